@@ -1,0 +1,45 @@
+// How a request wants its tokens drawn. Names, ranges and order of application are vLLM's SamplingParams.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lorikeet::engine {
+
+struct SamplingParams {
+  float temperature = 1;  // < 1e-5: greedy
+  float top_p = 1;
+  int32_t top_k = 0;  // 0: off
+  float min_p = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  uint64_t seed = 0;         // the gateway draws one where the request has none
+  int32_t max_tokens = 16;   // tokens to generate at the most
+  int32_t logprobs = -1;     // -1: none; k: the sampled token and the k best
+  bool prompt_logprobs = false;
+  bool ignore_eos = false;
+  std::vector<int32_t> stop_token_ids;  // the model's eos ids are added by the gateway, unless ignore_eos
+
+  bool operator==(const SamplingParams&) const = default;
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("temperature", s.temperature);
+    visit("top_p", s.top_p);
+    visit("top_k", s.top_k);
+    visit("min_p", s.min_p);
+    visit("repetition_penalty", s.repetition_penalty);
+    visit("presence_penalty", s.presence_penalty);
+    visit("frequency_penalty", s.frequency_penalty);
+    visit("seed", s.seed);
+    visit("max_tokens", s.max_tokens);
+    visit("logprobs", s.logprobs);
+    visit("prompt_logprobs", s.prompt_logprobs);
+    visit("ignore_eos", s.ignore_eos);
+    visit("stop_token_ids", s.stop_token_ids);
+  }
+};
+
+}  // namespace lorikeet::engine

@@ -1,0 +1,138 @@
+// What the scheduler tells every rank to do in one step, and what the ranks answer.
+//
+// A plan is a delta: a rank keeps per-sequence state (tokens, block table, sampling, penalty counts) that plans create,
+// extend and drop. Plans are executed in order of their step. A rank applies a plan in this order:
+//   finished -> starts -> blocks -> rows.
+// A joining rank gets no deltas it missed: a new epoch starts from nothing and every live sequence is started again.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/ids.h"
+#include "engine/sampling_params.h"
+
+namespace lorikeet::engine {
+
+// Creates a sequence on the ranks. After a preemption or in a new epoch, token_ids holds the prompt and all tokens
+// emitted so far; prompt_size still says where the prompt ends, since the penalties need to know.
+struct SequenceStart {
+  SequenceId id;
+  SlotId slot = kBaseSlot;
+  std::vector<int32_t> token_ids;
+  int32_t prompt_size = 0;
+  SamplingParams sampling;
+
+  bool operator==(const SequenceStart&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("slot", s.slot);
+    visit("token_ids", s.token_ids);
+    visit("prompt_size", s.prompt_size);
+    visit("sampling", s.sampling);
+  }
+};
+
+// Appends blocks to a sequence's block table. Table entry i holds positions [i * block_size, (i + 1) * block_size).
+struct BlockAppend {
+  SequenceId id;
+  std::vector<BlockId> blocks;
+
+  bool operator==(const BlockAppend&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("blocks", s.blocks);
+  }
+};
+
+// Computes positions [start, start + count) of a sequence. The tokens at those positions are known to the rank: from the
+// start, or drawn by it in an earlier step (the scheduler may not have seen that token yet).
+struct StepRow {
+  SequenceId id;
+  int32_t start = 0;
+  int32_t count = 0;
+  bool sample = false;  // draw the token of position start + count and append it to the sequence
+
+  bool operator==(const StepRow&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("start", s.start);
+    visit("count", s.count);
+    visit("sample", s.sample);
+  }
+};
+
+struct StepPlan {
+  Epoch epoch;
+  StepId step;
+  std::vector<SequenceId> finished;
+  std::vector<SequenceStart> starts;
+  std::vector<BlockAppend> blocks;
+  std::vector<StepRow> rows;
+
+  bool operator==(const StepPlan&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+    visit("step", s.step);
+    visit("finished", s.finished);
+    visit("starts", s.starts);
+    visit("blocks", s.blocks);
+    visit("rows", s.rows);
+  }
+};
+
+struct TokenLogprob {
+  int32_t token_id = 0;
+  float logprob = 0;  // natural logarithm, before penalties and temperature
+
+  bool operator==(const TokenLogprob&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("token_id", s.token_id);
+    visit("logprob", s.logprob);
+  }
+};
+
+struct RowResult {
+  SequenceId id;
+  int32_t token_id = -1;               // the drawn token; -1 where the row did not sample
+  std::vector<TokenLogprob> logprobs;  // the k best, best first; the drawn token is appended where it is not among them
+  int32_t prompt_logprobs_start = 0;   // prompt_logprobs[i] belongs to the prompt token at position start + i
+  std::vector<float> prompt_logprobs;
+
+  bool operator==(const RowResult&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("token_id", s.token_id);
+    visit("logprobs", s.logprobs);
+    visit("prompt_logprobs_start", s.prompt_logprobs_start);
+    visit("prompt_logprobs", s.prompt_logprobs);
+  }
+};
+
+// Rank 0 answers with the rows; the others with the same token ids alone, by which the scheduler sees that they agree.
+struct StepResult {
+  Epoch epoch;
+  StepId step;
+  int32_t rank = 0;
+  std::vector<RowResult> rows;  // in the order of the plan's rows
+  std::string error;            // not empty: the rank could not compute the step (a lost peer, most often)
+
+  bool operator==(const StepResult&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+    visit("step", s.step);
+    visit("rank", s.rank);
+    visit("rows", s.rows);
+    visit("error", s.error);
+  }
+};
+
+}  // namespace lorikeet::engine

@@ -1,0 +1,50 @@
+// PEFT LoRA adapters: read once, checked against the base, cut with the base's shard plan, sent to every rank.
+// Format: huggingface/peft tuners/lora (config.py, layer.py). y = W x + scale * B (A x), never merged.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/error.h"
+#include "model/shard_plan.h"
+
+namespace lorikeet::model {
+
+// The pair of one projection of one layer (whole, or one rank's part of it).
+// Column-parallel: A is whole, B is cut by output. Row-parallel: A is cut by input, B is whole.
+struct LoraPair {
+  int32_t rank = 0;      // true rank, never padded
+  float scale = 0;       // alpha / r, or alpha / sqrt(r) with rsLoRA; alpha_pattern applied
+  int32_t inputs = 0;    // columns of A
+  int32_t outputs = 0;   // rows of B
+  std::vector<float> a;  // [rank, inputs]
+  std::vector<float> b;  // [outputs, rank]
+};
+
+using LoraLayer = std::array<std::optional<LoraPair>, kNumProjections>;  // indexed by Projection
+
+struct Adapter {
+  std::string digest;             // 32 hex digits over config and tensors: the identity of the content
+  std::vector<LoraLayer> layers;  // [num_layers]
+  uint64_t bytes = 0;             // of all A and B
+  int32_t max_rank = 0;
+};
+
+// Reads DIR/adapter_config.json and DIR/adapter_model.safetensors. Refuses, with module names and counts, everything
+// that would be silently wrong (formats reference, section 5).
+Result<Adapter> read_adapter(const std::filesystem::path& dir, const ModelConfig& config);
+
+// The part of `adapter` that `rank` holds.
+Adapter cut_adapter(const Adapter& adapter, const ShardPlan& plan, int rank);
+
+// One rank's part as bytes for the way to that rank, and back. The bytes are a safetensors image with the digest and the
+// scales in its metadata; decoding checks every size against the plan.
+std::vector<uint8_t> encode_adapter(const Adapter& part);
+Result<Adapter> decode_adapter(std::span<const uint8_t> bytes, const ShardPlan& plan, int rank);
+
+}  // namespace lorikeet::model

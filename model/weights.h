@@ -1,0 +1,45 @@
+// The base weights of one rank, in the forms that the kernels take.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <variant>
+#include <vector>
+
+#include "kernels/dense_weight.h"
+#include "kernels/int4_weight.h"
+#include "model/shard_plan.h"
+
+namespace lorikeet::model {
+
+// One rank's part of y = x W^T + b. A row-parallel layer has no bias here (Qwen has none).
+struct LinearWeights {
+  std::variant<kernels::Int4Weight, kernels::DenseWeight> weight;
+  std::vector<float> bias;  // [outputs] or empty
+};
+
+struct LayerWeights {
+  std::vector<float> input_norm, post_attention_norm;  // [hidden]
+  std::vector<float> q_norm, k_norm;                   // [head_dim], Qwen3; else empty
+  std::array<LinearWeights, kNumProjections> linear;   // indexed by Projection
+
+  const LinearWeights& at(Projection p) const { return linear[static_cast<size_t>(p)]; }
+  LinearWeights& at(Projection p) { return linear[static_cast<size_t>(p)]; }
+};
+
+struct RankWeights {
+  kernels::DenseWeight embedding;  // [vocab, hidden], whole on every rank (mapped, so ranks of a host share the pages)
+  kernels::DenseWeight lm_head;    // [vocab shard, hidden]
+  std::vector<float> final_norm;   // [hidden]
+  std::vector<LayerWeights> layers;
+  uint64_t bytes = 0;  // what this rank holds
+};
+
+// Loads the part of the checkpoint in `dir` that `rank` holds. Tensors are memory-mapped and cut one by one, so no second
+// full copy is ever in memory. progress(done, total) is called after every layer. Errors name file, tensor and reason.
+Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
+                                      const std::function<void(int, int)>& progress = {});
+
+}  // namespace lorikeet::model

@@ -1,0 +1,14 @@
+// The one table of tolerances: how far a result may be from its reference.
+#pragma once
+
+namespace lorikeet::tests {
+
+// Relative to max(1, |reference|), per element type of the computation under test.
+inline constexpr double kFloat32Tolerance = 2e-5;   // float32 kernels against float64, sums of up to ~16,000 terms
+inline constexpr double kHalfTolerance = 4e-3;      // fp16 storage
+inline constexpr double kBfloat16Tolerance = 3e-2;  // bf16 storage
+
+// Log-probabilities of a whole model against transformers + peft in float32.
+inline constexpr double kLogprobTolerance = 0.003;
+
+}  // namespace lorikeet::tests
