@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "kernels/error.h"
@@ -129,5 +130,36 @@ struct Failure {
     visit("message", s.message);
   }
 };
+
+// Ends one of the client's running requests; its answer is Done with finish_reason "abort". Unknown ids are ignored.
+struct Cancel {
+  std::string id;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+  }
+};
+
+// Asks for the server's state: ranks, adapters, queues.
+struct StatusRequest {
+  std::string id;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+  }
+};
+
+struct StatusReply {
+  std::string id;
+  std::string json;  // one JSON object; its keys are documented in comm/PROTOCOL.md
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("json", s.json);
+  }
+};
+
+using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest>;
+using ServerMessage = std::variant<Delta, Done, Failure, StatusReply>;
 
 }  // namespace lorikeet::comm

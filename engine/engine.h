@@ -42,6 +42,7 @@ struct Request {
   SequenceId id;
   std::vector<int32_t> prompt;  // 1 .. max_model_len - 1 token ids
   std::string adapter;          // digest of the adapter's content; empty: the base model
+  uint64_t cache_salt = 0;      // prefix blocks are shared only between requests of the same salt
   SamplingParams sampling;
 };
 

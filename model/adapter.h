@@ -17,6 +17,8 @@ namespace lorikeet::model {
 
 // The pair of one projection of one layer (whole, or one rank's part of it).
 // Column-parallel: A is whole, B is cut by output. Row-parallel: A is cut by input, B is whole.
+// With DoRA y = f * (W x + scale * B (A x)) + bias, f[i] = magnitude[i] / ||W_i + scale * (B A)_i|| over all inputs of the
+// de-quantised W. The norm needs the base weights, so the ranks make it at load (RankModel::dora_squared_norms).
 struct LoraPair {
   int32_t rank = 0;      // true rank, never padded
   float scale = 0;       // alpha / r, or alpha / sqrt(r) with rsLoRA; alpha_pattern applied
@@ -24,6 +26,8 @@ struct LoraPair {
   int32_t outputs = 0;   // rows of B
   std::vector<float> a;  // [rank, inputs]
   std::vector<float> b;  // [outputs, rank]
+  std::vector<float> magnitude;    // DoRA: [outputs], cut as B is; empty otherwise
+  std::vector<float> dora_factor;  // DoRA: [outputs], f above; empty until the norms of all ranks have been added
 };
 
 using LoraLayer = std::array<std::optional<LoraPair>, kNumProjections>;  // indexed by Projection
@@ -31,8 +35,12 @@ using LoraLayer = std::array<std::optional<LoraPair>, kNumProjections>;  // inde
 struct Adapter {
   std::string digest;             // 32 hex digits over config and tensors: the identity of the content
   std::vector<LoraLayer> layers;  // [num_layers]
+  std::optional<LoraPair> embedding;  // y = E[id] + scale * B A[:, id]: inputs = vocab_size, outputs = hidden_size; whole on every rank
+  std::optional<LoraPair> lm_head;    // column-parallel: outputs are cut as the vocabulary is
   uint64_t bytes = 0;             // of all A and B
   int32_t max_rank = 0;
+
+  bool uses_dora() const;
 };
 
 // Reads DIR/adapter_config.json and DIR/adapter_model.safetensors. Refuses, with module names and counts, everything

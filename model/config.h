@@ -12,8 +12,12 @@
 
 namespace lorikeet::model {
 
-enum class Architecture : uint8_t { qwen2, qwen3 };
-enum class QuantMethod : uint8_t { none, gptq, gptq_v2, awq };
+enum class Architecture : uint8_t {
+  qwen2,  // Qwen1.5, Qwen2, Qwen2.5
+  qwen3,
+  qwen,   // v1: QWenLMHeadModel
+};
+enum class QuantMethod : uint8_t { none, gptq, gptq_v2, awq, compressed_tensors };
 
 struct QuantConfig {
   QuantMethod method = QuantMethod::none;
@@ -41,6 +45,11 @@ struct ModelConfig {
   float rms_norm_eps = 1e-6F;
   double rope_theta = 1e6;
   std::optional<YarnScaling> yarn;
+  // Qwen v1, beyond the trained length `seq_length`: dynamic NTK (one base per sequence, from its prompt's length) and
+  // log-n scaling of the queries. seq_length 0: neither.
+  bool use_dynamic_ntk = false;
+  bool use_logn_attn = false;
+  int32_t seq_length = 0;
   bool tie_word_embeddings = false;
   std::string torch_dtype;
   QuantConfig quant;

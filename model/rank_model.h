@@ -40,16 +40,22 @@ struct TokenCount {
 
 // One sequence's part of a step: positions [start, start + token_ids.size()).
 struct BatchRow {
-  std::span<const int32_t> token_ids;
+  std::span<const int32_t> token_ids;       // a single kPendingToken: the token that row `pending_row` of the previous step draws
+  int32_t pending_row = -1;
+  int32_t prompt_size = 0;                  // of the sequence, as first submitted (dynamic NTK takes its base from it)
   int32_t start = 0;
   std::span<const int32_t> block_table;     // [ceil((start + token_ids.size()) / block_size)] or more
   int32_t slot = -1;                        // adapter slot; -1: the base model
   bool sample = false;                      // draw the token of position start + token_ids.size()
   RowSampling sampling;
-  std::span<const TokenCount> counts;       // where a penalty is on; ordered by token id
+  std::span<const TokenCount> counts;       // where a penalty is on; ordered by token id; a pending token is not in it and
+                                            // is counted by the model
   std::span<const int32_t> logprob_targets; // not empty: [token_ids.size()], the log-probability of target i at position
                                             // start + i is wanted (prompt_logprobs); -1: not wanted there
 };
+
+// Stands for a token that the device knows and the host does not yet.
+inline constexpr int32_t kPendingToken = -1;
 
 struct TokenProbability {
   int32_t token_id = 0;
@@ -62,17 +68,35 @@ struct RowOutput {
   std::vector<float> target_logprobs;      // [logprob_targets.size()]
 };
 
+// A step is begun and finished apart, so that a device can run one while the host prepares the next. Steps finish in the
+// order in which they were begun; at most kMaxStepsInFlight are begun and not finished.
+//
+// Threads: one thread calls begin_step, step_ready and finish_step. Another one may call set_adapter, clear_adapter and
+// dora_squared_norms meanwhile, for slots that no step in flight uses.
 class RankModel {
  public:
+  static constexpr int kMaxStepsInFlight = 2;
+
   virtual ~RankModel() = default;
 
-  // Puts this rank's part of an adapter into a slot, or empties it. Called between steps, by the thread that steps.
+  // Puts this rank's part of an adapter into a slot, or empties it. A DoRA adapter comes with its factors.
   virtual Result<void> set_adapter(int32_t slot, const Adapter& part) = 0;
   virtual void clear_adapter(int32_t slot) = 0;
 
-  // Computes one step. Every rank of the group makes the same call and gets the same tokens. Throws
-  // comm::CollectiveError when a peer is lost; the model's KV content is then void.
-  virtual std::vector<RowOutput> step(std::span<const BatchRow> rows) = 0;
+  // DoRA: for every pair of `part` in the order layer, projection (pairs without magnitude give an empty vector):
+  // the squared norms [outputs] of W + scale * B A over the inputs that this rank holds. Those of column-parallel layers
+  // are whole; those of row-parallel layers must be added over the ranks, in rank order.
+  virtual std::vector<std::vector<float>> dora_squared_norms(const Adapter& part) = 0;
+
+  // Starts one step. Every rank of the group makes the same calls and gets the same tokens. The spans in `rows` need to
+  // live only until the call returns. Throws comm::CollectiveError when a peer is lost; the KV content is then void.
+  virtual void begin_step(std::span<const BatchRow> rows) = 0;
+
+  // Whether finish_step would return at once. The CPU backend computes in begin_step, so it is always ready.
+  virtual bool step_ready() = 0;
+
+  // Waits for the oldest step begun and gives its outputs, one per row. Throws as begin_step does.
+  virtual std::vector<RowOutput> finish_step() = 0;
 
   // Bytes of one KV block on this rank.
   virtual uint64_t kv_block_bytes() const = 0;

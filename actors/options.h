@@ -1,0 +1,76 @@
+// The one validated configuration of a server. The launcher fills it from flags; the supervisor hands it to the head and
+// to the ranks as one encoded value, so every process sees the same.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lorikeet::actors {
+
+struct ServerOptions {
+  std::string model;              // directory of the checkpoint
+  std::string served_model_name;  // default: the directory's name
+  std::vector<std::pair<std::string, std::string>> lora_modules;  // name -> directory
+  int32_t tensor_parallel_size = 1;
+  std::string device = "cpu";     // cpu or cuda ("auto" has been decided)
+  std::string zmq_address = "tcp://127.0.0.1:5555";
+
+  int32_t max_model_len = 0;            // 0: from the checkpoint
+  int32_t max_num_seqs = 256;
+  int32_t max_num_batched_tokens = 2048;
+  int32_t max_num_queued_reqs = 4096;
+  int32_t block_size = 16;
+  uint64_t kv_cache_memory_bytes = 0;   // per rank; 0: a default (cpu), or from gpu_memory_utilization (cuda)
+  std::string gpu_memory_utilization = "0.9";
+  std::string kv_cache_dtype = "auto";
+  std::string dtype = "auto";
+  std::string load_format = "auto";     // auto or dummy
+  bool enable_prefix_caching = true;
+
+  int32_t max_loras = 8;          // adapter slots of every rank
+  int32_t max_cpu_loras = 64;     // adapters staged in the head's memory
+  uint64_t max_cpu_lora_bytes = 4ULL << 30;  // byte budget of the staged adapters
+  int32_t max_lora_rank = 512;
+
+  uint64_t seed = 0;              // from which seeds of requests without one are drawn; 0: from the system
+  int32_t threads = 0;            // CPU threads per rank; 0: max(1, cores / ranks)
+  int32_t heartbeat_ms = 500;     // between our processes
+  int32_t rank_timeout_ms = 30'000;   // a rank whose step does not end in this time is taken for hung
+  std::string log_level = "info";
+  std::string test_hooks;         // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("model", s.model);
+    visit("served_model_name", s.served_model_name);
+    visit("lora_modules", s.lora_modules);
+    visit("tensor_parallel_size", s.tensor_parallel_size);
+    visit("device", s.device);
+    visit("zmq_address", s.zmq_address);
+    visit("max_model_len", s.max_model_len);
+    visit("max_num_seqs", s.max_num_seqs);
+    visit("max_num_batched_tokens", s.max_num_batched_tokens);
+    visit("max_num_queued_reqs", s.max_num_queued_reqs);
+    visit("block_size", s.block_size);
+    visit("kv_cache_memory_bytes", s.kv_cache_memory_bytes);
+    visit("gpu_memory_utilization", s.gpu_memory_utilization);
+    visit("kv_cache_dtype", s.kv_cache_dtype);
+    visit("dtype", s.dtype);
+    visit("load_format", s.load_format);
+    visit("enable_prefix_caching", s.enable_prefix_caching);
+    visit("max_loras", s.max_loras);
+    visit("max_cpu_loras", s.max_cpu_loras);
+    visit("max_cpu_lora_bytes", s.max_cpu_lora_bytes);
+    visit("max_lora_rank", s.max_lora_rank);
+    visit("seed", s.seed);
+    visit("threads", s.threads);
+    visit("heartbeat_ms", s.heartbeat_ms);
+    visit("rank_timeout_ms", s.rank_timeout_ms);
+    visit("log_level", s.log_level);
+    visit("test_hooks", s.test_hooks);
+  }
+};
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that Lorikeet builds with, where they are missing. Needs root (or sudo) only if something is.
+set -euo pipefail
+
+packages=(
+  g++ cmake ninja-build ccache lld pkg-config git python3
+  libcaf-dev libzmq3-dev cppzmq-dev libcereal-dev libgloo-dev libexpected-dev libgoogle-glog-dev
+  libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libpcre2-dev libutf8proc-dev libssl-dev
+  libgtest-dev libgmock-dev libbenchmark-dev libopenblas-dev
+)
+# The tests also check formatting, run the fuzz targets, and speak the JSON protocol from another language.
+if [[ "${1:-}" == "--tests" ]]; then
+  packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq procps)
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  [[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" == installed ]] || missing+=("$package")
+done
+[[ ${#missing[@]} -eq 0 ]] && exit 0
+
+sudo=""
+[[ $EUID -eq 0 ]] || sudo="sudo"
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq
+$sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
