@@ -13,6 +13,11 @@ if(LORIKEET_SANITIZE)
   target_link_options(lorikeet_settings INTERFACE ${sanitizer_flags})
 endif()
 
+if(LORIKEET_FUZZ)
+  target_compile_options(lorikeet_settings INTERFACE -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer)
+  target_link_options(lorikeet_settings INTERFACE -fsanitize=address,undefined)
+endif()
+
 find_program(LLD ld.lld)
 if(LLD)
   target_link_options(lorikeet_settings INTERFACE -fuse-ld=lld)
