@@ -1,0 +1,8 @@
+# The CUDA versions of the kernels. Host code that includes no CUDA header may include kernels/device.h and the
+# kernels' *_cuda.h.
+add_library(lorikeet_kernels_cuda STATIC
+  device.cc)
+target_link_libraries(lorikeet_kernels_cuda PUBLIC lorikeet_settings fmt::fmt PkgConfig::GLOG
+                                            PRIVATE CUDA::cudart CUDA::cublasLt)
+target_compile_options(lorikeet_kernels_cuda PRIVATE
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>)
