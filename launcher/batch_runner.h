@@ -1,0 +1,58 @@
+// `lorikeet batch` without its server: requests from a file to a client, answers from the client to a file.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "comm/zmq_client.h"
+#include "kernels/error.h"
+#include "launcher/json_lines.h"
+
+namespace lorikeet::launcher {
+
+// Keeps up to `window` requests with the server and writes one result line per input line, in the order of the input.
+// Requests that a lost server had are sent again, up to kMaxAttempts times each; then they fail with server_lost.
+class BatchRunner {
+ public:
+  static constexpr int kMaxAttempts = 3;
+
+  BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter& writer, size_t window);
+
+  struct Summary {
+    int64_t lines = 0, failed = 0, prompt_tokens = 0, completion_tokens = 0;
+  };
+
+  // Until every line is processed, or the output cannot be written, or `give_up` says that no server will come back.
+  Result<Summary> run(const std::function<bool()>& give_up);
+
+ private:
+  struct Running {
+    nlohmann::json id;  // as the line gave it
+    comm::GenerateRequest request;
+    int attempts = 0;
+    std::string text;
+    std::vector<int32_t> token_ids;
+    std::vector<comm::TokenLogprobs> logprobs;
+  };
+
+  Result<void> take_line(const std::string& line);
+  Result<void> send(Running& running);
+  Result<void> handle(const comm::ServerMessage& message);
+  Result<void> finish(int64_t line, const nlohmann::ordered_json& result);
+  Result<void> resend_all();
+
+  comm::ZmqClient& client_;
+  LineReader& reader_;
+  LineWriter& writer_;
+  size_t window_;
+  std::map<int64_t, Running> running_;       // by the number of the line among those that are not empty
+  std::map<int64_t, std::string> finished_;  // results that wait for an earlier line's
+  int64_t next_line_ = 0, next_result_ = 0;
+  Summary summary_;
+};
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,66 @@
+#include "launcher/json_lines.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+
+namespace lorikeet::launcher {
+
+Result<LineReader> LineReader::open(const std::string& path) {
+  LineReader reader;
+  if (path == "-") return reader;
+  if (std::filesystem::is_directory(path)) return fail("{}: is a directory", path);
+  reader.file_ = std::make_unique<std::ifstream>(path, std::ios::binary);
+  if (!*reader.file_) return fail("{}: {}", path, std::strerror(errno));
+  return reader;
+}
+
+std::optional<std::string> LineReader::next() {
+  std::istream& in = file_ ? *file_ : std::cin;
+  std::streambuf& buffer = *in.rdbuf();
+  while (true) {
+    std::string line;
+    int c = buffer.sbumpc();
+    if (c == EOF) return std::nullopt;
+    ++number_;
+    for (; c != EOF && c != '\n'; c = buffer.sbumpc()) {
+      if (line.size() <= kMaxLine) line.push_back(static_cast<char>(c));
+    }
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (line.find_first_not_of(" \t") != std::string::npos) return line;
+  }
+}
+
+bool LineReader::failed() const {
+  return file_ && file_->bad();
+}
+
+void LineWriter::Close::operator()(std::FILE* file) const {
+  if (file != stdout) std::fclose(file);
+}
+
+Result<LineWriter> LineWriter::open(const std::string& path) {
+  LineWriter writer;
+  writer.path_ = path;
+  writer.file_.reset(path == "-" ? stdout : std::fopen(path.c_str(), "wb"));
+  if (!writer.file_) return fail("{}: {}", path, std::strerror(errno));
+  return writer;
+}
+
+Result<void> LineWriter::write(const std::string& line) {
+  std::FILE* file = file_.get();
+  if (std::fwrite(line.data(), 1, line.size(), file) != line.size() || std::fputc('\n', file) == EOF ||
+      std::fflush(file) != 0) {
+    return fail("cannot write to {}: {}", path_, std::strerror(errno));
+  }
+  return {};
+}
+
+Result<void> LineWriter::close() {
+  if (std::fflush(file_.get()) != 0) return fail("cannot write to {}: {}", path_, std::strerror(errno));
+  file_.reset();
+  return {};
+}
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,48 @@
+// Files of one JSON value per line.
+#pragma once
+
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "kernels/error.h"
+
+namespace lorikeet::launcher {
+
+// Reads lines of at most kMaxLine bytes; "-" is the standard input. Empty lines are skipped, but counted.
+class LineReader {
+ public:
+  static constexpr size_t kMaxLine = 16 << 20;
+
+  static Result<LineReader> open(const std::string& path);
+
+  // The next line without its end; nullopt at the end of the file. A line over kMaxLine comes cut to kMaxLine + 1
+  // bytes.
+  std::optional<std::string> next();
+  int64_t line_number() const { return number_; }  // of the line that next() gave, from 1
+  bool failed() const;                             // the file could not be read to its end
+
+ private:
+  std::unique_ptr<std::ifstream> file_;  // null: the standard input
+  int64_t number_ = 0;
+};
+
+// Writes lines to a file; "-" is the standard output. Every write is checked, so that a full disk is told, not ignored.
+class LineWriter {
+ public:
+  static Result<LineWriter> open(const std::string& path);
+
+  Result<void> write(const std::string& line);
+  Result<void> close();
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const;
+  };
+  std::string path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,40 @@
+// The flags that describe a server, shared by `serve` and `batch`, and their way into one validated ServerOptions.
+// Names follow `vllm serve` where it has the same thing.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "actors/options.h"
+#include "kernels/error.h"
+
+namespace lorikeet::launcher {
+
+// What the command line said, before it is checked against the checkpoint and the machine.
+struct ServerFlags {
+  actors::ServerOptions options;          // flags that need no translation write here
+  std::vector<std::string> lora_modules;  // NAME=DIR or {"name": ..., "path": ...}
+  std::string device = "auto";
+  std::string quantization = "auto";
+  std::string kv_cache_memory = "0";  // bytes, or with a suffix K, M, G
+  std::string max_cpu_lora_memory = "4G";
+  bool enable_lora = true;
+  bool enable_prefix_caching = true;
+  double gpu_memory_utilization = 0.9;
+};
+
+// Adds every flag, with its help and default, and vLLM's flags that mean nothing here, which end with a sentence.
+void add_server_flags(CLI::App& app, ServerFlags& flags);
+
+// Reads config.json, checks every value, decides "auto". Errors name the flag.
+Result<actors::ServerOptions> resolve(const ServerFlags& flags);
+
+// "512M" -> bytes. Suffixes K, M, G are powers of 1024.
+Result<uint64_t> parse_bytes(const std::string& text);
+
+// "NAME=DIR" or vLLM's JSON form.
+Result<std::pair<std::string, std::string>> parse_lora_module(const std::string& text);
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,67 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "launcher/commands.h"
+#include "launcher/json_lines.h"
+#include "model/tokenizer.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+struct TokenizeFlags {
+  std::string model;
+  std::string input = "-";
+  std::string output = "-";
+  bool parse_special = true;
+};
+
+// One line's answer: {"ids", "decoded"}, or {"line", "error"} where the line is not {"text": ...}.
+nlohmann::ordered_json tokenize_line(const model::Tokenizer& tokenizer, const std::string& line, int64_t number,
+                                     bool parse_special) {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object() || !json.contains("text") || !json["text"].is_string()) {
+    return {{"line", number}, {"error", "not an object with a string \"text\""}};
+  }
+  const std::vector<int32_t> ids = tokenizer.encode(json["text"].get_ref<const std::string&>(), parse_special);
+  return {{"ids", ids}, {"decoded", tokenizer.decode(ids, false)}};
+}
+
+Result<void> tokenize(const TokenizeFlags& flags) {
+  auto tokenizer = model::Tokenizer::load(flags.model);
+  if (!tokenizer) return tl::unexpected(tokenizer.error());
+  auto reader = LineReader::open(flags.input);
+  if (!reader) return tl::unexpected(reader.error());
+  auto writer = LineWriter::open(flags.output);
+  if (!writer) return tl::unexpected(writer.error());
+  while (auto line = reader->next()) {
+    const auto answer = tokenize_line(**tokenizer, *line, reader->line_number(), flags.parse_special);
+    if (auto ok = writer->write(answer.dump()); !ok) return ok;
+  }
+  if (reader->failed()) return fail("{}: could not be read to its end", flags.input);
+  return writer->close();
+}
+
+}  // namespace
+
+void add_tokenize_command(CLI::App& app, int& exit_status) {
+  auto flags = std::make_shared<TokenizeFlags>();
+  CLI::App* command = app.add_subcommand("tokenize", "Turns texts into token ids; needs only the tokenizer's files");
+  command->option_defaults()->always_capture_default();
+  command->add_option("--model", flags->model, "Directory with tokenizer.json, or vocab.json and merges.txt")
+      ->required();
+  command->add_option("--input", flags->input, "Lines of {\"text\": ...}; - is the standard input");
+  command->add_option("--output", flags->output,
+                      "Lines of {\"ids\": [...], \"decoded\": ...}; - is the standard output");
+  command->add_flag("--parse-special,!--no-parse-special", flags->parse_special,
+                    "Whether special tokens spelled in a text become their ids (default: they do)");
+  command->callback([flags, &exit_status] {
+    if (auto ok = tokenize(*flags); !ok) {
+      fmt::print(stderr, "lorikeet tokenize: {}\n", ok.error().message);
+      exit_status = 1;
+    }
+  });
+}
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Set-up and all tests. Without arguments: what continuous integration runs (formatting, includes, release build with the
+# CUDA kernels where nvcc is found, all tests, address sanitizer on the fast tests, 30 s of each fuzz target).
+# --full adds: the whole suite under the address sanitizer, the thread sanitizer, every CUDA architecture, long chaos.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+full=0
+for argument in "$@"; do
+  case "$argument" in
+    --full) full=1 ;;
+    --help|-h) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+    *) echo "tests/run.sh: unknown argument '$argument' (try --help)" >&2; exit 2 ;;
+  esac
+done
+
+jobs=$(nproc)
+step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
+
+build() { # PRESET TARGETS...: configures and builds
+  cmake --preset "$1" > "build/$1.configure.log" || { cat "build/$1.configure.log"; return 1; }
+  cmake --build --preset "$1" -j "$jobs" --target "${@:2}"
+}
+
+fuzz() { # runs every fuzz target for 30 s, `jobs` at a time; a crash prints its log
+  local names name failed=0
+  names=$(sed -n 's/^lorikeet_fuzz(\([a-z0-9_]*\).*/\1/p' tests/fuzz/CMakeLists.txt)
+  mkdir -p build/clang/fuzz
+  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+  fuzz_one() {
+    mkdir -p "build/clang/fuzz/$1"
+    if ! build/clang/bin/"$1" -max_total_time=30 -timeout=10 -rss_limit_mb=2048 -max_len=65536 -artifact_prefix="build/clang/fuzz/$1." \
+         "build/clang/fuzz/$1" "tests/fuzz/corpus/$1" > "build/clang/fuzz/$1.log" 2>&1; then
+      echo "fuzz target $1 failed:"; tail -40 "build/clang/fuzz/$1.log"; return 1
+    fi
+    echo "$1: $(grep -o 'Done [0-9]* runs.*' "build/clang/fuzz/$1.log" | tail -1)"
+  }
+  export -f fuzz_one
+  printf '%s\n' $names | xargs -P "$jobs" -I{} bash -c 'fuzz_one {}' || failed=1
+  return $failed
+}
+
+step "dependencies"
+./launcher/install_dependencies.sh --tests
+mkdir -p build
+export CCACHE_DIR="${CCACHE_DIR:-$PWD/.cache/ccache}" CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_MAXSIZE=5G
+
+step "formatting and includes"
+git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
+tests/check_includes
+
+step "release build"
+build release all
+step "all tests"
+ctest --preset release -j "$jobs" --output-on-failure
+
+step "address and undefined-behaviour sanitizers"
+build asan all
+if [[ $full -eq 1 ]]; then
+  ctest --preset asan -j "$jobs"
+else
+  ctest --preset asan -j "$jobs" -L fast
+fi
+
+step "fuzz targets, 30 s each"
+build clang all
+fuzz
+
+if [[ $full -eq 1 ]]; then
+  step "thread sanitizer"
+  build tsan all
+  ctest --preset tsan -j "$jobs" -L tsan
+  if command -v nvcc > /dev/null; then
+    step "CUDA for every architecture"
+    cmake --preset release -B build/all-arch -DLORIKEET_CUDA_ARCHITECTURES='80;86;89;90a' > build/all-arch.configure.log
+    cmake --build build/all-arch -j "$jobs" --target lorikeet_kernels_cuda
+  fi
+fi
+step "all passed"
