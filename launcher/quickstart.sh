@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# From a fresh machine to answers: installs what is missing, builds, serves the example model cut over two ranks, and
+# sends four prompts at once, each through another adapter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then
+  sed -n '2,3s/^# //p' "$0"
+  exit 0
+fi
+
+echo "== dependencies"
+./launcher/install_dependencies.sh
+echo "== build (a few minutes the first time)"
+mkdir -p build
+export CCACHE_DIR="${CCACHE_DIR:-$PWD/.cache/ccache}" CCACHE_SLOPPINESS=pch_defines,time_macros
+cmake --preset release > build/quickstart.log || { cat build/quickstart.log; exit 1; }
+cmake --build --preset release --target lorikeet -j "$(nproc)"
+
+lorikeet=build/release/bin/lorikeet
+models=examples/models
+scratch=$(mktemp -d)
+server=0
+stop_server() {
+  if [[ $server -ne 0 ]] && kill -TERM "$server" 2> /dev/null; then wait "$server" || true; fi
+  rm -rf "$scratch"
+}
+trap stop_server EXIT
+
+echo
+echo "== lorikeet serve --model $models/tiny-qwen2-gptq-int4 --tensor-parallel-size 2 --lora-modules ..."
+"$lorikeet" serve --model $models/tiny-qwen2-gptq-int4 --tensor-parallel-size 2 --zmq "ipc://$scratch/zmq" --device cpu \
+  --lora-modules shakespeare=$models/adapters/shakespeare kjv=$models/adapters/kjv moby=$models/adapters/moby > "$scratch/out" &
+server=$!
+until grep -q '^serving ' "$scratch/out"; do
+  kill -0 "$server" 2> /dev/null || { echo "the server did not start"; exit 1; }
+  sleep 0.1
+done
+cat "$scratch/out"
+
+echo
+echo "== four prompts at once, over ZeroMQ: the base model and three adapters in one batch"
+"$lorikeet" submit --zmq "ipc://$scratch/zmq" --max-tokens 60 --seed 7 \
+  --adapter - --adapter shakespeare --adapter kjv --adapter moby \
+  "It was a cold morning, and" "What say you, my lord?" "And it came to pass" "The whale rose, and the captain"
+
+echo
+echo "== lorikeet status"
+"$lorikeet" status --zmq "ipc://$scratch/zmq"
+
+echo
+echo "== clean shutdown"
+kill -TERM "$server"
+wait "$server"
+server=0
+echo "done. Start your own: $lorikeet serve --help"
