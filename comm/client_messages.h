@@ -23,8 +23,8 @@ struct Message {  // of a chat
   }
 };
 
-// Exactly one of prompt, prompt_token_ids and messages is given. Absent values fall back to generation_config.json, then
-// to the neutral value.
+// Exactly one of prompt, prompt_token_ids and messages is given. Absent values fall back to generation_config.json,
+// then to the neutral value.
 struct GenerateRequest {
   std::string id;  // the client's own name for the request, unique among its running ones
   std::optional<std::string> prompt;
@@ -103,10 +103,10 @@ struct Delta {
 // The one final answer of a request: Done or Failure.
 struct Done {
   std::string id;
-  std::string finish_reason;                       // stop, length, abort
-  std::optional<std::string> stop_reason;          // the matched stop string, or a stop id in decimal; none for eos
+  std::string finish_reason;                          // stop, length, abort
+  std::optional<std::string> stop_reason;             // the matched stop string, or a stop id in decimal; none for eos
   std::vector<std::optional<float>> prompt_logprobs;  // where asked for: none for the first token
-  uint64_t seed = 0;                               // the one that was used
+  uint64_t seed = 0;                                  // the one that was used
   Usage usage;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -120,8 +120,8 @@ struct Done {
 };
 
 struct Failure {
-  std::string id;       // empty where the request could not be read far enough to know
-  std::string code;     // engine::name_of(ErrorCode), or malformed, server_lost
+  std::string id;    // empty where the request could not be read far enough to know
+  std::string code;  // engine::name_of(ErrorCode), or malformed, server_lost
   std::string message;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -158,6 +158,8 @@ struct StatusReply {
     visit("json", s.json);
   }
 };
+
+enum class Encoding : uint8_t { cereal, json };  // of the messages of one client
 
 using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest>;
 using ServerMessage = std::variant<Delta, Done, Failure, StatusReply>;

@@ -41,7 +41,8 @@ class Collective {
 
   virtual void barrier() = 0;
 
-  // Ends a running operation and all later ones with CollectiveError{aborted}, within 100 ms even behind a stopped peer.
+  // Ends a running operation and all later ones with CollectiveError{aborted}, within 100 ms even behind a stopped
+  // peer.
   virtual void abort() = 0;
 };
 

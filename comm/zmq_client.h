@@ -11,8 +11,6 @@
 
 namespace lorikeet::comm {
 
-enum class Encoding : uint8_t { cereal, json };
-
 // Threads: one thread uses a client.
 class ZmqClient {
  public:
