@@ -25,6 +25,12 @@ if(LORIKEET_CUDA)
     find_package(CUDAToolkit REQUIRED)
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc speaks C++20
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
+    # fmt 9 takes nvcc for a compiler without constexpr, which C++20 needs.
+    string(APPEND CMAKE_CUDA_FLAGS " -DFMT_USE_CONSTEXPR=1")
     set(LORIKEET_HAVE_CUDA ON)
   else()
     message(STATUS "no CUDA compiler: building the CPU-only engine")

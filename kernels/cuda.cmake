@@ -1,7 +1,15 @@
 # The CUDA versions of the kernels. Host code that includes no CUDA header may include kernels/device.h and the
 # kernels' *_cuda.h.
 add_library(lorikeet_kernels_cuda STATIC
-  device.cc)
+  device.cc
+  attention_decode_cuda.cu
+  attention_prefill_cuda.cu
+  dense_gemm_cuda.cu
+  embedding_cuda.cu
+  library_gemm.cc
+  rms_norm_cuda.cu
+  rope_cuda.cu
+  silu_mul_cuda.cu)
 target_link_libraries(lorikeet_kernels_cuda PUBLIC lorikeet_settings fmt::fmt PkgConfig::GLOG
                                             PRIVATE CUDA::cudart CUDA::cublasLt)
 target_compile_options(lorikeet_kernels_cuda PRIVATE
