@@ -9,8 +9,8 @@
 
 namespace lorikeet::model {
 
-// Holds back at most 3 bytes of an unfinished character; bytes that can never become one are given as U+FFFD, exactly as
-// Tokenizer::decode would give them for the whole stream.
+// Holds back at most 3 bytes of an unfinished character; bytes that can never become one are given as U+FFFD, exactly
+// as Tokenizer::decode would give them for the whole stream.
 class Detokenizer {
  public:
   Detokenizer(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special);

@@ -13,16 +13,27 @@
 
 namespace lorikeet::model {
 
+// A stretch of a text that is encoded as a whole: a chat template's own words, or a message body inside them.
+struct TextSegment {
+  std::string_view text;
+  bool parse_special = false;  // added tokens in it become their ids; otherwise their characters are ordinary text
+  bool apart = false;          // no token spans this segment and the one before
+};
+
 // Threads: const methods from any number of threads at once.
 class Tokenizer {
  public:
-  // Reads DIR/tokenizer.json, or DIR/vocab.json + DIR/merges.txt (+ tokenizer_config.json for the added tokens).
+  // Reads DIR/tokenizer.json, or DIR/vocab.json + DIR/merges.txt (+ tokenizer_config.json for the added tokens), or
+  // DIR/qwen.tiktoken (Qwen v1). What it would not encode exactly as the reference does is refused.
   static Result<std::shared_ptr<const Tokenizer>> load(const std::filesystem::path& dir);
   ~Tokenizer();
 
-  // text (UTF-8; invalid bytes become U+FFFD first) -> ids. With parse_special, added tokens in the text become their ids; without,
-  // their characters are ordinary text.
+  // text (UTF-8; invalid bytes become U+FFFD first) -> ids. With parse_special, added tokens in the text become their
+  // ids; without, their characters are ordinary text.
   std::vector<int32_t> encode(std::string_view text, bool parse_special) const;
+
+  // The ids of the segments' texts put together; only control tokens and `apart` keep tokens from spanning segments.
+  std::vector<int32_t> encode(std::span<const TextSegment> segments) const;
 
   // ids -> text; invalid UTF-8 becomes U+FFFD, ids outside the vocabulary become nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special) const;
@@ -31,7 +42,7 @@ class Tokenizer {
   std::string_view bytes_of(int32_t id) const;
 
   bool is_special(int32_t id) const;
-  int32_t vocab_size() const;                      // largest id + 1
+  int32_t vocab_size() const;                         // largest id + 1
   int32_t id_of(std::string_view added_token) const;  // of an added token such as "<|im_end|>"; -1 if there is none
 
  private:

@@ -1,0 +1,44 @@
+// Tokens that stand beside the BPE vocabulary (control tokens such as <|im_end|>) and where they occur in text.
+// Source: huggingface/tokenizers' added_vocabulary, whose matching this follows.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lorikeet::model {
+
+struct AddedToken {
+  int32_t id = 0;
+  std::string content;
+  bool special = false;      // left out of decoded text where special tokens are skipped
+  bool normalized = false;   // found in the normalised text; else in the text as given
+  bool single_word = false;  // found only where no word character is next to it
+  bool lstrip = false;       // takes the white space before it along
+  bool rstrip = false;       // takes the white space after it along
+};
+
+// Finds a set of added tokens, the leftmost first and of those at the same place the longest.
+// Threads: const methods from any number of threads at once.
+class AddedTokenMatcher {
+ public:
+  struct Match {
+    size_t begin = 0, end = 0;  // bytes of the text, white space taken along included
+    int32_t id = -1;            // -1: none
+  };
+
+  explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
+
+  // The first match that begins at `from` or later; text is valid UTF-8.
+  Match find(std::string_view text, size_t from) const;
+  bool empty() const { return tokens_.empty(); }
+
+ private:
+  std::vector<AddedToken> tokens_;        // by first byte, the longest first
+  std::array<uint32_t, 257> begin_of_{};  // tokens that begin with byte b: [begin_of_[b], begin_of_[b + 1])
+  int sole_first_byte_ = -1;              // if all tokens begin with the same byte: that byte
+};
+
+}  // namespace lorikeet::model

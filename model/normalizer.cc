@@ -1,0 +1,71 @@
+#include "model/normalizer.h"
+
+#include <glog/logging.h>
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <memory>
+
+#include "model/utf8.h"
+
+namespace lorikeet::model {
+namespace {
+
+// Ranges (inclusive) in which every character is its own NFC, combines with nothing before it and has combining class
+// 0; the test holds them against utf8proc. They cover most living text; what they leave out only costs time.
+constexpr std::array<std::array<char32_t, 2>, 17> kInert = {{
+    {0x0000, 0x02FF},  // Latin
+    {0x0391, 0x03CE},  // Greek
+    {0x0400, 0x0482},  // Cyrillic
+    {0x048A, 0x0590},  // Cyrillic, Armenian
+    {0x05D0, 0x060F},  // Hebrew, Arabic
+    {0x0620, 0x064A},  // Arabic
+    {0x0904, 0x0928},  // Devanagari
+    {0x0E01, 0x0E37},  // Thai
+    {0x2010, 0x20CF},  // punctuation, currency signs
+    {0x2190, 0x2328},  // arrows, mathematical operators
+    {0x232B, 0x2ADB},  // technical and geometric signs, dingbats
+    {0x2E80, 0x3029},  // CJK radicals and punctuation
+    {0x3030, 0x3098},  // Hiragana
+    {0x309B, 0x312F},  // Katakana, Bopomofo
+    {0x3400, 0x9FFF},  // CJK ideographs
+    {0xAC00, 0xD7A3},  // Hangul syllables
+    {0xFF00, 0xFFEF},  // full-width forms
+}};
+constexpr char32_t kFirstEmoji = 0x1F000, kLastEmoji = 0x1FAFF;
+
+bool is_inert(char32_t c) {
+  const auto* range =
+      std::upper_bound(kInert.begin(), kInert.end(), c, [](char32_t value, const auto& r) { return value < r[0]; });
+  if (range != kInert.begin() && c <= range[-1][1]) return true;
+  return c >= kFirstEmoji && c <= kLastEmoji;
+}
+
+}  // namespace
+
+bool is_surely_nfc(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    if (static_cast<unsigned char>(text[i]) < 0xCC) {  // ASCII, or a byte of a character below U+0300
+      ++i;
+      continue;
+    }
+    const Utf8Head head = utf8_head(text.substr(i));
+    if (!is_inert(head.code_point)) return false;
+    i += head.length;
+  }
+  return true;
+}
+
+std::string to_nfc(std::string_view text) {
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &mapped, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owned(mapped, &std::free);
+  CHECK_GE(length, 0) << utf8proc_errmsg(length);  // valid UTF-8 of sane size cannot fail
+  return std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
+}
+
+}  // namespace lorikeet::model
