@@ -5,7 +5,8 @@
 //   Request -------> waiting ---------------------> running ---------------------------> finished
 //                       ^   (lease, slot, blocks)      |   (eos, stop, length, cancel)
 //                       |                              |
-//                       +------- preempted <-----------+  (out of blocks: recomputed later from prompt + emitted tokens)
+//                       +------- preempted <-----------+  (out of blocks: recomputed later from prompt + emitted
+//                       tokens)
 //
 // Up to `max_plans_in_flight` plans may be out before the first result is back: a decode row of a later plan takes the
 // token that the ranks draw in the earlier one. Results come back in order. A token computed ahead for a sequence that
@@ -28,12 +29,12 @@
 namespace lorikeet::engine {
 
 struct EngineConfig {
-  int32_t max_model_len = 2048;          // positions: prompt + generated
-  int32_t max_num_seqs = 256;            // sequences in one step
-  int32_t max_num_batched_tokens = 2048; // tokens in one step; longer prompts are prefilled in chunks
+  int32_t max_model_len = 2048;           // positions: prompt + generated
+  int32_t max_num_seqs = 256;             // sequences in one step
+  int32_t max_num_batched_tokens = 2048;  // tokens in one step; longer prompts are prefilled in chunks
   int32_t max_num_queued_requests = 4096;
-  int32_t block_size = 16;               // positions in a KV block
-  int32_t num_blocks = 1024;             // blocks in the pool of each rank
+  int32_t block_size = 16;    // positions in a KV block
+  int32_t num_blocks = 1024;  // blocks in the pool of each rank
   int32_t max_plans_in_flight = 2;
   bool enable_prefix_caching = true;
 };
@@ -116,7 +117,8 @@ class Engine {
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
 
-  // Queues a request, or says why not (too_long, queue_full, invalid_request). With an adapter, an AcquireAdapter follows.
+  // Queues a request, or says why not (too_long, queue_full, invalid_request). With an adapter, an AcquireAdapter
+  // follows.
   tl::expected<void, RequestError> add(Request request);
 
   // The answers to AcquireAdapter. Unknown ids (cancelled meanwhile) are fine: the lease is then released.

@@ -8,13 +8,13 @@
 namespace lorikeet::engine {
 
 enum class ErrorCode : uint8_t {
-  invalid_request,    // the request itself is wrong
-  unknown_adapter,    // no adapter of that name
-  adapter_failed,     // the adapter cannot be served
-  too_long,           // prompt + max_tokens exceed the context, or the KV pool
-  queue_full,         // past --max-num-queued-reqs
-  rank_lost,          // a rank died while it worked on the request
-  shutting_down,      // the server is going away
+  invalid_request,  // the request itself is wrong
+  unknown_adapter,  // no adapter of that name
+  adapter_failed,   // the adapter cannot be served
+  too_long,         // prompt + max_tokens exceed the context, or the KV pool
+  queue_full,       // past --max-num-queued-reqs
+  rank_lost,        // a rank died while it worked on the request
+  shutting_down,    // the server is going away
   internal,
 };
 

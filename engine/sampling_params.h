@@ -15,9 +15,9 @@ struct SamplingParams {
   float repetition_penalty = 1;
   float presence_penalty = 0;
   float frequency_penalty = 0;
-  uint64_t seed = 0;         // the gateway draws one where the request has none
-  int32_t max_tokens = 16;   // tokens to generate at the most
-  int32_t logprobs = -1;     // -1: none; k: the sampled token and the k best
+  uint64_t seed = 0;        // the gateway draws one where the request has none
+  int32_t max_tokens = 16;  // tokens to generate at the most
+  int32_t logprobs = -1;    // -1: none; k: the sampled token and the k best
   bool prompt_logprobs = false;
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;  // the model's eos ids are added by the gateway, unless ignore_eos

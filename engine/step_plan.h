@@ -48,8 +48,8 @@ struct BlockAppend {
   }
 };
 
-// Computes positions [start, start + count) of a sequence. The tokens at those positions are known to the rank: from the
-// start, or drawn by it in an earlier step (the scheduler may not have seen that token yet).
+// Computes positions [start, start + count) of a sequence. The tokens at those positions are known to the rank: from
+// the start, or drawn by it in an earlier step (the scheduler may not have seen that token yet).
 struct StepRow {
   SequenceId id;
   int32_t start = 0;

@@ -1,0 +1,128 @@
+#include "engine/sequence.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+namespace lorikeet::engine {
+
+std::string_view name_of(SequenceState state) {
+  constexpr std::string_view names[] = {"waiting", "running", "preempted", "ended"};
+  return names[static_cast<size_t>(state)];
+}
+
+Sequence::Sequence(Request request, uint64_t arrival, GroupId group, PrefixId root)
+    : published_prefix(root),
+      id_(request.id),
+      adapter_(std::move(request.adapter)),
+      sampling_(std::move(request.sampling)),
+      group_(group),
+      root_(root),
+      arrival_(arrival),
+      lease_(adapter_.empty() ? LeaseState::unneeded : LeaseState::unasked),
+      tokens_(std::move(request.prompt)),
+      prompt_size_(static_cast<int32_t>(tokens_.size())) {
+  CHECK_GT(prompt_size_, 0);
+  CHECK_GT(sampling_.max_tokens, 0);
+}
+
+void Sequence::hold_lease(SlotId slot) {
+  CHECK(lease_ == LeaseState::asked) << "sequence " << id_.value() << " asked for no lease";
+  lease_ = LeaseState::held;
+  slot_ = slot;
+}
+
+void Sequence::lose_lease() {
+  CHECK(lease_ == LeaseState::asked) << "sequence " << id_.value() << " asked for no lease";
+  lease_ = LeaseState::unneeded;
+}
+
+bool Sequence::can_start() const {
+  const bool queued = state_ == SequenceState::waiting || state_ == SequenceState::preempted;
+  return queued && rows_in_flight_ == 0 && (lease_ == LeaseState::unneeded || lease_ == LeaseState::held);
+}
+
+void Sequence::change_state(SequenceState from, SequenceState to) {
+  CHECK(state_ == from) << "sequence " << id_.value() << " is " << name_of(state_) << ", not " << name_of(from);
+  state_ = to;
+}
+
+SequenceStart Sequence::start(uint64_t admission, int32_t num_cached) {
+  CHECK(can_start()) << "sequence " << id_.value() << " (" << name_of(state_) << ") is not ready to run";
+  CHECK_LT(num_cached, num_tokens());
+  if (state_ == SequenceState::waiting) {
+    admission_ = admission;
+    num_cached_tokens_ = num_cached;
+  }
+  change_state(state_, SequenceState::running);
+  num_computed_ = num_cached;
+  num_charged_ = std::max(num_charged_, num_cached);
+  SequenceStart start{id_, slot_, tokens_, prompt_size_, sampling_};
+  start.sampling.prompt_logprobs = wants_prompt_logprobs();
+  return start;
+}
+
+StepRow Sequence::plan_row(int32_t count) {
+  CHECK(state_ == SequenceState::running) << "sequence " << id_.value() << " is " << name_of(state_);
+  CHECK_GT(count, 0);
+  CHECK_LE(count, remaining());
+  const StepRow row{id_, num_computed_, count, num_computed_ + count == num_tokens()};
+  num_computed_ += count;
+  ++rows_in_flight_;
+  if (row.sample) ++pending_;
+  return row;
+}
+
+void Sequence::row_returned() {
+  CHECK_GT(rows_in_flight_, 0);
+  --rows_in_flight_;
+}
+
+Sequence::Outcome Sequence::append_token(int32_t token) {
+  CHECK(state_ == SequenceState::running || state_ == SequenceState::preempted) << name_of(state_);
+  CHECK_GT(pending_, 0);
+  --pending_;
+  tokens_.push_back(token);
+  if (std::ranges::find(sampling_.stop_token_ids, token) != sampling_.stop_token_ids.end()) {
+    return {true, FinishReason::stop, token};
+  }
+  if (static_cast<int32_t>(tokens_.size()) - prompt_size_ >= sampling_.max_tokens) {
+    return {true, FinishReason::length, -1};
+  }
+  return {};
+}
+
+PromptLogprobsEvent Sequence::take_prompt_logprobs(int32_t start, const std::vector<float>& values) {
+  CHECK_LE(start, next_prompt_logprob_) << "prompt log-probabilities of sequence " << id_.value() << " have a gap";
+  const auto known = std::min(static_cast<size_t>(next_prompt_logprob_ - start), values.size());
+  PromptLogprobsEvent event{id_, next_prompt_logprob_, {values.begin() + static_cast<ptrdiff_t>(known), values.end()}};
+  next_prompt_logprob_ += static_cast<int32_t>(event.values.size());
+  CHECK_LE(next_prompt_logprob_, prompt_size_);
+  return event;
+}
+
+void Sequence::preempt() {
+  CHECK(table.empty());
+  change_state(SequenceState::running, SequenceState::preempted);
+  num_computed_ = 0;
+}
+
+void Sequence::forget_rows_in_flight() {
+  rows_in_flight_ = 0;
+  pending_ = 0;
+}
+
+void Sequence::end() {
+  CHECK(table.empty());
+  CHECK(state_ != SequenceState::ended) << "sequence " << id_.value() << " ended twice";
+  state_ = SequenceState::ended;
+  tokens_ = {};
+}
+
+int32_t Sequence::take_uncharged() {
+  const int32_t uncharged = std::max(0, num_computed_ - num_charged_);
+  num_charged_ += uncharged;
+  return uncharged;
+}
+
+}  // namespace lorikeet::engine

@@ -1,0 +1,135 @@
+// One request on its way through the engine.
+//
+//     waiting ----> running ----> ended
+//        |           |   ^          ^
+//        |   preempt |   | resume   |
+//        |           v   |          |
+//        |         preempted -------+
+//        +--------------------------+      (every state may end; nothing leaves `ended`)
+//
+// Positions [0, num_computed) have been put into plans; the ranks execute plans in order, so whoever comes in a later
+// plan may count on them. Tokens [0, tokens().size()) are known; `pending` more have been ordered of the ranks and not
+// come back yet. A row may compute a pending token's position: the ranks know the token by then.
+//
+// An ended or preempted sequence may still have rows in plans in flight. Their tokens count for a preempted one and are
+// dropped for an ended one, which stays in memory until the last of them is back.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/ids.h"
+#include "engine/prefix_cache.h"
+#include "engine/step_plan.h"
+
+namespace lorikeet::engine {
+
+using GroupId = Id<struct GroupTag, int32_t>;  // requests of one adapter, who share what the machine gives them
+
+enum class SequenceState : uint8_t { waiting, running, preempted, ended };
+std::string_view name_of(SequenceState state);
+
+enum class LeaseState : uint8_t { unneeded, unasked, asked, held };
+
+class Sequence {
+ public:
+  // `arrival` counts the requests of the engine.
+  Sequence(Request request, uint64_t arrival, GroupId group, PrefixId root);
+
+  SequenceId id() const { return id_; }
+  const std::string& adapter() const { return adapter_; }
+  const SamplingParams& sampling() const { return sampling_; }
+  GroupId group() const { return group_; }
+  PrefixId root() const { return root_; }
+  uint64_t arrival() const { return arrival_; }
+  SequenceState state() const { return state_; }
+
+  LeaseState lease() const { return lease_; }
+  void set_lease(LeaseState lease) { lease_ = lease; }
+  void hold_lease(SlotId slot);
+  void lose_lease();  // asked for in vain
+
+  // In the queue with all its tokens known and its adapter resident: the next plan may start it.
+  bool can_start() const;
+
+  int32_t prompt_size() const { return prompt_size_; }
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  int32_t num_tokens() const { return static_cast<int32_t>(tokens_.size()) + pending_; }
+  int32_t num_computed() const { return num_computed_; }
+  int32_t num_cached_tokens() const { return num_cached_tokens_; }
+  int32_t rows_in_flight() const { return rows_in_flight_; }
+
+  // Positions that the next plan may compute: none when the last token that max_tokens allows is already ordered.
+  int32_t remaining() const {
+    return num_tokens() - prompt_size_ >= sampling_.max_tokens ? 0 : num_tokens() - num_computed_;
+  }
+
+  // The age that decides who gives way when blocks run out: counts first admissions, kept across preemptions. 0: never
+  // admitted.
+  uint64_t admission() const { return admission_; }
+
+  // A request for prompt_logprobs needs every prompt position computed for it, until they have all been reported.
+  bool wants_prompt_logprobs() const { return sampling_.prompt_logprobs && next_prompt_logprob_ < prompt_size_; }
+
+  // waiting | preempted -> running, with `num_cached` leading positions (whole blocks) already computed by others.
+  // Returns what the ranks need to know.
+  SequenceStart start(uint64_t admission, int32_t num_cached);
+
+  // running: the next `count` positions go into a plan.
+  StepRow plan_row(int32_t count);
+
+  // A row of this sequence is back: forgets about it, whatever the state.
+  void row_returned();
+
+  // The token that a returned row drew, for a sequence that has not ended. Returns whether the sequence is complete.
+  struct Outcome {
+    bool complete = false;
+    FinishReason reason = FinishReason::stop;
+    int32_t stop_token_id = -1;
+  };
+  Outcome append_token(int32_t token);
+
+  // Cuts the values that were reported before a preemption; nothing remains where all were.
+  PromptLogprobsEvent take_prompt_logprobs(int32_t start, const std::vector<float>& values);
+
+  // running -> preempted. What was computed is void; the block table must have been emptied.
+  void preempt();
+
+  // The ranks and their plans are gone: no row of this sequence will come back.
+  void forget_rows_in_flight();
+
+  // any -> ended. Lets go of the tokens.
+  void end();
+
+  // Positions that fairness has not counted yet: recomputed ones are nobody's fault and count once.
+  int32_t take_uncharged();
+
+  std::vector<BlockId> table;        // blocks held, in order of position
+  int32_t num_blocks_published = 0;  // leading blocks of `table` that the prefix cache has been told of
+  PrefixId published_prefix;         // the prefix that ends with them
+
+ private:
+  void change_state(SequenceState from, SequenceState to);
+
+  SequenceId id_;
+  std::string adapter_;
+  SamplingParams sampling_;
+  GroupId group_;
+  PrefixId root_;
+  uint64_t arrival_ = 0, admission_ = 0;
+  SequenceState state_ = SequenceState::waiting;
+  LeaseState lease_ = LeaseState::unneeded;
+  SlotId slot_ = kBaseSlot;
+  std::vector<int32_t> tokens_;  // the prompt and the tokens emitted
+  int32_t prompt_size_ = 0;
+  int32_t pending_ = 0;
+  int32_t num_computed_ = 0;
+  int32_t num_charged_ = 0;
+  int32_t num_cached_tokens_ = 0;  // prompt tokens found in the prefix cache at the first admission
+  int32_t rows_in_flight_ = 0;
+  int32_t next_prompt_logprob_ = 1;  // position 0 has none
+};
+
+}  // namespace lorikeet::engine
