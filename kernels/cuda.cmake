@@ -6,12 +6,12 @@ add_library(lorikeet_kernels_cuda STATIC
   attention_prefill_cuda.cu
   dense_gemm_cuda.cu
   embedding_cuda.cu
+  filtered_sampling_cuda.cu
   int4_decode.cu
   int4_decode_bf16.cu
   int4_decode_f16.cu
   int4_gemm_cuda.cu
   int4_pack_cuda.cu
-  filtered_sampling_cuda.cu
   library_gemm.cc
   logprobs_cuda.cu
   rms_norm_cuda.cu

@@ -1,0 +1,8 @@
+#include "kernels/int4_decode_instances.cuh"
+
+namespace lorikeet::kernels::int4 {
+
+template DecodeKernel decode_kernel<__half>(int32_t column_tiles, int32_t scale_block, bool asymmetric);
+template DecodeKernel add_slabs_kernel<__half>();
+
+}  // namespace lorikeet::kernels::int4

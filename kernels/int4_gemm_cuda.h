@@ -1,0 +1,89 @@
+// The device version of y = x W^T with an int4 weight, for any number of tokens.
+//
+// Up to kInt4DecodeRows tokens go through kernels that read the packed weight once and are bound by memory; more go
+// through tensor-core tiles. In the first, a row's result depends neither on m nor on the other rows: a slab (16
+// outputs x `slab_units` x 128 inputs) is summed by one warp in the order of k, and the slabs of an output are added in
+// the order of k, whatever the number of tokens, the cluster size or the device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "kernels/device.h"
+#include "kernels/dtype.h"
+#include "kernels/int4_weight.h"
+#include "kernels/library_gemm.h"
+
+namespace lorikeet::kernels {
+
+inline constexpr int32_t kInt4DecodeRows = 64;
+
+// A weight in the layout of the device (kernels/int4_layout.h), and what the kernels need to know of it.
+struct PackedInt4Weight {
+  int32_t n = 0;        // outputs
+  int32_t k = 0;        // inputs as stored
+  int32_t x_size = 0;   // length of the x that callers pass
+  bool paired = false;  // gate and up: outputs [0, n / 2) and [n / 2, n) lie beside each other, so that SiLU-mul fuses
+
+  int32_t tiles = 0;        // of 16 outputs
+  int32_t units = 0;        // of 128 inputs
+  int32_t scale_block = 0;  // inputs that share a scale: 128, or 32 where a run is not whole units
+  bool asymmetric = false;  // zeros are stored; otherwise all are 8
+  int32_t slab_units = 0;   // units that are summed before slabs are added
+  float scale_factor = 1;   // a power of two: stored scales are the true ones divided by it
+
+  DeviceBuffer data;         // [tiles, units] units
+  DeviceBuffer permutation;  // int32 [k] or empty
+
+  int32_t unit_bytes() const;
+  int32_t slabs() const { return (units + slab_units - 1) / slab_units; }
+
+  // Packs weights that take the same x (q, k, v; or one alone): the outputs of each part follow those of the one
+  // before. Fails where memory runs out, or where parts differ in k, runs or permutation, so that they cannot be one
+  // product.
+  static Result<PackedInt4Weight> pack(std::span<const Int4Weight* const> parts, const Stream& stream);
+
+  // Packs gate and up, which must be alike in everything, as a pair.
+  static Result<PackedInt4Weight> pack_pair(const Int4Weight& gate, const Int4Weight& up, const Stream& stream);
+
+  // Random weights of about unit gain, for runs without a checkpoint: symmetric, groups of 128.
+  static Result<PackedInt4Weight> random(int32_t n, int32_t k, bool paired, uint64_t seed, const Stream& stream);
+};
+
+// W in T, [n, k] row-major over the stored inputs (permuted ones stay permuted), outputs in the callers' order.
+void dequantize_cuda(const PackedInt4Weight& weight, Dtype dtype, void* out, int32_t first_tile, int32_t tiles,
+                     const Stream& stream);
+
+// All pointers are to device memory; x and y rows are 16-byte aligned.
+struct Int4GemmArgs {
+  const void* x = nullptr;   // [m, x_size] of `dtype`
+  int64_t x_stride = 0;      // elements between rows, a multiple of 8
+  Dtype dtype = Dtype::f16;  // of x and y: F16 or BF16
+  void* y = nullptr;         // [m, n] of `dtype`; with silu_mul [m, n / 2]
+  int64_t y_stride = 0;      // elements between rows
+  int32_t m = 0;
+  const float* bias = nullptr;  // [n] or null
+  bool silu_mul = false;        // paired weights only: y = silu(gate) * up
+};
+
+// Owns the scratch memory of the products. Threads: one at a time, on one stream.
+class Int4Gemm {
+ public:
+  // For products of up to max_rows tokens with weights up to max_outputs x max_inputs.
+  static Result<Int4Gemm> make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs);
+  Int4Gemm(Int4Gemm&&) noexcept;
+  Int4Gemm& operator=(Int4Gemm&&) noexcept;
+  ~Int4Gemm();
+
+  // Queues the product. Up to kInt4DecodeRows tokens it can be captured in a graph; above, the first call for a shape
+  // chooses an algorithm and must not be captured.
+  void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream);
+
+ private:
+  struct Impl;
+  explicit Int4Gemm(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lorikeet::kernels
