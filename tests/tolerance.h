@@ -7,8 +7,10 @@ namespace lorikeet::tests {
 inline constexpr double kFloat32Tolerance = 2e-5;   // float32 kernels against float64, sums of up to ~16,000 terms
 inline constexpr double kHalfTolerance = 4e-3;      // fp16 storage
 inline constexpr double kBfloat16Tolerance = 3e-2;  // bf16 storage
+inline constexpr double kFp8Tolerance = 7e-2;       // fp8 e4m3 storage of keys and values
 
 // Log-probabilities of a whole model against transformers + peft in float32.
-inline constexpr double kLogprobTolerance = 0.003;
+inline constexpr double kLogprobTolerance = 0.003;        // the example model
+inline constexpr double kFormatLogprobTolerance = 0.005;  // the small checkpoints of every format
 
 }  // namespace lorikeet::tests

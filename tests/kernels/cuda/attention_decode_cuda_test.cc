@@ -1,0 +1,155 @@
+#include "kernels/attention_decode_cuda.h"
+
+#include <tuple>
+
+#include "tests/kernels/cuda/cuda_test.h"
+#include "tests/kernels/cuda/kv_memory.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterface<std::tuple<Dtype, KvDtype>> {
+ protected:
+  Dtype dtype() const { return std::get<0>(GetParam()); }
+  KvDtype kv_dtype() const { return std::get<1>(GetParam()); }
+
+  // Runs the kernel for one query per sequence, row r on token r * 2 (so that tokens and rows differ), `spare` empty
+  // rows behind.
+  std::vector<float> run(const PagedSequences& s, const std::vector<int32_t>& contexts, const std::vector<uint16_t>& q,
+                         int32_t heads, int32_t spare = 0, int repeats = 1) {
+    const auto rows = static_cast<int32_t>(contexts.size());
+    const int32_t all_rows = rows + spare;
+    const int64_t q_stride = (heads + 2 * s.kv_heads) * s.head_dim;
+    std::vector<uint16_t> spread(static_cast<size_t>(2 * all_rows * q_stride), to_stored(NAN, dtype()));
+    std::vector<int32_t> tokens, begins, tables, lengths, splits = {0};
+    const SplitPolicy policy = SplitPolicy::for_kv_heads(s.kv_heads);
+    for (int32_t r = 0; r < all_rows; r++) {
+      tokens.push_back(2 * r);
+      begins.push_back(static_cast<int32_t>(tables.size()));
+      lengths.push_back(r < rows ? contexts[static_cast<size_t>(r)] : 0);
+      splits.push_back(splits.back() + policy.splits(lengths.back()));
+      if (r >= rows) continue;
+      tables.insert(tables.end(), s.tables[static_cast<size_t>(r)].begin(), s.tables[static_cast<size_t>(r)].end());
+      std::copy_n(q.begin() + static_cast<int64_t>(r) * heads * s.head_dim, heads * s.head_dim,
+                  spread.begin() + 2 * r * q_stride);
+    }
+    const DeviceBuffer device_q = to_device(spread);
+    const DeviceBuffer keys = to_device(s.key_bytes);
+    const DeviceBuffer values = to_device(s.value_bytes);
+    const DeviceBuffer device_tokens = to_device(tokens);
+    const DeviceBuffer device_lengths = to_device(lengths);
+    const DeviceBuffer device_begins = to_device(begins);
+    const DeviceBuffer device_tables = to_device(tables);
+    const DeviceBuffer device_splits = to_device(splits);
+    const DeviceBuffer workspace = zeroed(decode_attention_workspace(all_rows, heads, s.kv_heads, s.head_dim, policy));
+    const DeviceBuffer out = poisoned(static_cast<uint64_t>(2 * all_rows) * heads * s.head_dim * 2);
+    DecodeAttentionArgs args;
+    args.q = device_q.data();
+    args.q_stride = q_stride;
+    args.out = out.data();
+    args.dtype = dtype();
+    args.heads = heads;
+    args.cache = {keys.data(), values.data(), kv_dtype(), s.kv_heads, s.block_size, s.head_dim};
+    args.scale = 1 / std::sqrt(static_cast<float>(s.head_dim));
+    args.query_tokens = device_tokens.as<int32_t>();
+    args.contexts = device_lengths.as<int32_t>();
+    args.table_begins = device_begins.as<int32_t>();
+    args.block_tables = device_tables.as<int32_t>();
+    args.split_begins = device_splits.as<int32_t>();
+    args.rows = all_rows;
+    args.policy = policy;
+    args.multiprocessors = device_properties().multiprocessors;
+    args.workspace = workspace.as<float>();
+    for (int i = 0; i < repeats; i++) decode_attention_cuda(args, stream_);
+    const std::vector<float> all = to_values(to_host<uint16_t>(out), dtype());
+    std::vector<float> used;
+    for (int32_t r = 0; r < rows; r++) {
+      const int64_t begin = static_cast<int64_t>(2 * r) * heads * s.head_dim;
+      used.insert(used.end(), all.begin() + begin, all.begin() + begin + heads * s.head_dim);
+    }
+    return used;
+  }
+
+  std::mt19937 random_{5};
+};
+
+TEST_P(AttentionDecodeCuda, EqualsSoftmaxOverAllPositionsOfEachRow) {
+  struct Shape {
+    int32_t heads, kv_heads, head_dim, block_size;
+  };
+  const std::vector<Shape> shapes = {
+      {40, 8, 128, 16}, {4, 2, 128, 16}, {12, 1, 128, 32}, {3, 3, 64, 8}, {14, 2, 64, 64}};
+  const std::vector<int32_t> contexts = {1, 15, 16, 17, 63, 64, 65, 128, 129, 512, 777, 1100};
+  for (const Shape& shape : shapes) {
+    const PagedSequences s =
+        random_sequences(contexts, kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim, random_);
+    const HalfTensor q =
+        random_halves(contexts.size() * static_cast<size_t>(shape.heads * shape.head_dim), dtype(), random_);
+    std::vector<double> expected;
+    for (size_t r = 0; r < contexts.size(); r++) {
+      for (int32_t h = 0; h < shape.heads; h++) {
+        const std::vector<double> head =
+            attention_of(s, r, contexts[r], &q.values[(r * shape.heads + h) * shape.head_dim],
+                         h / (shape.heads / shape.kv_heads), 1 / std::sqrt(static_cast<double>(shape.head_dim)));
+        expected.insert(expected.end(), head.begin(), head.end());
+      }
+    }
+    EXPECT_TRUE(near_reference(run(s, contexts, q.stored, shape.heads), expected, tolerance_of(dtype())))
+        << shape.heads << " heads, " << shape.kv_heads << " KV heads of " << shape.head_dim;
+  }
+}
+
+TEST_P(AttentionDecodeCuda, GivesARowTheSameBitsAloneInABatchAndOnReplay) {
+  const int32_t heads = 10;
+  std::vector<int32_t> contexts;
+  for (int32_t r = 0; r < 64; r++) contexts.push_back(1 + (r * 397) % 1500);
+  const PagedSequences s = random_sequences(contexts, kv_dtype(), 2, 16, 128, random_);
+  const HalfTensor q = random_halves(contexts.size() * heads * 128, dtype(), random_);
+  const std::vector<float> together = run(s, contexts, q.stored, heads, 5);
+  EXPECT_EQ(run(s, contexts, q.stored, heads, 0, 20), together) << "on replay, without spare rows";
+  for (const size_t r : {size_t{0}, size_t{17}, size_t{63}}) {
+    PagedSequences one = s;
+    one.tables = {s.tables[r]};
+    const auto begin = static_cast<int64_t>(r) * heads * 128;
+    const std::vector<float> alone =
+        run(one, {contexts[r]}, {q.stored.begin() + begin, q.stored.begin() + begin + heads * 128}, heads);
+    EXPECT_EQ(alone, std::vector<float>(together.begin() + begin, together.begin() + begin + heads * 128))
+        << "row " << r;
+  }
+}
+
+TEST_P(AttentionDecodeCuda, HandlesALongContextWithLargeScores) {
+  const std::vector<int32_t> contexts = {20000};
+  const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
+  const HalfTensor q = random_halves(size_t{5} * 128, dtype(), random_, 8);
+  std::vector<double> expected;
+  for (size_t h = 0; h < 5; h++) {
+    const std::vector<double> head = attention_of(s, 0, contexts[0], &q.values[h * 128], 0, 1 / std::sqrt(128.0));
+    expected.insert(expected.end(), head.begin(), head.end());
+  }
+  EXPECT_TRUE(near_reference(run(s, contexts, q.stored, 5), expected, tolerance_of(dtype())));
+}
+
+INSTANTIATE_TEST_SUITE_P(, AttentionDecodeCuda,
+                         ::testing::Combine(::testing::Values(Dtype::f16, Dtype::bf16),
+                                            ::testing::Values(KvDtype::f16, KvDtype::bf16, KvDtype::f8_e4m3)),
+                         [](const auto& test) {
+                           return dtype_name(std::get<0>(test.param)) + "With" + kv_name(std::get<1>(test.param));
+                         });
+
+TEST(SplitPolicy, CutsARowByItsOwnLengthInMultiplesOfTheSmallestSplit) {
+  for (const int32_t kv_heads : {1, 2, 8, 40}) {
+    const SplitPolicy policy = SplitPolicy::for_kv_heads(kv_heads);
+    EXPECT_EQ(policy.splits(0), 0);
+    for (int32_t context = 1; context < 40000; context += 37) {
+      const int32_t length = policy.split_length(context);
+      EXPECT_EQ(length % SplitPolicy::kMinSplit, 0);
+      EXPECT_LE(policy.splits(context), policy.max_splits);
+      EXPECT_GE(policy.splits(context) * length, context);
+      EXPECT_LT((policy.splits(context) - 1) * length, context);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels
