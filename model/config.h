@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/error.h"
@@ -15,14 +17,18 @@ namespace lorikeet::model {
 enum class Architecture : uint8_t {
   qwen2,  // Qwen1.5, Qwen2, Qwen2.5
   qwen3,
-  qwen,   // v1: QWenLMHeadModel
+  qwen,  // v1: QWenLMHeadModel
 };
 enum class QuantMethod : uint8_t { none, gptq, gptq_v2, awq, compressed_tensors };
+
+std::string_view name_of(Architecture architecture);  // "Qwen2ForCausalLM"
+std::string_view name_of(QuantMethod method);         // "gptq"
 
 struct QuantConfig {
   QuantMethod method = QuantMethod::none;
   int32_t group_size = 128;  // inputs per group; -1: one group over all inputs
   bool desc_act = false;     // informational: g_idx decides
+  bool symmetric = true;     // informational: the stored zeros decide
 };
 
 struct YarnScaling {
@@ -53,6 +59,7 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   std::string torch_dtype;
   QuantConfig quant;
+  std::filesystem::path dir;  // where the checkpoint is; empty in configurations made by hand
 };
 
 // What generation_config.json sets; requests fall back to it, then to the neutral value.
@@ -64,6 +71,9 @@ struct GenerationDefaults {
 
 // Reads DIR/config.json (and quantize_config.json where it is needed). Errors name the file, the key and the value.
 Result<ModelConfig> read_model_config(const std::filesystem::path& dir);
+
+// The same from a parsed config.json, without its quantisation; `where` names it in errors.
+Result<ModelConfig> parse_model_config(const nlohmann::json& object, const std::string& where);
 
 // Reads DIR/generation_config.json; a missing file gives the eos ids of config.json and no defaults.
 Result<GenerationDefaults> read_generation_defaults(const std::filesystem::path& dir);

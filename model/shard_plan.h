@@ -1,9 +1,11 @@
 // How a model is cut over the ranks of a tensor-parallel group. One plan cuts the base weights and every adapter.
 //
 // Column-parallel (q, k, v, gate, up): the outputs are cut. Row-parallel (o, down): the inputs are cut, the partial
-// outputs are added by an all-reduce. Attention is cut by heads; with fewer KV heads than ranks each KV head is replicated
-// on size / num_kv_heads neighbouring ranks. The intermediate dimension is cut by whole quantisation groups, unevenly
-// where they do not divide (107 groups at TP 2: 54 + 53). The vocabulary is cut for lm_head, unevenly where need be.
+// outputs are added by an all-reduce. Attention is cut by heads; with fewer KV heads than ranks each KV head is
+// replicated on size / num_kv_heads neighbouring ranks. The intermediate dimension is cut by whole quantisation groups,
+// unevenly where they do not divide (107 groups at TP 2: 54 + 53). Where a model has no groups, or fewer than ranks, it
+// is cut by the largest unit of 128, 64, 32, ... neurons that gives every rank a share (a group may then be on two
+// ranks: both hold its scales). The vocabulary is cut for lm_head, unevenly where need be.
 #pragma once
 
 #include <array>
@@ -22,7 +24,9 @@ inline constexpr std::array<Projection, kNumProjections> kProjections = {
     Projection::q, Projection::k, Projection::v, Projection::o, Projection::gate, Projection::up, Projection::down};
 
 std::string_view module_name_of(Projection p);  // "self_attn.q_proj", ... "mlp.down_proj"
-constexpr bool is_row_parallel(Projection p) { return p == Projection::o || p == Projection::down; }
+constexpr bool is_row_parallel(Projection p) {
+  return p == Projection::o || p == Projection::down;
+}
 
 struct Range {
   int32_t begin = 0;
@@ -41,7 +45,7 @@ struct RankShard {
 class ShardPlan {
  public:
   // Refuses with a sentence: heads that do not divide by `size`, KV heads that neither divide nor are divided, fewer
-  // intermediate groups than ranks.
+  // neurons or vocabulary rows than ranks.
   static Result<ShardPlan> make(const ModelConfig& config, int size);
 
   int size() const { return static_cast<int>(shards_.size()); }

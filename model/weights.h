@@ -37,9 +37,18 @@ struct RankWeights {
   uint64_t bytes = 0;  // what this rank holds
 };
 
-// Loads the part of the checkpoint in `dir` that `rank` holds. Tensors are memory-mapped and cut one by one, so no second
-// full copy is ever in memory. progress(done, total) is called after every layer. Errors name file, tensor and reason.
+// Loads the part of the checkpoint in `dir` that `rank` holds. Tensors are memory-mapped and cut one by one, so no
+// second full copy is ever in memory. Layers are shared out to `threads` threads that live for this call;
+// progress(done, total) is called after every layer, from whichever thread, never two at once. Errors name file, tensor
+// and reason.
 Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
-                                      const std::function<void(int, int)>& progress = {});
+                                      const std::function<void(int, int)>& progress = {}, int threads = 1);
+
+// Random weights of sensible size in the forms that a checkpoint of `plan`'s configuration would give: for measuring
+// without a checkpoint. The whole model depends on `seed` alone, whatever the number of ranks.
+RankWeights make_dummy_rank_weights(const ShardPlan& plan, int rank, uint64_t seed);
+
+// What `weights` hold; a tied lm_head is not counted a second time.
+uint64_t bytes_of(const RankWeights& weights, bool tied);
 
 }  // namespace lorikeet::model

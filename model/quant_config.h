@@ -1,0 +1,20 @@
+// The quantisation part of a checkpoint's configuration: config.json's quantization_config, or quantize_config.json.
+// Sources: AutoGPTQ quantization/config.py, GPTQModel, AutoAWQ models/_config.py, compressed-tensors quantization.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "kernels/error.h"
+#include "model/config.h"
+
+namespace lorikeet::model {
+
+// `config` is the parsed config.json of `dir`. Where both places speak they must agree. Refuses what the loader would
+// get wrong: other bit widths, other packings, quantised lm_head, overrides of single modules.
+Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const nlohmann::json& config);
+
+// One quantization_config object; `where` names it in errors.
+Result<QuantConfig> parse_quant_config(const nlohmann::json& object, const std::string& where);
+
+}  // namespace lorikeet::model
