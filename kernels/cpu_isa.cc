@@ -1,0 +1,21 @@
+#include "kernels/cpu_isa.h"
+
+namespace lorikeet::kernels {
+
+CpuIsa best_cpu_isa() {
+#if defined(__x86_64__)
+  static const CpuIsa best = [] {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+      return CpuIsa::avx512;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return CpuIsa::avx2;
+    return CpuIsa::plain;
+  }();
+  return best;
+#else
+  return CpuIsa::plain;
+#endif
+}
+
+}  // namespace lorikeet::kernels

@@ -1,0 +1,155 @@
+// int4 and dense products against float64, on every instruction set that this machine has.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "kernels/dense_gemm.h"
+#include "kernels/gemm_rows.h"
+#include "kernels/int4_gemm.h"
+#include "tests/kernels/random_data.h"
+#include "tests/tolerance.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+using tests::random_floats;
+using tests::random_int4;
+using tests::worst_difference;
+
+std::vector<double> int4_reference(const Int4Weight& w, const std::vector<float>& x, int32_t m) {
+  std::vector<double> y(static_cast<size_t>(m) * static_cast<size_t>(w.n), 0.0);
+  for (int32_t j = 0; j < m; ++j) {
+    for (int32_t n = 0; n < w.n; ++n) {
+      double sum = 0;
+      for (int32_t run = 0; run < w.runs(); ++run) {
+        for (int32_t k = w.run_begin[run]; k < w.run_begin[run + 1]; ++k) {
+          const int32_t from = w.permutation.empty() ? k : w.permutation[k];
+          if (from < 0) continue;
+          const uint8_t byte = w.q[static_cast<size_t>(n) * w.k / 2 + k / 2];
+          const int q = k % 2 == 0 ? byte & 15 : byte >> 4;
+          sum += static_cast<double>(w.scale[run * w.n + n]) * (q - w.zero[run * w.n + n]) * x[j * w.x_size + from];
+        }
+      }
+      y[static_cast<size_t>(j) * w.n + n] = sum;
+    }
+  }
+  return y;
+}
+
+TEST(Int4Gemm, AgreesWithFloat64OverRandomShapes) {
+  std::mt19937 random(1);
+  ThreadPool pool(2);
+  for (int round = 0; round < 30; ++round) {
+    std::vector<int32_t> runs(1 + random() % 6);
+    for (int32_t& run : runs) run = 32 * static_cast<int32_t>(1 + random() % 5);
+    const auto w = random_int4(static_cast<int32_t>(1 + random() % 40), runs, round % 3 == 0, random);
+    const auto m = static_cast<int32_t>(1 + random() % 11);
+    const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
+    const auto want = int4_reference(w, x, m);
+    std::vector<float> y(want.size(), NAN), plain(want.size(), NAN);
+    int4_gemm_cpu(w, x.data(), m, y.data(), w.n, pool);
+    int4_gemm_plain(w, x.data(), m, plain.data(), w.n);
+    EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance);
+    EXPECT_LT(worst_difference(plain, want), tests::kFloat32Tolerance);
+  }
+}
+
+TEST(Int4Gemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
+  std::mt19937 random(2);
+  ThreadPool one(1), three(3);
+  const auto w = random_int4(61, {128, 96, 160}, true, random);
+  const int32_t m = 23;
+  const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
+  std::vector<float> whole(static_cast<size_t>(m * w.n)), part(whole.size());
+  int4_gemm_cpu(w, x.data(), m, whole.data(), w.n, one);
+  for (int32_t size : {1, 2, 3, 4, 5, 7}) {
+    for (int32_t j = 0; j < m; j += size) {
+      int4_gemm_cpu(w, x.data() + j * w.x_size, std::min(size, m - j), part.data() + j * w.n, w.n, three);
+    }
+    EXPECT_EQ(part, whole) << size;
+  }
+}
+
+TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
+  std::mt19937 random(3);
+  const auto w = random_int4(37, {128, 32, 64}, false, random);
+  const int32_t m = 6;
+  const auto x = random_floats(static_cast<size_t>(m * w.k), random);
+  std::vector<float> split(x.size());
+  for (size_t i = 0; i < x.size(); i += 32) {
+    for (size_t j = 0; j < 16; ++j) {
+      split[i + j] = x[i + 2 * j];
+      split[i + 16 + j] = x[i + 2 * j + 1];
+    }
+  }
+  const auto want = int4_reference(w, x, m);
+  int tried = 0;
+  for (const CpuIsa isa : {CpuIsa::avx2, CpuIsa::avx512}) {
+    const GemmRows* rows = isa <= best_cpu_isa() ? gemm_rows_of(isa) : nullptr;
+    if (rows == nullptr) continue;
+    std::vector<float> y(want.size(), NAN);
+    rows->int4(w, split.data(), m, y.data(), w.n, 0, w.n);
+    EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa);
+    ++tried;
+  }
+  EXPECT_EQ(tried, static_cast<int>(best_cpu_isa()));
+}
+
+TEST(DenseGemm, AgreesWithFloat64ForEveryTypeAndUnalignedRows) {
+  std::mt19937 random(4);
+  ThreadPool pool(2);
+  for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
+    for (int round = 0; round < 12; ++round) {
+      const auto n = static_cast<int32_t>(1 + random() % 30), k = static_cast<int32_t>(1 + random() % 90);
+      const auto m = static_cast<int32_t>(1 + random() % 9);
+      std::vector<unsigned char> bytes(static_cast<size_t>(n * k) * size_of(dtype) + 1);
+      for (size_t i = 0; i < static_cast<size_t>(n * k); ++i) {
+        const float value = std::normal_distribution<float>()(random);
+        const auto bits = std::bit_cast<uint32_t>(value);
+        // Truncation to bf16; for fp16 a random finite pattern does as well.
+        const auto sixteen = static_cast<uint16_t>(dtype == Dtype::bf16 ? bits >> 16 : 0x3000 + random() % 0x1400);
+        std::memcpy(bytes.data() + 1 + i * size_of(dtype),
+                    dtype == Dtype::f32 ? static_cast<const void*>(&bits) : &sixteen, size_of(dtype));
+      }
+      DenseWeight w;
+      w.n = n;
+      w.k = k;
+      w.dtype = dtype;
+      w.data = bytes.data() + 1;
+      const auto x = random_floats(static_cast<size_t>(m * k), random);
+      std::vector<double> want;
+      for (int32_t j = 0; j < m; ++j) {
+        for (int32_t i = 0; i < n; ++i) {
+          double sum = 0;
+          for (int32_t at = 0; at < k; ++at)
+            sum += static_cast<double>(load_float(w.row(i), dtype, at)) * x[j * k + at];
+          want.push_back(sum);
+        }
+      }
+      std::vector<float> y(want.size(), NAN), plain(want.size(), NAN);
+      dense_gemm_cpu(w, x.data(), k, m, y.data(), n, pool);
+      dense_gemm_plain(w, x.data(), k, m, plain.data(), n);
+      EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(dtype);
+      EXPECT_LT(worst_difference(plain, want), tests::kFloat32Tolerance) << name_of(dtype);
+    }
+  }
+}
+
+TEST(DenseGemm, GivesARowTheSameBitsInAnyBatch) {
+  std::mt19937 random(5);
+  ThreadPool pool(2);
+  const int32_t n = 45, k = 77, m = 11;
+  const auto weights = random_floats(static_cast<size_t>(n * k), random);
+  DenseWeight w;
+  w.n = n;
+  w.k = k;
+  w.data = weights.data();
+  const auto x = random_floats(static_cast<size_t>(m * k), random);
+  std::vector<float> whole(static_cast<size_t>(m * n)), alone(whole.size());
+  dense_gemm_cpu(w, x.data(), k, m, whole.data(), n, pool);
+  for (int32_t j = 0; j < m; ++j) dense_gemm_cpu(w, x.data() + j * k, k, 1, alone.data() + j * n, n, pool);
+  EXPECT_EQ(alone, whole);
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels

@@ -1,0 +1,168 @@
+// Embedding, norms, rotary embedding, the MLP's gate and attention against float64.
+#include <gtest/gtest.h>
+
+#include "kernels/embedding.h"
+#include "kernels/paged_attention.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/silu_mul.h"
+#include "tests/kernels/random_data.h"
+#include "tests/tolerance.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+using tests::kFloat32Tolerance;
+using tests::random_floats;
+using tests::worst_difference;
+
+TEST(Embedding, TakesTheRowsOfTheIds) {
+  const std::vector<float> table = {1, 2, 3, 4, 5, 6};
+  DenseWeight weight;
+  weight.n = 3;
+  weight.k = 2;
+  weight.data = table.data();
+  const std::vector<int32_t> ids = {2, 0, 2};
+  std::vector<float> out(6);
+  embedding_cpu(weight, ids.data(), 3, out.data());
+  EXPECT_EQ(out, (std::vector<float>{5, 6, 1, 2, 5, 6}));
+}
+
+TEST(RmsNorm, AgreesWithItsDefinition) {
+  std::mt19937 random(1);
+  const int32_t rows = 5, size = 77;
+  auto residual = random_floats(rows * size, random);
+  const auto delta = random_floats(rows * size, random), weight = random_floats(size, random);
+  std::vector<double> want;
+  for (int32_t r = 0; r < rows; ++r) {
+    double squares = 0;
+    for (int32_t i = 0; i < size; ++i)
+      squares += std::pow(static_cast<double>(residual[r * size + i]) + delta[r * size + i], 2);
+    for (int32_t i = 0; i < size; ++i) {
+      want.push_back((static_cast<double>(residual[r * size + i]) + delta[r * size + i]) /
+                     std::sqrt(squares / size + 1e-6) * weight[i]);
+    }
+  }
+  std::vector<float> y(want.size(), NAN);
+  add_rms_norm_cpu(residual.data(), delta.data(), weight.data(), 1e-6F, rows, size, y.data());
+  EXPECT_LT(worst_difference(y, want), kFloat32Tolerance);
+}
+
+TEST(SiluMul, AgreesWithItsDefinition) {
+  std::mt19937 random(2);
+  const auto gate = random_floats(301, random, 4), up = random_floats(301, random);
+  std::vector<double> want;
+  for (size_t i = 0; i < gate.size(); ++i)
+    want.push_back(gate[i] / (1 + std::exp(-static_cast<double>(gate[i]))) * up[i]);
+  std::vector<float> y(gate.size(), NAN);
+  silu_mul_cpu(gate.data(), up.data(), 301, y.data());
+  EXPECT_LT(worst_difference(y, want), kFloat32Tolerance);
+}
+
+TEST(Rope, RotatesHalvesAgainstEachOther) {
+  std::mt19937 random(3);
+  const int32_t heads = 3, head_dim = 8, position = 37;
+  const double base = 1e4;
+  const auto inv_freq = rope_inverse_frequencies(head_dim, base);
+  const auto x = random_floats(heads * head_dim, random);
+  std::vector<double> want(x.size());
+  for (int32_t h = 0; h < heads; ++h) {
+    for (int32_t i = 0; i < head_dim / 2; ++i) {
+      const double angle = position * std::pow(base, -2.0 * i / head_dim);
+      const double a = x[h * head_dim + i], b = x[h * head_dim + head_dim / 2 + i];
+      want[h * head_dim + i] = a * std::cos(angle) - b * std::sin(angle);
+      want[h * head_dim + head_dim / 2 + i] = b * std::cos(angle) + a * std::sin(angle);
+    }
+  }
+  std::vector<float> angles(head_dim), y = x;
+  rope_angles_cpu(position, inv_freq.data(), head_dim, 1, angles.data());
+  rope_cpu(y.data(), heads, head_dim, angles.data());
+  EXPECT_LT(worst_difference(y, want), kFloat32Tolerance);
+}
+
+TEST(Rope, BlendsTheFrequenciesOfYarnBetweenDimensions23And40ForQwen) {
+  const auto plain = rope_inverse_frequencies(128, 1e6);
+  YarnParameters yarn;
+  yarn.factor = 4;
+  yarn.original_max_position = 32768;
+  const auto scaled = rope_inverse_frequencies(128, 1e6, yarn);
+  for (size_t i = 0; i < 64; ++i) {
+    const double ratio = static_cast<double>(scaled[i]) / plain[i];
+    if (i <= 23) {
+      EXPECT_FLOAT_EQ(ratio, 1);
+    } else if (i >= 40) {
+      EXPECT_FLOAT_EQ(ratio, 0.25);
+    } else {
+      EXPECT_NEAR(ratio, 1 - 0.75 * (static_cast<double>(i) - 23) / 17, 1e-6);
+    }
+  }
+}
+
+TEST(Rope, GivesQwenV1ItsNtkBasesAndLogNFactors) {
+  const auto alpha = [](int32_t prompt) {
+    return std::pow(dynamic_ntk_base(1e4, 128, prompt, 2048) / 1e4, 126.0 / 128.0);
+  };
+  EXPECT_NEAR(alpha(1), 1, 1e-9);
+  EXPECT_NEAR(alpha(2048), 1, 1e-9);
+  EXPECT_NEAR(alpha(2049), 3, 1e-9);
+  EXPECT_NEAR(alpha(4096), 3, 1e-9);
+  EXPECT_NEAR(alpha(4097), 7, 1e-9);
+  EXPECT_EQ(log_n_factor(2047, 2048), 1);
+  EXPECT_NEAR(log_n_factor(4095, 2048), std::log(4096.0) / std::log(2048.0), 1e-6);
+}
+
+TEST(PagedAttention, AgreesWithFloat64OverShuffledBlocksForChunksAndDecodeRowsTogether) {
+  std::mt19937 random(4);
+  ThreadPool pool(2);
+  for (const auto& [heads, kv_heads, head_dim, block_size] : {std::tuple{4, 2, 16, 4}, {6, 1, 20, 3}, {2, 2, 64, 16}}) {
+    const int32_t blocks = 32;
+    std::vector<float> keys = random_floats(static_cast<size_t>(blocks * kv_heads * block_size * head_dim), random);
+    std::vector<float> values = random_floats(keys.size(), random);
+    const KvCacheCpu cache = {keys.data(), values.data(), kv_heads, block_size, head_dim};
+    std::vector<int32_t> table(blocks);
+    for (int32_t i = 0; i < blocks; ++i) table[i] = i;
+    std::shuffle(table.begin(), table.end(), random);
+    std::vector<AttentionToken> tokens;
+    for (const int32_t position : {0, 1, 2, 3, 4, 5, 17, 30, 9 * block_size - 1})
+      tokens.push_back({position, table.data()});
+    const auto count = static_cast<int32_t>(tokens.size());
+    const auto k = random_floats(static_cast<size_t>(count * kv_heads * head_dim), random);
+    const auto v = random_floats(k.size(), random);
+    store_kv_cpu(cache, tokens.data(), count, k.data(), v.data(), kv_heads * head_dim);
+    const auto q = random_floats(static_cast<size_t>(count * heads * head_dim), random);
+    std::vector<double> want;
+    for (int32_t t = 0; t < count; ++t) {
+      for (int32_t h = 0; h < heads; ++h) {
+        const int32_t kv = h / (heads / kv_heads);
+        std::vector<double> weights;
+        double total = 0;
+        for (int32_t p = 0; p <= tokens[t].position; ++p) {
+          double dot = 0;
+          const int64_t at = cache.offset(table[p / block_size], kv, p % block_size);
+          for (int32_t i = 0; i < head_dim; ++i)
+            dot += static_cast<double>(q[(t * heads + h) * head_dim + i]) * keys[at + i];
+          weights.push_back(std::exp(dot / std::sqrt(head_dim)));
+          total += weights.back();
+        }
+        for (int32_t i = 0; i < head_dim; ++i) {
+          double sum = 0;
+          for (int32_t p = 0; p <= tokens[t].position; ++p) {
+            sum += weights[p] / total * values[cache.offset(table[p / block_size], kv, p % block_size) + i];
+          }
+          want.push_back(sum);
+        }
+      }
+    }
+    std::vector<float> out(want.size(), NAN), alone(want.size(), NAN);
+    paged_attention_cpu(cache, tokens.data(), count, q.data(), heads, out.data(), pool);
+    EXPECT_LT(worst_difference(out, want), kFloat32Tolerance);
+    for (int32_t t = 0; t < count; ++t) {
+      paged_attention_cpu(cache, &tokens[t], 1, q.data() + t * heads * head_dim, heads,
+                          alone.data() + t * heads * head_dim, pool);
+    }
+    EXPECT_EQ(alone, out);
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels
