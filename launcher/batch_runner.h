@@ -4,10 +4,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
 
+#include "comm/request_json.h"
 #include "comm/zmq_client.h"
 #include "kernels/error.h"
 #include "launcher/json_lines.h"
@@ -31,18 +30,15 @@ class BatchRunner {
 
  private:
   struct Running {
-    nlohmann::json id;  // as the line gave it
-    comm::GenerateRequest request;
+    comm::GenerateRequest request;  // under the id that it is sent with
+    comm::ResultLine result;        // under the id that the line gave
     int attempts = 0;
-    std::string text;
-    std::vector<int32_t> token_ids;
-    std::vector<comm::TokenLogprobs> logprobs;
   };
 
   Result<void> take_line(const std::string& line);
   Result<void> send(Running& running);
   Result<void> handle(const comm::ServerMessage& message);
-  Result<void> finish(int64_t line, const nlohmann::ordered_json& result);
+  Result<void> finish(int64_t line, std::string result, bool failed);
   Result<void> resend_all();
 
   comm::ZmqClient& client_;

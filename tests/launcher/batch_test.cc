@@ -1,0 +1,178 @@
+// `lorikeet batch` against the committed reference outputs.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <sstream>
+
+#include "tests/launcher/golden.h"
+#include "tests/launcher/served.h"
+#include "tests/tolerance.h"
+
+namespace lorikeet::tests {
+namespace {
+
+// Runs `lorikeet batch` over `requests`; the results, or what it said when it failed.
+std::string run_batch(const std::string& requests, std::vector<std::string> flags) {
+  ScratchDirectory scratch;
+  write_file(scratch / "requests.jsonl", requests);
+  flags.insert(flags.begin(), "batch");
+  for (const char* name : {"--input", "--output"}) {
+    flags.push_back(name);
+    flags.push_back((scratch / (name[2] == 'i' ? "requests.jsonl" : "results.jsonl")).string());
+  }
+  const Finished run = run_lorikeet(flags);
+  EXPECT_EQ(run.status, 0) << run.err;
+  return read_file(scratch / "results.jsonl");
+}
+
+std::vector<std::string> example_flags_with(const std::vector<std::string>& more) {
+  std::vector<std::string> flags = example_flags();
+  flags.insert(flags.end(), more.begin(), more.end());
+  return flags;
+}
+
+class BatchOverRanks : public testing::TestWithParam<int> {};
+
+TEST_P(BatchOverRanks, AgreesWithTheReferenceInAllCases) {
+  const auto golden = read_golden();
+  const std::string results =
+      run_batch(golden_requests(golden), example_flags_with({"--tp", std::to_string(GetParam())}));
+  EXPECT_EQ(golden_differences(golden, results, kLogprobTolerance), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(TensorParallelSizes, BatchOverRanks, testing::Values(1, 2, 4));
+
+struct Format {
+  const char* name;
+  int ranks;
+};
+
+class BatchOverFormats : public testing::TestWithParam<Format> {};
+
+TEST_P(BatchOverFormats, AgreesWithTheReferenceInAllCases) {
+  const auto directory = source_path("tests/data/formats") / GetParam().name;
+  const auto golden = nlohmann::json::parse(read_file(directory / "golden.json"));
+  std::vector<std::string> flags = {
+      "--model", directory.string(), "--device", "cpu", "--tp", std::to_string(GetParam().ranks)};
+  flags.push_back("--lora-modules");
+  for (const auto& adapter : std::filesystem::directory_iterator(directory / "adapters")) {
+    flags.push_back(adapter.path().filename().string() + "=" + adapter.path().string());
+  }
+  const std::string results = run_batch(golden_requests(golden), flags);
+  EXPECT_EQ(golden_differences(golden, results, kFormatLogprobTolerance), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, BatchOverFormats,
+                         testing::Values(Format{"qwen1.5-gptq-actorder", 1}, Format{"qwen1.5-gptq-actorder", 2},
+                                         Format{"qwen2-fp16-tied", 1}, Format{"qwen2-fp16-tied", 2},
+                                         Format{"qwen2.5-awq", 1}, Format{"qwen2.5-awq", 2},
+                                         Format{"qwen2.5-gptq-asym-sharded-bf16", 1},
+                                         Format{"qwen2.5-gptq-asym-sharded-bf16", 2}, Format{"qwen2.5-gptq-yarn", 1},
+                                         Format{"qwen2.5-gptq-yarn", 2}, Format{"qwen3-gptq", 1},
+                                         Format{"qwen3-gptq", 2}),
+                         [](const auto& info) {
+                           std::string name = info.param.name + std::string("_tp") + std::to_string(info.param.ranks);
+                           std::replace_if(
+                               name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');
+                           return name;
+                         });
+
+// Perplexity of a text in windows of 1,024 tokens, from prompt_logprobs.
+double perplexity(const std::string& text_file, const nlohmann::json& adapter) {
+  ScratchDirectory scratch;
+  write_file(scratch / "text.jsonl", nlohmann::json{{"text", read_file(source_path(text_file))}}.dump() + "\n");
+  const Finished tokenized =
+      run_lorikeet({"tokenize", "--model", source_path("examples/models/tiny-qwen2-gptq-int4").string(),
+                    "--no-parse-special", "--input", (scratch / "text.jsonl").string()});
+  EXPECT_EQ(tokenized.status, 0) << tokenized.err;
+  const auto ids = nlohmann::json::parse(tokenized.out)["ids"].get<std::vector<int32_t>>();
+  std::string requests;
+  for (size_t begin = 0; begin < ids.size(); begin += 1024) {
+    const std::vector<int32_t> window(ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                                      ids.begin() + static_cast<std::ptrdiff_t>(std::min(begin + 1024, ids.size())));
+    requests += nlohmann::json{{"id", std::to_string(begin)},
+                               {"prompt_token_ids", window},
+                               {"adapter", adapter},
+                               {"max_tokens", 1},
+                               {"prompt_logprobs", true}}
+                    .dump() +
+                "\n";
+  }
+  std::istringstream results(run_batch(requests, example_flags_with({"--tp", "2"})));
+  double sum = 0;
+  int count = 0;
+  for (std::string line; std::getline(results, line);) {
+    for (const auto& logprob : nlohmann::json::parse(line)["prompt_logprobs"]) {
+      if (logprob.is_null()) continue;
+      sum += logprob.get<double>();
+      ++count;
+    }
+  }
+  EXPECT_GT(count, 1000);
+  return std::exp(-sum / count);
+}
+
+TEST(Batch, HalvesThePerplexityOfShakespeareWithItsAdapter) {
+  const std::string text = "tests/data/text/heldout-shakespeare.txt";
+  EXPECT_LT(perplexity(text, "shakespeare"), perplexity(text, nullptr) / 2);
+}
+
+TEST(Batch, HalvesThePerplexityOfTheKingJamesBibleWithItsAdapter) {
+  const std::string text = "tests/data/text/heldout-kjv.txt";
+  EXPECT_LT(perplexity(text, "kjv"), perplexity(text, nullptr) / 2);
+}
+
+TEST(Batch, AnswersEveryWrongLineWithItsSentenceAndServesTheOthers) {
+  const std::string requests = R"({"id": "good", "prompt": "The sea", "max_tokens": 4})"
+                               "\n"
+                               "this is not JSON\n"
+                               R"({"id": "adapter", "prompt": "x", "adapter": "nobody"})"
+                               "\n"
+                               R"({"id": "empty adapter", "prompt": "x", "adapter": ""})"
+                               "\n"
+                               R"({"id": "long", "prompt": "x", "max_tokens": 100000})"
+                               "\n"
+                               R"({"id": "ids", "prompt_token_ids": [1, 999999]})"
+                               "\n"
+                               R"({"id": "two prompts", "prompt": "x", "prompt_token_ids": [1]})"
+                               "\n"
+                               R"({"id": "none"})"
+                               "\n"
+                               R"({"id": "hot", "prompt": "x", "temperature": 9})"
+                               "\n"
+                               R"({"id": "unknown", "prompt": "x", "best_of": 3})"
+                               "\n"
+                               R"({"id": "17", "prompt": "The whale", "max_tokens": 4, "adapter": "moby"})"
+                               "\n";
+  std::istringstream lines(run_batch(requests, example_flags_with({"--tp", "2"})));
+  std::vector<nlohmann::json> results;
+  for (std::string line; std::getline(lines, line);) results.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(results.size(), 11u);
+  EXPECT_TRUE(results[0]["error"].is_null()) << results[0];
+  EXPECT_EQ(results[0]["usage"]["completion_tokens"], 4);
+  EXPECT_EQ(results[1]["line"], 2);
+  EXPECT_TRUE(results[1]["id"].is_null());
+  for (size_t i = 2; i < 10; ++i) EXPECT_FALSE(results[i]["error"]["message"].get<std::string>().empty()) << results[i];
+  EXPECT_EQ(results[2]["error"]["code"], "unknown_adapter");
+  EXPECT_EQ(results[3]["error"]["code"], "unknown_adapter");
+  EXPECT_EQ(results[4]["error"]["code"], "too_long");
+  EXPECT_EQ(results[8]["error"]["code"], "invalid_request");
+  EXPECT_NE(results[9]["error"]["message"].get<std::string>().find("best_of"), std::string::npos) << results[9];
+  EXPECT_EQ(results[10]["id"], "17");
+  EXPECT_TRUE(results[10]["error"].is_null()) << results[10];
+}
+
+TEST(Batch, TellsOfADiskThatIsFull) {
+  ScratchDirectory scratch;
+  write_file(scratch / "requests.jsonl", R"({"id": "1", "prompt": "x", "max_tokens": 2})"
+                                         "\n");
+  std::vector<std::string> flags = {"batch"};
+  flags.insert(flags.end(), example_flags().begin(), example_flags().end());
+  flags.insert(flags.end(), {"--input", (scratch / "requests.jsonl").string(), "--output", "/dev/full"});
+  const Finished run = run_lorikeet(flags);
+  EXPECT_EQ(run.status, 1);
+  EXPECT_NE(run.err.find("cannot write to /dev/full: No space left on device"), std::string::npos) << run.err;
+}
+
+}  // namespace
+}  // namespace lorikeet::tests

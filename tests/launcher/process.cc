@@ -1,0 +1,158 @@
+#include "tests/launcher/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+namespace lorikeet::tests {
+namespace {
+
+// Polls, because the things watched here (files, other processes) have no event to wait for.
+template <class Condition>
+bool poll_until(Condition condition, int seconds) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
+pid_t spawn(const std::vector<std::string>& arguments, const std::filesystem::path& out,
+            const std::filesystem::path& err) {
+  const std::string program = std::string(LORIKEET_BINARY_DIR) + "/lorikeet";
+  std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  const pid_t pid = fork();
+  if (pid != 0) return pid;
+  const int out_fd = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  const int err_fd = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  dup2(out_fd, STDOUT_FILENO);
+  dup2(err_fd, STDERR_FILENO);
+  execv(program.c_str(), argv.data());
+  _exit(127);
+}
+
+int exit_status(int status) {
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+// The parent of a process and its state letter, from /proc/PID/stat; false where there is no such process.
+bool read_stat(const std::string& pid, pid_t* parent, char* state) {
+  const std::string text = read_file("/proc/" + pid + "/stat");
+  const size_t end = text.rfind(')');  // the name in parentheses may hold anything
+  return end != std::string::npos && sscanf(text.c_str() + end + 1, " %c %d", state, parent) == 2;
+}
+
+}  // namespace
+
+ScratchDirectory::ScratchDirectory() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "lorikeet-test-XXXXXX").string();
+  path_ = mkdtemp(pattern.data());
+}
+ScratchDirectory::~ScratchDirectory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+Process::Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name)
+    : out_(scratch / (name + ".out")), err_(scratch / (name + ".err")) {
+  pid_ = spawn(arguments, out_, err_);
+}
+
+Process::~Process() {
+  if (!running()) return;
+  signal(SIGKILL);
+  wait();
+}
+
+void Process::signal(int number) const {
+  kill(pid_, number);
+}
+
+bool Process::running() {
+  if (!reaped_ && waitpid(pid_, &status_, WNOHANG) == pid_) reaped_ = true;
+  return !reaped_;
+}
+
+int Process::wait() {
+  if (!reaped_ && waitpid(pid_, &status_, 0) == pid_) reaped_ = true;
+  return exit_status(status_);
+}
+
+std::string Process::out() const {
+  return read_file(out_);
+}
+std::string Process::err() const {
+  return read_file(err_);
+}
+
+bool Process::wait_for_output(const std::string& text, int seconds) {
+  bool found = false;
+  poll_until(
+      [&] {
+        const bool was_running = running();
+        found = out().find(text) != std::string::npos;
+        return found || !was_running;
+      },
+      seconds);
+  return found;
+}
+
+Finished run_lorikeet(const std::vector<std::string>& arguments) {
+  ScratchDirectory scratch;
+  Process process(arguments, scratch, "run");
+  const int status = process.wait();
+  return {status, process.out(), process.err()};
+}
+
+std::vector<pid_t> descendants_of(pid_t pid) {
+  std::vector<pid_t> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    pid_t parent = 0;
+    char state = 0;
+    if (!read_stat(name, &parent, &state) || parent != pid) continue;
+    const pid_t child = static_cast<pid_t>(std::stol(name));
+    found.push_back(child);
+    for (const pid_t grandchild : descendants_of(child)) found.push_back(grandchild);
+  }
+  return found;
+}
+
+bool is_alive(pid_t pid) {
+  pid_t parent = 0;
+  char state = 0;
+  return read_stat(std::to_string(pid), &parent, &state) && state != 'Z' && state != 'X';
+}
+
+bool wait_until_gone(const std::vector<pid_t>& pids, int seconds) {
+  return poll_until(
+      [&] {
+        for (const pid_t pid : pids) {
+          if (is_alive(pid)) return false;
+        }
+        return true;
+      },
+      seconds);
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+void write_file(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream(path, std::ios::binary) << content;
+}
+
+}  // namespace lorikeet::tests

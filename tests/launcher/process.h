@@ -1,0 +1,76 @@
+// Child processes of tests: the built `lorikeet`, its output, its signals, what is left of it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace lorikeet::tests {
+
+// A directory that is removed with its content at the end of the test.
+class ScratchDirectory {
+ public:
+  ScratchDirectory();
+  ~ScratchDirectory();
+  ScratchDirectory(const ScratchDirectory&) = delete;
+  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// A running `lorikeet ARGUMENTS...`; its standard output and error go to files. Destruction kills it.
+class Process {
+ public:
+  Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name);
+  ~Process();
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  pid_t pid() const { return pid_; }
+  void signal(int number) const;
+  bool running();
+  int wait();  // the exit status; 128 + signal where one ended it
+
+  std::string out() const;
+  std::string err() const;
+
+  // Waits until the output holds `text`; false when the process ended, or `seconds` passed, without it.
+  bool wait_for_output(const std::string& text, int seconds = 120);
+
+ private:
+  pid_t pid_ = -1;
+  bool reaped_ = false;
+  int status_ = 0;
+  std::filesystem::path out_, err_;
+};
+
+struct Finished {
+  int status = 0;
+  std::string out, err;
+};
+
+// Runs `lorikeet ARGUMENTS...` to its end.
+Finished run_lorikeet(const std::vector<std::string>& arguments);
+
+// The processes whose parent is `pid`, and theirs, and so on.
+std::vector<pid_t> descendants_of(pid_t pid);
+
+// Whether a process of that id exists and is not a zombie.
+bool is_alive(pid_t pid);
+
+// Waits until none of them is alive; false when one still is after `seconds`.
+bool wait_until_gone(const std::vector<pid_t>& pids, int seconds = 60);
+
+std::string read_file(const std::filesystem::path& path);
+void write_file(const std::filesystem::path& path, const std::string& content);
+
+inline std::filesystem::path source_path(const std::string& name) {
+  return std::filesystem::path(LORIKEET_SOURCE_DIR) / name;
+}
+
+}  // namespace lorikeet::tests

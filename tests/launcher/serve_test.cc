@@ -1,0 +1,221 @@
+// A whole server through its socket: exactness under load, processes, failures.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+#include <set>
+
+#include "tests/launcher/served.h"
+
+namespace lorikeet::tests {
+namespace {
+
+// What must be the same bits however a request was served.
+void expect_same_bits(const std::vector<Answer>& got, const std::vector<Answer>& alone) {
+  ASSERT_EQ(got.size(), alone.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    SCOPED_TRACE(i);
+    ASSERT_EQ(got[i].final_answers, 1);
+    ASSERT_TRUE(got[i].done) << (got[i].failure ? got[i].failure->message : "");
+    EXPECT_EQ(got[i].token_ids, alone[i].token_ids);
+    EXPECT_EQ(got[i].logprobs, alone[i].logprobs);
+    EXPECT_EQ(got[i].done->prompt_logprobs, alone[i].done->prompt_logprobs);
+    EXPECT_EQ(got[i].text, alone[i].text);
+  }
+}
+
+std::vector<Answer> each_alone(const Served& server, const std::vector<comm::GenerateRequest>& requests) {
+  std::vector<Answer> answers;
+  for (const auto& request : requests) answers.push_back(server.ask(request));
+  return answers;
+}
+
+TEST(Serve, GivesTheSameBitsAloneAndAllAtOnceInAnyOrder) {
+  Served server({"--tp", "2", "--no-enable-prefix-caching"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto requests = golden_generate_requests(read_golden());
+  const auto alone = each_alone(server, requests);
+  for (const unsigned seed : {1u, 2u}) {
+    std::vector<size_t> order(requests.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::shuffle(order.begin(), order.end(), std::mt19937(seed));
+    std::vector<comm::GenerateRequest> shuffled;
+    for (const size_t i : order) shuffled.push_back(requests[i]);
+    const auto answers = server.ask(shuffled);
+    std::vector<Answer> sorted(answers.size());
+    for (size_t i = 0; i < order.size(); ++i) sorted[order[i]] = answers[i];
+    expect_same_bits(sorted, alone);
+  }
+  const auto status = server.status();
+  EXPECT_GE(status["engine"]["max_adapters_in_a_plan"].get<int>(), 3) << status;
+  EXPECT_EQ(status["engine"]["max_plans_in_flight_seen"].get<int>(), 2) << status;
+}
+
+TEST(Serve, GivesTheSameBitsWhenSequencesArePreempted) {
+  const auto requests = golden_generate_requests(read_golden());
+  std::vector<Answer> alone;
+  {
+    Served roomy({"--tp", "2"});
+    ASSERT_TRUE(roomy.ready()) << roomy.process().err();
+    alone = each_alone(roomy, requests);
+  }
+  // A block of 16 positions takes 2 * 4 layers * 16 * 128 floats on each of the two ranks: 64 KiB; here are 24 of them.
+  Served cramped({"--tp", "2", "--max-model-len", "256", "--kv-cache-memory-bytes", "1536K"});
+  ASSERT_TRUE(cramped.ready()) << cramped.process().err();
+  expect_same_bits(cramped.ask(requests), alone);
+  const auto status = cramped.status();
+  EXPECT_GT(status["engine"]["preemptions"].get<int>(), 0) << status;
+}
+
+TEST(Serve, GivesTheSameBitsWithPrefixHits) {
+  Served server({"--tp", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  auto requests = golden_generate_requests(read_golden());
+  for (auto& request : requests) {
+    request.prompt_logprobs = false;  // such requests take no hits
+    std::vector<int32_t>& prompt = *request.prompt_token_ids;
+    const std::vector<int32_t> once = prompt;
+    while (prompt.size() < 100) prompt.insert(prompt.end(), once.begin(), once.end());
+    request.max_tokens = 8;
+  }
+  const auto first = each_alone(server, requests);
+  const auto again = server.ask(requests);
+  expect_same_bits(again, first);
+  int cached = 0;
+  for (const Answer& answer : again) cached += answer.done->usage.cached_tokens;
+  EXPECT_GT(cached, 28 * 64);
+  EXPECT_GT(server.status()["engine"]["prefix_hit_tokens"].get<int>(), 0);
+}
+
+TEST(Serve, DrawsTheSameTokensForTheSameSeedInAnyCompany) {
+  Served server({"--tp", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  std::vector<comm::GenerateRequest> requests;
+  for (int i = 0; i < 12; ++i) {
+    comm::GenerateRequest request =
+        greedy_request("The captain said", i % 3 == 0 ? std::nullopt : std::optional<std::string>("moby"), 24);
+    request.temperature = 0.8 + 0.05 * i;
+    request.seed = 1000 + static_cast<uint64_t>(i);
+    if (i % 2 == 0) request.top_k = 20;
+    if (i % 4 == 1) request.top_p = 0.9;
+    if (i % 5 == 2) request.min_p = 0.05;
+    if (i % 3 == 1) request.frequency_penalty = 0.5;
+    requests.push_back(request);
+  }
+  expect_same_bits(server.ask(requests), each_alone(server, requests));
+}
+
+TEST(Serve, RunsEveryPartInAProcessOfItsOwnAndLeavesNoneBehind) {
+  for (const int number : {SIGINT, SIGTERM, SIGKILL}) {
+    SCOPED_TRACE(number);
+    Served server({"--tp", "2"});
+    ASSERT_TRUE(server.ready()) << server.process().err();
+    const auto status = server.status();
+    std::set<int> pids = {server.process().pid(), status["head"]["pid"].get<int>()};
+    for (const auto& rank : status["ranks"]) pids.insert(rank["pid"].get<int>());
+    EXPECT_EQ(pids.size(), 4u) << status;
+    const auto children = descendants_of(server.process().pid());
+    EXPECT_GE(children.size(), 3u);
+    server.process().signal(number);
+    EXPECT_EQ(server.process().wait(), number == SIGKILL ? 128 + SIGKILL : 0) << server.process().err();
+    EXPECT_TRUE(wait_until_gone(children));
+  }
+}
+
+TEST(Serve, EndsEveryRequestOfARankThatDiesAndServesTheNextOnes) {
+  Served server({"--tp", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto client = server.connect();
+  for (int i = 0; i < 4; ++i) {
+    auto request = greedy_request("Call me", i % 2 == 0 ? std::nullopt : std::optional<std::string>("moby"), 1500);
+    request.id = std::to_string(i);
+    client->send(request).value();
+  }
+  while (true) {  // until tokens stream
+    const auto message = client->receive(std::chrono::seconds(30));
+    ASSERT_TRUE(message.has_value());
+    if (std::holds_alternative<comm::Delta>(*message)) break;
+  }
+  const auto status = server.status();
+  kill(status["ranks"][1]["pid"].get<int>(), SIGKILL);
+  for (const Answer& answer : collect(*client, 4)) EXPECT_EQ(answer.final_answers, 1);
+  const Answer after = server.ask(greedy_request("Call me", "moby", 8));
+  ASSERT_TRUE(after.done) << (after.failure ? after.failure->message : "no answer");
+  EXPECT_EQ(after.done->usage.completion_tokens, 8);
+}
+
+TEST(Serve, StreamsOtherRequestsWhileAnAdapterIsHeldUp) {
+  ScratchDirectory scratch;
+  const std::string release = (scratch / "release").string();
+  Served server({"--tp", "2", "--test-hooks", "hold_adapter_load=kjv,release_file=" + release});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto held = server.connect();
+  held->send(greedy_request("And it came to pass", "kjv", 4)).value();
+  const Answer other = server.ask(greedy_request("The whale", "moby", 32));
+  ASSERT_TRUE(other.done) << (other.failure ? other.failure->message : "no answer");
+  const auto message = held->receive(std::chrono::milliseconds(0));
+  EXPECT_FALSE(message.has_value());
+  write_file(release, "");
+  const auto answers = collect(*held, 1);
+  EXPECT_TRUE(answers[0].done.has_value());
+}
+
+TEST(Serve, EvictsTheLeastRecentlyUsedAdapterFromItsSlot) {
+  Served server({"--tp", "2", "--max-loras", "1"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  std::vector<comm::GenerateRequest> requests;
+  for (const char* adapter : {"moby", "kjv", "shakespeare", "moby", "kjv", "shakespeare"}) {
+    requests.push_back(greedy_request("The sea and the land", std::string(adapter), 12));
+  }
+  const auto together = server.ask(requests);
+  expect_same_bits(together, each_alone(server, requests));
+  int resident = 0;
+  const auto status = server.status();
+  for (const auto& adapter : status["adapters"]) resident += adapter["slot"].is_number() ? 1 : 0;
+  EXPECT_LE(resident, 1) << status;
+}
+
+TEST(Serve, RefusesWithASentenceWhatCannotBeServed) {
+  const auto model = source_path("examples/models/tiny-qwen2-gptq-int4").string();
+  struct Case {
+    std::vector<std::string> flags;
+    std::string sentence;
+  };
+  const Case cases[] = {
+      {{"serve", "--model", "/nowhere"}, "/nowhere"},
+      {{"serve", "--model", model, "--tp", "3"}, "3"},
+      {{"serve", "--model", model, "--lora-modules", "a=/nowhere"}, "/nowhere is not a directory"},
+      {{"serve", "--model", model, "--lora-modules", "a"}, "NAME=DIR"},
+      {{"serve", "--model", model, "--max-model-len", "99999999"}, "--max-model-len"},
+      {{"serve", "--model", model, "--pipeline-parallel-size", "2"}, "--tensor-parallel-size"},
+      {{"serve", "--model", model, "--quantization", "awq"}, "the checkpoint is gptq"},
+      {{"serve", "--model", model, "--kv-cache-memory-bytes", "12Q"}, "12Q"},
+  };
+  for (const Case& c : cases) {
+    const Finished run = run_lorikeet(c.flags);
+    EXPECT_NE(run.status, 0) << c.sentence;
+    EXPECT_NE((run.err + run.out).find(c.sentence), std::string::npos) << c.sentence << "\n" << run.err << run.out;
+  }
+}
+
+TEST(Serve, TellsThatItsAddressIsTaken) {
+  Served first({"--tp", "1"});
+  ASSERT_TRUE(first.ready()) << first.process().err();
+  const std::string held = first.status()["zmq"].get<std::string>();
+  ScratchDirectory scratch;
+  std::vector<std::string> flags = {"serve", "--zmq", "tcp://127.0.0.1:0"};
+  flags.insert(flags.end(), example_flags().begin(), example_flags().end());
+  Process second(flags, scratch, "second");
+  ASSERT_TRUE(second.wait_for_output("serving ")) << second.err();
+  const std::string out = second.out();
+  const std::string address = out.substr(out.find("tcp://"), out.find('\n', out.find("tcp://")) - out.find("tcp://"));
+  flags[2] = address;
+  const Finished third = run_lorikeet(flags);
+  EXPECT_NE(third.status, 0);
+  EXPECT_NE(third.err.find(address), std::string::npos) << third.err;
+}
+
+}  // namespace
+}  // namespace lorikeet::tests

@@ -1,0 +1,118 @@
+#include "tests/launcher/served.h"
+
+#include <charconv>
+#include <chrono>
+
+namespace lorikeet::tests {
+namespace {
+
+std::vector<std::string> serve_flags(const ScratchDirectory& scratch, const std::vector<std::string>& more) {
+  std::vector<std::string> flags = {"serve", "--zmq", "ipc://" + (scratch / "zmq").string()};
+  flags.insert(flags.end(), example_flags().begin(), example_flags().end());
+  flags.insert(flags.end(), more.begin(), more.end());
+  return flags;
+}
+
+}  // namespace
+
+Served::Served(const std::vector<std::string>& more_flags)
+    : process_(serve_flags(scratch_, more_flags), scratch_, "serve") {
+  ready_ = process_.wait_for_output("serving ");
+}
+
+std::unique_ptr<comm::ZmqClient> Served::connect() const {
+  return comm::ZmqClient::connect(address()).value();
+}
+
+std::vector<Answer> Served::ask(const std::vector<comm::GenerateRequest>& requests) const {
+  const auto client = connect();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    comm::GenerateRequest request = requests[i];
+    request.id = std::to_string(i);
+    client->send(request).value();
+  }
+  return collect(*client, requests.size());
+}
+
+nlohmann::json Served::status() const {
+  const auto client = connect();
+  client->send(comm::StatusRequest{"s"}).value();
+  for (int i = 0; i < 300; ++i) {
+    const auto message = client->receive(std::chrono::milliseconds(100));
+    if (message && std::holds_alternative<comm::StatusReply>(*message)) {
+      return nlohmann::json::parse(std::get<comm::StatusReply>(*message).json);
+    }
+  }
+  return {};
+}
+
+std::vector<Answer> collect(comm::ZmqClient& client, size_t count, int seconds) {
+  std::vector<Answer> answers(count);
+  const auto answer_of = [&](const std::string& id) -> Answer* {
+    size_t index = count;
+    std::from_chars(id.data(), id.data() + id.size(), index);
+    return index < count ? &answers[index] : nullptr;
+  };
+  size_t running = count;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  while (running > 0 && std::chrono::steady_clock::now() < end) {
+    auto message = client.receive(std::chrono::milliseconds(100));
+    if (!message) continue;
+    if (auto* delta = std::get_if<comm::Delta>(&*message)) {
+      if (Answer* a = answer_of(delta->id)) {
+        a->text += delta->text;
+        a->token_ids.insert(a->token_ids.end(), delta->token_ids.begin(), delta->token_ids.end());
+        a->logprobs.insert(a->logprobs.end(), delta->logprobs.begin(), delta->logprobs.end());
+      }
+    } else if (auto* done = std::get_if<comm::Done>(&*message)) {
+      if (Answer* a = answer_of(done->id)) {
+        running -= a->final_answers++ == 0 ? 1 : 0;
+        a->done = std::move(*done);
+      }
+    } else if (auto* failure = std::get_if<comm::Failure>(&*message)) {
+      if (Answer* a = answer_of(failure->id)) {
+        running -= a->final_answers++ == 0 ? 1 : 0;
+        a->failure = std::move(*failure);
+      }
+    }
+  }
+  return answers;
+}
+
+std::vector<comm::GenerateRequest> golden_generate_requests(const nlohmann::json& golden) {
+  std::vector<comm::GenerateRequest> requests;
+  for (const nlohmann::json& c : golden["cases"]) {
+    comm::GenerateRequest request;
+    request.prompt_token_ids = c["prompt_ids"].get<std::vector<int32_t>>();
+    if (!c["adapter"].is_null()) request.adapter = c["adapter"].get<std::string>();
+    request.max_tokens = static_cast<int32_t>(c["token_ids"].size());
+    request.temperature = 0;
+    request.top_p = 1;
+    request.top_k = 0;
+    request.repetition_penalty = 1;
+    request.logprobs = 5;
+    request.prompt_logprobs = true;
+    request.ignore_eos = true;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+comm::GenerateRequest greedy_request(const std::string& prompt, const std::optional<std::string>& adapter,
+                                     int max_tokens) {
+  comm::GenerateRequest request;
+  request.id = "0";
+  request.prompt = prompt;
+  request.adapter = adapter;
+  request.max_tokens = max_tokens;
+  request.temperature = 0;
+  request.repetition_penalty = 1;
+  request.ignore_eos = true;
+  return request;
+}
+
+nlohmann::json read_golden() {
+  return nlohmann::json::parse(read_file(source_path("tests/data/tiny-qwen2-gptq-int4.golden.json")));
+}
+
+}  // namespace lorikeet::tests
