@@ -80,6 +80,16 @@ Int4DecodeDevice Int4DecodeDevice::current() {
   return {properties.multiprocessors, properties.shared_bytes_per_block, attributes.ptxVersion >= 90};
 }
 
+bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
+                      const Int4DecodeDevice& device) {
+  CHECK_GT(wish.cluster, 0);
+  const SharedSizes sizes(weight, m, wish.cluster);
+  const uint64_t limit = wish.shared_bytes > 0 ? std::min(wish.shared_bytes, device.shared_bytes_per_block)
+                                               : device.shared_bytes_per_block;
+  const int32_t depth = wish.ring_depth > 0 ? wish.ring_depth : kFewestRingSlots;
+  return align_up(static_cast<uint64_t>(depth) * sizes.ring_slot) + sizes.staged + 2 * sizes.tile <= limit;
+}
+
 Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4DecodeWish& wish,
                                   const Int4DecodeDevice& device) {
   CHECK_GT(m, 0);

@@ -33,6 +33,10 @@ struct Int4DecodeDevice {
   static Int4DecodeDevice current();
 };
 
+// Whether a block of that shape finds room; what shape_int4_decode chooses without wishes always does.
+bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
+                      const Int4DecodeDevice& device);
+
 Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4DecodeWish& wish,
                                   const Int4DecodeDevice& device);
 

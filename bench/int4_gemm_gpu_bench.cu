@@ -1,0 +1,324 @@
+// The int4 products of Qwen2.5-14B on the device against their floors, which are measured in the same run: read-only
+// bandwidth (bulk copies), copy bandwidth, and cuBLASLt's fp16 products of the same shapes.
+//
+// Weights are rotated over more than four times the L2, data is random, each figure is the median of graph replays and
+// includes the launch boundaries between products.
+//
+//   int4_gemm_gpu_bench [--json FILE] [--sweep]     --sweep: compares launch shapes at 1 and 8 tokens
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "kernels/async_copy.cuh"
+#include "kernels/int4_decode.h"
+#include "kernels/int4_gemm_cuda.h"
+#include "kernels/library_gemm.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+constexpr int kReplays = 25;
+constexpr uint64_t kRotatedBytes = 320ULL << 20;
+constexpr uint64_t kBandwidthBytes = 4ULL << 30;
+constexpr int kThreads = 256;
+
+struct Shape {
+  const char* name;
+  int32_t n, k;
+  bool paired;
+};
+constexpr Shape kShapes[] = {
+    {"qkv", 7168, 5120, false}, {"o", 5120, 5120, false}, {"gate_up", 27648, 5120, true}, {"down", 5120, 13824, false}};
+constexpr int32_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
+constexpr int32_t kMostRows = 4096;
+
+template <class T>
+T must(Result<T> result) {
+  CHECK(result) << result.error().message;
+  return std::move(*result);
+}
+
+DeviceBuffer allocate(uint64_t bytes) {
+  return must(DeviceBuffer::allocate(bytes, "the benchmark"));
+}
+
+__global__ void fill_normal_halves(__half* out, int64_t count, uint64_t seed) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  uint64_t x = (static_cast<uint64_t>(i) + (seed << 40)) * 0x9e3779b97f4a7c15ULL;
+  x ^= x >> 31;
+  x *= 0xbf58476d1ce4e5b9ULL;
+  x ^= x >> 29;
+  // The sum of four uniforms: near enough to normal.
+  float sum = -2;
+  for (int j = 0; j < 4; j++) sum += static_cast<float>(x >> (16 * j) & 0xffff) / 65536.0F;
+  out[i] = __float2half_rn(sum * 1.73F);
+}
+
+DeviceBuffer random_halves(int64_t count, uint64_t seed, const Stream& stream) {
+  DeviceBuffer buffer = allocate(static_cast<uint64_t>(count) * 2);
+  fill_normal_halves<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads, 0, stream.handle()>>>(
+      buffer.as<__half>(), count, seed);
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+  return buffer;
+}
+
+// Reads everything once. On Hopper with bulk copies into shared memory, elsewhere with plain loads.
+constexpr int kReadSlot = 16 << 10;
+constexpr int kReadSlots = 12;
+__global__ void __launch_bounds__(kThreads) read_all(const unsigned char* data, uint64_t bytes, uint32_t* sink) {
+#if __CUDA_ARCH__ >= 900
+  extern __shared__ __align__(128) unsigned char slots[];
+  __shared__ __align__(8) uint64_t barriers[kReadSlots];
+  if (threadIdx.x != 0) return;
+  const uint64_t pieces = bytes / kReadSlot;
+  const uint32_t base = device::shared_address(slots);
+  const uint32_t barrier = device::shared_address(barriers);
+  for (int i = 0; i < kReadSlots; i++) device::barrier_init(barrier + i * 8, 1);
+  device::fence_barrier_init();
+  const uint64_t policy = device::evict_first_policy();
+  auto request = [&](uint64_t i) {
+    const uint64_t piece = blockIdx.x + i * gridDim.x;
+    if (piece >= pieces) return;
+    const int slot = static_cast<int>(i % kReadSlots);
+    device::barrier_expect(barrier + slot * 8, kReadSlot);
+    device::bulk_copy(base + slot * kReadSlot, data + piece * kReadSlot, kReadSlot, barrier + slot * 8, policy);
+  };
+  for (int i = 0; i < kReadSlots; i++) request(static_cast<uint64_t>(i));
+  for (uint64_t i = 0; blockIdx.x + i * gridDim.x < pieces; i++) {
+    device::barrier_wait(barrier + static_cast<int>(i % kReadSlots) * 8, static_cast<uint32_t>(i / kReadSlots & 1));
+    request(i + kReadSlots);
+  }
+  if (slots[0] == 1 && slots[1] == 2 && slots[2] == 3 && slots[3] == 4 && slots[4] == 5) *sink = 1;
+#else
+  const uint64_t count = bytes / 16;
+  const auto* words = reinterpret_cast<const uint4*>(data);
+  uint32_t sum = 0;
+  for (uint64_t i = blockIdx.x * kThreads + threadIdx.x; i < count; i += static_cast<uint64_t>(gridDim.x) * kThreads) {
+    const uint4 w = __ldcs(words + i);
+    sum ^= w.x ^ w.y ^ w.z ^ w.w;
+  }
+  if (sum == 0x12345) *sink = sum;
+#endif
+}
+
+// Median microseconds of `work`, which is captured once.
+template <class F>
+double microseconds(const Stream& stream, F&& work) {
+  work();  // algorithms are chosen outside the capture
+  const Graph graph = must(Graph::capture(stream, work));
+  const Event begin = must(Event::make(true));
+  const Event end = must(Event::make(true));
+  std::vector<double> times;
+  for (int i = 0; i < kReplays + 3; i++) {
+    begin.record(stream);
+    graph.launch(stream);
+    end.record(stream);
+    end.synchronize();
+    if (i >= 3) times.push_back(1e3 * elapsed_ms(begin, end));
+  }
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+class Bench {
+ public:
+  explicit Bench(bool sweep) : sweep_(sweep) {}
+
+  void run() {
+    const DeviceProperties properties = device_properties();
+    measure_bandwidth(properties);
+    x_ = random_halves(static_cast<int64_t>(kMostRows) * 13824, 1, stream_);
+    y_ = allocate(static_cast<uint64_t>(kMostRows) * 27648 * 2);
+    fmt::print("{}: {} SMs, read {:.3f} TB/s (bulk copies), copy {:.3f} TB/s (read + write)\n", properties.name,
+               properties.multiprocessors, read_ / 1e12, copy_ / 1e12);
+    if (!sweep_) {
+      measure_library();
+      fmt::print("cuBLASLt fp16: at best {:.0f} TFLOP/s on these shapes\n", best_flops_ / 1e12);
+    }
+    fmt::print("{:8} {:>5} {:>9} {:>9} {:>7} {:>8} {:>10} {:>10}\n", "shape", "m", "us", "floor us", "share", "TB/s",
+               "cuBLAS us", "of cuBLAS");
+    for (const Shape& shape : kShapes) measure_shape(shape);
+  }
+
+  void write_json(const std::string& path) const {
+    std::ofstream out(path);
+    out << fmt::format(
+        "{{\"device\": \"{}\", \"read_bytes_per_second\": {:.4g}, \"copy_bytes_per_second\": {:.4g}, "
+        "\"library_flops\": {:.4g},\n \"products\": [\n{}\n]}}\n",
+        device_properties().name, read_, copy_, best_flops_, fmt::join(rows_, ",\n"));
+  }
+
+ private:
+  void measure_bandwidth(const DeviceProperties& properties) {
+    const DeviceBuffer data = allocate(kBandwidthBytes);
+    const DeviceBuffer sink = allocate(16);
+    const int64_t halves = static_cast<int64_t>(kBandwidthBytes / 2);
+    fill_normal_halves<<<static_cast<unsigned>(halves / kThreads), kThreads, 0, stream_.handle()>>>(data.as<__half>(),
+                                                                                                    halves, 9);
+    LORIKEET_CHECK_CUDA(
+        cudaFuncSetAttribute(read_all, cudaFuncAttributeMaxDynamicSharedMemorySize, kReadSlot * kReadSlots));
+    for (const int per_sm : {1, 4}) {
+      const int slots = per_sm == 1 ? kReadSlots : 0;
+      if (slots == 0 && properties.capability >= 90) continue;
+      const double us = microseconds(stream_, [&] {
+        device::LaunchShape shape;
+        shape.blocks = static_cast<unsigned>(properties.multiprocessors * per_sm);
+        shape.threads = kThreads;
+        shape.shared_bytes = static_cast<size_t>(slots * kReadSlot);
+        device::launch(read_all, shape, stream_.handle(), data.as<unsigned char>(), kBandwidthBytes,
+                       sink.as<uint32_t>());
+      });
+      read_ = std::max(read_, static_cast<double>(kBandwidthBytes) / us * 1e6);
+    }
+    const double us = microseconds(stream_, [&] {
+      copy_on_device(data.data(), data.as<unsigned char>() + kBandwidthBytes / 2, kBandwidthBytes / 2, stream_);
+    });
+    copy_ = static_cast<double>(kBandwidthBytes) / us * 1e6;
+  }
+
+  void measure_library() {
+    LibraryGemm library = must(LibraryGemm::make());
+    for (const Shape& shape : kShapes) {
+      const int64_t size = static_cast<int64_t>(shape.n) * shape.k;
+      const int copies = static_cast<int>(std::max<int64_t>(2, static_cast<int64_t>(kRotatedBytes) / (2 * size)));
+      const DeviceBuffer weights = random_halves(size * copies, 2, stream_);
+      for (const int32_t m : kRows) {
+        const double us = microseconds(stream_, [&] {
+          for (int i = 0; i < copies; i++) {
+            LibraryGemmArgs args;
+            args.x = x_.data();
+            args.x_stride = shape.k;
+            args.weight = weights.as<__half>() + size * i;
+            args.out = y_.data();
+            args.out_stride = shape.n;
+            args.m = m;
+            args.n = shape.n;
+            args.k = shape.k;
+            library.run(args, stream_);
+          }
+        });
+        library_us_.push_back(us / copies);
+        best_flops_ = std::max(best_flops_, 2e6 * static_cast<double>(size) * m * copies / us);
+      }
+    }
+  }
+
+  void measure_shape(const Shape& shape) {
+    const auto bytes_each = static_cast<uint64_t>(shape.n) * static_cast<uint64_t>(shape.k) / 2;
+    const int copies = static_cast<int>(kRotatedBytes / bytes_each) + 1;
+    std::vector<PackedInt4Weight> weights;
+    for (int i = 0; i < copies; i++) {
+      weights.push_back(
+          must(PackedInt4Weight::random(shape.n, shape.k, shape.paired, static_cast<uint64_t>(i) + 1, stream_)));
+    }
+    Int4GemmArgs args;
+    args.x = x_.data();
+    args.x_stride = shape.k;
+    args.y = y_.data();
+    args.y_stride = shape.paired ? shape.n / 2 : shape.n;
+    args.silu_mul = shape.paired;
+    if (sweep_) return sweep_shapes(shape, weights, args);
+
+    Int4Gemm gemm = must(Int4Gemm::make(kMostRows, shape.n, shape.k));
+    for (size_t r = 0; r < std::size(kRows); r++) {
+      args.m = kRows[r];
+      const int used = args.m > kInt4DecodeRows ? std::min(copies, 4) : copies;
+      const double us = microseconds(stream_,
+                                     [&] {
+                                       for (int i = 0; i < used; i++)
+                                         gemm.run(weights[static_cast<size_t>(i)], args, stream_);
+                                     }) /
+                        used;
+      report(shape, args.m, us, weights[0].data.bytes(),
+             library_us_[static_cast<size_t>(&shape - kShapes) * std::size(kRows) + r]);
+    }
+  }
+
+  void sweep_shapes(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
+    const Int4DecodeDevice device = Int4DecodeDevice::current();
+    CHECK(device.clusters);
+    for (const int32_t m : {1, 8, 16}) {
+      args.m = m;
+      const Int4DecodeShape chosen = shape_int4_decode(weights[0], m, Dtype::f16, {}, device);
+      for (const int32_t cluster : {1, 2, 4, 8}) {
+        for (const int32_t depth : {2, 3, 4}) {
+          for (const uint64_t shared : {uint64_t{113} << 10, uint64_t{227} << 10}) {
+            for (const bool overlap : {true, false}) {
+              if (!overlap && (cluster != chosen.cluster || m != 1)) continue;
+              Int4DecodeWish wish;
+              wish.cluster = cluster;
+              wish.ring_depth = depth;
+              wish.shared_bytes = shared;
+              wish.overlap = overlap;
+              if (!int4_decode_fits(weights[0], m, wish, device)) continue;
+              const Int4DecodeShape launch = shape_int4_decode(weights[0], m, Dtype::f16, wish, device);
+              const double us = microseconds(stream_,
+                                             [&] {
+                                               for (const PackedInt4Weight& w : weights) {
+                                                 int4_decode(w, args, launch, device, nullptr, stream_);
+                                               }
+                                             }) /
+                                static_cast<double>(weights.size());
+              fmt::print(
+                  "{:8} m {:2} cluster {} x {:3} ring {} shared {:3} KB round {:3} overlap {:d}: {:6.2f} us, {:4.1f} "
+                  "%\n",
+                  shape.name, m, launch.cluster, launch.clusters, depth, shared >> 10, launch.round_tiles, overlap, us,
+                  100 * static_cast<double>(weights[0].data.bytes()) / read_ / us * 1e6);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  void report(const Shape& shape, int32_t m, double us, uint64_t weight_bytes, double library_us) {
+    const double outputs = shape.paired ? shape.n / 2.0 : shape.n;
+    const double bytes = static_cast<double>(weight_bytes) + 2.0 * m * (shape.k + outputs);
+    const double flops = 2.0 * m * shape.n * shape.k;
+    const double floor_us = 1e6 * std::max(bytes / read_, flops / best_flops_);
+    fmt::print("{:8} {:5} {:9.2f} {:9.2f} {:6.1f}% {:8.2f} {:10.2f} {:9.2f}x\n", shape.name, m, us, floor_us,
+               100 * floor_us / us, bytes / us / 1e6, library_us, library_us / us);
+    std::fflush(stdout);
+    rows_.push_back(
+        fmt::format("  {{\"shape\": \"{}\", \"n\": {}, \"k\": {}, \"m\": {}, \"us\": {:.3f}, \"floor_us\": "
+                    "{:.3f}, \"library_us\": {:.3f}}}",
+                    shape.name, shape.n, shape.k, m, us, floor_us, library_us));
+  }
+
+  bool sweep_;
+  Stream stream_ = must(Stream::make());
+  DeviceBuffer x_, y_;
+  double read_ = 0, copy_ = 0;  // bytes a second
+  double best_flops_ = 1;
+  std::vector<double> library_us_;  // [shapes][rows]
+  std::vector<std::string> rows_;
+};
+
+}  // namespace
+}  // namespace lorikeet::kernels
+
+int main(int argc, char** argv) {
+  bool sweep = false;
+  std::string json;
+  for (int i = 1; i < argc; i++) {
+    if (std::strcmp(argv[i], "--sweep") == 0) {
+      sweep = true;
+    } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
+      json = argv[++i];
+    } else {
+      fmt::print(stderr, "usage: {} [--json FILE] [--sweep]\n", argv[0]);
+      return 2;
+    }
+  }
+  if (const auto used = lorikeet::kernels::use_device(0); !used) {
+    fmt::print(stderr, "{}\n", used.error().message);
+    return 1;
+  }
+  lorikeet::kernels::Bench bench(sweep);
+  bench.run();
+  if (!json.empty()) bench.write_json(json);
+  return 0;
+}
