@@ -4,12 +4,10 @@
 #include <bit>
 #include <cstring>
 #include <functional>
-#include <limits>
 
 namespace lorikeet::model {
 namespace {
 
-constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();
 constexpr size_t kShortPiece = 64;  // bytes; up to here scanning all ranks for the least is faster than a heap
 
 // One line of the cache: a piece and its ids, one cache line long.
@@ -21,10 +19,10 @@ struct alignas(64) CachedPiece {
   int32_t ids[kMaxIds];
 };
 static_assert(sizeof(CachedPiece) == 64);
-constexpr size_t kCacheLines = 1 << 15;
+constexpr int kCacheLinesLog2 = 15;
 
 // Mixes the piece's first and last 8 bytes and its length: cheap, and two words of a language seldom share all three.
-size_t cache_line_of(std::string_view piece) {
+uint64_t hash_of(std::string_view piece) {
   uint64_t head = 0, middle = 0, tail = 0;
   if (piece.size() >= 8) {
     std::memcpy(&head, piece.data(), 8);
@@ -35,7 +33,7 @@ size_t cache_line_of(std::string_view piece) {
   }
   uint64_t hash = (head ^ std::rotl(middle, 29) ^ piece.size()) * 0x9E3779B97F4A7C15u;
   hash = (hash ^ (hash >> 32) ^ tail) * 0xD6E8FEB86659FD93u;
-  return hash >> (64 - std::countr_zero(kCacheLines));
+  return hash;
 }
 
 }  // namespace
@@ -52,7 +50,9 @@ struct BpeScratch::Impl {
       return rank != other.rank ? rank > other.rank : position > other.position;
     }
   };
-  std::vector<CachedPiece> cache = std::vector<CachedPiece>(kCacheLines);
+  CachedPiece* line_of(std::string_view piece) { return &cache[hash_of(piece) >> (64 - kCacheLinesLog2)]; }
+
+  std::vector<CachedPiece> cache = std::vector<CachedPiece>(size_t{1} << kCacheLinesLog2);
   std::vector<Symbol> symbols;
   std::vector<Candidate> heap;
 };
@@ -67,7 +67,7 @@ Result<Bpe> Bpe::create(std::shared_ptr<const Vocabulary> vocabulary, const std:
     const char character = static_cast<char>(byte);
     bpe.byte_ids_[byte] = vocabulary->find(std::string_view(&character, 1));
   }
-  const size_t capacity = std::bit_ceil(std::max<size_t>(16, 2 * merges.size()));
+  const size_t capacity = std::bit_ceil(std::max<size_t>(16, merges.size() + merges.size() / 2));
   bpe.merges_.resize(capacity);
   bpe.hash_shift_ = 64 - std::countr_zero(capacity);
   for (const Merge& merge : merges) {
@@ -75,11 +75,39 @@ Result<Bpe> Bpe::create(std::shared_ptr<const Vocabulary> vocabulary, const std:
       if (vocabulary->bytes_of(id).empty()) return fail("a merge names id {}, which is no token", id);
     }
     const uint64_t pair = static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right);
-    bpe.merges_[bpe.slot_of(pair)] = {pair, merge.rank, merge.merged};
+    bpe.merges_[bpe.slot_of(pair)] = {pair, {merge.rank, merge.merged}};
   }
   bpe.vocabulary_ = std::move(vocabulary);
-  bpe.whole_piece_first_ = whole_piece_first;
+  bpe.fill_byte_pairs();
+  bpe.find_whole_tokens(whole_piece_first);
   return bpe;
+}
+
+void Bpe::fill_byte_pairs() {
+  byte_pairs_.resize(256 * 256);
+  for (size_t left = 0; left < 256; ++left) {
+    for (size_t right = 0; right < 256; ++right) {
+      if (byte_ids_[left] >= 0 && byte_ids_[right] >= 0) {
+        byte_pairs_[256 * left + right] = find_merge(byte_ids_[left], byte_ids_[right]);
+      }
+    }
+  }
+}
+
+// Most words of a text are tokens, and most tokens are what merging their own bytes gives, though no format says that
+// all are: finding out once spares merging those words.
+void Bpe::find_whole_tokens(bool whole_piece_first) {
+  whole_.resize(static_cast<size_t>(vocabulary_->size()), whole_piece_first);
+  if (whole_piece_first) return;
+  BpeScratch scratch;
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < vocabulary_->size(); ++id) {
+    const std::string_view bytes = vocabulary_->bytes_of(id);
+    if (bytes.empty()) continue;
+    ids.clear();
+    merge(bytes, scratch.impl_.get(), &ids);
+    whole_[id] = ids.size() == 1 && ids[0] == id;
+  }
 }
 
 size_t Bpe::slot_of(uint64_t pair) const {
@@ -89,9 +117,8 @@ size_t Bpe::slot_of(uint64_t pair) const {
   return slot;
 }
 
-const Bpe::Slot* Bpe::find_merge(int32_t left, int32_t right) const {
-  const Slot& slot = merges_[slot_of(static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right))];
-  return slot.pair == kFree ? nullptr : &slot;
+Bpe::Ranked Bpe::find_merge(int32_t left, int32_t right) const {
+  return merges_[slot_of(static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right))].merge;
 }
 
 void Bpe::encode(std::string_view piece, BpeScratch* scratch, std::vector<int32_t>* ids) const {
@@ -100,57 +127,65 @@ void Bpe::encode(std::string_view piece, BpeScratch* scratch, std::vector<int32_
     if (id >= 0) ids->push_back(id);
     return;
   }
-  if (piece.size() > CachedPiece::kMaxBytes) {
-    if (whole_piece_first_) {
-      if (const int32_t id = vocabulary_->find(piece); id >= 0) return ids->push_back(id);
+  CachedPiece* line = nullptr;
+  if (piece.size() <= CachedPiece::kMaxBytes) {
+    line = scratch->impl_->line_of(piece);
+    if (line->length == piece.size() && std::memcmp(line->bytes, piece.data(), piece.size()) == 0) {
+      ids->insert(ids->end(), line->ids, line->ids + line->count);
+      return;
     }
-    if (piece.size() <= kShortPiece) return merge_short(piece, ids);
-    return merge_long(piece, scratch->impl_.get(), ids);
-  }
-  CachedPiece& line = scratch->impl_->cache[cache_line_of(piece)];
-  if (line.length == piece.size() && std::memcmp(line.bytes, piece.data(), piece.size()) == 0) {
-    ids->insert(ids->end(), line.ids, line.ids + line.count);
-    return;
   }
   const size_t before = ids->size();
-  const int32_t whole = whole_piece_first_ ? vocabulary_->find(piece) : -1;
-  if (whole >= 0) {
-    ids->push_back(whole);
+  const int32_t id = vocabulary_->find(piece);
+  if (id >= 0 && whole_[id]) {
+    ids->push_back(id);
   } else {
-    merge_short(piece, ids);
+    merge(piece, scratch->impl_.get(), ids);
   }
   const size_t count = ids->size() - before;
-  if (count > CachedPiece::kMaxIds) return;
-  line.length = static_cast<uint8_t>(piece.size());
-  line.count = static_cast<uint8_t>(count);
-  std::memcpy(line.bytes, piece.data(), piece.size());
-  std::copy_n(ids->end() - static_cast<ptrdiff_t>(count), count, line.ids);
+  if (!line || count > CachedPiece::kMaxIds) return;
+  line->length = static_cast<uint8_t>(piece.size());
+  line->count = static_cast<uint8_t>(count);
+  std::memcpy(line->bytes, piece.data(), piece.size());
+  std::copy_n(ids->end() - static_cast<ptrdiff_t>(count), count, line->ids);
+}
+
+void Bpe::merge(std::string_view piece, BpeScratch::Impl* scratch, std::vector<int32_t>* ids) const {
+  if (piece.size() <= kShortPiece) return merge_short(piece, ids);
+  merge_long(piece, scratch, ids);
 }
 
 void Bpe::merge_short(std::string_view piece, std::vector<int32_t>* ids) const {
-  // symbol[i] and symbol[i + 1] merge with ranks[i] into merged[i].
+  // symbols[i] and symbols[i + 1] merge with ranks[i] into merged[i].
   int32_t symbols[kShortPiece], ranks[kShortPiece], merged[kShortPiece];
   size_t count = 0;
-  for (const char byte : piece) {
-    const int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
-    if (id >= 0) symbols[count++] = id;
+  unsigned char previous = 0;
+  for (const char character : piece) {
+    const auto byte = static_cast<unsigned char>(character);
+    if (byte_ids_[byte] < 0) continue;
+    if (count > 0) {
+      const Ranked& pair = byte_pairs_[256u * previous + byte];
+      ranks[count - 1] = pair.rank;
+      merged[count - 1] = pair.merged;
+    }
+    symbols[count++] = byte_ids_[byte];
+    previous = byte;
   }
   auto look_up = [&](size_t i) {
-    const Slot* merge = find_merge(symbols[i], symbols[i + 1]);
-    ranks[i] = merge ? merge->rank : kNoRank;
-    merged[i] = merge ? merge->merged : -1;
+    const Ranked pair = find_merge(symbols[i], symbols[i + 1]);
+    ranks[i] = pair.rank;
+    merged[i] = pair.merged;
   };
-  for (size_t i = 0; i + 1 < count; ++i) look_up(i);
   while (count > 1) {
-    const size_t best = std::min_element(ranks, ranks + count - 1) - ranks;
+    const size_t best = static_cast<size_t>(std::min_element(ranks, ranks + count - 1) - ranks);
     if (ranks[best] == kNoRank) break;
     symbols[best] = merged[best];
-    for (size_t i = best + 1; i + 1 < count; ++i) symbols[i] = symbols[i + 1];
-    for (size_t i = best + 1; i + 2 < count; ++i) {
+    --count;
+    for (size_t i = best + 1; i < count; ++i) symbols[i] = symbols[i + 1];
+    for (size_t i = best; i + 1 < count; ++i) {
       ranks[i] = ranks[i + 1];
       merged[i] = merged[i + 1];
     }
-    --count;
     if (best > 0) look_up(best - 1);
     if (best + 1 < count) look_up(best);
   }
@@ -173,8 +208,7 @@ void Bpe::merge_long(std::string_view piece, BpeScratch::Impl* scratch, std::vec
   const int32_t size = static_cast<int32_t>(symbols.size());
   auto candidate_at = [&](int32_t position) -> BpeScratch::Impl::Candidate {
     const int32_t left = symbols[position].id, right = symbols[symbols[position].next].id;
-    const Slot* merge = find_merge(left, right);
-    return {merge ? merge->rank : kNoRank, position, left, right};
+    return {find_merge(left, right).rank, position, left, right};
   };
   for (int32_t i = 0; i + 1 < size; ++i) {
     if (const auto candidate = candidate_at(i); candidate.rank != kNoRank) heap.push_back(candidate);
@@ -194,7 +228,7 @@ void Bpe::merge_long(std::string_view piece, BpeScratch::Impl* scratch, std::vec
     // A symbol that was merged into its left neighbour has id -1.
     if (left.id != candidate.left || left.next < 0 || symbols[left.next].id != candidate.right) continue;
     auto& right = symbols[left.next];
-    left.id = find_merge(candidate.left, candidate.right)->merged;
+    left.id = find_merge(candidate.left, candidate.right).merged;
     right.id = -1;
     left.next = right.next;
     if (left.next >= 0) {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -45,22 +46,30 @@ class Bpe {
   void encode(std::string_view piece, BpeScratch* scratch, std::vector<int32_t>* ids) const;
 
  private:
+  static constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();
+  struct Ranked {  // what a pair merges into; kNoRank: it does not
+    int32_t rank = kNoRank, merged = -1;
+  };
   struct Slot {  // of the merge table
     uint64_t pair = kFree;
-    int32_t rank = 0, merged = 0;
+    Ranked merge;
   };
   static constexpr uint64_t kFree = ~uint64_t{0};  // no pair: ids are 22 bits
 
-  const Slot* find_merge(int32_t left, int32_t right) const;  // null: the two do not merge
+  Ranked find_merge(int32_t left, int32_t right) const;
   size_t slot_of(uint64_t pair) const;
+  void fill_byte_pairs();
+  void find_whole_tokens(bool whole_piece_first);
+  void merge(std::string_view piece, BpeScratch::Impl* scratch, std::vector<int32_t>* ids) const;
   void merge_short(std::string_view piece, std::vector<int32_t>* ids) const;
   void merge_long(std::string_view piece, BpeScratch::Impl* scratch, std::vector<int32_t>* ids) const;
 
   std::shared_ptr<const Vocabulary> vocabulary_;
-  std::array<int32_t, 256> byte_ids_{};
-  std::vector<Slot> merges_;  // open addressing, a power of two long
+  std::array<int32_t, 256> byte_ids_{};  // -1: the byte has no token
+  std::vector<Ranked> byte_pairs_;       // find_merge of two bytes' tokens, at 256 * left byte + right byte
+  std::vector<Slot> merges_;             // open addressing, a power of two long
   int hash_shift_ = 0;
-  bool whole_piece_first_ = false;
+  std::vector<bool> whole_;  // by id: a piece with its bytes becomes it alone
 };
 
 }  // namespace lorikeet::model

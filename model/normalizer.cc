@@ -43,29 +43,59 @@ bool is_inert(char32_t c) {
   return c >= kFirstEmoji && c <= kLastEmoji;
 }
 
-}  // namespace
+// The first character at `from` or later that is not inert: {its begin, the begin of the character before it}; both are
+// text.size() if there is none.
+struct NotInert {
+  size_t begin, previous;
+};
 
-bool is_surely_nfc(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
+NotInert find_not_inert(std::string_view text, size_t from) {
+  size_t previous = from;
+  for (size_t i = from; i < text.size();) {
     if (static_cast<unsigned char>(text[i]) < 0xCC) {  // ASCII, or a byte of a character below U+0300
+      if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) previous = i;
       ++i;
       continue;
     }
     const Utf8Head head = utf8_head(text.substr(i));
-    if (!is_inert(head.code_point)) return false;
+    if (!is_inert(head.code_point)) return {i, previous};
+    previous = i;
     i += head.length;
   }
-  return true;
+  return {text.size(), text.size()};
 }
 
-std::string to_nfc(std::string_view text) {
+void append_normalized(std::string_view text, std::string* out) {
   utf8proc_uint8_t* mapped = nullptr;
   const auto length =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
                    &mapped, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owned(mapped, &std::free);
   CHECK_GE(length, 0) << utf8proc_errmsg(length);  // valid UTF-8 of sane size cannot fail
-  return std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
+  out->append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
+}
+
+}  // namespace
+
+bool is_surely_nfc(std::string_view text) {
+  return find_not_inert(text, 0).begin == text.size();
+}
+
+void append_nfc(std::string_view text, std::string* out) {
+  // An inert character composes with nothing before it, so text falls apart there: only from the one before a character
+  // that is not inert to the next inert one is there anything to do.
+  for (size_t from = 0; from < text.size();) {
+    const NotInert found = find_not_inert(text, from);
+    out->append(text.substr(from, found.previous - from));
+    size_t end = found.begin;
+    while (end < text.size()) {
+      const Utf8Head head = utf8_head(text.substr(end));
+      if (is_inert(head.code_point)) break;
+      end += head.length;
+    }
+    if (end > found.previous) append_normalized(text.substr(found.previous, end - found.previous), out);
+    from = end;
+  }
 }
 
 }  // namespace lorikeet::model

@@ -6,9 +6,11 @@
 
 namespace lorikeet::model {
 
-// text is valid UTF-8. True: text is NFC as it stands. False: it may or may not be; the check is quick, by ranges.
+// Whether text (valid UTF-8) is NFC as it stands, by ranges of characters: true is certain, false only means that
+// append_nfc has to look.
 bool is_surely_nfc(std::string_view text);
 
-std::string to_nfc(std::string_view text);
+// Appends the NFC of text (valid UTF-8) to out.
+void append_nfc(std::string_view text, std::string* out);
 
 }  // namespace lorikeet::model

@@ -32,7 +32,10 @@ std::vector<AddedToken> select(const std::vector<AddedToken>& tokens, bool norma
 std::vector<AddedToken> select_normalized(const std::vector<AddedToken>& tokens, bool nfc) {
   std::vector<AddedToken> selected = select(tokens, true);
   for (AddedToken& token : selected) {
-    if (nfc) token.content = to_nfc(token.content);  // what the normalised text would show of it
+    if (!nfc) continue;
+    std::string normalized;  // what the normalised text would show of it
+    append_nfc(token.content, &normalized);
+    token.content = std::move(normalized);
   }
   return selected;
 }
@@ -83,7 +86,10 @@ struct Tokenizer::Impl {
   // A run of text between the added tokens that are found in text as given.
   void encode_run(std::string_view text, bool parse_special, Scratch* scratch, std::vector<int32_t>* ids) const {
     std::string normalized;
-    if (nfc && !is_surely_nfc(text)) text = normalized = to_nfc(text);
+    if (nfc && !is_surely_nfc(text)) {
+      append_nfc(text, &normalized);
+      text = normalized;
+    }
     if (!parse_special || normalized_matcher.empty()) return encode_pieces(text, scratch, ids);
     split(text, normalized_matcher, ids, [&](std::string_view part) { encode_pieces(part, scratch, ids); });
   }
