@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/async_copy.cuh"
+#include "bench/gpu_floors.cuh"
 #include "kernels/int4_decode.h"
 #include "kernels/int4_gemm_cuda.h"
 #include "kernels/library_gemm.h"
@@ -19,10 +19,12 @@
 namespace lorikeet::kernels {
 namespace {
 
-constexpr int kReplays = 25;
+using bench::allocate;
+using bench::microseconds;
+using bench::must;
+using bench::random_halves;
+
 constexpr uint64_t kRotatedBytes = 320ULL << 20;
-constexpr uint64_t kBandwidthBytes = 4ULL << 30;
-constexpr int kThreads = 256;
 
 struct Shape {
   const char* name;
@@ -34,106 +36,17 @@ constexpr Shape kShapes[] = {
 constexpr int32_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
 constexpr int32_t kMostRows = 4096;
 
-template <class T>
-T must(Result<T> result) {
-  CHECK(result) << result.error().message;
-  return std::move(*result);
-}
-
-DeviceBuffer allocate(uint64_t bytes) {
-  return must(DeviceBuffer::allocate(bytes, "the benchmark"));
-}
-
-__global__ void fill_normal_halves(__half* out, int64_t count, uint64_t seed) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  uint64_t x = (static_cast<uint64_t>(i) + (seed << 40)) * 0x9e3779b97f4a7c15ULL;
-  x ^= x >> 31;
-  x *= 0xbf58476d1ce4e5b9ULL;
-  x ^= x >> 29;
-  // The sum of four uniforms: near enough to normal.
-  float sum = -2;
-  for (int j = 0; j < 4; j++) sum += static_cast<float>(x >> (16 * j) & 0xffff) / 65536.0F;
-  out[i] = __float2half_rn(sum * 1.73F);
-}
-
-DeviceBuffer random_halves(int64_t count, uint64_t seed, const Stream& stream) {
-  DeviceBuffer buffer = allocate(static_cast<uint64_t>(count) * 2);
-  fill_normal_halves<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads, 0, stream.handle()>>>(
-      buffer.as<__half>(), count, seed);
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
-  return buffer;
-}
-
-// Reads everything once. On Hopper with bulk copies into shared memory, elsewhere with plain loads.
-constexpr int kReadSlot = 16 << 10;
-constexpr int kReadSlots = 12;
-__global__ void __launch_bounds__(kThreads) read_all(const unsigned char* data, uint64_t bytes, uint32_t* sink) {
-#if __CUDA_ARCH__ >= 900
-  extern __shared__ __align__(128) unsigned char slots[];
-  __shared__ __align__(8) uint64_t barriers[kReadSlots];
-  if (threadIdx.x != 0) return;
-  const uint64_t pieces = bytes / kReadSlot;
-  const uint32_t base = device::shared_address(slots);
-  const uint32_t barrier = device::shared_address(barriers);
-  for (int i = 0; i < kReadSlots; i++) device::barrier_init(barrier + i * 8, 1);
-  device::fence_barrier_init();
-  const uint64_t policy = device::evict_first_policy();
-  auto request = [&](uint64_t i) {
-    const uint64_t piece = blockIdx.x + i * gridDim.x;
-    if (piece >= pieces) return;
-    const int slot = static_cast<int>(i % kReadSlots);
-    device::barrier_expect(barrier + slot * 8, kReadSlot);
-    device::bulk_copy(base + slot * kReadSlot, data + piece * kReadSlot, kReadSlot, barrier + slot * 8, policy);
-  };
-  for (int i = 0; i < kReadSlots; i++) request(static_cast<uint64_t>(i));
-  for (uint64_t i = 0; blockIdx.x + i * gridDim.x < pieces; i++) {
-    device::barrier_wait(barrier + static_cast<int>(i % kReadSlots) * 8, static_cast<uint32_t>(i / kReadSlots & 1));
-    request(i + kReadSlots);
-  }
-  if (slots[0] == 1 && slots[1] == 2 && slots[2] == 3 && slots[3] == 4 && slots[4] == 5) *sink = 1;
-#else
-  const uint64_t count = bytes / 16;
-  const auto* words = reinterpret_cast<const uint4*>(data);
-  uint32_t sum = 0;
-  for (uint64_t i = blockIdx.x * kThreads + threadIdx.x; i < count; i += static_cast<uint64_t>(gridDim.x) * kThreads) {
-    const uint4 w = __ldcs(words + i);
-    sum ^= w.x ^ w.y ^ w.z ^ w.w;
-  }
-  if (sum == 0x12345) *sink = sum;
-#endif
-}
-
-// Median microseconds of `work`, which is captured once.
-template <class F>
-double microseconds(const Stream& stream, F&& work) {
-  work();  // algorithms are chosen outside the capture
-  const Graph graph = must(Graph::capture(stream, work));
-  const Event begin = must(Event::make(true));
-  const Event end = must(Event::make(true));
-  std::vector<double> times;
-  for (int i = 0; i < kReplays + 3; i++) {
-    begin.record(stream);
-    graph.launch(stream);
-    end.record(stream);
-    end.synchronize();
-    if (i >= 3) times.push_back(1e3 * elapsed_ms(begin, end));
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
 class Bench {
  public:
   explicit Bench(bool sweep) : sweep_(sweep) {}
 
   void run() {
     const DeviceProperties properties = device_properties();
-    measure_bandwidth(properties);
+    memory_ = bench::measure_memory(stream_);
     x_ = random_halves(static_cast<int64_t>(kMostRows) * 13824, 1, stream_);
     y_ = allocate(static_cast<uint64_t>(kMostRows) * 27648 * 2);
     fmt::print("{}: {} SMs, read {:.3f} TB/s (bulk copies), copy {:.3f} TB/s (read + write)\n", properties.name,
-               properties.multiprocessors, read_ / 1e12, copy_ / 1e12);
+               properties.multiprocessors, memory_.read / 1e12, memory_.copy / 1e12);
     if (!sweep_) {
       measure_library();
       fmt::print("cuBLASLt fp16: at best {:.0f} TFLOP/s on these shapes\n", best_flops_ / 1e12);
@@ -148,37 +61,10 @@ class Bench {
     out << fmt::format(
         "{{\"device\": \"{}\", \"read_bytes_per_second\": {:.4g}, \"copy_bytes_per_second\": {:.4g}, "
         "\"library_flops\": {:.4g},\n \"products\": [\n{}\n]}}\n",
-        device_properties().name, read_, copy_, best_flops_, fmt::join(rows_, ",\n"));
+        device_properties().name, memory_.read, memory_.copy, best_flops_, fmt::join(rows_, ",\n"));
   }
 
  private:
-  void measure_bandwidth(const DeviceProperties& properties) {
-    const DeviceBuffer data = allocate(kBandwidthBytes);
-    const DeviceBuffer sink = allocate(16);
-    const int64_t halves = static_cast<int64_t>(kBandwidthBytes / 2);
-    fill_normal_halves<<<static_cast<unsigned>(halves / kThreads), kThreads, 0, stream_.handle()>>>(data.as<__half>(),
-                                                                                                    halves, 9);
-    LORIKEET_CHECK_CUDA(
-        cudaFuncSetAttribute(read_all, cudaFuncAttributeMaxDynamicSharedMemorySize, kReadSlot * kReadSlots));
-    for (const int per_sm : {1, 4}) {
-      const int slots = per_sm == 1 ? kReadSlots : 0;
-      if (slots == 0 && properties.capability >= 90) continue;
-      const double us = microseconds(stream_, [&] {
-        device::LaunchShape shape;
-        shape.blocks = static_cast<unsigned>(properties.multiprocessors * per_sm);
-        shape.threads = kThreads;
-        shape.shared_bytes = static_cast<size_t>(slots * kReadSlot);
-        device::launch(read_all, shape, stream_.handle(), data.as<unsigned char>(), kBandwidthBytes,
-                       sink.as<uint32_t>());
-      });
-      read_ = std::max(read_, static_cast<double>(kBandwidthBytes) / us * 1e6);
-    }
-    const double us = microseconds(stream_, [&] {
-      copy_on_device(data.data(), data.as<unsigned char>() + kBandwidthBytes / 2, kBandwidthBytes / 2, stream_);
-    });
-    copy_ = static_cast<double>(kBandwidthBytes) / us * 1e6;
-  }
-
   void measure_library() {
     LibraryGemm library = must(LibraryGemm::make());
     for (const Shape& shape : kShapes) {
@@ -266,7 +152,7 @@ class Bench {
                   "{:8} m {:2} cluster {} x {:3} ring {} shared {:3} KB round {:3} overlap {:d}: {:6.2f} us, {:4.1f} "
                   "%\n",
                   shape.name, m, launch.cluster, launch.clusters, depth, shared >> 10, launch.round_tiles, overlap, us,
-                  100 * static_cast<double>(weights[0].data.bytes()) / read_ / us * 1e6);
+                  100 * static_cast<double>(weights[0].data.bytes()) / memory_.read / us * 1e6);
             }
           }
         }
@@ -278,7 +164,7 @@ class Bench {
     const double outputs = shape.paired ? shape.n / 2.0 : shape.n;
     const double bytes = static_cast<double>(weight_bytes) + 2.0 * m * (shape.k + outputs);
     const double flops = 2.0 * m * shape.n * shape.k;
-    const double floor_us = 1e6 * std::max(bytes / read_, flops / best_flops_);
+    const double floor_us = 1e6 * std::max(bytes / memory_.read, flops / best_flops_);
     fmt::print("{:8} {:5} {:9.2f} {:9.2f} {:6.1f}% {:8.2f} {:10.2f} {:9.2f}x\n", shape.name, m, us, floor_us,
                100 * floor_us / us, bytes / us / 1e6, library_us, library_us / us);
     std::fflush(stdout);
@@ -291,7 +177,7 @@ class Bench {
   bool sweep_;
   Stream stream_ = must(Stream::make());
   DeviceBuffer x_, y_;
-  double read_ = 0, copy_ = 0;  // bytes a second
+  bench::MemoryFloors memory_;
   double best_flops_ = 1;
   std::vector<double> library_us_;  // [shapes][rows]
   std::vector<std::string> rows_;
