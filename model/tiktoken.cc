@@ -17,12 +17,13 @@ constexpr size_t kMaxBase64 = 4096;
 // False if text is not base64 of at least one byte.
 bool decode_base64(std::string_view text, std::string* bytes) {
   if (text.empty() || text.size() > kMaxBase64 || text.size() % 4 != 0) return false;
+  const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
+  if (text.find('=') < text.size() - padding) return false;  // EVP_DecodeBlock would take it for a zero
   bytes->resize(text.size() / 4 * 3);
   const int length =
       EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes->data()),
                       reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
   if (length < 0) return false;
-  const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
   bytes->resize(static_cast<size_t>(length) - padding);
   return !bytes->empty();
 }
