@@ -1,5 +1,5 @@
-// The one validated configuration of a server. The launcher fills it from flags; the supervisor hands it to the head and
-// to the ranks as one encoded value, so every process sees the same.
+// The one validated configuration of a server. The launcher fills it from flags; the supervisor hands it to the head
+// and to the ranks as one encoded value, so every process sees the same.
 #pragma once
 
 #include <cstdint>
@@ -10,37 +10,37 @@
 namespace lorikeet::actors {
 
 struct ServerOptions {
-  std::string model;              // directory of the checkpoint
-  std::string served_model_name;  // default: the directory's name
+  std::string model;                                              // directory of the checkpoint
+  std::string served_model_name;                                  // default: the directory's name
   std::vector<std::pair<std::string, std::string>> lora_modules;  // name -> directory
   int32_t tensor_parallel_size = 1;
-  std::string device = "cpu";     // cpu or cuda ("auto" has been decided)
+  std::string device = "cpu";  // cpu or cuda ("auto" has been decided)
   std::string zmq_address = "tcp://127.0.0.1:5555";
 
-  int32_t max_model_len = 0;            // 0: from the checkpoint
+  int32_t max_model_len = 0;  // 0: from the checkpoint
   int32_t max_num_seqs = 256;
   int32_t max_num_batched_tokens = 2048;
   int32_t max_num_queued_reqs = 4096;
   int32_t block_size = 16;
-  uint64_t kv_cache_memory_bytes = 0;   // per rank; 0: a default (cpu), or from gpu_memory_utilization (cuda)
+  uint64_t kv_cache_memory_bytes = 0;  // per rank; 0: a default (cpu), or from gpu_memory_utilization (cuda)
   std::string gpu_memory_utilization = "0.9";
   std::string kv_cache_dtype = "auto";
   std::string dtype = "auto";
-  std::string load_format = "auto";     // auto or dummy
+  std::string load_format = "auto";  // auto or dummy
   bool enable_prefix_caching = true;
 
-  int32_t max_loras = 8;          // adapter slots of every rank
-  int32_t max_cpu_loras = 64;     // adapters staged in the head's memory
+  int32_t max_loras = 8;                     // adapter slots of every rank
+  int32_t max_cpu_loras = 64;                // adapters staged in the head's memory
   uint64_t max_cpu_lora_bytes = 4ULL << 30;  // byte budget of the staged adapters
   int32_t max_lora_rank = 512;
 
-  uint64_t seed = 0;              // from which seeds of requests without one are drawn; 0: from the system
-  int32_t threads = 0;            // CPU threads per rank; 0: max(1, cores / ranks)
-  int32_t heartbeat_ms = 500;     // between our processes
-  int32_t rank_timeout_ms = 30'000;   // a rank whose step does not end in this time is taken for hung
-  std::string chat_template;      // empty: the checkpoint's own; else the name of a known template or a file that is one
+  uint64_t seed = 0;                 // from which seeds of requests without one are drawn; 0: from the system
+  int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)
+  int32_t heartbeat_ms = 500;        // between our processes
+  int32_t rank_timeout_ms = 30'000;  // a rank whose step does not end in this time is taken for hung
+  std::string chat_template;  // empty: the checkpoint's own; else the name of a known template or a file that is one
   std::string log_level = "info";
-  std::string test_hooks;         // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
+  std::string test_hooks;  // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {

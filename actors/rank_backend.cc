@@ -1,0 +1,10 @@
+#include "actors/rank_backend.h"
+
+namespace lorikeet::actors {
+
+Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank) {
+  if (options.device == "cpu") return make_cpu_backend(options, rank);
+  return fail("device {} is not served by this build", options.device);
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,43 @@
+// The actor that keeps the server's processes alive: it decides what is started, what is killed, and when to give up.
+//
+// Receives
+//   from the process keeper: ChildSaid (listening, progress, failed, ready, group_lost), ChildExited
+//   from the server object:  StopServer
+// Tells the head: new_epoch, stop. Tells its caller: progress, ready, stopped. Owns: the list of children and the count
+// of epochs. Thread: CAF's.
+//
+//              listening: ranks are started            ready
+//   starting -------------------------------> loading --------> serving
+//                                               |  ^               |
+//                    a child dies: give up      |  | all old ranks | a rank dies, or the head says group_lost:
+//                    before the first `ready`,  |  | are dead      | the ranks are killed, the epoch counts on
+//                    or the third time in a row |  |               v
+//                                               |  `--------- restarting (the head's death: the head as well)
+//                                               v                  |
+//                       stopped <----------- stopping <------------' StopServer, in any state: the head answers
+//                                                                    everything and ends, then the ranks are killed
+#pragma once
+
+#include <caf/all.hpp>
+#include <functional>
+#include <string>
+
+#include "actors/messages.h"
+#include "actors/options.h"
+#include "actors/process_keeper.h"
+
+namespace lorikeet::actors {
+
+struct SupervisorSetup {
+  ServerOptions options;
+  std::string secret;
+  Processes* processes = nullptr;  // outlives the actor
+  // Called on the actor's thread.
+  std::function<void(const std::string&)> progress;
+  std::function<void(const std::string& zmq_address)> ready;  // once
+  std::function<void(int status)> stopped;                    // once; all children are dead
+};
+
+SupervisorActor::behavior_type supervisor(SupervisorActor::pointer self, SupervisorSetup setup);
+
+}  // namespace lorikeet::actors
