@@ -18,6 +18,8 @@ constexpr Milliseconds kDefaultHeartbeat{2000};  // until the server says its ow
 constexpr Milliseconds kLongestHeartbeat{60'000};
 constexpr int kLingerMs = 200;  // for a last Cancel
 constexpr int64_t kMaxFrameBytes = 256 << 20;
+constexpr size_t kMaxHeld = 1000;            // messages before the server's first word
+constexpr Milliseconds kGreetingWait{1000};  // for that word, once per connection
 
 class DealerClient final : public ZmqClient {
  public:
@@ -34,15 +36,28 @@ class DealerClient final : public ZmqClient {
       return fail("cannot connect to {}: {}", address_, error.what());
     }
     session_.clear();
+    held_.clear();
+    awaited_ = false;
     heard_ = Clock::now();
     return transmit(ClientHeartbeat{});  // the server answers with the session
   }
 
+  // Held back until the session is known: what is sent before could reach a server that dies unseen, and its requests
+  // would be lost without a word.
   Result<void> send(const ClientMessage& message) override {
-    return std::visit([this](const auto& alternative) { return transmit(alternative); }, message);
+    return std::visit(
+        [this](const auto& alternative) -> Result<void> {
+          if (session_.empty()) await_greeting();
+          if (!session_.empty()) return transmit(alternative);
+          if (held_.size() >= kMaxHeld) return fail("the server at {} does not answer", address_);
+          held_.emplace_back(alternative);
+          return {};
+        },
+        message);
   }
 
   std::optional<ServerMessage> receive(Milliseconds timeout) override {
+    if (early_) return std::exchange(early_, std::nullopt);
     const Clock::time_point deadline = Clock::now() + timeout;
     while (true) {
       std::vector<zmq::message_t> frames;
@@ -81,6 +96,17 @@ class DealerClient final : public ZmqClient {
     return {};
   }
 
+  // A server that lives answers the first heartbeat at once; one that does not is left to receive().
+  void await_greeting() {
+    if (std::exchange(awaited_, true)) return;
+    const Clock::time_point deadline = Clock::now() + kGreetingWait;
+    for (Clock::time_point now = Clock::now(); session_.empty() && !early_ && now < deadline; now = Clock::now()) {
+      wait(std::chrono::ceil<Milliseconds>(deadline - now));
+      std::vector<zmq::message_t> frames;
+      if (take(frames)) early_ = handle(frames);
+    }
+  }
+
   // False when there is no message.
   bool take(std::vector<zmq::message_t>& frames) {
     bool more = true;
@@ -113,14 +139,10 @@ class DealerClient final : public ZmqClient {
     std::vector<std::string_view> parts;
     for (const zmq::message_t& frame : frames) parts.push_back(frame.to_string_view());
     auto decoded = decode_server_frames(parts);
-    if (!decoded) return Failure{decoded.error().id, "malformed", "the server sent " + decoded.error().message};
-    if (const auto* heartbeat = std::get_if<Heartbeat>(&decoded->message)) {
-      heartbeat_ = std::clamp(Milliseconds(heartbeat->interval_ms), Milliseconds(1), kLongestHeartbeat);
-      const bool same = session_.empty() || session_ == heartbeat->session;
-      session_ = heartbeat->session;
-      if (!same) return lose(fmt::format("the server at {} does not know this client any more", address_));
-      return std::nullopt;
-    }
+    if (!decoded)
+      return Failure{decoded.error().id, "malformed",
+                     "the server sent a message that cannot be read: " + decoded.error().message};
+    if (const auto* heartbeat = std::get_if<Heartbeat>(&decoded->message)) return handle_heartbeat(*heartbeat);
     return std::visit(
         [](auto& message) -> std::optional<ServerMessage> {
           if constexpr (std::is_same_v<std::remove_cvref_t<decltype(message)>, Heartbeat>) {
@@ -130,6 +152,17 @@ class DealerClient final : public ZmqClient {
           }
         },
         decoded->message);
+  }
+
+  std::optional<ServerMessage> handle_heartbeat(const Heartbeat& heartbeat) {
+    heartbeat_ = std::clamp(Milliseconds(heartbeat.interval_ms), Milliseconds(1), kLongestHeartbeat);
+    if (session_ == heartbeat.session) return std::nullopt;
+    if (!session_.empty()) return lose(fmt::format("the server at {} does not know this client any more", address_));
+    session_ = heartbeat.session;
+    for (const ClientFrame& message : std::exchange(held_, {})) {
+      if (const Result<void> sent = transmit(message); !sent) return lose(sent.error().message);
+    }
+    return std::nullopt;
   }
 
   // The requests may be sent again, so whatever is left of them must not reach a server: the old socket goes.
@@ -147,6 +180,9 @@ class DealerClient final : public ZmqClient {
   zmq::context_t context_{1};
   zmq::socket_t dealer_;
   std::string session_;  // empty until the server has said it
+  bool awaited_ = false;
+  std::optional<ServerMessage> early_;  // for receive(): what a server said before its greeting
+  std::vector<ClientFrame> held_;       // until then
   Milliseconds heartbeat_ = kDefaultHeartbeat;
   Clock::time_point heard_, spoke_;
   bool lost_ = false;  // and reported

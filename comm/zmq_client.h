@@ -17,6 +17,8 @@ class ZmqClient {
   static Result<std::unique_ptr<ZmqClient>> connect(const std::string& address, Encoding encoding = Encoding::cereal);
   virtual ~ZmqClient() = default;
 
+  // Messages leave once the server has greeted this client: the first waits up to a second for that, then they are
+  // held until receive() sees it. Go on calling receive() while answers are awaited: it sends this client's heartbeats.
   virtual Result<void> send(const ClientMessage& message) = 0;
 
   // The next answer; nullopt when none came in time. A server that is silent for 5 heartbeats gives a

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <chrono>
 #include <cstring>
 #include <mutex>
@@ -79,6 +80,15 @@ bool ipc_is_served(const std::string& address) {
   return served;
 }
 
+// ZeroMQ takes port 99999 for 34463.
+bool has_impossible_port(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (address.rfind("tcp://", 0) != 0 || colon == std::string::npos) return false;
+  const std::string port = address.substr(colon + 1);
+  return port.size() > 5 ||
+         (!port.empty() && std::all_of(port.begin(), port.end(), ::isdigit) && std::stoi(port) > 65535);
+}
+
 class RouterServer final : public ZmqServer {
  public:
   RouterServer(ZmqServerOptions options, ZmqServerCallbacks callbacks)
@@ -106,6 +116,9 @@ class RouterServer final : public ZmqServer {
   }
 
   Result<void> listen() {
+    if (has_impossible_port(options_.address)) {
+      return fail("cannot listen on {}: there is no such port", options_.address);
+    }
     if (ipc_is_served(options_.address)) {
       return fail("cannot listen on {}: the address is in use", options_.address);
     }
