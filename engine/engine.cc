@@ -16,6 +16,8 @@
 namespace lorikeet::engine {
 namespace {
 
+constexpr size_t kPrefetchAhead = 8;  // sequences
+
 EngineConfig checked(EngineConfig config) {
   CHECK_GT(config.max_model_len, 1);
   CHECK_GT(config.max_num_seqs, 0);
@@ -65,7 +67,7 @@ struct Engine::Impl {
   Schedule make_schedule();
   void preempt(Sequence& sequence);
   void admit(Sequence& sequence, StepPlan& plan);
-  void note_plan(const PlanInFlight& plan);
+  void note_plan();
 
   void absorb(const StepResult& result);
   void absorb_row(Sequence& sequence, bool sampled, const RowResult& row);
@@ -92,8 +94,8 @@ struct Engine::Impl {
   // Kept between plans for their memory alone.
   std::vector<RunningSequence> running_view;
   std::vector<WaitingSequence> waiting_view;
-  std::vector<Sequence*> candidates;  // what waiting_view shows
-  std::vector<GroupId> groups_in_plan;
+  std::vector<Sequence*> candidates;    // what waiting_view shows
+  std::vector<GroupId> groups_in_plan;  // of rows under an adapter
 };
 
 // ---- requests ----
@@ -232,8 +234,10 @@ void Engine::Impl::bury(Sequence& sequence) {
 
 Schedule Engine::Impl::make_schedule() {
   running_view.clear();
-  for (const Sequence* sequence : running) {
-    running_view.push_back({sequence->group(), sequence->remaining(), sequence->num_computed(), sequence->table});
+  for (size_t i = 0; i < running.size(); ++i) {
+    if (i + kPrefetchAhead < running.size()) running[i + kPrefetchAhead]->prefetch();
+    const Sequence& sequence = *running[i];
+    running_view.push_back({sequence.group(), sequence.remaining(), sequence.num_computed(), sequence.table().blocks});
   }
   waiting_view.clear();
   candidates.clear();
@@ -304,41 +308,40 @@ std::optional<StepPlan> Engine::Impl::plan() {
   plan.rows.reserve(planned.size());
   record.rows.reserve(planned.size());
   for (size_t i = 0; i < planned.size(); ++i) {
+    if (i + kPrefetchAhead < planned.size()) planned[i + kPrefetchAhead]->prefetch();
     Sequence& sequence = *planned[i];
     const auto [index, count, is_new] = schedule.rows[i];
-    const size_t num_known = is_new ? 0 : sequence.table.size();
+    const std::vector<BlockId>& blocks = sequence.table().blocks;
+    const size_t num_known = is_new ? 0 : blocks.size();
     kv.extend(sequence, is_new ? sequence.num_tokens() : sequence.num_computed() + count);
-    if (sequence.table.size() > num_known) {
-      plan.blocks.push_back(
-          {sequence.id(), {sequence.table.begin() + static_cast<ptrdiff_t>(num_known), sequence.table.end()}});
+    if (blocks.size() > num_known) {
+      plan.blocks.push_back({sequence.id(), {blocks.begin() + static_cast<ptrdiff_t>(num_known), blocks.end()}});
     }
     plan.rows.push_back(sequence.plan_row(count));
     record.rows.push_back({&sequence, plan.rows.back().sample});
+    kv.publish(sequence);
     queue.charge(sequence.group(), sequence.take_uncharged());
+    if (sequence.lease() == LeaseState::held) groups_in_plan.push_back(sequence.group());
   }
-  for (Sequence* sequence : planned) kv.publish(*sequence);
 
   last_step = StepId(last_step.value() + 1);
   plan.epoch = epoch;
   plan.step = record.step = last_step;
   plan.finished = std::move(finished_on_ranks);
   finished_on_ranks.clear();
-  note_plan(record);
   in_flight.push_back(std::move(record));
-  stats.max_plans_in_flight_seen = std::max(stats.max_plans_in_flight_seen, static_cast<int32_t>(in_flight.size()));
+  note_plan();
   return plan;
 }
 
-void Engine::Impl::note_plan(const PlanInFlight& plan) {
+void Engine::Impl::note_plan() {
   ++stats.plans;
-  groups_in_plan.clear();
-  for (const PlanInFlight::Row& row : plan.rows) {
-    if (row.sequence->lease() == LeaseState::held) groups_in_plan.push_back(row.sequence->group());
-  }
+  stats.max_plans_in_flight_seen = std::max(stats.max_plans_in_flight_seen, static_cast<int32_t>(in_flight.size()));
   std::ranges::sort(groups_in_plan);
   const auto repeated = std::ranges::unique(groups_in_plan);
-  const auto distinct = repeated.begin() - groups_in_plan.begin();
-  stats.max_adapters_in_a_plan = std::max(stats.max_adapters_in_a_plan, static_cast<int32_t>(distinct));
+  const auto num_distinct = static_cast<int32_t>(repeated.begin() - groups_in_plan.begin());
+  stats.max_adapters_in_a_plan = std::max(stats.max_adapters_in_a_plan, num_distinct);
+  groups_in_plan.clear();
 }
 
 // ---- results ----
@@ -351,7 +354,10 @@ void Engine::Impl::absorb(const StepResult& result) {
   CHECK_EQ(result.rows.size(), in_flight.front().rows.size());
   const PlanInFlight plan = std::move(in_flight.front());
   in_flight.pop_front();
+  events.reserve(events.size() + plan.rows.size());
   for (size_t i = 0; i < plan.rows.size(); ++i) {
+    if (i + 2 * kPrefetchAhead < plan.rows.size()) plan.rows[i + 2 * kPrefetchAhead].sequence->prefetch();
+    if (i + kPrefetchAhead < plan.rows.size()) plan.rows[i + kPrefetchAhead].sequence->prefetch_for_token();
     Sequence& sequence = *plan.rows[i].sequence;
     CHECK_EQ(result.rows[i].id.value(), sequence.id().value());
     sequence.row_returned();

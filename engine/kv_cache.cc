@@ -33,47 +33,48 @@ PrefixHits KvCache::prefix_hits(const Sequence& sequence) const {
 }
 
 int32_t KvCache::share_prefix(Sequence& sequence) {
-  CHECK(sequence.table.empty());
+  BlockTable& table = sequence.table();
+  CHECK(table.blocks.empty());
   visit_prefix(sequence, [&](const PrefixCache::Hit& hit) {
     pool_.add_reference(hit.block);
-    sequence.table.push_back(hit.block);
-    sequence.published_prefix = hit.prefix;
-    ++sequence.num_blocks_published;
+    table.blocks.push_back(hit.block);
+    table.published_prefix = hit.prefix;
+    ++table.num_published;
   });
-  return sequence.num_blocks_published * block_size_;
+  return table.num_published * block_size_;
 }
 
 void KvCache::extend(Sequence& sequence, int32_t positions) {
+  std::vector<BlockId>& blocks = sequence.table().blocks;
   const auto wanted = static_cast<size_t>(blocks_for(positions, block_size_));
-  while (sequence.table.size() < wanted) {
-    const BlockId block = pool_.take();
-    prefixes_.erase(block);
-    sequence.table.push_back(block);
+  while (blocks.size() < wanted) {
+    blocks.push_back(pool_.take());
+    prefixes_.erase(blocks.back());
   }
 }
 
 void KvCache::publish(Sequence& sequence) {
   if (!share_prefixes_) return;
-  const auto block_size = static_cast<size_t>(block_size_);
-  const std::span<const int32_t> tokens = sequence.tokens();
-  const size_t num_full = std::min(static_cast<size_t>(sequence.num_computed()), tokens.size()) / block_size;
-  for (auto i = static_cast<size_t>(sequence.num_blocks_published); i < num_full; ++i) {
-    sequence.published_prefix =
-        prefixes_.insert(sequence.published_prefix, tokens.subspan(i * block_size, block_size), sequence.table[i]);
-    ++sequence.num_blocks_published;
+  BlockTable& table = sequence.table();
+  const int32_t num_known = std::min(sequence.num_computed(), static_cast<int32_t>(sequence.tokens().size()));
+  while ((table.num_published + 1) * block_size_ <= num_known) {
+    const auto i = static_cast<size_t>(table.num_published);
+    const auto block_size = static_cast<size_t>(block_size_);
+    const auto tokens = std::span(sequence.tokens()).subspan(i * block_size, block_size);
+    table.published_prefix = prefixes_.insert(table.published_prefix, tokens, table.blocks[i]);
+    ++table.num_published;
   }
 }
 
 void KvCache::release(Sequence& sequence) {
   publish(sequence);
+  BlockTable& table = sequence.table();
   // Back to front, so that what builds on a prefix is evicted before it.
-  for (size_t i = sequence.table.size(); i-- > 0;) {
-    const BlockId block = sequence.table[i];
+  for (size_t i = table.blocks.size(); i-- > 0;) {
+    const BlockId block = table.blocks[i];
     pool_.drop_reference(block, prefixes_.contains(block) ? BlockPool::Content::cached : BlockPool::Content::worthless);
   }
-  sequence.table.clear();
-  sequence.num_blocks_published = 0;
-  sequence.published_prefix = sequence.root();
+  table = {{}, sequence.root(), 0};
 }
 
 void KvCache::clear() {

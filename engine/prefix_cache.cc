@@ -21,6 +21,13 @@ uint64_t mix(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
+// Roots are told from blocks' prefixes by their number alone, since that is asked for every block taken or published.
+constexpr uint64_t kRootBit = uint64_t{1} << 63;
+
+bool is_root(PrefixId prefix) {
+  return (prefix.value() & kRootBit) != 0;
+}
+
 }  // namespace
 
 PrefixCache::PrefixCache(int32_t num_blocks, int32_t block_size) : block_size_(block_size), hash_seed_(random_seed()) {
@@ -28,13 +35,13 @@ PrefixCache::PrefixCache(int32_t num_blocks, int32_t block_size) : block_size_(b
   CHECK_GT(block_size, 0);
   entries_.resize(static_cast<size_t>(num_blocks));
   tokens_.resize(static_cast<size_t>(num_blocks) * static_cast<size_t>(block_size));
-  buckets_.resize(std::bit_ceil(static_cast<size_t>(num_blocks)), -1);
+  buckets_.resize(std::bit_ceil(2 * static_cast<size_t>(num_blocks)), -1);  // so that most chains are of one
 }
 
 PrefixId PrefixCache::open_root(const std::string& adapter, uint64_t salt) {
   auto [found, is_new] = root_ids_.try_emplace({adapter, salt});
   if (is_new) {
-    found->second = PrefixId(++last_id_);
+    found->second = PrefixId(++last_root_id_ | kRootBit);
     roots_.emplace(found->second, Root{found->first, 0});
   }
   ++roots_.at(found->second).users;
@@ -48,7 +55,7 @@ void PrefixCache::close_root(PrefixId root) {
 
 void PrefixCache::drop_root_user(PrefixId root) {
   const auto found = roots_.find(root);
-  if (found == roots_.end()) return;  // the prefix is a block's
+  CHECK(found != roots_.end());
   CHECK_GT(found->second.users, 0);
   if (--found->second.users > 0) return;
   root_ids_.erase(found->second.key);
@@ -94,7 +101,7 @@ PrefixId PrefixCache::insert(PrefixId parent, std::span<const int32_t> tokens, B
   entries_[index] = {PrefixId(++last_id_), parent, hash, bucket};
   bucket = block.value();
   std::ranges::copy(tokens, tokens_.begin() + static_cast<ptrdiff_t>(index) * block_size_);
-  if (const auto root = roots_.find(parent); root != roots_.end()) ++root->second.users;
+  if (is_root(parent)) ++roots_.at(parent).users;
   return entries_[index].id;
 }
 
@@ -104,7 +111,7 @@ void PrefixCache::erase(BlockId block) {
   int32_t* link = &buckets_[erased.hash & (buckets_.size() - 1)];
   while (*link != block.value()) link = &entries_[static_cast<size_t>(*link)].next;
   *link = erased.next;
-  drop_root_user(erased.parent);
+  if (is_root(erased.parent)) drop_root_user(erased.parent);
   erased = {};
 }
 

@@ -19,7 +19,8 @@
 
 namespace lorikeet::engine {
 
-using PrefixId = Id<struct PrefixTag, uint64_t>;  // a token prefix of whole blocks under one adapter and salt; 0: none
+// A token prefix of whole blocks under one adapter and salt; 0: none.
+using PrefixId = Id<struct PrefixTag, uint64_t>;
 
 class PrefixCache {
  public:
@@ -72,7 +73,7 @@ class PrefixCache {
 
   const int32_t block_size_;
   const uint64_t hash_seed_;
-  uint64_t last_id_ = 0;
+  uint64_t last_id_ = 0, last_root_id_ = 0;
   std::vector<Entry> entries_;    // [num_blocks]
   std::vector<int32_t> tokens_;   // [num_blocks, block_size]
   std::vector<int32_t> buckets_;  // [a power of two]: first block of the chain, or -1

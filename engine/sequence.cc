@@ -12,18 +12,19 @@ std::string_view name_of(SequenceState state) {
 }
 
 Sequence::Sequence(Request request, uint64_t arrival, GroupId group, PrefixId root)
-    : published_prefix(root),
+    : tokens_(std::move(request.prompt)),
       id_(request.id),
-      adapter_(std::move(request.adapter)),
-      sampling_(std::move(request.sampling)),
       group_(group),
-      root_(root),
+      prompt_size_(static_cast<int32_t>(tokens_.size())),
+      max_tokens_(request.sampling.max_tokens),
+      lease_(request.adapter.empty() ? LeaseState::unneeded : LeaseState::unasked),
+      sampling_(std::move(request.sampling)),
       arrival_(arrival),
-      lease_(adapter_.empty() ? LeaseState::unneeded : LeaseState::unasked),
-      tokens_(std::move(request.prompt)),
-      prompt_size_(static_cast<int32_t>(tokens_.size())) {
+      root_(root),
+      adapter_(std::move(request.adapter)) {
   CHECK_GT(prompt_size_, 0);
-  CHECK_GT(sampling_.max_tokens, 0);
+  CHECK_GT(max_tokens_, 0);
+  table_.published_prefix = root;
 }
 
 void Sequence::hold_lease(SlotId slot) {
@@ -86,7 +87,7 @@ Sequence::Outcome Sequence::append_token(int32_t token) {
   if (std::ranges::find(sampling_.stop_token_ids, token) != sampling_.stop_token_ids.end()) {
     return {true, FinishReason::stop, token};
   }
-  if (static_cast<int32_t>(tokens_.size()) - prompt_size_ >= sampling_.max_tokens) {
+  if (static_cast<int32_t>(tokens_.size()) - prompt_size_ >= max_tokens_) {
     return {true, FinishReason::length, -1};
   }
   return {};
@@ -102,7 +103,7 @@ PromptLogprobsEvent Sequence::take_prompt_logprobs(int32_t start, const std::vec
 }
 
 void Sequence::preempt() {
-  CHECK(table.empty());
+  CHECK(table_.blocks.empty());
   change_state(SequenceState::running, SequenceState::preempted);
   num_computed_ = 0;
 }
@@ -113,7 +114,7 @@ void Sequence::forget_rows_in_flight() {
 }
 
 void Sequence::end() {
-  CHECK(table.empty());
+  CHECK(table_.blocks.empty());
   CHECK(state_ != SequenceState::ended) << "sequence " << id_.value() << " ended twice";
   state_ = SequenceState::ended;
   tokens_ = {};

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -33,7 +34,14 @@ std::string_view name_of(SequenceState state);
 
 enum class LeaseState : uint8_t { unneeded, unasked, asked, held };
 
-class Sequence {
+// The blocks that a sequence holds, kept by KvCache.
+struct BlockTable {
+  std::vector<BlockId> blocks;  // in order of position
+  PrefixId published_prefix;    // what the prefix cache calls the first num_published of them
+  int32_t num_published = 0;
+};
+
+class alignas(64) Sequence {
  public:
   // `arrival` counts the requests of the engine.
   Sequence(Request request, uint64_t arrival, GroupId group, PrefixId root);
@@ -54,6 +62,9 @@ class Sequence {
   // In the queue with all its tokens known and its adapter resident: the next plan may start it.
   bool can_start() const;
 
+  BlockTable& table() { return table_; }
+  const BlockTable& table() const { return table_; }
+
   int32_t prompt_size() const { return prompt_size_; }
   const std::vector<int32_t>& tokens() const { return tokens_; }
   int32_t num_tokens() const { return static_cast<int32_t>(tokens_.size()) + pending_; }
@@ -62,9 +73,7 @@ class Sequence {
   int32_t rows_in_flight() const { return rows_in_flight_; }
 
   // Positions that the next plan may compute: none when the last token that max_tokens allows is already ordered.
-  int32_t remaining() const {
-    return num_tokens() - prompt_size_ >= sampling_.max_tokens ? 0 : num_tokens() - num_computed_;
-  }
+  int32_t remaining() const { return num_tokens() - prompt_size_ >= max_tokens_ ? 0 : num_tokens() - num_computed_; }
 
   // The age that decides who gives way when blocks run out: counts first admissions, kept across preemptions. 0: never
   // admitted.
@@ -103,33 +112,45 @@ class Sequence {
   // any -> ended. Lets go of the tokens.
   void end();
 
+  // Ask the memory early for what a plan, and then for what a result, will touch. With thousands of sequences running,
+  // waiting for it is most of a step.
+  void prefetch() const {
+    __builtin_prefetch(this);
+    __builtin_prefetch(reinterpret_cast<const char*>(this) + alignof(Sequence));
+  }
+  void prefetch_for_token() const {
+    __builtin_prefetch(tokens_.data() + tokens_.size());
+    __builtin_prefetch(sampling_.stop_token_ids.data());
+  }
+
   // Positions that fairness has not counted yet: recomputed ones are nobody's fault and count once.
   int32_t take_uncharged();
-
-  std::vector<BlockId> table;        // blocks held, in order of position
-  int32_t num_blocks_published = 0;  // leading blocks of `table` that the prefix cache has been told of
-  PrefixId published_prefix;         // the prefix that ends with them
 
  private:
   void change_state(SequenceState from, SequenceState to);
 
-  SequenceId id_;
-  std::string adapter_;
-  SamplingParams sampling_;
-  GroupId group_;
-  PrefixId root_;
-  uint64_t arrival_ = 0, admission_ = 0;
-  SequenceState state_ = SequenceState::waiting;
-  LeaseState lease_ = LeaseState::unneeded;
-  SlotId slot_ = kBaseSlot;
+  // What every step reads and writes comes first, within two cache lines: with thousands of sequences running, fetching
+  // them is what a step costs.
+  BlockTable table_;
   std::vector<int32_t> tokens_;  // the prompt and the tokens emitted
+  SequenceId id_;
+  GroupId group_;
   int32_t prompt_size_ = 0;
+  int32_t max_tokens_ = 0;
   int32_t pending_ = 0;
   int32_t num_computed_ = 0;
   int32_t num_charged_ = 0;
-  int32_t num_cached_tokens_ = 0;  // prompt tokens found in the prefix cache at the first admission
   int32_t rows_in_flight_ = 0;
+  SequenceState state_ = SequenceState::waiting;
+  LeaseState lease_ = LeaseState::unneeded;
+
+  SamplingParams sampling_;
+  SlotId slot_ = kBaseSlot;
+  int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
+  uint64_t arrival_ = 0, admission_ = 0;
+  PrefixId root_;
+  std::string adapter_;
 };
 
 }  // namespace lorikeet::engine

@@ -185,8 +185,8 @@ class FakeRank {
     return result;
   }
 
-  const EngineConfig config_;
-  const int32_t vocabulary_;
+  EngineConfig config_;
+  int32_t vocabulary_;
   uint64_t last_step_ = 0;
   int64_t num_positions_computed_ = 0;
   std::vector<uint64_t> kv_;  // [num_blocks, block_size]
