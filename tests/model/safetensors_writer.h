@@ -1,6 +1,8 @@
 // Writes safetensors files as the format's description has it, and broken ones.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -46,11 +48,8 @@ class SafetensorsWriter {
   std::string image(std::string_view metadata = R"({"format":"pt"})") const {
     std::string header = "{\"__metadata__\":" + std::string(metadata), data;
     for (const Tensor& tensor : tensors_) {
-      std::string shape;
-      for (const int64_t size : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(size);
-      header += ",\"" + tensor.name + "\":{\"dtype\":\"" + tensor.dtype + "\",\"shape\":[" + shape +
-                "],\"data_offsets\":[" + std::to_string(data.size()) + "," +
-                std::to_string(data.size() + tensor.bytes.size()) + "]}";
+      header += fmt::format(R"(,"{}":{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", tensor.name, tensor.dtype,
+                            fmt::join(tensor.shape, ","), data.size(), data.size() + tensor.bytes.size());
       data += tensor.bytes;
     }
     return safetensors_image(header + "}", data);

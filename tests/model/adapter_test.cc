@@ -1,0 +1,472 @@
+#include "model/adapter.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/model/synthetic_adapter.h"
+#include "tests/model/synthetic_checkpoint.h"
+
+namespace lorikeet::model {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using tests::SyntheticAdapter;
+using tests::SyntheticCheckpoint;
+using tests::SyntheticOptions;
+
+ModelConfig config_of(Architecture architecture = Architecture::qwen2) {
+  ModelConfig config;
+  config.architecture = architecture;
+  config.hidden_size = 64;
+  config.num_layers = 3;
+  config.num_heads = 8;
+  config.num_kv_heads = architecture == Architecture::qwen ? 8 : 2;
+  config.head_dim = 8;
+  config.intermediate_size = 96;
+  config.vocab_size = 50;
+  config.quant.method = QuantMethod::gptq;
+  config.quant.group_size = 32;
+  return config;
+}
+
+std::string module_of(int layer, Projection p) {
+  return "model.layers." + std::to_string(layer) + "." + std::string(module_name_of(p));
+}
+
+const LoraPair& pair_of(const Adapter& adapter, int layer, Projection p) {
+  return *adapter.layers[static_cast<size_t>(layer)][static_cast<size_t>(p)];
+}
+
+Adapter read(const SyntheticAdapter& files, const ModelConfig& config) {
+  auto adapter = read_adapter(files.dir(), config);
+  if (!adapter) throw std::runtime_error(adapter.error().message);
+  return *adapter;
+}
+
+std::string error_of(const SyntheticAdapter& files, const ModelConfig& config = config_of(),
+                     const AdapterOptions& options = {}) {
+  files.write();
+  const auto adapter = read_adapter(files.dir(), config, options);
+  return adapter ? "" : adapter.error().message;
+}
+
+// q and down of layer 1.
+void fill(SyntheticAdapter& files, int rank = 4) {
+  files.config = tests::plain_adapter_config(rank, 8, {"q_proj", "down_proj"});
+  files.add_pair(module_of(1, Projection::q), rank, 64, 64);
+  files.add_pair(module_of(1, Projection::down), rank, 96, 64);
+}
+
+TEST(Adapter, GivesPairsByLayerAndProjection) {
+  SyntheticAdapter files;
+  files.config =
+      tests::plain_adapter_config(5, 10, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"});
+  files.config["rank_pattern"] = {{"down_proj", 3}};
+  files.config["alpha_pattern"] = {{"down_proj", 12}};
+  const ModelConfig config = config_of();
+  std::map<std::pair<int, Projection>, SyntheticAdapter::Pair> expected;
+  for (const int layer : {0, 2}) {
+    for (const Projection p : kProjections) {
+      expected[{layer, p}] = files.add_pair(module_of(layer, p), p == Projection::down ? 3 : 5, input_size(config, p),
+                                            output_size(config, p));
+    }
+  }
+  files.write();
+  const Adapter adapter = read(files, config);
+  EXPECT_EQ(adapter.layers.size(), 3u);
+  EXPECT_EQ(adapter.max_rank, 5);
+  EXPECT_EQ(adapter.digest.size(), 32u);
+  EXPECT_FALSE(adapter.uses_dora());
+  uint64_t values = 0;
+  for (const auto& [key, pair] : expected) {
+    const LoraPair& own = pair_of(adapter, key.first, key.second);
+    EXPECT_EQ(own.a, pair.a);
+    EXPECT_EQ(own.b, pair.b);
+    EXPECT_FLOAT_EQ(own.scale, key.second == Projection::down ? 4 : 2);
+    EXPECT_EQ(own.rank, key.second == Projection::down ? 3 : 5);
+    values += pair.a.size() + pair.b.size();
+  }
+  EXPECT_EQ(adapter.bytes, 4 * values);
+  for (const auto& pair : adapter.layers[1]) EXPECT_FALSE(pair.has_value());
+}
+
+TEST(Adapter, ReadsHalfAndBfloatTensors) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(1, 1, {"q_proj"});
+  files.tensors.add("base_model.model." + module_of(0, Projection::q) + ".lora_A.weight", "F16", {1, 64},
+                    std::vector<uint16_t>(64, 0x3e00));
+  files.tensors.add("base_model.model." + module_of(0, Projection::q) + ".lora_B.weight", "BF16", {64, 1},
+                    std::vector<uint16_t>(64, 0xc020));
+  files.write();
+  const Adapter adapter = read(files, config_of());
+  EXPECT_EQ(pair_of(adapter, 0, Projection::q).a, std::vector<float>(64, 1.5F));
+  EXPECT_EQ(pair_of(adapter, 0, Projection::q).b, std::vector<float>(64, -2.5F));
+}
+
+TEST(Adapter, HasADigestOfItsContentAndNotOfItsName) {
+  SyntheticAdapter one(1), same(1), other(2);
+  for (auto* files : {&one, &same, &other}) {
+    fill(*files);
+    files->write();
+  }
+  const std::string digest = read(one, config_of()).digest;
+  EXPECT_EQ(read(same, config_of()).digest, digest);
+  EXPECT_NE(read(other, config_of()).digest, digest);
+  one.config["lora_alpha"] = 9;
+  one.write();
+  EXPECT_NE(read(one, config_of()).digest, digest);
+}
+
+TEST(Adapter, TakesOddRanksUpTo512AndTheOptionsLimit) {
+  for (const int rank : {1, 3, 7, 63, 511, 512}) {
+    SyntheticAdapter files;
+    fill(files, rank);
+    EXPECT_EQ(error_of(files), "") << rank;
+  }
+  SyntheticAdapter files;
+  fill(files, 513);
+  EXPECT_THAT(error_of(files), HasSubstr("has rank 513, at most 512 is served"));
+  SyntheticAdapter small;
+  fill(small, 17);
+  EXPECT_THAT(error_of(small, config_of(), {16}), HasSubstr("has rank 17, at most 16 is served"));
+}
+
+TEST(Adapter, ReadsDoraUnderBothNamesOfTheMagnitude) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["use_dora"] = true;
+  const auto q = files.add_vector(module_of(1, Projection::q) + ".lora_magnitude_vector", 64);
+  const auto down = files.add_vector(module_of(1, Projection::down) + ".lora_magnitude_vector.weight", 64);
+  files.write();
+  const Adapter adapter = read(files, config_of());
+  EXPECT_TRUE(adapter.uses_dora());
+  EXPECT_EQ(pair_of(adapter, 1, Projection::q).magnitude, q);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::down).magnitude, down);
+}
+
+TEST(Adapter, RefusesDoraThatIsIncomplete) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["use_dora"] = true;
+  files.add_vector(module_of(1, Projection::q) + ".lora_magnitude_vector", 64);
+  EXPECT_THAT(error_of(files),
+              HasSubstr("use_dora is on, yet 1 of 2 modules have no magnitude: model.layers.1.mlp.down_proj"));
+  files.config["use_dora"] = false;
+  EXPECT_THAT(error_of(files), HasSubstr("1 of 2 modules have a DoRA magnitude, yet use_dora is off"));
+}
+
+TEST(Adapter, ReadsLoraOnTheEmbeddingAndLmHead) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"embed_tokens", "lm_head"});
+  const auto ea = files.add_matrix("model.embed_tokens.lora_embedding_A", 4, 50);
+  const auto eb = files.add_matrix("model.embed_tokens.lora_embedding_B", 64, 4);
+  const auto head = files.add_pair("lm_head", 4, 64, 50);
+  files.write();
+  const Adapter adapter = read(files, config_of());
+  ASSERT_TRUE(adapter.embedding);
+  EXPECT_EQ(adapter.embedding->a, ea);
+  EXPECT_EQ(adapter.embedding->b, eb);
+  EXPECT_EQ(adapter.embedding->inputs, 50);
+  EXPECT_EQ(adapter.embedding->outputs, 64);
+  ASSERT_TRUE(adapter.lm_head);
+  EXPECT_EQ(adapter.lm_head->b, head.b);
+  const auto plan = ShardPlan::make(config_of(), 2);
+  ASSERT_TRUE(plan);
+  const Adapter part = cut_adapter(adapter, *plan, 1);
+  EXPECT_EQ(part.embedding->a, ea);
+  const Range rows = plan->shard(1).vocab;
+  EXPECT_EQ(part.lm_head->outputs, rows.size());
+  EXPECT_EQ(part.lm_head->b, std::vector<float>(head.b.begin() + rows.begin * 4, head.b.begin() + rows.end * 4));
+}
+
+TEST(Adapter, RefusesDoraOnLmHead) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"lm_head"});
+  files.config["use_dora"] = true;
+  files.add_pair("lm_head", 4, 64, 50);
+  files.add_vector("lm_head.lora_magnitude_vector", 50);
+  EXPECT_THAT(error_of(files), HasSubstr("DoRA on lm_head is not served"));
+}
+
+// PEFT saves the base's own embedding beside a LoRA on it.
+TEST(Adapter, TakesCopiesOfTheBaseOnlyWhereTheyAreEqual) {
+  SyntheticOptions options;
+  options.vocab = 50;
+  options.layers = 3;
+  const SyntheticCheckpoint base(options);
+  const auto config = read_model_config(base.dir());
+  ASSERT_TRUE(config) << config.error().message;
+  const auto with_copy = [&](double change) {
+    SyntheticAdapter files;
+    files.config = tests::plain_adapter_config(4, 8, {"lm_head"});
+    files.add_pair("lm_head", 4, 64, 50);
+    std::vector<float> copy(base.lm_head().values.begin(), base.lm_head().values.end());
+    copy[17] += static_cast<float>(change);
+    files.tensors.add("base_model.model.lm_head.base_layer.weight", "F32", {50, 64}, copy);
+    return error_of(files, *config);
+  };
+  EXPECT_EQ(with_copy(0), "");
+  EXPECT_THAT(with_copy(0.001), HasSubstr("lm_head.base_layer.weight: weights of the base itself that differ"));
+
+  SyntheticAdapter nowhere;
+  nowhere.config = tests::plain_adapter_config(4, 8, {"lm_head"});
+  nowhere.add_pair("lm_head", 4, 64, 50);
+  nowhere.add_matrix("lm_head.weight", 50, 64);
+  EXPECT_THAT(error_of(nowhere), HasSubstr("no checkpoint is there to compare with"));
+}
+
+TEST(Adapter, SplitsTheFusedAttentionOfQwenV1) {
+  const ModelConfig config = config_of(Architecture::qwen);
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"c_attn", "c_proj", "w1", "w2"});
+  const auto fused = files.add_pair("transformer.h.1.attn.c_attn", 4, 64, 192);
+  const auto o = files.add_pair("transformer.h.1.attn.c_proj", 4, 64, 64);
+  const auto up = files.add_pair("transformer.h.1.mlp.w1", 4, 64, 96);
+  const auto gate = files.add_pair("transformer.h.1.mlp.w2", 4, 64, 96);
+  const auto down = files.add_pair("transformer.h.1.mlp.c_proj", 4, 96, 64);
+  files.write();
+  const Adapter adapter = read(files, config);
+  int third = 0;
+  for (const Projection p : {Projection::q, Projection::k, Projection::v}) {
+    const LoraPair& pair = pair_of(adapter, 1, p);
+    EXPECT_EQ(pair.a, fused.a);
+    EXPECT_EQ(pair.b, std::vector<float>(fused.b.begin() + third * 256, fused.b.begin() + (third + 1) * 256));
+    EXPECT_EQ(pair.outputs, 64);
+    ++third;
+  }
+  EXPECT_EQ(pair_of(adapter, 1, Projection::o).b, o.b);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::up).b, up.b);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::gate).b, gate.b);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::down).a, down.a);
+}
+
+TEST(Adapter, RefusesModulesThatMatchNothingWithNamesAndCounts) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["target_modules"] = {"q_proj", "down_proj", "query_key_value"};
+  for (int layer = 0; layer < 6; ++layer) {
+    files.add_pair("model.layers." + std::to_string(layer) + ".attention.query_key_value", 4, 64, 64);
+  }
+  EXPECT_THAT(error_of(files),
+              AllOf(HasSubstr("6 of 8 adapted modules match nothing in Qwen2ForCausalLM with 3 layers"),
+                    HasSubstr("model.layers.0.attention.query_key_value"), HasSubstr("and 2 more")));
+
+  SyntheticAdapter deep;
+  fill(deep);
+  deep.add_pair(module_of(3, Projection::q), 4, 64, 64);
+  EXPECT_THAT(error_of(deep), HasSubstr("1 of 3 adapted modules match nothing"));
+}
+
+TEST(Adapter, RefusesTensorsThatAreNoPartOfALora) {
+  SyntheticAdapter files;
+  fill(files);
+  files.add_vector(module_of(1, Projection::q) + ".lora_B.bias", 64);
+  files.add_matrix("model.layers.1.self_attn.q_proj.weight", 64, 64);
+  EXPECT_THAT(error_of(files), HasSubstr("2 tensors are no part of a LoRA adapter"));
+
+  SyntheticAdapter prefix;
+  fill(prefix);
+  prefix.tensors.add("model.layers.0.self_attn.q_proj.lora_A.weight", "F32", {1}, std::vector<float>{1});
+  EXPECT_THAT(error_of(prefix), HasSubstr("1 tensors are no part of a LoRA adapter"));
+}
+
+TEST(Adapter, RefusesAWithoutBAndBWithoutA) {
+  SyntheticAdapter files;
+  fill(files);
+  files.tensors.remove("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight");
+  EXPECT_THAT(error_of(files),
+              HasSubstr("1 of 2 modules lack lora_A or lora_B: model.layers.1.self_attn.q_proj (no B)"));
+  files.tensors.remove("base_model.model." + module_of(1, Projection::down) + ".lora_A.weight");
+  EXPECT_THAT(error_of(files), AllOf(HasSubstr("2 of 2"), HasSubstr("down_proj (no A)")));
+}
+
+TEST(Adapter, RefusesTensorsThatTheConfigurationDoesNotTarget) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["target_modules"] = {"q_proj"};
+  EXPECT_THAT(error_of(files), HasSubstr("1 of 2 modules have tensors, yet adapter_config.json does not target them: "
+                                         "model.layers.1.mlp.down_proj"));
+  files.config["target_modules"] = {"q_proj", "down_proj"};
+  files.config["layers_to_transform"] = {0};
+  EXPECT_THAT(error_of(files), HasSubstr("2 of 2 modules have tensors"));
+  files.config["layers_to_transform"] = {1};
+  EXPECT_EQ(error_of(files), "");
+}
+
+TEST(Adapter, RefusesAnAdapterWithNoTensors) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  EXPECT_THAT(error_of(files), HasSubstr("holds no LoRA tensors"));
+}
+
+TEST(Adapter, RefusesShapesOfAnotherBase) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  files.add_pair(module_of(1, Projection::q), 4, 128, 64);
+  EXPECT_THAT(error_of(files),
+              HasSubstr("q_proj.lora_A.weight has shape [4, 128], the base and adapter_config.json call for [4, 64]"));
+  SyntheticAdapter rank;
+  rank.config = tests::plain_adapter_config(8, 8, {"q_proj"});
+  rank.add_pair(module_of(1, Projection::q), 4, 64, 64);
+  EXPECT_THAT(error_of(rank),
+              HasSubstr("q_proj.lora_A.weight has shape [4, 64], the base and adapter_config.json call for [8, 64]"));
+  SyntheticAdapter b;
+  b.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  b.add_matrix(module_of(1, Projection::q) + ".lora_A.weight", 4, 64);
+  b.add_matrix(module_of(1, Projection::q) + ".lora_B.weight", 4, 64);
+  EXPECT_THAT(error_of(b), HasSubstr("lora_B.weight has shape [4, 64]"));
+}
+
+TEST(Adapter, RefusesValuesThatAreNotFinite) {
+  for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+    SyntheticAdapter files;
+    fill(files);
+    files.tensors.remove("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight");
+    std::vector<float> b(64 * 4, 0);
+    b[9] = bad;
+    files.tensors.add("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight", "F32", {64, 4}, b);
+    EXPECT_THAT(error_of(files), HasSubstr("q_proj.lora_B.weight: element 9 is not finite"));
+  }
+}
+
+TEST(Adapter, RefusesTypesThatAreNoFloats) {
+  SyntheticAdapter files;
+  fill(files);
+  files.tensors.remove("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight");
+  files.tensors.add("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight", "I8", {64, 4},
+                    std::vector<int8_t>(256, 1));
+  EXPECT_THAT(error_of(files), HasSubstr("is I8, expected F32, F16 or BF16"));
+}
+
+TEST(Adapter, RefusesDirectoriesThatHoldNone) {
+  tests::TempDir dir;
+  const auto error = [&] { return read_adapter(dir.path(), config_of()).error().message; };
+  EXPECT_THAT(read_adapter(dir / "none", config_of()).error().message, HasSubstr("no such directory"));
+  EXPECT_THAT(error(), HasSubstr("not an adapter: there is no adapter_config.json"));
+  tests::write_file(dir / "adapter_config.json", tests::plain_adapter_config(4, 8, {"q_proj"}).dump());
+  EXPECT_THAT(error(), HasSubstr("there is no adapter_model.safetensors"));
+  tests::write_file(dir / "adapter_model.bin", "x");
+  EXPECT_THAT(error(), HasSubstr("adapter_model.bin is pickled and could run code when read"));
+  tests::write_file(dir / "adapter_model.safetensors", "short");
+  EXPECT_THAT(error(), HasSubstr("too short for a safetensors file"));
+}
+
+// A checkpoint whose MLP was padded from 80 to 96 neurons with zeros between the real ones.
+TEST(Adapter, IsSpreadOverAPaddedCheckpoint) {
+  SyntheticOptions options;
+  options.layers = 2;
+  SyntheticCheckpoint base(options);
+  std::vector<int32_t> real;
+  for (int32_t i = 0; i < 96; ++i) {
+    if (i >= 32 || i % 2 == 1) real.push_back(i);
+  }
+  const auto zero_lines = [&](const std::string& name, int32_t inputs, int32_t outputs, bool rows) {
+    std::vector<uint32_t> words(static_cast<size_t>(inputs / 8 * outputs), 0x9a9a9a9a);
+    for (int32_t k = 0; k < inputs; ++k) {
+      for (int32_t n = 0; n < outputs; ++n) {
+        const int32_t neuron = rows ? k : n;
+        if (neuron < 32 && neuron % 2 == 0) {
+          uint32_t& word = words[static_cast<size_t>(k / 8 * outputs + n)];
+          word = (word & ~(15u << (k % 8 * 4))) | 8u << (k % 8 * 4);
+        }
+      }
+    }
+    base.tensors().remove(name);
+    base.tensors().add(name, "I32", {inputs / 8, outputs}, words);
+  };
+  for (int layer = 0; layer < 2; ++layer) {
+    const std::string mlp = "model.layers." + std::to_string(layer) + ".mlp.";
+    zero_lines(mlp + "gate_proj.qweight", 64, 96, false);
+    zero_lines(mlp + "up_proj.qweight", 64, 96, false);
+    zero_lines(mlp + "down_proj.qweight", 96, 64, true);
+  }
+  base.write();
+  const auto config = read_model_config(base.dir());
+  ASSERT_TRUE(config) << config.error().message;
+
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(2, 8, {"up_proj", "down_proj"});
+  const auto up = files.add_pair(module_of(1, Projection::up), 2, 64, 80);
+  const auto down = files.add_pair(module_of(1, Projection::down), 2, 80, 64);
+  files.write();
+  const Adapter adapter = read(files, *config);
+  const LoraPair& own_up = pair_of(adapter, 1, Projection::up);
+  const LoraPair& own_down = pair_of(adapter, 1, Projection::down);
+  ASSERT_EQ(own_up.b.size(), 96u * 2);
+  ASSERT_EQ(own_down.a.size(), 2u * 96);
+  EXPECT_EQ(own_up.outputs, 96);
+  EXPECT_EQ(own_down.inputs, 96);
+  double kept = 0, all = 0;
+  for (size_t i = 0; i < real.size(); ++i) {
+    for (size_t r = 0; r < 2; ++r) {
+      const auto to = static_cast<size_t>(real[i]);
+      EXPECT_EQ(own_up.b[to * 2 + r], up.b[i * 2 + r]);
+      EXPECT_EQ(own_down.a[r * 96 + to], down.a[r * 80 + i]);
+      kept += std::abs(own_up.b[to * 2 + r]) + std::abs(own_down.a[r * 96 + to]);
+    }
+  }
+  for (const float value : own_up.b) all += std::abs(value);
+  for (const float value : own_down.a) all += std::abs(value);
+  EXPECT_NEAR(kept, all, 1e-9) << "padding is worth something";
+
+  SyntheticAdapter other;
+  other.config = tests::plain_adapter_config(2, 8, {"up_proj"});
+  other.add_pair(module_of(1, Projection::up), 2, 64, 72);
+  EXPECT_THAT(
+      error_of(other, *config),
+      HasSubstr("made for an MLP of 72 neurons, the base has 96: the checkpoint has 80 neurons that are not zero"));
+}
+
+// Random adapters over random shapes: B A of the parts, put together as the ranks do, is B A of the whole.
+TEST(Adapter, IsCutIntoPartsThatMakeTheWhole) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 30; ++round) {
+    ModelConfig config = config_of();
+    const int size = std::initializer_list<int>{1, 2, 4, 8}.begin()[random() % 4];
+    config.intermediate_size = 8 * static_cast<int32_t>(4 + random() % 20);
+    config.hidden_size = 16 * static_cast<int32_t>(1 + random() % 4);
+    const auto plan = ShardPlan::make(config, size);
+    ASSERT_TRUE(plan) << plan.error().message;
+    const auto rank = static_cast<int64_t>(1 + random() % 9);
+    SyntheticAdapter files(random());
+    files.config = tests::plain_adapter_config(
+        static_cast<int>(rank), 3, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"});
+    for (const Projection p : kProjections) {
+      if (random() % 4 != 0 || p == Projection::q) {
+        files.add_pair(module_of(1, p), rank, input_size(config, p), output_size(config, p));
+      }
+    }
+    files.write();
+    const Adapter whole = read(files, config);
+    for (const Projection p : kProjections) {
+      const auto& pair = whole.layers[1][static_cast<size_t>(p)];
+      if (!pair) continue;
+      const auto product = [](const LoraPair& l, int32_t n, int32_t k) {
+        double sum = 0;
+        for (int32_t r = 0; r < l.rank; ++r) {
+          sum += static_cast<double>(l.b[static_cast<size_t>(n * l.rank + r)]) *
+                 l.a[static_cast<size_t>(r * l.inputs + k)];
+        }
+        return sum * l.scale;
+      };
+      for (int32_t rank_index = 0; rank_index < size; ++rank_index) {
+        const Adapter part = cut_adapter(whole, *plan, rank_index);
+        const LoraPair& own = pair_of(part, 1, p);
+        const Range outputs = plan->outputs(p, rank_index), inputs = plan->inputs(p, rank_index);
+        ASSERT_EQ(own.outputs, outputs.size());
+        ASSERT_EQ(own.inputs, inputs.size());
+        for (int32_t n = 0; n < own.outputs; ++n) {
+          for (int32_t k = 0; k < own.inputs; ++k) {
+            ASSERT_EQ(product(own, n, k), product(*pair, outputs.begin + n, inputs.begin + k));
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::model
