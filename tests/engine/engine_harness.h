@@ -157,6 +157,7 @@ class EngineHarness {
     EXPECT_FALSE(plan->rows.empty());
     for (const SequenceId id : plan->finished) tables_.erase(id);
     for (const SequenceStart& start : plan->starts) {
+      starts.push_back(start);
       EXPECT_TRUE(tables_.try_emplace(start.id).second);
       EXPECT_TRUE(clients.at(start.id).request.adapter.empty() || adapters.has_lease(start.id)) << "not leased";
     }
@@ -265,6 +266,7 @@ class EngineHarness {
   FakeAdapterCache adapters;
   std::map<SequenceId, Client> clients;
   std::deque<StepPlan> in_flight;
+  std::vector<SequenceStart> starts;  // of all plans made
 
  private:
   void take_all() {
