@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "model/strict_json.h"
-#include "model/tensor_names.h"
 
 namespace lorikeet::model {
 namespace {
@@ -151,52 +150,6 @@ uint64_t Checkpoint::tensor_bytes() const {
     for (const auto& [name, entry] : file->header().tensors) bytes += entry.end - entry.begin;
   }
   return bytes;
-}
-
-Result<void> check_no_strange_tensors(const Checkpoint& checkpoint, const ModelConfig& config) {
-  std::set<std::string, std::less<>> whole;  // names that are a tensor of their own
-  whole.insert(embedding_name(config) + ".weight");
-  whole.insert(final_norm_name(config) + ".weight");
-  whole.insert(std::string(kLmHeadName) + ".weight");
-  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
-    for (const NormKind kind : {NormKind::input, NormKind::post_attention, NormKind::q, NormKind::k}) {
-      const bool only_qwen3 = kind == NormKind::q || kind == NormKind::k;
-      if (only_qwen3 && config.architecture != Architecture::qwen3) continue;
-      whole.insert(norm_name(config, layer, kind) + ".weight");
-    }
-  }
-  std::vector<std::string_view> suffixes = {"weight", "bias"};
-  switch (config.quant.method) {
-    case QuantMethod::none:
-      break;
-    case QuantMethod::gptq:
-    case QuantMethod::gptq_v2:
-    case QuantMethod::awq:
-      suffixes.insert(suffixes.end(), {"qweight", "qzeros", "scales", "g_idx"});
-      break;
-    case QuantMethod::compressed_tensors:
-      suffixes.insert(suffixes.end(),
-                      {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"});
-      break;
-  }
-  std::vector<std::string> strange;
-  for (const std::string& name : checkpoint.names()) {
-    if (whole.count(name)) continue;
-    const size_t dot = name.rfind('.');
-    const std::string_view module = std::string_view(name).substr(0, dot == std::string::npos ? 0 : dot);
-    const std::string_view suffix = dot == std::string::npos ? "" : std::string_view(name).substr(dot + 1);
-    // A table that old transformers versions saved; it follows from rope_theta.
-    if (suffix == "inv_freq") continue;
-    if (std::find(suffixes.begin(), suffixes.end(), suffix) != suffixes.end() && find_layer_module(config, module))
-      continue;
-    strange.push_back(name);
-  }
-  if (strange.empty()) return {};
-  const size_t count = strange.size();
-  strange.resize(std::min<size_t>(count, 4));
-  return fail("{}: {} tensors that {} (quantisation: {}, {} layers) has no place for: {}{}", checkpoint.dir().string(),
-              count, name_of(config.architecture), name_of(config.quant.method), config.num_layers,
-              fmt::join(strange, ", "), count > strange.size() ? ", ..." : "");
 }
 
 }  // namespace lorikeet::model

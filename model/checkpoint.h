@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "kernels/error.h"
-#include "model/config.h"
 #include "model/safetensors.h"
 
 namespace lorikeet::model {
@@ -39,8 +38,5 @@ class Checkpoint {
   std::filesystem::path dir_;
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
 };
-
-// Refuses tensors that the model of `config` has no place for: ignoring them would serve another model than was saved.
-Result<void> check_no_strange_tensors(const Checkpoint& checkpoint, const ModelConfig& config);
 
 }  // namespace lorikeet::model

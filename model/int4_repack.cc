@@ -74,69 +74,6 @@ Result<void> expect(const TensorView& tensor, std::initializer_list<int64_t> sha
   return {};
 }
 
-Result<void> check_shapes(const Int4Module& m) {
-  if (is_gptq(m.method) && m.k % kNibbles != 0) {
-    return fail("{}: {} inputs do not pack into words of 8", m.weight.where, m.k);
-  }
-  if (m.method != QuantMethod::compressed_tensors && m.n % kNibbles != 0) {
-    return fail("{}: {} outputs do not pack into words of 8", m.weight.where, m.n);
-  }
-  Result<void> weight, scales, zeros;
-  switch (m.method) {
-    case QuantMethod::awq:
-      weight = expect(m.weight, {m.k, m.n / kNibbles}, false);
-      scales = expect(m.scales, {m.groups, m.n}, true);
-      if (m.zeros) zeros = expect(*m.zeros, {m.groups, m.n / kNibbles}, false);
-      break;
-    case QuantMethod::compressed_tensors:
-      weight = expect(m.weight, {m.n, words_for(m.k)}, false);
-      scales = expect(m.scales, {m.n, m.groups}, true);
-      if (m.zeros) zeros = expect(*m.zeros, {words_for(m.n), m.groups}, false);
-      break;
-    default:
-      weight = expect(m.weight, {m.k / kNibbles, m.n}, false);
-      scales = expect(m.scales, {m.groups, m.n}, true);
-      if (m.zeros) zeros = expect(*m.zeros, {m.groups, m.n / kNibbles}, false);
-      break;
-  }
-  for (const auto* ok : {&weight, &scales, &zeros}) {
-    if (!*ok) return *ok;
-  }
-  return m.group_index ? expect(*m.group_index, {m.k}, false) : Result<void>{};
-}
-
-Result<void> check_values(const Int4Module& m) {
-  const auto scale_count = static_cast<size_t>(m.scales.entry->elements());
-  for (size_t i = 0; i < scale_count; ++i) {
-    if (!std::isfinite(kernels::load_float(m.scales.bytes.data(), *m.scales.entry->dtype, i))) {
-      return fail("{}: element {} is not finite", m.scales.where, i);
-    }
-  }
-  if (m.group_index) {
-    for (int32_t i = 0; i < m.k; ++i) {
-      const auto group = static_cast<int32_t>(word_at(*m.group_index, static_cast<size_t>(i)));
-      if (group < 0 || group >= m.groups) {
-        return fail("{}: input {} is of group {}, there are {} groups", m.group_index->where, i, group, m.groups);
-      }
-    }
-  }
-  if (m.method == QuantMethod::gptq && m.zeros) {
-    const auto words = static_cast<size_t>(m.zeros->entry->elements());
-    for (size_t i = 0; i < words; ++i) {
-      for (uint32_t j = 0; j < kNibbles; ++j) {
-        if (nibble(word_at(*m.zeros, i), j) != 15) continue;
-        const size_t row = static_cast<size_t>(words_for(m.n));
-        return fail(
-            "{}: the stored zero of group {}, output {} is 15, which some GPTQ implementations read as 16 and others "
-            "as "
-            "0; save the checkpoint as gptq_v2",
-            m.zeros->where, i / row, i % row * kNibbles + j);
-      }
-    }
-  }
-  return {};
-}
-
 std::vector<int32_t> groups_of(const Int4Module& m, Range inputs) {
   std::vector<int32_t> group(static_cast<size_t>(inputs.size()));
   for (int32_t i = 0; i < inputs.size(); ++i) {
@@ -270,9 +207,67 @@ RunLayout layout_runs(const std::vector<int32_t>& group_of) {
   return layout;
 }
 
-Result<void> check_int4_module(const Int4Module& module) {
-  if (auto ok = check_shapes(module); !ok) return ok;
-  return check_values(module);
+Result<void> check_int4_shapes(const Int4Module& m) {
+  if (is_gptq(m.method) && m.k % kNibbles != 0) {
+    return fail("{}: {} inputs do not pack into words of 8", m.weight.where, m.k);
+  }
+  if (m.method != QuantMethod::compressed_tensors && m.n % kNibbles != 0) {
+    return fail("{}: {} outputs do not pack into words of 8", m.weight.where, m.n);
+  }
+  Result<void> weight, scales, zeros;
+  switch (m.method) {
+    case QuantMethod::awq:
+      weight = expect(m.weight, {m.k, m.n / kNibbles}, false);
+      scales = expect(m.scales, {m.groups, m.n}, true);
+      if (m.zeros) zeros = expect(*m.zeros, {m.groups, m.n / kNibbles}, false);
+      break;
+    case QuantMethod::compressed_tensors:
+      weight = expect(m.weight, {m.n, words_for(m.k)}, false);
+      scales = expect(m.scales, {m.n, m.groups}, true);
+      if (m.zeros) zeros = expect(*m.zeros, {words_for(m.n), m.groups}, false);
+      break;
+    default:
+      weight = expect(m.weight, {m.k / kNibbles, m.n}, false);
+      scales = expect(m.scales, {m.groups, m.n}, true);
+      if (m.zeros) zeros = expect(*m.zeros, {m.groups, m.n / kNibbles}, false);
+      break;
+  }
+  for (const auto* ok : {&weight, &scales, &zeros}) {
+    if (!*ok) return *ok;
+  }
+  return m.group_index ? expect(*m.group_index, {m.k}, false) : Result<void>{};
+}
+
+Result<void> check_int4_values(const Int4Module& m) {
+  const auto scale_count = static_cast<size_t>(m.scales.entry->elements());
+  for (size_t i = 0; i < scale_count; ++i) {
+    if (!std::isfinite(kernels::load_float(m.scales.bytes.data(), *m.scales.entry->dtype, i))) {
+      return fail("{}: element {} is not finite", m.scales.where, i);
+    }
+  }
+  if (m.group_index) {
+    for (int32_t i = 0; i < m.k; ++i) {
+      const auto group = static_cast<int32_t>(word_at(*m.group_index, static_cast<size_t>(i)));
+      if (group < 0 || group >= m.groups) {
+        return fail("{}: input {} is of group {}, there are {} groups", m.group_index->where, i, group, m.groups);
+      }
+    }
+  }
+  if (m.method == QuantMethod::gptq && m.zeros) {
+    const auto words = static_cast<size_t>(m.zeros->entry->elements());
+    for (size_t i = 0; i < words; ++i) {
+      for (uint32_t j = 0; j < kNibbles; ++j) {
+        if (nibble(word_at(*m.zeros, i), j) != 15) continue;
+        const size_t row = static_cast<size_t>(words_for(m.n));
+        return fail(
+            "{}: the stored zero of group {}, output {} is 15, which some GPTQ implementations read as 16 and others "
+            "as "
+            "0; save the checkpoint as gptq_v2",
+            m.zeros->where, i / row, i % row * kNibbles + j);
+      }
+    }
+  }
+  return {};
 }
 
 Int4Weight repack_int4(const Int4Module& module, Range outputs, Range inputs) {

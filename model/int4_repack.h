@@ -27,9 +27,12 @@ struct Int4Module {
   std::optional<TensorView> group_index;  // [k]; absent: input / group_size
 };
 
-// Checks every shape and value that repacking depends on: dtypes, sizes, group indices in range, finite scales, stored
-// GPTQ v1 zeros of 15 (which one implementation takes for 16 and another for 0).
-Result<void> check_int4_module(const Int4Module& module);
+// The dtypes and sizes that repacking depends on; reads no value.
+Result<void> check_int4_shapes(const Int4Module& module);
+
+// The values that repacking depends on: group indices in range, finite scales, no stored GPTQ v1 zero of 15 (which one
+// implementation takes for 16 and another for 0). The shapes must have been checked.
+Result<void> check_int4_values(const Int4Module& module);
 
 // The weight of outputs x inputs of a checked module. Inputs are sorted by group where a group's inputs do not lie
 // together (act-order); the sort stays inside `inputs`, so that it works at every tensor-parallel size.

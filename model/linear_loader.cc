@@ -16,16 +16,6 @@ bool is_floating(const TensorEntry& entry) {
          entry.dtype == kernels::Dtype::bf16;
 }
 
-Result<void> expect_floats(const TensorView& tensor, std::initializer_list<int64_t> shape) {
-  const TensorEntry& entry = *tensor.entry;
-  if (!std::equal(shape.begin(), shape.end(), entry.shape.begin(), entry.shape.end())) {
-    return fail("{} has shape {}, expected {}", tensor.where, shape_text(entry.shape),
-                shape_text(std::vector<int64_t>(shape)));
-  }
-  if (!is_floating(entry)) return fail("{} is {}, expected F32, F16 or BF16", tensor.where, entry.dtype_name);
-  return {};
-}
-
 // Rows are cut by moving the pointer into the file; columns need a copy.
 kernels::DenseWeight cut_matrix(const kernels::DenseWeight& whole, Range rows, Range columns) {
   kernels::DenseWeight part = whole;
@@ -68,6 +58,16 @@ bool is_unset_index(const TensorView& tensor) {
 }
 
 }  // namespace
+
+Result<void> expect_floats(const TensorView& tensor, std::initializer_list<int64_t> shape) {
+  const TensorEntry& entry = *tensor.entry;
+  if (!std::equal(shape.begin(), shape.end(), entry.shape.begin(), entry.shape.end())) {
+    return fail("{} has shape {}, expected {}", tensor.where, shape_text(entry.shape),
+                shape_text(std::vector<int64_t>(shape)));
+  }
+  if (!is_floating(entry)) return fail("{} is {}, expected F32, F16 or BF16", tensor.where, entry.dtype_name);
+  return {};
+}
 
 Result<std::vector<float>> load_vector(const TensorView& tensor, int32_t size, Range part) {
   if (auto ok = expect_floats(tensor, {size}); !ok) return tl::unexpected(ok.error());
@@ -132,7 +132,7 @@ Result<Int4Module> find_int4_module(const Checkpoint& checkpoint, const QuantCon
   if (awq && m.group_index) {
     return fail("{}: {}.g_idx: AWQ has no group index", checkpoint.dir().string(), module);
   }
-  if (auto ok = check_int4_module(m); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_int4_shapes(m); !ok) return tl::unexpected(ok.error());
   return m;
 }
 
@@ -143,17 +143,14 @@ Result<LinearWeights> load_linear(const Checkpoint& checkpoint, const ShardPlan&
   const Range outputs = plan.outputs(p, rank), inputs = plan.inputs(p, rank);
   const Range rows = {place.first_output + outputs.begin, place.first_output + outputs.end};
   LinearWeights linear;
-  const auto dense = checkpoint.find(place.module + ".weight");
   if (is_quantised(checkpoint, config.quant, place.module)) {
-    if (dense) return fail("{}: {} is there both quantised and not", checkpoint.dir().string(), place.module);
     auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
     if (!module) return tl::unexpected(module.error());
+    if (auto ok = check_int4_values(*module); !ok) return tl::unexpected(ok.error());
     linear.weight = repack_int4(*module, rows, inputs);
   } else {
-    if (!dense) {
-      return fail("{}: no tensor named {}.weight{}", checkpoint.dir().string(), place.module,
-                  config.quant.method == QuantMethod::none ? "" : ", nor its quantised form");
-    }
+    auto dense = checkpoint.require(place.module + ".weight");
+    if (!dense) return tl::unexpected(dense.error());
     auto whole = view_matrix(*dense, place.outputs, input_size(config, p));
     if (!whole) return tl::unexpected(whole.error());
     linear.weight = cut_matrix(*whole, rows, inputs);

@@ -1,6 +1,7 @@
 // One projection of one layer, cut and in the kernels' form; and the small checked readers that loading needs.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,8 @@ namespace lorikeet::model {
 Result<LinearWeights> load_linear(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, int32_t layer,
                                   Projection p);
 
-// The tensors of a quantised module with `outputs` rows and `inputs` columns, found and checked.
+// The tensors of a quantised module with `outputs` rows and `inputs` columns, found; their shapes checked, not their
+// values.
 Result<Int4Module> find_int4_module(const Checkpoint& checkpoint, const QuantConfig& quant, const std::string& module,
                                     int32_t outputs, int32_t inputs);
 
@@ -26,6 +28,9 @@ bool is_quantised(const Checkpoint& checkpoint, const QuantConfig& quant, const 
 
 // Elements `part` of a vector of `size` floats; refuses other shapes, other dtypes, NaN and infinities.
 Result<std::vector<float>> load_vector(const TensorView& tensor, int32_t size, Range part);
+
+// Refuses other shapes and types that are no floats.
+Result<void> expect_floats(const TensorView& tensor, std::initializer_list<int64_t> shape);
 
 // A matrix of f32, f16 or bf16 as it lies in the file.
 Result<kernels::DenseWeight> view_matrix(const TensorView& tensor, int32_t rows, int32_t columns);

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "model/checkpoint.h"
+#include "model/checkpoint_layout.h"
 #include "model/linear_loader.h"
 #include "model/tensor_names.h"
 
@@ -113,7 +114,7 @@ Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const Sh
                                       const std::function<void(int, int)>& progress, int threads) {
   auto checkpoint = Checkpoint::open(dir);
   if (!checkpoint) return tl::unexpected(checkpoint.error());
-  if (auto ok = check_no_strange_tensors(*checkpoint, plan.config()); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_layout(*checkpoint, plan.config()); !ok) return tl::unexpected(ok.error());
   RankWeights weights;
   if (auto ok = load_outer(*checkpoint, plan, rank, weights); !ok) return tl::unexpected(ok.error());
 

@@ -53,7 +53,7 @@ TEST(Int4Repack, UnpacksTheWorkedExampleOfGptq) {
   m.weight = tensor(kernels::Dtype::i32, {1, 8}, words);
   m.scales = tensor(kernels::Dtype::f32, {1, 8}, std::vector<float>(8, 0.5F));
   m.zeros = tensor(kernels::Dtype::i32, {1, 1}, std::vector<uint32_t>{0x77777777});
-  ASSERT_TRUE(check_int4_module(m));
+  ASSERT_TRUE(check_int4_shapes(m));
   const auto w = repack_int4(m, {0, 8}, {0, 8});
   EXPECT_EQ(row(w, 0), (std::vector<float>{0, .5F, -.5F, 3.5F, -4, -2.5F, 2, 0}));
   EXPECT_EQ(row(w, 1), std::vector<float>(8, 0));
@@ -83,7 +83,7 @@ TEST(Int4Repack, UnpacksTheWorkedExampleOfAwq) {
   m.weight = tensor(kernels::Dtype::i32, {1, 1}, std::vector<uint32_t>{0x86427531});
   m.scales = tensor(kernels::Dtype::f32, {1, 8}, std::vector<float>(8, .25F));
   m.zeros = tensor(kernels::Dtype::i32, {1, 1}, std::vector<uint32_t>{0x69876987});
-  ASSERT_TRUE(check_int4_module(m));
+  ASSERT_TRUE(check_int4_shapes(m));
   const auto w = repack_int4(m, {0, 8}, {0, 1});
   const std::vector<float> expected = {-1.5F, -1.25F, -1.25F, -1, -1, -.75F, .25F, .5F};
   for (int32_t n = 0; n < 8; ++n) EXPECT_EQ(row(w, n), std::vector<float>{expected[static_cast<size_t>(n)]}) << n;
@@ -97,7 +97,7 @@ TEST(Int4Repack, UnpacksTheWorkedExampleOfCompressedTensors) {
   m.groups = 1;
   m.weight = tensor(kernels::Dtype::i32, {1, 1}, std::vector<uint32_t>{0x84BF9870});
   m.scales = tensor(kernels::Dtype::f32, {1, 1}, std::vector<float>{2});
-  ASSERT_TRUE(check_int4_module(m));
+  ASSERT_TRUE(check_int4_shapes(m));
   EXPECT_EQ(row(repack_int4(m, {0, 1}, {0, 8}), 0), (std::vector<float>{-16, -2, 0, 2, 14, 6, -8, 0}));
 }
 
@@ -139,8 +139,9 @@ TEST(Int4Repack, GivesThePublishedSumsOfARealLayer) {
   m.scales = *(*file)->find(prefix + "scales");
   m.zeros = (*file)->find(prefix + "qzeros");
   m.group_index = (*file)->find(prefix + "g_idx");
-  const auto ok = check_int4_module(m);
+  const auto ok = check_int4_shapes(m);
   ASSERT_TRUE(ok) << ok.error().message;
+  ASSERT_TRUE(check_int4_values(m));
   const auto w = repack_int4(m, {0, 256}, {0, 256});
   double sum = 0, squares = 0, least = 0, most = 0;
   for (int32_t n = 0; n < 256; ++n) {
