@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""A client of `lorikeet serve --zmq ADDRESS`, in Python. The protocol: comm/PROTOCOL.md. Needs pyzmq.
+
+    lorikeet_client.py --zmq tcp://127.0.0.1:5555 --adapter moby "The whale" "Call me"
+
+sends the prompts at once and prints each answer when it is complete. As a module: Client.generate() and Client.events().
+"""
+import argparse
+import json
+import sys
+import time
+
+import zmq
+
+VERSION = b"lorikeet/1"
+SILENT_HEARTBEATS = 5
+
+
+class ServerLost(Exception):
+    """The server is silent, or another one. Every request without a final answer may be sent again."""
+
+
+class Client:
+    """One connection. Call events() (or wait_for_session()) often: they send the heartbeats."""
+
+    def __init__(self, address):
+        self.address = address
+        self.context = zmq.Context.instance()
+        self.socket = None
+        self._open()
+
+    def generate(self, request_id, **fields):
+        """Sends a request; the fields are those of GenerateRequest, e.g. prompt=, adapter=, max_tokens=."""
+        if self.session is None:
+            self.wait_for_session()
+        self._send(b"generate", {"id": request_id, **fields})
+
+    def cancel(self, request_id):
+        self._send(b"cancel", {"id": request_id})
+
+    def status(self, request_id="status"):
+        self._send(b"status", {"id": request_id})
+
+    def wait_for_session(self):
+        """What is sent before the server has named the session may be lost without a sign."""
+        while self.session is None:
+            for _ in self._poll(self.interval):
+                pass
+
+    def events(self):
+        """Yields (kind, message) as they come: delta, done, failure, status."""
+        while True:
+            yield from self._poll(self.interval)
+
+    def close(self):
+        self.socket.close(linger=200)
+
+    def _open(self):
+        if self.socket is not None:
+            self.socket.close(linger=0)  # what it still holds must not reach a server
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.connect(self.address)
+        self.session = None
+        self.interval = 2.0
+        self.heard = time.monotonic()
+        self._send(b"heartbeat", None)
+
+    def _send(self, kind, message):
+        body = b"" if message is None else json.dumps(message).encode()
+        self.socket.send_multipart([VERSION, b"json", kind, body])
+        self.spoke = time.monotonic()
+
+    def _poll(self, seconds):
+        """Waits for that long at the most and yields one event, or none."""
+        now = time.monotonic()
+        if now - self.spoke >= self.interval:
+            self._send(b"heartbeat", None)
+        until = min(now + seconds, self.spoke + self.interval)
+        if not self.socket.poll(max(0, until - now) * 1000):
+            if time.monotonic() - self.heard >= SILENT_HEARTBEATS * self.interval:
+                self._lose("is silent")
+            return
+        version, encoding, kind, body = self.socket.recv_multipart()
+        self.heard = time.monotonic()
+        if (version, encoding) != (VERSION, b"json"):
+            raise ValueError(f"the server speaks {version!r} in {encoding!r}")
+        message = json.loads(body)
+        if kind != b"heartbeat":
+            yield kind.decode(), message
+            return
+        self.interval = message["interval_ms"] / 1000
+        if self.session not in (None, message["session"]):
+            self._lose("does not know this client any more")
+        self.session = message["session"]
+
+    def _lose(self, why):
+        self._open()
+        raise ServerLost(f"the server at {self.address} {why}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Sends prompts to a Lorikeet server and prints the answers.")
+    parser.add_argument("prompts", nargs="+")
+    parser.add_argument("--zmq", default="tcp://127.0.0.1:5555", help="the server's address (%(default)s)")
+    parser.add_argument("--adapter", help="a LoRA adapter by its name (the base model)")
+    parser.add_argument("--max-tokens", type=int, default=32, help="tokens to generate at the most (%(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
+    arguments = parser.parse_args()
+
+    client = Client(arguments.zmq)
+    try:
+        for index, prompt in enumerate(arguments.prompts):
+            client.generate(str(index), prompt=prompt, adapter=arguments.adapter, max_tokens=arguments.max_tokens,
+                            temperature=arguments.temperature)
+        texts = {str(index): "" for index in range(len(arguments.prompts))}
+        failed = False
+        for kind, message in client.events():
+            request_id = message["id"]
+            if kind == "delta":
+                texts[request_id] += message["text"]
+            elif kind == "done":
+                prompt = arguments.prompts[int(request_id)]
+                print(f"{prompt}{texts.pop(request_id)}\n[{message['finish_reason']}]", flush=True)
+            elif kind == "failure":
+                print(f"{request_id}: {message['code']}: {message['message']}", file=sys.stderr)
+                texts.pop(request_id, None)
+                failed = True
+            if not texts:
+                break
+        return 1 if failed else 0
+    except ServerLost as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
