@@ -27,14 +27,15 @@ __global__ void __launch_bounds__(device::kSelectThreads) draw_filtered(Filtered
   device::Selection selection(logits, shared);
   const float best = selection.best().value;
 
+  const auto passes_min_p = [&](float x) { return !(row.min_p > 0) || expf(x - best) >= row.min_p; };
+  unsigned long long total = 0;  // what top_p is a share of, where top_k does not decide it
   if (row.min_p > 0) selection.limit_to_distance(-logf(row.min_p));
   if (by_count) {
     selection.limit_to_count(row.top_k);
   } else if (by_mass) {
-    // Tokens of less than (1 - top_p) / vocab each are less than 1 - top_p together: none of them can be kept.
-    unsigned long long total = 0;
-    logits.for_each([&](float x, int) { total += mass(best - x); });
+    logits.for_each([&](float x, int) { total += passes_min_p(x) ? mass(best - x) : 0ULL; });
     total = device::block_sum(total, shared);
+    // Tokens of less than (1 - top_p) / vocab each are less than 1 - top_p together: none of them can be kept.
     const float share = static_cast<float>(total) * 0x1p-40F * (1 - row.top_p) / static_cast<float>(vocab);
     if (share > 0x1p-38F) selection.limit_to_distance(-logf(share));
   }
@@ -46,7 +47,7 @@ __global__ void __launch_bounds__(device::kSelectThreads) draw_filtered(Filtered
     Candidate least = device::no_candidate();  // negated, so that the smallest is the best
     selection.for_each([&](float x, int id) {
       const Candidate c = {-x, id};
-      if (expf(x - best) >= row.min_p && device::better(c, least)) least = c;
+      if (passes_min_p(x) && device::better(c, least)) least = c;
     });
     least = device::block_best(least, shared);
     if (least.token_id != device::kNoToken) lowest = device::ordered_key(-least.value);
@@ -60,9 +61,10 @@ __global__ void __launch_bounds__(device::kSelectThreads) draw_filtered(Filtered
         return key >= lowest && key > t ? mass(best - x) : 0ULL;
       });
     };
-    const auto kept = static_cast<double>(row.top_p) * static_cast<double>(selection.sum([&](float x, int) {
-                        return device::ordered_key(x) >= lowest ? mass(best - x) : 0ULL;
-                      }));
+    if (by_count) {
+      total = selection.sum([&](float x, int) { return device::ordered_key(x) >= lowest ? mass(best - x) : 0ULL; });
+    }
+    const double kept = static_cast<double>(row.top_p) * static_cast<double>(total);
     // A token stays while those better than it are less than top_p together.
     const uint32_t cut = selection.smallest(32, [&](uint32_t t) { return static_cast<double>(mass_above(t)) < kept; });
     if (cut >= lowest) {

@@ -20,9 +20,9 @@ __device__ __forceinline__ float clean(float logit) {
   return logit == logit ? logit : -INFINITY;
 }
 
-// Larger floats have larger keys.
+// Larger floats have larger keys, equal ones (0 and -0 are) the same.
 __device__ __forceinline__ uint32_t ordered_key(float x) {
-  const uint32_t bits = __float_as_uint(x);
+  const uint32_t bits = __float_as_uint(x + 0.0F);  // -0 + 0 is 0
   return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
