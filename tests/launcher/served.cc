@@ -1,5 +1,7 @@
 #include "tests/launcher/served.h"
 
+#include <gtest/gtest.h>
+
 #include <charconv>
 #include <chrono>
 
@@ -29,14 +31,14 @@ std::vector<Answer> Served::ask(const std::vector<comm::GenerateRequest>& reques
   for (size_t i = 0; i < requests.size(); ++i) {
     comm::GenerateRequest request = requests[i];
     request.id = std::to_string(i);
-    client->send(request).value();
+    EXPECT_TRUE(client->send(request).has_value());
   }
   return collect(*client, requests.size());
 }
 
 nlohmann::json Served::status() const {
   const auto client = connect();
-  client->send(comm::StatusRequest{"s"}).value();
+  EXPECT_TRUE(client->send(comm::StatusRequest{"s"}).has_value());
   for (int i = 0; i < 300; ++i) {
     const auto message = client->receive(std::chrono::milliseconds(100));
     if (message && std::holds_alternative<comm::StatusReply>(*message)) {
