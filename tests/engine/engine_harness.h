@@ -156,8 +156,12 @@ class EngineHarness {
     if (!plan) return false;
     EXPECT_FALSE(plan->rows.empty());
     for (const SequenceId id : plan->finished) tables_.erase(id);
+    for (const SequenceId id : plan->finished) {
+      if (!clients.at(id).is_done()) expect_youngest(id);
+    }
     for (const SequenceStart& start : plan->starts) {
       starts.push_back(start);
+      first_starts_.try_emplace(start.id, first_starts_.size());
       EXPECT_TRUE(tables_.try_emplace(start.id).second);
       EXPECT_TRUE(clients.at(start.id).request.adapter.empty() || adapters.has_lease(start.id)) << "not leased";
     }
@@ -323,7 +327,13 @@ class EngineHarness {
     client.failure = event;
   }
 
+  // Preempted, though others run on: all of those were admitted before it, or the oldest would not always get on.
+  void expect_youngest(SequenceId preempted) {
+    for (const auto& [id, table] : tables_) EXPECT_LT(first_starts_.at(id), first_starts_.at(preempted));
+  }
+
   uint64_t epoch_ = 1;
+  std::map<SequenceId, size_t> first_starts_;       // by order of first admission
   std::map<SequenceId, std::set<BlockId>> tables_;  // as the plans made so far say
 };
 

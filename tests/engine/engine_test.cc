@@ -143,6 +143,21 @@ TEST(Engine, RecomputesAPreemptedSequenceFromItsTokens) {
   EXPECT_EQ(server.engine.stats().preemptions, 1u);
 }
 
+TEST(Engine, GivesAResumedSequenceItsOldAge) {
+  EngineConfig config = small_config();
+  config.num_blocks = 6;
+  config.enable_prefix_caching = false;
+  EngineHarness server(config);
+  server.add(count_to(6), 11);
+  server.add({9, 8, 7, 6, 5}, 20);
+  while (server.engine.stats().preempted == 0) server.step();
+  server.add({7, 7, 7}, 14, "a");  // is admitted while the second waits, and so is younger than it
+  server.run();
+  std::vector<uint64_t> started;
+  for (const SequenceStart& start : server.starts) started.push_back(start.id.value());
+  EXPECT_THAT(started, ElementsAre(1, 2, 3, 2, 3));
+}
+
 TEST(Engine, AsksTheRanksToDropAPreemptedSequenceBeforeItsBlocksGoToAnother) {
   EngineConfig config = small_config();
   config.num_blocks = 4;
