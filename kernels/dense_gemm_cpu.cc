@@ -1,5 +1,7 @@
+#include <cstring>
+
 #include "kernels/dense_gemm.h"
-#include "kernels/gemm_rows.h"
+#include "kernels/product_cpu.h"
 
 namespace lorikeet::kernels {
 
@@ -18,10 +20,15 @@ void dense_gemm_plain(const DenseWeight& weight, const float* x, int64_t x_strid
 
 void dense_gemm_cpu(const DenseWeight& weight, const float* x, int64_t x_stride, int32_t m, float* y, int64_t y_stride,
                     ThreadPool& pool) {
-  const GemmRows* rows = gemm_rows_of(best_cpu_isa());
-  if (rows == nullptr) return dense_gemm_plain(weight, x, x_stride, m, y, y_stride);
-  pool.parallel_for(weight.n, kGemmRowGrain,
-                    [&](int64_t begin, int64_t end) { rows->dense(weight, x, x_stride, m, y, y_stride, begin, end); });
+  const CpuKernels* kernels = best_cpu_kernels();
+  if (kernels == nullptr) return dense_gemm_plain(weight, x, x_stride, m, y, y_stride);
+  ProductInputs inputs(m, weight.k);
+  for (int32_t j = 0; j < m; ++j)
+    std::memcpy(inputs.row(j), x + j * x_stride, static_cast<size_t>(weight.k) * sizeof(float));
+  const ProductRows rows = {inputs.data(), inputs.stride(), m, y, y_stride};
+  share_out_product(weight.n, weight.k, m, pool, [&](int64_t begin, int64_t end, float* scratch) {
+    kernels->dense_product(weight, rows, begin, end, scratch);
+  });
 }
 
 }  // namespace lorikeet::kernels

@@ -5,12 +5,14 @@
 #include <mutex>
 #include <utility>
 
+#include "kernels/aligned_floats.h"
 #include "kernels/dense_gemm.h"
 #include "kernels/embedding.h"
 #include "kernels/paged_attention.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/silu_mul.h"
+#include "model/batch_adapters_cpu.h"
 #include "model/dora_norms_cpu.h"
 #include "model/linear_cpu.h"
 #include "model/rank_model.h"
@@ -24,7 +26,7 @@ struct FlatBatch {
   std::vector<int32_t> ids;                        // [tokens]
   std::vector<kernels::AttentionToken> attention;  // [tokens]
   std::vector<int32_t> prompt_sizes;               // [tokens]
-  std::vector<const Adapter*> adapters;            // [tokens]
+  std::vector<const SlotAdapter*> adapters;        // [tokens]
   std::vector<int32_t> row_begin;                  // [rows]
   std::vector<int32_t> pending;                    // [rows]: the token that stood for kPendingToken; -1: none did
   int32_t tokens() const { return static_cast<int32_t>(ids.size()); }
@@ -42,12 +44,9 @@ class CpuModel final : public RankModel {
         shard_(plan_.shard(group_->rank())),
         pool_(options.num_threads),
         slots_(static_cast<size_t>(options.num_slots)) {
-    const size_t floats = cache_floats();
-    keys_.resize(static_cast<size_t>(config_.num_layers));
-    values_.resize(keys_.size());
-    for (size_t i = 0; i < keys_.size(); ++i) {
-      keys_[i].resize(floats);
-      values_[i].resize(floats);
+    for (int32_t i = 0; i < config_.num_layers; ++i) {
+      keys_.emplace_back(cache_floats() + kernels::KvCacheCpu::kPadding);
+      values_.emplace_back(cache_floats());
     }
     kernels::YarnParameters yarn;
     if (config_.yarn) {
@@ -59,9 +58,19 @@ class CpuModel final : public RankModel {
   }
 
   Result<void> set_adapter(int32_t slot, const Adapter& part) override {
-    auto copy = std::make_shared<const Adapter>(part);
+    if (slot < 0 || slot >= options_.num_slots) {
+      return fail("adapter {} was sent to slot {}, but there are {}", part.digest, slot, options_.num_slots);
+    }
+    for (const LoraLayer& layer : part.layers) {
+      for (const auto& pair : layer) {
+        if (pair && pair->magnitude.size() != pair->dora_factor.size()) {
+          return fail("adapter {} is a DoRA and has no factors yet", part.digest);
+        }
+      }
+    }
+    auto adapter = std::make_shared<const SlotAdapter>(part);
     const std::lock_guard lock(slots_mutex_);
-    slots_.at(static_cast<size_t>(slot)) = std::move(copy);
+    slots_[static_cast<size_t>(slot)] = std::move(adapter);
     return {};
   }
 
@@ -76,7 +85,7 @@ class CpuModel final : public RankModel {
 
   void begin_step(std::span<const BatchRow> rows) override {
     CHECK_LT(static_cast<int>(results_.size()), kMaxStepsInFlight);
-    std::vector<std::shared_ptr<const Adapter>> slots;  // held for the step
+    std::vector<std::shared_ptr<const SlotAdapter>> slots;  // held for the step
     {
       const std::lock_guard lock(slots_mutex_);
       slots = slots_;
@@ -109,10 +118,11 @@ class CpuModel final : public RankModel {
            static_cast<size_t>(options_.block_size) * static_cast<size_t>(config_.head_dim);
   }
 
-  FlatBatch flatten(std::span<const BatchRow> rows, const std::vector<std::shared_ptr<const Adapter>>& slots) const {
+  FlatBatch flatten(std::span<const BatchRow> rows,
+                    const std::vector<std::shared_ptr<const SlotAdapter>>& slots) const {
     FlatBatch batch;
     for (const BatchRow& row : rows) {
-      const Adapter* adapter = row.slot < 0 ? nullptr : slots.at(static_cast<size_t>(row.slot)).get();
+      const SlotAdapter* adapter = row.slot < 0 ? nullptr : slots.at(static_cast<size_t>(row.slot)).get();
       if (row.slot >= 0) CHECK(adapter != nullptr) << "slot " << row.slot << " is empty";
       batch.row_begin.push_back(batch.tokens());
       batch.pending.push_back(-1);
@@ -212,8 +222,7 @@ class CpuModel final : public RankModel {
     const kernels::KvCacheCpu cache = {keys_[static_cast<size_t>(layer)].data(),
                                        values_[static_cast<size_t>(layer)].data(), kv_heads, options_.block_size,
                                        head_dim};
-    kernels::store_kv_cpu(cache, batch.attention.data(), tokens, k.data(), v.data(),
-                          static_cast<int64_t>(kv_heads) * head_dim);
+    kernels::store_kv_cpu(cache, batch.attention.data(), tokens, k.data(), v.data());
     std::vector<float> mixed(q.size());
     kernels::paged_attention_cpu(cache, batch.attention.data(), tokens, q.data(), heads, mixed.data(), pool_);
     delta = project(layer, Projection::o, adapters, mixed.data(), tokens);
@@ -224,7 +233,7 @@ class CpuModel final : public RankModel {
            std::vector<float>& delta) {
     std::vector<float> gate = project(layer, Projection::gate, adapters, normed.data(), tokens);
     const std::vector<float> up = project(layer, Projection::up, adapters, normed.data(), tokens);
-    kernels::silu_mul_cpu(gate.data(), up.data(), static_cast<int64_t>(gate.size()), gate.data());
+    kernels::silu_mul_cpu(gate.data(), up.data(), static_cast<int64_t>(gate.size()), gate.data(), pool_);
     delta = project(layer, Projection::down, adapters, gate.data(), tokens);
     group_->all_reduce(delta.data(), delta.size());
   }
@@ -273,10 +282,10 @@ class CpuModel final : public RankModel {
   kernels::ThreadPool pool_;
   std::vector<float> inv_freq_;  // [head_dim / 2]
   float rope_factor_ = 1;
-  std::vector<std::vector<float>> keys_, values_;  // per layer: kernels::KvCacheCpu
+  std::vector<kernels::AlignedFloats> keys_, values_;  // per layer: kernels::KvCacheCpu
 
   std::mutex slots_mutex_;
-  std::vector<std::shared_ptr<const Adapter>> slots_;
+  std::vector<std::shared_ptr<const SlotAdapter>> slots_;
 
   std::deque<std::vector<RowOutput>> results_;  // of steps that are begun and not finished
   std::vector<int32_t> last_drawn_;             // per row of the step that was begun last

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "kernels/dense_gemm.h"
-#include "kernels/gemm_rows.h"
 #include "kernels/int4_gemm.h"
+#include "kernels/product_cpu.h"
 #include "tests/kernels/random_data.h"
 #include "tests/tolerance.h"
 
@@ -43,7 +43,7 @@ TEST(Int4Gemm, AgreesWithFloat64OverRandomShapes) {
     std::vector<int32_t> runs(1 + random() % 6);
     for (int32_t& run : runs) run = 32 * static_cast<int32_t>(1 + random() % 5);
     const auto w = random_int4(static_cast<int32_t>(1 + random() % 40), runs, round % 3 == 0, random);
-    const auto m = static_cast<int32_t>(1 + random() % 11);
+    const auto m = static_cast<int32_t>(1 + random() % (round % 5 == 0 ? 120 : 11));
     const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
     const auto want = int4_reference(w, x, m);
     std::vector<float> y(want.size(), NAN), plain(want.size(), NAN);
@@ -57,12 +57,12 @@ TEST(Int4Gemm, AgreesWithFloat64OverRandomShapes) {
 TEST(Int4Gemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
   std::mt19937 random(2);
   ThreadPool one(1), three(3);
-  const auto w = random_int4(61, {128, 96, 160}, true, random);
-  const int32_t m = 23;
+  const auto w = random_int4(69, {128, 96, 160, 1024, 224}, true, random);
+  const int32_t m = 203;
   const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
   std::vector<float> whole(static_cast<size_t>(m * w.n)), part(whole.size());
   int4_gemm_cpu(w, x.data(), m, whole.data(), w.n, one);
-  for (int32_t size : {1, 2, 3, 4, 5, 7}) {
+  for (int32_t size : {1, 2, 3, 4, 5, 8, 9, 97}) {
     for (int32_t j = 0; j < m; j += size) {
       int4_gemm_cpu(w, x.data() + j * w.x_size, std::min(size, m - j), part.data() + j * w.n, w.n, three);
     }
@@ -72,24 +72,29 @@ TEST(Int4Gemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
 
 TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
   std::mt19937 random(3);
-  const auto w = random_int4(37, {128, 32, 64}, false, random);
-  const int32_t m = 6;
-  const auto x = random_floats(static_cast<size_t>(m * w.k), random);
-  std::vector<float> split(x.size());
-  for (size_t i = 0; i < x.size(); i += 32) {
-    for (size_t j = 0; j < 16; ++j) {
-      split[i + j] = x[i + 2 * j];
-      split[i + 16 + j] = x[i + 2 * j + 1];
-    }
-  }
-  const auto want = int4_reference(w, x, m);
+  const auto w = random_int4(37, {128, 32, 64, 416}, false, random);
+  AlignedFloats scratch(static_cast<size_t>(kProductScratch));
   int tried = 0;
   for (const CpuIsa isa : {CpuIsa::avx2, CpuIsa::avx512}) {
-    const GemmRows* rows = isa <= best_cpu_isa() ? gemm_rows_of(isa) : nullptr;
-    if (rows == nullptr) continue;
-    std::vector<float> y(want.size(), NAN);
-    rows->int4(w, split.data(), m, y.data(), w.n, 0, w.n);
-    EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa);
+    const CpuKernels* kernels = isa <= best_cpu_isa() ? cpu_kernels_of(isa) : nullptr;
+    if (kernels == nullptr) continue;
+    for (const int32_t m : {1, 2, 3, 7, 13}) {
+      const auto x = random_floats(static_cast<size_t>(m * w.k), random);
+      const auto want = int4_reference(w, x, m);
+      ProductInputs inputs(m, w.k);
+      for (int32_t j = 0; j < m; ++j) {
+        float* row = inputs.row(j);
+        for (int32_t run = 0; run < w.runs(); ++run) {
+          for (int32_t k = w.run_begin[run], block = 0; k < w.run_begin[run + 1]; k += block) {
+            block = nibble_block(w.run_begin[run + 1] - k, kernels->lanes);
+            for (int32_t i = 0; i < block; ++i) row[k + i] = x[j * w.k + k + 8 * (i % (block / 8)) + i / (block / 8)];
+          }
+        }
+      }
+      std::vector<float> y(want.size(), NAN);
+      kernels->int4_product(w, {inputs.data(), inputs.stride(), m, y.data(), w.n}, 0, w.n, scratch.data());
+      EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa) << ", " << m << " rows";
+    }
     ++tried;
   }
   EXPECT_EQ(tried, static_cast<int>(best_cpu_isa()));
@@ -100,8 +105,8 @@ TEST(DenseGemm, AgreesWithFloat64ForEveryTypeAndUnalignedRows) {
   ThreadPool pool(2);
   for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
     for (int round = 0; round < 12; ++round) {
-      const auto n = static_cast<int32_t>(1 + random() % 30), k = static_cast<int32_t>(1 + random() % 90);
-      const auto m = static_cast<int32_t>(1 + random() % 9);
+      const auto n = static_cast<int32_t>(1 + random() % 40), k = static_cast<int32_t>(1 + random() % 700);
+      const auto m = static_cast<int32_t>(1 + random() % 12);
       std::vector<unsigned char> bytes(static_cast<size_t>(n * k) * size_of(dtype) + 1);
       for (size_t i = 0; i < static_cast<size_t>(n * k); ++i) {
         const float value = std::normal_distribution<float>()(random);
@@ -138,7 +143,7 @@ TEST(DenseGemm, AgreesWithFloat64ForEveryTypeAndUnalignedRows) {
 TEST(DenseGemm, GivesARowTheSameBitsInAnyBatch) {
   std::mt19937 random(5);
   ThreadPool pool(2);
-  const int32_t n = 45, k = 77, m = 11;
+  const int32_t n = 45, k = 1077, m = 101;
   const auto weights = random_floats(static_cast<size_t>(n * k), random);
   DenseWeight w;
   w.n = n;
@@ -147,8 +152,11 @@ TEST(DenseGemm, GivesARowTheSameBitsInAnyBatch) {
   const auto x = random_floats(static_cast<size_t>(m * k), random);
   std::vector<float> whole(static_cast<size_t>(m * n)), alone(whole.size());
   dense_gemm_cpu(w, x.data(), k, m, whole.data(), n, pool);
-  for (int32_t j = 0; j < m; ++j) dense_gemm_cpu(w, x.data() + j * k, k, 1, alone.data() + j * n, n, pool);
-  EXPECT_EQ(alone, whole);
+  for (const int32_t size : {1, 3, 8, 20}) {
+    for (int32_t j = 0; j < m; j += size)
+      dense_gemm_cpu(w, x.data() + j * k, k, std::min(size, m - j), alone.data() + j * n, n, pool);
+    EXPECT_EQ(alone, whole) << size;
+  }
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
-// Embedding, norms, rotary embedding, the MLP's gate and attention against float64.
+// Embedding, norms, rotary embedding and the MLP's gate against float64.
 #include <gtest/gtest.h>
 
 #include "kernels/embedding.h"
-#include "kernels/paged_attention.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/silu_mul.h"
@@ -55,8 +54,12 @@ TEST(SiluMul, AgreesWithItsDefinition) {
   for (size_t i = 0; i < gate.size(); ++i)
     want.push_back(gate[i] / (1 + std::exp(-static_cast<double>(gate[i]))) * up[i]);
   std::vector<float> y(gate.size(), NAN);
-  silu_mul_cpu(gate.data(), up.data(), 301, y.data());
+  std::vector<float> plain(gate.size(), NAN);
+  ThreadPool pool(1);
+  silu_mul_cpu(gate.data(), up.data(), 301, y.data(), pool);
+  silu_mul_plain(gate.data(), up.data(), 301, plain.data());
   EXPECT_LT(worst_difference(y, want), kFloat32Tolerance);
+  EXPECT_LT(worst_difference(plain, want), kFloat32Tolerance);
 }
 
 TEST(Rope, RotatesHalvesAgainstEachOther) {
@@ -109,59 +112,6 @@ TEST(Rope, GivesQwenV1ItsNtkBasesAndLogNFactors) {
   EXPECT_NEAR(alpha(4097), 7, 1e-9);
   EXPECT_EQ(log_n_factor(2047, 2048), 1);
   EXPECT_NEAR(log_n_factor(4095, 2048), std::log(4096.0) / std::log(2048.0), 1e-6);
-}
-
-TEST(PagedAttention, AgreesWithFloat64OverShuffledBlocksForChunksAndDecodeRowsTogether) {
-  std::mt19937 random(4);
-  ThreadPool pool(2);
-  for (const auto& [heads, kv_heads, head_dim, block_size] : {std::tuple{4, 2, 16, 4}, {6, 1, 20, 3}, {2, 2, 64, 16}}) {
-    const int32_t blocks = 32;
-    std::vector<float> keys = random_floats(static_cast<size_t>(blocks * kv_heads * block_size * head_dim), random);
-    std::vector<float> values = random_floats(keys.size(), random);
-    const KvCacheCpu cache = {keys.data(), values.data(), kv_heads, block_size, head_dim};
-    std::vector<int32_t> table(blocks);
-    for (int32_t i = 0; i < blocks; ++i) table[i] = i;
-    std::shuffle(table.begin(), table.end(), random);
-    std::vector<AttentionToken> tokens;
-    for (const int32_t position : {0, 1, 2, 3, 4, 5, 17, 30, 9 * block_size - 1})
-      tokens.push_back({position, table.data()});
-    const auto count = static_cast<int32_t>(tokens.size());
-    const auto k = random_floats(static_cast<size_t>(count * kv_heads * head_dim), random);
-    const auto v = random_floats(k.size(), random);
-    store_kv_cpu(cache, tokens.data(), count, k.data(), v.data(), kv_heads * head_dim);
-    const auto q = random_floats(static_cast<size_t>(count * heads * head_dim), random);
-    std::vector<double> want;
-    for (int32_t t = 0; t < count; ++t) {
-      for (int32_t h = 0; h < heads; ++h) {
-        const int32_t kv = h / (heads / kv_heads);
-        std::vector<double> weights;
-        double total = 0;
-        for (int32_t p = 0; p <= tokens[t].position; ++p) {
-          double dot = 0;
-          const int64_t at = cache.offset(table[p / block_size], kv, p % block_size);
-          for (int32_t i = 0; i < head_dim; ++i)
-            dot += static_cast<double>(q[(t * heads + h) * head_dim + i]) * keys[at + i];
-          weights.push_back(std::exp(dot / std::sqrt(head_dim)));
-          total += weights.back();
-        }
-        for (int32_t i = 0; i < head_dim; ++i) {
-          double sum = 0;
-          for (int32_t p = 0; p <= tokens[t].position; ++p) {
-            sum += weights[p] / total * values[cache.offset(table[p / block_size], kv, p % block_size) + i];
-          }
-          want.push_back(sum);
-        }
-      }
-    }
-    std::vector<float> out(want.size(), NAN), alone(want.size(), NAN);
-    paged_attention_cpu(cache, tokens.data(), count, q.data(), heads, out.data(), pool);
-    EXPECT_LT(worst_difference(out, want), kFloat32Tolerance);
-    for (int32_t t = 0; t < count; ++t) {
-      paged_attention_cpu(cache, &tokens[t], 1, q.data() + t * heads * head_dim, heads,
-                          alone.data() + t * heads * head_dim, pool);
-    }
-    EXPECT_EQ(alone, out);
-  }
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ struct Pair {
   LoraWeights weights;
   Pair(int32_t rank, int32_t inputs, int32_t outputs, bool dora, std::mt19937& random)
       : a(random_floats(static_cast<size_t>(rank * inputs), random)),
-        b(random_floats(static_cast<size_t>(outputs * rank), random)),
+        b(random_floats(static_cast<size_t>(rank * outputs), random)),
         factor(random_floats(static_cast<size_t>(outputs), random)) {
     weights = {a.data(), b.data(), dora ? factor.data() : nullptr, rank, inputs, outputs, 0.37F};
   }
@@ -46,16 +46,18 @@ TEST(Lora, AgreesWithFloat64WhenEveryRowHasItsOwnAdapterAndRank) {
       for (int32_t r = 0; r < w.rank; ++r) {
         double low = 0;
         for (int32_t k = 0; k < inputs; ++k) low += static_cast<double>(w.a[r * inputs + k]) * x[row * inputs + k];
-        sum += low * w.b[n * w.rank + r];
+        sum += low * w.b[r * w.outputs + n];
       }
       want[row * outputs + n] += w.scale * sum;
       if (w.dora_factor != nullptr) want[row * outputs + n] *= w.dora_factor[n];
     }
   }
-  std::vector<float> y = base;
+  std::vector<float> y = base, plain = base;
   lora_cpu(groups, x.data(), inputs, y.data(), outputs, pool);
+  lora_plain(groups, x.data(), inputs, plain.data(), outputs);
   // Two products in a row: the terms of the second are as large as the square root of the first's length.
   EXPECT_LT(worst_difference(y, want), 4 * tests::kFloat32Tolerance);
+  EXPECT_LT(worst_difference(plain, want), 4 * tests::kFloat32Tolerance);
 
   std::vector<float> alone = base;
   for (const LoraGroup& group : groups) {

@@ -1,0 +1,106 @@
+// The vector type of cpu_kernels_avx2.cc, which alone includes this: everything here is local to that file, so that no
+// code with AVX2 in it is ever shared with files for machines that lack it.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace lorikeet::kernels {
+namespace {
+
+struct Avx2 {
+  using F = __m256;
+  static constexpr int kLanes = 8;
+
+  // Tiles that fit into 16 registers.
+  static constexpr int kGemvOutputs = 4;
+  static constexpr int kFewRowsOutputs = 2;
+  static constexpr int kPanelOutputs = 2, kPanelRows = 6;
+  static constexpr int kScoreVectors = 2, kValueVectors = 2;
+
+  static F zero() { return _mm256_setzero_ps(); }
+  static F set(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+  static __m256i first(int64_t count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F load_first(const float* p, int64_t count) {
+    return count >= kLanes ? load(p) : _mm256_maskload_ps(p, first(count));
+  }
+  static void store_first(float* p, F v, int64_t count) {
+    if (count >= kLanes) return store(p, v);  // masked stores are slow
+    _mm256_maskstore_ps(p, first(count), v);
+  }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }  // b where either is not a number
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  // The first `count` lanes of v, and `other` in the rest.
+  static F keep_first(F v, int64_t count, F other) {
+    return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(first(count)));
+  }
+  static float sum(F v) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static float largest(F v) {
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
+
+  static F load_half(const unsigned char* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F load_bf16(const unsigned char* p) {
+    const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+  }
+
+  static F round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // x * 2^n for x near 1 and n in [-126, 128], in two steps as 2^128 is no number.
+  static F scale_by_power(F x, F n) {
+    const __m256i whole = _mm256_cvtps_epi32(n);
+    const __m256i half = _mm256_srai_epi32(whole, 1);
+    return mul(mul(x, power(half)), power(_mm256_sub_epi32(whole, half)));
+  }
+  static F power(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+  }
+  static F zero_below(F x, F limit, F value) { return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value); }
+
+  struct Levels {
+    F scale = _mm256_setzero_ps(), zero_point = _mm256_setzero_ps();
+    Levels() = default;
+    Levels(float s, uint8_t z) : scale(_mm256_set1_ps(s)), zero_point(_mm256_set1_ps(z)) {}
+  };
+
+  // The nibbles of a block of B inputs, and the weights of its vector number S in nibble order.
+  template <int B>
+  struct Nibbles {
+    __m256i words;  // B / 8 of them, repeated where that is fewer than the lanes
+    explicit Nibbles(const uint8_t* q) {
+      if constexpr (B == 64) words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
+      if constexpr (B == 32) words = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+    }
+    template <int S>
+    F weights(const Levels& levels) const {
+      __m256i shifted = words;
+      if constexpr (B == 64) shifted = _mm256_srli_epi32(words, 4 * S);
+      if constexpr (B == 32) {
+        shifted = _mm256_srlv_epi32(
+            words, _mm256_setr_epi32(8 * S, 8 * S, 8 * S, 8 * S, 8 * S + 4, 8 * S + 4, 8 * S + 4, 8 * S + 4));
+      }
+      const F q = _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(15)));
+      return mul(sub(q, levels.zero_point), levels.scale);
+    }
+  };
+};
+
+}  // namespace
+}  // namespace lorikeet::kernels
