@@ -25,20 +25,15 @@ struct ProductRows {
   int64_t y_stride = 0;
 };
 
-// Floats of scratch memory (on a cache line) that one thread's part of a product needs.
-inline constexpr int64_t kProductScratch = 32 * (512 + 16) + 32 * 96 * 16;
-
 // Outputs that a thread's part of a product begins at a multiple of.
-inline constexpr int64_t kProductGrain = 32;
+inline constexpr int64_t kProductGrain = 8;
 
 struct CpuKernels {
   int32_t lanes = 0;  // floats of a vector
 
-  // Outputs [n_begin, n_end). x is in nibble order (nibble_block below). scratch [kProductScratch] where m > 8.
-  void (*int4_product)(const Int4Weight& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end,
-                       float* scratch);
-  void (*dense_product)(const DenseWeight& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end,
-                        float* scratch);
+  // Outputs [n_begin, n_end). x is in nibble order (nibble_block below).
+  void (*int4_product)(const Int4Weight& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end);
+  void (*dense_product)(const DenseWeight& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end);
 
   // y[j][n] = (y[j][n] + scale * sum over r of low[j][r] * b[r][n]) * factor[n] for j < m and n in [n_begin, n_end).
   // b [rank, b_stride]; rows of low are rank floats apart; factor may be null. y: m pointers to rows.

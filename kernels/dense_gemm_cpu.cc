@@ -26,9 +26,8 @@ void dense_gemm_cpu(const DenseWeight& weight, const float* x, int64_t x_stride,
   for (int32_t j = 0; j < m; ++j)
     std::memcpy(inputs.row(j), x + j * x_stride, static_cast<size_t>(weight.k) * sizeof(float));
   const ProductRows rows = {inputs.data(), inputs.stride(), m, y, y_stride};
-  share_out_product(weight.n, weight.k, m, pool, [&](int64_t begin, int64_t end, float* scratch) {
-    kernels->dense_product(weight, rows, begin, end, scratch);
-  });
+  share_out_product(weight.n, weight.k, m, pool,
+                    [&](int64_t begin, int64_t end) { kernels->dense_product(weight, rows, begin, end); });
 }
 
 }  // namespace lorikeet::kernels

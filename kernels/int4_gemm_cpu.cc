@@ -76,9 +76,8 @@ void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y
     }
   });
   const ProductRows rows = {inputs.data(), inputs.stride(), m, y, y_stride};
-  share_out_product(weight.n, weight.k, m, pool, [&](int64_t begin, int64_t end, float* scratch) {
-    kernels->int4_product(weight, rows, begin, end, scratch);
-  });
+  share_out_product(weight.n, weight.k, m, pool,
+                    [&](int64_t begin, int64_t end) { kernels->int4_product(weight, rows, begin, end); });
 }
 
 }  // namespace lorikeet::kernels

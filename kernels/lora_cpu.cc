@@ -90,13 +90,12 @@ void lora_cpu(const std::vector<LoraGroup>& groups, const float* x, int64_t x_st
 
   const auto count = static_cast<int64_t>(parts.size());
   pool.parallel_for(count, 1 + kPartFloats * count / (a_floats + 1), [&](int64_t begin, int64_t end) {
-    AlignedFloats scratch(static_cast<size_t>(kProductScratch));
     for (int64_t i = begin; i < end; ++i) {
       const ShrinkPart& part = parts[static_cast<size_t>(i)];
       const LoraWeights& w = part.state->group->weights;
       const ProductRows rows = {part.state->inputs.data(), part.state->inputs.stride(),
                                 static_cast<int32_t>(part.state->out.size()), part.state->low.data(), w.rank};
-      kernels->dense_product(as_weight(w), rows, part.begin, part.end, scratch.data());
+      kernels->dense_product(as_weight(w), rows, part.begin, part.end);
     }
   });
 

@@ -31,17 +31,14 @@ class ProductInputs {
   AlignedFloats floats_;
 };
 
-// Calls product(n_begin, n_end, scratch) on the pool over outputs [0, n) of a product with m rows and k inputs.
+// Calls product(n_begin, n_end) on the pool over outputs [0, n) of a product with m rows and k inputs.
 template <class Product>
 void share_out_product(int32_t n, int32_t k, int32_t m, ThreadPool& pool, const Product& product) {
   // A part of fewer multiplications than this costs less than waking a thread.
   constexpr int64_t kPartMultiplications = 1 << 19;
   const int64_t per_grain = kProductGrain * k * m;
   const int64_t grain = kProductGrain * (1 + kPartMultiplications / (per_grain + 1));
-  pool.parallel_for(n, grain, [&](int64_t begin, int64_t end) {
-    AlignedFloats scratch(static_cast<size_t>(m > 1 ? kProductScratch : 0));
-    product(begin, end, scratch.data());
-  });
+  pool.parallel_for(n, grain, product);
 }
 
 }  // namespace lorikeet::kernels

@@ -14,9 +14,8 @@ struct Avx2 {
   static constexpr int kLanes = 8;
 
   // Tiles that fit into 16 registers.
-  static constexpr int kGemvOutputs = 4;
-  static constexpr int kFewRowsOutputs = 2;
-  static constexpr int kPanelOutputs = 2, kPanelRows = 6;
+  static constexpr int kGemvOutputs = 4;  // where there is one row
+  static constexpr int kTileOutputs = 2, kTileRows = 4;
   static constexpr int kScoreVectors = 2, kValueVectors = 2;
 
   static F zero() { return _mm256_setzero_ps(); }

@@ -14,9 +14,8 @@ struct Avx512 {
   static constexpr int kLanes = 16;
 
   // Tiles that fit into 32 registers.
-  static constexpr int kGemvOutputs = 8;     // outputs of a tile of one row
-  static constexpr int kFewRowsOutputs = 4;  // outputs of a tile of 2 to 4 rows
-  static constexpr int kPanelOutputs = 4, kPanelRows = 6;
+  static constexpr int kGemvOutputs = 8;  // where there is one row
+  static constexpr int kTileOutputs = 4, kTileRows = 4;
   static constexpr int kScoreVectors = 4, kValueVectors = 4;
 
   static F zero() { return _mm512_setzero_ps(); }

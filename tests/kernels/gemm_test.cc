@@ -73,7 +73,6 @@ TEST(Int4Gemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
 TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
   std::mt19937 random(3);
   const auto w = random_int4(37, {128, 32, 64, 416}, false, random);
-  AlignedFloats scratch(static_cast<size_t>(kProductScratch));
   int tried = 0;
   for (const CpuIsa isa : {CpuIsa::avx2, CpuIsa::avx512}) {
     const CpuKernels* kernels = isa <= best_cpu_isa() ? cpu_kernels_of(isa) : nullptr;
@@ -92,7 +91,7 @@ TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
         }
       }
       std::vector<float> y(want.size(), NAN);
-      kernels->int4_product(w, {inputs.data(), inputs.stride(), m, y.data(), w.n}, 0, w.n, scratch.data());
+      kernels->int4_product(w, {inputs.data(), inputs.stride(), m, y.data(), w.n}, 0, w.n);
       EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa) << ", " << m << " rows";
     }
     ++tried;
