@@ -74,7 +74,9 @@ struct FailEvent {
 using Event = std::variant<PromptLogprobsEvent, TokenEvent, FinishEvent, FailEvent>;
 
 // What the engine wants of the adapter cache. A lease is asked for once per request and released once, when no plan in
-// flight touches the adapter any more.
+// flight touches the adapter any more. Of an adapter's waiting requests only the first few (FairQueue::kMaxLeasesAhead)
+// hold or ask for one, so that a flood does not pin an adapter for longer than its turn. The cache does its part when a
+// new lease on a resident adapter does not overtake one that waits for a slot.
 struct AcquireAdapter {
   SequenceId id;
   std::string digest;
@@ -135,8 +137,9 @@ class Engine {
   // The agreed result of the oldest plan in flight. CHECKs epoch and step.
   void absorb(const StepResult& result);
 
-  // The ranks are gone: every running request fails with rank_lost and everything in flight is forgotten. Waiting
-  // requests fail likewise while `available` is false, and add() refuses; start_epoch makes the engine available again.
+  // The ranks are gone, and their memory: every request, running or waiting, fails with rank_lost, everything in flight
+  // is forgotten, and add() refuses until start_epoch makes the engine available again. An engine begins unavailable.
+  // start_epoch CHECKs that it is not available and that the epoch is a later one.
   void ranks_lost(const std::string& why);
   void start_epoch(Epoch epoch);
   bool available() const;

@@ -74,7 +74,8 @@ void FairQueue::list_candidates(size_t limit, std::vector<WaitingSequence>& view
   for (const Group& group : groups_) {
     size_t listed = 0;
     for (const auto& [key, sequence] : group.queue) {
-      if (listed == limit) break;
+      // Those behind one whose adapter is not there wait for the same one.
+      if (listed == limit || sequence->lease() == LeaseState::asked) break;
       if (!sequence->can_start()) continue;
       views.push_back({sequence->group(), sequence->num_tokens()});
       sequences.push_back(sequence);

@@ -60,15 +60,31 @@ TEST_F(FairQueueTest, PutsPreemptedSequencesFirst) {
   EXPECT_THAT(candidates(9), ElementsAre(2, 3, 1));
 }
 
-TEST_F(FairQueueTest, SkipsThoseWhoseAdapterIsNotThere) {
+TEST_F(FairQueueTest, ListsNobodyWhoseAdapterIsNotThere) {
   const GroupId group = arrive("a").group();
   arrive("a");
+  arrive("b");
   EXPECT_THAT(candidates(9), ElementsAre());
   const auto asking = queue_.ask_leases(group);
   ASSERT_EQ(asking.size(), 2u);
   EXPECT_THAT(candidates(9), ElementsAre());
+  asking[0]->hold_lease(SlotId(0));
+  EXPECT_THAT(candidates(9), ElementsAre(1));
   asking[1]->hold_lease(SlotId(0));
+  EXPECT_THAT(candidates(9), ElementsAre(1, 2));
+}
+
+TEST_F(FairQueueTest, SkipsPreemptedSequencesThatWaitForResults) {
+  for (int i = 0; i < 2; ++i) arrive("");
+  queue_.remove(sequences_[0]);
+  sequences_[0].start(1, 0);
+  sequences_[0].plan_row(1);
+  sequences_[0].preempt();
+  queue_.push(sequences_[0]);
   EXPECT_THAT(candidates(9), ElementsAre(2));
+  sequences_[0].row_returned();
+  sequences_[0].append_token(5);
+  EXPECT_THAT(candidates(9), ElementsAre(1, 2));
 }
 
 TEST_F(FairQueueTest, AsksForFewLeasesAhead) {
