@@ -249,7 +249,8 @@ TEST(Tiktoken, GivesTheIdsOfTheSameVocabulary) {
   dir.write("qwen.tiktoken", tiktoken_of(*tiny, 2045));
   const auto tokenizer = Tokenizer::load(dir.path());
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
-  for (const auto& one : read_json(kSource / "tests/data/tokenizer/vectors.json")["plain"]) {
+  const auto cases = read_json(kSource / "tests/data/tokenizer/vectors.json")["plain"];
+  for (const auto& one : cases) {
     const auto text = one["text"].get<std::string>();
     EXPECT_EQ((*tokenizer)->encode(text, false), one["ids_unparsed"].get<Ids>()) << text;
   }

@@ -85,15 +85,17 @@ TEST(Tokenizer, ReadsBothFileLayoutsAlike) {
   const auto tokenizer = Tokenizer::load(parts.path());
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
   EXPECT_EQ((*tokenizer)->vocab_size(), tiny()->vocab_size());
-  for (const auto& one : read_json(kSource / "tests/data/tokenizer/vectors.json")["plain"]) {
+  const auto cases = read_json(kSource / "tests/data/tokenizer/vectors.json")["plain"];
+  for (const auto& one : cases) {
     EXPECT_EQ((*tokenizer)->encode(one["text"].get<std::string>(), true), one["ids"].get<Ids>());
   }
 }
 
 TEST(Tokenizer, GivesThePromptsOfTheReferenceOutputs) {
-  for (const auto& one : read_json(kSource / "tests/data/tiny-qwen2-gptq-int4.golden.json")["cases"]) {
+  const auto cases = read_json(kSource / "tests/data/tiny-qwen2-gptq-int4.golden.json")["cases"];
+  for (const auto& one : cases) {
     EXPECT_EQ(tiny()->encode(one["prompt"].get<std::string>(), true), one["prompt_ids"].get<Ids>());
-    EXPECT_EQ(tiny()->decode(one["token_ids"].get<Ids>(), true), one["text"].get<std::string>());
+    EXPECT_EQ(tiny()->decode(one["token_ids"].get<Ids>(), false), one["text"].get<std::string>());
   }
 }
 
