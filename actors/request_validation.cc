@@ -79,6 +79,9 @@ tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
   // refused before it is tokenized.
   constexpr size_t kMaxTokenBytes = 512;
   const size_t max_bytes = static_cast<size_t>(context_.max_model_len) * kMaxTokenBytes;
+  if (!context_.tokenizer && !request.prompt_token_ids) {
+    return invalid("the checkpoint has no tokenizer; give prompt_token_ids");
+  }
   if (request.prompt) {
     if (request.prompt->size() > max_bytes) {
       return refuse(ErrorCode::too_long, "a prompt of {} bytes cannot fit into {} tokens", request.prompt->size(),
@@ -156,6 +159,9 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
 
 RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequest& request,
                                                         PreparedRequest& prepared) const {
+  if (!context_.tokenizer && !request.stop.empty()) {
+    return invalid("the checkpoint has no tokenizer, so stop strings mean nothing; give stop_token_ids");
+  }
   if (request.stop.size() > kMaxStops)
     return invalid("{} stop strings, at most {} are allowed", request.stop.size(), kMaxStops);
   for (const std::string& stop : request.stop) {

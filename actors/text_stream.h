@@ -23,6 +23,7 @@ class TextStream {
     bool skip_special_tokens = true;
   };
 
+  // tokenizer: null for a checkpoint without one, whose answers are token ids alone.
   TextStream(std::shared_ptr<const model::Tokenizer> tokenizer, Options options);
 
   // The text that this id completes; may be empty. A stop id gives no text of its own unless stop strings are included
@@ -38,6 +39,7 @@ class TextStream {
  private:
   std::vector<int32_t> stop_token_ids_;
   bool include_stop_;
+  bool has_text_;
   model::Detokenizer detokenizer_;
   model::StopStringMatcher matcher_;
 };

@@ -122,6 +122,14 @@ struct Tokenizer::Impl {
   std::vector<std::unique_ptr<Scratch>> idle;  // at most one per thread that ever encoded at the same time; by mutex
 };
 
+bool Tokenizer::is_in(const std::filesystem::path& dir) {
+  std::error_code error;
+  for (const char* name : {"tokenizer.json", "vocab.json", "qwen.tiktoken"}) {
+    if (std::filesystem::exists(dir / name, error)) return true;
+  }
+  return false;
+}
+
 Result<std::shared_ptr<const Tokenizer>> Tokenizer::load(const std::filesystem::path& dir) {
   auto files = read_tokenizer_files(dir);
   if (!files) return tl::unexpected(files.error());

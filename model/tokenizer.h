@@ -28,6 +28,9 @@ class Tokenizer {
   static Result<std::shared_ptr<const Tokenizer>> load(const std::filesystem::path& dir);
   ~Tokenizer();
 
+  // Whether DIR holds any of these files. Checkpoints for measuring often have none.
+  static bool is_in(const std::filesystem::path& dir);
+
   // text (UTF-8; invalid bytes become U+FFFD first) -> ids. With parse_special, added tokens in the text become their
   // ids; without, their characters are ordinary text.
   std::vector<int32_t> encode(std::string_view text, bool parse_special) const;
