@@ -91,8 +91,8 @@ std::string golden_differences(const Json& golden, const std::string& results, d
   std::map<std::string, Json> by_id;
   std::istringstream lines(results);
   for (std::string line; std::getline(lines, line);) {
-    Json result = Json::parse(line);
-    by_id[result["id"].get<std::string>()] = std::move(result);
+    const Json result = Json::parse(line);
+    by_id[result["id"].get<std::string>()] = result;
   }
   std::string differences;
   for (size_t i = 0; i < golden["cases"].size(); ++i) {
