@@ -1,5 +1,7 @@
 // Cuts text into the pieces that BPE encodes one by one: Qwen2's expression (contractions, words with one leading
 // non-letter, single digits, punctuation, newlines, spaces). Source: transformers' tokenization_qwen2.py.
+// Letters and numbers are those of PCRE2's Unicode version (14 in PCRE2 10.42): the ids of characters that a later
+// version assigned may differ from an implementation that knows it.
 #pragma once
 
 #include <cstddef>

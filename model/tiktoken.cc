@@ -2,6 +2,7 @@
 // Source: QwenLM/Qwen's tokenization_qwen.py.
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <charconv>
 #include <string>
 
