@@ -41,11 +41,13 @@ class GlooCollective final : public Collective {
   void all_gather(const void* send, void* receive, size_t bytes) override {
     mesh_->run("all_gather", [&] {
       if (bytes == 0) return;
-      char* own = static_cast<char*>(receive) + rank() * bytes;
+      char* all = static_cast<char*>(receive);
+      char* own = all + rank() * bytes;
       if (send != own) std::memcpy(own, send, bytes);
       GlooMesh::Exchange exchange(*mesh_, {own, bytes}, {receive, size() * bytes});
-      for (int peer : mesh_->peers()) exchange.receive(peer, peer * bytes, bytes);
+      for (int peer : mesh_->peers()) exchange.expect(peer, peer * bytes, bytes);
       for (int peer : mesh_->peers()) exchange.send(peer, 0, bytes);
+      for (int peer : mesh_->peers()) place(exchange.take(peer), all + peer * bytes, bytes);
       exchange.finish();
     });
   }
@@ -59,7 +61,8 @@ class GlooCollective final : public Collective {
       if (rank() == root) {
         for (int peer : mesh_->peers()) exchange.send(peer, 0, bytes);
       } else {
-        exchange.receive(root, 0, bytes);
+        exchange.expect(root, 0, bytes);
+        place(exchange.take(root), static_cast<char*>(data), bytes);
       }
       exchange.finish();
     });
@@ -68,8 +71,9 @@ class GlooCollective final : public Collective {
   void barrier() override {
     mesh_->run("barrier", [&] {
       GlooMesh::Exchange exchange(*mesh_, {nullptr, 0}, {nullptr, 0});
-      for (int peer : mesh_->peers()) exchange.receive(peer, 0, 0);
+      for (int peer : mesh_->peers()) exchange.expect(peer, 0, 0);
       for (int peer : mesh_->peers()) exchange.send(peer, 0, 0);
+      for (int peer : mesh_->peers()) exchange.take(peer);
       exchange.finish();
     });
   }
@@ -77,30 +81,36 @@ class GlooCollective final : public Collective {
   void abort() override { mesh_->abort(); }
 
  private:
+  static void place(const char* message, char* target, size_t bytes) {
+    if (message != target) std::memcpy(target, message, bytes);
+  }
+
   // Everyone sends everything to everyone and adds.
   void all_reduce_direct(float* data, size_t count) {
     const size_t bytes = count * sizeof(float);
-    grow_scratch(count * size());
-    GlooMesh::Exchange exchange(*mesh_, {data, bytes}, {scratch_.data(), size() * bytes});
-    for (int peer : mesh_->peers()) exchange.receive(peer, peer * bytes, bytes);
+    GlooMesh::Exchange exchange(*mesh_, {data, bytes}, room_for(bytes));
+    for (int peer : mesh_->peers()) exchange.expect(peer, peer * bytes, bytes);
     for (int peer : mesh_->peers()) exchange.send(peer, 0, bytes);
-    exchange.finish();
-    std::vector<const float*> terms;
-    for (int r = 0; r < size(); ++r) terms.push_back(r == rank() ? data : scratch_.data() + r * count);
+    const std::vector<const float*> terms = take_terms(exchange, data);
+    exchange.finish();  // before the sum takes the place of what is sent
     ordered_sum(terms, data, count);
   }
 
   // Each rank adds one chunk, then hands it to the others.
   void all_reduce_in_chunks(float* data, size_t count) {
     reduce_scatter(data, count);
-    const auto own = bytes_of_chunk(count, rank());
-    GlooMesh::Exchange exchange(*mesh_, {reinterpret_cast<char*>(data) + own.offset, own.bytes},
-                                {data, count * sizeof(float)});
+    char* all = reinterpret_cast<char*>(data);
+    const Bytes own = bytes_of_chunk(count, rank());
+    GlooMesh::Exchange exchange(*mesh_, {all + own.offset, own.bytes}, {data, count * sizeof(float)});
     for (int peer : mesh_->peers()) {
-      const auto chunk = bytes_of_chunk(count, peer);
-      exchange.receive(peer, chunk.offset, chunk.bytes);
+      const Bytes chunk = bytes_of_chunk(count, peer);
+      exchange.expect(peer, chunk.offset, chunk.bytes);
     }
     for (int peer : mesh_->peers()) exchange.send(peer, 0, own.bytes);
+    for (int peer : mesh_->peers()) {
+      const Bytes chunk = bytes_of_chunk(count, peer);
+      place(exchange.take(peer), all + chunk.offset, chunk.bytes);
+    }
     exchange.finish();
   }
 
@@ -108,17 +118,23 @@ class GlooCollective final : public Collective {
   void reduce_scatter(float* data, size_t count) {
     const auto [begin, end] = chunk_of(count, rank(), size());
     const size_t own_count = end - begin, own_bytes = own_count * sizeof(float);
-    grow_scratch(own_count * size());
-    GlooMesh::Exchange exchange(*mesh_, {data, count * sizeof(float)}, {scratch_.data(), size() * own_bytes});
-    for (int peer : mesh_->peers()) exchange.receive(peer, peer * own_bytes, own_bytes);
+    GlooMesh::Exchange exchange(*mesh_, {data, count * sizeof(float)}, room_for(own_bytes));
+    for (int peer : mesh_->peers()) exchange.expect(peer, peer * own_bytes, own_bytes);
     for (int peer : mesh_->peers()) {
-      const auto chunk = bytes_of_chunk(count, peer);
+      const Bytes chunk = bytes_of_chunk(count, peer);
       exchange.send(peer, chunk.offset, chunk.bytes);
     }
-    exchange.finish();
-    std::vector<const float*> terms;
-    for (int r = 0; r < size(); ++r) terms.push_back(r == rank() ? data + begin : scratch_.data() + r * own_count);
+    const std::vector<const float*> terms = take_terms(exchange, data + begin);
     ordered_sum(terms, data + begin, own_count);
+    exchange.finish();
+  }
+
+  // The terms of a sum by rank: `own`, and what the peers sent.
+  std::vector<const float*> take_terms(GlooMesh::Exchange& exchange, const float* own) const {
+    std::vector<const float*> terms(size());
+    terms[rank()] = own;
+    for (int peer : mesh_->peers()) terms[peer] = reinterpret_cast<const float*>(exchange.take(peer));
+    return terms;
   }
 
   struct Bytes {
@@ -129,11 +145,15 @@ class GlooCollective final : public Collective {
     return {chunk.first * sizeof(float), (chunk.second - chunk.first) * sizeof(float)};
   }
 
-  void grow_scratch(size_t count) {
+  // For a message of each rank, where it does not fit the inbox.
+  GlooMesh::Memory room_for(size_t bytes) {
+    if (bytes <= GlooInbox::kMessageBytes) return {nullptr, 0};
+    const size_t count = bytes / sizeof(float) * size();
     if (scratch_.size() < count) scratch_.resize(count);
+    return {scratch_.data(), size() * bytes};
   }
 
-  std::vector<float> scratch_;  // what peers send
+  std::vector<float> scratch_;  // what peers send, of any content
   const std::unique_ptr<GlooMesh> mesh_;
 };
 
