@@ -120,8 +120,8 @@ void Engine::Impl::note_plan() {
   ++stats.plans;
   stats.max_plans_in_flight_seen = std::max(stats.max_plans_in_flight_seen, static_cast<int32_t>(in_flight.size()));
   std::ranges::sort(groups_in_plan);
-  const auto repeated = std::ranges::unique(groups_in_plan);
-  const auto num_distinct = static_cast<int32_t>(repeated.begin() - groups_in_plan.begin());
+  const auto end = std::unique(groups_in_plan.begin(), groups_in_plan.end());
+  const auto num_distinct = static_cast<int32_t>(end - groups_in_plan.begin());
   stats.max_adapters_in_a_plan = std::max(stats.max_adapters_in_a_plan, num_distinct);
   groups_in_plan.clear();
 }
