@@ -5,6 +5,8 @@ add_library(lorikeet_kernels_cuda STATIC
   attention_decode_cuda.cu
   attention_prefill_cuda.cu
   dense_gemm_cuda.cu
+  dense_weight_cuda.cu
+  dora_norms_cuda.cu
   embedding_cuda.cu
   filtered_sampling_cuda.cu
   int4_decode.cu

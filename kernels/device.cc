@@ -34,11 +34,15 @@ Result<void> use_device(int device) {
   return {};
 }
 
-DeviceProperties device_properties() {
+int current_device() {
   int device = 0;
   LORIKEET_CHECK_CUDA(cudaGetDevice(&device));
+  return device;
+}
+
+DeviceProperties device_properties() {
   cudaDeviceProp properties{};
-  LORIKEET_CHECK_CUDA(cudaGetDeviceProperties(&properties, device));
+  LORIKEET_CHECK_CUDA(cudaGetDeviceProperties(&properties, current_device()));
   DeviceProperties result;
   result.name = properties.name;
   result.multiprocessors = properties.multiProcessorCount;

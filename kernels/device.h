@@ -41,6 +41,7 @@ Result<int> device_count();
 
 // Makes `device` the calling thread's device. Fails where it does not exist or cannot be used.
 Result<void> use_device(int device);
+int current_device();
 
 // Of the calling thread's device.
 DeviceProperties device_properties();

@@ -22,8 +22,8 @@ __global__ void __launch_bounds__(device::kSelectThreads) draw_filtered(Filtered
   const int vocab = begins[args.pieces];
   const bool by_count = row.top_k > 0 && row.top_k < vocab;
   const bool by_mass = row.top_p < 1;
-  const device::VocabRow logits = {args.logits + row.logits_row * args.stride, args.piece_stride, args.pieces, begins,
-                                   row.temperature};
+  const device::VocabRow logits = {args.logits + (row.logits_row - args.first_logits_row) * args.stride,
+                                   args.piece_stride, args.pieces, begins, row.temperature};
   device::Selection selection(logits, shared);
   const float best = selection.best().value;
 

@@ -96,6 +96,7 @@ struct FilteredDrawArgs {
   const float* logits = nullptr;                   // [pieces, rows, stride]: what the ranks gathered
   int64_t piece_stride = 0;                        // elements between pieces
   int64_t stride = 0;                              // elements between rows
+  int32_t first_logits_row = 0;                    // DrawRow::logits_row of the first row in `logits`
   int32_t pieces = 1;                              // at most kMaxVocabPieces
   int32_t vocab_begins[kMaxVocabPieces + 1] = {};  // piece p has tokens [vocab_begins[p], vocab_begins[p + 1])
   const DrawRow* rows = nullptr;                   // [num_rows]
