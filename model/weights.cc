@@ -96,6 +96,25 @@ uint64_t bytes_of(const kernels::Int4Weight& w) {
   return w.q.size() + bytes_of(w.scale) + w.zero.size() + (w.run_begin.size() + w.permutation.size()) * sizeof(int32_t);
 }
 
+class CheckpointWeights final : public WeightSource {
+ public:
+  CheckpointWeights(Checkpoint checkpoint, const ShardPlan& plan, int rank)
+      : checkpoint_(std::move(checkpoint)), plan_(plan), rank_(rank) {}
+
+  Result<RankWeights> outer() const override {
+    RankWeights weights;
+    if (auto ok = load_outer(checkpoint_, plan_, rank_, weights); !ok) return tl::unexpected(ok.error());
+    return weights;
+  }
+
+  Result<LayerWeights> layer(int32_t layer) const override { return load_layer(checkpoint_, plan_, rank_, layer); }
+
+ private:
+  const Checkpoint checkpoint_;
+  const ShardPlan plan_;
+  const int rank_;
+};
+
 }  // namespace
 
 uint64_t bytes_of(const RankWeights& weights, bool tied) {
@@ -110,13 +129,20 @@ uint64_t bytes_of(const RankWeights& weights, bool tied) {
   return bytes;
 }
 
-Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
-                                      const std::function<void(int, int)>& progress, int threads) {
+Result<std::unique_ptr<WeightSource>> open_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank) {
   auto checkpoint = Checkpoint::open(dir);
   if (!checkpoint) return tl::unexpected(checkpoint.error());
   if (auto ok = check_layout(*checkpoint, plan.config()); !ok) return tl::unexpected(ok.error());
-  RankWeights weights;
-  if (auto ok = load_outer(*checkpoint, plan, rank, weights); !ok) return tl::unexpected(ok.error());
+  return std::make_unique<CheckpointWeights>(*std::move(checkpoint), plan, rank);
+}
+
+Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
+                                      const std::function<void(int, int)>& progress, int threads) {
+  const auto source = open_weights(dir, plan, rank);
+  if (!source) return tl::unexpected(source.error());
+  auto outer = (*source)->outer();
+  if (!outer) return tl::unexpected(outer.error());
+  RankWeights weights = *std::move(outer);
 
   const int32_t layers = plan.config().num_layers;
   weights.layers.resize(static_cast<size_t>(layers));
@@ -126,7 +152,7 @@ Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const Sh
   std::optional<std::pair<int32_t, Error>> error;  // of the lowest layer that failed
   const auto work = [&] {
     for (int32_t layer = next++; layer < layers; layer = next++) {
-      auto loaded = load_layer(*checkpoint, plan, rank, layer);
+      auto loaded = (*source)->layer(layer);
       const std::lock_guard lock(mutex);
       if (!loaded) {
         if (!error || layer < error->first) error = {layer, loaded.error()};

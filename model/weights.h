@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <variant>
 #include <vector>
 
@@ -43,6 +44,15 @@ struct RankWeights {
 // and reason.
 Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
                                       const std::function<void(int, int)>& progress = {}, int threads = 1);
+
+// The same piece by piece, for devices that take the weights over: the host then never holds them all.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual Result<RankWeights> outer() const = 0;                // everything but the layers
+  virtual Result<LayerWeights> layer(int32_t layer) const = 0;  // threads: any
+};
+Result<std::unique_ptr<WeightSource>> open_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank);
 
 // Random weights of sensible size in the forms that a checkpoint of `plan`'s configuration would give: for measuring
 // without a checkpoint. The whole model depends on `seed` alone, whatever the number of ranks.
