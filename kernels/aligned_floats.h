@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 
 namespace lorikeet::kernels {
 
@@ -15,11 +16,17 @@ inline constexpr size_t kCacheLine = 64;
 class AlignedFloats {
  public:
   AlignedFloats() = default;
-  explicit AlignedFloats(size_t count) : size_(count) {
-    if (count == 0) return;
-    const size_t bytes = (count * sizeof(float) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    data_.reset(static_cast<float*>(std::aligned_alloc(kCacheLine, bytes)));
-    CHECK(data_ != nullptr) << "no memory for " << bytes << " bytes";
+  explicit AlignedFloats(size_t count) : data_(take(count)), size_(count) {
+    CHECK(data_ != nullptr) << "no memory for " << count << " floats";
+  }
+
+  // Nothing where there is no memory.
+  static std::optional<AlignedFloats> allocate(size_t count) {
+    AlignedFloats floats;
+    floats.data_.reset(take(count));
+    floats.size_ = count;
+    if (floats.data_ == nullptr) return std::nullopt;
+    return floats;
   }
 
   float* data() { return data_.get(); }
@@ -30,6 +37,11 @@ class AlignedFloats {
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };
+  static float* take(size_t count) {
+    const size_t bytes = (count * sizeof(float) / kCacheLine + 1) * kCacheLine;
+    return static_cast<float*>(std::aligned_alloc(kCacheLine, bytes));
+  }
+
   std::unique_ptr<float, Free> data_;
   size_t size_ = 0;
 };

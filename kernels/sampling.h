@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 namespace lorikeet::kernels {
@@ -51,7 +50,7 @@ ScoredToken best_token_cpu(const float* logits, int32_t size, int32_t vocab_begi
 // The token drawn from all logits [vocab] through the filters.
 int32_t draw_filtered_cpu(const float* logits, int32_t vocab, const DrawParameters& draw);
 
-// max and sum of exp(logit - max) of logits [size]; of no logits: -infinity and 0.
+// max of logits [size], and sum of exp(logit - max); of no logits: -infinity and 0.
 struct LogitMass {
   float max = 0;
   float sum = 0;
@@ -61,7 +60,7 @@ LogitMass logit_mass_cpu(const float* logits, int32_t size);
 // log(sum of exp(logit)) over parts, added in their order.
 float log_normalizer_cpu(const LogitMass* parts, int32_t count);
 
-// The k best tokens of logits [size], best first.
+// The k best tokens of logits [size], best first; what is not a number counts as -infinity.
 std::vector<ScoredToken> top_tokens_cpu(const float* logits, int32_t size, int32_t vocab_begin, int32_t k);
 
 }  // namespace lorikeet::kernels

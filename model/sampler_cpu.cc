@@ -14,9 +14,15 @@ using kernels::ScoredToken;
 // One call's state: what every step of the way needs.
 class Finisher {
  public:
-  Finisher(std::span<const BatchRow> rows, const std::vector<LogitsUse>& uses, std::vector<float>& logits,
-           const ShardPlan& plan, comm::Collective& group)
-      : rows_(rows), uses_(uses), logits_(logits), plan_(plan), group_(group), vocab_(plan.shard(group.rank()).vocab) {}
+  Finisher(std::span<const BatchRow> rows, std::span<const LogitsUse> uses, std::vector<float>& logits,
+           const ShardPlan& plan, comm::Collective& group, kernels::ThreadPool& pool)
+      : rows_(rows),
+        uses_(uses),
+        logits_(logits),
+        plan_(plan),
+        group_(group),
+        pool_(pool),
+        vocab_(plan.shard(group.rank()).vocab) {}
 
   // log(sum of exp(logit)) of every use, before penalties; empty where no use needs it.
   std::vector<float> normalizers() {
@@ -25,7 +31,7 @@ class Finisher {
     });
     if (!needed) return {};
     std::vector<LogitMass> own(uses_.size());
-    for (size_t u = 0; u < uses_.size(); ++u) own[u] = kernels::logit_mass_cpu(logits_of(u), vocab_.size());
+    for_each_use([&](size_t u) { own[u] = kernels::logit_mass_cpu(logits_of(u), vocab_.size()); });
     const std::vector<LogitMass> all = gather(own);
     std::vector<float> result(uses_.size());
     std::vector<LogitMass> parts(static_cast<size_t>(group_.size()));
@@ -51,12 +57,13 @@ class Finisher {
 
   // The k best raw logits of every use that asks for them, best first.
   std::vector<std::vector<ScoredToken>> best(const std::vector<int32_t>& k) {
+    std::vector<std::vector<ScoredToken>> of_use(uses_.size());
+    for_each_use([&](size_t u) {
+      of_use[u] = kernels::top_tokens_cpu(logits_of(u), vocab_.size(), vocab_.begin, k[u]);
+      of_use[u].resize(static_cast<size_t>(k[u]));  // a small shard has fewer: the rest is marked by its id -1
+    });
     std::vector<ScoredToken> own;
-    for (size_t u = 0; u < uses_.size(); ++u) {
-      auto tokens = kernels::top_tokens_cpu(logits_of(u), vocab_.size(), vocab_.begin, k[u]);
-      tokens.resize(static_cast<size_t>(k[u]));  // a small shard has fewer: the rest is marked by its id -1
-      own.insert(own.end(), tokens.begin(), tokens.end());
-    }
+    for (const auto& tokens : of_use) own.insert(own.end(), tokens.begin(), tokens.end());
     const std::vector<ScoredToken> all = gather(own);
     std::vector<std::vector<ScoredToken>> result(uses_.size());
     size_t at = 0;
@@ -92,29 +99,12 @@ class Finisher {
 
   // The drawn token of every use that samples; -1 of the others.
   std::vector<int32_t> draw() {
-    std::vector<ScoredToken> own(uses_.size());
-    std::vector<size_t> filtered;
+    std::vector<size_t> plain, filtered;
     for (size_t u = 0; u < uses_.size(); ++u) {
-      if (!uses_[u].sample) continue;
-      const kernels::DrawParameters parameters = draw_of(u);
-      if (parameters.filtered()) {
-        filtered.push_back(u);
-      } else {
-        own[u] = kernels::best_token_cpu(logits_of(u), vocab_.size(), vocab_.begin, parameters);
-      }
+      if (uses_[u].sample) (draw_of(u).filtered() ? filtered : plain).push_back(u);
     }
     std::vector<int32_t> drawn(uses_.size(), -1);
-    if (filtered.size() < uses_.size()) {
-      const std::vector<ScoredToken> all = gather(own);
-      for (size_t u = 0; u < uses_.size(); ++u) {
-        ScoredToken winner;
-        for (size_t r = 0; r < static_cast<size_t>(group_.size()); ++r) {
-          const ScoredToken& token = all[r * uses_.size() + u];
-          if (token.token_id >= 0 && token.better_than(winner)) winner = token;
-        }
-        drawn[u] = winner.token_id;
-      }
-    }
+    draw_plain(plain, drawn);
     draw_filtered(filtered, drawn);
     return drawn;
   }
@@ -141,6 +131,33 @@ class Finisher {
     logit = kernels::penalized_logit_cpu(logit, penalty, in_output);
   }
 
+  // Greedy rows and those without filters: every rank finds its best token, and the best of those is drawn.
+  void draw_plain(const std::vector<size_t>& plain, std::vector<int32_t>& drawn) {
+    constexpr int32_t kPart = 8192;  // tokens
+    const auto parts = static_cast<size_t>((vocab_.size() + kPart - 1) / kPart);
+    std::vector<ScoredToken> of_part(plain.size() * parts);
+    pool_.parallel_for(static_cast<int64_t>(of_part.size()), 1, [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+        const size_t u = plain[i / parts];
+        const auto first = static_cast<int32_t>(i % parts) * kPart;
+        of_part[i] = kernels::best_token_cpu(logits_of(u) + first, std::min(kPart, vocab_.size() - first),
+                                             vocab_.begin + first, draw_of(u));
+      }
+    });
+    std::vector<ScoredToken> own(plain.size());
+    for (size_t i = 0; i < of_part.size(); ++i) keep_better(own[i / parts], of_part[i]);
+    const std::vector<ScoredToken> all = gather(own);
+    for (size_t i = 0; i < plain.size(); ++i) {
+      ScoredToken winner;
+      for (size_t r = 0; r < static_cast<size_t>(group_.size()); ++r) keep_better(winner, all[r * plain.size() + i]);
+      drawn[plain[i]] = winner.token_id;
+    }
+  }
+
+  static void keep_better(ScoredToken& winner, const ScoredToken& token) {
+    if (token.token_id >= 0 && token.better_than(winner)) winner = token;
+  }
+
   void draw_filtered(const std::vector<size_t>& filtered, std::vector<int32_t>& drawn) {
     if (filtered.empty()) return;
     // Shards may differ in size by one row; all send the largest.
@@ -152,16 +169,25 @@ class Finisher {
                   static_cast<size_t>(vocab_.size()) * sizeof(float));
     }
     const std::vector<float> all = gather(own);
-    std::vector<float> whole;
-    for (size_t i = 0; i < filtered.size(); ++i) {
-      whole.clear();
-      for (int r = 0; r < group_.size(); ++r) {
-        const float* part = all.data() + static_cast<size_t>(r) * own.size() + i * static_cast<size_t>(widest);
-        whole.insert(whole.end(), part, part + plan_.shard(r).vocab.size());
+    pool_.parallel_for(static_cast<int64_t>(filtered.size()), 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> whole;
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+        whole.clear();
+        for (int r = 0; r < group_.size(); ++r) {
+          const float* part = all.data() + static_cast<size_t>(r) * own.size() + i * static_cast<size_t>(widest);
+          whole.insert(whole.end(), part, part + plan_.shard(r).vocab.size());
+        }
+        drawn[filtered[i]] =
+            kernels::draw_filtered_cpu(whole.data(), static_cast<int32_t>(whole.size()), draw_of(filtered[i]));
       }
-      drawn[filtered[i]] =
-          kernels::draw_filtered_cpu(whole.data(), static_cast<int32_t>(whole.size()), draw_of(filtered[i]));
-    }
+    });
+  }
+
+  template <class F>
+  void for_each_use(const F& f) {
+    pool_.parallel_for(static_cast<int64_t>(uses_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t u = begin; u < end; ++u) f(static_cast<size_t>(u));
+    });
   }
 
   // [ranks, own.size()]
@@ -173,20 +199,21 @@ class Finisher {
   }
 
   std::span<const BatchRow> rows_;
-  const std::vector<LogitsUse>& uses_;
+  std::span<const LogitsUse> uses_;
   std::vector<float>& logits_;
   const ShardPlan& plan_;
   comm::Collective& group_;
+  kernels::ThreadPool& pool_;
   const Range vocab_;
 };
 
 }  // namespace
 
-void finish_rows_cpu(std::span<const BatchRow> rows, const std::vector<LogitsUse>& uses,
+void finish_rows_cpu(std::span<const BatchRow> rows, std::span<const LogitsUse> uses,
                      const std::vector<int32_t>& pending, std::vector<float>& logits, const ShardPlan& plan,
-                     comm::Collective& group, std::vector<RowOutput>& outputs) {
+                     comm::Collective& group, kernels::ThreadPool& pool, std::vector<RowOutput>& outputs) {
   if (uses.empty()) return;
-  Finisher finisher(rows, uses, logits, plan, group);
+  Finisher finisher(rows, uses, logits, plan, group, pool);
   const std::vector<float> normalizers = finisher.normalizers();
   std::vector<float> raw;  // the penalties change the logits, and what is reported is from before
   std::vector<std::vector<ScoredToken>> best;

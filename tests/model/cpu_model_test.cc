@@ -1,6 +1,8 @@
 // The forward pass against the committed reference outputs (transformers + peft in float32), without any server.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -43,15 +45,24 @@ class RankRun {
     options.num_slots = 4;
     auto weights = load_rank_weights(checkpoint.directory, plan, rank_);
     EXPECT_TRUE(weights.has_value()) << weights.error().message;
-    model_ = make_cpu_model(*std::move(weights), plan, options, std::move(group)).value();
+    model_ = make_cpu_model(*std::move(weights), plan, options, group).value();
     blocks_.resize(static_cast<size_t>(options.num_blocks));
     std::iota(blocks_.rbegin(), blocks_.rend(), 0);  // an order that is not the natural one
-    for (const auto& entry : fs::directory_iterator(checkpoint.adapters)) {
+    std::vector<fs::path> adapters;                  // in the same order on every rank
+    for (const auto& entry : fs::directory_iterator(checkpoint.adapters)) adapters.push_back(entry.path());
+    std::sort(adapters.begin(), adapters.end());
+    for (const fs::path& path : adapters) {
       const auto slot = static_cast<int32_t>(slots_.size());
-      const auto adapter = read_adapter(entry.path(), plan.config());
+      const auto adapter = read_adapter(path, plan.config());
       EXPECT_TRUE(adapter.has_value()) << adapter.error().message;
-      EXPECT_TRUE(model_->set_adapter(slot, cut_adapter(*adapter, plan, rank_)).has_value());
-      slots_[entry.path().filename().string()] = slot;
+      Adapter part = cut_adapter(*adapter, plan, rank_);
+      if (part.uses_dora()) {
+        EXPECT_FALSE(model_->set_adapter(slot, part).has_value());  // without its factors
+        add_factors(part, *group);
+      }
+      const auto set = model_->set_adapter(slot, part);
+      EXPECT_TRUE(set.has_value()) << set.error().message;
+      slots_[path.filename().string()] = slot;
     }
   }
 
@@ -59,6 +70,7 @@ class RankRun {
     const auto prompt = c["prompt_ids"].get<std::vector<int32_t>>();
     const auto slot = c["adapter"].is_null() ? -1 : slots_.at(c["adapter"].get<std::string>());
     Step result;
+    prompt_size_ = static_cast<int32_t>(prompt.size());
     const auto half = static_cast<int32_t>(prompt.size() / 2);
     const auto size = static_cast<int32_t>(prompt.size());
     if (half > 0) {
@@ -76,6 +88,21 @@ class RankRun {
   }
 
  private:
+  void add_factors(Adapter& part, comm::Collective& group) {
+    const auto norms = model_->dora_squared_norms(part);
+    size_t at = 0;
+    for (LoraLayer& layer : part.layers) {
+      for (const Projection p : kProjections) {
+        auto& pair = layer[static_cast<size_t>(p)];
+        if (!pair) continue;
+        std::vector<float> squares = norms.at(at++);
+        if (is_row_parallel(p)) group.all_reduce(squares.data(), squares.size());
+        for (size_t i = 0; i < squares.size(); ++i)
+          pair->dora_factor.push_back(pair->magnitude[i] / std::sqrt(squares[i]));
+      }
+    }
+  }
+
   // Positions [start, start + count) of `ids` (or the pending token); targets are the ids that follow.
   RowOutput run(const std::vector<int32_t>& ids, int32_t start, int32_t count, int32_t slot, bool sample,
                 int32_t pending_row) {
@@ -91,7 +118,7 @@ class RankRun {
     }
     row.pending_row = pending_row;
     row.start = start;
-    row.prompt_size = 1;
+    row.prompt_size = prompt_size_;
     row.block_table = blocks_;
     row.slot = slot;
     row.sample = sample;
@@ -107,6 +134,7 @@ class RankRun {
   std::unique_ptr<RankModel> model_;
   std::vector<int32_t> blocks_;
   std::map<std::string, int32_t> slots_;
+  int32_t prompt_size_ = 0;
 };
 
 void expect_agreement(const Json& c, const Step& got, double tolerance) {
