@@ -13,4 +13,11 @@ inline constexpr double kFp8Tolerance = 7e-2;       // fp8 e4m3 storage of keys 
 inline constexpr double kLogprobTolerance = 0.003;        // the example model
 inline constexpr double kFormatLogprobTolerance = 0.005;  // the small checkpoints of every format
 
+// The same on CUDA devices, by the type of the activations.
+inline constexpr double kHalfLogprobTolerance = 0.03;
+inline constexpr double kBfloat16LogprobTolerance = 0.2;
+inline constexpr double kFp8LogprobTolerance = 0.3;  // fp16 with fp8 keys and values
+inline constexpr double kHalfFormatLogprobTolerance = 0.07;
+inline constexpr double kBfloat16FormatLogprobTolerance = 0.5;
+
 }  // namespace lorikeet::tests
