@@ -14,8 +14,6 @@
 namespace lorikeet::actors {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr std::chrono::milliseconds kTick{1000};
 
 class AdapterCache {
@@ -24,7 +22,7 @@ class AdapterCache {
       : self_(self),
         options_(std::move(setup.options)),
         table_({options_.max_loras, options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
-        reader_(std::move(setup.plan), options_.max_lora_rank, TestHooks(options_.test_hooks), reader_callbacks(self)) {
+        source_(setup.make_source(callbacks(self))) {
     tick();
   }
 
@@ -62,12 +60,12 @@ class AdapterCache {
 
   // ---- the disk
 
-  void checked(const AdapterReader::Checked& found) {
+  void checked(const AdapterSource::Checked& found) {
     table_.checked(found.name, found.stamp);
     act();
   }
 
-  void staged(AdapterReader::Staged& found) {
+  void staged(AdapterSource::Staged& found) {
     table_.read(found.name, found.stamp, std::move(found.adapter));
     act();
   }
@@ -97,14 +95,14 @@ class AdapterCache {
     const int32_t rank = envelope.rank;
     switch (envelope.kind) {
       case EnvelopeKind::chunk_taken:
-        send(transfer.chunk_taken(rank, Clock::now()));
+        send(transfer.chunk_taken(rank, now()));
         break;
       case EnvelopeKind::adapter_norms:
         take_norms(transfer, std::move(envelope));
         break;
       case EnvelopeKind::adapter_done: {
         const auto done = comm::decode<AdapterDone>(envelope.bytes);
-        done ? transfer.done(rank, *done, Clock::now()) : transfer.fail(done.error().message);
+        done ? transfer.done(rank, *done, now()) : transfer.fail(done.error().message);
         break;
       }
       default:
@@ -126,7 +124,7 @@ class AdapterCache {
     const std::chrono::milliseconds limit(options_.rank_timeout_ms);
     std::vector<uint64_t> late;
     for (const auto& [number, transfer] : transfers_) {
-      if (Clock::now() - transfer.last_progress() > limit) late.push_back(number);
+      if (now() - transfer.last_progress() > limit) late.push_back(number);
     }
     for (const uint64_t number : late) {
       transfers_.at(number).fail(fmt::format("the ranks have not taken the adapter in {} ms", limit.count()));
@@ -159,13 +157,15 @@ class AdapterCache {
   }
 
  private:
-  static AdapterReader::Callbacks reader_callbacks(AdapterCacheActor::pointer self) {
-    const caf::actor_addr address = self->address();  // weak: the reader belongs to the actor
+  AdapterTransfer::TimePoint now() const { return self_->clock().now(); }
+
+  static AdapterSource::Callbacks callbacks(AdapterCacheActor::pointer self) {
+    const caf::actor_addr address = self->address();  // weak: the source belongs to the actor
     const auto send = [address](auto message) {
       if (auto actor = caf::actor_cast<AdapterCacheActor>(address)) caf::anon_send(actor, std::move(message));
     };
-    return {[send](AdapterReader::Checked found) { send(std::move(found)); },
-            [send](AdapterReader::Staged found) { send(std::move(found)); }};
+    return {[send](AdapterSource::Checked found) { send(std::move(found)); },
+            [send](AdapterSource::Staged found) { send(std::move(found)); }};
   }
 
   // Does what the table wants, which may make it want more.
@@ -175,8 +175,8 @@ class AdapterCache {
     }
   }
 
-  void perform(AdapterTable::Check& check) { reader_.check(check.name, check.dir); }
-  void perform(AdapterTable::Read& read) { reader_.read(read.name, read.dir); }
+  void perform(AdapterTable::Check& check) { source_->check(check.name, check.dir); }
+  void perform(AdapterTable::Read& read) { source_->read(read.name, read.dir); }
 
   void perform(AdapterTable::Resolved& resolved) {
     const auto it = resolving_.find(resolved.id);
@@ -194,7 +194,7 @@ class AdapterCache {
 
   void perform(AdapterTable::Send& wanted) {
     const auto [it, added] =
-        transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, Clock::now());
+        transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now());
     send(it->second.start());
   }
 
@@ -214,8 +214,8 @@ class AdapterCache {
   }
 
   void take_norms(AdapterTransfer& transfer, Envelope envelope) {
-    if (!transfer.add_norms(std::move(envelope), Clock::now())) return;
-    reader_.run(
+    if (!transfer.add_norms(std::move(envelope), now())) return;
+    source_->run(
         [adapter = transfer.adapter(), all = transfer.norms(), number = transfer.number(), cache = self_->address()] {
           auto factors = dora_factors(*adapter, all);
           FactorsMade made{number, {}, factors ? "" : factors.error().message};
@@ -240,7 +240,7 @@ class AdapterCache {
   uint64_t epoch_ = 0;
   std::vector<WorkerForHead> workers_;  // [ranks]; empty: the group is not there
   std::map<uint64_t, AdapterTransfer> transfers_;
-  AdapterReader reader_;  // last: its threads end before the rest does
+  std::unique_ptr<AdapterSource> source_;  // last: its threads end before the rest does
 };
 
 }  // namespace
@@ -254,8 +254,8 @@ AdapterCacheActor::behavior_type adapter_cache(AdapterCacheActor::pointer self, 
           [state](const ReleaseSlot& over) { state->release(over); },
           [state](GroupFormed& group) { state->formed(group); },
           [state](const GroupLost& group) { state->lost(group); },
-          [state](const AdapterReader::Checked& found) { state->checked(found); },
-          [state](AdapterReader::Staged& found) { state->staged(found); },
+          [state](const AdapterSource::Checked& found) { state->checked(found); },
+          [state](AdapterSource::Staged& found) { state->staged(found); },
           [state](const FactorsMade& made) { state->factors_made(made); },
           [state](Tick) { state->tick(); },
           [state](const StatusQuery&) { return state->status(); }};

@@ -4,7 +4,7 @@
 //   from the scheduler: ResolveAdapter -> AdapterResolved, UnclaimAdapter, AcquireSlot -> SlotAcquired, ReleaseSlot,
 //                       GroupFormed, GroupLost
 //   from ranks:         Envelope (chunk_taken, adapter_norms, adapter_done)
-//   from its threads:   AdapterReader::Checked, AdapterReader::Staged, FactorsMade
+//   from its threads:   AdapterSource::Checked, AdapterSource::Staged, FactorsMade
 //   StatusQuery -> StatusPart; it also looks again for files that were replaced
 // Owns: the table of adapters with its claims and leases, the staged host copies, the transfers under way.
 // Thread: CAF's; disks and DoRA's arithmetic have threads of their own (AdapterReader).
@@ -18,16 +18,17 @@
 #pragma once
 
 #include <caf/all.hpp>
+#include <functional>
+#include <memory>
 
 #include "actors/messages.h"
 #include "actors/options.h"
-#include "model/shard_plan.h"
 
 namespace lorikeet::actors {
 
 struct AdapterCacheSetup {
   ServerOptions options;
-  model::ShardPlan plan;
+  std::function<std::unique_ptr<AdapterSource>(AdapterSource::Callbacks)> make_source;
 };
 
 AdapterCacheActor::behavior_type adapter_cache(AdapterCacheActor::pointer self, AdapterCacheSetup setup);

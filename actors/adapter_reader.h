@@ -17,7 +17,8 @@
 
 namespace lorikeet::actors {
 
-class AdapterReader {
+// Where the adapter cache has adapters from. Threads: any. The answers come in any order.
+class AdapterSource {
  public:
   struct Checked {
     std::string name;
@@ -28,21 +29,28 @@ class AdapterReader {
     FileStamp stamp;  // of the files that were read
     Result<std::shared_ptr<const StagedAdapter>> adapter;
   };
-  // Called on the reader's threads.
+  // Called on the source's threads.
   struct Callbacks {
     std::function<void(Checked)> checked;
     std::function<void(Staged)> staged;
   };
 
+  virtual ~AdapterSource() = default;
+  virtual void check(std::string name, std::string dir) = 0;  // gives Checked
+  virtual void read(std::string name, std::string dir) = 0;   // gives Staged
+  virtual void run(std::function<void()> work) = 0;           // anything else that would hold up an actor
+};
+
+class AdapterReader final : public AdapterSource {
+ public:
   AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks);
-  ~AdapterReader();  // waits for the reads that run
+  ~AdapterReader() override;  // waits for the reads that run
   AdapterReader(const AdapterReader&) = delete;
   AdapterReader& operator=(const AdapterReader&) = delete;
 
-  // Threads: any. The answers come in any order.
-  void check(std::string name, std::string dir);
-  void read(std::string name, std::string dir);
-  void run(std::function<void()> work);  // anything else that would hold up an actor
+  void check(std::string name, std::string dir) override;
+  void read(std::string name, std::string dir) override;
+  void run(std::function<void()> work) override;
 
  private:
   struct Queue {

@@ -94,6 +94,7 @@ void AdapterTable::read(const std::string& name, const FileStamp& stamp,
   resolve_waiters(entry, "");
   if (before != digest) drop_if_stale(before);
   assign_slots();
+  retry_reads();
 }
 
 void AdapterTable::resolve_waiters(Name& entry, const std::string& error) {
@@ -271,6 +272,7 @@ void AdapterTable::sent(const std::string& digest, const std::string& error) {
   }
   drop_if_stale(digest);
   assign_slots();
+  retry_reads();
 }
 
 void AdapterTable::group_formed() {

@@ -197,8 +197,8 @@ class Gateway {
   void status(uint64_t client, const std::string& name) {
     auto json = std::make_shared<Json>(Json{{"model", setup_.model_name},
                                             {"max_model_len", setup_.validation->context().max_model_len},
-                                            {"supervisor_pid", setup_.supervisor_pid},
-                                            {"live_requests", live_.size()}});
+                                            {"live_requests", live_.size()},
+                                            {"supervisor", {{"pid", setup_.supervisor_pid}}}});
     const auto failed = [this, client, name](caf::error& error) {
       refuse(client, name,
              {engine::ErrorCode::internal, "the server's state is not known: " + self_->system().render(error)});

@@ -60,7 +60,13 @@ class Head {
     model_config_ = *std::move(config);
     max_model_len_ = *length;
 
-    cache_ = main_->spawn<caf::monitored>(adapter_cache, AdapterCacheSetup{options_, *std::move(plan)});
+    AdapterCacheSetup cache_setup;
+    cache_setup.options = options_;
+    cache_setup.make_source = [plan = *std::move(plan), options = options_](AdapterSource::Callbacks callbacks) {
+      return std::make_unique<AdapterReader>(plan, options.max_lora_rank, TestHooks(options.test_hooks),
+                                             std::move(callbacks));
+    };
+    cache_ = main_->spawn<caf::monitored>(adapter_cache, std::move(cache_setup));
     SchedulerSetup setup;
     setup.options = options_;
     setup.max_model_len = max_model_len_;
@@ -77,11 +83,13 @@ class Head {
   }
 
   Result<void> open_to_clients() {
-    auto tokenizer = model::Tokenizer::load(options_.model);
+    Result<std::shared_ptr<const model::Tokenizer>> tokenizer = nullptr;
+    if (model::Tokenizer::is_in(options_.model)) tokenizer = model::Tokenizer::load(options_.model);
     if (!tokenizer) return tl::unexpected(tokenizer.error());
     auto defaults = model::read_generation_defaults(options_.model);
     if (!defaults) return tl::unexpected(defaults.error());
-    auto chat = model::ChatTemplate::load(options_.model, **tokenizer, options_.chat_template);
+    Result<model::ChatTemplate> chat = fail("{} has no tokenizer", options_.model);
+    if (*tokenizer) chat = model::ChatTemplate::load(options_.model, **tokenizer, options_.chat_template);
     if (!chat && !options_.chat_template.empty()) return tl::unexpected(chat.error());
     std::set<std::string> adapters;
     for (const auto& [name, dir] : options_.lora_modules) adapters.insert(name);

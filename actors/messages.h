@@ -168,7 +168,7 @@ struct Tick {};
 using AdapterCacheActor = CacheForRanks::extend<
     caf::replies_to<ResolveAdapter>::with<AdapterResolved>, caf::reacts_to<UnclaimAdapter>,
     caf::replies_to<AcquireSlot>::with<SlotAcquired>, caf::reacts_to<ReleaseSlot>, caf::reacts_to<GroupFormed>,
-    caf::reacts_to<GroupLost>, caf::reacts_to<AdapterReader::Checked>, caf::reacts_to<AdapterReader::Staged>,
+    caf::reacts_to<GroupLost>, caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
     caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<StatusPart>>;
 
 using SchedulerActor = SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
@@ -234,8 +234,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::SlotAcquired)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ReleaseSlot)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupFormed)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupLost)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterReader::Checked)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterReader::Staged)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Checked)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Staged)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::FactorsMade)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Serve)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::SupervisorSaid)

@@ -20,8 +20,6 @@
 namespace lorikeet::actors {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr std::chrono::milliseconds kTick{500};
 // The ranks watch their steps themselves; the scheduler is the second to give up.
 constexpr std::chrono::milliseconds kRankGrace{2000};
@@ -132,7 +130,7 @@ class Scheduler {
 
   void tick() {
     const std::chrono::milliseconds limit(setup_.options.rank_timeout_ms);
-    if (const auto sent = in_flight_.oldest_sent(); sent && Clock::now() - *sent > limit + kRankGrace) {
+    if (const auto sent = in_flight_.oldest_sent(); sent && now() - *sent > limit + kRankGrace) {
       lose_group(fmt::format("ranks {} have not answered in {} ms", fmt::join(in_flight_.unanswered(), ", "),
                              (limit + kRankGrace).count()));
     }
@@ -158,19 +156,20 @@ class Scheduler {
       const engine::EngineStats stats = engine_->stats();
       engine::EngineStats::fields(stats, [&](const char* name, const auto& value) { engine[name] = value; });
     }
-    Json json = {{"zmq_address", address_},
-                 {"head_pid", getpid()},
-                 {"epoch", group_.epoch()},
-                 {"serving", group_.serving()},
-                 {"plans_sent_before_result", sent_ahead_},
-                 {"held_requests", held_.size()},
-                 {"requests_reading_adapters", held_.unresolved()},
-                 {"engine", engine},
-                 {"ranks", ranks}};
+    engine["plans_sent_ahead"] = sent_ahead_;
+    const Json json = {{"zmq", address_},
+                       {"serving", group_.serving()},
+                       {"epoch", group_.epoch()},
+                       {"head", {{"pid", getpid()}}},
+                       {"queues", {{"held", held_.size()}, {"reading_adapters", held_.unresolved()}}},
+                       {"engine", engine},
+                       {"ranks", ranks}};
     return {to_text(json)};
   }
 
  private:
+  InFlightPlans::TimePoint now() const { return self_->clock().now(); }
+
   // ---- requests
 
   // Its content is claimed as it arrives: the adapter is read while the request waits for its turn.
@@ -311,7 +310,7 @@ class Scheduler {
 
   void send_plan(const engine::StepPlan& plan) {
     if (in_flight_.size() > 0) ++sent_ahead_;
-    in_flight_.sent(plan.step, plan.rows.size(), Clock::now());
+    in_flight_.sent(plan.step, plan.rows.size(), now());
     send_to_ranks(EnvelopeKind::plan, plan.step.value(), comm::encode(plan));
   }
 

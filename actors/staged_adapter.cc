@@ -36,11 +36,8 @@ FileStamp stamp_of(const std::filesystem::path& dir) {
 
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
                                                            const model::ShardPlan& plan, int32_t max_lora_rank) {
-  const auto adapter = model::read_adapter(dir, plan.config());
+  const auto adapter = model::read_adapter(dir, plan.config(), {max_lora_rank});
   if (!adapter) return tl::unexpected(adapter.error());
-  if (adapter->max_rank > max_lora_rank) {
-    return fail("{}: rank {} is more than --max-lora-rank {}", dir.string(), adapter->max_rank, max_lora_rank);
-  }
   auto staged = std::make_shared<StagedAdapter>();
   staged->digest = adapter->digest;
   staged->max_rank = adapter->max_rank;

@@ -1,0 +1,452 @@
+#include "actors/adapter_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace lorikeet::actors {
+namespace {
+
+using engine::SequenceId;
+using engine::SlotId;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+FileStamp stamp(int64_t version) {
+  return {{version, 10}, {version, 100}};
+}
+
+std::shared_ptr<const StagedAdapter> staged(const std::string& digest, uint64_t bytes = 10) {
+  auto made = std::make_shared<StagedAdapter>();
+  made->digest = digest;
+  made->bytes = bytes;
+  return made;
+}
+
+// Plays the reader and the ranks: every wish of the table becomes a line, and is granted by the test.
+class AdapterTableTest : public ::testing::Test {
+ protected:
+  void make(AdapterTable::Limits limits) {
+    table_ = std::make_unique<AdapterTable>(
+        limits, std::vector<std::pair<std::string, std::string>>{{"a", "/a"}, {"b", "/b"}, {"c", "/c"}});
+  }
+
+  std::vector<std::string> wishes() {
+    std::vector<std::string> lines;
+    for (const auto& effect : table_->take_effects())
+      lines.push_back(std::visit([](auto& e) { return line(e); }, effect));
+    return lines;
+  }
+
+  static std::string line(const AdapterTable::Check& e) { return "check " + e.name; }
+  static std::string line(const AdapterTable::Read& e) { return "read " + e.name; }
+  static std::string line(const AdapterTable::Resolved& e) {
+    return "resolved " + std::to_string(e.id.value()) + " " + (e.error.empty() ? e.digest : "error: " + e.error);
+  }
+  static std::string line(const AdapterTable::Send& e) {
+    return "send " + e.adapter->digest + " to " + std::to_string(e.slot);
+  }
+  static std::string line(const AdapterTable::Clear& e) { return "clear " + std::to_string(e.slot); }
+  static std::string line(const AdapterTable::Acquired& e) {
+    return "acquired " + std::to_string(e.id.value()) + " " +
+           (e.error.empty() ? std::to_string(e.slot.value()) : "error: " + e.error);
+  }
+
+  // A request whose adapter is read and found to have this digest.
+  void claim(uint64_t id, const std::string& name, const std::string& digest, uint64_t bytes = 10,
+             int64_t version = 1) {
+    table_->resolve(SequenceId(id), name);
+    table_->checked(name, stamp(version));
+    table_->read(name, stamp(version), staged(digest, bytes));
+  }
+
+  void acquire(uint64_t id, const std::string& digest) { table_->acquire(SequenceId(id), digest); }
+  void release(uint64_t id, const std::string& digest) { table_->release(SequenceId(id), digest); }
+
+  AdapterTable::Row row(const std::string& name) {
+    for (auto& r : table_->rows()) {
+      if (r.name == name && r.host != "replaced") return r;
+    }
+    return {};
+  }
+
+  std::unique_ptr<AdapterTable> table_;
+};
+
+TEST_F(AdapterTableTest, ReadsAnAdapterOnceForAllItsRequests) {
+  make({2, 4, 100});
+  table_->resolve(SequenceId(1), "a");
+  table_->resolve(SequenceId(2), "a");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a"));
+  table_->checked("a", stamp(1));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("read a"));
+  EXPECT_EQ(row("a").host, "reading");
+  table_->read("a", stamp(1), staged("A"));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("resolved 1 A", "resolved 2 A"));
+  table_->resolve(SequenceId(3), "a");
+  table_->checked("a", stamp(1));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "resolved 3 A"));
+  EXPECT_EQ(row("a").claims, 3u);
+}
+
+TEST_F(AdapterTableTest, RefusesAnUnknownName) {
+  make({2, 4, 100});
+  table_->resolve(SequenceId(1), "z");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("resolved 1 error: there is no adapter z"));
+}
+
+TEST_F(AdapterTableTest, TellsEveryWaitingRequestWhyAnAdapterCannotBeRead) {
+  make({2, 4, 100});
+  table_->resolve(SequenceId(1), "a");
+  table_->resolve(SequenceId(2), "a");
+  table_->checked("a", stamp(1));
+  wishes();
+  table_->read("a", stamp(1), fail("/a: no lora_B"));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("resolved 1 error: /a: no lora_B", "resolved 2 error: /a: no lora_B"));
+  EXPECT_EQ(row("a").error, "/a: no lora_B");
+  claim(3, "a", "A");
+  EXPECT_THAT(wishes(), ::testing::Contains("resolved 3 A"));
+  EXPECT_EQ(row("a").error, "");
+}
+
+TEST_F(AdapterTableTest, GivesASlotWhenAllRanksHaveTheAdapter) {
+  make({2, 4, 100});
+  claim(1, "a", "A");
+  wishes();
+  acquire(1, "A");
+  EXPECT_THAT(wishes(), IsEmpty()) << "no ranks yet";
+  table_->group_formed();
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send A to 0"));
+  acquire(2, "A");
+  EXPECT_THAT(wishes(), IsEmpty());
+  table_->sent("A", "");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 1 0", "acquired 2 0"));
+  acquire(3, "A");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 3 0"));
+  EXPECT_EQ(row("a").leases, 3u);
+  EXPECT_EQ(row("a").slot_state, "resident");
+}
+
+TEST_F(AdapterTableTest, RollsBackEverywhereWhenARankRefuses) {
+  make({1, 4, 100});
+  table_->group_formed();
+  claim(1, "a", "A");
+  claim(2, "b", "B");
+  acquire(1, "A");
+  acquire(2, "B");
+  wishes();
+  table_->sent("A", "rank 1: out of memory");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("clear 0", "acquired 1 error: rank 1: out of memory", "send B to 0"));
+  EXPECT_EQ(row("a").slot_state, "none");
+  EXPECT_EQ(row("a").error, "rank 1: out of memory");
+}
+
+TEST_F(AdapterTableTest, EvictsTheLeastRecentlyUsedSlotThatNobodyLeases) {
+  make({2, 4, 100});
+  table_->group_formed();
+  uint64_t id = 0;
+  for (const char* name : {"a", "b", "c"}) claim(++id, name, std::string(1, static_cast<char>(name[0] - 32)));
+  acquire(1, "A");
+  acquire(2, "B");
+  table_->sent("A", "");
+  table_->sent("B", "");
+  wishes();
+  acquire(3, "C");
+  EXPECT_THAT(wishes(), IsEmpty()) << "all slots are leased";
+  release(2, "B");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send C to 1"));
+  table_->sent("C", "");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 3 1"));
+  EXPECT_EQ(row("b").slot_state, "none");
+  EXPECT_EQ(row("b").host, "staged");
+  EXPECT_EQ(row("a").slot_state, "resident");
+}
+
+TEST_F(AdapterTableTest, SparesTheSlotOfAnAdapterThatRequestsWaitFor) {
+  make({2, 4, 100});
+  table_->group_formed();
+  claim(1, "a", "A");
+  claim(2, "b", "B");
+  claim(3, "c", "C");
+  acquire(1, "A");
+  acquire(2, "B");
+  table_->sent("A", "");
+  table_->sent("B", "");
+  release(1, "A");
+  release(2, "B");
+  table_->unclaim(SequenceId(2));  // nobody wants B any more; A is older, but request 1 still claims it
+  wishes();
+  acquire(3, "C");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send C to 1"));
+}
+
+TEST_F(AdapterTableTest, EvictsHostCopiesUnderTheByteBudgetAndReadsThemAgain) {
+  make({2, 4, 25});
+  claim(1, "a", "A");
+  claim(2, "b", "B");
+  table_->unclaim(SequenceId(1));
+  wishes();
+  claim(3, "c", "C");
+  EXPECT_THAT(wishes(), ::testing::Contains("resolved 3 C"));
+  EXPECT_EQ(row("a").host, "on_disk");
+  EXPECT_EQ(row("b").host, "staged");
+  EXPECT_EQ(table_->staged_bytes(), 20u);
+  table_->unclaim(SequenceId(2));
+  table_->resolve(SequenceId(4), "a");
+  table_->checked("a", stamp(1));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "read a"));
+}
+
+TEST_F(AdapterTableTest, EvictsHostCopiesPastTheirNumber) {
+  make({2, 1, 100});
+  claim(1, "a", "A");
+  table_->unclaim(SequenceId(1));
+  claim(2, "b", "B");
+  EXPECT_EQ(row("a").host, "on_disk");
+  EXPECT_EQ(row("b").host, "staged");
+}
+
+TEST_F(AdapterTableTest, WaitsForMemoryThatRequestsHold) {
+  make({2, 4, 15});
+  claim(1, "a", "A");
+  wishes();
+  claim(2, "b", "B");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check b", "read b"));
+  EXPECT_EQ(row("b").host, "waiting_for_memory");
+  table_->unclaim(SequenceId(1));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("read b"));
+  table_->read("b", stamp(1), staged("B"));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("resolved 2 B"));
+}
+
+TEST_F(AdapterTableTest, RefusesAnAdapterThatNeverFits) {
+  make({2, 4, 15});
+  claim(1, "a", "A", 16);
+  const auto lines = wishes();
+  EXPECT_THAT(lines.back(), HasSubstr("resolved 1 error: the adapter takes 16 bytes of the 15"));
+}
+
+TEST_F(AdapterTableTest, GivesReplacedContentToNewRequestsAndKeepsTheOldForRunningOnes) {
+  make({2, 4, 100});
+  table_->group_formed();
+  claim(1, "a", "A");
+  acquire(1, "A");
+  table_->sent("A", "");
+  wishes();
+  table_->resolve(SequenceId(2), "a");
+  table_->checked("a", stamp(2));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "read a"));
+  table_->read("a", stamp(2), staged("A2"));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("resolved 2 A2"));
+  EXPECT_EQ(table_->rows().size(), 4u);
+  EXPECT_EQ(table_->rows().back().host, "replaced");
+  acquire(2, "A2");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send A2 to 1"));
+  table_->sent("A2", "");
+  release(1, "A");
+  table_->unclaim(SequenceId(1));
+  EXPECT_EQ(table_->rows().size(), 3u) << "the old content has gone";
+  EXPECT_EQ(row("a").digest, "A2");
+  EXPECT_EQ(table_->staged_bytes(), 10u);
+}
+
+TEST_F(AdapterTableTest, SharesTheContentOfTwoNames) {
+  make({2, 4, 100});
+  claim(1, "a", "X");
+  claim(2, "b", "X");
+  EXPECT_EQ(table_->staged_bytes(), 10u);
+  table_->unclaim(SequenceId(1));
+  table_->unclaim(SequenceId(2));
+  claim(3, "b", "Y", 10, 2);
+  EXPECT_EQ(row("a").digest, "X") << "a still leads to it";
+  EXPECT_EQ(row("a").host, "staged");
+}
+
+TEST_F(AdapterTableTest, LooksAgainForReplacedFilesWithoutReadingUnchangedOnes) {
+  make({2, 4, 100});
+  claim(1, "a", "A");
+  wishes();
+  table_->recheck_all();
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a"));
+  table_->checked("a", stamp(1));
+  EXPECT_THAT(wishes(), IsEmpty());
+  table_->recheck_all();
+  table_->checked("a", stamp(2));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "read a"));
+}
+
+TEST_F(AdapterTableTest, FillsTheSlotsOfANewGroupAgain) {
+  make({2, 4, 100});
+  table_->group_formed();
+  claim(1, "a", "A");
+  claim(2, "b", "B");
+  acquire(1, "A");
+  table_->sent("A", "");
+  acquire(2, "B");
+  wishes();
+  table_->group_lost();
+  EXPECT_EQ(row("a").slot_state, "none");
+  EXPECT_EQ(row("a").leases, 0u);
+  table_->sent("B", "late");
+  EXPECT_THAT(wishes(), IsEmpty()) << "of the lost group";
+  table_->group_formed();
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send B to 0"));
+  acquire(1, "A");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send A to 1"));
+}
+
+TEST_F(AdapterTableTest, ForgetsARequestThatIsCancelledWhereverItWaits) {
+  make({1, 4, 100});
+  table_->group_formed();
+  table_->resolve(SequenceId(1), "a");
+  table_->unclaim(SequenceId(1));
+  table_->checked("a", stamp(1));
+  table_->read("a", stamp(1), staged("A"));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "read a"));
+  claim(2, "a", "A");
+  claim(3, "b", "B");
+  acquire(2, "A");
+  acquire(3, "B");
+  wishes();
+  release(3, "B");  // while it waits for the slot
+  table_->sent("A", "");
+  release(2, "A");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 2 0"));
+  table_->unclaim(SequenceId(9));
+  release(9, "A");
+  release(9, "unknown");
+}
+
+std::string describe(const AdapterTable& table) {
+  std::string lines;
+  for (const auto& row : table.rows()) {
+    lines += "\n" + row.name + " " + row.digest + " " + row.host + " " + row.slot_state + " leases " +
+             std::to_string(row.leases) + " claims " + std::to_string(row.claims);
+  }
+  return lines;
+}
+
+// Random histories against what must always hold: no leased or claimed content is evicted, no slot is given twice, the
+// budget is kept, and in the end everybody has been answered.
+TEST(AdapterTableProperty, HoldsItsPromisesInRandomHistories) {
+  for (uint32_t seed = 1; seed <= 200; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    const auto below = [&](uint32_t n) { return std::uniform_int_distribution<uint32_t>(0, n - 1)(random); };
+    const std::vector<std::pair<std::string, std::string>> names = {{"a", "/a"}, {"b", "/b"}, {"c", "/c"}, {"d", "/d"}};
+    AdapterTable table({2, 3, 35}, names);
+    std::map<std::string, int64_t> versions;
+    struct Request {
+      enum { resolving, claimed, acquiring, leased } state = resolving;
+      std::string digest;
+      int32_t slot = -1;
+    };
+    std::map<uint64_t, Request> requests;
+    std::vector<AdapterTable::Effect> pending;
+    bool group = false;
+    uint64_t next = 0;
+    const auto collect = [&] {
+      for (auto& effect : table.take_effects()) {
+        if (const auto* resolved = std::get_if<AdapterTable::Resolved>(&effect)) {
+          ASSERT_EQ(resolved->error, "");
+          requests.at(resolved->id.value()).state = Request::claimed;
+          requests.at(resolved->id.value()).digest = resolved->digest;
+        } else if (const auto* acquired = std::get_if<AdapterTable::Acquired>(&effect)) {
+          Request& request = requests.at(acquired->id.value());
+          if (acquired->error.empty()) {
+            request.state = Request::leased;
+            request.slot = acquired->slot.value();
+          } else {
+            request.state = Request::claimed;
+          }
+        } else if (!std::holds_alternative<AdapterTable::Clear>(effect)) {
+          pending.push_back(effect);
+        }
+      }
+    };
+    const auto grant = [&](size_t index) {
+      const auto effect = pending[index];
+      pending.erase(pending.begin() + static_cast<ptrdiff_t>(index));
+      if (const auto* check = std::get_if<AdapterTable::Check>(&effect)) {
+        table.checked(check->name, stamp(versions[check->name]));
+      } else if (const auto* read = std::get_if<AdapterTable::Read>(&effect)) {
+        const int64_t version = versions[read->name];
+        table.read(read->name, stamp(version), staged(read->name + std::to_string(version)));
+      } else {
+        const auto& send = std::get<AdapterTable::Send>(effect);
+        table.sent(send.adapter->digest, below(5) == 0 ? "a rank refuses" : "");
+      }
+      collect();
+    };
+    const auto end = [&](std::map<uint64_t, Request>::iterator it) {
+      const auto [id, request] = *it;
+      requests.erase(it);
+      if (request.state >= Request::acquiring) table.release(SequenceId(id), request.digest);
+      table.unclaim(SequenceId(id));
+      collect();
+    };
+    const auto check = [&] {
+      EXPECT_LE(table.staged_bytes(), 35u);
+      std::map<int32_t, std::string> slots;
+      for (const auto& row : table.rows()) {
+        if (row.slot < 0) continue;
+        EXPECT_TRUE(slots.emplace(row.slot, row.digest).second || slots[row.slot] == row.digest);
+      }
+      for (const auto& [id, request] : requests) {
+        if (request.state == Request::leased) {
+          EXPECT_EQ(slots[request.slot], request.digest) << "request " << id;
+        }
+      }
+    };
+    for (int step = 0; step < 300; ++step) {
+      const uint32_t what = below(10);
+      if (what < 3) {
+        requests[++next] = {};
+        table.resolve(SequenceId(next), names[below(4)].first);
+      } else if (what == 3) {
+        ++versions[names[below(4)].first];
+      } else if (what == 4 && below(4) == 0) {
+        group ? table.group_lost() : table.group_formed();
+        group = !group;
+        std::erase_if(pending, [](const auto& e) { return std::holds_alternative<AdapterTable::Send>(e); });
+        if (!group) {
+          for (auto& [id, request] : requests) {
+            if (request.state == Request::leased) request.state = Request::claimed;
+          }
+        }
+      } else if (what < 7 && !pending.empty()) {
+        grant(below(static_cast<uint32_t>(pending.size())));
+      } else if (!requests.empty()) {
+        auto it = std::next(requests.begin(), below(static_cast<uint32_t>(requests.size())));
+        if (it->second.state == Request::claimed && what < 9) {
+          it->second.state = Request::acquiring;
+          table.acquire(SequenceId(it->first), it->second.digest);
+        } else {
+          end(it);
+        }
+      }
+      collect();
+      check();
+    }
+    if (!group) table.group_formed();
+    collect();
+    for (int round = 0; round < 2000 && (!pending.empty() || !requests.empty()); ++round) {
+      while (!pending.empty()) grant(0);
+      if (requests.empty()) break;
+      const auto done = std::find_if(requests.begin(), requests.end(), [](const auto& r) {
+        return r.second.state == Request::leased || r.second.state == Request::claimed;
+      });
+      ASSERT_NE(done, requests.end()) << "somebody waits for ever:" << describe(table);
+      end(done);
+    }
+    EXPECT_THAT(requests, IsEmpty());
+    for (const auto& row : table.rows()) {
+      EXPECT_EQ(row.leases, 0u);
+      EXPECT_EQ(row.claims, 0u);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,143 @@
+// A rank's model without maths: it records what it is asked and draws tokens by a rule.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "actors/rank_backend.h"
+#include "comm/collective.h"
+#include "model/rank_model.h"
+
+namespace lorikeet::actors {
+
+struct FakeRow {
+  std::vector<int32_t> token_ids;
+  int32_t pending_row = -1;
+  int32_t start = 0;
+  int32_t prompt_size = 0;
+  std::vector<int32_t> blocks;
+  int32_t slot = -1;
+  bool sample = false;
+  model::RowSampling sampling;
+  std::vector<model::TokenCount> counts;
+  std::vector<int32_t> targets;
+};
+
+// Draws 1000 + position of the drawn token. Threads: as RankModel.
+class FakeModel final : public model::RankModel {
+ public:
+  Result<void> set_adapter(int32_t slot, const model::Adapter& part) override {
+    if (!adapter_error.empty()) return fail("{}", adapter_error);
+    const std::lock_guard lock(mutex);
+    slots[slot] = part;
+    return {};
+  }
+  void clear_adapter(int32_t slot) override {
+    const std::lock_guard lock(mutex);
+    slots.erase(slot);
+  }
+  std::vector<std::vector<float>> dora_squared_norms(const model::Adapter& part) override {
+    std::vector<std::vector<float>> norms;
+    for (const model::LoraLayer& layer : part.layers) {
+      for (const auto& pair : layer) {
+        if (pair) norms.emplace_back(pair->magnitude.size(), squared_norm);
+      }
+    }
+    return norms;
+  }
+
+  void begin_step(std::span<const model::BatchRow> rows) override {
+    if (lost_peer) throw comm::CollectiveError(comm::CollectiveFailure::peer_lost, "rank 1 is lost");
+    std::vector<FakeRow> step;
+    for (const model::BatchRow& row : rows) {
+      step.push_back({{row.token_ids.begin(), row.token_ids.end()},
+                      row.pending_row,
+                      row.start,
+                      row.prompt_size,
+                      {row.block_table.begin(), row.block_table.end()},
+                      row.slot,
+                      row.sample,
+                      row.sampling,
+                      {row.counts.begin(), row.counts.end()},
+                      {row.logprob_targets.begin(), row.logprob_targets.end()}});
+    }
+    const std::lock_guard lock(mutex);
+    begun.push_back(step);
+    in_flight.push_back(step);
+  }
+  bool step_ready() override { return ready; }
+  std::vector<model::RowOutput> finish_step() override {
+    const std::lock_guard lock(mutex);
+    std::vector<model::RowOutput> outputs;
+    for (const FakeRow& row : in_flight.front()) {
+      model::RowOutput output;
+      const auto end = row.start + static_cast<int32_t>(row.token_ids.size());
+      if (row.sample) output.token_id = 1000 + end;
+      if (row.sample && row.sampling.logprobs >= 0) output.logprobs = {{1000 + end, -0.25F}};
+      for (const int32_t target : row.targets) output.target_logprobs.push_back(-static_cast<float>(target));
+      outputs.push_back(output);
+    }
+    in_flight.pop_front();
+    return outputs;
+  }
+  uint64_t kv_block_bytes() const override { return 1; }
+
+  std::mutex mutex;  // guards what follows
+  std::vector<std::vector<FakeRow>> begun;
+  std::deque<std::vector<FakeRow>> in_flight;
+  std::map<int32_t, model::Adapter> slots;
+
+  std::atomic<bool> ready{true};
+  std::atomic<bool> lost_peer{false};
+  float squared_norm = 1;
+  std::string adapter_error;
+};
+
+// Two heads, one layer: enough for a shard plan over two ranks.
+inline model::ModelConfig small_config() {
+  model::ModelConfig config;
+  config.hidden_size = 32;
+  config.num_layers = 1;
+  config.num_heads = 2;
+  config.num_kv_heads = 2;
+  config.head_dim = 16;
+  config.intermediate_size = 256;
+  config.vocab_size = 64;
+  config.max_position_embeddings = 128;
+  return config;
+}
+
+class FakeBackend final : public RankBackend {
+ public:
+  explicit FakeBackend(int32_t ranks = 1) : plan_(model::ShardPlan::make(small_config(), ranks).value()) {}
+
+  Result<RankLoaded> load(const std::function<void(int, int)>& progress) override {
+    if (!load_error.empty()) return fail("{}", load_error);
+    progress(1, 1);
+    return RankLoaded{num_blocks, 1, 1};
+  }
+  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, const std::string& prefix,
+                                                 int32_t blocks) override {
+    store.set(prefix + "joined", {});
+    joined_blocks = blocks;
+    return std::shared_ptr<model::RankModel>(model);
+  }
+  void abort() override { aborted = true; }
+  const model::ShardPlan& shard_plan() const override { return plan_; }
+
+  std::shared_ptr<FakeModel> model = std::make_shared<FakeModel>();
+  std::string load_error;
+  int32_t num_blocks = 64;
+  std::atomic<int32_t> joined_blocks{0};
+  std::atomic<bool> aborted{false};
+
+ private:
+  model::ShardPlan plan_;
+};
+
+}  // namespace lorikeet::actors
