@@ -1,0 +1,382 @@
+#include "model/forward_cuda.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "kernels/attention_prefill_cuda.h"
+#include "kernels/embedding_cuda.h"
+#include "kernels/rms_norm_cuda.h"
+#include "kernels/rope.h"
+#include "kernels/rope_cuda.h"
+#include "kernels/silu_mul_cuda.h"
+
+namespace lorikeet::model {
+
+using kernels::DeviceBuffer;
+
+uint64_t KvPool::block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
+  const ModelConfig& config = plan.config();
+  return uint64_t{2} * static_cast<uint64_t>(config.num_layers) *
+         static_cast<uint64_t>(plan.shard(rank).kv_heads.size()) * static_cast<uint64_t>(config.head_dim) *
+         static_cast<uint64_t>(options.block_size) * kernels::size_of(options.kv_dtype);
+}
+
+Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks) {
+  if (num_blocks < 1) return fail("the KV cache has no blocks");
+  if (int64_t{num_blocks} * options.block_size > INT32_MAX) {
+    return fail("{} KV blocks of {} positions: more than 2^31 positions", num_blocks, options.block_size);
+  }
+  KvPool pool;
+  const uint64_t bytes = block_bytes(plan, rank, options) * static_cast<uint64_t>(num_blocks);
+  auto memory = DeviceBuffer::allocate(bytes, "the KV cache");
+  if (!memory) return tl::unexpected(memory.error());
+  pool.memory_ = *std::move(memory);
+  auto stream = kernels::Stream::make();
+  if (!stream) return tl::unexpected(stream.error());
+  kernels::fill_bytes(pool.memory_.data(), 0, bytes, *stream);
+  stream->synchronize();
+  const int32_t layers = plan.config().num_layers;
+  const uint64_t half_layer = bytes / 2 / static_cast<uint64_t>(layers);
+  auto* at = pool.memory_.as<unsigned char>();
+  for (int32_t i = 0; i < layers; ++i, at += 2 * half_layer) {
+    kernels::KvCacheLayer layer;
+    layer.keys = at;
+    layer.values = at + half_layer;
+    layer.dtype = options.kv_dtype;
+    layer.kv_heads = plan.shard(rank).kv_heads.size();
+    layer.block_size = options.block_size;
+    layer.head_dim = plan.config().head_dim;
+    pool.layers_.push_back(layer);
+  }
+  return pool;
+}
+
+CudaForward::CudaForward(const ShardPlan& plan, int rank, const CudaModelOptions& options, const DeviceWeights& weights,
+                         const kernels::LoraSlots* slots, CudaLinear linear)
+    : plan_(plan),
+      rank_(rank),
+      options_(options),
+      weights_(&weights),
+      slots_(slots),
+      linear_(std::move(linear)),
+      heads_(plan.shard(rank).heads.size()),
+      kv_heads_(plan.shard(rank).kv_heads.size()),
+      intermediate_(plan.shard(rank).intermediate.size()),
+      multiprocessors_(kernels::device_properties().multiprocessors) {
+  policy_ = kernels::SplitPolicy::for_kv_heads(kv_heads_);
+}
+
+Result<CudaForward> CudaForward::make(const ShardPlan& plan, int rank, const CudaModelOptions& options,
+                                      const DeviceWeights& weights, const kernels::LoraSlots* slots,
+                                      int32_t logits_rows, int64_t logits_stride) {
+  int32_t max_outputs = 0;
+  int32_t max_inputs = 0;  // as they are given
+  int32_t max_stored = 0;  // as they are stored: groups may be filled up
+  for (const DeviceLayer& layer : weights.layers) {
+    for (const DeviceLinear* linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      max_outputs = std::max(max_outputs, linear->all_outputs());
+      max_inputs = std::max(max_inputs, linear->inputs);
+      for (const DeviceProduct& product : linear->products) {
+        const auto* packed = std::get_if<kernels::PackedInt4Weight>(&product.weight);
+        max_stored = std::max(max_stored, packed != nullptr ? packed->k : linear->inputs);
+      }
+    }
+  }
+  const kernels::DeviceMemory before = kernels::device_memory();
+  auto linear = CudaLinear::make(options.dtype, options.max_num_batched_tokens, max_outputs, max_stored);
+  if (!linear) return tl::unexpected(linear.error());
+  CudaForward forward(plan, rank, options, weights, slots, *std::move(linear));
+  forward.logits_stride_ = logits_stride;
+  if (slots != nullptr) {
+    auto lora = kernels::LoraProducts::make(options.max_num_batched_tokens, max_inputs, options.max_lora_rank);
+    if (!lora) return tl::unexpected(lora.error());
+    forward.lora_ = std::make_unique<kernels::LoraProducts>(*std::move(lora));
+  }
+  const kernels::DeviceMemory after = kernels::device_memory();
+  forward.bytes_ = before.free_bytes > after.free_bytes ? before.free_bytes - after.free_bytes : 0;
+  if (auto ok = forward.allocate(logits_rows); !ok) return tl::unexpected(ok.error());
+  return forward;
+}
+
+Result<void> CudaForward::allocate(int32_t logits_rows) {
+  const ModelConfig& config = plan_.config();
+  const auto tokens = static_cast<uint64_t>(options_.max_num_batched_tokens);
+  const auto hidden = static_cast<uint64_t>(config.hidden_size);
+  const auto head_dim = static_cast<uint64_t>(config.head_dim);
+  const auto intermediate = static_cast<uint64_t>(intermediate_);
+  const auto q_width = static_cast<uint64_t>(heads_) * head_dim;
+  const auto qkv_width = static_cast<uint64_t>(heads_ + 2 * kv_heads_) * head_dim;
+  const auto rows = static_cast<uint64_t>(logits_rows);
+  auto stream = kernels::Stream::make();
+  if (!stream) return tl::unexpected(stream.error());
+  const uint64_t half = kernels::size_of(options_.dtype);
+  struct Wish {
+    DeviceBuffer& buffer;
+    uint64_t bytes;
+  };
+  const uint64_t workspace =
+      kernels::decode_attention_workspace(options_.max_num_seqs, heads_, kv_heads_, config.head_dim, policy_);
+  for (const Wish& wish :
+       {Wish{resolved_, tokens * sizeof(int32_t)}, Wish{residual_, tokens * hidden * sizeof(float)},
+        Wish{normed_, tokens * hidden * half}, Wish{delta_, tokens * hidden * half},
+        Wish{qkv_, tokens * qkv_width * half}, Wish{mixed_, tokens * q_width * half},
+        Wish{gate_up_, tokens * 2 * intermediate * half}, Wish{activated_, tokens * intermediate * half},
+        Wish{angles_, tokens * head_dim * sizeof(float)}, Wish{frequencies_, head_dim / 2 * sizeof(float)},
+        Wish{attention_workspace_, workspace}, Wish{head_input_, rows * hidden * half},
+        Wish{logits_, rows * static_cast<uint64_t>(logits_stride_) * sizeof(float)}}) {
+    auto made = DeviceBuffer::allocate(wish.bytes, "activations");
+    if (!made) return tl::unexpected(made.error());
+    wish.buffer = *std::move(made);
+    kernels::fill_bytes(wish.buffer.data(), 0, wish.bytes, *stream);
+    bytes_ += wish.bytes;
+  }
+  kernels::YarnParameters yarn;
+  if (config.yarn) {
+    yarn = {config.yarn->factor, static_cast<double>(config.yarn->original_max_position_embeddings),
+            config.yarn->beta_fast, config.yarn->beta_slow};
+    rope_factor_ = config.yarn->attention_factor;
+  }
+  const std::vector<float> table = kernels::rope_inverse_frequencies(config.head_dim, config.rope_theta, yarn);
+  kernels::copy_to_device(frequencies_.data(), table.data(), frequencies_.bytes(), *stream);
+  stream->synchronize();
+  return {};
+}
+
+kernels::LoraRowPlan CudaForward::lora_plan(int32_t rows) const {
+  return {rows, options_.num_slots, options_.max_lora_rank};
+}
+
+void CudaForward::norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
+                       const StepContext& context) {
+  kernels::AddRmsNormArgs args;
+  args.residual = residual_.as<float>();
+  args.delta = delta;
+  args.weight = weight;
+  args.epsilon = plan_.config().rms_norm_eps;
+  args.rows = rows;
+  args.out = out;
+  args.dtype = options_.dtype;
+  args.tokens = tokens;
+  args.width = plan_.config().hidden_size;
+  kernels::add_rms_norm_cuda(args, context.stream);
+}
+
+void CudaForward::reduce(int32_t tokens, const StepContext& context) {
+  if (context.group == nullptr) return;
+  context.group->all_reduce(delta_.data(),
+                            static_cast<size_t>(tokens) * static_cast<size_t>(plan_.config().hidden_size),
+                            options_.dtype, context.stream);
+}
+
+kernels::LoraArgs CudaForward::lora_args(Projection first, int32_t projections, int32_t layer, const StepSize& size,
+                                         const StepArrays& arrays) const {
+  kernels::LoraArgs args;
+  if (size.lora_bytes == 0) return args;
+  args.table = slots_->table();
+  args.rows = lora_plan(size.tokens).on_device(arrays.lora_rows, size.tokens);
+  const auto index = static_cast<int32_t>(first);
+  args.linear.first_entry = slots_->entry(layer, index);
+  args.linear.projections = projections;
+  args.linear.inputs = plan_.inputs(first, rank_).size();
+  for (int32_t i = 0; i < projections; ++i) {
+    args.linear.outputs[static_cast<size_t>(i)] = plan_.outputs(static_cast<Projection>(index + i), rank_).size();
+  }
+  args.dtype = args.y_dtype = options_.dtype;
+  return args;
+}
+
+void CudaForward::project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
+                          int32_t tokens, const StepContext& context) {
+  const bool with_lora = lora.linear.projections > 0;
+  lora.x = x.data;
+  lora.x_stride = x.stride;
+  lora.y = y.data;
+  lora.y_stride = y.stride;
+  if (with_lora) lora_->shrink(lora, context.stream);
+  linear_.run(linear, x, y, tokens, context.stream);
+  if (with_lora) lora_->expand(lora, context.stream);
+}
+
+void CudaForward::embed(const StepSize& size, const StepArrays& arrays, const int32_t* drawn,
+                        const StepContext& context) {
+  const ModelConfig& config = plan_.config();
+  kernels::EmbeddingArgs embedding;
+  embedding.token_ids = arrays.token_ids;
+  embedding.drawn = drawn;
+  embedding.weight = weights_->embedding.data();
+  embedding.dtype = options_.dtype;
+  embedding.vocab = config.vocab_size;
+  embedding.hidden = config.hidden_size;
+  embedding.tokens = size.tokens;
+  if (size.lora_bytes > 0) {
+    embedding.slots = arrays.adapter_slots;
+    embedding.lora = slots_->embedding_table();
+  }
+  embedding.resolved = resolved_.as<int32_t>();
+  embedding.residual = residual_.as<float>();
+  kernels::embedding_cuda(embedding, context.stream);
+
+  kernels::RopeAnglesArgs angles;
+  angles.positions = arrays.positions;
+  angles.inverse_frequencies = frequencies_.as<float>();
+  if (size.frequency_tables > 0) {
+    angles.inverse_frequencies = arrays.frequencies;
+    angles.table_of_token = arrays.frequency_table_of;
+  }
+  angles.factor = rope_factor_;
+  angles.tokens = size.tokens;
+  angles.head_dim = config.head_dim;
+  angles.cos_sin = angles_.as<float>();
+  kernels::rope_angles_cuda(angles, context.stream);
+}
+
+void CudaForward::attention(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context) {
+  const ModelConfig& config = plan_.config();
+  const DeviceLayer& w = weights_->layers[static_cast<size_t>(layer)];
+  const int64_t qkv_width = int64_t{heads_ + 2 * kv_heads_} * config.head_dim;
+  const int64_t q_width = int64_t{heads_} * config.head_dim;
+  project(w.qkv, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width},
+          lora_args(Projection::q, 3, layer, size, arrays), size.tokens, context);
+
+  kernels::RopeArgs rope;
+  rope.qkv = qkv_.data();
+  rope.dtype = options_.dtype;
+  rope.bias = w.qkv_bias.as<float>();
+  rope.q_norm = w.q_norm.as<float>();
+  rope.k_norm = w.k_norm.as<float>();
+  rope.norm_epsilon = config.rms_norm_eps;
+  rope.cos_sin = angles_.as<float>();
+  rope.positions = arrays.positions;
+  rope.log_n_length = config.use_logn_attn ? config.seq_length : 0;
+  rope.kv_slots = arrays.kv_slots;
+  rope.tokens = size.tokens;
+  rope.heads = heads_;
+  rope.cache = context.kv.layer(layer);
+  kernels::rope_and_store_kv_cuda(rope, context.stream);
+
+  const float scale = 1 / std::sqrt(static_cast<float>(config.head_dim));
+  if (size.decode_rows > 0) {
+    kernels::DecodeAttentionArgs args;
+    args.q = qkv_.data();
+    args.q_stride = qkv_width;
+    args.out = mixed_.data();
+    args.dtype = options_.dtype;
+    args.heads = heads_;
+    args.cache = rope.cache;
+    args.scale = scale;
+    args.query_tokens = arrays.decode_tokens;
+    args.contexts = arrays.decode_contexts;
+    args.table_begins = arrays.decode_table_begins;
+    args.block_tables = arrays.block_tables;
+    args.split_begins = arrays.decode_split_begins;
+    args.rows = size.decode_rows;
+    args.policy = policy_;
+    args.multiprocessors = multiprocessors_;
+    args.workspace = attention_workspace_.as<float>();
+    kernels::decode_attention_cuda(args, context.stream);
+  }
+  if (size.query_tiles > 0) {
+    kernels::PrefillAttentionArgs args;
+    args.q = qkv_.data();
+    args.q_stride = qkv_width;
+    args.out = mixed_.data();
+    args.dtype = options_.dtype;
+    args.heads = heads_;
+    args.cache = rope.cache;
+    args.scale = scale;
+    args.first_tokens = arrays.prefill_first_tokens;
+    args.counts = arrays.prefill_counts;
+    args.starts = arrays.prefill_starts;
+    args.table_begins = arrays.prefill_table_begins;
+    args.block_tables = arrays.block_tables;
+    args.tile_rows = arrays.tile_rows;
+    args.tile_firsts = arrays.tile_firsts;
+    args.tiles = size.query_tiles;
+    kernels::prefill_attention_cuda(args, context.stream);
+  }
+  project(w.o, {mixed_.data(), q_width}, {delta_.data(), config.hidden_size},
+          lora_args(Projection::o, 1, layer, size, arrays), size.tokens, context);
+  reduce(size.tokens, context);
+}
+
+void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context) {
+  const DeviceLayer& w = weights_->layers[static_cast<size_t>(layer)];
+  const DeviceRows x = {normed_.data(), plan_.config().hidden_size};
+  const DeviceRows activated = {activated_.data(), intermediate_};
+  const DeviceRows gate_up = {gate_up_.data(), 2 * int64_t{intermediate_}};
+  kernels::LoraArgs lora = lora_args(Projection::gate, 2, layer, size, arrays);
+  if (size.lora_bytes > 0) {
+    lora.silu_out = activated.data;
+    lora.silu_stride = activated.stride;
+    project(w.gate_up, x, gate_up, lora, size.tokens, context);
+  } else if (w.gate_up.fuses_silu()) {
+    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream);
+  } else {
+    linear_.run(w.gate_up, x, gate_up, size.tokens, context.stream);
+    kernels::SiluMulArgs silu;
+    silu.gate = gate_up.data;
+    silu.up = gate_up_.as<unsigned char>() + static_cast<size_t>(intermediate_) * kernels::size_of(options_.dtype);
+    silu.stride = gate_up.stride;
+    silu.out = activated.data;
+    silu.dtype = options_.dtype;
+    silu.tokens = size.tokens;
+    silu.width = intermediate_;
+    kernels::silu_mul_cuda(silu, context.stream);
+  }
+  project(w.down, activated, {delta_.data(), plan_.config().hidden_size},
+          lora_args(Projection::down, 1, layer, size, arrays), size.tokens, context);
+  reduce(size.tokens, context);
+}
+
+void CudaForward::layers(const StepSize& size, const StepArrays& arrays, const int32_t* drawn,
+                         const StepContext& context) {
+  CHECK_LE(size.tokens, options_.max_num_batched_tokens);
+  embed(size, arrays, drawn, context);
+  for (int32_t i = 0; i < plan_.config().num_layers; ++i) {
+    const DeviceLayer& w = weights_->layers[static_cast<size_t>(i)];
+    norm(w.input_norm.as<float>(), i == 0 ? nullptr : delta_.data(), nullptr, size.tokens, normed_.data(), context);
+    attention(i, size, arrays, context);
+    norm(w.post_attention_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);
+    mlp(i, size, arrays, context);
+  }
+  norm(weights_->final_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);
+}
+
+void CudaForward::head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context) {
+  const ModelConfig& config = plan_.config();
+  kernels::LoraArgs lora;
+  if (lora_rows != nullptr) {
+    lora.table = slots_->table();
+    lora.rows = lora_plan(rows).on_device(lora_rows, rows);
+    lora.linear.first_entry = slots_->lm_head_entry();
+    lora.linear.projections = 1;
+    lora.linear.inputs = config.hidden_size;
+    lora.linear.outputs[0] = plan_.shard(rank_).vocab.size();
+    lora.dtype = options_.dtype;
+    lora.x = x;
+    lora.x_stride = config.hidden_size;
+    lora.y = logits_.data();
+    lora.y_stride = logits_stride_;
+    lora.y_dtype = kernels::Dtype::f32;
+    lora_->shrink(lora, context.stream);
+  }
+  linear_.run_head(weights_->lm_head, plan_.shard(rank_).vocab.size(), config.hidden_size,
+                   {const_cast<void*>(x), config.hidden_size}, logits_.as<float>(), logits_stride_, rows,
+                   context.stream);
+  if (lora_rows != nullptr) lora_->expand(lora, context.stream);
+}
+
+void CudaForward::logits_of_all(const StepSize& size, const StepArrays& arrays, const StepContext& context) {
+  head(normed_.data(), size.tokens, size.lora_bytes > 0 ? arrays.lora_rows : nullptr, context);
+}
+
+void CudaForward::logits_of(const int32_t* tokens, int32_t rows, const unsigned char* lora_rows,
+                            const StepContext& context) {
+  norm(weights_->final_norm.as<float>(), nullptr, tokens, rows, head_input_.data(), context);
+  head(head_input_.data(), rows, lora_rows, context);
+}
+
+}  // namespace lorikeet::model
