@@ -21,11 +21,11 @@ Schedule Engine::Impl::make_schedule() {
     const Sequence& sequence = *running[i];
     running_view.push_back({sequence.group(), sequence.remaining(), sequence.num_computed(), sequence.table().blocks});
   }
+  const SchedulerLimits limits{config.max_num_seqs, config.max_num_batched_tokens, config.block_size};
+  const int32_t room = max_admissions(static_cast<int32_t>(running.size()), kv.num_free(), limits);
   waiting_view.clear();
   candidates.clear();
-  if (const size_t room = static_cast<size_t>(config.max_num_seqs) - running.size(); room > 0) {
-    queue.list_candidates(room, waiting_view, candidates);
-  }
+  if (room > 0) queue.list_candidates(static_cast<size_t>(room), waiting_view, candidates);
   SchedulerView view;
   view.running = running_view;
   view.waiting = waiting_view;
@@ -33,7 +33,7 @@ Schedule Engine::Impl::make_schedule() {
   view.reference_counts = kv.reference_counts();
   view.free_blocks = kv.num_free();
   view.prefix_hits = [this](size_t i) { return kv.prefix_hits(*candidates[i]); };
-  return plan_step(view, {config.max_num_seqs, config.max_num_batched_tokens, config.block_size});
+  return plan_step(view, limits);
 }
 
 void Engine::Impl::preempt(Sequence& sequence) {
@@ -101,7 +101,8 @@ std::optional<StepPlan> Engine::Impl::plan() {
     }
     plan.rows.push_back(sequence.plan_row(count));
     record.rows.push_back({&sequence, plan.rows.back().sample});
-    kv.publish(sequence);
+    // What it generates is published when it ends: nobody asks for that before.
+    if (plan.rows.back().start < sequence.prompt_size()) kv.publish(sequence);
     queue.charge(sequence.group(), sequence.take_uncharged());
     if (sequence.lease() == LeaseState::held) groups_in_plan.push_back(sequence.group());
   }

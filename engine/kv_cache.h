@@ -1,11 +1,11 @@
 // Sequences' block tables: the pool and the prefix cache moved together, so that neither forgets the other.
 //
-// When content may be shared: a full block of known tokens is published once the plan that computes it is made. Ranks
-// execute plans in order, so every later plan finds it computed, whether or not the result is back. The plan that
-// computes it may not share it, since the rows of a plan run side by side; so plans are made in the order share,
-// extend, publish. When memory may be reused: as soon as it is released, even with a plan in flight that still writes
-// there for a sequence that has ended meanwhile. Whoever takes the block does so in a later plan, and overwrites it
-// after that.
+// When content may be shared: a full block of known tokens may be published once the plan that computes it is made.
+// Ranks execute plans in order, so every later plan finds it computed, whether or not the result is back. The plan that
+// computes it may not share it, since the rows of a plan run side by side: so a plan shares before it publishes.
+//
+// When memory may be reused: as soon as it is released, even with a plan in flight that still writes there for a
+// sequence that has ended meanwhile. Whoever takes the block does so in a later plan, and overwrites it after that.
 #pragma once
 
 #include <cstdint>

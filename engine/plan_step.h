@@ -13,6 +13,7 @@
 //    does not fit, nobody overtakes it. With nothing running it needs no reserve, and add() refused what cannot fit.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -69,6 +70,12 @@ struct Schedule {
   std::vector<int32_t> preempted;  // indices into running, the youngest first; they have no rows
   std::vector<ScheduledRow> rows;
 };
+
+// No step admits more than this, so no view need show more of each group: an admitted sequence takes a block at least,
+// and must leave one for each that runs.
+inline int32_t max_admissions(int32_t num_running, int32_t free_blocks, const SchedulerLimits& limits) {
+  return std::max(0, std::min(limits.max_num_seqs, free_blocks) - num_running);
+}
 
 // Deterministic: equal views and limits give equal schedules.
 Schedule plan_step(const SchedulerView& view, const SchedulerLimits& limits);

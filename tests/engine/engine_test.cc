@@ -196,6 +196,19 @@ TEST(Engine, SharesAPrefixThatIsStillBeingComputedByAnEarlierPlan) {
   server.run();
 }
 
+TEST(Engine, SharesAPromptThatIsNotYetComputedToItsEnd) {
+  EngineConfig config = small_config();
+  config.max_num_batched_tokens = 8;
+  EngineHarness server(config);
+  server.add(count_to(30), 1);
+  expect_steps(server, {{"+1 1[0,8)", 0, 1, 0, 12}});
+  server.add(count_to(9), 1);
+  expect_steps(server, {{"1[8,16)", 1, 1, 0, 12},
+                        {"1[16,24)", 1, 1, 0, 12},
+                        {"+2 1[24,30)* 2[8,9)*", 0, 2, 0, 11}});  // of the first's eight blocks, two
+  server.run();
+}
+
 TEST(Engine, SharesNothingWithinAPlan) {
   EngineConfig config = small_config();
   config.max_num_batched_tokens = 40;
