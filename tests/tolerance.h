@@ -13,6 +13,9 @@ inline constexpr double kFp8Tolerance = 7e-2;       // fp8 e4m3 storage of keys 
 inline constexpr double kLogprobTolerance = 0.003;        // the example model
 inline constexpr double kFormatLogprobTolerance = 0.005;  // the small checkpoints of every format
 
+// The same in float32 against a float64 forward pass.
+inline constexpr double kModelTolerance = 1e-4;
+
 // The same on CUDA devices, by the type of the activations.
 inline constexpr double kHalfLogprobTolerance = 0.03;
 inline constexpr double kBfloat16LogprobTolerance = 0.2;
