@@ -16,10 +16,15 @@ add_library(lorikeet_kernels_cuda STATIC
   int4_pack_cuda.cu
   library_gemm.cc
   logprobs_cuda.cu
+  lora_cuda.cu
+  lora_pack.cc
+  lora_rows.cc
+  lora_slots.cc
   rms_norm_cuda.cu
   rope_cuda.cu
   sampling_cuda.cu
-  silu_mul_cuda.cu)
+  silu_mul_cuda.cu
+  span_allocator.cc)
 target_link_libraries(lorikeet_kernels_cuda PUBLIC lorikeet_settings fmt::fmt PkgConfig::GLOG
                                             PRIVATE CUDA::cudart CUDA::cublasLt)
 target_compile_options(lorikeet_kernels_cuda PRIVATE
