@@ -39,4 +39,7 @@ Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& opti
 // Float32 on the CPU, with Gloo between the ranks.
 std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank);
 
+// fp16 or bf16 on a CUDA device, with NCCL between the ranks; in builds that have CUDA.
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank);
+
 }  // namespace lorikeet::actors
