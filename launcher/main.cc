@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_batch_command(app, exit_status);
   lorikeet::launcher::add_submit_command(app, exit_status);
   lorikeet::launcher::add_status_command(app, exit_status);
+  lorikeet::launcher::add_inspect_command(app, exit_status);
   lorikeet::launcher::add_tokenize_command(app, exit_status);
   CLI11_PARSE(app, argc, argv);
   return exit_status;

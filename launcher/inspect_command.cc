@@ -1,0 +1,67 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "launcher/commands.h"
+#include "launcher/server_flags.h"
+#include "model/inspect.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+struct InspectFlags {
+  std::string directory;
+  std::string base;
+  bool json = false;
+  std::vector<std::string> memories;
+};
+
+template <class Report>
+int show(const Report& report, bool json) {
+  fmt::print("{}", json ? model::to_json(report).dump(2) + "\n" : model::to_table(report));
+  return report.refusal ? 1 : 0;
+}
+
+// 0 when the directory can be served, 1 when it cannot.
+Result<int> inspect(const InspectFlags& flags) {
+  if (model::kind_of_directory(flags.directory) == model::DirectoryKind::adapter) {
+    std::optional<model::ModelConfig> base;
+    if (!flags.base.empty()) {
+      auto config = model::read_model_config(flags.base);
+      if (!config) return tl::unexpected(config.error());
+      base = *std::move(config);
+    }
+    return show(model::inspect_adapter(flags.directory, base), flags.json);
+  }
+  model::InspectOptions options;
+  if (!flags.memories.empty()) options.memories.clear();
+  for (const std::string& text : flags.memories) {
+    const auto bytes = parse_bytes(text);
+    if (!bytes) return fail("--memory: {}", bytes.error().message);
+    options.memories.push_back(*bytes);
+  }
+  return show(model::inspect_checkpoint(flags.directory, options), flags.json);
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app, int& exit_status) {
+  auto flags = std::make_shared<InspectFlags>();
+  CLI::App* command = app.add_subcommand(
+      "inspect", "Says what a checkpoint or an adapter is, what it costs, and whether it can be served");
+  command->add_option("directory", flags->directory, "The checkpoint's or the adapter's directory")->required();
+  command->add_option("--base", flags->base, "The checkpoint that the adapter would be served over");
+  command
+      ->add_option("--memory", flags->memories,
+                   "Memory of a device, such as 24G, to say how many tokens fit; may be repeated")
+      ->allow_extra_args(false);
+  command->add_flag("--json", flags->json, "Print the report as JSON");
+  command->callback([flags, &exit_status] {
+    const auto status = inspect(*flags);
+    if (!status) fmt::print(stderr, "lorikeet inspect: {}\n", status.error().message);
+    exit_status = status.value_or(1);
+  });
+}
+
+}  // namespace lorikeet::launcher
