@@ -34,7 +34,7 @@ class RequestValidation {
     model::ModelConfig config;
     model::GenerationDefaults defaults;
     std::shared_ptr<const model::Tokenizer> tokenizer;  // null: the checkpoint has none, and takes token ids alone
-    Result<model::ChatTemplate> chat_template;  // an error refuses requests with messages, no others
+    Result<model::ChatTemplate> chat_template;          // an error refuses requests with messages, no others
     int32_t max_model_len = 0;
     std::set<std::string> adapters;  // the names that are served
   };

@@ -328,8 +328,10 @@ class Scheduler {
   void worker_down(const caf::down_msg& down) {
     for (size_t rank = 0; rank < workers_.size(); ++rank) {
       if (!workers_[rank] || workers_[rank].address() != down.source) continue;
-      return lose_group(fmt::format("rank {} (process {}) is gone: {}", rank, group_.members()[rank].pid,
-                                    self_->system().render(down.reason)));
+      const bool link = down.reason == caf::exit_reason::remote_link_unreachable;
+      return lose_group(
+          fmt::format("rank {} (process {}) is gone: {}", rank, group_.members()[rank].pid,
+                      link ? "its process has ended or does not answer" : self_->system().render(down.reason)));
     }
   }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <utility>
 
 namespace lorikeet::actors {
@@ -43,7 +44,7 @@ class Supervisor {
         ready(message);
         break;
       case ControlKind::group_lost:
-        if (message.epoch == epoch_) restart(message.text);
+        if (message.epoch == epoch_) lose_group(message.text, false);
         break;
       default:
         break;  // what only the supervisor says
@@ -57,13 +58,15 @@ class Supervisor {
     const bool is_head = child.rank < 0;
     if (is_head) head_port_ = 0;
     if (stopping_) return is_head ? kill_all() : stop_if_alone();
-    const std::string who = is_head ? "the head" : fmt::format("rank {}", child.rank);
-    const std::string why = child.last_words.empty() ? fmt::format("{} {}", who, exited.how) : child.last_words;
-    if (is_head && !child.doomed) {
-      lose_head(why);
-    } else if (child.epoch == epoch_ && !child.doomed) {
-      restart(why);
+    if (is_head) return lose_head(child.last_words.empty() ? "the head " + exited.how : child.last_words);
+    if (child.epoch == epoch_) {
+      if (!child.last_words.empty()) {
+        lose_group(child.last_words, true);
+      } else if (!child.doomed) {
+        lose_group(fmt::format("rank {} {}", child.rank, exited.how), true);
+      }
     }
+    restart_if_clear();
     start_ranks_if_clear();
   }
 
@@ -89,11 +92,13 @@ class Supervisor {
     children_[setup_.processes->spawn(std::move(start))] = Child{rank, epoch_, false, ""};
   }
 
+  bool has_ranks() const {
+    return std::any_of(children_.begin(), children_.end(), [](const auto& child) { return child.second.rank >= 0; });
+  }
+
   // Ranks share devices with their predecessors, so those must be dead first.
   void start_ranks_if_clear() {
-    const bool any_rank =
-        std::any_of(children_.begin(), children_.end(), [](const auto& child) { return child.second.rank >= 0; });
-    if (stopping_ || any_rank || head_port_ == 0) return;
+    if (stopping_ || loss_ || has_ranks() || head_port_ == 0) return;
     for (int32_t rank = 0; rank < setup_.options.tensor_parallel_size; ++rank) start(rank);
   }
 
@@ -110,16 +115,29 @@ class Supervisor {
 
   // ---- restarting
 
-  void restart(const std::string& why) {
+  // The head often hears first that a rank is gone, the rank or the kernel say why: `certain`.
+  void lose_group(const std::string& why, bool certain) {
+    if (!loss_) {
+      loss_ = Loss{why, certain};
+      kill_ranks();
+    } else if (certain && !loss_->certain) {
+      loss_ = Loss{why, certain};
+    }
+    restart_if_clear();
+  }
+
+  void restart_if_clear() {
+    if (stopping_ || !loss_ || has_ranks()) return;
+    const std::string why = std::exchange(loss_, std::nullopt)->why;
     if (!next_epoch(why)) return;
     for (const auto& [id, child] : children_) {
       if (child.rank < 0) setup_.processes->tell(id, {ControlKind::new_epoch, why, epoch_, 0});
     }
-    kill_ranks();
     start_ranks_if_clear();
   }
 
   void lose_head(const std::string& why) {
+    loss_.reset();
     if (!next_epoch(why)) return;
     kill_ranks();
     start_head();
@@ -170,8 +188,14 @@ class Supervisor {
     setup_.stopped(status_);
   }
 
+  struct Loss {  // of the present group, until its ranks are dead
+    std::string why;
+    bool certain = false;
+  };
+
   SupervisorActor::pointer self_;
   SupervisorSetup setup_;
+  std::optional<Loss> loss_;
   std::map<ChildId, Child> children_;
   uint64_t epoch_ = 1;
   int32_t head_port_ = 0;  // 0: no head listens

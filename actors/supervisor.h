@@ -6,16 +6,16 @@
 // Tells the head: new_epoch, stop. Tells its caller: progress, ready, stopped. Owns: the list of children and the count
 // of epochs. Thread: CAF's.
 //
-//              listening: ranks are started            ready
-//   starting -------------------------------> loading --------> serving
-//                                               |  ^               |
-//                    a child dies: give up      |  | all old ranks | a rank dies, or the head says group_lost:
-//                    before the first `ready`,  |  | are dead      | the ranks are killed, the epoch counts on
-//                    or the third time in a row |  |               v
-//                                               |  `--------- restarting (the head's death: the head as well)
-//                                               v                  |
-//                       stopped <----------- stopping <------------' StopServer, in any state: the head answers
-//                                                                    everything and ends, then the ranks are killed
+//             listening: ranks are started           ready
+//   starting -----------------------------> loading -------> serving
+//                                            |  ^              |
+//        lost before the first `ready`, or   |  |              | lose_group(): a rank died, or the head gave the group
+//        the third time in a row without one |  | all ranks    | up; lose_head(). The ranks are killed.
+//                                            |  | are dead     v
+//                                            |  `---------- losing       the epoch counts on
+//                                            v                 |
+//                        stopped <------- stopping <-----------'         StopServer, in any state: the head answers
+//                                                                        everything and ends, then the ranks are killed
 #pragma once
 
 #include <caf/all.hpp>

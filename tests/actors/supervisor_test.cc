@@ -84,13 +84,22 @@ TEST_F(SupervisorTest, GivesUpWhenTheFirstStartFails) {
   say(1, ControlKind::listening, "", 1, 4711);
   say(3, ControlKind::failed, "rank 1: model.safetensors is cut short");
   exit(3, "exited with status 1");
+  EXPECT_THAT(processes_.killed, ElementsAre(2));
+  exit(2);
   EXPECT_THAT(progress_, ElementsAre("rank 1: model.safetensors is cut short"));
   EXPECT_EQ(processes_.told.back().second.kind, ControlKind::stop);
-  exit(1, "exited with status 0");
-  EXPECT_THAT(processes_.killed, ElementsAre(2));
   EXPECT_THAT(stopped_, IsEmpty());
-  exit(2);
+  exit(1, "exited with status 0");
   EXPECT_THAT(stopped_, ElementsAre(1));
+}
+
+TEST_F(SupervisorTest, PrefersTheWordsOfTheRankToWhatTheHeadHasHeard) {
+  say(1, ControlKind::listening, "", 1, 4711);
+  say(1, ControlKind::group_lost, "rank 1 is gone", 1);
+  say(3, ControlKind::failed, "rank 1: model.safetensors is cut short");
+  exit(3, "exited with status 1");
+  exit(2);
+  EXPECT_THAT(progress_, ElementsAre("rank 1: model.safetensors is cut short"));
 }
 
 TEST_F(SupervisorTest, GivesUpWhenTheHeadCannotStart) {
@@ -103,14 +112,14 @@ TEST_F(SupervisorTest, GivesUpWhenTheHeadCannotStart) {
 TEST_F(SupervisorTest, StartsANewEpochWhenARankDies) {
   serve();
   exit(3);
+  EXPECT_THAT(processes_.killed, ElementsAre(2));
+  EXPECT_EQ(processes_.started.size(), 3u) << "the other rank still holds its device";
+  exit(2);
   EXPECT_THAT(progress_, ElementsAre("rank 1 was killed by signal 9"));
   ASSERT_FALSE(processes_.told.empty());
   EXPECT_EQ(processes_.told.back().first, 1u);
   EXPECT_EQ(processes_.told.back().second.kind, ControlKind::new_epoch);
   EXPECT_EQ(processes_.told.back().second.epoch, 2u);
-  EXPECT_THAT(processes_.killed, ElementsAre(2));
-  EXPECT_EQ(processes_.started.size(), 3u) << "the other rank still holds its device";
-  exit(2);
   ASSERT_EQ(processes_.started.size(), 5u);
   EXPECT_EQ(processes_.started[3].epoch, 2u);
   EXPECT_EQ(progress_.size(), 1u) << "a rank that was killed on purpose is no news";
@@ -156,9 +165,9 @@ TEST_F(SupervisorTest, GivesUpAfterFailuresInARow) {
     EXPECT_EQ(processes_.started.size(), next_rank + 1);
   }
   exit(next_rank);
+  exit(next_rank + 1);
   EXPECT_EQ(processes_.told.back().second.kind, ControlKind::stop);
   exit(1, "exited with status 0");
-  exit(next_rank + 1);
   EXPECT_THAT(stopped_, ElementsAre(1));
 }
 
