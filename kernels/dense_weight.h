@@ -8,7 +8,8 @@
 
 namespace lorikeet::kernels {
 
-// W [N, K] row-major by output, of y = x W^T. The bytes belong to `owner` (a mapped file or a buffer) and may be unaligned.
+// W [N, K] row-major by output, of y = x W^T. The bytes belong to `owner` (a mapped file or a buffer) and may be
+// unaligned.
 struct DenseWeight {
   int32_t n = 0;
   int32_t k = 0;

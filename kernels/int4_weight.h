@@ -6,11 +6,12 @@
 
 namespace lorikeet::kernels {
 
-// W [N, K] of y = x W^T, row-major by output. W[n][k] = scale[run][n] * (q[n][k] - zero[run][n]), run = the run that holds k.
+// W [N, K] of y = x W^T, row-major by output. W[n][k] = scale[run][n] * (q[n][k] - zero[run][n]), run = the run that
+// holds k.
 //
 // A run is a stretch of consecutive k that share scale and zero. Plain checkpoints have one run per quantisation group.
-// Checkpoints with act-order (desc_act) have their rows sorted by group within this shard and `permutation` says where x
-// is taken from. Every run is a multiple of 32 long; padding weights have q == zero, so they are worth 0.
+// Checkpoints with act-order (desc_act) have their rows sorted by group within this shard and `permutation` says where
+// x is taken from. Every run is a multiple of 32 long; padding weights have q == zero, so they are worth 0.
 struct Int4Weight {
   static constexpr int kRunMultiple = 32;
 

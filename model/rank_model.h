@@ -34,24 +34,25 @@ struct RowSampling {
 // One distinct token id of a sequence, for the penalties.
 struct TokenCount {
   int32_t token_id = 0;
-  int32_t in_output = 0;   // how often it was generated
+  int32_t in_output = 0;  // how often it was generated
   bool in_prompt = false;
 };
 
 // One sequence's part of a step: positions [start, start + token_ids.size()).
 struct BatchRow {
-  std::span<const int32_t> token_ids;       // a single kPendingToken: the token that row `pending_row` of the previous step draws
+  std::span<const int32_t>
+      token_ids;  // a single kPendingToken: the token that row `pending_row` of the previous step draws
   int32_t pending_row = -1;
-  int32_t prompt_size = 0;                  // of the sequence, as first submitted (dynamic NTK takes its base from it)
+  int32_t prompt_size = 0;  // of the sequence, as first submitted (dynamic NTK takes its base from it)
   int32_t start = 0;
-  std::span<const int32_t> block_table;     // [ceil((start + token_ids.size()) / block_size)] or more
-  int32_t slot = -1;                        // adapter slot; -1: the base model
-  bool sample = false;                      // draw the token of position start + token_ids.size()
+  std::span<const int32_t> block_table;  // [ceil((start + token_ids.size()) / block_size)] or more
+  int32_t slot = -1;                     // adapter slot; -1: the base model
+  bool sample = false;                   // draw the token of position start + token_ids.size()
   RowSampling sampling;
-  std::span<const TokenCount> counts;       // where a penalty is on; ordered by token id; a pending token is not in it and
-                                            // is counted by the model
-  std::span<const int32_t> logprob_targets; // not empty: [token_ids.size()], the log-probability of target i at position
-                                            // start + i is wanted (prompt_logprobs); -1: not wanted there
+  std::span<const TokenCount> counts;  // where a penalty is on; ordered by token id; a pending token is not in it and
+                                       // is counted by the model
+  std::span<const int32_t> logprob_targets;  // not empty: [token_ids.size()], the log-probability of target i at
+                                             // position start + i is wanted (prompt_logprobs); -1: not wanted there
 };
 
 // Stands for a token that the device knows and the host does not yet.
@@ -64,12 +65,13 @@ struct TokenProbability {
 
 struct RowOutput {
   int32_t token_id = -1;
-  std::vector<TokenProbability> logprobs;  // the k best, best first (ties: lower id first); drawn token appended if absent
-  std::vector<float> target_logprobs;      // [logprob_targets.size()]
+  std::vector<TokenProbability>
+      logprobs;                        // the k best, best first (ties: lower id first); drawn token appended if absent
+  std::vector<float> target_logprobs;  // [logprob_targets.size()]
 };
 
-// A step is begun and finished apart, so that a device can run one while the host prepares the next. Steps finish in the
-// order in which they were begun; at most kMaxStepsInFlight are begun and not finished.
+// A step is begun and finished apart, so that a device can run one while the host prepares the next. Steps finish in
+// the order in which they were begun; at most kMaxStepsInFlight are begun and not finished.
 //
 // Threads: one thread calls begin_step, step_ready and finish_step. Another one may call set_adapter, clear_adapter and
 // dora_squared_norms meanwhile, for slots that no step in flight uses.
@@ -84,8 +86,8 @@ class RankModel {
   virtual void clear_adapter(int32_t slot) = 0;
 
   // DoRA: for every pair of `part` in the order layer, projection (pairs without magnitude give an empty vector):
-  // the squared norms [outputs] of W + scale * B A over the inputs that this rank holds. Those of column-parallel layers
-  // are whole; those of row-parallel layers must be added over the ranks, in rank order.
+  // the squared norms [outputs] of W + scale * B A over the inputs that this rank holds. Those of column-parallel
+  // layers are whole; those of row-parallel layers must be added over the ranks, in rank order.
   virtual std::vector<std::vector<float>> dora_squared_norms(const Adapter& part) = 0;
 
   // Starts one step. Every rank of the group makes the same calls and gets the same tokens. The spans in `rows` need to
@@ -102,9 +104,10 @@ class RankModel {
   virtual uint64_t kv_block_bytes() const = 0;
 };
 
-// The CPU backend: float32 activations and KV cache, float accumulation in a fixed order per row, so that a row's result
-// does not depend on the rest of the batch, on chunking, prefix hits or preemption.
-Result<std::unique_ptr<RankModel>> make_cpu_model(RankWeights weights, const ShardPlan& plan, const RankModelOptions& options,
+// The CPU backend: float32 activations and KV cache, float accumulation in a fixed order per row, so that a row's
+// result does not depend on the rest of the batch, on chunking, prefix hits or preemption.
+Result<std::unique_ptr<RankModel>> make_cpu_model(RankWeights weights, const ShardPlan& plan,
+                                                  const RankModelOptions& options,
                                                   std::shared_ptr<comm::Collective> group);
 
 }  // namespace lorikeet::model

@@ -1,6 +1,6 @@
-// Tells whether two Jinja chat templates are the same program, so that a checkpoint's template can be recognised among the
-// known ones without an interpreter: spelling that changes nothing (spaces inside tags, kinds of quotes, m['role'] or
-// m.role, how literals are put together) is taken out first, anything else counts. Source: Jinja's lexer, with the
+// Tells whether two Jinja chat templates are the same program, so that a checkpoint's template can be recognised among
+// the known ones without an interpreter: spelling that changes nothing (spaces inside tags, kinds of quotes, m['role']
+// or m.role, how literals are put together) is taken out first, anything else counts. Source: Jinja's lexer, with the
 // trim_blocks and lstrip_blocks that transformers sets.
 #pragma once
 

@@ -135,7 +135,8 @@ TEST(SamplePlan, CutsPortionsWhereABufferIsFull) {
   EXPECT_EQ(by_counts[2].draws[0].pending, 4);
   EXPECT_TRUE(by_counts[0].penalties);
   for (BatchRow& row : rows) row.sampling.logprobs = 30;
-  EXPECT_EQ(plan_samples(StepBatch(rows), true, {8, 100, 100, 50}).size(), 3U) << "two lists of 30, and room for a third";
+  EXPECT_EQ(plan_samples(StepBatch(rows), true, {8, 100, 100, 50}).size(), 3U)
+      << "two lists of 30, and room for a third";
 }
 
 TEST(DecodeGraphs, HaveAClassForEveryNumberOfRows) {
