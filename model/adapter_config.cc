@@ -75,11 +75,11 @@ bool is_off(const json& value) {
 }
 
 Result<void> refuse_unserved(const JsonFields& fields, const json& root) {
-  for (const auto& [key, value] : root.items()) {
-    if (std::find(kHarmless.begin(), kHarmless.end(), key) != kHarmless.end() || is_off(value)) continue;
+  for (const auto& item : root.items()) {
+    const std::string& key = item.key();
+    if (std::find(kHarmless.begin(), kHarmless.end(), key) != kHarmless.end() || is_off(item.value())) continue;
     const auto known = std::find_if(kRefused.begin(), kRefused.end(), [&](const Refusal& r) { return key == r.key; });
-    if (known != kRefused.end()) return fields.wrong(key, known->reason);
-    return fields.wrong(key, "unknown setting");
+    return fields.wrong(key, known != kRefused.end() ? known->reason : "unknown setting");
   }
   return {};
 }
