@@ -102,7 +102,8 @@ double perplexity(const std::string& text_file, const nlohmann::json& adapter) {
   double sum = 0;
   int count = 0;
   for (std::string line; std::getline(results, line);) {
-    for (const auto& logprob : nlohmann::json::parse(line)["prompt_logprobs"]) {
+    const auto result = nlohmann::json::parse(line);
+    for (const auto& logprob : result["prompt_logprobs"]) {
       if (logprob.is_null()) continue;
       sum += logprob.get<double>();
       ++count;
