@@ -55,20 +55,21 @@ step "all tests"
 ctest --preset release -j "$jobs" --output-on-failure
 
 step "address and undefined-behaviour sanitizers"
-build asan all
 if [[ $full -eq 1 ]]; then
+  build asan all
   ctest --preset asan -j "$jobs"
 else
+  build asan fast_tests
   ctest --preset asan -j "$jobs" -L fast
 fi
 
 step "fuzz targets, 30 s each"
-build clang all
+if [[ $full -eq 1 ]]; then build clang all; else build clang fuzz_targets; fi
 fuzz
 
 if [[ $full -eq 1 ]]; then
   step "thread sanitizer"
-  build tsan all
+  build tsan tsan_tests
   ctest --preset tsan -j "$jobs" -L tsan
   if command -v nvcc > /dev/null; then
     step "CUDA for every architecture"
