@@ -40,7 +40,8 @@ struct LoraGeometry {
   Dtype dtype = Dtype::f16;  // of the activations: F16 or BF16
 };
 
-// One rank's part of an adapter, float32 on the host. A pair of rank 0 is absent.
+// One rank's part of an adapter, float32 on the host. A pair of rank 0 is absent. Unlike the CPU kernels, which take B
+// transposed, the slots take b as PEFT stores it: [outputs, rank].
 struct LoraAdapter {
   std::span<const LoraWeights> pairs;  // [layers, kLoraProjections]
   LoraWeights embedding;               // inputs: the vocabulary, outputs: hidden

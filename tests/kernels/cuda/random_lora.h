@@ -17,6 +17,11 @@ class RandomLora {
   RandomLora(const LoraGeometry& geometry, std::mt19937& random)
       : geometry_(geometry), random_(&random), pairs_(static_cast<size_t>(geometry.layers) * kLoraProjections) {}
 
+  // The pairs point into floats_, whose content stays in place when it moves and would not when it is copied.
+  RandomLora(RandomLora&&) = default;
+  RandomLora& operator=(RandomLora&&) = default;
+  RandomLora(const RandomLora&) = delete;
+
   // Gives a projection of a layer a pair whose A x and B v have about the size of x.
   void add(int32_t layer, int32_t projection, int32_t rank, bool dora = false) {
     const auto p = static_cast<size_t>(projection);
