@@ -288,8 +288,10 @@ __device__ __forceinline__ void finish_output(const DecodeParams& p, int tile, c
   if (p.silu_mul) {
     const int token = e / 8;
     const int output = tile * 8 + e % 8;
-    const float gate = sum(token, e % 8);
-    const float up = sum(token, e % 8 + 8);
+    // Rounded as activations of their own would be: a row keeps its bits in a batch where an adapter's delta comes
+    // between the product and the activation.
+    const float gate = device::to_float(device::from_float<T>(sum(token, e % 8)));
+    const float up = device::to_float(device::from_float<T>(sum(token, e % 8 + 8)));
     if (output < p.n / 2) y[token * p.y_stride + output] = device::from_float<T>(gate / (1.0F + __expf(-gate)) * up);
     return;
   }

