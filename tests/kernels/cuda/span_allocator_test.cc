@@ -10,25 +10,25 @@ namespace lorikeet::kernels {
 namespace {
 
 TEST(SpanAllocator, TakesTheShortestRangeThatSuffices) {
-  SpanAllocator allocator(1000, 100);
-  const ByteSpan a = *allocator.allocate(300);
-  const ByteSpan b = *allocator.allocate(100);
-  const ByteSpan c = *allocator.allocate(150);  // rounded to 200
-  const ByteSpan d = *allocator.allocate(400);
-  EXPECT_EQ(allocator.used(), 1000U);
+  SpanAllocator allocator(1024, 128);
+  const ByteSpan a = *allocator.allocate(384);
+  const ByteSpan b = *allocator.allocate(128);
+  const ByteSpan c = *allocator.allocate(150);  // rounded to 256
+  const ByteSpan d = *allocator.allocate(256);
+  EXPECT_EQ(allocator.used(), 1024U);
   EXPECT_FALSE(allocator.allocate(1));
   allocator.free(a);
   allocator.free(c);
-  EXPECT_EQ(allocator.allocate(200)->offset, c.offset);
-  EXPECT_EQ(allocator.longest_free(), 300U);
+  EXPECT_EQ(allocator.allocate(256)->offset, c.offset);
+  EXPECT_EQ(allocator.longest_free(), 384U);
   allocator.free(b);
-  EXPECT_EQ(allocator.longest_free(), 400U);
+  EXPECT_EQ(allocator.longest_free(), 512U);
   allocator.free(d);
-  EXPECT_EQ(allocator.used(), 200U);
+  EXPECT_EQ(allocator.used(), 256U);
 }
 
 TEST(SpanAllocator, RefusesWhatItCannotHold) {
-  SpanAllocator nothing(99, 100);
+  SpanAllocator nothing(127, 128);
   EXPECT_EQ(nothing.capacity(), 0U);
   EXPECT_FALSE(nothing.allocate(1));
   SpanAllocator allocator(1 << 20, 512);
@@ -69,7 +69,7 @@ TEST(SpanAllocator, NeverGivesAByteTwiceAndGetsEverythingBack) {
 }
 
 TEST(SpanAllocatorDeathTest, NoticesASpanThatIsGivenBackTwice) {
-  SpanAllocator allocator(1000, 100);
+  SpanAllocator allocator(1024, 128);
   const ByteSpan span = *allocator.allocate(200);
   allocator.free(span);
   EXPECT_DEATH(allocator.free(span), "given back twice");
