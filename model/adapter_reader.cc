@@ -47,11 +47,20 @@ Result<std::vector<float>> floats_of(const TensorView& tensor) {
 
 class Reader {
  public:
-  Reader(const AdapterScan& scan, const ModelConfig& config, const AdapterOptions& options)
+  Reader(AdapterScan& scan, const ModelConfig& config, const AdapterOptions& options)
       : scan_(scan), config_(config), options_(options) {}
 
   Result<Adapter> read() {
     if (auto ok = check_names(); !ok) return tl::unexpected(ok.error());
+    for (const auto& [name, module] : scan_.modules) {
+      auto pair = plan_pair(name, module);
+      if (!pair) return tl::unexpected(pair.error());
+    }
+    for (const auto& [module, copy] : scan_.base_copies) {
+      if (auto ok = expect(copy, {config_.vocab_size, config_.hidden_size}); !ok) return tl::unexpected(ok.error());
+    }
+    // Only now is memory given to the tensors: their shapes are the base's, so their size is bounded.
+    if (auto ok = read_tensors(scan_); !ok) return tl::unexpected(ok.error());
     if (auto ok = check_base_copies(scan_.base_copies, config_); !ok) return tl::unexpected(ok.error());
     Adapter adapter;
     adapter.digest = scan_.digest;
@@ -111,7 +120,8 @@ class Reader {
     return {};
   }
 
-  Result<void> read_module(const std::string& name, const AdapterModule& module, Adapter& adapter) {
+  // A pair of the right sizes without its values, after its tensors' shapes have been checked.
+  Result<LoraPair> plan_pair(const std::string& name, const AdapterModule& module) const {
     const Place place = *find_place(config_, name, module.is_embedding);
     auto rank = scan_.config.rank_of(name);
     auto scale = scan_.config.scale_of(name);
@@ -125,46 +135,50 @@ class Reader {
     pair.scale = *scale;
     pair.inputs = place.inputs;
     pair.outputs = place.outputs;
-    if (auto ok = read_tensors(module, place, pair); !ok) return ok;
-    store(place, std::move(pair), module.is_embedding, adapter);
-    return {};
+    const int32_t width = padded_from(module, place);
+    const MlpSide side = width > 0 ? mlp_side_of(place.projections[0]) : MlpSide::none;
+    const int32_t b_rows = side == MlpSide::outputs ? width : pair.outputs;
+    if (auto ok = expect(*module.a, {pair.rank, side == MlpSide::inputs ? width : pair.inputs}); !ok) {
+      return tl::unexpected(ok.error());
+    }
+    if (auto ok = expect(*module.b, {b_rows, pair.rank}); !ok) return tl::unexpected(ok.error());
+    if (module.magnitude) {
+      if (auto ok = expect(*module.magnitude, {b_rows}); !ok) return tl::unexpected(ok.error());
+    }
+    return pair;
   }
 
-  Result<void> read_tensors(const AdapterModule& module, const Place& place, LoraPair& pair) {
-    const MlpSide side = place.projections.empty() ? MlpSide::none : mlp_side_of(place.projections[0]);
-    const int32_t width = adapter_width(module, side);
-    const bool padded = side != MlpSide::none && width < config_.intermediate_size && may_be_padded(width);
-    const int32_t a_columns = padded && side == MlpSide::inputs ? width : pair.inputs;
-    const int32_t b_rows = padded && side == MlpSide::outputs ? width : pair.outputs;
-    if (auto ok = expect(*module.a, {pair.rank, a_columns}); !ok) return ok;
-    if (auto ok = expect(*module.b, {b_rows, pair.rank}); !ok) return ok;
-    if (module.magnitude) {
-      if (auto ok = expect(*module.magnitude, {b_rows}); !ok) return ok;
-    }
+  Result<void> read_module(const std::string& name, const AdapterModule& module, Adapter& adapter) {
+    const Place place = *find_place(config_, name, module.is_embedding);
+    auto pair = plan_pair(name, module);
+    if (!pair) return tl::unexpected(pair.error());
     auto a = floats_of(*module.a);
     auto b = floats_of(*module.b);
     if (!a) return tl::unexpected(a.error());
     if (!b) return tl::unexpected(b.error());
-    pair.a = std::move(*a);
-    pair.b = std::move(*b);
+    pair->a = std::move(*a);
+    pair->b = std::move(*b);
     if (module.magnitude) {
       auto magnitude = floats_of(*module.magnitude);
       if (!magnitude) return tl::unexpected(magnitude.error());
-      pair.magnitude = std::move(*magnitude);
+      pair->magnitude = std::move(*magnitude);
     }
-    return padded ? spread(side, width, pair) : Result<void>{};
+    if (const int32_t width = padded_from(module, place); width > 0) {
+      if (auto ok = spread(mlp_side_of(place.projections[0]), width, *pair); !ok) return ok;
+    }
+    store(place, std::move(*pair), module.is_embedding, adapter);
+    return {};
   }
 
-  static int32_t adapter_width(const AdapterModule& module, MlpSide side) {
+  // The width of the MLP that the adapter was made for, where it is narrower than the base's; 0: it is the same. Only a
+  // quantised checkpoint is padded, and by little; anything else is an adapter of another model.
+  int32_t padded_from(const AdapterModule& module, const Place& place) const {
+    const MlpSide side = place.projections.empty() ? MlpSide::none : mlp_side_of(place.projections[0]);
+    if (side == MlpSide::none || config_.quant.method == QuantMethod::none || config_.dir.empty()) return 0;
     const auto& shape = side == MlpSide::inputs ? module.a->entry->shape : module.b->entry->shape;
     if (shape.size() != 2) return 0;
     const int64_t width = shape[side == MlpSide::inputs ? 1 : 0];
-    return width > 0 && width <= INT32_MAX ? static_cast<int32_t>(width) : 0;
-  }
-
-  // Only a quantised checkpoint is padded, and by little; anything else is an adapter of another model.
-  bool may_be_padded(int32_t width) const {
-    return config_.quant.method != QuantMethod::none && !config_.dir.empty() && width > config_.intermediate_size / 2;
+    return width < config_.intermediate_size && width > config_.intermediate_size / 2 ? static_cast<int32_t>(width) : 0;
   }
 
   Result<void> spread(MlpSide side, int32_t width, LoraPair& pair) {
@@ -221,7 +235,7 @@ class Reader {
     }
   }
 
-  const AdapterScan& scan_;
+  AdapterScan& scan_;
   const ModelConfig& config_;
   const AdapterOptions& options_;
   std::optional<std::vector<int32_t>> neurons_;  // where the adapter's neurons are in a padded checkpoint

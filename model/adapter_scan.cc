@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -19,33 +18,22 @@ constexpr size_t kMaxConfigBytes = 1u << 20;
 constexpr std::string_view kPrefix = "base_model.model.";
 
 // Both lengths are hashed first, so that no byte can move from one file to the other unnoticed.
-std::string digest_of(std::string_view config, std::span<const uint8_t> tensors) {
-  const std::array<uint64_t, 2> sizes = {config.size(), tensors.size()};
+std::string digest_of(std::string_view config, const SafetensorsImage& tensors) {
+  const std::span<const uint8_t> head = tensors.header_bytes(), data = tensors.data();
+  const std::array<uint64_t, 2> sizes = {config.size(), head.size() + data.size()};
   std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   const bool done = context != nullptr && EVP_DigestInit_ex(context, EVP_sha256(), nullptr) == 1 &&
                     EVP_DigestUpdate(context, sizes.data(), sizeof sizes) == 1 &&
                     EVP_DigestUpdate(context, config.data(), config.size()) == 1 &&
-                    EVP_DigestUpdate(context, tensors.data(), tensors.size()) == 1 &&
+                    EVP_DigestUpdate(context, head.data(), head.size()) == 1 &&
+                    EVP_DigestUpdate(context, data.data(), data.size()) == 1 &&
                     EVP_DigestFinal_ex(context, hash.data(), nullptr) == 1;
   EVP_MD_CTX_free(context);
   if (!done) return "";
   std::string text;
   for (size_t i = 0; i < 16; ++i) text += fmt::format("{:02x}", hash[i]);
   return text;
-}
-
-Result<std::shared_ptr<const std::vector<uint8_t>>> read_bytes(const fs::path& path) {
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) return fail("{}: not a regular file", path.string());
-  const auto size = fs::file_size(path, error);
-  std::ifstream file(path, std::ios::binary);
-  if (error || !file) return fail("{}: cannot be read", path.string());
-  auto bytes = std::make_shared<std::vector<uint8_t>>(size);
-  if (size != 0 && !file.read(reinterpret_cast<char*>(bytes->data()), static_cast<std::streamsize>(size))) {
-    return fail("{}: cannot be read to its end: it was {} bytes long a moment ago", path.string(), size);
-  }
-  return bytes;
 }
 
 Result<void> refuse_pickles(const fs::path& dir) {
@@ -123,7 +111,7 @@ std::string list_names(const std::vector<std::string>& names, size_t shown) {
 
 Result<AdapterScan> scan_adapter(const fs::path& dir) {
   if (auto ok = refuse_pickles(dir); !ok) return tl::unexpected(ok.error());
-  const auto config_path = dir / "adapter_config.json", tensors_path = dir / "adapter_model.safetensors";
+  const auto config_path = dir / "adapter_config.json";
   auto text = read_text_file(config_path, kMaxConfigBytes);
   if (!text) return tl::unexpected(text.error());
   AdapterScan scan;
@@ -131,21 +119,33 @@ Result<AdapterScan> scan_adapter(const fs::path& dir) {
   auto config = AdapterConfig::parse(*text, config_path.string());
   if (!config) return tl::unexpected(config.error());
   scan.config = std::move(*config);
+  scan.config_text = std::move(*text);
 
-  auto bytes = read_bytes(tensors_path);
-  if (!bytes) return tl::unexpected(bytes.error());
-  auto header = parse_safetensors(**bytes, tensors_path.string());
-  if (!header) return tl::unexpected(header.error());
-  scan.digest = digest_of(*text, **bytes);
-  if (scan.digest.empty()) return fail("{}: SHA-256 is not available", dir.string());
-  scan.header = std::make_shared<const SafetensorsHeader>(std::move(*header));
-  for (const auto& [name, entry] : scan.header->tensors) {
-    const std::span<const uint8_t> all(**bytes);
-    const TensorView view{&entry, all.subspan(scan.header->data_begin + entry.begin, entry.end - entry.begin), *bytes,
-                          fmt::format("{}: {}", dir.string(), name)};
+  auto file = SafetensorsImage::open(dir / "adapter_model.safetensors");
+  if (!file) return tl::unexpected(file.error());
+  scan.file = std::move(*file);
+  for (const auto& [name, entry] : scan.file->header().tensors) {
+    const TensorView view{&entry, {}, scan.file, fmt::format("{}: {}", dir.string(), name)};
     if (auto ok = sort_tensor(name, view, scan); !ok) return tl::unexpected(ok.error());
   }
   return scan;
+}
+
+Result<void> read_tensors(AdapterScan& scan) {
+  if (auto ok = scan.file->read_data(); !ok) return ok;
+  scan.digest = digest_of(scan.config_text, *scan.file);
+  if (scan.digest.empty()) return fail("{}: SHA-256 is not available", scan.dir.string());
+  const auto fill = [&](TensorView& view) {
+    view.bytes = scan.file->data().subspan(view.entry->begin, view.entry->end - view.entry->begin);
+  };
+  for (auto& item : scan.modules) {
+    AdapterModule& module = item.second;
+    for (auto* view : {&module.a, &module.b, &module.magnitude}) {
+      if (*view) fill(**view);
+    }
+  }
+  for (auto& item : scan.base_copies) fill(item.second);
+  return {};
 }
 
 }  // namespace lorikeet::model

@@ -12,28 +12,35 @@
 #include "kernels/error.h"
 #include "model/adapter_config.h"
 #include "model/safetensors.h"
+#include "model/safetensors_image.h"
 
 namespace lorikeet::model {
 
-// The tensors of one adapted module. Those of an embedding are stored the other way round: A [rank, vocabulary].
+// The tensors of one adapted module; their bytes are there after read_tensors. Those of an embedding are stored the
+// other way round: A [rank, vocabulary].
 struct AdapterModule {
   std::optional<TensorView> a, b, magnitude;
   bool is_embedding = false;  // lora_embedding_A and _B
 };
 
 struct AdapterScan {
+  std::filesystem::path dir;
   AdapterConfig config;
-  std::string digest;  // 32 hex digits: SHA-256 over both files, cut
-  std::map<std::string, AdapterModule, std::less<>>
-      modules;  // by name in the base, such as "model.layers.0.mlp.up_proj"
+  std::map<std::string, AdapterModule, std::less<>> modules;   // by name in the base: "model.layers.0.mlp.up_proj"
   std::map<std::string, TensorView, std::less<>> base_copies;  // weights of the base that PEFT saved too, by module
   std::vector<std::string> strange;                            // tensors that are no part of a LoRA adapter
-  std::filesystem::path dir;
-  std::shared_ptr<const SafetensorsHeader> header;  // the views point into it
+  std::string digest;  // 32 hex digits: SHA-256 over both files, cut; empty before read_tensors
+
+  std::string config_text;
+  std::shared_ptr<SafetensorsImage> file;  // the views point into it
 };
 
-// Reads both files into memory. Refuses pickled adapters, and what AdapterConfig refuses.
+// Reads the configuration and the header of the tensors: enough to judge names and shapes, whatever the file's size.
+// Refuses pickled adapters, and what AdapterConfig refuses.
 Result<AdapterScan> scan_adapter(const std::filesystem::path& dir);
+
+// Reads the tensors into memory and makes the digest.
+Result<void> read_tensors(AdapterScan& scan);
 
 // "a, b, c and 5 more"
 std::string list_names(const std::vector<std::string>& names, size_t shown = 4);

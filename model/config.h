@@ -28,7 +28,8 @@ struct QuantConfig {
   QuantMethod method = QuantMethod::none;
   int32_t group_size = 128;  // inputs per group; -1: one group over all inputs
   bool desc_act = false;     // informational: g_idx decides
-  bool symmetric = true;     // informational: the stored zeros decide
+  bool symmetric = true;     // the stored zeros decide; where they contradict a stated `sym`, the file is mislabelled
+  bool symmetric_is_stated = false;
 };
 
 struct YarnScaling {

@@ -10,6 +10,8 @@
 namespace lorikeet::model {
 namespace {
 
+constexpr uint64_t kMaxDigestedBytes = 16ull << 30;
+
 bool ends_with_name(std::string_view module, std::string_view name) {
   if (module == name) return true;
   return module.size() > name.size() && module.substr(module.size() - name.size()) == name &&
@@ -22,11 +24,10 @@ bool is_matched(const ModelConfig& config, std::string_view name, const AdapterM
 }
 
 void describe(const AdapterScan& scan, const std::optional<ModelConfig>& base, AdapterReport& report) {
-  report.digest = scan.digest;
   report.rslora = scan.config.uses_rslora();
   report.dora = scan.config.uses_dora();
   report.strange_tensors = scan.strange;
-  for (const auto& [name, entry] : scan.header->tensors) report.file_bytes += entry.end - entry.begin;
+  report.file_bytes = scan.file->data_size();
   for (const auto& [name, module] : scan.modules) {
     AdapterModuleReport row;
     row.module = name;
@@ -78,8 +79,13 @@ AdapterReport inspect_adapter(const std::filesystem::path& dir, const std::optio
     return report;
   }
   describe(*scan, base, report);
+  auto adapter = base ? read_adapter(dir, *base) : Result<Adapter>(Adapter{});
+  // A digest is worth reading a refused adapter to its end, unless it is absurdly large.
+  if (scan->file->data_size() <= kMaxDigestedBytes) {
+    if (auto ok = read_tensors(*scan); !ok) report.refusal = ok.error().message;
+    report.digest = scan->digest;
+  }
   if (!base) return report;
-  auto adapter = read_adapter(dir, *base);
   if (!adapter) {
     report.refusal = adapter.error().message;
     return report;

@@ -158,8 +158,8 @@ std::string to_table(const CheckpointReport& report) {
 std::string to_table(const AdapterReport& report) {
   Table table;
   table.line("adapter", report.dir.string());
-  if (!report.digest.empty()) {
-    table.line("digest", report.digest);
+  if (!report.digest.empty()) table.line("digest", report.digest);
+  if (!report.digest.empty() || !report.modules.empty()) {
     table.line("kind", fmt::format("{}{}, {} modules, {}", report.dora ? "DoRA" : "LoRA",
                                    report.rslora ? ", rank-stabilised scaling" : "", report.modules.size(),
                                    size_text(report.file_bytes)));

@@ -172,6 +172,30 @@ void gather_values(const Int4Module& m, Range outputs, Range inputs, const RunLa
   }
 }
 
+Result<void> check_gptq_zeros(const Int4Module& m) {
+  const auto words = static_cast<size_t>(m.zeros->entry->elements()), row = static_cast<size_t>(words_for(m.n));
+  const bool v1 = m.method == QuantMethod::gptq;
+  bool all_of_other_version = words > 0;
+  for (size_t i = 0; i < words; ++i) {
+    const uint32_t word = word_at(*m.zeros, i);
+    all_of_other_version = all_of_other_version && word == (v1 ? 0x88888888 : 0x77777777);
+    for (uint32_t j = 0; v1 && j < kNibbles; ++j) {
+      if (nibble(word, j) != 15) continue;
+      return fail(
+          "{}: the stored zero of group {}, output {} is 15, which some GPTQ implementations read as 16 and others as "
+          "0; "
+          "save the checkpoint as gptq_v2",
+          m.zeros->where, i / row, i % row * kNibbles + j);
+    }
+  }
+  if (m.must_be_symmetric && all_of_other_version) {
+    return fail(
+        "{}: the configuration says sym, whose zeros are 8, yet as {} every zero is {}: checkpoint_format is wrong",
+        m.zeros->where, v1 ? "gptq (v1)" : "gptq_v2", v1 ? 9 : 7);
+  }
+  return {};
+}
+
 }  // namespace
 
 RunLayout layout_runs(const std::vector<int32_t>& group_of) {
@@ -253,21 +277,7 @@ Result<void> check_int4_values(const Int4Module& m) {
       }
     }
   }
-  if (m.method == QuantMethod::gptq && m.zeros) {
-    const auto words = static_cast<size_t>(m.zeros->entry->elements());
-    for (size_t i = 0; i < words; ++i) {
-      for (uint32_t j = 0; j < kNibbles; ++j) {
-        if (nibble(word_at(*m.zeros, i), j) != 15) continue;
-        const size_t row = static_cast<size_t>(words_for(m.n));
-        return fail(
-            "{}: the stored zero of group {}, output {} is 15, which some GPTQ implementations read as 16 and others "
-            "as "
-            "0; save the checkpoint as gptq_v2",
-            m.zeros->where, i / row, i % row * kNibbles + j);
-      }
-    }
-  }
-  return {};
+  return is_gptq(m.method) && m.zeros ? check_gptq_zeros(m) : Result<void>{};
 }
 
 Int4Weight repack_int4(const Int4Module& module, Range outputs, Range inputs) {

@@ -21,6 +21,7 @@ struct Int4Module {
   int32_t n = 0, k = 0;
   int32_t groups = 0;                     // rows of scale and zero that the file holds
   int32_t group_size = 0;                 // inputs per group where there is no group index
+  bool must_be_symmetric = false;         // the configuration says so: every zero is 8
   TensorView weight;                      // gptq [k/8, n], awq [k, n/8], compressed-tensors [n, ceil(k/8)]
   TensorView scales;                      // [groups, n]; compressed-tensors [n, groups]
   std::optional<TensorView> zeros;        // gptq, awq [groups, n/8]; compressed-tensors [ceil(n/8), groups]; absent: 8
@@ -30,8 +31,9 @@ struct Int4Module {
 // The dtypes and sizes that repacking depends on; reads no value.
 Result<void> check_int4_shapes(const Int4Module& module);
 
-// The values that repacking depends on: group indices in range, finite scales, no stored GPTQ v1 zero of 15 (which one
-// implementation takes for 16 and another for 0). The shapes must have been checked.
+// The values that repacking depends on: group indices in range; finite scales; no stored GPTQ v1 zero of 15, which one
+// implementation takes for 16 and another for 0; no symmetric GPTQ file of the other version (v1 stores a zero less
+// one, v2 as it is: reading one as the other shifts every weight). The shapes must have been checked.
 Result<void> check_int4_values(const Int4Module& module);
 
 // The weight of outputs x inputs of a checked module. Inputs are sorted by group where a group's inputs do not lie

@@ -106,6 +106,7 @@ Result<Int4Module> find_int4_module(const Checkpoint& checkpoint, const QuantCon
   m.k = inputs;
   m.group_size = quant.group_size < 0 ? inputs : quant.group_size;
   m.groups = (inputs + m.group_size - 1) / m.group_size;
+  m.must_be_symmetric = quant.symmetric && quant.symmetric_is_stated;
   if (awq && inputs % m.group_size != 0) {
     return fail("{}: {}: {} inputs do not divide into groups of {}", checkpoint.dir().string(), module, inputs,
                 m.group_size);

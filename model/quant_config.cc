@@ -66,6 +66,7 @@ Result<QuantConfig> parse_gptq(const JsonFields& fields) {
   }
   quant.desc_act = *desc_act;
   quant.symmetric = *symmetric;
+  quant.symmetric_is_stated = fields.has("sym");
   if (*lm_head) return fields.wrong("lm_head", "a quantised lm_head is not served");
   if (*marlin) return fields.wrong("is_marlin_format", "Marlin's own packing is not served; use the GPTQ checkpoint");
   if (const json* dynamic = fields.find("dynamic"); dynamic != nullptr && !is_empty(*dynamic)) {

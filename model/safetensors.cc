@@ -1,6 +1,7 @@
 #include "model/safetensors.h"
 
 #include <fcntl.h>
+#include <glog/logging.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -157,18 +158,28 @@ std::string shape_text(std::span<const int64_t> shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-Result<SafetensorsHeader> parse_safetensors(std::span<const uint8_t> image, std::string_view where) {
-  if (image.size() < 8) return fail("{}: {} bytes are too short for a safetensors file", where, image.size());
-  uint64_t size = 0;
-  for (int i = 7; i >= 0; --i) size = size << 8 | image[static_cast<size_t>(i)];
-  if (size > kMaxSafetensorsHeader) {
-    return fail("{}: not a safetensors file (a header of {} bytes, at most {} are allowed)", where, size,
+Result<uint64_t> safetensors_header_end(std::span<const uint8_t> first, uint64_t size, std::string_view where) {
+  if (size < 8 || first.size() < 8) return fail("{}: {} bytes are too short for a safetensors file", where, size);
+  uint64_t length = 0;
+  for (int i = 7; i >= 0; --i) length = length << 8 | first[static_cast<size_t>(i)];
+  if (length > kMaxSafetensorsHeader) {
+    return fail("{}: not a safetensors file (a header of {} bytes, at most {} are allowed)", where, length,
                 kMaxSafetensorsHeader);
   }
-  if (size > image.size() - 8) {
-    return fail("{}: truncated: a header of {} bytes in a file of {}", where, size, image.size());
-  }
-  const std::string_view text(reinterpret_cast<const char*>(image.data()) + 8, size);
+  if (length > size - 8) return fail("{}: truncated: a header of {} bytes in a file of {}", where, length, size);
+  return 8 + length;
+}
+
+Result<SafetensorsHeader> parse_safetensors(std::span<const uint8_t> image, std::string_view where) {
+  return parse_safetensors_header(image, image.size(), where);
+}
+
+Result<SafetensorsHeader> parse_safetensors_header(std::span<const uint8_t> first, uint64_t size,
+                                                   std::string_view where) {
+  const auto header_end = safetensors_header_end(first, size, where);
+  if (!header_end) return tl::unexpected(header_end.error());
+  CHECK_GE(first.size(), *header_end);
+  const std::string_view text(reinterpret_cast<const char*>(first.data()) + 8, *header_end - 8);
   if (text.empty() || text.front() != '{') return fail("{}: not a safetensors file (no JSON header)", where);
   // Each entry is an object, a string and two arrays of at most kMaxTensorRank + 2 numbers.
   const JsonLimits limits{kMaxSafetensorsHeader, 4, kMaxSafetensorsEntries * (kMaxTensorRank + 6)};
@@ -180,7 +191,7 @@ Result<SafetensorsHeader> parse_safetensors(std::span<const uint8_t> image, std:
   }
 
   SafetensorsHeader header;
-  header.data_begin = 8 + size;
+  header.data_begin = *header_end;
   for (const auto& [name, value] : root->items()) {
     if (name == "__metadata__") {
       if (!value.is_object()) return fail("{}: __metadata__ is not an object", where);
@@ -195,7 +206,7 @@ Result<SafetensorsHeader> parse_safetensors(std::span<const uint8_t> image, std:
     if (!entry) return fail("{}: tensor {}: {}", where, printable(name), entry.error().message);
     header.tensors.emplace(name, std::move(*entry));
   }
-  if (auto ok = check_cover(header, image.size() - header.data_begin); !ok) {
+  if (auto ok = check_cover(header, size - header.data_begin); !ok) {
     return fail("{}: {}", where, ok.error().message);
   }
   return header;

@@ -43,6 +43,12 @@ inline constexpr size_t kMaxTensorRank = 8;
 // `image` is the whole file (or message); `where` names it in errors. Touches the header's bytes only.
 Result<SafetensorsHeader> parse_safetensors(std::span<const uint8_t> image, std::string_view where);
 
+// The same for a file of `size` bytes of which only the first are at hand: where its header ends, from its first 8
+// bytes, and the header, from those up to there.
+Result<uint64_t> safetensors_header_end(std::span<const uint8_t> first, uint64_t size, std::string_view where);
+Result<SafetensorsHeader> parse_safetensors_header(std::span<const uint8_t> first, uint64_t size,
+                                                   std::string_view where);
+
 // The bytes of one tensor and who keeps them alive. They may be unaligned.
 struct TensorView {
   const TensorEntry* entry = nullptr;  // belongs to the owner too

@@ -354,6 +354,26 @@ TEST(Adapter, RefusesDirectoriesThatHoldNone) {
   EXPECT_THAT(error(), HasSubstr("too short for a safetensors file"));
 }
 
+// Files of holes: what their headers claim is judged before memory is given to it.
+TEST(Adapter, OfAbsurdSizeIsRefusedBeforeItIsRead) {
+  const auto error = [](const std::string& name, int64_t rows) {
+    SyntheticAdapter files;
+    fill(files);
+    files.write();
+    const std::string header = "{\"" + name + "\":{\"dtype\":\"F32\",\"shape\":[" + std::to_string(rows) +
+                               ",1024],\"data_offsets\":[0," + std::to_string(rows * 4096) + "]}}";
+    const auto path = files.dir() / "adapter_model.safetensors";
+    tests::write_file(path, tests::safetensors_image(header, ""));
+    std::filesystem::resize_file(path, 8 + header.size() + static_cast<uint64_t>(rows) * 4096);
+    return read_adapter(files.dir(), config_of()).error().message;
+  };
+  constexpr int64_t kRows = 100'000'000;  // 400 GB
+  EXPECT_THAT(error("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", kRows),
+              HasSubstr("lack lora_A or lora_B"));
+  EXPECT_THAT(error("something", kRows), HasSubstr("no part of a LoRA adapter"));
+  EXPECT_THAT(error("base_model.model.lm_head.weight", kRows), HasSubstr("holds no LoRA tensors"));
+}
+
 // A checkpoint whose MLP was padded from 80 to 96 neurons with zeros between the real ones.
 TEST(Adapter, IsSpreadOverAPaddedCheckpoint) {
   SyntheticOptions options;

@@ -381,6 +381,22 @@ TEST(Weights, AreRefusedWithValuesThatCannotBeRight) {
               HasSubstr("model.norm.weight: element 0 is not finite"));
 }
 
+// A symmetric file of one GPTQ version read as the other would shift every weight by one step.
+TEST(Weights, AreRefusedWhenTheirZerosAreOfTheOtherGptqVersion) {
+  for (const QuantMethod method : {QuantMethod::gptq, QuantMethod::gptq_v2}) {
+    SyntheticOptions options;
+    options.method = method;
+    const uint32_t other = method == QuantMethod::gptq ? 0x88888888 : 0x77777777;
+    const auto change = [&](SyntheticCheckpoint& c) {
+      c.tensors().remove("model.layers.0.mlp.up_proj.qzeros");
+      c.tensors().add("model.layers.0.mlp.up_proj.qzeros", "I32", {2, 12}, std::vector<uint32_t>(24, other));
+    };
+    EXPECT_THAT(error_after(options, change), HasSubstr("checkpoint_format is wrong"));
+    options.symmetric = false;
+    EXPECT_EQ(error_after(options, change), "");
+  }
+}
+
 TEST(Weights, AreRefusedWhenAModuleIsThereTwice) {
   EXPECT_THAT(
       error_after(
