@@ -116,9 +116,17 @@ void read_input(const Int4Module& m, int32_t input, int32_t first, int32_t count
   const auto k = static_cast<size_t>(input), n = static_cast<size_t>(m.n);
   switch (m.method) {
     case QuantMethod::awq:
-      for (int32_t i = 0; i < count; ++i) {
-        const auto o = static_cast<size_t>(first + i);
-        values[i] = static_cast<uint8_t>(nibble(word_at(m.weight, k * (n / 8) + o / 8), kAwqNibble[o % 8]));
+      for (int32_t o = first; o < first + count;) {
+        const uint32_t word = word_at(m.weight, k * (n / 8) + static_cast<size_t>(o / 8));
+        uint8_t eight[8];
+        for (size_t j = 0; j < 8; ++j) eight[j] = static_cast<uint8_t>(nibble(word, kAwqNibble[j]));
+        const int32_t skipped = o % 8, used = std::min(8 - skipped, first + count - o);
+        if (used == 8) {
+          std::memcpy(values + (o - first), eight, 8);
+        } else {
+          std::memcpy(values + (o - first), eight + skipped, static_cast<size_t>(used));
+        }
+        o += used;
       }
       break;
     case QuantMethod::compressed_tensors:
@@ -138,9 +146,10 @@ void read_input(const Int4Module& m, int32_t input, int32_t first, int32_t count
 }
 
 void gather_values(const Int4Module& m, Range outputs, Range inputs, const RunLayout& layout, Int4Weight& w) {
-  constexpr int32_t kTileN = 64, kTileK = 64;  // outputs, bytes of a row
+  constexpr int32_t kTileN = 256, kTileK = 32;  // outputs, bytes of a row
   const auto row_bytes = static_cast<size_t>(w.k / 2);
-  std::array<std::array<uint8_t, kTileN>, 2 * kTileK> tile;
+  std::array<std::array<uint8_t, kTileN>, 2 * kTileK> tile{};
+  std::array<std::array<uint8_t, kTileN>, kTileK> pairs;
   size_t run = 0;
   for (int32_t b0 = 0; b0 < w.k / 2; b0 += kTileK) {
     const int32_t bytes = std::min(kTileK, w.k / 2 - b0);
@@ -160,13 +169,16 @@ void gather_values(const Int4Module& m, Range outputs, Range inputs, const RunLa
                       static_cast<size_t>(count));
         }
       }
+      // Pairs of inputs into bytes first, along outputs, then the small transposition.
+      for (int32_t b = 0; b < bytes; ++b) {
+        const auto& low = tile[static_cast<size_t>(2 * b)];
+        const auto& high = tile[static_cast<size_t>(2 * b + 1)];
+        auto& both = pairs[static_cast<size_t>(b)];
+        for (size_t n = 0; n < kTileN; ++n) both[n] = static_cast<uint8_t>(low[n] | high[n] << 4);
+      }
       for (int32_t n = 0; n < count; ++n) {
         uint8_t* row = w.q.data() + static_cast<size_t>(n0 + n) * row_bytes + static_cast<size_t>(b0);
-        for (int32_t b = 0; b < bytes; ++b) {
-          const auto low = tile[static_cast<size_t>(2 * b)][static_cast<size_t>(n)];
-          const auto high = tile[static_cast<size_t>(2 * b + 1)][static_cast<size_t>(n)];
-          row[b] = static_cast<uint8_t>(low | high << 4);
-        }
+        for (int32_t b = 0; b < bytes; ++b) row[b] = pairs[static_cast<size_t>(b)][static_cast<size_t>(n)];
       }
     }
   }
