@@ -214,7 +214,9 @@ Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const js
     if (inside->method != beside->method) return disagree("method", name_of(inside->method), name_of(beside->method));
     if (inside->group_size != beside->group_size) return disagree("group_size", inside->group_size, beside->group_size);
     if (inside->desc_act != beside->desc_act) return disagree("desc_act", inside->desc_act, beside->desc_act);
-    if (inside->symmetric != beside->symmetric) return disagree("sym", inside->symmetric, beside->symmetric);
+    const bool both_say = inside->symmetric_is_stated && beside->symmetric_is_stated;
+    if (both_say && inside->symmetric != beside->symmetric)
+      return disagree("sym", inside->symmetric, beside->symmetric);
   }
   if (inside) return *inside;
   if (beside) return *beside;

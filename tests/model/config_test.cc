@@ -309,6 +309,8 @@ TEST_F(ConfigFiles, TakeTheQuantisationFromEitherFileButNotFromBothWhenTheyDisag
               HasSubstr("config.json says group_size 64, quantize_config.json says 128"));
   write("quantize_config.json", {{"bits", 4}, {"group_size", 64}, {"desc_act", true}});
   EXPECT_THAT(read_model_config(dir_.path()).error().message, HasSubstr("desc_act"));
+  write("quantize_config.json", {{"bits", 4}, {"group_size", 64}, {"sym", false}});
+  EXPECT_TRUE(read_model_config(dir_.path())) << "config.json does not say whether it is symmetric";
 }
 
 TEST_F(ConfigFiles, AreRefusedWhenTheyAreNotThereOrNotJson) {
