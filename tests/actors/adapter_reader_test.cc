@@ -1,7 +1,9 @@
 #include "actors/adapter_reader.h"
 
 #include <gtest/gtest.h>
+
 #include <unistd.h>
+#include <future>
 
 #include <deque>
 #include <filesystem>
@@ -77,6 +79,9 @@ TEST_F(AdapterReaderTest, ReadsOthersWhileOneIsHeldUp) {
 TEST_F(AdapterReaderTest, EndsWhileAReadIsHeldUp) {
   make("hold_adapter_load=kjv,release_file=/nowhere/at/all");
   reader_->read("kjv", adapter("kjv"));
+  std::promise<void> begun;  // jobs begin in their order, so the read has begun when the one behind it has
+  reader_->run([&] { begun.set_value(); });
+  begun.get_future().wait();
   reader_.reset();
   EXPECT_EQ(next(), "staged kjv");
 }
