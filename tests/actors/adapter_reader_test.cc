@@ -1,13 +1,12 @@
 #include "actors/adapter_reader.h"
 
 #include <gtest/gtest.h>
-
 #include <unistd.h>
-#include <future>
 
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <set>
 
 namespace lorikeet::actors {
