@@ -7,6 +7,7 @@
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
+#include "kernels/overlap_launch.cuh"
 
 namespace lorikeet::kernels {
 namespace {
@@ -147,6 +148,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) decode_att
   __shared__ float2 warp_max_sum[kWarps][kHeadTile];
   __shared__ bool is_last;
 
+  // The tables are a copy from the host, which is done before the step's first kernel begins.
+  device::allow_next_kernel();
   for (int r = threadIdx.x; r <= args.rows; r += kThreads) {
     tables.split_begins[r] = args.split_begins[r];
     if (r == args.rows) break;
@@ -167,6 +170,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) decode_att
   const float scale = args.scale * 1.4426950408889634F;  // log2 e: the softmax works in powers of two
   const Partials partials = partials_of(args);
   const int items = tables.split_begins[args.rows] * kv_heads * head_tiles;
+  device::wait_for_previous_kernel();
 
   for (int item = blockIdx.x; item < items; item += gridDim.x) {
     const int split_of_all = item / (kv_heads * head_tiles);
@@ -384,14 +388,10 @@ void decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& stream
     with_kv_type(args.cache.dtype, [&](auto kv_element) {
       using T = typename decltype(element)::type;
       using Kv = typename decltype(kv_element)::type;
-      if (args.cache.head_dim == 128) {
-        decode_attention<T, Kv, 128><<<blocks, kThreads, 0, stream.handle()>>>(args);
-      } else {
-        decode_attention<T, Kv, 64><<<blocks, kThreads, 0, stream.handle()>>>(args);
-      }
+      const auto kernel = args.cache.head_dim == 128 ? decode_attention<T, Kv, 128> : decode_attention<T, Kv, 64>;
+      device::launch_overlapped(kernel, blocks, kThreads, 0, stream.handle(), args);
     });
   });
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace lorikeet::kernels

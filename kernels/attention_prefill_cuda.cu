@@ -2,6 +2,7 @@
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
+#include "kernels/overlap_launch.cuh"
 
 namespace lorikeet::kernels {
 namespace {
@@ -84,6 +85,8 @@ __global__ void __launch_bounds__(kThreads, 2) prefill_attention(PrefillAttentio
   constexpr int kOutColumns = kHeadDim / 8;  // column tiles of the output
   constexpr int kBuffer = kKeyTile * kHeadDim;
   extern __shared__ __align__(128) unsigned char shared[];
+  device::allow_next_kernel();
+  device::wait_for_previous_kernel();
   T* const buffers = reinterpret_cast<T*>(shared);
 
   const int tile_index = args.tiles - 1 - static_cast<int>(blockIdx.y);  // long contexts first
@@ -228,7 +231,8 @@ void launch(const PrefillAttentionArgs& args, cudaStream_t stream) {
   constexpr int kSharedBytes = 4 * kKeyTile * kHeadDim * static_cast<int>(sizeof(T));
   LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(prefill_attention<T, Kv, kHeadDim>,
                                            cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  prefill_attention<T, Kv, kHeadDim><<<dim3(args.heads, args.tiles), kThreads, kSharedBytes, stream>>>(args);
+  device::launch_overlapped(prefill_attention<T, Kv, kHeadDim>, dim3(args.heads, args.tiles), kThreads, kSharedBytes,
+                            stream, args);
 }
 
 }  // namespace
@@ -249,7 +253,6 @@ void prefill_attention_cuda(const PrefillAttentionArgs& args, const Stream& stre
       }
     });
   });
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace lorikeet::kernels

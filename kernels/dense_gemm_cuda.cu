@@ -5,6 +5,7 @@
 #include "kernels/dense_gemm_cuda.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
+#include "kernels/overlap_launch.cuh"
 
 namespace lorikeet::kernels {
 namespace {
@@ -62,8 +63,10 @@ __global__ void __launch_bounds__(kThreads) dense_gemm(DenseGemmArgs args) {
 
   float sum[kTiles][4] = {};
   uint4 weights[kPieces][2];
+  device::allow_next_kernel();
+  load_weights(0, weights);  // nobody's output: on its way before the kernel in front has ended
+  device::wait_for_previous_kernel();
   load_slice(0, slices[0]);
-  load_weights(0, weights);
   for (int begin = 0, buffer = 0; begin < args.k; begin += kSlice, buffer ^= 1) {
     device::wait_async_copies<0>();
     __syncthreads();  // this slice has arrived, and the other buffer is no longer read
@@ -131,9 +134,11 @@ void launch_tiles(const DenseGemmArgs& args, cudaStream_t stream) {
   const int passes = (args.m + kDenseGemmRows - 1) / kDenseGemmRows;
   if (args.n >= kManyOutputs) {
     const int outputs = 16 * kWarps;
-    dense_gemm<T, Out, kTiles, 1><<<dim3((args.n + outputs - 1) / outputs, passes), kThreads, 0, stream>>>(args);
+    const dim3 grid((args.n + outputs - 1) / outputs, passes);
+    device::launch_overlapped(dense_gemm<T, Out, kTiles, 1>, grid, kThreads, 0, stream, args);
   } else {
-    dense_gemm<T, Out, kTiles, kWarps><<<dim3((args.n + 15) / 16, passes), kThreads, 0, stream>>>(args);
+    const dim3 grid((args.n + 15) / 16, passes);
+    device::launch_overlapped(dense_gemm<T, Out, kTiles, kWarps>, grid, kThreads, 0, stream, args);
   }
 }
 
@@ -157,7 +162,6 @@ void dense_gemm_cuda(const DenseGemmArgs& args, const Stream& stream) {
     CHECK(args.out_dtype == args.dtype) << name_of(args.out_dtype);
     launch<T, T>(args, stream.handle());
   });
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace lorikeet::kernels

@@ -2,6 +2,7 @@
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
 #include "kernels/embedding_cuda.h"
+#include "kernels/overlap_launch.cuh"
 
 namespace lorikeet::kernels {
 namespace {
@@ -12,6 +13,8 @@ constexpr int kVector = 8;  // elements of one 16-byte load
 // Block (token, part): a thread makes kVector neighbouring elements of the row.
 template <class T>
 __global__ void __launch_bounds__(kThreads) embed(EmbeddingArgs args) {
+  device::allow_next_kernel();
+  device::wait_for_previous_kernel();
   const int token = blockIdx.x;
   const int given = args.token_ids[token];
   const int id = given >= 0 ? given : args.drawn[~given];
@@ -61,9 +64,8 @@ void embedding_cuda(const EmbeddingArgs& args, const Stream& stream) {
   const int parts = (args.hidden / kVector + kThreads - 1) / kThreads;
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    embed<T><<<dim3(args.tokens, parts), kThreads, 0, stream.handle()>>>(args);
+    device::launch_overlapped(embed<T>, dim3(args.tokens, parts), kThreads, 0, stream.handle(), args);
   });
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace lorikeet::kernels

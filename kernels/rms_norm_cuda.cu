@@ -1,6 +1,7 @@
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
+#include "kernels/overlap_launch.cuh"
 #include "kernels/rms_norm_cuda.h"
 
 namespace lorikeet::kernels {
@@ -25,6 +26,15 @@ __device__ float block_sum(float x) {
 // One block per row; the row stays in registers between the two passes.
 template <class T, int kThreads, int kVectors>
 __global__ void __launch_bounds__(kThreads) add_rms_norm(AddRmsNormArgs args) {
+  device::allow_next_kernel();
+  float4 weight[kVectors];  // nobody's output
+#pragma unroll
+  for (int v = 0; v < kVectors; v++) {
+    const int column = (v * kThreads + threadIdx.x) * kVector;
+    if (column < args.width) weight[v] = __ldg(reinterpret_cast<const float4*>(args.weight + column));
+  }
+  device::wait_for_previous_kernel();
+
   const int token = blockIdx.x;
   const size_t row = args.rows == nullptr ? token : args.rows[token];
   float* residual = args.residual + row * args.width;
@@ -55,7 +65,7 @@ __global__ void __launch_bounds__(kThreads) add_rms_norm(AddRmsNormArgs args) {
   for (int v = 0; v < kVectors; v++) {
     const int column = (v * kThreads + threadIdx.x) * kVector;
     if (column >= args.width) continue;
-    const float4 w = *reinterpret_cast<const float4*>(args.weight + column);
+    const float4 w = weight[v];
     *reinterpret_cast<uint2*>(out + column) = make_uint2(device::pack<T>(x[v].x * factor * w.x, x[v].y * factor * w.y),
                                                          device::pack<T>(x[v].z * factor * w.z, x[v].w * factor * w.w));
   }
@@ -65,15 +75,15 @@ template <class T>
 void launch(const AddRmsNormArgs& args, cudaStream_t stream) {
   const int vectors = args.width / kVector;
   if (vectors <= 256) {
-    add_rms_norm<T, 256, 1><<<args.tokens, 256, 0, stream>>>(args);
+    device::launch_overlapped(add_rms_norm<T, 256, 1>, args.tokens, 256, 0, stream, args);
   } else if (vectors <= 512) {
-    add_rms_norm<T, 512, 1><<<args.tokens, 512, 0, stream>>>(args);
+    device::launch_overlapped(add_rms_norm<T, 512, 1>, args.tokens, 512, 0, stream, args);
   } else if (vectors <= 1024) {
-    add_rms_norm<T, 512, 2><<<args.tokens, 512, 0, stream>>>(args);
+    device::launch_overlapped(add_rms_norm<T, 512, 2>, args.tokens, 512, 0, stream, args);
   } else if (vectors <= 2048) {
-    add_rms_norm<T, 1024, 2><<<args.tokens, 1024, 0, stream>>>(args);
+    device::launch_overlapped(add_rms_norm<T, 1024, 2>, args.tokens, 1024, 0, stream, args);
   } else {
-    add_rms_norm<T, 1024, 4><<<args.tokens, 1024, 0, stream>>>(args);
+    device::launch_overlapped(add_rms_norm<T, 1024, 4>, args.tokens, 1024, 0, stream, args);
   }
 }
 

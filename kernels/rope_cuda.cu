@@ -1,6 +1,7 @@
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
+#include "kernels/overlap_launch.cuh"
 #include "kernels/rope_cuda.h"
 
 namespace lorikeet::kernels {
@@ -10,6 +11,8 @@ constexpr int kAngleThreads = 128;
 constexpr int kWarps = 8;
 
 __global__ void __launch_bounds__(kAngleThreads) rope_angles(RopeAnglesArgs args) {
+  device::allow_next_kernel();
+  device::wait_for_previous_kernel();
   const int half = args.head_dim / 2;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kAngleThreads + threadIdx.x;
   if (i >= static_cast<int64_t>(args.tokens) * half) return;
@@ -41,6 +44,8 @@ __device__ __forceinline__ Kv to_kv(float x) {
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kWarps* device::kWarpSize) rope_and_store(RopeArgs args) {
   constexpr int kPairs = kHeadDim / 2 / device::kWarpSize;
+  device::allow_next_kernel();
+  device::wait_for_previous_kernel();
   const int token = blockIdx.x;
   const int head = blockIdx.y * kWarps + threadIdx.x / device::kWarpSize;  // q heads, then k, then v
   const int kv_heads = args.cache.kv_heads;
@@ -118,8 +123,7 @@ void rope_angles_cuda(const RopeAnglesArgs& args, const Stream& stream) {
   const int64_t angles = static_cast<int64_t>(args.tokens) * (args.head_dim / 2);
   if (angles == 0) return;
   const auto blocks = static_cast<unsigned>((angles + kAngleThreads - 1) / kAngleThreads);
-  rope_angles<<<blocks, kAngleThreads, 0, stream.handle()>>>(args);
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
+  device::launch_overlapped(rope_angles, blocks, kAngleThreads, 0, stream.handle(), args);
 }
 
 void rope_and_store_kv_cuda(const RopeArgs& args, const Stream& stream) {
@@ -130,14 +134,10 @@ void rope_and_store_kv_cuda(const RopeArgs& args, const Stream& stream) {
     with_kv_type(args.cache.dtype, [&](auto kv_element) {
       using T = typename decltype(element)::type;
       using Kv = typename decltype(kv_element)::type;
-      if (args.cache.head_dim == 128) {
-        rope_and_store<T, Kv, 128><<<grid, kWarps * device::kWarpSize, 0, stream.handle()>>>(args);
-      } else {
-        rope_and_store<T, Kv, 64><<<grid, kWarps * device::kWarpSize, 0, stream.handle()>>>(args);
-      }
+      const auto kernel = args.cache.head_dim == 128 ? rope_and_store<T, Kv, 128> : rope_and_store<T, Kv, 64>;
+      device::launch_overlapped(kernel, grid, kWarps * device::kWarpSize, 0, stream.handle(), args);
     });
   });
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace lorikeet::kernels

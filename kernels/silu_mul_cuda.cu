@@ -1,6 +1,7 @@
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
+#include "kernels/overlap_launch.cuh"
 #include "kernels/silu_mul_cuda.h"
 
 namespace lorikeet::kernels {
@@ -22,6 +23,8 @@ __device__ __forceinline__ uint32_t silu_mul_pair(uint32_t gate, uint32_t up) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) silu_mul(SiluMulArgs args) {
+  device::allow_next_kernel();
+  device::wait_for_previous_kernel();
   const int vectors = args.width / kVector;
   const int64_t total = static_cast<int64_t>(args.tokens) * vectors;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -45,9 +48,8 @@ void silu_mul_cuda(const SiluMulArgs& args, const Stream& stream) {
   const auto blocks = static_cast<unsigned>((vectors + kThreads - 1) / kThreads);
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    silu_mul<T><<<blocks, kThreads, 0, stream.handle()>>>(args);
+    device::launch_overlapped(silu_mul<T>, blocks, kThreads, 0, stream.handle(), args);
   });
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace lorikeet::kernels
