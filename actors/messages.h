@@ -157,7 +157,8 @@ struct ChildSaid {  // process keeper -> supervisor
 };
 struct ChildExited {
   uint64_t child = 0;
-  std::string how;  // "exited with status 1", "was killed by signal 9"
+  std::string how;          // "exited with status 1", "was killed by signal 9"
+  bool on_purpose = false;  // we killed it while it lived
 };
 struct StopServer {};
 

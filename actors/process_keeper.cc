@@ -73,7 +73,7 @@ Processes::ChildId ProcessKeeper::spawn(ChildStart start) {
 
 void ProcessKeeper::live(ChildId id, Child& child, ChildStart start) {
   auto ends = ControlChannel::make_pair();
-  if (!ends) return callbacks_.exited(id, ends.error().message);
+  if (!ends) return callbacks_.exited(id, ends.error().message, false);
   Result<int> pid = fail("was not wanted any more");
   {
     const std::lock_guard lock(child.mutex);
@@ -82,7 +82,7 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start) {
     close(ends->second);
     if (pid) child.pid = *pid;
   }
-  if (!pid) return callbacks_.exited(id, pid.error().message);
+  if (!pid) return callbacks_.exited(id, pid.error().message, false);
 
   if (child.channel->send(start)) {
     for (;;) {
@@ -100,13 +100,15 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   int status = 0;
+  bool on_purpose = false;
   {
     const std::lock_guard lock(child.mutex);
     while (waitpid(*pid, &status, 0) < 0 && errno == EINTR) {
     }
     child.pid = 0;
+    on_purpose = child.killed;
   }
-  callbacks_.exited(id, how_it_ended(status));
+  callbacks_.exited(id, how_it_ended(status), on_purpose);
 }
 
 std::shared_ptr<ProcessKeeper::Child> ProcessKeeper::find(ChildId id) {
@@ -127,7 +129,14 @@ void ProcessKeeper::kill(ChildId id) {
   if (!child) return;
   const std::lock_guard lock(child->mutex);
   child->kill_wanted = true;
-  if (child->pid > 0) ::kill(child->pid, SIGKILL);
+  if (child->pid == 0) return;
+  // What somebody else has killed is not our doing: its peers often tell of the loss before it is reaped.
+  siginfo_t info = {};
+  const bool lives =
+      waitid(P_PID, static_cast<id_t>(child->pid), &info, WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid == 0;
+  if (!lives) return;
+  child->killed = true;
+  ::kill(child->pid, SIGKILL);
 }
 
 }  // namespace lorikeet::actors

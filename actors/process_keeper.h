@@ -33,7 +33,8 @@ class ProcessKeeper final : public Processes {
   // Called on the children's threads.
   struct Callbacks {
     std::function<void(ChildId, ControlMessage)> said;
-    std::function<void(ChildId, std::string how)> exited;  // "exited with status 1", "was killed by signal 9"; the last
+    // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). The last of a child.
+    std::function<void(ChildId, std::string how, bool on_purpose)> exited;
   };
 
   explicit ProcessKeeper(Callbacks callbacks) : callbacks_(std::move(callbacks)) {}
@@ -48,6 +49,7 @@ class ProcessKeeper final : public Processes {
     std::mutex mutex;  // guards what follows; held while its pid is used
     int pid = 0;       // 0: not started yet, or reaped
     bool kill_wanted = false;
+    bool killed = false;                      // by us, while it lived
     std::unique_ptr<ControlChannel> channel;  // set once
     std::thread thread;
   };

@@ -42,8 +42,8 @@ class ServerImpl final : public Server {
         keeper_({[this](ProcessKeeper::ChildId child, ControlMessage message) {
                    caf::anon_send(supervisor_.get(), ChildSaid{child, std::move(message)});
                  },
-                 [this](ProcessKeeper::ChildId child, std::string how) {
-                   caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how)});
+                 [this](ProcessKeeper::ChildId child, std::string how, bool on_purpose) {
+                   caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose});
                  }}) {
     std::promise<SupervisorActor> spawned;
     supervisor_ = spawned.get_future().share();

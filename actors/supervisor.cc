@@ -44,7 +44,7 @@ class Supervisor {
         ready(message);
         break;
       case ControlKind::group_lost:
-        if (message.epoch == epoch_) lose_group(message.text, false);
+        if (message.epoch == epoch_) lose_group(message.text, Evidence::hearsay);
         break;
       default:
         break;  // what only the supervisor says
@@ -61,9 +61,9 @@ class Supervisor {
     if (is_head) return lose_head(child.last_words.empty() ? "the head " + exited.how : child.last_words);
     if (child.epoch == epoch_) {
       if (!child.last_words.empty()) {
-        lose_group(child.last_words, true);
-      } else if (!child.doomed) {
-        lose_group(fmt::format("rank {} {}", child.rank, exited.how), true);
+        lose_group(child.last_words, Evidence::words);
+      } else if (!exited.on_purpose) {
+        lose_group(fmt::format("rank {} {}", child.rank, exited.how), Evidence::death);
       }
     }
     restart_if_clear();
@@ -77,10 +77,13 @@ class Supervisor {
   void tick() { kill_all(); }  // the head has had its time
 
  private:
+  // Of the cause of a loss, weakest first: what the head has heard, what a rank says (perhaps only that a peer is
+  // gone), the kernel's word on a process that we did not kill.
+  enum class Evidence { hearsay, words, death };
+
   struct Child {
     int32_t rank = -1;  // -1: the head
     uint64_t epoch = 0;
-    bool doomed = false;  // killed by us: its death is no news
     std::string last_words;
   };
 
@@ -89,7 +92,7 @@ class Supervisor {
   void start(int32_t rank) {
     ChildStart start{setup_.options, setup_.secret, epoch_, rank, head_port_, 0};
     if (!address_.empty()) start.options.zmq_address = address_;  // clients find a new head where the old one was
-    children_[setup_.processes->spawn(std::move(start))] = Child{rank, epoch_, false, ""};
+    children_[setup_.processes->spawn(std::move(start))] = Child{rank, epoch_, ""};
   }
 
   bool has_ranks() const {
@@ -115,13 +118,12 @@ class Supervisor {
 
   // ---- restarting
 
-  // The head often hears first that a rank is gone, the rank or the kernel say why: `certain`.
-  void lose_group(const std::string& why, bool certain) {
+  void lose_group(const std::string& why, Evidence evidence) {
     if (!loss_) {
-      loss_ = Loss{why, certain};
+      loss_ = Loss{why, evidence};
       kill_ranks();
-    } else if (certain && !loss_->certain) {
-      loss_ = Loss{why, certain};
+    } else if (evidence > loss_->evidence) {
+      loss_ = Loss{why, evidence};
     }
     restart_if_clear();
   }
@@ -155,10 +157,8 @@ class Supervisor {
   }
 
   void kill_ranks() {
-    for (auto& [id, child] : children_) {
-      if (child.rank < 0) continue;
-      child.doomed = true;
-      setup_.processes->kill(id);
+    for (const auto& [id, child] : children_) {
+      if (child.rank >= 0) setup_.processes->kill(id);
     }
   }
 
@@ -190,7 +190,7 @@ class Supervisor {
 
   struct Loss {  // of the present group, until its ranks are dead
     std::string why;
-    bool certain = false;
+    Evidence evidence = Evidence::hearsay;
   };
 
   SupervisorActor::pointer self_;

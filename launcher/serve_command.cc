@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 
 #include "launcher/commands.h"
@@ -10,12 +11,24 @@
 namespace lorikeet::launcher {
 namespace {
 
+// A wrong path shows at start rather than with the first request; adapters are read when they are asked for.
+void warn_of_missing_adapters(const actors::ServerOptions& options) {
+  for (const auto& [name, directory] : options.lora_modules) {
+    std::error_code ignored;
+    if (std::filesystem::exists(directory + "/adapter_config.json", ignored)) continue;
+    fmt::print(stderr,
+               "warning: adapter {}: there is no {}/adapter_config.json; requests for it will fail until there is\n",
+               name, directory);
+  }
+}
+
 int serve(const ServerFlags& flags) {
   auto options = resolve(flags);
   if (!options) {
     fmt::print(stderr, "lorikeet serve: {}\n", options.error().message);
     return 2;
   }
+  warn_of_missing_adapters(*options);
   actors::ServerCallbacks callbacks;
   callbacks.on_progress = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
   callbacks.on_ready = [name = options->served_model_name](const std::string& address) {

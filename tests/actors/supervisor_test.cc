@@ -46,7 +46,8 @@ class SupervisorTest : public ActorTest {
     tell(supervisor_, ChildSaid{child, {kind, text, epoch, port}});
   }
   void exit(uint64_t child, const std::string& how = "was killed by signal 9") {
-    tell(supervisor_, ChildExited{child, how});
+    const bool on_purpose = std::count(processes_.killed.begin(), processes_.killed.end(), child) > 0;
+    tell(supervisor_, ChildExited{child, how, on_purpose});
   }
 
   // Head 1, ranks 2 and 3.
@@ -100,6 +101,14 @@ TEST_F(SupervisorTest, PrefersTheWordsOfTheRankToWhatTheHeadHasHeard) {
   exit(3, "exited with status 1");
   exit(2);
   EXPECT_THAT(progress_, ElementsAre("rank 1: model.safetensors is cut short"));
+}
+
+TEST_F(SupervisorTest, NamesTheRankThatWasKilledRatherThanThePeerThatMissedIt) {
+  serve();
+  say(2, ControlKind::failed, "rank 0: all_reduce: connection reset by peer");
+  exit(2, "exited with status 1");
+  tell(supervisor_, ChildExited{3, "was killed by signal 9", false});
+  EXPECT_THAT(progress_, ElementsAre("rank 1 was killed by signal 9"));
 }
 
 TEST_F(SupervisorTest, GivesUpWhenTheHeadCannotStart) {
