@@ -1,5 +1,6 @@
 #include "actors/staged_adapter.h"
 
+#include <fmt/format.h>
 #include <glog/logging.h>
 #include <sys/stat.h>
 
@@ -18,11 +19,14 @@ FileStamp::File stamp_of_file(const std::filesystem::path& path) {
 // The magnitudes of one rank's part, per pair.
 void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::vector<StagedAdapter::DoraPair>& to) {
   size_t pair = 0;
-  for (const model::LoraLayer& layer : part.layers) {
+  for (size_t layer = 0; layer < part.layers.size(); ++layer) {
     for (const model::Projection projection : model::kProjections) {
-      const auto& lora = layer[static_cast<size_t>(projection)];
+      const auto& lora = part.layers[layer][static_cast<size_t>(projection)];
       if (!lora) continue;
-      if (rank == 0) to.push_back({model::is_row_parallel(projection), std::vector<std::vector<float>>(ranks)});
+      if (rank == 0) {
+        to.push_back({model::is_row_parallel(projection), std::vector<std::vector<float>>(ranks),
+                      fmt::format("layer {}, {}", layer, model::module_name_of(projection))});
+      }
       to[pair++].magnitude[rank] = lora->magnitude;
     }
   }
@@ -83,7 +87,8 @@ Result<std::vector<DoraValues>> dora_factors(const StagedAdapter& adapter, std::
       to.resize(magnitude.size());
       for (size_t i = 0; i < squared.size(); ++i) {
         if (!(std::isfinite(squared[i]) && squared[i] > 0)) {
-          return fail("a weight row with DoRA has the squared norm {}", squared[i]);
+          return fail("{}: row {} of rank {} of W + scale * B A has the squared norm {}, by whose root DoRA divides",
+                      dora.module, i, rank, squared[i]);
         }
         to[i] = static_cast<float>(magnitude[i] / std::sqrt(static_cast<double>(squared[i])));
       }

@@ -11,6 +11,7 @@ struct YarnParameters {
   double factor = 1;
   double original_max_position = 0;  // 0: no YaRN
   double beta_fast = 32, beta_slow = 1;
+  bool truncate = true;  // the ramp begins and ends at whole dimensions
 };
 
 // inv_freq [head_dim / 2]: base^(-2i / head_dim), with YaRN blended towards 1 / factor of it for the slow dimensions.

@@ -15,8 +15,14 @@ std::vector<float> rope_inverse_frequencies(int32_t head_dim, double base, const
   double low = 0, high = 0;
   const bool scaled = yarn.original_max_position > 0;
   if (scaled) {
-    low = std::max(std::floor(dimension_of(yarn.beta_fast)), 0.0);
-    high = std::min(std::ceil(dimension_of(yarn.beta_slow)), head_dim - 1.0);
+    low = dimension_of(yarn.beta_fast);
+    high = dimension_of(yarn.beta_slow);
+    if (yarn.truncate) {
+      low = std::floor(low);
+      high = std::ceil(high);
+    }
+    low = std::max(low, 0.0);
+    high = std::min(high, head_dim - 1.0);
     if (low == high) high += 0.001;
   }
   for (int32_t i = 0; i < half; ++i) {

@@ -6,6 +6,7 @@
 #include <set>
 #include <string_view>
 
+#include "actors/kv_budget.h"
 #include "launcher/device.h"
 #include "model/config.h"
 #include "model/shard_plan.h"
@@ -33,7 +34,7 @@ constexpr std::array<ForeignFlag, 14> kForeignFlags = {{
     {"--lora-extra-vocab-size", "adapters that add tokens are refused"},
     {"--lora-dtype", "adapters are kept in the dtype of the activations"},
     {"--max-logprobs", "logprobs are bounded at 20 per token, as in OpenAI's interface"},
-    {"--disable-log-requests", "requests are not logged; see --log-level"},
+    {"--disable-log-requests", "requests are not logged"},
 }};
 constexpr std::array<const char*, 5> kHttpFlags = {"--host", "--port", "--api-key", "--ssl-keyfile", "--ssl-certfile"};
 
@@ -164,9 +165,6 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--rank-timeout-ms", o.rank_timeout_ms,
                  "A rank whose step takes longer is taken for hung, milliseconds")
       ->group(processes);
-  app.add_option("--log-level", o.log_level, "Least severe message that is logged")
-      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}))
-      ->group(processes);
   app.add_option("--test-hooks", o.test_hooks, "For tests")->group("");
 
   for (const ForeignFlag& flag : kForeignFlags) add_foreign_flag(app, flag.name, flag.sentence);
@@ -185,10 +183,7 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   if (auto ok = check_numbers(o); !ok) return tl::unexpected(ok.error());
   if (auto ok = check_quantization(flags.quantization, *config); !ok) return tl::unexpected(ok.error());
   if (auto plan = model::ShardPlan::make(*config, o.tensor_parallel_size); !plan) return tl::unexpected(plan.error());
-  if (o.max_model_len > config->max_position_embeddings) {
-    return fail("--max-model-len {}: the checkpoint allows {} positions", o.max_model_len,
-                config->max_position_embeddings);
-  }
+  if (auto length = actors::context_length(o, *config); !length) return tl::unexpected(length.error());
   if (o.load_format == "safetensors") o.load_format = "auto";
 
   auto kv_bytes = parse_bytes(flags.kv_cache_memory);

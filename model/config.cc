@@ -61,7 +61,8 @@ Result<void> refuse_sliding_window(const JsonFields& fields, const ModelConfig& 
       }
     }
   }
-  if (!*used || !fields.has("sliding_window")) return {};
+  // null switches the window off; left out it is transformers' default of 4096.
+  if (!*used || fields.is_null("sliding_window")) return {};
   auto first = fields.integer_or("max_window_layers", 28, 0, INT32_MAX);
   if (!first) return tl::unexpected(first.error());
   if (*first >= config.num_layers) return {};
@@ -149,6 +150,10 @@ Result<void> read_qwen(const JsonFields& fields, ModelConfig& config) {
   config.rms_norm_eps = static_cast<float>(*eps);
   config.rope_theta = *theta;
   if (*rotary_part != 1) return fields.wrong("rotary_pct", "only 1.0 is served");
+
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (fields.has(key)) return fields.wrong(key, "QWenLMHeadModel has use_dynamic_ntk in its place");
+  }
 
   auto no_bias = fields.boolean_or("no_bias", true);
   auto ntk = fields.boolean_or("use_dynamic_ntk", true);

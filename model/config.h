@@ -36,7 +36,10 @@ struct YarnScaling {
   float factor = 1;
   int32_t original_max_position_embeddings = 0;
   float beta_fast = 32, beta_slow = 1;
+  bool truncate = true;        // the ramp between the frequencies begins and ends at whole dimensions
   float attention_factor = 1;  // multiplies cos and sin
+
+  bool operator==(const YarnScaling&) const = default;
 };
 
 struct ModelConfig {

@@ -51,7 +51,7 @@ ForwardCpu::ForwardCpu(const RankWeights& weights, const ShardPlan& plan, KvCach
   kernels::YarnParameters yarn;
   if (config_.yarn) {
     yarn = {config_.yarn->factor, static_cast<double>(config_.yarn->original_max_position_embeddings),
-            config_.yarn->beta_fast, config_.yarn->beta_slow};
+            config_.yarn->beta_fast, config_.yarn->beta_slow, config_.yarn->truncate};
     rope_factor_ = config_.yarn->attention_factor;
   }
   inv_freq_ = kernels::rope_inverse_frequencies(config_.head_dim, config_.rope_theta, yarn);

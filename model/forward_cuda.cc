@@ -117,6 +117,7 @@ Result<void> CudaForward::allocate(int32_t logits_rows) {
     DeviceBuffer& buffer;
     uint64_t bytes;
   };
+  const uint64_t done_counters_bytes = static_cast<uint64_t>(config.num_layers) * kNumProjections * sizeof(uint32_t);
   const uint64_t workspace =
       kernels::decode_attention_workspace(options_.max_num_seqs, heads_, kv_heads_, config.head_dim, policy_);
   for (const Wish& wish :
@@ -125,7 +126,8 @@ Result<void> CudaForward::allocate(int32_t logits_rows) {
         Wish{qkv_, tokens * qkv_width * half}, Wish{mixed_, tokens * q_width * half},
         Wish{gate_up_, tokens * 2 * intermediate * half}, Wish{activated_, tokens * intermediate * half},
         Wish{angles_, tokens * head_dim * sizeof(float)}, Wish{frequencies_, head_dim / 2 * sizeof(float)},
-        Wish{attention_workspace_, workspace}, Wish{head_input_, rows * hidden * half},
+        Wish{attention_workspace_, workspace}, Wish{done_counters_, done_counters_bytes},
+        Wish{head_input_, rows * hidden * half},
         Wish{logits_, rows * static_cast<uint64_t>(logits_stride_) * sizeof(float)}}) {
     auto made = DeviceBuffer::allocate(wish.bytes, "activations");
     if (!made) return tl::unexpected(made.error());
@@ -136,7 +138,7 @@ Result<void> CudaForward::allocate(int32_t logits_rows) {
   kernels::YarnParameters yarn;
   if (config.yarn) {
     yarn = {config.yarn->factor, static_cast<double>(config.yarn->original_max_position_embeddings),
-            config.yarn->beta_fast, config.yarn->beta_slow};
+            config.yarn->beta_fast, config.yarn->beta_slow, config.yarn->truncate};
     rope_factor_ = config.yarn->attention_factor;
   }
   const std::vector<float> table = kernels::rope_inverse_frequencies(config.head_dim, config.rope_theta, yarn);
@@ -150,7 +152,7 @@ kernels::LoraRowPlan CudaForward::lora_plan(int32_t rows) const {
 }
 
 void CudaForward::norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
-                       const StepContext& context) {
+                       const StepContext& context, uint32_t* done) {
   kernels::AddRmsNormArgs args;
   args.residual = residual_.as<float>();
   args.delta = delta;
@@ -161,6 +163,7 @@ void CudaForward::norm(const float* weight, const void* delta, const int32_t* ro
   args.dtype = options_.dtype;
   args.tokens = tokens;
   args.width = plan_.config().hidden_size;
+  args.done = done;
   kernels::add_rms_norm_cuda(args, context.stream);
 }
 
@@ -188,16 +191,24 @@ kernels::LoraArgs CudaForward::lora_args(Projection first, int32_t projections, 
   return args;
 }
 
-void CudaForward::project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
-                          int32_t tokens, const StepContext& context) {
+uint32_t* CudaForward::done_counter(int32_t layer, Projection projection, const StepSize& size) const {
+  // Prompts are bound by their products, and their x comes from several kernels.
+  if (size.lora_bytes == 0 || size.prefill_rows > 0) return nullptr;
+  return done_counters_.as<uint32_t>() + layer * kNumProjections + static_cast<int32_t>(projection);
+}
+
+int32_t CudaForward::project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y,
+                             kernels::LoraArgs lora, int32_t tokens, const StepContext& context) {
   const bool with_lora = lora.linear.projections > 0;
   lora.x = x.data;
   lora.x_stride = x.stride;
   lora.y = y.data;
   lora.y_stride = y.stride;
-  if (with_lora) lora_->shrink(lora, context.stream);
+  if (with_lora && lora.x_done == nullptr) lora_->shrink(lora, context.stream);
   linear_.run(linear, x, y, tokens, context.stream);
-  if (with_lora) lora_->expand(lora, context.stream);
+  if (!with_lora) return 0;
+  if (lora.x_done != nullptr) lora_->shrink(lora, context.stream);
+  return lora_->expand(lora, context.stream);
 }
 
 void CudaForward::embed(const StepSize& size, const StepArrays& arrays, const int32_t* drawn,
@@ -215,6 +226,8 @@ void CudaForward::embed(const StepSize& size, const StepArrays& arrays, const in
     embedding.slots = arrays.adapter_slots;
     embedding.lora = slots_->embedding_table();
   }
+  embedding.done_counters = done_counters_.as<uint32_t>();
+  embedding.num_done_counters = static_cast<int32_t>(done_counters_.bytes() / sizeof(uint32_t));
   embedding.resolved = resolved_.as<int32_t>();
   embedding.residual = residual_.as<float>();
   kernels::embedding_cuda(embedding, context.stream);
@@ -238,8 +251,10 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   const DeviceLayer& w = weights_->layers[static_cast<size_t>(layer)];
   const int64_t qkv_width = int64_t{heads_ + 2 * kv_heads_} * config.head_dim;
   const int64_t q_width = int64_t{heads_} * config.head_dim;
-  project(w.qkv, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width},
-          lora_args(Projection::q, 3, layer, size, arrays), size.tokens, context);
+  kernels::LoraArgs lora = lora_args(Projection::q, 3, layer, size, arrays);
+  lora.x_done = done_counter(layer, Projection::q, size);
+  lora.x_blocks = size.tokens;
+  project(w.qkv, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width}, lora, size.tokens, context);
 
   kernels::RopeArgs rope;
   rope.qkv = qkv_.data();
@@ -255,8 +270,11 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   rope.tokens = size.tokens;
   rope.heads = heads_;
   rope.cache = context.kv.layer(layer);
-  kernels::rope_and_store_kv_cuda(rope, context.stream);
+  const bool decode_only = size.prefill_rows == 0;
+  if (!decode_only) kernels::rope_and_store_kv_cuda(rope, context.stream);
 
+  lora = lora_args(Projection::o, 1, layer, size, arrays);
+  lora.x_done = done_counter(layer, Projection::o, size);
   const float scale = 1 / std::sqrt(static_cast<float>(config.head_dim));
   if (size.decode_rows > 0) {
     kernels::DecodeAttentionArgs args;
@@ -276,7 +294,10 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
     args.policy = policy_;
     args.multiprocessors = multiprocessors_;
     args.workspace = attention_workspace_.as<float>();
-    kernels::decode_attention_cuda(args, context.stream);
+    args.rotate = decode_only;
+    args.rope = rope;
+    args.done = done_counter(layer, Projection::o, size);
+    lora.x_blocks = kernels::decode_attention_cuda(args, context.stream);
   }
   if (size.query_tiles > 0) {
     kernels::PrefillAttentionArgs args;
@@ -297,8 +318,7 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
     args.tiles = size.query_tiles;
     kernels::prefill_attention_cuda(args, context.stream);
   }
-  project(w.o, {mixed_.data(), q_width}, {delta_.data(), config.hidden_size},
-          lora_args(Projection::o, 1, layer, size, arrays), size.tokens, context);
+  project(w.o, {mixed_.data(), q_width}, {delta_.data(), config.hidden_size}, lora, size.tokens, context);
   reduce(size.tokens, context);
 }
 
@@ -308,10 +328,15 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   const DeviceRows activated = {activated_.data(), intermediate_};
   const DeviceRows gate_up = {gate_up_.data(), 2 * int64_t{intermediate_}};
   kernels::LoraArgs lora = lora_args(Projection::gate, 2, layer, size, arrays);
+  kernels::LoraArgs down_lora = lora_args(Projection::down, 1, layer, size, arrays);
   if (size.lora_bytes > 0) {
+    lora.x_done = done_counter(layer, Projection::gate, size);
+    lora.x_blocks = size.tokens;
     lora.silu_out = activated.data;
     lora.silu_stride = activated.stride;
-    project(w.gate_up, x, gate_up, lora, size.tokens, context);
+    lora.done = done_counter(layer, Projection::down, size);
+    down_lora.x_done = lora.done;
+    down_lora.x_blocks = project(w.gate_up, x, gate_up, lora, size.tokens, context);
   } else if (w.gate_up.fuses_silu()) {
     linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream);
   } else {
@@ -326,8 +351,7 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
     silu.width = intermediate_;
     kernels::silu_mul_cuda(silu, context.stream);
   }
-  project(w.down, activated, {delta_.data(), plan_.config().hidden_size},
-          lora_args(Projection::down, 1, layer, size, arrays), size.tokens, context);
+  project(w.down, activated, {delta_.data(), plan_.config().hidden_size}, down_lora, size.tokens, context);
   reduce(size.tokens, context);
 }
 
@@ -337,9 +361,11 @@ void CudaForward::layers(const StepSize& size, const StepArrays& arrays, const i
   embed(size, arrays, drawn, context);
   for (int32_t i = 0; i < plan_.config().num_layers; ++i) {
     const DeviceLayer& w = weights_->layers[static_cast<size_t>(i)];
-    norm(w.input_norm.as<float>(), i == 0 ? nullptr : delta_.data(), nullptr, size.tokens, normed_.data(), context);
+    norm(w.input_norm.as<float>(), i == 0 ? nullptr : delta_.data(), nullptr, size.tokens, normed_.data(), context,
+         done_counter(i, Projection::q, size));
     attention(i, size, arrays, context);
-    norm(w.post_attention_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);
+    norm(w.post_attention_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context,
+         done_counter(i, Projection::gate, size));
     mlp(i, size, arrays, context);
   }
   norm(weights_->final_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);

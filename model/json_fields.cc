@@ -21,6 +21,11 @@ tl::unexpected<Error> JsonFields::wrong(std::string_view key, std::string_view w
   return fail("{}: {} = {}: {}", where_, key, brief(*value), why);
 }
 
+bool JsonFields::is_null(std::string_view key) const {
+  const auto it = object_.find(key);
+  return it != object_.end() && it->is_null();
+}
+
 Result<int64_t> JsonFields::integer(std::string_view key, int64_t minimum, int64_t maximum) const {
   const json* value = find(key);
   if (value == nullptr) return wrong(key, "is missing");

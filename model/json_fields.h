@@ -22,6 +22,7 @@ class JsonFields {
   // The value of a key; null and absent are the same.
   const nlohmann::json* find(std::string_view key) const;
   bool has(std::string_view key) const { return find(key) != nullptr; }
+  bool is_null(std::string_view key) const;  // written as null
 
   Result<int64_t> integer(std::string_view key, int64_t minimum, int64_t maximum) const;
   Result<int64_t> integer_or(std::string_view key, int64_t fallback, int64_t minimum, int64_t maximum) const;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "model/json_fields.h"
 #include "model/strict_json.h"
@@ -55,6 +57,9 @@ Result<QuantConfig> parse_gptq(const JsonFields& fields) {
   if (*format != "gptq" && *format != "gptq_v2") {
     return fields.wrong(format_key, "only \"gptq\" and \"gptq_v2\" are served; convert the checkpoint to one of them");
   }
+  if (fields.has("checkpoint_format") && fields.has("format") && *fields.find("format") != json(*format)) {
+    return fields.wrong("format", fmt::format("checkpoint_format says {}", *format));
+  }
   quant.method = *format == "gptq" ? QuantMethod::gptq : QuantMethod::gptq_v2;
 
   auto desc_act = fields.boolean_or("desc_act", false);
@@ -71,6 +76,9 @@ Result<QuantConfig> parse_gptq(const JsonFields& fields) {
   if (*marlin) return fields.wrong("is_marlin_format", "Marlin's own packing is not served; use the GPTQ checkpoint");
   if (const json* dynamic = fields.find("dynamic"); dynamic != nullptr && !is_empty(*dynamic)) {
     return fields.wrong("dynamic", "overrides of single modules are not served");
+  }
+  if (const json* adapter = fields.find("adapter"); adapter != nullptr && !is_empty(*adapter)) {
+    return fields.wrong("adapter", "a low-rank correction of the quantisation (EoRA) is not served");
   }
   auto pack_dtype = fields.string_or("pack_dtype", "int32");
   if (!pack_dtype) return tl::unexpected(pack_dtype.error());
@@ -177,10 +185,9 @@ Result<QuantConfig> parse_compressed_tensors(const JsonFields& fields) {
 
 }  // namespace
 
-Result<QuantConfig> parse_quant_config(const json& object, const std::string& where) {
+Result<QuantConfig> parse_quant_config(const json& object, const std::string& where, std::string_view default_method) {
   const JsonFields fields(object, where);
-  // AutoGPTQ's quantize_config.json and some old checkpoints leave the method out.
-  auto method = fields.string_or("quant_method", "gptq");
+  auto method = fields.string_or("quant_method", std::string(default_method));
   if (!method) return tl::unexpected(method.error());
   const std::string name = lower(*method);
   if (name == "gptq") return parse_gptq(fields);
@@ -190,37 +197,46 @@ Result<QuantConfig> parse_quant_config(const json& object, const std::string& wh
 }
 
 Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const json& config) {
-  std::optional<QuantConfig> inside, beside;
-  if (const auto it = config.find("quantization_config"); it != config.end() && !it->is_null()) {
-    const std::string where = (dir / "config.json").string() + ": quantization_config";
+  struct Place {
+    std::string_view name;  // in errors
+    QuantConfig quant;
+  };
+  std::vector<Place> places;
+  // llm-compressor's older name comes second.
+  for (const auto& [key, method] :
+       {std::pair("quantization_config", "gptq"), std::pair("compression_config", "compressed-tensors")}) {
+    const auto it = config.find(key);
+    if (it == config.end() || it->is_null()) continue;
+    const std::string where = fmt::format("{}: {}", (dir / "config.json").string(), key);
     if (!it->is_object()) return fail("{} is not an object", where);
-    auto quant = parse_quant_config(*it, where);
+    auto quant = parse_quant_config(*it, where, method);
     if (!quant) return quant;
-    inside = *quant;
+    places.push_back({"config.json", *quant});
   }
-  const auto path = dir / "quantize_config.json";
-  std::error_code error;
-  if (std::filesystem::exists(path, error)) {
+  // AutoGPTQ's file and AutoAWQ's, neither of which names its method.
+  for (const auto& [file, method] :
+       {std::pair("quantize_config.json", "gptq"), std::pair("quant_config.json", "awq")}) {
+    const auto path = dir / file;
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) continue;
     auto object = read_json_object(path);
     if (!object) return tl::unexpected(object.error());
-    auto quant = parse_quant_config(*object, path.string());
+    auto quant = parse_quant_config(*object, path.string(), method);
     if (!quant) return quant;
-    beside = *quant;
+    places.push_back({file, *quant});
   }
-  if (inside && beside) {
+  for (size_t i = 1; i < places.size(); ++i) {
+    const QuantConfig &first = places[0].quant, &other = places[i].quant;
     const auto disagree = [&](std::string_view key, const auto& a, const auto& b) {
-      return fail("{}: config.json says {} {}, quantize_config.json says {}", dir.string(), key, a, b);
+      return fail("{}: {} says {} {}, {} says {}", dir.string(), places[0].name, key, a, places[i].name, b);
     };
-    if (inside->method != beside->method) return disagree("method", name_of(inside->method), name_of(beside->method));
-    if (inside->group_size != beside->group_size) return disagree("group_size", inside->group_size, beside->group_size);
-    if (inside->desc_act != beside->desc_act) return disagree("desc_act", inside->desc_act, beside->desc_act);
-    const bool both_say = inside->symmetric_is_stated && beside->symmetric_is_stated;
-    if (both_say && inside->symmetric != beside->symmetric)
-      return disagree("sym", inside->symmetric, beside->symmetric);
+    if (first.method != other.method) return disagree("method", name_of(first.method), name_of(other.method));
+    if (first.group_size != other.group_size) return disagree("group_size", first.group_size, other.group_size);
+    if (first.desc_act != other.desc_act) return disagree("desc_act", first.desc_act, other.desc_act);
+    const bool both_say = first.symmetric_is_stated && other.symmetric_is_stated;
+    if (both_say && first.symmetric != other.symmetric) return disagree("sym", first.symmetric, other.symmetric);
   }
-  if (inside) return *inside;
-  if (beside) return *beside;
-  return QuantConfig{};
+  return places.empty() ? QuantConfig{} : places[0].quant;
 }
 
 }  // namespace lorikeet::model

@@ -101,6 +101,22 @@ TEST(Rope, BlendsTheFrequenciesOfYarnBetweenDimensions23And40ForQwen) {
   }
 }
 
+TEST(Rope, BlendsTheFrequenciesOfYarnBetweenFractionsOfDimensionsWhereTheyAreNotTruncated) {
+  YarnParameters yarn;
+  yarn.factor = 4;
+  yarn.original_max_position = 32768;
+  yarn.truncate = false;
+  const auto plain = rope_inverse_frequencies(128, 1e6), scaled = rope_inverse_frequencies(128, 1e6, yarn);
+  const auto dimension = [](double rotations) {
+    return 128 * std::log(32768 / (rotations * 2 * M_PI)) / (2 * std::log(1e6));
+  };
+  const double low = dimension(32), high = dimension(1);
+  for (size_t i = 0; i < 64; ++i) {
+    const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    EXPECT_NEAR(static_cast<double>(scaled[i]) / plain[i], 1 - 0.75 * ramp, 1e-6) << i;
+  }
+}
+
 TEST(Rope, GivesQwenV1ItsNtkBasesAndLogNFactors) {
   const auto alpha = [](int32_t prompt) {
     return std::pow(dynamic_ntk_base(1e4, 128, prompt, 2048) / 1e4, 126.0 / 128.0);

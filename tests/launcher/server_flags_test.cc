@@ -1,8 +1,14 @@
 #include "launcher/server_flags.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "tests/launcher/process.h"
+#include "tests/model/safetensors_writer.h"
+#include "tests/model/temp_dir.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -54,6 +60,20 @@ class Flags : public testing::Test {
   const std::string model_ = tests::source_path("examples/models/tiny-qwen2-gptq-int4").string();
   const std::string adapter_ = tests::source_path("examples/models/adapters/kjv").string();
 };
+
+TEST_F(Flags, AllowTheWholeLengthToWhichYarnStretchesTheCheckpoint) {
+  const tests::TempDir dir;
+  std::ifstream file(std::filesystem::path(model_) / "config.json");
+  nlohmann::json config = nlohmann::json::parse(file);
+  config["max_position_embeddings"] = 128;
+  config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 128}};
+  tests::write_file(dir / "config.json", config.dump());
+  const auto with_length = [&](const char* length) {
+    return parse({"--model", dir.path().string(), "--device", "cpu", "--max-model-len", length});
+  };
+  EXPECT_EQ(with_length("512").value().max_model_len, 512);
+  EXPECT_THAT(with_length("513").error().message, testing::HasSubstr("more than the 512 positions"));
+}
 
 TEST_F(Flags, TakeSeveralAdaptersAndRepetitions) {
   const auto options = parse({"--model", model_, "--lora-modules", "a=" + adapter_, "b=" + adapter_, "--device", "cpu",

@@ -99,6 +99,7 @@ TEST(Config, ReadsQwenV1WithItsOwnSpelling) {
   EXPECT_THAT(error_of(with(qwen_v1(), "rotary_pct", 0.5)), HasSubstr("rotary_pct = 0.5: only 1.0 is served"));
   EXPECT_THAT(error_of(with(qwen_v1(), "intermediate_size", 27391)), HasSubstr("must be even"));
   EXPECT_THAT(error_of(with(qwen_v1(), "kv_channels", 64)), HasSubstr("40 heads of 64 are not hidden_size 5120"));
+  EXPECT_THAT(error_of(with(qwen_v1(), "rope_scaling", {{"type", "yarn"}})), HasSubstr("use_dynamic_ntk"));
   EXPECT_THAT(error_of(with(qwen_v1(), "use_cache_quantization", true)), HasSubstr("quantised KV cache"));
 }
 
@@ -131,8 +132,27 @@ TEST(Config, ReadsYarn) {
                   {"beta_fast", 16}};
   EXPECT_FLOAT_EQ(parsed(with(qwen2(), "rope_scaling", scaling)).yarn->attention_factor, 1.5F);
   EXPECT_EQ(parsed(with(qwen2(), "rope_scaling", scaling)).yarn->beta_fast, 16);
+  EXPECT_TRUE(parsed(with(qwen2(), "rope_scaling", scaling)).yarn->truncate);
+  EXPECT_FALSE(parsed(with(qwen2(), "rope_scaling", with(scaling, "truncate", false))).yarn->truncate);
   EXPECT_FALSE(parsed(with(qwen2(), "rope_scaling", nullptr)).yarn);
   EXPECT_FALSE(parsed(with(qwen2(), "rope_scaling", {{"rope_type", "default"}})).yarn);
+}
+
+TEST(Config, TakesAScalingAddedByHandBesideRopeParametersAndRefusesContradictions) {
+  json object = qwen2();
+  object.erase("rope_theta");
+  object["rope_parameters"] = {{"rope_theta", 5e5}, {"rope_type", "default"}};
+  object["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 100}};
+  EXPECT_EQ(parsed(object).rope_theta, 5e5);
+  EXPECT_EQ(parsed(object).yarn->factor, 4);
+  EXPECT_THAT(error_of(with(object, "rope_theta", 1e6)),
+              HasSubstr("rope_theta = 500000.0: elsewhere in the file it is 1000000"));
+  object["rope_parameters"] = object["rope_scaling"];
+  EXPECT_EQ(parsed(object).yarn->factor, 4);
+  object["rope_parameters"]["factor"] = 2.0;
+  EXPECT_THAT(error_of(object), HasSubstr("differs from rope_scaling"));
+  object["rope_scaling"] = {{"type", "default"}};
+  EXPECT_THAT(error_of(object), HasSubstr("differs from rope_scaling"));
 }
 
 TEST(Config, RefusesScalingThatItWouldGetWrong) {
@@ -147,9 +167,12 @@ TEST(Config, RefusesScalingThatItWouldGetWrong) {
   EXPECT_THAT(
       scaled({{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 100}, {"long_factor", {1}}}),
       HasSubstr("long_factor = [1]: unknown setting"));
-  EXPECT_THAT(
-      scaled({{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 100}, {"truncate", false}}),
-      HasSubstr("truncate"));
+  json outside =
+      with(qwen2(), "rope_scaling", {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 100}});
+  EXPECT_THAT(error_of(with(outside, "original_max_position_embeddings", 200)),
+              HasSubstr("original_max_position_embeddings = 100: beside the scaling it is 200"));
+  EXPECT_EQ(error_of(with(outside, "original_max_position_embeddings", 100)), "");
+  EXPECT_THAT(error_of(with(qwen2(), "partial_rotary_factor", 0.5)), HasSubstr("partial_rotary_factor = 0.5"));
   EXPECT_THAT(scaled({{"type", "default"}, {"partial_rotary_factor", 0.5}}), HasSubstr("partial_rotary_factor"));
   EXPECT_THAT(scaled(json::array()), HasSubstr("must be an object"));
 }
@@ -160,6 +183,9 @@ TEST(Config, RefusesSlidingWindowsUnlessTheyAreOff) {
   EXPECT_THAT(error_of(object), HasSubstr("sliding-window attention (layers 21 to 47) is not served"));
   EXPECT_EQ(error_of(with(object, "max_window_layers", 48)), "");
   EXPECT_EQ(error_of(with(object, "sliding_window", nullptr)), "");
+  json without_size = object;
+  without_size.erase("sliding_window");
+  EXPECT_THAT(error_of(without_size), HasSubstr("layers 21 to 47")) << "transformers then takes 4096";
   EXPECT_EQ(error_of(with(object, "use_sliding_window", false)), "");
   EXPECT_THAT(error_of(with(qwen2(), "layer_types", {"full_attention", "sliding_attention"})),
               HasSubstr("only full_attention"));
@@ -233,6 +259,9 @@ TEST(QuantConfig, RefusesGptqThatItWouldGetWrong) {
   EXPECT_THAT(quant_error(with(gptq, "dynamic", {{"-:.*up.*", json::object()}})),
               HasSubstr("overrides of single modules"));
   EXPECT_EQ(quant_error(with(gptq, "dynamic", json::object())), "");
+  EXPECT_THAT(quant_error({{"bits", 4}, {"group_size", 128}, {"checkpoint_format", "gptq"}, {"format", "gptq_v2"}}),
+              HasSubstr("format = \"gptq_v2\": checkpoint_format says gptq"));
+  EXPECT_THAT(quant_error(with(gptq, "adapter", {{"name", "lora"}, {"rank", 64}})), HasSubstr("EoRA"));
   EXPECT_THAT(quant_error(with(gptq, "pack_dtype", "int8")), HasSubstr("only int32 words"));
   EXPECT_THAT(quant_error(with(gptq, "quant_method", "bitsandbytes")),
               HasSubstr("only gptq, awq and compressed-tensors are served"));
@@ -311,6 +340,22 @@ TEST_F(ConfigFiles, TakeTheQuantisationFromEitherFileButNotFromBothWhenTheyDisag
   EXPECT_THAT(read_model_config(dir_.path()).error().message, HasSubstr("desc_act"));
   write("quantize_config.json", {{"bits", 4}, {"group_size", 64}, {"sym", false}});
   EXPECT_TRUE(read_model_config(dir_.path())) << "config.json does not say whether it is symmetric";
+}
+
+TEST_F(ConfigFiles, TakeTheQuantisationFromTheFilesOfAutoAwqAndOfOlderLlmCompressors) {
+  write("config.json", qwen2());
+  write("quant_config.json", {{"zero_point", true}, {"q_group_size", 64}, {"w_bit", 4}, {"version", "GEMM"}});
+  EXPECT_EQ(read_model_config(dir_.path())->quant.method, QuantMethod::awq);
+  EXPECT_EQ(read_model_config(dir_.path())->quant.group_size, 64);
+  const json compressed = {
+      {"format", "pack-quantized"},
+      {"config_groups", {{"g", {{"weights", {{"num_bits", 4}, {"strategy", "group"}, {"group_size", 32}}}}}}}};
+  write("config.json", with(qwen2(), "compression_config", compressed));
+  EXPECT_THAT(read_model_config(dir_.path()).error().message,
+              HasSubstr("config.json says method compressed-tensors, quant_config.json says awq"));
+  std::filesystem::remove(dir_ / "quant_config.json");
+  EXPECT_EQ(read_model_config(dir_.path())->quant.method, QuantMethod::compressed_tensors);
+  EXPECT_EQ(read_model_config(dir_.path())->quant.group_size, 32);
 }
 
 TEST_F(ConfigFiles, AreRefusedWhenTheyAreNotThereOrNotJson) {
