@@ -19,6 +19,9 @@ int32_t ceil_div(int32_t a, int32_t b) {
 constexpr int kInOrder[8] = {0, 1, 2, 3, 4, 5, 6, 7};
 constexpr int kAwqOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 
+// Sizes (random_float) with which activations and logits stay around 1, so that what goes wrong anywhere shows in them.
+constexpr uint32_t kNormPower = 6, kDensePower = 3, kBiasPower = 4;
+
 uint32_t pack(const uint8_t* values, const int* order) {
   uint32_t word = 0;
   for (int i = 0; i < 8; ++i) word += static_cast<uint32_t>(values[order[i]]) << (4 * i);
@@ -29,14 +32,15 @@ uint32_t pack(const uint8_t* values, const int* order) {
 
 SyntheticCheckpoint::SyntheticCheckpoint(const SyntheticOptions& options) : options_(options), random_(options.seed) {
   const bool v1 = options_.architecture == Architecture::qwen;
-  const auto matrix = [&](const std::string& name) {
-    return Matrix{options_.vocab, options_.hidden, add_floats(name, {options_.vocab, options_.hidden})};
+  const auto matrix = [&](const std::string& name, uint32_t power) {
+    return Matrix{options_.vocab, options_.hidden, add_floats(name, {options_.vocab, options_.hidden}, power)};
   };
-  embedding_ = matrix(v1 ? "transformer.wte.weight" : "model.embed_tokens.weight");
-  if (!options_.tied) lm_head_ = matrix("lm_head.weight");
+  embedding_ =
+      matrix(v1 ? "transformer.wte.weight" : "model.embed_tokens.weight", options_.tied ? kDensePower : kNormPower);
+  if (!options_.tied) lm_head_ = matrix("lm_head.weight", kDensePower);
   for (int32_t layer = 0; layer < options_.layers; ++layer) add_layer(layer);
   const std::string last = v1 ? "transformer.ln_f.weight" : "model.norm.weight";
-  norms_[last] = add_floats(last, {options_.hidden});
+  norms_[last] = add_floats(last, {options_.hidden}, kNormPower);
   write();
   write_config();
 }
@@ -48,41 +52,49 @@ const std::vector<double>& SyntheticCheckpoint::bias(int32_t layer, Projection p
   return biases_.at({layer, p});
 }
 
-// A float of about +-0.01 to +-0.03 in the file's type, from its bits.
-double SyntheticCheckpoint::random_float(std::vector<uint8_t>& bytes) {
+// A float of +-2^(power - 7) to +-2^(power - 5) in the file's type, from its bits.
+double SyntheticCheckpoint::random_float(const std::string& dtype, uint32_t power, std::vector<uint8_t>& bytes) {
   const uint32_t bits = random_();
   const double sign = bits >> 31 != 0 ? -1 : 1;
   const auto push = [&](uint32_t value, int count) {
     for (int i = 0; i < count; ++i) bytes.push_back(static_cast<uint8_t>(value >> (8 * i)));
   };
-  if (options_.float_dtype == "F16") {
-    const uint32_t fraction = bits & 0x3ff, exponent = 8 + (bits >> 10 & 1);
+  if (dtype == "F16") {
+    const uint32_t fraction = bits & 0x3ff, exponent = 8 + power + (bits >> 10 & 1);
     push(bits >> 31 << 15 | exponent << 10 | fraction, 2);
     return sign * std::ldexp(1 + fraction / 1024.0, static_cast<int>(exponent) - 15);
   }
-  if (options_.float_dtype == "BF16") {
-    const uint32_t fraction = bits & 0x7f, exponent = 120 + (bits >> 10 & 1);
+  if (dtype == "BF16") {
+    const uint32_t fraction = bits & 0x7f, exponent = 120 + power + (bits >> 10 & 1);
     push(bits >> 31 << 15 | exponent << 7 | fraction, 2);
     return sign * std::ldexp(1 + fraction / 128.0, static_cast<int>(exponent) - 127);
   }
-  const uint32_t fraction = bits & 0x7fffff, exponent = 120 + (bits >> 24 & 1);
+  const uint32_t fraction = bits & 0x7fffff, exponent = 120 + power + (bits >> 24 & 1);
   push(bits >> 31 << 31 | exponent << 23 | fraction, 4);
   return sign * std::ldexp(1 + fraction / 8388608.0, static_cast<int>(exponent) - 127);
 }
 
-std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, const std::vector<int64_t>& shape) {
+std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, const std::vector<int64_t>& shape,
+                                                    uint32_t power) {
+  return add_floats(name, shape, power, options_.float_dtype);
+}
+
+std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, const std::vector<int64_t>& shape,
+                                                    uint32_t power, const std::string& dtype) {
   int64_t count = 1;
   for (const int64_t size : shape) count *= size;
   std::vector<uint8_t> bytes;
   std::vector<double> values;
-  for (int64_t i = 0; i < count; ++i) values.push_back(random_float(bytes));
-  tensors_.add(name, options_.float_dtype, shape, bytes);
+  for (int64_t i = 0; i < count; ++i) values.push_back(random_float(dtype, power, bytes));
+  tensors_.add(name, dtype, shape, bytes);
   return values;
 }
 
 Matrix SyntheticCheckpoint::add_module(const std::string& name, int32_t outputs, int32_t inputs) {
-  if (options_.method != QuantMethod::none) return add_int4(name, outputs, inputs);
-  return {outputs, inputs, add_floats(name + ".weight", {outputs, inputs})};
+  const bool is_dense = std::any_of(options_.dense.begin(), options_.dense.end(),
+                                    [&](const std::string& suffix) { return name.ends_with(suffix); });
+  if (options_.method != QuantMethod::none && !is_dense) return add_int4(name, outputs, inputs);
+  return {outputs, inputs, add_floats(name + ".weight", {outputs, inputs}, kDensePower)};
 }
 
 Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, int32_t inputs) {
@@ -103,8 +115,9 @@ Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, i
       value = static_cast<uint8_t>(options_.method == QuantMethod::gptq ? 1 + random_() % 15 : random_() % 16);
   }
   const bool compressed = options_.method == QuantMethod::compressed_tensors;
-  std::vector<double> stored_scales = compressed ? add_floats(name + ".weight_scale", {outputs, groups})
-                                                 : add_floats(name + ".scales", {groups, outputs});
+  const std::string& scale_dtype = options_.scale_dtype.empty() ? options_.float_dtype : options_.scale_dtype;
+  std::vector<double> stored_scales = compressed ? add_floats(name + ".weight_scale", {outputs, groups}, 0, scale_dtype)
+                                                 : add_floats(name + ".scales", {groups, outputs}, 0, scale_dtype);
   const auto scale = [&](int32_t g, int32_t n) {
     return compressed ? stored_scales[static_cast<size_t>(n) * static_cast<size_t>(groups) + static_cast<size_t>(g)]
                       : stored_scales[at(g, n)];
@@ -179,13 +192,13 @@ void SyntheticCheckpoint::add_layer(int32_t layer) {
   const bool v1 = o.architecture == Architecture::qwen;
   const std::string prefix = (v1 ? "transformer.h." : "model.layers.") + std::to_string(layer) + ".";
   const auto add_norm = [&](const std::string& name, int32_t size) {
-    norms_[prefix + name] = add_floats(prefix + name, {size});
+    norms_[prefix + name] = add_floats(prefix + name, {size}, kNormPower);
   };
   const auto add = [&](const std::string& name, Projection p, int32_t outputs, int32_t inputs, bool has_bias) {
     weights_[{layer, p}] = add_module(prefix + name, outputs, inputs);
     biases_[{layer, p}] = {};
     if (has_bias) {
-      biases_[{layer, p}] = add_floats(prefix + name + ".bias", {outputs});
+      biases_[{layer, p}] = add_floats(prefix + name + ".bias", {outputs}, kBiasPower);
     } else if (o.zero_biases) {
       tensors_.add(prefix + name + ".bias", "F16", {outputs}, std::vector<uint16_t>(static_cast<size_t>(outputs), 0));
     }
@@ -194,7 +207,7 @@ void SyntheticCheckpoint::add_layer(int32_t layer) {
   add_norm(v1 ? "ln_2.weight" : "post_attention_layernorm.weight", o.hidden);
   if (v1) {
     const Matrix fused = add_module(prefix + "attn.c_attn", q_size + 2 * kv_size, o.hidden);
-    const std::vector<double> bias = add_floats(prefix + "attn.c_attn.bias", {q_size + 2 * kv_size});
+    const std::vector<double> bias = add_floats(prefix + "attn.c_attn.bias", {q_size + 2 * kv_size}, kBiasPower);
     int32_t row = 0;
     for (const Projection p : {Projection::q, Projection::k, Projection::v}) {
       const int32_t rows = p == Projection::q ? q_size : kv_size;
@@ -247,7 +260,7 @@ void SyntheticCheckpoint::write_config(const std::string& extra) const {
   if (o.architecture == Architecture::qwen) {
     text =
         R"({"architectures": ["QWenLMHeadModel"], "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "no_bias": true)" +
-        number("kv_channels", o.head_dim) + number("seq_length", 2048) +
+        number("kv_channels", o.head_dim) + number("seq_length", o.seq_length) +
         number("intermediate_size", 2 * o.intermediate);
   } else {
     text = o.architecture == Architecture::qwen3 ? R"({"architectures": ["Qwen3ForCausalLM"])"

@@ -35,8 +35,11 @@ struct SyntheticOptions {
   int32_t group_size = 32;
   bool act_order = false;           // a random group for every input
   bool symmetric = true;            // zeros of 8 throughout
-  std::string float_dtype = "F16";  // of scales, dense weights, norms and biases
+  std::string float_dtype = "F16";  // of dense weights, norms and biases
+  std::string scale_dtype;          // empty: float_dtype
+  std::vector<std::string> dense;   // modules whose names end so are not quantised
   int32_t hidden = 64, layers = 2, heads = 4, kv_heads = 2, head_dim = 16, intermediate = 96, vocab = 80;
+  int32_t seq_length = 2048;  // Qwen v1
   bool tied = false;
   bool zero_biases = false;  // an all-zero bias on layers that have none
   size_t shards = 1;
@@ -63,8 +66,10 @@ class SyntheticCheckpoint {
  private:
   using Key = std::pair<int32_t, model::Projection>;
 
-  double random_float(std::vector<uint8_t>& bytes);
-  std::vector<double> add_floats(const std::string& name, const std::vector<int64_t>& shape);
+  double random_float(const std::string& dtype, uint32_t power, std::vector<uint8_t>& bytes);
+  std::vector<double> add_floats(const std::string& name, const std::vector<int64_t>& shape, uint32_t power);
+  std::vector<double> add_floats(const std::string& name, const std::vector<int64_t>& shape, uint32_t power,
+                                 const std::string& dtype);
   void add_layer(int32_t layer);
   Matrix add_module(const std::string& name, int32_t outputs, int32_t inputs);
   Matrix add_int4(const std::string& name, int32_t outputs, int32_t inputs);
