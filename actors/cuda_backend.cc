@@ -55,6 +55,7 @@ class CudaBackend final : public RankBackend {
     options.max_lora_rank = options_.max_lora_rank;
     options.load_threads = std::max(1, options_.threads);
     options.progress = progress;
+    options.time_steps = options_.time_steps;
     std::unique_ptr<model::WeightSource> source;
     if (options_.load_format != "dummy") {
       auto opened = model::open_weights(options_.model, *plan_, rank_);

@@ -197,6 +197,7 @@ class Gateway {
   void status(uint64_t client, const std::string& name) {
     auto json = std::make_shared<Json>(Json{{"model", setup_.model_name},
                                             {"max_model_len", setup_.validation->context().max_model_len},
+                                            {"vocab_size", setup_.validation->context().config.vocab_size},
                                             {"live_requests", live_.size()},
                                             {"supervisor", {{"pid", setup_.supervisor_pid}}}});
     const auto failed = [this, client, name](caf::error& error) {

@@ -38,9 +38,9 @@ struct ServerOptions {
   int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)
   int32_t heartbeat_ms = 500;        // between our processes
   int32_t rank_timeout_ms = 30'000;  // a rank whose step does not end in this time is taken for hung
+  bool time_steps = false;           // the ranks measure every step on their device; its totals are in the status
   std::string chat_template;  // empty: the checkpoint's own; else the name of a known template or a file that is one
-  std::string log_level = "info";
-  std::string test_hooks;  // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
+  std::string test_hooks;     // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -69,8 +69,8 @@ struct ServerOptions {
     visit("threads", s.threads);
     visit("heartbeat_ms", s.heartbeat_ms);
     visit("rank_timeout_ms", s.rank_timeout_ms);
+    visit("time_steps", s.time_steps);
     visit("chat_template", s.chat_template);
-    visit("log_level", s.log_level);
     visit("test_hooks", s.test_hooks);
   }
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <new>
 #include <utility>
 
 #include "comm/codec.h"
@@ -73,9 +74,14 @@ void RankThread::run() {
 }
 
 bool RankThread::load() {
-  const auto loaded = backend_->load([this](int done, int total) {
-    outlets_.progress(fmt::format("rank {}: layer {} of {}", setup_.rank, done, total));
-  });
+  Result<RankLoaded> loaded = fail("not tried");
+  try {
+    loaded = backend_->load([this](int done, int total) {
+      outlets_.progress(fmt::format("rank {}: layer {} of {}", setup_.rank, done, total));
+    });
+  } catch (const std::bad_alloc&) {
+    loaded = fail("the host's memory does not hold the weights");
+  }
   if (!loaded) {
     outlets_.fatal(loaded.error().message);
     return false;
@@ -90,6 +96,8 @@ bool RankThread::join(Form form) {
     made = backend_->join(*form.store, fmt::format("epoch{}/", setup_.epoch), form.num_blocks);
   } catch (const comm::CollectiveError& error) {
     made = fail("the ranks did not meet: {}", error.what());
+  } catch (const std::bad_alloc&) {
+    made = fail("the host's memory does not hold weights and KV cache; see --kv-cache-memory-bytes");
   }
   if (!made) {
     outlets_.fatal(made.error().message);

@@ -15,6 +15,7 @@
 #include "actors/rank_group.h"
 #include "actors/rendezvous_store.h"
 #include "actors/status_json.h"
+#include "actors/step_totals.h"
 #include "comm/codec.h"
 
 namespace lorikeet::actors {
@@ -157,12 +158,16 @@ class Scheduler {
       engine::EngineStats::fields(stats, [&](const char* name, const auto& value) { engine[name] = value; });
     }
     engine["plans_sent_ahead"] = sent_ahead_;
+    Json steps = Json::object();
+    StepTotals::fields(step_totals_, [&](const char* name, const auto& value) { steps[name] = value; });
     const Json json = {{"zmq", address_},
                        {"serving", group_.serving()},
+                       {"kv_cache_tokens", int64_t{num_blocks_} * setup_.options.block_size},
                        {"epoch", group_.epoch()},
                        {"head", {{"pid", getpid()}}},
                        {"queues", {{"held", held_.size()}, {"reading_adapters", held_.unresolved()}}},
                        {"engine", engine},
+                       {"steps", steps},
                        {"ranks", ranks}};
     return {to_text(json)};
   }
@@ -264,8 +269,14 @@ class Scheduler {
     if (auto ok = group_.loaded(rank, *loaded); !ok) return ok;
     if (!group_.all_loaded()) return {};
     make_engine(group_.num_blocks());
+    setup_.to_supervisor({ControlKind::progress, kv_cache_sentence(), group_.epoch(), 0});
     send_to_ranks(EnvelopeKind::form_group, 0, comm::encode(FormGroup{num_blocks_}));
     return {};
+  }
+
+  std::string kv_cache_sentence() const {
+    const int64_t tokens = int64_t{num_blocks_} * setup_.options.block_size;
+    return fmt::format("KV cache holds {} tokens ({} blocks of {})", tokens, num_blocks_, setup_.options.block_size);
   }
 
   // The engine outlives the epochs, unless the new ranks hold fewer blocks than it counts on.
@@ -304,7 +315,10 @@ class Scheduler {
     if (!result) return tl::unexpected(result.error());
     result->rank = rank;
     if (auto ok = in_flight_.add(*std::move(result)); !ok) return ok;
-    while (const auto agreed = in_flight_.take_agreed()) engine_->absorb(*agreed);
+    while (const auto agreed = in_flight_.take_agreed()) {
+      step_totals_.add(agreed->times);
+      engine_->absorb(*agreed);
+    }
     return {};
   }
 
@@ -364,6 +378,7 @@ class Scheduler {
   int32_t num_blocks_ = 0;
   InFlightPlans in_flight_;
   uint64_t sent_ahead_ = 0;  // plans that were sent while an earlier one had no result
+  StepTotals step_totals_;
   HeldRequests held_;
   std::unordered_set<engine::SequenceId> claimed_;  // requests that may hold a claim in the adapter cache
   std::vector<engine::Event> events_;

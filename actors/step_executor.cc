@@ -32,6 +32,10 @@ std::vector<model::TokenCount> counts_of(std::vector<int32_t> prompt, const std:
   return counts;
 }
 
+uint64_t nanoseconds(double ms) {
+  return ms > 0 ? static_cast<uint64_t>(ms * 1e6) : 0;
+}
+
 model::RowSampling row_sampling(const engine::SamplingParams& from) {
   model::RowSampling to;
   to.temperature = from.temperature;
@@ -137,7 +141,8 @@ Result<void> StepExecutor::begin(const engine::StepPlan& plan) {
   for (const engine::BlockAppend& a : plan.blocks) {
     if (auto ok = append(a); !ok) return ok;
   }
-  Step step{plan.epoch, plan.step, std::vector<SampledRow>(plan.rows.size())};
+  Step step{plan.epoch, plan.step, std::vector<SampledRow>(plan.rows.size()), true};
+  for (const engine::StepRow& row : plan.rows) step.decode = step.decode && row.count == 1;
   std::vector<std::vector<int32_t>> targets(plan.rows.size());
   std::vector<model::BatchRow> rows;
   rows.reserve(plan.rows.size());
@@ -167,6 +172,8 @@ Result<engine::StepResult> StepExecutor::finish() {
   result.epoch = step.epoch;
   result.step = step.id;
   result.rank = rank_;
+  const model::StepTimes times = model_.step_times();
+  result.times = {nanoseconds(times.ms), nanoseconds(times.idle_ms), step.decode};
   result.rows.resize(step.rows.size());
   for (size_t i = 0; i < step.rows.size(); ++i) {
     const SampledRow& row = step.rows[i];

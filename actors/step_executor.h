@@ -55,6 +55,7 @@ class StepExecutor {
     engine::Epoch epoch;
     engine::StepId id;
     std::vector<SampledRow> rows;
+    bool decode = false;  // one token per row
   };
 
   Result<void> start(const engine::SequenceStart& start);

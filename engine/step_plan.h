@@ -116,6 +116,21 @@ struct RowResult {
   }
 };
 
+// Measured by a rank on its device, for those who look at the speed: nothing is decided by it.
+struct StepTimes {
+  uint64_t device_ns = 0;  // from the step's first work to its last
+  uint64_t idle_ns = 0;    // of the device, from the end of the step before it to its begin
+  bool decode = false;     // one token per row
+
+  bool operator==(const StepTimes&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("device_ns", s.device_ns);
+    visit("idle_ns", s.idle_ns);
+    visit("decode", s.decode);
+  }
+};
+
 // Rank 0 answers with the rows; the others with the same token ids alone, by which the scheduler sees that they agree.
 struct StepResult {
   Epoch epoch;
@@ -123,6 +138,7 @@ struct StepResult {
   int32_t rank = 0;
   std::vector<RowResult> rows;  // in the order of the plan's rows
   std::string error;            // not empty: the rank could not compute the step (a lost peer, most often)
+  StepTimes times;              // zeros where they are not measured
 
   bool operator==(const StepResult&) const = default;
   template <class Self, class Visitor>
@@ -132,6 +148,7 @@ struct StepResult {
     visit("rank", s.rank);
     visit("rows", s.rows);
     visit("error", s.error);
+    visit("times", s.times);
   }
 };
 

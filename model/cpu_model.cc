@@ -2,8 +2,10 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "kernels/dense_gemm.h"
@@ -58,6 +60,7 @@ class CpuModel final : public RankModel {
 
   void begin_step(std::span<const BatchRow> rows) override {
     CHECK_LT(static_cast<int>(results_.size()), kMaxStepsInFlight);
+    const Clock::time_point begin = Clock::now();
     std::vector<std::shared_ptr<const SlotAdapter>> slots;  // held for the step
     {
       const std::lock_guard lock(slots_mutex_);
@@ -74,23 +77,36 @@ class CpuModel final : public RankModel {
     }
     last_drawn_.clear();
     for (const RowOutput& output : outputs) last_drawn_.push_back(output.token_id);
-    results_.push_back(std::move(outputs));
+    const Clock::time_point end = Clock::now();
+    results_.push_back({std::move(outputs), {ms(end - begin), last_end_ ? ms(begin - *last_end_) : 0}});
+    last_end_ = end;
   }
 
   bool step_ready() override { return true; }
 
   std::vector<RowOutput> finish_step() override {
     CHECK(!results_.empty());
-    std::vector<RowOutput> outputs = std::move(results_.front());
+    Finished finished = std::move(results_.front());
     results_.pop_front();
-    return outputs;
+    times_ = finished.times;
+    return std::move(finished.outputs);
   }
+
+  StepTimes step_times() const override { return times_; }
 
   uint64_t kv_block_bytes() const override {
     return KvCachesCpu::block_bytes(plan_.config(), plan_.shard(group_->rank()).kv_heads.size(), options_.block_size);
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  static double ms(Clock::duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
+  struct Finished {
+    std::vector<RowOutput> outputs;
+    StepTimes times;
+  };
+
   // Appends a row's tokens to the batch; returns the token that stood for kPendingToken, -1 where none did.
   int32_t append(const BatchRow& row, const std::vector<std::shared_ptr<const SlotAdapter>>& slots,
                  TokenBatch& batch) const {
@@ -176,8 +192,10 @@ class CpuModel final : public RankModel {
   std::mutex slots_mutex_;
   std::vector<std::shared_ptr<const SlotAdapter>> slots_;
 
-  std::deque<std::vector<RowOutput>> results_;  // of steps that are begun and not finished
-  std::vector<int32_t> last_drawn_;             // per row of the step that was begun last
+  std::deque<Finished> results_;     // of steps that are begun and not finished
+  std::vector<int32_t> last_drawn_;  // per row of the step that was begun last
+  std::optional<Clock::time_point> last_end_;
+  StepTimes times_;
 };
 
 }  // namespace

@@ -36,12 +36,6 @@ struct CudaModelOptions {
   bool time_steps = false;                 // keep the times that step_times() gives
 };
 
-// Measured on the device, of the step that was finished last.
-struct StepTimes {
-  double ms = 0;       // from its first copy to its last result
-  double idle_ms = 0;  // from the end of the step before it to its begin
-};
-
 // Made in two parts, since how many KV blocks fit is known once the weights are on the device, and is then agreed upon
 // with the other ranks.
 //
@@ -64,8 +58,6 @@ class CudaModel : public RankModel {
   // Graphs captured so far, and steps that were replays of one.
   virtual int64_t graphs_captured() const = 0;
   virtual int64_t graph_replays() const = 0;
-
-  virtual StepTimes step_times() const = 0;
 };
 
 // Puts the weights of `rank` on the calling thread's device: from `source`, or random ones where it is null. Fails with

@@ -70,6 +70,12 @@ struct RowOutput {
   std::vector<float> target_logprobs;  // [logprob_targets.size()]
 };
 
+// Of the step that was finished last. Zeros: not measured.
+struct StepTimes {
+  double ms = 0;       // from its first work on the device to its last
+  double idle_ms = 0;  // of the device, from the end of the step before it to its begin
+};
+
 // A step is begun and finished apart, so that a device can run one while the host prepares the next. Steps finish in
 // the order in which they were begun; at most kMaxStepsInFlight are begun and not finished.
 //
@@ -102,6 +108,9 @@ class RankModel {
 
   // Bytes of one KV block on this rank.
   virtual uint64_t kv_block_bytes() const = 0;
+
+  // From the thread that finishes steps.
+  virtual StepTimes step_times() const { return {}; }
 };
 
 // The CPU backend: float32 activations and KV cache, float accumulation in a fixed order per row, so that a row's

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -71,6 +72,7 @@ class FakeModel final : public model::RankModel {
     in_flight.push_back(step);
   }
   bool step_ready() override { return ready; }
+  model::StepTimes step_times() const override { return times; }
   std::vector<model::RowOutput> finish_step() override {
     const std::lock_guard lock(mutex);
     std::vector<model::RowOutput> outputs;
@@ -95,6 +97,7 @@ class FakeModel final : public model::RankModel {
   std::atomic<bool> ready{true};
   std::atomic<bool> lost_peer{false};
   float squared_norm = 1;
+  model::StepTimes times;
   std::string adapter_error;
 };
 
@@ -118,12 +121,14 @@ class FakeBackend final : public RankBackend {
 
   Result<RankLoaded> load(const std::function<void(int, int)>& progress) override {
     if (!load_error.empty()) return fail("{}", load_error);
+    if (no_memory_to_load) throw std::bad_alloc();
     progress(1, 1);
     return RankLoaded{num_blocks, 1, 1};
   }
   Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, const std::string& prefix,
                                                  int32_t blocks) override {
     store.set(prefix + "joined", {});
+    if (no_memory_to_join) throw std::bad_alloc();
     joined_blocks = blocks;
     return std::shared_ptr<model::RankModel>(model);
   }
@@ -132,6 +137,7 @@ class FakeBackend final : public RankBackend {
 
   std::shared_ptr<FakeModel> model = std::make_shared<FakeModel>();
   std::string load_error;
+  bool no_memory_to_load = false, no_memory_to_join = false;
   int32_t num_blocks = 64;
   std::atomic<int32_t> joined_blocks{0};
   std::atomic<bool> aborted{false};

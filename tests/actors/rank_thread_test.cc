@@ -106,6 +106,20 @@ TEST_F(RankThreadTest, TellsWhyItCannotLoad) {
   EXPECT_EQ(fatal_.get_future().get(), "model.safetensors is cut short");
 }
 
+TEST_F(RankThreadTest, TellsThatTheHostsMemoryDoesNotSuffice) {
+  backend_->no_memory_to_load = true;
+  start();
+  EXPECT_THAT(fatal_.get_future().get(), HasSubstr("memory does not hold the weights"));
+}
+
+TEST_F(RankThreadTest, TellsThatTheHostsMemoryHoldsNoSuchCache) {
+  backend_->no_memory_to_join = true;
+  start();
+  ASSERT_EQ(next().kind, EnvelopeKind::loaded);
+  thread_->form(8, std::make_unique<NoStore>());
+  EXPECT_THAT(fatal_.get_future().get(), HasSubstr("--kv-cache-memory-bytes"));
+}
+
 TEST_F(RankThreadTest, BeginsTheNextStepWhileADeviceStillComputesTheLast) {
   backend_->model->ready = false;
   start_and_form();

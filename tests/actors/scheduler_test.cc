@@ -153,6 +153,7 @@ class SchedulerTest : public ActorTest {
     result.epoch = plan.epoch;
     result.step = plan.step;
     result.rank = rank;
+    result.times = times_of(plan, rank);
     for (const engine::StepRow& row : plan.rows) {
       engine::RowResult to;
       to.id = row.id;
@@ -168,6 +169,12 @@ class SchedulerTest : public ActorTest {
       const auto plan = plans(0)[played_++];
       for (int32_t rank : {0, 1}) answer(plan, rank, 7, epoch);
     }
+  }
+
+  // Times that depend on the rank, so that a test sees whose were taken.
+  static engine::StepTimes times_of(const engine::StepPlan& plan, int32_t rank) {
+    const bool decode = std::all_of(plan.rows.begin(), plan.rows.end(), [](const auto& row) { return row.count == 1; });
+    return {static_cast<uint64_t>(100 + rank), static_cast<uint64_t>(10 + rank), decode};
   }
 
   nlohmann::json status() { return nlohmann::json::parse(ask<StatusPart>(scheduler_, StatusQuery{}).json); }
@@ -193,15 +200,31 @@ class SchedulerTest : public ActorTest {
   size_t played_ = 0;
 };
 
+TEST_F(SchedulerTest, SumsUpWhatStepsTookOnRankZero) {
+  start();
+  form();
+  submit(1, "", 4);
+  play_to_the_end();
+  const auto steps = status()["steps"];
+  EXPECT_EQ(steps["prefill_steps"], 1);
+  EXPECT_EQ(steps["prefill_ns"], 100);
+  EXPECT_EQ(steps["decode_steps"], plans(0).size() - 1);
+  EXPECT_EQ(steps["decode_ns"], 100 * (plans(0).size() - 1));
+  EXPECT_EQ(steps["decode_idle_ns"], 10 * (plans(0).size() - 1));
+}
+
 TEST_F(SchedulerTest, FormsTheGroupWithTheBlocksThatAllRanksHold) {
   start();
   form();
   ASSERT_EQ(count(1, EnvelopeKind::form_group), 1u);
   EXPECT_EQ(comm::decode<FormGroup>(around_->ranks[1][0].bytes)->num_blocks, 31);
   EXPECT_THAT(around_->cache, ElementsAre("formed 1"));
-  ASSERT_EQ(around_->supervisor.size(), 1u);
-  EXPECT_EQ(around_->supervisor[0].kind, ControlKind::ready);
-  EXPECT_EQ(around_->supervisor[0].text, "tcp://here");
+  ASSERT_EQ(around_->supervisor.size(), 2u);
+  EXPECT_EQ(around_->supervisor[0].kind, ControlKind::progress);
+  EXPECT_EQ(around_->supervisor[0].text, "KV cache holds 124 tokens (31 blocks of 4)");
+  EXPECT_EQ(around_->supervisor[1].kind, ControlKind::ready);
+  EXPECT_EQ(around_->supervisor[1].text, "tcp://here");
+  EXPECT_EQ(status()["kv_cache_tokens"], 124);
   EXPECT_TRUE(status()["serving"]);
   EXPECT_EQ(status()["ranks"][1]["pid"], 101);
 }
@@ -381,7 +404,7 @@ TEST_F(SchedulerTest, GivesTheGroupUpWhenARankCannotCompute) {
   say(EnvelopeKind::result, 0, comm::encode(failed));
   EXPECT_THAT(around_->supervisor.back().text, HasSubstr("rank 0: rank 1 is lost"));
   say(EnvelopeKind::result, 0, {1, 2, 3});
-  EXPECT_EQ(around_->supervisor.size(), 2u) << "once is enough";
+  EXPECT_EQ(around_->supervisor.size(), 3u) << "once is enough";
 }
 
 TEST_F(SchedulerTest, GivesTheGroupUpOnNonsense) {

@@ -86,6 +86,14 @@ TEST_F(StepExecutorTest, ComputesAPromptAndThenWhatItDrew) {
   EXPECT_EQ(executor_.finish().value().rows[0].token_id, 1004);
 }
 
+TEST_F(StepExecutorTest, TellsWhatAStepTookAndWhetherItDecoded) {
+  model_.times = {1.5, 0.25};
+  ASSERT_TRUE(executor_.begin(first_plan(start_of(1, {7, 8, 9}))));
+  EXPECT_EQ(executor_.finish().value().times, (engine::StepTimes{1'500'000, 250'000, false}));
+  ASSERT_TRUE(executor_.begin(decode(1, 3)));
+  EXPECT_EQ(executor_.finish().value().times, (engine::StepTimes{1'500'000, 250'000, true}));
+}
+
 TEST_F(StepExecutorTest, FeedsAStepWithTheTokenThatTheOneBeforeDraws) {
   engine::StepPlan both = first_plan(start_of(1, {7}));
   both.starts.push_back(start_of(2, {5, 6}));
