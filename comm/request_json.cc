@@ -24,13 +24,27 @@ std::string line_of(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+// The id as a result line writes it.
+json id_value(const std::string& id, bool integer) {
+  return integer ? json::parse(id) : json(id);
+}
+
 }  // namespace
 
-Result<GenerateRequest> parse_request(std::string_view text) {
-  Result<GenerateRequest> request = from_json<GenerateRequest>(text);
-  if (!request) return request;
+Result<RequestLine> parse_request(std::string_view text) {
+  Result<json> value = parse_bounded_json(text);
+  if (!value) return tl::unexpected(value.error());
+  RequestLine line;
+  if (value->is_object()) {
+    const auto id = value->find("id");
+    line.integer_id = id != value->end() && id->is_number_integer();
+    if (line.integer_id) *id = id->dump();
+  }
+  Result<GenerateRequest> request = from_json_value<GenerateRequest>(*value);
+  if (!request) return tl::unexpected(request.error());
   if (const Result<void> checked = check_sizes(*request); !checked) return tl::unexpected(checked.error());
-  return request;
+  line.request = *std::move(request);
+  return line;
 }
 
 Result<void> check_sizes(const GenerateRequest& request) {
@@ -65,8 +79,11 @@ std::string find_id(std::string_view text) {
   return id->get<std::string>();
 }
 
-ResultLine::ResultLine(const GenerateRequest& request)
-    : id_(request.id), with_logprobs_(request.logprobs.has_value()), with_prompt_logprobs_(request.prompt_logprobs) {}
+ResultLine::ResultLine(const RequestLine& line)
+    : id_(line.request.id),
+      integer_id_(line.integer_id),
+      with_logprobs_(line.request.logprobs.has_value()),
+      with_prompt_logprobs_(line.request.prompt_logprobs) {}
 
 void ResultLine::add(const Delta& delta) {
   text_ += delta.text;
@@ -82,7 +99,7 @@ void ResultLine::restart() {
 
 std::string ResultLine::finish(const Done& done) const {
   json usage = to_json_value(done.usage);
-  return line_of({{"id", id_},
+  return line_of({{"id", id_value(id_, integer_id_)},
                   {"text", text_},
                   {"token_ids", token_ids_},
                   {"finish_reason", done.finish_reason},
@@ -95,7 +112,7 @@ std::string ResultLine::finish(const Done& done) const {
 }
 
 std::string ResultLine::finish(const Failure& failure) const {
-  return line_of({{"id", id_},
+  return line_of({{"id", id_value(id_, integer_id_)},
                   {"text", text_},
                   {"token_ids", token_ids_},
                   {"finish_reason", nullptr},
@@ -105,10 +122,14 @@ std::string ResultLine::finish(const Failure& failure) const {
                   {"error", error_object(failure.code, failure.message)}});
 }
 
-std::string unreadable_line(size_t line, const std::string& id, const std::string& message) {
-  return line_of({{"id", id.empty() ? json(nullptr) : json(id)},
-                  {"line", line},
-                  {"error", error_object("invalid_request", message)}});
+std::string unreadable_line(size_t line, std::string_view text, const std::string& message) {
+  json id = nullptr;
+  if (const Result<json> value = parse_bounded_json(text); value && value->is_object()) {
+    const auto found = value->find("id");
+    if (found != value->end() && found->is_number_integer()) id = *found;
+  }
+  if (const std::string name = find_id(text); !name.empty()) id = name;
+  return line_of({{"id", std::move(id)}, {"line", line}, {"error", error_object("invalid_request", message)}});
 }
 
 }  // namespace lorikeet::comm

@@ -13,9 +13,15 @@
 
 namespace lorikeet::comm {
 
-// One request: the names of GenerateRequest's fields. `stop` may be one string. Errors: a sentence that names the
-// field.
-Result<GenerateRequest> parse_request(std::string_view text);
+// A line of requests.
+struct RequestLine {
+  GenerateRequest request;
+  bool integer_id = false;  // the line's id is an integer; request.id is its decimal form
+};
+
+// One request: the names of GenerateRequest's fields. `stop` may be one string, `id` an integer. Errors: a sentence
+// that names the field.
+Result<RequestLine> parse_request(std::string_view text);
 
 // Refuses what no server would take, whatever its model: an empty or long id, thousands of stop strings, values that
 // are not finite. What depends on the model (lengths, ranges of ids and sampling values) is the gateway's to check.
@@ -25,11 +31,12 @@ Result<void> check_sizes(const GenerateRequest& request);
 std::string find_id(std::string_view text);
 
 // Collects the answers to one request and writes its result line:
+// The id is written as it came, as a string or an integer.
 //   {"id", "text", "token_ids", "finish_reason", "logprobs", "prompt_logprobs", "usage", "error"}
 // logprobs and prompt_logprobs are null where the request did not ask for them.
 class ResultLine {
  public:
-  explicit ResultLine(const GenerateRequest& request);
+  explicit ResultLine(const RequestLine& line);
 
   void add(const Delta& delta);
   void restart();  // drops what was added: the request has been sent again
@@ -38,6 +45,7 @@ class ResultLine {
 
  private:
   std::string id_;
+  bool integer_id_;
   bool with_logprobs_, with_prompt_logprobs_;
   std::string text_;
   std::vector<int32_t> token_ids_;
@@ -45,7 +53,7 @@ class ResultLine {
 };
 
 // {"id": null, "line": N, "error": {"code", "message"}}, for the line (counted from 1) of a file that holds no request.
-// Where the line's id could be read, that is the result's id.
-std::string unreadable_line(size_t line, const std::string& id, const std::string& message);
+// Where an id can be read in the line's text, that is the result's id.
+std::string unreadable_line(size_t line, std::string_view text, const std::string& message);
 
 }  // namespace lorikeet::comm

@@ -43,14 +43,14 @@ Result<BatchRunner::Summary> BatchRunner::run(const std::function<bool()>& give_
 
 Result<void> BatchRunner::take_line(const std::string& line) {
   const int64_t number = next_line_++;
-  auto request = comm::parse_request(line);
-  if (!request) {
+  auto parsed = comm::parse_request(line);
+  if (!parsed) {
     const auto file_line = static_cast<size_t>(reader_.line_number());
-    return finish(number, comm::unreadable_line(file_line, comm::find_id(line), request.error().message), true);
+    return finish(number, comm::unreadable_line(file_line, line, parsed.error().message), true);
   }
-  const comm::ResultLine result(*request);
-  request->id = std::to_string(number);
-  return send(running_.emplace(number, Running{*std::move(request), result}).first->second);
+  const comm::ResultLine result(*parsed);
+  parsed->request.id = std::to_string(number);
+  return send(running_.emplace(number, Running{std::move(parsed->request), result}).first->second);
 }
 
 Result<void> BatchRunner::send(Running& running) {

@@ -13,13 +13,19 @@ namespace {
 
 using nlohmann::json;
 
+Result<GenerateRequest> parsed(std::string_view text) {
+  auto line = parse_request(text);
+  if (!line) return tl::unexpected(line.error());
+  return std::move(line->request);
+}
+
 std::string error_of(std::string_view text) {
-  const Result<GenerateRequest> request = parse_request(text);
+  const Result<GenerateRequest> request = parsed(text);
   return request ? "parsed" : request.error().message;
 }
 
 TEST(RequestJson, ReadsEveryFieldOfALine) {
-  const Result<GenerateRequest> request = parse_request(R"({"id":"7","prompt":"Hi","adapter":"kjv","max_tokens":5,
+  const Result<GenerateRequest> request = parsed(R"({"id":"7","prompt":"Hi","adapter":"kjv","max_tokens":5,
     "temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"repetition_penalty":1.2,"presence_penalty":0.1,
     "frequency_penalty":-0.1,"seed":12345678901234567890,"stop":["a","b"],"stop_token_ids":[3],"logprobs":5,
     "prompt_logprobs":true,"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false})");
@@ -44,8 +50,7 @@ TEST(RequestJson, ReadsEveryFieldOfALine) {
 }
 
 TEST(RequestJson, LeavesAbsentValuesAbsent) {
-  const Result<GenerateRequest> request =
-      parse_request(R"({"id":"7","prompt_token_ids":[1,2],"adapter":null,"stop":null})");
+  const Result<GenerateRequest> request = parsed(R"({"id":"7","prompt_token_ids":[1,2],"adapter":null,"stop":null})");
   ASSERT_TRUE(request) << request.error().message;
   EXPECT_FALSE(request->prompt || request->adapter || request->max_tokens || request->temperature || request->seed);
   EXPECT_EQ(request->prompt_token_ids, (std::vector<int32_t>{1, 2}));
@@ -53,11 +58,11 @@ TEST(RequestJson, LeavesAbsentValuesAbsent) {
 }
 
 TEST(RequestJson, TakesOneStringToStopAt) {
-  EXPECT_EQ(parse_request(R"({"id":"7","prompt":"","stop":"END"})")->stop, std::vector<std::string>{"END"});
+  EXPECT_EQ(parsed(R"({"id":"7","prompt":"","stop":"END"})")->stop, std::vector<std::string>{"END"});
 }
 
 TEST(RequestJson, ReadsAChat) {
-  const auto request = parse_request(R"({"id":"7","messages":[{"role":"user","content":"Hi"}],"temperature":0})");
+  const auto request = parsed(R"({"id":"7","messages":[{"role":"user","content":"Hi"}],"temperature":0})");
   ASSERT_TRUE(request) << request.error().message;
   ASSERT_EQ(request->messages->size(), 1u);
   EXPECT_EQ(request->messages->front().content, "Hi");
@@ -67,7 +72,8 @@ TEST(RequestJson, ReadsAChat) {
 TEST(RequestJson, SaysWhatIsWrongWithALine) {
   EXPECT_EQ(error_of("[]"), "the message must be an object, not a list");
   EXPECT_EQ(error_of(R"({"prompt":"x"})"), "id is missing");
-  EXPECT_EQ(error_of(R"({"id":7,"prompt":"x"})"), "id must be a string, not a number");
+  EXPECT_EQ(error_of(R"({"id":7.5,"prompt":"x"})"), "id must be a string, not a number");
+  EXPECT_EQ(error_of(R"({"id":true,"prompt":"x"})"), "id must be a string, not a boolean");
   EXPECT_EQ(error_of(R"({"id":"7","prompt":5})"), "prompt must be a string, not a number");
   EXPECT_EQ(error_of(R"({"id":"7","prompt_token_ids":[1,"2"]})"),
             "prompt_token_ids[1] must be an integer, not a string");
@@ -116,28 +122,28 @@ TEST(RequestJson, AnswersRandomMutationsWithErrorsAlone) {
       R"({"id":"7","messages":[{"role":"user","content":"Hi"}],"prompt_token_ids":[1,22],"top_p":0.5,
     "stop":["a"],"logprobs":2,"prompt_logprobs":false})";
   std::mt19937 random(5);
-  int parsed = 0;
+  int good_lines = 0;
   for (int i = 0; i < 20'000; ++i) {
     std::string text = good;
     for (uint32_t changes = 1 + random() % 3; changes > 0; --changes) {
       text[random() % text.size()] = "{}[]\",:.0179aeft\\u "[random() % 19];
     }
-    const Result<GenerateRequest> request = parse_request(text);
-    parsed += request ? 1 : 0;
+    const Result<GenerateRequest> request = parsed(text);
+    good_lines += request ? 1 : 0;
     if (!request) {
       EXPECT_FALSE(request.error().message.empty());
       EXPECT_LT(request.error().message.size(), 400u);
     }
   }
-  EXPECT_GT(parsed, 0);
+  EXPECT_GT(good_lines, 0);
 }
 
-GenerateRequest request_with(std::optional<int32_t> logprobs, bool prompt_logprobs) {
-  GenerateRequest request;
-  request.id = "7";
-  request.logprobs = logprobs;
-  request.prompt_logprobs = prompt_logprobs;
-  return request;
+RequestLine request_with(std::optional<int32_t> logprobs, bool prompt_logprobs) {
+  RequestLine line;
+  line.request.id = "7";
+  line.request.logprobs = logprobs;
+  line.request.prompt_logprobs = prompt_logprobs;
+  return line;
 }
 
 TEST(ResultLine, CollectsTheDeltas) {
@@ -173,7 +179,18 @@ TEST(ResultLine, KeepsWhatWasGeneratedBeforeAFailure) {
 TEST(ResultLine, NumbersALineThatHoldsNoRequest) {
   EXPECT_EQ(json::parse(unreadable_line(3, "", "not JSON: x")),
             json::parse(R"({"id":null,"line":3,"error":{"code":"invalid_request","message":"not JSON: x"}})"));
-  EXPECT_EQ(json::parse(unreadable_line(3, "7", "x"))["id"], "7");
+  EXPECT_EQ(json::parse(unreadable_line(3, R"({"id":"7","prompt":5})", "x"))["id"], "7");
+  EXPECT_EQ(json::parse(unreadable_line(3, R"({"id":7,"prompt":5})", "x"))["id"], 7);
+}
+
+TEST(ResultLine, WritesAnIdAsItCame) {
+  for (const json& id : {json(7), json(-7), json(18446744073709551615U), json("7")}) {
+    const auto line = parse_request(json{{"id", id}, {"prompt", "x"}}.dump());
+    ASSERT_TRUE(line) << id;
+    EXPECT_EQ(line->request.id, id.is_string() ? id.get<std::string>() : id.dump());
+    EXPECT_EQ(json::parse(ResultLine(*line).finish(Done{"0", "length", {}, {}, 0, {}}))["id"], id);
+    EXPECT_EQ(json::parse(ResultLine(*line).finish(Failure{"0", "too_long", "x"}))["id"], id);
+  }
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (request.error().message.empty()) std::abort();
     return 0;
   }
-  const auto again = lorikeet::comm::parse_request(lorikeet::comm::to_json(*request));
-  if (!again || lorikeet::comm::encode(*again) != lorikeet::comm::encode(*request)) std::abort();
+  const auto again = lorikeet::comm::parse_request(lorikeet::comm::to_json(request->request));
+  if (!again || lorikeet::comm::encode(again->request) != lorikeet::comm::encode(request->request)) std::abort();
   return 0;
 }
