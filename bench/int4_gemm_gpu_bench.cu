@@ -177,7 +177,7 @@ class Bench {
   bool sweep_;
   Stream stream_ = must(Stream::make());
   DeviceBuffer x_, y_;
-  bench::MemoryFloors memory_;
+  Floors memory_;
   double best_flops_ = 1;
   std::vector<double> library_us_;  // [shapes][rows]
   std::vector<std::string> rows_;

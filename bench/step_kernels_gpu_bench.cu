@@ -321,7 +321,7 @@ class Bench {
   }
 
   Stream stream_ = must(Stream::make());
-  bench::MemoryFloors memory_;
+  Floors memory_;
   double flops_ = 1;
 };
 

@@ -9,6 +9,7 @@ add_library(lorikeet_kernels_cuda STATIC
   dora_norms_cuda.cu
   embedding_cuda.cu
   filtered_sampling_cuda.cu
+  floors_cuda.cu
   int4_decode.cu
   int4_decode_bf16.cu
   int4_decode_f16.cu

@@ -8,6 +8,7 @@ namespace lorikeet::launcher {
 
 void add_serve_command(CLI::App& app, int& exit_status);
 void add_batch_command(CLI::App& app, int& exit_status);
+void add_bench_command(CLI::App& app, int& exit_status);
 void add_submit_command(CLI::App& app, int& exit_status);
 void add_status_command(CLI::App& app, int& exit_status);
 void add_inspect_command(CLI::App& app, int& exit_status);

@@ -1,22 +1,47 @@
 #include "launcher/device.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
 #ifdef LORIKEET_HAVE_CUDA
 #include "kernels/device.h"
+#include "kernels/floors_cuda.h"
 #endif
 
 namespace lorikeet::launcher {
 namespace {
 
+#ifdef LORIKEET_HAVE_CUDA
+
 // The CUDA devices that could be used; an error says why there are none.
 Result<int> cuda_devices() {
-#ifdef LORIKEET_HAVE_CUDA
   auto count = kernels::device_count();
   if (count && *count == 0) return fail("this host has no CUDA device");
   return count;
-#else
-  return fail("this build has no CUDA ranks");
-#endif
 }
+
+Result<MeasuredDevice> measure_cuda() {
+  const auto count = cuda_devices();
+  if (!count) return tl::unexpected(count.error());
+  auto measured = kernels::measure_cuda_device(0);
+  if (!measured) return tl::unexpected(measured.error());
+  return MeasuredDevice{std::move(measured->name), *count, measured->floors};
+}
+
+#else
+
+Result<int> cuda_devices() {
+  return fail("this build has no CUDA ranks");
+}
+
+Result<MeasuredDevice> measure_cuda() {
+  return fail("this build has no CUDA ranks");
+}
+
+#endif
 
 }  // namespace
 
@@ -25,6 +50,12 @@ Result<std::string> choose_device(const std::string& wanted) {
   const auto devices = cuda_devices();
   if (wanted == "cuda" && !devices) return fail("--device cuda: {}", devices.error().message);
   return std::string(devices ? "cuda" : "cpu");
+}
+
+Result<MeasuredDevice> measure_device(const std::string& device) {
+  if (device == "cuda") return measure_cuda();
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return MeasuredDevice{fmt::format("CPU, {} cores", cores), 1, kernels::measure_cpu_floors(cores)};
 }
 
 }  // namespace lorikeet::launcher

@@ -1,13 +1,23 @@
-// Decides where the ranks compute.
+// Where the ranks compute, and what it gives at the most.
 #pragma once
 
 #include <string>
 
 #include "kernels/error.h"
+#include "kernels/floors.h"
 
 namespace lorikeet::launcher {
 
 // "auto", "cpu" or "cuda" -> "cpu" or "cuda". "cuda" is refused with the reason where it cannot work.
 Result<std::string> choose_device(const std::string& wanted);
+
+struct MeasuredDevice {
+  std::string name;
+  int count = 1;  // of such devices on this host
+  kernels::Floors floors;
+};
+
+// Measures "cpu" (all cores) or "cuda" (the first device). Takes seconds; nothing else should run meanwhile.
+Result<MeasuredDevice> measure_device(const std::string& device);
 
 }  // namespace lorikeet::launcher

@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   int exit_status = 0;
   lorikeet::launcher::add_serve_command(app, exit_status);
   lorikeet::launcher::add_batch_command(app, exit_status);
+  lorikeet::launcher::add_bench_command(app, exit_status);
   lorikeet::launcher::add_submit_command(app, exit_status);
   lorikeet::launcher::add_status_command(app, exit_status);
   lorikeet::launcher::add_inspect_command(app, exit_status);

@@ -1,0 +1,137 @@
+#include <fmt/format.h>
+
+#include <fstream>
+#include <functional>
+#include <memory>
+
+#include "launcher/bench_runs.h"
+#include "launcher/commands.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+using BenchFunction = Result<BenchReport> (*)(const BenchFlags&);
+
+Result<void> run(BenchFunction bench, const BenchFlags& flags) {
+  // Opened first: a bench takes long, and its figures must not be lost to a mistyped path.
+  std::ofstream json;
+  if (!flags.output_json.empty()) {
+    json.open(flags.output_json);
+    if (!json) return fail("--output-json {}: the file cannot be written", flags.output_json);
+  }
+  const auto report = bench(flags);
+  if (!report) return tl::unexpected(report.error());
+  fmt::print("{}", report->table());
+  if (json.is_open() && !(json << report->json().dump(2) << std::endl)) {
+    return fail("--output-json {}: the file cannot be written", flags.output_json);
+  }
+  return {};
+}
+
+// One kind of bench: its subcommand, with --output-json.
+std::pair<CLI::App*, std::shared_ptr<BenchFlags>> add_bench(CLI::App& app, int& exit_status, const std::string& name,
+                                                            BenchFunction bench, const std::string& description) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* command = app.add_subcommand(name, description);
+  command->option_defaults()->always_capture_default();
+  command->add_option("--output-json", flags->output_json, "File to write the figures to as JSON");
+  command->callback([flags, bench, name, &exit_status] {
+    if (auto ok = run(bench, *flags); !ok) {
+      fmt::print(stderr, "lorikeet bench {}: {}\n", name, ok.error().message);
+      exit_status = 1;
+    }
+  });
+  return {command, flags};
+}
+
+void add_engine_flags(CLI::App& app, BenchFlags& flags) {
+  add_server_flags(app, flags.server);
+  app.remove_option(app.get_option("--zmq"));
+}
+
+void add_lengths(CLI::App& app, BenchFlags& flags, int32_t input_len, int32_t output_len) {
+  flags.input_len = input_len;
+  flags.output_len = output_len;
+  app.add_option("--input-len,--random-input-len", flags.input_len, "Tokens of a prompt, drawn at random")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--output-len,--random-output-len", flags.output_len, "Tokens to generate")
+      ->check(CLI::PositiveNumber);
+}
+
+void add_batch(CLI::App& app, BenchFlags& flags, int32_t batch_size) {
+  flags.batch_size = batch_size;
+  app.add_option("--batch-size", flags.batch_size, "Requests that are sent at once")->check(CLI::PositiveNumber);
+}
+
+void add_iterations(CLI::App& app, BenchFlags& flags, int32_t warmup, int32_t iterations) {
+  flags.num_iters_warmup = warmup;
+  flags.num_iters = iterations;
+  app.add_option("--num-iters-warmup", flags.num_iters_warmup, "Rounds that are not counted")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--num-iters", flags.num_iters, "Rounds that are")->check(CLI::PositiveNumber);
+}
+
+void add_load(CLI::App& app, BenchFlags& flags, int32_t num_prompts) {
+  flags.num_prompts = num_prompts;
+  app.add_option("--num-prompts", flags.num_prompts, "Requests in all")->check(CLI::PositiveNumber);
+  app.add_option("--max-concurrency", flags.max_concurrency, "Requests that are with the server at once (0: all)")
+      ->check(CLI::NonNegativeNumber);
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, int& exit_status) {
+  CLI::App* bench = app.add_subcommand("bench", "Measures the engine beside what the machine gives at the most");
+  bench->require_subcommand(1);
+  {
+    auto [command, flags] =
+        add_bench(*bench, exit_status, "latency", bench_latency, "A batch of equal requests, again and again");
+    add_lengths(*command, *flags, 32, 128);
+    add_batch(*command, *flags, 8);
+    add_iterations(*command, *flags, 2, 10);
+    add_engine_flags(*command, *flags);
+  }
+  {
+    auto [command, flags] = add_bench(*bench, exit_status, "throughput", bench_throughput, "Many requests, offline");
+    add_lengths(*command, *flags, 512, 128);
+    add_load(*command, *flags, 256);
+    add_engine_flags(*command, *flags);
+  }
+  {
+    auto [command, flags] =
+        add_bench(*bench, exit_status, "prefill", bench_prefill, "Prompts of several lengths, one at a time");
+    flags->input_lens = {512, 2048, 8192};
+    command->add_option("--input-len", flags->input_lens, "Tokens of the prompts; several values")
+        ->check(CLI::PositiveNumber);
+    add_iterations(*command, *flags, 1, 5);
+    add_engine_flags(*command, *flags);
+  }
+  {
+    auto [command, flags] = add_bench(*bench, exit_status, "lora", bench_lora,
+                                      "A batch over several numbers of distinct adapters, in turn");
+    add_lengths(*command, *flags, 32, 128);
+    add_batch(*command, *flags, 32);
+    add_iterations(*command, *flags, 1, 5);
+    flags->num_adapters = {0, 1, 8, 32};
+    command->add_option("--num-adapters", flags->num_adapters, "Distinct adapters of each round; 0 is the base model")
+        ->check(CLI::NonNegativeNumber);
+    command->add_option("--lora-rank", flags->lora_rank, "Rank of the adapters, which are drawn at random")
+        ->check(CLI::Range(1, 512));
+    add_engine_flags(*command, *flags);
+  }
+  {
+    auto [command, flags] = add_bench(*bench, exit_status, "serve", bench_serve, "A running server under load");
+    command->add_option("--zmq", flags->zmq, "Address of the server");
+    add_lengths(*command, *flags, 128, 128);
+    add_load(*command, *flags, 256);
+    command
+        ->add_option("--request-rate", flags->request_rate,
+                     "Requests a second, at the distances of a Poisson process (0: as fast as allowed)")
+        ->check(CLI::NonNegativeNumber);
+    command->add_option("--adapter,--lora-modules", flags->adapters,
+                        "Adapters that the requests take in turn; - is the base model");
+    command->add_option("--seed", flags->seed, "Of prompts and distances");
+  }
+}
+
+}  // namespace lorikeet::launcher

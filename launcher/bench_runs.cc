@@ -1,0 +1,237 @@
+#include "launcher/bench_runs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "launcher/bench_engine.h"
+#include "launcher/random_adapters.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+constexpr double kMs = 1e3, kUs = 1e6;
+
+actors::StepTotals operator-(actors::StepTotals after, const actors::StepTotals& before) {
+  after.decode_steps -= before.decode_steps;
+  after.decode_ns -= before.decode_ns;
+  after.decode_idle_ns -= before.decode_idle_ns;
+  after.prefill_steps -= before.prefill_steps;
+  after.prefill_ns -= before.prefill_ns;
+  return after;
+}
+
+// What several rounds of one load have taken, in seconds.
+struct Rounds {
+  std::vector<double> batch, first_token, per_token;
+  actors::StepTotals steps;
+  int64_t tokens = 0;
+  double seconds = 0;
+
+  void add(const Load& load, const actors::StepTotals& spent) {
+    batch.push_back(load.seconds);
+    for (const RequestTimes& times : load.requests) {
+      first_token.push_back(times.first_token - times.sent);
+      if (times.tokens > 1) per_token.push_back(times.seconds_per_token());
+    }
+    tokens += load.tokens();
+    seconds += load.seconds;
+    steps.decode_steps += spent.decode_steps;
+    steps.decode_ns += spent.decode_ns;
+    steps.decode_idle_ns += spent.decode_idle_ns;
+    steps.prefill_steps += spent.prefill_steps;
+    steps.prefill_ns += spent.prefill_ns;
+  }
+
+  // Means over the decode steps, as the device saw them.
+  double decode_step() const { return steps.decode_steps == 0 ? 0 : 1e-9 * steps.decode_ns / steps.decode_steps; }
+  double decode_idle() const { return steps.decode_steps == 0 ? 0 : 1e-9 * steps.decode_idle_ns / steps.decode_steps; }
+};
+
+Result<void> run_round(BenchEngine& engine, std::vector<comm::GenerateRequest> requests, const LoadOptions& options,
+                       Rounds& rounds) {
+  const auto before = engine.step_totals();
+  if (!before) return tl::unexpected(before.error());
+  const auto load = engine.load(std::move(requests), options);
+  if (!load) return tl::unexpected(load.error());
+  const auto after = engine.step_totals();
+  if (!after) return tl::unexpected(after.error());
+  rounds.add(*load, *after - *before);
+  return {};
+}
+
+void add_device_figures(BenchReport& report, const std::string& prefix, const Rounds& rounds, double decode_floor) {
+  if (rounds.steps.decode_steps == 0) return;
+  report.add(
+      {prefix + "decode step on the device, mean", rounds.decode_step() * kMs, "ms", decode_floor * kMs, false, ""});
+  report.add({prefix + "device idle before a decode step, mean", rounds.decode_idle() * kUs, "us", 0, false,
+              fmt::format("{:.1f} % of the time",
+                          100 * rounds.decode_idle() / std::max(1e-12, rounds.decode_idle() + rounds.decode_step()))});
+}
+
+// The context of the mean decode step.
+double mean_context(const BenchFlags& flags) {
+  return flags.input_len + 0.5 * flags.output_len;
+}
+
+Result<std::unique_ptr<BenchEngine>> start(const BenchFlags& flags, BenchReport& report) {
+  auto options = resolve(flags.server);
+  if (!options) return tl::unexpected(options.error());
+  auto engine = BenchEngine::start(*std::move(options));
+  if (!engine) return engine;
+  (*engine)->describe(report);
+  return engine;
+}
+
+}  // namespace
+
+Result<BenchReport> bench_latency(const BenchFlags& flags) {
+  BenchReport report("latency");
+  auto started = start(flags, report);
+  if (!started) return tl::unexpected(started.error());
+  BenchEngine& engine = **started;
+  report.describe("batch_size", flags.batch_size);
+  report.describe("input_len", flags.input_len);
+  report.describe("output_len", flags.output_len);
+  Rounds warmup, rounds;
+  for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
+    auto requests = engine.requests(static_cast<size_t>(flags.batch_size), flags.input_len, flags.output_len);
+    Rounds& into = i < flags.num_iters_warmup ? warmup : rounds;
+    if (auto ok = run_round(engine, std::move(requests), {}, into); !ok) return tl::unexpected(ok.error());
+  }
+  const double step = engine.decode_floor(flags.batch_size, mean_context(flags));
+  const double prefill = engine.prefill_floor(flags.batch_size, flags.input_len);
+  const double whole = prefill + (flags.output_len - 1) * step;
+  report.add({"bytes read by a decode step", engine.cost().decode_bytes(flags.batch_size, mean_context(flags)) / 1e9,
+              "GB", 0, false, ""});
+  report.add({"batch, median", percentile(rounds.batch, 0.5), "s", whole, false, ""});
+  report.add({"batch, p99", percentile(rounds.batch, 0.99), "s", whole, false, ""});
+  report.add({"first token, median", percentile(rounds.first_token, 0.5) * kMs, "ms", prefill * kMs, false, ""});
+  report.add({"time per output token, median", percentile(rounds.per_token, 0.5) * kMs, "ms", step * kMs, false, ""});
+  report.add({"time per output token, p99", percentile(rounds.per_token, 0.99) * kMs, "ms", step * kMs, false, ""});
+  report.add({"output tokens", static_cast<double>(rounds.tokens) / rounds.seconds, "tokens/s",
+              static_cast<double>(flags.batch_size) * flags.output_len / whole, true, ""});
+  add_device_figures(report, "", rounds, step);
+  return report;
+}
+
+Result<BenchReport> bench_throughput(const BenchFlags& flags) {
+  BenchReport report("throughput");
+  auto started = start(flags, report);
+  if (!started) return tl::unexpected(started.error());
+  BenchEngine& engine = **started;
+  const int32_t limit = flags.max_concurrency > 0 ? flags.max_concurrency : flags.num_prompts;
+  const int32_t width = std::min({engine.options().max_num_seqs, limit, flags.num_prompts});
+  report.describe("num_prompts", flags.num_prompts);
+  report.describe("concurrency", width);
+  report.describe("input_len", flags.input_len);
+  report.describe("output_len", flags.output_len);
+  LoadOptions load;
+  load.max_concurrency = static_cast<size_t>(std::min(limit, engine.options().max_num_queued_reqs));
+  Rounds warmup, rounds;
+  const auto requests = [&](int32_t count) {
+    return engine.requests(static_cast<size_t>(count), flags.input_len, flags.output_len);
+  };
+  if (auto ok = run_round(engine, requests(width), load, warmup); !ok) return tl::unexpected(ok.error());
+  if (auto ok = run_round(engine, requests(flags.num_prompts), load, rounds); !ok) return tl::unexpected(ok.error());
+
+  const double step = engine.decode_floor(width, mean_context(flags));
+  const double waves = static_cast<double>(flags.num_prompts) / width;
+  const double whole = engine.prefill_floor(flags.num_prompts, flags.input_len) + waves * (flags.output_len - 1) * step;
+  const double seconds = rounds.seconds;
+  const double prompts = flags.num_prompts;
+  report.add({"whole run", seconds, "s", whole, false, ""});
+  report.add({"requests", prompts / seconds, "/s", prompts / whole, true, ""});
+  report.add({"tokens, prompts included", prompts * (flags.input_len + flags.output_len) / seconds, "tokens/s",
+              prompts * (flags.input_len + flags.output_len) / whole, true, ""});
+  report.add({"output tokens", static_cast<double>(rounds.tokens) / seconds, "tokens/s",
+              prompts * flags.output_len / whole, true, ""});
+  report.add({"first token, median", percentile(rounds.first_token, 0.5) * kMs, "ms", 0, false, ""});
+  report.add({"first token, p99", percentile(rounds.first_token, 0.99) * kMs, "ms", 0, false, ""});
+  report.add({"time per output token, median", percentile(rounds.per_token, 0.5) * kMs, "ms", step * kMs, false, ""});
+  report.add({"time per output token, p99", percentile(rounds.per_token, 0.99) * kMs, "ms", step * kMs, false, ""});
+  add_device_figures(report, "", rounds, step);
+  return report;
+}
+
+Result<BenchReport> bench_prefill(const BenchFlags& flags) {
+  BenchReport report("prefill");
+  auto started = start(flags, report);
+  if (!started) return tl::unexpected(started.error());
+  BenchEngine& engine = **started;
+  report.describe("max_num_batched_tokens", engine.options().max_num_batched_tokens);
+  for (const int32_t length : flags.input_lens) {
+    Rounds warmup, rounds;
+    for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
+      Rounds& into = i < flags.num_iters_warmup ? warmup : rounds;
+      if (auto ok = run_round(engine, engine.requests(1, length, 1), {}, into); !ok) return tl::unexpected(ok.error());
+    }
+    const double floor = engine.prefill_floor(1, length);
+    const double median = percentile(rounds.first_token, 0.5);
+    const std::string prefix = fmt::format("{} tokens: ", length);
+    report.add({prefix + "first token, median", median * kMs, "ms", floor * kMs, false, ""});
+    report.add({prefix + "prompt tokens", length / median, "tokens/s", length / floor, true, ""});
+    if (rounds.steps.prefill_ns > 0) {
+      const double device = 1e-9 * static_cast<double>(rounds.steps.prefill_ns) / flags.num_iters;
+      report.add({prefix + "on the device, mean", device * kMs, "ms", floor * kMs, false, ""});
+    }
+  }
+  return report;
+}
+
+Result<BenchReport> bench_lora(const BenchFlags& flags) {
+  BenchReport report("lora");
+  auto config = model::read_model_config(flags.server.options.model);
+  if (!config) return tl::unexpected(config.error());
+  auto directory = TemporaryDirectory::make();
+  if (!directory) return tl::unexpected(directory.error());
+  const int32_t adapters = *std::max_element(flags.num_adapters.begin(), flags.num_adapters.end());
+  BenchFlags with_adapters = flags;
+  actors::ServerOptions& options = with_adapters.server.options;
+  options.max_loras = std::max(options.max_loras, adapters);
+  options.max_cpu_loras = std::max(options.max_cpu_loras, adapters);
+  for (int32_t i = 0; i < adapters; ++i) {
+    const auto dir = directory->path() / std::to_string(i);
+    const auto written = write_random_adapter(dir, *config, flags.lora_rank, static_cast<uint64_t>(i));
+    if (!written) return tl::unexpected(written.error());
+    with_adapters.server.lora_modules.push_back(fmt::format("{}={}", i, dir.string()));
+  }
+  auto started = start(with_adapters, report);
+  if (!started) return tl::unexpected(started.error());
+  BenchEngine& engine = **started;
+  report.describe("batch_size", flags.batch_size);
+  report.describe("lora_rank", flags.lora_rank);
+  report.describe("input_len", flags.input_len);
+  report.describe("output_len", flags.output_len);
+
+  // In turn, so that what disturbs the machine disturbs all alike.
+  std::vector<Rounds> warmup(flags.num_adapters.size()), rounds(flags.num_adapters.size());
+  for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
+    for (size_t n = 0; n < rounds.size(); ++n) {
+      auto requests = engine.requests(static_cast<size_t>(flags.batch_size), flags.input_len, flags.output_len);
+      for (size_t r = 0; r < requests.size() && flags.num_adapters[n] > 0; ++r) {
+        requests[r].adapter = std::to_string(r % static_cast<size_t>(flags.num_adapters[n]));
+      }
+      Rounds& into = (i < flags.num_iters_warmup ? warmup : rounds)[n];
+      if (auto ok = run_round(engine, std::move(requests), {}, into); !ok) return tl::unexpected(ok.error());
+    }
+  }
+  const auto base = std::find(flags.num_adapters.begin(), flags.num_adapters.end(), 0);
+  const double without =
+      base == flags.num_adapters.end() ? 0 : percentile(rounds[base - flags.num_adapters.begin()].per_token, 0.5);
+  for (size_t n = 0; n < rounds.size(); ++n) {
+    const int32_t distinct = std::min(flags.num_adapters[n], flags.batch_size);
+    const std::string prefix = fmt::format("{} adapters: ", distinct);
+    const double step = engine.decode_floor(flags.batch_size, mean_context(flags), distinct, flags.lora_rank);
+    const double taken = percentile(rounds[n].per_token, 0.5);
+    std::string beside = without > 0 && distinct > 0 ? fmt::format("{:.2f} x without adapters", taken / without) : "";
+    report.add({prefix + "time per output token, median", taken * kMs, "ms", step * kMs, false, std::move(beside)});
+    report.add({prefix + "first token, median", percentile(rounds[n].first_token, 0.5) * kMs, "ms", 0, false, ""});
+    add_device_figures(report, prefix, rounds[n], step);
+  }
+  return report;
+}
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,48 @@
+// The benchmarks of `lorikeet bench`. Each runs its load and gives a report.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/error.h"
+#include "launcher/bench_report.h"
+#include "launcher/server_flags.h"
+
+namespace lorikeet::launcher {
+
+struct BenchFlags {
+  ServerFlags server;
+  int32_t input_len = 0, output_len = 0;
+  std::vector<int32_t> input_lens;  // prefill
+  int32_t batch_size = 0;
+  int32_t num_iters = 0, num_iters_warmup = 0;
+  int32_t num_prompts = 0;
+  int32_t max_concurrency = 0;        // 0: no limit
+  std::vector<int32_t> num_adapters;  // lora: of each round; 0 is the base model
+  int32_t lora_rank = 16;
+  std::string output_json;
+
+  // serve
+  std::string zmq = "tcp://127.0.0.1:5555";
+  double request_rate = 0;
+  std::vector<std::string> adapters;
+  uint64_t seed = 0;
+};
+
+// A batch of equal requests, sent at once, again and again: what one step costs.
+Result<BenchReport> bench_latency(const BenchFlags& flags);
+
+// Many requests: what the server gets through.
+Result<BenchReport> bench_throughput(const BenchFlags& flags);
+
+// Prompts of several lengths, one at a time: time to the first token.
+Result<BenchReport> bench_prefill(const BenchFlags& flags);
+
+// The same batch over no, one, and several distinct adapters, in turn.
+Result<BenchReport> bench_lora(const BenchFlags& flags);
+
+// A running server under load.
+Result<BenchReport> bench_serve(const BenchFlags& flags);
+
+}  // namespace lorikeet::launcher

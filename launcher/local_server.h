@@ -1,0 +1,54 @@
+// A server for this process alone, on a socket in a directory of its own: what `batch` and `bench` send requests to.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <memory>
+#include <string>
+
+#include "actors/server.h"
+#include "comm/zmq_client.h"
+#include "kernels/error.h"
+#include "launcher/stop_signals.h"
+
+namespace lorikeet::launcher {
+
+// A directory that is removed, with its content, at the end.
+class TemporaryDirectory {
+ public:
+  static Result<TemporaryDirectory> make();
+  ~TemporaryDirectory();
+  TemporaryDirectory(TemporaryDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  TemporaryDirectory& operator=(TemporaryDirectory&& other) noexcept {
+    std::swap(path_, other.path_);
+    return *this;
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  TemporaryDirectory() = default;
+  std::filesystem::path path_;  // empty: moved from
+};
+
+// Stops the server at the end. SIGINT and SIGTERM stop it earlier.
+class LocalServer {
+ public:
+  // Starts the server and waits until it serves; options.zmq_address is chosen here. Progress goes to standard error.
+  static Result<std::unique_ptr<LocalServer>> start(actors::ServerOptions options);
+  ~LocalServer();
+
+  comm::ZmqClient& client() { return *client_; }
+  bool stopped() const;  // on its own, or by a signal: nobody answers any more
+
+ private:
+  LocalServer(TemporaryDirectory directory, std::unique_ptr<actors::Server> server);
+
+  TemporaryDirectory directory_;
+  std::unique_ptr<actors::Server> server_;
+  StopSignals signals_;
+  std::future<int> done_;
+  std::unique_ptr<comm::ZmqClient> client_;
+};
+
+}  // namespace lorikeet::launcher

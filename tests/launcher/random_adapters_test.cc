@@ -1,0 +1,57 @@
+#include "launcher/random_adapters.h"
+
+#include <gtest/gtest.h>
+
+#include "model/inspect.h"
+#include "tests/launcher/process.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+using tests::ScratchDirectory;
+using tests::source_path;
+
+// One of each architecture; the last has q, k and v in one module.
+class RandomAdapters : public testing::TestWithParam<const char*> {};
+
+TEST_P(RandomAdapters, AreServedOverTheirModel) {
+  const auto config = model::read_model_config(source_path(GetParam())).value();
+  ScratchDirectory scratch;
+  ASSERT_TRUE(write_random_adapter(scratch / "a", config, 4, 1).has_value());
+  const model::AdapterReport report = model::inspect_adapter(scratch / "a", config);
+  EXPECT_FALSE(report.refusal.has_value()) << *report.refusal;
+  EXPECT_TRUE(report.strange_tensors.empty());
+  EXPECT_TRUE(report.targets_without_tensors.empty());
+  ASSERT_FALSE(report.modules.empty());
+  for (const model::AdapterModuleReport& module : report.modules) {
+    EXPECT_TRUE(module.matched) << module.module;
+    EXPECT_EQ(module.rank, 4) << module.module;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, RandomAdapters,
+                         testing::Values("examples/models/tiny-qwen2-gptq-int4", "tests/data/formats/qwen3-gptq",
+                                         "tests/data/formats/qwen-v1-gptq"));
+
+TEST(RandomAdaptersOfOneModel, DifferInContentWithTheSeed) {
+  const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
+  ScratchDirectory scratch;
+  for (const auto& [name, seed] : {std::pair{"a", 1}, std::pair{"b", 2}, std::pair{"again", 1}}) {
+    ASSERT_TRUE(write_random_adapter(scratch / name, config, 2, static_cast<uint64_t>(seed)).has_value());
+  }
+  const std::string a = model::inspect_adapter(scratch / "a", config).digest;
+  EXPECT_NE(a, model::inspect_adapter(scratch / "b", config).digest);
+  EXPECT_EQ(a, model::inspect_adapter(scratch / "again", config).digest);
+}
+
+TEST(RandomAdaptersOfOneModel, AreRefusedWhereTheyCannotBeWritten) {
+  const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
+  ScratchDirectory scratch;
+  tests::write_file(scratch / "file", "");
+  const auto written = write_random_adapter(scratch / "file" / "a", config, 2, 1);
+  ASSERT_FALSE(written.has_value());
+  EXPECT_NE(written.error().message.find((scratch / "file" / "a").string()), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lorikeet::launcher
