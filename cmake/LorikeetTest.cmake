@@ -1,6 +1,7 @@
 include(GoogleTest)
 add_custom_target(fast_tests)  # what the sanitizers build and run in continuous integration
 add_custom_target(tsan_tests)
+add_custom_target(gpu_tests)
 
 # lorikeet_test(NAME SOURCES files... LINK targets... [LABELS labels...] [TIMEOUT seconds])
 # Every TEST becomes a ctest case of its own. One label: "fast" (also run under the address sanitizer in CI), "fast-tsan"
@@ -23,6 +24,9 @@ function(lorikeet_test name)
   endif()
   if(arg_LABELS MATCHES tsan)
     add_dependencies(tsan_tests ${name})
+  endif()
+  if(arg_LABELS STREQUAL gpu)
+    add_dependencies(gpu_tests ${name})
   endif()
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
 endfunction()

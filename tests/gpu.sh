@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# The tests that need a GPU, for hosts that have one. Steps, all of them without arguments, else those named:
+#   build     release build and, as "ptx80", the kernel tests as PTX of compute_80 alone: the code of consumer cards
+#   tests     every test labelled gpu (several NCCL ranks share one GPU under the multi-process service)
+#   ptx80     the kernel tests from that PTX, which the driver compiles for the GPU at hand
+#   memcheck  compute-sanitizer on a short list of kernel tests: addresses
+#   racecheck the same for races in shared memory
+# RELEASE_BIN and PTX80_BIN name the folders of the binaries where they are not build/release/bin and build/ptx80/bin.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+release=${RELEASE_BIN:-build/release/bin}
+ptx80=${PTX80_BIN:-build/ptx80/bin}
+failed=()
+step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
+
+# Binary and filter: enough to enter every kernel of a family, few enough to end in minutes under the sanitizers.
+short_list=(
+  "int4_gemm_cuda_test *AgreesWithTheReferenceForEveryKindOfWeight:*Silu*"
+  "lora_cuda_test *AnyMixOfAdaptersAndRanks:*CompletesGateAndUp*:*DeltaOfLmHead*"
+  "attention_decode_cuda_test *EqualsSoftmax*/0:*EqualsSoftmax*/5:*RotatesAndStores*/0"
+  "attention_prefill_cuda_test *EqualsCausalSoftmax*/0:*EqualsCausalSoftmax*/5"
+  "sampling_cuda_test *Greedily*:*Filters*:*Penalises*"
+  "logprobs_cuda_test *TopTokens*"
+  "rms_norm_cuda_test *AddsTheDelta*/0"
+  "rope_cuda_test */0"
+)
+
+sanitize() { # TOOL
+  local entry test filter log
+  for entry in "${short_list[@]}"; do
+    read -r test filter <<< "$entry"
+    log=$(mktemp)
+    if timeout "${SANITIZE_SECONDS:-600}" compute-sanitizer --tool "$1" --error-exitcode 9 "$release/$test" \
+         --gtest_brief=1 --gtest_filter="$filter" > "$log" 2>&1; then
+      echo "$1 $test: $(grep -o 'ERROR SUMMARY.*\|RACECHECK SUMMARY.*' "$log" | tail -1) $(grep -o '\[  PASSED.*' "$log")"
+    else
+      echo "$1 $test failed:"; tail -40 "$log"; failed+=("$1 $test")
+    fi
+    rm -f "$log"
+  done
+}
+
+with_mps() { # COMMAND...
+  export CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
+  nvidia-cuda-mps-control -d && "$@"
+  local status=$?
+  echo quit | nvidia-cuda-mps-control > /dev/null
+  rm -rf "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
+  unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+  return $status
+}
+
+run_step() {
+  step "$1"
+  case $1 in
+    build)
+      for preset in release ptx80; do
+        cmake --preset $preset > /dev/null && cmake --build --preset $preset --target gpu_tests || { failed+=("build $preset"); return; }
+      done ;;
+    tests) with_mps ctest --preset release -L gpu --output-on-failure || failed+=(tests) ;;
+    ptx80)
+      for test in "$ptx80"/*_cuda_test "$ptx80"/lora_slots_test; do
+        [[ $(basename "$test") == cuda_*_test ]] && continue
+        timeout 600 "$test" --gtest_brief=1 | tail -3 || failed+=("ptx80 $(basename "$test")")
+      done ;;
+    memcheck|racecheck) sanitize "$1" ;;
+    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
+  esac
+}
+
+command -v nvidia-smi > /dev/null || { echo "tests/gpu.sh: there is no NVIDIA driver on this host" >&2; exit 1; }
+[[ $# -gt 0 ]] || set -- build tests ptx80 memcheck racecheck
+for name in "$@"; do run_step "$name"; done
+if [[ ${#failed[@]} -gt 0 ]]; then
+  printf '\nfailed:'; printf ' [%s]' "${failed[@]}"; echo; exit 1
+fi
+step "all passed"
