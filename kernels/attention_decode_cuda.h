@@ -6,6 +6,7 @@
 #include "kernels/device.h"
 #include "kernels/dtype.h"
 #include "kernels/kv_cache.h"
+#include "kernels/rope_cuda.h"
 
 namespace lorikeet::kernels {
 
@@ -59,12 +60,20 @@ struct DecodeAttentionArgs {
   int32_t multiprocessors = 0;
 
   float* workspace = nullptr;  // decode_attention_workspace(...) bytes, zeroed once when it is made
+
+  // With `rotate`, q, k and v of the rows' tokens are as the product left them: what rope_and_store_kv_cuda does for
+  // those tokens is done here, except that q stays as it is. Every row stores its own last position.
+  bool rotate = false;
+  RopeArgs rope;  // of the same q, heads and cache
+
+  uint32_t* done = nullptr;  // or null: where every block adds 1 when it has written all that it writes
 };
 inline constexpr int32_t kMaxDecodeRows = 1024;
 
 uint64_t decode_attention_workspace(int32_t rows, int32_t heads, int32_t kv_heads, int32_t head_dim,
                                     const SplitPolicy& policy);
 
-void decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& stream);
+// Returns the number of blocks that will add to `done`.
+int32_t decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& stream);
 
 }  // namespace lorikeet::kernels

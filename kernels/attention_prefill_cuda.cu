@@ -1,4 +1,5 @@
 #include "kernels/attention_prefill_cuda.h"
+#include "kernels/attention_shared.cuh"
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
@@ -10,38 +11,9 @@ namespace {
 constexpr int kWarps = 4;  // each has 16 of the queries
 constexpr int kThreads = kWarps * device::kWarpSize;
 constexpr int kKeyTile = 64;  // positions of one step
-constexpr int kChunk = 8;     // elements of a 16-byte piece of shared memory
 
-// Where piece `chunk` of row `row` of a tile lies in shared memory, in bytes: pieces of 8 neighbouring rows are spread
-// over all banks.
-template <int kHeadDim>
-__device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
-  return static_cast<uint32_t>(row * kHeadDim + (chunk ^ (row & 7)) * kChunk) * 2;
-}
-
-// 8 elements of the cache as 8 of T.
-template <class T, class Kv>
-__device__ __forceinline__ uint4 load_chunk(const Kv* source) {
-  uint4 result;
-  if constexpr (sizeof(Kv) == 1) {
-    const uint2 packed = *reinterpret_cast<const uint2*>(source);
-    result.x = device::widen_fp8<T>(static_cast<uint16_t>(packed.x & 0xffffU));
-    result.y = device::widen_fp8<T>(static_cast<uint16_t>(packed.x >> 16));
-    result.z = device::widen_fp8<T>(static_cast<uint16_t>(packed.y & 0xffffU));
-    result.w = device::widen_fp8<T>(static_cast<uint16_t>(packed.y >> 16));
-  } else {
-    const uint4 packed = *reinterpret_cast<const uint4*>(source);
-    const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
-    uint32_t converted[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const float2 f = device::unpack<Kv>(words[i]);
-      converted[i] = device::pack<T>(f.x, f.y);
-    }
-    result = make_uint4(converted[0], converted[1], converted[2], converted[3]);
-  }
-  return result;
-}
+using attention::kChunk;
+using attention::swizzled;
 
 // Copies positions [tile, tile + kKeyTile) of keys and values to shared memory; positions from `end` on become zero.
 template <class T, class Kv, int kHeadDim>
@@ -65,14 +37,8 @@ __device__ __forceinline__ void load_tile(const PrefillAttentionArgs& args, cons
     const Kv* key = static_cast<const Kv*>(cache.keys) + place;
     const Kv* value = static_cast<const Kv*>(cache.values) + place;
     const uint32_t target = swizzled<kHeadDim>(row, chunk);
-    if constexpr (__is_same(T, Kv)) {
-      device::copy_async_16(device::shared_address(keys) + target, key, valid);
-      device::copy_async_16(device::shared_address(values) + target, value, valid);
-    } else {
-      const uint4 zero = make_uint4(0, 0, 0, 0);
-      *reinterpret_cast<uint4*>(reinterpret_cast<char*>(keys) + target) = valid ? load_chunk<T, Kv>(key) : zero;
-      *reinterpret_cast<uint4*>(reinterpret_cast<char*>(values) + target) = valid ? load_chunk<T, Kv>(value) : zero;
-    }
+    attention::fetch_chunk<T>(device::shared_address(keys) + target, key, valid);
+    attention::fetch_chunk<T>(device::shared_address(values) + target, value, valid);
   }
   device::commit_async_copies();
 }

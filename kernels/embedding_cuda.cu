@@ -15,6 +15,9 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) embed(EmbeddingArgs args) {
   device::allow_next_kernel();
   device::wait_for_previous_kernel();
+  if (blockIdx.x == 0 && blockIdx.y == 0) {
+    for (int i = threadIdx.x; i < args.num_done_counters; i += kThreads) args.done_counters[i] = 0;
+  }
   const int token = blockIdx.x;
   const int given = args.token_ids[token];
   const int id = given >= 0 ? given : args.drawn[~given];

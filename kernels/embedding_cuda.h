@@ -29,6 +29,10 @@ struct EmbeddingArgs {
   const int32_t* slots = nullptr;             // [tokens], -1: no adapter; null: no token has one
   const DeviceEmbeddingLora* lora = nullptr;  // [slots]
 
+  // The counters of the step's kernels, which begin at 0.
+  uint32_t* done_counters = nullptr;  // out [num_done_counters]
+  int32_t num_done_counters = 0;
+
   int32_t* resolved = nullptr;  // out [tokens]: the ids
   float* residual = nullptr;    // out [tokens, hidden]
 };

@@ -82,6 +82,8 @@ void LoraProducts::shrink(const LoraArgs& args, const Stream& stream) {
   p.inputs = args.linear.inputs;
   p.projections = args.linear.projections;
   p.parts = lora::input_parts(args.linear.inputs);
+  p.x_done = args.x_done;
+  p.x_blocks = static_cast<uint32_t>(args.x_blocks);
   const int64_t units = static_cast<int64_t>(rows) * divide_up(args.rows.max_rank, LoraRowPlan::unit_ranks(rows));
   const int64_t items = units * p.projections * stored_parts(rows, p.inputs);
   device::LaunchShape shape;
@@ -95,9 +97,9 @@ void LoraProducts::shrink(const LoraArgs& args, const Stream& stream) {
   });
 }
 
-void LoraProducts::expand(const LoraArgs& args, const Stream& stream) {
+int32_t LoraProducts::expand(const LoraArgs& args, const Stream& stream) {
   const int32_t rows = args.rows.rows;
-  if (rows == 0) return;
+  if (rows == 0) return 0;
   const LoraLinear& linear = args.linear;
   const bool silu = args.silu_out != nullptr;
   lora::ExpandParams p{};
@@ -125,12 +127,13 @@ void LoraProducts::expand(const LoraArgs& args, const Stream& stream) {
     CHECK(args.y_dtype == args.dtype);
     p.blocks = divide_up(lora::output_tiles(linear.outputs[0]), lora::kExpandWarps / 2);
   }
-  if (p.blocks == 0) return;
+  if (p.blocks == 0) return 0;
   p.y = args.y;
   p.y_stride = args.y_stride;
   p.silu_out = args.silu_out;
   p.silu_stride = args.silu_stride;
   p.add = args.add;
+  p.done = args.done;
   p.vectors = vectors_possible(args, p);
   device::LaunchShape shape;
   shape.blocks = static_cast<unsigned>(
@@ -149,6 +152,7 @@ void LoraProducts::expand(const LoraArgs& args, const Stream& stream) {
     }
     device::launch(kernel, shape, stream.handle(), p);
   });
+  return static_cast<int32_t>(shape.blocks);
 }
 
 }  // namespace lorikeet::kernels

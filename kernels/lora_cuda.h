@@ -2,8 +2,9 @@
 // row if need be; f is DoRA's factor of an output, where an adapter has one.
 //
 // Two kernels for all projections that take the same x: `shrink` (v = A x) and `expand` (y from B v). `shrink` needs
-// nothing but x, so it may be queued before the base product. Which rows take which adapter, and where the adapters
-// are, is read from device memory; grids depend on the number of rows alone: a captured graph serves every mix.
+// nothing but x, so it may be queued before the base product, or behind it and run beside it. Which rows take which
+// adapter, and where the adapters are, is read from device memory; grids depend on the number of rows alone: a captured
+// graph serves every mix.
 //
 // A row's result depends on its adapter, x and y alone, neither on the other rows nor on how many they are: A x is
 // summed over slices of 256 inputs, slices over parts of 2,048, parts in order, and B v over the ranks in order.
@@ -60,6 +61,13 @@ struct LoraArgs {
   // adapter are left as they are; projections that an adapter does not have become 0.
   bool add = true;
 
+  // Null: x is there when the kernel before `shrink` has ended. Otherwise `shrink` reads x when this counter has come
+  // to x_blocks (kernels that write x count there, see their `done`), and may so run beside the base product that is
+  // queued before it.
+  const uint32_t* x_done = nullptr;
+  int32_t x_blocks = 0;
+  uint32_t* done = nullptr;  // or null: where every block of `expand` adds 1 when it has written all that it writes
+
   // Two projections, gate and up: y stays as it is and silu(gate) * up goes to silu_out, for all rows.
   void* silu_out = nullptr;  // [rows, outputs[0]] of `dtype`, or null
   int64_t silu_stride = 0;
@@ -72,9 +80,11 @@ class LoraProducts {
   // For steps of up to max_rows rows, projections of up to max_inputs inputs, adapters of ranks up to max_rank.
   static Result<LoraProducts> make(int32_t max_rows, int32_t max_inputs, int32_t max_rank);
 
-  // The same arguments for both. Between them, shrink of other arguments must not run.
+  // The same arguments for both. Between them, shrink of other arguments must not run. With x_done, what writes x must
+  // have been queued behind the expand before it.
   void shrink(const LoraArgs& args, const Stream& stream);
-  void expand(const LoraArgs& args, const Stream& stream);
+  // Returns the number of blocks that will add to `done`.
+  int32_t expand(const LoraArgs& args, const Stream& stream);
 
  private:
   DeviceBuffer scratch_;

@@ -6,6 +6,7 @@
 
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
+#include "kernels/done_counter.cuh"
 #include "kernels/lora_cuda.h"
 #include "kernels/lora_layout.h"
 
@@ -38,7 +39,8 @@ struct ExpandParams {
   void* silu_out;
   int64_t silu_stride;
   bool add;
-  bool vectors;  // eight neighbouring outputs of y may be one access
+  uint32_t* done;  // or null
+  bool vectors;    // eight neighbouring outputs of y may be one access
 };
 
 // Eight neighbouring elements of a row as they are stored.
@@ -297,6 +299,7 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
     }
   }
   if (!waited) device::wait_for_previous_kernel();  // what follows may rely on all that came before
+  device::signal_done(p.done);
 }
 
 }  // namespace lorikeet::kernels::lora

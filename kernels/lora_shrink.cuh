@@ -7,6 +7,7 @@
 
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
+#include "kernels/done_counter.cuh"
 #include "kernels/lora_cuda.h"
 #include "kernels/lora_layout.h"
 
@@ -36,6 +37,8 @@ struct ShrinkParams {
   int32_t inputs;
   int32_t projections;
   int32_t parts;
+  const uint32_t* x_done;  // or null
+  uint32_t x_blocks;
 };
 
 // kRankTiles: of a unit; kSubtiles: 16 rows each. One rank tile means few rows.
@@ -58,6 +61,15 @@ __global__ void __launch_bounds__(kShrinkThreads, kRankTiles == 1 ? 3 : 2)
   const int per_unit = p.projections * (kFewRows ? p.parts : 1);
   const int items = p.counts->units * per_unit;
   bool waited = false;
+  auto wait_for_x = [&] {
+    if (waited) return;
+    waited = true;
+    if (p.x_done != nullptr) {
+      device::wait_until_done(p.x_done, p.x_blocks);
+    } else {
+      device::wait_for_previous_kernel();
+    }
+  };
 
   for (int item = blockIdx.x; item < items; item += gridDim.x) {
     const LoraTile unit = p.units[item / per_unit];
@@ -75,7 +87,8 @@ __global__ void __launch_bounds__(kShrinkThreads, kRankTiles == 1 ? 3 : 2)
       x[i] = row < unit.count ? static_cast<const T*>(p.x) + p.order[unit.first + row] * p.x_stride : nullptr;
     }
     auto load_x = [&](int i, int k) {
-      return x[i] != nullptr && k < p.inputs ? *reinterpret_cast<const uint4*>(x[i] + k) : make_uint4(0, 0, 0, 0);
+      return x[i] != nullptr && k < p.inputs ? __ldcg(reinterpret_cast<const uint4*>(x[i] + k))
+                                             : make_uint4(0, 0, 0, 0);
     };
 
     float totals[kSums] = {};
@@ -106,15 +119,13 @@ __global__ void __launch_bounds__(kShrinkThreads, kRankTiles == 1 ? 3 : 2)
         for (int step = 0; step < kSliceBlocks; step++) {
           w[step][0] = step < steps ? __ldg(a + step * device::kWarpSize) : make_uint4(0, 0, 0, 0);
         }
-        if (!waited) device::wait_for_previous_kernel();
-        waited = true;
+        wait_for_x();
 #pragma unroll
         for (int step = 0; step < kSliceBlocks; step++) {
           if (step < steps) multiply(step, w[step]);
         }
       } else {
-        if (!waited) device::wait_for_previous_kernel();
-        waited = true;
+        wait_for_x();
 #pragma unroll 2
         for (int step = 0; step < steps; step++) {
           uint4 w[kRankTiles];
@@ -159,7 +170,8 @@ __global__ void __launch_bounds__(kShrinkThreads, kRankTiles == 1 ? 3 : 2)
       p.v[first_part * p.part_stride + position * p.rank_stride + rank] = totals[i];
     }
   }
-  if (!waited) device::wait_for_previous_kernel();  // what follows may rely on all that came before
+  // What follows may rely on all that came before.
+  if (!waited || p.x_done != nullptr) device::wait_for_previous_kernel();
 }
 
 }  // namespace lorikeet::kernels::lora

@@ -1,5 +1,6 @@
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
+#include "kernels/done_counter.cuh"
 #include "kernels/element_dispatch.cuh"
 #include "kernels/overlap_launch.cuh"
 #include "kernels/rms_norm_cuda.h"
@@ -69,6 +70,7 @@ __global__ void __launch_bounds__(kThreads) add_rms_norm(AddRmsNormArgs args) {
     *reinterpret_cast<uint2*>(out + column) = make_uint2(device::pack<T>(x[v].x * factor * w.x, x[v].y * factor * w.y),
                                                          device::pack<T>(x[v].z * factor * w.z, x[v].w * factor * w.w));
   }
+  device::signal_done(args.done);
 }
 
 template <class T>

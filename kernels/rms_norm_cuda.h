@@ -22,7 +22,8 @@ struct AddRmsNormArgs {
   void* out = nullptr;       // [tokens, width] of `dtype`
   Dtype dtype = Dtype::f16;  // F16 or BF16
   int32_t tokens = 0;
-  int32_t width = 0;  // a multiple of 8, at most kMaxNormWidth
+  int32_t width = 0;         // a multiple of 8, at most kMaxNormWidth
+  uint32_t* done = nullptr;  // or null: where every row adds 1 when it is written
 };
 
 // A row's result does not depend on the other rows.

@@ -69,14 +69,16 @@ class CudaForward {
   void attention(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context);
   void mlp(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context);
   void norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
-            const StepContext& context);
+            const StepContext& context, uint32_t* done = nullptr);
   void head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context);
   void reduce(int32_t tokens, const StepContext& context);
   kernels::LoraArgs lora_args(Projection first, int32_t projections, int32_t layer, const StepSize& size,
                               const StepArrays& arrays) const;
-  // y = W x and what the adapters add.
-  void project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
-               int32_t tokens, const StepContext& context);
+  // Where the kernels that make a layer's x of `projection` count their blocks; null: the step's adapters do not ask.
+  uint32_t* done_counter(int32_t layer, Projection projection, const StepSize& size) const;
+  // y = W x and what the adapters add. Returns the number of blocks that add to lora.done.
+  int32_t project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
+                  int32_t tokens, const StepContext& context);
 
   ShardPlan plan_;
   int rank_;
@@ -102,8 +104,9 @@ class CudaForward {
   kernels::DeviceBuffer angles_;       // float [tokens, head_dim]
   kernels::DeviceBuffer frequencies_;  // float [head_dim / 2]
   kernels::DeviceBuffer attention_workspace_;
-  kernels::DeviceBuffer head_input_;  // [logits rows, hidden]
-  kernels::DeviceBuffer logits_;      // float [logits rows, logits_stride]
+  kernels::DeviceBuffer done_counters_;  // uint32 [layers, projections]
+  kernels::DeviceBuffer head_input_;     // [logits rows, hidden]
+  kernels::DeviceBuffer logits_;         // float [logits rows, logits_stride]
 };
 
 }  // namespace lorikeet::model

@@ -130,6 +130,97 @@ TEST_P(AttentionDecodeCuda, HandlesALongContextWithLargeScores) {
   EXPECT_TRUE(near_reference(run(s, contexts, q.stored, 5), expected, tolerance_of(dtype())));
 }
 
+TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
+  struct Shape {
+    int32_t heads, kv_heads, head_dim, block_size;
+    bool norm;
+  };
+  const std::vector<int32_t> contexts = {1, 16, 17, 64, 65, 512, 777, 1100};
+  const auto rows = static_cast<int32_t>(contexts.size());
+  for (const Shape& shape : {Shape{40, 8, 128, 16, false}, Shape{12, 1, 128, 32, true}, Shape{14, 2, 64, 64, false}}) {
+    const PagedSequences s =
+        random_sequences(contexts, kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim, random_);
+    const int32_t row_heads = shape.heads + 2 * shape.kv_heads;
+    const size_t width = static_cast<size_t>(row_heads) * shape.head_dim;
+    const HalfTensor qkv = random_halves(static_cast<size_t>(rows) * width, dtype(), random_);
+    const SplitPolicy policy = SplitPolicy::for_kv_heads(shape.kv_heads);
+    std::vector<int32_t> tokens, positions, slots, begins, tables, splits = {0};
+    for (int32_t r = 0; r < rows; r++) {
+      const int32_t last = contexts[static_cast<size_t>(r)] - 1;
+      const std::vector<int32_t>& table = s.tables[static_cast<size_t>(r)];
+      tokens.push_back(rows - 1 - r);
+      begins.push_back(static_cast<int32_t>(tables.size()));
+      tables.insert(tables.end(), table.begin(), table.end());
+      splits.push_back(splits.back() + policy.splits(last + 1));
+    }
+    for (int32_t token = 0; token < rows; token++) {
+      const auto r = static_cast<size_t>(rows - 1 - token);
+      const int32_t last = contexts[r] - 1;
+      positions.push_back(last);
+      slots.push_back(s.tables[r][static_cast<size_t>(last / shape.block_size)] * shape.block_size +
+                      last % shape.block_size);
+    }
+    const DeviceBuffer bias = to_device(random_floats(width, random_));
+    const DeviceBuffer norm = to_device(random_floats(static_cast<size_t>(shape.head_dim), random_, 0.3F, 1));
+    const DeviceBuffer cos_sin = to_device(random_floats(static_cast<size_t>(rows * shape.head_dim), random_));
+    const DeviceBuffer device_tokens = to_device(tokens), device_positions = to_device(positions),
+                       device_slots = to_device(slots), device_begins = to_device(begins),
+                       device_tables = to_device(tables), device_splits = to_device(splits),
+                       device_contexts = to_device(contexts);
+    const DeviceBuffer workspace =
+        zeroed(decode_attention_workspace(rows, shape.heads, shape.kv_heads, shape.head_dim, policy));
+    struct Result {
+      std::vector<uint16_t> out;
+      std::vector<uint8_t> keys, values;
+    };
+    const auto result = [&](bool rotate) {
+      const DeviceBuffer device_qkv = to_device(qkv.stored);
+      const DeviceBuffer keys = to_device(s.key_bytes);
+      const DeviceBuffer values = to_device(s.value_bytes);
+      const DeviceBuffer out = poisoned(static_cast<uint64_t>(rows) * shape.heads * shape.head_dim * 2);
+      DecodeAttentionArgs args;
+      args.q = device_qkv.data();
+      args.q_stride = static_cast<int64_t>(width);
+      args.out = out.data();
+      args.dtype = dtype();
+      args.heads = shape.heads;
+      args.cache = {keys.data(), values.data(), kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim};
+      args.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
+      args.query_tokens = device_tokens.as<int32_t>();
+      args.contexts = device_contexts.as<int32_t>();
+      args.table_begins = device_begins.as<int32_t>();
+      args.block_tables = device_tables.as<int32_t>();
+      args.split_begins = device_splits.as<int32_t>();
+      args.rows = rows;
+      args.policy = policy;
+      args.multiprocessors = device_properties().multiprocessors;
+      args.workspace = workspace.as<float>();
+      args.rope.qkv = device_qkv.data();
+      args.rope.dtype = dtype();
+      args.rope.bias = bias.as<float>();
+      if (shape.norm) args.rope.q_norm = args.rope.k_norm = norm.as<float>();
+      args.rope.norm_epsilon = 1e-6F;
+      args.rope.cos_sin = cos_sin.as<float>();
+      args.rope.positions = device_positions.as<int32_t>();
+      args.rope.log_n_length = 600;
+      args.rope.kv_slots = device_slots.as<int32_t>();
+      args.rope.tokens = rows;
+      args.rope.heads = shape.heads;
+      args.rope.cache = args.cache;
+      args.rotate = rotate;
+      if (!rotate) rope_and_store_kv_cuda(args.rope, stream_);
+      decode_attention_cuda(args, stream_);
+      return Result{to_host<uint16_t>(out), to_host<uint8_t>(keys), to_host<uint8_t>(values)};
+    };
+    const Result expected = result(false);
+    const Result fused = result(true);
+    EXPECT_NE(expected.keys, s.key_bytes);
+    EXPECT_EQ(fused.keys, expected.keys);
+    EXPECT_EQ(fused.values, expected.values);
+    EXPECT_EQ(fused.out, expected.out) << shape.heads << " heads of " << shape.head_dim;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(, AttentionDecodeCuda,
                          ::testing::Combine(::testing::Values(Dtype::f16, Dtype::bf16),
                                             ::testing::Values(KvDtype::f16, KvDtype::bf16, KvDtype::f8_e4m3)),

@@ -6,6 +6,7 @@
 #include <memory>
 #include <numeric>
 
+#include "kernels/rms_norm_cuda.h"
 #include "tests/kernels/cuda/random_lora.h"
 
 namespace lorikeet::kernels {
@@ -208,6 +209,61 @@ class LoraCuda : public CudaTest {
   std::unique_ptr<LoraSlots> slots_;
   std::mt19937 random_{11};
 };
+
+TEST_F(LoraCuda, TakesXFromAnEarlierKernelThatCountsItsBlocks) {
+  make_slots(small_geometry(Dtype::f16), 12);
+  load_mix();
+  for (const size_t rows : {size_t{1}, size_t{5}, size_t{64}, size_t{90}}) {
+    const LoraLinear qkv = linear(kQkv, 0), gate_up = linear(kGateUp, 0);
+    const std::vector<int32_t> slots = random_slots(rows);
+    const DeviceBuffer residual = to_device(random_floats(rows * static_cast<size_t>(qkv.inputs), random_));
+    const DeviceBuffer weight = to_device(random_floats(static_cast<size_t>(qkv.inputs), random_));
+    AddRmsNormArgs norm;
+    norm.residual = residual.as<float>();
+    norm.weight = weight.as<float>();
+    norm.tokens = static_cast<int32_t>(rows);
+    norm.width = qkv.inputs;
+    Operands first = operands(qkv, slots), second = operands(gate_up, slots);
+    LoraProducts products = make_products(static_cast<int32_t>(rows));
+    // The x of both is the norm's, which runs before each.
+    const auto outputs = [&](bool counted) {
+      const DeviceBuffer x = poisoned(rows * static_cast<size_t>(qkv.inputs) * 2);
+      const DeviceBuffer activated = poisoned(rows * static_cast<size_t>(gate_up.outputs[0]) * 2);
+      const DeviceBuffer counters = zeroed(3 * sizeof(uint32_t));
+      place(first, qkv, slots);
+      place(second, gate_up, slots);
+      norm.out = x.data();
+      first.args.x = second.args.x = x.data();
+      first.args.x_stride = second.args.x_stride = qkv.inputs;
+      second.args.silu_out = activated.data();
+      second.args.silu_stride = gate_up.outputs[0];
+      uint32_t* count = counted ? counters.as<uint32_t>() : nullptr;
+      first.args.x_done = count;
+      second.args.x_done = counted ? count + 1 : nullptr;
+      second.args.x_blocks = first.args.x_blocks = norm.tokens;
+      second.args.done = counted ? count + 2 : nullptr;
+      norm.done = count;
+      add_rms_norm_cuda(norm, stream_);
+      products.shrink(first.args, stream_);
+      products.expand(first.args, stream_);
+      norm.done = counted ? count + 1 : nullptr;
+      add_rms_norm_cuda(norm, stream_);
+      products.shrink(second.args, stream_);
+      const int32_t blocks = products.expand(second.args, stream_);
+      std::vector<uint16_t> all = to_host<uint16_t>(first.y_device);
+      const std::vector<uint16_t> silu = to_host<uint16_t>(activated);
+      all.insert(all.end(), silu.begin(), silu.end());
+      if (counted) {
+        EXPECT_EQ(to_host<uint32_t>(counters),
+                  (std::vector<uint32_t>{static_cast<uint32_t>(rows), static_cast<uint32_t>(rows),
+                                         static_cast<uint32_t>(blocks)}));
+      }
+      return all;
+    };
+    const std::vector<uint16_t> expected = outputs(false);
+    EXPECT_EQ(outputs(true), expected) << rows << " rows";
+  }
+}
 
 TEST_F(LoraCuda, AgreesWithFloat64ForAnyMixOfAdaptersAndRanks) {
   for (const Dtype dtype : kDtypes) {

@@ -1,0 +1,39 @@
+// How a kernel that was allowed to begin early learns that an earlier one, not the one just before it, has written what
+// it reads. Included by .cu files only.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace lorikeet::kernels::device {
+
+// Adds to a counter in device memory and returns what it was. What the block wrote before its last barrier is seen by
+// those who add later, and what they wrote by this block's threads behind its next barrier.
+__device__ __forceinline__ int add_and_see(int* counter, int value) {
+  int before;
+  asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(value) : "memory");
+  return before;
+}
+
+// Called by all threads of a block when they have written everything. Null: nobody asks.
+__device__ __forceinline__ void signal_done(uint32_t* done) {
+  if (done == nullptr) return;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(done), "r"(1) : "memory");
+  }
+}
+
+// Called by all threads of a block: waits until `blocks` blocks have signalled. They must all have begun.
+__device__ __forceinline__ void wait_until_done(const uint32_t* done, uint32_t blocks) {
+  if (threadIdx.x == 0) {
+    uint32_t seen;
+    do {
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(done) : "memory");
+    } while (seen < blocks);
+  }
+  __syncthreads();
+}
+
+}  // namespace lorikeet::kernels::device
