@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <tuple>
 
 namespace lorikeet::actors {
 
@@ -180,13 +181,10 @@ void AdapterTable::acquire(Id id, const std::string& digest) {
   }
   Content& content = it->second;
   content.last_used = ++clock_;
-  if (content.state == SlotState::resident) {
-    content.leases.insert(id);
-    effects_.push_back(Acquired{id, engine::SlotId(content.slot), ""});
-    return;
-  }
   content.waiters.insert(id);
-  if (content.state == SlotState::none) {
+  if (content.state == SlotState::resident && !content.draining) {
+    grant(content);
+  } else if (content.state == SlotState::none) {
     content.state = SlotState::waiting;
     slot_queue_.push_back(digest);
     assign_slots();
@@ -222,13 +220,50 @@ void AdapterTable::assign_slots() {
       continue;
     }
     const int32_t slot = free_slot();
-    if (slot < 0) return;
+    if (slot < 0) break;
     slot_queue_.pop_front();
     slots_[static_cast<size_t>(slot)] = digest;
     content.slot = slot;
     content.state = SlotState::sending;
     content.transfer = ++transfers_;
     effects_.push_back(Send{content.transfer, slot, content.staged});
+  }
+  choose_draining();
+}
+
+// Every content that waits has a resident one that drains for it, as far as there are any: the one with the fewest
+// leases, since it is done the soonest. Who is spared after all goes on.
+void AdapterTable::choose_draining() {
+  for (;;) {
+    size_t num_draining = 0;
+    Content* next = nullptr;   // to drain
+    Content* spare = nullptr;  // to drain no more
+    const auto key = [](const Content& c) { return std::tuple(c.leases.size(), c.claims.size(), c.last_used); };
+    for (const std::string& digest : slots_) {
+      if (digest.empty()) continue;
+      Content& content = contents_.at(digest);
+      if (content.draining) {
+        ++num_draining;
+        if (spare == nullptr || key(*spare) < key(content)) spare = &content;
+      } else if (content.state == SlotState::resident) {
+        if (next == nullptr || key(content) < key(*next)) next = &content;
+      }
+    }
+    if (num_draining < slot_queue_.size() && next != nullptr) {
+      next->draining = true;
+    } else if (num_draining > slot_queue_.size()) {
+      spare->draining = false;
+      grant(*spare);
+    } else {
+      return;
+    }
+  }
+}
+
+void AdapterTable::grant(Content& content) {
+  for (const Id id : std::exchange(content.waiters, {})) {
+    content.leases.insert(id);
+    effects_.push_back(Acquired{id, engine::SlotId(content.slot), ""});
   }
 }
 
@@ -239,14 +274,22 @@ int32_t AdapterTable::free_slot() {
     if (slots_[slot].empty()) return static_cast<int32_t>(slot);
   }
   Content* best = nullptr;
-  for (const std::string& digest : slots_) {
-    Content& content = contents_.at(digest);
+  std::string digest;
+  for (const std::string& in_slot : slots_) {
+    Content& content = contents_.at(in_slot);
     if (content.state != SlotState::resident || !content.leases.empty()) continue;
     const auto key = [](const Content& c) { return std::pair(!c.claims.empty(), c.last_used); };
-    if (best == nullptr || key(content) < key(*best)) best = &content;
+    if (best != nullptr && key(*best) < key(content)) continue;
+    best = &content;
+    digest = in_slot;
   }
   if (best == nullptr) return -1;
+  best->draining = false;
   best->state = SlotState::none;
+  if (!best->waiters.empty()) {  // who came while it drained: at the end of the queue
+    best->state = SlotState::waiting;
+    slot_queue_.push_back(digest);
+  }
   return std::exchange(best->slot, -1);
 }
 
@@ -257,10 +300,7 @@ void AdapterTable::sent(const std::string& digest, const std::string& error) {
   content.error = error;
   if (error.empty()) {
     content.state = SlotState::resident;
-    for (const Id id : std::exchange(content.waiters, {})) {
-      content.leases.insert(id);
-      effects_.push_back(Acquired{id, engine::SlotId(content.slot), ""});
-    }
+    grant(content);
   } else {
     effects_.push_back(Clear{content.transfer, content.slot, digest});
     slots_[static_cast<size_t>(content.slot)].clear();
@@ -288,6 +328,7 @@ void AdapterTable::group_lost() {
     digests.push_back(digest);
     content.leases.clear();  // the engine forgets the sequences that held them
     content.slot = -1;
+    content.draining = false;
     if (content.state == SlotState::waiting) continue;
     content.state = SlotState::none;
     if (content.waiters.empty()) continue;

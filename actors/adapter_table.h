@@ -6,6 +6,9 @@
 //   slot:  none --> waiting --> sending --> resident --> none (LRU; never while leased)
 //                                  `--> none (a rank refused it: rolled back on all of them)
 //
+// While a content waits for a slot and none is free, a resident one gives way: it gets no new leases and drains. Else a
+// stream of requests for resident adapters would keep another one out for ever.
+//
 // A claim is a request's hold on a content from its arrival to its end; it keeps the host copy. A lease is the
 // scheduler's hold while plans may touch the slot. A name whose files were replaced leads to the new content from then
 // on; the old one stays until nobody holds it.
@@ -114,6 +117,7 @@ class AdapterTable {
     SlotState state = SlotState::none;
     int32_t slot = -1;
     uint64_t transfer = 0;                 // that brings or brought it to the ranks
+    bool draining = false;                 // resident, and to give its slot to one that waits
     std::set<Id> claims, leases, waiters;  // waiters: acquired, the slot is not theirs yet
     uint64_t last_used = 0;
     std::string error;  // of the last way to the ranks
@@ -128,6 +132,8 @@ class AdapterTable {
   void retry_reads();
   void assign_slots();
   int32_t free_slot();
+  void choose_draining();
+  void grant(Content& content);
   bool is_current(const std::string& digest) const;  // some name leads to it
   void drop_if_stale(const std::string& digest);
   void unstage(Content& content);

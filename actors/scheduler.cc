@@ -244,21 +244,29 @@ class Scheduler {
 
   void ask_cache(const engine::AcquireAdapter& call) {
     self_->request(setup_.cache, caf::infinite, AcquireSlot{call.id, call.digest})
-        .then([this, id = call.id](SlotAcquired& answer) { acquired(id, answer.slot, std::move(answer.error)); },
-              [this, id = call.id](caf::error& error) {
-                acquired(id, engine::kBaseSlot, "adapter cache: " + self_->system().render(error));
-              });
+        .then(
+            [this, call](SlotAcquired& answer) {
+              if (!acquired(call.id, answer.slot, std::move(answer.error))) {
+                self_->send(setup_.cache, ReleaseSlot{call.id, call.digest});
+              }
+            },
+            [this, call](caf::error& error) {
+              acquired(call.id, engine::kBaseSlot, "adapter cache: " + self_->system().render(error));
+            });
   }
 
   void ask_cache(const engine::ReleaseAdapter& call) { self_->send(setup_.cache, ReleaseSlot{call.id, call.digest}); }
 
-  void acquired(engine::SequenceId id, engine::SlotId slot, std::string error) {
+  // False: a slot was leased to a request of an engine that has been replaced, and nobody will give it back.
+  bool acquired(engine::SequenceId id, engine::SlotId slot, std::string error) {
+    bool wanted = true;
     if (error.empty()) {
-      engine_->adapter_ready(id, slot);
+      wanted = engine_->adapter_ready(id, slot);
     } else {
       engine_->adapter_failed(id, std::move(error));
     }
     pump();
+    return wanted;
   }
 
   // ---- ranks

@@ -84,12 +84,13 @@ void Engine::Impl::ask_leases(GroupId group) {
   }
 }
 
-void Engine::Impl::adapter_ready(SequenceId id, SlotId slot) {
+bool Engine::Impl::adapter_ready(SequenceId id, SlotId slot) {
   const auto found = sequences.find(id);
-  if (found == sequences.end()) return;
+  if (found == sequences.end()) return false;
   Sequence& sequence = *found->second;
   sequence.hold_lease(slot);
   if (sequence.state() == SequenceState::ended) bury(sequence);
+  return true;
 }
 
 void Engine::Impl::adapter_failed(SequenceId id, std::string message) {
@@ -194,8 +195,8 @@ tl::expected<void, RequestError> Engine::add(Request request) {
   return impl_->add(std::move(request));
 }
 
-void Engine::adapter_ready(SequenceId id, SlotId slot) {
-  impl_->adapter_ready(id, slot);
+bool Engine::adapter_ready(SequenceId id, SlotId slot) {
+  return impl_->adapter_ready(id, slot);
 }
 void Engine::adapter_failed(SequenceId id, std::string message) {
   impl_->adapter_failed(id, std::move(message));

@@ -123,8 +123,9 @@ class Engine {
   // follows.
   tl::expected<void, RequestError> add(Request request);
 
-  // The answers to AcquireAdapter. Unknown ids (cancelled meanwhile) are fine: the lease is then released.
-  void adapter_ready(SequenceId id, SlotId slot);
+  // The answers to AcquireAdapter. A request that has ended meanwhile releases its lease at once. False: the id is
+  // unknown, no ReleaseAdapter follows, and the caller gives the lease back.
+  bool adapter_ready(SequenceId id, SlotId slot);
   void adapter_failed(SequenceId id, std::string message);
 
   // Ends a request from outside: the client went away, or the gateway saw a stop string. Gives FinishEvent{reason}.

@@ -32,7 +32,7 @@ struct Engine::Impl {
   // engine.cc: what happens to requests.
   tl::expected<void, RequestError> check(const Request& request) const;
   tl::expected<void, RequestError> add(Request request);
-  void adapter_ready(SequenceId id, SlotId slot);
+  bool adapter_ready(SequenceId id, SlotId slot);
   void adapter_failed(SequenceId id, std::string message);
   void finish(SequenceId id, FinishReason reason);
   void ranks_lost(const std::string& why);

@@ -163,6 +163,60 @@ TEST_F(AdapterTableTest, EvictsTheLeastRecentlyUsedSlotThatNobodyLeases) {
   EXPECT_EQ(row("a").slot_state, "resident");
 }
 
+TEST_F(AdapterTableTest, LetsNoStreamOfRequestsForResidentAdaptersKeepAnotherOneOut) {
+  make({1, 4, 100});
+  table_->group_formed();
+  claim(1, "a", "A");
+  acquire(1, "A");
+  table_->sent("A", "");
+  claim(100, "b", "B");
+  acquire(100, "B");
+  wishes();
+  // A new request for A comes before the one that runs has ended, again and again.
+  uint64_t id = 1;
+  std::vector<std::string> lines;
+  for (int round = 0; round < 3; ++round) {
+    claim(id + 1, "a", "A");
+    acquire(id + 1, "A");
+    release(id, "A");
+    table_->unclaim(SequenceId(id++));
+    for (const std::string& line : wishes()) lines.push_back(line);
+  }
+  EXPECT_THAT(lines, ::testing::Contains("send B to 0"));
+  EXPECT_THAT(lines, ::testing::Not(::testing::Contains("acquired 2 0"))) << "it came after B's";
+  table_->sent("B", "");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 100 0"));
+  release(100, "B");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send A to 0")) << "whose requests waited meanwhile";
+  table_->sent("A", "");
+  EXPECT_THAT(wishes(), ::testing::Contains("acquired " + std::to_string(id) + " 0"));
+}
+
+TEST_F(AdapterTableTest, DrainsOneResidentAdapterForEachThatWaits) {
+  make({2, 4, 100});
+  table_->group_formed();
+  claim(1, "a", "A");
+  claim(2, "b", "B");
+  claim(3, "b", "B");
+  claim(4, "c", "C");
+  acquire(1, "A");
+  acquire(2, "B");
+  acquire(3, "B");
+  table_->sent("A", "");
+  table_->sent("B", "");
+  acquire(4, "C");
+  wishes();
+  claim(5, "b", "B");
+  claim(6, "a", "A");
+  wishes();
+  acquire(5, "B");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 5 1")) << "A has fewer leases and gives way";
+  acquire(6, "A");
+  EXPECT_THAT(wishes(), IsEmpty());
+  release(4, "C");  // cancelled
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 6 0")) << "nobody waits any more";
+}
+
 TEST_F(AdapterTableTest, SparesTheSlotOfAnAdapterThatRequestsWaitFor) {
   make({2, 4, 100});
   table_->group_formed();

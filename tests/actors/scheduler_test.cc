@@ -110,9 +110,11 @@ class SchedulerTest : public ActorTest {
     tell(scheduler_, Envelope{kind, rank, epoch, step, true, std::move(bytes)});
   }
 
-  void form(uint64_t epoch = 1) {
+  void form(uint64_t epoch = 1, int32_t num_blocks = 32) {
     for (int32_t rank : {0, 1}) ASSERT_EQ(hello(rank, epoch).refused, "");
-    for (int32_t rank : {0, 1}) say(EnvelopeKind::loaded, rank, comm::encode(RankLoaded{32 - rank, 1, 1}), epoch);
+    for (int32_t rank : {0, 1}) {
+      say(EnvelopeKind::loaded, rank, comm::encode(RankLoaded{num_blocks - rank, 1, 1}), epoch);
+    }
     for (int32_t rank : {0, 1}) say(EnvelopeKind::ready, rank, {}, epoch);
   }
 
@@ -360,6 +362,21 @@ TEST_F(SchedulerTest, ServesWhatArrivedMeanwhileInTheNextEpoch) {
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1", "finish 2"));
   EXPECT_THAT(around_->cache, ::testing::Contains("formed 2"));
   EXPECT_EQ(around_->supervisor.back().kind, ControlKind::ready);
+}
+
+TEST_F(SchedulerTest, GivesALeaseBackThatComesForARequestOfAnEngineThatWasReplaced) {
+  start();
+  form();
+  submit(1, "moby");
+  resolve(1, AdapterResolved{"digest", ""});
+  ASSERT_EQ(around_->cache.back(), "acquire digest");
+  end(workers_[1]);
+  EXPECT_THAT(ends(), ElementsAre("rank_lost 1"));
+  tell(scheduler_, SupervisorSaid{{ControlKind::new_epoch, "rank 1 was killed by signal 9", 2, 0}});
+  form(2, 16);  // fewer blocks than the old engine counted on
+  around_->cache.clear();
+  acquire(1, SlotAcquired{engine::SlotId(0), ""});
+  EXPECT_THAT(around_->cache, ElementsAre("release digest"));
 }
 
 TEST_F(SchedulerTest, BelievesTheSupervisorThatARankIsDead) {
