@@ -1,14 +1,20 @@
 // The KV blocks of every rank, counted: the ranks hold the memory, the engine alone says who may write where.
 //
 // A block in no sequence's table is free, but what was computed in it stays until it is taken again. So the free blocks
-// form one queue: blocks whose content nobody can find again at the front, cached ones behind them, the least recently
-// used first. All operations are O(1) and allocate nothing.
+// form one queue: blocks whose content nobody can find again at the front, the last freed first; cached ones behind
+// them, the least recently used first. All operations are O(1) (amortised) and allocate nothing.
+//
+// With hundreds of thousands of blocks the pool is larger than the caches near a core, and waiting for memory is what
+// an operation costs. So the queue is two arrays without links, in which a block that somebody takes up again merely
+// becomes void; and those to be taken next are known early enough to be asked for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
-#include <vector>
 
+#include "engine/huge_pages.h"
 #include "engine/ids.h"
 
 namespace lorikeet::engine {
@@ -24,6 +30,10 @@ class BlockPool {
   // prefix cache says of it.
   BlockId take();
 
+  // The block that take() gives after `ahead` others, most often: a hint for prefetching.
+  std::optional<BlockId> upcoming(size_t ahead) const;
+  void prefetch(BlockId block) const;
+
   // One more holder; a free block becomes a held one.
   void add_reference(BlockId block);
 
@@ -36,17 +46,25 @@ class BlockPool {
   std::span<const int32_t> reference_counts() const { return reference_counts_; }
 
  private:
-  // Links of the free queue, by block; index num_blocks is its head and tail.
-  struct Links {
-    int32_t before = 0, after = 0;
-  };
+  // Where a free block is queued: its index in worthless_, or its number in cached_ with kInCached.
+  using Place = uint32_t;
+  static constexpr Place kInCached = Place{1} << 31;
 
-  int32_t sentinel() const { return num_blocks(); }
-  void insert_before(int32_t block, int32_t position);
-  void unlink(int32_t block);
+  bool is_at(int32_t block, Place place) const {
+    const auto i = static_cast<size_t>(block);
+    return reference_counts_[i] == 0 && places_[i] == place;
+  }
+  int32_t& cached(uint32_t number) { return cached_[number & (cached_.size() - 1)]; }
+  int32_t cached(uint32_t number) const { return cached_[number & (cached_.size() - 1)]; }
+  void queue(int32_t block, Content content);
+  void drop_void_worthless();
+  void drop_void_cached();
 
-  std::vector<int32_t> reference_counts_;  // [num_blocks]
-  std::vector<Links> links_;               // [num_blocks + 1]
+  HugeVector<int32_t> reference_counts_;  // [num_blocks]
+  HugeVector<Place> places_;              // [num_blocks]: of free ones; an entry elsewhere that names them is void
+  HugeVector<int32_t> worthless_;         // a stack
+  HugeVector<int32_t> cached_;            // a ring [a power of two], numbered from cached_begin_ to cached_end_
+  uint32_t cached_begin_ = 0, cached_end_ = 0;
   int32_t num_free_ = 0;
 };
 

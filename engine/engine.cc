@@ -68,8 +68,8 @@ tl::expected<void, RequestError> Engine::Impl::add(Request request) {
   if (auto passed = check(request); !passed) return passed;
   const SequenceId id = request.id;
   const GroupId group = queue.join(request.adapter);
-  const PrefixId root = kv.open_root(request.adapter, request.cache_salt);
-  auto sequence = std::make_unique<Sequence>(std::move(request), ++num_arrivals, group, root);
+  const Prefix root = kv.open_root(request.adapter, request.cache_salt);
+  auto sequence = pool.make(std::move(request), ++num_arrivals, group, root);
   queue.push(*sequence);
   sequences.emplace(id, std::move(sequence));
   ++stats.waiting;
@@ -147,7 +147,14 @@ void Engine::Impl::end(Sequence& sequence) {
 // Clears up after sequences that have ended: all at once, since many may end in one step.
 void Engine::Impl::settle() {
   if (unsettled.empty()) return;
-  std::erase_if(running, [](const Sequence* sequence) { return sequence->state() == SequenceState::ended; });
+  size_t kept = 0;
+  for (size_t i = 0; i < running.size(); ++i) {
+    if (running[i]->state() == SequenceState::ended) continue;
+    running[kept] = running[i];
+    running_view[kept++] = running_view[i];
+  }
+  running.resize(kept);
+  running_view.resize(kept);
   for (Sequence* sequence : unsettled) {
     ask_leases(sequence->group());
     bury(*sequence);

@@ -13,6 +13,7 @@
 #include "engine/kv_cache.h"
 #include "engine/plan_step.h"
 #include "engine/sequence.h"
+#include "engine/sequence_pool.h"
 
 namespace lorikeet::engine {
 
@@ -48,7 +49,8 @@ struct Engine::Impl {
   Schedule make_schedule();
   void preempt(Sequence& sequence);
   void admit(Sequence& sequence, StepPlan& plan);
-  void note_plan();
+  void add_running(Sequence& sequence);
+  void note_plan(int32_t num_adapters);
   void absorb(const StepResult& result);
   void absorb_row(Sequence& sequence, bool sampled, const RowResult& row);
 
@@ -60,8 +62,12 @@ struct Engine::Impl {
   StepId last_step;
   uint64_t num_arrivals = 0, num_admissions = 0;
 
-  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences;  // ended ones too, until they are buried
-  std::vector<Sequence*> running;             // by admission; until settle() also those just ended
+  SequencePool pool;
+  std::unordered_map<SequenceId, SequencePool::Pointer> sequences;  // ended ones too, until they are buried
+  // By admission; until settle() also those just ended. The view shows the policy the same sequences in the same order,
+  // and is kept from plan to plan: with thousands of them, looking at each once more is what a plan costs.
+  std::vector<Sequence*> running;
+  std::vector<RunningSequence> running_view;
   std::vector<Sequence*> unsettled;           // ended, or ended and with a row less in flight, since the last settle()
   std::vector<SequenceId> finished_on_ranks;  // what the next plan tells the ranks to drop
   std::deque<PlanInFlight> in_flight;
@@ -71,10 +77,9 @@ struct Engine::Impl {
   EngineStats stats;
 
   // Kept between plans for their memory alone.
-  std::vector<RunningSequence> running_view;
   std::vector<WaitingSequence> waiting_view;
-  std::vector<Sequence*> candidates;    // what waiting_view shows
-  std::vector<GroupId> groups_in_plan;  // of rows under an adapter
+  std::vector<Sequence*> candidates;   // what waiting_view shows
+  std::vector<uint64_t> last_planned;  // [groups]: the plan that last had a row under the group's adapter
 };
 
 }  // namespace lorikeet::engine

@@ -8,19 +8,17 @@
 namespace lorikeet::engine {
 namespace {
 
-constexpr size_t kPrefetchAhead = 8;  // sequences
+constexpr size_t kPrefetchAhead = 16;  // sequences
+
+RunningSequence view_of(const Sequence& sequence) {
+  return {sequence.group(), sequence.remaining(), sequence.num_computed(), sequence.table().blocks};
+}
 
 }  // namespace
 
 // ---- plans ----
 
 Schedule Engine::Impl::make_schedule() {
-  running_view.clear();
-  for (size_t i = 0; i < running.size(); ++i) {
-    if (i + kPrefetchAhead < running.size()) running[i + kPrefetchAhead]->prefetch();
-    const Sequence& sequence = *running[i];
-    running_view.push_back({sequence.group(), sequence.remaining(), sequence.num_computed(), sequence.table().blocks});
-  }
   const SchedulerLimits limits{config.max_num_seqs, config.max_num_batched_tokens, config.block_size};
   const int32_t room = max_admissions(static_cast<int32_t>(running.size()), kv.num_free(), limits);
   waiting_view.clear();
@@ -60,9 +58,15 @@ void Engine::Impl::admit(Sequence& sequence, StepPlan& plan) {
   } else {
     --stats.preempted;
   }
-  // One that was preempted takes its old place.
-  running.insert(std::ranges::upper_bound(running, sequence.admission(), {}, &Sequence::admission), &sequence);
   ask_leases(sequence.group());
+}
+
+// One that was preempted takes its old place.
+void Engine::Impl::add_running(Sequence& sequence) {
+  size_t place = running.size();
+  while (place > 0 && running[place - 1]->admission() > sequence.admission()) --place;
+  running.insert(running.begin() + static_cast<ptrdiff_t>(place), &sequence);
+  running_view.insert(running_view.begin() + static_cast<ptrdiff_t>(place), view_of(sequence));
 }
 
 std::optional<StepPlan> Engine::Impl::plan() {
@@ -77,6 +81,7 @@ std::optional<StepPlan> Engine::Impl::plan() {
   }
   for (const int32_t index : schedule.preempted) preempt(*running[static_cast<size_t>(index)]);
   running.resize(running.size() - schedule.preempted.size());
+  running_view.resize(running.size());
   if (planned.empty()) {
     CHECK(!running.empty() || candidates.empty()) << "nothing runs, and the head of the queue cannot";
     return std::nullopt;
@@ -84,6 +89,7 @@ std::optional<StepPlan> Engine::Impl::plan() {
 
   StepPlan plan;
   PlanInFlight record;
+  int32_t num_adapters = 0;  // distinct ones
   for (size_t i = 0; i < planned.size(); ++i) {
     if (schedule.rows[i].is_new) admit(*planned[i], plan);
   }
@@ -104,7 +110,16 @@ std::optional<StepPlan> Engine::Impl::plan() {
     // What it generates is published when it ends: nobody asks for that before.
     if (plan.rows.back().start < sequence.prompt_size()) kv.publish(sequence);
     queue.charge(sequence.group(), sequence.take_uncharged());
-    if (sequence.lease() == LeaseState::held) groups_in_plan.push_back(sequence.group());
+    if (!is_new) running_view[static_cast<size_t>(index)] = view_of(sequence);
+    if (sequence.lease() == LeaseState::held) {
+      const auto group = static_cast<size_t>(sequence.group().value());
+      if (group >= last_planned.size()) last_planned.resize(group + 1);
+      if (std::exchange(last_planned[group], stats.plans + 1) != stats.plans + 1) ++num_adapters;
+    }
+  }
+
+  for (size_t i = 0; i < planned.size(); ++i) {
+    if (schedule.rows[i].is_new) add_running(*planned[i]);
   }
 
   last_step = StepId(last_step.value() + 1);
@@ -113,18 +128,14 @@ std::optional<StepPlan> Engine::Impl::plan() {
   plan.finished = std::move(finished_on_ranks);
   finished_on_ranks.clear();
   in_flight.push_back(std::move(record));
-  note_plan();
+  note_plan(num_adapters);
   return plan;
 }
 
-void Engine::Impl::note_plan() {
+void Engine::Impl::note_plan(int32_t num_adapters) {
   ++stats.plans;
   stats.max_plans_in_flight_seen = std::max(stats.max_plans_in_flight_seen, static_cast<int32_t>(in_flight.size()));
-  std::ranges::sort(groups_in_plan);
-  const auto end = std::unique(groups_in_plan.begin(), groups_in_plan.end());
-  const auto num_distinct = static_cast<int32_t>(end - groups_in_plan.begin());
-  stats.max_adapters_in_a_plan = std::max(stats.max_adapters_in_a_plan, num_distinct);
-  groups_in_plan.clear();
+  stats.max_adapters_in_a_plan = std::max(stats.max_adapters_in_a_plan, num_adapters);
 }
 
 // ---- results ----

@@ -5,6 +5,13 @@
 #include <algorithm>
 
 namespace lorikeet::engine {
+namespace {
+
+// Blocks that will be taken so much later are asked of the memory now.
+constexpr size_t kFarAhead = 8, kNearAhead = 4;
+constexpr size_t kMaxPrefetched = 512;  // tokens: more would not stay near the core
+
+}  // namespace
 
 KvCache::KvCache(int32_t num_blocks, int32_t block_size, bool share_prefixes)
     : share_prefixes_(share_prefixes), block_size_(block_size), pool_(num_blocks), prefixes_(num_blocks, block_size) {}
@@ -14,7 +21,7 @@ void KvCache::visit_prefix(const Sequence& sequence, Visitor&& visit) const {
   if (!share_prefixes_ || sequence.wants_prompt_logprobs()) return;
   const auto block_size = static_cast<size_t>(block_size_);
   const std::span<const int32_t> tokens = sequence.tokens();
-  PrefixId prefix = sequence.root();
+  Prefix prefix = sequence.root();
   for (size_t end = block_size; end < tokens.size(); end += block_size) {
     const auto hit = prefixes_.find(prefix, tokens.subspan(end - block_size, block_size));
     if (!hit) return;
@@ -25,6 +32,9 @@ void KvCache::visit_prefix(const Sequence& sequence, Visitor&& visit) const {
 
 PrefixHits KvCache::prefix_hits(const Sequence& sequence) const {
   PrefixHits hits;
+  // What is not found now is published soon, in the same buckets.
+  const std::span<const int32_t> tokens = sequence.tokens();
+  if (share_prefixes_) prefixes_.prefetch_chain(sequence.root(), tokens.first(std::min(tokens.size(), kMaxPrefetched)));
   visit_prefix(sequence, [&](const PrefixCache::Hit& hit) {
     ++hits.num_blocks;
     if (pool_.reference_count(hit.block) == 0) ++hits.num_free;
@@ -48,6 +58,11 @@ void KvCache::extend(Sequence& sequence, int32_t positions) {
   std::vector<BlockId>& blocks = sequence.table().blocks;
   const auto wanted = static_cast<size_t>(blocks_for(positions, block_size_));
   while (blocks.size() < wanted) {
+    if (const auto next = pool_.upcoming(kFarAhead)) {
+      pool_.prefetch(*next);
+      prefixes_.prefetch_entry(*next);
+    }
+    if (const auto next = pool_.upcoming(kNearAhead)) prefixes_.prefetch_links(*next);
     blocks.push_back(pool_.take());
     prefixes_.erase(blocks.back());
   }

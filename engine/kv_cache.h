@@ -22,8 +22,8 @@ class KvCache {
  public:
   KvCache(int32_t num_blocks, int32_t block_size, bool share_prefixes);
 
-  PrefixId open_root(const std::string& adapter, uint64_t salt) { return prefixes_.open_root(adapter, salt); }
-  void close_root(PrefixId root) { prefixes_.close_root(root); }
+  Prefix open_root(const std::string& adapter, uint64_t salt) { return prefixes_.open_root(adapter, salt); }
+  void close_root(const Prefix& root) { prefixes_.close_root(root); }
 
   // The blocks that `sequence`, which holds none, could share. The last token is never among them: the next one is
   // drawn from what computing it gives.

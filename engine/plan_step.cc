@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <queue>
 #include <tuple>
+#include <unordered_map>
 
 namespace lorikeet::engine {
 namespace {
@@ -56,11 +57,10 @@ class Planner {
   void preempt_youngest() {
     --num_kept_;
     schedule_.preempted.push_back(static_cast<int32_t>(num_kept_));
-    if (reference_counts_.empty()) {
-      reference_counts_.assign(view_.reference_counts.begin(), view_.reference_counts.end());
-    }
     for (const BlockId block : view_.running[num_kept_].table) {
-      if (--reference_counts_[static_cast<size_t>(block.value())] == 0) ++free_blocks_;
+      int32_t holders = view_.reference_counts[static_cast<size_t>(block.value())];
+      if (holders > 1) holders -= dropped_[block]++;
+      if (holders == 1) ++free_blocks_;
     }
   }
 
@@ -141,8 +141,8 @@ class Planner {
   int32_t free_blocks_;
   int32_t num_running_ = 0;
   bool admitting_ = true;
-  std::vector<int32_t> reference_counts_;  // as they will be; copied only when something is preempted
-  std::vector<Item> items_;                // by group
+  std::unordered_map<BlockId, int32_t> dropped_;  // of blocks that several held: how many have been preempted
+  std::vector<Item> items_;                       // by group
 };
 
 }  // namespace

@@ -16,6 +16,8 @@ uint64_t random_seed() {
   return uint64_t{device()} << 32 | device();
 }
 
+constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
+
 uint64_t mix(uint64_t a, uint64_t b) {
   const auto product = static_cast<unsigned __int128>(a) * b;
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
@@ -38,19 +40,19 @@ PrefixCache::PrefixCache(int32_t num_blocks, int32_t block_size) : block_size_(b
   buckets_.resize(std::bit_ceil(2 * static_cast<size_t>(num_blocks)), -1);  // so that most chains are of one
 }
 
-PrefixId PrefixCache::open_root(const std::string& adapter, uint64_t salt) {
+Prefix PrefixCache::open_root(const std::string& adapter, uint64_t salt) {
   auto [found, is_new] = root_ids_.try_emplace({adapter, salt});
   if (is_new) {
     found->second = PrefixId(++last_root_id_ | kRootBit);
     roots_.emplace(found->second, Root{found->first, 0});
   }
   ++roots_.at(found->second).users;
-  return found->second;
+  return {found->second, mix(found->second.value() ^ hash_seed_, kOdd)};
 }
 
-void PrefixCache::close_root(PrefixId root) {
-  CHECK(roots_.contains(root)) << "prefix " << root.value() << " is no open root";
-  drop_root_user(root);
+void PrefixCache::close_root(const Prefix& root) {
+  CHECK(roots_.contains(root.id)) << "prefix " << root.id.value() << " is no open root";
+  drop_root_user(root.id);
 }
 
 void PrefixCache::drop_root_user(PrefixId root) {
@@ -67,10 +69,15 @@ std::span<const int32_t> PrefixCache::tokens_of(int32_t block) const {
                                     static_cast<size_t>(block_size_));
 }
 
-uint64_t PrefixCache::hash_of(PrefixId parent, std::span<const int32_t> tokens) const {
-  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
-  uint64_t hash = mix(parent.value() ^ hash_seed_, kOdd);
-  for (const int32_t token : tokens) hash = mix(hash ^ static_cast<uint32_t>(token), kOdd ^ hash_seed_ << 1);
+uint64_t PrefixCache::hash_of(uint64_t parent, std::span<const int32_t> tokens) const {
+  uint64_t hash = mix(parent ^ hash_seed_, kOdd);
+  const uint64_t factor = kOdd ^ hash_seed_ << 1;
+  size_t i = 0;
+  for (; i + 1 < tokens.size(); i += 2) {
+    const uint64_t two = uint64_t{static_cast<uint32_t>(tokens[i])} << 32 | static_cast<uint32_t>(tokens[i + 1]);
+    hash = mix(hash ^ two, factor);
+  }
+  if (i < tokens.size()) hash = mix(hash ^ static_cast<uint32_t>(tokens[i]), factor);
   return hash;
 }
 
@@ -79,30 +86,30 @@ std::optional<PrefixCache::Hit> PrefixCache::find_hashed(uint64_t hash, PrefixId
   for (int32_t block = buckets_[hash & (buckets_.size() - 1)]; block >= 0;) {
     const Entry& entry = entries_[static_cast<size_t>(block)];
     if (entry.hash == hash && entry.parent == parent && std::ranges::equal(tokens_of(block), tokens)) {
-      return Hit{BlockId(block), entry.id};
+      return Hit{BlockId(block), {entry.id, hash}};
     }
     block = entry.next;
   }
   return std::nullopt;
 }
 
-std::optional<PrefixCache::Hit> PrefixCache::find(PrefixId parent, std::span<const int32_t> tokens) const {
+std::optional<PrefixCache::Hit> PrefixCache::find(const Prefix& parent, std::span<const int32_t> tokens) const {
   CHECK_EQ(tokens.size(), static_cast<size_t>(block_size_));
-  return find_hashed(hash_of(parent, tokens), parent, tokens);
+  return find_hashed(hash_of(parent.hash, tokens), parent.id, tokens);
 }
 
-PrefixId PrefixCache::insert(PrefixId parent, std::span<const int32_t> tokens, BlockId block) {
+Prefix PrefixCache::insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block) {
   CHECK_EQ(tokens.size(), static_cast<size_t>(block_size_));
   CHECK(!contains(block)) << "block " << block.value() << " already holds prefix " << entry(block).id.value();
-  const uint64_t hash = hash_of(parent, tokens);
-  if (const auto known = find_hashed(hash, parent, tokens)) return known->prefix;
+  const uint64_t hash = hash_of(parent.hash, tokens);
+  if (const auto known = find_hashed(hash, parent.id, tokens)) return known->prefix;
   const auto index = static_cast<size_t>(block.value());
   int32_t& bucket = buckets_[hash & (buckets_.size() - 1)];
-  entries_[index] = {PrefixId(++last_id_), parent, hash, bucket};
+  entries_[index] = {PrefixId(++last_id_), parent.id, hash, bucket};
   bucket = block.value();
   std::ranges::copy(tokens, tokens_.begin() + static_cast<ptrdiff_t>(index) * block_size_);
-  if (is_root(parent)) ++roots_.at(parent).users;
-  return entries_[index].id;
+  if (is_root(parent.id)) ++roots_.at(parent.id).users;
+  return {entries_[index].id, hash};
 }
 
 void PrefixCache::erase(BlockId block) {
@@ -113,6 +120,24 @@ void PrefixCache::erase(BlockId block) {
   *link = erased.next;
   if (is_root(erased.parent)) drop_root_user(erased.parent);
   erased = {};
+}
+
+void PrefixCache::prefetch_chain(const Prefix& parent, std::span<const int32_t> tokens) const {
+  const auto block_size = static_cast<size_t>(block_size_);
+  uint64_t hash = parent.hash;
+  for (size_t end = block_size; end <= tokens.size(); end += block_size) {
+    hash = hash_of(hash, tokens.subspan(end - block_size, block_size));
+    __builtin_prefetch(&buckets_[hash & (buckets_.size() - 1)]);
+  }
+}
+
+void PrefixCache::prefetch_entry(BlockId block) const {
+  __builtin_prefetch(&entry(block), 1);
+}
+
+void PrefixCache::prefetch_links(BlockId block) const {
+  if (contains(block)) __builtin_prefetch(&buckets_[entry(block).hash & (buckets_.size() - 1)], 1);
+  __builtin_prefetch(tokens_of(block.value()).data(), 1);
 }
 
 void PrefixCache::clear() {

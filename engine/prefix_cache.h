@@ -13,14 +13,21 @@
 #include <string>
 #include <unordered_map>
 #include <utility>
-#include <vector>
 
+#include "engine/huge_pages.h"
 #include "engine/ids.h"
 
 namespace lorikeet::engine {
 
-// A token prefix of whole blocks under one adapter and salt; 0: none.
 using PrefixId = Id<struct PrefixTag, uint64_t>;
+
+// A token prefix of whole blocks under one adapter and salt.
+struct Prefix {
+  PrefixId id;        // 0: none
+  uint64_t hash = 0;  // of the root and all tokens: where to look for what follows, known before any of it is looked up
+
+  auto operator<=>(const Prefix&) const = default;
+};
 
 class PrefixCache {
  public:
@@ -28,24 +35,31 @@ class PrefixCache {
 
   // The empty prefix under an adapter (by digest) and a salt. Each open_root is paid back by one close_root; a root
   // outlives that while blocks are cached under it.
-  PrefixId open_root(const std::string& adapter, uint64_t salt);
-  void close_root(PrefixId root);
+  Prefix open_root(const std::string& adapter, uint64_t salt);
+  void close_root(const Prefix& root);
 
   struct Hit {
     BlockId block;
-    PrefixId prefix;
+    Prefix prefix;
   };
   // The block that holds `tokens` [block_size] behind `parent`.
-  std::optional<Hit> find(PrefixId parent, std::span<const int32_t> tokens) const;
+  std::optional<Hit> find(const Prefix& parent, std::span<const int32_t> tokens) const;
 
   // Says that `block` holds `tokens` behind `parent`. Returns the prefix that ends with this block; where another block
   // already holds the same, that one's, and `block` stays unknown.
-  PrefixId insert(PrefixId parent, std::span<const int32_t> tokens, BlockId block);
+  Prefix insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block);
 
   bool contains(BlockId block) const { return entry(block).id != PrefixId(); }
 
   // Forgets a block, if it is known, because its content is about to be overwritten.
   void erase(BlockId block);
+
+  // Asks the memory early for what find() and insert() will look at for the blocks of `tokens` behind `parent`.
+  void prefetch_chain(const Prefix& parent, std::span<const int32_t> tokens) const;
+
+  // Ask it for what erase() and a later insert() will touch; first the one, a while later the other.
+  void prefetch_entry(BlockId block) const;
+  void prefetch_links(BlockId block) const;
 
   // Forgets every block: the ranks' memory is gone. Roots stay open.
   void clear();
@@ -67,16 +81,16 @@ class PrefixCache {
 
   const Entry& entry(BlockId block) const { return entries_[static_cast<size_t>(block.value())]; }
   std::span<const int32_t> tokens_of(int32_t block) const;
-  uint64_t hash_of(PrefixId parent, std::span<const int32_t> tokens) const;
+  uint64_t hash_of(uint64_t parent, std::span<const int32_t> tokens) const;
   std::optional<Hit> find_hashed(uint64_t hash, PrefixId parent, std::span<const int32_t> tokens) const;
   void drop_root_user(PrefixId root);
 
   const int32_t block_size_;
   const uint64_t hash_seed_;
   uint64_t last_id_ = 0, last_root_id_ = 0;
-  std::vector<Entry> entries_;    // [num_blocks]
-  std::vector<int32_t> tokens_;   // [num_blocks, block_size]
-  std::vector<int32_t> buckets_;  // [a power of two]: first block of the chain, or -1
+  HugeVector<Entry> entries_;    // [num_blocks]
+  HugeVector<int32_t> tokens_;   // [num_blocks, block_size]
+  HugeVector<int32_t> buckets_;  // [a power of two]: first block of the chain, or -1
   std::map<std::pair<std::string, uint64_t>, PrefixId> root_ids_;
   std::unordered_map<PrefixId, Root> roots_;
 };

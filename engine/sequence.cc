@@ -11,7 +11,7 @@ std::string_view name_of(SequenceState state) {
   return names[static_cast<size_t>(state)];
 }
 
-Sequence::Sequence(Request request, uint64_t arrival, GroupId group, PrefixId root)
+Sequence::Sequence(Request request, uint64_t arrival, GroupId group, const Prefix& root)
     : tokens_(std::move(request.prompt)),
       id_(request.id),
       group_(group),

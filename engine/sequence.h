@@ -37,20 +37,20 @@ enum class LeaseState : uint8_t { unneeded, unasked, asked, held };
 // The blocks that a sequence holds, kept by KvCache.
 struct BlockTable {
   std::vector<BlockId> blocks;  // in order of position
-  PrefixId published_prefix;    // what the prefix cache calls the first num_published of them
+  Prefix published_prefix;      // what the prefix cache calls the first num_published of them
   int32_t num_published = 0;
 };
 
 class alignas(64) Sequence {
  public:
   // `arrival` counts the requests of the engine.
-  Sequence(Request request, uint64_t arrival, GroupId group, PrefixId root);
+  Sequence(Request request, uint64_t arrival, GroupId group, const Prefix& root);
 
   SequenceId id() const { return id_; }
   const std::string& adapter() const { return adapter_; }
   const SamplingParams& sampling() const { return sampling_; }
   GroupId group() const { return group_; }
-  PrefixId root() const { return root_; }
+  const Prefix& root() const { return root_; }
   uint64_t arrival() const { return arrival_; }
   SequenceState state() const { return state_; }
 
@@ -149,7 +149,7 @@ class alignas(64) Sequence {
   int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
   uint64_t arrival_ = 0, admission_ = 0;
-  PrefixId root_;
+  Prefix root_;
   std::string adapter_;
 };
 

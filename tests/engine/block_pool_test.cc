@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <iterator>
+#include <list>
+#include <map>
+#include <optional>
+#include <random>
 #include <set>
 
 namespace lorikeet::engine {
@@ -50,6 +55,50 @@ TEST(BlockPool, DoesNotGiveAFreeBlockThatSomeoneTookUpAgain) {
   EXPECT_EQ(pool.take(), BlockId(0));
   EXPECT_EQ(pool.take(), BlockId(2));
   EXPECT_EQ(pool.reference_count(BlockId(1)), 1);
+}
+
+// Blocks are taken, taken up again and dropped so often that void places are cleared up many times.
+TEST(BlockPool, AgreesWithAList) {
+  constexpr int32_t kBlocks = 7;
+  BlockPool pool(kBlocks);
+  std::list<int32_t> free;
+  std::map<int32_t, int32_t> held;
+  for (int32_t block = 0; block < kBlocks; ++block) free.push_back(block);
+  std::mt19937 random(1);
+  for (int step = 0; step < 20'000; ++step) {
+    const auto what = random() % 4;
+    if (what == 0 && !free.empty()) {
+      ASSERT_EQ(pool.take(), BlockId(free.front()));
+      held[free.front()] = 1;
+      free.pop_front();
+    } else if (what == 1) {
+      const auto block = static_cast<int32_t>(random() % kBlocks);
+      pool.add_reference(BlockId(block));
+      free.remove(block);
+      ++held[block];
+    } else if (!held.empty()) {
+      const auto it = std::next(held.begin(), static_cast<ptrdiff_t>(random() % held.size()));
+      const int32_t block = it->first;
+      const auto content = random() % 4 == 0 ? Content::worthless : Content::cached;
+      const bool last = --it->second == 0;
+      ASSERT_EQ(pool.drop_reference(BlockId(block), content), last);
+      if (!last) continue;
+      held.erase(it);
+      free.insert(content == Content::worthless ? free.begin() : free.end(), block);
+    }
+    ASSERT_EQ(pool.num_free(), static_cast<int32_t>(free.size()));
+  }
+}
+
+TEST(BlockPool, KnowsWhichBlocksAreTakenNext) {
+  BlockPool pool(3);
+  for (int i = 0; i < 3; ++i) pool.take();
+  EXPECT_EQ(pool.upcoming(0), std::nullopt);
+  pool.drop_reference(BlockId(1), Content::cached);
+  pool.drop_reference(BlockId(2), Content::worthless);
+  EXPECT_EQ(pool.upcoming(0), BlockId(2));
+  EXPECT_EQ(pool.upcoming(1), BlockId(1));
+  EXPECT_EQ(pool.upcoming(2), std::nullopt);
 }
 
 TEST(BlockPoolDeathTest, RefusesToInventBlocks) {

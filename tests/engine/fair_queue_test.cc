@@ -17,7 +17,7 @@ class FairQueueTest : public ::testing::Test {
     request.prompt = {1};
     request.adapter = adapter;
     const GroupId group = queue_.join(adapter);
-    Sequence& sequence = sequences_.emplace_back(std::move(request), sequences_.size() + 1, group, PrefixId(1));
+    Sequence& sequence = sequences_.emplace_back(std::move(request), sequences_.size() + 1, group, Prefix{PrefixId(1)});
     queue_.push(sequence);
     return sequence;
   }

@@ -29,7 +29,7 @@ class KvCacheTest : public ::testing::Test {
     request.prompt = std::move(prompt);
     request.cache_salt = salt;
     request.adapter = std::move(adapter);
-    const PrefixId root = kv_.open_root(request.adapter, salt);
+    const Prefix root = kv_.open_root(request.adapter, salt);
     auto sequence = std::make_unique<Sequence>(std::move(request), last_id_, GroupId(0), root);
     if (sequence->lease() == LeaseState::unasked) {
       sequence->set_lease(LeaseState::asked);

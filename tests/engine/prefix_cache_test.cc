@@ -14,9 +14,9 @@ using Tokens = std::vector<int32_t>;
 
 TEST(PrefixCache, FindsABlockBehindItsPrefixAlone) {
   PrefixCache cache(4, 2);
-  const PrefixId root = cache.open_root("", 0);
-  const PrefixId first = cache.insert(root, Tokens{1, 2}, BlockId(3));
-  const PrefixId second = cache.insert(first, Tokens{3, 4}, BlockId(1));
+  const Prefix root = cache.open_root("", 0);
+  const Prefix first = cache.insert(root, Tokens{1, 2}, BlockId(3));
+  const Prefix second = cache.insert(first, Tokens{3, 4}, BlockId(1));
   EXPECT_EQ(cache.find(root, Tokens{1, 2})->block, BlockId(3));
   EXPECT_EQ(cache.find(root, Tokens{1, 2})->prefix, first);
   EXPECT_EQ(cache.find(first, Tokens{3, 4})->block, BlockId(1));
@@ -28,7 +28,7 @@ TEST(PrefixCache, FindsABlockBehindItsPrefixAlone) {
 
 TEST(PrefixCache, KeepsAdaptersAndSaltsApart) {
   PrefixCache cache(4, 2);
-  const PrefixId base = cache.open_root("", 0);
+  const Prefix base = cache.open_root("", 0);
   cache.insert(base, Tokens{1, 2}, BlockId(0));
   for (const auto& [adapter, salt] : {std::pair("digest", 0), std::pair("", 1), std::pair("digest", 1)}) {
     EXPECT_FALSE(cache.find(cache.open_root(adapter, static_cast<uint64_t>(salt)), Tokens{1, 2}));
@@ -38,8 +38,8 @@ TEST(PrefixCache, KeepsAdaptersAndSaltsApart) {
 
 TEST(PrefixCache, KeepsTheFirstOfTwoBlocksWithOneContent) {
   PrefixCache cache(4, 2);
-  const PrefixId root = cache.open_root("", 0);
-  const PrefixId first = cache.insert(root, Tokens{1, 2}, BlockId(0));
+  const Prefix root = cache.open_root("", 0);
+  const Prefix first = cache.insert(root, Tokens{1, 2}, BlockId(0));
   EXPECT_EQ(cache.insert(root, Tokens{1, 2}, BlockId(1)), first);
   EXPECT_TRUE(cache.contains(BlockId(0)));
   EXPECT_FALSE(cache.contains(BlockId(1)));
@@ -48,12 +48,12 @@ TEST(PrefixCache, KeepsTheFirstOfTwoBlocksWithOneContent) {
 
 TEST(PrefixCache, DoesNotEnterAChainBehindAnEvictedBlock) {
   PrefixCache cache(4, 2);
-  const PrefixId root = cache.open_root("", 0);
-  const PrefixId first = cache.insert(root, Tokens{1, 2}, BlockId(0));
+  const Prefix root = cache.open_root("", 0);
+  const Prefix first = cache.insert(root, Tokens{1, 2}, BlockId(0));
   cache.insert(first, Tokens{3, 4}, BlockId(1));
   cache.erase(BlockId(0));
   EXPECT_FALSE(cache.find(root, Tokens{1, 2}));
-  const PrefixId again = cache.insert(root, Tokens{1, 2}, BlockId(2));
+  const Prefix again = cache.insert(root, Tokens{1, 2}, BlockId(2));
   EXPECT_NE(again, first);
   EXPECT_FALSE(cache.find(again, Tokens{3, 4}));
 }
@@ -62,7 +62,7 @@ TEST(PrefixCache, ForgetsRootsThatNobodyUses) {
   PrefixCache cache(4, 1);
   for (uint64_t salt = 0; salt < 100; ++salt) cache.close_root(cache.open_root("digest", salt));
   EXPECT_EQ(cache.num_roots(), 0u);
-  const PrefixId root = cache.open_root("digest", 7);
+  const Prefix root = cache.open_root("digest", 7);
   cache.insert(root, Tokens{5}, BlockId(0));
   cache.close_root(root);
   EXPECT_EQ(cache.num_roots(), 1u) << "a block is cached under it";
@@ -74,7 +74,7 @@ TEST(PrefixCache, ForgetsRootsThatNobodyUses) {
 
 TEST(PrefixCache, ForgetsEverythingWhenCleared) {
   PrefixCache cache(4, 1);
-  const PrefixId root = cache.open_root("", 0);
+  const Prefix root = cache.open_root("", 0);
   cache.insert(cache.insert(root, Tokens{1}, BlockId(0)), Tokens{2}, BlockId(1));
   cache.clear();
   EXPECT_FALSE(cache.contains(BlockId(0)));
@@ -86,14 +86,14 @@ TEST(PrefixCache, AgreesWithAMap) {
   // More entries than buckets would like, few distinct tokens: chains grow, are cut at both ends and in the middle.
   constexpr int32_t kBlocks = 64;
   PrefixCache cache(kBlocks, 2);
-  const PrefixId root = cache.open_root("", 0);
-  using Key = std::tuple<PrefixId, int32_t, int32_t>;
+  const Prefix root = cache.open_root("", 0);
+  using Key = std::tuple<Prefix, int32_t, int32_t>;
   std::map<Key, PrefixCache::Hit> model;
-  std::vector<PrefixId> parents{root};
+  std::vector<Prefix> parents{root};
   std::mt19937 random(5);
   for (int i = 0; i < 20000; ++i) {
     const BlockId block(static_cast<int32_t>(random() % kBlocks));
-    const PrefixId parent = parents[random() % parents.size()];
+    const Prefix parent = parents[random() % parents.size()];
     const Tokens tokens{static_cast<int32_t>(random() % 6), static_cast<int32_t>(random() % 6)};
     const Key key{parent, tokens[0], tokens[1]};
     const auto known = model.find(key);
@@ -105,7 +105,7 @@ TEST(PrefixCache, AgreesWithAMap) {
     }
     cache.erase(block);
     std::erase_if(model, [&](const auto& entry) { return entry.second.block == block; });
-    const PrefixId prefix = cache.insert(parent, tokens, block);
+    const Prefix prefix = cache.insert(parent, tokens, block);
     const auto kept = model.try_emplace(key, PrefixCache::Hit{block, prefix}).first;
     ASSERT_EQ(kept->second.prefix, prefix);
     ASSERT_EQ(cache.contains(block), kept->second.block == block);

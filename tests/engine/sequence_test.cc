@@ -16,7 +16,7 @@ Sequence make(std::vector<int32_t> prompt, int32_t max_tokens, std::vector<int32
   request.sampling.max_tokens = max_tokens;
   request.sampling.stop_token_ids = std::move(stops);
   request.sampling.prompt_logprobs = prompt_logprobs;
-  return Sequence(std::move(request), 1, GroupId(0), PrefixId(1));
+  return Sequence(std::move(request), 1, GroupId(0), Prefix{PrefixId(1)});
 }
 
 TEST(Sequence, SamplesWithTheRowThatEndsItsTokens) {
