@@ -4,8 +4,10 @@
 // Weights are rotated over more than four times the L2, data is random, each figure is the median of graph replays and
 // includes the launch boundaries between products.
 //
-//   int4_gemm_gpu_bench [--json FILE] [--sweep]     --sweep: compares launch shapes at 1 and 8 tokens
+//   int4_gemm_gpu_bench [--json FILE] [--sweep] [--shape NAME] [--rows M]
+//     --sweep: compares launch shapes for up to 64 tokens
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -38,7 +40,7 @@ constexpr int32_t kMostRows = 4096;
 
 class Bench {
  public:
-  explicit Bench(bool sweep) : sweep_(sweep) {}
+  Bench(bool sweep, std::string shape, int32_t rows) : sweep_(sweep), only_shape_(std::move(shape)), only_rows_(rows) {}
 
   void run() {
     const DeviceProperties properties = device_properties();
@@ -53,7 +55,9 @@ class Bench {
     }
     fmt::print("{:8} {:>5} {:>9} {:>9} {:>7} {:>8} {:>10} {:>10}\n", "shape", "m", "us", "floor us", "share", "TB/s",
                "cuBLAS us", "of cuBLAS");
-    for (const Shape& shape : kShapes) measure_shape(shape);
+    for (const Shape& shape : kShapes) {
+      if (only_shape_.empty() || only_shape_ == shape.name) measure_shape(shape);
+    }
   }
 
   void write_json(const std::string& path) const {
@@ -111,6 +115,7 @@ class Bench {
     Int4Gemm gemm = must(Int4Gemm::make(kMostRows, shape.n, shape.k));
     for (size_t r = 0; r < std::size(kRows); r++) {
       args.m = kRows[r];
+      if (only_rows_ != 0 && only_rows_ != args.m) continue;
       const int used = args.m > kInt4DecodeRows ? std::min(copies, 4) : copies;
       const double us = microseconds(stream_,
                                      [&] {
@@ -124,38 +129,33 @@ class Bench {
   }
 
   void sweep_shapes(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
+    using X = Int4DecodeWish::X;
     const Int4DecodeDevice device = Int4DecodeDevice::current();
-    CHECK(device.clusters);
-    for (const int32_t m : {1, 8, 16}) {
+    for (const int32_t m : {1, 4, 8, 16, 32, 64}) {
+      if (only_rows_ != 0 && only_rows_ != m) continue;
       args.m = m;
-      const Int4DecodeShape chosen = shape_int4_decode(weights[0], m, Dtype::f16, {}, device);
-      for (const int32_t cluster : {1, 2, 4, 8}) {
-        for (const int32_t depth : {2, 3, 4}) {
-          for (const uint64_t shared : {uint64_t{113} << 10, uint64_t{227} << 10}) {
-            for (const bool overlap : {true, false}) {
-              if (!overlap && (cluster != chosen.cluster || m != 1)) continue;
-              Int4DecodeWish wish;
-              wish.cluster = cluster;
-              wish.ring_depth = depth;
-              wish.shared_bytes = shared;
-              wish.overlap = overlap;
-              if (!int4_decode_fits(weights[0], m, wish, device)) continue;
-              const Int4DecodeShape launch = shape_int4_decode(weights[0], m, Dtype::f16, wish, device);
-              const double us = microseconds(stream_,
-                                             [&] {
-                                               for (const PackedInt4Weight& w : weights) {
-                                                 int4_decode(w, args, launch, device, nullptr, stream_);
-                                               }
-                                             }) /
-                                static_cast<double>(weights.size());
-              fmt::print(
-                  "{:8} m {:2} cluster {} x {:3} ring {} shared {:3} KB round {:3} overlap {:d}: {:6.2f} us, {:4.1f} "
-                  "%\n",
-                  shape.name, m, launch.cluster, launch.clusters, depth, shared >> 10, launch.round_tiles, overlap, us,
-                  100 * static_cast<double>(weights[0].data.bytes()) / memory_.read / us * 1e6);
-            }
-          }
-        }
+      std::vector<Int4DecodeWish> wishes;
+      for (const int32_t warps : {8, 16}) wishes.push_back({X::kept, 0, 0, true, warps});
+      for (const int32_t cluster : {1, 4}) {
+        for (const int32_t depth : {3, 4, 6, 8}) wishes.push_back({X::streamed, cluster, depth});
+      }
+      wishes.push_back({X::any, 0, 0, false});
+      for (const Int4DecodeWish& wish : wishes) {
+        if (!int4_decode_fits(weights[0], m, wish, device)) continue;
+        const Int4DecodeShape launch = shape_int4_decode(weights[0], m, Dtype::f16, wish, device);
+        if (wish.depth > launch.depth) continue;
+        const double us = microseconds(stream_,
+                                       [&] {
+                                         for (const PackedInt4Weight& w : weights)
+                                           int4_decode(w, args, launch, stream_);
+                                       }) /
+                          static_cast<double>(weights.size());
+        fmt::print(
+            "{:8} m {:2} {} blocks {:3} x {:2} warps, cluster {} depth {} round {:2} overlap {:d}: {:6.2f} us, {:4.1f} "
+            "%\n",
+            shape.name, m, launch.streams_x ? "streams" : "keeps  ", launch.blocks, launch.warps, launch.cluster,
+            launch.depth, launch.round_tiles, launch.overlap, us,
+            100 * static_cast<double>(weights[0].data.bytes()) / memory_.read / us * 1e6);
       }
     }
   }
@@ -175,6 +175,8 @@ class Bench {
   }
 
   bool sweep_;
+  std::string only_shape_;  // or empty
+  int32_t only_rows_;       // or 0
   Stream stream_ = must(Stream::make());
   DeviceBuffer x_, y_;
   Floors memory_;
@@ -189,13 +191,19 @@ class Bench {
 int main(int argc, char** argv) {
   bool sweep = false;
   std::string json;
+  std::string shape;
+  int32_t rows = 0;
   for (int i = 1; i < argc; i++) {
     if (std::strcmp(argv[i], "--sweep") == 0) {
       sweep = true;
     } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
       json = argv[++i];
+    } else if (std::strcmp(argv[i], "--shape") == 0 && i + 1 < argc) {
+      shape = argv[++i];
+    } else if (std::strcmp(argv[i], "--rows") == 0 && i + 1 < argc) {
+      rows = std::atoi(argv[++i]);
     } else {
-      fmt::print(stderr, "usage: {} [--json FILE] [--sweep]\n", argv[0]);
+      fmt::print(stderr, "usage: {} [--json FILE] [--sweep] [--shape NAME] [--rows M]\n", argv[0]);
       return 2;
     }
   }
@@ -203,7 +211,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}\n", used.error().message);
     return 1;
   }
-  lorikeet::kernels::Bench bench(sweep);
+  lorikeet::kernels::Bench bench(sweep, shape, rows);
   bench.run();
   if (!json.empty()) bench.write_json(json);
   return 0;

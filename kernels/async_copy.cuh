@@ -24,6 +24,12 @@ __device__ __forceinline__ void wait_for_previous_kernel() {
 #endif
 }
 
+// Data that is read once: first to leave the L2.
+__device__ __forceinline__ uint64_t evict_first_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 #if __CUDA_ARCH__ >= 900
 
 __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
@@ -49,12 +55,6 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t phase) {
       : "memory");
 }
 
-// Data that is read once: first to leave the L2.
-__device__ __forceinline__ uint64_t evict_first_policy() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
 // Copies `bytes` (a multiple of 16, both sides aligned to 16) and counts them on the barrier.
 __device__ __forceinline__ void bulk_copy(uint32_t shared_destination, const void* source, uint32_t bytes,
                                           uint32_t barrier, uint64_t policy) {
@@ -82,8 +82,9 @@ __device__ __forceinline__ uint32_t cluster_address(uint32_t shared, uint32_t ra
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
   return address;
 }
-__device__ __forceinline__ void cluster_store(uint32_t address, float value) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+__device__ __forceinline__ void cluster_store_16(uint32_t address, float4 v) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
 }
 
 #endif

@@ -15,6 +15,7 @@ add_library(lorikeet_kernels_cuda STATIC
   int4_decode_f16.cu
   int4_gemm_cuda.cu
   int4_pack_cuda.cu
+  int4_prefill.cu
   library_gemm.cc
   logprobs_cuda.cu
   lora_cuda.cu

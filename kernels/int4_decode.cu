@@ -4,19 +4,17 @@
 
 #include "kernels/cuda_check.h"
 #include "kernels/element_dispatch.cuh"
-#include "kernels/int4_decode.cuh"
+#include "kernels/int4_decode_kernels.cuh"
 
 namespace lorikeet::kernels {
 namespace {
 
+using int4::kPartsOfK;
 using int4::kTileRows;
 using int4::kUnitInputs;
 
-// x is cut finer than this over a cluster's blocks, so that the rings have room.
-constexpr uint64_t kStagedBytes = 64 << 10;
-constexpr int32_t kPortableCluster = 8;
-constexpr int32_t kFewestRingSlots = 2;
-constexpr int32_t kMostRingSlots = 4;
+constexpr int32_t kFewestStages = 2;
+constexpr int32_t kEnoughStages = 3;  // fewer do not hide the memory's latency: rather fewer tiles at a time
 
 int32_t divide_up(int32_t a, int32_t b) {
   return (a + b - 1) / b;
@@ -25,41 +23,63 @@ uint64_t align_up(uint64_t bytes) {
   return (bytes + 127) / 128 * 128;
 }
 
-struct SharedSizes {
-  uint64_t ring_slot = 0;  // one slot of every warp, and its barriers
-  uint64_t staged = 0;     // x and its sums
-  uint64_t tile = 0;       // the sums of one tile's slabs
+// Shared memory of a block that keeps x.
+struct KeptSizes {
+  uint64_t x = 0;      // of all tokens
+  uint64_t parts = 0;  // of all of the block's tiles
   int32_t x_row_bytes = 0;
 
-  SharedSizes(const PackedInt4Weight& weight, int32_t m, int32_t cluster) {
-    const int32_t units = std::min(divide_up(weight.slabs(), cluster) * weight.slab_units, weight.units);
-    const int32_t columns = divide_up(m, 8) * 8;
-    ring_slot = static_cast<uint64_t>(int4::kWarps * (weight.slab_units * weight.unit_bytes() + 8));
-    x_row_bytes = units * kUnitInputs * 2 + int4::kRowPadding;
-    staged = align_up(static_cast<uint64_t>(m) * static_cast<uint64_t>(x_row_bytes)) +
-             align_up(static_cast<uint64_t>(units * (kUnitInputs / weight.scale_block) * columns) * sizeof(float));
-    tile = static_cast<uint64_t>(weight.slabs() * m * kTileRows) * sizeof(float);
+  KeptSizes(const PackedInt4Weight& weight, int32_t m, int32_t blocks) {
+    x_row_bytes = weight.units * int4::kDecodeUnitXBytes + int4::kDecodeRowPadding;
+    x = align_up(static_cast<uint64_t>(m) * static_cast<uint64_t>(x_row_bytes));
+    parts = static_cast<uint64_t>(divide_up(weight.tiles, blocks) * kPartsOfK * m * kTileRows) * sizeof(float);
   }
+  uint64_t total() const { return x + parts; }
 };
 
-int4::DecodeKernel kernel_for(const PackedInt4Weight& weight, int32_t m, Dtype dtype) {
+// Shared memory of a block for which x streams.
+struct StreamSizes {
+  uint64_t stage_x_offset = 0;
+  uint64_t stage = 0;
+  uint64_t sums = 0;
+
+  StreamSizes(const PackedInt4Weight& weight, int32_t m, int32_t cluster, int32_t round_tiles) {
+    const int32_t col_tiles = int4::stream_columns(m) / 8;
+    stage_x_offset = align_up(static_cast<uint64_t>(round_tiles * weight.unit_bytes()));
+    stage = stage_x_offset + align_up(static_cast<uint64_t>(8 * col_tiles * int4::kStreamRowBytes));
+    const int32_t tiles = cluster == 1 ? int4::kRoundTiles : divide_up(round_tiles, kPartsOfK) * kPartsOfK;
+    sums = static_cast<uint64_t>(tiles * col_tiles * int4::kFragmentBytes);
+  }
+  uint64_t total(int32_t stages) const { return static_cast<uint64_t>(stages) * stage + sums; }
+};
+
+int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, int32_t warps, Dtype dtype) {
   int4::DecodeKernel kernel = nullptr;
   with_activation_type(dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    kernel = int4::decode_kernel<T>(divide_up(m, 8), weight.scale_block, weight.asymmetric);
+    kernel = int4::decode_kernel<T>(warps, weight.scale_block, weight.asymmetric);
+  });
+  return kernel;
+}
+
+int4::StreamKernel stream_kernel(const PackedInt4Weight& weight, int32_t m, Dtype dtype) {
+  int4::StreamKernel kernel = nullptr;
+  with_activation_type(dtype, [&](auto element) {
+    using T = typename decltype(element)::type;
+    kernel = int4::stream_kernel<T>(m, weight.scale_block, weight.asymmetric);
   });
   return kernel;
 }
 
 // A cluster's blocks must find room in one group of processors, so not every processor may find a cluster.
-int32_t clusters_at_once(int4::DecodeKernel kernel, const Int4DecodeShape& shape, uint64_t shared_bytes) {
+int32_t clusters_at_once(int4::StreamKernel kernel, int32_t multiprocessors, uint64_t shared_bytes) {
   cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>(shape.clusters * shape.cluster);
-  config.blockDim = int4::kThreads;
+  config.gridDim = static_cast<unsigned>(multiprocessors / kPartsOfK * kPartsOfK);
+  config.blockDim = int4::kStreamThreads;
   config.dynamicSmemBytes = shared_bytes;
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+  attribute.val.clusterDim.x = static_cast<unsigned>(kPartsOfK);
   attribute.val.clusterDim.y = 1;
   attribute.val.clusterDim.z = 1;
   config.attrs = &attribute;
@@ -70,145 +90,148 @@ int32_t clusters_at_once(int4::DecodeKernel kernel, const Int4DecodeShape& shape
   return together;
 }
 
+// The most stages that fit; 0 where not even kFewestStages do.
+int32_t stages_for(const StreamSizes& sizes, uint64_t limit) {
+  int32_t stages = int4::kMostStages;
+  while (stages >= kFewestStages && sizes.total(stages) > limit) stages--;
+  return stages >= kFewestStages ? stages : 0;
+}
+
+int32_t kept_blocks(const PackedInt4Weight& weight, const Int4DecodeDevice& device) {
+  return std::min(device.multiprocessors, weight.tiles);
+}
+
+bool can_keep_x(const PackedInt4Weight& weight, int32_t m, const Int4DecodeDevice& device) {
+  return m <= int4::kDecodeColumns &&
+         KeptSizes(weight, m, kept_blocks(weight, device)).total() <= device.shared_bytes_per_block;
+}
+
+Int4DecodeShape streaming_shape(const PackedInt4Weight& weight, int32_t m, const Int4DecodeDevice& device,
+                                int32_t cluster, int32_t groups) {
+  Int4DecodeShape shape;
+  shape.streams_x = true;
+  shape.cluster = cluster;
+  const int32_t used_groups = std::min(groups, weight.tiles);
+  shape.blocks = used_groups * cluster;
+  const int32_t tiles = divide_up(weight.tiles, used_groups);
+  const int32_t rounds = divide_up(tiles, int4::kRoundTiles);
+  shape.round_tiles = divide_up(tiles, rounds);
+  const auto depth = [&] {
+    return stages_for(StreamSizes(weight, m, cluster, shape.round_tiles), device.shared_bytes_per_block);
+  };
+  shape.depth = depth();
+  while (shape.depth < kEnoughStages && shape.round_tiles > kPartsOfK) {
+    shape.round_tiles--;
+    shape.depth = depth();
+  }
+  CHECK_GE(shape.depth, kFewestStages) << weight.n << "x" << weight.k << " with " << m
+                                       << " tokens does not fit shared memory";
+  return shape;
+}
+
+// What a block's walk costs, in tiles times units.
+int64_t streaming_cost(const PackedInt4Weight& weight, const Int4DecodeShape& shape) {
+  constexpr int32_t kStep = 3;       // of a round's step, beside its tiles
+  constexpr int32_t kExchange = 40;  // of the sums between blocks
+  const int32_t tiles = divide_up(weight.tiles, shape.blocks / shape.cluster);
+  const int64_t walk = static_cast<int64_t>(tiles + kStep * divide_up(tiles, shape.round_tiles)) *
+                       divide_up(weight.units, shape.cluster);
+  return walk + (shape.cluster > 1 ? kExchange : 0);
+}
+
+int4::OutputParams output_params(const PackedInt4Weight& weight, const Int4GemmArgs& args) {
+  return {args.y, args.bias, args.y_stride, weight.n, weight.scale_factor, weight.paired, args.silu_mul};
+}
+
 }  // namespace
 
 Int4DecodeDevice Int4DecodeDevice::current() {
   const DeviceProperties properties = device_properties();
   // A kernel compiled at run time from an earlier device's PTX runs its path, not this device's.
   cudaFuncAttributes attributes{};
-  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half>(1, kUnitInputs, false)));
+  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half>(8, kUnitInputs, false)));
   return {properties.multiprocessors, properties.shared_bytes_per_block, attributes.ptxVersion >= 90};
 }
 
 bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
                       const Int4DecodeDevice& device) {
-  CHECK_GT(wish.cluster, 0);
-  const SharedSizes sizes(weight, m, wish.cluster);
-  const uint64_t limit = wish.shared_bytes > 0 ? std::min(wish.shared_bytes, device.shared_bytes_per_block)
-                                               : device.shared_bytes_per_block;
-  const int32_t depth = wish.ring_depth > 0 ? wish.ring_depth : kFewestRingSlots;
-  return align_up(static_cast<uint64_t>(depth) * sizes.ring_slot) + sizes.staged + 2 * sizes.tile <= limit;
+  if (wish.cluster > 1 && !device.clusters) return false;
+  if (wish.x == Int4DecodeWish::X::kept) return can_keep_x(weight, m, device);
+  return wish.depth <= int4::kMostStages;
 }
 
 Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4DecodeWish& wish,
                                   const Int4DecodeDevice& device) {
   CHECK_GT(m, 0);
-  CHECK_LE(m, kInt4DecodePassRows);
-  const uint64_t limit = wish.shared_bytes > 0 ? std::min(wish.shared_bytes, device.shared_bytes_per_block)
-                                               : device.shared_bytes_per_block;
+  CHECK_LE(m, kInt4DecodeRows);
+  const auto limit = static_cast<int>(device.shared_bytes_per_block);
   Int4DecodeShape shape;
+  const bool fits = can_keep_x(weight, m, device);
+  if (wish.x == Int4DecodeWish::X::kept || (wish.x == Int4DecodeWish::X::any && fits)) {
+    CHECK(fits) << "x of " << m << " tokens does not fit shared memory";
+    shape.blocks = kept_blocks(weight, device);
+    shape.warps = wish.warps > 0 ? wish.warps : 16;
+    LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(decode_kernel(weight, shape.warps, dtype),
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
+  } else {
+    const int4::StreamKernel kernel = stream_kernel(weight, m, dtype);
+    LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
+    shape = streaming_shape(weight, m, device, 1, device.multiprocessors);
+    if (device.clusters && wish.cluster != 1) {
+      const int32_t groups = clusters_at_once(kernel, device.multiprocessors, device.shared_bytes_per_block);
+      const Int4DecodeShape divided = streaming_shape(weight, m, device, kPartsOfK, groups);
+      if (wish.cluster > 1 || streaming_cost(weight, divided) < streaming_cost(weight, shape)) shape = divided;
+    }
+    if (wish.depth > 0) shape.depth = std::min(wish.depth, shape.depth);
+  }
   shape.overlap = wish.overlap && device.clusters;
-  shape.cluster = wish.cluster > 0 ? wish.cluster : 2;
-  if (wish.cluster == 0) {
-    while (shape.cluster < kPortableCluster && SharedSizes(weight, m, shape.cluster).staged > kStagedBytes) {
-      shape.cluster *= 2;
-    }
-    if (!device.clusters) {  // no such limit, and less shared memory
-      while (SharedSizes(weight, m, shape.cluster).staged + kFewestRingSlots * SharedSizes(weight, m, 1).ring_slot >
-             limit) {
-        shape.cluster *= 2;
-      }
-    }
-  }
-  const SharedSizes sizes(weight, m, shape.cluster);
-  shape.clusters = std::max(1, std::min(device.multiprocessors / shape.cluster, weight.tiles));
-  const int4::DecodeKernel kernel = kernel_for(weight, m, dtype);
-  LORIKEET_CHECK_CUDA(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit)));
-  if (!device.clusters) {
-    shape.ring_depth = kFewestRingSlots;  // the depth for which the kernel is compiled there
-    shape.round_tiles = divide_up(weight.tiles, shape.clusters);
-    CHECK_LE(sizes.staged + kFewestRingSlots * sizes.ring_slot, limit);
-    return shape;
-  }
-  shape.clusters = std::min(shape.clusters, clusters_at_once(kernel, shape, limit));
-  // All tiles in one round if that leaves the rings their depth, else two buffers that alternate.
-  const int32_t owned = divide_up(divide_up(weight.tiles, shape.clusters), shape.cluster);
-  const int32_t most = wish.ring_depth > 0 ? wish.ring_depth : kMostRingSlots;
-  const int32_t fewest = wish.ring_depth > 0 ? wish.ring_depth : kFewestRingSlots;
-  const auto fits = [&](int32_t depth, int32_t tile_buffers) {
-    return align_up(static_cast<uint64_t>(depth) * sizes.ring_slot) + sizes.staged +
-               static_cast<uint64_t>(tile_buffers) * sizes.tile <=
-           limit;
-  };
-  shape.round_tiles = owned * shape.cluster;
-  for (shape.ring_depth = most; shape.ring_depth >= fewest; shape.ring_depth--) {
-    if (fits(shape.ring_depth, owned)) return shape;
-  }
-  shape.ring_depth = fewest;
-  int32_t owned_at_once = owned;
-  while (owned_at_once > 1 && !fits(fewest, 2 * owned_at_once)) owned_at_once--;
-  CHECK(fits(fewest, 2 * owned_at_once)) << weight.n << "x" << weight.k << " with " << m
-                                         << " tokens does not fit shared memory";
-  shape.round_tiles = owned_at_once * shape.cluster;
   return shape;
 }
 
-uint64_t int4_decode_scratch_bytes(int32_t max_outputs, int32_t max_inputs, const Int4DecodeDevice& device) {
-  if (device.clusters) return 0;
-  const int32_t tiles = divide_up(max_outputs, 8) + 1;  // of a pair with an odd number of outputs
-  const int32_t slabs = divide_up(divide_up(max_inputs, kUnitInputs), 4);
-  return static_cast<uint64_t>(tiles) * static_cast<uint64_t>(slabs) * kInt4DecodePassRows * kTileRows * sizeof(float);
-}
-
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
-                 const Int4DecodeDevice& device, float* scratch, const Stream& stream) {
-  const SharedSizes sizes(weight, args.m, shape.cluster);
+                 const Stream& stream) {
+  device::LaunchShape launch;
+  launch.blocks = static_cast<unsigned>(shape.blocks);
+  launch.overlap = shape.overlap;
+  if (shape.streams_x) {
+    const StreamSizes sizes(weight, args.m, shape.cluster, shape.round_tiles);
+    int4::StreamParams p{};
+    p.weight = weight.data.as<uint8_t>();
+    p.x = args.x;
+    p.x_stride = args.x_stride;
+    p.out = output_params(weight, args);
+    p.m = args.m;
+    p.k = weight.k;
+    p.tiles = weight.tiles;
+    p.units = weight.units;
+    p.cluster = shape.cluster;
+    p.stages = shape.depth;
+    p.round_tiles = shape.round_tiles;
+    p.stage_bytes = static_cast<int32_t>(sizes.stage);
+    p.stage_x_offset = static_cast<int32_t>(sizes.stage_x_offset);
+    p.sums_offset = static_cast<int32_t>(static_cast<uint64_t>(shape.depth) * sizes.stage);
+    launch.threads = int4::kStreamThreads;
+    launch.shared_bytes = sizes.total(shape.depth);
+    launch.cluster = static_cast<unsigned>(shape.cluster);
+    device::launch(stream_kernel(weight, args.m, args.dtype), launch, stream.handle(), p);
+    return;
+  }
+  const KeptSizes sizes(weight, args.m, shape.blocks);
   int4::DecodeParams p{};
   p.weight = weight.data.as<uint8_t>();
   p.permutation = weight.permutation.as<int32_t>();
   p.x = args.x;
-  p.y = args.y;
-  p.bias = args.bias;
-  p.scratch = scratch;
   p.x_stride = args.x_stride;
-  p.y_stride = args.y_stride;
+  p.out = output_params(weight, args);
   p.m = args.m;
-  p.n = weight.n;
   p.k = weight.k;
   p.tiles = weight.tiles;
   p.units = weight.units;
-  p.slab_units = weight.slab_units;
-  p.slabs = weight.slabs();
-  p.cluster = shape.cluster;
-  p.clusters = shape.clusters;
-  p.ring_depth = shape.ring_depth;
-  p.round_tiles = shape.round_tiles;
-  const int32_t rounds = divide_up(divide_up(weight.tiles, shape.clusters), shape.round_tiles);
-  p.exchange_buffers = rounds > 1 ? 2 : 1;
   p.x_row_bytes = sizes.x_row_bytes;
-  const uint64_t ring = static_cast<uint64_t>(shape.ring_depth) * (sizes.ring_slot - 8 * int4::kWarps);
-  const uint64_t barriers = static_cast<uint64_t>(shape.ring_depth) * 8 * int4::kWarps;
-  p.barriers_offset = static_cast<int32_t>(ring);
-  const uint64_t x = align_up(ring + barriers);
-  const uint64_t x_bytes = align_up(static_cast<uint64_t>(args.m) * static_cast<uint64_t>(sizes.x_row_bytes));
-  p.x_offset = static_cast<int32_t>(x);
-  p.sums_offset = static_cast<int32_t>(x + x_bytes);
-  p.exchange_offset = static_cast<int32_t>(x + sizes.staged);
-  uint64_t shared = x + sizes.staged;
-  if (device.clusters) {
-    shared += static_cast<uint64_t>(p.exchange_buffers) * static_cast<uint64_t>(shape.round_tiles / shape.cluster) *
-              sizes.tile;
-  }
-  p.paired = weight.paired;
-  p.silu_mul = args.silu_mul;
-
-  const int4::DecodeKernel kernel = kernel_for(weight, args.m, args.dtype);
-  with_activation_type(args.dtype, [&](auto element) {
-    using T = typename decltype(element)::type;
-    p.factor = weight.scale_factor * int4::Magnitude<T>::kInverse;
-    device::LaunchShape launch_shape;
-    launch_shape.blocks = static_cast<unsigned>(shape.cluster * shape.clusters);
-    launch_shape.threads = int4::kThreads;
-    launch_shape.shared_bytes = shared;
-    launch_shape.cluster = device.clusters ? static_cast<unsigned>(shape.cluster) : 1;
-    launch_shape.overlap = shape.overlap;
-    device::launch(kernel, launch_shape, stream.handle(), p);
-    if (!device.clusters) {
-      launch_shape = {static_cast<unsigned>(weight.tiles), int4::kThreads, 0, 1, false};
-      device::launch(int4::add_slabs_kernel<T>(), launch_shape, stream.handle(), p);
-    }
-  });
+  p.parts_offset = static_cast<int32_t>(sizes.x);
+  launch.threads = static_cast<unsigned>(shape.warps * device::kWarpSize);
+  launch.shared_bytes = sizes.total();
+  device::launch(decode_kernel(weight, shape.warps, args.dtype), launch, stream.handle(), p);
 }
 
 }  // namespace lorikeet::kernels

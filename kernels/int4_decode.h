@@ -1,35 +1,36 @@
-// The int4 product for a few tokens: how its launch is shaped. Used by kernels/int4_gemm_cuda.h and by benchmarks that
-// compare shapes; the result does not depend on the shape.
+// The int4 product for up to kInt4DecodeRows tokens: how its launch is shaped. Used by kernels/int4_gemm_cuda.h and by
+// benchmarks that compare shapes; the result does not depend on the shape.
 #pragma once
 
 #include "kernels/int4_gemm_cuda.h"
 
 namespace lorikeet::kernels {
 
-inline constexpr int32_t kInt4DecodePassRows = 16;  // tokens of one launch
-inline constexpr int32_t kInt4DecodeWarps = 8;
-
 struct Int4DecodeShape {
-  int32_t cluster = 1;  // blocks that share a range of tiles and divide its inputs among them
-  int32_t clusters = 1;
-  int32_t ring_depth = 2;   // slabs in flight per warp
-  int32_t round_tiles = 0;  // tiles of a cluster between two exchanges, a multiple of `cluster`
+  bool streams_x = false;  // x streams beside the weights; otherwise each block keeps all of it
+  int32_t blocks = 1;
+  int32_t cluster = 1;      // streaming: blocks that divide k, 1 or 4
+  int32_t warps = 8;        // of a block
+  int32_t depth = 2;        // streaming: stages of 128 inputs
+  int32_t round_tiles = 0;  // streaming: tiles that a block works on at a time
   bool overlap = true;      // starts while the kernel before it ends
 };
 
 // The parts of a shape that the caller leaves open are 0.
 struct Int4DecodeWish {
+  enum class X { any, kept, streamed };
+  X x = X::any;
   int32_t cluster = 0;
-  int32_t ring_depth = 0;
-  uint64_t shared_bytes = 0;  // of a block, at most
+  int32_t depth = 0;
   bool overlap = true;
+  int32_t warps = 0;  // where x is kept, 8 or 16
 };
 
-// What the device offers to the kernel: read once.
+// What the device offers to the kernels: read once.
 struct Int4DecodeDevice {
   int32_t multiprocessors = 0;
   uint64_t shared_bytes_per_block = 0;
-  bool clusters = false;  // the kernel that runs here was compiled for a device with clusters
+  bool clusters = false;  // the kernels that run here were compiled for a device with clusters
   static Int4DecodeDevice current();
 };
 
@@ -40,11 +41,9 @@ bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4Decod
 Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4DecodeWish& wish,
                                   const Int4DecodeDevice& device);
 
-// Bytes of scratch that a product of up to kInt4DecodePassRows tokens needs; 0 where clusters exchange sums themselves.
-uint64_t int4_decode_scratch_bytes(int32_t max_outputs, int32_t max_inputs, const Int4DecodeDevice& device);
-
-// m up to kInt4DecodePassRows.
+// m up to kInt4DecodeRows. A streaming shape does not permute x: where the weight has a permutation, args.x must be in
+// the order of the stored inputs (gather_inputs_cuda).
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
-                 const Int4DecodeDevice& device, float* scratch, const Stream& stream);
+                 const Stream& stream);
 
 }  // namespace lorikeet::kernels

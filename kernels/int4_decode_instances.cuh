@@ -1,27 +1,45 @@
-// Instantiates the decode kernels for one element type. Included by one .cu file per type.
+// Instantiates the kernels of int4_decode_kernels.cuh for one element type. Included by one .cu file per type.
 #pragma once
 
-#include "kernels/int4_decode.cuh"
+#include "kernels/int4_decode_kernels.cuh"
 
 namespace lorikeet::kernels::int4 {
 
-template <class T, int kTiles>
-DecodeKernel decode_kernel_of(int32_t scale_block, bool asymmetric) {
+// f(UnitFormat{}) for the format known at run time.
+template <class F>
+auto with_format(int32_t scale_block, bool asymmetric, F&& f) {
   if (scale_block == kUnitInputs) {
-    return asymmetric ? decode<T, kTiles, kUnitInputs, true> : decode<T, kTiles, kUnitInputs, false>;
+    return asymmetric ? f(UnitFormat<kUnitInputs, true>{}) : f(UnitFormat<kUnitInputs, false>{});
   }
-  return asymmetric ? decode<T, kTiles, kSubBlock, true> : decode<T, kTiles, kSubBlock, false>;
+  return asymmetric ? f(UnitFormat<kSubBlock, true>{}) : f(UnitFormat<kSubBlock, false>{});
 }
 
 template <class T>
-DecodeKernel decode_kernel(int32_t column_tiles, int32_t scale_block, bool asymmetric) {
-  return column_tiles == 1 ? decode_kernel_of<T, 1>(scale_block, asymmetric)
-                           : decode_kernel_of<T, 2>(scale_block, asymmetric);
+DecodeKernel decode_kernel(int32_t warps, int32_t scale_block, bool asymmetric) {
+  return with_format(scale_block, asymmetric, [warps](auto format) -> DecodeKernel {
+    using Format = decltype(format);
+    // As many as registers hold.
+    constexpr int kPairsOf8 = Format::kScaleBlock != kUnitInputs ? 2 : Format::kAsymmetric ? 3 : 4;
+    constexpr int kPairsOf16 = Format::kScaleBlock != kUnitInputs ? 2 : 3;
+    return warps == 8 ? decode<T, Format, 8, kPairsOf8> : decode<T, Format, 16, kPairsOf16>;
+  });
 }
 
 template <class T>
-DecodeKernel add_slabs_kernel() {
-  return add_slabs<T>;
+StreamKernel stream_kernel(int32_t m, int32_t scale_block, bool asymmetric) {
+  return with_format(scale_block, asymmetric, [m](auto format) -> StreamKernel {
+    using Format = decltype(format);
+    switch (stream_columns(m)) {
+      case 8:
+        return stream<T, Format, WarpTiling<2, 1, 1>>;
+      case 16:
+        return stream<T, Format, WarpTiling<2, 2, 1>>;
+      case 32:
+        return stream<T, Format, WarpTiling<2, 4, 1>>;
+      default:
+        return stream<T, Format, WarpTiling<4, 4, 2>>;
+    }
+  });
 }
 
 }  // namespace lorikeet::kernels::int4

@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <tuple>
 
-#include "kernels/async_copy.cuh"
 #include "kernels/cuda_check.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
 #include "kernels/int4_decode.h"
 #include "kernels/int4_layout.h"
+#include "kernels/int4_prefill.h"
+#include "kernels/overlap_launch.cuh"
 
 namespace lorikeet::kernels {
 namespace {
@@ -19,9 +21,6 @@ using int4::kTileRows;
 constexpr int kThreads = 256;
 constexpr uint64_t kDequantizedBytes = 96ULL << 20;  // of weights that are unpacked at a time, at most
 
-int32_t divide_up(int32_t a, int32_t b) {
-  return (a + b - 1) / b;
-}
 unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
@@ -30,6 +29,8 @@ unsigned blocks_for(int64_t threads) {
 __global__ void __launch_bounds__(kThreads)
     gather_inputs(const uint16_t* x, int64_t x_stride, const int32_t* permutation, uint16_t* out, int32_t k,
                   int64_t total) {
+  device::allow_next_kernel();
+  device::wait_for_previous_kernel();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= total) return;
   const int32_t from = permutation[i % k];
@@ -87,12 +88,9 @@ __global__ void __launch_bounds__(kThreads) finish_products(FinishArgs args) {
 struct Int4Gemm::Impl {
   using DecodeKey = std::tuple<int32_t, int32_t, int32_t, int32_t, Dtype>;  // tiles, units, unit bytes, m, dtype
 
-  explicit Impl(LibraryGemm&& gemm) : library(std::move(gemm)) {}
-
   Int4DecodeDevice device;
-  LibraryGemm library;
+  std::optional<LibraryGemm> library;  // where int4_prefill is not available
   int32_t max_rows = 0;
-  DeviceBuffer slab_sums;  // where clusters do not exchange them
   DeviceBuffer dequantized, products, gathered;
   std::map<DecodeKey, Int4DecodeShape> shapes;
 
@@ -103,16 +101,31 @@ struct Int4Gemm::Impl {
     return shapes.emplace(key, shape_int4_decode(weight, m, dtype, {}, device)).first->second;
   }
 
-  void run_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
-    const int32_t passes = divide_up(args.m, kInt4DecodePassRows);
-    for (int32_t pass = 0, first = 0; pass < passes; pass++) {
-      Int4GemmArgs part = args;
-      part.m = (args.m - first + passes - pass - 1) / (passes - pass);
-      part.x = static_cast<const uint16_t*>(args.x) + first * args.x_stride;
-      part.y = static_cast<uint16_t*>(args.y) + first * args.y_stride;
-      int4_decode(weight, part, shape(weight, part.m, args.dtype), device, slab_sums.as<float>(), stream);
-      first += part.m;
+  // x in the order of the stored inputs, [m, k].
+  void gather(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
+    const int64_t total = static_cast<int64_t>(args.m) * weight.k;
+    device::launch_overlapped(gather_inputs, dim3(blocks_for(total)), kThreads, 0, stream.handle(),
+                              static_cast<const uint16_t*>(args.x), args.x_stride, weight.permutation.as<int32_t>(),
+                              gathered.as<uint16_t>(), weight.k, total);
+  }
+
+  void run_decode(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream) {
+    const Int4DecodeShape& launch = shape(weight, args.m, args.dtype);
+    if (launch.streams_x && weight.permutation.bytes() > 0) {
+      gather(weight, args, stream);
+      args.x = gathered.data();
+      args.x_stride = weight.k;
     }
+    int4_decode(weight, args, launch, stream);
+  }
+
+  void run_prefill(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream) {
+    if (weight.permutation.bytes() > 0) {
+      gather(weight, args, stream);
+      args.x = gathered.data();
+      args.x_stride = weight.k;
+    }
+    int4_prefill(weight, args, stream);
   }
 
   void run_dequantized(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
@@ -124,11 +137,7 @@ struct Int4Gemm::Impl {
     product.m = args.m;
     product.k = weight.k;
     if (weight.permutation.bytes() > 0) {
-      const int64_t total = static_cast<int64_t>(args.m) * weight.k;
-      gather_inputs<<<blocks_for(total), kThreads, 0, stream.handle()>>>(
-          static_cast<const uint16_t*>(args.x), args.x_stride, weight.permutation.as<int32_t>(),
-          gathered.as<uint16_t>(), weight.k, total);
-      LORIKEET_CHECK_CUDA(cudaGetLastError());
+      gather(weight, args, stream);
       product.x = gathered.data();
       product.x_stride = weight.k;
     }
@@ -141,7 +150,7 @@ struct Int4Gemm::Impl {
       product.n = direct ? std::min(rows, weight.n - tile * kTileRows) : rows;
       product.out = direct ? static_cast<uint16_t*>(args.y) + tile * kTileRows : products.data();
       product.out_stride = direct ? args.y_stride : rows;
-      library.run(product, stream);
+      library->run(product, stream);
       if (direct) continue;
       const FinishArgs finish{products.data(), args.y, args.bias, args.y_stride, args.m,
                               weight.n,        tile,   rows,      weight.paired, args.silu_mul};
@@ -161,9 +170,7 @@ Int4Gemm& Int4Gemm::operator=(Int4Gemm&&) noexcept = default;
 Int4Gemm::~Int4Gemm() = default;
 
 Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs) {
-  Result<LibraryGemm> library = LibraryGemm::make();
-  if (!library) return tl::unexpected(library.error());
-  auto impl = std::make_unique<Impl>(std::move(*library));
+  auto impl = std::make_unique<Impl>();
   impl->device = Int4DecodeDevice::current();
   impl->max_rows = max_rows;
   const auto allocate = [](DeviceBuffer& buffer, uint64_t bytes) -> Result<void> {
@@ -173,17 +180,16 @@ Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t m
     return {};
   };
   const uint64_t rows = static_cast<uint64_t>(max_rows);
-  if (Result<void> r = allocate(impl->slab_sums, int4_decode_scratch_bytes(max_outputs, max_inputs, impl->device));
-      !r) {
+  if (Result<void> r = allocate(impl->gathered, 2 * rows * static_cast<uint64_t>(max_inputs)); !r) {
     return tl::unexpected(r.error());
   }
-  if (max_rows > kInt4DecodeRows) {
+  if (max_rows > kInt4DecodeRows && !int4_prefill_available()) {
+    Result<LibraryGemm> library = LibraryGemm::make();
+    if (!library) return tl::unexpected(library.error());
+    impl->library = std::move(*library);
     if (Result<void> r = allocate(impl->dequantized, kDequantizedBytes); !r) return tl::unexpected(r.error());
     if (Result<void> r = allocate(impl->products, 2 * rows * (static_cast<uint64_t>(max_outputs) + 2 * kTileRows));
         !r) {
-      return tl::unexpected(r.error());
-    }
-    if (Result<void> r = allocate(impl->gathered, 2 * rows * static_cast<uint64_t>(max_inputs)); !r) {
       return tl::unexpected(r.error());
     }
   }
@@ -198,6 +204,8 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
   CHECK(!args.silu_mul || weight.paired);
   if (args.m <= kInt4DecodeRows) {
     impl_->run_decode(weight, args, stream);
+  } else if (!impl_->library) {
+    impl_->run_prefill(weight, args, stream);
   } else {
     impl_->run_dequantized(weight, args, stream);
   }

@@ -1,9 +1,8 @@
 // The device version of y = x W^T with an int4 weight, for any number of tokens.
 //
-// Up to kInt4DecodeRows tokens go through kernels that read the packed weight once and are bound by memory; more go
-// through tensor-core tiles. In the first, a row's result depends neither on m nor on the other rows: a slab (16
-// outputs x `slab_units` x 128 inputs) is summed by one warp in the order of k, and the slabs of an output are added in
-// the order of k, whatever the number of tokens, the cluster size or the device.
+// Up to kInt4DecodeRows tokens go through kernels that read the packed weight once; more go through tensor-core tiles
+// for many tokens. In the first, a row's result depends neither on m nor on the other rows nor on the device: see
+// kernels/int4_fragment.cuh for the one order in which products are summed.
 #pragma once
 
 #include <cstdint>
@@ -30,14 +29,12 @@ struct PackedInt4Weight {
   int32_t units = 0;        // of 128 inputs
   int32_t scale_block = 0;  // inputs that share a scale: 128, or 32 where a run is not whole units
   bool asymmetric = false;  // zeros are stored; otherwise all are 8
-  int32_t slab_units = 0;   // units that are summed before slabs are added
   float scale_factor = 1;   // a power of two: stored scales are the true ones divided by it
 
   DeviceBuffer data;         // [tiles, units] units
   DeviceBuffer permutation;  // int32 [k] or empty
 
   int32_t unit_bytes() const;
-  int32_t slabs() const { return (units + slab_units - 1) / slab_units; }
 
   // Packs weights that take the same x (q, k, v; or one alone): the outputs of each part follow those of the one
   // before. Fails where memory runs out, or where parts differ in k, runs or permutation, so that they cannot be one
@@ -77,7 +74,7 @@ class Int4Gemm {
   ~Int4Gemm();
 
   // Queues the product. Up to kInt4DecodeRows tokens it can be captured in a graph; above, the first call for a shape
-  // chooses an algorithm and must not be captured.
+  // must not be captured, as devices without a kernel of ours for it (kernels/int4_prefill.h) choose an algorithm.
   void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream);
 
  private:

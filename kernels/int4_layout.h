@@ -33,25 +33,12 @@ constexpr int unit_bytes(int scale_block, bool asymmetric) {
   return kNibbleBytes + scale_bytes(scale_block) + zero_bytes(scale_block, asymmetric);
 }
 
-// A slab must fit a slot of the kernels' rings.
-inline constexpr int kMaxSlabUnits = 5;
+// The inputs are summed in this many parts, which are then added. Part of the definition of the result.
+inline constexpr int kPartsOfK = 4;
 
-// Units of a slab, chosen for `units` units so that slabs divide well over clusters of 2 and 4 blocks. Part of the
-// definition of the result: it depends on the shape alone.
-constexpr int slab_units_for(int units) {
-  int best = kMaxSlabUnits;
-  double best_use = 0;
-  for (int length = kMaxSlabUnits; length >= 4; length--) {
-    const int slabs = (units + length - 1) / length;
-    double use = 1;
-    for (int cluster : {2, 4})
-      use *= static_cast<double>(units) / (length * cluster * ((slabs + cluster - 1) / cluster));
-    if (use > best_use * 1.001) {
-      best_use = use;
-      best = length;
-    }
-  }
-  return best;
+// The first unit of part `part`, of a weight with `units` units.
+constexpr int part_begin(int units, int part) {
+  return units * part / kPartsOfK;
 }
 
 }  // namespace lorikeet::kernels::int4

@@ -159,7 +159,6 @@ Result<PackedInt4Weight> make_empty(std::span<const Int4Weight* const> parts, in
   packed.x_size = first.x_size;
   packed.tiles = packed_rows / kTileRows;
   packed.units = (first.k + kUnitInputs - 1) / kUnitInputs;
-  packed.slab_units = int4::slab_units_for(packed.units);
   packed.scale_block = kUnitInputs;
   float largest = 0;
   for (const Int4Weight* part : parts) {
@@ -274,7 +273,6 @@ Result<PackedInt4Weight> PackedInt4Weight::random(int32_t n, int32_t k, bool pai
   packed.paired = paired;
   packed.tiles = paired ? round_up(n / 2, 8) / 8 : round_up(n, kTileRows) / kTileRows;
   packed.units = (k + kUnitInputs - 1) / kUnitInputs;
-  packed.slab_units = int4::slab_units_for(packed.units);
   packed.scale_block = kUnitInputs;
   const float scale = 1.0F / (kNibbleDeviation * std::sqrt(static_cast<float>(k)));
   packed.scale_factor = factor_for(1.25F * scale);

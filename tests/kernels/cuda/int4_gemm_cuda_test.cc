@@ -48,11 +48,8 @@ class Int4GemmCuda : public CudaTest {
   std::vector<uint16_t> multiply(const PackedInt4Weight& weight, const HalfTensor& x, const Call& call,
                                  const Int4DecodeWish& wish) {
     const Int4DecodeDevice device = Int4DecodeDevice::current();
-    const DeviceBuffer scratch = allocate(int4_decode_scratch_bytes(weight.n, weight.k, device));
     const Int4DecodeShape shape = shape_int4_decode(weight, call.m, call.dtype, wish, device);
-    return run(weight, x, call, [&](const Int4GemmArgs& args) {
-      int4_decode(weight, args, shape, device, scratch.as<float>(), stream_);
-    });
+    return run(weight, x, call, [&](const Int4GemmArgs& args) { int4_decode(weight, args, shape, stream_); });
   }
 
   // The largest row stride that is a multiple of 8 and leaves a gap, so that strides are honoured.
@@ -162,7 +159,7 @@ TEST_F(Int4GemmCuda, AgreesWithTheReferenceAtTheShapesOf14B) {
     const Int4Weight w = random_int4(c.n, c.k, {}, random_);
     const PackedInt4Weight packed = pack(w);
     for (const Dtype dtype : kDtypes) {
-      for (const int32_t m : {1, 8, 16, 33, 128}) {
+      for (const int32_t m : {1, 8, 16, 32, 33, 64, 128}) {
         const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(c.k), dtype, random_);
         const std::vector<uint16_t> y = multiply(packed, x, {dtype, m});
         const int32_t step = 97;  // coprime to the tiles: all rows of tiles and all blocks are visited
@@ -180,7 +177,7 @@ TEST_F(Int4GemmCuda, GivesARowTheSameBitsInAnyBatch) {
     for (const Dtype dtype : kDtypes) {
       const HalfTensor x = random_halves(static_cast<size_t>(kInt4DecodeRows) * static_cast<size_t>(k), dtype, random_);
       const std::vector<uint16_t> all = multiply(packed, x, {dtype, kInt4DecodeRows});
-      for (const int32_t m : {1, 3, 8, 12, 17, 40}) {
+      for (const int32_t m : {1, 3, 8, 12, 17, 33, 40}) {
         const std::vector<uint16_t> some = multiply(packed, x, {dtype, m});
         EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin()))
             << dtype_name(dtype) << " n " << n << " k " << k << " m " << m;
@@ -190,18 +187,24 @@ TEST_F(Int4GemmCuda, GivesARowTheSameBitsInAnyBatch) {
 }
 
 TEST_F(Int4GemmCuda, GivesTheSameBitsForEveryShapeOfTheLaunch) {
-  if (!Int4DecodeDevice::current().clusters) GTEST_SKIP() << "without clusters there is one shape";
-  const Int4Weight w = random_int4(2048, 5120, {}, random_);
-  const PackedInt4Weight packed = pack(w);
-  for (const int32_t m : {1, 8}) {
-    const HalfTensor x = random_halves(static_cast<size_t>(m) * 5120, Dtype::f16, random_);
-    const std::vector<uint16_t> first = multiply(packed, x, {Dtype::f16, m});
-    std::vector<Int4DecodeWish> wishes = {{2, 2}, {4, 3}, {8, 2}};
-    if (m == 1) {  // the inputs of eight tokens leave these too little shared memory
-      wishes.insert(wishes.end(), {{1, 2}, {2, 2, 96 << 10}, {4, 2, 112 << 10, false}});
-    }
-    for (const Int4DecodeWish& wish : wishes) {
-      EXPECT_EQ(first, multiply(packed, x, {Dtype::f16, m}, wish)) << "cluster " << wish.cluster << " m " << m;
+  using X = Int4DecodeWish::X;
+  const Int4DecodeDevice device = Int4DecodeDevice::current();
+  for (const auto& [n, k] : {std::pair{2048, 5120}, std::pair{5000, 416}, std::pair{40000, 1152}, std::pair{72, 32}}) {
+    for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{32, true}}) {
+      const Int4Weight w = random_int4(n, k, kind, random_);
+      const PackedInt4Weight packed = pack(w);
+      for (const int32_t m : {1, 3, 8, 11, 16, 32, 57}) {
+        const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), Dtype::f16, random_);
+        const std::vector<uint16_t> first = multiply(packed, x, {Dtype::f16, m});
+        for (const Int4DecodeWish& wish : {Int4DecodeWish{X::kept}, Int4DecodeWish{X::kept, 0, 0, true, 8},
+                                           Int4DecodeWish{X::streamed, 1}, Int4DecodeWish{X::streamed, 1, 2, false},
+                                           Int4DecodeWish{X::streamed, 4}, Int4DecodeWish{X::streamed, 4, 3}}) {
+          if (!int4_decode_fits(packed, m, wish, device)) continue;
+          EXPECT_EQ(first, multiply(packed, x, {Dtype::f16, m}, wish))
+              << n << "x" << k << " group " << kind.group << " m " << m << " kept " << (wish.x == X::kept)
+              << " cluster " << wish.cluster << " depth " << wish.depth;
+        }
+      }
     }
   }
 }

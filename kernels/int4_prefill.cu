@@ -1,0 +1,344 @@
+// Weights are operand A of the warpgroups' matrix steps, scaled in registers: (q - z) * scale, rounded to the type of
+// the activations. Tokens are the columns; their x comes by tensor copies. A block computes 128 outputs of kColumns
+// tokens: one warp requests what two groups of four warps consume.
+#include "kernels/int4_prefill.h"
+
+#include <cuda.h>
+
+#include "kernels/async_copy.cuh"
+#include "kernels/cuda_check.h"
+#include "kernels/device_math.cuh"
+#include "kernels/element_dispatch.cuh"
+#include "kernels/int4_fragment.cuh"
+#include "kernels/int4_layout.h"
+#include "kernels/int4_output.cuh"
+#include "kernels/wgmma.cuh"
+
+namespace lorikeet::kernels {
+namespace int4 {
+namespace {
+
+constexpr int kBlockTiles = 8;
+constexpr int kGroupWarps = 4;
+constexpr int kGroups = 2;  // that compute; a third requests
+constexpr int kPrefillThreads = (kGroups + 1) * kGroupWarps * device::kWarpSize;
+constexpr int kBoxInputs = 64;  // a row of 128 bytes, what the swizzle spans
+constexpr int kAlignment = 1024;
+constexpr int kMostStages = 5;
+
+struct PrefillParams {
+  const uint8_t* weight;
+  OutputParams out;
+  int32_t m, tiles, units, column_blocks;
+  bool pairs;  // y takes 4-byte stores
+};
+
+template <class Format, int kColumns>
+struct PrefillStage {
+  static constexpr int kBox = kColumns * kBoxInputs * 2;
+  static constexpr int kX = 2 * kBox;
+  static constexpr int kWeights = kBlockTiles * Format::kBytes;
+  static constexpr int kBytes = (kX + kWeights + kAlignment - 1) / kAlignment * kAlignment;
+  static constexpr int kFit = ((227 << 10) - kAlignment - 256) / kBytes;
+  static constexpr int kStages = kFit < kMostStages ? kFit : kMostStages;
+  static constexpr int kSharedBytes = kStages * kBytes + kAlignment;
+};
+
+// Scales of rows g and g + 8, ready to multiply pairs. fp16: stored scales reach 2^15, so that they are lowered by 2^8,
+// which finish_factor undoes.
+template <class T>
+struct PairScale;
+template <>
+struct PairScale<__half> {
+  static constexpr float kFactor = 256;
+  __half2 s[2];
+  __device__ __forceinline__ explicit PairScale(uint32_t pair) {
+    const __half2 both = __hmul2(*reinterpret_cast<const __half2*>(&pair), __float2half2_rn(1 / kFactor));
+    s[0] = __low2half2(both);
+    s[1] = __high2half2(both);
+  }
+  __device__ __forceinline__ uint32_t apply(uint32_t q, int half) const {
+    const __half2 r = __hmul2(*reinterpret_cast<const __half2*>(&q), s[half]);
+    return *reinterpret_cast<const uint32_t*>(&r);
+  }
+};
+template <>
+struct PairScale<__nv_bfloat16> {
+  static constexpr float kFactor = 1;
+  float2 s;
+  __device__ __forceinline__ explicit PairScale(uint32_t pair) : s(scales_of(pair)) {}
+  __device__ __forceinline__ uint32_t apply(uint32_t q, int half) const {
+    const float2 v = device::unpack<__nv_bfloat16>(q);
+    const float by = half == 0 ? s.x : s.y;
+    return device::pack<__nv_bfloat16>(v.x * by, v.y * by);
+  }
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void tensor_copy(uint32_t to, const CUtensorMap* map, int column, int row,
+                                            uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
+// Outputs of rows g (values[0..1]) and g + 8 (values[2..3]) of a tile for tokens 2t and 2t + 1 behind first_token.
+template <class T>
+__device__ __forceinline__ void store_columns(const PrefillParams& p, int tile, int first_token,
+                                              const float (&values)[4], int lane) {
+  const OutputParams& o = p.out;
+  if (!p.pairs) {
+    const int token = first_token + lane % 4 * 2;
+    if (token < p.m) store_outputs<T>(o, tile, lane / 4, token, values[0], values[2]);
+    if (token + 1 < p.m) store_outputs<T>(o, tile, lane / 4, token + 1, values[1], values[3]);
+    return;
+  }
+  float v[4];
+#pragma unroll
+  for (int e = 0; e < 4; e++) v[e] = values[e] * o.factor;
+  const int half_step = o.paired ? o.n / 2 : 8;  // from row g's output to row g + 8's
+  const int first_output = o.paired ? tile * 8 : tile * kTileRows;
+  const int limit = o.paired ? o.n / 2 : o.n;
+  if (o.bias != nullptr) {
+    const int output = first_output + lane / 4;
+    const float bias0 = output < limit ? o.bias[output] : 0.0F;
+    const float bias1 = (o.paired ? output : output + half_step) < limit ? o.bias[output + half_step] : 0.0F;
+    v[0] += bias0;
+    v[1] += bias0;
+    v[2] += bias1;
+    v[3] += bias1;
+  }
+  // From rows of outputs to rows of tokens: a lane then holds neighbouring outputs of one token.
+  const int token = first_token + lane / 4;
+  T* y = static_cast<T*>(o.y) + token * o.y_stride;
+  auto store = [&](uint32_t pair, int output) {
+    pair = device::transpose_8x8(pair);
+    if (token >= p.m) return;
+    if (output + 1 < limit) {
+      *reinterpret_cast<uint32_t*>(y + output) = pair;
+    } else if (output < limit) {
+      *reinterpret_cast<uint16_t*>(y + output) = static_cast<uint16_t>(pair);
+    }
+  };
+  const uint32_t pair0 = device::pack<T>(v[0], v[1]);
+  const uint32_t pair1 = device::pack<T>(v[2], v[3]);
+  const int output = first_output + lane % 4 * 2;
+  if (o.silu_mul) {
+    const float2 gate = device::unpack<T>(pair0);
+    const float2 up = device::unpack<T>(pair1);
+    store(device::pack<T>(gate.x / (1.0F + __expf(-gate.x)) * up.x, gate.y / (1.0F + __expf(-gate.y)) * up.y), output);
+    return;
+  }
+  store(pair0, output);
+  if (!o.paired) {
+    store(pair1, output + 8);
+    return;
+  }
+  y += o.n / 2;
+  store(pair1, output);
+}
+#endif
+
+template <class T, class Format, int kColumns>
+__global__ void __launch_bounds__(kPrefillThreads, 1)
+    prefill(const __grid_constant__ PrefillParams p, const __grid_constant__ CUtensorMap x_map) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  using Stage = PrefillStage<Format, kColumns>;
+  constexpr int kStages = Stage::kStages;
+  extern __shared__ unsigned char shared_bytes[];
+  __shared__ __align__(8) uint64_t barriers[2 * kMostStages];  // its presence tells that the kernel was compiled
+  const uint32_t unaligned = device::shared_address(shared_bytes);
+  const uint32_t base = (unaligned + kAlignment - 1) / kAlignment * kAlignment;
+  const uint32_t full = device::shared_address(barriers);
+  const uint32_t empty = full + kMostStages * 8;
+  const int warp = threadIdx.x / device::kWarpSize;
+  const int lane = threadIdx.x % device::kWarpSize;
+  const int group = warp / kGroupWarps;
+  const int first_tile = static_cast<int>(blockIdx.x) / p.column_blocks * kBlockTiles;
+  const int first_token = static_cast<int>(blockIdx.x) % p.column_blocks * kColumns;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; i++) {
+      device::barrier_init(full + i * 8, 1);
+      device::barrier_init(empty + i * 8, kGroups * kGroupWarps);
+    }
+    device::fence_barrier_init();
+  }
+  __syncthreads();
+  device::allow_next_kernel();
+
+  if (group == kGroups) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (warp != kGroups * kGroupWarps || lane != 0) return;
+    device::wait_for_previous_kernel();
+    const uint64_t policy = device::evict_first_policy();
+    for (int unit = 0; unit < p.units; unit++) {
+      const int stage = unit % kStages;
+      const int use = unit / kStages;
+      if (use > 0) device::barrier_wait(empty + stage * 8, (use - 1) & 1);
+      const uint32_t x = base + stage * Stage::kBytes;
+      const uint32_t barrier = full + stage * 8;
+      device::barrier_expect(barrier, Stage::kX + Stage::kWeights);
+      for (int tile = 0; tile < kBlockTiles; tile++) {
+        // Behind the last tile the last is repeated; its results are not used.
+        const int64_t from = static_cast<int64_t>(min(first_tile + tile, p.tiles - 1)) * p.units + unit;
+        if (p.column_blocks > 1) {  // other blocks read it too
+          asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                           x + Stage::kX + tile * Format::kBytes),
+                       "l"(p.weight + from * Format::kBytes), "r"(Format::kBytes), "r"(barrier)
+                       : "memory");
+        } else {
+          device::bulk_copy(x + Stage::kX + tile * Format::kBytes, p.weight + from * Format::kBytes, Format::kBytes,
+                            barrier, policy);
+        }
+      }
+      tensor_copy(x, &x_map, unit * kUnitInputs, first_token, barrier);
+      tensor_copy(x + Stage::kBox, &x_map, unit * kUnitInputs + kBoxInputs, first_token, barrier);
+    }
+    return;
+  }
+
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+  const int g = lane / 4;
+  float sum[kColumns / 2];
+  for (int unit = 0; unit < p.units; unit++) {
+    const int stage = unit % kStages;
+    device::barrier_wait(full + stage * 8, unit / kStages & 1);
+    const uint32_t x = base + stage * Stage::kBytes;
+    const uint32_t weights = x + Stage::kX + warp * Format::kBytes;
+    const unsigned char* unit_bytes_at = shared_bytes + (weights - unaligned);
+    uint4 words[2];
+    words[0] = load_shared_16(weights + lane * 16);
+    words[1] = load_shared_16(weights + 512 + lane * 16);
+#pragma unroll
+    for (int j = 0; j < kUnitInputs / kSubBlock; j++) {
+      const int scale = j * kSubBlock / Format::kScaleBlock;
+      const PairScale<T> scales(reinterpret_cast<const uint32_t*>(unit_bytes_at + kNibbleBytes)[scale * 8 + g]);
+      uint32_t a[2][4];
+      decode_sub_block<T>(j % 2 == 0 ? words[j / 2].x : words[j / 2].z, j % 2 == 0 ? words[j / 2].y : words[j / 2].w,
+                          load_zeros<T, Format>(unit_bytes_at, scale, g), a);
+#pragma unroll
+      for (int s = 0; s < 2; s++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[s][i] = scales.apply(a[s][i], i % 2);
+      }
+      device::warpgroup_fence();
+#pragma unroll
+      for (int s = 0; s < 2; s++) {
+        const uint64_t b = device::swizzled_operand(x + j / 2 * Stage::kBox + (j % 2 * 2 + s) * 32);
+        device::multiply_async<T>(sum, a[s], b, unit + j + s > 0);
+      }
+      device::warpgroup_commit();
+      device::warpgroup_wait<1>();
+      // The steps of the unit before have ended: their stage may be filled again.
+      if (j == 0 && unit > 0 && lane == 0) barrier_arrive(empty + (unit - 1) % kStages * 8);
+    }
+  }
+  device::warpgroup_wait<0>();
+#pragma unroll
+  for (int i = 0; i < kColumns / 2; i++) asm volatile("" : "+f"(sum[i])::"memory");  // not to be read before
+  device::wait_for_previous_kernel();  // its readers of y, for the warps that have requested nothing
+  const int tile = first_tile + warp;
+  if (tile >= p.tiles) return;
+#pragma unroll
+  for (int c = 0; c < kColumns / 8; c++) {
+    if (first_token + c * 8 >= p.m) break;
+    const float values[4] = {sum[c * 4], sum[c * 4 + 1], sum[c * 4 + 2], sum[c * 4 + 3]};
+    store_columns<T>(p, tile, first_token + c * 8, values, lane);
+  }
+#endif
+}
+
+using PrefillKernel = void (*)(PrefillParams, CUtensorMap);
+struct PrefillVariant {
+  PrefillKernel kernel;
+  int shared_bytes;
+};
+
+template <class T, int kColumns>
+PrefillVariant prefill_variant(int32_t scale_block, bool asymmetric) {
+  const auto of = [](auto format) -> PrefillVariant {
+    using Format = decltype(format);
+    return {prefill<T, Format, kColumns>, PrefillStage<Format, kColumns>::kSharedBytes};
+  };
+  if (scale_block == kUnitInputs) {
+    return asymmetric ? of(UnitFormat<kUnitInputs, true>{}) : of(UnitFormat<kUnitInputs, false>{});
+  }
+  return asymmetric ? of(UnitFormat<kSubBlock, true>{}) : of(UnitFormat<kSubBlock, false>{});
+}
+
+CUtensorMap map_of_x(const Int4GemmArgs& args, int32_t k, int32_t columns) {
+  static const auto encode = [] {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    LORIKEET_CHECK_CUDA(
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &result));
+    CHECK_EQ(result, cudaDriverEntryPointSuccess) << "the driver does not know cuTensorMapEncodeTiled";
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry);
+  }();
+  CUtensorMap map;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(k), static_cast<cuuint64_t>(args.m)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(args.x_stride) * 2};
+  const cuuint32_t box[] = {kBoxInputs, static_cast<cuuint32_t>(columns)};
+  const cuuint32_t steps[] = {1, 1};
+  const CUresult status =
+      encode(&map, args.dtype == Dtype::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
+             const_cast<void*>(args.x), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  CHECK_EQ(status, CUDA_SUCCESS) << "x of " << args.m << "x" << k << ", rows " << args.x_stride << " apart";
+  return map;
+}
+
+}  // namespace
+}  // namespace int4
+
+bool int4_prefill_available() {
+  cudaFuncAttributes attributes{};
+  LORIKEET_CHECK_CUDA(
+      cudaFuncGetAttributes(&attributes, int4::prefill_variant<__half, 256>(int4::kUnitInputs, false).kernel));
+  return attributes.sharedSizeBytes > 0;
+}
+
+void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
+  const auto divide_up = [](int32_t a, int32_t b) { return (a + b - 1) / b; };
+  // Blocks of 256 tokens use the tensor cores best; of 128, where they leave fewer processors idle.
+  constexpr double kCostOf128 = 0.56;
+  const int32_t output_blocks = divide_up(weight.tiles, int4::kBlockTiles);
+  static const int32_t multiprocessors = device_properties().multiprocessors;
+  const auto rounds = [&](int32_t columns) {
+    return divide_up(output_blocks * divide_up(args.m, columns), multiprocessors);
+  };
+  const int32_t columns = rounds(128) * kCostOf128 < rounds(256) ? 128 : 256;
+
+  int4::PrefillParams p{};
+  p.weight = weight.data.as<uint8_t>();
+  p.out = {args.y, args.bias, args.y_stride, weight.n, weight.scale_factor, weight.paired, args.silu_mul};
+  p.m = args.m;
+  p.tiles = weight.tiles;
+  p.units = weight.units;
+  p.column_blocks = divide_up(args.m, columns);
+  p.pairs = reinterpret_cast<uintptr_t>(args.y) % 4 == 0 && args.y_stride % 2 == 0 &&
+            (!weight.paired || weight.n / 2 % 2 == 0);
+  const CUtensorMap map = int4::map_of_x(args, weight.k, columns);
+  with_activation_type(args.dtype, [&](auto element) {
+    using T = typename decltype(element)::type;
+    p.out.factor *= int4::PairScale<T>::kFactor;
+    const int4::PrefillVariant variant = columns == 128
+                                             ? int4::prefill_variant<T, 128>(weight.scale_block, weight.asymmetric)
+                                             : int4::prefill_variant<T, 256>(weight.scale_block, weight.asymmetric);
+    LORIKEET_CHECK_CUDA(
+        cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, variant.shared_bytes));
+    device::LaunchShape launch;
+    launch.blocks = static_cast<unsigned>(output_blocks * p.column_blocks);
+    launch.threads = int4::kPrefillThreads;
+    launch.shared_bytes = static_cast<size_t>(variant.shared_bytes);
+    launch.overlap = true;
+    device::launch(variant.kernel, launch, stream.handle(), p, map);
+  });
+}
+
+}  // namespace lorikeet::kernels
