@@ -86,6 +86,7 @@ Result<std::vector<DoraValues>> dora_factors(const StagedAdapter& adapter, std::
       std::vector<float>& to = factors[rank].pairs[pair].values;
       to.resize(magnitude.size());
       for (size_t i = 0; i < squared.size(); ++i) {
+        if (squared[i] == 0 && magnitude[i] == 0) continue;  // a padded neuron, which stays 0
         if (!(std::isfinite(squared[i]) && squared[i] > 0)) {
           return fail("{}: row {} of rank {} of W + scale * B A has the squared norm {}, by whose root DoRA divides",
                       dora.module, i, rank, squared[i]);

@@ -124,6 +124,10 @@ void spread_neurons(const std::vector<int32_t>& neurons, MlpSide side, int32_t a
                   b.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(neurons[i]) * rank));
     }
     pair.b = std::move(b);
+    if (pair.magnitude.empty()) return;
+    std::vector<float> magnitude(total, 0);  // rows of zeros stay zero
+    for (size_t i = 0; i < width; ++i) magnitude[static_cast<size_t>(neurons[i])] = pair.magnitude[i];
+    pair.magnitude = std::move(magnitude);
     return;
   }
   std::vector<float> a(rank * total, 0);

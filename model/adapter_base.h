@@ -24,7 +24,8 @@ Result<std::vector<int32_t>> find_unpadded_neurons(const ModelConfig& config, in
 enum class MlpSide : uint8_t { none, outputs, inputs };  // which side of a projection are the MLP's neurons
 MlpSide mlp_side_of(Projection p);
 
-// Moves the rows of B (outputs) or columns of A (inputs) to the places `neurons` among `all`, zeros elsewhere.
+// Moves the rows of B and the magnitudes (outputs) or the columns of A (inputs) to the places `neurons` among `all`,
+// zeros elsewhere.
 void spread_neurons(const std::vector<int32_t>& neurons, MlpSide side, int32_t all, LoraPair& pair);
 
 }  // namespace lorikeet::model

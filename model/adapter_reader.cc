@@ -193,10 +193,6 @@ class Reader {
     if (neurons_->size() != static_cast<size_t>(width)) {
       return fail("{}: MLPs of {} and of {} neurons in one adapter", scan_.dir.string(), neurons_->size(), width);
     }
-    if (!pair.magnitude.empty()) {
-      return fail("{}: DoRA made for an MLP of {} neurons over one of {} is not served", scan_.dir.string(), width,
-                  config_.intermediate_size);
-    }
     spread_neurons(*neurons_, side, config_.intermediate_size, pair);
     return {};
   }

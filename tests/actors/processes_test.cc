@@ -132,10 +132,21 @@ TEST(Processes, GiveReplacedAdaptersToNewRequestsOnly) {
   std::filesystem::copy(adapters / "kjv", scratch / "changing");
   Served server({"--tp", "2", "--lora-modules", "changing=" + (scratch / "changing").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
-  const auto question = [](const std::string& adapter) { return greedy_request("And it came to pass", adapter, 48); };
-  const auto kjv = server.ask(question("kjv")).token_ids, moby = server.ask(question("moby")).token_ids;
-  ASSERT_NE(kjv, moby);
-  EXPECT_EQ(server.ask(question("changing")).token_ids, kjv);
+  const auto question = [](const std::string& adapter) {  // of several prefix blocks
+    return greedy_request(
+        "And it came to pass in those days, that there went out a decree, that all the world should be taxed. And all "
+        "went to be taxed, every one into his own city, and it came to pass that they were there.",
+        adapter, 48);
+  };
+  const auto ask = [&](const std::string& adapter) {
+    Answer answer = server.ask(question(adapter));
+    EXPECT_TRUE(answer.done) << (answer.failure ? answer.failure->message : "no answer");
+    if (!answer.done) answer.done.emplace();
+    return answer;
+  };
+  const auto kjv = ask("kjv"), before = ask("changing");
+  EXPECT_EQ(before.token_ids, kjv.token_ids);
+  EXPECT_GT(before.done->usage.cached_tokens, 0) << "the same content under another name";
 
   // One request keeps the old content while it runs.
   auto running = long_request();
@@ -149,7 +160,12 @@ TEST(Processes, GiveReplacedAdaptersToNewRequestsOnly) {
     std::filesystem::rename(scratch / (std::string("changing/") + file), scratch / (std::string("old-") + file));
     std::filesystem::copy_file(adapters / "moby" / file, scratch / (std::string("changing/") + file));
   }
-  EXPECT_EQ(server.ask(question("changing")).token_ids, moby);
+  const auto after = ask("changing");
+  EXPECT_EQ(after.done->usage.cached_tokens, 0) << "a prefix block of the old content";
+  const auto moby = ask("moby");
+  EXPECT_EQ(after.token_ids, moby.token_ids);
+  EXPECT_GT(moby.done->usage.cached_tokens, 0);
+  EXPECT_NE(moby.token_ids, kjv.token_ids);
   std::vector<int32_t> ids;
   for (bool done = false; !done;) {
     const auto message = client->receive(seconds(60));

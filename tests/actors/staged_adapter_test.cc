@@ -36,6 +36,13 @@ TEST(DoraFactors, KeepTheRanksApartWhereOutputsAreCut) {
   EXPECT_THAT(factors[1].pairs[0].values, ElementsAre(2.0F, 1.0F));
 }
 
+TEST(DoraFactors, AreZeroForPaddedRows) {
+  StagedAdapter adapter = two_ranks(false);
+  adapter.dora[0].magnitude[1][0] = 0;
+  const auto factors = dora_factors(adapter, norms({4, 25}, {0, 100})).value();
+  EXPECT_THAT(factors[1].pairs[0].values, ElementsAre(0.0F, 1.0F));
+}
+
 TEST(DoraFactors, RefuseNormsThatCannotBe) {
   EXPECT_THAT(dora_factors(two_ranks(true), norms({1, 0}, {3, 0})).error().message, HasSubstr("squared norm 0"));
   EXPECT_FALSE(dora_factors(two_ranks(true), norms({1, std::nanf("")}, {3, 1})));

@@ -432,6 +432,16 @@ TEST(Adapter, IsSpreadOverAPaddedCheckpoint) {
   for (const float value : own_down.a) all += std::abs(value);
   EXPECT_NEAR(kept, all, 1e-9) << "padding is worth something";
 
+  files.config["use_dora"] = true;
+  const auto of_up = files.add_vector(module_of(1, Projection::up) + ".lora_magnitude_vector", 80);
+  const auto of_down = files.add_vector(module_of(1, Projection::down) + ".lora_magnitude_vector", 64);
+  files.write();
+  const Adapter dora = read(files, *config);
+  std::vector<float> spread(96, 0);
+  for (size_t i = 0; i < real.size(); ++i) spread[static_cast<size_t>(real[i])] = of_up[i];
+  EXPECT_EQ(pair_of(dora, 1, Projection::up).magnitude, spread);
+  EXPECT_EQ(pair_of(dora, 1, Projection::down).magnitude, of_down);
+
   SyntheticAdapter other;
   other.config = tests::plain_adapter_config(2, 8, {"up_proj"});
   other.add_pair(module_of(1, Projection::up), 2, 64, 72);
