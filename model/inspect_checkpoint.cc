@@ -17,7 +17,8 @@ uint64_t dtype_bytes(const TensorView& tensor) {
 }
 
 // Bytes of the part outputs x inputs of one projection: packed values, scales, zeros and bias, in the file's types.
-uint64_t linear_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, int32_t layer, Projection p) {
+uint64_t linear_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, int32_t layer, Projection p,
+                      bool act_order) {
   const ModelConfig& config = plan.config();
   const ModulePlace place = place_of(config, layer, p);
   const auto outputs = static_cast<uint64_t>(plan.outputs(p, rank).size());
@@ -27,7 +28,7 @@ uint64_t linear_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int r
   if (is_quantised(checkpoint, config.quant, place.module)) {
     auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
     if (!module) return 0;
-    const bool sorted = module->group_index.has_value() && config.quant.desc_act;
+    const bool sorted = module->group_index.has_value() && act_order;
     const auto group = static_cast<int64_t>(module->group_size);
     const int64_t groups = sorted ? module->groups : (inputs.end + group - 1) / group - inputs.begin / group;
     bytes += outputs * columns / 2 + static_cast<uint64_t>(groups) * outputs * dtype_bytes(module->scales);
@@ -45,7 +46,7 @@ uint64_t tensor_bytes(const Checkpoint& checkpoint, const std::string& name) {
   return tensor ? tensor->bytes.size() : 0;
 }
 
-uint64_t rank_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int rank) {
+uint64_t rank_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, bool act_order) {
   const ModelConfig& config = plan.config();
   uint64_t bytes = tensor_bytes(checkpoint, embedding_name(config) + ".weight") +
                    tensor_bytes(checkpoint, final_norm_name(config) + ".weight");
@@ -57,12 +58,12 @@ uint64_t rank_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int ran
     for (const NormKind kind : {NormKind::input, NormKind::post_attention, NormKind::q, NormKind::k}) {
       bytes += tensor_bytes(checkpoint, norm_name(config, layer, kind) + ".weight");
     }
-    for (const Projection p : kProjections) bytes += linear_bytes(checkpoint, plan, rank, layer, p);
+    for (const Projection p : kProjections) bytes += linear_bytes(checkpoint, plan, rank, layer, p, act_order);
   }
   return bytes;
 }
 
-SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, int size,
+SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, int size, bool act_order,
                        const InspectOptions& options) {
   SizeReport report;
   report.size = size;
@@ -72,7 +73,7 @@ SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, 
     return report;
   }
   for (int rank = 0; rank < size; ++rank) {
-    report.weight_bytes.push_back(rank_bytes(checkpoint, *plan, rank));
+    report.weight_bytes.push_back(rank_bytes(checkpoint, *plan, rank, act_order));
     report.neurons.push_back(plan->shard(rank).intermediate.size());
   }
   report.kv_bytes_per_token = static_cast<uint64_t>(config.num_layers) * 2 *
@@ -86,18 +87,23 @@ SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, 
   return report;
 }
 
-// Act-order shows in the index of groups, whatever the configuration says.
+// Act-order shows in the index of groups, whatever the configuration says. Where one module has it all have; some may
+// be unquantised, so the first that is not is asked.
 bool has_act_order(const Checkpoint& checkpoint, const ModelConfig& config) {
-  if (config.quant.method == QuantMethod::none) return false;
-  const ModulePlace place = place_of(config, 0, Projection::down);
-  if (!is_quantised(checkpoint, config.quant, place.module)) return false;
-  const auto module =
-      find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, Projection::down));
-  if (!module || !module->group_index) return false;
-  for (int32_t k = 0; k < module->k; ++k) {
-    int32_t group = 0;
-    std::memcpy(&group, module->group_index->bytes.data() + static_cast<size_t>(k) * sizeof group, sizeof group);
-    if (group != k / module->group_size) return true;
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    for (const Projection p : kProjections) {
+      const ModulePlace place = place_of(config, layer, p);
+      if (!is_quantised(checkpoint, config.quant, place.module)) continue;
+      const auto module =
+          find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
+      if (!module || !module->group_index) return false;
+      for (int32_t k = 0; k < module->k; ++k) {
+        int32_t group = 0;
+        std::memcpy(&group, module->group_index->bytes.data() + static_cast<size_t>(k) * sizeof group, sizeof group);
+        if (group != k / module->group_size) return true;
+      }
+      return false;
+    }
   }
   return false;
 }
@@ -131,7 +137,8 @@ CheckpointReport inspect_checkpoint(const std::filesystem::path& dir, const Insp
       ++(quantised ? report.quantised_modules : report.dense_modules);
     }
   }
-  for (const int size : kInspectedSizes) report.sizes.push_back(report_size(*checkpoint, *config, size, options));
+  for (const int size : kInspectedSizes)
+    report.sizes.push_back(report_size(*checkpoint, *config, size, report.act_order, options));
   return report;
 }
 

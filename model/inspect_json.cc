@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "model/inspect.h"
@@ -28,6 +29,18 @@ Json to_json(const ModelConfig& config) {
   return json;
 }
 
+// How many groups of inputs the weights of each width have.
+Json groups_of(const ModelConfig& config) {
+  if (config.quant.method == QuantMethod::none) return nullptr;
+  const auto groups = [&](int32_t inputs) {
+    const int32_t size = config.quant.group_size < 0 ? inputs : config.quant.group_size;
+    return (inputs + size - 1) / size;
+  };
+  return {{"hidden", groups(config.hidden_size)},
+          {"attention", groups(config.num_heads * config.head_dim)},
+          {"mlp", groups(config.intermediate_size)}};
+}
+
 }  // namespace
 
 Json to_json(const CheckpointReport& report) {
@@ -42,6 +55,7 @@ Json to_json(const CheckpointReport& report) {
     json["quantisation"] = {{"method", name_of(config.quant.method)},
                             {"bits", quantised ? Json(4) : Json(nullptr)},
                             {"group_size", quantised ? Json(config.quant.group_size) : Json(nullptr)},
+                            {"groups", groups_of(config)},
                             {"symmetric", quantised ? Json(config.quant.symmetric) : Json(nullptr)},
                             {"act_order", report.act_order},
                             {"quantised_modules", report.quantised_modules},
@@ -76,10 +90,18 @@ Json to_json(const AdapterReport& report) {
                {"rslora", report.rslora},
                {"dora", report.dora},
                {"bytes", report.file_bytes},
+               {"matched_modules", nullptr},
+               {"unmatched_modules", nullptr},
                {"modules", Json::array()},
                {"targets_without_tensors", report.targets_without_tensors},
                {"strange_tensors", report.strange_tensors},
                {"tensor_parallel", Json::array()}};
+  if (report.judged) {
+    const auto matched = std::count_if(report.modules.begin(), report.modules.end(),
+                                       [](const AdapterModuleReport& module) { return module.matched; });
+    json["matched_modules"] = matched;
+    json["unmatched_modules"] = static_cast<int64_t>(report.modules.size()) - matched;
+  }
   for (const AdapterModuleReport& module : report.modules) {
     json["modules"].push_back({{"module", module.module},
                                {"rank", module.rank},

@@ -58,8 +58,27 @@ TEST(Inspect, TellsWhatACheckpointIsAndWhatItCosts) {
   const auto json = to_json(report);
   EXPECT_EQ(json["servable"], true);
   EXPECT_EQ(json["quantisation"]["method"], "gptq");
+  EXPECT_EQ(json["quantisation"]["groups"]["hidden"], 2);
+  EXPECT_EQ(json["quantisation"]["groups"]["attention"], 2);
+  EXPECT_EQ(json["quantisation"]["groups"]["mlp"], 3);
   EXPECT_EQ(json["tensor_parallel"][0]["weight_bytes_per_rank"][0], one.weight_bytes[0]);
   EXPECT_EQ(json["tensor_parallel"][3]["reason"], *report.sizes[3].refusal);
+}
+
+TEST(Inspect, SeesActOrderWhereSomeModulesAreNotQuantised) {
+  SyntheticOptions options;
+  options.act_order = true;
+  options.dense = {"down_proj", ".0.self_attn.q_proj"};
+  const SyntheticCheckpoint checkpoint(options);
+  const CheckpointReport report = inspect_checkpoint(checkpoint.dir());
+  EXPECT_TRUE(report.act_order);
+  EXPECT_EQ(report.quantised_modules, 11);
+  EXPECT_EQ(report.dense_modules, 3);
+
+  options.method = QuantMethod::none;
+  const SyntheticCheckpoint dense(options);
+  EXPECT_FALSE(inspect_checkpoint(dense.dir()).act_order);
+  EXPECT_TRUE(to_json(inspect_checkpoint(dense.dir()))["quantisation"]["groups"].is_null());
 }
 
 TEST(Inspect, GivesTheReasonWhyACheckpointIsRefused) {
@@ -183,6 +202,8 @@ TEST_F(InspectAdapter, TellsRanksScalesAndBytesPerRank) {
   EXPECT_EQ(json["servable"], true);
   EXPECT_EQ(json["modules"][0]["rank"], 6);
   EXPECT_EQ(json["modules"][0]["matched"], true);
+  EXPECT_EQ(json["matched_modules"], json["modules"].size());
+  EXPECT_EQ(json["unmatched_modules"], 0);
   EXPECT_EQ(json["digest"], report.digest);
 }
 
