@@ -85,6 +85,19 @@ Result<std::unique_ptr<BenchEngine>> start(const BenchFlags& flags, BenchReport&
   return engine;
 }
 
+// Memory for all of the adapters at once in the head, as float32; else they would take turns.
+Result<std::string> staging_bytes(const BenchFlags& flags, const model::ModelConfig& config, int32_t adapters) {
+  const auto given = parse_bytes(flags.server.max_cpu_lora_memory);
+  if (!given) return tl::unexpected(given.error());
+  const auto whole = model::ShardPlan::make(config, 1);
+  if (!whole) return tl::unexpected(whole.error());
+  // At most: every rank has all of A or of B. One more for what is being read.
+  const auto copies = static_cast<uint64_t>(flags.server.options.tensor_parallel_size + 1);
+  const uint64_t of_one =
+      model::step_cost(*whole, 0, {2, 2, 4}).adapter_bytes_per_rank * static_cast<uint64_t>(flags.lora_rank) * copies;
+  return std::to_string(std::max(*given, of_one * static_cast<uint64_t>(adapters)));
+}
+
 }  // namespace
 
 Result<BenchReport> bench_latency(const BenchFlags& flags) {
@@ -192,6 +205,9 @@ Result<BenchReport> bench_lora(const BenchFlags& flags) {
   actors::ServerOptions& options = with_adapters.server.options;
   options.max_loras = std::max(options.max_loras, adapters);
   options.max_cpu_loras = std::max(options.max_cpu_loras, adapters);
+  auto staging = staging_bytes(flags, *config, adapters);
+  if (!staging) return tl::unexpected(staging.error());
+  with_adapters.server.max_cpu_lora_memory = *std::move(staging);
   for (int32_t i = 0; i < adapters; ++i) {
     const auto dir = directory->path() / std::to_string(i);
     const auto written = write_random_adapter(dir, *config, flags.lora_rank, static_cast<uint64_t>(i));
