@@ -39,19 +39,26 @@ using PendingBytes = std::atomic<int64_t>;
 
 // The body of an answer, owned by ZeroMQ until it is written to the network or thrown away.
 struct Body {
+  Body(std::string body, std::shared_ptr<PendingBytes> counted) : bytes(std::move(body)), pending(std::move(counted)) {}
+
   std::string bytes;
   std::shared_ptr<PendingBytes> pending;
+  // ZeroMQ's threads hand it on with an order of memory that the thread sanitizer cannot see; this it sees.
+  std::atomic<bool> handed_over{false};
 
   int64_t cost() const { return static_cast<int64_t>(bytes.size()) + kFrameOverhead; }
 
   static zmq::message_t hand_over(std::unique_ptr<Body> body) {
     body->pending->fetch_add(body->cost(), std::memory_order_acq_rel);
-    Body* raw = body.release();
-    return zmq::message_t(raw->bytes.data(), raw->bytes.size(), &Body::release, raw);
+    void* data = body->bytes.data();
+    const size_t size = body->bytes.size();
+    body->handed_over.store(true, std::memory_order_release);
+    return zmq::message_t(data, size, &Body::release, body.release());
   }
 
   static void release(void*, void* hint) {
     const std::unique_ptr<Body> body(static_cast<Body*>(hint));
+    CHECK(body->handed_over.load(std::memory_order_acquire));
     body->pending->fetch_sub(body->cost(), std::memory_order_acq_rel);
   }
 };
@@ -207,7 +214,7 @@ class RouterServer final : public ZmqServer {
   void transmit(const std::string& routing_id, ServerFrame message) {
     Client& client = by_routing_id_.at(routing_id);
     Frames frames = encode_frames(client.encoding, message);
-    auto body = std::make_unique<Body>(Body{std::move(frames.body), client.pending});
+    auto body = std::make_unique<Body>(std::move(frames.body), client.pending);
     if (client.pending->load(std::memory_order_acquire) + body->cost() > options_.max_pending_bytes) {
       drop(routing_id, "it does not read its answers");
       return;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <thread>
 
 #include "comm/zmq_server.h"
@@ -155,7 +156,7 @@ TEST_F(ZmqClientTest, SaysWhenTheServersMessageCannotBeRead) {
 TEST_F(ZmqClientTest, EndsAndBeginsWithTheRealServersRestart) {
   ZmqServerOptions options;
   options.address = "tcp://127.0.0.1:*";
-  options.heartbeat_ms = 100;
+  options.heartbeat_ms = 1000;  // a machine under load is silent for a while
   ZmqServerCallbacks callbacks;
   std::atomic<bool> seen{false};
   callbacks.on_message = [&](ClientId, ClientMessage) { seen = true; };
@@ -173,13 +174,13 @@ TEST_F(ZmqClientTest, EndsAndBeginsWithTheRealServersRestart) {
   ASSERT_TRUE(client_->send(request));
   first->reset();
   // The next one answers at once; it never saw the request.
-  std::unique_ptr<ZmqServer> second;
-  callbacks.on_message = [&](ClientId client, ClientMessage message) {
-    second->send(client, Failure{std::get<GenerateRequest>(message).id, "internal", "seen by the second"});
+  std::promise<ZmqServer*> started;
+  callbacks.on_message = [second = started.get_future().share()](ClientId client, ClientMessage message) {
+    second.get()->send(client, Failure{std::get<GenerateRequest>(message).id, "internal", "seen by the second"});
   };
-  auto restarted = ZmqServer::start(options, callbacks);
+  const auto restarted = ZmqServer::start(options, callbacks);
   ASSERT_TRUE(restarted) << restarted.error().message;
-  second = *std::move(restarted);
+  started.set_value(restarted->get());
   EXPECT_EQ(expect_failure().code, "server_lost");
   ASSERT_TRUE(client_->send(request));
   EXPECT_EQ(expect_failure().message, "seen by the second");
