@@ -30,11 +30,35 @@ __device__ __forceinline__ uint64_t evict_first_policy() {
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
-#if __CUDA_ARCH__ >= 900
-
 __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared::cta.b64 state, [%0];\n}\n" ::"r"(barrier) : "memory");
+}
+// Arrives when all that the thread has copied with copy_async_16 so far is there.
+__device__ __forceinline__ void barrier_arrive_with_copies(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t phase) {
+#if __CUDA_ARCH__ >= 900
+#define LORIKEET_BARRIER_WAIT "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+#else
+#define LORIKEET_BARRIER_WAIT "mbarrier.test_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+#endif
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "waiting:\n" LORIKEET_BARRIER_WAIT
+      "@!done bra waiting;\n"
+      "}\n" ::"r"(barrier),
+      "r"(phase)
+      : "memory");
+#undef LORIKEET_BARRIER_WAIT
+}
+
+#if __CUDA_ARCH__ >= 900
+
 // Makes initialised barriers visible to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -43,18 +67,6 @@ __device__ __forceinline__ void fence_barrier_init() {
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t phase) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "waiting:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra waiting;\n"
-      "}\n" ::"r"(barrier),
-      "r"(phase)
-      : "memory");
-}
-
 // Copies `bytes` (a multiple of 16, both sides aligned to 16) and counts them on the barrier.
 __device__ __forceinline__ void bulk_copy(uint32_t shared_destination, const void* source, uint32_t bytes,
                                           uint32_t barrier, uint64_t policy) {
@@ -88,6 +100,21 @@ __device__ __forceinline__ void cluster_store_16(uint32_t address, float4 v) {
 }
 
 #endif
+
+// The registers of a thread in a warpgroup that gives some away, and in one that takes them. The kernel's bounds must
+// name one block, and all four warps of the group must call it.
+template <int kRegisters>
+__device__ __forceinline__ void give_registers() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
+template <int kRegisters>
+__device__ __forceinline__ void take_registers() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
 
 // How a kernel is launched: `overlap` lets it begin while the kernel before it ends (it must then call
 // wait_for_previous_kernel in every block); `cluster` blocks share their shared memory.

@@ -14,7 +14,8 @@ using int4::kTileRows;
 using int4::kUnitInputs;
 
 constexpr int32_t kFewestStages = 2;
-constexpr int32_t kEnoughStages = 3;  // fewer do not hide the memory's latency: rather fewer tiles at a time
+constexpr int32_t kEnoughStages = 3;       // fewer do not hide the memory's latency: rather fewer tiles at a time
+constexpr uint64_t kMostKept = 128 << 10;  // bytes of x: to bring more to every block takes longer than to stream it
 
 int32_t divide_up(int32_t a, int32_t b) {
   return (a + b - 1) / b;
@@ -39,6 +40,8 @@ struct KeptSizes {
 
 // Shared memory of a block for which x streams.
 struct StreamSizes {
+  static constexpr uint64_t kBarriers = 2 * int4::kMostStages * sizeof(uint64_t);
+
   uint64_t stage_x_offset = 0;
   uint64_t stage = 0;
   uint64_t sums = 0;
@@ -50,14 +53,14 @@ struct StreamSizes {
     const int32_t tiles = cluster == 1 ? int4::kRoundTiles : divide_up(round_tiles, kPartsOfK) * kPartsOfK;
     sums = static_cast<uint64_t>(tiles * col_tiles * int4::kFragmentBytes);
   }
-  uint64_t total(int32_t stages) const { return static_cast<uint64_t>(stages) * stage + sums; }
+  uint64_t total(int32_t stages) const { return static_cast<uint64_t>(stages) * stage + sums + kBarriers; }
 };
 
-int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, int32_t warps, Dtype dtype) {
+int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, Dtype dtype) {
   int4::DecodeKernel kernel = nullptr;
   with_activation_type(dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    kernel = int4::decode_kernel<T>(warps, weight.scale_block, weight.asymmetric);
+    kernel = int4::decode_kernel<T>(weight.scale_block, weight.asymmetric);
   });
   return kernel;
 }
@@ -111,7 +114,9 @@ Int4DecodeShape streaming_shape(const PackedInt4Weight& weight, int32_t m, const
   Int4DecodeShape shape;
   shape.streams_x = true;
   shape.cluster = cluster;
-  const int32_t used_groups = std::min(groups, weight.tiles);
+  // The blocks of a cluster work on one round.
+  const int32_t fewest = cluster == 1 ? 1 : divide_up(weight.tiles, int4::kRoundTiles);
+  const int32_t used_groups = std::min(std::max(groups, fewest), weight.tiles);
   shape.blocks = used_groups * cluster;
   const int32_t tiles = divide_up(weight.tiles, used_groups);
   const int32_t rounds = divide_up(tiles, int4::kRoundTiles);
@@ -120,7 +125,7 @@ Int4DecodeShape streaming_shape(const PackedInt4Weight& weight, int32_t m, const
     return stages_for(StreamSizes(weight, m, cluster, shape.round_tiles), device.shared_bytes_per_block);
   };
   shape.depth = depth();
-  while (shape.depth < kEnoughStages && shape.round_tiles > kPartsOfK) {
+  while (cluster == 1 && shape.depth < kEnoughStages && shape.round_tiles > kPartsOfK) {
     shape.round_tiles--;
     shape.depth = depth();
   }
@@ -149,7 +154,7 @@ Int4DecodeDevice Int4DecodeDevice::current() {
   const DeviceProperties properties = device_properties();
   // A kernel compiled at run time from an earlier device's PTX runs its path, not this device's.
   cudaFuncAttributes attributes{};
-  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half>(8, kUnitInputs, false)));
+  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half>(kUnitInputs, false)));
   return {properties.multiprocessors, properties.shared_bytes_per_block, attributes.ptxVersion >= 90};
 }
 
@@ -167,12 +172,12 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
   const auto limit = static_cast<int>(device.shared_bytes_per_block);
   Int4DecodeShape shape;
   const bool fits = can_keep_x(weight, m, device);
-  if (wish.x == Int4DecodeWish::X::kept || (wish.x == Int4DecodeWish::X::any && fits)) {
+  const bool small = KeptSizes(weight, m, kept_blocks(weight, device)).x <= kMostKept;
+  if (wish.x == Int4DecodeWish::X::kept || (wish.x == Int4DecodeWish::X::any && fits && small)) {
     CHECK(fits) << "x of " << m << " tokens does not fit shared memory";
     shape.blocks = kept_blocks(weight, device);
-    shape.warps = wish.warps > 0 ? wish.warps : 16;
-    LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(decode_kernel(weight, shape.warps, dtype),
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
+    LORIKEET_CHECK_CUDA(
+        cudaFuncSetAttribute(decode_kernel(weight, dtype), cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
   } else {
     const int4::StreamKernel kernel = stream_kernel(weight, m, dtype);
     LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
@@ -182,7 +187,7 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
       const Int4DecodeShape divided = streaming_shape(weight, m, device, kPartsOfK, groups);
       if (wish.cluster > 1 || streaming_cost(weight, divided) < streaming_cost(weight, shape)) shape = divided;
     }
-    if (wish.depth > 0) shape.depth = std::min(wish.depth, shape.depth);
+    shape.depth = std::min(wish.depth > 0 ? wish.depth : kEnoughStages, shape.depth);
   }
   shape.overlap = wish.overlap && device.clusters;
   return shape;
@@ -210,6 +215,7 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
     p.stage_bytes = static_cast<int32_t>(sizes.stage);
     p.stage_x_offset = static_cast<int32_t>(sizes.stage_x_offset);
     p.sums_offset = static_cast<int32_t>(static_cast<uint64_t>(shape.depth) * sizes.stage);
+    p.barriers_offset = static_cast<int32_t>(sizes.total(shape.depth) - StreamSizes::kBarriers);
     launch.threads = int4::kStreamThreads;
     launch.shared_bytes = sizes.total(shape.depth);
     launch.cluster = static_cast<unsigned>(shape.cluster);
@@ -229,9 +235,9 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   p.units = weight.units;
   p.x_row_bytes = sizes.x_row_bytes;
   p.parts_offset = static_cast<int32_t>(sizes.x);
-  launch.threads = static_cast<unsigned>(shape.warps * device::kWarpSize);
+  launch.threads = int4::kDecodeThreads;
   launch.shared_bytes = sizes.total();
-  device::launch(decode_kernel(weight, shape.warps, args.dtype), launch, stream.handle(), p);
+  device::launch(decode_kernel(weight, args.dtype), launch, stream.handle(), p);
 }
 
 }  // namespace lorikeet::kernels

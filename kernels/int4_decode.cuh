@@ -20,6 +20,9 @@ inline constexpr int kDecodeColumns = 8;
 inline constexpr int kDecodeRowPadding = 64;  // bytes after a token's x: neighbouring tokens in other banks
 inline constexpr int kDecodeUnitXBytes = 2 * kUnitInputs;
 
+inline constexpr int kDecodeWarps = 16;
+inline constexpr int kDecodeThreads = kDecodeWarps * device::kWarpSize;
+
 struct DecodeParams {
   const uint8_t* weight;
   const int32_t* permutation;  // or null
@@ -74,23 +77,22 @@ __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_
   constexpr int kBatch = 4;                        // loads in flight per thread
   const int chunks = p.units * (kUnitInputs / 8);  // of 8 inputs; a multiple of 4, so neighbours belong to one token
   const int total = p.m * chunks;
-  const int threads = static_cast<int>(blockDim.x);
-  for (int begin = threadIdx.x; begin - static_cast<int>(threadIdx.x) < total; begin += kBatch * threads) {
+  for (int begin = threadIdx.x; begin - static_cast<int>(threadIdx.x) < total; begin += kBatch * kDecodeThreads) {
     uint4 v[kBatch];
     int token[kBatch];
     int chunk[kBatch];
 #pragma unroll
     for (int b = 0; b < kBatch; b++) {
-      const int i = begin + b * threads;
+      const int i = begin + b * kDecodeThreads;
       token[b] = i / chunks;
       chunk[b] = i - token[b] * chunks;
       v[b] = i < total && chunk[b] * 8 < p.k ? load_x<T>(p, token[b], chunk[b] * 8) : make_uint4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int b = 0; b < kBatch; b++) {
-      if (begin - static_cast<int>(threadIdx.x) + b * threads >= total) break;  // alike for the whole block
+      if (begin - static_cast<int>(threadIdx.x) + b * kDecodeThreads >= total) break;  // alike for the whole block
       const uint4 out = transpose_pairs(v[b]);
-      if (begin + b * threads >= total) continue;
+      if (begin + b * kDecodeThreads >= total) continue;
       *reinterpret_cast<uint4*>(x_shared + token[b] * p.x_row_bytes + chunk[b] * 16) = out;
     }
   }
@@ -161,12 +163,12 @@ __device__ __forceinline__ void add_units(const UnitInFlight<Format>* units, uin
 }
 
 // The units that a warp takes, two at a time. Item i of a block is part i % kPartsOfK of its tile i / kPartsOfK; a warp
-// takes every `warps`-th.
+// takes every kDecodeWarps-th.
 struct UnitWalk {
   int32_t item = 0, unit = 0, end = 0;
 
-  __device__ __forceinline__ void start(int first_item, int items, int warps, int units) {
-    for (item = first_item; item < items; item += warps) {
+  __device__ __forceinline__ void start(int first_item, int items, int units) {
+    for (item = first_item; item < items; item += kDecodeWarps) {
       unit = part_begin(units, item % kPartsOfK);
       end = part_begin(units, item % kPartsOfK + 1);
       if (unit < end) return;
@@ -175,9 +177,8 @@ struct UnitWalk {
 };
 
 // kPairs pairs of units are in flight per lane.
-template <class T, class Format, int kWarps, int kPairs>
-__global__ void __launch_bounds__(kWarps* device::kWarpSize, 16 / kWarps)
-    decode(const __grid_constant__ DecodeParams p) {
+template <class T, class Format, int kPairs>
+__global__ void __launch_bounds__(kDecodeThreads, 1) decode(const __grid_constant__ DecodeParams p) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
@@ -195,10 +196,10 @@ __global__ void __launch_bounds__(kWarps* device::kWarpSize, 16 / kWarps)
     pair[0].load(from, lane, policy);
     if (next.unit + 1 < next.end) pair[1].load(from + Format::kBytes, lane, policy);
     next.unit += 2;
-    if (next.unit >= next.end) next.start(next.item + kWarps, items, kWarps, p.units);
+    if (next.unit >= next.end) next.start(next.item + kDecodeWarps, items, p.units);
   };
   // Weights are nobody's output: they may be read before the kernel in front has ended.
-  next.start(warp, items, kWarps, p.units);
+  next.start(warp, items, p.units);
 #pragma unroll
   for (int i = 0; i < kPairs; i++) request(flight[i]);
   device::allow_next_kernel();
@@ -207,7 +208,7 @@ __global__ void __launch_bounds__(kWarps* device::kWarpSize, 16 / kWarps)
   stage_x<T>(p, shared);
   float* parts = reinterpret_cast<float*>(shared + p.parts_offset);  // [items][m][16]
   if (p.units < kPartsOfK) {                                         // some parts are empty
-    for (int i = threadIdx.x; i < items * p.m * kTileRows; i += kWarps * device::kWarpSize) parts[i] = 0;
+    for (int i = threadIdx.x; i < items * p.m * kTileRows; i += kDecodeThreads) parts[i] = 0;
   }
   __syncthreads();
 
@@ -217,7 +218,7 @@ __global__ void __launch_bounds__(kWarps* device::kWarpSize, 16 / kWarps)
   const uint32_t x_lane = device::shared_address(shared) + min(g, p.m - 1) * p.x_row_bytes + t * 16;
   float y[4] = {};
   UnitWalk at;
-  at.start(warp, items, kWarps, p.units);
+  at.start(warp, items, p.units);
   while (at.item < items) {
 #pragma unroll
     for (int i = 0; i < kPairs; i++) {
@@ -241,13 +242,13 @@ __global__ void __launch_bounds__(kWarps* device::kWarpSize, 16 / kWarps)
         if (token < p.m) part[token * kTileRows + g + e / 2 * 8] = y[e];
         y[e] = 0;
       }
-      at.start(at.item + kWarps, items, kWarps, p.units);
+      at.start(at.item + kDecodeWarps, items, p.units);
     }
   }
   __syncthreads();
 
   const int outputs = p.m * 8;  // a thread adds those of rows g and g + 8
-  for (int e = threadIdx.x; e < tiles * outputs; e += kWarps * device::kWarpSize) {
+  for (int e = threadIdx.x; e < tiles * outputs; e += kDecodeThreads) {
     const int tile = e / outputs;
     const int token = e % outputs / 8;
     const int row = e % 8;

@@ -10,7 +10,6 @@ struct Int4DecodeShape {
   bool streams_x = false;  // x streams beside the weights; otherwise each block keeps all of it
   int32_t blocks = 1;
   int32_t cluster = 1;      // streaming: blocks that divide k, 1 or 4
-  int32_t warps = 8;        // of a block
   int32_t depth = 2;        // streaming: stages of 128 inputs
   int32_t round_tiles = 0;  // streaming: tiles that a block works on at a time
   bool overlap = true;      // starts while the kernel before it ends
@@ -23,7 +22,6 @@ struct Int4DecodeWish {
   int32_t cluster = 0;
   int32_t depth = 0;
   bool overlap = true;
-  int32_t warps = 0;  // where x is kept, 8 or 16
 };
 
 // What the device offers to the kernels: read once.

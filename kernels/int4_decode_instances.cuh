@@ -15,13 +15,11 @@ auto with_format(int32_t scale_block, bool asymmetric, F&& f) {
 }
 
 template <class T>
-DecodeKernel decode_kernel(int32_t warps, int32_t scale_block, bool asymmetric) {
-  return with_format(scale_block, asymmetric, [warps](auto format) -> DecodeKernel {
+DecodeKernel decode_kernel(int32_t scale_block, bool asymmetric) {
+  return with_format(scale_block, asymmetric, [](auto format) -> DecodeKernel {
     using Format = decltype(format);
-    // As many as registers hold.
-    constexpr int kPairsOf8 = Format::kScaleBlock != kUnitInputs ? 2 : Format::kAsymmetric ? 3 : 4;
-    constexpr int kPairsOf16 = Format::kScaleBlock != kUnitInputs ? 2 : 3;
-    return warps == 8 ? decode<T, Format, 8, kPairsOf8> : decode<T, Format, 16, kPairsOf16>;
+    constexpr int kPairs = Format::kScaleBlock == kUnitInputs ? 3 : 2;  // as many as registers hold
+    return decode<T, Format, kPairs>;
   });
 }
 

@@ -9,7 +9,7 @@ namespace lorikeet::kernels::int4 {
 
 using DecodeKernel = void (*)(DecodeParams);
 template <class T>
-DecodeKernel decode_kernel(int32_t warps, int32_t scale_block, bool asymmetric);
+DecodeKernel decode_kernel(int32_t scale_block, bool asymmetric);
 
 using StreamKernel = void (*)(StreamParams);
 template <class T>

@@ -75,9 +75,6 @@ struct PairScale<__nv_bfloat16> {
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
 __device__ __forceinline__ void tensor_copy(uint32_t to, const CUtensorMap* map, int column, int row,
                                             uint32_t barrier) {
   asm volatile(
@@ -172,7 +169,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   device::allow_next_kernel();
 
   if (group == kGroups) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    device::give_registers<40>();
     if (warp != kGroups * kGroupWarps || lane != 0) return;
     device::wait_for_previous_kernel();
     const uint64_t policy = device::evict_first_policy();
@@ -202,7 +199,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
     return;
   }
 
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+  device::take_registers<232>();
   const int g = lane / 4;
   float sum[kColumns / 2];
   for (int unit = 0; unit < p.units; unit++) {
@@ -235,7 +232,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
       device::warpgroup_commit();
       device::warpgroup_wait<1>();
       // The steps of the unit before have ended: their stage may be filled again.
-      if (j == 0 && unit > 0 && lane == 0) barrier_arrive(empty + (unit - 1) % kStages * 8);
+      if (j == 0 && unit > 0 && lane == 0) device::barrier_arrive(empty + (unit - 1) % kStages * 8);
     }
   }
   device::warpgroup_wait<0>();

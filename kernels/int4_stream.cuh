@@ -2,9 +2,9 @@
 // over the weights. Included by the .cu files that instantiate it.
 //
 // Weights are operand A of the tensor cores (16 outputs), tokens their columns. A block works on a round of up to
-// kRoundTiles tiles at a time and walks over k in steps of a unit; a step's weights and x are a stage of a ring that
-// the whole block shares. Warps divide the tiles, and above 32 tokens the columns too: a fragment of weights is decoded
-// once for all columns of a warp, a fragment of x serves all its tiles.
+// kRoundTiles tiles at a time and walks over k in steps of a unit; a step's weights and x are a stage of a ring that a
+// group of warps fills and the others share. These divide the tiles, and above 32 tokens the columns too: a fragment of
+// weights is decoded once for all columns of a warp, a fragment of x serves all its tiles.
 //
 // Where there are few tiles, the blocks of a cluster take one part of k each, and the block that owns a tile adds the
 // parts in the order of k; else a block walks over all of k and adds the parts as it comes to their ends.
@@ -19,14 +19,18 @@
 
 namespace lorikeet::kernels::int4 {
 
-inline constexpr int kStreamWarps = 8;
-inline constexpr int kStreamThreads = kStreamWarps * device::kWarpSize;
 inline constexpr int kRoundTiles = 16;
-inline constexpr int kMostStages = 8;
+inline constexpr int kMostStages = 4;
+inline constexpr int kStreamWarps = 8;   // that compute
+inline constexpr int kFillingWarps = 4;  // a warpgroup
+inline constexpr int kStreamThreads = (kStreamWarps + kFillingWarps) * device::kWarpSize;
+// Registers of a thread when those that fill have given theirs away.
+inline constexpr int kStreamRegisters = 232;
+inline constexpr int kFillingRegisters = 40;
 inline constexpr int kStreamRowBytes = 2 * kUnitInputs + 16;  // of x in a stage; padded so that rows lie in other banks
 inline constexpr int kFragmentBytes = 512;                    // 16 outputs x 8 tokens in float
 
-// How a block's warps divide a round: each has up to kRowTiles tiles and kColTiles tiles of 8 columns.
+// How the warps that compute divide a round: each has up to kRowTiles tiles and kColTiles tiles of 8 columns.
 template <int kRowTilesOf, int kColTilesOf, int kColGroupsOf>
 struct WarpTiling {
   static constexpr int kRowTiles = kRowTilesOf;
@@ -43,63 +47,48 @@ struct StreamParams {
   int64_t x_stride;
   OutputParams out;
   int32_t m, k, tiles, units;
-  int32_t cluster;  // 1, or kPartsOfK: blocks that divide k
-  int32_t stages, round_tiles;
-  int32_t stage_bytes, stage_x_offset, sums_offset;  // of shared memory
+  int32_t cluster;              // 1, or kPartsOfK: blocks that divide k
+  int32_t stages, round_tiles;  // with clusters all of a group's tiles are one round
+  int32_t stage_bytes, stage_x_offset, sums_offset, barriers_offset;  // of shared memory
 };
 
+// By the filling warps together.
 template <class Format>
 __device__ __forceinline__ void request_weights(const StreamParams& p, uint32_t stage, int first_tile, int tiles,
-                                                int unit) {
-  const int warp = threadIdx.x / device::kWarpSize;
-  const int lane = threadIdx.x % device::kWarpSize;
-#pragma unroll
-  for (int i = 0; i < kRoundTiles / kStreamWarps; i++) {
-    const int tile = warp + i * kStreamWarps;
-    if (tile >= tiles) break;
-    const uint8_t* from =
-        p.weight + (static_cast<int64_t>(first_tile + tile) * p.units + unit) * Format::kBytes + lane * 16;
-    const uint32_t to = stage + tile * Format::kBytes + lane * 16;
+                                                int unit, int warp, int lane) {
+  const int64_t step = static_cast<int64_t>(p.units) * Format::kBytes;
+  const uint8_t* base = p.weight + first_tile * step + static_cast<int64_t>(unit) * Format::kBytes;
+  const uint8_t* from = base + warp * step + lane * 16;
+  uint32_t to = stage + warp * Format::kBytes + lane * 16;
+#pragma unroll 4
+  for (int tile = warp; tile < tiles; tile += kFillingWarps) {
     device::copy_async_16(to, from, true);
     device::copy_async_16(to + 512, from + 512, true);
-    if (lane * 16 < Format::kBytes - 1024) device::copy_async_16(to + 1024, from + 1024, true);
+    from += kFillingWarps * step;
+    to += kFillingWarps * Format::kBytes;
+  }
+  constexpr int kRest = (Format::kBytes - kNibbleBytes) / 16;
+  for (int i = warp * device::kWarpSize + lane; i < tiles * kRest; i += kFillingWarps * device::kWarpSize) {
+    const int tile = i / kRest;
+    const int byte = kNibbleBytes + i % kRest * 16;
+    device::copy_async_16(stage + tile * Format::kBytes + byte, base + tile * step + byte, true);
   }
 }
 
-// Columns without a token take the last token's x; their results are not used.
+// Likewise. Columns without a token take the last token's x; their results are not used.
 template <int kColumns>
-__device__ __forceinline__ void request_x(const StreamParams& p, uint32_t stage_x, int unit) {
+__device__ __forceinline__ void request_x(const StreamParams& p, uint32_t stage_x, int unit, int warp, int lane) {
   constexpr int kChunks = kUnitInputs / 8;
-  constexpr int kTokensAtOnce = kStreamThreads / kChunks;
-  const int chunk = threadIdx.x % kChunks;
+  constexpr int kTokensAtOnce = kFillingWarps * device::kWarpSize / kChunks;
+  const int chunk = lane % kChunks;
+  const int first = warp * (device::kWarpSize / kChunks) + lane / kChunks;
   const int k = unit * kUnitInputs + chunk * 8;
-  const auto* x = static_cast<const uint16_t*>(p.x);
+  const bool valid = k < p.k;
+  const auto* x = static_cast<const uint16_t*>(p.x) + (valid ? k : 0);
 #pragma unroll
-  for (int first = 0; first < kColumns; first += kTokensAtOnce) {
-    const int token = first + threadIdx.x / kChunks;
-    if (kColumns % kTokensAtOnce != 0 && token >= kColumns) break;
-    const bool valid = k < p.k;
-    device::copy_async_16(stage_x + token * kStreamRowBytes + chunk * 16,
-                          x + min(token, p.m - 1) * p.x_stride + (valid ? k : 0), valid);
-  }
-}
-
-__device__ __forceinline__ void wait_for_stage(int stages) {
-  switch (stages) {
-    case 2:
-      return device::wait_async_copies<0>();
-    case 3:
-      return device::wait_async_copies<1>();
-    case 4:
-      return device::wait_async_copies<2>();
-    case 5:
-      return device::wait_async_copies<3>();
-    case 6:
-      return device::wait_async_copies<4>();
-    case 7:
-      return device::wait_async_copies<5>();
-    default:
-      return device::wait_async_copies<6>();
+  for (int i = 0; i < kColumns; i += kTokensAtOnce) {
+    const int token = first + i;
+    device::copy_async_16(stage_x + token * kStreamRowBytes + chunk * 16, x + min(token, p.m - 1) * p.x_stride, valid);
   }
 }
 
@@ -175,13 +164,130 @@ __device__ __forceinline__ void store_fragment(const StreamParams& p, int tile, 
   if (token + 1 < p.m) store_outputs<T>(p.out, tile, lane / 4, token + 1, sum[1], sum[3]);
 }
 
+// Fills the ring: step by step of round by round.
+template <class Format, int kColumns>
+__device__ __forceinline__ void fill_stages(const StreamParams& p, uint32_t base, uint32_t full, uint32_t empty,
+                                            int first_tile, int tiles, int first_unit, int end_unit, int warp,
+                                            int lane) {
+  const int units = end_unit - first_unit;
+  const int steps = units * ((tiles + p.round_tiles - 1) / p.round_tiles);
+  auto request_step_weights = [&](int stage, int round, int unit) {
+    request_weights<Format>(p, base + stage * p.stage_bytes, first_tile + round, min(p.round_tiles, tiles - round),
+                            unit, warp, lane);
+  };
+  // Weights are nobody's output: they may be read before the kernel in front has ended.
+  const int early = min(p.stages, steps);
+  for (int i = 0, round = 0, unit = first_unit; i < early; i++) {
+    request_step_weights(i, round, unit);
+    if (++unit == end_unit) {
+      unit = first_unit;
+      round += p.round_tiles;
+    }
+  }
+  device::wait_for_previous_kernel();
+  int stage = 0;
+  uint32_t phase = 1;
+  for (int i = 0, round = 0, unit = first_unit; i < steps; i++) {
+    if (i >= early) {
+      device::barrier_wait(empty + stage * 8, phase);
+      request_step_weights(stage, round, unit);
+    }
+    request_x<kColumns>(p, base + stage * p.stage_bytes + p.stage_x_offset, unit, warp, lane);
+    device::barrier_arrive_with_copies(full + stage * 8);
+    if (++stage == p.stages) {
+      stage = 0;
+      phase ^= 1;
+    }
+    if (++unit == end_unit) {
+      unit = first_unit;
+      round += p.round_tiles;
+    }
+  }
+}
+
+// What a warp has of its tiles' sums.
+template <class Tiling>
+using WarpSums = float[Tiling::kRowTiles][Tiling::kColTiles][4];
+
+// At the end of a part of k: adds it to the parts before it, kept in shared memory by every lane for itself, and stores
+// the outputs when it was the last.
+template <class T, class Tiling>
+__device__ __forceinline__ void end_part(const StreamParams& p, WarpSums<Tiling>& y, float4* kept, bool first,
+                                         bool last, int first_tile, int tiles, int first_token, int lane) {
+#pragma unroll
+  for (int r = 0; r < Tiling::kRowTiles; r++) {
+    if (r >= tiles) break;
+#pragma unroll
+    for (int c = 0; c < Tiling::kColTiles; c++) {
+      float(&v)[4] = y[r][c];
+      float4& before = kept[(r * Tiling::kColTiles + c) * 32];
+      if (!first) {
+        v[0] = before.x + v[0];
+        v[1] = before.y + v[1];
+        v[2] = before.z + v[2];
+        v[3] = before.w + v[3];
+      }
+      if (last) {
+        store_fragment<T>(p, first_tile + r, first_token + c * 8, v, lane);
+      } else {
+        before = make_float4(v[0], v[1], v[2], v[3]);
+      }
+      v[0] = v[1] = v[2] = v[3] = 0;
+    }
+  }
+}
+
+#if __CUDA_ARCH__ >= 900
+// Sends a part's sums to the blocks that own the tiles: tile i to block i % cluster, as fragments
+// [tile / cluster][part][column tile].
+template <class Tiling>
+__device__ __forceinline__ void send_part(const WarpSums<Tiling>& y, uint32_t sums, int rank, int first_tile, int tiles,
+                                          int col_tile, int lane) {
+#pragma unroll
+  for (int r = 0; r < Tiling::kRowTiles; r++) {
+    if (r >= tiles) break;
+    const int tile = first_tile + r;
+    const uint32_t mine =
+        sums + lane * 16 + ((tile / kPartsOfK * kPartsOfK + rank) * Tiling::kAllColTiles + col_tile) * kFragmentBytes;
+    const uint32_t owner = device::cluster_address(mine, tile % kPartsOfK);
+#pragma unroll
+    for (int c = 0; c < Tiling::kColTiles; c++) {
+      const float(&v)[4] = y[r][c];
+      device::cluster_store_16(owner + c * kFragmentBytes, make_float4(v[0], v[1], v[2], v[3]));
+    }
+  }
+}
+
+// Adds the parts of the tiles that this block owns in the order of k and stores the outputs.
+template <class T, class Tiling>
+__device__ __forceinline__ void add_parts(const StreamParams& p, const float4* sums, int rank, int first_tile,
+                                          int tiles, int warp, int lane) {
+  const int owned = (tiles - rank + kPartsOfK - 1) / kPartsOfK;
+  for (int i = warp; i < owned * Tiling::kAllColTiles; i += kStreamWarps) {
+    const int slot = i / Tiling::kAllColTiles;
+    const int col_tile = i % Tiling::kAllColTiles;
+    const float4* parts = sums + (slot * kPartsOfK * Tiling::kAllColTiles + col_tile) * 32 + lane;
+    const float4 first = parts[0];
+    float total[4] = {first.x, first.y, first.z, first.w};
+#pragma unroll
+    for (int part = 1; part < kPartsOfK; part++) {
+      const float4 v = parts[part * Tiling::kAllColTiles * 32];
+      total[0] += v.x;
+      total[1] += v.y;
+      total[2] += v.z;
+      total[3] += v.w;
+    }
+    store_fragment<T>(p, first_tile + slot * kPartsOfK + rank, col_tile * 8, total, lane);
+  }
+}
+#endif
+
 template <class T, class Format, class Tiling>
 __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constant__ StreamParams p) {
-  constexpr int kRows = Tiling::kRowTiles;
-  constexpr int kCols = Tiling::kColTiles;
-  constexpr int kColumns = 8 * Tiling::kAllColTiles;
   extern __shared__ __align__(128) unsigned char shared[];
   const uint32_t base = device::shared_address(shared);
+  const uint32_t full = base + p.barriers_offset;
+  const uint32_t empty = full + kMostStages * 8;
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
   const int rank = static_cast<int>(blockIdx.x) % p.cluster;
@@ -191,140 +297,73 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constan
   const int tiles = static_cast<int64_t>(p.tiles) * (group + 1) / groups - first_tile;
   const int first_unit = p.cluster == 1 ? 0 : part_begin(p.units, rank);
   const int end_unit = p.cluster == 1 ? p.units : part_begin(p.units, rank + 1);
-
-  // The step to be requested next.
-  int next_tile = 0;  // of the round
-  int next_unit = first_unit;
-  int next_stage = 0;
-  auto more = [&] { return next_tile < tiles && first_unit < end_unit; };
-  auto request_step_weights = [&] {
-    request_weights<Format>(p, base + next_stage * p.stage_bytes, first_tile + next_tile,
-                            min(p.round_tiles, tiles - next_tile), next_unit);
-  };
-  auto advance = [&] {
-    if (++next_stage == p.stages) next_stage = 0;
-    if (++next_unit == end_unit) {
-      next_unit = first_unit;
-      next_tile += p.round_tiles;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < p.stages; i++) {
+      device::barrier_init(full + i * 8, kFillingWarps * device::kWarpSize);
+      device::barrier_init(empty + i * 8, kStreamWarps);
     }
-  };
-  // Weights are nobody's output: they may be read before the kernel in front has ended.
-  for (int i = 0; i < p.stages - 1 && more(); i++) {
-    request_step_weights();
-    advance();
   }
+  __syncthreads();
   device::allow_next_kernel();
 #if __CUDA_ARCH__ >= 900
-  if (p.cluster > 1) device::cluster_arrive();  // waited for before the first store into a neighbour: it has started
-#endif
-  device::wait_for_previous_kernel();
-  for (int i = 0, unit = first_unit; i < p.stages - 1; i++) {
-    if (first_unit < end_unit) request_x<kColumns>(p, base + i * p.stage_bytes + p.stage_x_offset, unit);
-    device::commit_async_copies();
-    if (++unit == end_unit) unit = first_unit;
+  if (p.cluster > 1) {  // a neighbour must have started before it is sent sums
+    device::cluster_arrive();
+    device::cluster_wait();
   }
-#if __CUDA_ARCH__ >= 900
-  if (p.cluster > 1) device::cluster_wait();
 #endif
+  if (warp >= kStreamWarps) {
+    device::give_registers<kFillingRegisters>();
+    fill_stages<Format, 8 * Tiling::kAllColTiles>(p, base, full, empty, first_tile, tiles, first_unit, end_unit,
+                                                  warp - kStreamWarps, lane);
+#if __CUDA_ARCH__ >= 900
+    __syncwarp();
+    if (p.cluster > 1) device::cluster_arrive();
+#endif
+    return;
+  }
 
+  device::take_registers<kStreamRegisters>();
   const int row_group = warp / Tiling::kColGroups;
-  const int col_group = warp % Tiling::kColGroups;
+  const int col_tile = warp % Tiling::kColGroups * Tiling::kColTiles;
   // Warps that share a quarter of the multiprocessor take neighbouring spans of tiles, which differ in length.
-  const int span = row_group % (Tiling::kRowGroups / 2) * 2 + row_group / (Tiling::kRowGroups / 2);
-  const int matrix_row = lane % 8 * kStreamRowBytes + lane / 8 * 16;
-  const int x_lane = p.stage_x_offset + col_group * (kCols * 8 * kStreamRowBytes) + matrix_row;
+  constexpr int kQuarters = Tiling::kRowGroups >= 4 ? 4 / Tiling::kColGroups : Tiling::kRowGroups;
+  constexpr int kSpansOfQuarter = Tiling::kRowGroups / kQuarters;
+  const int span = row_group % kQuarters * kSpansOfQuarter + row_group / kQuarters;
+  const int x_lane =
+      p.stage_x_offset + (col_tile * 8 + lane % 8) * kStreamRowBytes + lane / 8 * 16;  // of the matrices of x
+  auto* sums = reinterpret_cast<float4*>(shared + p.sums_offset);
   int stage = 0;
+  uint32_t phase = 0;
   for (int round = 0; round < tiles; round += p.round_tiles) {
     const int round_tiles = min(p.round_tiles, tiles - round);
     const int my_first = round_tiles * span / Tiling::kRowGroups;
     const int my_tiles = round_tiles * (span + 1) / Tiling::kRowGroups - my_first;
-    float y[kRows][kCols][4] = {};
-    // Lane-private: the sum of the parts so far.
-    float4* sums = reinterpret_cast<float4*>(shared + p.sums_offset) + warp * (kRows * kCols * 32) + lane;
-    bool begun = false;
-    int part = 0;
-    for (int unit = first_unit; unit < end_unit; unit++) {
-      wait_for_stage(p.stages);
-      __syncthreads();
-      if (more()) {
-        request_step_weights();
-        request_x<kColumns>(p, base + next_stage * p.stage_bytes + p.stage_x_offset, next_unit);
-        advance();
-      }
-      device::commit_async_copies();
+    WarpSums<Tiling> y = {};
+    bool first = true;
+    int part_end = 0;
+    for (int unit = first_unit, part = 0; unit < end_unit; unit++) {
+      while (part_end <= unit) part_end = part_begin(p.units, ++part);
+      device::barrier_wait(full + stage * 8, phase);
       add_step_of<T, Format, Tiling>(my_tiles, shared + stage * p.stage_bytes + my_first * Format::kBytes,
                                      base + stage * p.stage_bytes + x_lane, y, lane);
-      if (++stage == p.stages) stage = 0;
-      if (p.cluster > 1) continue;
-      while (part_begin(p.units, part + 1) <= unit) part++;
-      if (unit + 1 < part_begin(p.units, part + 1)) continue;
-      const bool last = unit + 1 == end_unit;
-#pragma unroll
-      for (int r = 0; r < kRows; r++) {
-        if (r >= my_tiles) break;
-#pragma unroll
-        for (int c = 0; c < kCols; c++) {
-          float(&v)[4] = y[r][c];
-          float4& kept = sums[(r * kCols + c) * 32];
-          if (begun) {
-            const float4 before = kept;
-            v[0] = before.x + v[0];
-            v[1] = before.y + v[1];
-            v[2] = before.z + v[2];
-            v[3] = before.w + v[3];
-          }
-          if (last) {
-            store_fragment<T>(p, first_tile + round + my_first + r, (col_group * kCols + c) * 8, v, lane);
-          } else {
-            kept = make_float4(v[0], v[1], v[2], v[3]);
-          }
-          v[0] = v[1] = v[2] = v[3] = 0;
-        }
+      __syncwarp();
+      if (lane == 0) device::barrier_arrive(empty + stage * 8);
+      if (++stage == p.stages) {
+        stage = 0;
+        phase ^= 1;
       }
-      begun = true;
+      if (p.cluster > 1 || unit + 1 < part_end) continue;
+      end_part<T, Tiling>(p, y, sums + warp * (Tiling::kRowTiles * Tiling::kColTiles * 32) + lane, first,
+                          unit + 1 == end_unit, first_tile + round + my_first, my_tiles, col_tile * 8, lane);
+      first = false;
     }
 #if __CUDA_ARCH__ >= 900
-    if (p.cluster == 1) continue;
-    // Tile i of a round belongs to block i % cluster: [tile / cluster][part][column tile] fragments.
-    if (round > 0) {  // the round before has been read
+    if (p.cluster > 1) {
+      send_part<Tiling>(y, base + p.sums_offset, rank, my_first, my_tiles, col_tile, lane);
       __syncwarp();
       device::cluster_arrive();
       device::cluster_wait();
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; r++) {
-      if (r >= my_tiles) break;
-      const int tile = my_first + r;
-      const uint32_t mine =
-          base + p.sums_offset + lane * 16 +
-          ((tile / kPartsOfK * kPartsOfK + rank) * Tiling::kAllColTiles + col_group * kCols) * kFragmentBytes;
-      const uint32_t owner = device::cluster_address(mine, tile % kPartsOfK);
-#pragma unroll
-      for (int c = 0; c < kCols; c++) {
-        const float(&v)[4] = y[r][c];
-        device::cluster_store_16(owner + c * kFragmentBytes, make_float4(v[0], v[1], v[2], v[3]));
-      }
-    }
-    __syncwarp();
-    device::cluster_arrive();
-    device::cluster_wait();
-    const int owned = (round_tiles - rank + kPartsOfK - 1) / kPartsOfK;
-    for (int i = warp; i < owned * Tiling::kAllColTiles; i += kStreamWarps) {
-      const int slot = i / Tiling::kAllColTiles;
-      const int col_tile = i % Tiling::kAllColTiles;
-      const float4* parts = reinterpret_cast<const float4*>(shared + p.sums_offset) +
-                            (slot * kPartsOfK * Tiling::kAllColTiles + col_tile) * 32 + lane;
-      const float4 first = parts[0];
-      float total[4] = {first.x, first.y, first.z, first.w};
-#pragma unroll
-      for (int part_of = 1; part_of < kPartsOfK; part_of++) {
-        const float4 v = parts[part_of * Tiling::kAllColTiles * 32];
-        total[0] += v.x;
-        total[1] += v.y;
-        total[2] += v.z;
-        total[3] += v.w;
-      }
-      store_fragment<T>(p, first_tile + round + slot * kPartsOfK + rank, col_tile * 8, total, lane);
+      add_parts<T, Tiling>(p, sums, rank, first_tile, tiles, warp, lane);
     }
 #endif
   }
