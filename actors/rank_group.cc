@@ -35,8 +35,8 @@ Result<void> RankGroup::advance(int32_t rank, RankState from, RankState to) {
 }
 
 Result<void> RankGroup::loaded(int32_t rank, const RankLoaded& loaded) {
-  if (auto ok = advance(rank, RankState::loading, RankState::loaded); !ok) return ok;
   if (loaded.num_blocks < 1) return fail("rank {} can hold {} KV blocks", rank, loaded.num_blocks);
+  if (auto ok = advance(rank, RankState::loading, RankState::loaded); !ok) return ok;
   members_[static_cast<size_t>(rank)].loaded = loaded;
   return {};
 }

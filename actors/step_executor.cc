@@ -57,6 +57,9 @@ Result<void> StepExecutor::start(const engine::SequenceStart& start) {
   if (size < 1 || start.prompt_size < 1 || start.prompt_size > size) {
     return fail("sequence {} starts with {} tokens, {} of them prompt", start.id.value(), size, start.prompt_size);
   }
+  if (std::any_of(start.token_ids.begin(), start.token_ids.end(), [](int32_t id) { return id < 0; })) {
+    return fail("sequence {} starts with a token that is none", start.id.value());
+  }
   if (start.slot.value() < -1 || start.slot.value() >= num_slots_) {
     return fail("sequence {} starts in adapter slot {} of {}", start.id.value(), start.slot.value(), num_slots_);
   }
@@ -91,6 +94,9 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
   const auto it = sequences_.find(row.id);
   if (it == sequences_.end()) return fail("a row of sequence {}, which is not here", row.id.value());
   Sequence& sequence = it->second;
+  if (std::exchange(sequence.last_plan, plans_) == plans_) {
+    return fail("two rows of sequence {} in one plan", row.id.value());
+  }
   const int64_t end = int64_t{row.start} + row.count;
   const auto known = static_cast<int64_t>(sequence.tokens.size());
   if (row.start < 0 || row.count < 1 || end > known || (row.sample && end != known)) {
@@ -143,6 +149,7 @@ Result<void> StepExecutor::begin(const engine::StepPlan& plan) {
   }
   Step step{plan.epoch, plan.step, std::vector<SampledRow>(plan.rows.size()), true};
   for (const engine::StepRow& row : plan.rows) step.decode = step.decode && row.count == 1;
+  ++plans_;
   std::vector<std::vector<int32_t>> targets(plan.rows.size());
   std::vector<model::BatchRow> rows;
   rows.reserve(plan.rows.size());

@@ -42,6 +42,7 @@ class StepExecutor {
     std::vector<int32_t> blocks;
     std::vector<model::TokenCount> counts;  // ordered by id; kept where a penalty is on
     int32_t pending_row = -1;               // of the step in flight that draws the last token
+    uint64_t last_plan = 0;                 // in which it had a row, by plans_
   };
   struct SampledRow {
     engine::SequenceId id;
@@ -65,6 +66,7 @@ class StepExecutor {
   model::RankModel& model_;
   int32_t rank_, block_size_, num_blocks_, num_slots_;
   uint64_t next_incarnation_ = 1;
+  uint64_t plans_ = 0;  // begun, this one included
   std::unordered_map<engine::SequenceId, Sequence> sequences_;
   std::deque<Step> steps_;
 };

@@ -50,6 +50,7 @@ TEST_F(RankGroupTest, RefusesStatesOutOfOrder) {
   EXPECT_FALSE(group_.ready(0));
   EXPECT_FALSE(group_.loaded(5, {8, 1, 1}));
   EXPECT_FALSE(group_.loaded(0, {0, 1, 1}));
+  EXPECT_TRUE(group_.loaded(0, {8, 1, 1})) << "it has not loaded with no blocks";
 }
 
 TEST_F(RankGroupTest, HearsNothingOfALostEpochAndStartsTheNextFromNothing) {

@@ -230,6 +230,7 @@ TEST_F(StepExecutorTest, RefusesPlansThatContradictWhatCameBefore) {
   EXPECT_THAT(refusal(stray), HasSubstr("blocks for sequence 5"));
   EXPECT_THAT(refusal(first_plan(start_of(1, {}))), HasSubstr("starts with 0 tokens"));
   EXPECT_THAT(refusal(first_plan(start_of(1, {1}, 2))), HasSubstr("2 of them prompt"));
+  EXPECT_THAT(refusal(first_plan(start_of(1, {1, -1}))), HasSubstr("a token that is none"));
   auto slot = start_of(1, {1});
   slot.slot = SlotId(2);
   EXPECT_THAT(refusal(first_plan(slot)), HasSubstr("adapter slot 2 of 2"));
@@ -239,6 +240,9 @@ TEST_F(StepExecutorTest, RefusesPlansThatContradictWhatCameBefore) {
   engine::StepPlan far = first_plan(start_of(1, {1}));
   far.rows = {row_of(1, 0, 2, false)};
   EXPECT_THAT(refusal(far), HasSubstr("which has 1 tokens"));
+  engine::StepPlan twice = first_plan(start_of(1, {1}));
+  twice.rows.push_back(twice.rows[0]);
+  EXPECT_THAT(refusal(twice), HasSubstr("two rows of sequence 1"));
   engine::StepPlan early = first_plan(start_of(1, {1, 2}));
   early.rows = {row_of(1, 0, 1, true)};
   EXPECT_THAT(refusal(early), HasSubstr("which has 2 tokens"));

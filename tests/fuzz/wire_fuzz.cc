@@ -1,0 +1,253 @@
+// What head, ranks and supervisor say to each other, read by each of them. The first byte picks the reader:
+//   the messages of actors/wire.h and actors/control_message.h: what decodes must encode to what decodes to the same
+//   parts of envelopes put together again
+//   the control channel's frames
+//   ranks that speak to the head: its group and its plans in flight survive whatever they say
+//   a head that speaks to a rank: whatever the plans say, the model is given rows that it may compute
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <deque>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "actors/control_channel.h"
+#include "actors/control_message.h"
+#include "actors/envelope.h"
+#include "actors/in_flight_plans.h"
+#include "actors/rank_group.h"
+#include "actors/step_executor.h"
+#include "actors/wire.h"
+#include "comm/codec.h"
+#include "engine/step_plan.h"
+#include "model/rank_model.h"
+
+namespace lorikeet::actors {
+namespace {
+
+void require(bool condition) {
+  if (!condition) std::abort();
+}
+
+template <class T>
+void require_sentence(const Result<T>& result) {
+  require(result || !result.error().message.empty());
+}
+
+// The input, taken from the front; zeros and empty spans once it is used up.
+class Input {
+ public:
+  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
+
+  bool empty() const { return bytes_.empty(); }
+  uint8_t byte() {
+    const auto taken = take(1);
+    return taken.empty() ? uint8_t{0} : taken[0];
+  }
+  std::span<const uint8_t> take(size_t size) {
+    size = std::min(size, bytes_.size());
+    const auto taken = bytes_.first(size);
+    bytes_ = bytes_.subspan(size);
+    return taken;
+  }
+  // A length of two bytes and as many bytes.
+  std::span<const uint8_t> piece() {
+    const size_t low = byte();
+    return take(low | size_t{byte()} << 8);
+  }
+  std::span<const uint8_t> rest() { return take(bytes_.size()); }
+
+ private:
+  std::span<const uint8_t> bytes_;
+};
+
+template <class T>
+void round_trip(std::span<const uint8_t> bytes) {
+  const Result<T> value = comm::decode<T>(bytes);
+  require_sentence(value);
+  if (!value) return;
+  const std::vector<uint8_t> encoded = comm::encode(*value);
+  const Result<T> again = comm::decode<T>(encoded);
+  require(again && comm::encode(*again) == encoded);
+}
+
+void assemble(Input input) {
+  EnvelopeAssembler assembler;
+  std::array<std::vector<uint8_t>, kEnvelopeKinds> expected;
+  while (!input.empty()) {
+    Envelope envelope;
+    envelope.kind = static_cast<EnvelopeKind>(input.byte());
+    envelope.last = input.byte() % 2 == 0;
+    const auto bytes = input.piece();
+    envelope.bytes.assign(bytes.begin(), bytes.end());
+    const auto kind = static_cast<size_t>(envelope.kind);
+    const bool last = envelope.last;
+    const auto whole = assembler.add(std::move(envelope));
+    require_sentence(whole);
+    require(whole.has_value() == (kind < kEnvelopeKinds));
+    if (!whole) continue;
+    expected[kind].insert(expected[kind].end(), bytes.begin(), bytes.end());
+    require(whole->has_value() == last);
+    if (last) require(**whole == std::exchange(expected[kind], {}));
+  }
+}
+
+void read_channel(Input input) {
+  const bool is_child = input.byte() % 2 == 0;
+  const auto ends = ControlChannel::make_pair();
+  require(ends.has_value());
+  ControlChannel channel(ends->second);
+  const auto bytes = input.rest();
+  if (send(ends->first, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) require(bytes.empty());
+  close(ends->first);
+  if (is_child) {
+    const auto start = channel.receive_start();
+    require_sentence(start);
+    if (!start || !*start) return;
+  }
+  for (;;) {
+    const auto message = channel.receive();
+    require_sentence(message);
+    if (!message || !*message) return;
+  }
+}
+
+// Two ranks; the head sends a plan of one row whenever fewer than two are out.
+void hear_ranks(Input input) {
+  RankGroup group(2, 1, "secret");
+  InFlightPlans plans(2);
+  uint64_t step = 0;
+  while (!input.empty()) {
+    const uint8_t what = input.byte();
+    const auto rank = static_cast<int32_t>(input.byte()) - 1;
+    if (what % 4 == 0) {
+      require_sentence(group.admit(rank, 7, 1, "secret", "host", "cpu"));
+    } else if (what % 4 == 1) {
+      const auto loaded = comm::decode<RankLoaded>(input.piece());
+      require_sentence(loaded);
+      if (loaded) require_sentence(group.loaded(rank, *loaded));
+      if (group.all_loaded()) require(group.num_blocks() > 0);
+    } else if (what % 4 == 2) {
+      require_sentence(group.ready(rank));
+    } else {
+      while (plans.size() < 2) plans.sent(engine::StepId(++step), 1, {});
+      auto result = comm::decode<engine::StepResult>(input.piece());
+      require_sentence(result);
+      if (!result) continue;
+      result->rank = rank;
+      const auto ok = plans.add(*std::move(result));
+      require_sentence(ok);
+      if (!ok) return;  // the group is given up
+      while (const auto agreed = plans.take_agreed()) require(agreed->rows.size() == 1);
+    }
+  }
+}
+
+constexpr int32_t kBlockSize = 2, kNumBlocks = 8, kNumSlots = 2;
+
+// Requires of every row what RankModel promises its implementations.
+class StrictModel final : public model::RankModel {
+ public:
+  Result<void> set_adapter(int32_t, const model::Adapter&) override { return {}; }
+  void clear_adapter(int32_t) override {}
+  std::vector<std::vector<float>> dora_squared_norms(const model::Adapter&) override { return {}; }
+  bool step_ready() override { return true; }
+  uint64_t kv_block_bytes() const override { return 1; }
+
+  void begin_step(std::span<const model::BatchRow> rows) override {
+    std::vector<Row> step;
+    for (const model::BatchRow& row : rows) {
+      const size_t count = row.token_ids.size();
+      require(count > 0 && row.start >= 0);
+      for (const int32_t id : row.token_ids) require(id >= 0 || (id == model::kPendingToken && count == 1));
+      if (row.token_ids[0] == model::kPendingToken) {
+        require(!steps_.empty() && row.pending_row >= 0);
+        require(static_cast<size_t>(row.pending_row) < steps_.back().size());
+        require(steps_.back()[static_cast<size_t>(row.pending_row)].sample);
+      }
+      const size_t end = static_cast<size_t>(row.start) + count;
+      require(row.block_table.size() * kBlockSize >= end);
+      for (const int32_t block : row.block_table) require(block >= 0 && block < kNumBlocks);
+      require(row.slot >= -1 && row.slot < kNumSlots);
+      require(row.logprob_targets.empty() || row.logprob_targets.size() == count);
+      for (size_t i = 1; i < row.counts.size(); ++i) require(row.counts[i - 1].token_id < row.counts[i].token_id);
+      step.push_back({row.sample, row.logprob_targets.size()});
+    }
+    steps_.push_back(std::move(step));
+  }
+  std::vector<model::RowOutput> finish_step() override {
+    std::vector<model::RowOutput> outputs(steps_.front().size());
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (steps_.front()[i].sample) outputs[i].token_id = 5;
+      outputs[i].target_logprobs.resize(steps_.front()[i].num_targets);
+    }
+    steps_.pop_front();
+    return outputs;
+  }
+
+ private:
+  struct Row {
+    bool sample = false;
+    size_t num_targets = 0;
+  };
+  std::deque<std::vector<Row>> steps_;
+};
+
+void execute_plans(Input input) {
+  StrictModel model;
+  StepExecutor executor(model, 0, kBlockSize, kNumBlocks, kNumSlots);
+  while (!input.empty()) {
+    const bool finish = input.byte() % 2 == 0;
+    const auto plan = comm::decode<engine::StepPlan>(input.piece());
+    require_sentence(plan);
+    if (!plan) return;
+    const auto begun = executor.begin(*plan);
+    require_sentence(begun);
+    if (!begun) return;  // told in a result, and the rank takes no more plans
+    while (executor.in_flight() == static_cast<size_t>(model::RankModel::kMaxStepsInFlight) ||
+           (finish && executor.in_flight() > 0)) {
+      const auto result = executor.finish();
+      require(result.has_value());
+    }
+  }
+}
+
+void read(Input input) {
+  switch (input.byte() % 11) {
+    case 0:
+      return round_trip<RankLoaded>(input.rest());
+    case 1:
+      return round_trip<FormGroup>(input.rest());
+    case 2:
+      return round_trip<AdapterBegin>(input.rest());
+    case 3:
+      return round_trip<DoraValues>(input.rest());
+    case 4:
+      return round_trip<AdapterDone>(input.rest());
+    case 5:
+      return round_trip<ControlMessage>(input.rest());
+    case 6:
+      return round_trip<ChildStart>(input.rest());
+    case 7:
+      return assemble(input);
+    case 8:
+      return read_channel(input);
+    case 9:
+      return hear_ranks(input);
+    default:
+      return execute_plans(input);
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::actors
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  lorikeet::actors::read(lorikeet::actors::Input({data, size}));
+  return 0;
+}
