@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <random>
 #include <utility>
 #include <variant>
@@ -31,10 +32,17 @@ class Gateway {
   void said(ClientSaid& said) {
     const uint64_t client = said.client;
     if (const auto* request = std::get_if<comm::GenerateRequest>(said.message.get())) {
-      generate(client, *request);
+      generate(client, {said.message, request});
     } else if (const auto* cancel = std::get_if<comm::Cancel>(said.message.get())) {
-      const auto id = live_.find(client, cancel->id);
-      if (id) end(*id, engine::FinishReason::abort);
+      if (const auto id = live_.find(client, cancel->id)) {
+        end(*id, engine::FinishReason::abort);
+      } else if (const auto text = long_texts_.extract({client, cancel->id})) {
+        comm::Done done;
+        done.id = cancel->id;
+        done.finish_reason = "abort";
+        done.seed = text.mapped().seed;
+        setup_.answer(client, std::move(done));
+      }
     } else {
       status(client, std::get<comm::StatusRequest>(*said.message).id);
     }
@@ -42,6 +50,7 @@ class Gateway {
 
   void gone(const ClientGone& gone) {
     for (const engine::SequenceId id : live_.abandon(gone.client)) end(id, engine::FinishReason::abort);
+    std::erase_if(long_texts_, [&](const auto& text) { return text.first.first == gone.client; });
   }
 
   // ---- the engine
@@ -70,24 +79,67 @@ class Gateway {
     for (const engine::SequenceId id : live_.ids()) {
       take_failure({id, {engine::ErrorCode::shutting_down, stop.why}});
     }
+    for (const auto& [key, text] : std::exchange(long_texts_, {})) {
+      refuse(key.first, key.second, {engine::ErrorCode::shutting_down, stop.why});
+    }
     self_->quit();
   }
 
  private:
-  void generate(uint64_t client, const comm::GenerateRequest& request) {
-    if (request.id.size() > kMaxNameBytes) {
+  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request) {
+    const std::string& name = request->id;
+    if (name.size() > kMaxNameBytes) {
+      return refuse(client, name.substr(0, kMaxNameBytes),
+                    {engine::ErrorCode::invalid_request,
+                     fmt::format("the request's id has {} bytes, at most {} are allowed", name.size(), kMaxNameBytes)});
+    }
+    if (live_.find(client, name) || long_texts_.contains({client, name})) {
+      return refuse(client, name, {engine::ErrorCode::invalid_request, "another request of this id is still running"});
+    }
+    const uint64_t seed = draw_seed();
+    if (text_bytes(*request) <= setup_.short_text_bytes) {
+      return admit(client, *request, setup_.validation->prepare(*request, seed));
+    }
+    if (long_texts_.size() >= setup_.max_long_texts) {
       return refuse(
-          client, request.id.substr(0, kMaxNameBytes),
-          {engine::ErrorCode::invalid_request,
-           fmt::format("the request's id has {} bytes, at most {} are allowed", request.id.size(), kMaxNameBytes)});
+          client, name,
+          {engine::ErrorCode::queue_full,
+           fmt::format("{} long texts are waiting, as many as --max-num-queued-reqs allows", long_texts_.size())});
     }
-    if (live_.find(client, request.id)) {
-      return refuse(client, request.id,
-                    {engine::ErrorCode::invalid_request, "another request of this id is still running"});
-    }
-    auto prepared = setup_.validation->prepare(request, draw_seed());
-    if (!prepared) return refuse(client, request.id, prepared.error());
+    prepare_elsewhere(client, std::move(request), seed);
+  }
 
+  static size_t text_bytes(const comm::GenerateRequest& request) {
+    size_t bytes = request.prompt ? request.prompt->size() : 0;
+    if (!request.messages) return bytes;
+    for (const comm::Message& message : *request.messages) bytes += message.content.size();
+    return bytes;
+  }
+
+  void prepare_elsewhere(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, uint64_t seed) {
+    const uint64_t number = ++last_long_text_;
+    long_texts_[{client, request->id}] = {number, request->seed.value_or(seed)};
+    // Cancelled meanwhile, or its client is gone: it is in the map no more, or another of that name is.
+    const auto wanted = [this, client, request, number] {
+      const auto it = long_texts_.find({client, request->id});
+      if (it == long_texts_.end() || it->second.number != number) return false;
+      long_texts_.erase(it);
+      return true;
+    };
+    self_->request(setup_.text_preparer, caf::infinite, PrepareText{request, seed})
+        .then(
+            [this, client, request, wanted](TextPrepared& prepared) {
+              if (wanted()) admit(client, *request, std::move(*prepared.result));
+            },
+            [this, client, request, wanted](caf::error& error) {
+              if (!wanted()) return;
+              refuse(client, request->id,
+                     {engine::ErrorCode::internal, "the text cannot be prepared: " + self_->system().render(error)});
+            });
+  }
+
+  void admit(uint64_t client, const comm::GenerateRequest& request, PreparationResult prepared) {
+    if (!prepared) return refuse(client, request.id, prepared.error());
     const engine::SequenceId id(++last_id_);
     TextStream text(setup_.validation->context().tokenizer, std::move(prepared->text));
     LiveRequest& live = live_.add(id, client, request.id, std::move(text));
@@ -198,7 +250,7 @@ class Gateway {
     auto json = std::make_shared<Json>(Json{{"model", setup_.model_name},
                                             {"max_model_len", setup_.validation->context().max_model_len},
                                             {"vocab_size", setup_.validation->context().config.vocab_size},
-                                            {"live_requests", live_.size()},
+                                            {"live_requests", live_.size() + long_texts_.size()},
                                             {"supervisor", {{"pid", setup_.supervisor_pid}}}});
     const auto failed = [this, client, name](caf::error& error) {
       refuse(client, name,
@@ -224,6 +276,12 @@ class Gateway {
   std::mt19937_64 seeds_;
   uint64_t last_id_ = 0;
   LiveRequests live_;
+  struct LongText {
+    uint64_t number = 0;  // tells it from another of its name
+    uint64_t seed = 0;
+  };
+  std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
+  uint64_t last_long_text_ = 0;
 };
 
 }  // namespace

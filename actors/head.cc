@@ -20,6 +20,7 @@
 #include "actors/scheduler.h"
 #include "actors/server.h"
 #include "actors/system_config.h"
+#include "actors/text_preparer.h"
 #include "comm/zmq_server.h"
 #include "model/chat_template.h"
 #include "model/config.h"
@@ -99,6 +100,8 @@ class Head {
         model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat), max_model_len_, adapters});
     setup.scheduler = scheduler_;
     setup.cache = cache_;
+    setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);
+    setup.max_long_texts = static_cast<size_t>(options_.max_num_queued_reqs);
     setup.seed = options_.seed;
     setup.model_name = options_.served_model_name;
     setup.supervisor_pid = child_.start().parent_pid;

@@ -18,6 +18,7 @@
 #include "actors/adapter_reader.h"
 #include "actors/control_message.h"
 #include "actors/envelope.h"
+#include "actors/request_validation.h"
 #include "actors/wire.h"
 #include "comm/client_messages.h"
 #include "engine/engine.h"
@@ -85,6 +86,14 @@ struct StopServing {  // head's main thread -> gateway
   std::string why;
 };
 
+struct PrepareText {  // gateway -> text preparer: a request with a long text
+  std::shared_ptr<const comm::GenerateRequest> request;
+  uint64_t seed = 0;  // drawn for it
+};
+struct TextPrepared {  // the answer
+  std::shared_ptr<PreparationResult> result;
+};
+
 struct Submit {                              // gateway -> scheduler
   std::shared_ptr<engine::Request> request;  // its adapter is still a name; the scheduler has it resolved
 };
@@ -97,6 +106,7 @@ struct EngineEvents {  // scheduler -> gateway, in order
 };
 using GatewayActor = caf::typed_actor<caf::reacts_to<ClientSaid>, caf::reacts_to<ClientGone>,
                                       caf::reacts_to<EngineEvents>, caf::reacts_to<StopServing>>;
+using TextPreparerActor = caf::typed_actor<caf::replies_to<PrepareText>::with<TextPrepared>>;
 struct Serve {  // head's main thread -> scheduler: clients can reach the gateway from now on
   GatewayActor gateway;
   std::string address;
@@ -224,6 +234,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StatusPart)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientSaid)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientGone)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StopServing)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::PrepareText)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::TextPrepared)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Submit)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Finish)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::EngineEvents)

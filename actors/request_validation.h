@@ -26,6 +26,8 @@ struct PreparedRequest {
   std::vector<int32_t> eos_token_ids;  // those of stop_token_ids that are the model's own
 };
 
+using PreparationResult = tl::expected<PreparedRequest, engine::RequestError>;
+
 // Ranges and defaults: formats reference, section 7 (vLLM's SamplingParams).
 // Threads: const methods from any number of threads at once.
 class RequestValidation {
@@ -42,8 +44,7 @@ class RequestValidation {
   explicit RequestValidation(Context context) : context_(std::move(context)) {}
 
   // `drawn_seed` is used where the request has none.
-  tl::expected<PreparedRequest, engine::RequestError> prepare(const comm::GenerateRequest& request,
-                                                              uint64_t drawn_seed) const;
+  PreparationResult prepare(const comm::GenerateRequest& request, uint64_t drawn_seed) const;
 
   const Context& context() const { return context_; }
 

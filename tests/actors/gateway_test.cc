@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "actors/text_preparer.h"
 #include "tests/actors/actor_test.h"
 
 namespace lorikeet::actors {
@@ -56,6 +57,9 @@ class GatewayTest : public ActorTest {
     setup.validation = validation_;
     setup.scheduler = scheduler_;
     setup.cache = cache_;
+    setup.text_preparer = text_preparer_ = system_.spawn(text_preparer, validation_);
+    setup.short_text_bytes = 40;
+    setup.max_long_texts = 2;
     setup.answer = [heard = heard_](uint64_t client, comm::ServerMessage message) {
       heard->answers.push_back({client, std::move(message)});
     };
@@ -70,6 +74,7 @@ class GatewayTest : public ActorTest {
     end(gateway_);
     end(scheduler_);
     end(cache_);
+    end(text_preparer_);
   }
 
   static SchedulerActor::behavior_type fake_scheduler(SchedulerActor::pointer, std::shared_ptr<Heard> heard) {
@@ -156,6 +161,7 @@ class GatewayTest : public ActorTest {
   std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
   SchedulerActor scheduler_;
   AdapterCacheActor cache_;
+  TextPreparerActor text_preparer_;
   GatewayActor gateway_;
 };
 
@@ -333,6 +339,61 @@ TEST_F(GatewayTest, GathersTheStatus) {
   EXPECT_EQ(json["supervisor"]["pid"], 42);
   EXPECT_EQ(json["zmq"], "tcp://here");
   EXPECT_TRUE(json["adapters"].is_array());
+}
+
+// Longer than the gateway tokenizes itself in these tests, and short enough for the model.
+comm::GenerateRequest long_request(const std::string& id) {
+  comm::GenerateRequest made;
+  made.id = id;
+  made.prompt = "It is a way I have of driving off the spleen and regulating the circulation.";
+  return made;
+}
+
+TEST_F(GatewayTest, LetsLongTextsBePreparedElsewhereAndServesOthersMeanwhile) {
+  self_->send(gateway_, ClientSaid{kClient, std::make_shared<comm::ClientMessage>(long_request("long"))});
+  self_->send(gateway_, ClientSaid{kClient, std::make_shared<comm::ClientMessage>(long_request("long"))});
+  self_->send(gateway_, ClientSaid{kClient, std::make_shared<comm::ClientMessage>(request("short"))});
+  run();
+  ASSERT_EQ(heard_->submitted.size(), 2u);
+  EXPECT_LT(heard_->submitted[0]->prompt.size(), heard_->submitted[1]->prompt.size()) << "the short one came first";
+  EXPECT_EQ(heard_->submitted[1]->prompt, tokenizer_->encode(*long_request("").prompt, true));
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_THAT(all<comm::Failure>()[0].message, HasSubstr("still running")) << "the second one of its name";
+  happen({finish(heard_->submitted[1]->id, FinishReason::length)});
+  EXPECT_EQ(all<comm::Done>().at(0).id, "long");
+}
+
+TEST_F(GatewayTest, EndsARequestWhoseTextIsBeingPrepared) {
+  const auto send = [&](comm::ClientMessage message, uint64_t client) {
+    self_->send(gateway_, ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message))});
+  };
+  send(long_request("cancelled"), kClient);
+  send(comm::Cancel{"cancelled"}, kClient);
+  send(long_request("left"), kClient + 1);
+  self_->send(gateway_, ClientGone{kClient + 1});
+  run();
+  EXPECT_THAT(heard_->submitted, IsEmpty());
+  ASSERT_EQ(heard_->answers.size(), 1u);
+  EXPECT_EQ(all<comm::Done>().at(0).finish_reason, "abort");
+  send(long_request("stopped"), kClient);
+  self_->send(gateway_, StopServing{"the server is going away"});
+  run();
+  EXPECT_EQ(all<comm::Failure>().at(0).code, "shutting_down");
+  EXPECT_EQ(heard_->answers.size(), 2u);
+}
+
+TEST_F(GatewayTest, RefusesLongTextsPastTheirNumberAndThoseThatAreWrong) {
+  for (const char* id : {"a", "b", "c"}) {
+    auto made = long_request(id);
+    if (std::string(id) == "b") made.adapter = "nobody";
+    self_->send(gateway_, ClientSaid{kClient, std::make_shared<comm::ClientMessage>(made)});
+  }
+  run();
+  ASSERT_EQ(all<comm::Failure>().size(), 2u);
+  EXPECT_EQ(all<comm::Failure>()[0].code, "queue_full");
+  EXPECT_EQ(all<comm::Failure>()[0].id, "c");
+  EXPECT_EQ(all<comm::Failure>()[1].code, "unknown_adapter");
+  EXPECT_EQ(heard_->submitted.size(), 1u);
 }
 
 TEST_F(GatewayTest, AnswersEverythingBeforeItEnds) {
