@@ -86,6 +86,15 @@ __device__ __forceinline__ float2 nothing_joined() {
   return make_float2(-FLT_MAX, 0);
 }
 
+template <class T, int kHeadDim>
+__device__ __forceinline__ void rotate_queries(const DecodeAttentionArgs& args, const Item& item,
+                                               Shared<T, kHeadDim>& shared) {
+#pragma unroll 1
+  for (int h = static_cast<int>(threadIdx.x) / device::kWarpSize; h < item.heads; h += kWarps) {
+    device::RopeHead<T, kHeadDim>(args.rope, item.token, item.first_head + h).store(shared.queries[h]);
+  }
+}
+
 // Joins the results of a pair's splits, which lie in memory, always in the order of their positions.
 template <class T, int kHeadDim>
 __device__ __forceinline__ void join_splits(const DecodeAttentionArgs& args, const Partials& partials, const Item& item,
@@ -167,19 +176,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     }
     if (!waited) device::wait_for_previous_kernel();
     waited = true;
-    if (args.rotate) {
-      bool stored = false;
+    if (args.rotate) {  // the first pair's queries, and the last positions of all pairs whose last split is here
+      rotate_queries(args, shared.items[0], shared);
+      int task = shared.items[0].heads;
       for (int i = 0; i < items; i++) {
         const Item& item = shared.items[i];
         if (item.split + 1 < item.splits) continue;
         const int slot = args.rope.kv_slots[item.token];
-        if (warp < 2 && slot >= 0) {
-          const device::RopeHead<T, kHeadDim> head(args.rope, item.token, args.heads + warp * kv_heads + item.kv_head);
-          device::store_kv<Kv>(head, warp == 0 ? args.cache.keys : args.cache.values, args.cache, item.kv_head, slot);
+        for (int kind = 0; kind < 2; kind++, task++) {
+          if (task % kWarps != warp || slot < 0) continue;
+          const device::RopeHead<T, kHeadDim> head(args.rope, item.token, args.heads + kind * kv_heads + item.kv_head);
+          device::store_kv<Kv>(head, kind == 0 ? args.cache.keys : args.cache.values, args.cache, item.kv_head, slot);
         }
-        stored = true;
       }
-      if (stored) __syncthreads();
+      __syncthreads();
     }
     for (; requested < kDepth; requested++) {
       feed.keys();
@@ -197,10 +207,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
         const T* q = static_cast<const T*>(args.q) + item.token * args.q_stride +
                      static_cast<int64_t>(item.first_head + g) * kHeadDim;
         if (args.rotate) {
-          for (int h = warp; h < item.heads; h += kWarps) {
-            device::RopeHead<T, kHeadDim>(args.rope, item.token, item.first_head + h).store(shared.queries[h]);
+          if (i > 0) {
+            rotate_queries(args, item, shared);
+            __syncthreads();
           }
-          __syncthreads();
           q = shared.queries[g];
         }
 #pragma unroll

@@ -111,34 +111,37 @@ class Feed {
  private:
   static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / device::kWarpSize; }
 
-  // Goes on to the item that the next tile is in, and looks up where its positions are: 8 and 8, which lie together.
+  // Goes on to the item that the next tile is in, and asks for the blocks of its positions: 8 and 8, which lie
+  // together. They are used when they have had time to come.
   __device__ __forceinline__ void find() {
     while (tile_ >= shared_.items[item_].end) {
       if (++item_ >= items_) return;
       tile_ = shared_.items[item_].begin + warp() * kTile;
     }
     const Item& item = shared_.items[item_];
-    const int block_size = args_.cache.block_size;
-    const int shift = 31 - __clz(block_size);
+    const int shift = 31 - __clz(args_.cache.block_size);
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int position = min(tile_ + 8 * i, item.end - 1);
-      const int block = item.block_table[position >> shift];
-      rows_[i] = (block * args_.cache.kv_heads + item.kv_head) * block_size + (position & (block_size - 8));
-    }
+    for (int i = 0; i < 2; i++) blocks_[i] = __ldg(item.block_table + (min(tile_ + 8 * i, item.end - 1) >> shift));
   }
 
   __device__ __forceinline__ void fetch(const Kv* cache, int half) const {
     constexpr int kChunks = kHeadDim / kChunk;
+    constexpr int kRows = device::kWarpSize / kChunks;  // that the warp copies at a time
     const int lane = threadIdx.x % device::kWarpSize;
     const uint32_t target = device::shared_address(shared_.ring[warp()][slot_][half]);
-    const int valid = shared_.items[item_].end - tile_;  // positions
+    const Item& item = shared_.items[item_];
+    const int valid = item.end - tile_;  // positions
+    const int block_size = args_.cache.block_size;
 #pragma unroll
-    for (int i = 0; i < kTile * kChunks / device::kWarpSize; i++) {
-      const int row = (i * device::kWarpSize + lane) / kChunks;
-      const int chunk = lane % kChunks;
-      const Kv* source = cache + static_cast<size_t>(rows_[row / 8] + row % 8) * kHeadDim + chunk * kChunk;
-      fetch_chunk<T>(target + swizzled<kHeadDim>(row, chunk), source, row < valid);
+    for (int i = 0; i < 2; i++) {
+      const int in_block = (tile_ + 8 * i) & (block_size - 1);
+      const int first = (blocks_[i] * args_.cache.kv_heads + item.kv_head) * block_size + in_block;
+      const Kv* source = cache + static_cast<size_t>(first + lane / kChunks) * kHeadDim + lane % kChunks * kChunk;
+#pragma unroll
+      for (int j = 0; j < 8; j += kRows) {
+        const int row = 8 * i + j + lane / kChunks;
+        fetch_chunk<T>(target + swizzled<kHeadDim>(row, lane % kChunks), source + j * kHeadDim, row < valid);
+      }
     }
   }
 
@@ -147,7 +150,7 @@ class Feed {
   const int items_;
   int item_ = 0;
   int tile_;
-  int rows_[2] = {0, 0};
+  int blocks_[2] = {0, 0};
   int slot_ = 0;
 };
 

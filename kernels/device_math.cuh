@@ -137,6 +137,11 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint3
                : "r"(address));
 }
 
+// Brings the 128 bytes around an address to the second-level cache.
+__device__ __forceinline__ void prefetch_to_l2(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
 // Asynchronous copy of 16 bytes to shared memory; with `valid` false the destination becomes zero and nothing is read.
 __device__ __forceinline__ void copy_async_16(uint32_t shared_destination, const void* source, bool valid) {
   const int bytes = valid ? 16 : 0;

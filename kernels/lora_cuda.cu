@@ -11,7 +11,7 @@ namespace lorikeet::kernels {
 namespace {
 
 constexpr int kShrinkBlocksPerProcessor = 3;
-constexpr int kExpandBlocksPerProcessor = 5;
+constexpr int kExpandBlocksPerProcessor = 4;
 
 int32_t divide_up(int32_t a, int32_t b) {
   return (a + b - 1) / b;

@@ -136,7 +136,7 @@ __device__ __forceinline__ void add_rank_tile(float (&sums)[4][4], const float* 
 
 // Blocks of a processor, so that registers suffice.
 constexpr int expand_blocks(int subtiles, int element_bytes, bool silu) {
-  return 6 - subtiles - (element_bytes == 4 || (silu && subtiles == 2) ? 1 : 0);
+  return subtiles == 1 ? 4 : 3;
 }
 
 // The parts of one element of v, added in their order.
@@ -162,18 +162,28 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
   constexpr int kParts = kSilu ? 2 : 1;  // projections of a block
   constexpr int kTilesOfPart = kExpandWarps / kParts;
   __shared__ float v[kParts][kRows][kStagedStride];
+  __shared__ float made_ups[kSilu ? kTilesOfPart : 1][kSilu ? kRows : 1][kOutputTile];
 
   device::allow_next_kernel();
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
   const int g = lane / 4;
   const int t = lane % 4;
+  // Neighbouring items, so that most take the tile of the one before, whose v is in shared memory.
   const int64_t items = static_cast<int64_t>(kSilu ? p.counts->tiles : p.counts->adapter_tiles) * p.blocks;
+  const auto first_item = static_cast<unsigned>(items * blockIdx.x / gridDim.x);
+  int left = static_cast<int>(items * (blockIdx.x + 1) / gridDim.x - first_item);
+  int tile_index = static_cast<int>(first_item / p.blocks);
+  int block = static_cast<int>(first_item - tile_index * p.blocks);
+  int staged = -1;  // the tile and projection whose v is in shared memory
   bool waited = false;
 
-  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const LoraTile tile = p.tiles[item / p.blocks];
-    const int block = static_cast<int>(item % p.blocks);
+  for (; left > 0; left--, block++) {
+    if (block == p.blocks) {
+      block = 0;
+      tile_index++;
+    }
+    const LoraTile tile = p.tiles[tile_index];
     int projection = warp / kTilesOfPart;
     if constexpr (!kSilu) {
       projection = 0;
@@ -203,6 +213,9 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
       }
     };
     load_weights(0);  // nobody's output: on its way before the kernel in front has ended
+    if (left > 1 && (output_tile + kTilesOfPart) * kOutputTile < p.outputs[projection] && lane % 8 == 0) {
+      for (int j = 0; j < tiles; j++) device::prefetch_to_l2(b + (kTilesOfPart * tiles + j) * device::kWarpSize);
+    }
     Y* rows[2 * kSubtiles];
 #pragma unroll
     for (int i = 0; i < 2 * kSubtiles; i++) {
@@ -222,24 +235,30 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
     }
 
     float sums[kSubtiles][4][4] = {};
+    const int to_stage = kSilu ? tile_index : tile_index * kMaxFusedLora + projection;
+    const bool kept = to_stage == staged && most_tiles <= kStagedTiles;
+    staged = to_stage;
     for (int first = 0; first < most_tiles; first += kStagedTiles) {
       // Rows beyond the tile's are left as they are: the tensor cores keep rows apart.
       const int shift = 32 - __clz(min(kStagedTiles, most_tiles - first) * kRankTile - 1);
+      if (!kept) {
+        __syncthreads();  // v is no longer read
 #pragma unroll
-      for (int i = 0; i < kParts; i++) {
-        const int projection_of_part = kSilu ? i : projection;
-        const float* from =
-            p.v + (static_cast<int64_t>(tile.first) * p.projections + projection_of_part) * p.rank_stride;
-        for (int e = threadIdx.x; e < tile.count << shift; e += kExpandThreads) {
-          const int row = e >> shift;
-          const int rank = e - (row << shift);
-          const bool exists = first * kRankTile + rank < ranks[i];
-          v[i][row][rank] =
-              sum_parts(from + static_cast<int64_t>(row) * p.projections * p.rank_stride + first * kRankTile + rank,
-                        p.part_stride, exists ? p.parts : 0);
+        for (int i = 0; i < kParts; i++) {
+          const int projection_of_part = kSilu ? i : projection;
+          const float* from =
+              p.v + (static_cast<int64_t>(tile.first) * p.projections + projection_of_part) * p.rank_stride;
+          for (int e = threadIdx.x; e < tile.count << shift; e += kExpandThreads) {
+            const int row = e >> shift;
+            const int rank = e - (row << shift);
+            const bool exists = first * kRankTile + rank < ranks[i];
+            v[i][row][rank] =
+                sum_parts(from + static_cast<int64_t>(row) * p.projections * p.rank_stride + first * kRankTile + rank,
+                          p.part_stride, exists ? p.parts : 0);
+          }
         }
+        __syncthreads();
       }
-      __syncthreads();
 #pragma unroll
       for (int j = 0; j < kStagedTiles; j++) {
         if (first + j >= tiles) break;
@@ -250,7 +269,6 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
         }
       }
       load_weights(first + kStagedTiles);
-      __syncthreads();
     }
 
     // The value of output first_output + o of row g + 8 i.
@@ -270,8 +288,7 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
         result.store(rows[i], outputs, p.vectors);
       }
     } else {
-      static_assert(kTilesOfPart * kRows * kOutputTile <= kParts * kRows * kStagedStride);
-      float* ups = &v[0][0][0] + (warp % kTilesOfPart * kRows + g) * kOutputTile + kLaneOutputs * t;
+      float* ups = &made_ups[warp % kTilesOfPart][g][kLaneOutputs * t];
       if (projection == 1) {
 #pragma unroll
         for (int i = 0; i < 2 * kSubtiles; i++) {
