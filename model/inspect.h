@@ -1,6 +1,6 @@
 // What a checkpoint or an adapter is, what it costs on every rank, and whether it can be served: for people (a table)
-// and programs (JSON). A checkpoint is judged by its headers alone, an adapter by its content (its digest needs all of
-// it).
+// and programs (JSON). A checkpoint is judged by its headers, and by the scales, zeros and group index of its first
+// quantised module; an adapter by its content (its digest needs all of it).
 #pragma once
 
 #include <cstdint>

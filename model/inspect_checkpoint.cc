@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "model/checkpoint.h"
 #include "model/checkpoint_layout.h"
 #include "model/inspect.h"
+#include "model/int4_repack.h"
 #include "model/linear_loader.h"
 #include "model/shard_plan.h"
 #include "model/tensor_names.h"
@@ -87,23 +89,26 @@ SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, 
   return report;
 }
 
-// Act-order shows in the index of groups, whatever the configuration says. Where one module has it all have; some may
-// be unquantised, so the first that is not is asked.
-bool has_act_order(const Checkpoint& checkpoint, const ModelConfig& config) {
+// Some modules may be unquantised, so the first that is not stands for all.
+std::optional<Int4Module> first_int4_module(const Checkpoint& checkpoint, const ModelConfig& config) {
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (const Projection p : kProjections) {
       const ModulePlace place = place_of(config, layer, p);
       if (!is_quantised(checkpoint, config.quant, place.module)) continue;
-      const auto module =
-          find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
-      if (!module || !module->group_index) return false;
-      for (int32_t k = 0; k < module->k; ++k) {
-        int32_t group = 0;
-        std::memcpy(&group, module->group_index->bytes.data() + static_cast<size_t>(k) * sizeof group, sizeof group);
-        if (group != k / module->group_size) return true;
-      }
-      return false;
+      auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
+      return module ? std::optional(*std::move(module)) : std::nullopt;
     }
+  }
+  return std::nullopt;
+}
+
+// Act-order shows in the index of groups, whatever the configuration says.
+bool has_act_order(const Int4Module& module) {
+  if (!module.group_index) return false;
+  for (int32_t k = 0; k < module.k; ++k) {
+    int32_t group = 0;
+    std::memcpy(&group, module.group_index->bytes.data() + static_cast<size_t>(k) * sizeof group, sizeof group);
+    if (group != k / module.group_size) return true;
   }
   return false;
 }
@@ -130,7 +135,14 @@ CheckpointReport inspect_checkpoint(const std::filesystem::path& dir, const Insp
     report.refusal = ok.error().message;
     return report;
   }
-  report.act_order = has_act_order(*checkpoint, *config);
+  if (const auto module = first_int4_module(*checkpoint, *config)) {
+    // A mislabelled version of GPTQ shows in the zeros alone.
+    if (auto ok = check_int4_values(*module); !ok) {
+      report.refusal = ok.error().message;
+      return report;
+    }
+    report.act_order = has_act_order(*module);
+  }
   for (int32_t layer = 0; layer < config->num_layers; ++layer) {
     for (const Projection p : kProjections) {
       const bool quantised = is_quantised(*checkpoint, config->quant, place_of(*config, layer, p).module);

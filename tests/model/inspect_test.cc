@@ -81,6 +81,19 @@ TEST(Inspect, SeesActOrderWhereSomeModulesAreNotQuantised) {
   EXPECT_TRUE(to_json(inspect_checkpoint(dense.dir()))["quantisation"]["groups"].is_null());
 }
 
+TEST(Inspect, SeesZerosOfTheOtherGptqVersion) {
+  SyntheticOptions options;
+  options.method = QuantMethod::gptq_v2;
+  SyntheticCheckpoint checkpoint(options);
+  checkpoint.tensors().remove("model.layers.0.self_attn.q_proj.qzeros");
+  checkpoint.tensors().add("model.layers.0.self_attn.q_proj.qzeros", "I32", {2, 8},
+                           std::vector<uint32_t>(16, 0x77777777));
+  checkpoint.write();
+  const CheckpointReport report = inspect_checkpoint(checkpoint.dir());
+  ASSERT_TRUE(report.refusal);
+  EXPECT_THAT(*report.refusal, HasSubstr("checkpoint_format is wrong"));
+}
+
 TEST(Inspect, GivesTheReasonWhyACheckpointIsRefused) {
   tests::TempDir empty;
   const auto none = inspect_checkpoint(empty.path());
