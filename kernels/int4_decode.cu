@@ -134,14 +134,15 @@ Int4DecodeShape streaming_shape(const PackedInt4Weight& weight, int32_t m, const
   return shape;
 }
 
-// What a block's walk costs, in tiles times units.
-int64_t streaming_cost(const PackedInt4Weight& weight, const Int4DecodeShape& shape) {
+// What the walks of blocks cost, in tiles times units, when `groups` of them find room at once.
+int64_t streaming_cost(const PackedInt4Weight& weight, const Int4DecodeShape& shape, int32_t groups) {
   constexpr int32_t kStep = 3;       // of a round's step, beside its tiles
   constexpr int32_t kExchange = 40;  // of the sums between blocks
-  const int32_t tiles = divide_up(weight.tiles, shape.blocks / shape.cluster);
+  const int32_t used_groups = shape.blocks / shape.cluster;
+  const int32_t tiles = divide_up(weight.tiles, used_groups);
   const int64_t walk = static_cast<int64_t>(tiles + kStep * divide_up(tiles, shape.round_tiles)) *
                        divide_up(weight.units, shape.cluster);
-  return walk + (shape.cluster > 1 ? kExchange : 0);
+  return (walk + (shape.cluster > 1 ? kExchange : 0)) * divide_up(used_groups, groups);
 }
 
 int4::OutputParams output_params(const PackedInt4Weight& weight, const Int4GemmArgs& args) {
@@ -185,7 +186,9 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
     if (device.clusters && wish.cluster != 1) {
       const int32_t groups = clusters_at_once(kernel, device.multiprocessors, device.shared_bytes_per_block);
       const Int4DecodeShape divided = streaming_shape(weight, m, device, kPartsOfK, groups);
-      if (wish.cluster > 1 || streaming_cost(weight, divided) < streaming_cost(weight, shape)) shape = divided;
+      if (wish.cluster > 1 ||
+          streaming_cost(weight, divided, groups) < streaming_cost(weight, shape, device.multiprocessors))
+        shape = divided;
     }
     shape.depth = std::min(wish.depth > 0 ? wish.depth : kEnoughStages, shape.depth);
   }

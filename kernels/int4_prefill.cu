@@ -1,9 +1,12 @@
 // Weights are operand A of the warpgroups' matrix steps, scaled in registers: (q - z) * scale, rounded to the type of
 // the activations. Tokens are the columns; their x comes by tensor copies. A block computes 128 outputs of kColumns
-// tokens: one warp requests what two groups of four warps consume.
+// tokens: one warp requests what two groups of four warps consume. Where there are few such blocks, the blocks of a
+// cluster divide k, and the first of them adds their sums in the order of k.
 #include "kernels/int4_prefill.h"
 
 #include <cuda.h>
+
+#include <type_traits>
 
 #include "kernels/async_copy.cuh"
 #include "kernels/cuda_check.h"
@@ -25,12 +28,14 @@ constexpr int kPrefillThreads = (kGroups + 1) * kGroupWarps * device::kWarpSize;
 constexpr int kBoxInputs = 64;  // a row of 128 bytes, what the swizzle spans
 constexpr int kAlignment = 1024;
 constexpr int kMostStages = 5;
+constexpr int kMostCluster = 2;
 
 struct PrefillParams {
   const uint8_t* weight;
   OutputParams out;
   int32_t m, tiles, units, column_blocks;
-  bool pairs;  // y takes 4-byte stores
+  int32_t cluster;  // blocks that divide k, up to kMostCluster
+  bool pairs;       // y takes 4-byte stores
 };
 
 template <class Format, int kColumns>
@@ -156,8 +161,12 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
   const int group = warp / kGroupWarps;
-  const int first_tile = static_cast<int>(blockIdx.x) / p.column_blocks * kBlockTiles;
-  const int first_token = static_cast<int>(blockIdx.x) % p.column_blocks * kColumns;
+  const int rank = static_cast<int>(blockIdx.x) % p.cluster;
+  const int block = static_cast<int>(blockIdx.x) / p.cluster;
+  const int first_tile = block / p.column_blocks * kBlockTiles;
+  const int first_token = block % p.column_blocks * kColumns;
+  const int first_unit = p.units * rank / p.cluster;
+  const int units = p.units * (rank + 1) / p.cluster - first_unit;
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; i++) {
       device::barrier_init(full + i * 8, 1);
@@ -173,7 +182,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
     if (warp != kGroups * kGroupWarps || lane != 0) return;
     device::wait_for_previous_kernel();
     const uint64_t policy = device::evict_first_policy();
-    for (int unit = 0; unit < p.units; unit++) {
+    for (int unit = 0; unit < units; unit++) {
       const int stage = unit % kStages;
       const int use = unit / kStages;
       if (use > 0) device::barrier_wait(empty + stage * 8, (use - 1) & 1);
@@ -182,7 +191,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
       device::barrier_expect(barrier, Stage::kX + Stage::kWeights);
       for (int tile = 0; tile < kBlockTiles; tile++) {
         // Behind the last tile the last is repeated; its results are not used.
-        const int64_t from = static_cast<int64_t>(min(first_tile + tile, p.tiles - 1)) * p.units + unit;
+        const int64_t from = static_cast<int64_t>(min(first_tile + tile, p.tiles - 1)) * p.units + first_unit + unit;
         if (p.column_blocks > 1) {  // other blocks read it too
           asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                            x + Stage::kX + tile * Format::kBytes),
@@ -193,8 +202,8 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
                             barrier, policy);
         }
       }
-      tensor_copy(x, &x_map, unit * kUnitInputs, first_token, barrier);
-      tensor_copy(x + Stage::kBox, &x_map, unit * kUnitInputs + kBoxInputs, first_token, barrier);
+      tensor_copy(x, &x_map, (first_unit + unit) * kUnitInputs, first_token, barrier);
+      tensor_copy(x + Stage::kBox, &x_map, (first_unit + unit) * kUnitInputs + kBoxInputs, first_token, barrier);
     }
     return;
   }
@@ -202,7 +211,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   device::take_registers<232>();
   const int g = lane / 4;
   float sum[kColumns / 2];
-  for (int unit = 0; unit < p.units; unit++) {
+  for (int unit = 0; unit < units; unit++) {
     const int stage = unit % kStages;
     device::barrier_wait(full + stage * 8, unit / kStages & 1);
     const uint32_t x = base + stage * Stage::kBytes;
@@ -238,6 +247,33 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   device::warpgroup_wait<0>();
 #pragma unroll
   for (int i = 0; i < kColumns / 2; i++) asm volatile("" : "+f"(sum[i])::"memory");  // not to be read before
+  if (p.cluster > 1) {
+    // Into the ring of the first block, once all its warps have done with it: [4 columns][thread].
+    constexpr int kConsumers = kGroups * kGroupWarps * device::kWarpSize;
+    static_assert(kColumns / 8 * kConsumers * 16 <= kStages * Stage::kBytes);
+    const uint32_t mine = base + threadIdx.x * 16;
+    device::cluster_arrive();
+    device::cluster_wait();
+    if (rank > 0) {
+      const uint32_t first_block = device::cluster_address(mine, 0);
+#pragma unroll
+      for (int c = 0; c < kColumns / 8; c++) {
+        device::cluster_store_16(first_block + c * (kConsumers * 16),
+                                 make_float4(sum[4 * c], sum[4 * c + 1], sum[4 * c + 2], sum[4 * c + 3]));
+      }
+    }
+    device::cluster_arrive();
+    device::cluster_wait();
+    if (rank > 0) return;
+#pragma unroll
+    for (int c = 0; c < kColumns / 8; c++) {
+      const uint4 v = load_shared_16(mine + c * (kConsumers * 16));
+      sum[4 * c] += __uint_as_float(v.x);
+      sum[4 * c + 1] += __uint_as_float(v.y);
+      sum[4 * c + 2] += __uint_as_float(v.z);
+      sum[4 * c + 3] += __uint_as_float(v.w);
+    }
+  }
   device::wait_for_previous_kernel();  // its readers of y, for the warps that have requested nothing
   const int tile = first_tile + warp;
   if (tile >= p.tiles) return;
@@ -302,14 +338,28 @@ bool int4_prefill_available() {
 
 void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
   const auto divide_up = [](int32_t a, int32_t b) { return (a + b - 1) / b; };
-  // Blocks of 256 tokens use the tensor cores best; of 128, where they leave fewer processors idle.
-  constexpr double kCostOf128 = 0.56;
   const int32_t output_blocks = divide_up(weight.tiles, int4::kBlockTiles);
   static const int32_t multiprocessors = device_properties().multiprocessors;
-  const auto rounds = [&](int32_t columns) {
-    return divide_up(output_blocks * divide_up(args.m, columns), multiprocessors);
+  // The shape that should take the least time by costs as they were seen on an H200: the larger blocks read less,
+  // others may leave fewer processors idle.
+  struct Shape {
+    int32_t columns, cluster;
+    double unit_cost;  // of a block, relative to one of 256 tokens
   };
-  const int32_t columns = rounds(128) * kCostOf128 < rounds(256) ? 128 : 256;
+  constexpr Shape kShapes[] = {{256, 1, 1.0}, {192, 1, 0.74}, {128, 1, 0.47}, {128, int4::kMostCluster, 0.47}};
+  constexpr double kBlockCost = 4;    // units of 256 tokens that beginning and end of a block take
+  constexpr double kClusterCost = 4;  // and the exchange of sums
+  const Shape* chosen = nullptr;
+  double least = 0;
+  for (const Shape& shape : kShapes) {
+    if (weight.units < 8 * shape.cluster && shape.cluster > 1) continue;
+    const int32_t blocks = output_blocks * divide_up(args.m, shape.columns) * shape.cluster;
+    const double cost = divide_up(blocks, multiprocessors) * (shape.unit_cost * divide_up(weight.units, shape.cluster) +
+                                                              kBlockCost + (shape.cluster > 1 ? kClusterCost : 0));
+    if (chosen != nullptr && cost >= least) continue;
+    chosen = &shape;
+    least = cost;
+  }
 
   int4::PrefillParams p{};
   p.weight = weight.data.as<uint8_t>();
@@ -317,20 +367,25 @@ void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, cons
   p.m = args.m;
   p.tiles = weight.tiles;
   p.units = weight.units;
-  p.column_blocks = divide_up(args.m, columns);
+  p.column_blocks = divide_up(args.m, chosen->columns);
+  p.cluster = chosen->cluster;
   p.pairs = reinterpret_cast<uintptr_t>(args.y) % 4 == 0 && args.y_stride % 2 == 0 &&
             (!weight.paired || weight.n / 2 % 2 == 0);
-  const CUtensorMap map = int4::map_of_x(args, weight.k, columns);
+  const CUtensorMap map = int4::map_of_x(args, weight.k, chosen->columns);
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
     p.out.factor *= int4::PairScale<T>::kFactor;
-    const int4::PrefillVariant variant = columns == 128
-                                             ? int4::prefill_variant<T, 128>(weight.scale_block, weight.asymmetric)
-                                             : int4::prefill_variant<T, 256>(weight.scale_block, weight.asymmetric);
+    const auto variant_of = [&](auto columns) {
+      return int4::prefill_variant<T, decltype(columns)::value>(weight.scale_block, weight.asymmetric);
+    };
+    const int4::PrefillVariant variant = chosen->columns == 128   ? variant_of(std::integral_constant<int, 128>{})
+                                         : chosen->columns == 192 ? variant_of(std::integral_constant<int, 192>{})
+                                                                  : variant_of(std::integral_constant<int, 256>{});
     LORIKEET_CHECK_CUDA(
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, variant.shared_bytes));
     device::LaunchShape launch;
-    launch.blocks = static_cast<unsigned>(output_blocks * p.column_blocks);
+    launch.blocks = static_cast<unsigned>(output_blocks * p.column_blocks * p.cluster);
+    launch.cluster = static_cast<unsigned>(p.cluster);
     launch.threads = int4::kPrefillThreads;
     launch.shared_bytes = static_cast<size_t>(variant.shared_bytes);
     launch.overlap = true;

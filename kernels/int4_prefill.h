@@ -10,7 +10,7 @@ namespace lorikeet::kernels {
 bool int4_prefill_available();
 
 // Any m > 0. x is not permuted: where the weight has a permutation, args.x must be in the order of the stored inputs.
-// A row's result depends neither on m nor on the other rows.
+// A row's result does not depend on the other rows, but on m, by which the sums are divided.
 void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream);
 
 }  // namespace lorikeet::kernels

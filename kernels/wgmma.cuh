@@ -34,6 +34,8 @@ __device__ __forceinline__ uint64_t swizzled_operand(uint32_t address) {
 template <class T>
 __device__ __forceinline__ void multiply_async(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add);
 template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[96], const uint32_t (&a)[4], uint64_t b, bool add);
+template <class T>
 __device__ __forceinline__ void multiply_async(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool add);
 
 #define LORIKEET_OUT_4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
@@ -114,6 +116,45 @@ __device__ __forceinline__ void multiply_async<__nv_bfloat16>(float (&d)[128], c
       "}\n"
       : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48), LORIKEET_OUT_16(64),
         LORIKEET_OUT_16(80), LORIKEET_OUT_16(96), LORIKEET_OUT_16(112)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void multiply_async<__half>(float (&d)[96], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %101, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n192k16.f32.f16.f16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
+      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
+      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
+      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+      "{%96, %97, %98, %99}, %100, add, 1, 1, 0;\n"
+      "}\n"
+      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48), LORIKEET_OUT_16(64),
+        LORIKEET_OUT_16(80)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void multiply_async<__nv_bfloat16>(float (&d)[96], const uint32_t (&a)[4], uint64_t b,
+                                                              bool add) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %101, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
+      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
+      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
+      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+      "{%96, %97, %98, %99}, %100, add, 1, 1, 0;\n"
+      "}\n"
+      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48), LORIKEET_OUT_16(64),
+        LORIKEET_OUT_16(80)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
 }
 
