@@ -208,8 +208,11 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
       args.rope.heads = shape.heads;
       args.rope.cache = args.cache;
       args.rotate = rotate;
+      const DeviceBuffer done = zeroed(sizeof(uint32_t));
+      args.done = done.as<uint32_t>();
       if (!rotate) rope_and_store_kv_cuda(args.rope, stream_);
-      decode_attention_cuda(args, stream_);
+      const int32_t blocks = decode_attention_cuda(args, stream_);
+      EXPECT_EQ(to_host<uint32_t>(done), std::vector<uint32_t>{static_cast<uint32_t>(blocks)});
       return Result{to_host<uint16_t>(out), to_host<uint8_t>(keys), to_host<uint8_t>(values)};
     };
     const Result expected = result(false);

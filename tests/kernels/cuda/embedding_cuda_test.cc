@@ -38,7 +38,13 @@ TEST_P(EmbeddingCuda, ReadsTheRowsOfIdsAndOfTokensDrawnBefore) {
     const DeviceBuffer residual = poisoned(ids.size() * hidden * 4);
     EmbeddingArgs args = args_of(device_ids, device_table, vocab, hidden, 6, resolved, residual);
     args.drawn = device_drawn.as<int32_t>();
+    const DeviceBuffer counters = poisoned(400 * sizeof(uint32_t));
+    args.done_counters = counters.as<uint32_t>();
+    args.num_done_counters = 399;
     embedding_cuda(args, stream_);
+    std::vector<uint32_t> begun(399);
+    begun.push_back(0xffffffffU);
+    EXPECT_EQ(to_host<uint32_t>(counters), begun);
     EXPECT_EQ(to_host<int32_t>(resolved), expected_ids);
     std::vector<float> expected;
     for (const int32_t id : expected_ids) {
