@@ -346,7 +346,7 @@ void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, cons
     int32_t columns, cluster;
     double unit_cost;  // of a block, relative to one of 256 tokens
   };
-  constexpr Shape kShapes[] = {{256, 1, 1.0}, {192, 1, 0.74}, {128, 1, 0.47}, {128, int4::kMostCluster, 0.47}};
+  constexpr Shape kShapes[] = {{256, 1, 1.0}, {192, 1, 0.74}, {128, 1, 0.52}, {128, int4::kMostCluster, 0.52}};
   constexpr double kBlockCost = 4;    // units of 256 tokens that beginning and end of a block take
   constexpr double kClusterCost = 4;  // and the exchange of sums
   const Shape* chosen = nullptr;
