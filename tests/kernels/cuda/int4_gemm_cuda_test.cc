@@ -159,7 +159,7 @@ TEST_F(Int4GemmCuda, AgreesWithTheReferenceAtTheShapesOf14B) {
     const Int4Weight w = random_int4(c.n, c.k, {}, random_);
     const PackedInt4Weight packed = pack(w);
     for (const Dtype dtype : kDtypes) {
-      for (const int32_t m : {1, 8, 16, 32, 33, 64, 128}) {
+      for (const int32_t m : {1, 8, 16, 32, 33, 64, 128, 400}) {
         const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(c.k), dtype, random_);
         const std::vector<uint16_t> y = multiply(packed, x, {dtype, m});
         const int32_t step = 97;  // coprime to the tiles: all rows of tiles and all blocks are visited
