@@ -25,7 +25,7 @@ struct StagedAdapter {
   struct DoraPair {
     bool row_parallel = false;                  // the norms of the ranks are parts of a sum
     std::vector<std::vector<float>> magnitude;  // [ranks][outputs of the rank]; empty vectors: a pair without magnitude
-    std::string module;                         // "layer 3, mlp.up_proj", for errors
+    std::string module = {};                    // "layer 3, mlp.up_proj", for errors
   };
   std::vector<DoraPair> dora;
 };
