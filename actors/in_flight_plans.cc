@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace lorikeet::actors {
@@ -10,7 +11,7 @@ void InFlightPlans::sent(engine::StepId step, size_t rows, TimePoint when) {
   CHECK(plans_.empty() || plans_.rbegin()->first < step);
   Plan& plan = plans_[step];
   plan.rows = rows;
-  plan.sent = when;
+  plan.began = when;
   plan.results.resize(static_cast<size_t>(ranks_));
 }
 
@@ -43,16 +44,17 @@ Result<void> InFlightPlans::add(engine::StepResult result) {
   return {};
 }
 
-std::optional<engine::StepResult> InFlightPlans::take_agreed() {
+std::optional<engine::StepResult> InFlightPlans::take_agreed(TimePoint now) {
   if (plans_.empty() || plans_.begin()->second.answers < ranks_) return std::nullopt;
   engine::StepResult result = *std::move(plans_.begin()->second.results[0]);
   plans_.erase(plans_.begin());
+  if (!plans_.empty()) plans_.begin()->second.began = std::max(plans_.begin()->second.began, now);
   return result;
 }
 
-std::optional<InFlightPlans::TimePoint> InFlightPlans::oldest_sent() const {
+std::optional<InFlightPlans::TimePoint> InFlightPlans::oldest_began() const {
   if (plans_.empty()) return std::nullopt;
-  return plans_.begin()->second.sent;
+  return plans_.begin()->second.began;
 }
 
 std::vector<int32_t> InFlightPlans::unanswered() const {

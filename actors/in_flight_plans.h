@@ -25,10 +25,11 @@ class InFlightPlans {
   Result<void> add(engine::StepResult result);
 
   // Rank 0's result of the oldest plan once all ranks have given the same tokens.
-  std::optional<engine::StepResult> take_agreed();
+  std::optional<engine::StepResult> take_agreed(TimePoint now);
 
   size_t size() const { return plans_.size(); }
-  std::optional<TimePoint> oldest_sent() const;
+  // Since when the ranks can have worked on the oldest plan: it was sent, and the one before it was answered.
+  std::optional<TimePoint> oldest_began() const;
   // The ranks that have not answered the oldest plan.
   std::vector<int32_t> unanswered() const;
   void clear() { plans_.clear(); }
@@ -36,7 +37,7 @@ class InFlightPlans {
  private:
   struct Plan {
     size_t rows = 0;
-    TimePoint sent;
+    TimePoint began;
     std::vector<std::optional<engine::StepResult>> results;  // [ranks]
     int32_t answers = 0;
   };

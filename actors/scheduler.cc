@@ -131,7 +131,7 @@ class Scheduler {
 
   void tick() {
     const std::chrono::milliseconds limit(setup_.options.rank_timeout_ms);
-    if (const auto sent = in_flight_.oldest_sent(); sent && now() - *sent > limit + kRankGrace) {
+    if (const auto began = in_flight_.oldest_began(); began && now() - *began > limit + kRankGrace) {
       lose_group(fmt::format("ranks {} have not answered in {} ms", fmt::join(in_flight_.unanswered(), ", "),
                              (limit + kRankGrace).count()));
     }
@@ -323,7 +323,7 @@ class Scheduler {
     if (!result) return tl::unexpected(result.error());
     result->rank = rank;
     if (auto ok = in_flight_.add(*std::move(result)); !ok) return ok;
-    while (const auto agreed = in_flight_.take_agreed()) {
+    while (const auto agreed = in_flight_.take_agreed(now())) {
       step_totals_.add(agreed->times);
       engine_->absorb(*agreed);
     }

@@ -32,10 +32,10 @@ TEST(InFlightPlans, GivesRank0sResultOnceAllRanksHaveAnswered) {
   auto full = result(0, 1, {5, 6});
   full.rows[0].logprobs = {{5, -0.5F}};
   ASSERT_TRUE(plans.add(full));
-  EXPECT_FALSE(plans.take_agreed());
+  EXPECT_FALSE(plans.take_agreed(kNow));
   EXPECT_THAT(plans.unanswered(), ElementsAre(1));
   ASSERT_TRUE(plans.add(result(1, 1, {5, 6})));
-  const auto agreed = plans.take_agreed();
+  const auto agreed = plans.take_agreed(kNow);
   ASSERT_TRUE(agreed);
   EXPECT_EQ(*agreed, full);
   EXPECT_EQ(plans.size(), 0u);
@@ -47,12 +47,12 @@ TEST(InFlightPlans, KeepsTheOrderOfStepsWhenOneRankIsAhead) {
   plans.sent(StepId(2), 1, kNow);
   ASSERT_TRUE(plans.add(result(1, 1, {5})));
   ASSERT_TRUE(plans.add(result(1, 2, {6})));
-  EXPECT_FALSE(plans.take_agreed());
+  EXPECT_FALSE(plans.take_agreed(kNow));
   ASSERT_TRUE(plans.add(result(0, 1, {5})));
-  EXPECT_EQ(plans.take_agreed()->step, StepId(1));
-  EXPECT_FALSE(plans.take_agreed());
+  EXPECT_EQ(plans.take_agreed(kNow)->step, StepId(1));
+  EXPECT_FALSE(plans.take_agreed(kNow));
   ASSERT_TRUE(plans.add(result(0, 2, {6})));
-  EXPECT_EQ(plans.take_agreed()->step, StepId(2));
+  EXPECT_EQ(plans.take_agreed(kNow)->step, StepId(2));
 }
 
 TEST(InFlightPlans, TellsWhichRanksDisagreeAboutWhat) {
@@ -86,17 +86,21 @@ TEST(InFlightPlans, PassesOnTheErrorOfARank) {
   EXPECT_EQ(ok.error().message, "rank 1: rank 0 is lost");
 }
 
-TEST(InFlightPlans, RemembersWhenTheOldestWasSent) {
+TEST(InFlightPlans, CountTheTimeOfAPlanFromTheAnswerToTheOneBeforeIt) {
   InFlightPlans plans(1);
-  EXPECT_FALSE(plans.oldest_sent());
+  EXPECT_FALSE(plans.oldest_began());
   plans.sent(StepId(1), 1, kNow + std::chrono::seconds(1));
   plans.sent(StepId(2), 1, kNow + std::chrono::seconds(2));
-  EXPECT_EQ(plans.oldest_sent(), kNow + std::chrono::seconds(1));
+  EXPECT_EQ(plans.oldest_began(), kNow + std::chrono::seconds(1));
   ASSERT_TRUE(plans.add(result(0, 1, {5})));
-  ASSERT_TRUE(plans.take_agreed());
-  EXPECT_EQ(plans.oldest_sent(), kNow + std::chrono::seconds(2));
+  ASSERT_TRUE(plans.take_agreed(kNow + std::chrono::seconds(20)));
+  EXPECT_EQ(plans.oldest_began(), kNow + std::chrono::seconds(20));
+  plans.sent(StepId(3), 1, kNow + std::chrono::seconds(21));
+  ASSERT_TRUE(plans.add(result(0, 2, {5})));
+  ASSERT_TRUE(plans.take_agreed(kNow + std::chrono::seconds(20)));
+  EXPECT_EQ(plans.oldest_began(), kNow + std::chrono::seconds(21)) << "it cannot have begun before it was sent";
   plans.clear();
-  EXPECT_FALSE(plans.oldest_sent());
+  EXPECT_FALSE(plans.oldest_began());
 }
 
 }  // namespace

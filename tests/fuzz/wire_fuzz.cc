@@ -143,7 +143,7 @@ void hear_ranks(Input input) {
       const auto ok = plans.add(*std::move(result));
       require_sentence(ok);
       if (!ok) return;  // the group is given up
-      while (const auto agreed = plans.take_agreed()) require(agreed->rows.size() == 1);
+      while (const auto agreed = plans.take_agreed({})) require(agreed->rows.size() == 1);
     }
   }
 }

@@ -70,8 +70,9 @@ INSTANTIATE_TEST_SUITE_P(Formats, BatchOverFormats,
                                          Format{"qwen2.5-gptq-asym-sharded-bf16", 2}, Format{"qwen2.5-gptq-yarn", 1},
                                          Format{"qwen2.5-gptq-yarn", 2}, Format{"qwen3-gptq", 1},
                                          Format{"qwen3-gptq", 2}),
-                         [](const auto& info) {
-                           std::string name = info.param.name + std::string("_tp") + std::to_string(info.param.ranks);
+                         [](const auto& format) {
+                           std::string name = format.param.name;
+                           name += "_tp" + std::to_string(format.param.ranks);
                            std::replace_if(
                                name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');
                            return name;

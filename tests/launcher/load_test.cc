@@ -81,7 +81,7 @@ class LoadClient {
 void run_clients(const Served& server, int begin, int end) {
   std::vector<std::unique_ptr<LoadClient>> clients;
   for (int i = begin; i < end; ++i) clients.push_back(std::make_unique<LoadClient>(server, static_cast<unsigned>(i)));
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(300);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1200);
   size_t running = clients.size();
   while (running > 0 && std::chrono::steady_clock::now() < deadline) {
     for (auto& client : clients) {
@@ -125,7 +125,8 @@ uint64_t resident_kib(pid_t pid) {
 
 TEST(Load, GivesEachOf512ClientsExactlyOneAnswerPerRequestAndGetsEverythingBack) {
   allow_many_sockets();
-  Served server({"--tp", "2", "--max-loras", "2"});
+  // Steps of 2,048 tokens under a sanitizer may take longer than the default allows.
+  Served server({"--tp", "2", "--max-loras", "2", "--rank-timeout-ms", "600000"});
   ASSERT_TRUE(server.ready()) << server.process().err();
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
@@ -144,7 +145,9 @@ TEST(Load, RefusesTheRequestPastTheQueueAtOnce) {
     ASSERT_EQ(answer.final_answers, 1);
     served += answer.done ? 1 : 0;
     refused += answer.failure && answer.failure->code == "queue_full" ? 1 : 0;
-    if (answer.failure) EXPECT_NE(answer.failure->message.find("4"), std::string::npos) << answer.failure->message;
+    if (answer.failure) {
+      EXPECT_NE(answer.failure->message.find("4"), std::string::npos) << answer.failure->message;
+    }
   }
   EXPECT_EQ(served + refused, 16);
   EXPECT_GE(served, 4);
