@@ -39,7 +39,7 @@ struct Checkpoint {
 class RankRun {
  public:
   RankRun(const Checkpoint& checkpoint, const ShardPlan& plan, std::shared_ptr<comm::Collective> group)
-      : plan_(plan), rank_(group->rank()) {
+      : rank_(group->rank()) {
     RankModelOptions options;
     options.num_blocks = 64;
     options.num_slots = 4;
@@ -129,7 +129,6 @@ class RankRun {
     return model_->finish_step().front();
   }
 
-  const ShardPlan& plan_;
   int rank_;
   std::unique_ptr<RankModel> model_;
   std::vector<int32_t> blocks_;
