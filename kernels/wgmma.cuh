@@ -30,134 +30,80 @@ __device__ __forceinline__ uint64_t swizzled_operand(uint32_t address) {
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) | uint64_t{1} << 16 | kEightRows << 32 | kSwizzle128 << 62;
 }
 
-// Each of the four warps holds 16 rows of a and d as in mma_m16n8k16 (kernels/device_math.cuh), d for every 8 columns.
-template <class T>
-__device__ __forceinline__ void multiply_async(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add);
-template <class T>
-__device__ __forceinline__ void multiply_async(float (&d)[96], const uint32_t (&a)[4], uint64_t b, bool add);
-template <class T>
-__device__ __forceinline__ void multiply_async(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool add);
-
+// The instruction's text and operands. Element types and widths are parts of the text, hence macros.
 #define LORIKEET_OUT_4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define LORIKEET_OUT_16(i) LORIKEET_OUT_4(i), LORIKEET_OUT_4((i) + 4), LORIKEET_OUT_4((i) + 8), LORIKEET_OUT_4((i) + 12)
+#define LORIKEET_OUT_64 LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48)
+#define LORIKEET_OUT_96 LORIKEET_OUT_64, LORIKEET_OUT_16(64), LORIKEET_OUT_16(80)
+#define LORIKEET_OUT_128 LORIKEET_OUT_96, LORIKEET_OUT_16(96), LORIKEET_OUT_16(112)
+#define LORIKEET_REGISTERS_64                                                                                 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, " \
+  "%23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, " \
+  "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define LORIKEET_REGISTERS_96                                                                                   \
+  LORIKEET_REGISTERS_64                                                                                         \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, " \
+  "%85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define LORIKEET_REGISTERS_128                                                                                 \
+  LORIKEET_REGISTERS_96                                                                                        \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, " \
+  "%114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define LORIKEET_WGMMA(columns, type, registers, outs, a0, a1, a2, a3, b_operand, add_operand) \
+  asm volatile(                                                                                \
+      "{\n"                                                                                    \
+      ".reg .pred add;\n"                                                                      \
+      "setp.ne.b32 add, " add_operand                                                          \
+      ", 0;\n"                                                                                 \
+      "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type " {" registers      \
+      "}, "                                                                                    \
+      "{" a0 ", " a1 ", " a2 ", " a3 "}, " b_operand                                           \
+      ", add, 1, 1, 0;\n"                                                                      \
+      "}\n"                                                                                    \
+      : outs                                                                                   \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)))
+#define LORIKEET_WGMMA_128(type) \
+  LORIKEET_WGMMA("128", type, LORIKEET_REGISTERS_64, LORIKEET_OUT_64, "%64", "%65", "%66", "%67", "%68", "%69")
+#define LORIKEET_WGMMA_192(type) \
+  LORIKEET_WGMMA("192", type, LORIKEET_REGISTERS_96, LORIKEET_OUT_96, "%96", "%97", "%98", "%99", "%100", "%101")
+#define LORIKEET_WGMMA_256(type) \
+  LORIKEET_WGMMA("256", type, LORIKEET_REGISTERS_128, LORIKEET_OUT_128, "%128", "%129", "%130", "%131", "%132", "%133")
 
-template <>
-__device__ __forceinline__ void multiply_async<__half>(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63}, "
-      "{%64, %65, %66, %67}, %68, add, 1, 1, 0;\n"
-      "}\n"
-      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+// Each of the four warps holds 16 rows of a and d as in mma_m16n8k16 (kernels/device_math.cuh), d for every 8 columns.
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_128("f16");
+  } else {
+    LORIKEET_WGMMA_128("bf16");
+  }
+}
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[96], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_192("f16");
+  } else {
+    LORIKEET_WGMMA_192("bf16");
+  }
+}
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_256("f16");
+  } else {
+    LORIKEET_WGMMA_256("bf16");
+  }
 }
 
-template <>
-__device__ __forceinline__ void multiply_async<__nv_bfloat16>(float (&d)[64], const uint32_t (&a)[4], uint64_t b,
-                                                              bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63}, "
-      "{%64, %65, %66, %67}, %68, add, 1, 1, 0;\n"
-      "}\n"
-      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void multiply_async<__half>(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %133, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
-      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "
-      "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "
-      "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-      "{%128, %129, %130, %131}, %132, add, 1, 1, 0;\n"
-      "}\n"
-      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48), LORIKEET_OUT_16(64),
-        LORIKEET_OUT_16(80), LORIKEET_OUT_16(96), LORIKEET_OUT_16(112)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void multiply_async<__nv_bfloat16>(float (&d)[128], const uint32_t (&a)[4], uint64_t b,
-                                                              bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %133, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
-      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "
-      "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "
-      "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-      "{%128, %129, %130, %131}, %132, add, 1, 1, 0;\n"
-      "}\n"
-      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48), LORIKEET_OUT_16(64),
-        LORIKEET_OUT_16(80), LORIKEET_OUT_16(96), LORIKEET_OUT_16(112)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void multiply_async<__half>(float (&d)[96], const uint32_t (&a)[4], uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %101, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n192k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
-      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-      "{%96, %97, %98, %99}, %100, add, 1, 1, 0;\n"
-      "}\n"
-      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48), LORIKEET_OUT_16(64),
-        LORIKEET_OUT_16(80)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void multiply_async<__nv_bfloat16>(float (&d)[96], const uint32_t (&a)[4], uint64_t b,
-                                                              bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %101, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
-      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-      "{%96, %97, %98, %99}, %100, add, 1, 1, 0;\n"
-      "}\n"
-      : LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48), LORIKEET_OUT_16(64),
-        LORIKEET_OUT_16(80)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
-}
-
+#undef LORIKEET_WGMMA_256
+#undef LORIKEET_WGMMA_192
+#undef LORIKEET_WGMMA_128
+#undef LORIKEET_WGMMA
+#undef LORIKEET_REGISTERS_128
+#undef LORIKEET_REGISTERS_96
+#undef LORIKEET_REGISTERS_64
+#undef LORIKEET_OUT_128
+#undef LORIKEET_OUT_96
+#undef LORIKEET_OUT_64
 #undef LORIKEET_OUT_16
 #undef LORIKEET_OUT_4
 
