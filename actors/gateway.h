@@ -6,8 +6,8 @@
 //   from the scheduler:     EngineEvents
 //   from the head's thread: StopServing
 // Tells the scheduler: Submit, Finish. Asks the text preparer: PrepareText (short texts it prepares itself); scheduler
-// and adapter cache: StatusQuery. Answers clients through
-//   GatewaySetup::answer. Owns: the requests between admission and final answer (LiveRequests). Thread: CAF's.
+//   and adapter cache: StatusQuery. Answers clients through GatewaySetup::answer. Owns: the requests between admission
+//   and final answer (LiveRequests). Thread: CAF's.
 //
 //            ClientSaid ...          StopServing: everything is answered with shutting_down
 //   serving -------------> serving -------------> (the actor ends)

@@ -30,10 +30,7 @@ Result<int32_t> blocks_within(uint64_t budget, uint64_t block_bytes, const Serve
 }
 
 uint64_t cpu_block_bytes(const model::ShardPlan& plan, int rank, int32_t block_size) {
-  const model::ModelConfig& config = plan.config();
-  return uint64_t{2} * sizeof(float) * static_cast<uint64_t>(config.num_layers) *
-         static_cast<uint64_t>(plan.shard(rank).kv_heads.size()) * static_cast<uint64_t>(config.head_dim) *
-         static_cast<uint64_t>(block_size);
+  return plan.kv_bytes_per_position(rank, sizeof(float)) * static_cast<uint64_t>(block_size);
 }
 
 }  // namespace lorikeet::actors

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "engine/step_plan.h"
 
@@ -25,6 +26,10 @@ struct StepTotals {
     }
   }
 
+  // Of a stretch of time: the totals at its end minus those at its begin, or those of several stretches together.
+  StepTotals& operator+=(const StepTotals& other) { return combine(other, std::plus<uint64_t>()); }
+  StepTotals& operator-=(const StepTotals& other) { return combine(other, std::minus<uint64_t>()); }
+
   bool operator==(const StepTotals&) const = default;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -33,6 +38,14 @@ struct StepTotals {
     visit("decode_idle_ns", s.decode_idle_ns);
     visit("prefill_steps", s.prefill_steps);
     visit("prefill_ns", s.prefill_ns);
+  }
+
+ private:
+  template <class Operation>
+  StepTotals& combine(const StepTotals& o, Operation f) {
+    *this = {f(decode_steps, o.decode_steps), f(decode_ns, o.decode_ns), f(decode_idle_ns, o.decode_idle_ns),
+             f(prefill_steps, o.prefill_steps), f(prefill_ns, o.prefill_ns)};
+    return *this;
   }
 };
 

@@ -31,9 +31,9 @@ Result<void> check_sizes(const GenerateRequest& request);
 std::string find_id(std::string_view text);
 
 // Collects the answers to one request and writes its result line:
-// The id is written as it came, as a string or an integer.
 //   {"id", "text", "token_ids", "finish_reason", "logprobs", "prompt_logprobs", "usage", "error"}
-// logprobs and prompt_logprobs are null where the request did not ask for them.
+// The id is written as it came, as a string or an integer. logprobs and prompt_logprobs are null where the request did
+// not ask for them.
 class ResultLine {
  public:
   explicit ResultLine(const RequestLine& line);

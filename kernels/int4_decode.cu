@@ -149,6 +149,20 @@ int4::OutputParams output_params(const PackedInt4Weight& weight, const Int4GemmA
   return {args.y, args.bias, args.y_stride, weight.n, weight.scale_factor, weight.paired, args.silu_mul};
 }
 
+template <class Params>
+Params common_params(const PackedInt4Weight& weight, const Int4GemmArgs& args) {
+  Params p{};
+  p.weight = weight.data.as<uint8_t>();
+  p.x = args.x;
+  p.x_stride = args.x_stride;
+  p.out = output_params(weight, args);
+  p.m = args.m;
+  p.k = weight.k;
+  p.tiles = weight.tiles;
+  p.units = weight.units;
+  return p;
+}
+
 }  // namespace
 
 Int4DecodeDevice Int4DecodeDevice::current() {
@@ -203,15 +217,7 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   launch.overlap = shape.overlap;
   if (shape.streams_x) {
     const StreamSizes sizes(weight, args.m, shape.cluster, shape.round_tiles);
-    int4::StreamParams p{};
-    p.weight = weight.data.as<uint8_t>();
-    p.x = args.x;
-    p.x_stride = args.x_stride;
-    p.out = output_params(weight, args);
-    p.m = args.m;
-    p.k = weight.k;
-    p.tiles = weight.tiles;
-    p.units = weight.units;
+    auto p = common_params<int4::StreamParams>(weight, args);
     p.cluster = shape.cluster;
     p.stages = shape.depth;
     p.round_tiles = shape.round_tiles;
@@ -226,16 +232,8 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
     return;
   }
   const KeptSizes sizes(weight, args.m, shape.blocks);
-  int4::DecodeParams p{};
-  p.weight = weight.data.as<uint8_t>();
+  auto p = common_params<int4::DecodeParams>(weight, args);
   p.permutation = weight.permutation.as<int32_t>();
-  p.x = args.x;
-  p.x_stride = args.x_stride;
-  p.out = output_params(weight, args);
-  p.m = args.m;
-  p.k = weight.k;
-  p.tiles = weight.tiles;
-  p.units = weight.units;
   p.x_row_bytes = sizes.x_row_bytes;
   p.parts_offset = static_cast<int32_t>(sizes.x);
   launch.threads = int4::kDecodeThreads;

@@ -14,15 +14,6 @@ namespace {
 
 constexpr double kMs = 1e3, kUs = 1e6;
 
-actors::StepTotals operator-(actors::StepTotals after, const actors::StepTotals& before) {
-  after.decode_steps -= before.decode_steps;
-  after.decode_ns -= before.decode_ns;
-  after.decode_idle_ns -= before.decode_idle_ns;
-  after.prefill_steps -= before.prefill_steps;
-  after.prefill_ns -= before.prefill_ns;
-  return after;
-}
-
 // What several rounds of one load have taken, in seconds.
 struct Rounds {
   std::vector<double> batch;         // [rounds] until the last answer
@@ -42,11 +33,7 @@ struct Rounds {
     if (last->tokens > 1) per_token.push_back(last->seconds_per_token());
     tokens += load.tokens();
     seconds += load.seconds;
-    steps.decode_steps += spent.decode_steps;
-    steps.decode_ns += spent.decode_ns;
-    steps.decode_idle_ns += spent.decode_idle_ns;
-    steps.prefill_steps += spent.prefill_steps;
-    steps.prefill_ns += spent.prefill_ns;
+    steps += spent;
   }
 
   // Means over the decode steps, as the device saw them.
@@ -60,9 +47,10 @@ Result<void> run_round(BenchEngine& engine, std::vector<comm::GenerateRequest> r
   if (!before) return tl::unexpected(before.error());
   const auto load = engine.load(std::move(requests), options);
   if (!load) return tl::unexpected(load.error());
-  const auto after = engine.step_totals();
-  if (!after) return tl::unexpected(after.error());
-  rounds.add(*load, *after - *before);
+  auto spent = engine.step_totals();
+  if (!spent) return tl::unexpected(spent.error());
+  *spent -= *before;
+  rounds.add(*load, *spent);
   return {};
 }
 

@@ -18,10 +18,8 @@ namespace lorikeet::model {
 using kernels::DeviceBuffer;
 
 uint64_t KvPool::block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
-  const ModelConfig& config = plan.config();
-  return uint64_t{2} * static_cast<uint64_t>(config.num_layers) *
-         static_cast<uint64_t>(plan.shard(rank).kv_heads.size()) * static_cast<uint64_t>(config.head_dim) *
-         static_cast<uint64_t>(options.block_size) * kernels::size_of(options.kv_dtype);
+  return plan.kv_bytes_per_position(rank, kernels::size_of(options.kv_dtype)) *
+         static_cast<uint64_t>(options.block_size);
 }
 
 Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks) {

@@ -78,9 +78,7 @@ SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, 
     report.weight_bytes.push_back(rank_bytes(checkpoint, *plan, rank, act_order));
     report.neurons.push_back(plan->shard(rank).intermediate.size());
   }
-  report.kv_bytes_per_token = static_cast<uint64_t>(config.num_layers) * 2 *
-                              static_cast<uint64_t>(plan->shard(0).kv_heads.size()) *
-                              static_cast<uint64_t>(config.head_dim) * static_cast<uint64_t>(options.kv_element_bytes);
+  report.kv_bytes_per_token = plan->kv_bytes_per_position(0, static_cast<uint64_t>(options.kv_element_bytes));
   const uint64_t weights = *std::max_element(report.weight_bytes.begin(), report.weight_bytes.end());
   for (const uint64_t memory : options.memories) {
     const uint64_t left = memory > weights ? memory - weights : 0;

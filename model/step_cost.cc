@@ -35,8 +35,7 @@ StepCost step_cost(const ShardPlan& plan, int rank, const ElementBytes& bytes) {
   cost.layer_bytes = layers * layer_bytes;
   cost.adapter_bytes_per_rank = layers * adapter_elements * static_cast<uint64_t>(bytes.adapter);
   cost.lm_head_bytes = static_cast<uint64_t>(shard.vocab.size()) * hidden * static_cast<uint64_t>(bytes.dense);
-  cost.kv_bytes_per_position = layers * 2 * static_cast<uint64_t>(shard.kv_heads.size()) *
-                               static_cast<uint64_t>(config.head_dim) * static_cast<uint64_t>(bytes.kv);
+  cost.kv_bytes_per_position = plan.kv_bytes_per_position(rank, static_cast<uint64_t>(bytes.kv));
   cost.layer_flops_per_token = 2 * static_cast<double>(layers) * multiplications;
   cost.lm_head_flops_per_row = 2.0 * shard.vocab.size() * static_cast<double>(hidden);
   // A product of the query with the key, and of the weight with the value.
