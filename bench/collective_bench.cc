@@ -4,8 +4,6 @@
 // Every case forks its peers, which do as many operations as this process. Times are medians.
 #include <benchmark/benchmark.h>
 #include <glog/logging.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -22,11 +20,13 @@
 #include <utility>
 #include <vector>
 
+#include "bench/loopback.h"
 #include "comm/group.h"
 #include "tests/comm/file_rendezvous.h"
 
 namespace {
 
+using lorikeet::bench::connected_pair;
 using lorikeet::comm::Collective;
 using Clock = std::chrono::steady_clock;
 
@@ -42,10 +42,7 @@ double quantile(std::vector<double> values, double q) {
 // A TCP connection to a peer, in which both send and receive at the same time.
 class Link {
  public:
-  explicit Link(int fd) : fd_(fd) {
-    const int on = 1;
-    PCHECK(setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
-  }
+  explicit Link(int fd) : fd_(fd) {}
   ~Link() { close(fd_); }
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
@@ -70,23 +67,6 @@ class Link {
  private:
   const int fd_;
 };
-
-// Two ends, for two processes.
-std::pair<int, int> connected_pair() {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  PCHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0 && listen(listener, 1) == 0);
-  PCHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  const int near = socket(AF_INET, SOCK_STREAM, 0);
-  PCHECK(connect(near, reinterpret_cast<sockaddr*>(&address), size) == 0);
-  const int far = accept(listener, nullptr, nullptr);
-  PCHECK(far >= 0);
-  close(listener);
-  return {near, far};
-}
 
 // Runs one process per rank: `rank_body(rank, fd)`, where fd connects rank 0 with rank 1 (-1 on the others). Rank 0 is
 // this process.

@@ -6,8 +6,6 @@
 //   step_overhead_bench [Google Benchmark's flags]
 #include <benchmark/benchmark.h>
 #include <glog/logging.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,6 +26,7 @@
 #include "actors/scheduler.h"
 #include "actors/system_config.h"
 #include "actors/worker.h"
+#include "bench/loopback.h"
 #include "comm/codec.h"
 
 namespace lorikeet::actors {
@@ -231,20 +230,7 @@ void transfer(int socket, std::vector<char>& bytes, bool send_it) {
 
 // Starts the process that echoes; before there are threads.
 int start_echo() {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  PCHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0 && listen(listener, 1) == 0);
-  PCHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  const int near = socket(AF_INET, SOCK_STREAM, 0);
-  PCHECK(connect(near, reinterpret_cast<sockaddr*>(&address), size) == 0);
-  const int far = accept(listener, nullptr, nullptr);
-  PCHECK(far >= 0);
-  close(listener);
-  const int on = 1;
-  for (const int end : {near, far}) PCHECK(setsockopt(end, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
+  const auto [near, far] = bench::connected_pair();
   if (fork() == 0) {
     close(near);
     echo(far);

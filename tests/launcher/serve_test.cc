@@ -200,6 +200,14 @@ TEST(Serve, RefusesWithASentenceWhatCannotBeServed) {
   }
 }
 
+TEST(Serve, WarnsAtStartOfAnAdapterWithoutItsConfiguration) {
+  ScratchDirectory empty;
+  Served server({"--lora-modules", "none=" + (empty / ".").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  EXPECT_NE(server.process().err().find("warning: adapter none: there is no "), std::string::npos)
+      << server.process().err();
+}
+
 TEST(Serve, TellsThatItsAddressIsTaken) {
   Served first({"--tp", "1"});
   ASSERT_TRUE(first.ready()) << first.process().err();
