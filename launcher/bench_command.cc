@@ -71,6 +71,11 @@ void add_iterations(CLI::App& app, BenchFlags& flags, int32_t warmup, int32_t it
   app.add_option("--num-iters", flags.num_iters, "Rounds that are")->check(CLI::PositiveNumber);
 }
 
+void add_lora_rank(CLI::App& app, BenchFlags& flags) {
+  app.add_option("--lora-rank", flags.lora_rank, "Rank of the adapters, which are drawn at random")
+      ->check(CLI::Range(1, 512));
+}
+
 void add_load(CLI::App& app, BenchFlags& flags, int32_t num_prompts) {
   flags.num_prompts = num_prompts;
   app.add_option("--num-prompts", flags.num_prompts, "Requests in all")->check(CLI::PositiveNumber);
@@ -89,6 +94,11 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_lengths(*command, *flags, 32, 128);
     add_batch(*command, *flags, 8);
     add_iterations(*command, *flags, 2, 10);
+    command
+        ->add_option("--num-adapters", flags->changing_adapters,
+                     "Distinct adapters of one more load, whose mix changes at every step (0: none)")
+        ->check(CLI::NonNegativeNumber);
+    add_lora_rank(*command, *flags);
     add_engine_flags(*command, *flags);
   }
   {
@@ -115,8 +125,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     flags->num_adapters = {0, 1, 8, 32};
     command->add_option("--num-adapters", flags->num_adapters, "Distinct adapters of each round; 0 is the base model")
         ->check(CLI::NonNegativeNumber);
-    command->add_option("--lora-rank", flags->lora_rank, "Rank of the adapters, which are drawn at random")
-        ->check(CLI::Range(1, 512));
+    add_lora_rank(*command, *flags);
     add_engine_flags(*command, *flags);
   }
   {

@@ -65,8 +65,7 @@ Result<actors::StepTotals> BenchEngine::step_totals() {
   const auto json = nlohmann::json::parse(status->json, nullptr, false);
   if (!json.is_object() || !json.contains("steps")) return fail("the server's status says nothing of its steps");
   actors::StepTotals totals;
-  actors::StepTotals::fields(totals,
-                             [&](const char* name, uint64_t& value) { value = json["steps"].value(name, value); });
+  actors::StepTotals::fields(totals, [&](const char* name, auto& value) { value = json["steps"].value(name, value); });
   return totals;
 }
 

@@ -61,6 +61,8 @@ void add_device_figures(BenchReport& report, const std::string& prefix, const Ro
   report.add({prefix + "device idle before a decode step, mean", rounds.decode_idle() * kUs, "us", 0, false,
               fmt::format("{:.1f} % of the time",
                           100 * rounds.decode_idle() / std::max(1e-12, rounds.decode_idle() + rounds.decode_step()))});
+  report.add({prefix + "device idle before a decode step, p99",
+              1e-9 * static_cast<double>(rounds.steps.decode_idle.percentile(0.99)) * kUs, "us", 0, false, ""});
 }
 
 // The context of the mean decode step.
@@ -90,11 +92,56 @@ Result<std::string> staging_bytes(const BenchFlags& flags, const model::ModelCon
   return std::to_string(std::max(*given, of_one * static_cast<uint64_t>(adapters)));
 }
 
+// Writes random adapters named 0, 1, ... into `directory`; the flags of a server that has slots for all of them.
+Result<BenchFlags> with_adapters(const BenchFlags& flags, int32_t adapters, const std::filesystem::path& directory) {
+  BenchFlags result = flags;
+  auto config = model::read_model_config(flags.server.options.model);
+  if (!config) return tl::unexpected(config.error());
+  actors::ServerOptions& options = result.server.options;
+  options.max_loras = std::max(options.max_loras, adapters);
+  options.max_cpu_loras = std::max(options.max_cpu_loras, adapters);
+  auto staging = staging_bytes(flags, *config, adapters);
+  if (!staging) return tl::unexpected(staging.error());
+  result.server.max_cpu_lora_memory = *std::move(staging);
+  for (int32_t i = 0; i < adapters; ++i) {
+    const auto dir = directory / std::to_string(i);
+    const auto written = write_random_adapter(dir, *config, flags.lora_rank, static_cast<uint64_t>(i));
+    if (!written) return tl::unexpected(written.error());
+    result.server.lora_modules.push_back(fmt::format("{}={}", i, dir.string()));
+  }
+  return result;
+}
+
+void take_adapters_in_turn(std::vector<comm::GenerateRequest>& requests, int32_t adapters) {
+  for (size_t r = 0; r < requests.size() && adapters > 0; ++r) {
+    requests[r].adapter = std::to_string(r % static_cast<size_t>(adapters));
+  }
+}
+
+// A batch that loses one request at every step, so that no step has the adapters of the one before.
+Result<void> add_changing_mix(BenchReport& report, BenchEngine& engine, const BenchFlags& flags) {
+  Rounds warmup, rounds;
+  for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
+    auto requests = engine.requests(static_cast<size_t>(flags.batch_size), flags.input_len, flags.output_len);
+    take_adapters_in_turn(requests, flags.changing_adapters);
+    for (size_t r = 0; r < requests.size(); ++r) requests[r].max_tokens = static_cast<int32_t>(r) + 2;
+    Rounds& into = i < flags.num_iters_warmup ? warmup : rounds;
+    if (auto ok = run_round(engine, std::move(requests), {}, into); !ok) return ok;
+  }
+  const int32_t distinct = std::min(flags.changing_adapters, flags.batch_size);
+  add_device_figures(report, fmt::format("{} adapters, another mix at every step: ", distinct), rounds, 0);
+  return {};
+}
+
 }  // namespace
 
 Result<BenchReport> bench_latency(const BenchFlags& flags) {
   BenchReport report("latency");
-  auto started = start(flags, report);
+  auto directory = TemporaryDirectory::make();
+  if (!directory) return tl::unexpected(directory.error());
+  const auto served = with_adapters(flags, flags.changing_adapters, directory->path());
+  if (!served) return tl::unexpected(served.error());
+  auto started = start(*served, report);
   if (!started) return tl::unexpected(started.error());
   BenchEngine& engine = **started;
   report.describe("batch_size", flags.batch_size);
@@ -120,6 +167,9 @@ Result<BenchReport> bench_latency(const BenchFlags& flags) {
   report.add({"output tokens", static_cast<double>(rounds.tokens) / rounds.seconds, "tokens/s",
               static_cast<double>(flags.batch_size) * flags.output_len / whole, true, ""});
   add_device_figures(report, "", rounds, step);
+  if (flags.changing_adapters > 0) {
+    if (auto ok = add_changing_mix(report, engine, flags); !ok) return tl::unexpected(ok.error());
+  }
   return report;
 }
 
@@ -187,25 +237,12 @@ Result<BenchReport> bench_prefill(const BenchFlags& flags) {
 
 Result<BenchReport> bench_lora(const BenchFlags& flags) {
   BenchReport report("lora");
-  auto config = model::read_model_config(flags.server.options.model);
-  if (!config) return tl::unexpected(config.error());
   auto directory = TemporaryDirectory::make();
   if (!directory) return tl::unexpected(directory.error());
   const int32_t adapters = *std::max_element(flags.num_adapters.begin(), flags.num_adapters.end());
-  BenchFlags with_adapters = flags;
-  actors::ServerOptions& options = with_adapters.server.options;
-  options.max_loras = std::max(options.max_loras, adapters);
-  options.max_cpu_loras = std::max(options.max_cpu_loras, adapters);
-  auto staging = staging_bytes(flags, *config, adapters);
-  if (!staging) return tl::unexpected(staging.error());
-  with_adapters.server.max_cpu_lora_memory = *std::move(staging);
-  for (int32_t i = 0; i < adapters; ++i) {
-    const auto dir = directory->path() / std::to_string(i);
-    const auto written = write_random_adapter(dir, *config, flags.lora_rank, static_cast<uint64_t>(i));
-    if (!written) return tl::unexpected(written.error());
-    with_adapters.server.lora_modules.push_back(fmt::format("{}={}", i, dir.string()));
-  }
-  auto started = start(with_adapters, report);
+  const auto served = with_adapters(flags, adapters, directory->path());
+  if (!served) return tl::unexpected(served.error());
+  auto started = start(*served, report);
   if (!started) return tl::unexpected(started.error());
   BenchEngine& engine = **started;
   report.describe("batch_size", flags.batch_size);
@@ -218,9 +255,7 @@ Result<BenchReport> bench_lora(const BenchFlags& flags) {
   for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
     for (size_t n = 0; n < rounds.size(); ++n) {
       auto requests = engine.requests(static_cast<size_t>(flags.batch_size), flags.input_len, flags.output_len);
-      for (size_t r = 0; r < requests.size() && flags.num_adapters[n] > 0; ++r) {
-        requests[r].adapter = std::to_string(r % static_cast<size_t>(flags.num_adapters[n]));
-      }
+      take_adapters_in_turn(requests, flags.num_adapters[n]);
       Rounds& into = (i < flags.num_iters_warmup ? warmup : rounds)[n];
       if (auto ok = run_round(engine, std::move(requests), {}, into); !ok) return tl::unexpected(ok.error());
     }

@@ -20,6 +20,7 @@ struct BenchFlags {
   int32_t num_prompts = 0;
   int32_t max_concurrency = 0;        // 0: no limit
   std::vector<int32_t> num_adapters;  // lora: of each round; 0 is the base model
+  int32_t changing_adapters = 0;      // latency: over which one more load changes its mix at every step
   int32_t lora_rank = 16;
   std::string output_json;
 
@@ -30,7 +31,8 @@ struct BenchFlags {
   uint64_t seed = 0;
 };
 
-// A batch of equal requests, sent at once, again and again: what one step costs.
+// A batch of equal requests, sent at once, again and again: what one step costs. With changing_adapters also the
+// device's idle time between steps whose mix of adapters is never that of the step before.
 Result<BenchReport> bench_latency(const BenchFlags& flags);
 
 // Many requests: what the server gets through.

@@ -50,6 +50,15 @@ TEST(BenchCommand, LatencyShowsStepsAndTheirFloor) {
     expect_beside_a_floor(figures, name);
   }
   EXPECT_TRUE(figures.count("device idle before a decode step, mean"));
+  EXPECT_TRUE(figures.count("device idle before a decode step, p99"));
+}
+
+TEST(BenchCommand, LatencyShowsTheIdleTimeOfAMixThatChangesAtEveryStep) {
+  const auto figures =
+      run_bench(over_example({"latency", "--input-len", "8", "--output-len", "6", "--batch-size", "4", "--num-iters",
+                              "1", "--num-iters-warmup", "0", "--num-adapters", "3", "--lora-rank", "4"}));
+  expect_beside_a_floor(figures, "output tokens");
+  EXPECT_TRUE(figures.count("3 adapters, another mix at every step: device idle before a decode step, p99"));
 }
 
 TEST(BenchCommand, ThroughputShowsRatesAndTheirCeiling) {
