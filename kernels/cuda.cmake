@@ -16,6 +16,9 @@ add_library(lorikeet_kernels_cuda STATIC
   int4_gemm_cuda.cu
   int4_pack_cuda.cu
   int4_prefill.cu
+  int4_stream.cu
+  int4_stream_bf16.cu
+  int4_stream_f16.cu
   library_gemm.cc
   logprobs_cuda.cu
   lora_cuda.cu

@@ -3,6 +3,5 @@
 namespace lorikeet::kernels::int4 {
 
 template DecodeKernel decode_kernel<__nv_bfloat16>(int32_t scale_block, bool asymmetric);
-template StreamKernel stream_kernel<__nv_bfloat16>(int32_t m, int32_t scale_block, bool asymmetric);
 
 }  // namespace lorikeet::kernels::int4

@@ -1,25 +1,13 @@
-// The kernels for up to kInt4DecodeRows tokens by element type, tokens and format of the weight. Included by .cu files;
-// each element type is compiled in a file of its own.
+// The kernels that keep x by element type and format of the weight. Included by .cu files; each element type is
+// compiled in a file of its own.
 #pragma once
 
 #include "kernels/int4_decode.cuh"
-#include "kernels/int4_stream.cuh"
 
 namespace lorikeet::kernels::int4 {
 
 using DecodeKernel = void (*)(DecodeParams);
 template <class T>
 DecodeKernel decode_kernel(int32_t scale_block, bool asymmetric);
-
-using StreamKernel = void (*)(StreamParams);
-template <class T>
-StreamKernel stream_kernel(int32_t m, int32_t scale_block, bool asymmetric);
-
-// The columns for which stream_kernel is compiled when there are m tokens.
-constexpr int32_t stream_columns(int32_t m) {
-  int32_t columns = 8;
-  while (columns < m) columns *= 2;
-  return columns;
-}
 
 }  // namespace lorikeet::kernels::int4

@@ -19,6 +19,15 @@ struct UnitFormat {
   static constexpr int kBytes = unit_bytes(kScaleBlock, kAsymmetric);
 };
 
+// f(UnitFormat{}) for the format known at run time.
+template <class F>
+auto with_format(int32_t scale_block, bool asymmetric, F&& f) {
+  if (scale_block == kUnitInputs) {
+    return asymmetric ? f(UnitFormat<kUnitInputs, true>{}) : f(UnitFormat<kUnitInputs, false>{});
+  }
+  return asymmetric ? f(UnitFormat<kSubBlock, true>{}) : f(UnitFormat<kSubBlock, false>{});
+}
+
 // Subtracted from nibbles that lie in the low mantissa bits of a 16-bit float: a pair of equal values per output half
 // (g, g + 8). fp16: 1024 + z, and 64 + z for nibbles that lie 4 bits higher. bf16: 128 + z.
 template <class T>

@@ -294,14 +294,10 @@ struct PrefillVariant {
 
 template <class T, int kColumns>
 PrefillVariant prefill_variant(int32_t scale_block, bool asymmetric) {
-  const auto of = [](auto format) -> PrefillVariant {
+  return with_format(scale_block, asymmetric, [](auto format) -> PrefillVariant {
     using Format = decltype(format);
     return {prefill<T, Format, kColumns>, PrefillStage<Format, kColumns>::kSharedBytes};
-  };
-  if (scale_block == kUnitInputs) {
-    return asymmetric ? of(UnitFormat<kUnitInputs, true>{}) : of(UnitFormat<kUnitInputs, false>{});
-  }
-  return asymmetric ? of(UnitFormat<kSubBlock, true>{}) : of(UnitFormat<kSubBlock, false>{});
+  });
 }
 
 CUtensorMap map_of_x(const Int4GemmArgs& args, int32_t k, int32_t columns) {

@@ -1,0 +1,20 @@
+// The kernels for which x streams by element type, tokens and format of the weight. Included by .cu files; each element
+// type is compiled in a file of its own.
+#pragma once
+
+#include "kernels/int4_stream.cuh"
+
+namespace lorikeet::kernels::int4 {
+
+using StreamKernel = void (*)(StreamParams);
+template <class T>
+StreamKernel stream_kernel(int32_t m, int32_t scale_block, bool asymmetric);
+
+// The columns for which stream_kernel is compiled when there are m tokens.
+constexpr int32_t stream_columns(int32_t m) {
+  int32_t columns = 8;
+  while (columns < m) columns *= 2;
+  return columns;
+}
+
+}  // namespace lorikeet::kernels::int4
