@@ -9,6 +9,7 @@
 #include "kernels/done_counter.cuh"
 #include "kernels/lora_cuda.h"
 #include "kernels/lora_layout.h"
+#include "kernels/lora_product.cuh"
 
 namespace lorikeet::kernels::lora {
 
@@ -97,66 +98,15 @@ struct Octet {
   }
 };
 
-__device__ __forceinline__ uint32_t to_tf32(float x) {
-  uint32_t result;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(x));
-  return result;
-}
-
-// d[16 x 8] += a[16 x 8] * b[8 x 8] (PTX ISA, "Matrix fragments for mma.m16n8k8", .tf32). Which k is which does not
-// matter as long as a and b agree: a lane has k = 2 t in a0, a1, b0 and k = 2 t + 1 in a2, a3, b1.
-__device__ __forceinline__ void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// sums[16 rows x 32 outputs] += v times one block of B; v: this lane's row g and its first rank.
-template <class T>
-__device__ __forceinline__ void add_rank_tile(float (&sums)[4][4], const float* v, const uint4& block) {
-  const float2 low = *reinterpret_cast<const float2*>(v);
-  const float2 high = *reinterpret_cast<const float2*>(v + 8 * kStagedStride);
-  const float values[4] = {low.x, high.x, low.y, high.y};
-  uint32_t main[4];
-  uint32_t rest[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    main[i] = to_tf32(values[i]);
-    rest[i] = to_tf32(values[i] - __uint_as_float(main[i]));
-  }
-  const uint32_t words[4] = {block.x, block.y, block.z, block.w};
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const float2 b = device::unpack<T>(words[i]);
-    mma_tf32(sums[i], rest, __float_as_uint(b.x), __float_as_uint(b.y));
-    mma_tf32(sums[i], main, __float_as_uint(b.x), __float_as_uint(b.y));
-  }
-}
-
 // Blocks of a processor, so that registers suffice.
-constexpr int expand_blocks(int subtiles, int element_bytes, bool silu) {
+constexpr int expand_blocks(int subtiles) {
   return subtiles == 1 ? 4 : 3;
-}
-
-// The parts of one element of v, added in their order.
-__device__ __forceinline__ float sum_parts(const float* v, int64_t stride, int parts) {
-  constexpr int kTogether = 8;  // loads on their way
-  float sum = 0;
-  for (int first = 0; first < parts; first += kTogether) {
-    float values[kTogether];
-#pragma unroll
-    for (int i = 0; i < kTogether; i++) values[i] = first + i < parts ? v[(first + i) * stride] : 0.0F;
-#pragma unroll
-    for (int i = 0; i < kTogether; i++) sum += values[i];
-  }
-  return sum;
 }
 
 // T: of the adapters; Y: of y; kSubtiles: 16 rows each. With kSilu the first half of the warps make gates, the second
 // half the same outputs of up.
 template <class T, class Y, int kSubtiles, bool kSilu>
-__global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeof(Y), kSilu))
+__global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles))
     expand(const __grid_constant__ ExpandParams p) {
   constexpr int kRows = 16 * kSubtiles;
   constexpr int kParts = kSilu ? 2 : 1;  // projections of a block
@@ -265,7 +215,10 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
 #pragma unroll
         for (int s = 0; s < kSubtiles; s++) {
           if (s > 0 && tile.count <= 16 * s) break;
-          add_rank_tile<T>(sums[s], &v[kSilu ? projection : 0][16 * s + g][j * kRankTile + 2 * t], w[j]);
+          const float* of_row = &v[kSilu ? projection : 0][16 * s + g][j * kRankTile + 2 * t];
+          const float2 low = *reinterpret_cast<const float2*>(of_row);
+          const float2 high = *reinterpret_cast<const float2*>(of_row + 8 * kStagedStride);
+          add_rank_tile<T>(sums[s], split_rank_tile(low, high), w[j]);
         }
       }
       load_weights(first + kStagedTiles);
@@ -273,9 +226,9 @@ __global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles, sizeo
 
     // The value of output first_output + o of row g + 8 i.
     auto finish = [&](int i, int o) {
-      const float delta = entry.scale * sums[i / 2][o / 2][i % 2 * 2 + o % 2];
-      if (!kSilu && !p.add) return delta;
-      const float value = base[i].get(o) + delta;
+      const float sum = sums[i / 2][o / 2][i % 2 * 2 + o % 2];
+      if (!kSilu && !p.add) return entry.scale * sum;
+      const float value = completed(base[i].get(o), entry.scale, sum);
       return entry.dora_factor != nullptr && o < outputs ? value * entry.dora_factor[first_output + o] : value;
     };
     if constexpr (!kSilu) {
