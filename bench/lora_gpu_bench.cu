@@ -1,6 +1,7 @@
-// LoRA's two kernels at Qwen2.5-14B's shapes, on every mix of adapters that matters. Floor: the bytes of the distinct
-// adapters' weights of a projection at the read bandwidth measured in the same run. Layers are rotated over more than
-// the L2; figures are medians of graph replays, launch boundaries included.
+// LoRA's two kernels at Qwen2.5-14B's shapes, each alone and in turns as steps run them, on every mix of adapters that
+// matters; gate and up with the activation behind them. Floor: the bytes of the distinct adapters' weights of a
+// projection at the read bandwidth measured in the same run. Layers are rotated over more than the L2; figures are
+// medians of graph replays, launch boundaries included.
 #include <string>
 #include <vector>
 
@@ -40,32 +41,34 @@ class Bench {
     const DeviceProperties properties = device_properties();
     read_ = bench::measure_memory(stream_).read;
     fmt::print("{}: {} SMs, read {:.3f} TB/s\n", properties.name, properties.multiprocessors, read_ / 1e12);
-    fmt::print("{:22} {:>5} {:>9} {:>5} {:>9} {:>9} {:>7}\n", "projections", "rows", "adapters", "rank", "us",
-               "floor us", "share");
+    fmt::print("{:22} {:>5} {:>9} {:>5} {:>9} {:>9} {:>9} {:>9} {:>7}\n", "projections", "rows", "adapters", "rank",
+               "shrink us", "expand us", "both us", "floor us", "share");
     struct Mix {
       int32_t rows, adapters, rank;
     };
     for (const Mix& mix : {Mix{1, 1, 16}, Mix{1, 1, 64}, Mix{8, 1, 16}, Mix{8, 8, 16}, Mix{32, 1, 16}, Mix{32, 8, 16},
                            Mix{32, 32, 16}, Mix{32, 32, 64}, Mix{64, 32, 16}, Mix{2048, 1, 16}, Mix{2048, 8, 16}}) {
-      double us = 0, floor_us = 0;
+      Figure all;
       for (const Shape& shape : shapes()) {
         const Figure figure = measure(shape.linear, mix.rows, mix.adapters, mix.rank);
         report(shape.name, mix.rows, mix.adapters, mix.rank, figure);
-        us += kModelLayers * figure.us;
-        floor_us += kModelLayers * figure.floor_us;
+        all.shrink_us += kModelLayers * figure.shrink_us;
+        all.expand_us += kModelLayers * figure.expand_us;
+        all.us += kModelLayers * figure.us;
+        all.floor_us += kModelLayers * figure.floor_us;
       }
-      report("48 layers", mix.rows, mix.adapters, mix.rank, {us, floor_us});
+      report("48 layers", mix.rows, mix.adapters, mix.rank, all);
     }
   }
 
  private:
   struct Figure {
-    double us = 0, floor_us = 0;
+    double shrink_us = 0, expand_us = 0, us = 0, floor_us = 0;
   };
 
   static void report(const std::string& name, int32_t rows, int32_t adapters, int32_t rank, const Figure& figure) {
-    fmt::print("{:22} {:5} {:9} {:5} {:9.2f} {:9.2f} {:6.1f}%\n", name, rows, adapters, rank, figure.us,
-               figure.floor_us, 100 * figure.floor_us / figure.us);
+    fmt::print("{:22} {:5} {:9} {:5} {:9.2f} {:9.2f} {:9.2f} {:9.2f} {:6.1f}%\n", name, rows, adapters, rank,
+               figure.shrink_us, figure.expand_us, figure.us, figure.floor_us, 100 * figure.floor_us / figure.us);
     std::fflush(stdout);
   }
 
@@ -119,16 +122,28 @@ class Bench {
     args.x_stride = linear.inputs;
     args.y = y.data();
     args.y_stride = width;
-    const double us = bench::microseconds(stream_,
-                                          [&] {
-                                            for (int layer = 0; layer < layers; layer++) {
-                                              args.linear.first_entry = layer * linear.projections;
-                                              products.shrink(args, stream_);
-                                              products.expand(args, stream_);
-                                            }
-                                          }) /
-                      layers;
-    return {us, 1e6 * static_cast<double>(layer_bytes) / read_};
+    const DeviceBuffer activated = allocate(static_cast<uint64_t>(rows) * static_cast<uint64_t>(width));
+    if (linear.projections == 2) {  // gate and up
+      args.silu_out = activated.data();
+      args.silu_stride = width / 2;
+    }
+    const auto per_layer = [&](bool shrink, bool expand) {
+      return bench::microseconds(stream_,
+                                 [&] {
+                                   for (int layer = 0; layer < layers; layer++) {
+                                     args.linear.first_entry = layer * linear.projections;
+                                     if (shrink) products.shrink(args, stream_);
+                                     if (expand) products.expand(args, stream_);
+                                   }
+                                 }) /
+             layers;
+    };
+    Figure figure;
+    figure.us = per_layer(true, true);
+    figure.shrink_us = per_layer(true, false);
+    figure.expand_us = per_layer(false, true);
+    figure.floor_us = 1e6 * static_cast<double>(layer_bytes) / read_;
+    return figure;
   }
 
   DeviceBuffer upload(const void* data, uint64_t bytes) {
