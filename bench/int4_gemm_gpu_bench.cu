@@ -144,10 +144,16 @@ class Bench {
   void sweep_shapes(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
     using X = Int4DecodeWish::X;
     const Int4DecodeDevice device = Int4DecodeDevice::current();
-    for (const int32_t m : {1, 4, 8, 16, 32, 64}) {
+    for (const int32_t m : {1, 2, 4, 8, 16, 32, 64}) {
       if (only_rows_ != 0 && only_rows_ != m) continue;
       args.m = m;
-      std::vector<Int4DecodeWish> wishes = {{X::kept}};
+      std::vector<Int4DecodeWish> wishes;
+      for (const int32_t cluster : {1, 2}) {
+        for (const auto& [chunk, depth] : {std::pair{1, 6}, std::pair{2, 3}, std::pair{2, 4}, std::pair{2, 6},
+                                           std::pair{3, 2}, std::pair{4, 2}, std::pair{4, 3}, std::pair{5, 2}}) {
+          wishes.push_back({X::kept, cluster, depth, true, chunk});
+        }
+      }
       for (const int32_t cluster : {1, 4}) {
         for (const int32_t depth : {2, 3, 4}) wishes.push_back({X::streamed, cluster, depth});
       }
@@ -155,7 +161,7 @@ class Bench {
       for (const Int4DecodeWish& wish : wishes) {
         if (!int4_decode_fits(weights[0], m, wish, device)) continue;
         const Int4DecodeShape launch = shape_int4_decode(weights[0], m, Dtype::f16, wish, device);
-        if (wish.depth > launch.depth) continue;
+        if (wish.depth > launch.depth || (wish.chunk > 0 && wish.chunk != launch.chunk)) continue;
         const double us = microseconds(stream_,
                                        [&] {
                                          for (const PackedInt4Weight& w : weights)
@@ -163,10 +169,10 @@ class Bench {
                                        }) /
                           static_cast<double>(weights.size());
         fmt::print(
-            "{:8} m {:2} {} blocks {:3} cluster {} depth {} round {:2} overlap {:d}: {:6.2f} us, {:4.1f} "
+            "{:8} m {:2} {} blocks {:3} cluster {} depth {} chunk {} round {:2} overlap {:d}: {:6.2f} us, {:4.1f} "
             "%\n",
             shape.name, m, launch.streams_x ? "streams" : "keeps  ", launch.blocks, launch.cluster, launch.depth,
-            launch.round_tiles, launch.overlap, us,
+            launch.chunk, launch.round_tiles, launch.overlap, us,
             100 * static_cast<double>(weights[0].data.bytes()) / memory_.read / us * 1e6);
       }
     }

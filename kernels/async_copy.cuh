@@ -98,6 +98,16 @@ __device__ __forceinline__ void cluster_store_16(uint32_t address, float4 v) {
   asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
                : "memory");
 }
+// Without ordering what was written before: says only that the block has started.
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+// Stores into shared memory of the cluster and counts the bytes on a barrier of the same block.
+__device__ __forceinline__ void cluster_store_counted(uint32_t address, float2 v, uint32_t barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1,%2}, [%3];" ::"r"(address),
+               "f"(v.x), "f"(v.y), "r"(barrier)
+               : "memory");
+}
 
 #endif
 

@@ -15,6 +15,9 @@ using int4::kPartsOfK;
 using int4::kTileRows;
 using int4::kUnitInputs;
 
+constexpr int32_t kFewestStages = 2;
+constexpr int32_t kMostChunk = 2;  // units of a stage of a warp's ring
+constexpr int32_t kMostRing = 6;   // units of a warp's ring: so many that the next kernel's blocks find room too
 constexpr uint64_t kMostKept = 128 << 10;  // bytes of x: to bring more to every block takes longer than to stream it
 
 int32_t divide_up(int32_t a, int32_t b) {
@@ -24,18 +27,30 @@ uint64_t align_up(uint64_t bytes) {
   return (bytes + 127) / 128 * 128;
 }
 
-// Shared memory of a block that keeps x.
+// How a block that keeps x is cut, and its shared memory.
 struct KeptSizes {
-  uint64_t x = 0;      // of all tokens
-  uint64_t parts = 0;  // of all of the block's tiles
   int32_t x_row_bytes = 0;
+  uint64_t x = 0;      // of all tokens, of the inputs that a block takes
+  uint64_t parts = 0;  // of all tiles that a block finishes
+  uint64_t stage = 0;  // of one warp
+  int32_t stages = 0;
 
-  KeptSizes(const PackedInt4Weight& weight, int32_t m, int32_t blocks) {
-    x_row_bytes = weight.units * int4::kDecodeUnitXBytes + int4::kDecodeRowPadding;
+  KeptSizes(const PackedInt4Weight& weight, int32_t m, const Int4DecodeShape& shape) : stages(shape.depth) {
+    const int32_t parts_of_block = kPartsOfK / shape.cluster;
+    const int32_t units = weight.units - int4::part_begin(weight.units, kPartsOfK - parts_of_block);
+    x_row_bytes = units * int4::kDecodeUnitXBytes + int4::kDecodeRowPadding;
     x = align_up(static_cast<uint64_t>(m) * static_cast<uint64_t>(x_row_bytes));
-    parts = static_cast<uint64_t>(divide_up(weight.tiles, blocks) * kPartsOfK * m * kTileRows) * sizeof(float);
+    const int32_t tiles = divide_up(divide_up(weight.tiles, shape.blocks / shape.cluster), shape.cluster);
+    parts = align_up(static_cast<uint64_t>(tiles * kPartsOfK * m * kTileRows) * sizeof(float));
+    stage = static_cast<uint64_t>(shape.chunk * weight.unit_bytes());
   }
-  uint64_t total() const { return x + parts; }
+  uint64_t ring_offset() const { return x + parts; }
+  uint64_t barriers_offset() const {
+    return ring_offset() + align_up(static_cast<uint64_t>(int4::kDecodeWarps * stages) * stage);
+  }
+  uint64_t total() const {
+    return barriers_offset() + static_cast<uint64_t>(int4::kDecodeWarps * stages + 1) * sizeof(uint64_t);
+  }
 };
 
 int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, Dtype dtype) {
@@ -47,13 +62,33 @@ int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, Dtype dtype) {
   return kernel;
 }
 
-int32_t kept_blocks(const PackedInt4Weight& weight, const Int4DecodeDevice& device) {
-  return std::min(device.multiprocessors, weight.tiles);
+// The shape of blocks that keep x, of up to `groups` clusters; depth 0 where it finds no room.
+Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish, int32_t cluster,
+                           int32_t groups, uint64_t limit) {
+  Int4DecodeShape shape;
+  shape.cluster = cluster;
+  shape.blocks = cluster * std::min(groups, weight.tiles);
+  shape.depth = 0;
+  if (m > int4::kDecodeColumns) return shape;
+  for (shape.chunk = wish.chunk > 0 ? wish.chunk : kMostChunk; shape.chunk > 0; shape.chunk /= 2) {
+    for (shape.depth = wish.depth > 0 ? wish.depth : kMostRing / shape.chunk; shape.depth >= kFewestStages;
+         shape.depth--) {
+      if (KeptSizes(weight, m, shape).total() <= limit) return shape;
+    }
+  }
+  shape.depth = 0;
+  return shape;
 }
 
-bool can_keep_x(const PackedInt4Weight& weight, int32_t m, const Int4DecodeDevice& device) {
-  return m <= int4::kDecodeColumns &&
-         KeptSizes(weight, m, kept_blocks(weight, device)).total() <= device.shared_bytes_per_block;
+// Blocks in pairs need clusters and something to do for both.
+int32_t kept_cluster(const PackedInt4Weight& weight, const Int4DecodeWish& wish, const Int4DecodeDevice& device) {
+  return device.clusters && wish.cluster != 1 && weight.units >= kPartsOfK ? int4::kDecodeCluster : 1;
+}
+
+bool can_keep_x(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish, const Int4DecodeDevice& device) {
+  const int32_t cluster = kept_cluster(weight, wish, device);
+  return kept_shape(weight, m, wish, cluster, device.multiprocessors / cluster, device.shared_bytes_per_block).depth >
+         0;
 }
 
 }  // namespace
@@ -68,7 +103,9 @@ Int4DecodeDevice Int4DecodeDevice::current() {
 
 bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
                       const Int4DecodeDevice& device) {
-  if (wish.x == Int4DecodeWish::X::kept) return can_keep_x(weight, m, device);
+  if (wish.x == Int4DecodeWish::X::kept) {
+    return (wish.cluster <= 1 || device.clusters) && can_keep_x(weight, m, wish, device);
+  }
   return int4_stream_fits(wish, device);
 }
 
@@ -78,13 +115,22 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
   CHECK_LE(m, kInt4DecodeRows);
   const auto limit = static_cast<int>(device.shared_bytes_per_block);
   Int4DecodeShape shape;
-  const bool fits = can_keep_x(weight, m, device);
-  const bool small = KeptSizes(weight, m, kept_blocks(weight, device)).x <= kMostKept;
-  if (wish.x == Int4DecodeWish::X::kept || (wish.x == Int4DecodeWish::X::any && fits && small)) {
+  const int32_t cluster = kept_cluster(weight, wish, device);
+  shape = kept_shape(weight, m, wish, cluster, device.multiprocessors / cluster, device.shared_bytes_per_block);
+  const bool fits = shape.depth > 0;
+  if (wish.x == Int4DecodeWish::X::kept ||
+      (wish.x == Int4DecodeWish::X::any && fits && KeptSizes(weight, m, shape).x <= kMostKept)) {
     CHECK(fits) << "x of " << m << " tokens does not fit shared memory";
-    shape.blocks = kept_blocks(weight, device);
+    const int4::DecodeKernel kernel = decode_kernel(weight, dtype);
+    LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
     LORIKEET_CHECK_CUDA(
-        cudaFuncSetAttribute(decode_kernel(weight, dtype), cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
+    if (cluster > 1) {
+      const int32_t groups = int4::clusters_at_once(kernel, cluster, int4::kDecodeThreads, device.multiprocessors,
+                                                    device.shared_bytes_per_block);
+      shape = kept_shape(weight, m, wish, cluster, groups, device.shared_bytes_per_block);
+      CHECK_GT(shape.depth, 0);
+    }
   } else {
     shape = shape_int4_stream(weight, m, dtype, wish, device);
   }
@@ -95,16 +141,25 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
                  const Stream& stream) {
   if (shape.streams_x) return int4_stream(weight, args, shape, stream);
-  const KeptSizes sizes(weight, args.m, shape.blocks);
+  const KeptSizes sizes(weight, args.m, shape);
   auto p = int4::common_params<int4::DecodeParams>(weight, args);
   p.permutation = weight.permutation.as<int32_t>();
+  const int32_t groups = shape.blocks / shape.cluster;
+  p.cluster_log2 = shape.cluster - 1;  // 1 or 2
+  p.tiles = weight.tiles / groups;
+  p.groups_with_more = weight.tiles % groups;
+  p.stages = shape.depth;
+  p.chunk = shape.chunk;
   p.x_row_bytes = sizes.x_row_bytes;
   p.parts_offset = static_cast<int32_t>(sizes.x);
+  p.ring_offset = static_cast<int32_t>(sizes.ring_offset());
+  p.barriers_offset = static_cast<int32_t>(sizes.barriers_offset());
   device::LaunchShape launch;
   launch.blocks = static_cast<unsigned>(shape.blocks);
   launch.overlap = shape.overlap;
   launch.threads = int4::kDecodeThreads;
   launch.shared_bytes = sizes.total();
+  launch.cluster = static_cast<unsigned>(shape.cluster);
   device::launch(decode_kernel(weight, args.dtype), launch, stream.handle(), p);
 }
 

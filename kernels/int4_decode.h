@@ -7,10 +7,11 @@
 namespace lorikeet::kernels {
 
 struct Int4DecodeShape {
-  bool streams_x = false;  // x streams beside the weights; otherwise each block keeps all of it
+  bool streams_x = false;  // x streams beside the weights; otherwise each block keeps what it takes of it
   int32_t blocks = 1;
-  int32_t cluster = 1;      // streaming: blocks that divide k, 1 or 4
-  int32_t depth = 2;        // streaming: stages of 128 inputs
+  int32_t cluster = 1;      // blocks that divide k: 1, or 2 that keep x, or 4 that stream it
+  int32_t depth = 2;        // stages of weights: of a block that streams x, of each warp of one that keeps it
+  int32_t chunk = 1;        // keeping x: units of 128 inputs in a stage
   int32_t round_tiles = 0;  // streaming: tiles that a block works on at a time
   bool overlap = true;      // starts while the kernel before it ends
 };
@@ -22,6 +23,7 @@ struct Int4DecodeWish {
   int32_t cluster = 0;
   int32_t depth = 0;
   bool overlap = true;
+  int32_t chunk = 0;
 };
 
 // What the device offers to the kernels: read once.

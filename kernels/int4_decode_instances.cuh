@@ -7,11 +7,7 @@ namespace lorikeet::kernels::int4 {
 
 template <class T>
 DecodeKernel decode_kernel(int32_t scale_block, bool asymmetric) {
-  return with_format(scale_block, asymmetric, [](auto format) -> DecodeKernel {
-    using Format = decltype(format);
-    constexpr int kPairs = Format::kScaleBlock == kUnitInputs ? 3 : 2;  // as many as registers hold
-    return decode<T, Format, kPairs>;
-  });
+  return with_format(scale_block, asymmetric, [](auto format) -> DecodeKernel { return decode<T, decltype(format)>; });
 }
 
 }  // namespace lorikeet::kernels::int4

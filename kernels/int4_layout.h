@@ -35,6 +35,7 @@ constexpr int unit_bytes(int scale_block, bool asymmetric) {
 
 // The inputs are summed in this many parts, which are then added. Part of the definition of the result.
 inline constexpr int kPartsOfK = 4;
+inline constexpr int kPartsOfKLog2 = 2;
 
 // The first unit of part `part`, of a weight with `units` units.
 constexpr int part_begin(int units, int part) {

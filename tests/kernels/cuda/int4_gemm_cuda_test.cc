@@ -197,8 +197,11 @@ TEST_F(Int4GemmCuda, GivesTheSameBitsForEveryShapeOfTheLaunch) {
         const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), Dtype::f16, random_);
         const std::vector<uint16_t> first = multiply(packed, x, {Dtype::f16, m});
         for (const Int4DecodeWish& wish :
-             {Int4DecodeWish{X::kept}, Int4DecodeWish{X::streamed, 1}, Int4DecodeWish{X::streamed, 1, 2, false},
-              Int4DecodeWish{X::streamed, 4}, Int4DecodeWish{X::streamed, 4, 4}}) {
+             {Int4DecodeWish{X::kept}, Int4DecodeWish{X::kept, 1}, Int4DecodeWish{X::kept, 1, 3, false, 2},
+              Int4DecodeWish{X::kept, 2, 3, true, 1}, Int4DecodeWish{X::kept, 2, 2, true, 3},
+              Int4DecodeWish{X::kept, 2, 6, true, 2}, Int4DecodeWish{X::streamed, 1},
+              Int4DecodeWish{X::streamed, 1, 2, false}, Int4DecodeWish{X::streamed, 4},
+              Int4DecodeWish{X::streamed, 4, 4}}) {
           if (!int4_decode_fits(packed, m, wish, device)) continue;
           EXPECT_EQ(first, multiply(packed, x, {Dtype::f16, m}, wish))
               << n << "x" << k << " group " << kind.group << " m " << m << " kept " << (wish.x == X::kept)
