@@ -143,6 +143,7 @@ class Bench {
 
   void sweep_shapes(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
     using X = Int4DecodeWish::X;
+    using Steps = Int4DecodeWish::Steps;
     const Int4DecodeDevice device = Int4DecodeDevice::current();
     for (const int32_t m : {1, 2, 4, 8, 16, 32, 64}) {
       if (only_rows_ != 0 && only_rows_ != m) continue;
@@ -154,8 +155,10 @@ class Bench {
           wishes.push_back({X::kept, cluster, depth, true, chunk});
         }
       }
-      for (const int32_t cluster : {1, 4}) {
-        for (const int32_t depth : {2, 3, 4}) wishes.push_back({X::streamed, cluster, depth});
+      for (const Steps steps : {Steps::of_warps, Steps::of_groups}) {
+        for (const int32_t cluster : {1, 4}) {
+          for (const int32_t depth : {2, 3, 4, 6}) wishes.push_back({X::streamed, cluster, depth, true, 0, steps});
+        }
       }
       wishes.push_back({X::any, 0, 0, false});
       for (const Int4DecodeWish& wish : wishes) {
@@ -171,8 +174,11 @@ class Bench {
         fmt::print(
             "{:8} m {:2} {} blocks {:3} cluster {} depth {} chunk {} round {:2} overlap {:d}: {:6.2f} us, {:4.1f} "
             "%\n",
-            shape.name, m, launch.streams_x ? "streams" : "keeps  ", launch.blocks, launch.cluster, launch.depth,
-            launch.chunk, launch.round_tiles, launch.overlap, us,
+            shape.name, m,
+            launch.groups      ? "groups "
+            : launch.streams_x ? "streams"
+                               : "keeps  ",
+            launch.blocks, launch.cluster, launch.depth, launch.chunk, launch.round_tiles, launch.overlap, us,
             100 * static_cast<double>(weights[0].data.bytes()) / memory_.read / us * 1e6);
       }
     }

@@ -98,7 +98,8 @@ Int4DecodeDevice Int4DecodeDevice::current() {
   // A kernel compiled at run time from an earlier device's PTX runs its path, not this device's.
   cudaFuncAttributes attributes{};
   LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half>(kUnitInputs, false)));
-  return {properties.multiprocessors, properties.shared_bytes_per_block, attributes.ptxVersion >= 90};
+  return {properties.multiprocessors, properties.shared_bytes_per_block, attributes.ptxVersion >= 90,
+          int4_group_stream_available()};
 }
 
 bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,

@@ -14,6 +14,7 @@ struct Int4DecodeShape {
   int32_t chunk = 1;        // keeping x: units of 128 inputs in a stage
   int32_t round_tiles = 0;  // streaming: tiles that a block works on at a time
   bool overlap = true;      // starts while the kernel before it ends
+  bool groups = false;      // streaming: by matrix steps of warpgroups instead of warps
 };
 
 // The parts of a shape that the caller leaves open are 0.
@@ -24,6 +25,8 @@ struct Int4DecodeWish {
   int32_t depth = 0;
   bool overlap = true;
   int32_t chunk = 0;
+  enum class Steps { any, of_warps, of_groups };
+  Steps steps = Steps::any;
 };
 
 // What the device offers to the kernels: read once.
@@ -31,6 +34,7 @@ struct Int4DecodeDevice {
   int32_t multiprocessors = 0;
   uint64_t shared_bytes_per_block = 0;
   bool clusters = false;  // the kernels that run here were compiled for a device with clusters
+  bool groups = false;    // likewise, for one with the matrix steps of warpgroups
   static Int4DecodeDevice current();
 };
 

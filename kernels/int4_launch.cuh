@@ -1,4 +1,4 @@
-// What the kernels of the int4 product for few tokens take alike. Included by .cu files only.
+// What the kernels of the int4 product take alike. Included by .cu files only.
 #pragma once
 
 #include <glog/logging.h>
@@ -9,13 +9,19 @@
 
 namespace lorikeet::kernels::int4 {
 
+inline OutputParams output_params(const PackedInt4Weight& weight, const Int4GemmArgs& args) {
+  const bool pairs = reinterpret_cast<uintptr_t>(args.y) % 4 == 0 && args.y_stride % 2 == 0 &&
+                     (!weight.paired || weight.n / 2 % 2 == 0);
+  return {args.y, args.bias, args.y_stride, weight.n, weight.scale_factor, weight.paired, args.silu_mul, pairs};
+}
+
 template <class Params>
 Params common_params(const PackedInt4Weight& weight, const Int4GemmArgs& args) {
   Params p{};
   p.weight = weight.data.as<uint8_t>();
   p.x = args.x;
   p.x_stride = args.x_stride;
-  p.out = {args.y, args.bias, args.y_stride, weight.n, weight.scale_factor, weight.paired, args.silu_mul};
+  p.out = output_params(weight, args);
   p.m = args.m;
   p.k = weight.k;
   p.tiles = weight.tiles;

@@ -4,8 +4,6 @@
 // cluster divide k, and the first of them adds their sums in the order of k.
 #include "kernels/int4_prefill.h"
 
-#include <cuda.h>
-
 #include <type_traits>
 
 #include "kernels/async_copy.cuh"
@@ -13,8 +11,10 @@
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
 #include "kernels/int4_fragment.cuh"
+#include "kernels/int4_launch.cuh"
 #include "kernels/int4_layout.h"
 #include "kernels/int4_output.cuh"
+#include "kernels/int4_tensor_copies.cuh"
 #include "kernels/wgmma.cuh"
 
 namespace lorikeet::kernels {
@@ -25,7 +25,6 @@ constexpr int kBlockTiles = 8;
 constexpr int kGroupWarps = 4;
 constexpr int kGroups = 2;  // that compute; a third requests
 constexpr int kPrefillThreads = (kGroups + 1) * kGroupWarps * device::kWarpSize;
-constexpr int kBoxInputs = 64;  // a row of 128 bytes, what the swizzle spans
 constexpr int kAlignment = 1024;
 constexpr int kMostStages = 5;
 constexpr int kMostCluster = 2;
@@ -35,7 +34,6 @@ struct PrefillParams {
   OutputParams out;
   int32_t m, tiles, units, column_blocks;
   int32_t cluster;  // blocks that divide k, up to kMostCluster
-  bool pairs;       // y takes 4-byte stores
 };
 
 template <class Format, int kColumns>
@@ -78,73 +76,6 @@ struct PairScale<__nv_bfloat16> {
     return device::pack<__nv_bfloat16>(v.x * by, v.y * by);
   }
 };
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-__device__ __forceinline__ void tensor_copy(uint32_t to, const CUtensorMap* map, int column, int row,
-                                            uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-          to),
-      "l"(map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
-}
-
-// Outputs of rows g (values[0..1]) and g + 8 (values[2..3]) of a tile for tokens 2t and 2t + 1 behind first_token.
-template <class T>
-__device__ __forceinline__ void store_columns(const PrefillParams& p, int tile, int first_token,
-                                              const float (&values)[4], int lane) {
-  const OutputParams& o = p.out;
-  if (!p.pairs) {
-    const int token = first_token + lane % 4 * 2;
-    if (token < p.m) store_outputs<T>(o, tile, lane / 4, token, values[0], values[2]);
-    if (token + 1 < p.m) store_outputs<T>(o, tile, lane / 4, token + 1, values[1], values[3]);
-    return;
-  }
-  float v[4];
-#pragma unroll
-  for (int e = 0; e < 4; e++) v[e] = values[e] * o.factor;
-  const int half_step = o.paired ? o.n / 2 : 8;  // from row g's output to row g + 8's
-  const int first_output = o.paired ? tile * 8 : tile * kTileRows;
-  const int limit = o.paired ? o.n / 2 : o.n;
-  if (o.bias != nullptr) {
-    const int output = first_output + lane / 4;
-    const float bias0 = output < limit ? o.bias[output] : 0.0F;
-    const float bias1 = (o.paired ? output : output + half_step) < limit ? o.bias[output + half_step] : 0.0F;
-    v[0] += bias0;
-    v[1] += bias0;
-    v[2] += bias1;
-    v[3] += bias1;
-  }
-  // From rows of outputs to rows of tokens: a lane then holds neighbouring outputs of one token.
-  const int token = first_token + lane / 4;
-  T* y = static_cast<T*>(o.y) + token * o.y_stride;
-  auto store = [&](uint32_t pair, int output) {
-    pair = device::transpose_8x8(pair);
-    if (token >= p.m) return;
-    if (output + 1 < limit) {
-      *reinterpret_cast<uint32_t*>(y + output) = pair;
-    } else if (output < limit) {
-      *reinterpret_cast<uint16_t*>(y + output) = static_cast<uint16_t>(pair);
-    }
-  };
-  const uint32_t pair0 = device::pack<T>(v[0], v[1]);
-  const uint32_t pair1 = device::pack<T>(v[2], v[3]);
-  const int output = first_output + lane % 4 * 2;
-  if (o.silu_mul) {
-    const float2 gate = device::unpack<T>(pair0);
-    const float2 up = device::unpack<T>(pair1);
-    store(device::pack<T>(gate.x / (1.0F + __expf(-gate.x)) * up.x, gate.y / (1.0F + __expf(-gate.y)) * up.y), output);
-    return;
-  }
-  store(pair0, output);
-  if (!o.paired) {
-    store(pair1, output + 8);
-    return;
-  }
-  y += o.n / 2;
-  store(pair1, output);
-}
-#endif
 
 template <class T, class Format, int kColumns>
 __global__ void __launch_bounds__(kPrefillThreads, 1)
@@ -279,9 +210,8 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   if (tile >= p.tiles) return;
 #pragma unroll
   for (int c = 0; c < kColumns / 8; c++) {
-    if (first_token + c * 8 >= p.m) break;
     const float values[4] = {sum[c * 4], sum[c * 4 + 1], sum[c * 4 + 2], sum[c * 4 + 3]};
-    store_columns<T>(p, tile, first_token + c * 8, values, lane);
+    store_columns<T>(p.out, p.m, tile, first_token + c * 8, values, lane);
   }
 #endif
 }
@@ -298,28 +228,6 @@ PrefillVariant prefill_variant(int32_t scale_block, bool asymmetric) {
     using Format = decltype(format);
     return {prefill<T, Format, kColumns>, PrefillStage<Format, kColumns>::kSharedBytes};
   });
-}
-
-CUtensorMap map_of_x(const Int4GemmArgs& args, int32_t k, int32_t columns) {
-  static const auto encode = [] {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    LORIKEET_CHECK_CUDA(
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &result));
-    CHECK_EQ(result, cudaDriverEntryPointSuccess) << "the driver does not know cuTensorMapEncodeTiled";
-    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry);
-  }();
-  CUtensorMap map;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(k), static_cast<cuuint64_t>(args.m)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(args.x_stride) * 2};
-  const cuuint32_t box[] = {kBoxInputs, static_cast<cuuint32_t>(columns)};
-  const cuuint32_t steps[] = {1, 1};
-  const CUresult status =
-      encode(&map, args.dtype == Dtype::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-             const_cast<void*>(args.x), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  CHECK_EQ(status, CUDA_SUCCESS) << "x of " << args.m << "x" << k << ", rows " << args.x_stride << " apart";
-  return map;
 }
 
 }  // namespace
@@ -359,14 +267,12 @@ void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, cons
 
   int4::PrefillParams p{};
   p.weight = weight.data.as<uint8_t>();
-  p.out = {args.y, args.bias, args.y_stride, weight.n, weight.scale_factor, weight.paired, args.silu_mul};
+  p.out = int4::output_params(weight, args);
   p.m = args.m;
   p.tiles = weight.tiles;
   p.units = weight.units;
   p.column_blocks = divide_up(args.m, chosen->columns);
   p.cluster = chosen->cluster;
-  p.pairs = reinterpret_cast<uintptr_t>(args.y) % 4 == 0 && args.y_stride % 2 == 0 &&
-            (!weight.paired || weight.n / 2 % 2 == 0);
   const CUtensorMap map = int4::map_of_x(args, weight.k, chosen->columns);
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;

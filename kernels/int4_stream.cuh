@@ -10,17 +10,10 @@
 // parts in the order of k; else a block walks over all of k and adds the parts as it comes to their ends.
 #pragma once
 
-#include "kernels/async_copy.cuh"
-#include "kernels/device_math.cuh"
-#include "kernels/int4_decode.h"
-#include "kernels/int4_fragment.cuh"
-#include "kernels/int4_layout.h"
-#include "kernels/int4_output.cuh"
+#include "kernels/int4_stream_parts.cuh"
 
 namespace lorikeet::kernels::int4 {
 
-inline constexpr int kRoundTiles = 16;
-inline constexpr int kMostStages = 4;
 inline constexpr int kStreamWarps = 8;   // that compute
 inline constexpr int kFillingWarps = 4;  // a warpgroup
 inline constexpr int kStreamThreads = (kStreamWarps + kFillingWarps) * device::kWarpSize;
@@ -28,28 +21,17 @@ inline constexpr int kStreamThreads = (kStreamWarps + kFillingWarps) * device::k
 inline constexpr int kStreamRegisters = 232;
 inline constexpr int kFillingRegisters = 40;
 inline constexpr int kStreamRowBytes = 2 * kUnitInputs + 16;  // of x in a stage; padded so that rows lie in other banks
-inline constexpr int kFragmentBytes = 512;                    // 16 outputs x 8 tokens in float
 
 // How the warps that compute divide a round: each has up to kRowTiles tiles and kColTiles tiles of 8 columns.
 template <int kRowTilesOf, int kColTilesOf, int kColGroupsOf>
 struct WarpTiling {
+  static constexpr int kWarps = kStreamWarps;
   static constexpr int kRowTiles = kRowTilesOf;
   static constexpr int kColTiles = kColTilesOf;
   static constexpr int kColGroups = kColGroupsOf;
   static constexpr int kRowGroups = kStreamWarps / kColGroups;
   static constexpr int kAllColTiles = kColTiles * kColGroups;
   static_assert(kRowGroups * kRowTiles == kRoundTiles);
-};
-
-struct StreamParams {
-  const uint8_t* weight;
-  const void* x;
-  int64_t x_stride;
-  OutputParams out;
-  int32_t m, k, tiles, units;
-  int32_t cluster;              // 1, or kPartsOfK: blocks that divide k
-  int32_t stages, round_tiles;  // with clusters all of a group's tiles are one round
-  int32_t stage_bytes, stage_x_offset, sums_offset, barriers_offset;  // of shared memory
 };
 
 // By the filling warps together.
@@ -155,15 +137,6 @@ __device__ __forceinline__ void add_step_of(int tiles, const unsigned char* weig
   if constexpr (kTiles > 1) add_step_of<T, Format, Tiling, kTiles - 1>(tiles, weights, x_lane, y, lane);
 }
 
-// Stores a fragment of finished sums: tokens first_token + 2t, + 1.
-template <class T>
-__device__ __forceinline__ void store_fragment(const StreamParams& p, int tile, int first_token, const float (&sum)[4],
-                                               int lane) {
-  const int token = first_token + lane % 4 * 2;
-  if (token < p.m) store_outputs<T>(p.out, tile, lane / 4, token, sum[0], sum[2]);
-  if (token + 1 < p.m) store_outputs<T>(p.out, tile, lane / 4, token + 1, sum[1], sum[3]);
-}
-
 // Fills the ring: step by step of round by round.
 template <class Format, int kColumns>
 __device__ __forceinline__ void fill_stages(const StreamParams& p, uint32_t base, uint32_t full, uint32_t empty,
@@ -204,83 +177,6 @@ __device__ __forceinline__ void fill_stages(const StreamParams& p, uint32_t base
     }
   }
 }
-
-// What a warp has of its tiles' sums.
-template <class Tiling>
-using WarpSums = float[Tiling::kRowTiles][Tiling::kColTiles][4];
-
-// At the end of a part of k: adds it to the parts before it, kept in shared memory by every lane for itself, and stores
-// the outputs when it was the last.
-template <class T, class Tiling>
-__device__ __forceinline__ void end_part(const StreamParams& p, WarpSums<Tiling>& y, float4* kept, bool first,
-                                         bool last, int first_tile, int tiles, int first_token, int lane) {
-#pragma unroll
-  for (int r = 0; r < Tiling::kRowTiles; r++) {
-    if (r >= tiles) break;
-#pragma unroll
-    for (int c = 0; c < Tiling::kColTiles; c++) {
-      float(&v)[4] = y[r][c];
-      float4& before = kept[(r * Tiling::kColTiles + c) * 32];
-      if (!first) {
-        v[0] = before.x + v[0];
-        v[1] = before.y + v[1];
-        v[2] = before.z + v[2];
-        v[3] = before.w + v[3];
-      }
-      if (last) {
-        store_fragment<T>(p, first_tile + r, first_token + c * 8, v, lane);
-      } else {
-        before = make_float4(v[0], v[1], v[2], v[3]);
-      }
-      v[0] = v[1] = v[2] = v[3] = 0;
-    }
-  }
-}
-
-#if __CUDA_ARCH__ >= 900
-// Sends a part's sums to the blocks that own the tiles: tile i to block i % cluster, as fragments
-// [tile / cluster][part][column tile].
-template <class Tiling>
-__device__ __forceinline__ void send_part(const WarpSums<Tiling>& y, uint32_t sums, int rank, int first_tile, int tiles,
-                                          int col_tile, int lane) {
-#pragma unroll
-  for (int r = 0; r < Tiling::kRowTiles; r++) {
-    if (r >= tiles) break;
-    const int tile = first_tile + r;
-    const uint32_t mine =
-        sums + lane * 16 + ((tile / kPartsOfK * kPartsOfK + rank) * Tiling::kAllColTiles + col_tile) * kFragmentBytes;
-    const uint32_t owner = device::cluster_address(mine, tile % kPartsOfK);
-#pragma unroll
-    for (int c = 0; c < Tiling::kColTiles; c++) {
-      const float(&v)[4] = y[r][c];
-      device::cluster_store_16(owner + c * kFragmentBytes, make_float4(v[0], v[1], v[2], v[3]));
-    }
-  }
-}
-
-// Adds the parts of the tiles that this block owns in the order of k and stores the outputs.
-template <class T, class Tiling>
-__device__ __forceinline__ void add_parts(const StreamParams& p, const float4* sums, int rank, int first_tile,
-                                          int tiles, int warp, int lane) {
-  const int owned = (tiles - rank + kPartsOfK - 1) / kPartsOfK;
-  for (int i = warp; i < owned * Tiling::kAllColTiles; i += kStreamWarps) {
-    const int slot = i / Tiling::kAllColTiles;
-    const int col_tile = i % Tiling::kAllColTiles;
-    const float4* parts = sums + (slot * kPartsOfK * Tiling::kAllColTiles + col_tile) * 32 + lane;
-    const float4 first = parts[0];
-    float total[4] = {first.x, first.y, first.z, first.w};
-#pragma unroll
-    for (int part = 1; part < kPartsOfK; part++) {
-      const float4 v = parts[part * Tiling::kAllColTiles * 32];
-      total[0] += v.x;
-      total[1] += v.y;
-      total[2] += v.z;
-      total[3] += v.w;
-    }
-    store_fragment<T>(p, first_tile + slot * kPartsOfK + rank, col_tile * 8, total, lane);
-  }
-}
-#endif
 
 template <class T, class Format, class Tiling>
 __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constant__ StreamParams p) {
@@ -332,6 +228,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constan
   const int x_lane =
       p.stage_x_offset + (col_tile * 8 + lane % 8) * kStreamRowBytes + lane / 8 * 16;  // of the matrices of x
   auto* sums = reinterpret_cast<float4*>(shared + p.sums_offset);
+  float4* kept = sums + warp * (Tiling::kRowTiles * Tiling::kColTiles * 32) + lane;
   int stage = 0;
   uint32_t phase = 0;
   for (int round = 0; round < tiles; round += p.round_tiles) {
@@ -353,18 +250,19 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constan
         phase ^= 1;
       }
       if (p.cluster > 1 || unit + 1 < part_end) continue;
-      end_part<T, Tiling>(p, y, sums + warp * (Tiling::kRowTiles * Tiling::kColTiles * 32) + lane, first,
-                          unit + 1 == end_unit, first_tile + round + my_first, my_tiles, col_tile * 8, lane);
+      end_part<Tiling>(y, kept, first, my_tiles);
       first = false;
     }
-#if __CUDA_ARCH__ >= 900
-    if (p.cluster > 1) {
-      send_part<Tiling>(y, base + p.sums_offset, rank, my_first, my_tiles, col_tile, lane);
-      __syncwarp();
-      device::cluster_arrive();
-      device::cluster_wait();
-      add_parts<T, Tiling>(p, sums, rank, first_tile, tiles, warp, lane);
+    if (p.cluster == 1) {
+      store_kept<T, Tiling>(p, kept, first_tile + round + my_first, my_tiles, col_tile * 8, lane);
+      continue;
     }
+#if __CUDA_ARCH__ >= 900
+    send_part<Tiling>(y, base + p.sums_offset, rank, my_first, my_tiles, col_tile, lane);
+    __syncwarp();
+    device::cluster_arrive();
+    device::cluster_wait();
+    add_parts<T, Tiling>(p, sums, rank, first_tile, tiles, warp, lane);
 #endif
   }
 }

@@ -6,6 +6,9 @@
 
 namespace lorikeet::kernels {
 
+// Whether the kernel of warpgroups was compiled for this device.
+bool int4_group_stream_available();
+
 bool int4_stream_fits(const Int4DecodeWish& wish, const Int4DecodeDevice& device);
 
 // All but `overlap`.

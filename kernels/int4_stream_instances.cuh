@@ -22,4 +22,23 @@ StreamKernel stream_kernel(int32_t m, int32_t scale_block, bool asymmetric) {
   });
 }
 
+template <class T>
+GroupStreamKernel group_stream_kernel(int32_t m, int32_t scale_block, bool asymmetric) {
+  return with_format(scale_block, asymmetric, [m](auto format) -> GroupStreamKernel {
+    using Format = decltype(format);
+    switch (group_stream_columns(m)) {
+      case 8:
+        return stream_groups<T, Format, 8>;
+      case 16:
+        return stream_groups<T, Format, 16>;
+      case 32:
+        return stream_groups<T, Format, 32>;
+      case 48:
+        return stream_groups<T, Format, 48>;
+      default:
+        return stream_groups<T, Format, 64>;
+    }
+  });
+}
+
 }  // namespace lorikeet::kernels::int4

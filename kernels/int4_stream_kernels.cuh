@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/int4_stream.cuh"
+#include "kernels/int4_stream_groups.cuh"
 
 namespace lorikeet::kernels::int4 {
 
@@ -15,6 +16,14 @@ constexpr int32_t stream_columns(int32_t m) {
   int32_t columns = 8;
   while (columns < m) columns *= 2;
   return columns;
+}
+
+using GroupStreamKernel = void (*)(StreamParams, GroupStreamMaps);
+template <class T>
+GroupStreamKernel group_stream_kernel(int32_t m, int32_t scale_block, bool asymmetric);
+
+constexpr int32_t group_stream_columns(int32_t m) {
+  return m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32 : m <= 48 ? 48 : 64;
 }
 
 }  // namespace lorikeet::kernels::int4

@@ -22,6 +22,13 @@ __device__ __forceinline__ void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
+// Keeps the compiler from reading or writing sums before the wait in front of it.
+template <int kSums>
+__device__ __forceinline__ void settle(float (&sums)[kSums]) {
+#pragma unroll
+  for (int i = 0; i < kSums; i++) asm volatile("" : "+f"(sums[i])::"memory");
+}
+
 // b lies as [N][64] 16-bit elements in rows of 128 bytes, swizzled as the tensor copies with SWIZZLE_128B leave them;
 // `address`: of the step's 16 elements in the first row. Rows start at a multiple of 1,024.
 __device__ __forceinline__ uint64_t swizzled_operand(uint32_t address) {
@@ -29,17 +36,35 @@ __device__ __forceinline__ uint64_t swizzled_operand(uint32_t address) {
   constexpr uint64_t kSwizzle128 = 1;
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) | uint64_t{1} << 16 | kEightRows << 32 | kSwizzle128 << 62;
 }
+// The operand that lies `bytes` (a multiple of 16) behind another.
+__device__ __forceinline__ uint64_t operand_behind(uint64_t operand, uint32_t bytes) {
+  return (operand & 0xffffffff00000000) | (static_cast<uint32_t>(operand) + (bytes >> 4));  // never carries
+}
 
 // The instruction's text and operands. Element types and widths are parts of the text, hence macros.
 #define LORIKEET_OUT_4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define LORIKEET_OUT_16(i) LORIKEET_OUT_4(i), LORIKEET_OUT_4((i) + 4), LORIKEET_OUT_4((i) + 8), LORIKEET_OUT_4((i) + 12)
+#define LORIKEET_OUT_8 LORIKEET_OUT_4(0), LORIKEET_OUT_4(4)
+#define LORIKEET_OUT_24 LORIKEET_OUT_16(0), LORIKEET_OUT_4(16), LORIKEET_OUT_4(20)
+#define LORIKEET_OUT_32 LORIKEET_OUT_16(0), LORIKEET_OUT_16(16)
 #define LORIKEET_OUT_64 LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48)
 #define LORIKEET_OUT_96 LORIKEET_OUT_64, LORIKEET_OUT_16(64), LORIKEET_OUT_16(80)
 #define LORIKEET_OUT_128 LORIKEET_OUT_96, LORIKEET_OUT_16(96), LORIKEET_OUT_16(112)
-#define LORIKEET_REGISTERS_64                                                                                 \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, " \
-  "%23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, " \
-  "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define LORIKEET_REGISTERS_4 "%0, %1, %2, %3"
+#define LORIKEET_REGISTERS_8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define LORIKEET_REGISTERS_16 \
+  LORIKEET_REGISTERS_8        \
+  ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define LORIKEET_REGISTERS_24 \
+  LORIKEET_REGISTERS_16       \
+  ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define LORIKEET_REGISTERS_32 \
+  LORIKEET_REGISTERS_24       \
+  ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define LORIKEET_REGISTERS_64                                                                                        \
+  LORIKEET_REGISTERS_32                                                                                              \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, " \
+  "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define LORIKEET_REGISTERS_96                                                                                   \
   LORIKEET_REGISTERS_64                                                                                         \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, " \
@@ -61,6 +86,16 @@ __device__ __forceinline__ uint64_t swizzled_operand(uint32_t address) {
       "}\n"                                                                                    \
       : outs                                                                                   \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)))
+#define LORIKEET_WGMMA_8(type) \
+  LORIKEET_WGMMA("8", type, LORIKEET_REGISTERS_4, LORIKEET_OUT_4(0), "%4", "%5", "%6", "%7", "%8", "%9")
+#define LORIKEET_WGMMA_16(type) \
+  LORIKEET_WGMMA("16", type, LORIKEET_REGISTERS_8, LORIKEET_OUT_8, "%8", "%9", "%10", "%11", "%12", "%13")
+#define LORIKEET_WGMMA_32(type) \
+  LORIKEET_WGMMA("32", type, LORIKEET_REGISTERS_16, LORIKEET_OUT_16(0), "%16", "%17", "%18", "%19", "%20", "%21")
+#define LORIKEET_WGMMA_48(type) \
+  LORIKEET_WGMMA("48", type, LORIKEET_REGISTERS_24, LORIKEET_OUT_24, "%24", "%25", "%26", "%27", "%28", "%29")
+#define LORIKEET_WGMMA_64(type) \
+  LORIKEET_WGMMA("64", type, LORIKEET_REGISTERS_32, LORIKEET_OUT_32, "%32", "%33", "%34", "%35", "%36", "%37")
 #define LORIKEET_WGMMA_128(type) \
   LORIKEET_WGMMA("128", type, LORIKEET_REGISTERS_64, LORIKEET_OUT_64, "%64", "%65", "%66", "%67", "%68", "%69")
 #define LORIKEET_WGMMA_192(type) \
@@ -69,6 +104,46 @@ __device__ __forceinline__ uint64_t swizzled_operand(uint32_t address) {
   LORIKEET_WGMMA("256", type, LORIKEET_REGISTERS_128, LORIKEET_OUT_128, "%128", "%129", "%130", "%131", "%132", "%133")
 
 // Each of the four warps holds 16 rows of a and d as in mma_m16n8k16 (kernels/device_math.cuh), d for every 8 columns.
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[4], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_8("f16");
+  } else {
+    LORIKEET_WGMMA_8("bf16");
+  }
+}
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[8], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_16("f16");
+  } else {
+    LORIKEET_WGMMA_16("bf16");
+  }
+}
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[16], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_32("f16");
+  } else {
+    LORIKEET_WGMMA_32("bf16");
+  }
+}
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[24], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_48("f16");
+  } else {
+    LORIKEET_WGMMA_48("bf16");
+  }
+}
+template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_64("f16");
+  } else {
+    LORIKEET_WGMMA_64("bf16");
+  }
+}
 template <class T>
 __device__ __forceinline__ void multiply_async(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   if constexpr (__is_same(T, __half)) {
@@ -97,13 +172,26 @@ __device__ __forceinline__ void multiply_async(float (&d)[128], const uint32_t (
 #undef LORIKEET_WGMMA_256
 #undef LORIKEET_WGMMA_192
 #undef LORIKEET_WGMMA_128
+#undef LORIKEET_WGMMA_64
+#undef LORIKEET_WGMMA_48
+#undef LORIKEET_WGMMA_32
+#undef LORIKEET_WGMMA_16
+#undef LORIKEET_WGMMA_8
 #undef LORIKEET_WGMMA
 #undef LORIKEET_REGISTERS_128
 #undef LORIKEET_REGISTERS_96
 #undef LORIKEET_REGISTERS_64
+#undef LORIKEET_REGISTERS_32
+#undef LORIKEET_REGISTERS_24
+#undef LORIKEET_REGISTERS_16
+#undef LORIKEET_REGISTERS_8
+#undef LORIKEET_REGISTERS_4
 #undef LORIKEET_OUT_128
 #undef LORIKEET_OUT_96
 #undef LORIKEET_OUT_64
+#undef LORIKEET_OUT_32
+#undef LORIKEET_OUT_24
+#undef LORIKEET_OUT_8
 #undef LORIKEET_OUT_16
 #undef LORIKEET_OUT_4
 

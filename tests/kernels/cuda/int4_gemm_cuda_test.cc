@@ -188,6 +188,7 @@ TEST_F(Int4GemmCuda, GivesARowTheSameBitsInAnyBatch) {
 
 TEST_F(Int4GemmCuda, GivesTheSameBitsForEveryShapeOfTheLaunch) {
   using X = Int4DecodeWish::X;
+  using Steps = Int4DecodeWish::Steps;
   const Int4DecodeDevice device = Int4DecodeDevice::current();
   for (const auto& [n, k] : {std::pair{2048, 5120}, std::pair{5000, 416}, std::pair{40000, 1152}, std::pair{72, 32}}) {
     for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{32, true}}) {
@@ -201,11 +202,13 @@ TEST_F(Int4GemmCuda, GivesTheSameBitsForEveryShapeOfTheLaunch) {
               Int4DecodeWish{X::kept, 2, 3, true, 1}, Int4DecodeWish{X::kept, 2, 2, true, 3},
               Int4DecodeWish{X::kept, 2, 6, true, 2}, Int4DecodeWish{X::streamed, 1},
               Int4DecodeWish{X::streamed, 1, 2, false}, Int4DecodeWish{X::streamed, 4},
-              Int4DecodeWish{X::streamed, 4, 4}}) {
+              Int4DecodeWish{X::streamed, 4, 4}, Int4DecodeWish{X::streamed, 1, 0, true, 0, Steps::of_warps},
+              Int4DecodeWish{X::streamed, 4, 3, true, 0, Steps::of_warps}}) {
           if (!int4_decode_fits(packed, m, wish, device)) continue;
           EXPECT_EQ(first, multiply(packed, x, {Dtype::f16, m}, wish))
               << n << "x" << k << " group " << kind.group << " m " << m << " kept " << (wish.x == X::kept)
-              << " cluster " << wish.cluster << " depth " << wish.depth;
+              << " cluster " << wish.cluster << " depth " << wish.depth << " of warps "
+              << (wish.steps == Steps::of_warps);
         }
       }
     }
@@ -221,7 +224,7 @@ TEST_F(Int4GemmCuda, PutsPartsThatShareAnInputBehindEachOther) {
   ASSERT_EQ(packed.n, 312);
   const std::vector<float> bias = random_floats(312, random_);
   for (const Dtype dtype : kDtypes) {
-    for (const int32_t m : {1, 7, 70}) {
+    for (const int32_t m : {1, 7, 20, 50, 70}) {
       const HalfTensor x = random_halves(static_cast<size_t>(m) * 640, dtype, random_);
       std::vector<double> expected;
       std::vector<double> part_results[3];
@@ -297,29 +300,32 @@ TEST_F(Int4GemmCuda, ReplaysInAGraphWithNewInputs) {
 TEST_F(Int4GemmCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
   const Int4Weight w = random_int4(2048, 2048, {}, random_);
   const PackedInt4Weight packed = pack(w);
-  Int4Gemm gemm = make_gemm(1, packed);
-  const HalfTensor input = random_halves(2048, Dtype::bf16, random_);
-  const DeviceBuffer a = to_device(input.stored);
-  const DeviceBuffer b = poisoned(2048 * 2);
-  // Each product reads what the one before it wrote. Values grow at each, since the weights' mean is not 0: no more of
-  // them than bf16 can hold.
-  const auto chain = [&](bool wait) {
-    copy_to_device(a.data(), input.stored.data(), a.bytes(), stream_);
-    for (int i = 0; i < 16; i++) {
-      Int4GemmArgs args;
-      args.dtype = Dtype::bf16;
-      args.x = i % 2 == 0 ? a.data() : b.data();
-      args.y = i % 2 == 0 ? b.data() : a.data();
-      args.x_stride = args.y_stride = 2048;
-      args.m = 1;
-      gemm.run(packed, args, stream_);
-      if (wait) stream_.synchronize();
-    }
-    return to_host<uint16_t>(a);
-  };
-  const std::vector<uint16_t> one_by_one = chain(true);
-  for (int repeat = 0; repeat < 20; repeat++) ASSERT_EQ(one_by_one, chain(false));
-  for (const float v : to_values(one_by_one, Dtype::bf16)) ASSERT_TRUE(std::isfinite(v));
+  for (const int32_t m : {1, 20, 64}) {
+    const auto values = static_cast<size_t>(m) * 2048;
+    Int4Gemm gemm = make_gemm(m, packed);
+    const HalfTensor input = random_halves(values, Dtype::bf16, random_);
+    const DeviceBuffer a = to_device(input.stored);
+    const DeviceBuffer b = poisoned(values * 2);
+    // Each product reads what the one before it wrote. Values grow at each, since the weights' mean is not 0: no more
+    // of them than bf16 can hold.
+    const auto chain = [&](bool wait) {
+      copy_to_device(a.data(), input.stored.data(), a.bytes(), stream_);
+      for (int i = 0; i < 16; i++) {
+        Int4GemmArgs args;
+        args.dtype = Dtype::bf16;
+        args.x = i % 2 == 0 ? a.data() : b.data();
+        args.y = i % 2 == 0 ? b.data() : a.data();
+        args.x_stride = args.y_stride = 2048;
+        args.m = m;
+        gemm.run(packed, args, stream_);
+        if (wait) stream_.synchronize();
+      }
+      return to_host<uint16_t>(a);
+    };
+    const std::vector<uint16_t> one_by_one = chain(true);
+    for (int repeat = 0; repeat < 20; repeat++) ASSERT_EQ(one_by_one, chain(false)) << "m " << m;
+    for (const float v : to_values(one_by_one, Dtype::bf16)) ASSERT_TRUE(std::isfinite(v));
+  }
 }
 
 TEST_F(Int4GemmCuda, MultipliesRandomWeightsOfUnitGain) {
