@@ -1,6 +1,8 @@
 #include "kernels/lora_cuda.h"
 
 #include <algorithm>
+#include <numeric>
+#include <type_traits>
 
 #include "kernels/cuda_check.h"
 #include "kernels/element_dispatch.cuh"
@@ -9,9 +11,6 @@
 
 namespace lorikeet::kernels {
 namespace {
-
-constexpr int kShrinkBlocksPerProcessor = 3;
-constexpr int kExpandBlocksPerProcessor = 4;
 
 int32_t divide_up(int32_t a, int32_t b) {
   return (a + b - 1) / b;
@@ -35,6 +34,19 @@ bool vectors_possible(const LoraArgs& args, const lora::ExpandParams& p) {
   return possible;
 }
 
+// Of the kernels for activations of type T.
+template <class T>
+void allow_shared_memory() {
+  const auto allow = [](auto kernel, int bytes) {
+    LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  };
+  allow(lora::shrink_parts<T>, lora::kPartsSharedBytes);
+  allow(lora::shrink<T>, lora::kShrinkSharedBytes);
+  allow(lora::expand<T, T, false>, lora::ExpandRing<T, false>::kSharedBytes);
+  allow(lora::expand<T, T, true>, lora::ExpandRing<T, true>::kSharedBytes);
+  allow(lora::expand<T, float, false>, lora::ExpandRing<float, false>::kSharedBytes);
+}
+
 }  // namespace
 
 Result<LoraProducts> LoraProducts::make(int32_t max_rows, int32_t max_inputs, int32_t max_rank) {
@@ -51,9 +63,11 @@ Result<LoraProducts> LoraProducts::make(int32_t max_rows, int32_t max_inputs, in
   Result<DeviceBuffer> scratch = DeviceBuffer::allocate(floats * sizeof(float), "the scratch of the LoRA products");
   if (!scratch) return tl::unexpected(scratch.error());
   products.scratch_ = std::move(*scratch);
+  allow_shared_memory<__half>();
+  allow_shared_memory<__nv_bfloat16>();
   // Code compiled at run time from an earlier device's PTX does not wait for the kernel in front of it.
   cudaFuncAttributes attributes{};
-  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, lora::shrink<__half, 1, 1>));
+  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, lora::shrink<__half>));
   products.overlap_ = attributes.ptxVersion >= 90;
   return products;
 }
@@ -86,14 +100,16 @@ void LoraProducts::shrink(const LoraArgs& args, const Stream& stream) {
   p.x_blocks = static_cast<uint32_t>(args.x_blocks);
   const int64_t units = static_cast<int64_t>(rows) * divide_up(args.rows.max_rank, LoraRowPlan::unit_ranks(rows));
   const int64_t items = units * p.projections * stored_parts(rows, p.inputs);
+  const bool few = rows <= kLoraDecodeRows;
   device::LaunchShape shape;
-  shape.blocks = static_cast<unsigned>(std::min<int64_t>(items, multiprocessors_ * kShrinkBlocksPerProcessor));
+  shape.blocks = static_cast<unsigned>(
+      std::min<int64_t>(items, multiprocessors_ * (few ? lora::kPartsBlocks : lora::kShrinkBlocks)));
   shape.threads = lora::kShrinkThreads;
+  shape.shared_bytes = few ? lora::kPartsSharedBytes : lora::kShrinkSharedBytes;
   shape.overlap = overlap_;
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    const auto kernel = rows <= kLoraDecodeRows ? lora::shrink<T, 1, 1> : lora::shrink<T, 4, 2>;
-    device::launch(kernel, shape, stream.handle(), p);
+    device::launch(few ? lora::shrink_parts<T> : lora::shrink<T>, shape, stream.handle(), p);
   });
 }
 
@@ -117,17 +133,17 @@ int32_t LoraProducts::expand(const LoraArgs& args, const Stream& stream) {
     p.outputs[i] = linear.outputs[static_cast<size_t>(i)];
     p.columns[i] = column;
     column += p.outputs[i];
-    p.first_block[i] = p.blocks;
-    p.blocks += divide_up(lora::output_tiles(p.outputs[i]), lora::kExpandWarps);
+    p.output_tiles[i] = lora::output_tiles(p.outputs[i]);
   }
   if (silu) {
     CHECK_EQ(linear.projections, 2);
     CHECK_EQ(linear.outputs[0], linear.outputs[1]);
     CHECK(args.add);
     CHECK(args.y_dtype == args.dtype);
-    p.blocks = divide_up(lora::output_tiles(linear.outputs[0]), lora::kExpandWarps / 2);
+    p.output_tiles[1] = 0;
   }
-  if (p.blocks == 0) return 0;
+  const int64_t output_tiles = std::accumulate(p.output_tiles, p.output_tiles + kMaxFusedLora, int64_t{0});
+  if (output_tiles == 0) return 0;
   p.y = args.y;
   p.y_stride = args.y_stride;
   p.silu_out = args.silu_out;
@@ -136,21 +152,20 @@ int32_t LoraProducts::expand(const LoraArgs& args, const Stream& stream) {
   p.done = args.done;
   p.vectors = vectors_possible(args, p);
   device::LaunchShape shape;
-  shape.blocks = static_cast<unsigned>(
-      std::min<int64_t>(static_cast<int64_t>(rows) * p.blocks, multiprocessors_ * kExpandBlocksPerProcessor));
   shape.threads = lora::kExpandThreads;
   shape.overlap = overlap_;
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    const bool few = rows <= kLoraDecodeRows;
-    auto kernel = few ? lora::expand<T, T, 1, false> : lora::expand<T, T, 2, false>;
-    if (silu) kernel = few ? lora::expand<T, T, 1, true> : lora::expand<T, T, 2, true>;
-    if (args.y_dtype == Dtype::f32) {
-      kernel = few ? lora::expand<T, float, 1, false> : lora::expand<T, float, 2, false>;
-    } else {
-      CHECK(args.y_dtype == args.dtype);
-    }
-    device::launch(kernel, shape, stream.handle(), p);
+    const auto queue = [&]<class Y, bool kSilu>(std::type_identity<Y>, std::bool_constant<kSilu>) {
+      using Ring = lora::ExpandRing<Y, kSilu>;
+      shape.shared_bytes = Ring::kSharedBytes;
+      shape.blocks = static_cast<unsigned>(std::min<int64_t>(
+          (rows * output_tiles + lora::kExpandWarps - 1) / lora::kExpandWarps, multiprocessors_ * Ring::kBlocks));
+      device::launch(lora::expand<T, Y, kSilu>, shape, stream.handle(), p);
+    };
+    if (args.y_dtype == Dtype::f32) return queue(std::type_identity<float>{}, std::false_type{});
+    CHECK(args.y_dtype == args.dtype);
+    silu ? queue(std::type_identity<T>{}, std::true_type{}) : queue(std::type_identity<T>{}, std::false_type{});
   });
   return static_cast<int32_t>(shape.blocks);
 }

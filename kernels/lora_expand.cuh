@@ -1,7 +1,12 @@
 // y = f * (y + scale * B v), and SiLU-mul. Included by lora_cuda.cu.
 //
-// Tokens are the rows of the tensor cores' product, outputs its columns. A warp makes one output tile. v stays a float:
-// it enters as the sum of two tf32 numbers, B as one, which holds fp16 and bf16 exactly.
+// Tokens are the rows of the tensor cores' product, outputs its columns. v stays a float: it enters as the sum of two
+// tf32 numbers, B as one, which holds fp16 and bf16 exactly.
+//
+// Little is computed with every byte of B and y, so all that a warp will read of them is on its way early. A block has
+// a chunk: one tile of rows, one projection (with SiLU the pair) and a range of output tiles, cut so that the blocks of
+// the launch have one each. It puts v into shared memory once; its warps take the output tiles in turns, each through a
+// ring in shared memory of its own, of which a lane reads what it has itself copied there: no warp waits for another.
 #pragma once
 
 #include "kernels/async_copy.cuh"
@@ -9,6 +14,7 @@
 #include "kernels/done_counter.cuh"
 #include "kernels/lora_cuda.h"
 #include "kernels/lora_layout.h"
+#include "kernels/lora_octet.cuh"
 #include "kernels/lora_product.cuh"
 
 namespace lorikeet::kernels::lora {
@@ -18,7 +24,7 @@ inline constexpr int kExpandThreads = kExpandWarps * device::kWarpSize;
 inline constexpr int kStagedTiles = 8;  // of ranks in shared memory at a time
 inline constexpr int kStagedRanks = kStagedTiles * kRankTile;
 inline constexpr int kStagedStride = kStagedRanks + 8;  // rows g = 0..3 in different banks
-inline constexpr int kLaneOutputs = 8;
+inline constexpr int kStepTiles = 2;                    // of ranks in one step of a ring
 
 struct ExpandParams {
   const DeviceLora* entries;  // of the first projection
@@ -32,9 +38,8 @@ struct ExpandParams {
   int32_t parts;
   int32_t projections;
   int32_t outputs[kMaxFusedLora];
-  int32_t columns[kMaxFusedLora];      // where a projection's outputs begin in y
-  int32_t first_block[kMaxFusedLora];  // of kExpandWarps output tiles; with SiLU of the pair
-  int32_t blocks;
+  int32_t columns[kMaxFusedLora];       // where a projection's outputs begin in y
+  int32_t output_tiles[kMaxFusedLora];  // of what chunks are cut from: projections, with SiLU the pair; then 0
   void* y;
   int64_t y_stride;
   void* silu_out;
@@ -44,228 +49,268 @@ struct ExpandParams {
   bool vectors;    // eight neighbouring outputs of y may be one access
 };
 
-// Eight neighbouring elements of a row as they are stored.
-template <class Y>
-struct Octet {
-  uint32_t words[2 * sizeof(Y)] = {};
-
-  __device__ __forceinline__ float get(int i) const {
-    if constexpr (sizeof(Y) == 4) {
-      return __uint_as_float(words[i]);
-    } else {
-      const float2 pair = device::unpack<Y>(words[i / 2]);
-      return i % 2 == 0 ? pair.x : pair.y;
-    }
-  }
-  __device__ __forceinline__ void set(int i, float value) {
-    if constexpr (sizeof(Y) == 4) {
-      words[i] = __float_as_uint(value);
-    } else {
-      const uint32_t bits = device::pack<Y>(value, 0.0F) & 0xffffU;
-      words[i / 2] = i % 2 == 0 ? (words[i / 2] & 0xffff0000U) | bits : (words[i / 2] & 0xffffU) | bits << 16;
-    }
-  }
-  __device__ __forceinline__ void load(const Y* from, int count, bool vector) {
-    if (vector && count >= kLaneOutputs) {
-#pragma unroll
-      for (int i = 0; i < static_cast<int>(sizeof(Y)) / 2; i++) {
-        const uint4 four = reinterpret_cast<const uint4*>(from)[i];
-        words[4 * i] = four.x;
-        words[4 * i + 1] = four.y;
-        words[4 * i + 2] = four.z;
-        words[4 * i + 3] = four.w;
-      }
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < kLaneOutputs; i++) {
-      if (i < count) set(i, device::to_float(from[i]));
-    }
-  }
-  __device__ __forceinline__ void store(Y* to, int count, bool vector) const {
-    if (vector && count >= kLaneOutputs) {
-#pragma unroll
-      for (int i = 0; i < static_cast<int>(sizeof(Y)) / 2; i++) {
-        reinterpret_cast<uint4*>(to)[i] =
-            make_uint4(words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3]);
-      }
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < kLaneOutputs; i++) {
-      if (i < count) to[i] = device::from_float<Y>(get(i));
-    }
-  }
+// What a warp's ring holds: kDepth steps of up to kStepTiles rank tiles of B, and with the last of an output tile y.
+template <class Y, bool kSilu>
+struct ExpandRing {
+  static constexpr int kParts = kSilu ? 2 : 1;  // projections of a chunk
+  static constexpr int kDepth = 4;
+  static constexpr int kWeightVectors = kParts * kStepTiles;  // of 16 bytes, each lane's
+  static constexpr int kStepVectors = kWeightVectors + kParts * 2 * Octet<Y>::kVectors;
+  static constexpr int kStagedFloats = kParts * LoraRowPlan::kTileRows * kStagedStride;
+  static constexpr int kSharedBytes =
+      kStagedFloats * 4 + kExpandWarps * kDepth * kStepVectors * device::kWarpSize * static_cast<int>(sizeof(uint4));
+  static constexpr int kBlocks = kSilu ? 3 : 4;  // of a multiprocessor
 };
 
-// Blocks of a processor, so that registers suffice.
-constexpr int expand_blocks(int subtiles) {
-  return subtiles == 1 ? 4 : 3;
+// How the output tiles of every tile of rows are cut.
+struct ExpandCut {
+  int length;                 // output tiles of a chunk
+  int chunks[kMaxFusedLora];  // of a projection
+  int all;                    // of a tile of rows
+};
+
+__device__ __forceinline__ ExpandCut cut_outputs(const ExpandParams& p, int row_tiles, int blocks) {
+  constexpr int kTries = 8;
+  const auto divide_up = [](int a, int b) { return static_cast<int>((a + b - 1U) / static_cast<unsigned>(b)); };
+  ExpandCut cut;
+  const auto cut_to = [&](int length) {
+    cut.length = length;
+    cut.all = 0;
+#pragma unroll
+    for (int i = 0; i < kMaxFusedLora; i++) {
+      cut.chunks[i] = divide_up(p.output_tiles[i], length);
+      cut.all += cut.chunks[i];
+    }
+    return cut.all * row_tiles <= blocks;
+  };
+  const int in_all = row_tiles * (p.output_tiles[0] + p.output_tiles[1] + p.output_tiles[2]);
+  int length = max(1, divide_up(in_all, blocks));
+#pragma unroll 1
+  for (int i = 0; i < kTries; i++, length += max(1, length / 16)) {
+    if (cut_to(length)) return cut;
+  }
+  cut_to(max(1, divide_up(in_all, 4 * blocks)));  // too many ends: several shorter chunks for every block
+  return cut;
 }
 
-// T: of the adapters; Y: of y; kSubtiles: 16 rows each. With kSilu the first half of the warps make gates, the second
-// half the same outputs of up.
-template <class T, class Y, int kSubtiles, bool kSilu>
-__global__ void __launch_bounds__(kExpandThreads, expand_blocks(kSubtiles))
+// T: of the adapters; Y: of y.
+template <class T, class Y, bool kSilu>
+__global__ void __launch_bounds__(kExpandThreads, ExpandRing<Y, kSilu>::kBlocks)
     expand(const __grid_constant__ ExpandParams p) {
-  constexpr int kRows = 16 * kSubtiles;
-  constexpr int kParts = kSilu ? 2 : 1;  // projections of a block
-  constexpr int kTilesOfPart = kExpandWarps / kParts;
-  __shared__ float v[kParts][kRows][kStagedStride];
-  __shared__ float made_ups[kSilu ? kTilesOfPart : 1][kSilu ? kRows : 1][kOutputTile];
+  using Ring = ExpandRing<Y, kSilu>;
+  constexpr int kParts = Ring::kParts;
+  constexpr int kRows = LoraRowPlan::kTileRows;
+  constexpr int kVectors = Octet<Y>::kVectors;
+  extern __shared__ uint4 shared[];
+  auto* v = reinterpret_cast<float(*)[kRows][kStagedStride]>(shared);  // [kParts]
 
   device::allow_next_kernel();
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
   const int g = lane / 4;
   const int t = lane % 4;
-  // Neighbouring items, so that most take the tile of the one before, whose v is in shared memory.
-  const int64_t items = static_cast<int64_t>(kSilu ? p.counts->tiles : p.counts->adapter_tiles) * p.blocks;
-  const auto first_item = static_cast<unsigned>(items * blockIdx.x / gridDim.x);
-  int left = static_cast<int>(items * (blockIdx.x + 1) / gridDim.x - first_item);
-  int tile_index = static_cast<int>(first_item / p.blocks);
-  int block = static_cast<int>(first_item - tile_index * p.blocks);
-  int staged = -1;  // the tile and projection whose v is in shared memory
+  uint4* ring = shared + Ring::kStagedFloats / 4 + warp * Ring::kDepth * Ring::kStepVectors * device::kWarpSize + lane;
+  const int row_tiles = kSilu ? p.counts->tiles : p.counts->adapter_tiles;
+  const ExpandCut cut = cut_outputs(p, row_tiles, static_cast<int>(gridDim.x));
   bool waited = false;
 
-  for (; left > 0; left--, block++) {
-    if (block == p.blocks) {
-      block = 0;
-      tile_index++;
+  for (int chunk = blockIdx.x; chunk < row_tiles * cut.all; chunk += gridDim.x) {
+    const int tile_index = chunk / cut.all;
+    int in_projection = chunk - tile_index * cut.all;
+    int projection = 0;
+#pragma unroll
+    for (int i = 0; i + 1 < kMaxFusedLora; i++) {
+      if (projection < i || in_projection < cut.chunks[i]) continue;
+      in_projection -= cut.chunks[i];
+      projection++;
     }
+    const int first_tile = in_projection * cut.length;
+    const int end_tile = min(first_tile + cut.length, p.output_tiles[projection]);
     const LoraTile tile = p.tiles[tile_index];
-    int projection = warp / kTilesOfPart;
-    if constexpr (!kSilu) {
-      projection = 0;
-      while (projection + 1 < p.projections && block >= p.first_block[projection + 1]) projection++;
-    }
-    DeviceLora entry;
-    int ranks[kParts] = {};  // of the block's projections
+    DeviceLora entries[kParts];
     if (tile.slot >= 0) {
-      const DeviceLora* of_slot = p.entries + static_cast<int64_t>(tile.slot) * p.slot_stride;
-      entry = of_slot[projection];
+      const DeviceLora* of_slot = p.entries + static_cast<int64_t>(tile.slot) * p.slot_stride + projection;
 #pragma unroll
-      for (int i = 0; i < kParts; i++) ranks[i] = kSilu ? of_slot[i].rank : entry.rank;
+      for (int i = 0; i < kParts; i++) entries[i] = of_slot[i];
     }
-    const int most_tiles = rank_tiles(max(ranks[0], ranks[kParts - 1]));
-    if (!kSilu && p.add && entry.rank == 0) continue;
-    const int output_tile = (block - (kSilu ? 0 : p.first_block[projection])) * kTilesOfPart + warp % kTilesOfPart;
-    const int first_output = output_tile * kOutputTile + kLaneOutputs * t;  // of this lane
-    const int outputs = p.outputs[projection] - first_output;               // 8 or fewer, or none, are this lane's
-    const int tiles = output_tile * kOutputTile < p.outputs[projection] ? rank_tiles(entry.rank) : 0;
-    const uint4* b =
-        static_cast<const uint4*>(entry.b) + static_cast<int64_t>(output_tile) * tiles * device::kWarpSize + lane;
-    uint4 w[kStagedTiles];
-    auto load_weights = [&](int first) {
+    const int most_tiles = rank_tiles(max(entries[0].rank, entries[kParts - 1].rank));
+    if (!kSilu && p.add && most_tiles == 0) continue;
+
+    int rows[2];  // of this lane; -1: none
 #pragma unroll
-      for (int j = 0; j < kStagedTiles; j++) {
-        if (first + j < tiles) w[j] = __ldg(b + (first + j) * device::kWarpSize);
+    for (int h = 0; h < 2; h++) rows[h] = g + 8 * h < tile.count ? p.order[tile.first + g + 8 * h] : -1;
+    const auto y_of = [&](int part, int h, int first_output) {
+      return static_cast<Y*>(p.y) + rows[h] * p.y_stride + p.columns[projection + part] + first_output;
+    };
+    const auto outputs_behind = [&](int first_output) { return p.outputs[projection] - first_output; };
+
+    // A warp's steps: kStepTiles rank tiles at a time of each of its output tiles.
+    struct Step {
+      int tile;
+      int first_rank_tile;
+    };
+    const auto advance = [&](Step& step) {
+      step.first_rank_tile += kStepTiles;
+      if (step.first_rank_tile >= most_tiles) {
+        step.first_rank_tile = 0;
+        step.tile += kExpandWarps;
       }
     };
-    load_weights(0);  // nobody's output: on its way before the kernel in front has ended
-    if (left > 1 && (output_tile + kTilesOfPart) * kOutputTile < p.outputs[projection] && lane % 8 == 0) {
-      for (int j = 0; j < tiles; j++) device::prefetch_to_l2(b + (kTilesOfPart * tiles + j) * device::kWarpSize);
-    }
-    Y* rows[2 * kSubtiles];
+    const auto ask_weights = [&](const Step& step, uint4* to) {
+      if (step.tile >= end_tile) return;
 #pragma unroll
-    for (int i = 0; i < 2 * kSubtiles; i++) {
-      const int row = g + 8 * i;
-      rows[i] = row < tile.count && outputs > 0 ? static_cast<Y*>(p.y) + p.order[tile.first + row] * p.y_stride +
-                                                      p.columns[projection] + first_output
-                                                : nullptr;
-    }
+      for (int i = 0; i < kParts; i++) {
+        const int tiles = rank_tiles(entries[i].rank);
+        const uint4* b = static_cast<const uint4*>(entries[i].b) +
+                         (static_cast<int64_t>(step.tile) * tiles + step.first_rank_tile) * device::kWarpSize + lane;
+#pragma unroll
+        for (int j = 0; j < kStepTiles; j++) {
+          if (step.first_rank_tile + j >= tiles) break;
+          device::copy_async_16(device::shared_address(to + (i * kStepTiles + j) * device::kWarpSize),
+                                b + j * device::kWarpSize, true);
+        }
+      }
+    };
+    const auto ask_outputs = [&](const Step& step, uint4* to) {
+      if (step.tile >= end_tile || step.first_rank_tile + kStepTiles < most_tiles || !(kSilu || p.add)) return;
+      const int first_output = step.tile * kOutputTile + kLaneOutputs * t;
+      const int count = outputs_behind(first_output);
+      if (count <= 0) return;
+      to += Ring::kWeightVectors * device::kWarpSize;
+#pragma unroll
+      for (int i = 0; i < kParts; i++) {
+#pragma unroll
+        for (int h = 0; h < 2; h++, to += kVectors * device::kWarpSize) {
+          if (rows[h] < 0) continue;
+          const Y* from = y_of(i, h, first_output);
+          if (p.vectors && count >= kLaneOutputs) {
+#pragma unroll
+            for (int j = 0; j < kVectors; j++) {
+              device::copy_async_16(device::shared_address(to + j * device::kWarpSize),
+                                    reinterpret_cast<const uint4*>(from) + j, true);
+            }
+          } else {
+            Octet<Y> octet;
+            octet.load_single(from, count);
+#pragma unroll
+            for (int j = 0; j < kVectors; j++) to[j * device::kWarpSize] = octet.vector(j);
+          }
+        }
+      }
+    };
+    const auto slot = [&](int step) { return ring + step % Ring::kDepth * Ring::kStepVectors * device::kWarpSize; };
+
+    Step asked{first_tile + warp, 0};
+    for (int s = 0; s < Ring::kDepth - 1; s++, advance(asked)) ask_weights(asked, slot(s));  // nobody's output
     if (!waited) device::wait_for_previous_kernel();
     waited = true;
-    Octet<Y> base[2 * kSubtiles];
-    if (kSilu || p.add) {
-#pragma unroll
-      for (int i = 0; i < 2 * kSubtiles; i++) {
-        if (rows[i] != nullptr) base[i].load(rows[i], outputs, p.vectors);
-      }
+    asked = {first_tile + warp, 0};
+    for (int s = 0; s < Ring::kDepth - 1; s++, advance(asked)) {
+      ask_outputs(asked, slot(s));
+      device::commit_async_copies();
     }
 
-    float sums[kSubtiles][4][4] = {};
-    const int to_stage = kSilu ? tile_index : tile_index * kMaxFusedLora + projection;
-    const bool kept = to_stage == staged && most_tiles <= kStagedTiles;
-    staged = to_stage;
-    for (int first = 0; first < most_tiles; first += kStagedTiles) {
+    const auto stage = [&](int first) {
       // Rows beyond the tile's are left as they are: the tensor cores keep rows apart.
       const int shift = 32 - __clz(min(kStagedTiles, most_tiles - first) * kRankTile - 1);
-      if (!kept) {
-        __syncthreads();  // v is no longer read
 #pragma unroll
-        for (int i = 0; i < kParts; i++) {
-          const int projection_of_part = kSilu ? i : projection;
-          const float* from =
-              p.v + (static_cast<int64_t>(tile.first) * p.projections + projection_of_part) * p.rank_stride;
-          for (int e = threadIdx.x; e < tile.count << shift; e += kExpandThreads) {
-            const int row = e >> shift;
-            const int rank = e - (row << shift);
-            const bool exists = first * kRankTile + rank < ranks[i];
-            v[i][row][rank] =
-                sum_parts(from + static_cast<int64_t>(row) * p.projections * p.rank_stride + first * kRankTile + rank,
-                          p.part_stride, exists ? p.parts : 0);
-          }
+      for (int i = 0; i < kParts; i++) {
+        const float* from = p.v + (static_cast<int64_t>(tile.first) * p.projections + projection + i) * p.rank_stride +
+                            first * kRankTile;
+        for (int e = threadIdx.x; e < tile.count << shift; e += kExpandThreads) {
+          const int row = e >> shift;
+          const int rank = e - (row << shift);
+          const bool exists = first * kRankTile + rank < entries[i].rank;
+          v[i][row][rank] = sum_parts(from + static_cast<int64_t>(row) * p.projections * p.rank_stride + rank,
+                                      p.part_stride, exists ? p.parts : 0);
         }
+      }
+    };
+
+    float sums[kParts][4][4] = {};
+    RankTile held[kParts][kStepTiles];
+    const auto finish = [&](int part, int h, int first_output, const uint4* outputs, float(&values)[kLaneOutputs]) {
+      Octet<Y> base;
+      if (kSilu || p.add) {
+#pragma unroll
+        for (int j = 0; j < kVectors; j++) {
+          base.set_vector(j, outputs[((part * 2 + h) * kVectors + j) * device::kWarpSize]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kLaneOutputs; i++) {
+        const float sum = sums[part][i / 2][2 * h + i % 2];
+        const float2 two = base.pair(i / 2);
+        values[i] = kSilu || p.add ? completed(i % 2 == 0 ? two.x : two.y, entries[part].scale, sum)
+                                   : entries[part].scale * sum;
+      }
+      const float* factor = entries[part].dora_factor;
+      if (factor == nullptr || !(kSilu || p.add)) return;
+#pragma unroll
+      for (int i = 0; i < kLaneOutputs; i++) {
+        if (i < outputs_behind(first_output)) values[i] *= factor[first_output + i];
+      }
+    };
+
+    const int rounds = (end_tile - first_tile + kExpandWarps - 1) / kExpandWarps;
+    const int steps = rounds * max(1, (most_tiles + kStepTiles - 1) / kStepTiles);
+    Step step{first_tile + warp, 0};
+    for (int s = 0; s < steps; s++, advance(step)) {
+      const int staged_tile = step.first_rank_tile % kStagedTiles;
+      if (most_tiles > 0 && (s == 0 || most_tiles > kStagedTiles) && staged_tile == 0) {
+        __syncthreads();  // v is no longer read
+        stage(step.first_rank_tile);
         __syncthreads();
       }
+      ask_weights(asked, slot(s + Ring::kDepth - 1));
+      ask_outputs(asked, slot(s + Ring::kDepth - 1));
+      device::commit_async_copies();
+      advance(asked);
+      if (s == 0 || most_tiles > kStepTiles) {
 #pragma unroll
-      for (int j = 0; j < kStagedTiles; j++) {
-        if (first + j >= tiles) break;
+        for (int i = 0; i < kParts; i++) {
 #pragma unroll
-        for (int s = 0; s < kSubtiles; s++) {
-          if (s > 0 && tile.count <= 16 * s) break;
-          const float* of_row = &v[kSilu ? projection : 0][16 * s + g][j * kRankTile + 2 * t];
-          const float2 low = *reinterpret_cast<const float2*>(of_row);
-          const float2 high = *reinterpret_cast<const float2*>(of_row + 8 * kStagedStride);
-          add_rank_tile<T>(sums[s], split_rank_tile(low, high), w[j]);
-        }
-      }
-      load_weights(first + kStagedTiles);
-    }
-
-    // The value of output first_output + o of row g + 8 i.
-    auto finish = [&](int i, int o) {
-      const float sum = sums[i / 2][o / 2][i % 2 * 2 + o % 2];
-      if (!kSilu && !p.add) return entry.scale * sum;
-      const float value = completed(base[i].get(o), entry.scale, sum);
-      return entry.dora_factor != nullptr && o < outputs ? value * entry.dora_factor[first_output + o] : value;
-    };
-    if constexpr (!kSilu) {
-#pragma unroll
-      for (int i = 0; i < 2 * kSubtiles; i++) {
-        if (rows[i] == nullptr) continue;
-        Octet<Y> result;
-#pragma unroll
-        for (int o = 0; o < kLaneOutputs; o++) result.set(o, finish(i, o));
-        result.store(rows[i], outputs, p.vectors);
-      }
-    } else {
-      float* ups = &made_ups[warp % kTilesOfPart][g][kLaneOutputs * t];
-      if (projection == 1) {
-#pragma unroll
-        for (int i = 0; i < 2 * kSubtiles; i++) {
-          if (rows[i] == nullptr) continue;
-#pragma unroll
-          for (int o = 0; o < kLaneOutputs; o++) ups[8 * i * kOutputTile + o] = finish(i, o);
-        }
-      }
-      __syncthreads();
-      if (projection == 0) {
-#pragma unroll
-        for (int i = 0; i < 2 * kSubtiles; i++) {
-          if (rows[i] == nullptr) continue;
-          Octet<Y> result;
-#pragma unroll
-          for (int o = 0; o < kLaneOutputs; o++) {
-            const float gate = finish(i, o);
-            result.set(o, gate / (1.0F + __expf(-gate)) * ups[8 * i * kOutputTile + o]);
+          for (int j = 0; j < kStepTiles; j++) {
+            const float* of_row = &v[i][g][(staged_tile + j) * kRankTile + 2 * t];
+            held[i][j] = split_rank_tile(*reinterpret_cast<const float2*>(of_row),
+                                         *reinterpret_cast<const float2*>(of_row + 8 * kStagedStride));
           }
-          const int row = p.order[tile.first + g + 8 * i];
-          result.store(static_cast<Y*>(p.silu_out) + row * p.silu_stride + first_output, outputs, p.vectors);
         }
       }
-      __syncthreads();
+      device::wait_async_copies<Ring::kDepth - 1>();
+      if (step.tile >= end_tile) continue;
+      const uint4* from = slot(s);
+#pragma unroll
+      for (int i = 0; i < kParts; i++) {
+#pragma unroll
+        for (int j = 0; j < kStepTiles; j++) {
+          if (step.first_rank_tile + j >= rank_tiles(entries[i].rank)) break;
+          add_rank_tile<T>(sums[i], held[i][j], from[(i * kStepTiles + j) * device::kWarpSize]);
+        }
+      }
+      if (step.first_rank_tile + kStepTiles < most_tiles) continue;
+
+      const int first_output = step.tile * kOutputTile + kLaneOutputs * t;
+      const uint4* outputs = from + Ring::kWeightVectors * device::kWarpSize;
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        if (rows[h] < 0 || outputs_behind(first_output) <= 0) continue;
+        float values[kLaneOutputs];
+        finish(0, h, first_output, outputs, values);
+        Octet<Y> result;
+        if constexpr (kSilu) {
+          float ups[kLaneOutputs];
+          finish(1, h, first_output, outputs, ups);
+#pragma unroll
+          for (int i = 0; i < kLaneOutputs; i++) values[i] = values[i] / (1.0F + __expf(-values[i])) * ups[i];
+        }
+#pragma unroll
+        for (int i = 0; i < kLaneOutputs; i += 2) result.set_pair(i / 2, values[i], values[i + 1]);
+        Y* to = kSilu ? static_cast<Y*>(p.silu_out) + rows[h] * p.silu_stride + first_output : y_of(0, h, first_output);
+        result.store(to, outputs_behind(first_output), p.vectors);
+      }
+#pragma unroll
+      for (int i = 0; i < kParts * 16; i++) sums[i / 16][i / 4 % 4][i % 4] = 0;
     }
   }
   if (!waited) device::wait_for_previous_kernel();  // what follows may rely on all that came before

@@ -21,7 +21,7 @@ LoraRowPlan::LoraRowPlan(int32_t max_rows, int32_t max_slots, int32_t max_rank)
   CHECK_GT(max_rank, 0);
   // Every slot and the base model may end with a tile that is not full.
   for (const int32_t rows : {std::min(max_rows, kLoraDecodeRows), max_rows}) {
-    const int32_t tiles = std::min(rows, rows / tile_rows(rows) + max_slots + 1);
+    const int32_t tiles = std::min(rows, rows / kTileRows + max_slots + 1);
     max_tiles_ = std::max(max_tiles_, static_cast<uint64_t>(tiles));
     max_units_ = std::max(max_units_,
                           static_cast<uint64_t>(tiles) * static_cast<uint64_t>(divide_up(max_rank, unit_ranks(rows))));
@@ -56,7 +56,7 @@ uint64_t LoraRowPlan::write(std::span<const int32_t> slots, std::span<const int3
   for (int32_t first = 0; first < rows;) {
     const int32_t slot = slots[static_cast<size_t>(order[first])];
     int32_t count = 1;
-    while (count < tile_rows(rows) && first + count < rows && slot_of(order[first + count]) == slot_of(order[first])) {
+    while (count < kTileRows && first + count < rows && slot_of(order[first + count]) == slot_of(order[first])) {
       count++;
     }
     tiles[counts.tiles++] = {slot, first, count, 0};

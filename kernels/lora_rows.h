@@ -15,7 +15,7 @@ inline constexpr int32_t kLoraDecodeRows = 64;
 struct alignas(16) LoraTile {
   int32_t slot;
   int32_t first;
-  int32_t count;       // at most LoraRowPlan::tile_rows
+  int32_t count;       // at most LoraRowPlan::kTileRows
   int32_t first_rank;  // of a unit: the ranks from here on, LoraRowPlan::unit_ranks of them
 };
 
@@ -41,8 +41,8 @@ class LoraRowPlan {
  public:
   LoraRowPlan(int32_t max_rows, int32_t max_slots, int32_t max_rank);
 
-  static constexpr int32_t tile_rows(int32_t rows) { return rows <= kLoraDecodeRows ? 16 : 32; }
-  static constexpr int32_t unit_ranks(int32_t rows) { return rows <= kLoraDecodeRows ? 8 : 32; }
+  static constexpr int32_t kTileRows = 16;
+  static constexpr int32_t unit_ranks(int32_t rows) { return rows <= kLoraDecodeRows ? 8 : 16; }
 
   uint64_t bytes() const;
 

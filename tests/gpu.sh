@@ -17,7 +17,8 @@ step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 # Binary and filter: enough to enter every kernel of a family, few enough to end in minutes under the sanitizers.
 short_list=(
   "int4_gemm_cuda_test *AgreesWithTheReferenceForEveryKindOfWeight:*Silu*"
-  "lora_cuda_test *AnyMixOfAdaptersAndRanks:*CompletesGateAndUp*:*DeltaOfLmHead*"
+  "lora_cuda_test *AnyMixOfAdaptersAndRanks"
+  "lora_outputs_cuda_test *CompletesGateAndUp*:*DeltaOfLmHead*"
   "attention_decode_cuda_test *EqualsSoftmax*/F16Withfp16:*EqualsSoftmax*/BF16Withfp8:*RotatesAndStores*/F16Withfp16"
   "attention_prefill_cuda_test *EqualsCausalSoftmax*/F16Withfp16:*EqualsCausalSoftmax*/BF16Withfp8"
   "sampling_cuda_test *Greedily*:*Filters*:*Penalises*"

@@ -68,7 +68,7 @@ TEST(LoraRows, CoversEveryRowAndEveryRankOnceWhateverTheMix) {
     for (int32_t i = 0; i < d.rows.counts->tiles; i++) {
       const LoraTile& tile = d.rows.tiles[i];
       EXPECT_EQ(tile.first, next);
-      EXPECT_LE(tile.count, LoraRowPlan::tile_rows(n));
+      EXPECT_LE(tile.count, LoraRowPlan::kTileRows);
       EXPECT_EQ(tile.slot >= 0, i < d.rows.counts->adapter_tiles);
       for (int32_t r = 0; r < tile.count; r++) {
         const int32_t row = d.rows.order[tile.first + r];
