@@ -2,6 +2,7 @@
 // pieces of its weight rows straight from memory: within a piece of 32 inputs the order of the sum is permuted, alike
 // in A and B.
 #include "kernels/cuda_check.h"
+#include "kernels/dense_decode_cuda.h"
 #include "kernels/dense_gemm_cuda.h"
 #include "kernels/device_math.cuh"
 #include "kernels/element_dispatch.cuh"
@@ -156,6 +157,7 @@ void dense_gemm_cuda(const DenseGemmArgs& args, const Stream& stream) {
   CHECK_EQ(args.k % 8, 0);
   CHECK_EQ(args.x_stride % 8, 0);
   if (args.m == 0 || args.n == 0) return;
+  if (args.n >= kManyOutputs && dense_decode_fits(args)) return dense_decode_cuda(args, stream);
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
     if (args.out_dtype == Dtype::f32) return launch<T, float>(args, stream.handle());
