@@ -26,7 +26,7 @@ constexpr uint64_t kRotatedBytes = 256ULL << 20;
 
 class Bench {
  public:
-  void run() {
+  void run(bool only_decode_attention) {
     const DeviceProperties properties = device_properties();
     memory_ = bench::measure_memory(stream_);
     flops_ = measure_flops();
@@ -35,9 +35,11 @@ class Bench {
         properties.name, properties.multiprocessors, memory_.read / 1e12, memory_.copy / 1e12, flops_ / 1e12);
     fmt::print("{:44} {:>10} {:>10} {:>7}\n", "kernel", "us", "floor us", "share");
     for (const int32_t rows : {1, 8, 32, 64}) {
-      for (const int32_t context : {512, 4096}) decode_attention(rows, context);
+      for (const int32_t context : {512, 4096}) decode_attention(rows, context, false);
+      decode_attention(rows, 512, true);
     }
-    decode_attention(1, 32768);
+    decode_attention(1, 32768, false);
+    if (only_decode_attention) return;
     for (const int32_t count : {512, 2048, 8192}) prefill_attention(count);
     for (const int32_t rows : {1, 8, 16, 32, 64}) lm_head(rows);
     for (const int32_t rows : {1, 64}) sampling(rows);
@@ -74,7 +76,8 @@ class Bench {
     std::fflush(stdout);
   }
 
-  void decode_attention(int32_t rows, int32_t context) {
+  // rotate: with the bias, RoPE and the write of the newest keys and values.
+  void decode_attention(int32_t rows, int32_t context, bool rotate) {
     const int32_t blocks = (context + kBlockSize - 1) / kBlockSize;
     const int64_t layer = static_cast<int64_t>(rows) * blocks * kBlockSize * kKvHeads * kHeadDim;
     const int layers = static_cast<int>(static_cast<int64_t>(kRotatedBytes) / (4 * layer)) + 1;
@@ -82,18 +85,19 @@ class Bench {
     const DeviceBuffer values = random_halves(layer * layers, 2, stream_);
     const DeviceBuffer q = random_halves(rows * kQkvWidth, 3, stream_);
     const DeviceBuffer out = allocate(static_cast<uint64_t>(rows) * kHeads * kHeadDim * 2);
-    const SplitPolicy policy = SplitPolicy::for_kv_heads(kKvHeads);
-    std::vector<int32_t> tokens, contexts, begins, tables, splits = {0};
+    const DecodeDivision division(kHeads, kKvHeads, device_properties().multiprocessors);
+    std::vector<int32_t> tokens, contexts, begins, tables;
     for (int32_t r = 0; r < rows; r++) {
       tokens.push_back(r);
       contexts.push_back(context);
       begins.push_back(static_cast<int32_t>(tables.size()));
-      splits.push_back(splits.back() + policy.splits(context));
       for (int32_t b = 0; b < blocks; b++) tables.push_back((r * blocks + b) * 7 % (rows * blocks));
     }
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(rows)));
+    division.write(contexts, pieces.data());
     const DeviceBuffer device_tokens = upload(tokens), device_contexts = upload(contexts),
-                       device_begins = upload(begins), device_tables = upload(tables), device_splits = upload(splits);
-    const DeviceBuffer workspace = allocate(decode_attention_workspace(rows, kHeads, kKvHeads, kHeadDim, policy));
+                       device_begins = upload(begins), device_tables = upload(tables), device_pieces = upload(pieces);
+    const DeviceBuffer workspace = allocate(decode_attention_workspace(rows, kHeads, kKvHeads, kHeadDim));
     fill_bytes(workspace.data(), 0, workspace.bytes(), stream_);
     DecodeAttentionArgs args;
     args.q = q.data();
@@ -105,11 +109,28 @@ class Bench {
     args.contexts = device_contexts.as<int32_t>();
     args.table_begins = device_begins.as<int32_t>();
     args.block_tables = device_tables.as<int32_t>();
-    args.split_begins = device_splits.as<int32_t>();
+    args.pieces = device_pieces.as<int32_t>();
     args.rows = rows;
-    args.policy = policy;
-    args.multiprocessors = device_properties().multiprocessors;
+    args.division = division;
     args.workspace = workspace.as<float>();
+    std::vector<int32_t> slots;
+    for (int32_t r = 0; r < rows; r++) {
+      const int32_t last = context - 1;
+      slots.push_back(tables[static_cast<size_t>(r * blocks + last / kBlockSize)] * kBlockSize + last % kBlockSize);
+    }
+    const DeviceBuffer device_slots = upload(slots);
+    const DeviceBuffer cos_sin = allocate(static_cast<uint64_t>(rows) * kHeadDim * 4);
+    const DeviceBuffer bias = allocate(static_cast<uint64_t>(kQkvWidth) * 4);
+    fill_bytes(cos_sin.data(), 0, cos_sin.bytes(), stream_);
+    fill_bytes(bias.data(), 0, bias.bytes(), stream_);
+    args.rotate = rotate;
+    args.rope.qkv = q.data();
+    args.rope.bias = bias.as<float>();
+    args.rope.cos_sin = cos_sin.as<float>();
+    args.rope.kv_slots = device_slots.as<int32_t>();
+    args.rope.tokens = rows;
+    args.rope.heads = kHeads;
+    args.rope.cache.kv_heads = kKvHeads;
     const double us = bench::microseconds(stream_,
                                           [&] {
                                             for (int l = 0; l < layers; l++) {
@@ -123,7 +144,8 @@ class Bench {
                                             }
                                           }) /
                       layers;
-    report(fmt::format("decode attention, {} rows, context {}", rows, context), us, 4.0 * static_cast<double>(layer));
+    report(fmt::format("decode attention, {} rows, context {}{}", rows, context, rotate ? ", RoPE" : ""), us,
+           4.0 * static_cast<double>(layer));
   }
 
   void prefill_attention(int32_t count) {
@@ -328,11 +350,11 @@ class Bench {
 }  // namespace
 }  // namespace lorikeet::kernels
 
-int main() {
+int main(int argc, char** argv) {
   if (const auto used = lorikeet::kernels::use_device(0); !used) {
     fmt::print(stderr, "{}\n", used.error().message);
     return 1;
   }
-  lorikeet::kernels::Bench().run();
+  lorikeet::kernels::Bench().run(argc > 1 && std::string(argv[1]) == "--decode-attention");
   return 0;
 }

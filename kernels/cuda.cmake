@@ -4,6 +4,7 @@ add_library(lorikeet_kernels_cuda STATIC
   device.cc
   attention_decode_cuda.cu
   attention_prefill_cuda.cu
+  decode_division.cc
   dense_decode_cuda.cu
   dense_gemm_cuda.cu
   dense_weight_cuda.cu

@@ -38,7 +38,10 @@ __global__ void __launch_bounds__(kWarps* device::kWarpSize) rope_and_store(Rope
   const int head = blockIdx.y * kWarps + threadIdx.x / device::kWarpSize;  // q heads, then k, then v
   const int kv_heads = args.cache.kv_heads;
   if (head >= args.heads + 2 * kv_heads) return;
-  const device::RopeHead<T, kHeadDim> made(args, token, head);
+  device::RopeHead<T, kHeadDim> made;
+  made.load_weights(args, head);
+  made.load(args, token, head);
+  made.make(args, head);
   if (head < args.heads) {
     made.store(static_cast<T*>(args.qkv) +
                (static_cast<size_t>(token) * (args.heads + 2 * kv_heads) + head) * kHeadDim);
@@ -47,8 +50,8 @@ __global__ void __launch_bounds__(kWarps* device::kWarpSize) rope_and_store(Rope
   const int slot = args.kv_slots[token];
   if (slot < 0) return;
   const bool is_v = head >= args.heads + kv_heads;
-  device::store_kv<Kv>(made, is_v ? args.cache.values : args.cache.keys, args.cache,
-                       head - args.heads - (is_v ? kv_heads : 0), slot);
+  made.template store_kv<Kv>(is_v ? args.cache.values : args.cache.keys, args.cache,
+                             head - args.heads - (is_v ? kv_heads : 0), slot);
 }
 
 }  // namespace

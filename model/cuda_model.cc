@@ -211,7 +211,7 @@ class CudaModelImpl final : public CudaModel {
     const auto run_once = [&](const StepSize& size, bool decode) {
       const StepBatch nobody(std::span<const BatchRow>{});
       const StepBlocks blocks = memory_->blocks(0, size, 0, {}, config_.head_dim);
-      write_step(nobody, size, options_.block_size, forward_->split_policy(), blocks.host);
+      write_step(nobody, size, options_.block_size, forward_->decode_division(), blocks.host);
       std::fill_n(blocks.host.frequencies, int64_t{size.frequency_tables} * (config_.head_dim / 2), 0.0F);
       write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size, blocks.host.lora_rows);
       memory_->send(0, blocks.bytes, stream_);
@@ -279,7 +279,7 @@ class CudaModelImpl final : public CudaModel {
     }
     const StepBlocks blocks =
         memory_->blocks(place, size, table_entries(batch, options_.block_size), portion_sizes, config_.head_dim);
-    write_step(batch, size, options_.block_size, forward_->split_policy(), blocks.host);
+    write_step(batch, size, options_.block_size, forward_->decode_division(), blocks.host);
     write_frequencies(batch, size, blocks.host.frequencies);
     write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size, blocks.host.lora_rows);
     for (size_t i = 0; i < step.portions.size(); ++i) {

@@ -63,9 +63,7 @@ CudaForward::CudaForward(const ShardPlan& plan, int rank, const CudaModelOptions
       heads_(plan.shard(rank).heads.size()),
       kv_heads_(plan.shard(rank).kv_heads.size()),
       intermediate_(plan.shard(rank).intermediate.size()),
-      multiprocessors_(kernels::device_properties().multiprocessors) {
-  policy_ = kernels::SplitPolicy::for_kv_heads(kv_heads_);
-}
+      decode_division_(heads_, kv_heads_, kernels::device_properties().multiprocessors) {}
 
 Result<CudaForward> CudaForward::make(const ShardPlan& plan, int rank, const CudaModelOptions& options,
                                       const DeviceWeights& weights, const kernels::LoraSlots* slots,
@@ -117,7 +115,7 @@ Result<void> CudaForward::allocate(int32_t logits_rows) {
   };
   const uint64_t done_counters_bytes = static_cast<uint64_t>(config.num_layers) * kNumProjections * sizeof(uint32_t);
   const uint64_t workspace =
-      kernels::decode_attention_workspace(options_.max_num_seqs, heads_, kv_heads_, config.head_dim, policy_);
+      kernels::decode_attention_workspace(options_.max_num_seqs, heads_, kv_heads_, config.head_dim);
   for (const Wish& wish :
        {Wish{resolved_, tokens * sizeof(int32_t)}, Wish{residual_, tokens * hidden * sizeof(float)},
         Wish{normed_, tokens * hidden * half}, Wish{delta_, tokens * hidden * half},
@@ -287,10 +285,9 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
     args.contexts = arrays.decode_contexts;
     args.table_begins = arrays.decode_table_begins;
     args.block_tables = arrays.block_tables;
-    args.split_begins = arrays.decode_split_begins;
+    args.pieces = arrays.decode_pieces;
     args.rows = size.decode_rows;
-    args.policy = policy_;
-    args.multiprocessors = multiprocessors_;
+    args.division = decode_division_;
     args.workspace = attention_workspace_.as<float>();
     args.rotate = decode_only;
     args.rope = rope;

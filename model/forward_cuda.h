@@ -57,7 +57,7 @@ class CudaForward {
   float* logits() const { return logits_.as<float>(); }  // [rows, logits_stride]
   kernels::LoraRowPlan lora_plan(int32_t rows) const;
   const int32_t* resolved() const { return resolved_.as<int32_t>(); }  // [tokens]: the step's ids
-  const kernels::SplitPolicy& split_policy() const { return policy_; }
+  const kernels::DecodeDivision& decode_division() const { return decode_division_; }
   uint64_t bytes() const { return bytes_; }
 
  private:
@@ -87,8 +87,8 @@ class CudaForward {
   const kernels::LoraSlots* slots_;
   CudaLinear linear_;
   std::unique_ptr<kernels::LoraProducts> lora_;
-  kernels::SplitPolicy policy_;
-  int32_t heads_, kv_heads_, intermediate_, multiprocessors_;
+  int32_t heads_, kv_heads_, intermediate_;
+  kernels::DecodeDivision decode_division_;
   float rope_factor_ = 1;
   int64_t logits_stride_ = 0;
   uint64_t bytes_ = 0;

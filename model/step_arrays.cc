@@ -12,8 +12,8 @@ namespace {
 // What one row adds to the arrays.
 class Writer {
  public:
-  Writer(const StepBatch& batch, int32_t block_size, const kernels::SplitPolicy& policy, const StepArrays& to)
-      : batch_(batch), block_size_(block_size), policy_(policy), to_(to) {}
+  Writer(const StepBatch& batch, int32_t block_size, const StepArrays& to)
+      : batch_(batch), block_size_(block_size), to_(to) {}
 
   void row(int32_t index, int32_t place) {
     const BatchRow& row = batch_.rows[static_cast<size_t>(index)];
@@ -37,7 +37,6 @@ class Writer {
       to_.decode_tokens[place] = first;
       to_.decode_contexts[place] = end;
       to_.decode_table_begins[place] = static_cast<int32_t>(entries_);
-      to_.decode_split_begins[place + 1] = to_.decode_split_begins[place] + policy_.splits(end);
     } else {
       const int32_t r = place - batch_.decode_rows;
       to_.prefill_first_tokens[r] = first;
@@ -58,7 +57,6 @@ class Writer {
  private:
   const StepBatch& batch_;
   const int32_t block_size_;
-  const kernels::SplitPolicy& policy_;
   const StepArrays& to_;
   int64_t entries_ = 0;
   int32_t tiles_ = 0;
@@ -93,7 +91,7 @@ StepArrays::StepArrays(const StepSize& size, int32_t head_dim, Carver& carver)
       decode_tokens(carver.take<int32_t>(size.decode_rows)),
       decode_contexts(carver.take<int32_t>(size.decode_rows)),
       decode_table_begins(carver.take<int32_t>(size.decode_rows)),
-      decode_split_begins(carver.take<int32_t>(size.decode_rows + 1)),
+      decode_pieces(carver.take<int32_t>(kernels::DecodeDivision::entries(size.decode_rows))),
       prefill_first_tokens(carver.take<int32_t>(size.prefill_rows)),
       prefill_counts(carver.take<int32_t>(size.prefill_rows)),
       prefill_starts(carver.take<int32_t>(size.prefill_rows)),
@@ -103,10 +101,9 @@ StepArrays::StepArrays(const StepSize& size, int32_t head_dim, Carver& carver)
       lora_rows(carver.take<unsigned char>(static_cast<int64_t>(size.lora_bytes))),
       block_tables(carver.take<int32_t>(0)) {}
 
-int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_size, const kernels::SplitPolicy& policy,
-                   const StepArrays& to) {
-  to.decode_split_begins[0] = 0;
-  Writer writer(batch, block_size, policy, to);
+int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_size,
+                   const kernels::DecodeDivision& division, const StepArrays& to) {
+  Writer writer(batch, block_size, to);
   for (size_t place = 0; place < batch.order.size(); ++place) {
     writer.row(batch.order[place], static_cast<int32_t>(place));
   }
@@ -117,8 +114,8 @@ int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_s
   for (int32_t row = batch.decode_rows; row < size.decode_rows; ++row) {
     to.decode_tokens[row] = row;
     to.decode_contexts[row] = to.decode_table_begins[row] = 0;
-    to.decode_split_begins[row + 1] = to.decode_split_begins[row];
   }
+  division.write({to.decode_contexts, static_cast<size_t>(size.decode_rows)}, to.decode_pieces);
   return writer.entries();
 }
 

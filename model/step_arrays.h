@@ -55,7 +55,7 @@ struct StepArrays {
   int32_t* decode_tokens;         // [decode_rows]: the rows' tokens
   int32_t* decode_contexts;       // [decode_rows]
   int32_t* decode_table_begins;   // [decode_rows]
-  int32_t* decode_split_begins;   // [decode_rows + 1]
+  int32_t* decode_pieces;         // [DecodeDivision::entries(decode_rows)]
   int32_t* prefill_first_tokens;  // [prefill_rows]
   int32_t* prefill_counts;        // [prefill_rows]
   int32_t* prefill_starts;        // [prefill_rows]
@@ -69,7 +69,7 @@ struct StepArrays {
 };
 
 // Fills a block's arrays, apart from `frequencies` and `lora_rows`. Returns the entries of the block tables.
-int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_size, const kernels::SplitPolicy& policy,
-                   const StepArrays& to);
+int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_size,
+                   const kernels::DecodeDivision& division, const StepArrays& to);
 
 }  // namespace lorikeet::model

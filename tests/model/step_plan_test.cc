@@ -61,8 +61,8 @@ TEST(StepArrays, DescribeEveryTokenAndFillUpTheRest) {
   std::vector<unsigned char> memory(count.used() + 1024);
   Carver carver(memory.data());
   const StepArrays arrays(size, 128, carver);
-  const auto policy = kernels::SplitPolicy::for_kv_heads(8);
-  const int64_t entries = write_step(batch, size, 16, policy, arrays);
+  const kernels::DecodeDivision division(40, 8, 132);
+  const int64_t entries = write_step(batch, size, 16, division, arrays);
 
   EXPECT_EQ(entries, 2 + 6);  // positions to 17 and to 85
   EXPECT_THAT(values(arrays.token_ids, 2), ElementsAre(~3, 42));
@@ -71,7 +71,10 @@ TEST(StepArrays, DescribeEveryTokenAndFillUpTheRest) {
   EXPECT_THAT(values(arrays.adapter_slots, 2), ElementsAre(1, -1));
   EXPECT_THAT(values(arrays.decode_tokens, 2), ElementsAre(0, 1));
   EXPECT_THAT(values(arrays.decode_contexts, 2), ElementsAre(18, 0));
-  EXPECT_THAT(values(arrays.decode_split_begins, 3), ElementsAre(0, policy.splits(18), policy.splits(18)));
+  std::vector<int32_t> pieces(static_cast<size_t>(kernels::DecodeDivision::entries(2)));
+  division.write(std::vector<int32_t>{18, 0}, pieces.data());
+  EXPECT_EQ(values(arrays.decode_pieces, pieces[0] + 1),
+            std::vector<int32_t>(pieces.begin(), pieces.begin() + pieces[0] + 1));
   EXPECT_THAT(values(arrays.prefill_first_tokens, 1), ElementsAre(1));
   EXPECT_THAT(values(arrays.prefill_counts, 1), ElementsAre(kernels::kPrefillQueryTile + 6));
   EXPECT_THAT(values(arrays.prefill_starts, 1), ElementsAre(16));

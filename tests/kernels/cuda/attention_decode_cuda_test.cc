@@ -14,24 +14,29 @@ class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterfac
   KvDtype kv_dtype() const { return std::get<1>(GetParam()); }
 
   // Runs the kernel for one query per sequence, row r on token r * 2 (so that tokens and rows differ), `spare` empty
-  // rows behind.
+  // rows behind. `parts` of every row, or as the kernel's own division has them.
   std::vector<float> run(const PagedSequences& s, const std::vector<int32_t>& contexts, const std::vector<uint16_t>& q,
-                         int32_t heads, int32_t spare = 0, int repeats = 1) {
+                         int32_t heads, int32_t spare = 0, int repeats = 1, int32_t parts = 0) {
     const auto rows = static_cast<int32_t>(contexts.size());
     const int32_t all_rows = rows + spare;
     const int64_t q_stride = (heads + 2 * s.kv_heads) * s.head_dim;
     std::vector<uint16_t> spread(static_cast<size_t>(2 * all_rows * q_stride), to_stored(NAN, dtype()));
-    std::vector<int32_t> tokens, begins, tables, lengths, splits = {0};
-    const SplitPolicy policy = SplitPolicy::for_kv_heads(s.kv_heads);
+    std::vector<int32_t> tokens, begins, tables, lengths;
     for (int32_t r = 0; r < all_rows; r++) {
       tokens.push_back(2 * r);
       begins.push_back(static_cast<int32_t>(tables.size()));
       lengths.push_back(r < rows ? contexts[static_cast<size_t>(r)] : 0);
-      splits.push_back(splits.back() + policy.splits(lengths.back()));
       if (r >= rows) continue;
       tables.insert(tables.end(), s.tables[static_cast<size_t>(r)].begin(), s.tables[static_cast<size_t>(r)].end());
       std::copy_n(q.begin() + static_cast<int64_t>(r) * heads * s.head_dim, heads * s.head_dim,
                   spread.begin() + 2 * r * q_stride);
+    }
+    const DecodeDivision division(heads, s.kv_heads, device_properties().multiprocessors);
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(all_rows)));
+    division.write(lengths, pieces.data());
+    if (parts > 0) {
+      pieces = {all_rows * parts};
+      for (int32_t i = 0; i < pieces[0]; i++) pieces.push_back(DecodePiece{i / parts, i % parts, parts}.packed());
     }
     const DeviceBuffer device_q = to_device(spread);
     const DeviceBuffer keys = to_device(s.key_bytes);
@@ -40,8 +45,8 @@ class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterfac
     const DeviceBuffer device_lengths = to_device(lengths);
     const DeviceBuffer device_begins = to_device(begins);
     const DeviceBuffer device_tables = to_device(tables);
-    const DeviceBuffer device_splits = to_device(splits);
-    const DeviceBuffer workspace = zeroed(decode_attention_workspace(all_rows, heads, s.kv_heads, s.head_dim, policy));
+    const DeviceBuffer device_pieces = to_device(pieces);
+    const DeviceBuffer workspace = zeroed(decode_attention_workspace(all_rows, heads, s.kv_heads, s.head_dim));
     const DeviceBuffer out = poisoned(static_cast<uint64_t>(2 * all_rows) * heads * s.head_dim * 2);
     DecodeAttentionArgs args;
     args.q = device_q.data();
@@ -55,10 +60,9 @@ class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterfac
     args.contexts = device_lengths.as<int32_t>();
     args.table_begins = device_begins.as<int32_t>();
     args.block_tables = device_tables.as<int32_t>();
-    args.split_begins = device_splits.as<int32_t>();
+    args.pieces = device_pieces.as<int32_t>();
     args.rows = all_rows;
-    args.policy = policy;
-    args.multiprocessors = device_properties().multiprocessors;
+    args.division = division;
     args.workspace = workspace.as<float>();
     for (int i = 0; i < repeats; i++) decode_attention_cuda(args, stream_);
     const std::vector<float> all = to_values(to_host<uint16_t>(out), dtype());
@@ -107,6 +111,19 @@ TEST_P(AttentionDecodeCuda, GivesARowTheSameBitsAloneInABatchAndOnReplay) {
   const HalfTensor q = random_halves(contexts.size() * heads * 128, dtype(), random_);
   const std::vector<float> together = run(s, contexts, q.stored, heads, 5);
   EXPECT_EQ(run(s, contexts, q.stored, heads, 0, 20), together) << "on replay, without spare rows";
+  for (const int32_t parts : {1, 2, 4, 8}) {
+    EXPECT_EQ(run(s, contexts, q.stored, heads, 0, 3, parts), together) << parts << " parts";
+  }
+  // As few rows as let 8, 4 and 2 blocks share a pair, if they can.
+  for (const int32_t count : {3, 9, 30}) {
+    const std::vector<int32_t> some(contexts.begin(), contexts.begin() + count);
+    const std::vector<float> expected(together.begin(), together.begin() + count * heads * 128);
+    const std::vector<uint16_t> queries(q.stored.begin(), q.stored.begin() + count * heads * 128);
+    EXPECT_EQ(run(s, some, queries, heads, 1, 3), expected) << count << " rows";
+    for (const int32_t parts : {1, 2, 4, 8}) {
+      EXPECT_EQ(run(s, some, queries, heads, 1, 3, parts), expected) << count << " rows, " << parts << " parts";
+    }
+  }
   for (const size_t r : {size_t{0}, size_t{17}, size_t{63}}) {
     PagedSequences one = s;
     one.tables = {s.tables[r]};
@@ -143,15 +160,15 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
     const int32_t row_heads = shape.heads + 2 * shape.kv_heads;
     const size_t width = static_cast<size_t>(row_heads) * shape.head_dim;
     const HalfTensor qkv = random_halves(static_cast<size_t>(rows) * width, dtype(), random_);
-    const SplitPolicy policy = SplitPolicy::for_kv_heads(shape.kv_heads);
-    std::vector<int32_t> tokens, positions, slots, begins, tables, splits = {0};
+    const DecodeDivision division(shape.heads, shape.kv_heads, device_properties().multiprocessors);
+    std::vector<int32_t> tokens, positions, slots, begins, tables;
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(rows)));
+    division.write(contexts, pieces.data());
     for (int32_t r = 0; r < rows; r++) {
-      const int32_t last = contexts[static_cast<size_t>(r)] - 1;
       const std::vector<int32_t>& table = s.tables[static_cast<size_t>(r)];
       tokens.push_back(rows - 1 - r);
       begins.push_back(static_cast<int32_t>(tables.size()));
       tables.insert(tables.end(), table.begin(), table.end());
-      splits.push_back(splits.back() + policy.splits(last + 1));
     }
     for (int32_t token = 0; token < rows; token++) {
       const auto r = static_cast<size_t>(rows - 1 - token);
@@ -165,10 +182,10 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
     const DeviceBuffer cos_sin = to_device(random_floats(static_cast<size_t>(rows * shape.head_dim), random_));
     const DeviceBuffer device_tokens = to_device(tokens), device_positions = to_device(positions),
                        device_slots = to_device(slots), device_begins = to_device(begins),
-                       device_tables = to_device(tables), device_splits = to_device(splits),
+                       device_tables = to_device(tables), device_pieces = to_device(pieces),
                        device_contexts = to_device(contexts);
     const DeviceBuffer workspace =
-        zeroed(decode_attention_workspace(rows, shape.heads, shape.kv_heads, shape.head_dim, policy));
+        zeroed(decode_attention_workspace(rows, shape.heads, shape.kv_heads, shape.head_dim));
     struct Result {
       std::vector<uint16_t> out;
       std::vector<uint8_t> keys, values;
@@ -190,10 +207,9 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
       args.contexts = device_contexts.as<int32_t>();
       args.table_begins = device_begins.as<int32_t>();
       args.block_tables = device_tables.as<int32_t>();
-      args.split_begins = device_splits.as<int32_t>();
+      args.pieces = device_pieces.as<int32_t>();
       args.rows = rows;
-      args.policy = policy;
-      args.multiprocessors = device_properties().multiprocessors;
+      args.division = division;
       args.workspace = workspace.as<float>();
       args.rope.qkv = device_qkv.data();
       args.rope.dtype = dtype();
@@ -231,16 +247,43 @@ INSTANTIATE_TEST_SUITE_P(, AttentionDecodeCuda,
                            return dtype_name(std::get<0>(test.param)) + "With" + kv_name(std::get<1>(test.param));
                          });
 
-TEST(SplitPolicy, CutsARowByItsOwnLengthInMultiplesOfTheSmallestSplit) {
+TEST(DecodeDivision, CoversEveryRowWithItsParts) {
+  std::mt19937 random(3);
   for (const int32_t kv_heads : {1, 2, 8, 40}) {
-    const SplitPolicy policy = SplitPolicy::for_kv_heads(kv_heads);
-    EXPECT_EQ(policy.splits(0), 0);
-    for (int32_t context = 1; context < 40000; context += 37) {
-      const int32_t length = policy.split_length(context);
-      EXPECT_EQ(length % SplitPolicy::kMinSplit, 0);
-      EXPECT_LE(policy.splits(context), policy.max_splits);
-      EXPECT_GE(policy.splits(context) * length, context);
-      EXPECT_LT((policy.splits(context) - 1) * length, context);
+    const DecodeDivision division(40, kv_heads, 132);
+    for (const int32_t rows : {1, 3, 5, 8, 16, 17, 33, 64, 200}) {
+      std::vector<int32_t> contexts;
+      for (int32_t r = 0; r < rows; r++) contexts.push_back(r == 2 ? 30000 : static_cast<int32_t>(random() % 900));
+      std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(rows)), -1);
+      division.write(contexts, pieces.data());
+      int32_t next = 1;
+      for (int32_t r = 0; r < rows; r++) {
+        const int32_t parts = DecodePiece::of(pieces[static_cast<size_t>(next)]).parts;
+        EXPECT_TRUE(parts == 1 || parts == 2 || parts == 4 || parts == kMostDecodeParts) << parts;
+        if (r == 2) {
+          EXPECT_GE(parts, 2) << "a long row among short ones";
+        }
+        for (int32_t part = 0; part < parts; part++, next++) {
+          const DecodePiece piece = DecodePiece::of(pieces[static_cast<size_t>(next)]);
+          EXPECT_EQ(piece.row, r);
+          EXPECT_EQ(piece.part, part);
+          EXPECT_EQ(piece.parts, parts);
+        }
+      }
+      EXPECT_EQ(pieces[0], next - 1);
+    }
+  }
+}
+
+TEST(DecodeDivision, GivesEveryTileToOneSegment) {
+  for (int32_t context = 1; context < 40000; context += 37) {
+    const int32_t tiles = decode_tiles(context);
+    EXPECT_EQ(decode_segment_begin(tiles, 0), 0);
+    EXPECT_EQ(decode_segment_begin(tiles, kDecodeSegments), tiles);
+    for (int32_t i = 0; i < kDecodeSegments; i++) {
+      const int32_t length = decode_segment_begin(tiles, i + 1) - decode_segment_begin(tiles, i);
+      EXPECT_GE(length, tiles / kDecodeSegments);
+      EXPECT_LE(length, (tiles + kDecodeSegments - 1) / kDecodeSegments);
     }
   }
 }
