@@ -17,8 +17,12 @@ DecodeDivision::DecodeDivision(int32_t heads, int32_t kv_heads, int32_t multipro
       blocks_(multiprocessors * kDecodeBlocksPerMultiprocessor) {}
 
 int32_t DecodeDivision::cluster(int32_t rows) const {
+  // Large clusters do not fill the groups of multiprocessors that they must lie in: a few would wait for all others.
+  const auto fit = [&](int32_t blocks) {
+    return int64_t{rows} * pairs_ * blocks <= (blocks > 2 ? blocks_ * 3 / 4 : blocks_);
+  };
   int32_t blocks = kMostDecodeParts;
-  while (blocks > 1 && int64_t{rows} * pairs_ * blocks > blocks_) blocks /= 2;
+  while (blocks > 1 && !fit(blocks)) blocks /= 2;
   return blocks;
 }
 
