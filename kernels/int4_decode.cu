@@ -16,8 +16,9 @@ using int4::kTileRows;
 using int4::kUnitInputs;
 
 constexpr int32_t kFewestStages = 2;
-constexpr int32_t kMostChunk = 2;  // units of a stage of a warp's ring
-constexpr int32_t kMostRing = 6;   // units of a warp's ring: so many that the next kernel's blocks find room too
+constexpr int32_t kMostChunk = 4;  // units of a stage of a warp's ring
+constexpr int32_t kShortRing = 8;  // units of a warp's ring, so many that a processor has room for one block: of two of
+constexpr int32_t kLongRing = 12;  // the same product it would make twice its share. Longer where a warp has more to do
 constexpr uint64_t kMostKept = 128 << 10;  // bytes of x: to bring more to every block takes longer than to stream it
 
 int32_t divide_up(int32_t a, int32_t b) {
@@ -48,8 +49,11 @@ struct KeptSizes {
   uint64_t barriers_offset() const {
     return ring_offset() + align_up(static_cast<uint64_t>(int4::kDecodeWarps * stages) * stage);
   }
-  uint64_t total() const {
+  uint64_t squares_offset() const {
     return barriers_offset() + static_cast<uint64_t>(int4::kDecodeWarps * stages + 1) * sizeof(uint64_t);
+  }
+  uint64_t total() const {
+    return squares_offset() + static_cast<uint64_t>(kNormRows * int4::kDecodeWarps) * sizeof(float);
   }
 };
 
@@ -70,9 +74,10 @@ Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4
   shape.blocks = cluster * std::min(groups, weight.tiles);
   shape.depth = 0;
   if (m > int4::kDecodeColumns) return shape;
+  const int32_t items = divide_up(weight.tiles, std::min(groups, weight.tiles)) * (kPartsOfK / cluster);
+  const int32_t ring = items > 2 * int4::kDecodeWarps ? kLongRing : kShortRing;
   for (shape.chunk = wish.chunk > 0 ? wish.chunk : kMostChunk; shape.chunk > 0; shape.chunk /= 2) {
-    for (shape.depth = wish.depth > 0 ? wish.depth : kMostRing / shape.chunk; shape.depth >= kFewestStages;
-         shape.depth--) {
+    for (shape.depth = wish.depth > 0 ? wish.depth : ring / shape.chunk; shape.depth >= kFewestStages; shape.depth--) {
       if (KeptSizes(weight, m, shape).total() <= limit) return shape;
     }
   }
@@ -139,11 +144,19 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
   return shape;
 }
 
+bool int4_decode_takes_norm(const PackedInt4Weight& weight, const Int4DecodeShape& shape) {
+  constexpr int32_t kColumns = device::kNormThreads * device::kNormVector * int4::kNormVectors;
+  return !shape.streams_x && weight.permutation.bytes() == 0 && weight.k == weight.x_size &&
+         weight.k == weight.units * kUnitInputs && weight.k <= kColumns;
+}
+
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
                  const Stream& stream) {
   if (shape.streams_x) return int4_stream(weight, args, shape, stream);
   const KeptSizes sizes(weight, args.m, shape);
   auto p = int4::common_params<int4::DecodeParams>(weight, args);
+  CHECK(args.norm.residual == nullptr || (args.m <= kNormRows && int4_decode_takes_norm(weight, shape)));
+  p.norm = args.norm;
   p.permutation = weight.permutation.as<int32_t>();
   const int32_t groups = shape.blocks / shape.cluster;
   p.cluster_log2 = shape.cluster - 1;  // 1 or 2
@@ -155,6 +168,7 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   p.parts_offset = static_cast<int32_t>(sizes.x);
   p.ring_offset = static_cast<int32_t>(sizes.ring_offset());
   p.barriers_offset = static_cast<int32_t>(sizes.barriers_offset());
+  p.squares_offset = static_cast<int32_t>(sizes.squares_offset());
   device::LaunchShape launch;
   launch.blocks = static_cast<unsigned>(shape.blocks);
   launch.overlap = shape.overlap;

@@ -6,103 +6,17 @@
 // a tile in turn and streams them through a ring of its own in shared memory; there is no synchronisation while it
 // does. The sums of parts go to the block that finishes the tile, which adds them in the order of k.
 //
-// With 64 registers a thread, blocks of the next kernel find room beside these and fetch their first weights.
+// With 64 registers a thread, blocks of another kernel find room beside these.
 #pragma once
 
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
-#include "kernels/int4_decode.h"
+#include "kernels/int4_decode_x.cuh"
 #include "kernels/int4_fragment.cuh"
 #include "kernels/int4_layout.h"
 #include "kernels/int4_output.cuh"
 
 namespace lorikeet::kernels::int4 {
-
-inline constexpr int kDecodeColumns = 8;
-inline constexpr int kDecodeRowPadding = 64;  // bytes after a token's x: neighbouring tokens in other banks
-inline constexpr int kDecodeUnitXBytes = 2 * kUnitInputs;
-
-inline constexpr int kDecodeWarps = 16;
-inline constexpr int kDecodeThreads = kDecodeWarps * device::kWarpSize;
-inline constexpr int kDecodeCluster = 2;  // blocks that divide k, where clusters are used
-
-struct DecodeParams {
-  const uint8_t* weight;
-  const int32_t* permutation;  // or null
-  const void* x;
-  int64_t x_stride;
-  OutputParams out;
-  int32_t m, k, units;
-  int32_t cluster_log2;                                // blocks that divide k: 1 or kDecodeCluster
-  int32_t tiles, groups_with_more;                     // of a group of blocks; those that have one more
-  int32_t stages, chunk;                               // of a warp's ring; units of a stage
-  int32_t x_row_bytes;                                 // in shared memory
-  int32_t parts_offset, ring_offset, barriers_offset;  // of shared memory, bytes
-};
-
-// Lane q of four neighbours holds inputs 8 q .. 8 q + 7 of a sub-block, as pairs. Afterwards lane t holds pair t of
-// every neighbour: what the tensor core takes as operand B from it.
-__device__ __forceinline__ uint4 transpose_pairs(uint4 v) {
-  const bool high = (threadIdx.x & 2) != 0;
-  const bool odd = (threadIdx.x & 1) != 0;
-  const uint32_t kept0 = high ? v.z : v.x;
-  const uint32_t kept1 = high ? v.w : v.y;
-  const uint32_t got0 = __shfl_xor_sync(device::kFullWarp, high ? v.x : v.z, 2);
-  const uint32_t got1 = __shfl_xor_sync(device::kFullWarp, high ? v.y : v.w, 2);
-  // Pairs 2 * high and 2 * high + 1, of neighbours `odd` (low) and `odd + 2` (upper).
-  const uint32_t low0 = high ? got0 : kept0;
-  const uint32_t low1 = high ? got1 : kept1;
-  const uint32_t upper0 = high ? kept0 : got0;
-  const uint32_t upper1 = high ? kept1 : got1;
-  const uint32_t mine_low = odd ? low1 : low0;
-  const uint32_t mine_upper = odd ? upper1 : upper0;
-  const uint32_t other_low = __shfl_xor_sync(device::kFullWarp, odd ? low0 : low1, 1);
-  const uint32_t other_upper = __shfl_xor_sync(device::kFullWarp, odd ? upper0 : upper1, 1);
-  return make_uint4(odd ? other_low : mine_low, odd ? mine_low : other_low, odd ? other_upper : mine_upper,
-                    odd ? mine_upper : other_upper);
-}
-
-template <class T>
-__device__ __forceinline__ uint4 load_x(const DecodeParams& p, int token, int k) {
-  const T* row = static_cast<const T*>(p.x) + token * p.x_stride;
-  if (p.permutation == nullptr) return __ldcg(reinterpret_cast<const uint4*>(row + k));
-  uint32_t pairs[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const int2 from = __ldg(reinterpret_cast<const int2*>(p.permutation + k) + i);
-    const float low = from.x < 0 ? 0.0F : device::to_float(__ldcg(row + from.x));
-    const float high = from.y < 0 ? 0.0F : device::to_float(__ldcg(row + from.y));
-    pairs[i] = device::pack<T>(low, high);
-  }
-  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-
-// Brings the x of `chunks` times 8 inputs from first_k into shared memory in the order of the tensor cores, zeros
-// behind its end. chunks: a multiple of 4, so that neighbours belong to one token.
-template <class T>
-__device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_shared, int first_k, int chunks) {
-  constexpr int kBatch = 4;  // loads in flight per thread
-  int token = static_cast<int>(threadIdx.x) / chunks;
-  int chunk = static_cast<int>(threadIdx.x) - token * chunks;
-  device::wait_for_previous_kernel();
-  for (int begin = 0; begin < p.m * chunks; begin += kBatch * kDecodeThreads) {
-    uint4 v[kBatch];
-    int to[kBatch];
-#pragma unroll
-    for (int b = 0; b < kBatch; b++) {
-      const int k = first_k + chunk * 8;
-      v[b] = token < p.m && k < p.k ? load_x<T>(p, token, k) : make_uint4(0, 0, 0, 0);
-      to[b] = token < p.m ? token * p.x_row_bytes + chunk * 16 : -1;
-      for (chunk += kDecodeThreads; chunk >= chunks; chunk -= chunks) token++;
-    }
-#pragma unroll
-    for (int b = 0; b < kBatch; b++) {
-      if (begin + b * kDecodeThreads >= p.m * chunks) break;  // alike for the whole block
-      const uint4 out = transpose_pairs(v[b]);
-      if (to[b] >= 0) *reinterpret_cast<uint4*>(x_shared + to[b]) = out;
-    }
-  }
-}
 
 // y += kUnits units times x. `unit`: this lane's words of the first; x_lane: the address of this lane's column and
 // pairs for it.
@@ -143,19 +57,6 @@ __device__ __forceinline__ void add_units(const unsigned char* unit, uint32_t x_
   }
 }
 
-// What a warp takes of its block's work, in chunks of neighbouring units: every kDecodeWarps-th item. Item i is one of
-// 2^parts_log2 parts of the block's tile i >> parts_log2.
-struct ChunkWalk {
-  int32_t item, unit, end;
-
-  __device__ __forceinline__ void enter(int new_item, int first_part, int parts_log2, int units) {
-    item = new_item;
-    const int part = first_part + (item & ((1 << parts_log2) - 1));
-    unit = part_begin(units, part);
-    end = part_begin(units, part + 1);
-  }
-};
-
 #if __CUDA_ARCH__ >= 900
 inline constexpr int kStageArrivals = 1;
 #else
@@ -190,8 +91,14 @@ __device__ __forceinline__ void store_part(uint32_t address, float2 sums, int cl
   asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(sums.x), "f"(sums.y) : "memory");
 }
 
+#if __CUDA_ARCH__ >= 900
+inline constexpr int kDecodeBlocks = 2;  // one of another kernel, say, beside one of this
+#else
+inline constexpr int kDecodeBlocks = 1;
+#endif
+
 template <class T, class Format>
-__global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constant__ DecodeParams p) {
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __grid_constant__ DecodeParams p) {
   extern __shared__ __align__(128) unsigned char shared[];
   const uint32_t base = device::shared_address(shared);
   const int warp = __shfl_sync(device::kFullWarp, static_cast<int>(threadIdx.x) / device::kWarpSize, 0);
@@ -211,23 +118,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constan
 
   const uint32_t stage_bytes = p.chunk * Format::kBytes;
   const uint32_t ring = p.ring_offset + warp * p.stages * stage_bytes;
+  const uint32_t ring_end = ring + p.stages * stage_bytes;
   const uint32_t all_parts = base + p.barriers_offset;  // barrier of the sums that the block finishes
   const uint32_t full = all_parts + 8 + warp * p.stages * 8;
   const int owned = (tiles - rank + cluster - 1) >> p.cluster_log2;
-  ChunkWalk fill;
-  fill.enter(warp, first_part, parts_log2, p.units);
-  auto request = [&](int stage) {
-    while (fill.unit == fill.end) {
-      if (fill.item >= items) return;
-      fill.enter(fill.item + kDecodeWarps, first_part, parts_log2, p.units);
-    }
-    if (fill.item >= items) return;
-    const int n = min(p.chunk, fill.end - fill.unit);
-    request_chunk(base + ring + stage * stage_bytes,
-                  weight + ((fill.item >> parts_log2) * p.units + fill.unit) * int64_t{Format::kBytes},
-                  n * Format::kBytes, full + stage * 8, policy, lane);
-    fill.unit += n;
-  };
   if (lane == 0) {
     for (int i = 0; i < p.stages; i++) device::barrier_init(full + i * 8, kStageArrivals);
 #if __CUDA_ARCH__ >= 900
@@ -239,15 +133,46 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constan
 #endif
   }
   __syncwarp();
+
+  // A warp takes every kDecodeWarps-th item. Item i is one of the block's parts of its tile i >> parts_log2.
+  const auto part_of = [&](int item) { return first_part + (item & ((1 << parts_log2) - 1)); };
+  // What is requested next: the rest of an item.
+  int filling = warp;
+  int left = 0;
+  const uint8_t* from = nullptr;
+  const auto enter = [&] {
+    const int unit = part_begin(p.units, part_of(filling));
+    left = part_begin(p.units, part_of(filling) + 1) - unit;
+    from = weight + static_cast<int64_t>((filling >> parts_log2) * p.units + unit) * Format::kBytes;
+  };
+  const auto request = [&](uint32_t stage, uint32_t barrier) {
+    while (left == 0) {
+      filling += kDecodeWarps;
+      if (filling >= items) return;
+      enter();
+    }
+    const int n = min(p.chunk, left);
+    request_chunk(base + stage, from, n * Format::kBytes, barrier, policy, lane);
+    from += n * Format::kBytes;
+    left -= n;
+  };
   // Weights are nobody's output: they may be read before the kernel in front has ended.
-  for (int i = 0; i < p.stages; i++) request(i);
+  if (filling < items) enter();
+  for (int i = 0; i < p.stages; i++) request(ring + i * stage_bytes, full + i * 8);
   device::allow_next_kernel();
 #if __CUDA_ARCH__ >= 900
   __syncwarp();
   if (cluster > 1) device::cluster_arrive_relaxed();
 #endif
 
-  stage_x<T>(p, shared, first_unit * kUnitInputs, own_units * (kUnitInputs / 8));
+  if (p.norm.residual != nullptr) {
+    NormWeight norm_weight;
+    load_norm_weight(p, norm_weight);
+    stage_normed_x<T>(p, norm_weight, base, reinterpret_cast<float*>(shared + p.squares_offset),
+                      first_unit * kUnitInputs, (first_unit + own_units) * kUnitInputs);
+  } else {
+    stage_x<T>(p, shared, first_unit * kUnitInputs, own_units * (kUnitInputs / 8));
+  }
   __syncthreads();
 #if __CUDA_ARCH__ >= 900
   if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
@@ -257,19 +182,20 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constan
   const int t = lane % 4;
   // Columns without a token repeat the last token; their results are not used.
   const uint32_t x_lane = base + min(g, p.m - 1) * p.x_row_bytes + t * 16 - first_unit * kDecodeUnitXBytes;
-  int stage = 0;
+  uint32_t stage = ring;
+  uint32_t barrier = full;
   uint32_t phase = 0;
-  ChunkWalk at;
-  for (at.enter(warp, first_part, parts_log2, p.units); at.item < items;
-       at.enter(at.item + kDecodeWarps, first_part, parts_log2, p.units)) {
+  for (int item = warp; item < items; item += kDecodeWarps) {
+    const int tile = item >> parts_log2;
+    const int part = part_of(item);
+    int rest = part_begin(p.units, part);
+    uint32_t x_unit = x_lane + rest * kDecodeUnitXBytes;
+    rest = part_begin(p.units, part + 1) - rest;
     float y[4] = {};
-    const int tile = at.item >> parts_log2;
-    const int part = first_part + (at.item & ((1 << parts_log2) - 1));
-    for (int n; at.unit < at.end; at.unit += n) {
-      n = min(p.chunk, at.end - at.unit);
-      const unsigned char* unit = shared + ring + stage * stage_bytes;
-      uint32_t x_unit = x_lane + at.unit * kDecodeUnitXBytes;
-      device::barrier_wait(full + stage * 8, phase);
+    for (int n; rest > 0; rest -= n) {
+      n = min(p.chunk, rest);
+      const unsigned char* unit = shared + stage;
+      device::barrier_wait(barrier, phase);
       int u = 0;
       if constexpr (Format::kScaleBlock == kUnitInputs) {
         for (; u + 2 <= n; u += 2) {
@@ -284,9 +210,12 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode(const __grid_constan
         x_unit += kDecodeUnitXBytes;
       }
       __syncwarp();  // all lanes have read the stage
-      request(stage);
-      if (++stage == p.stages) {
-        stage = 0;
+      request(stage, barrier);
+      stage += stage_bytes;
+      barrier += 8;
+      if (stage == ring_end) {
+        stage = ring;
+        barrier = full;
         phase ^= 1;
       }
     }

@@ -45,6 +45,9 @@ bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4Decod
 Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4DecodeWish& wish,
                                   const Int4DecodeDevice& device);
 
+// Whether that shape's kernel makes x of a NormPrologue.
+bool int4_decode_takes_norm(const PackedInt4Weight& weight, const Int4DecodeShape& shape);
+
 // m up to kInt4DecodeRows. A streaming shape does not permute x: where the weight has a permutation, args.x must be in
 // the order of the stored inputs (gather_inputs_cuda).
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,

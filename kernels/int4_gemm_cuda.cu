@@ -196,6 +196,10 @@ Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t m
   return Int4Gemm(std::move(impl));
 }
 
+bool Int4Gemm::takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype) {
+  return m <= kNormRows && int4_decode_takes_norm(weight, impl_->shape(weight, m, dtype));
+}
+
 void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
   if (args.m == 0 || weight.n == 0) return;
   CHECK_GT(args.m, 0);

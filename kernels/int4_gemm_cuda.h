@@ -52,6 +52,18 @@ struct PackedInt4Weight {
 void dequantize_cuda(const PackedInt4Weight& weight, Dtype dtype, void* out, int32_t first_tile, int32_t tiles,
                      const Stream& stream);
 
+// x of up to kNormRows rows as the RMSNorm of a residual stream in float, by the product itself
+// (kernels/rms_norm_cuda.h has the definition, and gives the same bits). All pointers are to device memory; rows are
+// x_size long.
+inline constexpr int32_t kNormRows = 2;
+struct NormPrologue {
+  const float* residual = nullptr;  // null: x is given
+  const void* delta = nullptr;      // of `dtype`, or null: nothing is added
+  float* residual_out = nullptr;    // residual + delta, which does not overlap `residual`; null: nobody asks
+  const float* weight = nullptr;    // [x_size]
+  float epsilon = 0;
+};
+
 // All pointers are to device memory; x and y rows are 16-byte aligned.
 struct Int4GemmArgs {
   const void* x = nullptr;   // [m, x_size] of `dtype`
@@ -62,6 +74,7 @@ struct Int4GemmArgs {
   int32_t m = 0;
   const float* bias = nullptr;  // [n] or null
   bool silu_mul = false;        // paired weights only: y = silu(gate) * up
+  NormPrologue norm;            // only where takes_norm; then x is not read
 };
 
 // Owns the scratch memory of the products. Threads: one at a time, on one stream.
@@ -76,6 +89,9 @@ class Int4Gemm {
   // Queues the product. Up to kInt4DecodeRows tokens it can be captured in a graph; above, the first call for a shape
   // must not be captured, as devices without a kernel of ours for it (kernels/int4_prefill.h) choose an algorithm.
   void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream);
+
+  // Whether the product of m rows takes a NormPrologue.
+  bool takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype);
 
  private:
   struct Impl;

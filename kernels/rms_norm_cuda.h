@@ -14,6 +14,7 @@ inline constexpr int32_t kMaxNormWidth = 16384;
 // All pointers are to device memory. The residual stream is kept in float.
 struct AddRmsNormArgs {
   float* residual = nullptr;      // [tokens, width], in and out: residual += delta
+  float* residual_out = nullptr;  // [tokens, width] or null: with `delta`, where the sum goes instead
   const void* delta = nullptr;    // [tokens, width] of `dtype`, or null: nothing is added
   const float* weight = nullptr;  // [width]
   float epsilon = 0;

@@ -118,12 +118,12 @@ Result<void> CudaForward::allocate(int32_t logits_rows) {
       kernels::decode_attention_workspace(options_.max_num_seqs, heads_, kv_heads_, config.head_dim);
   for (const Wish& wish :
        {Wish{resolved_, tokens * sizeof(int32_t)}, Wish{residual_, tokens * hidden * sizeof(float)},
-        Wish{normed_, tokens * hidden * half}, Wish{delta_, tokens * hidden * half},
-        Wish{qkv_, tokens * qkv_width * half}, Wish{mixed_, tokens * q_width * half},
-        Wish{gate_up_, tokens * 2 * intermediate * half}, Wish{activated_, tokens * intermediate * half},
-        Wish{angles_, tokens * head_dim * sizeof(float)}, Wish{frequencies_, head_dim / 2 * sizeof(float)},
-        Wish{attention_workspace_, workspace}, Wish{done_counters_, done_counters_bytes},
-        Wish{head_input_, rows * hidden * half},
+        Wish{residual_b_, kernels::kNormRows * hidden * sizeof(float)}, Wish{normed_, tokens * hidden * half},
+        Wish{delta_, tokens * hidden * half}, Wish{qkv_, tokens * qkv_width * half},
+        Wish{mixed_, tokens * q_width * half}, Wish{gate_up_, tokens * 2 * intermediate * half},
+        Wish{activated_, tokens * intermediate * half}, Wish{angles_, tokens * head_dim * sizeof(float)},
+        Wish{frequencies_, head_dim / 2 * sizeof(float)}, Wish{attention_workspace_, workspace},
+        Wish{done_counters_, done_counters_bytes}, Wish{head_input_, rows * hidden * half},
         Wish{logits_, rows * static_cast<uint64_t>(logits_stride_) * sizeof(float)}}) {
     auto made = DeviceBuffer::allocate(wish.bytes, "activations");
     if (!made) return tl::unexpected(made.error());
@@ -150,7 +150,8 @@ kernels::LoraRowPlan CudaForward::lora_plan(int32_t rows) const {
 void CudaForward::norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
                        const StepContext& context, uint32_t* done) {
   kernels::AddRmsNormArgs args;
-  args.residual = residual_.as<float>();
+  args.residual = stream_;
+  args.residual_out = residual_.as<float>();
   args.delta = delta;
   args.weight = weight;
   args.epsilon = plan_.config().rms_norm_eps;
@@ -161,6 +162,27 @@ void CudaForward::norm(const float* weight, const void* delta, const int32_t* ro
   args.width = plan_.config().hidden_size;
   args.done = done;
   kernels::add_rms_norm_cuda(args, context.stream);
+  stream_ = residual_.as<float>();
+}
+
+kernels::NormPrologue CudaForward::norm_before(const DeviceLinear& linear, int32_t layer, Projection projection,
+                                               const float* weight, const void* delta, const StepSize& size,
+                                               const StepContext& context) {
+  // Adapters read the normed rows from memory.
+  if (size.lora_bytes > 0 || !linear_.takes_norm(linear, size.tokens)) {
+    norm(weight, delta, nullptr, size.tokens, normed_.data(), context, done_counter(layer, projection, size));
+    return {};
+  }
+  kernels::NormPrologue prologue;
+  prologue.residual = stream_;
+  prologue.delta = delta;
+  if (delta != nullptr) {
+    stream_ = stream_ == residual_.as<float>() ? residual_b_.as<float>() : residual_.as<float>();
+    prologue.residual_out = stream_;
+  }
+  prologue.weight = weight;
+  prologue.epsilon = plan_.config().rms_norm_eps;
+  return prologue;
 }
 
 void CudaForward::reduce(int32_t tokens, const StepContext& context) {
@@ -194,14 +216,15 @@ uint32_t* CudaForward::done_counter(int32_t layer, Projection projection, const 
 }
 
 int32_t CudaForward::project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y,
-                             kernels::LoraArgs lora, int32_t tokens, const StepContext& context) {
+                             kernels::LoraArgs lora, int32_t tokens, const StepContext& context,
+                             const kernels::NormPrologue& norm) {
   const bool with_lora = lora.linear.projections > 0;
   lora.x = x.data;
   lora.x_stride = x.stride;
   lora.y = y.data;
   lora.y_stride = y.stride;
   if (with_lora && lora.x_done == nullptr) lora_->shrink(lora, context.stream);
-  linear_.run(linear, x, y, tokens, context.stream);
+  linear_.run(linear, x, y, tokens, context.stream, norm);
   if (!with_lora) return 0;
   if (lora.x_done != nullptr) lora_->shrink(lora, context.stream);
   return lora_->expand(lora, context.stream);
@@ -250,7 +273,9 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   kernels::LoraArgs lora = lora_args(Projection::q, 3, layer, size, arrays);
   lora.x_done = done_counter(layer, Projection::q, size);
   lora.x_blocks = size.tokens;
-  project(w.qkv, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width}, lora, size.tokens, context);
+  const kernels::NormPrologue norm = norm_before(w.qkv, layer, Projection::q, w.input_norm.as<float>(),
+                                                 layer == 0 ? nullptr : delta_.data(), size, context);
+  project(w.qkv, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width}, lora, size.tokens, context, norm);
 
   kernels::RopeArgs rope;
   rope.qkv = qkv_.data();
@@ -324,6 +349,8 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   const DeviceRows gate_up = {gate_up_.data(), 2 * int64_t{intermediate_}};
   kernels::LoraArgs lora = lora_args(Projection::gate, 2, layer, size, arrays);
   kernels::LoraArgs down_lora = lora_args(Projection::down, 1, layer, size, arrays);
+  const kernels::NormPrologue norm =
+      norm_before(w.gate_up, layer, Projection::gate, w.post_attention_norm.as<float>(), delta_.data(), size, context);
   if (size.lora_bytes > 0) {
     lora.x_done = done_counter(layer, Projection::gate, size);
     lora.x_blocks = size.tokens;
@@ -333,9 +360,9 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
     down_lora.x_done = lora.done;
     down_lora.x_blocks = project(w.gate_up, x, gate_up, lora, size.tokens, context);
   } else if (w.gate_up.fuses_silu()) {
-    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream);
+    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, norm);
   } else {
-    linear_.run(w.gate_up, x, gate_up, size.tokens, context.stream);
+    linear_.run(w.gate_up, x, gate_up, size.tokens, context.stream, norm);
     kernels::SiluMulArgs silu;
     silu.gate = gate_up.data;
     silu.up = gate_up_.as<unsigned char>() + static_cast<size_t>(intermediate_) * kernels::size_of(options_.dtype);
@@ -353,14 +380,10 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
 void CudaForward::layers(const StepSize& size, const StepArrays& arrays, const int32_t* drawn,
                          const StepContext& context) {
   CHECK_LE(size.tokens, options_.max_num_batched_tokens);
+  stream_ = residual_.as<float>();
   embed(size, arrays, drawn, context);
   for (int32_t i = 0; i < plan_.config().num_layers; ++i) {
-    const DeviceLayer& w = weights_->layers[static_cast<size_t>(i)];
-    norm(w.input_norm.as<float>(), i == 0 ? nullptr : delta_.data(), nullptr, size.tokens, normed_.data(), context,
-         done_counter(i, Projection::q, size));
     attention(i, size, arrays, context);
-    norm(w.post_attention_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context,
-         done_counter(i, Projection::gate, size));
     mlp(i, size, arrays, context);
   }
   norm(weights_->final_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);

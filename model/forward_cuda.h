@@ -70,6 +70,10 @@ class CudaForward {
   void mlp(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context);
   void norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
             const StepContext& context, uint32_t* done = nullptr);
+  // The norm before `linear`: what the product makes it of, or run into normed_. `projection`: the first of linear.
+  kernels::NormPrologue norm_before(const DeviceLinear& linear, int32_t layer, Projection projection,
+                                    const float* weight, const void* delta, const StepSize& size,
+                                    const StepContext& context);
   void head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context);
   void reduce(int32_t tokens, const StepContext& context);
   kernels::LoraArgs lora_args(Projection first, int32_t projections, int32_t layer, const StepSize& size,
@@ -78,7 +82,7 @@ class CudaForward {
   uint32_t* done_counter(int32_t layer, Projection projection, const StepSize& size) const;
   // y = W x and what the adapters add. Returns the number of blocks that add to lora.done.
   int32_t project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
-                  int32_t tokens, const StepContext& context);
+                  int32_t tokens, const StepContext& context, const kernels::NormPrologue& norm = {});
 
   ShardPlan plan_;
   int rank_;
@@ -89,12 +93,14 @@ class CudaForward {
   std::unique_ptr<kernels::LoraProducts> lora_;
   int32_t heads_, kv_heads_, intermediate_;
   kernels::DecodeDivision decode_division_;
+  float* stream_ = nullptr;  // the residual stream of the step that is being queued: residual_ or residual_b_
   float rope_factor_ = 1;
   int64_t logits_stride_ = 0;
   uint64_t bytes_ = 0;
 
   kernels::DeviceBuffer resolved_;     // int32 [tokens]
-  kernels::DeviceBuffer residual_;     // float [tokens, hidden]
+  kernels::DeviceBuffer residual_;     // float [tokens, hidden]: of a step's begin and end
+  kernels::DeviceBuffer residual_b_;   // float [kNormRows, hidden]: in turn with it where products make the norms
   kernels::DeviceBuffer normed_;       // [tokens, hidden]
   kernels::DeviceBuffer delta_;        // [tokens, hidden]
   kernels::DeviceBuffer qkv_;          // [tokens, (heads + 2 kv_heads) head_dim]

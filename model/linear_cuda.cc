@@ -16,8 +16,14 @@ Result<CudaLinear> CudaLinear::make(kernels::Dtype dtype, int32_t max_rows, int3
   return CudaLinear(dtype, *std::move(int4), *std::move(library));
 }
 
+bool CudaLinear::takes_norm(const DeviceLinear& linear, int32_t m) {
+  if (m > kernels::kNormRows || linear.products.size() != 1) return false;
+  const auto* packed = std::get_if<kernels::PackedInt4Weight>(&linear.products[0].weight);
+  return packed != nullptr && int4_.takes_norm(*packed, m, dtype_);
+}
+
 void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                     const kernels::Stream& stream) {
+                     const kernels::Stream& stream, const kernels::NormPrologue& norm) {
   for (const DeviceProduct& product : linear.products) {
     auto* out =
         static_cast<unsigned char*>(y.data) + static_cast<size_t>(product.first_output) * kernels::size_of(dtype_);
@@ -32,12 +38,13 @@ void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const Devi
     args.y = out;
     args.y_stride = y.stride;
     args.m = m;
+    args.norm = norm;
     int4_.run(std::get<kernels::PackedInt4Weight>(product.weight), args, stream);
   }
 }
 
 void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                          const kernels::Stream& stream) {
+                          const kernels::Stream& stream, const kernels::NormPrologue& norm) {
   CHECK(gate_up.fuses_silu());
   kernels::Int4GemmArgs args;
   args.x = x.data;
@@ -47,6 +54,7 @@ void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, cons
   args.y_stride = y.stride;
   args.m = m;
   args.silu_mul = true;
+  args.norm = norm;
   int4_.run(std::get<kernels::PackedInt4Weight>(gate_up.products[0].weight), args, stream);
 }
 

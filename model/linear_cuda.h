@@ -21,14 +21,17 @@ class CudaLinear {
   // For up to max_rows rows of x at a time and weights up to the given sizes.
   static Result<CudaLinear> make(kernels::Dtype dtype, int32_t max_rows, int32_t max_outputs, int32_t max_inputs);
 
+  // Whether run and run_silu of m rows make x themselves of a NormPrologue.
+  bool takes_norm(const DeviceLinear& linear, int32_t m);
+
   // y [m, all outputs] = x W^T; a bias is left to what follows. More than kInt4DecodeRows rows must have been run once
-  // before they are captured in a graph, as in kernels/int4_gemm_cuda.h.
+  // before they are captured in a graph, as in kernels/int4_gemm_cuda.h. A norm with a residual takes the place of x.
   void run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
-           const kernels::Stream& stream);
+           const kernels::Stream& stream, const kernels::NormPrologue& norm = {});
 
   // y [m, outputs of gate] = silu(gate) * up, for linears that fuse it.
   void run_silu(const DeviceLinear& gate_up, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                const kernels::Stream& stream);
+                const kernels::Stream& stream, const kernels::NormPrologue& norm = {});
 
   // out [m, n] in float = x weight^T.
   void run_head(const void* weight, int32_t n, int32_t k, const DeviceRows& x, float* out, int64_t out_stride,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/int4_decode.h"
+#include "kernels/rms_norm_cuda.h"
 #include "tests/kernels/cuda/cuda_test.h"
 #include "tests/kernels/cuda/random_int4.h"
 
@@ -209,6 +210,65 @@ TEST_F(Int4GemmCuda, GivesTheSameBitsForEveryShapeOfTheLaunch) {
               << n << "x" << k << " group " << kind.group << " m " << m << " kept " << (wish.x == X::kept)
               << " cluster " << wish.cluster << " depth " << wish.depth << " of warps "
               << (wish.steps == Steps::of_warps);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, MakesTheNormOfItsInputWithTheBitsOfTheNormsKernel) {
+  using X = Int4DecodeWish::X;
+  const Int4DecodeDevice device = Int4DecodeDevice::current();
+  for (const auto& [n, k] : {std::pair{7168, 5120}, std::pair{5000, 640}, std::pair{40, 128}, std::pair{72, 6144}}) {
+    const Int4Weight w = random_int4(n, k, {}, random_);
+    const PackedInt4Weight packed = pack(w);
+    const DeviceBuffer weight = to_device(random_floats(static_cast<size_t>(k), random_, 0.3F, 1));
+    for (const Dtype dtype : kDtypes) {
+      for (const int32_t m : {1, 2}) {
+        for (const bool with_delta : {true, false}) {
+          const auto count = static_cast<size_t>(m) * static_cast<size_t>(k);
+          const std::vector<float> residual = random_floats(count, random_, 3);
+          const DeviceBuffer before = to_device(residual);
+          const DeviceBuffer in_place = to_device(residual);
+          const DeviceBuffer delta = to_device(random_halves(count, dtype, random_).stored);
+          const DeviceBuffer x = poisoned(count * 2);
+          AddRmsNormArgs norm;
+          norm.residual = in_place.as<float>();
+          norm.delta = with_delta ? delta.data() : nullptr;
+          norm.weight = weight.as<float>();
+          norm.epsilon = 1e-6F;
+          norm.out = x.data();
+          norm.dtype = dtype;
+          norm.tokens = m;
+          norm.width = k;
+          add_rms_norm_cuda(norm, stream_);
+          for (const int32_t cluster : {1, 2}) {
+            const Int4DecodeWish wish{X::kept, cluster};
+            if (!int4_decode_fits(packed, m, wish, device)) continue;
+            const Int4DecodeShape shape = shape_int4_decode(packed, m, dtype, wish, device);
+            ASSERT_TRUE(int4_decode_takes_norm(packed, shape));
+            const DeviceBuffer expected = poisoned(static_cast<size_t>(m * n) * 2);
+            const DeviceBuffer y = poisoned(static_cast<size_t>(m * n) * 2);
+            const DeviceBuffer sum = poisoned(count * sizeof(float));
+            Int4GemmArgs args;
+            args.x = x.data();
+            args.x_stride = k;
+            args.dtype = dtype;
+            args.y = expected.data();
+            args.y_stride = n;
+            args.m = m;
+            int4_decode(packed, args, shape, stream_);
+            args.x = nullptr;
+            args.y = y.data();
+            args.norm = {before.as<float>(), norm.delta, with_delta ? sum.as<float>() : nullptr, norm.weight, 1e-6F};
+            int4_decode(packed, args, shape, stream_);
+            EXPECT_EQ(to_host<uint16_t>(expected), to_host<uint16_t>(y))
+                << dtype_name(dtype) << " " << n << "x" << k << " m " << m << " cluster " << cluster;
+            if (with_delta) {
+              EXPECT_EQ(to_host<float>(in_place), to_host<float>(sum));
+            }
+            EXPECT_EQ(to_host<float>(before), residual);
+          }
         }
       }
     }

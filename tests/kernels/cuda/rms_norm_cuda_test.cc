@@ -52,6 +52,36 @@ TEST_P(RmsNormCuda, AddsTheDeltaAndNormalisesAtAnyWidth) {
   }
 }
 
+TEST_P(RmsNormCuda, WritesTheSumElsewhereWhereItIsTold) {
+  const int32_t width = 1032;
+  const size_t count = size_t{2} * width;
+  const std::vector<float> residual = random_floats(count, random_);
+  const DeviceBuffer in_place = to_device(residual);
+  const DeviceBuffer kept = to_device(residual);
+  const DeviceBuffer sum = poisoned(count * sizeof(float));
+  const DeviceBuffer delta = to_device(random_halves(count, GetParam(), random_).stored);
+  const DeviceBuffer weight = to_device(random_floats(static_cast<size_t>(width), random_, 0.3F, 1));
+  const DeviceBuffer out = poisoned(count * 2);
+  const DeviceBuffer out_elsewhere = poisoned(count * 2);
+  AddRmsNormArgs args;
+  args.delta = delta.data();
+  args.weight = weight.as<float>();
+  args.epsilon = 1e-6F;
+  args.dtype = GetParam();
+  args.tokens = 2;
+  args.width = width;
+  args.residual = in_place.as<float>();
+  args.out = out.data();
+  add_rms_norm_cuda(args, stream_);
+  args.residual = kept.as<float>();
+  args.residual_out = sum.as<float>();
+  args.out = out_elsewhere.data();
+  add_rms_norm_cuda(args, stream_);
+  EXPECT_EQ(to_host<float>(kept), residual);
+  EXPECT_EQ(to_host<float>(sum), to_host<float>(in_place));
+  EXPECT_EQ(to_host<uint16_t>(out), to_host<uint16_t>(out_elsewhere));
+}
+
 TEST_P(RmsNormCuda, PicksRowsAndLeavesTheResidualAsItWas) {
   const int32_t width = 512;
   const std::vector<float> residual = random_floats(size_t{7} * width, random_);
