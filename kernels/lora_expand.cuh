@@ -23,8 +23,12 @@ inline constexpr int kExpandWarps = 4;
 inline constexpr int kExpandThreads = kExpandWarps * device::kWarpSize;
 inline constexpr int kStagedTiles = 8;  // of ranks in shared memory at a time
 inline constexpr int kStagedRanks = kStagedTiles * kRankTile;
-inline constexpr int kStagedStride = kStagedRanks + 8;  // rows g = 0..3 in different banks
-inline constexpr int kStepTiles = 2;                    // of ranks in one step of a ring
+inline constexpr int kStepTiles = 2;  // of ranks in one step of a ring
+
+// Where a rank's v is in the row in shared memory: so that a tile of ranks of rows g = 0..3 is in different banks.
+__device__ __forceinline__ int staged_at(int row, int rank) {
+  return rank ^ row % 4 * kRankTile;
+}
 
 struct ExpandParams {
   const DeviceLora* entries;  // of the first projection
@@ -53,13 +57,13 @@ struct ExpandParams {
 template <class Y, bool kSilu>
 struct ExpandRing {
   static constexpr int kParts = kSilu ? 2 : 1;  // projections of a chunk
-  static constexpr int kDepth = 4;
+  static constexpr int kDepth = kSilu ? 3 : 4;
   static constexpr int kWeightVectors = kParts * kStepTiles;  // of 16 bytes, each lane's
   static constexpr int kStepVectors = kWeightVectors + kParts * 2 * Octet<Y>::kVectors;
-  static constexpr int kStagedFloats = kParts * LoraRowPlan::kTileRows * kStagedStride;
+  static constexpr int kStagedFloats = kParts * LoraRowPlan::kTileRows * kStagedRanks;
   static constexpr int kSharedBytes =
       kStagedFloats * 4 + kExpandWarps * kDepth * kStepVectors * device::kWarpSize * static_cast<int>(sizeof(uint4));
-  static constexpr int kBlocks = kSilu ? 3 : 4;  // of a multiprocessor
+  static constexpr int kBlocks = 4;  // of a multiprocessor
 };
 
 // How the output tiles of every tile of rows are cut.
@@ -102,7 +106,7 @@ __global__ void __launch_bounds__(kExpandThreads, ExpandRing<Y, kSilu>::kBlocks)
   constexpr int kRows = LoraRowPlan::kTileRows;
   constexpr int kVectors = Octet<Y>::kVectors;
   extern __shared__ uint4 shared[];
-  auto* v = reinterpret_cast<float(*)[kRows][kStagedStride]>(shared);  // [kParts]
+  auto* v = reinterpret_cast<float(*)[kRows][kStagedRanks]>(shared);  // [kParts]
 
   device::allow_next_kernel();
   const int warp = threadIdx.x / device::kWarpSize;
@@ -221,8 +225,9 @@ __global__ void __launch_bounds__(kExpandThreads, ExpandRing<Y, kSilu>::kBlocks)
           const int row = e >> shift;
           const int rank = e - (row << shift);
           const bool exists = first * kRankTile + rank < entries[i].rank;
-          v[i][row][rank] = sum_parts(from + static_cast<int64_t>(row) * p.projections * p.rank_stride + rank,
-                                      p.part_stride, exists ? p.parts : 0);
+          v[i][row][staged_at(row, rank)] =
+              sum_parts(from + static_cast<int64_t>(row) * p.projections * p.rank_stride + rank, p.part_stride,
+                        exists ? p.parts : 0);
         }
       }
     };
@@ -271,9 +276,9 @@ __global__ void __launch_bounds__(kExpandThreads, ExpandRing<Y, kSilu>::kBlocks)
         for (int i = 0; i < kParts; i++) {
 #pragma unroll
           for (int j = 0; j < kStepTiles; j++) {
-            const float* of_row = &v[i][g][(staged_tile + j) * kRankTile + 2 * t];
+            const float* of_row = &v[i][g][staged_at(g, (staged_tile + j) * kRankTile) + 2 * t];
             held[i][j] = split_rank_tile(*reinterpret_cast<const float2*>(of_row),
-                                         *reinterpret_cast<const float2*>(of_row + 8 * kStagedStride));
+                                         *reinterpret_cast<const float2*>(of_row + 8 * kStagedRanks));
           }
         }
       }
@@ -302,7 +307,7 @@ __global__ void __launch_bounds__(kExpandThreads, ExpandRing<Y, kSilu>::kBlocks)
           float ups[kLaneOutputs];
           finish(1, h, first_output, outputs, ups);
 #pragma unroll
-          for (int i = 0; i < kLaneOutputs; i++) values[i] = values[i] / (1.0F + __expf(-values[i])) * ups[i];
+          for (int i = 0; i < kLaneOutputs; i += 4) multiply_silu<4>(values + i, ups + i);
         }
 #pragma unroll
         for (int i = 0; i < kLaneOutputs; i += 2) result.set_pair(i / 2, values[i], values[i + 1]);

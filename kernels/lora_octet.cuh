@@ -63,4 +63,32 @@ struct Octet {
   }
 };
 
+// gates = silu(gates) * ups. The quotient's steps are those that a division takes for numbers of moderate size, where
+// they round correctly; it would branch behind every one of them. Other numbers take the division.
+template <int kCount>
+__device__ __forceinline__ void multiply_silu(float* gates, const float* ups) {
+  constexpr float kLargest = 0x1p60F;
+  constexpr float kSmallest = 0x1p-40F;
+  float divisors[kCount], quotients[kCount];
+  bool moderate = true;
+#pragma unroll
+  for (int i = 0; i < kCount; i++) {
+    const float gate = gates[i];
+    const float divisor = 1.0F + __expf(-gate);
+    float reciprocal;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(divisor));
+    reciprocal = __fmaf_rn(reciprocal, __fmaf_rn(-divisor, reciprocal, 1.0F), reciprocal);
+    const float quotient = __fmul_rn(reciprocal, gate);
+    quotients[i] = __fmaf_rn(reciprocal, __fmaf_rn(-divisor, quotient, gate), quotient);
+    divisors[i] = divisor;
+    moderate = moderate && fabsf(gate) >= kSmallest && fabsf(gate) <= kLargest && divisor <= kLargest;
+  }
+  if (!moderate) {
+#pragma unroll
+    for (int i = 0; i < kCount; i++) quotients[i] = __fdiv_rn(gates[i], divisors[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; i++) gates[i] = quotients[i] * ups[i];
+}
+
 }  // namespace lorikeet::kernels::lora

@@ -1,5 +1,6 @@
 // What becomes of B (A x): SiLU of completed gates, the delta alone, logits in float; and x from a kernel that counts.
 #include "kernels/rms_norm_cuda.h"
+#include "kernels/silu_mul_cuda.h"
 #include "tests/kernels/cuda/lora_fixture.h"
 
 namespace lorikeet::kernels {
@@ -103,6 +104,39 @@ TEST_F(LoraOutputsCuda, ActivatesARowToTheSameBitsAloneAndInAnyBatch) {
       Operands some = subset(all, slots, chosen);
       EXPECT_EQ(run_silu(some, rows), rows_of(together, chosen, of.outputs[0]))
           << dtype_name(dtype) << " rows " << rows;
+    }
+  }
+}
+
+TEST_F(LoraOutputsCuda, ActivatesRowsOfTheBaseModelAsTheirOwnKernelDoes) {
+  for (const Dtype dtype : kDtypes) {
+    make_slots(small_geometry(dtype), 2);
+    load(0, uniform(16));
+    const LoraLinear of = linear(kGateUp, 0);
+    const auto outputs = static_cast<size_t>(of.outputs[0]);
+    for (const size_t rows : {3, 90}) {
+      std::vector<int32_t> slots(rows, -1);
+      slots[1] = 0;
+      Operands o = operands(of, slots);
+      const float unusual[] = {0.0F, 6e4F, -6e4F, 1e-7F, -1e-7F, INFINITY, -INFINITY, -90.0F, 20.0F};
+      for (size_t i = 0; i < std::size(unusual); i++) o.y.stored[5 * i] = to_stored(unusual[i], dtype);
+      place(o, of, slots);
+      const DeviceBuffer expected = poisoned(rows * outputs * 2);
+      SiluMulArgs silu;
+      silu.gate = o.y_device.data();
+      silu.up = o.y_device.as<uint16_t>() + outputs;
+      silu.stride = o.y_stride;
+      silu.out = expected.data();
+      silu.dtype = dtype;
+      silu.tokens = static_cast<int32_t>(rows);
+      silu.width = of.outputs[0];
+      silu_mul_cuda(silu, stream_);
+      std::vector<uint16_t> theirs = to_host<uint16_t>(expected);
+      std::vector<uint16_t> ours = run_silu(o, rows);
+      const auto begin = static_cast<ptrdiff_t>(outputs);  // of the row with an adapter
+      theirs.erase(theirs.begin() + begin, theirs.begin() + 2 * begin);
+      ours.erase(ours.begin() + begin, ours.begin() + 2 * begin);
+      EXPECT_EQ(ours, theirs) << dtype_name(dtype) << " rows " << rows;
     }
   }
 }
