@@ -1,5 +1,6 @@
 #include "actors/adapter_reader.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <utility>
@@ -7,8 +8,14 @@
 namespace lorikeet::actors {
 namespace {
 
-constexpr int kReadThreads = 2;   // one slow disk does not hold up all others
+constexpr int kFewestReadThreads = 2;  // one slow disk does not hold up all others
+constexpr int kMostReadThreads = 8;
 constexpr int kReadAttempts = 3;  // files that change while they are read
+
+// Reading is hashing and copying as much as waiting for the disk; the ranks need cores as well.
+int read_threads() {
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, kFewestReadThreads, kMostReadThreads);
+}
 
 }  // namespace
 
@@ -18,7 +25,7 @@ AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestH
       hooks_(std::move(hooks)),
       callbacks_(std::move(callbacks)) {
   threads_.emplace_back([this] { serve(checks_); });
-  for (int i = 0; i < kReadThreads; ++i) threads_.emplace_back([this] { serve(reads_); });
+  for (int i = read_threads(); i > 0; --i) threads_.emplace_back([this] { serve(reads_); });
 }
 
 AdapterReader::~AdapterReader() {

@@ -69,10 +69,13 @@ Adapter random_adapter(const ShardPlan& plan) {
       pair.scale = 1;
       pair.inputs = plan.inputs(p, 0).size();
       pair.outputs = plan.outputs(p, 0).size();
-      pair.a.resize(static_cast<size_t>(kLoraRank) * static_cast<size_t>(pair.inputs));
-      pair.b.resize(static_cast<size_t>(kLoraRank) * static_cast<size_t>(pair.outputs));
-      for (float& value : pair.a) value = 0.02F * numbers.next();
-      for (float& value : pair.b) value = 0.02F * numbers.next();
+      const auto matrix = [&](int32_t size) {
+        std::vector<float> values(static_cast<size_t>(kLoraRank) * static_cast<size_t>(size));
+        for (float& value : values) value = 0.02F * numbers.next();
+        return values;
+      };
+      pair.a = matrix(pair.inputs);
+      pair.b = matrix(pair.outputs);
     }
   }
   adapter.count_bytes();

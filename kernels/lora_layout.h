@@ -41,11 +41,15 @@ constexpr uint64_t b_bytes(int32_t rank, int32_t outputs) {
   return static_cast<uint64_t>(output_tiles(outputs)) * b_tile_bytes(rank);
 }
 
-// Rank tile `tile` of A: a is [rank, inputs] in float, out a_tile_bytes(inputs) of `dtype`, F16 or BF16.
-void pack_a_tile(const float* a, int32_t rank, int32_t inputs, int32_t tile, Dtype dtype, uint16_t* out);
+// Rank tile `tile` of A: a is [rank, inputs] of the type `from`, F32, F16 or BF16; out a_tile_bytes(inputs) of `dtype`,
+// F16 or BF16.
+void pack_a_tile(const void* a, Dtype from, int32_t rank, int32_t inputs, int32_t tile, Dtype dtype, uint16_t* out);
 
-// Output tile `tile` of B: b is [outputs, rank] in float, out b_tile_bytes(rank).
-void pack_b_tile(const float* b, int32_t rank, int32_t outputs, int32_t tile, Dtype dtype, uint16_t* out);
+// Output tile `tile` of B: b is [outputs, rank] of the type `from`, out b_tile_bytes(rank).
+void pack_b_tile(const void* b, Dtype from, int32_t rank, int32_t outputs, int32_t tile, Dtype dtype, uint16_t* out);
+
+// values[first .. first + count) of the type `from`, as `dtype`.
+void convert(const void* values, Dtype from, int64_t first, int64_t count, Dtype dtype, uint16_t* out);
 
 // Whether a value has become an infinity or was none: weights of that kind are refused.
 bool all_finite(const uint16_t* values, uint64_t count, Dtype dtype);

@@ -18,11 +18,11 @@ constexpr const char* kProjectionNames[kLoraProjections] = {"q", "k", "v", "o", 
 constexpr uint64_t align_up(uint64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
-uint64_t factor_bytes(const LoraWeights& pair) {
+uint64_t factor_bytes(const StoredLora& pair) {
   return pair.dora_factor == nullptr ? 0 : align_up(static_cast<uint64_t>(pair.outputs) * sizeof(float));
 }
 
-Result<void> check_pair(const LoraWeights& pair, int32_t inputs, int32_t outputs, int32_t max_rank,
+Result<void> check_pair(const StoredLora& pair, int32_t inputs, int32_t outputs, int32_t max_rank,
                         const std::string& name) {
   if (pair.rank == 0) return {};
   if (pair.rank < 0 || pair.rank > max_rank) {
@@ -35,14 +35,6 @@ Result<void> check_pair(const LoraWeights& pair, int32_t inputs, int32_t outputs
   if (pair.a == nullptr || pair.b == nullptr) return fail("the adapter's {} lacks A or B", name);
   if (!std::isfinite(pair.scale)) return fail("the adapter's {} has a scale that is not finite", name);
   return {};
-}
-
-void convert(const float* from, int64_t count, Dtype dtype, uint16_t* out) {
-  if (dtype == Dtype::f16) {
-    for (int64_t i = 0; i < count; i++) out[i] = float_to_half(from[i]);
-  } else {
-    for (int64_t i = 0; i < count; i++) out[i] = float_to_bf16(from[i]);
-  }
 }
 
 }  // namespace
@@ -110,12 +102,12 @@ uint64_t LoraSlots::adapter_bytes(const LoraGeometry& geometry, int32_t rank) {
   return bytes * static_cast<uint64_t>(geometry.layers);
 }
 
-uint64_t LoraSlots::pair_bytes(const LoraWeights& pair) const {
+uint64_t LoraSlots::pair_bytes(const StoredLora& pair) const {
   if (pair.rank == 0) return 0;
   return lora::a_bytes(pair.rank, pair.inputs) + lora::b_bytes(pair.rank, pair.outputs) + factor_bytes(pair);
 }
 
-uint64_t LoraSlots::embedding_bytes(const LoraWeights& pair) const {
+uint64_t LoraSlots::embedding_bytes(const StoredLora& pair) const {
   const auto rank = static_cast<uint64_t>(pair.rank);
   return align_up(2 * rank * static_cast<uint64_t>(geometry_.vocab)) +
          align_up(2 * rank * static_cast<uint64_t>(geometry_.hidden));
@@ -152,7 +144,7 @@ Result<void> LoraSlots::load(int32_t slot, const LoraAdapter& adapter) {
   write_tables(slot);
   auto& rank = ranks_[static_cast<size_t>(slot)];
   rank = adapter.lm_head.rank;
-  for (const LoraWeights& pair : adapter.pairs) rank = std::max(rank, pair.rank);
+  for (const StoredLora& pair : adapter.pairs) rank = std::max(rank, pair.rank);
   return {};
 }
 
@@ -173,13 +165,13 @@ Result<void> LoraSlots::upload(int32_t slot, const LoraAdapter& adapter) {
   for (int32_t layer = 0; layer < geometry_.layers; layer++) {
     const auto pairs = adapter.pairs.subspan(static_cast<size_t>(layer) * kLoraProjections, kLoraProjections);
     uint64_t bytes = 0;
-    for (const LoraWeights& pair : pairs) bytes += pair_bytes(pair);
+    for (const StoredLora& pair : pairs) bytes += pair_bytes(pair);
     if (bytes == 0) continue;
     const Result<unsigned char*> allocated = allocate(slot, bytes);
     if (!allocated) return tl::unexpected(allocated.error());
     unsigned char* to = *allocated;
     for (int32_t p = 0; p < kLoraProjections; p++) {
-      const LoraWeights& pair = pairs[static_cast<size_t>(p)];
+      const StoredLora& pair = pairs[static_cast<size_t>(p)];
       if (pair.rank == 0) continue;
       const Result<DeviceLora> sent = send_pair(pair, to, fmt::format("layer {} {}", layer, kProjectionNames[p]));
       if (!sent) return tl::unexpected(sent.error());
@@ -217,7 +209,7 @@ Result<unsigned char*> LoraSlots::allocate(int32_t slot, uint64_t bytes) {
   return memory_.as<unsigned char>() + span->offset;
 }
 
-Result<DeviceLora> LoraSlots::send_pair(const LoraWeights& pair, unsigned char* to, const std::string& name) {
+Result<DeviceLora> LoraSlots::send_pair(const StoredLora& pair, unsigned char* to, const std::string& name) {
   DeviceLora entry;
   entry.rank = pair.rank;
   entry.scale = pair.scale;
@@ -225,7 +217,7 @@ Result<DeviceLora> LoraSlots::send_pair(const LoraWeights& pair, unsigned char* 
   const uint64_t a_tile = lora::a_tile_bytes(pair.inputs);
   Result<void> sent = send(to, lora::rank_tiles(pair.rank), a_tile, name, [&](int64_t first, int64_t count, void* out) {
     for (int64_t i = 0; i < count; i++) {
-      lora::pack_a_tile(pair.a, pair.rank, pair.inputs, static_cast<int32_t>(first + i), geometry_.dtype,
+      lora::pack_a_tile(pair.a, pair.a_dtype, pair.rank, pair.inputs, static_cast<int32_t>(first + i), geometry_.dtype,
                         static_cast<uint16_t*>(out) + static_cast<uint64_t>(i) * a_tile / 2);
     }
   });
@@ -235,7 +227,7 @@ Result<DeviceLora> LoraSlots::send_pair(const LoraWeights& pair, unsigned char* 
   const uint64_t b_tile = lora::b_tile_bytes(pair.rank);
   sent = send(to, lora::output_tiles(pair.outputs), b_tile, name, [&](int64_t first, int64_t count, void* out) {
     for (int64_t i = 0; i < count; i++) {
-      lora::pack_b_tile(pair.b, pair.rank, pair.outputs, static_cast<int32_t>(first + i), geometry_.dtype,
+      lora::pack_b_tile(pair.b, pair.b_dtype, pair.rank, pair.outputs, static_cast<int32_t>(first + i), geometry_.dtype,
                         static_cast<uint16_t*>(out) + static_cast<uint64_t>(i) * b_tile / 2);
     }
   });
@@ -254,7 +246,7 @@ Result<DeviceLora> LoraSlots::send_pair(const LoraWeights& pair, unsigned char* 
   return entry;
 }
 
-Result<DeviceEmbeddingLora> LoraSlots::send_embedding(const LoraWeights& pair, unsigned char* to) {
+Result<DeviceEmbeddingLora> LoraSlots::send_embedding(const StoredLora& pair, unsigned char* to) {
   DeviceEmbeddingLora entry;
   entry.rank = pair.rank;
   entry.scale = pair.scale;
@@ -265,7 +257,8 @@ Result<DeviceEmbeddingLora> LoraSlots::send_embedding(const LoraWeights& pair, u
   Result<void> sent = send(to, pair.inputs, row_bytes, "embedding", [&](int64_t first, int64_t count, void* out) {
     column.resize(static_cast<size_t>(count));
     for (int32_t r = 0; r < pair.rank; r++) {
-      convert(pair.a + static_cast<int64_t>(r) * pair.inputs + first, count, geometry_.dtype, column.data());
+      lora::convert(pair.a, pair.a_dtype, static_cast<int64_t>(r) * pair.inputs + first, count, geometry_.dtype,
+                    column.data());
       auto* to_rank = static_cast<uint16_t*>(out) + r;
       for (int64_t i = 0; i < count; i++) to_rank[i * pair.rank] = column[static_cast<size_t>(i)];
     }
@@ -274,7 +267,8 @@ Result<DeviceEmbeddingLora> LoraSlots::send_embedding(const LoraWeights& pair, u
   to += align_up(row_bytes * static_cast<uint64_t>(pair.inputs));
   entry.b = to;
   sent = send(to, pair.outputs, row_bytes, "embedding", [&](int64_t first, int64_t count, void* out) {
-    convert(pair.b + first * pair.rank, count * pair.rank, geometry_.dtype, static_cast<uint16_t*>(out));
+    lora::convert(pair.b, pair.b_dtype, first * pair.rank, count * pair.rank, geometry_.dtype,
+                  static_cast<uint16_t*>(out));
   });
   if (!sent) return tl::unexpected(sent.error());
   return entry;

@@ -20,7 +20,6 @@
 #include "kernels/device.h"
 #include "kernels/dtype.h"
 #include "kernels/embedding_cuda.h"
-#include "kernels/lora.h"
 #include "kernels/lora_cuda.h"
 #include "kernels/span_allocator.h"
 
@@ -40,12 +39,23 @@ struct LoraGeometry {
   Dtype dtype = Dtype::f16;  // of the activations: F16 or BF16
 };
 
-// One rank's part of an adapter, float32 on the host. A pair of rank 0 is absent. Unlike the CPU kernels, which take B
-// transposed, the slots take b as PEFT stores it: [outputs, rank].
+// A pair on the host as PEFT stores it, each matrix in float32, fp16 or bf16. One of rank 0 is absent.
+struct StoredLora {
+  const void* a = nullptr;  // [rank, inputs]
+  const void* b = nullptr;  // [outputs, rank]
+  Dtype a_dtype = Dtype::f32, b_dtype = Dtype::f32;
+  const float* dora_factor = nullptr;  // [outputs], DoRA; null otherwise
+  int32_t rank = 0;
+  int32_t inputs = 0;
+  int32_t outputs = 0;
+  float scale = 0;
+};
+
+// One rank's part of an adapter.
 struct LoraAdapter {
-  std::span<const LoraWeights> pairs;  // [layers, kLoraProjections]
-  LoraWeights embedding;               // inputs: the vocabulary, outputs: hidden
-  LoraWeights lm_head;
+  std::span<const StoredLora> pairs;  // [layers, kLoraProjections]
+  StoredLora embedding;               // inputs: the vocabulary, outputs: hidden
+  StoredLora lm_head;
 };
 
 class LoraSlots {
@@ -81,14 +91,14 @@ class LoraSlots {
 
   LoraSlots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes);
   int32_t entries_per_slot() const { return geometry_.layers * kLoraProjections + 1; }
-  uint64_t pair_bytes(const LoraWeights& pair) const;
-  uint64_t embedding_bytes(const LoraWeights& pair) const;
+  uint64_t pair_bytes(const StoredLora& pair) const;
+  uint64_t embedding_bytes(const StoredLora& pair) const;
 
   Result<void> check(const LoraAdapter& adapter) const;
   Result<void> upload(int32_t slot, const LoraAdapter& adapter);
   Result<unsigned char*> allocate(int32_t slot, uint64_t bytes);
-  Result<DeviceLora> send_pair(const LoraWeights& pair, unsigned char* to, const std::string& name);
-  Result<DeviceEmbeddingLora> send_embedding(const LoraWeights& pair, unsigned char* to);
+  Result<DeviceLora> send_pair(const StoredLora& pair, unsigned char* to, const std::string& name);
+  Result<DeviceEmbeddingLora> send_embedding(const StoredLora& pair, unsigned char* to);
   Result<void> send(unsigned char* to, int64_t items, uint64_t item_bytes, const std::string& name, const Fill& fill);
   void write_tables(int32_t slot);
   void wait();

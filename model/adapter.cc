@@ -5,19 +5,9 @@
 namespace lorikeet::model {
 namespace {
 
-std::vector<float> rows_of(const std::vector<float>& matrix, int32_t columns, Range rows) {
-  const auto first = static_cast<ptrdiff_t>(rows.begin) * columns, last = static_cast<ptrdiff_t>(rows.end) * columns;
-  return {matrix.begin() + first, matrix.begin() + last};
-}
-
-std::vector<float> columns_of(const std::vector<float>& matrix, int32_t rows, int32_t all_columns, Range columns) {
-  std::vector<float> part;
-  part.reserve(static_cast<size_t>(rows) * static_cast<size_t>(columns.size()));
-  for (int32_t r = 0; r < rows; ++r) {
-    const auto row = matrix.begin() + static_cast<ptrdiff_t>(r) * all_columns;
-    part.insert(part.end(), row + columns.begin, row + columns.end);
-  }
-  return part;
+std::vector<float> part_of(const std::vector<float>& values, Range range) {
+  if (values.empty()) return {};
+  return {values.begin() + range.begin, values.begin() + range.end};
 }
 
 LoraPair cut_pair(const LoraPair& whole, Range outputs, Range inputs) {
@@ -26,15 +16,17 @@ LoraPair cut_pair(const LoraPair& whole, Range outputs, Range inputs) {
   part.scale = whole.scale;
   part.inputs = inputs.size();
   part.outputs = outputs.size();
-  part.a = columns_of(whole.a, whole.rank, whole.inputs, inputs);
-  part.b = rows_of(whole.b, whole.rank, outputs);
-  if (!whole.magnitude.empty()) part.magnitude = rows_of(whole.magnitude, 1, outputs);
-  if (!whole.dora_factor.empty()) part.dora_factor = rows_of(whole.dora_factor, 1, outputs);
+  part.a = whole.a.columns(static_cast<size_t>(whole.inputs), static_cast<size_t>(inputs.begin),
+                           static_cast<size_t>(inputs.end));
+  part.b = whole.b.rows(static_cast<size_t>(whole.rank), static_cast<size_t>(outputs.begin),
+                        static_cast<size_t>(outputs.end));
+  part.magnitude = part_of(whole.magnitude, outputs);
+  part.dora_factor = part_of(whole.dora_factor, outputs);
   return part;
 }
 
 void count(const LoraPair& pair, Adapter& adapter) {
-  adapter.bytes += (pair.a.size() + pair.b.size()) * sizeof(float);
+  adapter.bytes += pair.a.bytes().size() + pair.b.bytes().size();
   adapter.max_rank = std::max(adapter.max_rank, pair.rank);
 }
 

@@ -12,6 +12,7 @@
 
 #include "kernels/error.h"
 #include "model/shard_plan.h"
+#include "model/stored_floats.h"
 
 namespace lorikeet::model {
 
@@ -24,8 +25,8 @@ struct LoraPair {
   float scale = 0;                 // alpha / r, or alpha / sqrt(r) with rsLoRA; alpha_pattern applied
   int32_t inputs = 0;              // columns of A
   int32_t outputs = 0;             // rows of B
-  std::vector<float> a;            // [rank, inputs]
-  std::vector<float> b;            // [outputs, rank]
+  StoredFloats a;                  // [rank, inputs]
+  StoredFloats b;                  // [outputs, rank]
   std::vector<float> magnitude;    // DoRA: [outputs], cut as B is; empty otherwise
   std::vector<float> dora_factor;  // DoRA: [outputs], f above; empty until the norms of all ranks have been added
 };
@@ -38,7 +39,7 @@ struct Adapter {
   std::optional<LoraPair>
       embedding;  // y = E[id] + scale * B A[:, id]: inputs = vocab_size, outputs = hidden_size; whole on every rank
   std::optional<LoraPair> lm_head;  // column-parallel: outputs are cut as the vocabulary is
-  uint64_t bytes = 0;               // of all A and B
+  uint64_t bytes = 0;               // of all A and B as they are stored
   int32_t max_rank = 0;
 
   bool uses_dora() const;

@@ -118,23 +118,14 @@ MlpSide mlp_side_of(Projection p) {
 void spread_neurons(const std::vector<int32_t>& neurons, MlpSide side, int32_t all, LoraPair& pair) {
   const auto width = neurons.size(), rank = static_cast<size_t>(pair.rank), total = static_cast<size_t>(all);
   if (side == MlpSide::outputs) {
-    std::vector<float> b(total * rank, 0);
-    for (size_t i = 0; i < width; ++i) {
-      std::copy_n(pair.b.begin() + static_cast<ptrdiff_t>(i * rank), rank,
-                  b.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(neurons[i]) * rank));
-    }
-    pair.b = std::move(b);
+    pair.b = pair.b.spread_rows(rank, neurons, total);
     if (pair.magnitude.empty()) return;
     std::vector<float> magnitude(total, 0);  // rows of zeros stay zero
     for (size_t i = 0; i < width; ++i) magnitude[static_cast<size_t>(neurons[i])] = pair.magnitude[i];
     pair.magnitude = std::move(magnitude);
     return;
   }
-  std::vector<float> a(rank * total, 0);
-  for (size_t r = 0; r < rank; ++r) {
-    for (size_t i = 0; i < width; ++i) a[r * total + static_cast<size_t>(neurons[i])] = pair.a[r * width + i];
-  }
-  pair.a = std::move(a);
+  pair.a = pair.a.spread_columns(neurons, total);
 }
 
 }  // namespace lorikeet::model

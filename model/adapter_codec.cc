@@ -17,49 +17,9 @@ namespace {
 
 using kernels::Dtype;
 
+constexpr size_t kMostTensors = 4;  // of a pair
 constexpr std::string_view kFormat = "lorikeet-adapter-1";
 constexpr std::array<std::string_view, kNumProjections> kNames = {"q", "k", "v", "o", "gate", "up", "down"};
-
-// Half of x if that is exactly x: adapters come from 16-bit files more often than not, and travel at that size.
-std::optional<uint16_t> exact_half(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
-  if ((bits & 0x7fffffffu) == 0) return sign;
-  const int exponent = static_cast<int>(bits >> 23 & 0xffu) - 127;
-  const uint32_t mantissa = (bits & 0x7fffffu) | 0x800000u;
-  if (exponent > 15 || exponent < -24) return std::nullopt;
-  const int shift = exponent >= -14 ? 13 : -1 - exponent;  // below 2^-14 halves are multiples of 2^-24
-  if ((mantissa & ((1u << shift) - 1)) != 0) return std::nullopt;
-  const uint32_t kept = mantissa >> shift;
-  if (exponent < -14) return static_cast<uint16_t>(sign | kept);
-  return static_cast<uint16_t>(sign | static_cast<uint32_t>(exponent + 15) << 10 | (kept & 0x3ffu));
-}
-
-Dtype smallest_exact(const std::vector<float>& values) {
-  bool half = true, bf16 = true;
-  for (const float value : values) {
-    bf16 = bf16 && (std::bit_cast<uint32_t>(value) & 0xffffu) == 0;
-    half = half && exact_half(value).has_value();
-    if (!half && !bf16) return Dtype::f32;
-  }
-  return half ? Dtype::f16 : Dtype::bf16;
-}
-
-void append(const std::vector<float>& values, Dtype dtype, std::vector<uint8_t>& out) {
-  const size_t begin = out.size();
-  out.resize(begin + values.size() * kernels::size_of(dtype));
-  uint8_t* to = out.data() + begin;
-  if (dtype == Dtype::f32) {
-    std::memcpy(to, values.data(), values.size() * sizeof(float));
-    return;
-  }
-  for (const float value : values) {
-    const uint16_t bits =
-        dtype == Dtype::f16 ? *exact_half(value) : static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
-    std::memcpy(to, &bits, 2);
-    to += 2;
-  }
-}
 
 // Calls visit(name, pair) for every pair that there is.
 template <class AdapterType, class Visit>
@@ -73,15 +33,12 @@ void for_each_pair(AdapterType& adapter, Visit visit) {
   if (adapter.lm_head) visit("lm_head", *adapter.lm_head);
 }
 
-Result<std::vector<float>> read_floats(const TensorEntry& entry, std::span<const uint8_t> data, std::string_view name) {
+Result<StoredFloats> read_floats(const TensorEntry& entry, std::span<const uint8_t> data, std::string_view name) {
   if (entry.dtype != Dtype::f32 && entry.dtype != Dtype::f16 && entry.dtype != Dtype::bf16) {
     return fail("adapter part: {} is {}", name, entry.dtype_name);
   }
-  std::vector<float> values(static_cast<size_t>(entry.elements()));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = kernels::load_float(data.data() + entry.begin, *entry.dtype, i);
-    if (!std::isfinite(values[i])) return fail("adapter part: element {} of {} is not finite", i, name);
-  }
+  StoredFloats values(*entry.dtype, data.subspan(entry.begin, entry.end - entry.begin));
+  if (const auto i = values.first_not_finite()) return fail("adapter part: element {} of {} is not finite", *i, name);
   return values;
 }
 
@@ -118,7 +75,7 @@ class Decoder {
   size_t tensors_read() const { return read_; }
 
  private:
-  Result<void> read(const std::string& name, std::vector<float>& into) {
+  Result<void> read(const std::string& name, StoredFloats& into) {
     auto values = read_floats(header_.tensors.find(name)->second, data_, name);
     if (!values) return tl::unexpected(values.error());
     into = std::move(*values);
@@ -132,7 +89,10 @@ class Decoder {
     if (it->second.shape != std::vector<int64_t>{size}) {
       return fail("adapter part: {} has shape {}, expected [{}]", name, shape_text(it->second.shape), size);
     }
-    return read(name, into);
+    StoredFloats values;
+    if (auto ok = read(name, values); !ok) return ok;
+    into = values.floats();
+    return {};
   }
 
   // Eight hex digits: the float's bits.
@@ -165,20 +125,18 @@ std::vector<uint8_t> encode_adapter(const Adapter& part) {
   std::string metadata =
       fmt::format(R"("format":"{}","digest":"{}","layers":"{}")", kFormat, part.digest, part.layers.size());
   std::string entries;
-  struct Item {
-    const std::vector<float>* values;
-    Dtype dtype;
-  };
-  std::vector<Item> items;
+  // Adapters come from 16-bit files more often than not, and travel at that size.
+  std::vector<StoredFloats> made_smaller;
+  std::vector<const StoredFloats*> items;
   uint64_t offset = 0;
-  const auto add = [&](const std::string& name, const std::vector<float>& values, const std::string& shape) {
+  made_smaller.reserve(kMostTensors * (part.layers.size() * kNumProjections + 2));
+  const auto add = [&](const std::string& name, const StoredFloats& values, const std::string& shape) {
     if (values.empty()) return;
-    const Dtype dtype = smallest_exact(values);
-    const uint64_t end = offset + values.size() * kernels::size_of(dtype);
-    entries += fmt::format(R"(,"{}":{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", name, kernels::name_of(dtype),
-                           shape, offset, end);
+    items.push_back(values.dtype() == Dtype::f32 ? &made_smaller.emplace_back(values.smallest()) : &values);
+    const uint64_t end = offset + items.back()->bytes().size();
+    entries += fmt::format(R"(,"{}":{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", name,
+                           kernels::name_of(items.back()->dtype()), shape, offset, end);
     offset = end;
-    items.push_back({&values, dtype});
   };
   for_each_pair(part, [&](const std::string& name, const LoraPair& pair) {
     metadata += fmt::format(R"(,"{}.scale":"{:08x}")", name, std::bit_cast<uint32_t>(pair.scale));
@@ -193,7 +151,7 @@ std::vector<uint8_t> encode_adapter(const Adapter& part) {
   image.reserve(8 + header.size() + offset);
   for (int i = 0; i < 8; ++i) image.push_back(static_cast<uint8_t>(header.size() >> (8 * i)));
   image.insert(image.end(), header.begin(), header.end());
-  for (const Item& item : items) append(*item.values, item.dtype, image);
+  for (const StoredFloats* item : items) image.insert(image.end(), item->bytes().begin(), item->bytes().end());
   return image;
 }
 

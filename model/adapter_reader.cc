@@ -32,16 +32,13 @@ std::optional<Place> find_place(const ModelConfig& config, std::string_view name
   return place;
 }
 
-Result<std::vector<float>> floats_of(const TensorView& tensor) {
+Result<StoredFloats> floats_of(const TensorView& tensor) {
   const TensorEntry& entry = *tensor.entry;
   if (entry.dtype != kernels::Dtype::f32 && entry.dtype != kernels::Dtype::f16 && entry.dtype != kernels::Dtype::bf16) {
     return fail("{} is {}, expected F32, F16 or BF16", tensor.where, entry.dtype_name);
   }
-  std::vector<float> values(static_cast<size_t>(entry.elements()));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = kernels::load_float(tensor.bytes.data(), *entry.dtype, i);
-    if (!std::isfinite(values[i])) return fail("{}: element {} is not finite", tensor.where, i);
-  }
+  StoredFloats values(*entry.dtype, tensor.bytes);
+  if (const auto i = values.first_not_finite()) return fail("{}: element {} is not finite", tensor.where, *i);
   return values;
 }
 
@@ -161,7 +158,7 @@ class Reader {
     if (module.magnitude) {
       auto magnitude = floats_of(*module.magnitude);
       if (!magnitude) return tl::unexpected(magnitude.error());
-      pair->magnitude = std::move(*magnitude);
+      pair->magnitude = magnitude->floats();
     }
     if (const int32_t width = padded_from(module, place); width > 0) {
       if (auto ok = spread(mlp_side_of(place.projections[0]), width, *pair); !ok) return ok;
@@ -221,8 +218,8 @@ class Reader {
         part.inputs = pair.inputs;
         part.outputs = output_size(config_, p);
         part.a = pair.a;
-        const auto row = [&](int32_t i) { return pair.b.begin() + static_cast<ptrdiff_t>(i) * pair.rank; };
-        part.b.assign(row(first), row(first + part.outputs));
+        part.b = pair.b.rows(static_cast<size_t>(pair.rank), static_cast<size_t>(first),
+                             static_cast<size_t>(first + part.outputs));
         if (!pair.magnitude.empty()) {
           part.magnitude.assign(pair.magnitude.begin() + first, pair.magnitude.begin() + first + part.outputs);
         }

@@ -9,7 +9,7 @@ SlotPair::SlotPair(const LoraPair& pair)
       inputs_(pair.inputs),
       outputs_(pair.outputs),
       scale_(pair.scale),
-      a_(pair.a),
+      a_(pair.a.floats()),
       b_(pair.b.size()),
       dora_factor_(pair.dora_factor) {
   const auto rank = static_cast<size_t>(rank_), outputs = static_cast<size_t>(outputs_);

@@ -29,11 +29,13 @@ kernels::LoraGeometry geometry_of(const ShardPlan& plan, int rank, const CudaMod
   return geometry;
 }
 
-kernels::LoraWeights weights_of(const std::optional<LoraPair>& pair) {
-  kernels::LoraWeights weights;
+kernels::StoredLora weights_of(const std::optional<LoraPair>& pair) {
+  kernels::StoredLora weights;
   if (!pair) return weights;
   weights.a = pair->a.data();
   weights.b = pair->b.data();
+  weights.a_dtype = pair->a.dtype();
+  weights.b_dtype = pair->b.dtype();
   weights.dora_factor = pair->dora_factor.empty() ? nullptr : pair->dora_factor.data();
   weights.rank = pair->rank;
   weights.inputs = pair->inputs;
@@ -92,7 +94,7 @@ Result<void> CudaAdapters::set(int32_t slot, const Adapter& part) {
   if (slot < 0 || slot >= slots_.slots()) {
     return fail("adapter {} was sent to slot {}, but there are {}", part.digest, slot, slots_.slots());
   }
-  std::vector<kernels::LoraWeights> pairs;
+  std::vector<kernels::StoredLora> pairs;
   for (const LoraLayer& layer : part.layers) {
     for (const auto& pair : layer) {
       if (pair && pair->magnitude.size() != pair->dora_factor.size()) {
@@ -130,8 +132,9 @@ std::vector<float> CudaAdapters::squared_norms(const LoraPair& pair, int32_t lay
   device.inputs = pair.inputs;
   device.outputs = pair.outputs;
   device.scale = pair.scale;
-  kernels::copy_to_device(pair_.data(), pair.a.data(), a_bytes, stream_);
-  kernels::copy_to_device(pair_.as<float>() + pair.a.size(), pair.b.data(), b_bytes, stream_);
+  const std::vector<float> a = pair.a.floats(), b = pair.b.floats();
+  kernels::copy_to_device(pair_.data(), a.data(), a_bytes, stream_);
+  kernels::copy_to_device(pair_.as<float>() + a.size(), b.data(), b_bytes, stream_);
 
   const DeviceLinear& linear = weights_.layers[static_cast<size_t>(layer)].of(p);
   int32_t first = 0;  // of the projection's outputs among the linear's

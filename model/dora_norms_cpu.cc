@@ -27,14 +27,15 @@ void base_row(const LinearWeights& linear, int32_t n, std::vector<float>& stored
 
 std::vector<float> squared_norms(const LoraPair& pair, const LinearWeights& linear) {
   std::vector<float> norms(static_cast<size_t>(pair.outputs)), stored, row;
+  const std::vector<float> a = pair.a.floats(), b = pair.b.floats();
   for (int32_t n = 0; n < pair.outputs; ++n) {
     base_row(linear, n, stored, row);
     double sum = 0;
     for (int32_t k = 0; k < pair.inputs; ++k) {
       float low_rank = 0;
       for (int32_t r = 0; r < pair.rank; ++r) {
-        low_rank += pair.b[static_cast<size_t>(n) * static_cast<size_t>(pair.rank) + static_cast<size_t>(r)] *
-                    pair.a[static_cast<size_t>(r) * static_cast<size_t>(pair.inputs) + static_cast<size_t>(k)];
+        low_rank += b[static_cast<size_t>(n) * static_cast<size_t>(pair.rank) + static_cast<size_t>(r)] *
+                    a[static_cast<size_t>(r) * static_cast<size_t>(pair.inputs) + static_cast<size_t>(k)];
       }
       const double w = static_cast<double>(row[static_cast<size_t>(k)]) + static_cast<double>(pair.scale) * low_rank;
       sum += w * w;

@@ -54,8 +54,8 @@ class RankAdaptersTest : public ::testing::Test {
     pair.scale = 2;
     pair.inputs = 32;
     pair.outputs = 32;
-    pair.a.assign(32, 0.5F);
-    pair.b.assign(32, 0.25F);
+    pair.a = std::vector<float>(32, 0.5F);
+    pair.b = std::vector<float>(32, 0.25F);
     if (dora) pair.magnitude.assign(32, 6);
     adapter.layers[0][0] = pair;
     adapter.count_bytes();

@@ -105,7 +105,7 @@ TEST(AdapterCodec, KeepsEveryValueExactly) {
     pair.inputs = 32;
     pair.outputs = p.outputs(Projection::up, 0).size();
     pair.a = values;
-    pair.b.assign(static_cast<size_t>(pair.outputs * pair.rank), 0);
+    pair.b = std::vector<float>(static_cast<size_t>(pair.outputs * pair.rank), 0);
     part.layers[0][static_cast<size_t>(Projection::up)] = pair;
     const auto image = encode_adapter(part);
     const auto decoded = decode_adapter(image, p, 0);

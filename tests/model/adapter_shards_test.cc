@@ -70,8 +70,8 @@ TEST(Adapter, IsSpreadOverAPaddedCheckpoint) {
       kept += std::abs(own_up.b[to * 2 + r]) + std::abs(own_down.a[r * 96 + to]);
     }
   }
-  for (const float value : own_up.b) all += std::abs(value);
-  for (const float value : own_down.a) all += std::abs(value);
+  for (const float value : own_up.b.floats()) all += std::abs(value);
+  for (const float value : own_down.a.floats()) all += std::abs(value);
   EXPECT_NEAR(kept, all, 1e-9) << "padding is worth something";
 
   files.config["use_dora"] = true;

@@ -170,24 +170,24 @@ TEST_F(LoraSlotsCuda, RefusesAdaptersThatAreNotTheModels) {
   RandomLora lora(geometry, random_);
   lora.add_all(8);
   EXPECT_THAT(refusal(slots, 0, {lora.adapter().pairs.first(6), {}, {}}), HasSubstr("6 pairs for 1 layers of 7"));
-  const auto changed = [&](const std::function<void(LoraWeights&)>& change) {
-    std::vector<LoraWeights> pairs(lora.adapter().pairs.begin(), lora.adapter().pairs.end());
+  const auto changed = [&](const std::function<void(StoredLora&)>& change) {
+    std::vector<StoredLora> pairs(lora.adapter().pairs.begin(), lora.adapter().pairs.end());
     change(pairs[3]);
     return refusal(slots, 0, {pairs, {}, {}});
   };
-  EXPECT_EQ(changed([](LoraWeights&) {}), "");
-  EXPECT_THAT(changed([](LoraWeights& w) { w.rank = 65; }), HasSubstr("layer 0 o has rank 65: 1 to 64 are served"));
-  EXPECT_THAT(changed([](LoraWeights& w) { w.rank = -1; }), HasSubstr("rank -1"));
-  EXPECT_THAT(changed([](LoraWeights& w) { w.inputs = 72; }), HasSubstr("maps 72 to 64, the model's 64 to 64"));
-  EXPECT_THAT(changed([](LoraWeights& w) { w.b = nullptr; }), HasSubstr("lacks A or B"));
-  EXPECT_THAT(changed([](LoraWeights& w) { w.scale = NAN; }), HasSubstr("scale that is not finite"));
+  EXPECT_EQ(changed([](StoredLora&) {}), "");
+  EXPECT_THAT(changed([](StoredLora& w) { w.rank = 65; }), HasSubstr("layer 0 o has rank 65: 1 to 64 are served"));
+  EXPECT_THAT(changed([](StoredLora& w) { w.rank = -1; }), HasSubstr("rank -1"));
+  EXPECT_THAT(changed([](StoredLora& w) { w.inputs = 72; }), HasSubstr("maps 72 to 64, the model's 64 to 64"));
+  EXPECT_THAT(changed([](StoredLora& w) { w.b = nullptr; }), HasSubstr("lacks A or B"));
+  EXPECT_THAT(changed([](StoredLora& w) { w.scale = NAN; }), HasSubstr("scale that is not finite"));
   std::vector<float> a(8 * 64, 1);
   a[100] = 1e6F;
-  EXPECT_THAT(changed([&](LoraWeights& w) { w.a = a.data(); }),
+  EXPECT_THAT(changed([&](StoredLora& w) { w.a = a.data(); }),
               HasSubstr("layer 0 o has weights that are not finite as F16"));
   std::vector<float> factor(64, 1);
   factor[63] = INFINITY;
-  EXPECT_THAT(changed([&](LoraWeights& w) { w.dora_factor = factor.data(); }), HasSubstr("DoRA factor"));
+  EXPECT_THAT(changed([&](StoredLora& w) { w.dora_factor = factor.data(); }), HasSubstr("DoRA factor"));
   EXPECT_EQ(slots.used_bytes(), 0U);
 }
 

@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/lora.h"
 #include "kernels/lora_slots.h"
 #include "tests/kernels/cuda/cuda_test.h"
 
@@ -15,7 +16,10 @@ namespace lorikeet::kernels {
 class RandomLora {
  public:
   RandomLora(const LoraGeometry& geometry, std::mt19937& random)
-      : geometry_(geometry), random_(&random), pairs_(static_cast<size_t>(geometry.layers) * kLoraProjections) {}
+      : geometry_(geometry),
+        random_(&random),
+        pairs_(static_cast<size_t>(geometry.layers) * kLoraProjections),
+        stored_(pairs_.size()) {}
 
   // The pairs point into floats_, whose content stays in place when it moves and would not when it is copied.
   RandomLora(RandomLora&&) = default;
@@ -25,8 +29,9 @@ class RandomLora {
   // Gives a projection of a layer a pair whose A x and B v have about the size of x.
   void add(int32_t layer, int32_t projection, int32_t rank, bool dora = false) {
     const auto p = static_cast<size_t>(projection);
-    pairs_[static_cast<size_t>(layer) * kLoraProjections + p] =
-        pair(rank, geometry_.inputs[p], geometry_.outputs[p], dora);
+    const size_t place = static_cast<size_t>(layer) * kLoraProjections + p;
+    pairs_[place] = pair(rank, geometry_.inputs[p], geometry_.outputs[p], dora);
+    stored_[place] = stored(pairs_[place]);
   }
   void add_all(int32_t rank, bool dora = false) {
     for (int32_t layer = 0; layer < geometry_.layers; layer++) {
@@ -36,7 +41,7 @@ class RandomLora {
   void add_embedding(int32_t rank) { embedding_ = pair(rank, geometry_.vocab, geometry_.hidden, false); }
   void add_lm_head(int32_t rank) { lm_head_ = pair(rank, geometry_.hidden, geometry_.lm_head_outputs, false); }
 
-  LoraAdapter adapter() const { return {pairs_, embedding_, lm_head_}; }
+  LoraAdapter adapter() const { return {stored_, stored(embedding_), stored(lm_head_)}; }
   const LoraWeights& of(int32_t layer, int32_t projection) const {
     return pairs_[static_cast<size_t>(layer) * kLoraProjections + static_cast<size_t>(projection)];
   }
@@ -44,6 +49,9 @@ class RandomLora {
   const LoraWeights& lm_head() const { return lm_head_; }
 
  private:
+  static StoredLora stored(const LoraWeights& w) {
+    return {w.a, w.b, Dtype::f32, Dtype::f32, w.dora_factor, w.rank, w.inputs, w.outputs, w.scale};
+  }
   LoraWeights pair(int32_t rank, int32_t inputs, int32_t outputs, bool dora) {
     LoraWeights w;
     w.rank = rank;
@@ -66,7 +74,8 @@ class RandomLora {
   LoraGeometry geometry_;
   std::mt19937* random_;
   std::deque<std::vector<float>> floats_;
-  std::vector<LoraWeights> pairs_;
+  std::vector<LoraWeights> pairs_;  // b as PEFT stores it: [outputs, rank]
+  std::vector<StoredLora> stored_;  // the same
   LoraWeights embedding_, lm_head_;
 };
 
