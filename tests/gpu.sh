@@ -7,7 +7,7 @@
 #   racecheck the same for races in shared memory
 # RELEASE_BIN and PTX80_BIN name the folders of the binaries where they are not build/release/bin and build/ptx80/bin.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 release=${RELEASE_BIN:-build/release/bin}
 ptx80=${PTX80_BIN:-build/ptx80/bin}
@@ -16,32 +16,57 @@ step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 
 # Binary and filter: enough to enter every kernel of a family, few enough to end in minutes under the sanitizers.
 short_list=(
-  "int4_gemm_cuda_test *AgreesWithTheReferenceForEveryKindOfWeight:*Silu*"
-  "lora_cuda_test *AnyMixOfAdaptersAndRanks"
-  "lora_outputs_cuda_test *CompletesGateAndUp*:*DeltaOfLmHead*"
-  "attention_decode_cuda_test *EqualsSoftmax*/F16Withfp16:*EqualsSoftmax*/BF16Withfp8:*RotatesAndStores*/F16Withfp16"
+  "int4_gemm_cuda_test *AgreesWithTheReferenceForEveryKindOfWeight"
+  "int4_gemm_cuda_test *Silu"
+  "int4_gemm_cuda_test *SameBits*"
+  "int4_gemm_cuda_test *BitsOfTheNormsKernel:*Graph*:*Overlap"
+  "dense_gemm_cuda_test *AnyShape*"
+  "lora_cuda_test *AnyMixOfAdaptersAndRanks:*OneGraph*"
+  "lora_outputs_cuda_test *CompletesGateAndUp*:*DeltaOfLmHead*:*CountsItsBlocks"
+  "attention_decode_cuda_test *EqualsSoftmax*/F16Withfp16:*EqualsSoftmax*/BF16Withfp8"
+  "attention_decode_cuda_test *RotatesAndStores*/F16Withfp16"
   "attention_prefill_cuda_test *EqualsCausalSoftmax*/F16Withfp16:*EqualsCausalSoftmax*/BF16Withfp8"
-  "sampling_cuda_test *Greedily*:*Filters*:*Penalises*"
+  "sampling_cuda_test *Greedily*:*KeepsAllTies*:*ByTemperature*:*Penalises*"
   "logprobs_cuda_test *TopTokens*"
   "rms_norm_cuda_test *AddsTheDelta*/F16"
   "rope_cuda_test */F16Withfp16"
 )
 
-sanitize() { # TOOL
-  local entry test filter log
-  for entry in "${short_list[@]}"; do
-    read -r test filter <<< "$entry"
-    log=$(mktemp)
-    if [[ $("$release/$test" --gtest_list_tests --gtest_filter="$filter" | grep -c '^  ') -eq 0 ]]; then
-      echo "$1 $test: the list's filter $filter selects nothing"; failed+=("$1 $test")
-    elif timeout "${SANITIZE_SECONDS:-600}" compute-sanitizer --tool "$1" --error-exitcode 9 "$release/$test" \
-         --gtest_brief=1 --gtest_filter="$filter" > "$log" 2>&1; then
-      echo "$1 $test: $(grep -o 'ERROR SUMMARY.*\|RACECHECK SUMMARY.*' "$log" | tail -1) $(grep -o '\[  PASSED.*' "$log")"
-    else
-      echo "$1 $test failed:"; tail -40 "$log"; failed+=("$1 $test")
-    fi
-    rm -f "$log"
+# Runs `ONE ARGUMENTS...` for every line of arguments on standard input, together, as each uses little of the GPU;
+# prints what each printed, and notes those that failed.
+together() { # STEP ONE
+  local lines logs i
+  mapfile -t lines
+  logs=$(mktemp -d)
+  for i in "${!lines[@]}"; do
+    ( read -r -a words <<< "${lines[$i]}"; $2 "${words[@]}" > "$logs/$i" 2>&1; echo $? > "$logs/$i.status" ) &
   done
+  wait
+  for i in "${!lines[@]}"; do
+    echo "$1 ${lines[$i]}: $(cat "$logs/$i")"
+    [[ $(cat "$logs/$i.status") == 0 ]] || failed+=("$1 ${lines[$i]}")
+  done
+  rm -rf "$logs"
+}
+
+sanitize_one() { # TOOL TEST FILTER
+  local log
+  if [[ $("$release/$2" --gtest_list_tests --gtest_filter="$3" | grep -c '^  ') -eq 0 ]]; then
+    echo "the filter selects nothing"; return 1
+  fi
+  log=$(mktemp)
+  timeout "${SANITIZE_SECONDS:-600}" compute-sanitizer --tool "$1" --error-exitcode 9 "$release/$2" \
+    --gtest_brief=1 --gtest_filter="$3" > "$log" 2>&1
+  local status=$?
+  echo "$(grep -o 'ERROR SUMMARY.*\|RACECHECK SUMMARY.*' "$log" | tail -1) $(grep -o '\[  PASSED.*' "$log")"
+  [[ $status == 0 ]] || { echo "ended with $status"; tail -40 "$log"; }
+  rm -f "$log"
+  return $status
+}
+
+ptx80_one() { # TEST
+  timeout 600 "$ptx80/$1" --gtest_brief=1 | tail -3
+  return "${PIPESTATUS[0]}"
 }
 
 with_mps() { # COMMAND...
@@ -61,13 +86,9 @@ run_step() {
       for preset in release ptx80; do
         cmake --preset $preset > /dev/null && cmake --build --preset $preset --target gpu_tests || { failed+=("build $preset"); return; }
       done ;;
-    tests) with_mps ctest --preset release -L gpu --output-on-failure || failed+=(tests) ;;
-    ptx80)
-      for test in "$ptx80"/*_cuda_test "$ptx80"/lora_slots_test; do
-        [[ $(basename "$test") == cuda_*_test ]] && continue
-        timeout 600 "$test" --gtest_brief=1 | tail -3 || failed+=("ptx80 $(basename "$test")")
-      done ;;
-    memcheck|racecheck) sanitize "$1" ;;
+    tests) with_mps ctest --test-dir "$(dirname "$release")" -L gpu --output-on-failure || failed+=(tests) ;;
+    ptx80) together ptx80 ptx80_one < <(cd "$ptx80" && ls -d -- *_cuda_test lora_slots_test | grep -v '^cuda_') ;;
+    memcheck|racecheck) together "" sanitize_one < <(printf '%s\n' "${short_list[@]/#/$1 }") ;;
     *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
   esac
 }
