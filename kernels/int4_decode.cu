@@ -16,9 +16,8 @@ using int4::kTileRows;
 using int4::kUnitInputs;
 
 constexpr int32_t kFewestStages = 2;
-constexpr int32_t kMostChunk = 4;  // units of a stage of a warp's ring
-constexpr int32_t kShortRing = 8;  // units of a warp's ring, so many that a processor has room for one block: of two of
-constexpr int32_t kLongRing = 12;  // the same product it would make twice its share. Longer where a warp has more to do
+constexpr int32_t kMostChunk = 2;          // units of a stage of a warp's ring
+constexpr int32_t kRing = 6;               // units of a warp's ring
 constexpr uint64_t kMostKept = 128 << 10;  // bytes of x: to bring more to every block takes longer than to stream it
 
 int32_t divide_up(int32_t a, int32_t b) {
@@ -74,15 +73,23 @@ Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4
   shape.blocks = cluster * std::min(groups, weight.tiles);
   shape.depth = 0;
   if (m > int4::kDecodeColumns) return shape;
-  const int32_t items = divide_up(weight.tiles, std::min(groups, weight.tiles)) * (kPartsOfK / cluster);
-  const int32_t ring = items > 2 * int4::kDecodeWarps ? kLongRing : kShortRing;
   for (shape.chunk = wish.chunk > 0 ? wish.chunk : kMostChunk; shape.chunk > 0; shape.chunk /= 2) {
-    for (shape.depth = wish.depth > 0 ? wish.depth : ring / shape.chunk; shape.depth >= kFewestStages; shape.depth--) {
+    for (shape.depth = wish.depth > 0 ? wish.depth : kRing / shape.chunk; shape.depth >= kFewestStages; shape.depth--) {
       if (KeptSizes(weight, m, shape).total() <= limit) return shape;
     }
   }
   shape.depth = 0;
   return shape;
+}
+
+// How much of a processor's shared memory a block takes, of which every block costs kReserved more.
+void choose_bytes(const PackedInt4Weight& weight, int32_t m, const Int4DecodeDevice& device, Int4DecodeShape& shape) {
+  constexpr uint64_t kReserved = 1024;
+  const uint64_t half = (device.shared_bytes_per_block + kReserved) / 2;
+  const uint64_t needed = KeptSizes(weight, m, shape).total();
+  shape.bytes = std::max(needed, half);
+  shape.bytes_beside = m == 1 && needed + 2 * kReserved <= half ? needed : shape.bytes;
+  shape.leaves_room = m == 1 && needed <= half;
 }
 
 // Blocks in pairs need clusters and something to do for both.
@@ -137,6 +144,7 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
       shape = kept_shape(weight, m, wish, cluster, groups, device.shared_bytes_per_block);
       CHECK_GT(shape.depth, 0);
     }
+    choose_bytes(weight, m, device, shape);
   } else {
     shape = shape_int4_stream(weight, m, dtype, wish, device);
   }
@@ -151,7 +159,7 @@ bool int4_decode_takes_norm(const PackedInt4Weight& weight, const Int4DecodeShap
 }
 
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
-                 const Stream& stream) {
+                 const Stream& stream, bool beside) {
   if (shape.streams_x) return int4_stream(weight, args, shape, stream);
   const KeptSizes sizes(weight, args.m, shape);
   auto p = int4::common_params<int4::DecodeParams>(weight, args);
@@ -173,7 +181,7 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   launch.blocks = static_cast<unsigned>(shape.blocks);
   launch.overlap = shape.overlap;
   launch.threads = int4::kDecodeThreads;
-  launch.shared_bytes = sizes.total();
+  launch.shared_bytes = beside ? shape.bytes_beside : shape.bytes;
   launch.cluster = static_cast<unsigned>(shape.cluster);
   device::launch(decode_kernel(weight, args.dtype), launch, stream.handle(), p);
 }

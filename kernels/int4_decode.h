@@ -15,6 +15,13 @@ struct Int4DecodeShape {
   int32_t round_tiles = 0;  // streaming: tiles that a block works on at a time
   bool overlap = true;      // starts while the kernel before it ends
   bool groups = false;      // streaming: by matrix steps of warpgroups instead of warps
+
+  // Keeping x: a block's shared memory. Usually more than half of a processor's, as of two blocks of one product a
+  // processor would make twice its share. A block that is no larger than that `leaves_room` for one of the next product
+  // that takes `bytes_beside`.
+  uint64_t bytes = 0;
+  uint64_t bytes_beside = 0;
+  bool leaves_room = false;
 };
 
 // The parts of a shape that the caller leaves open are 0.
@@ -49,8 +56,9 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
 bool int4_decode_takes_norm(const PackedInt4Weight& weight, const Int4DecodeShape& shape);
 
 // m up to kInt4DecodeRows. A streaming shape does not permute x: where the weight has a permutation, args.x must be in
-// the order of the stored inputs (gather_inputs_cuda).
+// the order of the stored inputs (gather_inputs_cuda). `beside`: the kernel in front is a product whose shape leaves
+// room.
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
-                 const Stream& stream);
+                 const Stream& stream, bool beside = false);
 
 }  // namespace lorikeet::kernels

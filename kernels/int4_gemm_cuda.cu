@@ -93,6 +93,7 @@ struct Int4Gemm::Impl {
   int32_t max_rows = 0;
   DeviceBuffer dequantized, products, gathered;
   std::map<DecodeKey, Int4DecodeShape> shapes;
+  bool left_room = false;  // the product before this one, for a block of the next
 
   const Int4DecodeShape& shape(const PackedInt4Weight& weight, int32_t m, Dtype dtype) {
     const DecodeKey key{weight.tiles, weight.units, weight.unit_bytes(), m, dtype};
@@ -116,7 +117,8 @@ struct Int4Gemm::Impl {
       args.x = gathered.data();
       args.x_stride = weight.k;
     }
-    int4_decode(weight, args, launch, stream);
+    int4_decode(weight, args, launch, stream, args.norm.follows_product && left_room);
+    left_room = launch.leaves_room;
   }
 
   void run_prefill(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream) {
@@ -208,7 +210,10 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
   CHECK(!args.silu_mul || weight.paired);
   if (args.m <= kInt4DecodeRows) {
     impl_->run_decode(weight, args, stream);
-  } else if (!impl_->library) {
+    return;
+  }
+  impl_->left_room = false;
+  if (!impl_->library) {
     impl_->run_prefill(weight, args, stream);
   } else {
     impl_->run_dequantized(weight, args, stream);

@@ -62,6 +62,7 @@ struct NormPrologue {
   float* residual_out = nullptr;    // residual + delta, which does not overlap `residual`; null: nobody asks
   const float* weight = nullptr;    // [x_size]
   float epsilon = 0;
+  bool follows_product = false;  // the kernel in front is a product of the same Int4Gemm, the one that wrote `delta`
 };
 
 // All pointers are to device memory; x and y rows are 16-byte aligned.

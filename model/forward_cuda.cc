@@ -182,6 +182,7 @@ kernels::NormPrologue CudaForward::norm_before(const DeviceLinear& linear, int32
   }
   prologue.weight = weight;
   prologue.epsilon = plan_.config().rms_norm_eps;
+  prologue.follows_product = delta != nullptr && context.group == nullptr;
   return prologue;
 }
 

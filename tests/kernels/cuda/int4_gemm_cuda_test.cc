@@ -261,7 +261,7 @@ TEST_F(Int4GemmCuda, MakesTheNormOfItsInputWithTheBitsOfTheNormsKernel) {
             args.x = nullptr;
             args.y = y.data();
             args.norm = {before.as<float>(), norm.delta, with_delta ? sum.as<float>() : nullptr, norm.weight, 1e-6F};
-            int4_decode(packed, args, shape, stream_);
+            int4_decode(packed, args, shape, stream_, /*beside=*/shape.leaves_room);
             EXPECT_EQ(to_host<uint16_t>(expected), to_host<uint16_t>(y))
                 << dtype_name(dtype) << " " << n << "x" << k << " m " << m << " cluster " << cluster;
             if (with_delta) {
