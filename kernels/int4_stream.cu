@@ -165,7 +165,9 @@ Int4DecodeShape shape_int4_stream(const PackedInt4Weight& weight, int32_t m, Dty
       shape = divided;
     }
   }
-  shape.depth = std::min(wish.depth > 0 ? wish.depth : kEnoughStages, shape.depth);
+  // Warpgroups read a unit ahead; with more columns the larger stages take longer to fill than one more of them hides.
+  const int32_t enough = of_groups && kind.columns <= 32 ? kEnoughStages + 1 : kEnoughStages;
+  shape.depth = std::min(wish.depth > 0 ? wish.depth : enough, shape.depth);
   return shape;
 }
 

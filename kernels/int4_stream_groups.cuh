@@ -59,26 +59,43 @@ __device__ __forceinline__ void start_sub_block(const uint4 (&words)[2], const Z
   device::warpgroup_commit();
 }
 
-// y += one unit of the warp's tile times x.
-template <class T, class Format, int kColumns>
-__device__ __forceinline__ void add_group_step(const unsigned char* unit, uint32_t x, float (&y)[1][kColumns / 8][4],
-                                               int lane) {
+// A warp's unit in a stage: what is read of it ahead, while the steps of the unit in front of it run.
+struct UnitAhead {
+  const unsigned char* unit;
+  uint32_t x;  // of the stage
+  uint4 words[2];
+
+  __device__ __forceinline__ void read(const unsigned char* from, uint32_t stage_x, int lane) {
+    unit = from;
+    x = stage_x;
+    const uint32_t address = device::shared_address(unit) + lane * 16;
+    words[0] = load_shared_16(address);
+    words[1] = load_shared_16(address + 512);
+  }
+};
+
+// y += one unit of the warp's tile times x. read_ahead() overwrites `at` with the next unit's as soon as this one's is
+// in registers.
+template <class T, class Format, int kColumns, class ReadAhead>
+__device__ __forceinline__ void add_group_step(UnitAhead& at, float (&y)[1][kColumns / 8][4], int lane,
+                                               ReadAhead&& read_ahead) {
   constexpr int kScales = kUnitInputs / Format::kScaleBlock;
+  constexpr int kSubBlocks = kUnitInputs / kSubBlock;
   const int g = lane / 4;
-  const uint32_t address = device::shared_address(unit) + lane * 16;
-  const uint4 words[2] = {load_shared_16(address), load_shared_16(address + 512)};
-  const uint64_t operand = device::swizzled_operand(__shfl_sync(device::kFullWarp, x, 0));
-  const uint32_t zeros = load_zero_pair<Format>(unit, 0, g);
+  // The same in all lanes, which the compiler learns by the exchange: descriptors are uniform registers.
+  const uint64_t operand = device::swizzled_operand(__shfl_sync(device::kFullWarp, at.x, 0));
+  const uint32_t first_zeros = load_zero_pair<Format>(at.unit, 0, g);
   float sums[kColumns / 2];
 #pragma unroll
-  for (int j = 0; j < kUnitInputs / kSubBlock; j++) {
-    start_sub_block<T, Format, kColumns>(
-        words, zeros_of<T, Format>(kScales == 1 ? zeros : load_zero_pair<Format>(unit, j, g)), operand, j, sums);
-    if (kScales == 1 && j + 1 < kUnitInputs / kSubBlock) {
+  for (int j = 0; j < kSubBlocks; j++) {
+    const uint32_t zeros = kScales == 1 || j == 0 ? first_zeros : load_zero_pair<Format>(at.unit, j, g);
+    start_sub_block<T, Format, kColumns>(at.words, zeros_of<T, Format>(zeros), operand, j, sums);
+    if (kScales == 1 && j + 1 < kSubBlocks) {
       device::warpgroup_wait<1>();
       continue;
     }
-    const float2 scale = load_scales(unit, kScales == 1 ? 0 : j, g);
+    const float2 scale = load_scales(at.unit, kScales == 1 ? 0 : j, g);
+    if (j + 1 == kSubBlocks) read_ahead();
     device::warpgroup_wait<0>();
     device::settle(sums);
 #pragma unroll
@@ -149,7 +166,8 @@ __global__ void __launch_bounds__(kGroupStreamThreads, 1)
   const uint32_t unaligned = device::shared_address(unaligned_shared);
   const uint32_t base = (unaligned + kBoxAlignment - 1) / kBoxAlignment * kBoxAlignment;
   unsigned char* shared = unaligned_shared + (base - unaligned);
-  const uint32_t full = device::shared_address(barriers);
+  uint32_t full = device::shared_address(barriers);
+  asm("" : "+r"(full));  // lest it be computed again at every use
   const uint32_t empty = full + kMostStages * 8;
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
@@ -202,18 +220,29 @@ __global__ void __launch_bounds__(kGroupStreamThreads, 1)
     int part = first_part;
     int part_end = part_begin(p.units, part + 1);
     while (part_end <= first_unit) part_end = part_begin(p.units, ++part + 1);  // of a short k some parts are empty
+    UnitAhead at;
+    const auto read_ahead = [&] {
+      device::barrier_wait(full + stage * 8, phase);
+      if (!computes) return;
+      at.read(weights + stage * p.stage_bytes, base + stage * p.stage_bytes + p.stage_x_offset, lane);
+    };
+    if (first_unit < end_unit) read_ahead();
     for (int unit = first_unit; unit < end_unit; unit++) {
-      const uint32_t barrier = full + stage * 8;
-      device::barrier_wait(barrier, phase);
-      if (computes) {
-        add_group_step<T, Format, kColumns>(weights + stage * p.stage_bytes,
-                                            base + stage * p.stage_bytes + p.stage_x_offset, y, lane);
-      }
-      __syncwarp();
-      if (lane == 0) device::barrier_arrive(barrier + kMostStages * 8);
+      const uint32_t done = empty + stage * 8;
       if (++stage == p.stages) {
         stage = 0;
         phase ^= 1;
+      }
+      const auto read_next = [&] {
+        if (unit + 1 < end_unit) read_ahead();
+      };
+      if (computes) {
+        add_group_step<T, Format, kColumns>(at, y, lane, read_next);
+        __syncwarp();
+        if (lane == 0) device::barrier_arrive(done);
+      } else {
+        if (lane == 0) device::barrier_arrive(done);
+        read_next();
       }
       if (divided || unit + 1 < part_end) continue;
       end_part<Tiling>(y, kept, first, my_tiles);
