@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; i++) {
       device::barrier_init(full + i * 8, 1);
-      device::barrier_init(empty + i * 8, kGroups * kGroupWarps);
+      device::barrier_init(empty + i * 8, kGroups * kGroupWarps * device::kWarpSize);
     }
     device::fence_barrier_init();
   }
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
       device::warpgroup_commit();
       device::warpgroup_wait<1>();
       // The steps of the unit before have ended: their stage may be filled again.
-      if (j == 0 && unit > 0 && lane == 0) device::barrier_arrive(empty + (unit - 1) % kStages * 8);
+      if (j == 0) device::barrier_arrive_if(empty + (unit + kStages - 1) % kStages * 8, unit > 0);
     }
   }
   device::warpgroup_wait<0>();
@@ -210,6 +210,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   if (tile >= p.tiles) return;
 #pragma unroll
   for (int c = 0; c < kColumns / 8; c++) {
+    if (first_token + c * 8 >= p.m) break;
     const float values[4] = {sum[c * 4], sum[c * 4 + 1], sum[c * 4 + 2], sum[c * 4 + 3]};
     store_columns<T>(p.out, p.m, tile, first_token + c * 8, values, lane);
   }

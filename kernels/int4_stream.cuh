@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constan
   if (threadIdx.x == 0) {
     for (int i = 0; i < p.stages; i++) {
       device::barrier_init(full + i * 8, kFillingWarps * device::kWarpSize);
-      device::barrier_init(empty + i * 8, kStreamWarps);
+      device::barrier_init(empty + i * 8, kStreamWarps * device::kWarpSize);
     }
   }
   __syncthreads();
@@ -243,8 +243,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constan
       device::barrier_wait(full + stage * 8, phase);
       add_step_of<T, Format, Tiling>(my_tiles, shared + stage * p.stage_bytes + my_first * Format::kBytes,
                                      base + stage * p.stage_bytes + x_lane, y, lane);
-      __syncwarp();
-      if (lane == 0) device::barrier_arrive(empty + stage * 8);
+      device::barrier_arrive(empty + stage * 8);
       if (++stage == p.stages) {
         stage = 0;
         phase ^= 1;

@@ -22,6 +22,15 @@ __device__ __forceinline__ void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
+// device::barrier_arrive without a branch, for between matrix steps: around a branch the compiler waits for them.
+__device__ __forceinline__ void barrier_arrive_if(uint32_t barrier, bool arrives) {
+  asm volatile(
+      "{\n.reg .b64 state;\n.reg .pred arrives;\nsetp.ne.b32 arrives, %1, 0;\n"
+      "@arrives mbarrier.arrive.shared::cta.b64 state, [%0];\n}\n" ::"r"(barrier),
+      "r"(static_cast<int>(arrives))
+      : "memory");
+}
+
 // Keeps the compiler from reading or writing sums before the wait in front of it.
 template <int kSums>
 __device__ __forceinline__ void settle(float (&sums)[kSums]) {

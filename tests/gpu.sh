@@ -18,8 +18,9 @@ step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 short_list=(
   "int4_gemm_cuda_test *AgreesWithTheReferenceForEveryKindOfWeight"
   "int4_gemm_cuda_test *Silu"
-  "int4_gemm_cuda_test *SameBits*"
-  "int4_gemm_cuda_test *BitsOfTheNormsKernel:*Graph*:*Overlap"
+  "int4_gemm_cuda_test *SameBitsInAnyBatch"
+  "int4_gemm_cuda_test *BitsOfTheNormsKernel"
+  "int4_gemm_cuda_test *Graph*:*PutsParts*"
   "dense_gemm_cuda_test *AnyShape*"
   "lora_cuda_test *AnyMixOfAdaptersAndRanks:*OneGraph*"
   "lora_outputs_cuda_test *CompletesGateAndUp*:*DeltaOfLmHead*:*CountsItsBlocks"
