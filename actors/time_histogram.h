@@ -7,6 +7,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 
@@ -65,7 +66,7 @@ class TimeHistogram {
  private:
   static constexpr int kStepBits = 3;
   static constexpr uint64_t kSteps = 1 << kStepBits;
-  static constexpr int kPowers = 40;  // up to 18 minutes; longer ones count as that
+  static constexpr int kPowers = 40;  // up to 2^42 ns, 73 minutes; longer ones count as that
   static constexpr size_t kBuckets = kPowers * kSteps;
 
   static size_t bucket_of(uint64_t ns) {

@@ -3,10 +3,7 @@
 #include <bit>
 #include <charconv>
 #include <cmath>
-#include <cstring>
-#include <functional>
-#include <map>
-#include <set>
+#include <deque>
 #include <utility>
 
 #include "model/adapter.h"
@@ -17,7 +14,6 @@ namespace {
 
 using kernels::Dtype;
 
-constexpr size_t kMostTensors = 4;  // of a pair
 constexpr std::string_view kFormat = "lorikeet-adapter-1";
 constexpr std::array<std::string_view, kNumProjections> kNames = {"q", "k", "v", "o", "gate", "up", "down"};
 
@@ -126,10 +122,9 @@ std::vector<uint8_t> encode_adapter(const Adapter& part) {
       fmt::format(R"("format":"{}","digest":"{}","layers":"{}")", kFormat, part.digest, part.layers.size());
   std::string entries;
   // Adapters come from 16-bit files more often than not, and travel at that size.
-  std::vector<StoredFloats> made_smaller;
+  std::deque<StoredFloats> made_smaller;  // stay in place
   std::vector<const StoredFloats*> items;
   uint64_t offset = 0;
-  made_smaller.reserve(kMostTensors * (part.layers.size() * kNumProjections + 2));
   const auto add = [&](const std::string& name, const StoredFloats& values, const std::string& shape) {
     if (values.empty()) return;
     items.push_back(values.dtype() == Dtype::f32 ? &made_smaller.emplace_back(values.smallest()) : &values);

@@ -1,6 +1,5 @@
 // read_adapter: an adapter's files held against the base model that it is to be served over.
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "model/adapter.h"
