@@ -56,6 +56,7 @@ class CudaBackend final : public RankBackend {
     options.load_threads = std::max(1, options_.threads);
     options.progress = progress;
     options.time_steps = options_.time_steps;
+    options.shares_device = ranks_per_device_ > 1;
     std::unique_ptr<model::WeightSource> source;
     if (options_.load_format != "dummy") {
       auto opened = model::open_weights(options_.model, *plan_, rank_);

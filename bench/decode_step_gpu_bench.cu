@@ -5,7 +5,7 @@
 // Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, and for prompts the
 // operations at cuBLASLt's rate, both measured in the same run. With --kernels it prints the kernels' times instead.
 //
-//   decode_step_gpu_bench [--kernels] [--model DIR] [--steps N] [--context N]
+//   decode_step_gpu_bench [--kernels] [--shares-device] [--model DIR] [--steps N] [--context N]
 #include <cstring>
 #include <numeric>
 #include <string>
@@ -30,6 +30,7 @@ constexpr int32_t kLongestPrompt = 2048;
 
 struct Options {
   bool kernels = false;
+  bool shares_device = false;
   std::string model = LORIKEET_SOURCE_DIR "/examples/configs/qwen2.5-14b-int4";
   int steps = 48;
   int32_t context = 512;
@@ -144,6 +145,7 @@ class Bench {
     lora_bytes_ = static_cast<double>(adapter.bytes) / sizeof(float) * 2;
     options.lora_bytes = static_cast<uint64_t>(1.1 * kAdapters * lora_bytes_);
     options.time_steps = true;
+    options.shares_device = options_.shares_device;
     const auto begin = std::chrono::steady_clock::now();
     model_ = must(load_cuda_model(nullptr, plan_, 0, options));
     const double load_s = seconds_since(begin);
@@ -362,6 +364,8 @@ int main(int argc, char** argv) {
     const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
     if (flag == "--kernels") {
       options.kernels = true;
+    } else if (flag == "--shares-device") {
+      options.shares_device = true;
     } else if (flag == "--model" && value != nullptr) {
       options.model = argv[++i];
     } else if (flag == "--steps" && value != nullptr) {
@@ -369,7 +373,9 @@ int main(int argc, char** argv) {
     } else if (flag == "--context" && value != nullptr) {
       options.context = std::clamp(std::atoi(argv[++i]), 1, 2048);
     } else {
-      fmt::print(stderr, "usage: decode_step_gpu_bench [--kernels] [--model DIR] [--steps N] [--context N]\n");
+      fmt::print(
+          stderr,
+          "usage: decode_step_gpu_bench [--kernels] [--shares-device] [--model DIR] [--steps N] [--context N]\n");
       return 2;
     }
   }

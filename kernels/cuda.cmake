@@ -15,7 +15,10 @@ add_library(lorikeet_kernels_cuda STATIC
   int4_decode.cu
   int4_decode_bf16.cu
   int4_decode_f16.cu
+  int4_decode_lora_bf16.cu
+  int4_decode_lora_f16.cu
   int4_gemm_cuda.cu
+  int4_lora.cu
   int4_pack_cuda.cu
   int4_prefill.cu
   int4_stream.cu

@@ -16,8 +16,11 @@ using int4::kTileRows;
 using int4::kUnitInputs;
 
 constexpr int32_t kFewestStages = 2;
-constexpr int32_t kMostChunk = 2;          // units of a stage of a warp's ring
-constexpr int32_t kRing = 6;               // units of a warp's ring
+constexpr int32_t kMostChunk = 2;   // units of a stage of a warp's ring
+constexpr int32_t kRing = 4;        // units of a warp's ring: what is on its way delays all that is asked for behind it
+constexpr int32_t kFirstUnits = 2;  // of it that are asked for before x
+constexpr int32_t kPiecesStep = 8;  // of an adapter's B that a block keeps
+constexpr int32_t kMostPieces = 256;
 constexpr uint64_t kMostKept = 128 << 10;  // bytes of x: to bring more to every block takes longer than to stream it
 
 int32_t divide_up(int32_t a, int32_t b) {
@@ -30,52 +33,84 @@ uint64_t align_up(uint64_t bytes) {
 // How a block that keeps x is cut, and its shared memory.
 struct KeptSizes {
   int32_t x_row_bytes = 0;
-  uint64_t x = 0;      // of all tokens, of the inputs that a block takes
-  uint64_t parts = 0;  // of all tiles that a block finishes
-  uint64_t stage = 0;  // of one warp
+  int32_t workers = 0;  // warps that stream: those that have a part of k of a tile to do
+  uint64_t x = 0;       // of all tokens, of the inputs that a block takes
+  uint64_t parts = 0;   // of all tiles that a block finishes
+  uint64_t ring = 0;    // of all warps
   int32_t stages = 0;
+  uint64_t lora = 0;    // what the warps of LoRA know of the tokens, v and B v
+  uint64_t slices = 0;  // of A, of all of them
+  uint64_t pieces = 0;  // of B
 
   KeptSizes(const PackedInt4Weight& weight, int32_t m, const Int4DecodeShape& shape) : stages(shape.depth) {
     const int32_t parts_of_block = kPartsOfK / shape.cluster;
-    const int32_t units = weight.units - int4::part_begin(weight.units, kPartsOfK - parts_of_block);
+    const int32_t first_unit = int4::part_begin(weight.units, kPartsOfK - parts_of_block);
+    const bool with_lora = shape.lora.projections > 0;
+    const int32_t units = weight.units - (with_lora ? int4::slice_aligned(first_unit) : first_unit);
     x_row_bytes = units * int4::kDecodeUnitXBytes + int4::kDecodeRowPadding;
     x = align_up(static_cast<uint64_t>(m) * static_cast<uint64_t>(x_row_bytes));
-    const int32_t tiles = divide_up(divide_up(weight.tiles, shape.blocks / shape.cluster), shape.cluster);
-    parts = align_up(static_cast<uint64_t>(tiles * kPartsOfK * m * kTileRows) * sizeof(float));
-    stage = static_cast<uint64_t>(shape.chunk * weight.unit_bytes());
+    const int32_t tiles = divide_up(weight.tiles, shape.blocks / shape.cluster);
+    workers = std::min(int4::kDecodeWarps, tiles * parts_of_block);
+    const int32_t owned = divide_up(tiles, shape.cluster);
+    parts = align_up(static_cast<uint64_t>(owned * kPartsOfK * m * kTileRows) * sizeof(float));
+    ring = align_up(static_cast<uint64_t>(workers * stages * shape.chunk * weight.unit_bytes()));
+    if (!with_lora) return;
+    lora = align_up(int4::lora_shared_bytes(shape.lora, m, owned));
+    slices = static_cast<uint64_t>(int4::kLoraWarps * int4::kSliceBytes);
+    pieces = static_cast<uint64_t>(shape.lora_pieces * int4::kPieceBytes);
   }
   uint64_t ring_offset() const { return x + parts; }
-  uint64_t barriers_offset() const {
-    return ring_offset() + align_up(static_cast<uint64_t>(int4::kDecodeWarps * stages) * stage);
-  }
+  uint64_t barriers_offset() const { return ring_offset() + ring; }
   uint64_t squares_offset() const {
-    return barriers_offset() + static_cast<uint64_t>(int4::kDecodeWarps * stages + 1) * sizeof(uint64_t);
+    return barriers_offset() +
+           static_cast<uint64_t>(int4::kDecodeWarps * stages + 1 + int4::kLoraWarps) * sizeof(uint64_t);
   }
-  uint64_t total() const {
-    return squares_offset() + static_cast<uint64_t>(kNormRows * int4::kDecodeWarps) * sizeof(float);
+  uint64_t lora_offset() const {
+    return align_up(squares_offset() + static_cast<uint64_t>(kNormRows * int4::kDecodeWarps) * sizeof(float));
   }
+  uint64_t pieces_offset() const { return lora_offset() + lora; }
+  uint64_t slices_offset() const { return pieces_offset() + pieces; }
+  uint64_t total() const { return slices_offset() + slices; }
 };
 
-int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, Dtype dtype) {
+int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, Dtype dtype, bool lora) {
   int4::DecodeKernel kernel = nullptr;
   with_activation_type(dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    kernel = int4::decode_kernel<T>(weight.scale_block, weight.asymmetric);
+    kernel = lora ? int4::decode_lora_kernel<T>(weight.scale_block, weight.asymmetric)
+                  : int4::decode_kernel<T>(weight.scale_block, weight.asymmetric);
   });
   return kernel;
 }
 
-// The shape of blocks that keep x, of up to `groups` clusters; depth 0 where it finds no room.
+int32_t decode_threads(bool lora) {
+  return int4::kDecodeThreads + (lora ? int4::kLoraThreads : 0);
+}
+
+void keep_more_pieces(const PackedInt4Weight& weight, int32_t m, uint64_t limit, Int4DecodeShape& shape) {
+  while (shape.lora_pieces < kMostPieces) {
+    Int4DecodeShape larger = shape;
+    larger.lora_pieces += kPiecesStep;
+    if (KeptSizes(weight, m, larger).total() > limit) return;
+    shape = larger;
+  }
+}
+
+// The shape of blocks that keep x, of up to `groups` clusters; depth 0 where it finds no room in `limit` bytes.
 Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish, int32_t cluster,
                            int32_t groups, uint64_t limit) {
   Int4DecodeShape shape;
   shape.cluster = cluster;
   shape.blocks = cluster * std::min(groups, weight.tiles);
+  shape.lora = wish.lora;
+  shape.lora_pieces = wish.lora.projections > 0 ? kPiecesStep : 0;
   shape.depth = 0;
   if (m > int4::kDecodeColumns) return shape;
   for (shape.chunk = wish.chunk > 0 ? wish.chunk : kMostChunk; shape.chunk > 0; shape.chunk /= 2) {
     for (shape.depth = wish.depth > 0 ? wish.depth : kRing / shape.chunk; shape.depth >= kFewestStages; shape.depth--) {
-      if (KeptSizes(weight, m, shape).total() <= limit) return shape;
+      if (KeptSizes(weight, m, shape).total() > limit) continue;
+      if (shape.lora_pieces > 0) keep_more_pieces(weight, m, limit, shape);
+      return shape;
     }
   }
   shape.depth = 0;
@@ -87,9 +122,11 @@ void choose_bytes(const PackedInt4Weight& weight, int32_t m, const Int4DecodeDev
   constexpr uint64_t kReserved = 1024;
   const uint64_t half = (device.shared_bytes_per_block + kReserved) / 2;
   const uint64_t needed = KeptSizes(weight, m, shape).total();
+  // More warps take the registers that a second block would need.
+  const bool may_leave_room = m == 1 && shape.lora.projections == 0;
   shape.bytes = std::max(needed, half);
-  shape.bytes_beside = m == 1 && needed + 2 * kReserved <= half ? needed : shape.bytes;
-  shape.leaves_room = m == 1 && needed <= half;
+  shape.bytes_beside = may_leave_room && needed + 2 * kReserved <= half ? needed : shape.bytes;
+  shape.leaves_room = may_leave_room && needed <= half;
 }
 
 // Blocks in pairs need clusters and something to do for both.
@@ -97,10 +134,14 @@ int32_t kept_cluster(const PackedInt4Weight& weight, const Int4DecodeWish& wish,
   return device.clusters && wish.cluster != 1 && weight.units >= kPartsOfK ? int4::kDecodeCluster : 1;
 }
 
-bool can_keep_x(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish, const Int4DecodeDevice& device) {
+Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
+                           const Int4DecodeDevice& device) {
   const int32_t cluster = kept_cluster(weight, wish, device);
-  return kept_shape(weight, m, wish, cluster, device.multiprocessors / cluster, device.shared_bytes_per_block).depth >
-         0;
+  return kept_shape(weight, m, wish, cluster, device.multiprocessors / cluster, device.shared_bytes_per_block);
+}
+bool keeps_x(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish, const Int4DecodeShape& kept) {
+  return wish.x == Int4DecodeWish::X::kept ||
+         (wish.x == Int4DecodeWish::X::any && kept.depth > 0 && KeptSizes(weight, m, kept).x <= kMostKept);
 }
 
 }  // namespace
@@ -117,9 +158,21 @@ Int4DecodeDevice Int4DecodeDevice::current() {
 bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
                       const Int4DecodeDevice& device) {
   if (wish.x == Int4DecodeWish::X::kept) {
-    return (wish.cluster <= 1 || device.clusters) && can_keep_x(weight, m, wish, device);
+    return (wish.cluster <= 1 || device.clusters) && kept_shape(weight, m, wish, device).depth > 0;
   }
   return int4_stream_fits(wish, device);
+}
+
+bool int4_decode_takes_lora(const PackedInt4Weight& weight, int32_t m, const LoraLinear& linear, int32_t max_rank,
+                            const Int4DecodeDevice& device) {
+  Int4DecodeWish wish;
+  wish.lora = {linear.projections, max_rank};
+  for (int32_t i = 0; !weight.paired && i + 1 < linear.projections; i++) {
+    if (linear.outputs[static_cast<size_t>(i)] % 8 != 0) return false;  // half a tile belongs to one projection
+  }
+  // Adapters take the inputs in their own order.
+  return weight.permutation.bytes() == 0 && max_rank <= kMostFusedRank && linear.inputs <= kMostFusedInputs &&
+         keeps_x(weight, m, wish, kept_shape(weight, m, wish, device));
 }
 
 Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4DecodeWish& wish,
@@ -127,21 +180,18 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
   CHECK_GT(m, 0);
   CHECK_LE(m, kInt4DecodeRows);
   const auto limit = static_cast<int>(device.shared_bytes_per_block);
-  Int4DecodeShape shape;
-  const int32_t cluster = kept_cluster(weight, wish, device);
-  shape = kept_shape(weight, m, wish, cluster, device.multiprocessors / cluster, device.shared_bytes_per_block);
-  const bool fits = shape.depth > 0;
-  if (wish.x == Int4DecodeWish::X::kept ||
-      (wish.x == Int4DecodeWish::X::any && fits && KeptSizes(weight, m, shape).x <= kMostKept)) {
-    CHECK(fits) << "x of " << m << " tokens does not fit shared memory";
-    const int4::DecodeKernel kernel = decode_kernel(weight, dtype);
+  Int4DecodeShape shape = kept_shape(weight, m, wish, device);
+  if (keeps_x(weight, m, wish, shape)) {
+    CHECK_GT(shape.depth, 0) << "x of " << m << " tokens does not fit shared memory";
+    const int4::DecodeKernel kernel = decode_kernel(weight, dtype, wish.lora.projections > 0);
     LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
     LORIKEET_CHECK_CUDA(
         cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
-    if (cluster > 1) {
-      const int32_t groups = int4::clusters_at_once(kernel, cluster, int4::kDecodeThreads, device.multiprocessors,
-                                                    device.shared_bytes_per_block);
-      shape = kept_shape(weight, m, wish, cluster, groups, device.shared_bytes_per_block);
+    if (shape.cluster > 1) {
+      const int32_t threads = decode_threads(wish.lora.projections > 0);
+      const int32_t groups =
+          int4::clusters_at_once(kernel, shape.cluster, threads, device.multiprocessors, device.shared_bytes_per_block);
+      shape = kept_shape(weight, m, wish, shape.cluster, groups, device.shared_bytes_per_block);
       CHECK_GT(shape.depth, 0);
     }
     choose_bytes(weight, m, device, shape);
@@ -172,18 +222,29 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   p.groups_with_more = weight.tiles % groups;
   p.stages = shape.depth;
   p.chunk = shape.chunk;
+  p.first_stages = std::clamp(kFirstUnits / shape.chunk, 1, shape.depth);
   p.x_row_bytes = sizes.x_row_bytes;
   p.parts_offset = static_cast<int32_t>(sizes.x);
   p.ring_offset = static_cast<int32_t>(sizes.ring_offset());
   p.barriers_offset = static_cast<int32_t>(sizes.barriers_offset());
   p.squares_offset = static_cast<int32_t>(sizes.squares_offset());
+  if (args.lora != nullptr) {
+    CHECK_EQ(args.lora->linear.projections, shape.lora.projections);
+    CHECK_LE(args.lora->rows.max_rank, shape.lora.max_rank);
+    p.lora = int4::decode_lora_params(*args.lora, args.m);
+    p.lora.offset = static_cast<int32_t>(sizes.lora_offset());
+    p.lora.barriers_offset = p.squares_offset - int4::kLoraWarps * static_cast<int32_t>(sizeof(uint64_t));
+    p.lora.slices_offset = static_cast<int32_t>(sizes.slices_offset());
+    p.lora.pieces_offset = static_cast<int32_t>(sizes.pieces_offset());
+    p.lora.pieces = shape.lora_pieces;
+  }
   device::LaunchShape launch;
   launch.blocks = static_cast<unsigned>(shape.blocks);
   launch.overlap = shape.overlap;
-  launch.threads = int4::kDecodeThreads;
+  launch.threads = static_cast<unsigned>(decode_threads(args.lora != nullptr));
   launch.shared_bytes = beside ? shape.bytes_beside : shape.bytes;
   launch.cluster = static_cast<unsigned>(shape.cluster);
-  device::launch(decode_kernel(weight, args.dtype), launch, stream.handle(), p);
+  device::launch(decode_kernel(weight, args.dtype, args.lora != nullptr), launch, stream.handle(), p);
 }
 
 }  // namespace lorikeet::kernels

@@ -11,6 +11,7 @@
 
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
+#include "kernels/int4_decode_chunk.cuh"
 #include "kernels/int4_decode_x.cuh"
 #include "kernels/int4_fragment.cuh"
 #include "kernels/int4_layout.h"
@@ -57,28 +58,6 @@ __device__ __forceinline__ void add_units(const unsigned char* unit, uint32_t x_
   }
 }
 
-#if __CUDA_ARCH__ >= 900
-inline constexpr int kStageArrivals = 1;
-#else
-inline constexpr int kStageArrivals = device::kWarpSize;
-#endif
-
-// By all lanes of a warp: neighbouring bytes into its ring, counted on the stage's barrier.
-__device__ __forceinline__ void request_chunk(uint32_t stage, const uint8_t* from, uint32_t bytes, uint32_t full,
-                                              uint64_t policy, int lane) {
-#if __CUDA_ARCH__ >= 900
-  if (lane == 0) {
-    device::barrier_expect(full, bytes);
-    device::bulk_copy(stage, from, bytes, full, policy);
-  }
-#else
-  for (uint32_t byte = lane * 16; byte < bytes; byte += device::kWarpSize * 16) {
-    device::copy_async_16(stage + byte, from + byte, true);
-  }
-  device::barrier_arrive_with_copies(full);
-#endif
-}
-
 // Sums into the shared memory of block `owner` of the cluster, at the address that they have there, counted on the
 // barrier that all blocks have at the same address.
 __device__ __forceinline__ void store_part(uint32_t address, float2 sums, int cluster, int owner, uint32_t barrier) {
@@ -97,11 +76,14 @@ inline constexpr int kDecodeBlocks = 2;  // one of another kernel, say, beside o
 inline constexpr int kDecodeBlocks = 1;
 #endif
 
-template <class T, class Format>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __grid_constant__ DecodeParams p) {
+// kLora: further warps complete the outputs by adapters, and take the registers that a second block would need.
+template <class T, class Format, bool kLora>
+__global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), kLora ? 1 : kDecodeBlocks)
+    decode(const __grid_constant__ DecodeParams p) {
   extern __shared__ __align__(128) unsigned char shared[];
   const uint32_t base = device::shared_address(shared);
-  const int warp = __shfl_sync(device::kFullWarp, static_cast<int>(threadIdx.x) / device::kWarpSize, 0);
+  const int thread = static_cast<int>(threadIdx.x) - (kLora ? kLoraThreads : 0);  // of those that stream
+  const int warp = __shfl_sync(device::kFullWarp, thread >> 5, 0);
   const int lane = threadIdx.x % device::kWarpSize;
   const int cluster = 1 << p.cluster_log2;
   const int rank = static_cast<int>(blockIdx.x) & (cluster - 1);
@@ -117,12 +99,13 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   const uint64_t policy = device::evict_first_policy();
 
   const uint32_t stage_bytes = p.chunk * Format::kBytes;
+  const bool streams = !kLora || warp >= 0;
   const uint32_t ring = p.ring_offset + warp * p.stages * stage_bytes;
   const uint32_t ring_end = ring + p.stages * stage_bytes;
   const uint32_t all_parts = base + p.barriers_offset;  // barrier of the sums that the block finishes
   const uint32_t full = all_parts + 8 + warp * p.stages * 8;
   const int owned = (tiles - rank + cluster - 1) >> p.cluster_log2;
-  if (lane == 0) {
+  if (streams && lane == 0) {
     for (int i = 0; i < p.stages; i++) device::barrier_init(full + i * 8, kStageArrivals);
 #if __CUDA_ARCH__ >= 900
     if (warp == 0 && cluster > 1) {
@@ -137,7 +120,7 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   // A warp takes every kDecodeWarps-th item. Item i is one of the block's parts of its tile i >> parts_log2.
   const auto part_of = [&](int item) { return first_part + (item & ((1 << parts_log2) - 1)); };
   // What is requested next: the rest of an item.
-  int filling = warp;
+  int filling = streams ? warp : items;
   int left = 0;
   const uint8_t* from = nullptr;
   const auto enter = [&] {
@@ -158,86 +141,110 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   };
   // Weights are nobody's output: they may be read before the kernel in front has ended.
   if (filling < items) enter();
-  for (int i = 0; i < p.stages; i++) request(ring + i * stage_bytes, full + i * 8);
+  for (int i = 0; i < p.first_stages; i++) request(ring + i * stage_bytes, full + i * 8);
   device::allow_next_kernel();
 #if __CUDA_ARCH__ >= 900
   __syncwarp();
   if (cluster > 1) device::cluster_arrive_relaxed();
 #endif
 
-  if (p.norm.residual != nullptr) {
-    NormWeight norm_weight;
-    load_norm_weight(p, norm_weight);
-    stage_normed_x<T>(p, norm_weight, base, reinterpret_cast<float*>(shared + p.squares_offset),
-                      first_unit * kUnitInputs, (first_unit + own_units) * kUnitInputs);
-  } else {
-    stage_x<T>(p, shared, first_unit * kUnitInputs, own_units * (kUnitInputs / 8));
+  const int first_kept = kLora ? slice_aligned(first_unit) : first_unit;  // of the units whose x is kept
+  const int end_unit = first_unit + own_units;
+  const OwnTiles own{first_tile + rank, cluster, owned};
+  auto& lora = *reinterpret_cast<LoraShared*>(shared + p.lora.offset);
+  constexpr int kThreads = kDecodeThreads + (kLora ? kLoraThreads : 0);
+  if constexpr (kLora) {
+    if (!streams) {
+      const LoraShare share{first_kept, first_kept / kSliceUnits,
+                            rank == cluster - 1 ? p.lora.slice_count : end_unit / kSliceUnits, group,
+                            static_cast<int>(gridDim.x) >> p.cluster_log2};
+      prepare_lora<T>(p.lora, p.out, shared, lora, share, own, p.x_row_bytes, p.m, [&] {
+        asm volatile("bar.sync 3, %0;" ::"n"(kThreads) : "memory");
+      });
+    }
   }
-  __syncthreads();
+  if (streams) {
+    // Behind the loads of x: in front of them, weights would make them wait.
+    const auto request_rest = [&] {
+      for (int i = p.first_stages; i < p.stages; i++) request(ring + i * stage_bytes, full + i * 8);
+    };
+    if (p.norm.residual != nullptr) {
+      NormWeight norm_weight;
+      load_norm_weight(p, thread, norm_weight);
+      float* squares = reinterpret_cast<float*>(shared + p.squares_offset);
+      const int end_k = end_unit * kUnitInputs;
+      if constexpr (kLora) {
+        stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, request_rest);
+      } else {
+        request_rest();  // such a block begins long before x is there, and has no registers to spare
+        stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, [] {});
+      }
+    } else {
+      stage_x<T>(p, shared, thread, first_kept * kUnitInputs, (end_unit - first_kept) * (kUnitInputs / 8),
+                 request_rest);
+    }
+    streaming_warps_barrier();
+    if constexpr (kLora) asm volatile("bar.arrive 3, %0;" ::"n"(kThreads) : "memory");
 #if __CUDA_ARCH__ >= 900
-  if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
+    if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
 #endif
 
-  const int g = lane / 4;
-  const int t = lane % 4;
-  // Columns without a token repeat the last token; their results are not used.
-  const uint32_t x_lane = base + min(g, p.m - 1) * p.x_row_bytes + t * 16 - first_unit * kDecodeUnitXBytes;
-  uint32_t stage = ring;
-  uint32_t barrier = full;
-  uint32_t phase = 0;
-  for (int item = warp; item < items; item += kDecodeWarps) {
-    const int tile = item >> parts_log2;
-    const int part = part_of(item);
-    int rest = part_begin(p.units, part);
-    uint32_t x_unit = x_lane + rest * kDecodeUnitXBytes;
-    rest = part_begin(p.units, part + 1) - rest;
-    float y[4] = {};
-    for (int n; rest > 0; rest -= n) {
-      n = min(p.chunk, rest);
-      const unsigned char* unit = shared + stage;
-      device::barrier_wait(barrier, phase);
-      int u = 0;
-      if constexpr (Format::kScaleBlock == kUnitInputs) {
-        for (; u + 2 <= n; u += 2) {
-          add_units<T, Format, 2>(unit, x_unit, lane, y);
-          unit += 2 * Format::kBytes;
-          x_unit += 2 * kDecodeUnitXBytes;
+    const int g = lane / 4;
+    const int t = lane % 4;
+    // Columns without a token repeat the last token; their results are not used.
+    const uint32_t x_lane = base + min(g, p.m - 1) * p.x_row_bytes + t * 16 - first_kept * kDecodeUnitXBytes;
+    uint32_t stage = ring;
+    uint32_t barrier = full;
+    uint32_t phase = 0;
+    for (int item = warp; item < items; item += kDecodeWarps) {
+      const int tile = item >> parts_log2;
+      const int part = part_of(item);
+      int rest = part_begin(p.units, part);
+      uint32_t x_unit = x_lane + rest * kDecodeUnitXBytes;
+      rest = part_begin(p.units, part + 1) - rest;
+      float y[4] = {};
+      for (int n; rest > 0; rest -= n) {
+        n = min(p.chunk, rest);
+        const unsigned char* unit = shared + stage;
+        device::barrier_wait(barrier, phase);
+        int u = 0;
+        if constexpr (Format::kScaleBlock == kUnitInputs) {
+          for (; u + 2 <= n; u += 2) {
+            add_units<T, Format, 2>(unit, x_unit, lane, y);
+            unit += 2 * Format::kBytes;
+            x_unit += 2 * kDecodeUnitXBytes;
+          }
+        }
+        for (; u < n; u++) {
+          add_units<T, Format, 1>(unit, x_unit, lane, y);
+          unit += Format::kBytes;
+          x_unit += kDecodeUnitXBytes;
+        }
+        __syncwarp();  // all lanes have read the stage
+        request(stage, barrier);
+        stage += stage_bytes;
+        barrier += 8;
+        if (stage == ring_end) {
+          stage = ring;
+          barrier = full;
+          phase ^= 1;
         }
       }
-      for (; u < n; u++) {
-        add_units<T, Format, 1>(unit, x_unit, lane, y);
-        unit += Format::kBytes;
-        x_unit += kDecodeUnitXBytes;
-      }
-      __syncwarp();  // all lanes have read the stage
-      request(stage, barrier);
-      stage += stage_bytes;
-      barrier += 8;
-      if (stage == ring_end) {
-        stage = ring;
-        barrier = full;
-        phase ^= 1;
-      }
+      const uint32_t to =
+          base + p.parts_offset +
+          ((((tile >> p.cluster_log2) * kPartsOfK + part) * p.m + 2 * t) * 8 + g) * static_cast<int>(sizeof(float2));
+      const int owner = tile & (cluster - 1);
+      if (2 * t < p.m) store_part(to, make_float2(y[0], y[2]), cluster, owner, all_parts);
+      if (2 * t + 1 < p.m) store_part(to + 64, make_float2(y[1], y[3]), cluster, owner, all_parts);
     }
-    const uint32_t to =
-        base + p.parts_offset +
-        ((((tile >> p.cluster_log2) * kPartsOfK + part) * p.m + 2 * t) * 8 + g) * static_cast<int>(sizeof(float2));
-    const int owner = tile & (cluster - 1);
-    if (2 * t < p.m) store_part(to, make_float2(y[0], y[2]), cluster, owner, all_parts);
-    if (2 * t + 1 < p.m) store_part(to + 64, make_float2(y[1], y[3]), cluster, owner, all_parts);
   }
 
-  const int outputs = owned * p.m * 8;  // a thread adds those of rows g and g + 8
-  int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
   const auto* sums = reinterpret_cast<const float2*>(shared + p.parts_offset);  // [owned][kPartsOfK][m][8]
 #if __CUDA_ARCH__ >= 900
   if (cluster > 1) device::barrier_wait(all_parts, 0);
 #endif
-  if (cluster == 1) __syncthreads();
-  for (int e = threadIdx.x; e < outputs; e += kDecodeThreads) {
-    if (e >= kDecodeThreads) slot = e / (8 * p.m);
-    const int column = e - slot * 8 * p.m;  // of the tokens' rows
-    const float2* part = sums + slot * kPartsOfK * p.m * 8 + column;
+  if (cluster == 1 || kLora) __syncthreads();
+  const auto sum_parts = [&](const float2* part) {
     float2 sum = part[0];
 #pragma unroll
     for (int i = 1; i < kPartsOfK; i++) {
@@ -245,7 +252,20 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
       sum.x += next.x;
       sum.y += next.y;
     }
-    store_outputs<T>(p.out, first_tile + (slot << p.cluster_log2) + rank, column % 8, column / 8, sum.x, sum.y);
+    return sum;
+  };
+  const int outputs = owned * p.m * 8;  // a thread adds those of rows g and g + 8
+  int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
+  for (int e = threadIdx.x; e < outputs; e += kThreads) {
+    if (e >= kThreads) slot = e / (8 * p.m);
+    const int column = e - slot * 8 * p.m;  // of the tokens' rows
+    const float2 sum = sum_parts(sums + slot * kPartsOfK * p.m * 8 + column);
+    if constexpr (kLora) {
+      const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + column / 8) * kTileRows;
+      store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], column % 8, column / 8, sum.x, sum.y, of_token);
+    } else {
+      store_outputs<T>(p.out, own[slot], column % 8, column / 8, sum.x, sum.y);
+    }
   }
 }
 

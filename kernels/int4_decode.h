@@ -22,6 +22,9 @@ struct Int4DecodeShape {
   uint64_t bytes = 0;
   uint64_t bytes_beside = 0;
   bool leaves_room = false;
+
+  Int4LoraSize lora;        // what the kernel has room for
+  int32_t lora_pieces = 0;  // of B in shared memory, of eight outputs and eight ranks each
 };
 
 // The parts of a shape that the caller leaves open are 0.
@@ -34,6 +37,7 @@ struct Int4DecodeWish {
   int32_t chunk = 0;
   enum class Steps { any, of_warps, of_groups };
   Steps steps = Steps::any;
+  Int4LoraSize lora = {};  // only where int4_decode_takes_lora says so
 };
 
 // What the device offers to the kernels: read once.
@@ -48,6 +52,10 @@ struct Int4DecodeDevice {
 // Whether a block of that shape finds room; what shape_int4_decode chooses without wishes always does.
 bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
                       const Int4DecodeDevice& device);
+
+// Whether the shape that is chosen without other wishes can complete the outputs by adapters.
+bool int4_decode_takes_lora(const PackedInt4Weight& weight, int32_t m, const LoraLinear& linear, int32_t max_rank,
+                            const Int4DecodeDevice& device);
 
 Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4DecodeWish& wish,
                                   const Int4DecodeDevice& device);

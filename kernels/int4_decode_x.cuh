@@ -4,6 +4,8 @@
 
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
+#include "kernels/int4_decode_lora.cuh"
+#include "kernels/int4_decode_warps.h"
 #include "kernels/int4_gemm_cuda.h"
 #include "kernels/int4_layout.h"
 #include "kernels/int4_output.cuh"
@@ -15,8 +17,6 @@ inline constexpr int kDecodeColumns = 8;
 inline constexpr int kDecodeRowPadding = 64;  // bytes after a token's x: neighbouring tokens in other banks
 inline constexpr int kDecodeUnitXBytes = 2 * kUnitInputs;
 
-inline constexpr int kDecodeWarps = 16;
-inline constexpr int kDecodeThreads = kDecodeWarps * device::kWarpSize;
 inline constexpr int kNormVectors = 3;    // of a thread, in which x of the residual stream fits
 inline constexpr int kDecodeCluster = 2;  // blocks that divide k, where clusters are used
 
@@ -31,9 +31,16 @@ struct DecodeParams {
   int32_t cluster_log2;                                                // blocks that divide k: 1 or kDecodeCluster
   int32_t tiles, groups_with_more;                                     // of a group of blocks; those that have one more
   int32_t stages, chunk;                                               // of a warp's ring; units of a stage
+  int32_t first_stages;                                                // those asked for before x
   int32_t x_row_bytes;                                                 // in shared memory
   int32_t parts_offset, ring_offset, barriers_offset, squares_offset;  // of shared memory
+  DecodeLoraParams lora;
 };
+
+// The warps that stream wait for each other.
+__device__ __forceinline__ void streaming_warps_barrier() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kDecodeThreads) : "memory");
+}
 
 // Lane q of four neighbours holds inputs 8 q .. 8 q + 7 of a sub-block, as pairs. Afterwards lane t holds pair t of
 // every neighbour: what the tensor core takes as operand B from it.
@@ -73,9 +80,11 @@ __device__ __forceinline__ uint4 load_x(const DecodeParams& p, int token, int k)
 }
 
 // Brings the x of `chunks` times 8 inputs from first_k into shared memory in the order of the tensor cores, zeros
-// behind its end. chunks: a multiple of 4, so that neighbours belong to one token.
-template <class T>
-__device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_shared, int first_k, int chunks) {
+// behind its end. chunks: a multiple of 4, so that neighbours belong to one token. asked() is called once, when the
+// first of x has been asked for.
+template <class T, class Asked>
+__device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_shared, int thread, int first_k,
+                                        int chunks, Asked&& asked) {
   constexpr int kBatch = 4;  // loads in flight per thread
   const int total = p.m * chunks;
   // i / chunks is the upper half of i * inverse, as i * chunks < 2^32.
@@ -87,18 +96,19 @@ __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_
 #pragma unroll
     for (int b = 0; b < kBatch; b++) {
       if (begin + b * kDecodeThreads >= total) break;  // alike for the whole block
-      const int i = begin + b * kDecodeThreads + static_cast<int>(threadIdx.x);
+      const int i = begin + b * kDecodeThreads + thread;
       const int token = static_cast<int>(__umulhi(static_cast<uint32_t>(i), inverse));
       const int chunk = i - token * chunks;
       const int k = first_k + chunk * 8;
       v[b] = i < total && k < p.k ? load_x<T>(p, token, k) : make_uint4(0, 0, 0, 0);
       to[b] = token * p.x_row_bytes + chunk * 16;
     }
+    if (begin == 0) asked();
 #pragma unroll
     for (int b = 0; b < kBatch; b++) {
       if (begin + b * kDecodeThreads >= total) break;
       const uint4 out = transpose_pairs(v[b]);
-      if (begin + b * kDecodeThreads + static_cast<int>(threadIdx.x) < total) {
+      if (begin + b * kDecodeThreads + thread < total) {
         *reinterpret_cast<uint4*>(x_shared + to[b]) = out;
       }
     }
@@ -107,21 +117,22 @@ __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_
 
 // A thread's columns of the norm's weight: nobody's output.
 using NormWeight = float4[kNormVectors];
-__device__ __forceinline__ void load_norm_weight(const DecodeParams& p, NormWeight& weight) {
+__device__ __forceinline__ void load_norm_weight(const DecodeParams& p, int thread, NormWeight& weight) {
 #pragma unroll
   for (int v = 0; v < kNormVectors; v++) {
-    const int column = device::norm_column(v);
+    const int column = device::norm_column(v, thread);
     if (column < p.k) weight[v] = __ldg(reinterpret_cast<const float4*>(p.norm.weight + column));
   }
 }
 
 // Makes x of the residual stream itself, for up to kNormRows tokens; brings the inputs first_k .. end_k into shared
-// memory. of_warp: [kNormRows][kNormWarps] floats of shared memory.
-template <class T>
-__device__ __forceinline__ void stage_normed_x(const DecodeParams& p, const NormWeight& weight, uint32_t x_shared,
-                                               float* of_warp, int first_k, int end_k) {
+// memory. of_warp: [kNormRows][kNormWarps] floats of shared memory. asked() is called when a row has been asked for.
+template <class T, class Asked>
+__device__ __forceinline__ void stage_normed_x(const DecodeParams& p, int thread, const NormWeight& weight,
+                                               uint32_t x_shared, float* of_warp, int first_k, int end_k,
+                                               Asked&& asked) {
   static_assert(kDecodeThreads == device::kNormThreads);
-  const int warp = threadIdx.x / device::kWarpSize;
+  const int warp = thread / device::kWarpSize;
   device::wait_for_previous_kernel();
   float4 x[kNormRows][kNormVectors];
 #pragma unroll
@@ -132,13 +143,14 @@ __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, const Norm
     uint2 added[kNormVectors];
 #pragma unroll
     for (int v = 0; v < kNormVectors; v++) {
-      const int column = device::norm_column(v);
+      const int column = device::norm_column(v, thread);
       x[r][v] = make_float4(0, 0, 0, 0);
       added[v] = make_uint2(0, 0);
       if (column >= p.k) continue;
       x[r][v] = __ldcg(reinterpret_cast<const float4*>(residual + column));
       if (p.norm.delta != nullptr) added[v] = __ldcg(reinterpret_cast<const uint2*>(delta + column));
     }
+    if (r == 0) asked();
     if (p.norm.delta == nullptr) continue;
 #pragma unroll
     for (int v = 0; v < kNormVectors; v++) x[r][v] = device::add_delta<T>(x[r][v], added[v]);
@@ -149,19 +161,19 @@ __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, const Norm
     float squares = 0;
 #pragma unroll
     for (int v = 0; v < kNormVectors; v++) {
-      if (device::norm_column(v) < p.k) squares = device::add_squares(squares, x[r][v]);
+      if (device::norm_column(v, thread) < p.k) squares = device::add_squares(squares, x[r][v]);
     }
     squares = device::warp_sum(squares);
     if (threadIdx.x % device::kWarpSize == 0) of_warp[r * device::kNormWarps + warp] = squares;
   }
-  __syncthreads();
+  streaming_warps_barrier();
 #pragma unroll
   for (int r = 0; r < kNormRows; r++) {
     if (r >= p.m) break;
     const float factor = device::norm_factor(of_warp + r * device::kNormWarps, p.k, p.norm.epsilon);
 #pragma unroll
     for (int v = 0; v < kNormVectors; v++) {
-      const int column = device::norm_column(v);
+      const int column = device::norm_column(v, thread);
       if (column >= p.k) break;
       // All blocks have the sum; each writes other columns of it, or the first what is left.
       const int writer = v * device::kNormWarps + warp;

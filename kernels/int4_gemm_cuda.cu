@@ -86,7 +86,8 @@ __global__ void __launch_bounds__(kThreads) finish_products(FinishArgs args) {
 }  // namespace
 
 struct Int4Gemm::Impl {
-  using DecodeKey = std::tuple<int32_t, int32_t, int32_t, int32_t, Dtype>;  // tiles, units, unit bytes, m, dtype
+  // Tiles, units, unit bytes, m, dtype, projections and highest rank of LoRA.
+  using DecodeKey = std::tuple<int32_t, int32_t, int32_t, int32_t, Dtype, int32_t, int32_t>;
 
   Int4DecodeDevice device;
   std::optional<LibraryGemm> library;  // where int4_prefill is not available
@@ -95,11 +96,13 @@ struct Int4Gemm::Impl {
   std::map<DecodeKey, Int4DecodeShape> shapes;
   bool left_room = false;  // the product before this one, for a block of the next
 
-  const Int4DecodeShape& shape(const PackedInt4Weight& weight, int32_t m, Dtype dtype) {
-    const DecodeKey key{weight.tiles, weight.units, weight.unit_bytes(), m, dtype};
+  const Int4DecodeShape& shape(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4LoraSize& lora) {
+    const DecodeKey key{weight.tiles, weight.units, weight.unit_bytes(), m, dtype, lora.projections, lora.max_rank};
     const auto found = shapes.find(key);
     if (found != shapes.end()) return found->second;
-    return shapes.emplace(key, shape_int4_decode(weight, m, dtype, {}, device)).first->second;
+    Int4DecodeWish wish;
+    wish.lora = lora;
+    return shapes.emplace(key, shape_int4_decode(weight, m, dtype, wish, device)).first->second;
   }
 
   // x in the order of the stored inputs, [m, k].
@@ -111,7 +114,9 @@ struct Int4Gemm::Impl {
   }
 
   void run_decode(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream) {
-    const Int4DecodeShape& launch = shape(weight, args.m, args.dtype);
+    Int4LoraSize lora;
+    if (args.lora != nullptr) lora = {args.lora->linear.projections, args.lora->rows.max_rank};
+    const Int4DecodeShape& launch = shape(weight, args.m, args.dtype, lora);
     if (launch.streams_x && weight.permutation.bytes() > 0) {
       gather(weight, args, stream);
       args.x = gathered.data();
@@ -199,7 +204,7 @@ Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t m
 }
 
 bool Int4Gemm::takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype) {
-  return m <= kNormRows && int4_decode_takes_norm(weight, impl_->shape(weight, m, dtype));
+  return m <= kNormRows && int4_decode_takes_norm(weight, impl_->shape(weight, m, dtype, {}));
 }
 
 void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
@@ -208,6 +213,7 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
   CHECK_LE(args.m, impl_->max_rows);
   CHECK_EQ(args.x_stride % 8, 0);
   CHECK(!args.silu_mul || weight.paired);
+  CHECK(args.lora == nullptr || (args.m <= kInt4DecodeRows && args.bias == nullptr));
   if (args.m <= kInt4DecodeRows) {
     impl_->run_decode(weight, args, stream);
     return;
@@ -218,6 +224,10 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
   } else {
     impl_->run_dequantized(weight, args, stream);
   }
+}
+
+bool Int4Gemm::takes_lora(const PackedInt4Weight& weight, int32_t m, const LoraLinear& linear, int32_t max_rank) const {
+  return m > 0 && m <= kInt4DecodeRows && int4_decode_takes_lora(weight, m, linear, max_rank, impl_->device);
 }
 
 }  // namespace lorikeet::kernels

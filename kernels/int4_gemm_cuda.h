@@ -11,6 +11,7 @@
 
 #include "kernels/device.h"
 #include "kernels/dtype.h"
+#include "kernels/int4_lora.h"
 #include "kernels/int4_weight.h"
 #include "kernels/library_gemm.h"
 
@@ -76,6 +77,9 @@ struct Int4GemmArgs {
   const float* bias = nullptr;  // [n] or null
   bool silu_mul = false;        // paired weights only: y = silu(gate) * up
   NormPrologue norm;            // only where takes_norm; then x is not read
+  // Or null; only where Int4Gemm::takes_lora says so, and without a bias. Completes the outputs (of gate and up before
+  // SiLU-mul), each rounded to `dtype` before its delta is added.
+  const Int4Lora* lora = nullptr;
 };
 
 // Owns the scratch memory of the products. Threads: one at a time, on one stream.
@@ -93,6 +97,9 @@ class Int4Gemm {
 
   // Whether the product of m rows takes a NormPrologue.
   bool takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype);
+  // Whether products with m tokens complete their outputs by adapters themselves. Their blocks then wait for each
+  // other: no other process may keep some of them off the device.
+  bool takes_lora(const PackedInt4Weight& weight, int32_t m, const LoraLinear& linear, int32_t max_rank) const;
 
  private:
   struct Impl;

@@ -16,10 +16,11 @@ struct OutputParams {
   bool pairs;  // y takes 4-byte stores
 };
 
-// Stores one token's outputs in rows g and g + 8 of a tile.
-template <class T>
-__device__ __forceinline__ void store_outputs(const OutputParams& o, int tile, int g, int token, float sum0,
-                                              float sum1) {
+// Stores one token's outputs in rows g and g + 8 of a tile: what complete(half, value) makes of the products in float,
+// half 1 being row g + 8. With SiLU its results are gate and up.
+template <class T, class Complete>
+__device__ __forceinline__ void store_outputs(const OutputParams& o, int tile, int g, int token, float sum0, float sum1,
+                                              Complete&& complete) {
   const int output0 = o.paired ? tile * 8 + g : tile * kTileRows + g;
   const int output1 = o.paired ? o.n / 2 + output0 : output0 + 8;
   const bool valid0 = output0 < (o.paired ? o.n / 2 : o.n);
@@ -30,17 +31,24 @@ __device__ __forceinline__ void store_outputs(const OutputParams& o, int tile, i
     if (valid0) value0 += o.bias[output0];
     if (valid1) value1 += o.bias[output1];
   }
+  value0 = complete(0, value0);
+  value1 = complete(1, value1);
   T* y = static_cast<T*>(o.y) + token * o.y_stride;
   if (o.silu_mul) {
-    // Rounded as activations of their own would be: a row keeps its bits in a batch where an adapter's delta comes
-    // between the product and the activation.
-    const float gate = device::to_float(device::from_float<T>(value0));
-    const float up = device::to_float(device::from_float<T>(value1));
-    if (valid0) y[output0] = device::from_float<T>(gate / (1.0F + __expf(-gate)) * up);
+    if (valid0) y[output0] = device::from_float<T>(value0 / (1.0F + __expf(-value0)) * value1);
     return;
   }
   if (valid0) y[output0] = device::from_float<T>(value0);
   if (valid1) y[output1] = device::from_float<T>(value1);
+}
+
+template <class T>
+__device__ __forceinline__ void store_outputs(const OutputParams& o, int tile, int g, int token, float sum0,
+                                              float sum1) {
+  // Gate and up are rounded as activations of their own would be: a row keeps its bits in a batch where an adapter's
+  // delta comes between the product and the activation.
+  store_outputs<T>(o, tile, g, token, sum0, sum1,
+                   [](int, float value) { return device::to_float(device::from_float<T>(value)); });
 }
 
 // By a whole warp: stores a fragment of sums, of rows g (values[0..1]) and g + 8 (values[2..3]) of a tile for tokens 2t

@@ -84,6 +84,8 @@ LoraRows LoraRowPlan::on_device(const void* device, int32_t rows) const {
   view.units = reinterpret_cast<const LoraTile*>(bytes + units_offset());
   view.rows = rows;
   view.max_rank = max_rank_;
+  view.most_tiles = static_cast<int32_t>(max_tiles_);
+  view.most_units = static_cast<int32_t>(max_units_);
   return view;
 }
 

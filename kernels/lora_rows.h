@@ -32,8 +32,10 @@ struct LoraRows {
   const LoraTile* tiles = nullptr;
   const int32_t* order = nullptr;  // [rows] indices of rows
   const LoraTile* units = nullptr;
-  int32_t rows = 0;      // of the launch, padding (slot -1) included
-  int32_t max_rank = 0;  // of any adapter
+  int32_t rows = 0;        // of the launch, padding (slot -1) included
+  int32_t max_rank = 0;    // of any adapter
+  int32_t most_tiles = 0;  // entries of `tiles` and `units`, used or not
+  int32_t most_units = 0;
 };
 
 // The layout of that description in one block of memory, of which the host fills a copy.

@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kNormThreads) add_rms_norm(AddRmsNormArgs args
   float4 weight[kVectors];  // nobody's output
 #pragma unroll
   for (int v = 0; v < kVectors; v++) {
-    const int column = device::norm_column(v);
+    const int column = device::norm_column(v, static_cast<int>(threadIdx.x));
     if (column < args.width) weight[v] = __ldg(reinterpret_cast<const float4*>(args.weight + column));
   }
   device::wait_for_previous_kernel();
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kNormThreads) add_rms_norm(AddRmsNormArgs args
   float squares = 0;
 #pragma unroll
   for (int v = 0; v < kVectors; v++) {
-    const int column = device::norm_column(v);
+    const int column = device::norm_column(v, static_cast<int>(threadIdx.x));
     if (column >= args.width) continue;
     x[v] = *reinterpret_cast<const float4*>(residual + column);
     if (args.delta != nullptr) {
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kNormThreads) add_rms_norm(AddRmsNormArgs args
   T* out = static_cast<T*>(args.out) + static_cast<size_t>(token) * args.width;
 #pragma unroll
   for (int v = 0; v < kVectors; v++) {
-    const int column = device::norm_column(v);
+    const int column = device::norm_column(v, static_cast<int>(threadIdx.x));
     if (column < args.width) *reinterpret_cast<uint2*>(out + column) = device::normed<T>(x[v], factor, weight[v]);
   }
   device::signal_done(args.done);

@@ -13,8 +13,8 @@ inline constexpr int kNormThreads = 512;
 inline constexpr int kNormWarps = kNormThreads / kWarpSize;
 inline constexpr int kNormVector = 4;  // columns of one 16-byte load of floats
 
-__device__ __forceinline__ int norm_column(int v) {
-  return (v * kNormThreads + static_cast<int>(threadIdx.x)) * kNormVector;
+__device__ __forceinline__ int norm_column(int v, int thread) {
+  return (v * kNormThreads + thread) * kNormVector;
 }
 
 // The residual stream after `delta`, four columns of T.

@@ -31,6 +31,10 @@ struct CudaModelOptions {
   uint64_t lora_bytes = 0;     // for the weights of all slots; 0: what num_slots adapters of max_lora_rank need, but at
                                // most a gigabyte
 
+  // Other processes compute on the device at the same time. Kernels whose blocks wait for each other are avoided then:
+  // two of them could keep each other's blocks off the device for ever.
+  bool shares_device = false;
+
   int load_threads = 1;
   std::function<void(int, int)> progress;  // (done, total) layers loaded, never two calls at once
   bool time_steps = false;                 // keep the times that step_times() gives

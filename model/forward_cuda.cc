@@ -90,6 +90,12 @@ Result<CudaForward> CudaForward::make(const ShardPlan& plan, int rank, const Cud
     auto lora = kernels::LoraProducts::make(options.max_num_batched_tokens, max_inputs, options.max_lora_rank);
     if (!lora) return tl::unexpected(lora.error());
     forward.lora_ = std::make_unique<kernels::LoraProducts>(*std::move(lora));
+    auto stream = kernels::Stream::make();
+    if (!stream) return tl::unexpected(stream.error());
+    auto fused = kernels::Int4LoraScratch::make(max_inputs, options.max_lora_rank, *stream);
+    if (!fused) return tl::unexpected(fused.error());
+    forward.fused_scratch_ = *std::move(fused);
+    stream->synchronize();
   }
   const kernels::DeviceMemory after = kernels::device_memory();
   forward.bytes_ = before.free_bytes > after.free_bytes ? before.free_bytes - after.free_bytes : 0;
@@ -165,12 +171,12 @@ void CudaForward::norm(const float* weight, const void* delta, const int32_t* ro
   stream_ = residual_.as<float>();
 }
 
-kernels::NormPrologue CudaForward::norm_before(const DeviceLinear& linear, int32_t layer, Projection projection,
-                                               const float* weight, const void* delta, const StepSize& size,
-                                               const StepContext& context) {
-  // Adapters read the normed rows from memory.
-  if (size.lora_bytes > 0 || !linear_.takes_norm(linear, size.tokens)) {
-    norm(weight, delta, nullptr, size.tokens, normed_.data(), context, done_counter(layer, projection, size));
+kernels::NormPrologue CudaForward::norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
+                                               const StepSize& size, const StepContext& context) {
+  // Adapters' kernels of their own read the normed rows from memory.
+  if ((size.lora_bytes > 0 && !fuses_lora(layer, first, size)) ||
+      !linear_.takes_norm(linear_of(layer, first), size.tokens)) {
+    norm(weight, delta, nullptr, size.tokens, normed_.data(), context, done_counter(layer, first, size));
     return {};
   }
   kernels::NormPrologue prologue;
@@ -193,39 +199,93 @@ void CudaForward::reduce(int32_t tokens, const StepContext& context) {
                             options_.dtype, context.stream);
 }
 
+kernels::LoraLinear CudaForward::lora_linear(Projection first, int32_t projections, int32_t layer) const {
+  const auto index = static_cast<int32_t>(first);
+  kernels::LoraLinear linear;
+  linear.first_entry = slots_->entry(layer, index);
+  linear.projections = projections;
+  linear.inputs = plan_.inputs(first, rank_).size();
+  for (int32_t i = 0; i < projections; ++i) {
+    linear.outputs[static_cast<size_t>(i)] = plan_.outputs(static_cast<Projection>(index + i), rank_).size();
+  }
+  return linear;
+}
+
 kernels::LoraArgs CudaForward::lora_args(Projection first, int32_t projections, int32_t layer, const StepSize& size,
                                          const StepArrays& arrays) const {
   kernels::LoraArgs args;
   if (size.lora_bytes == 0) return args;
   args.table = slots_->table();
   args.rows = lora_plan(size.tokens).on_device(arrays.lora_rows, size.tokens);
-  const auto index = static_cast<int32_t>(first);
-  args.linear.first_entry = slots_->entry(layer, index);
-  args.linear.projections = projections;
-  args.linear.inputs = plan_.inputs(first, rank_).size();
-  for (int32_t i = 0; i < projections; ++i) {
-    args.linear.outputs[static_cast<size_t>(i)] = plan_.outputs(static_cast<Projection>(index + i), rank_).size();
-  }
+  args.linear = lora_linear(first, projections, layer);
   args.dtype = args.y_dtype = options_.dtype;
   return args;
 }
 
-uint32_t* CudaForward::done_counter(int32_t layer, Projection projection, const StepSize& size) const {
-  // Prompts are bound by their products, and their x comes from several kernels.
-  if (size.lora_bytes == 0 || size.prefill_rows > 0) return nullptr;
-  return done_counters_.as<uint32_t>() + layer * kNumProjections + static_cast<int32_t>(projection);
+const DeviceLinear& CudaForward::linear_of(int32_t layer, Projection first) const {
+  const DeviceLayer& w = weights_->layers[static_cast<size_t>(layer)];
+  switch (first) {
+    case Projection::q:
+      return w.qkv;
+    case Projection::o:
+      return w.o;
+    case Projection::gate:
+      return w.gate_up;
+    default:
+      CHECK(first == Projection::down);
+      return w.down;
+  }
 }
 
-int32_t CudaForward::project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y,
-                             kernels::LoraArgs lora, int32_t tokens, const StepContext& context,
+bool CudaForward::can_fuse_lora(int32_t layer, Projection first, const StepSize& size) const {
+  if (size.lora_bytes == 0 || size.prefill_rows > 0 || options_.shares_device) return false;
+  const DeviceLinear& linear = linear_of(layer, first);
+  if (first == Projection::gate && !linear.fuses_silu()) return false;
+  const int32_t projections = first == Projection::q ? 3 : first == Projection::gate ? 2 : 1;
+  return linear_.takes_lora(linear, size.tokens, lora_linear(first, projections, layer), options_.max_lora_rank);
+}
+
+bool CudaForward::fuses_lora(int32_t layer, Projection first, const StepSize& size) const {
+  return step_fuses_ && can_fuse_lora(layer, first, size);
+}
+
+void CudaForward::begin_fusing(const StepSize& size) {
+  fused_turn_ = 0;
+  int32_t products = 0;
+  for (int32_t i = 0; i < plan_.config().num_layers && products < 2; ++i) {
+    for (const Projection first : {Projection::q, Projection::o, Projection::gate, Projection::down}) {
+      products += can_fuse_lora(i, first, size) ? 1 : 0;
+    }
+  }
+  step_fuses_ = products >= 2;  // see kernels::Int4LoraScratch
+}
+
+kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora) {
+  return {lora.table, lora.rows, lora.linear, fused_scratch_.turn(fused_turn_++)};
+}
+
+uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepSize& size) const {
+  // Prompts are bound by their products, and their x comes from several kernels.
+  if (size.lora_bytes == 0 || size.prefill_rows > 0 || fuses_lora(layer, first, size)) return nullptr;
+  return done_counters_.as<uint32_t>() + layer * kNumProjections + static_cast<int32_t>(first);
+}
+
+int32_t CudaForward::project(int32_t layer, Projection first, const DeviceRows& x, const DeviceRows& y,
+                             kernels::LoraArgs lora, const StepSize& size, const StepContext& context,
                              const kernels::NormPrologue& norm) {
+  const DeviceLinear& linear = linear_of(layer, first);
+  if (fuses_lora(layer, first, size)) {
+    const kernels::Int4Lora fused = fused_lora(lora);
+    linear_.run(linear, x, y, size.tokens, context.stream, norm, &fused);
+    return 0;
+  }
   const bool with_lora = lora.linear.projections > 0;
   lora.x = x.data;
   lora.x_stride = x.stride;
   lora.y = y.data;
   lora.y_stride = y.stride;
   if (with_lora && lora.x_done == nullptr) lora_->shrink(lora, context.stream);
-  linear_.run(linear, x, y, tokens, context.stream, norm);
+  linear_.run(linear, x, y, size.tokens, context.stream, norm);
   if (!with_lora) return 0;
   if (lora.x_done != nullptr) lora_->shrink(lora, context.stream);
   return lora_->expand(lora, context.stream);
@@ -274,9 +334,10 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   kernels::LoraArgs lora = lora_args(Projection::q, 3, layer, size, arrays);
   lora.x_done = done_counter(layer, Projection::q, size);
   lora.x_blocks = size.tokens;
-  const kernels::NormPrologue norm = norm_before(w.qkv, layer, Projection::q, w.input_norm.as<float>(),
-                                                 layer == 0 ? nullptr : delta_.data(), size, context);
-  project(w.qkv, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width}, lora, size.tokens, context, norm);
+  const kernels::NormPrologue norm =
+      norm_before(layer, Projection::q, w.input_norm.as<float>(), layer == 0 ? nullptr : delta_.data(), size, context);
+  project(layer, Projection::q, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width}, lora, size, context,
+          norm);
 
   kernels::RopeArgs rope;
   rope.qkv = qkv_.data();
@@ -339,7 +400,7 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
     args.tiles = size.query_tiles;
     kernels::prefill_attention_cuda(args, context.stream);
   }
-  project(w.o, {mixed_.data(), q_width}, {delta_.data(), config.hidden_size}, lora, size.tokens, context);
+  project(layer, Projection::o, {mixed_.data(), q_width}, {delta_.data(), config.hidden_size}, lora, size, context);
   reduce(size.tokens, context);
 }
 
@@ -351,15 +412,18 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   kernels::LoraArgs lora = lora_args(Projection::gate, 2, layer, size, arrays);
   kernels::LoraArgs down_lora = lora_args(Projection::down, 1, layer, size, arrays);
   const kernels::NormPrologue norm =
-      norm_before(w.gate_up, layer, Projection::gate, w.post_attention_norm.as<float>(), delta_.data(), size, context);
-  if (size.lora_bytes > 0) {
+      norm_before(layer, Projection::gate, w.post_attention_norm.as<float>(), delta_.data(), size, context);
+  if (fuses_lora(layer, Projection::gate, size)) {
+    const kernels::Int4Lora fused = fused_lora(lora);
+    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, norm, &fused);
+  } else if (size.lora_bytes > 0) {
     lora.x_done = done_counter(layer, Projection::gate, size);
     lora.x_blocks = size.tokens;
     lora.silu_out = activated.data;
     lora.silu_stride = activated.stride;
     lora.done = done_counter(layer, Projection::down, size);
     down_lora.x_done = lora.done;
-    down_lora.x_blocks = project(w.gate_up, x, gate_up, lora, size.tokens, context);
+    down_lora.x_blocks = project(layer, Projection::gate, x, gate_up, lora, size, context);
   } else if (w.gate_up.fuses_silu()) {
     linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, norm);
   } else {
@@ -374,7 +438,7 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
     silu.width = intermediate_;
     kernels::silu_mul_cuda(silu, context.stream);
   }
-  project(w.down, activated, {delta_.data(), plan_.config().hidden_size}, down_lora, size.tokens, context);
+  project(layer, Projection::down, activated, {delta_.data(), plan_.config().hidden_size}, down_lora, size, context);
   reduce(size.tokens, context);
 }
 
@@ -382,6 +446,7 @@ void CudaForward::layers(const StepSize& size, const StepArrays& arrays, const i
                          const StepContext& context) {
   CHECK_LE(size.tokens, options_.max_num_batched_tokens);
   stream_ = residual_.as<float>();
+  begin_fusing(size);
   embed(size, arrays, drawn, context);
   for (int32_t i = 0; i < plan_.config().num_layers; ++i) {
     attention(i, size, arrays, context);

@@ -70,19 +70,26 @@ class CudaForward {
   void mlp(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context);
   void norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
             const StepContext& context, uint32_t* done = nullptr);
-  // The norm before `linear`: what the product makes it of, or run into normed_. `projection`: the first of linear.
-  kernels::NormPrologue norm_before(const DeviceLinear& linear, int32_t layer, Projection projection,
-                                    const float* weight, const void* delta, const StepSize& size,
-                                    const StepContext& context);
+  // The norm before the product that begins with `first`: what the product makes it of, or run into normed_.
+  kernels::NormPrologue norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
+                                    const StepSize& size, const StepContext& context);
   void head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context);
   void reduce(int32_t tokens, const StepContext& context);
+  kernels::LoraLinear lora_linear(Projection first, int32_t projections, int32_t layer) const;
   kernels::LoraArgs lora_args(Projection first, int32_t projections, int32_t layer, const StepSize& size,
                               const StepArrays& arrays) const;
-  // Where the kernels that make a layer's x of `projection` count their blocks; null: the step's adapters do not ask.
-  uint32_t* done_counter(int32_t layer, Projection projection, const StepSize& size) const;
+  // A layer's product that begins with projection `first`.
+  const DeviceLinear& linear_of(int32_t layer, Projection first) const;
+  // Whether that product completes its outputs by the step's adapters itself; can: if the step's products do so at all.
+  bool fuses_lora(int32_t layer, Projection first, const StepSize& size) const;
+  bool can_fuse_lora(int32_t layer, Projection first, const StepSize& size) const;
+  void begin_fusing(const StepSize& size);
+  kernels::Int4Lora fused_lora(const kernels::LoraArgs& lora);
+  // Where the kernels that make the x of that product count their blocks; null: the step's adapters do not ask.
+  uint32_t* done_counter(int32_t layer, Projection first, const StepSize& size) const;
   // y = W x and what the adapters add. Returns the number of blocks that add to lora.done.
-  int32_t project(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
-                  int32_t tokens, const StepContext& context, const kernels::NormPrologue& norm = {});
+  int32_t project(int32_t layer, Projection first, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
+                  const StepSize& size, const StepContext& context, const kernels::NormPrologue& norm = {});
 
   ShardPlan plan_;
   int rank_;
@@ -91,6 +98,9 @@ class CudaForward {
   const kernels::LoraSlots* slots_;
   CudaLinear linear_;
   std::unique_ptr<kernels::LoraProducts> lora_;
+  kernels::Int4LoraScratch fused_scratch_;
+  int32_t fused_turn_ = 0;  // of the step that is being queued
+  bool step_fuses_ = false;
   int32_t heads_, kv_heads_, intermediate_;
   kernels::DecodeDivision decode_division_;
   float* stream_ = nullptr;  // the residual stream of the step that is being queued: residual_ or residual_b_

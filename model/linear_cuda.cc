@@ -23,7 +23,7 @@ bool CudaLinear::takes_norm(const DeviceLinear& linear, int32_t m) {
 }
 
 void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                     const kernels::Stream& stream, const kernels::NormPrologue& norm) {
+                     const kernels::Stream& stream, const kernels::NormPrologue& norm, const kernels::Int4Lora* lora) {
   for (const DeviceProduct& product : linear.products) {
     auto* out =
         static_cast<unsigned char*>(y.data) + static_cast<size_t>(product.first_output) * kernels::size_of(dtype_);
@@ -39,12 +39,14 @@ void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const Devi
     args.y_stride = y.stride;
     args.m = m;
     args.norm = norm;
+    args.lora = lora;
     int4_.run(std::get<kernels::PackedInt4Weight>(product.weight), args, stream);
   }
 }
 
 void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                          const kernels::Stream& stream, const kernels::NormPrologue& norm) {
+                          const kernels::Stream& stream, const kernels::NormPrologue& norm,
+                          const kernels::Int4Lora* lora) {
   CHECK(gate_up.fuses_silu());
   kernels::Int4GemmArgs args;
   args.x = x.data;
@@ -55,7 +57,15 @@ void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, cons
   args.m = m;
   args.silu_mul = true;
   args.norm = norm;
+  args.lora = lora;
   int4_.run(std::get<kernels::PackedInt4Weight>(gate_up.products[0].weight), args, stream);
+}
+
+bool CudaLinear::takes_lora(const DeviceLinear& linear, int32_t m, const kernels::LoraLinear& lora,
+                            int32_t max_rank) const {
+  if (linear.products.size() != 1) return false;
+  const auto* packed = std::get_if<kernels::PackedInt4Weight>(&linear.products[0].weight);
+  return packed != nullptr && int4_.takes_lora(*packed, m, lora, max_rank);
 }
 
 void CudaLinear::run_head(const void* weight, int32_t n, int32_t k, const DeviceRows& x, float* out, int64_t out_stride,

@@ -26,12 +26,18 @@ class CudaLinear {
 
   // y [m, all outputs] = x W^T; a bias is left to what follows. More than kInt4DecodeRows rows must have been run once
   // before they are captured in a graph, as in kernels/int4_gemm_cuda.h. A norm with a residual takes the place of x.
+  // `lora`: null, or what the product adds, where takes_lora says that it can.
   void run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
-           const kernels::Stream& stream, const kernels::NormPrologue& norm = {});
+           const kernels::Stream& stream, const kernels::NormPrologue& norm = {},
+           const kernels::Int4Lora* lora = nullptr);
 
   // y [m, outputs of gate] = silu(gate) * up, for linears that fuse it.
   void run_silu(const DeviceLinear& gate_up, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                const kernels::Stream& stream, const kernels::NormPrologue& norm = {});
+                const kernels::Stream& stream, const kernels::NormPrologue& norm = {},
+                const kernels::Int4Lora* lora = nullptr);
+
+  // See kernels/int4_gemm_cuda.h.
+  bool takes_lora(const DeviceLinear& linear, int32_t m, const kernels::LoraLinear& lora, int32_t max_rank) const;
 
   // out [m, n] in float = x weight^T.
   void run_head(const void* weight, int32_t n, int32_t k, const DeviceRows& x, float* out, int64_t out_stride,

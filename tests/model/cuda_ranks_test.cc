@@ -64,6 +64,7 @@ std::string run_rank(const std::filesystem::path& directory, const tests::Golden
   options.dtype = dtype;
   options.kv_dtype = dtype == Dtype::f16 ? kernels::KvDtype::f16 : kernels::KvDtype::bf16;
   options.num_slots = 4;
+  options.shares_device = kernels::device_count().value() < size;
   const auto model = load_cuda_model(source->get(), *plan, rank, options);
   if (!model) return model.error().message;
   comm::FileRendezvous store(directory);

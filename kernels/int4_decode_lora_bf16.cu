@@ -1,0 +1,7 @@
+#include "kernels/int4_decode_instances.cuh"
+
+namespace lorikeet::kernels::int4 {
+
+template DecodeKernel decode_lora_kernel<__nv_bfloat16>(int32_t scale_block, bool asymmetric);
+
+}  // namespace lorikeet::kernels::int4
