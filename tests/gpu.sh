@@ -23,6 +23,7 @@ short_list=(
   "int4_gemm_cuda_test *Graph*:*PutsParts*"
   "dense_gemm_cuda_test *AnyShape*"
   "lora_cuda_test *AnyMixOfAdaptersAndRanks:*OneGraph*"
+  "int4_lora_cuda_test *ReplaysOneGraph*:*FollowsTheKernel*"
   "lora_outputs_cuda_test *CompletesGateAndUp*:*DeltaOfLmHead*:*CountsItsBlocks"
   "attention_decode_cuda_test *EqualsSoftmax*/F16Withfp16:*EqualsSoftmax*/BF16Withfp8"
   "attention_decode_cuda_test *RotatesAndStores*/F16Withfp16"
