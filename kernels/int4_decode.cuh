@@ -12,6 +12,7 @@
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
 #include "kernels/int4_decode_chunk.cuh"
+#include "kernels/int4_decode_lora.cuh"
 #include "kernels/int4_decode_x.cuh"
 #include "kernels/int4_fragment.cuh"
 #include "kernels/int4_layout.h"

@@ -7,13 +7,12 @@
 
 namespace lorikeet::kernels::int4 {
 
-// Sums of slices go from block to block through memory in which every number is kNoSum until its sum is there: no sum
-// has these bits.
-inline constexpr uint32_t kNoSum = kLoraNoSum;
+// Sums of slices go from block to block through memory in which every number is kLoraNoSum until its sum is there: no
+// sum has these bits.
 __device__ __forceinline__ void store_slice(float* to, float low, float high) {
   const auto bits = [](float x) {
     const uint32_t as_stored = __float_as_uint(x);
-    return as_stored == kNoSum ? 0x7fffffffU : as_stored;
+    return as_stored == kLoraNoSum ? 0x7fffffffU : as_stored;
   };
   asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1,%2};" ::"l"(to), "r"(bits(low)), "r"(bits(high)) : "memory");
 }
@@ -132,7 +131,7 @@ class SliceWork {
 // Forgets the sums of products that have ended. By all warps of LoRA.
 __device__ __forceinline__ void clear_slices(const DecodeLoraParams& p) {
   const int thread = static_cast<int>(blockIdx.x) * kLoraThreads + static_cast<int>(threadIdx.x);
-  const uint4 none = make_uint4(kNoSum, kNoSum, kNoSum, kNoSum);
+  const uint4 none = make_uint4(kLoraNoSum, kLoraNoSum, kLoraNoSum, kLoraNoSum);
 #pragma unroll
   for (const auto& [from, vectors] : p.cleared) {
     for (int i = thread; i < vectors; i += static_cast<int>(gridDim.x) * kLoraThreads)
@@ -178,7 +177,7 @@ class GatherV {
 #pragma unroll
         for (int j = 0; j < kTogether; j++) {
 #pragma unroll
-          for (int i = 0; i < kPartSlices; i++) complete = complete && values[j][i] != kNoSum;
+          for (int i = 0; i < kPartSlices; i++) complete = complete && values[j][i] != kLoraNoSum;
         }
       } while (!complete);
 #pragma unroll
@@ -223,7 +222,7 @@ class GatherV {
     const int stride = m_ * p_.projections * p_.rank_stride;
 #pragma unroll
     for (int j = 0; j < kTogether; j++) {
-      const int e = begin + j * step() + ((static_cast<int>(threadIdx.x)) >> lanes_log2());
+      const int e = begin + j * step() + (static_cast<int>(threadIdx.x) >> lanes_log2());
       to_[j] = -1;
       from_[j] = 0;
       if (e >= elements_) continue;

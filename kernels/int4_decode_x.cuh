@@ -4,7 +4,7 @@
 
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
-#include "kernels/int4_decode_lora.cuh"
+#include "kernels/int4_decode_lora_shared.cuh"
 #include "kernels/int4_decode_warps.h"
 #include "kernels/int4_gemm_cuda.h"
 #include "kernels/int4_layout.h"

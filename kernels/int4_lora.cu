@@ -13,9 +13,6 @@ constexpr int32_t kPlaces = 3;
 constexpr int32_t slice_count(int32_t inputs) {
   return (lora::input_blocks(inputs) + lora::kSliceBlocks - 1) / lora::kSliceBlocks;
 }
-constexpr int32_t rank_stride(int32_t max_rank) {
-  return lora::rank_tiles(max_rank) * lora::kRankTile;
-}
 
 }  // namespace
 
@@ -33,7 +30,7 @@ DecodeLoraParams decode_lora_params(const Int4Lora& lora, int32_t m) {
   p.order = lora.rows.order;
   p.slices = lora.turn.slices;
   std::copy(std::begin(lora.turn.cleared), std::end(lora.turn.cleared), p.cleared);
-  p.rank_stride = rank_stride(lora.rows.max_rank);
+  p.rank_stride = lora::padded_rank(lora.rows.max_rank);
   p.v_stride = lora_v_stride(lora.rows.max_rank);
   p.projections = lora.linear.projections;
   p.slice_count = slice_count(lora.linear.inputs);
@@ -51,8 +48,8 @@ DecodeLoraParams decode_lora_params(const Int4Lora& lora, int32_t m) {
 
 Result<Int4LoraScratch> Int4LoraScratch::make(int32_t max_inputs, int32_t max_rank, const Stream& stream) {
   Int4LoraScratch scratch;
-  scratch.floats_ =
-      slice_count(max_inputs) * int4::kMostTokens * kMaxFusedLora * rank_stride(std::min(max_rank, kMostFusedRank));
+  scratch.floats_ = slice_count(max_inputs) * int4::kMostTokens * kMaxFusedLora *
+                    lora::padded_rank(std::min(max_rank, kMostFusedRank));
   const uint64_t bytes = kPlaces * static_cast<uint64_t>(scratch.floats_) * sizeof(float);
   Result<DeviceBuffer> memory = DeviceBuffer::allocate(bytes, "the scratch of LoRA in int4 products");
   if (!memory) return tl::unexpected(memory.error());

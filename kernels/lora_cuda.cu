@@ -16,10 +16,6 @@ int32_t divide_up(int32_t a, int32_t b) {
   return (a + b - 1) / b;
 }
 
-// Floats between the v of two (row, projection) pairs.
-int32_t rank_stride(int32_t max_rank) {
-  return lora::rank_tiles(max_rank) * lora::kRankTile;
-}
 int32_t stored_parts(int32_t rows, int32_t inputs) {
   return rows <= kLoraDecodeRows ? lora::input_parts(inputs) : 1;
 }
@@ -58,7 +54,7 @@ Result<LoraProducts> LoraProducts::make(int32_t max_rows, int32_t max_inputs, in
   uint64_t floats = 0;
   for (const int32_t rows : {std::min(max_rows, kLoraDecodeRows), max_rows}) {
     floats = std::max(floats, static_cast<uint64_t>(rows) * static_cast<uint64_t>(stored_parts(rows, max_inputs)) *
-                                  kMaxFusedLora * static_cast<uint64_t>(rank_stride(max_rank)));
+                                  kMaxFusedLora * static_cast<uint64_t>(lora::padded_rank(max_rank)));
   }
   Result<DeviceBuffer> scratch = DeviceBuffer::allocate(floats * sizeof(float), "the scratch of the LoRA products");
   if (!scratch) return tl::unexpected(scratch.error());
@@ -91,7 +87,7 @@ void LoraProducts::shrink(const LoraArgs& args, const Stream& stream) {
   p.x = args.x;
   p.x_stride = args.x_stride;
   p.v = scratch_.as<float>();
-  p.rank_stride = rank_stride(max_rank_);
+  p.rank_stride = lora::padded_rank(max_rank_);
   p.part_stride = static_cast<int64_t>(rows) * args.linear.projections * p.rank_stride;
   p.inputs = args.linear.inputs;
   p.projections = args.linear.projections;
@@ -125,7 +121,7 @@ int32_t LoraProducts::expand(const LoraArgs& args, const Stream& stream) {
   p.tiles = args.rows.tiles;
   p.order = args.rows.order;
   p.v = scratch_.as<float>();
-  p.rank_stride = rank_stride(max_rank_);
+  p.rank_stride = lora::padded_rank(max_rank_);
   p.part_stride = static_cast<int64_t>(rows) * linear.projections * p.rank_stride;
   p.parts = stored_parts(rows, linear.inputs);
   p.projections = linear.projections;

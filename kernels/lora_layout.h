@@ -22,6 +22,10 @@ inline constexpr int32_t kBlockBytes = 512;
 constexpr int32_t rank_tiles(int32_t rank) {
   return (rank + kRankTile - 1) / kRankTile;
 }
+// Ranks of a row of v.
+constexpr int32_t padded_rank(int32_t rank) {
+  return rank_tiles(rank) * kRankTile;
+}
 constexpr int32_t input_blocks(int32_t inputs) {
   return (inputs + kInputBlock - 1) / kInputBlock;
 }
