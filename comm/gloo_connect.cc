@@ -3,10 +3,16 @@
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,13 +53,48 @@ class PrefixedStore final : public gloo::rendezvous::Store {
   const Clock::time_point deadline_;
 };
 
+int error_of_bind(const addrinfo& address) {
+  const int descriptor = socket(address.ai_family, address.ai_socktype, address.ai_protocol);
+  if (descriptor < 0) return errno;
+  const int error = bind(descriptor, address.ai_addr, address.ai_addrlen) == 0 ? 0 : errno;
+  close(descriptor);
+  return error;
+}
+
+// The numeric form of the first address of `host` that a socket can be bound to. Gloo's own look-up takes every error
+// of getaddrinfo(3) but -1 for success and goes through a list that was never made, so that it must not see names.
+Result<std::string> numeric_address(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &found); error != 0) {
+    return fail("{} has no address: {}", host, gai_strerror(error));
+  }
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, freeaddrinfo);
+  int error = 0;
+  for (const addrinfo* address = found; address; address = address->ai_next) {
+    error = error_of_bind(*address);
+    if (error != 0) continue;
+    char text[NI_MAXHOST];
+    const int failed =
+        getnameinfo(address->ai_addr, address->ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST);
+    if (failed == 0) return text;
+  }
+  return fail("{} is no address of this host: {}", host, std::strerror(error));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<GlooMesh>> connect_gloo_mesh(Rendezvous& store, const GlooOptions& options) {
+  const Result<std::string> address = numeric_address(options.interface_address);
+  if (!address) {
+    return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix,
+                address.error().message);
+  }
   const SigpipeGuard guard;  // Gloo's own thread inherits it
   try {
     gloo::transport::tcp::attr attributes;
-    attributes.hostname = options.interface_address;
+    attributes.hostname = *address;
     std::shared_ptr<gloo::transport::Device> device = gloo::transport::tcp::CreateDevice(attributes);
     auto context = std::make_shared<gloo::rendezvous::Context>(options.rank, options.size);
     context->setTimeout(options.connect_timeout);

@@ -10,9 +10,12 @@
 #include <chrono>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <optional>
+#include <string>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "comm/collective.h"
@@ -320,11 +323,35 @@ TEST(GlooCollective, RefusesAnAddressThatIsNotOfThisHost) {
   GlooOptions options;
   options.size = 2;
   options.prefix = "epoch-1";
-  options.interface_address = "no such host";
   options.connect_timeout = 50ms;
-  const auto collective = make_gloo_collective(store, options);
-  ASSERT_FALSE(collective);
-  EXPECT_THAT(collective.error().message, HasSubstr("could not join epoch-1"));
+  const std::pair<std::string, std::string> cases[] = {
+      {"no such host", "rank 0 of 2 could not join epoch-1: no such host has no address: "},
+      {"192.0.2.1", "rank 0 of 2 could not join epoch-1: 192.0.2.1 is no address of this host: "},  // RFC 5737
+  };
+  for (const auto& [address, message] : cases) {
+    options.interface_address = address;
+    const auto collective = make_gloo_collective(store, options);
+    ASSERT_FALSE(collective);
+    EXPECT_THAT(collective.error().message, HasSubstr(message));
+  }
+}
+
+TEST(GlooCollective, MeetsTheOthersAtANameOfThisHost) {
+  const TemporaryDirectory directory;
+  const auto join = [&](int rank) {
+    FileRendezvous store(directory.path());
+    GlooOptions options;
+    options.rank = rank;
+    options.size = 2;
+    options.prefix = "epoch-1";
+    options.interface_address = "localhost";
+    return make_gloo_collective(store, options);
+  };
+  auto other = std::async(std::launch::async, join, 1);
+  const auto first = join(0);
+  const auto second = other.get();
+  EXPECT_TRUE(first) << first.error().message;
+  EXPECT_TRUE(second) << second.error().message;
 }
 
 TEST(GlooCollective, RefusesRubbishInTheStore) {
