@@ -76,9 +76,12 @@ Result<std::string> numeric_address(const std::string& host) {
     error = error_of_bind(*address);
     if (error != 0) continue;
     char text[NI_MAXHOST];
-    const int failed =
-        getnameinfo(address->ai_addr, address->ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST);
-    if (failed == 0) return text;
+    if (const int failed =
+            getnameinfo(address->ai_addr, address->ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST);
+        failed != 0) {
+      return fail("{} has no numeric address: {}", host, gai_strerror(failed));
+    }
+    return text;
   }
   return fail("{} is no address of this host: {}", host, std::strerror(error));
 }
@@ -86,11 +89,11 @@ Result<std::string> numeric_address(const std::string& host) {
 }  // namespace
 
 Result<std::unique_ptr<GlooMesh>> connect_gloo_mesh(Rendezvous& store, const GlooOptions& options) {
+  const auto could_not_join = [&](const std::string& reason) {
+    return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix, reason);
+  };
   const Result<std::string> address = numeric_address(options.interface_address);
-  if (!address) {
-    return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix,
-                address.error().message);
-  }
+  if (!address) return could_not_join(address.error().message);
   const SigpipeGuard guard;  // Gloo's own thread inherits it
   try {
     gloo::transport::tcp::attr attributes;
@@ -102,7 +105,7 @@ Result<std::unique_ptr<GlooMesh>> connect_gloo_mesh(Rendezvous& store, const Glo
     context->connectFullMesh(prefixed, device);
     return std::make_unique<GlooMesh>(std::move(context), options.operation_timeout);
   } catch (const std::exception& error) {
-    return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix, error.what());
+    return could_not_join(error.what());
   }
 }
 

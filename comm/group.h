@@ -20,7 +20,7 @@ struct GlooOptions {
   int rank = 0;
   int size = 1;
   std::string prefix;                           // of the keys in the store: one per epoch
-  std::string interface_address = "127.0.0.1";  // the address that this rank listens on
+  std::string interface_address = "127.0.0.1";  // this rank listens on it; or a name of it
   std::chrono::milliseconds connect_timeout{30'000};
   std::chrono::milliseconds operation_timeout{30'000};  // a peer that is silent for so long is lost
 };

@@ -17,6 +17,15 @@ namespace lorikeet::model {
 
 using kernels::DeviceBuffer;
 
+namespace {
+
+// How many projections share the product that begins with `first`.
+int32_t projections_from(Projection first) {
+  return first == Projection::q ? 3 : first == Projection::gate ? 2 : 1;
+}
+
+}  // namespace
+
 uint64_t KvPool::block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
   return plan.kv_bytes_per_position(rank, kernels::size_of(options.kv_dtype)) *
          static_cast<uint64_t>(options.block_size);
@@ -199,25 +208,25 @@ void CudaForward::reduce(int32_t tokens, const StepContext& context) {
                             options_.dtype, context.stream);
 }
 
-kernels::LoraLinear CudaForward::lora_linear(Projection first, int32_t projections, int32_t layer) const {
+kernels::LoraLinear CudaForward::lora_linear(int32_t layer, Projection first) const {
   const auto index = static_cast<int32_t>(first);
   kernels::LoraLinear linear;
   linear.first_entry = slots_->entry(layer, index);
-  linear.projections = projections;
+  linear.projections = projections_from(first);
   linear.inputs = plan_.inputs(first, rank_).size();
-  for (int32_t i = 0; i < projections; ++i) {
+  for (int32_t i = 0; i < linear.projections; ++i) {
     linear.outputs[static_cast<size_t>(i)] = plan_.outputs(static_cast<Projection>(index + i), rank_).size();
   }
   return linear;
 }
 
-kernels::LoraArgs CudaForward::lora_args(Projection first, int32_t projections, int32_t layer, const StepSize& size,
+kernels::LoraArgs CudaForward::lora_args(int32_t layer, Projection first, const StepSize& size,
                                          const StepArrays& arrays) const {
   kernels::LoraArgs args;
   if (size.lora_bytes == 0) return args;
   args.table = slots_->table();
   args.rows = lora_plan(size.tokens).on_device(arrays.lora_rows, size.tokens);
-  args.linear = lora_linear(first, projections, layer);
+  args.linear = lora_linear(layer, first);
   args.dtype = args.y_dtype = options_.dtype;
   return args;
 }
@@ -241,8 +250,7 @@ bool CudaForward::can_fuse_lora(int32_t layer, Projection first, const StepSize&
   if (size.lora_bytes == 0 || size.prefill_rows > 0 || options_.shares_device) return false;
   const DeviceLinear& linear = linear_of(layer, first);
   if (first == Projection::gate && !linear.fuses_silu()) return false;
-  const int32_t projections = first == Projection::q ? 3 : first == Projection::gate ? 2 : 1;
-  return linear_.takes_lora(linear, size.tokens, lora_linear(first, projections, layer), options_.max_lora_rank);
+  return linear_.takes_lora(linear, size.tokens, lora_linear(layer, first), options_.max_lora_rank);
 }
 
 bool CudaForward::fuses_lora(int32_t layer, Projection first, const StepSize& size) const {
@@ -331,7 +339,7 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   const DeviceLayer& w = weights_->layers[static_cast<size_t>(layer)];
   const int64_t qkv_width = int64_t{heads_ + 2 * kv_heads_} * config.head_dim;
   const int64_t q_width = int64_t{heads_} * config.head_dim;
-  kernels::LoraArgs lora = lora_args(Projection::q, 3, layer, size, arrays);
+  kernels::LoraArgs lora = lora_args(layer, Projection::q, size, arrays);
   lora.x_done = done_counter(layer, Projection::q, size);
   lora.x_blocks = size.tokens;
   const kernels::NormPrologue norm =
@@ -356,7 +364,7 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   const bool decode_only = size.prefill_rows == 0;
   if (!decode_only) kernels::rope_and_store_kv_cuda(rope, context.stream);
 
-  lora = lora_args(Projection::o, 1, layer, size, arrays);
+  lora = lora_args(layer, Projection::o, size, arrays);
   lora.x_done = done_counter(layer, Projection::o, size);
   const float scale = 1 / std::sqrt(static_cast<float>(config.head_dim));
   if (size.decode_rows > 0) {
@@ -409,8 +417,8 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   const DeviceRows x = {normed_.data(), plan_.config().hidden_size};
   const DeviceRows activated = {activated_.data(), intermediate_};
   const DeviceRows gate_up = {gate_up_.data(), 2 * int64_t{intermediate_}};
-  kernels::LoraArgs lora = lora_args(Projection::gate, 2, layer, size, arrays);
-  kernels::LoraArgs down_lora = lora_args(Projection::down, 1, layer, size, arrays);
+  kernels::LoraArgs lora = lora_args(layer, Projection::gate, size, arrays);
+  kernels::LoraArgs down_lora = lora_args(layer, Projection::down, size, arrays);
   const kernels::NormPrologue norm =
       norm_before(layer, Projection::gate, w.post_attention_norm.as<float>(), delta_.data(), size, context);
   if (fuses_lora(layer, Projection::gate, size)) {

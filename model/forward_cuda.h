@@ -75,9 +75,8 @@ class CudaForward {
                                     const StepSize& size, const StepContext& context);
   void head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context);
   void reduce(int32_t tokens, const StepContext& context);
-  kernels::LoraLinear lora_linear(Projection first, int32_t projections, int32_t layer) const;
-  kernels::LoraArgs lora_args(Projection first, int32_t projections, int32_t layer, const StepSize& size,
-                              const StepArrays& arrays) const;
+  kernels::LoraLinear lora_linear(int32_t layer, Projection first) const;
+  kernels::LoraArgs lora_args(int32_t layer, Projection first, const StepSize& size, const StepArrays& arrays) const;
   // A layer's product that begins with projection `first`.
   const DeviceLinear& linear_of(int32_t layer, Projection first) const;
   // Whether that product completes its outputs by the step's adapters itself; can: if the step's products do so at all.

@@ -29,16 +29,6 @@ LoraGeometry fused_geometry(Dtype dtype) {
   geometry.dtype = dtype;
   return geometry;
 }
-LoraGeometry geometry_of_14b(Dtype dtype) {
-  LoraGeometry geometry;
-  geometry.layers = 1;
-  geometry.inputs = {5120, 5120, 5120, 5120, 5120, 5120, 13824};
-  geometry.outputs = {5120, 1024, 1024, 5120, 13824, 13824, 5120};
-  geometry.hidden = 5120;
-  geometry.max_rank = 64;
-  geometry.dtype = dtype;
-  return geometry;
-}
 
 class Int4LoraCuda : public LoraCuda {
  protected:
@@ -194,7 +184,7 @@ TEST_F(Int4LoraCuda, GivesTheBitsOfTheKernelsOfItsOwn) {
 }
 
 TEST_F(Int4LoraCuda, GivesTheBitsOfTheKernelsOfItsOwnAtTheShapesOf14B) {
-  make(geometry_of_14b(Dtype::f16), 8);
+  make(geometry_of_14b(Dtype::f16, 64), 8);
   for (int32_t i = 0; i < 8; i++) load(i, uniform(i < 6 ? 16 : 64));
   int compared = 0;
   for (const Group& group : kGroups) {

@@ -41,14 +41,7 @@ TEST_F(LoraCuda, AgreesWithFloat64WhenAllRowsTakeOneAdapter) {
 
 TEST_F(LoraCuda, AgreesWithFloat64AtTheShapesOf14B) {
   for (const Dtype dtype : kDtypes) {
-    LoraGeometry geometry;
-    geometry.layers = 1;
-    geometry.inputs = {5120, 5120, 5120, 5120, 5120, 5120, 13824};
-    geometry.outputs = {5120, 1024, 1024, 5120, 13824, 13824, 5120};
-    geometry.hidden = 5120;
-    geometry.max_rank = 512;
-    geometry.dtype = dtype;
-    make_slots(geometry, 3, 256 << 20);
+    make_slots(geometry_of_14b(dtype, 512), 3, 256 << 20);
     std::vector<RandomLora> adapters;
     for (const int32_t rank : {16, 64, 147}) adapters.push_back(uniform(rank));
     for (int32_t i = 0; i < 3; i++) load(i, adapters[static_cast<size_t>(i)]);

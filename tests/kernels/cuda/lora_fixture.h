@@ -38,6 +38,18 @@ inline LoraGeometry small_geometry(Dtype dtype) {
   return geometry;
 }
 
+// One layer without embedding and lm_head.
+inline LoraGeometry geometry_of_14b(Dtype dtype, int32_t max_rank) {
+  LoraGeometry geometry;
+  geometry.layers = 1;
+  geometry.inputs = {5120, 5120, 5120, 5120, 5120, 5120, 13824};
+  geometry.outputs = {5120, 1024, 1024, 5120, 13824, 13824, 5120};
+  geometry.hidden = 5120;
+  geometry.max_rank = max_rank;
+  geometry.dtype = dtype;
+  return geometry;
+}
+
 class LoraCuda : public CudaTest {
  protected:
   void make_slots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes = 64 << 20) {
