@@ -2,10 +2,12 @@
 // bandwidth (bulk copies), copy bandwidth, and cuBLASLt's fp16 products of the same shapes.
 //
 // Weights are rotated over more than four times the L2, data is random, each figure is the median of graph replays and
-// includes the launch boundaries between products.
+// includes the launch boundaries between products. As in a step of the model, blocks begin beside those of the product
+// in front where both find room.
 //
-//   int4_gemm_gpu_bench [--json FILE] [--sweep] [--shape NAME] [--rows M]
+//   int4_gemm_gpu_bench [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M]
 //     --sweep: compares launch shapes for up to 64 tokens
+//     --apart: no block begins beside one of the product in front
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -40,7 +42,8 @@ constexpr int32_t kMostRows = 4096;
 
 class Bench {
  public:
-  Bench(bool sweep, std::string shape, int32_t rows) : sweep_(sweep), only_shape_(std::move(shape)), only_rows_(rows) {}
+  Bench(bool sweep, bool apart, std::string shape, int32_t rows)
+      : sweep_(sweep), apart_(apart), only_shape_(std::move(shape)), only_rows_(rows) {}
 
   void run() {
     const DeviceProperties properties = device_properties();
@@ -123,6 +126,7 @@ class Bench {
     args.y = y_.data();
     args.y_stride = shape.paired ? shape.n / 2 : shape.n;
     args.silu_mul = shape.paired;
+    args.follows_product = !apart_;
     if (sweep_) return sweep_shapes(shape, weights, args);
 
     Int4Gemm gemm = must(Int4Gemm::make(kMostRows, shape.n, shape.k));
@@ -168,7 +172,7 @@ class Bench {
         const double us = microseconds(stream_,
                                        [&] {
                                          for (const PackedInt4Weight& w : weights)
-                                           int4_decode(w, args, launch, stream_);
+                                           int4_decode(w, args, launch, stream_, !apart_ && launch.leaves_room);
                                        }) /
                           static_cast<double>(weights.size());
         fmt::print(
@@ -203,7 +207,7 @@ class Bench {
                     shape.name, shape.n, shape.k, m, us, floor_us, library_us));
   }
 
-  bool sweep_;
+  bool sweep_, apart_;
   std::string only_shape_;  // or empty
   int32_t only_rows_;       // or 0
   Stream stream_ = must(Stream::make());
@@ -221,12 +225,15 @@ class Bench {
 
 int main(int argc, char** argv) {
   bool sweep = false;
+  bool apart = false;
   std::string json;
   std::string shape;
   int32_t rows = 0;
   for (int i = 1; i < argc; i++) {
     if (std::strcmp(argv[i], "--sweep") == 0) {
       sweep = true;
+    } else if (std::strcmp(argv[i], "--apart") == 0) {
+      apart = true;
     } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
       json = argv[++i];
     } else if (std::strcmp(argv[i], "--shape") == 0 && i + 1 < argc) {
@@ -234,7 +241,7 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--rows") == 0 && i + 1 < argc) {
       rows = std::atoi(argv[++i]);
     } else {
-      fmt::print(stderr, "usage: {} [--json FILE] [--sweep] [--shape NAME] [--rows M]\n", argv[0]);
+      fmt::print(stderr, "usage: {} [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M]\n", argv[0]);
       return 2;
     }
   }
@@ -242,7 +249,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}\n", used.error().message);
     return 1;
   }
-  lorikeet::kernels::Bench bench(sweep, shape, rows);
+  lorikeet::kernels::Bench bench(sweep, apart, shape, rows);
   bench.run();
   if (!json.empty()) bench.write_json(json);
   return 0;

@@ -21,6 +21,9 @@ constexpr int32_t kRing = 4;        // units of a warp's ring: what is on its wa
 constexpr int32_t kFirstUnits = 2;  // of it that are asked for before x
 constexpr int32_t kPiecesStep = 8;  // of an adapter's B that a block keeps
 constexpr int32_t kMostPieces = 256;
+constexpr int32_t kStagedRanks = 16;       // of one token's B and A: what they have room for grows in such steps
+constexpr int32_t kMostHelpers = 4;        // warps that stream and make slices of A x
+constexpr uint64_t kReserved = 1024;       // of a processor's shared memory, that every block costs besides its own
 constexpr uint64_t kMostKept = 128 << 10;  // bytes of x: to bring more to every block takes longer than to stream it
 
 int32_t divide_up(int32_t a, int32_t b) {
@@ -38,8 +41,8 @@ struct KeptSizes {
   uint64_t parts = 0;   // of all tiles that a block finishes
   uint64_t ring = 0;    // of all warps
   int32_t stages = 0;
-  uint64_t lora = 0;    // what the warps of LoRA know of the tokens, v and B v
-  uint64_t slices = 0;  // of A, of all of them
+  uint64_t lora = 0;    // what is known of the tokens' adapters, v and B v
+  uint64_t slices = 0;  // of A, of all warps that make them
   uint64_t pieces = 0;  // of B
 
   KeptSizes(const PackedInt4Weight& weight, int32_t m, const Int4DecodeShape& shape) : stages(shape.depth) {
@@ -55,9 +58,15 @@ struct KeptSizes {
     parts = align_up(static_cast<uint64_t>(owned * kPartsOfK * m * kTileRows) * sizeof(float));
     ring = align_up(static_cast<uint64_t>(workers * stages * shape.chunk * weight.unit_bytes()));
     if (!with_lora) return;
-    lora = align_up(int4::lora_shared_bytes(shape.lora, m, owned));
-    slices = static_cast<uint64_t>(int4::kLoraWarps * int4::kSliceBytes);
-    pieces = static_cast<uint64_t>(shape.lora_pieces * int4::kPieceBytes);
+    if (shape.one_token_rank > 0) {
+      lora = align_up(int4::token_lora_shared_bytes(shape.lora));
+      slices = static_cast<uint64_t>(helpers(weight, shape) * int4::kSliceBytes);
+      pieces = static_cast<uint64_t>(owned * 2 * lora::rank_tiles(shape.one_token_rank) * int4::kPieceBytes);
+    } else {
+      lora = align_up(int4::lora_shared_bytes(shape.lora, m, owned));
+      slices = static_cast<uint64_t>(int4::kLoraWarps * int4::kSliceBytes);
+      pieces = static_cast<uint64_t>(shape.lora_pieces * int4::kPieceBytes);
+    }
   }
   uint64_t ring_offset() const { return x + parts; }
   uint64_t barriers_offset() const { return ring_offset() + ring; }
@@ -71,20 +80,56 @@ struct KeptSizes {
   uint64_t pieces_offset() const { return lora_offset() + lora; }
   uint64_t slices_offset() const { return pieces_offset() + pieces; }
   uint64_t total() const { return slices_offset() + slices; }
+
+  // Warps that make slices of A x of one token: as many as have one to make at that rank.
+  static int32_t helpers(const PackedInt4Weight& weight, const Int4DecodeShape& shape) {
+    const int32_t slices = lora::rank_tiles(shape.one_token_rank) * shape.lora.projections * slices_of(weight);
+    return std::clamp(divide_up(slices, shape.blocks), 1, kMostHelpers);
+  }
+  static int32_t slices_of(const PackedInt4Weight& weight) { return divide_up(weight.units, int4::kSliceUnits); }
 };
 
-int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, Dtype dtype, bool lora) {
+int4::DecodeLora decode_lora(const Int4DecodeShape& shape) {
+  if (shape.lora.projections == 0) return int4::DecodeLora::none;
+  return shape.one_token_rank > 0 ? int4::DecodeLora::of_one_token : int4::DecodeLora::by_own_warps;
+}
+
+int4::DecodeKernel decode_kernel(const PackedInt4Weight& weight, Dtype dtype, int4::DecodeLora lora) {
   int4::DecodeKernel kernel = nullptr;
   with_activation_type(dtype, [&](auto element) {
     using T = typename decltype(element)::type;
-    kernel = lora ? int4::decode_lora_kernel<T>(weight.scale_block, weight.asymmetric)
-                  : int4::decode_kernel<T>(weight.scale_block, weight.asymmetric);
+    const auto of = [&]<int4::DecodeLora kLora>() {
+      kernel = int4::decode_kernel<T, kLora>(weight.scale_block, weight.asymmetric);
+    };
+    switch (lora) {
+      case int4::DecodeLora::none:
+        return of.template operator()<int4::DecodeLora::none>();
+      case int4::DecodeLora::by_own_warps:
+        return of.template operator()<int4::DecodeLora::by_own_warps>();
+      case int4::DecodeLora::of_one_token:
+        return of.template operator()<int4::DecodeLora::of_one_token>();
+    }
   });
   return kernel;
 }
 
-int32_t decode_threads(bool lora) {
-  return int4::kDecodeThreads + (lora ? int4::kLoraThreads : 0);
+// What two blocks of a processor may take each.
+uint64_t half_of_processor(uint64_t limit) {
+  return (limit + kReserved) / 2;
+}
+
+// One token's LoRA by the warps that stream, where that leaves room for a block of the next product: for ranks as high
+// as there is room for.
+bool take_one_token(const PackedInt4Weight& weight, int32_t m, uint64_t limit, Int4DecodeShape& shape) {
+  if (m > 1 || shape.cluster == 1) return false;
+  Int4DecodeShape larger = shape;
+  larger.lora_pieces = 0;
+  while (larger.one_token_rank < shape.lora.max_rank) {
+    larger.one_token_rank += kStagedRanks;
+    if (KeptSizes(weight, m, larger).total() + 2 * kReserved > half_of_processor(limit)) break;
+    shape = larger;
+  }
+  return shape.one_token_rank > 0;
 }
 
 void keep_more_pieces(const PackedInt4Weight& weight, int32_t m, uint64_t limit, Int4DecodeShape& shape) {
@@ -109,7 +154,7 @@ Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4
   for (shape.chunk = wish.chunk > 0 ? wish.chunk : kMostChunk; shape.chunk > 0; shape.chunk /= 2) {
     for (shape.depth = wish.depth > 0 ? wish.depth : kRing / shape.chunk; shape.depth >= kFewestStages; shape.depth--) {
       if (KeptSizes(weight, m, shape).total() > limit) continue;
-      if (shape.lora_pieces > 0) keep_more_pieces(weight, m, limit, shape);
+      if (shape.lora_pieces > 0 && !take_one_token(weight, m, limit, shape)) keep_more_pieces(weight, m, limit, shape);
       return shape;
     }
   }
@@ -117,13 +162,12 @@ Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4
   return shape;
 }
 
-// How much of a processor's shared memory a block takes, of which every block costs kReserved more.
+// How much of a processor's shared memory a block takes.
 void choose_bytes(const PackedInt4Weight& weight, int32_t m, const Int4DecodeDevice& device, Int4DecodeShape& shape) {
-  constexpr uint64_t kReserved = 1024;
-  const uint64_t half = (device.shared_bytes_per_block + kReserved) / 2;
+  const uint64_t half = half_of_processor(device.shared_bytes_per_block);
   const uint64_t needed = KeptSizes(weight, m, shape).total();
   // More warps take the registers that a second block would need.
-  const bool may_leave_room = m == 1 && shape.lora.projections == 0;
+  const bool may_leave_room = m == 1 && decode_lora(shape) != int4::DecodeLora::by_own_warps;
   shape.bytes = std::max(needed, half);
   shape.bytes_beside = may_leave_room && needed + 2 * kReserved <= half ? needed : shape.bytes;
   shape.leaves_room = may_leave_room && needed <= half;
@@ -150,7 +194,8 @@ Int4DecodeDevice Int4DecodeDevice::current() {
   const DeviceProperties properties = device_properties();
   // A kernel compiled at run time from an earlier device's PTX runs its path, not this device's.
   cudaFuncAttributes attributes{};
-  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half>(kUnitInputs, false)));
+  LORIKEET_CHECK_CUDA(
+      cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half, int4::DecodeLora::none>(kUnitInputs, false)));
   return {properties.multiprocessors, properties.shared_bytes_per_block, attributes.ptxVersion >= 90,
           int4_group_stream_available()};
 }
@@ -183,12 +228,12 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
   Int4DecodeShape shape = kept_shape(weight, m, wish, device);
   if (keeps_x(weight, m, wish, shape)) {
     CHECK_GT(shape.depth, 0) << "x of " << m << " tokens does not fit shared memory";
-    const int4::DecodeKernel kernel = decode_kernel(weight, dtype, wish.lora.projections > 0);
+    const int4::DecodeKernel kernel = decode_kernel(weight, dtype, decode_lora(shape));
     LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
     LORIKEET_CHECK_CUDA(
         cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
     if (shape.cluster > 1) {
-      const int32_t threads = decode_threads(wish.lora.projections > 0);
+      const int32_t threads = int4::decode_threads(decode_lora(shape));
       const int32_t groups =
           int4::clusters_at_once(kernel, shape.cluster, threads, device.multiprocessors, device.shared_bytes_per_block);
       shape = kept_shape(weight, m, wish, shape.cluster, groups, device.shared_bytes_per_block);
@@ -228,6 +273,7 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   p.ring_offset = static_cast<int32_t>(sizes.ring_offset());
   p.barriers_offset = static_cast<int32_t>(sizes.barriers_offset());
   p.squares_offset = static_cast<int32_t>(sizes.squares_offset());
+  CHECK_EQ(args.lora != nullptr, shape.lora.projections > 0);
   if (args.lora != nullptr) {
     CHECK_EQ(args.lora->linear.projections, shape.lora.projections);
     CHECK_LE(args.lora->rows.max_rank, shape.lora.max_rank);
@@ -237,14 +283,16 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
     p.lora.slices_offset = static_cast<int32_t>(sizes.slices_offset());
     p.lora.pieces_offset = static_cast<int32_t>(sizes.pieces_offset());
     p.lora.pieces = shape.lora_pieces;
+    p.lora.staged_rank = shape.one_token_rank;
+    if (shape.one_token_rank > 0) p.lora.helpers = KeptSizes::helpers(weight, shape);
   }
   device::LaunchShape launch;
   launch.blocks = static_cast<unsigned>(shape.blocks);
   launch.overlap = shape.overlap;
-  launch.threads = static_cast<unsigned>(decode_threads(args.lora != nullptr));
+  launch.threads = static_cast<unsigned>(int4::decode_threads(decode_lora(shape)));
   launch.shared_bytes = beside ? shape.bytes_beside : shape.bytes;
   launch.cluster = static_cast<unsigned>(shape.cluster);
-  device::launch(decode_kernel(weight, args.dtype, args.lora != nullptr), launch, stream.handle(), p);
+  device::launch(decode_kernel(weight, args.dtype, decode_lora(shape)), launch, stream.handle(), p);
 }
 
 }  // namespace lorikeet::kernels

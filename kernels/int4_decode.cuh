@@ -13,6 +13,7 @@
 #include "kernels/device_math.cuh"
 #include "kernels/int4_decode_chunk.cuh"
 #include "kernels/int4_decode_lora.cuh"
+#include "kernels/int4_decode_lora_token.cuh"
 #include "kernels/int4_decode_x.cuh"
 #include "kernels/int4_fragment.cuh"
 #include "kernels/int4_layout.h"
@@ -77,13 +78,14 @@ inline constexpr int kDecodeBlocks = 2;  // one of another kernel, say, beside o
 inline constexpr int kDecodeBlocks = 1;
 #endif
 
-// kLora: further warps complete the outputs by adapters, and take the registers that a second block would need.
-template <class T, class Format, bool kLora>
-__global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), kLora ? 1 : kDecodeBlocks)
+template <class T, class Format, DecodeLora kLora>
+__global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by_own_warps ? 1 : kDecodeBlocks)
     decode(const __grid_constant__ DecodeParams p) {
+  constexpr bool kOwnWarps = kLora == DecodeLora::by_own_warps;
+  constexpr bool kOneToken = kLora == DecodeLora::of_one_token;
   extern __shared__ __align__(128) unsigned char shared[];
   const uint32_t base = device::shared_address(shared);
-  const int thread = static_cast<int>(threadIdx.x) - (kLora ? kLoraThreads : 0);  // of those that stream
+  const int thread = static_cast<int>(threadIdx.x) - (kOwnWarps ? kLoraThreads : 0);  // of those that stream
   const int warp = __shfl_sync(device::kFullWarp, thread >> 5, 0);
   const int lane = threadIdx.x % device::kWarpSize;
   const int cluster = 1 << p.cluster_log2;
@@ -100,7 +102,7 @@ __global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), k
   const uint64_t policy = device::evict_first_policy();
 
   const uint32_t stage_bytes = p.chunk * Format::kBytes;
-  const bool streams = !kLora || warp >= 0;
+  const bool streams = !kOwnWarps || warp >= 0;
   const uint32_t ring = p.ring_offset + warp * p.stages * stage_bytes;
   const uint32_t ring_end = ring + p.stages * stage_bytes;
   const uint32_t all_parts = base + p.barriers_offset;  // barrier of the sums that the block finishes
@@ -149,16 +151,19 @@ __global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), k
   if (cluster > 1) device::cluster_arrive_relaxed();
 #endif
 
-  const int first_kept = kLora ? slice_aligned(first_unit) : first_unit;  // of the units whose x is kept
+  const int first_kept =
+      kLora == DecodeLora::none ? first_unit : slice_aligned(first_unit);  // of the units whose x is kept
   const int end_unit = first_unit + own_units;
   const OwnTiles own{first_tile + rank, cluster, owned};
+  const LoraShare share{first_kept, first_kept / kSliceUnits,
+                        rank == cluster - 1 ? p.lora.slice_count : end_unit / kSliceUnits, group,
+                        static_cast<int>(gridDim.x) >> p.cluster_log2};
   auto& lora = *reinterpret_cast<LoraShared*>(shared + p.lora.offset);
-  constexpr int kThreads = kDecodeThreads + (kLora ? kLoraThreads : 0);
-  if constexpr (kLora) {
+  const TokenLoraWork<T> token_lora(p.lora, p.out, shared, share, own, warp);
+  constexpr int kThreads = decode_threads(kLora);
+  if constexpr (kOneToken) token_lora.begin();
+  if constexpr (kOwnWarps) {
     if (!streams) {
-      const LoraShare share{first_kept, first_kept / kSliceUnits,
-                            rank == cluster - 1 ? p.lora.slice_count : end_unit / kSliceUnits, group,
-                            static_cast<int>(gridDim.x) >> p.cluster_log2};
       prepare_lora<T>(p.lora, p.out, shared, lora, share, own, p.x_row_bytes, p.m, [&] {
         asm volatile("bar.sync 3, %0;" ::"n"(kThreads) : "memory");
       });
@@ -174,7 +179,7 @@ __global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), k
       load_norm_weight(p, thread, norm_weight);
       float* squares = reinterpret_cast<float*>(shared + p.squares_offset);
       const int end_k = end_unit * kUnitInputs;
-      if constexpr (kLora) {
+      if constexpr (kOwnWarps) {
         stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, request_rest);
       } else {
         request_rest();  // such a block begins long before x is there, and has no registers to spare
@@ -185,10 +190,15 @@ __global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), k
                  request_rest);
     }
     streaming_warps_barrier();
-    if constexpr (kLora) asm volatile("bar.arrive 3, %0;" ::"n"(kThreads) : "memory");
+    if constexpr (kOwnWarps) asm volatile("bar.arrive 3, %0;" ::"n"(kThreads) : "memory");
 #if __CUDA_ARCH__ >= 900
     if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
 #endif
+
+    if constexpr (kOneToken) {
+      token_lora.make_slices(base);
+      token_lora.stage_b();
+    }
 
     const int g = lane / 4;
     const int t = lane % 4;
@@ -241,10 +251,6 @@ __global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), k
   }
 
   const auto* sums = reinterpret_cast<const float2*>(shared + p.parts_offset);  // [owned][kPartsOfK][m][8]
-#if __CUDA_ARCH__ >= 900
-  if (cluster > 1) device::barrier_wait(all_parts, 0);
-#endif
-  if (cluster == 1 || kLora) __syncthreads();
   const auto sum_parts = [&](const float2* part) {
     float2 sum = part[0];
 #pragma unroll
@@ -255,13 +261,37 @@ __global__ void __launch_bounds__(kDecodeThreads + (kLora ? kLoraThreads : 0), k
     }
     return sum;
   };
+  const auto wait_for_parts = [&] {
+#if __CUDA_ARCH__ >= 900
+    if (cluster > 1) device::barrier_wait(all_parts, 0);
+#endif
+    if (cluster == 1 || kOwnWarps) __syncthreads();
+  };
+  if constexpr (kOneToken) {
+    token_lora.gather_v();
+    const int first = kDecodeWarps - 1 - warp;
+    float2 by_adapter = first < owned ? token_lora.sum_b(first) : make_float2(0, 0);
+    wait_for_parts();
+    for (int slot = first; slot < owned; slot += kDecodeWarps) {
+      if (slot != first) by_adapter = token_lora.sum_b(slot);
+      if (lane % 4 == 0) {
+        const float2 sum = sum_parts(sums + slot * kPartsOfK * 8 + lane / 4);
+        store_outputs<T>(p.out, own[slot], lane / 4, 0, sum.x, sum.y, [&](int half, float value) {
+          return token_lora.complete(device::to_float(device::from_float<T>(value)), slot, lane / 4 + 8 * half,
+                                     half == 0 ? by_adapter.x : by_adapter.y);
+        });
+      }
+    }
+    return;
+  }
+  wait_for_parts();
   const int outputs = owned * p.m * 8;  // a thread adds those of rows g and g + 8
   int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
   for (int e = threadIdx.x; e < outputs; e += kThreads) {
     if (e >= kThreads) slot = e / (8 * p.m);
     const int column = e - slot * 8 * p.m;  // of the tokens' rows
     const float2 sum = sum_parts(sums + slot * kPartsOfK * p.m * 8 + column);
-    if constexpr (kLora) {
+    if constexpr (kOwnWarps) {
       const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + column / 8) * kTileRows;
       store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], column % 8, column / 8, sum.x, sum.y, of_token);
     } else {

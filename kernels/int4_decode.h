@@ -25,6 +25,8 @@ struct Int4DecodeShape {
 
   Int4LoraSize lora;        // what the kernel has room for
   int32_t lora_pieces = 0;  // of B in shared memory, of eight outputs and eight ranks each
+  // Above 0: one token's LoRA, by the warps that stream and with no more of them; up to this rank B has room.
+  int32_t one_token_rank = 0;
 };
 
 // The parts of a shape that the caller leaves open are 0.

@@ -2,6 +2,6 @@
 
 namespace lorikeet::kernels::int4 {
 
-template DecodeKernel decode_kernel<__nv_bfloat16>(int32_t scale_block, bool asymmetric);
+template DecodeKernel decode_kernel<__nv_bfloat16, DecodeLora::none>(int32_t scale_block, bool asymmetric);
 
 }  // namespace lorikeet::kernels::int4

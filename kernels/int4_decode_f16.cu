@@ -2,6 +2,6 @@
 
 namespace lorikeet::kernels::int4 {
 
-template DecodeKernel decode_kernel<__half>(int32_t scale_block, bool asymmetric);
+template DecodeKernel decode_kernel<__half, DecodeLora::none>(int32_t scale_block, bool asymmetric);
 
 }  // namespace lorikeet::kernels::int4

@@ -5,16 +5,10 @@
 
 namespace lorikeet::kernels::int4 {
 
-template <class T>
+template <class T, DecodeLora kLora>
 DecodeKernel decode_kernel(int32_t scale_block, bool asymmetric) {
   return with_format(scale_block, asymmetric,
-                     [](auto format) -> DecodeKernel { return decode<T, decltype(format), false>; });
-}
-
-template <class T>
-DecodeKernel decode_lora_kernel(int32_t scale_block, bool asymmetric) {
-  return with_format(scale_block, asymmetric,
-                     [](auto format) -> DecodeKernel { return decode<T, decltype(format), true>; });
+                     [](auto format) -> DecodeKernel { return decode<T, decltype(format), kLora>; });
 }
 
 }  // namespace lorikeet::kernels::int4

@@ -7,9 +7,7 @@
 namespace lorikeet::kernels::int4 {
 
 using DecodeKernel = void (*)(DecodeParams);
-template <class T>
+template <class T, DecodeLora kLora>
 DecodeKernel decode_kernel(int32_t scale_block, bool asymmetric);
-template <class T>
-DecodeKernel decode_lora_kernel(int32_t scale_block, bool asymmetric);
 
 }  // namespace lorikeet::kernels::int4

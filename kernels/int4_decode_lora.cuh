@@ -80,7 +80,7 @@ __device__ __forceinline__ void prepare_lora(const DecodeLoraParams& p, const Ou
   device::wait_for_previous_kernel();
   wait_for_x();
   slices.make_all(base, x_row_bytes, m);
-  clear_slices(p);
+  clear_slices<kLoraThreads>(p);
   if (!gathers) return;
   if (b.has_rest()) {
     lora_barrier();
@@ -102,10 +102,7 @@ __device__ __forceinline__ void store_outputs_with_lora(const DecodeLoraParams& 
     const float base = device::to_float(device::from_float<T>(value));
     const LoraOutput of = lora_output(p, o, tile, g + 8 * half);
     if (of.projection < 0) return base;
-    const TokenLora& lora = shared.tokens[of.projection][token];
-    if (lora.rank == 0) return base;
-    const float complete = lora::completed(base, lora.scale, sums[g + 8 * half]);
-    return lora.dora_factor != nullptr ? complete * lora.dora_factor[of.output] : complete;
+    return complete_by_adapter(base, shared.tokens[of.projection][token], of.output, sums[g + 8 * half]);
   });
 }
 

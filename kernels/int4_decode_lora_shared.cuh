@@ -39,9 +39,11 @@ struct DecodeLoraParams {
   int32_t most_tiles, most_units;      // entries of the tables that may be read
   int32_t most_blocks;                 // of ranks of all tokens' adapters, of a projection
   int32_t columns[kMaxFusedLora + 1];  // where a projection's outputs begin
-  // Of shared memory: LoraShared; a barrier and a slice of A for each warp; pieces of B.
+  // Of shared memory: LoraShared or TokenLoraShared; a barrier and a slice of A for each warp; pieces of B.
   int32_t offset, barriers_offset, slices_offset, pieces_offset;
-  int32_t pieces;
+  int32_t pieces;  // of B for which there is room
+  // By the warps that stream: how many of them make slices, and up to which rank there is room for B.
+  int32_t helpers, staged_rank;
 };
 
 // What a token's adapter does to a projection. Rank 0: nothing.
@@ -111,6 +113,13 @@ DecodeLoraParams decode_lora_params(const Int4Lora& lora, int32_t m);
 // The warps of LoRA wait for each other.
 __device__ __forceinline__ void lora_barrier() {
   asm volatile("bar.sync 2, %0;" ::"n"(kLoraThreads) : "memory");
+}
+
+// W x, completed by an adapter's B v.
+__device__ __forceinline__ float complete_by_adapter(float base, const TokenLora& lora, int output, float sum) {
+  if (lora.rank == 0) return base;
+  const float complete = lora::completed(base, lora.scale, sum);
+  return lora.dora_factor != nullptr ? complete * lora.dora_factor[output] : complete;
 }
 
 // Where an output of the product belongs.

@@ -21,6 +21,18 @@ __device__ __forceinline__ uint32_t load_slice(const float* from) {
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(bits) : "l"(from) : "memory");
   return bits;
 }
+// Four at once.
+__device__ __forceinline__ uint4 load_slices(const float* from) {
+  uint4 bits;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+               : "l"(from)
+               : "memory");
+  return bits;
+}
+__device__ __forceinline__ bool is_there(const uint4& bits) {
+  return bits.x != kLoraNoSum && bits.y != kLoraNoSum && bits.z != kLoraNoSum && bits.w != kLoraNoSum;
+}
 
 // The slices that a block may make: of the inputs that it keeps, beginning with unit first_unit. All blocks with the
 // same slices deal them among themselves.
@@ -29,6 +41,24 @@ struct LoraShare {
   int begin, end;  // slices
   int index, count;
 };
+
+// A x of one slice, of rows of x in the order of the tensor cores; a lane without a row brings zeros. sums[0] and
+// sums[1] are of row g and ranks 2 t and 2 t + 1. a, x: shared addresses of this lane's parts.
+template <class T>
+__device__ __forceinline__ void sum_slice(uint32_t a, uint32_t x, int steps, bool has_row, float (&sums)[4]) {
+#pragma unroll 4
+  for (int i = 0; i < steps; i++, a += lora::kBlockBytes, x += 64) {
+    const uint4 weights = load_shared_16(a);
+    uint32_t pairs[4];
+#pragma unroll
+    for (int q = 0; q < 4; q++) {
+      asm volatile("ld.shared.u32 %0, [%1];" : "=r"(pairs[q]) : "r"(x + q * 16));
+      if (!has_row) pairs[q] = 0;
+    }
+    device::mma_m16n8k16<T>(sums, pairs[0], 0, pairs[1], 0, weights.x, weights.y);
+    device::mma_m16n8k16<T>(sums, pairs[2], 0, pairs[3], 0, weights.z, weights.w);
+  }
+}
 
 // The slices of A x that fall to a warp, one after the other.
 template <class T>
@@ -66,23 +96,11 @@ class SliceWork {
     for (uint32_t phase = 0; item_ < items_; phase ^= 1) {
       const bool valid = token_ >= 0;
       // Inputs 8 t .. 8 t + 7 of a block are words t of its four 16-byte pieces.
-      uint32_t x = x_shared + max(token_, 0) * x_row_bytes +
-                   ((begin_ + slice_) * kSliceUnits - first_unit_) * (2 * kUnitInputs) + t * 4;
-      uint32_t a = a_ + lane * 16;
+      const uint32_t x = x_shared + max(token_, 0) * x_row_bytes +
+                         ((begin_ + slice_) * kSliceUnits - first_unit_) * (2 * kUnitInputs) + t * 4;
       float sums[4] = {};
       device::barrier_wait(barrier_, phase);
-#pragma unroll 4
-      for (int i = 0; i < steps_; i++, a += lora::kBlockBytes, x += 64) {
-        const uint4 weights = load_shared_16(a);
-        uint32_t pairs[4];
-#pragma unroll
-        for (int q = 0; q < 4; q++) {
-          asm volatile("ld.shared.u32 %0, [%1];" : "=r"(pairs[q]) : "r"(x + q * 16));
-          if (!valid) pairs[q] = 0;
-        }
-        device::mma_m16n8k16<T>(sums, pairs[0], 0, pairs[1], 0, weights.x, weights.y);
-        device::mma_m16n8k16<T>(sums, pairs[2], 0, pairs[3], 0, weights.z, weights.w);
-      }
+      sum_slice<T>(a_ + lane * 16, x, steps_, valid, sums);
       if (valid) {
         const int row = ((begin_ + slice_) * m + token_) * p_.projections + projection_;
         store_slice(p_.slices + row * p_.rank_stride + unit_.first_rank + 2 * t, sums[0], sums[1]);
@@ -128,14 +146,14 @@ class SliceWork {
   int token_ = -1;  // of this lane's row; -1: none
 };
 
-// Forgets the sums of products that have ended. By all warps of LoRA.
+// Forgets the sums of products that have ended. By the first kThreads threads of every block.
+template <int kThreads>
 __device__ __forceinline__ void clear_slices(const DecodeLoraParams& p) {
-  const int thread = static_cast<int>(blockIdx.x) * kLoraThreads + static_cast<int>(threadIdx.x);
+  const int thread = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
   const uint4 none = make_uint4(kLoraNoSum, kLoraNoSum, kLoraNoSum, kLoraNoSum);
 #pragma unroll
   for (const auto& [from, vectors] : p.cleared) {
-    for (int i = thread; i < vectors; i += static_cast<int>(gridDim.x) * kLoraThreads)
-      static_cast<uint4*>(from)[i] = none;
+    for (int i = thread; i < vectors; i += static_cast<int>(gridDim.x) * kThreads) static_cast<uint4*>(from)[i] = none;
   }
 }
 

@@ -122,7 +122,7 @@ struct Int4Gemm::Impl {
       args.x = gathered.data();
       args.x_stride = weight.k;
     }
-    int4_decode(weight, args, launch, stream, args.norm.follows_product && left_room);
+    int4_decode(weight, args, launch, stream, args.follows_product && left_room);
     left_room = launch.leaves_room;
   }
 

@@ -63,7 +63,6 @@ struct NormPrologue {
   float* residual_out = nullptr;    // residual + delta, which does not overlap `residual`; null: nobody asks
   const float* weight = nullptr;    // [x_size]
   float epsilon = 0;
-  bool follows_product = false;  // the kernel in front is a product of the same Int4Gemm, the one that wrote `delta`
 };
 
 // All pointers are to device memory; x and y rows are 16-byte aligned.
@@ -77,6 +76,8 @@ struct Int4GemmArgs {
   const float* bias = nullptr;  // [n] or null
   bool silu_mul = false;        // paired weights only: y = silu(gate) * up
   NormPrologue norm;            // only where takes_norm; then x is not read
+  // The kernel in front in the stream is a product of the same Int4Gemm: blocks may begin beside the last of it.
+  bool follows_product = false;
   // Or null; only where Int4Gemm::takes_lora says so, and without a bias. Completes the outputs (of gate and up before
   // SiLU-mul), each rounded to `dtype` before its delta is added.
   const Int4Lora* lora = nullptr;

@@ -180,25 +180,25 @@ void CudaForward::norm(const float* weight, const void* delta, const int32_t* ro
   stream_ = residual_.as<float>();
 }
 
-kernels::NormPrologue CudaForward::norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
-                                               const StepSize& size, const StepContext& context) {
+ProductExtras CudaForward::norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
+                                       const StepSize& size, const StepContext& context) {
   // Adapters' kernels of their own read the normed rows from memory.
   if ((size.lora_bytes > 0 && !fuses_lora(layer, first, size)) ||
       !linear_.takes_norm(linear_of(layer, first), size.tokens)) {
     norm(weight, delta, nullptr, size.tokens, normed_.data(), context, done_counter(layer, first, size));
     return {};
   }
-  kernels::NormPrologue prologue;
-  prologue.residual = stream_;
-  prologue.delta = delta;
+  ProductExtras extras;
+  extras.norm.residual = stream_;
+  extras.norm.delta = delta;
   if (delta != nullptr) {
     stream_ = stream_ == residual_.as<float>() ? residual_b_.as<float>() : residual_.as<float>();
-    prologue.residual_out = stream_;
+    extras.norm.residual_out = stream_;
   }
-  prologue.weight = weight;
-  prologue.epsilon = plan_.config().rms_norm_eps;
-  prologue.follows_product = delta != nullptr && context.group == nullptr;
-  return prologue;
+  extras.norm.weight = weight;
+  extras.norm.epsilon = plan_.config().rms_norm_eps;
+  extras.follows_product = delta != nullptr && context.group == nullptr;  // the one that wrote delta
+  return extras;
 }
 
 void CudaForward::reduce(int32_t tokens, const StepContext& context) {
@@ -280,11 +280,12 @@ uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepS
 
 int32_t CudaForward::project(int32_t layer, Projection first, const DeviceRows& x, const DeviceRows& y,
                              kernels::LoraArgs lora, const StepSize& size, const StepContext& context,
-                             const kernels::NormPrologue& norm) {
+                             ProductExtras extras) {
   const DeviceLinear& linear = linear_of(layer, first);
   if (fuses_lora(layer, first, size)) {
     const kernels::Int4Lora fused = fused_lora(lora);
-    linear_.run(linear, x, y, size.tokens, context.stream, norm, &fused);
+    extras.lora = &fused;
+    linear_.run(linear, x, y, size.tokens, context.stream, extras);
     return 0;
   }
   const bool with_lora = lora.linear.projections > 0;
@@ -293,7 +294,7 @@ int32_t CudaForward::project(int32_t layer, Projection first, const DeviceRows& 
   lora.y = y.data;
   lora.y_stride = y.stride;
   if (with_lora && lora.x_done == nullptr) lora_->shrink(lora, context.stream);
-  linear_.run(linear, x, y, size.tokens, context.stream, norm);
+  linear_.run(linear, x, y, size.tokens, context.stream, extras);
   if (!with_lora) return 0;
   if (lora.x_done != nullptr) lora_->shrink(lora, context.stream);
   return lora_->expand(lora, context.stream);
@@ -342,10 +343,10 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   kernels::LoraArgs lora = lora_args(layer, Projection::q, size, arrays);
   lora.x_done = done_counter(layer, Projection::q, size);
   lora.x_blocks = size.tokens;
-  const kernels::NormPrologue norm =
+  const ProductExtras extras =
       norm_before(layer, Projection::q, w.input_norm.as<float>(), layer == 0 ? nullptr : delta_.data(), size, context);
   project(layer, Projection::q, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width}, lora, size, context,
-          norm);
+          extras);
 
   kernels::RopeArgs rope;
   rope.qkv = qkv_.data();
@@ -419,11 +420,12 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   const DeviceRows gate_up = {gate_up_.data(), 2 * int64_t{intermediate_}};
   kernels::LoraArgs lora = lora_args(layer, Projection::gate, size, arrays);
   kernels::LoraArgs down_lora = lora_args(layer, Projection::down, size, arrays);
-  const kernels::NormPrologue norm =
+  ProductExtras extras =
       norm_before(layer, Projection::gate, w.post_attention_norm.as<float>(), delta_.data(), size, context);
   if (fuses_lora(layer, Projection::gate, size)) {
     const kernels::Int4Lora fused = fused_lora(lora);
-    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, norm, &fused);
+    extras.lora = &fused;
+    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, extras);
   } else if (size.lora_bytes > 0) {
     lora.x_done = done_counter(layer, Projection::gate, size);
     lora.x_blocks = size.tokens;
@@ -433,9 +435,9 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
     down_lora.x_done = lora.done;
     down_lora.x_blocks = project(layer, Projection::gate, x, gate_up, lora, size, context);
   } else if (w.gate_up.fuses_silu()) {
-    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, norm);
+    linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, extras);
   } else {
-    linear_.run(w.gate_up, x, gate_up, size.tokens, context.stream, norm);
+    linear_.run(w.gate_up, x, gate_up, size.tokens, context.stream, extras);
     kernels::SiluMulArgs silu;
     silu.gate = gate_up.data;
     silu.up = gate_up_.as<unsigned char>() + static_cast<size_t>(intermediate_) * kernels::size_of(options_.dtype);

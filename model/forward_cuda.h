@@ -71,8 +71,8 @@ class CudaForward {
   void norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
             const StepContext& context, uint32_t* done = nullptr);
   // The norm before the product that begins with `first`: what the product makes it of, or run into normed_.
-  kernels::NormPrologue norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
-                                    const StepSize& size, const StepContext& context);
+  ProductExtras norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
+                            const StepSize& size, const StepContext& context);
   void head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context);
   void reduce(int32_t tokens, const StepContext& context);
   kernels::LoraLinear lora_linear(int32_t layer, Projection first) const;
@@ -88,7 +88,7 @@ class CudaForward {
   uint32_t* done_counter(int32_t layer, Projection first, const StepSize& size) const;
   // y = W x and what the adapters add. Returns the number of blocks that add to lora.done.
   int32_t project(int32_t layer, Projection first, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
-                  const StepSize& size, const StepContext& context, const kernels::NormPrologue& norm = {});
+                  const StepSize& size, const StepContext& context, ProductExtras extras = {});
 
   ShardPlan plan_;
   int rank_;

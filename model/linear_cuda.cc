@@ -23,7 +23,7 @@ bool CudaLinear::takes_norm(const DeviceLinear& linear, int32_t m) {
 }
 
 void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                     const kernels::Stream& stream, const kernels::NormPrologue& norm, const kernels::Int4Lora* lora) {
+                     const kernels::Stream& stream, const ProductExtras& extras) {
   for (const DeviceProduct& product : linear.products) {
     auto* out =
         static_cast<unsigned char*>(y.data) + static_cast<size_t>(product.first_output) * kernels::size_of(dtype_);
@@ -38,15 +38,15 @@ void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const Devi
     args.y = out;
     args.y_stride = y.stride;
     args.m = m;
-    args.norm = norm;
-    args.lora = lora;
+    args.norm = extras.norm;
+    args.lora = extras.lora;
+    args.follows_product = extras.follows_product;
     int4_.run(std::get<kernels::PackedInt4Weight>(product.weight), args, stream);
   }
 }
 
 void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                          const kernels::Stream& stream, const kernels::NormPrologue& norm,
-                          const kernels::Int4Lora* lora) {
+                          const kernels::Stream& stream, const ProductExtras& extras) {
   CHECK(gate_up.fuses_silu());
   kernels::Int4GemmArgs args;
   args.x = x.data;
@@ -56,8 +56,9 @@ void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, cons
   args.y_stride = y.stride;
   args.m = m;
   args.silu_mul = true;
-  args.norm = norm;
-  args.lora = lora;
+  args.norm = extras.norm;
+  args.lora = extras.lora;
+  args.follows_product = extras.follows_product;
   int4_.run(std::get<kernels::PackedInt4Weight>(gate_up.products[0].weight), args, stream);
 }
 

@@ -15,6 +15,13 @@ struct DeviceRows {
   int64_t stride = 0;  // elements between rows, a multiple of 8
 };
 
+// What an int4 product does besides, where takes_norm and takes_lora say that it can.
+struct ProductExtras {
+  kernels::NormPrologue norm;  // with a residual: takes the place of x
+  const kernels::Int4Lora* lora = nullptr;
+  bool follows_product = false;  // the kernel in front is a product of the same CudaLinear
+};
+
 // Owns the scratch memory. Threads: one at a time, on one stream.
 class CudaLinear {
  public:
@@ -25,16 +32,13 @@ class CudaLinear {
   bool takes_norm(const DeviceLinear& linear, int32_t m);
 
   // y [m, all outputs] = x W^T; a bias is left to what follows. More than kInt4DecodeRows rows must have been run once
-  // before they are captured in a graph, as in kernels/int4_gemm_cuda.h. A norm with a residual takes the place of x.
-  // `lora`: null, or what the product adds, where takes_lora says that it can.
+  // before they are captured in a graph, as in kernels/int4_gemm_cuda.h.
   void run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
-           const kernels::Stream& stream, const kernels::NormPrologue& norm = {},
-           const kernels::Int4Lora* lora = nullptr);
+           const kernels::Stream& stream, const ProductExtras& extras = {});
 
   // y [m, outputs of gate] = silu(gate) * up, for linears that fuse it.
   void run_silu(const DeviceLinear& gate_up, const DeviceRows& x, const DeviceRows& y, int32_t m,
-                const kernels::Stream& stream, const kernels::NormPrologue& norm = {},
-                const kernels::Int4Lora* lora = nullptr);
+                const kernels::Stream& stream, const ProductExtras& extras = {});
 
   // See kernels/int4_gemm_cuda.h.
   bool takes_lora(const DeviceLinear& linear, int32_t m, const kernels::LoraLinear& lora, int32_t max_rank) const;

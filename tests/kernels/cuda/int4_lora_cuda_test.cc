@@ -191,13 +191,15 @@ TEST_F(Int4LoraCuda, GivesTheBitsOfTheKernelsOfItsOwnAtTheShapesOf14B) {
     const Base base = random_base(group, {128});
     for (const size_t rows : {1, 2, 4, 8}) {
       if (!takes(base, group, rows)) continue;
-      std::vector<int32_t> slots(rows);
-      std::iota(slots.begin(), slots.end(), 0);
-      const HalfTensor x = random_x(base, rows);
-      const bool silu = base.packed.paired;
-      EXPECT_EQ(fused(base, group, x.stored, slots, silu), apart(base, group, x.stored, slots, silu))
-          << group.name << " rows " << rows;
-      compared++;
+      for (const int32_t first : {0, 7}) {  // of rank 16; of rank 64
+        std::vector<int32_t> slots(rows);
+        for (size_t row = 0; row < rows; row++) slots[row] = (first + static_cast<int32_t>(row)) % 8;
+        const HalfTensor x = random_x(base, rows);
+        const bool silu = base.packed.paired;
+        EXPECT_EQ(fused(base, group, x.stored, slots, silu), apart(base, group, x.stored, slots, silu))
+            << group.name << " rows " << rows << " from slot " << first;
+        compared++;
+      }
     }
   }
   EXPECT_GT(compared, 0) << "no product took the adapters";
@@ -270,66 +272,75 @@ TEST_F(Int4LoraCuda, GivesARowTheSameBitsAloneAndInAnyBatch) {
 
 TEST_F(Int4LoraCuda, ReplaysOneGraphWhileAdaptersComeAndGo) {
   make(fused_geometry(Dtype::bf16), 3);
-  const size_t rows = 6;
   const Base base = random_base(kQkv, {128});
-  const HalfTensor x = random_x(base, rows);
-  const DeviceBuffer x_device = to_device(x.stored);
-  const DeviceBuffer description = describe(std::vector<int32_t>(rows, -1));
-  const DeviceBuffer y = poisoned(rows * static_cast<size_t>(width(kQkv, false)) * 2);
-  Int4GemmArgs args = gemm_args(x_device, base.packed.x_size, rows);
-  args.y = y.data();
-  args.y_stride = width(kQkv, false);
-  const Result<Graph> graph = Graph::capture(stream_, [&] {
-    for (int32_t turn = 0; turn < 3; turn++) {
-      const Int4Lora lora = lora_args(kQkv, description, rows, turn);
-      args.lora = &lora;
-      gemm_->run(base.packed, args, stream_);
+  for (const size_t rows : {1, 6}) {
+    const HalfTensor x = random_x(base, rows);
+    const DeviceBuffer x_device = to_device(x.stored);
+    const DeviceBuffer description = describe(std::vector<int32_t>(rows, -1));
+    const DeviceBuffer y = poisoned(rows * static_cast<size_t>(width(kQkv, false)) * 2);
+    Int4GemmArgs args = gemm_args(x_device, base.packed.x_size, rows);
+    args.y = y.data();
+    args.y_stride = width(kQkv, false);
+    const Result<Graph> graph = Graph::capture(stream_, [&] {
+      for (int32_t turn = 0; turn < 3; turn++) {
+        const Int4Lora lora = lora_args(kQkv, description, rows, turn);
+        args.lora = &lora;
+        gemm_->run(base.packed, args, stream_);
+      }
+    });
+    ASSERT_TRUE(graph) << graph.error().message;
+    std::vector<unsigned char> host(row_plan(static_cast<int32_t>(rows)).bytes());
+    for (const int32_t rank : {0, 16, 5, 0, 100, 64, 1}) {
+      const auto slot = static_cast<int32_t>(random_() % 3);
+      if (rank > 0) {
+        load(slot, uniform(rank, rank == 5));
+      } else {
+        slots_->clear(slot);
+      }
+      const std::vector<int32_t> slots = random_slots(rows);
+      const uint64_t used = row_plan(static_cast<int32_t>(rows)).write(slots, slots_->ranks(), host.data());
+      copy_to_device(description.data(), host.data(), used, stream_);
+      graph->launch(stream_);
+      EXPECT_EQ(to_host<uint16_t>(y), apart(base, kQkv, x.stored, slots, false)) << rows << " rows, rank " << rank;
     }
-  });
-  ASSERT_TRUE(graph) << graph.error().message;
-  std::vector<unsigned char> host(row_plan(static_cast<int32_t>(rows)).bytes());
-  for (const int32_t rank : {0, 16, 5, 0, 100, 64, 1}) {
-    const auto slot = static_cast<int32_t>(random_() % 3);
-    if (rank > 0) {
-      load(slot, uniform(rank, rank == 5));
-    } else {
-      slots_->clear(slot);
-    }
-    const std::vector<int32_t> slots = random_slots(rows);
-    const uint64_t used = row_plan(static_cast<int32_t>(rows)).write(slots, slots_->ranks(), host.data());
-    copy_to_device(description.data(), host.data(), used, stream_);
-    graph->launch(stream_);
-    EXPECT_EQ(to_host<uint16_t>(y), apart(base, kQkv, x.stored, slots, false)) << "rank " << rank;
   }
 }
 
 TEST_F(Int4LoraCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
-  // A chain in which every product reads what the one before it wrote, and takes the scratch from it.
-  LoraGeometry geometry = fused_geometry(Dtype::f16);
-  geometry.inputs[3] = 416;
-  make(geometry, 2);
-  for (int32_t i = 0; i < 2; i++) load(i, uniform(16 + 24 * i));
-  const std::vector<int32_t> slots = {0, 1, 1, -1, 0};
-  const size_t rows = slots.size();
-  const Base base = random_base(kOutput, {128});
-  const HalfTensor first = random_x(base, rows);
-  const DeviceBuffer description = describe(slots);
-  constexpr int kProducts = 24;
-  const auto chain = [&](bool wait) {
-    const DeviceBuffer states[] = {to_device(first.stored), to_device(first.stored)};
-    for (int i = 0; i < kProducts; i++) {
-      const Int4Lora lora = lora_args(kOutput, description, rows, i);
-      Int4GemmArgs args = gemm_args(states[i % 2], 416, rows);
-      args.y = states[1 - i % 2].data();
-      args.y_stride = 416;
-      args.lora = &lora;
-      gemm_->run(base.packed, args, stream_);
-      if (wait) stream_.synchronize();
+  // A chain in which every product reads what the one before it wrote, and takes the scratch from it. The large one has
+  // a block on every processor.
+  for (const int32_t width : {416, 5120}) {
+    LoraGeometry geometry = width == 416 ? fused_geometry(Dtype::f16) : geometry_of_14b(Dtype::f16, 64);
+    geometry.inputs[3] = width;
+    make(geometry, 2);
+    for (int32_t i = 0; i < 2; i++) load(i, uniform(16 + 24 * i));
+    const Base base = random_base(kOutput, {128});
+    for (const std::vector<int32_t>& slots : {std::vector{0, 1, 1, -1, 0}, {0}, {1}, {-1}}) {
+      const size_t rows = slots.size();
+      if (!takes(base, kOutput, rows)) continue;
+      const HalfTensor first = random_x(base, rows);
+      const DeviceBuffer description = describe(slots);
+      constexpr int kProducts = 24;
+      const auto chain = [&](bool wait) {
+        const DeviceBuffer states[] = {to_device(first.stored), to_device(first.stored)};
+        for (int i = 0; i < kProducts; i++) {
+          const Int4Lora lora = lora_args(kOutput, description, rows, i);
+          Int4GemmArgs args = gemm_args(states[i % 2], width, rows);
+          args.y = states[1 - i % 2].data();
+          args.y_stride = width;
+          args.lora = &lora;
+          args.follows_product = !wait && i > 0;
+          gemm_->run(base.packed, args, stream_);
+          if (wait) stream_.synchronize();
+        }
+        return to_host<uint16_t>(states[0]);
+      };
+      const std::vector<uint16_t> one_by_one = chain(true);
+      for (int repeat = 0; repeat < 20; repeat++) {
+        ASSERT_EQ(one_by_one, chain(false)) << width << " outputs, " << rows << " tokens, slot " << slots[0];
+      }
     }
-    return to_host<uint16_t>(states[0]);
-  };
-  const std::vector<uint16_t> one_by_one = chain(true);
-  for (int repeat = 0; repeat < 20; repeat++) ASSERT_EQ(one_by_one, chain(false));
+  }
 }
 
 TEST_F(Int4LoraCuda, LeavesHighRanksAndPermutedInputsToOtherKernels) {
