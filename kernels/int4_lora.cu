@@ -48,9 +48,9 @@ DecodeLoraParams decode_lora_params(const Int4Lora& lora, int32_t m) {
 
 Result<Int4LoraScratch> Int4LoraScratch::make(int32_t max_inputs, int32_t max_rank, const Stream& stream) {
   Int4LoraScratch scratch;
-  scratch.floats_ = slice_count(max_inputs) * int4::kMostTokens * kMaxFusedLora *
-                    lora::padded_rank(std::min(max_rank, kMostFusedRank));
-  const uint64_t bytes = kPlaces * static_cast<uint64_t>(scratch.floats_) * sizeof(float);
+  scratch.token_floats_ =
+      slice_count(max_inputs) * kMaxFusedLora * lora::padded_rank(std::min(max_rank, kMostFusedRank));
+  const uint64_t bytes = kPlaces * static_cast<uint64_t>(int4::kMostTokens * scratch.token_floats_) * sizeof(float);
   Result<DeviceBuffer> memory = DeviceBuffer::allocate(bytes, "the scratch of LoRA in int4 products");
   if (!memory) return tl::unexpected(memory.error());
   scratch.memory_ = std::move(*memory);
@@ -59,13 +59,15 @@ Result<Int4LoraScratch> Int4LoraScratch::make(int32_t max_inputs, int32_t max_ra
   return scratch;
 }
 
-Int4LoraTurn Int4LoraScratch::turn(int32_t number) const {
+Int4LoraTurn Int4LoraScratch::turn(int32_t number, int32_t tokens) const {
   // Two places in turn, which every product but the first forgets for the one before it. The first does not know which
-  // of the two the step before has left: it forgets both, and has a place of its own.
-  const auto place = [&](int32_t i) { return memory_.as<float>() + static_cast<int64_t>(i) * floats_; };
-  const auto clear = [&](int32_t i) { return LoraCleared{place(i), floats_ / 4}; };
-  if (number == 0) return {place(2), {clear(0), clear(1)}};
-  return {place(number % 2), {clear(number == 1 ? 2 : (number - 1) % 2), {}}};
+  // of the two the step before has left, nor of how many tokens: it forgets both, and has a place of its own.
+  const auto place = [&](int32_t i) {
+    return memory_.as<float>() + static_cast<int64_t>(i) * int4::kMostTokens * token_floats_;
+  };
+  const auto clear = [&](int32_t i, int32_t of_tokens) { return LoraCleared{place(i), of_tokens * token_floats_ / 4}; };
+  if (number == 0) return {place(2), {clear(0, int4::kMostTokens), clear(1, int4::kMostTokens)}};
+  return {place(number % 2), {clear(number == 1 ? 2 : (number - 1) % 2, tokens), {}}};
 }
 
 }  // namespace lorikeet::kernels

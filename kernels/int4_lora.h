@@ -40,15 +40,15 @@ struct Int4LoraSize {
 };
 
 // The products of a stream take turns at this memory. The first in a step takes turn 0, the next turn 1 and so on: at
-// least two, or the next step would find what the first has left.
+// least two, or the next step would find what the first has left. All products of a step have as many tokens.
 class Int4LoraScratch {
  public:
   static Result<Int4LoraScratch> make(int32_t max_inputs, int32_t max_rank, const Stream& stream);
-  Int4LoraTurn turn(int32_t number) const;
+  Int4LoraTurn turn(int32_t number, int32_t tokens) const;
 
  private:
   DeviceBuffer memory_;
-  int32_t floats_ = 0;  // of each of three places
+  int32_t token_floats_ = 0;  // of each of three places, for a token
 };
 
 }  // namespace lorikeet::kernels

@@ -269,7 +269,7 @@ void CudaForward::begin_fusing(const StepSize& size) {
 }
 
 kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora) {
-  return {lora.table, lora.rows, lora.linear, fused_scratch_.turn(fused_turn_++)};
+  return {lora.table, lora.rows, lora.linear, fused_scratch_.turn(fused_turn_++, lora.rows.rows)};
 }
 
 uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepSize& size) const {
