@@ -154,8 +154,8 @@ class Bench {
       args.m = m;
       std::vector<Int4DecodeWish> wishes;
       for (const int32_t cluster : {1, 2}) {
-        for (const auto& [chunk, depth] :
-             {std::pair{1, 4}, std::pair{2, 2}, std::pair{2, 3}, std::pair{3, 2}, std::pair{4, 2}}) {
+        for (const auto& [chunk, depth] : {std::pair{1, 4}, std::pair{2, 2}, std::pair{2, 3}, std::pair{3, 2},
+                                           std::pair{3, 3}, std::pair{4, 2}, std::pair{5, 2}}) {
           wishes.push_back({X::kept, cluster, depth, true, chunk});
         }
       }

@@ -16,7 +16,9 @@ using int4::kTileRows;
 using int4::kUnitInputs;
 
 constexpr int32_t kFewestStages = 2;
-constexpr int32_t kMostChunk = 2;   // units of a stage of a warp's ring
+constexpr int32_t kChunk = 2;       // units of a stage of a warp's ring
+constexpr int32_t kLongChunk = 4;   // likewise, where few warps have long parts of k
+constexpr int32_t kLongRings = 80;  // units of all rings of a block with such stages
 constexpr int32_t kRing = 4;        // units of a warp's ring: what is on its way delays all that is asked for behind it
 constexpr int32_t kFirstUnits = 2;  // of it that are asked for before x
 constexpr int32_t kPiecesStep = 8;  // of an adapter's B that a block keeps
@@ -56,7 +58,7 @@ struct KeptSizes {
     workers = std::min(int4::kDecodeWarps, tiles * parts_of_block);
     const int32_t owned = divide_up(tiles, shape.cluster);
     parts = align_up(static_cast<uint64_t>(owned * kPartsOfK * m * kTileRows) * sizeof(float));
-    ring = align_up(static_cast<uint64_t>(workers * stages * shape.chunk * weight.unit_bytes()));
+    ring = static_cast<uint64_t>(workers * stages * int4::chunk_stage_bytes(shape.chunk * weight.unit_bytes()));
     if (!with_lora) return;
     if (shape.one_token_rank > 0) {
       lora = align_up(int4::token_lora_shared_bytes(shape.lora));
@@ -118,6 +120,13 @@ uint64_t half_of_processor(uint64_t limit) {
   return (limit + kReserved) / 2;
 }
 
+// Whether a block of the next product that is no larger finds room beside one of this.
+bool leaves_room(const PackedInt4Weight& weight, int32_t m, uint64_t limit, const Int4DecodeShape& shape) {
+  // More warps take the registers that a second block would need.
+  return m == 1 && decode_lora(shape) != int4::DecodeLora::by_own_warps &&
+         KeptSizes(weight, m, shape).total() <= half_of_processor(limit);
+}
+
 // One token's LoRA by the warps that stream, where that leaves room for a block of the next product: for ranks as high
 // as there is room for.
 bool take_one_token(const PackedInt4Weight& weight, int32_t m, uint64_t limit, Int4DecodeShape& shape) {
@@ -141,6 +150,25 @@ void keep_more_pieces(const PackedInt4Weight& weight, int32_t m, uint64_t limit,
   }
 }
 
+// Whether each warp has so much to stream, and the block so few warps that do, that it takes more at a time.
+bool takes_long_chunks(const PackedInt4Weight& weight, int32_t m, const Int4DecodeShape& shape) {
+  return weight.units / kPartsOfK >= 4 * kLongChunk &&
+         KeptSizes(weight, m, shape).workers * kFewestStages * kLongChunk <= kLongRings;
+}
+
+// The shape with stages of shape.chunk units, of so many stages or fewer; depth 0 where it finds no room in `limit`
+// bytes.
+Int4DecodeShape with_stages(const PackedInt4Weight& weight, int32_t m, Int4DecodeShape shape, int32_t depth,
+                            uint64_t limit) {
+  for (shape.depth = depth; shape.depth >= kFewestStages; shape.depth--) {
+    if (KeptSizes(weight, m, shape).total() > limit) continue;
+    if (shape.lora_pieces > 0 && !take_one_token(weight, m, limit, shape)) keep_more_pieces(weight, m, limit, shape);
+    return shape;
+  }
+  shape.depth = 0;
+  return shape;
+}
+
 // The shape of blocks that keep x, of up to `groups` clusters; depth 0 where it finds no room in `limit` bytes.
 Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish, int32_t cluster,
                            int32_t groups, uint64_t limit) {
@@ -151,12 +179,15 @@ Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4
   shape.lora_pieces = wish.lora.projections > 0 ? kPiecesStep : 0;
   shape.depth = 0;
   if (m > int4::kDecodeColumns) return shape;
-  for (shape.chunk = wish.chunk > 0 ? wish.chunk : kMostChunk; shape.chunk > 0; shape.chunk /= 2) {
-    for (shape.depth = wish.depth > 0 ? wish.depth : kRing / shape.chunk; shape.depth >= kFewestStages; shape.depth--) {
-      if (KeptSizes(weight, m, shape).total() > limit) continue;
-      if (shape.lora_pieces > 0 && !take_one_token(weight, m, limit, shape)) keep_more_pieces(weight, m, limit, shape);
-      return shape;
-    }
+  if (wish.chunk == 0 && wish.depth == 0 && takes_long_chunks(weight, m, shape)) {
+    shape.chunk = kLongChunk;
+    const Int4DecodeShape longer = with_stages(weight, m, shape, kFewestStages, limit);
+    if (longer.depth > 0 && (m > 1 || leaves_room(weight, m, limit, longer))) return longer;
+  }
+  for (shape.chunk = wish.chunk > 0 ? wish.chunk : kChunk; shape.chunk > 0; shape.chunk /= 2) {
+    const Int4DecodeShape found =
+        with_stages(weight, m, shape, wish.depth > 0 ? wish.depth : kRing / shape.chunk, limit);
+    if (found.depth > 0) return found;
   }
   shape.depth = 0;
   return shape;
@@ -166,11 +197,9 @@ Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4
 void choose_bytes(const PackedInt4Weight& weight, int32_t m, const Int4DecodeDevice& device, Int4DecodeShape& shape) {
   const uint64_t half = half_of_processor(device.shared_bytes_per_block);
   const uint64_t needed = KeptSizes(weight, m, shape).total();
-  // More warps take the registers that a second block would need.
-  const bool may_leave_room = m == 1 && decode_lora(shape) != int4::DecodeLora::by_own_warps;
+  shape.leaves_room = leaves_room(weight, m, device.shared_bytes_per_block, shape);
   shape.bytes = std::max(needed, half);
-  shape.bytes_beside = may_leave_room && needed + 2 * kReserved <= half ? needed : shape.bytes;
-  shape.leaves_room = may_leave_room && needed <= half;
+  shape.bytes_beside = shape.leaves_room && needed + 2 * kReserved <= half ? needed : shape.bytes;
 }
 
 // Blocks in pairs need clusters and something to do for both.

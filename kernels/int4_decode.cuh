@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
   const uint8_t* weight = p.weight + static_cast<int64_t>(first_tile) * p.units * Format::kBytes;
   const uint64_t policy = device::evict_first_policy();
 
-  const uint32_t stage_bytes = p.chunk * Format::kBytes;
+  const uint32_t stage_bytes = chunk_stage_bytes(p.chunk * Format::kBytes);
   const bool streams = !kOwnWarps || warp >= 0;
   const uint32_t ring = p.ring_offset + warp * p.stages * stage_bytes;
   const uint32_t ring_end = ring + p.stages * stage_bytes;
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
       enter();
     }
     const int n = min(p.chunk, left);
-    request_chunk(base + stage, from, n * Format::kBytes, barrier, policy, lane);
+    request_lines(base + stage, from, n * Format::kBytes, barrier, policy, lane);
     from += n * Format::kBytes;
     left -= n;
   };
@@ -212,11 +212,13 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
       const int part = part_of(item);
       int rest = part_begin(p.units, part);
       uint32_t x_unit = x_lane + rest * kDecodeUnitXBytes;
+      int before = in_line(weight + static_cast<int64_t>(tile * p.units + rest) * Format::kBytes);
       rest = part_begin(p.units, part + 1) - rest;
       float y[4] = {};
       for (int n; rest > 0; rest -= n) {
         n = min(p.chunk, rest);
-        const unsigned char* unit = shared + stage;
+        const unsigned char* unit = shared + stage + before;
+        before = (before + n * Format::kBytes) & (kCopyLine - 1);
         device::barrier_wait(barrier, phase);
         int u = 0;
         if constexpr (Format::kScaleBlock == kUnitInputs) {

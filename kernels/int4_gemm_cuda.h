@@ -32,10 +32,11 @@ struct PackedInt4Weight {
   bool asymmetric = false;  // zeros are stored; otherwise all are 8
   float scale_factor = 1;   // a power of two: stored scales are the true ones divided by it
 
-  DeviceBuffer data;         // [tiles, units] units
+  DeviceBuffer data;         // [tiles, units] units, and data_bytes() in all: kernels read whole lines of the L2
   DeviceBuffer permutation;  // int32 [k] or empty
 
   int32_t unit_bytes() const;
+  uint64_t data_bytes() const;
 
   // Packs weights that take the same x (q, k, v; or one alone): the outputs of each part follow those of the one
   // before. Fails where memory runs out, or where parts differ in k, runs or permutation, so that they cannot be one

@@ -33,6 +33,8 @@ constexpr int unit_bytes(int scale_block, bool asymmetric) {
   return kNibbleBytes + scale_bytes(scale_block) + zero_bytes(scale_block, asymmetric);
 }
 
+inline constexpr int kL2Line = 128;  // bytes
+
 // The inputs are summed in this many parts, which are then added. Part of the definition of the result.
 inline constexpr int kPartsOfK = 4;
 inline constexpr int kPartsOfKLog2 = 2;

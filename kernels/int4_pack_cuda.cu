@@ -176,8 +176,7 @@ Result<PackedInt4Weight> make_empty(std::span<const Int4Weight* const> parts, in
     for (const float scale : part->scale) largest = std::max(largest, std::abs(scale));
   }
   packed.scale_factor = factor_for(largest);
-  const uint64_t bytes = static_cast<uint64_t>(packed.tiles) * static_cast<uint64_t>(packed.units) *
-                         static_cast<uint64_t>(packed.unit_bytes());
+  const uint64_t bytes = packed.data_bytes();
   Result<DeviceBuffer> data = DeviceBuffer::allocate(bytes, "int4 weights");
   if (!data) return tl::unexpected(data.error());
   packed.data = std::move(*data);
@@ -233,6 +232,11 @@ int32_t round_up(int32_t value, int32_t multiple) {
 int32_t PackedInt4Weight::unit_bytes() const {
   return int4::unit_bytes(scale_block, asymmetric);
 }
+uint64_t PackedInt4Weight::data_bytes() const {
+  const uint64_t bytes =
+      static_cast<uint64_t>(tiles) * static_cast<uint64_t>(units) * static_cast<uint64_t>(unit_bytes());
+  return (bytes + int4::kL2Line - 1) / int4::kL2Line * int4::kL2Line;
+}
 
 Result<PackedInt4Weight> PackedInt4Weight::pack(std::span<const Int4Weight* const> parts, const Stream& stream) {
   CHECK(!parts.empty());
@@ -276,7 +280,7 @@ Result<PackedInt4Weight> PackedInt4Weight::random(int32_t n, int32_t k, bool pai
   packed.scale_block = kUnitInputs;
   const float scale = 1.0F / (kNibbleDeviation * std::sqrt(static_cast<float>(k)));
   packed.scale_factor = factor_for(1.25F * scale);
-  const int64_t bytes = static_cast<int64_t>(packed.tiles) * packed.units * packed.unit_bytes();
+  const auto bytes = static_cast<int64_t>(packed.data_bytes());
   Result<DeviceBuffer> data = DeviceBuffer::allocate(static_cast<uint64_t>(bytes), "int4 weights");
   if (!data) return tl::unexpected(data.error());
   packed.data = std::move(*data);
