@@ -13,6 +13,7 @@ add_library(lorikeet_kernels_cuda STATIC
   filtered_sampling_cuda.cu
   floors_cuda.cu
   int4_decode.cu
+  int4_decode_shape.cu
   int4_decode_bf16.cu
   int4_decode_f16.cu
   int4_decode_lora_bf16.cu
