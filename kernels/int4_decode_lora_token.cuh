@@ -44,7 +44,7 @@ class TokenLoraWork {
     const int lane = threadIdx.x % device::kWarpSize;
     if (lane == 0) {
       device::barrier_init(slice_barrier(), kStageArrivals);
-      if (helper_ == 0) device::barrier_init(v_barrier(), p_.helpers);
+      if (helper_ == 0) device::barrier_init(v_barrier(), p_.helpers * device::kWarpSize);
 #if __CUDA_ARCH__ >= 900
       device::fence_barrier_init();
 #endif
@@ -94,7 +94,7 @@ class TokenLoraWork {
       __syncwarp();  // all lanes have read the slice
       phase ^= 1;
     }
-    if (!gathers() && lane == 0) device::barrier_arrive(v_barrier());
+    if (!gathers()) device::barrier_arrive(v_barrier());
   }
 
   // Asks for B of the tiles that this warp finishes, where there is room for it.
@@ -161,8 +161,7 @@ class TokenLoraWork {
         pair.rest[e % 2] = lora::to_tf32(total - __uint_as_float(lora::to_tf32(total)));
       }
     }
-    __syncwarp();
-    if (lane == 0) device::barrier_arrive(v_barrier());
+    device::barrier_arrive(v_barrier());  // by every lane that has written some of v
   }
 
   // B v of rows g and g + 8 of one of the tiles, in the lanes whose t is 0. By the warp that finishes the tile.
