@@ -4,6 +4,7 @@
 #include "kernels/async_copy.cuh"
 #include "kernels/device_math.cuh"
 #include "kernels/int4_layout.h"
+#include "kernels/rounding.h"
 
 namespace lorikeet::kernels::int4 {
 
@@ -44,7 +45,7 @@ __device__ __forceinline__ int in_line(const uint8_t* address) {
 
 // The stage for a chunk of so many bytes, a multiple of 16.
 constexpr int chunk_stage_bytes(int bytes) {
-  return (bytes + kL2Line - 16 + kL2Line - 1) / kL2Line * kL2Line;
+  return round_up(bytes + kL2Line - 16, kL2Line);
 }
 
 __device__ __forceinline__ void request_lines(uint32_t stage, const uint8_t* from, int bytes, uint32_t full,

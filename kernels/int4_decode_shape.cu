@@ -11,7 +11,6 @@ namespace lorikeet::kernels {
 namespace {
 
 using int4::decode_lora;
-using int4::divide_up;
 using int4::KeptSizes;
 using int4::kPartsOfK;
 using int4::kUnitInputs;

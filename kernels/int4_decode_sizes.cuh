@@ -7,16 +7,14 @@
 #include "kernels/element_dispatch.cuh"
 #include "kernels/int4_decode.h"
 #include "kernels/int4_decode_kernels.cuh"
+#include "kernels/rounding.h"
 
 namespace lorikeet::kernels::int4 {
 
 inline constexpr int32_t kMostHelpers = 4;  // warps that stream and make slices of A x
 
-constexpr int32_t divide_up(int32_t a, int32_t b) {
-  return (a + b - 1) / b;
-}
 constexpr uint64_t align_up(uint64_t bytes) {
-  return (bytes + 127) / 128 * 128;
+  return round_up<uint64_t>(bytes, 128);
 }
 
 // How a block that keeps x is cut, and its shared memory.

@@ -8,6 +8,7 @@
 #include "kernels/element_dispatch.cuh"
 #include "kernels/int4_gemm_cuda.h"
 #include "kernels/int4_layout.h"
+#include "kernels/rounding.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -223,10 +224,6 @@ Result<void> pack_part(const Int4Weight& part, int32_t first_row, bool paired, c
   return {};
 }
 
-int32_t round_up(int32_t value, int32_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 }  // namespace
 
 int32_t PackedInt4Weight::unit_bytes() const {
@@ -235,7 +232,7 @@ int32_t PackedInt4Weight::unit_bytes() const {
 uint64_t PackedInt4Weight::data_bytes() const {
   const uint64_t bytes =
       static_cast<uint64_t>(tiles) * static_cast<uint64_t>(units) * static_cast<uint64_t>(unit_bytes());
-  return (bytes + int4::kL2Line - 1) / int4::kL2Line * int4::kL2Line;
+  return round_up<uint64_t>(bytes, int4::kL2Line);
 }
 
 Result<PackedInt4Weight> PackedInt4Weight::pack(std::span<const Int4Weight* const> parts, const Stream& stream) {

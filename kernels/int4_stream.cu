@@ -6,6 +6,7 @@
 #include "kernels/element_dispatch.cuh"
 #include "kernels/int4_launch.cuh"
 #include "kernels/int4_stream_kernels.cuh"
+#include "kernels/rounding.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -14,13 +15,6 @@ using int4::kPartsOfK;
 
 constexpr int32_t kFewestStages = 2;
 constexpr int32_t kEnoughStages = 3;  // fewer do not hide the memory's latency: rather fewer tiles at a time
-
-int32_t divide_up(int32_t a, int32_t b) {
-  return (a + b - 1) / b;
-}
-uint64_t align_up(uint64_t bytes, uint64_t alignment) {
-  return (bytes + alignment - 1) / alignment * alignment;
-}
 
 // What differs between the kernels of warps and of warpgroups.
 struct Kind {
@@ -79,8 +73,8 @@ struct StreamSizes {
   uint64_t slack = 0;  // to align the first stage
 
   StreamSizes(const PackedInt4Weight& weight, const Kind& kind, int32_t cluster, int32_t round_tiles) {
-    stage_x_offset = align_up(static_cast<uint64_t>(round_tiles * weight.unit_bytes()), kind.alignment);
-    stage = align_up(stage_x_offset + kind.x_bytes, kind.alignment);
+    stage_x_offset = round_up(static_cast<uint64_t>(round_tiles * weight.unit_bytes()), kind.alignment);
+    stage = round_up(stage_x_offset + kind.x_bytes, kind.alignment);
     const int32_t tiles = cluster == 1 ? int4::kRoundTiles : divide_up(round_tiles, kPartsOfK) * kPartsOfK;
     sums = static_cast<uint64_t>(tiles * (kind.columns / 8) * int4::kFragmentBytes);
     slack = kind.groups ? kind.alignment : 0;

@@ -8,13 +8,10 @@
 #include "kernels/element_dispatch.cuh"
 #include "kernels/lora_expand.cuh"
 #include "kernels/lora_shrink.cuh"
+#include "kernels/rounding.h"
 
 namespace lorikeet::kernels {
 namespace {
-
-int32_t divide_up(int32_t a, int32_t b) {
-  return (a + b - 1) / b;
-}
 
 int32_t stored_parts(int32_t rows, int32_t inputs) {
   return rows <= kLoraDecodeRows ? lora::input_parts(inputs) : 1;

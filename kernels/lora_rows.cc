@@ -5,14 +5,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/rounding.h"
+
 namespace lorikeet::kernels {
-namespace {
-
-constexpr int32_t divide_up(int32_t a, int32_t b) {
-  return (a + b - 1) / b;
-}
-
-}  // namespace
 
 LoraRowPlan::LoraRowPlan(int32_t max_rows, int32_t max_slots, int32_t max_rank)
     : max_rows_(max_rows), max_slots_(max_slots), max_rank_(max_rank) {

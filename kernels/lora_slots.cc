@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/lora_layout.h"
+#include "kernels/rounding.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -16,7 +17,7 @@ constexpr uint64_t kPieceBytes = 1 << 20;
 constexpr const char* kProjectionNames[kLoraProjections] = {"q", "k", "v", "o", "gate", "up", "down"};
 
 constexpr uint64_t align_up(uint64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  return round_up(bytes, kAlignment);
 }
 uint64_t factor_bytes(const StoredLora& pair) {
   return pair.dora_factor == nullptr ? 0 : align_up(static_cast<uint64_t>(pair.outputs) * sizeof(float));

@@ -3,30 +3,17 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "comm/device_collective.h"
 #include "kernels/attention_decode_cuda.h"
 #include "kernels/lora_cuda.h"
 #include "kernels/lora_slots.h"
 #include "model/cuda_model.h"
+#include "model/kv_pool.h"
 #include "model/linear_cuda.h"
 #include "model/step_arrays.h"
 
 namespace lorikeet::model {
-
-// One rank's keys and values of all layers.
-class KvPool {
- public:
-  static Result<KvPool> make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks);
-  static uint64_t block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options);
-
-  const kernels::KvCacheLayer& layer(int32_t i) const { return layers_[static_cast<size_t>(i)]; }
-
- private:
-  kernels::DeviceBuffer memory_;
-  std::vector<kernels::KvCacheLayer> layers_;
-};
 
 // What surrounds a step's kernels.
 struct StepContext {
