@@ -6,9 +6,9 @@
 #include <map>
 #include <string>
 
-#include "comm/request_json.h"
-#include "comm/zmq_client.h"
-#include "kernels/error.h"
+#include "comm/client/request_json.h"
+#include "comm/client/zmq_client.h"
+#include "kernels/base/error.h"
 #include "launcher/json_lines.h"
 
 namespace lorikeet::launcher {

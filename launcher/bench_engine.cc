@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "launcher/device.h"
-#include "model/config.h"
+#include "model/config/config.h"
 
 namespace lorikeet::launcher {
 namespace {

@@ -5,14 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "actors/options.h"
-#include "actors/step_totals.h"
-#include "kernels/error.h"
-#include "kernels/floors.h"
+#include "actors/head/step_totals.h"
+#include "actors/wire/options.h"
+#include "kernels/base/error.h"
+#include "kernels/base/floors.h"
 #include "launcher/bench_report.h"
 #include "launcher/load_client.h"
 #include "launcher/local_server.h"
-#include "model/step_cost.h"
+#include "model/forward/step_cost.h"
 
 namespace lorikeet::launcher {
 

@@ -7,8 +7,8 @@
 #include <utility>
 
 #ifdef LORIKEET_HAVE_CUDA
-#include "kernels/device.h"
-#include "kernels/floors_cuda.h"
+#include "kernels/base/device.h"
+#include "kernels/cuda/floors_cuda.h"
 #endif
 
 namespace lorikeet::launcher {

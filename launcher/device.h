@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "kernels/error.h"
-#include "kernels/floors.h"
+#include "kernels/base/error.h"
+#include "kernels/base/floors.h"
 
 namespace lorikeet::launcher {
 

@@ -5,7 +5,7 @@
 
 #include "launcher/commands.h"
 #include "launcher/server_flags.h"
-#include "model/inspect.h"
+#include "model/inspect/inspect.h"
 
 namespace lorikeet::launcher {
 namespace {

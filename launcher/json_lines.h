@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "kernels/error.h"
+#include "kernels/base/error.h"
 
 namespace lorikeet::launcher {
 

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "comm/client_messages.h"
-#include "comm/zmq_client.h"
-#include "kernels/error.h"
+#include "comm/client/client_messages.h"
+#include "comm/client/zmq_client.h"
+#include "kernels/base/error.h"
 
 namespace lorikeet::launcher {
 

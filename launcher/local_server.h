@@ -7,9 +7,9 @@
 #include <memory>
 #include <string>
 
-#include "actors/server.h"
-#include "comm/zmq_client.h"
-#include "kernels/error.h"
+#include "actors/supervisor/server.h"
+#include "comm/client/zmq_client.h"
+#include "kernels/base/error.h"
 #include "launcher/stop_signals.h"
 
 namespace lorikeet::launcher {

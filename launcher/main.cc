@@ -2,7 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstring>
 
-#include "actors/server.h"
+#include "actors/supervisor/server.h"
 #include "launcher/commands.h"
 
 int main(int argc, char** argv) {

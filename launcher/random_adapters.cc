@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "model/shard_plan.h"
-#include "model/tensor_names.h"
+#include "model/checkpoint/shard_plan.h"
+#include "model/checkpoint/tensor_names.h"
 
 namespace lorikeet::launcher {
 namespace {

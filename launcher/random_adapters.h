@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <filesystem>
 
-#include "kernels/error.h"
-#include "model/config.h"
+#include "kernels/base/error.h"
+#include "model/config/config.h"
 
 namespace lorikeet::launcher {
 

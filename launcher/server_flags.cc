@@ -6,10 +6,10 @@
 #include <set>
 #include <string_view>
 
-#include "actors/kv_budget.h"
+#include "actors/wire/kv_budget.h"
 #include "launcher/device.h"
-#include "model/config.h"
-#include "model/shard_plan.h"
+#include "model/checkpoint/shard_plan.h"
+#include "model/config/config.h"
 
 namespace lorikeet::launcher {
 namespace {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "actors/options.h"
-#include "kernels/error.h"
+#include "actors/wire/options.h"
+#include "kernels/base/error.h"
 
 namespace lorikeet::launcher {
 

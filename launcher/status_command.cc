@@ -3,7 +3,7 @@
 #include <chrono>
 #include <memory>
 
-#include "comm/zmq_client.h"
+#include "comm/client/zmq_client.h"
 #include "launcher/commands.h"
 #include "launcher/status_table.h"
 

@@ -2,7 +2,7 @@
 // written).
 #pragma once
 
-#include "actors/server.h"
+#include "actors/supervisor/server.h"
 
 namespace lorikeet::launcher {
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <optional>
 
-#include "comm/zmq_client.h"
+#include "comm/client/zmq_client.h"
 #include "launcher/commands.h"
 #include "launcher/stream_printer.h"
 

@@ -5,7 +5,7 @@
 
 #include "launcher/commands.h"
 #include "launcher/json_lines.h"
-#include "model/tokenizer.h"
+#include "model/tokenizer/tokenizer.h"
 
 namespace lorikeet::launcher {
 namespace {

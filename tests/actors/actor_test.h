@@ -8,7 +8,7 @@
 #include <optional>
 #include <utility>
 
-#include "actors/messages.h"
+#include "actors/wire/messages.h"
 
 namespace lorikeet::actors {
 

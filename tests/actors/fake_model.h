@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "actors/rank_backend.h"
-#include "comm/collective.h"
-#include "model/rank_model.h"
+#include "actors/rank/rank_backend.h"
+#include "comm/collective/collective.h"
+#include "model/forward/rank_model.h"
 
 namespace lorikeet::actors {
 

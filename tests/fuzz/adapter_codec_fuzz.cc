@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "model/adapter.h"
+#include "model/adapter/adapter.h"
 
 using namespace lorikeet::model;
 

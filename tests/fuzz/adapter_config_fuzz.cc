@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "model/adapter_config.h"
+#include "model/adapter/adapter_config.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto config = lorikeet::model::AdapterConfig::parse({reinterpret_cast<const char*>(data), size}, "fuzz");

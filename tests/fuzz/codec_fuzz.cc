@@ -5,9 +5,9 @@
 #include <span>
 #include <vector>
 
-#include "comm/client_messages.h"
-#include "comm/codec.h"
-#include "comm/frames.h"
+#include "comm/client/client_messages.h"
+#include "comm/client/frames.h"
+#include "comm/codec/codec.h"
 #include "engine/step_plan.h"
 
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "comm/frames.h"
+#include "comm/client/frames.h"
 
 namespace {
 

@@ -3,10 +3,10 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "model/config.h"
-#include "model/quant_config.h"
-#include "model/shard_plan.h"
-#include "model/strict_json.h"
+#include "model/checkpoint/shard_plan.h"
+#include "model/config/config.h"
+#include "model/config/quant_config.h"
+#include "model/config/strict_json.h"
 
 using namespace lorikeet::model;
 

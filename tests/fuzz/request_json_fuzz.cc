@@ -4,9 +4,9 @@
 #include <string>
 #include <string_view>
 
-#include "comm/codec.h"
-#include "comm/json_codec.h"
-#include "comm/request_json.h"
+#include "comm/client/request_json.h"
+#include "comm/codec/codec.h"
+#include "comm/codec/json_codec.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

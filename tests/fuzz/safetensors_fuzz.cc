@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <span>
 
-#include "model/safetensors.h"
+#include "model/checkpoint/safetensors.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span<const uint8_t> image(data, size);

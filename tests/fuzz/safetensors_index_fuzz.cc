@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string_view>
 
-#include "model/checkpoint.h"
+#include "model/checkpoint/checkpoint.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto index = lorikeet::model::parse_shard_index({reinterpret_cast<const char*>(data), size}, "fuzz");

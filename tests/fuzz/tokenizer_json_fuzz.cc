@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "model/bpe.h"
-#include "model/tokenizer_files.h"
+#include "model/tokenizer/bpe.h"
+#include "model/tokenizer/tokenizer_files.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lorikeet::model;

@@ -1,9 +1,8 @@
 // What head, ranks and supervisor say to each other, read by each of them. The first byte picks the reader:
-//   the messages of actors/wire.h and actors/control_message.h: what decodes must encode to what decodes to the same
-//   parts of envelopes put together again
-//   the control channel's frames
-//   ranks that speak to the head: its group and its plans in flight survive whatever they say
-//   a head that speaks to a rank: whatever the plans say, the model is given rows that it may compute
+//   the messages of actors/wire/wire.h and actors/wire/control_message.h: what decodes must encode to what decodes to
+//   the same parts of envelopes put together again the control channel's frames ranks that speak to the head: its group
+//   and its plans in flight survive whatever they say a head that speaks to a rank: whatever the plans say, the model
+//   is given rows that it may compute
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,16 +15,16 @@
 #include <utility>
 #include <vector>
 
-#include "actors/control_channel.h"
-#include "actors/control_message.h"
-#include "actors/envelope.h"
-#include "actors/in_flight_plans.h"
-#include "actors/rank_group.h"
-#include "actors/step_executor.h"
-#include "actors/wire.h"
-#include "comm/codec.h"
+#include "actors/head/in_flight_plans.h"
+#include "actors/head/rank_group.h"
+#include "actors/rank/step_executor.h"
+#include "actors/wire/control_channel.h"
+#include "actors/wire/control_message.h"
+#include "actors/wire/envelope.h"
+#include "actors/wire/wire.h"
+#include "comm/codec/codec.h"
 #include "engine/step_plan.h"
-#include "model/rank_model.h"
+#include "model/forward/rank_model.h"
 
 namespace lorikeet::actors {
 namespace {

@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <functional>
 
-#include "comm/codec.h"
-#include "tests/comm/raw_peer.h"
+#include "comm/codec/codec.h"
+#include "tests/comm/client/raw_peer.h"
 #include "tests/launcher/served.h"
 
 namespace lorikeet::tests {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "model/inspect.h"
+#include "model/inspect/inspect.h"
 #include "tests/launcher/process.h"
 
 namespace lorikeet::launcher {

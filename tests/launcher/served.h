@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/zmq_client.h"
+#include "comm/client/zmq_client.h"
 #include "tests/launcher/process.h"
 
 namespace lorikeet::tests {

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/launcher/process.h"
-#include "tests/model/safetensors_writer.h"
+#include "tests/model/checkpoint/safetensors_writer.h"
 #include "tests/model/temp_dir.h"
 
 namespace lorikeet::launcher {

@@ -1,8 +1,8 @@
-#include "kernels/floors_cuda.h"
+#include "kernels/cuda/floors_cuda.h"
 
 #include <gtest/gtest.h>
 
-#include "tests/kernels/cuda/cuda_test.h"
+#include "tests/kernels/base/cuda_test.h"
 
 namespace lorikeet::kernels {
 namespace {

@@ -1,0 +1,264 @@
+#include "actors/head/adapter_cache.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <map>
+#include <utility>
+
+#include "actors/head/adapter_table.h"
+#include "actors/head/adapter_transfer.h"
+#include "actors/wire/status_json.h"
+#include "comm/codec/codec.h"
+
+namespace lorikeet::actors {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{1000};
+
+class AdapterCache {
+ public:
+  AdapterCache(AdapterCacheActor::pointer self, AdapterCacheSetup setup)
+      : self_(self),
+        options_(std::move(setup.options)),
+        table_({options_.max_loras, options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
+        source_(setup.make_source(callbacks(self))) {
+    tick();
+  }
+
+  // ---- requests
+
+  caf::result<AdapterResolved> resolve(const ResolveAdapter& ask) {
+    auto promise = self_->make_response_promise<AdapterResolved>();
+    resolving_.emplace(ask.id, promise);
+    table_.resolve(ask.id, ask.name);
+    act();
+    return promise;
+  }
+
+  void unclaim(const UnclaimAdapter& over) {
+    table_.unclaim(over.id);
+    AdapterTable::Resolved answer{over.id, "", "the request is over"};
+    perform(answer);  // every request of an actor needs its answer
+    act();
+  }
+
+  caf::result<SlotAcquired> acquire(const AcquireSlot& ask) {
+    auto promise = self_->make_response_promise<SlotAcquired>();
+    acquiring_.emplace(ask.id, promise);
+    table_.acquire(ask.id, ask.digest);
+    act();
+    return promise;
+  }
+
+  void release(const ReleaseSlot& over) {
+    table_.release(over.id, over.digest);
+    AdapterTable::Acquired answer{over.id, engine::kBaseSlot, "the request is over"};
+    perform(answer);
+    act();
+  }
+
+  // ---- the disk
+
+  void checked(const AdapterSource::Checked& found) {
+    table_.checked(found.name, found.stamp);
+    act();
+  }
+
+  void staged(AdapterSource::Staged& found) {
+    table_.read(found.name, found.stamp, std::move(found.adapter));
+    act();
+  }
+
+  // ---- the ranks
+
+  void formed(GroupFormed& formed) {
+    epoch_ = formed.epoch;
+    workers_ = std::move(formed.workers);
+    table_.group_formed();
+    act();
+  }
+
+  void lost(const GroupLost& lost) {
+    if (lost.epoch < epoch_) return;
+    workers_.clear();
+    transfers_.clear();
+    table_.group_lost();
+    act();
+  }
+
+  void take(Envelope& envelope) {
+    if (envelope.epoch != epoch_) return;
+    const auto it = transfers_.find(envelope.step);
+    if (it == transfers_.end()) return;  // it has failed meanwhile
+    AdapterTransfer& transfer = it->second;
+    const int32_t rank = envelope.rank;
+    switch (envelope.kind) {
+      case EnvelopeKind::chunk_taken:
+        send(transfer.chunk_taken(rank, now()));
+        break;
+      case EnvelopeKind::adapter_norms:
+        take_norms(transfer, std::move(envelope));
+        break;
+      case EnvelopeKind::adapter_done: {
+        const auto done = comm::decode<AdapterDone>(envelope.bytes);
+        done ? transfer.done(rank, *done, now()) : transfer.fail(done.error().message);
+        break;
+      }
+      default:
+        return;
+    }
+    end_if_finished(it->first);
+  }
+
+  void factors_made(const FactorsMade& made) {
+    const auto it = transfers_.find(made.transfer);
+    if (it == transfers_.end()) return;
+    made.error.empty() ? send(it->second.factors(made.factors)) : it->second.fail(made.error);
+    end_if_finished(made.transfer);
+  }
+
+  // ---- any state
+
+  void tick() {
+    const std::chrono::milliseconds limit(options_.rank_timeout_ms);
+    std::vector<uint64_t> late;
+    for (const auto& [number, transfer] : transfers_) {
+      if (now() - transfer.last_progress() > limit) late.push_back(number);
+    }
+    for (const uint64_t number : late) {
+      transfers_.at(number).fail(fmt::format("the ranks have not taken the adapter in {} ms", limit.count()));
+      end_if_finished(number);
+    }
+    self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kTick, Tick{});
+  }
+
+  StatusPart status() {
+    table_.recheck_all();
+    act();
+    Json adapters = Json::array();
+    for (const AdapterTable::Row& row : table_.rows()) {
+      adapters.push_back({{"name", row.name},
+                          {"digest", row.digest},
+                          {"host", row.host},
+                          {"slot_state", row.slot_state},
+                          {"slot", row.slot >= 0 ? Json(row.slot) : Json()},
+                          {"leases", row.leases},
+                          {"claims", row.claims},
+                          {"rank", row.max_rank},
+                          {"bytes", row.bytes},
+                          {"directory", row.dir},
+                          {"error", row.error.empty() ? Json() : Json(row.error)}});
+    }
+    const Json json = {{"adapter_transfers", transfers_.size()},
+                       {"staged_adapter_bytes", table_.staged_bytes()},
+                       {"adapters", adapters}};
+    return {to_text(json)};
+  }
+
+ private:
+  AdapterTransfer::TimePoint now() const { return self_->clock().now(); }
+
+  static AdapterSource::Callbacks callbacks(AdapterCacheActor::pointer self) {
+    const caf::actor_addr address = self->address();  // weak: the source belongs to the actor
+    const auto send = [address](auto message) {
+      if (auto actor = caf::actor_cast<AdapterCacheActor>(address)) caf::anon_send(actor, std::move(message));
+    };
+    return {[send](AdapterSource::Checked found) { send(std::move(found)); },
+            [send](AdapterSource::Staged found) { send(std::move(found)); }};
+  }
+
+  // Does what the table wants, which may make it want more.
+  void act() {
+    for (auto effects = table_.take_effects(); !effects.empty(); effects = table_.take_effects()) {
+      for (auto& effect : effects) std::visit([this](auto& wanted) { perform(wanted); }, effect);
+    }
+  }
+
+  void perform(AdapterTable::Check& check) { source_->check(check.name, check.dir); }
+  void perform(AdapterTable::Read& read) { source_->read(read.name, read.dir); }
+
+  void perform(AdapterTable::Resolved& resolved) {
+    const auto it = resolving_.find(resolved.id);
+    if (it == resolving_.end()) return;
+    it->second.deliver(AdapterResolved{std::move(resolved.digest), std::move(resolved.error)});
+    resolving_.erase(it);
+  }
+
+  void perform(AdapterTable::Acquired& acquired) {
+    const auto it = acquiring_.find(acquired.id);
+    if (it == acquiring_.end()) return;
+    it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error)});
+    acquiring_.erase(it);
+  }
+
+  void perform(AdapterTable::Send& wanted) {
+    const auto [it, added] =
+        transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now());
+    send(it->second.start());
+  }
+
+  void perform(AdapterTable::Clear& clear) {
+    const AdapterBegin what{clear.digest, clear.slot, 0};
+    for (size_t rank = 0; rank < workers_.size(); ++rank) {
+      send({{EnvelopeKind::adapter_clear, static_cast<int32_t>(rank), epoch_, clear.transfer, true,
+             comm::encode(what)}});
+    }
+  }
+
+  void send(std::vector<Envelope> envelopes) {
+    for (Envelope& envelope : envelopes) {
+      const auto rank = static_cast<size_t>(envelope.rank);
+      if (rank < workers_.size()) self_->send(workers_[rank], std::move(envelope));
+    }
+  }
+
+  void take_norms(AdapterTransfer& transfer, Envelope envelope) {
+    if (!transfer.add_norms(std::move(envelope), now())) return;
+    source_->run(
+        [adapter = transfer.adapter(), all = transfer.norms(), number = transfer.number(), cache = self_->address()] {
+          auto factors = dora_factors(*adapter, all);
+          FactorsMade made{number, {}, factors ? "" : factors.error().message};
+          if (factors) made.factors = *std::move(factors);
+          if (auto actor = caf::actor_cast<AdapterCacheActor>(cache)) caf::anon_send(actor, std::move(made));
+        });
+  }
+
+  void end_if_finished(uint64_t number) {
+    const auto it = transfers_.find(number);
+    if (it == transfers_.end() || !it->second.finished()) return;
+    const auto ended = transfers_.extract(it);
+    table_.sent(ended.mapped().adapter()->digest, ended.mapped().error());
+    act();
+  }
+
+  AdapterCacheActor::pointer self_;
+  const ServerOptions options_;
+  AdapterTable table_;
+  std::map<engine::SequenceId, caf::typed_response_promise<AdapterResolved>> resolving_;
+  std::map<engine::SequenceId, caf::typed_response_promise<SlotAcquired>> acquiring_;
+  uint64_t epoch_ = 0;
+  std::vector<WorkerForHead> workers_;  // [ranks]; empty: the group is not there
+  std::map<uint64_t, AdapterTransfer> transfers_;
+  std::unique_ptr<AdapterSource> source_;  // last: its threads end before the rest does
+};
+
+}  // namespace
+
+AdapterCacheActor::behavior_type adapter_cache(AdapterCacheActor::pointer self, AdapterCacheSetup setup) {
+  auto state = std::make_shared<AdapterCache>(self, std::move(setup));
+  return {[state](Envelope& envelope) { state->take(envelope); },
+          [state](const ResolveAdapter& ask) { return state->resolve(ask); },
+          [state](const UnclaimAdapter& over) { state->unclaim(over); },
+          [state](const AcquireSlot& ask) { return state->acquire(ask); },
+          [state](const ReleaseSlot& over) { state->release(over); },
+          [state](GroupFormed& group) { state->formed(group); },
+          [state](const GroupLost& group) { state->lost(group); },
+          [state](const AdapterSource::Checked& found) { state->checked(found); },
+          [state](AdapterSource::Staged& found) { state->staged(found); },
+          [state](const FactorsMade& made) { state->factors_made(made); },
+          [state](Tick) { state->tick(); },
+          [state](const StatusQuery&) { return state->status(); }};
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,110 @@
+#include "actors/head/adapter_transfer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "comm/codec/codec.h"
+
+namespace lorikeet::actors {
+
+AdapterTransfer::AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot,
+                                 std::shared_ptr<const StagedAdapter> adapter, TimePoint now)
+    : number_(number),
+      epoch_(epoch),
+      slot_(slot),
+      adapter_(std::move(adapter)),
+      ranks_(adapter_->slices.size()),
+      norms_(adapter_->slices.size()),
+      last_progress_(now) {}
+
+std::vector<Envelope> AdapterTransfer::start() {
+  std::vector<Envelope> out;
+  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+    const AdapterBegin begin{adapter_->digest, slot_, adapter_->slices[rank].size()};
+    const auto to = static_cast<int32_t>(rank);
+    out.push_back({EnvelopeKind::adapter_begin, to, epoch_, number_, true, comm::encode(begin)});
+    send_chunks(to, out);
+  }
+  return out;
+}
+
+void AdapterTransfer::send_chunks(int32_t rank, std::vector<Envelope>& out) {
+  Rank& to = ranks_[static_cast<size_t>(rank)];
+  const std::vector<uint8_t>& slice = adapter_->slices[static_cast<size_t>(rank)];
+  while (to.credits > 0 && to.sent < slice.size()) {
+    const size_t end = std::min(to.sent + kEnvelopeBytes, slice.size());
+    out.push_back({EnvelopeKind::adapter_chunk,
+                   rank,
+                   epoch_,
+                   number_,
+                   end == slice.size(),
+                   {slice.begin() + static_cast<ptrdiff_t>(to.sent), slice.begin() + static_cast<ptrdiff_t>(end)}});
+    to.sent = end;
+    --to.credits;
+  }
+}
+
+bool AdapterTransfer::is_rank(int32_t rank) {
+  if (rank >= 0 && rank < static_cast<int32_t>(ranks_.size())) return true;
+  fail(fmt::format("an answer from rank {} of {}", rank, ranks_.size()));
+  return false;
+}
+
+std::vector<Envelope> AdapterTransfer::chunk_taken(int32_t rank, TimePoint now) {
+  std::vector<Envelope> out;
+  if (finished() || !is_rank(rank)) return out;
+  last_progress_ = now;
+  Rank& from = ranks_[static_cast<size_t>(rank)];
+  from.credits = std::min(from.credits + 1, kCredits);
+  send_chunks(rank, out);
+  return out;
+}
+
+bool AdapterTransfer::add_norms(Envelope envelope, TimePoint now) {
+  const int32_t rank = envelope.rank;
+  if (finished() || !is_rank(rank)) return false;
+  Rank& from = ranks_[static_cast<size_t>(rank)];
+  if (from.has_norms) return false;
+  last_progress_ = now;
+  auto bytes = from.norms.add(std::move(envelope));
+  if (bytes && !*bytes) return false;
+  auto norms = bytes ? comm::decode<DoraValues>(**bytes) : Result<DoraValues>(tl::unexpected(bytes.error()));
+  if (!norms) {
+    fail(fmt::format("rank {}: {}", rank, norms.error().message));
+    return false;
+  }
+  from.has_norms = true;
+  norms_[static_cast<size_t>(rank)] = *std::move(norms);
+  return ++num_norms_ == static_cast<int32_t>(ranks_.size());
+}
+
+std::vector<Envelope> AdapterTransfer::factors(const std::vector<DoraValues>& by_rank) const {
+  std::vector<Envelope> out;
+  for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+    const Envelope like{EnvelopeKind::adapter_factors, static_cast<int32_t>(rank), epoch_, number_, true, {}};
+    for (Envelope& part : split(like, comm::encode(by_rank[rank]))) out.push_back(std::move(part));
+  }
+  return out;
+}
+
+void AdapterTransfer::done(int32_t rank, const AdapterDone& done, TimePoint now) {
+  if (finished() || !is_rank(rank)) return;
+  Rank& from = ranks_[static_cast<size_t>(rank)];
+  if (from.done) return;
+  last_progress_ = now;
+  if (!done.error.empty()) {
+    fail(fmt::format("rank {}: {}", rank, done.error));
+  } else if (done.digest != adapter_->digest) {
+    fail(fmt::format("rank {} has adapter {} where {} was sent", rank, done.digest, adapter_->digest));
+  } else {
+    from.done = true;
+    ++num_done_;
+  }
+}
+
+void AdapterTransfer::fail(std::string error) {
+  if (error_.empty()) error_ = std::move(error);
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,68 @@
+// One adapter's way to all ranks: slices in chunks with credits, DoRA's norms and factors, acknowledgements.
+//
+//   chunks ---> (DoRA: norms of all ranks ---> factors) ---> done by all ranks, or failed
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "actors/head/staged_adapter.h"
+#include "actors/wire/envelope.h"
+
+namespace lorikeet::actors {
+
+class AdapterTransfer {
+ public:
+  using TimePoint = std::chrono::steady_clock::time_point;
+  static constexpr int kCredits = 4;  // chunks on their way to one rank
+
+  // `number` distinguishes the transfers of an epoch.
+  AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot, std::shared_ptr<const StagedAdapter> adapter,
+                  TimePoint now);
+
+  // What is to be sent to a rank (Envelope::rank): at first, and after each of its credits.
+  std::vector<Envelope> start();
+  std::vector<Envelope> chunk_taken(int32_t rank, TimePoint now);
+
+  // Takes a part of a rank's norms; true once all ranks' are there.
+  bool add_norms(Envelope envelope, TimePoint now);
+  const std::vector<DoraValues>& norms() const { return norms_; }
+  std::vector<Envelope> factors(const std::vector<DoraValues>& by_rank) const;
+
+  void done(int32_t rank, const AdapterDone& done, TimePoint now);
+  void fail(std::string error);
+
+  bool finished() const { return !error_.empty() || num_done_ == static_cast<int32_t>(ranks_.size()); }
+  const std::string& error() const { return error_; }
+  TimePoint last_progress() const { return last_progress_; }
+  uint64_t number() const { return number_; }
+  int32_t slot() const { return slot_; }
+  const std::shared_ptr<const StagedAdapter>& adapter() const { return adapter_; }
+
+ private:
+  struct Rank {
+    size_t sent = 0;  // bytes of its slice
+    int credits = kCredits;
+    EnvelopeAssembler norms;
+    bool has_norms = false, done = false;
+  };
+
+  void send_chunks(int32_t rank, std::vector<Envelope>& out);
+  bool is_rank(int32_t rank);
+
+  uint64_t number_, epoch_;
+  int32_t slot_;
+  std::shared_ptr<const StagedAdapter> adapter_;
+  std::vector<Rank> ranks_;
+  std::vector<DoraValues> norms_;
+  int32_t num_norms_ = 0, num_done_ = 0;
+  std::string error_;
+  TimePoint last_progress_;
+};
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,296 @@
+#include "actors/head/gateway.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <random>
+#include <utility>
+#include <variant>
+
+#include "actors/head/live_requests.h"
+#include "actors/wire/status_json.h"
+
+namespace lorikeet::actors {
+namespace {
+
+constexpr size_t kMaxNameBytes = 1024;
+constexpr std::chrono::seconds kStatusTimeout{5};
+
+uint64_t first_seed(uint64_t seed) {
+  return seed != 0 ? seed : (uint64_t{std::random_device()()} << 32) ^ std::random_device()();
+}
+
+class Gateway {
+ public:
+  Gateway(GatewayActor::pointer self, GatewaySetup setup)
+      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)) {}
+
+  // ---- clients
+
+  void said(ClientSaid& said) {
+    const uint64_t client = said.client;
+    if (const auto* request = std::get_if<comm::GenerateRequest>(said.message.get())) {
+      generate(client, {said.message, request});
+    } else if (const auto* cancel = std::get_if<comm::Cancel>(said.message.get())) {
+      if (const auto id = live_.find(client, cancel->id)) {
+        end(*id, engine::FinishReason::abort);
+      } else if (const auto text = long_texts_.extract({client, cancel->id})) {
+        comm::Done done;
+        done.id = cancel->id;
+        done.finish_reason = "abort";
+        done.seed = text.mapped().seed;
+        setup_.answer(client, std::move(done));
+      }
+    } else {
+      status(client, std::get<comm::StatusRequest>(*said.message).id);
+    }
+  }
+
+  void gone(const ClientGone& gone) {
+    for (const engine::SequenceId id : live_.abandon(gone.client)) end(id, engine::FinishReason::abort);
+    std::erase_if(long_texts_, [&](const auto& text) { return text.first.first == gone.client; });
+  }
+
+  // ---- the engine
+
+  void take(EngineEvents& batch) {
+    std::vector<engine::SequenceId> streamed;
+    for (engine::Event& event : *batch.events) {
+      if (const auto* token = std::get_if<engine::TokenEvent>(&event)) {
+        if (take_token(*token)) streamed.push_back(token->id);
+      } else if (const auto* prompt = std::get_if<engine::PromptLogprobsEvent>(&event)) {
+        take_prompt_logprobs(*prompt);
+      } else if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) {
+        take_finish(*finish);
+      } else {
+        take_failure(std::get<engine::FailEvent>(event));
+      }
+    }
+    for (const engine::SequenceId id : streamed) {
+      if (LiveRequest* request = live_.find(id)) send_delta(*request);
+    }
+  }
+
+  // ---- stopping
+
+  void stop(const StopServing& stop) {
+    for (const engine::SequenceId id : live_.ids()) {
+      take_failure({id, {engine::ErrorCode::shutting_down, stop.why}});
+    }
+    for (const auto& [key, text] : std::exchange(long_texts_, {})) {
+      refuse(key.first, key.second, {engine::ErrorCode::shutting_down, stop.why});
+    }
+    self_->quit();
+  }
+
+ private:
+  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request) {
+    const std::string& name = request->id;
+    if (name.size() > kMaxNameBytes) {
+      return refuse(client, name.substr(0, kMaxNameBytes),
+                    {engine::ErrorCode::invalid_request,
+                     fmt::format("the request's id has {} bytes, at most {} are allowed", name.size(), kMaxNameBytes)});
+    }
+    if (live_.find(client, name) || long_texts_.contains({client, name})) {
+      return refuse(client, name, {engine::ErrorCode::invalid_request, "another request of this id is still running"});
+    }
+    const uint64_t seed = draw_seed();
+    if (text_bytes(*request) <= setup_.short_text_bytes) {
+      return admit(client, *request, setup_.validation->prepare(*request, seed));
+    }
+    if (long_texts_.size() >= setup_.max_long_texts) {
+      return refuse(
+          client, name,
+          {engine::ErrorCode::queue_full,
+           fmt::format("{} long texts are waiting, as many as --max-num-queued-reqs allows", long_texts_.size())});
+    }
+    prepare_elsewhere(client, std::move(request), seed);
+  }
+
+  static size_t text_bytes(const comm::GenerateRequest& request) {
+    size_t bytes = request.prompt ? request.prompt->size() : 0;
+    if (!request.messages) return bytes;
+    for (const comm::Message& message : *request.messages) bytes += message.content.size();
+    return bytes;
+  }
+
+  void prepare_elsewhere(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, uint64_t seed) {
+    const uint64_t number = ++last_long_text_;
+    long_texts_[{client, request->id}] = {number, request->seed.value_or(seed)};
+    // Cancelled meanwhile, or its client is gone: it is in the map no more, or another of that name is.
+    const auto wanted = [this, client, request, number] {
+      const auto it = long_texts_.find({client, request->id});
+      if (it == long_texts_.end() || it->second.number != number) return false;
+      long_texts_.erase(it);
+      return true;
+    };
+    self_->request(setup_.text_preparer, caf::infinite, PrepareText{request, seed})
+        .then(
+            [this, client, request, wanted](TextPrepared& prepared) {
+              if (wanted()) admit(client, *request, std::move(*prepared.result));
+            },
+            [this, client, request, wanted](caf::error& error) {
+              if (!wanted()) return;
+              refuse(client, request->id,
+                     {engine::ErrorCode::internal, "the text cannot be prepared: " + self_->system().render(error)});
+            });
+  }
+
+  void admit(uint64_t client, const comm::GenerateRequest& request, PreparationResult prepared) {
+    if (!prepared) return refuse(client, request.id, prepared.error());
+    const engine::SequenceId id(++last_id_);
+    TextStream text(setup_.validation->context().tokenizer, std::move(prepared->text));
+    LiveRequest& live = live_.add(id, client, request.id, std::move(text));
+    live.eos_token_ids = std::move(prepared->eos_token_ids);
+    live.wants_logprobs = request.logprobs.has_value();
+    live.seed = prepared->request.sampling.seed;
+    live.prompt_tokens = static_cast<int32_t>(prepared->request.prompt.size());
+    if (request.prompt_logprobs) live.prompt_logprobs.resize(prepared->request.prompt.size());
+    prepared->request.id = id;
+    self_->send(setup_.scheduler, Submit{std::make_shared<engine::Request>(std::move(prepared->request))});
+  }
+
+  // 53 bits, so that the reported seed survives JSON numbers.
+  uint64_t draw_seed() { return seeds_() >> 11; }
+
+  void refuse(uint64_t client, const std::string& name, const engine::RequestError& error) {
+    setup_.answer(client, comm::Failure{name, std::string(name_of(error.code)), error.message});
+  }
+
+  // Asks the engine to end a request; its FinishEvent brings the final answer.
+  void end(engine::SequenceId id, engine::FinishReason reason) { self_->send(setup_.scheduler, Finish{id, reason}); }
+
+  bool take_token(const engine::TokenEvent& token) {
+    LiveRequest* request = live_.find(token.id);
+    if (request == nullptr || request->ended || request->abandoned) return false;
+    ++request->completion_tokens;
+    comm::Delta& delta = request->delta;
+    delta.text += request->text.push(token.token_id);
+    delta.token_ids.push_back(token.token_id);
+    if (request->wants_logprobs) {
+      comm::TokenLogprobs logprobs;
+      for (const engine::TokenLogprob& best : token.logprobs) logprobs.emplace_back(best.token_id, best.logprob);
+      delta.logprobs.push_back(std::move(logprobs));
+    }
+    if (request->text.matched()) {
+      request->ended = true;
+      end(token.id, engine::FinishReason::stop);
+    }
+    return true;
+  }
+
+  void take_prompt_logprobs(const engine::PromptLogprobsEvent& event) {
+    LiveRequest* request = live_.find(event.id);
+    if (request == nullptr) return;
+    for (size_t i = 0; i < event.values.size(); ++i) {
+      const size_t position = static_cast<size_t>(event.start) + i;
+      if (position < request->prompt_logprobs.size()) request->prompt_logprobs[position] = event.values[i];
+    }
+  }
+
+  void take_finish(const engine::FinishEvent& finish) {
+    LiveRequest* request = live_.find(finish.id);
+    if (request == nullptr) return;
+    comm::Done done;
+    done.id = request->name;
+    if (const auto matched = request->text.matched()) {
+      done.finish_reason = "stop";
+      done.stop_reason = *matched;
+    } else {
+      constexpr const char* kReasons[] = {"stop", "length", "abort"};
+      done.finish_reason = kReasons[static_cast<size_t>(finish.reason)];
+      const auto& eos = request->eos_token_ids;
+      if (finish.stop_token_id >= 0 && std::find(eos.begin(), eos.end(), finish.stop_token_id) == eos.end()) {
+        done.stop_reason = std::to_string(finish.stop_token_id);
+      }
+      request->delta.text += request->text.flush();
+    }
+    done.prompt_logprobs = std::move(request->prompt_logprobs);
+    done.seed = request->seed;
+    done.usage.prompt_tokens = request->prompt_tokens;
+    done.usage.completion_tokens = request->completion_tokens;
+    done.usage.total_tokens = request->prompt_tokens + request->completion_tokens;
+    done.usage.cached_tokens = finish.num_cached_tokens;
+    answer_finally(finish.id, *request, std::move(done));
+  }
+
+  void take_failure(const engine::FailEvent& failure) {
+    LiveRequest* request = live_.find(failure.id);
+    if (request == nullptr) return;
+    if (request->ended) {  // the answer is whole; what failed came after it
+      engine::FinishEvent finish;
+      finish.id = failure.id;
+      finish.reason = engine::FinishReason::stop;
+      return take_finish(finish);
+    }
+    answer_finally(failure.id, *request,
+                   comm::Failure{request->name, std::string(name_of(failure.error.code)), failure.error.message});
+  }
+
+  void answer_finally(engine::SequenceId id, LiveRequest& request, comm::ServerMessage answer) {
+    if (!request.abandoned) {
+      send_delta(request);
+      setup_.answer(request.client, std::move(answer));
+    }
+    live_.erase(id);
+  }
+
+  void send_delta(LiveRequest& request) {
+    if (request.delta.text.empty() && request.delta.token_ids.empty()) return;
+    comm::Delta next;
+    next.id = request.name;
+    setup_.answer(request.client, std::exchange(request.delta, std::move(next)));
+  }
+
+  // ---- status
+
+  void status(uint64_t client, const std::string& name) {
+    auto json = std::make_shared<Json>(Json{{"model", setup_.model_name},
+                                            {"max_model_len", setup_.validation->context().max_model_len},
+                                            {"vocab_size", setup_.validation->context().config.vocab_size},
+                                            {"live_requests", live_.size() + long_texts_.size()},
+                                            {"supervisor", {{"pid", setup_.supervisor_pid}}}});
+    const auto failed = [this, client, name](caf::error& error) {
+      refuse(client, name,
+             {engine::ErrorCode::internal, "the server's state is not known: " + self_->system().render(error)});
+    };
+    self_->request(setup_.scheduler, kStatusTimeout, StatusQuery{})
+        .then(
+            [this, client, name, json, failed](StatusPart& first) {
+              json->update(Json::parse(first.json));
+              self_->request(setup_.cache, kStatusTimeout, StatusQuery{})
+                  .then(
+                      [this, client, name, json](StatusPart& second) {
+                        json->update(Json::parse(second.json));
+                        setup_.answer(client, comm::StatusReply{name, to_text(*json)});
+                      },
+                      failed);
+            },
+            failed);
+  }
+
+  GatewayActor::pointer self_;
+  GatewaySetup setup_;
+  std::mt19937_64 seeds_;
+  uint64_t last_id_ = 0;
+  LiveRequests live_;
+  struct LongText {
+    uint64_t number = 0;  // tells it from another of its name
+    uint64_t seed = 0;
+  };
+  std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
+  uint64_t last_long_text_ = 0;
+};
+
+}  // namespace
+
+GatewayActor::behavior_type gateway(GatewayActor::pointer self, GatewaySetup setup) {
+  auto state = std::make_shared<Gateway>(self, std::move(setup));
+  return {[state](ClientSaid& said) { state->said(said); }, [state](const ClientGone& gone) { state->gone(gone); },
+          [state](EngineEvents& events) { state->take(events); },
+          [state](const StopServing& stop) { state->stop(stop); }};
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,41 @@
+// The actor between clients and the scheduler: text exists here only. It checks requests, turns them into ids, turns
+// ids back into text, and gives every request exactly one final answer.
+//
+// Receives
+//   from the ZeroMQ thread: ClientSaid (generate, cancel, status), ClientGone
+//   from the scheduler:     EngineEvents
+//   from the head's thread: StopServing
+// Tells the scheduler: Submit, Finish. Asks the text preparer: PrepareText (short texts it prepares itself); scheduler
+//   and adapter cache: StatusQuery. Answers clients through GatewaySetup::answer. Owns: the requests between admission
+//   and final answer (LiveRequests). Thread: CAF's.
+//
+//            ClientSaid ...          StopServing: everything is answered with shutting_down
+//   serving -------------> serving -------------> (the actor ends)
+#pragma once
+
+#include <caf/all.hpp>
+#include <functional>
+#include <memory>
+
+#include "actors/head/request_validation.h"
+#include "actors/wire/messages.h"
+#include "comm/client/client_messages.h"
+
+namespace lorikeet::actors {
+
+struct GatewaySetup {
+  std::shared_ptr<const RequestValidation> validation;
+  SchedulerActor scheduler;
+  AdapterCacheActor cache;
+  TextPreparerActor text_preparer;
+  size_t short_text_bytes = 16 << 10;  // up to here a text is tokenized in less time than a message takes
+  size_t max_long_texts = 4096;        // with the text preparer at the same time; past it requests are refused
+  std::function<void(uint64_t client, comm::ServerMessage)> answer;
+  uint64_t seed = 0;       // of the seeds that are drawn; 0: from the system
+  std::string model_name;  // for the status
+  int32_t supervisor_pid = 0;
+};
+
+GatewayActor::behavior_type gateway(GatewayActor::pointer self, GatewaySetup setup);
+
+}  // namespace lorikeet::actors

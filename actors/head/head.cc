@@ -1,0 +1,180 @@
+// The life of the head's process: gateway, scheduler, adapter cache and the clients' socket.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <caf/all.hpp>
+#include <caf/io/all.hpp>
+#include <chrono>
+#include <cstdio>
+#include <future>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "actors/head/adapter_cache.h"
+#include "actors/head/gateway.h"
+#include "actors/head/request_validation.h"
+#include "actors/head/scheduler.h"
+#include "actors/head/text_preparer.h"
+#include "actors/supervisor/server.h"
+#include "actors/wire/child_process.h"
+#include "actors/wire/kv_budget.h"
+#include "actors/wire/system_config.h"
+#include "comm/client/zmq_server.h"
+#include "model/chat/chat_template.h"
+#include "model/checkpoint/shard_plan.h"
+#include "model/config/config.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace lorikeet::actors {
+namespace {
+
+class Head {
+ public:
+  explicit Head(ChildProcess& child)
+      : child_(child),
+        options_(child.start().options),
+        config_(options_, Networking::loopback, kActorThreads),
+        system_(config_),
+        main_(system_) {}
+
+  // Until the supervisor says stop.
+  Result<void> run() {
+    if (auto ok = start_actors(); !ok) return ok;
+    if (auto ok = open_to_clients(); !ok) return ok;
+    wait();
+    return {};
+  }
+
+ private:
+  static constexpr size_t kActorThreads = 3;  // gateway, scheduler and adapter cache at once
+
+  // What the ranks need; they load while the tokenizer does.
+  Result<void> start_actors() {
+    auto config = model::read_model_config(options_.model);
+    if (!config) return tl::unexpected(config.error());
+    const auto length = context_length(options_, *config);
+    if (!length) return tl::unexpected(length.error());
+    auto plan = model::ShardPlan::make(*config, options_.tensor_parallel_size);
+    if (!plan) return tl::unexpected(plan.error());
+    model_config_ = *std::move(config);
+    max_model_len_ = *length;
+
+    AdapterCacheSetup cache_setup;
+    cache_setup.options = options_;
+    cache_setup.make_source = [plan = *std::move(plan), options = options_](AdapterSource::Callbacks callbacks) {
+      return std::make_unique<AdapterReader>(plan, options.max_lora_rank, TestHooks(options.test_hooks),
+                                             std::move(callbacks));
+    };
+    cache_ = main_->spawn<caf::monitored>(adapter_cache, std::move(cache_setup));
+    SchedulerSetup setup;
+    setup.options = options_;
+    setup.max_model_len = max_model_len_;
+    setup.first_epoch = child_.start().epoch;
+    setup.secret = child_.start().secret;
+    setup.cache = cache_;
+    setup.to_supervisor = [&child = child_](const ControlMessage& message) { child.tell(message); };
+    scheduler_ = main_->spawn<caf::monitored>(scheduler, std::move(setup));
+    const auto port = system_.middleman().publish(SchedulerForRanks(scheduler_), 0, "127.0.0.1");
+    if (!port) return fail("no port for the ranks: {}", system_.render(port.error()));
+    child_.tell({ControlKind::listening, "", child_.start().epoch, *port});
+    child_.listen([this](const ControlMessage& message) { supervisor_said(message); });
+    return {};
+  }
+
+  Result<void> open_to_clients() {
+    Result<std::shared_ptr<const model::Tokenizer>> tokenizer = nullptr;
+    if (model::Tokenizer::is_in(options_.model)) tokenizer = model::Tokenizer::load(options_.model);
+    if (!tokenizer) return tl::unexpected(tokenizer.error());
+    auto defaults = model::read_generation_defaults(options_.model);
+    if (!defaults) return tl::unexpected(defaults.error());
+    Result<model::ChatTemplate> chat = fail("{} has no tokenizer", options_.model);
+    if (*tokenizer) chat = model::ChatTemplate::load(options_.model, **tokenizer, options_.chat_template);
+    if (!chat && !options_.chat_template.empty()) return tl::unexpected(chat.error());
+    std::set<std::string> adapters;
+    for (const auto& [name, dir] : options_.lora_modules) adapters.insert(name);
+
+    GatewaySetup setup;
+    setup.validation = std::make_shared<RequestValidation>(RequestValidation::Context{
+        model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat), max_model_len_, adapters});
+    setup.scheduler = scheduler_;
+    setup.cache = cache_;
+    setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);
+    setup.max_long_texts = static_cast<size_t>(options_.max_num_queued_reqs);
+    setup.seed = options_.seed;
+    setup.model_name = options_.served_model_name;
+    setup.supervisor_pid = child_.start().parent_pid;
+    // A first request may come before start() below has returned.
+    auto started = std::make_shared<std::promise<comm::ZmqServer*>>();
+    setup.answer = [server = started->get_future().share()](uint64_t client, comm::ServerMessage message) {
+      server.get()->send(client, std::move(message));
+    };
+    gateway_ = main_->spawn<caf::monitored>(gateway, std::move(setup));
+
+    comm::ZmqServerOptions zmq;
+    zmq.address = options_.zmq_address;
+    comm::ZmqServerCallbacks callbacks;
+    callbacks.on_message = [to = gateway_](comm::ClientId client, comm::ClientMessage message) {
+      caf::anon_send(to, ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message))});
+    };
+    callbacks.on_gone = [to = gateway_](comm::ClientId client) { caf::anon_send(to, ClientGone{client}); };
+    auto server = comm::ZmqServer::start(zmq, std::move(callbacks));
+    if (!server) return tl::unexpected(server.error());
+    server_ = *std::move(server);
+    started->set_value(server_.get());
+    caf::anon_send(scheduler_, Serve{gateway_, server_->address()});
+    return {};
+  }
+
+  void supervisor_said(const ControlMessage& message) {
+    if (message.kind == ControlKind::stop) {
+      caf::anon_send(caf::actor_cast<caf::actor>(main_.ptr()), caf::ok_atom_v);
+    } else {
+      caf::anon_send(scheduler_, SupervisorSaid{message});
+    }
+  }
+
+  // An actor that ends by itself leaves the others with half of the truth: the process ends and is started anew.
+  void wait() {
+    bool stop = false;
+    while (!stop) {
+      main_->receive([&](caf::ok_atom) { stop = true; },
+                     [&](const caf::down_msg& down) {
+                       child_.fail("an actor of the head has died: " + system_.render(down.reason));
+                     });
+    }
+    caf::anon_send(gateway_, StopServing{"the server is going away"});
+    // It answers everything and ends; the socket then gives its clients what they have not read yet.
+    main_->receive([](const caf::down_msg&) {}, caf::after(std::chrono::seconds(1)) >> [] {});
+    server_.reset();
+  }
+
+  ChildProcess& child_;
+  const ServerOptions options_;
+  model::ModelConfig model_config_;
+  int32_t max_model_len_ = 0;
+  SystemConfig config_;
+  caf::actor_system system_;
+  caf::scoped_actor main_;
+  AdapterCacheActor cache_;
+  SchedulerActor scheduler_;
+  GatewayActor gateway_;
+  std::unique_ptr<comm::ZmqServer> server_;
+};
+
+}  // namespace
+
+int run_head() {
+  auto child = ChildProcess::attach();
+  if (!child) {
+    fmt::print(stderr, "lorikeet head: {}\n", child.error().message);
+    return 2;
+  }
+  Head head(**child);
+  if (auto ok = head.run(); !ok) (*child)->fail(ok.error().message);
+  // Everything has been answered; actors that wait for ranks would only hold up the end.
+  _exit(0);
+}
+
+}  // namespace lorikeet::actors

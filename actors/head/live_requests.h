@@ -1,0 +1,58 @@
+// The requests that have been admitted and not answered, by sequence and by the client's own name for them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "actors/head/text_stream.h"
+#include "comm/client/client_messages.h"
+#include "engine/engine.h"
+
+namespace lorikeet::actors {
+
+struct LiveRequest {
+  LiveRequest(TextStream stream) : text(std::move(stream)) {}
+
+  uint64_t client = 0;
+  std::string name;  // the client's own
+  TextStream text;
+  std::vector<int32_t> eos_token_ids;
+  std::vector<std::optional<float>> prompt_logprobs;  // [prompt] where asked for, else empty
+  bool wants_logprobs = false;
+  uint64_t seed = 0;
+  int32_t prompt_tokens = 0;
+  int32_t completion_tokens = 0;
+  bool ended = false;      // by a stop string: what the engine still says of it is not part of the answer
+  bool abandoned = false;  // the client is gone: nobody is to be answered
+  comm::Delta delta;       // what has come and has not been sent
+};
+
+// Threads: one.
+class LiveRequests {
+ public:
+  // The client must not have another request of that name (find).
+  LiveRequest& add(engine::SequenceId id, uint64_t client, const std::string& name, TextStream text);
+
+  LiveRequest* find(engine::SequenceId id);
+  std::optional<engine::SequenceId> find(uint64_t client, const std::string& name) const;
+
+  void erase(engine::SequenceId id);
+
+  // The client is gone: its requests, from now on without a client and without names.
+  std::vector<engine::SequenceId> abandon(uint64_t client);
+
+  std::vector<engine::SequenceId> ids() const;
+  size_t size() const { return requests_.size(); }
+
+ private:
+  std::unordered_map<engine::SequenceId, LiveRequest> requests_;
+  std::map<uint64_t, std::map<std::string, engine::SequenceId>> names_;  // client -> name -> id
+};
+
+}  // namespace lorikeet::actors

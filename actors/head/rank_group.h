@@ -1,0 +1,62 @@
+// The head's view of one epoch of the tensor-parallel group: which ranks have come, and how far they are.
+//
+//            admit()            loaded()              ready()
+//   absent ----------> loading ----------> loaded ------------> ready     each rank
+//
+//   forming (a rank is not ready) ---> serving ---> lost               the group
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "actors/wire/wire.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::actors {
+
+class RankGroup {
+ public:
+  enum class RankState : uint8_t { absent, loading, loaded, ready, lost };
+  struct Member {
+    RankState state = RankState::absent;
+    int32_t pid = 0;
+    std::string host;
+    std::string device;
+    RankLoaded loaded;
+  };
+
+  RankGroup(int32_t ranks, uint64_t epoch, std::string secret);
+
+  // Whether a rank that says hello belongs to this epoch; repeating it changes nothing.
+  Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, const std::string& secret, std::string host,
+                     std::string device);
+  Result<void> loaded(int32_t rank, const RankLoaded& loaded);
+  Result<void> ready(int32_t rank);
+  void lose();                       // nothing is accepted until the next epoch
+  void start_epoch(uint64_t epoch);  // all ranks are new
+
+  bool all_loaded() const { return all_at_least(RankState::loaded); }
+  bool serving() const { return !lost_ && all_at_least(RankState::ready); }
+  bool lost() const { return lost_; }
+  int32_t num_blocks() const;  // that every rank can hold; only if all_loaded()
+  int32_t size() const { return static_cast<int32_t>(members_.size()); }
+  uint64_t epoch() const { return epoch_; }
+  const std::vector<Member>& members() const { return members_; }
+
+ private:
+  bool all_at_least(RankState state) const;
+  Result<void> advance(int32_t rank, RankState from, RankState to);
+
+  uint64_t epoch_;
+  std::string secret_;
+  std::vector<Member> members_;
+  bool lost_ = false;
+};
+
+constexpr const char* name_of(RankGroup::RankState state) {
+  constexpr const char* names[] = {"absent", "loading", "loaded", "ready", "lost"};
+  return names[static_cast<size_t>(state)];
+}
+
+}  // namespace lorikeet::actors

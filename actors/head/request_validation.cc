@@ -1,0 +1,221 @@
+#include "actors/head/request_validation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace lorikeet::actors {
+namespace {
+
+using engine::ErrorCode;
+using engine::RequestError;
+
+constexpr int32_t kMaxLogprobs = 20;  // as vLLM's default
+constexpr size_t kMaxStops = 64;
+constexpr size_t kMaxStopBytes = 1024;
+constexpr double kGreedyTemperature = 1e-5;
+constexpr double kLeastTemperature = 0.01;  // of a draw: below, the division would lose the smaller logits
+
+template <class... Args>
+tl::unexpected<RequestError> refuse(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
+  return tl::unexpected(RequestError{code, fmt::format(format, std::forward<Args>(args)...)});
+}
+
+template <class... Args>
+tl::unexpected<RequestError> invalid(fmt::format_string<Args...> format, Args&&... args) {
+  return refuse(ErrorCode::invalid_request, format, std::forward<Args>(args)...);
+}
+
+// The request's value, else the model's, else the neutral one.
+template <class T, class U>
+double chosen(const std::optional<T>& request, const std::optional<U>& model, double neutral) {
+  if (request) return static_cast<double>(*request);
+  return model ? static_cast<double>(*model) : neutral;
+}
+
+// A name from outside, short enough for a sentence.
+std::string quoted(const std::string& name) {
+  return name.size() <= 80 ? "\"" + name + "\"" : "\"" + name.substr(0, 80) + "...\"";
+}
+
+}  // namespace
+
+tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const comm::GenerateRequest& request,
+                                                                       uint64_t drawn_seed) const {
+  PreparedRequest prepared;
+  engine::SamplingParams& sampling = prepared.request.sampling;
+  if (auto ok = check_adapter(request); !ok) return tl::unexpected(ok.error());
+  if (auto ok = set_sampling(request, sampling); !ok) return tl::unexpected(ok.error());
+  if (auto ok = set_stops(request, prepared); !ok) return tl::unexpected(ok.error());
+  auto prompt = prompt_of(request);
+  if (!prompt) return tl::unexpected(prompt.error());
+  prepared.request.prompt = *std::move(prompt);
+  if (auto ok = set_length(request, prepared.request); !ok) return tl::unexpected(ok.error());
+  prepared.request.adapter = request.adapter.value_or("");
+  prepared.request.cache_salt = cache_salt_of(prepared.request.prompt.size());
+  sampling.seed = request.seed.value_or(drawn_seed);
+  return prepared;
+}
+
+RequestValidation::Refusal RequestValidation::check_adapter(const comm::GenerateRequest& request) const {
+  if (!request.adapter || context_.adapters.contains(*request.adapter)) return {};
+  if (request.adapter->empty()) {
+    return refuse(ErrorCode::unknown_adapter, "the adapter's name is empty; leave it out for the base model");
+  }
+  return refuse(ErrorCode::unknown_adapter, "there is no adapter {}; {} are served", quoted(*request.adapter),
+                context_.adapters.size());
+}
+
+tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
+    const comm::GenerateRequest& request) const {
+  const int given = request.prompt.has_value() + request.prompt_token_ids.has_value() + request.messages.has_value();
+  if (given != 1) {
+    return invalid("exactly one of prompt, prompt_token_ids and messages is needed, the request has {}", given);
+  }
+  std::vector<int32_t> ids;
+  // A token is at least one byte, and no token of these vocabularies is longer than this: a text that cannot fit is
+  // refused before it is tokenized.
+  constexpr size_t kMaxTokenBytes = 512;
+  const size_t max_bytes = static_cast<size_t>(context_.max_model_len) * kMaxTokenBytes;
+  if (!context_.tokenizer && !request.prompt_token_ids) {
+    return invalid("the checkpoint has no tokenizer; give prompt_token_ids");
+  }
+  if (request.prompt) {
+    if (request.prompt->size() > max_bytes) {
+      return refuse(ErrorCode::too_long, "a prompt of {} bytes cannot fit into {} tokens", request.prompt->size(),
+                    context_.max_model_len);
+    }
+    ids = context_.tokenizer->encode(*request.prompt, true);
+  } else if (request.messages) {
+    if (request.messages->empty()) return invalid("messages is empty");
+    if (!context_.chat_template) return invalid("{}", context_.chat_template.error().message);
+    size_t bytes = 0;
+    std::vector<model::ChatMessage> messages;
+    for (const comm::Message& message : *request.messages) {
+      bytes += message.content.size();
+      messages.push_back({message.role, message.content});
+    }
+    if (bytes > max_bytes) {
+      return refuse(ErrorCode::too_long, "messages of {} bytes cannot fit into {} tokens", bytes,
+                    context_.max_model_len);
+    }
+    auto rendered = context_.chat_template->render(messages, *context_.tokenizer);
+    if (!rendered) return invalid("{}", rendered.error().message);
+    ids = *std::move(rendered);
+  } else {
+    ids = *request.prompt_token_ids;
+  }
+  if (ids.empty()) return invalid("the prompt is empty");
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= context_.config.vocab_size) {
+      return invalid("token id {} at position {} is outside of the vocabulary 0 .. {}", ids[i], i,
+                     context_.config.vocab_size - 1);
+    }
+  }
+  return ids;
+}
+
+RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateRequest& request,
+                                                           engine::SamplingParams& to) const {
+  const model::GenerationDefaults& defaults = context_.defaults;
+  double temperature = chosen(request.temperature, defaults.temperature, 1);
+  const double top_p = chosen(request.top_p, defaults.top_p, 1);
+  const double min_p = chosen(request.min_p, defaults.min_p, 0);
+  const double repetition = chosen(request.repetition_penalty, defaults.repetition_penalty, 1);
+  const double presence = request.presence_penalty.value_or(0);
+  const double frequency = request.frequency_penalty.value_or(0);
+  int32_t top_k = request.top_k ? *request.top_k : defaults.top_k.value_or(0);
+
+  // Written so that a NaN fails each of them.
+  if (!(temperature >= 0 && temperature <= 2)) return invalid("temperature is {}, not in 0 .. 2", temperature);
+  if (!(top_p > 0 && top_p <= 1)) return invalid("top_p is {}, not above 0 and up to 1", top_p);
+  if (!(min_p >= 0 && min_p <= 1)) return invalid("min_p is {}, not in 0 .. 1", min_p);
+  if (!(std::isfinite(repetition) && repetition > 0 && std::isnormal(static_cast<float>(repetition)))) {
+    return invalid("repetition_penalty is {}, not a finite number above 0", repetition);
+  }
+  if (!(presence >= -2 && presence <= 2)) return invalid("presence_penalty is {}, not in -2 .. 2", presence);
+  if (!(frequency >= -2 && frequency <= 2)) return invalid("frequency_penalty is {}, not in -2 .. 2", frequency);
+  if (top_k < -1) return invalid("top_k is {}: 0 or -1 switch it off, 1 or more keep so many tokens", top_k);
+  if (top_k >= context_.config.vocab_size) top_k = 0;
+  if (request.logprobs && (*request.logprobs < 0 || *request.logprobs > kMaxLogprobs)) {
+    return invalid("logprobs is {}, not in 0 .. {}", *request.logprobs, kMaxLogprobs);
+  }
+  if (temperature >= kGreedyTemperature) temperature = std::max(temperature, kLeastTemperature);
+
+  to.temperature = static_cast<float>(temperature);
+  to.top_p = std::max(static_cast<float>(top_p), 1e-7F);
+  to.min_p = static_cast<float>(min_p);
+  to.top_k = std::max(top_k, 0);
+  to.repetition_penalty = static_cast<float>(repetition);
+  to.presence_penalty = static_cast<float>(presence);
+  to.frequency_penalty = static_cast<float>(frequency);
+  to.logprobs = request.logprobs.value_or(-1);
+  to.prompt_logprobs = request.prompt_logprobs;
+  to.ignore_eos = request.ignore_eos;
+  return {};
+}
+
+RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequest& request,
+                                                        PreparedRequest& prepared) const {
+  if (!context_.tokenizer && !request.stop.empty()) {
+    return invalid("the checkpoint has no tokenizer, so stop strings mean nothing; give stop_token_ids");
+  }
+  if (request.stop.size() > kMaxStops)
+    return invalid("{} stop strings, at most {} are allowed", request.stop.size(), kMaxStops);
+  for (const std::string& stop : request.stop) {
+    if (stop.empty()) return invalid("a stop string is empty");
+    if (stop.size() > kMaxStopBytes) {
+      return invalid("a stop string of {} bytes, at most {} are allowed", stop.size(), kMaxStopBytes);
+    }
+  }
+  if (request.stop_token_ids.size() > kMaxStops) {
+    return invalid("{} stop_token_ids, at most {} are allowed", request.stop_token_ids.size(), kMaxStops);
+  }
+  for (const int32_t id : request.stop_token_ids) {
+    if (id < 0 || id >= context_.config.vocab_size) {
+      return invalid("stop token id {} is outside of the vocabulary 0 .. {}", id, context_.config.vocab_size - 1);
+    }
+  }
+  std::vector<int32_t>& ids = prepared.request.sampling.stop_token_ids;
+  ids = request.stop_token_ids;
+  if (!request.ignore_eos) {
+    prepared.eos_token_ids = context_.defaults.eos_token_ids;
+    ids.insert(ids.end(), prepared.eos_token_ids.begin(), prepared.eos_token_ids.end());
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  prepared.text = {request.stop, ids, request.include_stop_str_in_output, request.skip_special_tokens};
+  return {};
+}
+
+RequestValidation::Refusal RequestValidation::set_length(const comm::GenerateRequest& request,
+                                                         engine::Request& to) const {
+  const auto prompt = static_cast<int64_t>(to.prompt.size());
+  const int64_t left = context_.max_model_len - prompt;
+  if (left < 1) {
+    return refuse(ErrorCode::too_long, "the prompt has {} tokens, the context holds {} with at least one generated",
+                  prompt, context_.max_model_len);
+  }
+  if (request.max_tokens && *request.max_tokens < 1) {
+    return invalid("max_tokens is {}, at least 1 is needed", *request.max_tokens);
+  }
+  if (request.max_tokens && *request.max_tokens > left) {
+    return refuse(ErrorCode::too_long, "{} prompt tokens and max_tokens {} exceed the context of {}", prompt,
+                  *request.max_tokens, context_.max_model_len);
+  }
+  to.sampling.max_tokens = request.max_tokens.value_or(static_cast<int32_t>(left));
+  return {};
+}
+
+// With dynamic NTK a sequence's rotary base follows from its prompt's length, and so does the content of its KV blocks.
+uint64_t RequestValidation::cache_salt_of(size_t prompt_size) const {
+  const model::ModelConfig& config = context_.config;
+  if (!config.use_dynamic_ntk || config.seq_length <= 0) return 0;
+  uint64_t alpha = 1;  // 2^ceil(log2(n / seq_length) + 1) - 1, at least 1
+  for (auto length = static_cast<uint64_t>(config.seq_length); length < prompt_size; length *= 2) alpha = 2 * alpha + 1;
+  return alpha;
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,64 @@
+// What a client may ask for. Everything that is wrong with a request gets its sentence here, before it costs anything.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "actors/head/text_stream.h"
+#include "comm/client/client_messages.h"
+#include "engine/engine.h"
+#include "engine/error.h"
+#include "kernels/base/error.h"
+#include "model/chat/chat_template.h"
+#include "model/config/config.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace lorikeet::actors {
+
+// What a checked request becomes.
+struct PreparedRequest {
+  engine::Request request;  // without its id; adapter is still a name
+  TextStream::Options text;
+  std::vector<int32_t> eos_token_ids;  // those of stop_token_ids that are the model's own
+};
+
+using PreparationResult = tl::expected<PreparedRequest, engine::RequestError>;
+
+// Ranges and defaults: formats reference, section 7 (vLLM's SamplingParams).
+// Threads: const methods from any number of threads at once.
+class RequestValidation {
+ public:
+  struct Context {
+    model::ModelConfig config;
+    model::GenerationDefaults defaults;
+    std::shared_ptr<const model::Tokenizer> tokenizer;  // null: the checkpoint has none, and takes token ids alone
+    Result<model::ChatTemplate> chat_template;          // an error refuses requests with messages, no others
+    int32_t max_model_len = 0;
+    std::set<std::string> adapters;  // the names that are served
+  };
+
+  explicit RequestValidation(Context context) : context_(std::move(context)) {}
+
+  // `drawn_seed` is used where the request has none.
+  PreparationResult prepare(const comm::GenerateRequest& request, uint64_t drawn_seed) const;
+
+  const Context& context() const { return context_; }
+
+ private:
+  using Refusal = tl::expected<void, engine::RequestError>;
+
+  tl::expected<std::vector<int32_t>, engine::RequestError> prompt_of(const comm::GenerateRequest& request) const;
+  Refusal check_adapter(const comm::GenerateRequest& request) const;
+  Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
+  Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
+  Refusal set_length(const comm::GenerateRequest& request, engine::Request& to) const;
+  uint64_t cache_salt_of(size_t prompt_size) const;
+
+  Context context_;
+};
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,409 @@
+#include "actors/head/scheduler.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <unordered_set>
+#include <utility>
+
+#include "actors/head/held_requests.h"
+#include "actors/head/in_flight_plans.h"
+#include "actors/head/rank_group.h"
+#include "actors/head/step_totals.h"
+#include "actors/wire/rendezvous_store.h"
+#include "actors/wire/status_json.h"
+#include "comm/codec/codec.h"
+
+namespace lorikeet::actors {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{500};
+// The ranks watch their steps themselves; the scheduler is the second to give up.
+constexpr std::chrono::milliseconds kRankGrace{2000};
+
+class Scheduler {
+ public:
+  Scheduler(SchedulerActor::pointer self, SchedulerSetup setup)
+      : self_(self),
+        setup_(std::move(setup)),
+        group_(setup_.options.tensor_parallel_size, setup_.first_epoch, setup_.secret),
+        workers_(static_cast<size_t>(group_.size())),
+        assemblers_(static_cast<size_t>(group_.size())),
+        in_flight_(group_.size()) {
+    self_->set_down_handler([this](const caf::down_msg& down) { worker_down(down); });
+    rendezvous_ = self_->spawn(rendezvous_store);
+    tick();
+  }
+
+  // ---- clients
+
+  void serve(Serve& serve) {
+    gateway_ = serve.gateway;
+    address_ = serve.address;
+    tell_ready();
+  }
+
+  void submit(Submit& submit) {
+    const size_t waiting = held_.size() + (engine_ ? static_cast<size_t>(engine_->stats().waiting) : 0);
+    const auto limit = static_cast<size_t>(std::max(1, setup_.options.max_num_queued_reqs));
+    if (waiting >= limit) {
+      fail_request(submit.request->id, engine::ErrorCode::queue_full,
+                   fmt::format("{} requests are waiting, as many as --max-num-queued-reqs allows", waiting));
+    } else if (submit.request->adapter.empty()) {
+      start(std::move(submit.request));
+    } else {
+      resolve(std::move(submit.request));
+    }
+    pump();
+  }
+
+  void finish(const Finish& finish) {
+    if (held_.erase(finish.id)) {
+      finish_unstarted(finish.id, finish.reason);
+    } else if (engine_) {
+      engine_->finish(finish.id, finish.reason);
+    }
+    pump();
+  }
+
+  // ---- starting, forming
+
+  Welcome hello(Hello& hello, WorkerForHead& worker) {
+    Welcome welcome;
+    auto ok =
+        group_.admit(hello.rank, hello.pid, hello.epoch, hello.secret, std::move(hello.host), std::move(hello.device));
+    if (!ok) {
+      welcome.refused = ok.error().message;
+      return welcome;
+    }
+    WorkerForHead& known = workers_[static_cast<size_t>(hello.rank)];
+    if (!known) {
+      known = worker;
+      self_->monitor(worker);
+    }
+    welcome.cache = setup_.cache;
+    welcome.rendezvous = rendezvous_;
+    return welcome;
+  }
+
+  void take(Envelope& envelope) {
+    if (envelope.epoch != group_.epoch() || group_.lost()) return;
+    const int32_t rank = envelope.rank;
+    if (rank < 0 || rank >= group_.size()) return;
+    const EnvelopeKind kind = envelope.kind;
+    auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
+    if (!bytes) return lose_group(fmt::format("rank {}: {}", rank, bytes.error().message));
+    if (!*bytes) return;
+    Result<void> ok;
+    switch (kind) {
+      case EnvelopeKind::loaded:
+        ok = loaded(rank, **bytes);
+        break;
+      case EnvelopeKind::ready:
+        ok = ready(rank);
+        break;
+      case EnvelopeKind::result:
+        ok = result(rank, **bytes);
+        break;
+      default:
+        return;
+    }
+    if (!ok) return lose_group(ok.error().message);
+    pump();
+  }
+
+  // ---- lost
+
+  void new_epoch(const ControlMessage& message) {
+    if (message.kind != ControlKind::new_epoch || message.epoch <= group_.epoch()) return;
+    if (!group_.lost()) lose_group(message.text);
+    caf::anon_send_exit(rendezvous_, caf::exit_reason::user_shutdown);
+    rendezvous_ = self_->spawn(rendezvous_store);
+    group_.start_epoch(message.epoch);
+    std::fill(assemblers_.begin(), assemblers_.end(), EnvelopeAssembler());
+  }
+
+  // ---- any state
+
+  void tick() {
+    const std::chrono::milliseconds limit(setup_.options.rank_timeout_ms);
+    if (const auto began = in_flight_.oldest_began(); began && now() - *began > limit + kRankGrace) {
+      lose_group(fmt::format("ranks {} have not answered in {} ms", fmt::join(in_flight_.unanswered(), ", "),
+                             (limit + kRankGrace).count()));
+    }
+    self_->delayed_send(caf::actor_cast<SchedulerActor>(self_), kTick, Tick{});
+  }
+
+  StatusPart status() const {
+    Json ranks = Json::array();
+    for (int32_t rank = 0; rank < group_.size(); ++rank) {
+      const RankGroup::Member& member = group_.members()[static_cast<size_t>(rank)];
+      ranks.push_back({{"rank", rank},
+                       {"state", name_of(member.state)},
+                       {"pid", member.pid},
+                       {"epoch", group_.epoch()},
+                       {"host", member.host},
+                       {"device", member.device},
+                       {"weight_bytes", member.loaded.weight_bytes},
+                       {"kv_block_bytes", member.loaded.block_bytes},
+                       {"kv_blocks", member.loaded.num_blocks}});
+    }
+    Json engine = Json::object();
+    if (engine_) {
+      const engine::EngineStats stats = engine_->stats();
+      engine::EngineStats::fields(stats, [&](const char* name, const auto& value) { engine[name] = value; });
+    }
+    engine["plans_sent_ahead"] = sent_ahead_;
+    Json steps = Json::object();
+    StepTotals::fields(step_totals_, [&](const char* name, const auto& value) { steps[name] = value; });
+    const Json json = {{"zmq", address_},
+                       {"serving", group_.serving()},
+                       {"kv_cache_tokens", int64_t{num_blocks_} * setup_.options.block_size},
+                       {"epoch", group_.epoch()},
+                       {"head", {{"pid", getpid()}}},
+                       {"queues", {{"held", held_.size()}, {"reading_adapters", held_.unresolved()}}},
+                       {"engine", engine},
+                       {"steps", steps},
+                       {"ranks", ranks}};
+    return {to_text(json)};
+  }
+
+ private:
+  InFlightPlans::TimePoint now() const { return self_->clock().now(); }
+
+  // ---- requests
+
+  // Its content is claimed as it arrives: the adapter is read while the request waits for its turn.
+  void resolve(std::shared_ptr<engine::Request> request) {
+    const engine::SequenceId id = request->id;
+    const std::string name = request->adapter;
+    held_.add_unresolved(std::move(request));
+    claimed_.insert(id);
+    self_->request(setup_.cache, caf::infinite, ResolveAdapter{id, name})
+        .then([this, id](AdapterResolved& answer) { resolved(id, answer.digest, answer.error); },
+              [this, id](caf::error& error) { resolved(id, "", "adapter cache: " + self_->system().render(error)); });
+  }
+
+  void resolved(engine::SequenceId id, const std::string& digest, const std::string& error) {
+    auto request = held_.resolved(id, digest);
+    if (!request) return;  // cancelled meanwhile
+    if (error.empty()) {
+      start(std::move(request));
+    } else {
+      fail_request(id, engine::ErrorCode::adapter_failed, error);
+    }
+    pump();
+  }
+
+  void start(std::shared_ptr<engine::Request> request) {
+    if (!group_.serving()) return held_.add_waiting(std::move(request));
+    const engine::SequenceId id = request->id;
+    if (auto ok = engine_->add(std::move(*request)); !ok) fail_request(id, ok.error().code, ok.error().message);
+  }
+
+  void fail_request(engine::SequenceId id, engine::ErrorCode code, std::string message) {
+    events_.emplace_back(engine::FailEvent{id, {code, std::move(message)}});
+  }
+
+  void finish_unstarted(engine::SequenceId id, engine::FinishReason reason) {
+    engine::FinishEvent event;
+    event.id = id;
+    event.reason = reason;
+    events_.emplace_back(event);
+  }
+
+  // Sends everything that can be sent now: plans to the ranks, wishes to the cache, events to the gateway.
+  void pump() {
+    while (engine_ && group_.serving()) {
+      auto plan = engine_->plan();
+      if (!plan) break;
+      send_plan(*plan);
+    }
+    if (engine_) {
+      for (engine::AdapterCall& call : engine_->take_adapter_calls()) {
+        std::visit([this](auto& adapter_call) { ask_cache(adapter_call); }, call);
+      }
+      for (engine::Event& event : engine_->take_events()) events_.push_back(std::move(event));
+    }
+    if (events_.empty()) return;
+    for (const engine::Event& event : events_) {
+      if (const auto id = ended(event); id && claimed_.erase(*id) > 0) self_->send(setup_.cache, UnclaimAdapter{*id});
+    }
+    self_->send(gateway_, EngineEvents{std::make_shared<std::vector<engine::Event>>(std::exchange(events_, {}))});
+  }
+
+  static std::optional<engine::SequenceId> ended(const engine::Event& event) {
+    if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) return finish->id;
+    if (const auto* failure = std::get_if<engine::FailEvent>(&event)) return failure->id;
+    return std::nullopt;
+  }
+
+  void ask_cache(const engine::AcquireAdapter& call) {
+    self_->request(setup_.cache, caf::infinite, AcquireSlot{call.id, call.digest})
+        .then(
+            [this, call](SlotAcquired& answer) {
+              if (!acquired(call.id, answer.slot, std::move(answer.error))) {
+                self_->send(setup_.cache, ReleaseSlot{call.id, call.digest});
+              }
+            },
+            [this, call](caf::error& error) {
+              acquired(call.id, engine::kBaseSlot, "adapter cache: " + self_->system().render(error));
+            });
+  }
+
+  void ask_cache(const engine::ReleaseAdapter& call) { self_->send(setup_.cache, ReleaseSlot{call.id, call.digest}); }
+
+  // False: a slot was leased to a request of an engine that has been replaced, and nobody will give it back.
+  bool acquired(engine::SequenceId id, engine::SlotId slot, std::string error) {
+    bool wanted = true;
+    if (error.empty()) {
+      wanted = engine_->adapter_ready(id, slot);
+    } else {
+      engine_->adapter_failed(id, std::move(error));
+    }
+    pump();
+    return wanted;
+  }
+
+  // ---- ranks
+
+  Result<void> loaded(int32_t rank, const std::vector<uint8_t>& bytes) {
+    auto loaded = comm::decode<RankLoaded>(bytes);
+    if (!loaded) return tl::unexpected(loaded.error());
+    if (auto ok = group_.loaded(rank, *loaded); !ok) return ok;
+    if (!group_.all_loaded()) return {};
+    make_engine(group_.num_blocks());
+    setup_.to_supervisor({ControlKind::progress, kv_cache_sentence(), group_.epoch(), 0});
+    send_to_ranks(EnvelopeKind::form_group, 0, comm::encode(FormGroup{num_blocks_}));
+    return {};
+  }
+
+  std::string kv_cache_sentence() const {
+    const int64_t tokens = int64_t{num_blocks_} * setup_.options.block_size;
+    return fmt::format("KV cache holds {} tokens ({} blocks of {})", tokens, num_blocks_, setup_.options.block_size);
+  }
+
+  // The engine outlives the epochs, unless the new ranks hold fewer blocks than it counts on.
+  void make_engine(int32_t num_blocks) {
+    if (engine_ && num_blocks_ <= num_blocks) return;
+    const ServerOptions& options = setup_.options;
+    engine::EngineConfig config;
+    config.max_model_len = setup_.max_model_len;
+    config.max_num_seqs = options.max_num_seqs;
+    config.max_num_batched_tokens = options.max_num_batched_tokens;
+    config.max_num_queued_requests = options.max_num_queued_reqs;
+    config.block_size = options.block_size;
+    config.num_blocks = num_blocks_ = num_blocks;
+    config.enable_prefix_caching = options.enable_prefix_caching;
+    engine_.emplace(config);
+  }
+
+  Result<void> ready(int32_t rank) {
+    if (auto ok = group_.ready(rank); !ok) return ok;
+    if (!group_.serving()) return {};
+    engine_->start_epoch(engine::Epoch(group_.epoch()));
+    self_->send(setup_.cache, GroupFormed{group_.epoch(), workers_});
+    tell_ready();
+    for (auto& request : held_.take_waiting()) start(std::move(request));
+    return {};
+  }
+
+  void tell_ready() {
+    if (group_.serving() && !address_.empty()) {
+      setup_.to_supervisor({ControlKind::ready, address_, group_.epoch(), 0});
+    }
+  }
+
+  Result<void> result(int32_t rank, const std::vector<uint8_t>& bytes) {
+    auto result = comm::decode<engine::StepResult>(bytes);
+    if (!result) return tl::unexpected(result.error());
+    result->rank = rank;
+    if (auto ok = in_flight_.add(*std::move(result)); !ok) return ok;
+    while (const auto agreed = in_flight_.take_agreed(now())) {
+      step_totals_.add(agreed->times);
+      engine_->absorb(*agreed);
+    }
+    return {};
+  }
+
+  void send_plan(const engine::StepPlan& plan) {
+    if (in_flight_.size() > 0) ++sent_ahead_;
+    in_flight_.sent(plan.step, plan.rows.size(), now());
+    send_to_ranks(EnvelopeKind::plan, plan.step.value(), comm::encode(plan));
+  }
+
+  void send_to_ranks(EnvelopeKind kind, uint64_t step, const std::vector<uint8_t>& bytes) {
+    const std::vector<Envelope> parts = split({kind, 0, group_.epoch(), step, true, {}}, bytes);
+    for (size_t rank = 0; rank < workers_.size(); ++rank) {
+      if (!workers_[rank]) continue;
+      for (Envelope part : parts) {
+        part.rank = static_cast<int32_t>(rank);
+        self_->send(workers_[rank], std::move(part));
+      }
+    }
+  }
+
+  void worker_down(const caf::down_msg& down) {
+    for (size_t rank = 0; rank < workers_.size(); ++rank) {
+      if (!workers_[rank] || workers_[rank].address() != down.source) continue;
+      const bool link = down.reason == caf::exit_reason::remote_link_unreachable;
+      return lose_group(
+          fmt::format("rank {} (process {}) is gone: {}", rank, group_.members()[rank].pid,
+                      link ? "its process has ended or does not answer" : self_->system().render(down.reason)));
+    }
+  }
+
+  // Fences the epoch: what its ranks still say is not heard, and nobody waits for them.
+  void lose_group(const std::string& why) {
+    if (group_.lost()) return;
+    const uint64_t epoch = group_.epoch();
+    send_to_ranks(EnvelopeKind::fence, 0, {});
+    for (WorkerForHead& worker : workers_) {
+      if (worker) self_->demonitor(worker.address());
+      worker = WorkerForHead();
+    }
+    group_.lose();
+    in_flight_.clear();
+    self_->send(setup_.cache, GroupLost{epoch});
+    if (engine_) engine_->ranks_lost(why);
+    setup_.to_supervisor({ControlKind::group_lost, why, epoch, 0});
+    pump();
+  }
+
+  SchedulerActor::pointer self_;
+  SchedulerSetup setup_;
+  GatewayActor gateway_;
+  std::string address_;
+  RankGroup group_;
+  std::vector<WorkerForHead> workers_;         // [ranks]; void: not here
+  std::vector<EnvelopeAssembler> assemblers_;  // [ranks]
+  RendezvousActor rendezvous_;
+  std::optional<engine::Engine> engine_;
+  int32_t num_blocks_ = 0;
+  InFlightPlans in_flight_;
+  uint64_t sent_ahead_ = 0;  // plans that were sent while an earlier one had no result
+  StepTotals step_totals_;
+  HeldRequests held_;
+  std::unordered_set<engine::SequenceId> claimed_;  // requests that may hold a claim in the adapter cache
+  std::vector<engine::Event> events_;
+};
+
+}  // namespace
+
+SchedulerActor::behavior_type scheduler(SchedulerActor::pointer self, SchedulerSetup setup) {
+  auto state = std::make_shared<Scheduler>(self, std::move(setup));
+  return {[state](Hello& hello, WorkerForHead& worker) { return state->hello(hello, worker); },
+          [state](Envelope& envelope) { state->take(envelope); },
+          [state](Serve& serve) { state->serve(serve); },
+          [state](Submit& submit) { state->submit(submit); },
+          [state](const Finish& finish) { state->finish(finish); },
+          [state](const SupervisorSaid& said) { state->new_epoch(said.message); },
+          [state](Tick) { state->tick(); },
+          [state](const StatusQuery&) { return state->status(); }};
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,12 @@
+#include "actors/head/text_preparer.h"
+
+namespace lorikeet::actors {
+
+TextPreparerActor::behavior_type text_preparer(TextPreparerActor::pointer,
+                                               std::shared_ptr<const RequestValidation> validation) {
+  return {[validation](const PrepareText& ask) {
+    return TextPrepared{std::make_shared<PreparationResult>(validation->prepare(*ask.request, ask.seed))};
+  }};
+}
+
+}  // namespace lorikeet::actors

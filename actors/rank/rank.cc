@@ -1,0 +1,45 @@
+// The life of a rank's process.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <caf/all.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "actors/rank/rank_backend.h"
+#include "actors/rank/worker.h"
+#include "actors/supervisor/server.h"
+#include "actors/wire/child_process.h"
+#include "actors/wire/system_config.h"
+
+namespace lorikeet::actors {
+
+int run_rank() {
+  auto attached = ChildProcess::attach();
+  if (!attached) {
+    fmt::print(stderr, "lorikeet rank: {}\n", attached.error().message);
+    return 2;
+  }
+  ChildProcess& child = **attached;
+  const ChildStart& start = child.start();
+  auto backend = make_rank_backend(start.options, start.rank);
+  if (!backend) child.fail(fmt::format("rank {}: {}", start.rank, backend.error().message));
+
+  WorkerSetup setup;
+  setup.start = start;
+  setup.backend = *std::move(backend);
+  setup.progress = [&child](const std::string& line) { child.progress(line); };
+  setup.fatal = [&child](const std::string& why) { child.fail(fmt::format("rank {}: {}", child.start().rank, why)); };
+
+  constexpr size_t kActorThreads = 1;  // one actor, which never blocks
+  SystemConfig config(start.options, Networking::loopback, kActorThreads);
+  caf::actor_system system{config};
+  system.spawn(worker, std::move(setup));
+  // A rank has nothing to save, and what it computes belongs to an epoch that ends with it.
+  child.listen([](const ControlMessage& message) {
+    if (message.kind == ControlKind::stop) _exit(0);
+  });
+  for (;;) pause();
+}
+
+}  // namespace lorikeet::actors

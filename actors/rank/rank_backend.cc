@@ -1,0 +1,13 @@
+#include "actors/rank/rank_backend.h"
+
+namespace lorikeet::actors {
+
+Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank) {
+  if (options.device == "cpu") return make_cpu_backend(options, rank);
+#ifdef LORIKEET_HAVE_CUDA
+  if (options.device == "cuda") return make_cuda_backend(options, rank);
+#endif
+  return fail("device {} is not served by this build", options.device);
+}
+
+}  // namespace lorikeet::actors

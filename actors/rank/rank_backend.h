@@ -1,0 +1,45 @@
+// What a rank needs of its kind of device: weights, the way into the group, the model.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "actors/wire/options.h"
+#include "actors/wire/wire.h"
+#include "comm/collective/rendezvous.h"
+#include "kernels/base/error.h"
+#include "model/checkpoint/shard_plan.h"
+#include "model/forward/rank_model.h"
+
+namespace lorikeet::actors {
+
+// Threads: load and join from the rank's step thread, in this order, once; abort from any thread, at any time.
+class RankBackend {
+ public:
+  virtual ~RankBackend() = default;
+
+  // Reads this rank's part of the checkpoint. progress(done, total) counts layers.
+  virtual Result<RankLoaded> load(const std::function<void(int, int)>& progress) = 0;
+
+  // Meets the other ranks and makes the model. `prefix` begins the keys of this epoch in the store.
+  virtual Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, const std::string& prefix,
+                                                         int32_t num_blocks) = 0;
+
+  // Ends collectives that wait for a peer.
+  virtual void abort() = 0;
+
+  // The cut of base and adapters; after load.
+  virtual const model::ShardPlan& shard_plan() const = 0;
+};
+
+// The one for options.device; refuses a device that this build does not serve.
+Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank);
+
+// Float32 on the CPU, with Gloo between the ranks.
+std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank);
+
+// fp16 or bf16 on a CUDA device, with NCCL between the ranks; in builds that have CUDA.
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank);
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,94 @@
+// The thread that does a rank's blocking work: loading, the way into the group, steps with their collectives. An
+// event-based actor (actors/rank/worker.h) stands in front of it, so that the rank answers while a step runs or hangs.
+//
+//            load            form()              plan() ...
+//   loading ------> loaded --------> stepping ------------> stepping
+//      |                                |
+//      `--> fatal                       `--> failed (a peer is lost, or a plan was refused; told in a StepResult)
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "actors/rank/rank_backend.h"
+#include "actors/rank/step_executor.h"
+#include "actors/wire/envelope.h"
+#include "engine/step_plan.h"
+
+namespace lorikeet::actors {
+
+// Threads: every method from any thread.
+class RankThread {
+ public:
+  // Called on the rank's thread.
+  struct Outlets {
+    std::function<void(Envelope)> to_scheduler;
+    std::function<void(const std::string&)> progress;               // for people
+    std::function<void(std::shared_ptr<model::RankModel>)> formed;  // before `ready` is sent
+    std::function<void(const std::string&)> fatal;                  // the rank cannot serve
+  };
+  struct Setup {
+    int32_t rank = 0;
+    uint64_t epoch = 0;
+    int32_t block_size = 16;
+    int32_t num_slots = 8;
+  };
+
+  RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Outlets outlets);
+  ~RankThread();  // aborts what runs and waits for it
+  RankThread(const RankThread&) = delete;
+  RankThread& operator=(const RankThread&) = delete;
+
+  void form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store);
+  void plan(std::vector<uint8_t> encoded);
+  void abort();  // the epoch is over: ends a running collective, takes no more plans
+
+  // How long the present step has been running; nullopt: none is.
+  std::optional<std::chrono::milliseconds> step_age() const;
+  uint64_t steps_finished() const { return steps_finished_; }
+
+ private:
+  struct Form {
+    int32_t num_blocks = 0;
+    std::unique_ptr<comm::Rendezvous> store;
+  };
+
+  void run();
+  bool load();
+  bool join(Form form);
+  void step_loop();
+  bool next_plan(std::vector<uint8_t>& encoded);
+  bool begin(const std::vector<uint8_t>& encoded);
+  bool finish();
+  bool guarded(engine::StepId step, const std::function<Result<void>()>& work);
+  void send(EnvelopeKind kind, uint64_t step, std::vector<uint8_t> bytes);
+
+  const Setup setup_;
+  const std::shared_ptr<RankBackend> backend_;
+  const Outlets outlets_;
+  std::optional<StepExecutor> executor_;
+  std::shared_ptr<model::RankModel> model_;
+  std::deque<engine::StepId> begun_;
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable wake_;
+  std::optional<Form> form_;
+  std::deque<std::vector<uint8_t>> plans_;
+  bool stop_ = false;
+
+  std::atomic<int64_t> step_started_ns_{0};  // 0: no step runs
+  std::atomic<uint64_t> steps_finished_{0};
+  std::thread thread_;
+};
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,74 @@
+// Turns plans into the batches that a rank's model computes. It keeps what plans only change: each sequence's tokens,
+// block table, sampling and penalty counts. It decides nothing.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/step_plan.h"
+#include "kernels/base/error.h"
+#include "model/forward/rank_model.h"
+
+namespace lorikeet::actors {
+
+// Threads: one. Errors: a plan that contradicts what came before is refused with a sentence and the group cannot be
+// used any more; comm::CollectiveError passes through from the model.
+class StepExecutor {
+ public:
+  StepExecutor(model::RankModel& model, int32_t rank, int32_t block_size, int32_t num_blocks, int32_t num_slots)
+      : model_(model), rank_(rank), block_size_(block_size), num_blocks_(num_blocks), num_slots_(num_slots) {}
+
+  // Applies the plan and starts its step; only if in_flight() < model::RankModel::kMaxStepsInFlight.
+  Result<void> begin(const engine::StepPlan& plan);
+
+  size_t in_flight() const { return steps_.size(); }
+  bool ready() { return model_.step_ready(); }  // only if in_flight() > 0
+
+  // Waits for the oldest step. Rank 0 reports everything, the others the drawn tokens alone.
+  Result<engine::StepResult> finish();
+
+  size_t sequences() const { return sequences_.size(); }
+
+ private:
+  struct Sequence {
+    uint64_t incarnation = 0;  // an id may be started anew while a step of its former life is in flight
+    int32_t slot = -1;
+    std::vector<int32_t> tokens;  // model::kPendingToken where a step in flight draws it
+    int32_t prompt_size = 0;
+    engine::SamplingParams sampling;
+    std::vector<int32_t> blocks;
+    std::vector<model::TokenCount> counts;  // ordered by id; kept where a penalty is on
+    int32_t pending_row = -1;               // of the step in flight that draws the last token
+    uint64_t last_plan = 0;                 // in which it had a row, by plans_
+  };
+  struct SampledRow {
+    engine::SequenceId id;
+    uint64_t incarnation = 0;
+    bool sample = false;
+    size_t position = 0;                // of the drawn token
+    int32_t prompt_logprobs_start = 0;  // position of the first target's token
+    int32_t prompt_logprobs_count = 0;
+  };
+  struct Step {
+    engine::Epoch epoch;
+    engine::StepId id;
+    std::vector<SampledRow> rows;
+    bool decode = false;  // one token per row
+  };
+
+  Result<void> start(const engine::SequenceStart& start);
+  Result<void> append(const engine::BlockAppend& append);
+  Result<model::BatchRow> batch_row(const engine::StepRow& row, std::vector<int32_t>& targets, SampledRow& sampled);
+
+  model::RankModel& model_;
+  int32_t rank_, block_size_, num_blocks_, num_slots_;
+  uint64_t next_incarnation_ = 1;
+  uint64_t plans_ = 0;  // begun, this one included
+  std::unordered_map<engine::SequenceId, Sequence> sequences_;
+  std::deque<Step> steps_;
+};
+
+}  // namespace lorikeet::actors

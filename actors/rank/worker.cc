@@ -1,0 +1,169 @@
+#include "actors/rank/worker.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <caf/io/all.hpp>
+#include <chrono>
+#include <set>
+#include <utility>
+
+#include "actors/rank/rank_adapters.h"
+#include "actors/rank/rank_thread.h"
+#include "actors/wire/rendezvous_store.h"
+#include "comm/codec/codec.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kDialTimeout{3000};
+constexpr milliseconds kDialPause{200};
+constexpr int kDialAttempts = 20;
+constexpr milliseconds kHelloTimeout{10'000};
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+class Worker {
+ public:
+  Worker(WorkerActor::pointer self, WorkerSetup setup) : self_(self), setup_(std::move(setup)) {
+    self_->set_down_handler([this](const caf::down_msg& down) { head_lost(down); });
+    if (setup_.scheduler) {
+      say_hello(setup_.scheduler);
+    } else {
+      dial();
+    }
+  }
+
+  void take(Envelope& envelope) {
+    if (envelope.epoch != setup_.start.epoch || !thread_) return;
+    switch (envelope.kind) {
+      case EnvelopeKind::form_group:
+        return form(envelope);
+      case EnvelopeKind::plan:
+        return plan(std::move(envelope));
+      case EnvelopeKind::fence:
+        return thread_->abort();
+      case EnvelopeKind::adapter_begin:
+      case EnvelopeKind::adapter_chunk:
+      case EnvelopeKind::adapter_factors:
+      case EnvelopeKind::adapter_clear:
+        if (adapters_) adapters_->take(std::move(envelope));
+        return;
+      default:
+        return;  // a kind that only ranks send
+    }
+  }
+
+  void formed(RankFormed& formed) { adapters_ = std::move(formed.adapters); }
+
+  // Tries again to connect, or looks after the step.
+  void tick() { return thread_ ? watch() : dial(); }
+
+ private:
+  // The watchdog: a handler that hangs cannot be ended from outside, the process can.
+  void watch() {
+    const milliseconds limit(setup_.start.options.rank_timeout_ms);
+    const auto age = thread_ ? thread_->step_age() : std::nullopt;
+    if (age && *age > limit) {
+      return fatal(fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, limit.count()));
+    }
+    self_->delayed_send(caf::actor_cast<WorkerActor>(self_), limit / 4, Tick{});
+  }
+
+  // ---- connecting
+
+  // Asynchronous, since CAF's blocking form waits without limit on a stopped peer.
+  void dial() {
+    if (++dials_ > kDialAttempts) return fatal("the head cannot be reached");
+    const auto again = [this](caf::error&) {
+      self_->delayed_send(caf::actor_cast<WorkerActor>(self_), kDialPause, Tick{});
+    };
+    self_
+        ->request(self_->system().middleman().actor_handle(), kDialTimeout, caf::connect_atom_v,
+                  std::string("127.0.0.1"), static_cast<uint16_t>(setup_.start.head_port))
+        .then(
+            [this](const caf::node_id&, caf::strong_actor_ptr& head, const std::set<std::string>&) {
+              if (!head) return fatal("the head has published nothing at its port");
+              say_hello(caf::actor_cast<SchedulerForRanks>(head));
+            },
+            again);
+  }
+
+  void say_hello(const SchedulerForRanks& scheduler) {
+    const ChildStart& start = setup_.start;
+    Hello hello{start.rank, getpid(), start.epoch, start.secret, host_name(), start.options.device};
+    self_->request(scheduler, kHelloTimeout, std::move(hello), WorkerForHead(caf::actor_cast<WorkerForHead>(self_)))
+        .then([this, scheduler](Welcome& welcome) { serve(scheduler, welcome); },
+              [this](caf::error& error) { fatal("the head does not answer: " + self_->system().render(error)); });
+  }
+
+  // ---- serving
+
+  void serve(const SchedulerForRanks& scheduler, Welcome& welcome) {
+    if (!welcome.refused.empty()) return fatal("the head refuses: " + welcome.refused);
+    // Monitored only now that it has answered: a dead proxy out of CAF's cache never does.
+    self_->monitor(scheduler);
+    rendezvous_ = welcome.rendezvous;
+    const ChildStart& start = setup_.start;
+    const RankAdapters::Setup adapters{start.rank, start.epoch, start.options.max_loras};
+    RankThread::Outlets outlets;
+    outlets.to_scheduler = [scheduler](Envelope envelope) { caf::anon_send(scheduler, std::move(envelope)); };
+    outlets.progress = setup_.progress;
+    outlets.fatal = [fatal = setup_.fatal](const std::string& why) { fatal(why); };
+    outlets.formed = [adapters, backend = setup_.backend, cache = welcome.cache,
+                      worker = caf::actor_cast<WorkerActor>(self_)](std::shared_ptr<model::RankModel> model) {
+      const auto to_cache = [cache](Envelope envelope) { caf::anon_send(cache, std::move(envelope)); };
+      caf::anon_send(worker, RankFormed{std::make_shared<RankAdapters>(adapters, backend->shard_plan(),
+                                                                       std::move(model), to_cache)});
+    };
+    thread_ = std::make_unique<RankThread>(
+        RankThread::Setup{start.rank, start.epoch, start.options.block_size, start.options.max_loras}, setup_.backend,
+        std::move(outlets));
+    watch();
+  }
+
+  void form(const Envelope& envelope) {
+    const auto form = comm::decode<FormGroup>(envelope.bytes);
+    if (!form) return fatal(form.error().message);
+    thread_->form(form->num_blocks, make_actor_rendezvous(self_->system(), rendezvous_));
+  }
+
+  void plan(Envelope envelope) {
+    auto whole = plans_.add(std::move(envelope));
+    if (!whole) return fatal(whole.error().message);
+    if (*whole) thread_->plan(**std::move(whole));
+  }
+
+  void head_lost(const caf::down_msg& down) {
+    if (thread_) thread_->abort();
+    fatal("the head is lost: " + self_->system().render(down.reason));
+  }
+
+  // ---- fatal
+
+  void fatal(const std::string& why) { setup_.fatal(why); }
+
+  WorkerActor::pointer self_;
+  WorkerSetup setup_;
+  int dials_ = 0;
+  RendezvousActor rendezvous_;
+  EnvelopeAssembler plans_;
+  std::unique_ptr<RankThread> thread_;
+  std::shared_ptr<RankAdapters> adapters_;
+};
+
+}  // namespace
+
+WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup) {
+  auto state = std::make_shared<Worker>(self, std::move(setup));
+  return {[state](Envelope& envelope) { state->take(envelope); },
+          [state](RankFormed& formed) { state->formed(formed); }, [state](Tick) { state->tick(); }};
+}
+
+}  // namespace lorikeet::actors

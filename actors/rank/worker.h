@@ -1,0 +1,36 @@
+// The actor in front of a rank's threads: it answers while a step runs or hangs, and does nothing that takes time.
+//
+// Receives from the head: Envelope (form_group, plan, fence, adapter_*). Sends Hello -> Welcome once; what the rank's
+//   threads have to say goes to the scheduler and the adapter cache from these threads.
+// Owns: the rank's threads (RankThread, RankAdapters). Thread: CAF's.
+//
+//               dial, hello                 form_group, plans, adapters ...
+//   connecting -------------> serving ------------------------------------> serving
+//       |                        |
+//       | refused, no answer     | the head is lost, or a step takes longer than rank_timeout_ms
+//       `----------------------> fatal (the process ends; the supervisor starts a new epoch)
+#pragma once
+
+#include <caf/all.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "actors/rank/rank_backend.h"
+#include "actors/wire/control_message.h"
+#include "actors/wire/messages.h"
+
+namespace lorikeet::actors {
+
+struct WorkerSetup {
+  ChildStart start;
+  std::shared_ptr<RankBackend> backend;
+  std::function<void(const std::string&)> progress;  // any thread
+  std::function<void(const std::string&)> fatal;     // any thread; ends the process
+  SchedulerForRanks scheduler;                       // void: dialled at start.head_port
+};
+
+WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup);
+
+}  // namespace lorikeet::actors

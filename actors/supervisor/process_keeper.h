@@ -1,0 +1,66 @@
+// Starts the child processes, hears them, ends them. The supervisor decides, this does.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "actors/wire/control_channel.h"
+#include "actors/wire/control_message.h"
+
+namespace lorikeet::actors {
+
+// What the supervisor does with processes; tests have their own.
+class Processes {
+ public:
+  using ChildId = uint64_t;  // never reused
+
+  virtual ~Processes() = default;
+  virtual ChildId spawn(ChildStart start) = 0;  // parent_pid is filled in
+  virtual void tell(ChildId child, const ControlMessage& message) = 0;
+  virtual void kill(ChildId child) = 0;  // SIGKILL; gone children are fine
+};
+
+// Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
+// thread ends (PR_SET_PDEATHSIG), which it does only with the whole process.
+// Threads: any.
+class ProcessKeeper final : public Processes {
+ public:
+  // Called on the children's threads.
+  struct Callbacks {
+    std::function<void(ChildId, ControlMessage)> said;
+    // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). The last of a child.
+    std::function<void(ChildId, std::string how, bool on_purpose)> exited;
+  };
+
+  explicit ProcessKeeper(Callbacks callbacks) : callbacks_(std::move(callbacks)) {}
+  ~ProcessKeeper() override;  // kills and reaps all
+
+  ChildId spawn(ChildStart start) override;
+  void tell(ChildId child, const ControlMessage& message) override;
+  void kill(ChildId child) override;
+
+ private:
+  struct Child {
+    std::mutex mutex;  // guards what follows; held while its pid is used
+    int pid = 0;       // 0: not started yet, or reaped
+    bool kill_wanted = false;
+    bool killed = false;                      // by us, while it lived
+    std::unique_ptr<ControlChannel> channel;  // set once
+    std::thread thread;
+  };
+
+  void live(ChildId id, Child& child, ChildStart start);
+  std::shared_ptr<Child> find(ChildId id);
+
+  const Callbacks callbacks_;
+  std::mutex mutex_;  // guards what follows
+  ChildId last_id_ = 0;
+  std::map<ChildId, std::shared_ptr<Child>> children_;
+};
+
+}  // namespace lorikeet::actors

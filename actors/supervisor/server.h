@@ -1,0 +1,34 @@
+// What the launcher starts. Each function is the life of one process and returns its exit status.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "actors/wire/options.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::actors {
+
+// What the supervisor tells its caller. Called on the supervisor's threads; must not block.
+struct ServerCallbacks {
+  std::function<void(const std::string& line)> on_progress;      // a sentence for people: loading, ranks, failures
+  std::function<void(const std::string& zmq_address)> on_ready;  // requests are served from now on
+};
+
+// The supervisor: starts the head and the ranks as child processes (`/proc/self/exe head`, `... rank`), watches them,
+// and leaves none behind. Returns when `stop` has been requested (request_stop, or the signals that the launcher routes
+// to it) or when the server cannot go on.
+class Server {
+ public:
+  static Result<std::unique_ptr<Server>> start(const ServerOptions& options, ServerCallbacks callbacks);
+  virtual ~Server() = default;      // stops and waits
+  virtual void request_stop() = 0;  // any thread, and async-signal-safe
+  virtual int wait() = 0;           // until stopped; 0, or 1 with the reason told through on_progress
+};
+
+// The bodies of the child processes; they read what they need from the environment that the supervisor set up.
+int run_head();
+int run_rank();
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,217 @@
+#include "actors/supervisor/supervisor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <optional>
+#include <utility>
+
+namespace lorikeet::actors {
+namespace {
+
+using ChildId = Processes::ChildId;
+
+constexpr int kMaxFailures = 3;  // epochs in a row that never came to serve
+constexpr std::chrono::seconds kStopPatience{5};
+
+class Supervisor {
+ public:
+  Supervisor(SupervisorActor::pointer self, SupervisorSetup setup) : self_(self), setup_(std::move(setup)) {
+    start_head();
+  }
+
+  // ---- starting, loading, serving
+
+  void said(ChildSaid& said) {
+    const auto it = children_.find(said.child);
+    if (it == children_.end()) return;
+    Child& child = it->second;
+    ControlMessage& message = said.message;
+    switch (message.kind) {
+      case ControlKind::progress:
+        if (child.epoch == epoch_) setup_.progress(message.text);
+        break;
+      case ControlKind::failed:
+        child.last_words = message.text;
+        break;
+      case ControlKind::listening:
+        head_port_ = message.port;
+        start_ranks_if_clear();
+        break;
+      case ControlKind::ready:
+        ready(message);
+        break;
+      case ControlKind::group_lost:
+        if (message.epoch == epoch_) lose_group(message.text, Evidence::hearsay);
+        break;
+      default:
+        break;  // what only the supervisor says
+    }
+  }
+
+  void exited(const ChildExited& exited) {
+    const auto found = children_.extract(exited.child);
+    if (found.empty()) return;
+    const Child& child = found.mapped();
+    const bool is_head = child.rank < 0;
+    if (is_head) head_port_ = 0;
+    if (stopping_) return is_head ? kill_all() : stop_if_alone();
+    if (is_head) return lose_head(child.last_words.empty() ? "the head " + exited.how : child.last_words);
+    if (child.epoch == epoch_) {
+      if (!child.last_words.empty()) {
+        lose_group(child.last_words, Evidence::words);
+      } else if (!exited.on_purpose) {
+        lose_group(fmt::format("rank {} {}", child.rank, exited.how), Evidence::death);
+      }
+    }
+    restart_if_clear();
+    start_ranks_if_clear();
+  }
+
+  // ---- stopping
+
+  void stop() { stop_with(0); }
+
+  void tick() { kill_all(); }  // the head has had its time
+
+ private:
+  // Of the cause of a loss, weakest first: what the head has heard, what a rank says (perhaps only that a peer is
+  // gone), the kernel's word on a process that we did not kill.
+  enum class Evidence { hearsay, words, death };
+
+  struct Child {
+    int32_t rank = -1;  // -1: the head
+    uint64_t epoch = 0;
+    std::string last_words;
+  };
+
+  void start_head() { start(-1); }
+
+  void start(int32_t rank) {
+    ChildStart start{setup_.options, setup_.secret, epoch_, rank, head_port_, 0};
+    if (!address_.empty()) start.options.zmq_address = address_;  // clients find a new head where the old one was
+    children_[setup_.processes->spawn(std::move(start))] = Child{rank, epoch_, ""};
+  }
+
+  bool has_ranks() const {
+    return std::any_of(children_.begin(), children_.end(), [](const auto& child) { return child.second.rank >= 0; });
+  }
+
+  // Ranks share devices with their predecessors, so those must be dead first.
+  void start_ranks_if_clear() {
+    if (stopping_ || loss_ || has_ranks() || head_port_ == 0) return;
+    for (int32_t rank = 0; rank < setup_.options.tensor_parallel_size; ++rank) start(rank);
+  }
+
+  void ready(const ControlMessage& message) {
+    if (message.epoch != epoch_ || stopping_) return;
+    failures_ = 0;
+    const bool first = std::exchange(address_, message.text).empty();
+    if (first) {
+      setup_.ready(address_);
+    } else {
+      setup_.progress(fmt::format("serving again (epoch {})", epoch_));
+    }
+  }
+
+  // ---- restarting
+
+  void lose_group(const std::string& why, Evidence evidence) {
+    if (!loss_) {
+      loss_ = Loss{why, evidence};
+      kill_ranks();
+    } else if (evidence > loss_->evidence) {
+      loss_ = Loss{why, evidence};
+    }
+    restart_if_clear();
+  }
+
+  void restart_if_clear() {
+    if (stopping_ || !loss_ || has_ranks()) return;
+    const std::string why = std::exchange(loss_, std::nullopt)->why;
+    if (!next_epoch(why)) return;
+    for (const auto& [id, child] : children_) {
+      if (child.rank < 0) setup_.processes->tell(id, {ControlKind::new_epoch, why, epoch_, 0});
+    }
+    start_ranks_if_clear();
+  }
+
+  void lose_head(const std::string& why) {
+    loss_.reset();
+    if (!next_epoch(why)) return;
+    kill_ranks();
+    start_head();
+  }
+
+  bool next_epoch(const std::string& why) {
+    setup_.progress(why);
+    if (stopping_) return false;
+    if (address_.empty() || ++failures_ > kMaxFailures) {
+      stop_with(1);
+      return false;
+    }
+    ++epoch_;
+    return true;
+  }
+
+  void kill_ranks() {
+    for (const auto& [id, child] : children_) {
+      if (child.rank >= 0) setup_.processes->kill(id);
+    }
+  }
+
+  // ---- stopping
+
+  void stop_with(int status) {
+    if (stopping_) return;
+    stopping_ = true;
+    status_ = status;
+    bool has_head = false;
+    for (const auto& [id, child] : children_) {
+      if (child.rank >= 0) continue;
+      has_head = true;
+      setup_.processes->tell(id, {ControlKind::stop, "", epoch_, 0});
+    }
+    if (!has_head) return kill_all();
+    self_->delayed_send(caf::actor_cast<SupervisorActor>(self_), kStopPatience, Tick{});
+  }
+
+  void kill_all() {
+    for (const auto& [id, child] : children_) setup_.processes->kill(id);
+    stop_if_alone();
+  }
+
+  void stop_if_alone() {
+    if (!children_.empty() || std::exchange(stopped_, true)) return;
+    setup_.stopped(status_);
+  }
+
+  struct Loss {  // of the present group, until its ranks are dead
+    std::string why;
+    Evidence evidence = Evidence::hearsay;
+  };
+
+  SupervisorActor::pointer self_;
+  SupervisorSetup setup_;
+  std::optional<Loss> loss_;
+  std::map<ChildId, Child> children_;
+  uint64_t epoch_ = 1;
+  int32_t head_port_ = 0;  // 0: no head listens
+  std::string address_;    // of the clients' socket; empty: has never served
+  int failures_ = 0;
+  bool stopping_ = false, stopped_ = false;
+  int status_ = 0;
+};
+
+}  // namespace
+
+SupervisorActor::behavior_type supervisor(SupervisorActor::pointer self, SupervisorSetup setup) {
+  auto state = std::make_shared<Supervisor>(self, std::move(setup));
+  return {[state](ChildSaid& said) { state->said(said); },
+          [state](const ChildExited& exited) { state->exited(exited); }, [state](StopServer) { state->stop(); },
+          [state](Tick) { state->tick(); }};
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,41 @@
+// What the head and the ranks have in common as children of the supervisor.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "actors/wire/control_channel.h"
+#include "actors/wire/control_message.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::actors {
+
+// The child's end of its life line. When the supervisor dies, however it dies, the process ends at once: the kernel
+// kills it (PR_SET_PDEATHSIG), and the end of the channel is the second string.
+class ChildProcess {
+ public:
+  // Takes the channel that the supervisor left and reads what it is to be. Errors: not started by a supervisor.
+  static Result<std::unique_ptr<ChildProcess>> attach();
+
+  const ChildStart& start() const { return start_; }
+
+  // Threads: any. Nothing is lost that could be told to anybody: without a supervisor the process ends.
+  void tell(const ControlMessage& message);
+  void progress(const std::string& line);
+
+  // Tells the supervisor why, and ends the process without further ado. Threads: any.
+  [[noreturn]] void fail(const std::string& why);
+
+  // Calls on_message for each message, on a thread of its own; ends the process with the channel.
+  void listen(std::function<void(ControlMessage)> on_message);
+
+ private:
+  explicit ChildProcess(int descriptor) : channel_(descriptor) {}
+
+  ControlChannel channel_;
+  ChildStart start_;
+};
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,47 @@
+// The channel between the supervisor and one child: a socket pair whose end every child inherits as descriptor 3. When
+// either process dies, the other one reads the end of the stream at once, whatever killed it.
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "actors/wire/control_message.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::actors {
+
+// One end. Messages are framed by their length (4 bytes, little endian) and encoded by comm/codec.h.
+// Threads: send from any; receive from one.
+class ControlChannel {
+ public:
+  static constexpr int kChildDescriptor = 3;
+
+  explicit ControlChannel(int descriptor);  // takes it over
+  ~ControlChannel();
+  ControlChannel(const ControlChannel&) = delete;
+  ControlChannel& operator=(const ControlChannel&) = delete;
+
+  // Two connected ends, closed on exec; the first, the supervisor's, waits no longer than 2 s for the other to read.
+  static Result<std::pair<int, int>> make_pair();
+
+  int descriptor() const { return descriptor_; }
+
+  // A peer that is gone is an error; the message is then lost.
+  Result<void> send(const ControlMessage& message);
+  Result<void> send(const ChildStart& start);
+
+  // Waits for the next message. nullopt: the peer is gone. Errors: a malformed message.
+  Result<std::optional<ControlMessage>> receive();
+  Result<std::optional<ChildStart>> receive_start();
+
+ private:
+  Result<void> send_bytes(const std::vector<uint8_t>& bytes);
+  Result<std::optional<std::vector<uint8_t>>> receive_bytes();
+
+  const int descriptor_;
+  std::mutex sending_;
+};
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,256 @@
+// The int4 products of Qwen2.5-14B on the device against their floors, which are measured in the same run: read-only
+// bandwidth (bulk copies), copy bandwidth, and cuBLASLt's fp16 products of the same shapes.
+//
+// Weights are rotated over more than four times the L2, data is random, each figure is the median of graph replays and
+// includes the launch boundaries between products. As in a step of the model, blocks begin beside those of the product
+// in front where both find room.
+//
+//   int4_gemm_gpu_bench [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M]
+//     --sweep: compares launch shapes for up to 64 tokens
+//     --apart: no block begins beside one of the product in front
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "bench/kernels/gpu_floors.cuh"
+#include "kernels/cuda/library_gemm.h"
+#include "kernels/int4/decode/int4_decode.h"
+#include "kernels/int4/int4_gemm_cuda.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+using bench::allocate;
+using bench::microseconds;
+using bench::must;
+using bench::random_halves;
+
+constexpr uint64_t kRotatedBytes = 320ULL << 20;
+
+struct Shape {
+  const char* name;
+  int32_t n, k;
+  bool paired;
+};
+constexpr Shape kShapes[] = {
+    {"qkv", 7168, 5120, false}, {"o", 5120, 5120, false}, {"gate_up", 27648, 5120, true}, {"down", 5120, 13824, false}};
+constexpr int32_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
+constexpr int32_t kMostRows = 4096;
+
+class Bench {
+ public:
+  Bench(bool sweep, bool apart, std::string shape, int32_t rows)
+      : sweep_(sweep), apart_(apart), only_shape_(std::move(shape)), only_rows_(rows) {}
+
+  void run() {
+    const DeviceProperties properties = device_properties();
+    memory_ = bench::measure_memory(stream_);
+    x_ = random_halves(static_cast<int64_t>(kMostRows) * 13824, 1, stream_);
+    y_ = allocate(static_cast<uint64_t>(kMostRows) * 27648 * 2);
+    fmt::print("{}: {} SMs, read {:.3f} TB/s (bulk copies), copy {:.3f} TB/s (read + write)\n", properties.name,
+               properties.multiprocessors, memory_.read / 1e12, memory_.copy / 1e12);
+    const auto measure_shapes = [&] {
+      for (const Shape& shape : kShapes) {
+        if (only_shape_.empty() || only_shape_ == shape.name) measure_shape(shape);
+      }
+    };
+    measure_shapes();
+    if (sweep_) return;
+    // What a decode step runs was measured before anything that heats the device and lowers its clocks.
+    decode_done_ = true;
+    measure_shapes();
+    measure_library();
+    fmt::print("cuBLASLt fp16: at best {:.0f} TFLOP/s on these shapes\n", best_flops_ / 1e12);
+    fmt::print("{:8} {:>5} {:>9} {:>9} {:>7} {:>8} {:>10} {:>10}\n", "shape", "m", "us", "floor us", "share", "TB/s",
+               "cuBLAS us", "of cuBLAS");
+    for (const Measured& product : measured_) report(product);
+  }
+
+  void write_json(const std::string& path) const {
+    std::ofstream out(path);
+    out << fmt::format(
+        "{{\"device\": \"{}\", \"read_bytes_per_second\": {:.4g}, \"copy_bytes_per_second\": {:.4g}, "
+        "\"library_flops\": {:.4g},\n \"products\": [\n{}\n]}}\n",
+        device_properties().name, memory_.read, memory_.copy, best_flops_, fmt::join(rows_, ",\n"));
+  }
+
+ private:
+  struct Measured {
+    const Shape* shape;
+    size_t row;  // of kRows
+    double us;
+    uint64_t weight_bytes;
+  };
+
+  void measure_library() {
+    LibraryGemm library = must(LibraryGemm::make());
+    for (const Shape& shape : kShapes) {
+      const int64_t size = static_cast<int64_t>(shape.n) * shape.k;
+      const int copies = static_cast<int>(std::max<int64_t>(2, static_cast<int64_t>(kRotatedBytes) / (2 * size)));
+      const DeviceBuffer weights = random_halves(size * copies, 2, stream_);
+      for (const int32_t m : kRows) {
+        const double us = microseconds(stream_, [&] {
+          for (int i = 0; i < copies; i++) {
+            LibraryGemmArgs args;
+            args.x = x_.data();
+            args.x_stride = shape.k;
+            args.weight = weights.as<__half>() + size * i;
+            args.out = y_.data();
+            args.out_stride = shape.n;
+            args.m = m;
+            args.n = shape.n;
+            args.k = shape.k;
+            library.run(args, stream_);
+          }
+        });
+        library_us_.push_back(us / copies);
+        best_flops_ = std::max(best_flops_, 2e6 * static_cast<double>(size) * m * copies / us);
+      }
+    }
+  }
+
+  void measure_shape(const Shape& shape) {
+    const auto bytes_each = static_cast<uint64_t>(shape.n) * static_cast<uint64_t>(shape.k) / 2;
+    const int copies = static_cast<int>(kRotatedBytes / bytes_each) + 1;
+    std::vector<PackedInt4Weight> weights;
+    for (int i = 0; i < copies; i++) {
+      weights.push_back(
+          must(PackedInt4Weight::random(shape.n, shape.k, shape.paired, static_cast<uint64_t>(i) + 1, stream_)));
+    }
+    Int4GemmArgs args;
+    args.x = x_.data();
+    args.x_stride = shape.k;
+    args.y = y_.data();
+    args.y_stride = shape.paired ? shape.n / 2 : shape.n;
+    args.silu_mul = shape.paired;
+    args.follows_product = !apart_;
+    if (sweep_) return sweep_shapes(shape, weights, args);
+
+    Int4Gemm gemm = must(Int4Gemm::make(kMostRows, shape.n, shape.k));
+    for (size_t r = 0; r < std::size(kRows); r++) {
+      args.m = kRows[r];
+      if (only_rows_ != 0 && only_rows_ != args.m) continue;
+      if ((args.m > kInt4DecodeRows) != decode_done_) continue;
+      const int used = args.m > kInt4DecodeRows ? std::min(copies, 4) : copies;
+      const double us = microseconds(stream_,
+                                     [&] {
+                                       for (int i = 0; i < used; i++)
+                                         gemm.run(weights[static_cast<size_t>(i)], args, stream_);
+                                     }) /
+                        used;
+      measured_.push_back({&shape, r, us, weights[0].data.bytes()});
+    }
+  }
+
+  void sweep_shapes(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
+    using X = Int4DecodeWish::X;
+    using Steps = Int4DecodeWish::Steps;
+    const Int4DecodeDevice device = Int4DecodeDevice::current();
+    for (const int32_t m : {1, 2, 4, 8, 16, 32, 64}) {
+      if (only_rows_ != 0 && only_rows_ != m) continue;
+      args.m = m;
+      std::vector<Int4DecodeWish> wishes;
+      for (const int32_t cluster : {1, 2}) {
+        for (const auto& [chunk, depth] : {std::pair{1, 4}, std::pair{2, 2}, std::pair{2, 3}, std::pair{3, 2},
+                                           std::pair{3, 3}, std::pair{4, 2}, std::pair{5, 2}}) {
+          wishes.push_back({X::kept, cluster, depth, true, chunk});
+        }
+      }
+      for (const Steps steps : {Steps::of_warps, Steps::of_groups}) {
+        for (const int32_t cluster : {1, 4}) {
+          for (const int32_t depth : {2, 3, 4, 6}) wishes.push_back({X::streamed, cluster, depth, true, 0, steps});
+        }
+      }
+      wishes.push_back({X::any, 0, 0, false});
+      for (const Int4DecodeWish& wish : wishes) {
+        if (!int4_decode_fits(weights[0], m, wish, device)) continue;
+        const Int4DecodeShape launch = shape_int4_decode(weights[0], m, Dtype::f16, wish, device);
+        if (wish.depth > launch.depth || (wish.chunk > 0 && wish.chunk != launch.chunk)) continue;
+        const double us = microseconds(stream_,
+                                       [&] {
+                                         for (const PackedInt4Weight& w : weights)
+                                           int4_decode(w, args, launch, stream_, !apart_ && launch.leaves_room);
+                                       }) /
+                          static_cast<double>(weights.size());
+        fmt::print(
+            "{:8} m {:2} {} blocks {:3} cluster {} depth {} chunk {} round {:2} overlap {:d}: {:6.2f} us, "
+            "{:4.1f} "
+            "%\n",
+            shape.name, m,
+            launch.groups      ? "groups "
+            : launch.streams_x ? "streams"
+                               : "keeps  ",
+            launch.blocks, launch.cluster, launch.depth, launch.chunk, launch.round_tiles, launch.overlap, us,
+            100 * static_cast<double>(weights[0].data.bytes()) / memory_.read / us * 1e6);
+      }
+    }
+  }
+
+  void report(const Measured& product) {
+    const Shape& shape = *product.shape;
+    const int32_t m = kRows[product.row];
+    const double us = product.us;
+    const double library_us = library_us_[static_cast<size_t>(&shape - kShapes) * std::size(kRows) + product.row];
+    const double outputs = shape.paired ? shape.n / 2.0 : shape.n;
+    const double bytes = static_cast<double>(product.weight_bytes) + 2.0 * m * (shape.k + outputs);
+    const double flops = 2.0 * m * shape.n * shape.k;
+    const double floor_us = 1e6 * std::max(bytes / memory_.read, flops / best_flops_);
+    fmt::print("{:8} {:5} {:9.2f} {:9.2f} {:6.1f}% {:8.2f} {:10.2f} {:9.2f}x\n", shape.name, m, us, floor_us,
+               100 * floor_us / us, bytes / us / 1e6, library_us, library_us / us);
+    std::fflush(stdout);
+    rows_.push_back(
+        fmt::format("  {{\"shape\": \"{}\", \"n\": {}, \"k\": {}, \"m\": {}, \"us\": {:.3f}, \"floor_us\": "
+                    "{:.3f}, \"library_us\": {:.3f}}}",
+                    shape.name, shape.n, shape.k, m, us, floor_us, library_us));
+  }
+
+  bool sweep_, apart_;
+  std::string only_shape_;  // or empty
+  int32_t only_rows_;       // or 0
+  Stream stream_ = must(Stream::make());
+  DeviceBuffer x_, y_;
+  Floors memory_;
+  double best_flops_ = 1;
+  bool decode_done_ = false;
+  std::vector<Measured> measured_;
+  std::vector<double> library_us_;  // [shapes][rows]
+  std::vector<std::string> rows_;
+};
+
+}  // namespace
+}  // namespace lorikeet::kernels
+
+int main(int argc, char** argv) {
+  bool sweep = false;
+  bool apart = false;
+  std::string json;
+  std::string shape;
+  int32_t rows = 0;
+  for (int i = 1; i < argc; i++) {
+    if (std::strcmp(argv[i], "--sweep") == 0) {
+      sweep = true;
+    } else if (std::strcmp(argv[i], "--apart") == 0) {
+      apart = true;
+    } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
+      json = argv[++i];
+    } else if (std::strcmp(argv[i], "--shape") == 0 && i + 1 < argc) {
+      shape = argv[++i];
+    } else if (std::strcmp(argv[i], "--rows") == 0 && i + 1 < argc) {
+      rows = std::atoi(argv[++i]);
+    } else {
+      fmt::print(stderr, "usage: {} [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M]\n", argv[0]);
+      return 2;
+    }
+  }
+  if (const auto used = lorikeet::kernels::use_device(0); !used) {
+    fmt::print(stderr, "{}\n", used.error().message);
+    return 1;
+  }
+  lorikeet::kernels::Bench bench(sweep, apart, shape, rows);
+  bench.run();
+  if (!json.empty()) bench.write_json(json);
+  return 0;
+}

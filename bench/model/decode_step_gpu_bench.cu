@@ -1,0 +1,383 @@
+// Whole steps of the 14B model on one device, without actors: decode steps of several batch sizes, without adapters,
+// with distinct ones and with a mix that changes at every step, and prompts. Weights are random. Two steps are in
+// flight, as when the scheduler plans ahead, and every token feeds the next step on the device.
+//
+// Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, and for prompts the
+// operations at cuBLASLt's rate, both measured in the same run. With --kernels it prints the kernels' times instead.
+//
+//   decode_step_gpu_bench [--kernels] [--shares-device] [--model DIR] [--steps N] [--context N]
+#include <cstring>
+#include <numeric>
+#include <string>
+
+#include "bench/kernels/gpu_floors.cuh"
+#include "bench/model/kernel_times.h"
+#include "kernels/cuda/library_gemm.h"
+#include "model/forward/cuda_model.h"
+
+namespace lorikeet::model {
+namespace {
+
+using kernels::bench::must;
+
+constexpr int32_t kMostRows = 64;
+constexpr int32_t kAdapters = 32;
+constexpr int32_t kLoraRank = 16;
+constexpr int32_t kBlockSize = 16;
+constexpr int kWarmUpSteps = 8;
+constexpr double kSettlingSeconds = 2;
+constexpr int32_t kLongestPrompt = 2048;
+
+struct Options {
+  bool kernels = false;
+  bool shares_device = false;
+  std::string model = LORIKEET_SOURCE_DIR "/examples/configs/qwen2.5-14b-int4";
+  int steps = 48;
+  int32_t context = 512;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double percentile(std::vector<double> values, double share) {
+  std::sort(values.begin(), values.end());
+  return values.at(std::min(values.size() - 1, static_cast<size_t>(share * static_cast<double>(values.size()))));
+}
+
+// Cheap pseudo-random numbers: the values of an adapter do not matter, only that they are not zero.
+class Numbers {
+ public:
+  float next() {
+    state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;
+    return static_cast<float>(static_cast<int32_t>(state_ >> 40) - (1 << 23)) * 0x1p-23F;
+  }
+  int32_t below(int32_t limit) { return static_cast<int32_t>((next() + 1) / 2 * static_cast<float>(limit - 1)); }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+Adapter random_adapter(const ShardPlan& plan) {
+  Numbers numbers;
+  Adapter adapter;
+  adapter.digest = "random";
+  adapter.layers.resize(static_cast<size_t>(plan.config().num_layers));
+  for (LoraLayer& layer : adapter.layers) {
+    for (const Projection p : kProjections) {
+      LoraPair& pair = layer[static_cast<size_t>(p)].emplace();
+      pair.rank = kLoraRank;
+      pair.scale = 1;
+      pair.inputs = plan.inputs(p, 0).size();
+      pair.outputs = plan.outputs(p, 0).size();
+      const auto matrix = [&](int32_t size) {
+        std::vector<float> values(static_cast<size_t>(kLoraRank) * static_cast<size_t>(size));
+        for (float& value : values) value = 0.02F * numbers.next();
+        return values;
+      };
+      pair.a = matrix(pair.inputs);
+      pair.b = matrix(pair.outputs);
+    }
+  }
+  adapter.count_bytes();
+  return adapter;
+}
+
+class Bench {
+ public:
+  explicit Bench(const Options& options)
+      : options_(options), plan_(must(ShardPlan::make(must(read_model_config(options.model)), 1))) {}
+
+  void run() {
+    // Records of the kernels are kept from before the first graph is captured.
+    if (options_.kernels) times_ = std::make_unique<bench::KernelTimes>(must(bench::KernelTimes::make()));
+    kernels::Stream stream = must(kernels::Stream::make());
+    const kernels::DeviceProperties properties = kernels::device_properties();
+    read_ = kernels::bench::measure_memory(stream).read;
+    flops_ = measure_flops(stream);
+    fmt::print("{}: read {:.3f} TB/s (bulk copies), cuBLASLt fp16 {:.0f} TFLOP/s\n", properties.name, read_ / 1e12,
+               flops_ / 1e12);
+    load();
+    fill_cache();
+    settle();
+    fmt::print("{:44} {:>9} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9}\n", "decode steps", "ms", "GPU ms", "floor ms", "share",
+               "tokens/s", "idle us", "p99 us");
+    for (const int32_t rows : {1, 8, 16, 32, 64}) decode(rows, 0);
+    for (const int32_t rows : {1, 8, 32}) decode(rows, 1);
+    for (const int32_t rows : {8, 32}) decode(rows, rows);
+    mixed_adapters_ = true;
+    decode(32, kAdapters);
+    mixed_adapters_ = false;
+    for (const int32_t tokens : {512, kLongestPrompt}) prompt(tokens, -1);
+    prompt(kLongestPrompt, 0);
+  }
+
+ private:
+  struct Sequence {
+    std::vector<int32_t> ids, blocks;
+    int32_t computed = 0;
+    int32_t pending_row = -1;
+  };
+
+  static double measure_flops(const kernels::Stream& stream) {
+    kernels::LibraryGemm library = must(kernels::LibraryGemm::make());
+    constexpr int32_t kSize = 8192;
+    const auto x = kernels::bench::random_halves(int64_t{kSize} * kSize, 1, stream);
+    const auto weight = kernels::bench::random_halves(int64_t{kSize} * kSize, 2, stream);
+    const auto out = kernels::bench::allocate(uint64_t{2} * kSize * kSize);
+    kernels::LibraryGemmArgs args;
+    args.x = x.data();
+    args.x_stride = args.out_stride = args.m = args.n = args.k = kSize;
+    args.weight = weight.data();
+    args.out = out.data();
+    return 2.0 * kSize * kSize * kSize / kernels::bench::microseconds(stream, [&] { library.run(args, stream); }) * 1e6;
+  }
+
+  void load() {
+    CudaModelOptions options;
+    options.block_size = kBlockSize;
+    options.max_num_seqs = kMostRows;
+    options.max_num_batched_tokens = kLongestPrompt;
+    options.max_model_len = 4096;
+    options.num_slots = kAdapters;
+    options.max_lora_rank = 64;
+    const Adapter adapter = random_adapter(plan_);
+    lora_bytes_ = static_cast<double>(adapter.bytes) / sizeof(float) * 2;
+    options.lora_bytes = static_cast<uint64_t>(1.1 * kAdapters * lora_bytes_);
+    options.time_steps = true;
+    options.shares_device = options_.shares_device;
+    const auto begin = std::chrono::steady_clock::now();
+    model_ = must(load_cuda_model(nullptr, plan_, 0, options));
+    const double load_s = seconds_since(begin);
+    blocks_of_sequence_ = (options_.context + kWarmUpSteps + 4 * options_.steps) / kBlockSize + 1;
+    const int32_t spare = kLongestPrompt / kBlockSize;
+    const auto started = model_->start(kMostRows * blocks_of_sequence_ + spare, nullptr);
+    CHECK(started) << started.error().message;
+    fmt::print("{}: random weights on the device after {:.1f} s, {} graphs after {:.1f} s\n",
+               plan_.config().dir.filename().string(), load_s, model_->graphs_captured(), seconds_since(begin));
+    for (int32_t slot = 0; slot < kAdapters; ++slot) {
+      const auto set = model_->set_adapter(slot, adapter);
+      CHECK(set) << set.error().message;
+    }
+    const ModelConfig& config = plan_.config();
+    const double embedding = 2.0 * config.vocab_size * config.hidden_size;
+    step_bytes_ = static_cast<double>(model_->weight_bytes()) - embedding;
+    kv_bytes_ = static_cast<double>(model_->kv_block_bytes()) / kBlockSize;
+    for (const Projection p : kProjections) {
+      layer_flops_ += 2.0 * output_size(config, p) * input_size(config, p);
+    }
+  }
+
+  std::vector<int32_t> random_ids(int32_t count) {
+    std::vector<int32_t> ids(static_cast<size_t>(count));
+    for (int32_t& id : ids) id = numbers_.below(plan_.config().vocab_size);
+    return ids;
+  }
+
+  // Computes the prompts of all sequences, a few at a time.
+  void fill_cache() {
+    const int32_t at_once = std::max(1, kLongestPrompt / options_.context);
+    for (int32_t i = 0; i < kMostRows; ++i) {
+      Sequence sequence;
+      sequence.ids = random_ids(options_.context);
+      sequence.blocks.resize(static_cast<size_t>(blocks_of_sequence_));
+      std::iota(sequence.blocks.begin(), sequence.blocks.end(), i * blocks_of_sequence_);
+      sequences_.push_back(std::move(sequence));
+    }
+    for (int32_t first = 0; first < kMostRows; first += at_once) {
+      const int32_t count = std::min(at_once, kMostRows - first);
+      begin_step({sequences_.data() + first, static_cast<size_t>(count)}, 0);
+      finish_step({sequences_.data() + first, static_cast<size_t>(count)});
+    }
+  }
+
+  void begin_step(std::span<Sequence> sequences, int32_t adapters) {
+    std::vector<BatchRow> rows;
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      const Sequence& s = sequences[i];
+      BatchRow row;
+      row.token_ids = std::span<const int32_t>(s.ids).subspan(static_cast<size_t>(s.computed));
+      row.pending_row = s.pending_row;
+      row.prompt_size = options_.context;
+      row.start = s.computed;
+      row.block_table = s.blocks;
+      if (adapters > 0) {
+        row.slot = mixed_adapters_ ? numbers_.below(adapters) : static_cast<int32_t>(i) % adapters;
+      }
+      row.sample = true;
+      row.sampling.seed = i;
+      rows.push_back(row);
+    }
+    model_->begin_step(rows);
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      Sequence& s = sequences[i];
+      s.computed = static_cast<int32_t>(s.ids.size());
+      s.ids.push_back(kPendingToken);
+      s.pending_row = static_cast<int32_t>(i);
+    }
+  }
+
+  // The oldest step's tokens; the step behind it takes them from the device.
+  void finish_step(std::span<Sequence> sequences) {
+    const std::vector<RowOutput> outputs = model_->finish_step();
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      std::vector<int32_t>& ids = sequences[i].ids;
+      *std::find(ids.begin(), ids.end(), kPendingToken) = outputs[i].token_id;
+    }
+  }
+
+  std::span<Sequence> behind_their_prompts(int32_t count) {
+    const std::span<Sequence> sequences(sequences_.data(), static_cast<size_t>(count));
+    for (Sequence& s : sequences) {
+      s.ids.resize(static_cast<size_t>(options_.context));
+      s.computed = options_.context - 1;
+      s.pending_row = -1;
+    }
+    return sequences;
+  }
+
+  // Prompts lower the clocks of what follows them for a while, and a device that has waited raises them slowly.
+  void settle() {
+    const auto begin = std::chrono::steady_clock::now();
+    while (seconds_since(begin) < kSettlingSeconds) {
+      const std::span<Sequence> sequences = behind_their_prompts(1);
+      for (int i = 0; i < kWarmUpSteps; ++i) {
+        begin_step(sequences, 0);
+        finish_step(sequences);
+      }
+    }
+  }
+
+  void decode(int32_t count, int32_t adapters) {
+    const std::span<Sequence> sequences = behind_their_prompts(count);
+    std::vector<double> gpu_ms, idle_us;
+    begin_step(sequences, adapters);
+    const auto step = [&] {
+      begin_step(sequences, adapters);
+      finish_step(sequences);
+    };
+    for (int i = 0; i < kWarmUpSteps; ++i) step();
+    if (times_) {
+      finish_step(sequences);
+      kernels::synchronize_device();
+      times_->begin();
+      begin_step(sequences, adapters);
+      for (int i = 0; i < kWarmUpSteps; ++i) step();
+      finish_step(sequences);
+      kernels::synchronize_device();
+      print_kernels(fmt::format("{} rows, {} adapters", count, adapters), kWarmUpSteps + 1);
+      return;
+    }
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < options_.steps; ++i) {
+      step();
+      const StepTimes times = model_->step_times();
+      gpu_ms.push_back(times.ms);
+      idle_us.push_back(1e3 * times.idle_ms);
+    }
+    const double ms = 1e3 * seconds_since(begin) / options_.steps;
+    finish_step(sequences);
+    const double context = options_.context + kWarmUpSteps + options_.steps / 2;
+    const double floor_ms =
+        1e3 * (step_bytes_ + count * context * kv_bytes_ + std::min(adapters, count) * lora_bytes_) / read_;
+    const std::string name =
+        fmt::format("{} rows{}", count,
+                    adapters == 0     ? ""
+                    : mixed_adapters_ ? fmt::format(", another mix of {} adapters every step", adapters)
+                                      : fmt::format(", {} adapters of rank {}", adapters, kLoraRank));
+    fmt::print("{:44} {:9.3f} {:9.3f} {:9.3f} {:5.0f}% {:9.0f} {:9.1f} {:9.1f}\n", name, ms, percentile(gpu_ms, 0.5),
+               floor_ms, 100 * floor_ms / ms, 1e3 * count / ms, percentile(idle_us, 0.5), percentile(idle_us, 0.99));
+    std::fflush(stdout);
+  }
+
+  void prompt(int32_t tokens, int32_t slot) {
+    const ModelConfig& config = plan_.config();
+    Sequence sequence;
+    sequence.ids = random_ids(tokens);
+    sequence.blocks.resize(static_cast<size_t>(tokens / kBlockSize));
+    std::iota(sequence.blocks.begin(), sequence.blocks.end(), kMostRows * blocks_of_sequence_);
+    const auto once = [&] {
+      BatchRow row;
+      row.token_ids = sequence.ids;
+      row.prompt_size = tokens;
+      row.block_table = sequence.blocks;
+      row.slot = slot;
+      row.sample = true;
+      model_->begin_step({&row, 1});
+      model_->finish_step();
+      return model_->step_times().ms;
+    };
+    once();
+    const std::string name = fmt::format("prompt of {} tokens{}", tokens, slot < 0 ? "" : ", with an adapter");
+    if (times_) {
+      kernels::synchronize_device();
+      times_->begin();
+      once();
+      kernels::synchronize_device();
+      print_kernels(name, 1);
+      return;
+    }
+    std::vector<double> ms;
+    for (int i = 0; i < 7; ++i) ms.push_back(once());
+    const double products = layer_flops_ * tokens * config.num_layers;
+    const double attention = 2.0 * tokens * tokens * config.num_heads * config.head_dim * config.num_layers;
+    const double floor_ms = 1e3 * (products + attention) / flops_;
+    const double median = percentile(ms, 0.5);
+    fmt::print("{:44} {:>9} {:9.2f} {:9.2f} {:5.0f}% {:9.0f}\n", name, "", median, floor_ms, 100 * floor_ms / median,
+               1e3 * tokens / median);
+    std::fflush(stdout);
+  }
+
+  void print_kernels(const std::string& name, int steps) {
+    fmt::print("{}, per step:\n{:36} {:>8} {:>10} {:>10} {:>10}\n", name, "kernel", "count", "us each", "us in all",
+               "added us");
+    double added = 0;
+    for (const bench::KernelTime& time : times_->end()) {
+      const auto count = static_cast<double>(time.count);
+      fmt::print("{:36} {:8.1f} {:10.2f} {:10.1f} {:10.1f}\n", time.name, count / steps, time.us / count,
+                 time.us / steps, time.added_us / steps);
+      added += time.added_us / steps;
+    }
+    fmt::print("{:36} {:>8} {:>10} {:>10} {:10.1f}\n", "sum", "", "", "", added);
+    std::fflush(stdout);
+  }
+
+  const Options options_;
+  const ShardPlan plan_;
+  std::unique_ptr<bench::KernelTimes> times_;
+  std::unique_ptr<CudaModel> model_;
+  Numbers numbers_;
+  double read_ = 0, flops_ = 0;                                              // a second
+  double step_bytes_ = 0, kv_bytes_ = 0, lora_bytes_ = 0, layer_flops_ = 0;  // of weights, a token, an adapter, a token
+  int32_t blocks_of_sequence_ = 0;
+  std::vector<Sequence> sequences_;
+  bool mixed_adapters_ = false;
+};
+
+}  // namespace
+}  // namespace lorikeet::model
+
+int main(int argc, char** argv) {
+  lorikeet::model::Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
+    if (flag == "--kernels") {
+      options.kernels = true;
+    } else if (flag == "--shares-device") {
+      options.shares_device = true;
+    } else if (flag == "--model" && value != nullptr) {
+      options.model = argv[++i];
+    } else if (flag == "--steps" && value != nullptr) {
+      options.steps = std::max(1, std::atoi(argv[++i]));
+    } else if (flag == "--context" && value != nullptr) {
+      options.context = std::clamp(std::atoi(argv[++i]), 1, 2048);
+    } else {
+      fmt::print(
+          stderr,
+          "usage: decode_step_gpu_bench [--kernels] [--shares-device] [--model DIR] [--steps N] [--context N]\n");
+      return 2;
+    }
+  }
+  lorikeet::model::Bench(options).run();
+}

@@ -1,0 +1,145 @@
+#include "comm/client/frames.h"
+
+#include <type_traits>
+#include <utility>
+
+#include "comm/client/request_json.h"
+#include "comm/codec/codec.h"
+#include "comm/codec/json_codec.h"
+
+namespace lorikeet::comm {
+namespace {
+
+constexpr size_t kMaxServerMessageBytes = 256 << 20;
+
+template <class Message>
+constexpr std::string_view kKind = "";
+template <>
+constexpr std::string_view kKind<GenerateRequest> = "generate";
+template <>
+constexpr std::string_view kKind<Cancel> = "cancel";
+template <>
+constexpr std::string_view kKind<StatusRequest> = "status";
+template <>
+constexpr std::string_view kKind<ClientHeartbeat> = "heartbeat";
+template <>
+constexpr std::string_view kKind<Delta> = "delta";
+template <>
+constexpr std::string_view kKind<Done> = "done";
+template <>
+constexpr std::string_view kKind<Failure> = "failure";
+template <>
+constexpr std::string_view kKind<StatusReply> = "status";
+template <>
+constexpr std::string_view kKind<Heartbeat> = "heartbeat";
+
+constexpr std::string_view name_of(Encoding encoding) {
+  return encoding == Encoding::cereal ? "cereal" : "json";
+}
+
+std::optional<Encoding> encoding_of(std::string_view name) {
+  if (name == name_of(Encoding::cereal)) return Encoding::cereal;
+  if (name == name_of(Encoding::json)) return Encoding::json;
+  return std::nullopt;
+}
+
+template <class Message>
+std::string encode_body(Encoding encoding, const Message& message) {
+  if constexpr (std::is_same_v<Message, ClientHeartbeat>) return "";
+  if (encoding == Encoding::json) return to_json(message);
+  const std::vector<uint8_t> bytes = encode(message);
+  return {bytes.begin(), bytes.end()};
+}
+
+template <class Variant>
+Frames encode_variant(Encoding encoding, const Variant& variant) {
+  return std::visit(
+      [encoding](const auto& message) {
+        using Message = std::remove_cvref_t<decltype(message)>;
+        return Frames{kProtocolVersion, name_of(encoding), kKind<Message>, encode_body(encoding, message)};
+      },
+      variant);
+}
+
+template <class Message>
+Result<Message> decode_body(Encoding encoding, std::string_view body, size_t max_bytes) {
+  if constexpr (std::is_same_v<Message, ClientHeartbeat>) {
+    if (!body.empty()) return fail("a heartbeat has {} bytes where none are expected", body.size());
+    return ClientHeartbeat{};
+  } else {
+    if (encoding == Encoding::cereal) {
+      return decode<Message>({reinterpret_cast<const uint8_t*>(body.data()), body.size()});
+    }
+    JsonLimits limits;
+    limits.max_bytes = max_bytes;
+    return from_json<Message>(body, limits);
+  }
+}
+
+// Finds the alternative whose kind it is.
+template <class Variant, size_t I = 0>
+Result<Variant> decode_variant(Encoding encoding, std::string_view kind, std::string_view body, size_t max_bytes) {
+  if constexpr (I == std::variant_size_v<Variant>) {
+    return fail("unknown kind {}", excerpt(kind));
+  } else {
+    using Message = std::variant_alternative_t<I, Variant>;
+    if (kind != kKind<Message>) return decode_variant<Variant, I + 1>(encoding, kind, body, max_bytes);
+    Result<Message> message = decode_body<Message>(encoding, body, max_bytes);
+    if (!message) return tl::unexpected(message.error());
+    return Variant(*std::move(message));
+  }
+}
+
+template <class Variant>
+tl::expected<Decoded<Variant>, Malformed> decode_frames(std::span<const std::string_view> frames, size_t max_bytes) {
+  const auto refuse = [](std::optional<Encoding> encoding, std::string message) {
+    return tl::unexpected<Malformed>(Malformed{encoding, "", std::move(message)});
+  };
+  const std::optional<Encoding> encoding = frames.size() > 1 ? encoding_of(frames[1]) : std::nullopt;
+  if (frames.size() != kFrameCount) {
+    return refuse(encoding, fmt::format("{} frames where {} are expected: version, encoding, kind, body", frames.size(),
+                                        kFrameCount));
+  }
+  if (frames[0] != kProtocolVersion) {
+    return refuse(encoding, fmt::format("version {} where {} is expected", excerpt(frames[0]), kProtocolVersion));
+  }
+  if (!encoding)
+    return refuse(encoding, fmt::format("encoding {} where json or cereal is expected", excerpt(frames[1])));
+  const std::string_view body = frames[3];
+  if (body.size() > max_bytes) {
+    return refuse(encoding, fmt::format("a body of {} bytes where {} are allowed", body.size(), max_bytes));
+  }
+  Result<Variant> message = decode_variant<Variant>(*encoding, frames[2], body, max_bytes);
+  if (message) return Decoded<Variant>{*encoding, *std::move(message)};
+  Malformed malformed{encoding, "", message.error().message};
+  if (*encoding == Encoding::json) malformed.id = find_id(body);
+  return tl::unexpected<Malformed>(std::move(malformed));
+}
+
+}  // namespace
+
+Frames encode_frames(Encoding encoding, const ClientFrame& message) {
+  return encode_variant(encoding, message);
+}
+
+Frames encode_frames(Encoding encoding, const ServerFrame& message) {
+  return encode_variant(encoding, message);
+}
+
+tl::expected<Decoded<ClientFrame>, Malformed> decode_client_frames(std::span<const std::string_view> frames,
+                                                                   size_t max_bytes) {
+  auto decoded = decode_frames<ClientFrame>(frames, max_bytes);
+  if (!decoded) return decoded;
+  if (const auto* request = std::get_if<GenerateRequest>(&decoded->message)) {
+    if (const Result<void> checked = check_sizes(*request); !checked) {
+      return tl::unexpected<Malformed>(Malformed{decoded->encoding, request->id, checked.error().message});
+    }
+  }
+  return decoded;
+}
+
+tl::expected<Decoded<ServerFrame>, Malformed> decode_server_frames(std::span<const std::string_view> frames) {
+  return decode_frames<ServerFrame>(frames, kMaxServerMessageBytes);
+}
+
+}  // namespace lorikeet::comm

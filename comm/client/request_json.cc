@@ -1,0 +1,135 @@
+#include "comm/client/request_json.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "comm/codec/json_codec.h"
+
+namespace lorikeet::comm {
+namespace {
+
+constexpr size_t kMaxIdBytes = 256;
+constexpr size_t kMaxAdapterBytes = 256;
+constexpr size_t kMaxStops = 256;
+constexpr size_t kMaxStopBytes = 4096;
+constexpr size_t kMaxStopTokens = 4096;
+
+using nlohmann::json;
+
+json error_object(std::string_view code, std::string_view message) {
+  return {{"code", code}, {"message", message}};
+}
+
+std::string line_of(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// The id as a result line writes it.
+json id_value(const std::string& id, bool integer) {
+  return integer ? json::parse(id) : json(id);
+}
+
+}  // namespace
+
+Result<RequestLine> parse_request(std::string_view text) {
+  Result<json> value = parse_bounded_json(text);
+  if (!value) return tl::unexpected(value.error());
+  RequestLine line;
+  if (value->is_object()) {
+    const auto id = value->find("id");
+    line.integer_id = id != value->end() && id->is_number_integer();
+    if (line.integer_id) *id = id->dump();
+  }
+  Result<GenerateRequest> request = from_json_value<GenerateRequest>(*value);
+  if (!request) return tl::unexpected(request.error());
+  if (const Result<void> checked = check_sizes(*request); !checked) return tl::unexpected(checked.error());
+  line.request = *std::move(request);
+  return line;
+}
+
+Result<void> check_sizes(const GenerateRequest& request) {
+  if (request.id.empty()) return fail("id must not be empty");
+  if (request.id.size() > kMaxIdBytes) return fail("id has {} bytes, more than {}", request.id.size(), kMaxIdBytes);
+  if (request.adapter && request.adapter->size() > kMaxAdapterBytes) {
+    return fail("adapter has {} bytes, more than {}", request.adapter->size(), kMaxAdapterBytes);
+  }
+  if (request.stop.size() > kMaxStops) return fail("stop has {} strings, more than {}", request.stop.size(), kMaxStops);
+  for (const std::string& stop : request.stop) {
+    if (stop.size() > kMaxStopBytes)
+      return fail("stop has a string of {} bytes, more than {}", stop.size(), kMaxStopBytes);
+  }
+  if (request.stop_token_ids.size() > kMaxStopTokens) {
+    return fail("stop_token_ids has {} ids, more than {}", request.stop_token_ids.size(), kMaxStopTokens);
+  }
+  const char* not_finite = nullptr;
+  GenerateRequest::fields(request, [&](const char* name, const auto& field) {
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, std::optional<double>>) {
+      if (field && !std::isfinite(*field)) not_finite = name;
+    }
+  });
+  if (not_finite != nullptr) return fail("{} must be a finite number", not_finite);
+  return {};
+}
+
+std::string find_id(std::string_view text) {
+  const Result<json> value = parse_bounded_json(text);
+  if (!value || !value->is_object()) return "";
+  const auto id = value->find("id");
+  if (id == value->end() || !id->is_string() || id->get_ref<const std::string&>().size() > kMaxIdBytes) return "";
+  return id->get<std::string>();
+}
+
+ResultLine::ResultLine(const RequestLine& line)
+    : id_(line.request.id),
+      integer_id_(line.integer_id),
+      with_logprobs_(line.request.logprobs.has_value()),
+      with_prompt_logprobs_(line.request.prompt_logprobs) {}
+
+void ResultLine::add(const Delta& delta) {
+  text_ += delta.text;
+  token_ids_.insert(token_ids_.end(), delta.token_ids.begin(), delta.token_ids.end());
+  logprobs_.insert(logprobs_.end(), delta.logprobs.begin(), delta.logprobs.end());
+}
+
+void ResultLine::restart() {
+  text_.clear();
+  token_ids_.clear();
+  logprobs_.clear();
+}
+
+std::string ResultLine::finish(const Done& done) const {
+  json usage = to_json_value(done.usage);
+  return line_of({{"id", id_value(id_, integer_id_)},
+                  {"text", text_},
+                  {"token_ids", token_ids_},
+                  {"finish_reason", done.finish_reason},
+                  {"stop_reason", to_json_value(done.stop_reason)},
+                  {"seed", done.seed},
+                  {"logprobs", with_logprobs_ ? to_json_value(logprobs_) : json(nullptr)},
+                  {"prompt_logprobs", with_prompt_logprobs_ ? to_json_value(done.prompt_logprobs) : json(nullptr)},
+                  {"usage", std::move(usage)},
+                  {"error", nullptr}});
+}
+
+std::string ResultLine::finish(const Failure& failure) const {
+  return line_of({{"id", id_value(id_, integer_id_)},
+                  {"text", text_},
+                  {"token_ids", token_ids_},
+                  {"finish_reason", nullptr},
+                  {"logprobs", with_logprobs_ ? to_json_value(logprobs_) : json(nullptr)},
+                  {"prompt_logprobs", nullptr},
+                  {"usage", nullptr},
+                  {"error", error_object(failure.code, failure.message)}});
+}
+
+std::string unreadable_line(size_t line, std::string_view text, const std::string& message) {
+  json id = nullptr;
+  if (const Result<json> value = parse_bounded_json(text); value && value->is_object()) {
+    const auto found = value->find("id");
+    if (found != value->end() && found->is_number_integer()) id = *found;
+  }
+  if (const std::string name = find_id(text); !name.empty()) id = name;
+  return line_of({{"id", std::move(id)}, {"line", line}, {"error", error_object("invalid_request", message)}});
+}
+
+}  // namespace lorikeet::comm

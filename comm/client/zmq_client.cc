@@ -1,0 +1,199 @@
+#include "comm/client/zmq_client.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+#include <vector>
+#include <zmq.hpp>
+
+#include "comm/client/frames.h"
+
+namespace lorikeet::comm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::milliseconds;
+
+constexpr Milliseconds kDefaultHeartbeat{2000};  // until the server says its own
+constexpr Milliseconds kLongestHeartbeat{60'000};
+constexpr int kLingerMs = 200;  // for a last Cancel
+constexpr int64_t kMaxFrameBytes = 256 << 20;
+constexpr size_t kMaxHeld = 1000;            // messages before the server's first word
+constexpr Milliseconds kGreetingWait{1000};  // for that word, once per connection
+
+class DealerClient final : public ZmqClient {
+ public:
+  DealerClient(std::string address, Encoding encoding) : address_(std::move(address)), encoding_(encoding) {}
+
+  // A fresh socket: what the old one still held, in either direction, is forgotten.
+  Result<void> open() {
+    try {
+      dealer_ = zmq::socket_t(context_, zmq::socket_type::dealer);
+      dealer_.set(zmq::sockopt::linger, kLingerMs);
+      dealer_.set(zmq::sockopt::maxmsgsize, kMaxFrameBytes);
+      dealer_.connect(address_);
+    } catch (const zmq::error_t& error) {
+      return fail("cannot connect to {}: {}", address_, error.what());
+    }
+    session_.clear();
+    held_.clear();
+    awaited_ = false;
+    heard_ = Clock::now();
+    return transmit(ClientHeartbeat{});  // the server answers with the session
+  }
+
+  // Held back until the session is known: what is sent before could reach a server that dies unseen, and its requests
+  // would be lost without a word.
+  Result<void> send(const ClientMessage& message) override {
+    return std::visit(
+        [this](const auto& alternative) -> Result<void> {
+          if (session_.empty()) await_greeting();
+          if (!session_.empty()) return transmit(alternative);
+          if (held_.size() >= kMaxHeld) return fail("the server at {} does not answer", address_);
+          held_.emplace_back(alternative);
+          return {};
+        },
+        message);
+  }
+
+  std::optional<ServerMessage> receive(Milliseconds timeout) override {
+    if (early_) return std::exchange(early_, std::nullopt);
+    const Clock::time_point deadline = Clock::now() + timeout;
+    while (true) {
+      std::vector<zmq::message_t> frames;
+      if (take(frames)) {
+        if (std::optional<ServerMessage> message = handle(frames)) return message;
+        continue;
+      }
+      const Clock::time_point now = Clock::now();
+      if (now - heard_ >= kSilentHeartbeats * heartbeat_) {
+        heard_ = now;
+        if (!lost_) return lose(fmt::format("the server at {} is silent", address_));
+      }
+      if (now - spoke_ >= heartbeat_ && !transmit(ClientHeartbeat{})) spoke_ = now;
+      if (now >= deadline) return std::nullopt;
+      const Clock::time_point until =
+          std::min({deadline, spoke_ + heartbeat_, heard_ + kSilentHeartbeats * heartbeat_});
+      wait(std::max(std::chrono::ceil<Milliseconds>(until - now), Milliseconds(0)));
+    }
+  }
+
+ private:
+  Result<void> transmit(const ClientFrame& message) {
+    const Frames frames = encode_frames(encoding_, message);
+    try {
+      // The first frame decides: a message that ZeroMQ took in part it takes whole.
+      if (!dealer_.send(zmq::buffer(frames.version), zmq::send_flags::sndmore | zmq::send_flags::dontwait)) {
+        return fail("the server at {} takes no more requests", address_);
+      }
+      dealer_.send(zmq::buffer(frames.encoding), zmq::send_flags::sndmore);
+      dealer_.send(zmq::buffer(frames.kind), zmq::send_flags::sndmore);
+      dealer_.send(zmq::buffer(frames.body), zmq::send_flags::none);
+    } catch (const zmq::error_t& error) {
+      return fail("cannot send to {}: {}", address_, error.what());
+    }
+    spoke_ = Clock::now();
+    return {};
+  }
+
+  // A server that lives answers the first heartbeat at once; one that does not is left to receive().
+  void await_greeting() {
+    if (std::exchange(awaited_, true)) return;
+    const Clock::time_point deadline = Clock::now() + kGreetingWait;
+    for (Clock::time_point now = Clock::now(); session_.empty() && !early_ && now < deadline; now = Clock::now()) {
+      wait(std::chrono::ceil<Milliseconds>(deadline - now));
+      std::vector<zmq::message_t> frames;
+      if (take(frames)) early_ = handle(frames);
+    }
+  }
+
+  // False when there is no message.
+  bool take(std::vector<zmq::message_t>& frames) {
+    bool more = true;
+    while (more) {
+      zmq::message_t frame;
+      try {
+        if (!dealer_.recv(frame, zmq::recv_flags::dontwait)) return false;
+      } catch (const zmq::error_t& error) {
+        if (error.num() != EINTR) throw;
+        continue;
+      }
+      more = frame.more();
+      frames.push_back(std::move(frame));
+    }
+    return true;
+  }
+
+  void wait(Milliseconds time) {
+    zmq::pollitem_t item{dealer_.handle(), 0, ZMQ_POLLIN, 0};
+    try {
+      zmq::poll(&item, 1, time);
+    } catch (const zmq::error_t& error) {
+      if (error.num() != EINTR) throw;
+    }
+  }
+
+  std::optional<ServerMessage> handle(const std::vector<zmq::message_t>& frames) {
+    heard_ = Clock::now();
+    lost_ = false;
+    std::vector<std::string_view> parts;
+    for (const zmq::message_t& frame : frames) parts.push_back(frame.to_string_view());
+    auto decoded = decode_server_frames(parts);
+    if (!decoded)
+      return Failure{decoded.error().id, "malformed",
+                     "the server sent a message that cannot be read: " + decoded.error().message};
+    if (const auto* heartbeat = std::get_if<Heartbeat>(&decoded->message)) return handle_heartbeat(*heartbeat);
+    return std::visit(
+        [](auto& message) -> std::optional<ServerMessage> {
+          if constexpr (std::is_same_v<std::remove_cvref_t<decltype(message)>, Heartbeat>) {
+            return std::nullopt;
+          } else {
+            return ServerMessage(std::move(message));
+          }
+        },
+        decoded->message);
+  }
+
+  std::optional<ServerMessage> handle_heartbeat(const Heartbeat& heartbeat) {
+    heartbeat_ = std::clamp(Milliseconds(heartbeat.interval_ms), Milliseconds(1), kLongestHeartbeat);
+    if (session_ == heartbeat.session) return std::nullopt;
+    if (!session_.empty()) return lose(fmt::format("the server at {} does not know this client any more", address_));
+    session_ = heartbeat.session;
+    for (const ClientFrame& message : std::exchange(held_, {})) {
+      if (const Result<void> sent = transmit(message); !sent) return lose(sent.error().message);
+    }
+    return std::nullopt;
+  }
+
+  // The requests may be sent again, so whatever is left of them must not reach a server: the old socket goes.
+  ServerMessage lose(const std::string& why) {
+    lost_ = true;
+    dealer_.set(zmq::sockopt::linger, 0);
+    dealer_.close();
+    std::string message = why;
+    if (const Result<void> opened = open(); !opened) message += "; " + opened.error().message;
+    return Failure{"", "server_lost", message};
+  }
+
+  const std::string address_;
+  const Encoding encoding_;
+  zmq::context_t context_{1};
+  zmq::socket_t dealer_;
+  std::string session_;  // empty until the server has said it
+  bool awaited_ = false;
+  std::optional<ServerMessage> early_;  // for receive(): what a server said before its greeting
+  std::vector<ClientFrame> held_;       // until then
+  Milliseconds heartbeat_ = kDefaultHeartbeat;
+  Clock::time_point heard_, spoke_;
+  bool lost_ = false;  // and reported
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ZmqClient>> ZmqClient::connect(const std::string& address, Encoding encoding) {
+  auto client = std::make_unique<DealerClient>(address, encoding);
+  if (const Result<void> opened = client->open(); !opened) return tl::unexpected(opened.error());
+  return client;
+}
+
+}  // namespace lorikeet::comm

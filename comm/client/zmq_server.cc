@@ -1,0 +1,355 @@
+#include "comm/client/zmq_server.h"
+
+#include <glog/logging.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cctype>
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+#include <zmq.hpp>
+
+#include "comm/client/frames.h"
+
+namespace lorikeet::comm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::milliseconds;
+
+constexpr int kBacklog = 2048;        // ZeroMQ's 100 lets hundreds of clients that connect at once run into SYN retries
+constexpr int kReceiveBatch = 256;    // messages read before the outbox is looked at again
+constexpr int kInboundMessages = 64;  // of one client that ZeroMQ holds ready for us; the rest waits in the network
+constexpr int kLingerMs = 500;        // how long the last answers may take to leave when the server stops
+constexpr int64_t kFrameOverhead = 256;  // what a message costs ZeroMQ besides its body
+constexpr size_t kKeptFrames = 8;        // of a message with too many of them
+
+// Bytes of answers that ZeroMQ holds for one client. ZeroMQ's threads subtract.
+using PendingBytes = std::atomic<int64_t>;
+
+// The body of an answer, owned by ZeroMQ until it is written to the network or thrown away.
+struct Body {
+  Body(std::string body, std::shared_ptr<PendingBytes> counted) : bytes(std::move(body)), pending(std::move(counted)) {}
+
+  std::string bytes;
+  std::shared_ptr<PendingBytes> pending;
+  // ZeroMQ's threads hand it on with an order of memory that the thread sanitizer cannot see; this it sees.
+  std::atomic<bool> handed_over{false};
+
+  int64_t cost() const { return static_cast<int64_t>(bytes.size()) + kFrameOverhead; }
+
+  static zmq::message_t hand_over(std::unique_ptr<Body> body) {
+    body->pending->fetch_add(body->cost(), std::memory_order_acq_rel);
+    void* data = body->bytes.data();
+    const size_t size = body->bytes.size();
+    body->handed_over.store(true, std::memory_order_release);
+    return zmq::message_t(data, size, &Body::release, body.release());
+  }
+
+  static void release(void*, void* hint) {
+    const std::unique_ptr<Body> body(static_cast<Body*>(hint));
+    CHECK(body->handed_over.load(std::memory_order_acquire));
+    body->pending->fetch_sub(body->cost(), std::memory_order_acq_rel);
+  }
+};
+
+struct Client {
+  ClientId id = 0;
+  std::string routing_id;
+  std::string session;
+  Encoding encoding = Encoding::json;  // of its last message
+  Clock::time_point heard, spoke;
+  std::shared_ptr<PendingBytes> pending;
+};
+
+// ZeroMQ unlinks an ipc socket before it binds, be it another server's: ask first.
+bool ipc_is_served(const std::string& address) {
+  constexpr std::string_view kScheme = "ipc://";
+  sockaddr_un name{};
+  if (address.rfind(kScheme, 0) != 0 || address.size() - kScheme.size() >= sizeof(name.sun_path)) return false;
+  name.sun_family = AF_UNIX;
+  std::memcpy(name.sun_path, address.data() + kScheme.size(), address.size() - kScheme.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return false;
+  // A full backlog is a server too.
+  const bool served = connect(fd, reinterpret_cast<sockaddr*>(&name), sizeof(name)) == 0 || errno == EAGAIN;
+  close(fd);
+  return served;
+}
+
+// ZeroMQ takes port 99999 for 34463.
+bool has_impossible_port(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (address.rfind("tcp://", 0) != 0 || colon == std::string::npos) return false;
+  const std::string port = address.substr(colon + 1);
+  return port.size() > 5 ||
+         (!port.empty() && std::all_of(port.begin(), port.end(), ::isdigit) && std::stoi(port) > 65535);
+}
+
+class RouterServer final : public ZmqServer {
+ public:
+  RouterServer(ZmqServerOptions options, ZmqServerCallbacks callbacks)
+      : options_(std::move(options)),
+        callbacks_(std::move(callbacks)),
+        heartbeat_(std::max(options_.heartbeat_ms, 1)),
+        router_(context_, zmq::socket_type::router),
+        wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+        server_tag_(fmt::format("{:08x}{:08x}", std::random_device{}(), std::random_device{}())) {
+    PCHECK(wake_fd_ >= 0) << "eventfd";
+  }
+
+  ~RouterServer() override {
+    if (thread_.joinable()) {
+      {
+        const std::lock_guard lock(mutex_);
+        stopping_ = true;
+      }
+      wake();
+      thread_.join();
+    }
+    router_.close();
+    context_.close();  // ZeroMQ's threads release the last bodies here
+    close(wake_fd_);
+  }
+
+  Result<void> listen() {
+    if (has_impossible_port(options_.address)) {
+      return fail("cannot listen on {}: there is no such port", options_.address);
+    }
+    if (ipc_is_served(options_.address)) {
+      return fail("cannot listen on {}: the address is in use", options_.address);
+    }
+    try {
+      router_.set(zmq::sockopt::linger, kLingerMs);
+      router_.set(zmq::sockopt::router_mandatory, 1);  // an answer to a client that is gone is an error, not silence
+      router_.set(zmq::sockopt::backlog, kBacklog);
+      router_.set(zmq::sockopt::sndhwm, 0);  // bounded by bytes (PendingBytes) instead of by messages
+      router_.set(zmq::sockopt::rcvhwm, kInboundMessages);
+      // A frame up to twice the limit is read and answered with a sentence, a larger one ends its connection unread.
+      router_.set(zmq::sockopt::maxmsgsize, 2 * options_.max_message_bytes);
+      // A peer whose kernel takes nothing for so long is cut off, which frees what waits for it.
+      router_.set(zmq::sockopt::tcp_maxrt, static_cast<int>(kSilentHeartbeats * heartbeat_.count()));
+      router_.bind(options_.address);
+      address_ = router_.get(zmq::sockopt::last_endpoint);
+    } catch (const zmq::error_t& error) {
+      return fail("cannot listen on {}: {}", options_.address,
+                  error.num() == EADDRINUSE ? "the address is in use" : error.what());
+    }
+    thread_ = std::thread([this] { loop(); });
+    return {};
+  }
+
+  std::string address() const override { return address_; }
+
+  void send(ClientId client, ServerMessage message) override {
+    bool was_empty = false;
+    {
+      const std::lock_guard lock(mutex_);
+      was_empty = outbox_.empty();
+      outbox_.emplace_back(client, std::move(message));
+    }
+    if (was_empty) wake();
+  }
+
+ private:
+  void wake() {
+    const uint64_t one = 1;
+    PCHECK(write(wake_fd_, &one, sizeof(one)) == sizeof(one)) << "eventfd";
+  }
+
+  void loop() {
+    const Milliseconds tick = std::max(heartbeat_ / 4, Milliseconds(1));
+    Clock::time_point next_tick = Clock::now() + tick;
+    zmq::pollitem_t items[] = {{router_.handle(), 0, ZMQ_POLLIN, 0}, {nullptr, wake_fd_, ZMQ_POLLIN, 0}};
+    while (true) {
+      const auto wait = std::chrono::ceil<Milliseconds>(next_tick - Clock::now());
+      try {
+        zmq::poll(items, 2, std::max(wait, Milliseconds(0)));
+      } catch (const zmq::error_t& error) {
+        if (error.num() != EINTR) throw;
+        continue;
+      }
+      if ((items[1].revents & ZMQ_POLLIN) != 0) {
+        uint64_t count = 0;
+        (void)!read(wake_fd_, &count, sizeof(count));
+      }
+      const bool stopping = send_outbox();
+      if (stopping) return;
+      if ((items[0].revents & ZMQ_POLLIN) != 0) receive_some();
+      if (const Clock::time_point now = Clock::now(); now >= next_tick) {
+        beat(now);
+        next_tick = now + tick;
+      }
+    }
+  }
+
+  // True when the server is to stop; what was sent before has then been handed to ZeroMQ.
+  bool send_outbox() {
+    std::vector<std::pair<ClientId, ServerMessage>> messages;
+    bool stopping = false;
+    {
+      const std::lock_guard lock(mutex_);
+      messages.swap(outbox_);
+      stopping = stopping_;
+    }
+    for (auto& [id, message] : messages) {
+      const auto found = by_id_.find(id);
+      if (found == by_id_.end()) continue;
+      std::visit([&](auto& alternative) { transmit(found->second, std::move(alternative)); }, message);
+    }
+    return stopping;
+  }
+
+  // May drop the client.
+  void transmit(const std::string& routing_id, ServerFrame message) {
+    Client& client = by_routing_id_.at(routing_id);
+    Frames frames = encode_frames(client.encoding, message);
+    auto body = std::make_unique<Body>(std::move(frames.body), client.pending);
+    if (client.pending->load(std::memory_order_acquire) + body->cost() > options_.max_pending_bytes) {
+      drop(routing_id, "it does not read its answers");
+      return;
+    }
+    try {
+      for (std::string_view frame : {std::string_view(routing_id), frames.version, frames.encoding, frames.kind}) {
+        router_.send(zmq::buffer(frame), zmq::send_flags::sndmore);
+      }
+      router_.send(Body::hand_over(std::move(body)), zmq::send_flags::none);
+      client.spoke = Clock::now();
+    } catch (const zmq::error_t& error) {
+      if (error.num() != EHOSTUNREACH) throw;
+      drop(routing_id, "it has disconnected");
+    }
+  }
+
+  void drop(const std::string& routing_id, const char* why) {
+    const auto found = by_routing_id_.find(routing_id);
+    const Client client = std::move(found->second);
+    by_routing_id_.erase(found);
+    by_id_.erase(client.id);
+    // Answers that are still on their way to it count against it when it comes back.
+    if (client.pending->load(std::memory_order_acquire) > 0) unread_[client.routing_id] = client.pending;
+    VLOG(1) << "client " << client.id << " is dropped: " << why;
+    if (callbacks_.on_gone) callbacks_.on_gone(client.id);
+  }
+
+  void receive_some() {
+    for (int i = 0; i < kReceiveBatch; ++i) {
+      std::vector<zmq::message_t> frames;
+      bool more = true;
+      size_t count = 0;
+      for (; more; ++count) {
+        zmq::message_t frame;
+        if (!router_.recv(frame, zmq::recv_flags::dontwait)) return;  // only before the first frame
+        more = frame.more();
+        if (frames.size() < kKeptFrames) frames.push_back(std::move(frame));
+      }
+      handle(frames);
+    }
+  }
+
+  // frames: the client's routing id, then what it sent.
+  void handle(const std::vector<zmq::message_t>& frames) {
+    const std::string routing_id = frames[0].to_string();
+    std::vector<std::string_view> parts;
+    for (size_t i = 1; i < frames.size(); ++i) parts.push_back(frames[i].to_string_view());
+    auto decoded = decode_client_frames(parts, static_cast<size_t>(options_.max_message_bytes));
+    const std::optional<Encoding> encoding =
+        decoded ? std::optional<Encoding>(decoded->encoding) : decoded.error().encoding;
+    const ClientId id = heard_from(routing_id, encoding);
+    if (id == 0) return;
+    if (!decoded) {
+      transmit(routing_id, Failure{decoded.error().id, "malformed", decoded.error().message});
+      return;
+    }
+    std::visit(
+        [&](auto& message) {
+          using Message = std::remove_cvref_t<decltype(message)>;
+          if constexpr (!std::is_same_v<Message, ClientHeartbeat>) {
+            if (callbacks_.on_message) callbacks_.on_message(id, ClientMessage(std::move(message)));
+          }
+        },
+        decoded->message);
+  }
+
+  // Notes that a client lives, and greets a new one. 0 when the greeting already found it gone.
+  ClientId heard_from(const std::string& routing_id, std::optional<Encoding> encoding) {
+    const Clock::time_point now = Clock::now();
+    auto found = by_routing_id_.find(routing_id);
+    const bool is_new = found == by_routing_id_.end();
+    if (is_new) {
+      Client client;
+      client.id = ++last_client_;
+      client.routing_id = routing_id;
+      client.session = fmt::format("{}-{}", server_tag_, client.id);
+      const auto unread = unread_.find(routing_id);
+      client.pending = unread == unread_.end() ? std::make_shared<PendingBytes>(0) : unread->second;
+      by_id_[client.id] = routing_id;
+      found = by_routing_id_.emplace(routing_id, std::move(client)).first;
+    }
+    Client& client = found->second;
+    client.heard = now;
+    if (encoding) client.encoding = *encoding;
+    const ClientId id = client.id;
+    if (is_new) transmit(routing_id, Heartbeat{client.session, static_cast<int32_t>(heartbeat_.count())});
+    return by_id_.count(id) > 0 ? id : 0;
+  }
+
+  // Drops the silent and speaks to those that heard nothing for a while; that also finds the disconnected.
+  void beat(Clock::time_point now) {
+    std::vector<std::string> silent, waiting;
+    for (const auto& [routing_id, client] : by_routing_id_) {
+      if (now - client.heard >= kSilentHeartbeats * heartbeat_) {
+        silent.push_back(routing_id);
+      } else if (now - client.spoke >= heartbeat_) {
+        waiting.push_back(routing_id);
+      }
+    }
+    for (const std::string& routing_id : silent) drop(routing_id, "it is silent");
+    for (const std::string& routing_id : waiting) {
+      const Client& client = by_routing_id_.at(routing_id);
+      transmit(routing_id, Heartbeat{client.session, static_cast<int32_t>(heartbeat_.count())});
+    }
+    std::erase_if(unread_, [](const auto& entry) { return entry.second->load(std::memory_order_acquire) == 0; });
+  }
+
+  const ZmqServerOptions options_;
+  const ZmqServerCallbacks callbacks_;
+  const Milliseconds heartbeat_;
+  zmq::context_t context_{1};
+  zmq::socket_t router_;  // of the server's thread once it runs
+  const int wake_fd_;
+  const std::string server_tag_;  // tells this server's sessions from those of any other
+  std::string address_;
+
+  std::mutex mutex_;
+  std::vector<std::pair<ClientId, ServerMessage>> outbox_;
+  bool stopping_ = false;
+
+  // Of the server's thread.
+  std::unordered_map<std::string, Client> by_routing_id_;
+  std::unordered_map<ClientId, std::string> by_id_;
+  std::unordered_map<std::string, std::shared_ptr<PendingBytes>> unread_;  // of dropped clients
+  ClientId last_client_ = 0;
+
+  std::thread thread_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ZmqServer>> ZmqServer::start(const ZmqServerOptions& options, ZmqServerCallbacks callbacks) {
+  auto server = std::make_unique<RouterServer>(options, std::move(callbacks));
+  if (const Result<void> listening = server->listen(); !listening) return tl::unexpected(listening.error());
+  return server;
+}
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,44 @@
+// The server's end of the client protocol (comm/PROTOCOL.md): a ZeroMQ ROUTER on a thread of its own.
+//
+// Framing, versions, both encodings, heartbeats and limits are handled here; what comes out is a checked message, what
+// goes in is a message. Every malformed frame is answered with a Failure{code = "malformed"}.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "comm/client/client_messages.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::comm {
+
+using ClientId = uint64_t;  // one per connected client, never reused
+
+struct ZmqServerOptions {
+  std::string address = "tcp://127.0.0.1:5555";  // any ZeroMQ endpoint; port 0 or * picks one
+  int64_t max_message_bytes = 16 << 20;
+  int64_t max_pending_bytes = 8 << 20;  // answers that a client has not read; past it the client is dropped (on_gone)
+  int heartbeat_ms = 2000;              // a client that said nothing for 5 heartbeats is gone
+};
+
+// Called on the server's thread; they must not block.
+struct ZmqServerCallbacks {
+  std::function<void(ClientId, ClientMessage)> on_message;
+  std::function<void(ClientId)> on_gone;  // every request of this client is to be cancelled
+};
+
+class ZmqServer {
+ public:
+  static Result<std::unique_ptr<ZmqServer>> start(const ZmqServerOptions& options, ZmqServerCallbacks callbacks);
+  virtual ~ZmqServer() = default;
+
+  virtual std::string address() const = 0;  // with the port that was taken
+
+  // Threads: any. Messages to clients that are gone are dropped.
+  virtual void send(ClientId client, ServerMessage message) = 0;
+};
+
+}  // namespace lorikeet::comm

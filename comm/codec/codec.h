@@ -1,0 +1,27 @@
+// Any struct with one static fields(self, visit) as bytes and back, through cereal's portable binary archive.
+//
+//   struct Point { int32_t x, y; template <class Self, class V> static void fields(Self& s, V&& visit) { visit("x",
+//   s.x); visit("y", s.y); } };
+//
+// Members may be arithmetic, bool, enum, std::string, std::vector, std::optional, std::pair and structs with fields().
+// Decoding treats the bytes as hostile: sizes are checked against what is left before anything is allocated, nesting is
+// what the types say, the end must be reached. Layout: one version byte, then cereal's portable binary.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/base/error.h"
+
+namespace lorikeet::comm {
+
+template <class T>
+std::vector<uint8_t> encode(const T& value);
+
+template <class T>
+Result<T> decode(std::span<const uint8_t> bytes);
+
+}  // namespace lorikeet::comm
+
+#include "comm/codec/codec_impl.h"

@@ -1,0 +1,44 @@
+// The collectives of a tensor-parallel group whose tensors are in device memory: operations are queued on a stream,
+// beside the kernels whose results they carry, and may be part of a captured graph.
+#pragma once
+
+#include <cstddef>
+
+#include "comm/collective/collective.h"
+#include "kernels/base/device.h"
+#include "kernels/base/dtype.h"
+
+namespace lorikeet::comm {
+
+// One rank's end of a communicator. All ranks queue the same operations in the same order with the same sizes.
+// Threads: one thread calls the operations and wait(); abort() may come from any thread, at any time.
+// Errors: a lost peer shows in wait(), since the operations only queue; any call throws CollectiveError once the
+// communicator is dead. It then lets go of the stream by itself, within a second or so: what was queued behind the
+// failed operation runs on undefined data, and a graph that holds operations of this communicator must not be launched
+// again.
+class DeviceCollective {
+ public:
+  virtual ~DeviceCollective() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // data [count] of F16, BF16 or F32 becomes the sum over ranks, the same bits on every rank.
+  virtual void all_reduce(void* data, size_t count, kernels::Dtype dtype, const kernels::Stream& stream) = 0;
+
+  // send [bytes] of every rank -> receive [size() * bytes], ordered by rank. send may be receive + rank() * bytes.
+  virtual void all_gather(const void* send, void* receive, size_t bytes, const kernels::Stream& stream) = 0;
+
+  // data [bytes] of rank `root` -> data of all.
+  virtual void broadcast(void* data, size_t bytes, int root, const kernels::Stream& stream) = 0;
+
+  // Waits until the device has passed `event`, recorded behind operations of this communicator. Throws CollectiveError:
+  // peer_lost when a peer has died, timeout when the wait lasts longer than the communicator's operation timeout (a
+  // peer has stopped), aborted after abort().
+  virtual void wait(const kernels::Event& event) = 0;
+
+  // Ends a running wait() and all later calls with CollectiveError{aborted}, within 100 ms.
+  virtual void abort() = 0;
+};
+
+}  // namespace lorikeet::comm

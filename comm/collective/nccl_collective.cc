@@ -1,0 +1,189 @@
+// The communicator is non-blocking: NCCL's calls return at once with ncclInProgress, and what becomes of them is polled
+// together with abort() and the deadline. Facts used: NCCL 2.28 user guide, "Fault tolerance" and "Group calls".
+#include "comm/collective/nccl_collective.h"
+
+#include <glog/logging.h>
+#include <nccl.h>
+
+#include <atomic>
+#include <cstring>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace lorikeet::comm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+constexpr auto kPollPeriod = 50us;  // far below a step, far above the cost of a look
+
+ncclDataType_t nccl_type(kernels::Dtype dtype) {
+  switch (dtype) {
+    case kernels::Dtype::f16:
+      return ncclFloat16;
+    case kernels::Dtype::bf16:
+      return ncclBfloat16;
+    case kernels::Dtype::f32:
+      return ncclFloat32;
+    default:
+      LOG(FATAL) << "no sums of " << kernels::name_of(dtype);
+  }
+}
+
+// Whether the call itself was wrong, rather than a peer or the network.
+bool is_misuse(ncclResult_t result) {
+  return result == ncclInvalidArgument || result == ncclInvalidUsage;
+}
+
+class NcclCollective final : public DeviceCollective {
+ public:
+  explicit NcclCollective(const NcclOptions& options) : options_(options) {}
+
+  ~NcclCollective() override {
+    if (communicator_ != nullptr && !aborter_.joinable()) start_nccl_abort();
+    if (aborter_.joinable()) aborter_.join();
+  }
+
+  // Blocks until all ranks are there. Errors are those of the group, as CollectiveError.
+  void connect(const ncclUniqueId& id) {
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    const Clock::time_point deadline = Clock::now() + options_.connect_timeout;
+    finish("connecting", ncclCommInitRankConfig(&communicator_, options_.size, id, options_.rank, &config), deadline);
+  }
+
+  int rank() const override { return options_.rank; }
+  int size() const override { return options_.size; }
+
+  void all_reduce(void* data, size_t count, kernels::Dtype dtype, const kernels::Stream& stream) override {
+    queue("all_reduce",
+          [&] { return ncclAllReduce(data, data, count, nccl_type(dtype), ncclSum, communicator_, stream.handle()); });
+  }
+
+  void all_gather(const void* send, void* receive, size_t bytes, const kernels::Stream& stream) override {
+    queue("all_gather", [&] { return ncclAllGather(send, receive, bytes, ncclUint8, communicator_, stream.handle()); });
+  }
+
+  void broadcast(void* data, size_t bytes, int root, const kernels::Stream& stream) override {
+    queue("broadcast",
+          [&] { return ncclBroadcast(data, data, bytes, ncclUint8, root, communicator_, stream.handle()); });
+  }
+
+  void wait(const kernels::Event& event) override {
+    throw_if_dead();
+    const Clock::time_point deadline = Clock::now() + options_.operation_timeout;
+    while (!event.ready()) {
+      look("waiting", deadline);
+      std::this_thread::sleep_for(kPollPeriod);
+    }
+  }
+
+  void abort() override { aborted_ = true; }
+
+ private:
+  template <class Call>
+  void queue(const char* name, const Call& call) {
+    throw_if_dead();
+    finish(name, call(), Clock::now() + options_.operation_timeout);
+  }
+
+  // Sees a call through that may be in progress still: the first operation of a kind connects the ranks.
+  void finish(const char* name, ncclResult_t result, Clock::time_point deadline) {
+    if (result != ncclSuccess && result != ncclInProgress) die(name, result);
+    while (result == ncclInProgress) {
+      result = look(name, deadline);
+      if (result == ncclInProgress) std::this_thread::sleep_for(kPollPeriod);
+    }
+  }
+
+  // The state of the communicator: ncclSuccess or ncclInProgress. Throws when it is dead or the deadline has passed.
+  ncclResult_t look(const char* name, Clock::time_point deadline) {
+    if (aborted_) die(CollectiveFailure::aborted, name, "aborted");
+    ncclResult_t state = ncclSuccess;
+    const ncclResult_t result = ncclCommGetAsyncError(communicator_, &state);
+    if (result != ncclSuccess) die(name, result);
+    if (state != ncclSuccess && state != ncclInProgress) die(name, state);
+    if (Clock::now() >= deadline) die(CollectiveFailure::timeout, name, "a peer did not answer in time");
+    return state;
+  }
+
+  [[noreturn]] void die(const char* name, ncclResult_t result) {
+    const std::string reason = ncclGetLastError(communicator_);
+    CHECK(!is_misuse(result)) << name << ": " << ncclGetErrorString(result) << ": " << reason;
+    die(aborted_ ? CollectiveFailure::aborted : CollectiveFailure::peer_lost, name,
+        std::string(ncclGetErrorString(result)) + (reason.empty() ? "" : ": " + reason));
+  }
+
+  [[noreturn]] void die(CollectiveFailure failure, const char* name, const std::string& reason) {
+    failure_ = failure;
+    start_nccl_abort();
+    throw CollectiveError(failure, fmt::format("{} on rank {} of {}: {}", name, options_.rank, options_.size, reason));
+  }
+
+  // ncclCommAbort takes half a second and lets go of the stream: on a thread of its own, so that the error is known at
+  // once.
+  void start_nccl_abort() {
+    if (communicator_ == nullptr) return;
+    aborter_ = std::thread([communicator = std::exchange(communicator_, nullptr)] { ncclCommAbort(communicator); });
+  }
+
+  void throw_if_dead() {
+    if (!failure_ && aborted_) die(CollectiveFailure::aborted, "starting", "aborted");
+    if (!failure_) return;
+    throw CollectiveError(*failure_,
+                          fmt::format("rank {} of {}: the communicator is dead", options_.rank, options_.size));
+  }
+
+  const NcclOptions options_;
+  std::atomic<bool> aborted_{false};
+
+  // Of the thread that calls the operations.
+  ncclComm_t communicator_ = nullptr;
+  std::optional<CollectiveFailure> failure_;
+  std::thread aborter_;
+};
+
+// The id as rank 0 made it, or as it comes from there.
+ncclUniqueId agree_on_id(Rendezvous& store, const NcclOptions& options) {
+  const std::string key = options.prefix + "/nccl_unique_id";
+  ncclUniqueId id;
+  if (options.rank == 0) {
+    const ncclResult_t result = ncclGetUniqueId(&id);
+    if (result != ncclSuccess) {
+      throw CollectiveError(
+          CollectiveFailure::peer_lost,
+          fmt::format("NCCL has no unique id: {}: {}", ncclGetErrorString(result), ncclGetLastError(nullptr)));
+    }
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&id);
+    store.set(key, {bytes, bytes + sizeof id});
+    return id;
+  }
+  const std::vector<uint8_t> value = store.get(key, options.connect_timeout);
+  if (value.size() != sizeof id) {
+    throw CollectiveError(CollectiveFailure::peer_lost,
+                          fmt::format("rank 0 sent {} bytes as NCCL's unique id of {}", value.size(), sizeof id));
+  }
+  std::memcpy(&id, value.data(), sizeof id);
+  return id;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceCollective>> make_nccl_collective(Rendezvous& store, const NcclOptions& options) {
+  if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
+    return fail("a communicator has no rank {} of {}", options.rank, options.size);
+  }
+  try {
+    auto collective = std::make_unique<NcclCollective>(options);
+    collective->connect(agree_on_id(store, options));
+    return collective;
+  } catch (const CollectiveError& error) {
+    return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix, error.what());
+  }
+}
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,484 @@
+// A block works on parts of pairs (row, KV head): each of its four warps goes through neighbouring segments of the row,
+// 16 positions at a time, with a small ring of keys and values in shared memory that it fills for itself.
+//   scores [16 positions x 8 heads] = K [16 x head_dim] q^T;  out^T [head_dim x 8 heads] += V^T [head_dim x 16] P^T
+// With few rows the blocks of a cluster share a pair and exchange results through their shared memory; with many each
+// block takes whole pairs, and parts of long rows are joined through global memory.
+#include "kernels/attention/attention_decode_cuda.h"
+#include "kernels/attention/attention_shared.cuh"
+#include "kernels/attention/decode_feed.cuh"
+#include "kernels/attention/decode_join.cuh"
+#include "kernels/base/cuda_check.h"
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/done_counter.cuh"
+#include "kernels/cuda/element_dispatch.cuh"
+#include "kernels/cuda/overlap_launch.cuh"
+#include "kernels/layer/rope_head.cuh"
+
+namespace lorikeet::kernels {
+namespace {
+
+using attention::Feed;
+using attention::Four;
+using attention::Item;
+using attention::kDepth;
+using attention::kHeadTile;
+using attention::kPassItems;
+using attention::kThreads;
+using attention::kTile;
+using attention::kWarps;
+using attention::Shared;
+
+// Where the results of parts lie: per row, part and query head.
+struct Partials {
+  int* arrivals;    // [rows * pairs]: how many parts are done; 0 between launches
+  float2* max_sum;  // [rows, parts, heads]
+  float* out;       // [rows, parts, heads, head_dim]
+};
+
+__host__ __device__ uint64_t arrival_words(int heads, int kv_heads) {
+  const int tiles = (heads / kv_heads + kHeadTile - 1) / kHeadTile;
+  return (static_cast<uint64_t>(kMaxDecodeRows) * kv_heads * tiles + 63) / 64 * 64;
+}
+
+__device__ __forceinline__ Partials partials_of(const DecodeAttentionArgs& args) {
+  Partials p;
+  p.arrivals = reinterpret_cast<int*>(args.workspace);
+  float* rest = args.workspace + arrival_words(args.heads, args.cache.kv_heads);
+  p.max_sum = reinterpret_cast<float2*>(rest);
+  p.out = rest + (2 * static_cast<size_t>(args.rows) * kMostDecodeParts * args.heads + 3) / 4 * 4;
+  return p;
+}
+
+// A head that one warp rotates or stores, of one of the items.
+struct RotateTask {
+  int item = -1;  // -1: none
+  int kind = 0;   // 0: query, 1: key, 2: value
+  int head = 0;   // counts q heads, then k, then v
+  int in_tile = 0;
+
+  template <class T, int kHeadDim>
+  static __device__ __forceinline__ RotateTask of(const DecodeAttentionArgs& args, const Shared<T, kHeadDim>& shared,
+                                                  int items, int index) {
+    RotateTask task;
+    const int kv_heads = args.cache.kv_heads;
+    const int queries = min(kHeadTile, args.heads / kv_heads);
+    int place = 0;
+    for (; index >= queries + 2; place++) index -= queries + 2;
+    if (place >= items) return task;
+    const Item& item = shared.items[place];
+    task.in_tile = index;
+    task.kind = max(0, task.in_tile - queries + 1);
+    task.head =
+        task.kind == 0 ? item.first_head + task.in_tile : args.heads + (task.kind - 1) * kv_heads + item.kv_head;
+    const bool wanted = task.kind == 0 ? task.in_tile < item.heads : item.has_newest();
+    if (wanted && item.context > 0) task.item = place;
+    return task;
+  }
+};
+
+// The items' queries come to shared memory, and the newest keys and values there and to the cache. Two heads of a warp
+// are on their way at a time. Waits for the kernel before this one when all that does not depend on it is requested.
+template <class T, class Kv, int kHeadDim>
+__device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T, kHeadDim>& shared, int items) {
+  const int tasks = items * (min(kHeadTile, args.heads / args.cache.kv_heads) + 2);
+#pragma unroll 1
+  for (int first = threadIdx.x / device::kWarpSize; first < tasks; first += 2 * kWarps) {
+    RotateTask task[2];
+    int slot[2] = {-1, -1};
+    device::RopeHead<T, kHeadDim> head[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      task[i] = RotateTask::of(args, shared, items, first + i * kWarps);
+      if (task[i].item < 0) continue;
+      head[i].load_weights(args.rope, task[i].head);
+      if (task[i].kind > 0) slot[i] = args.rope.kv_slots[shared.items[task[i].item].token];
+    }
+    device::wait_for_previous_kernel();
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      if (task[i].item >= 0) head[i].load(args.rope, shared.items[task[i].item].token, task[i].head);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      if (task[i].item < 0) continue;
+      head[i].make(args.rope, task[i].head);
+      if (task[i].kind == 0) {
+        head[i].store(shared.queries[task[i].item][task[i].in_tile]);
+        continue;
+      }
+      head[i].template store_as_read<Kv>(shared.newest[task[i].item][task[i].kind - 1]);
+      if (slot[i] >= 0) {
+        head[i].template store_kv<Kv>(task[i].kind == 1 ? args.cache.keys : args.cache.values, args.cache,
+                                      shared.items[task[i].item].kv_head, slot[i]);
+      }
+    }
+  }
+}
+
+// Puts the newest position's key or value into the tile that a warp has got without it.
+template <int kHeadDim, class T>
+__device__ __forceinline__ void add_newest(unsigned char* tile, const T* newest, int row) {
+  const int chunk = threadIdx.x % device::kWarpSize;
+  if (chunk < kHeadDim / attention::kChunk) {
+    *reinterpret_cast<uint4*>(tile + attention::swizzled<kHeadDim>(row, chunk)) =
+        reinterpret_cast<const uint4*>(newest)[chunk];
+  }
+  __syncwarp();
+}
+
+// Stores a warp's result as [heads, head_dim].
+template <int kHeadDim>
+__device__ __forceinline__ void store_heads(const attention::WarpResult<kHeadDim / 16>& result,
+                                            float (*out)[kHeadDim + 4]) {
+  const int g = threadIdx.x % device::kWarpSize / 4;
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int s = 0; s < kHeadDim / 16; s++) {
+#pragma unroll
+    for (int e = 0; e < 4; e++) out[2 * t + e % 2][16 * s + g + e / 2 * 8] = result.out[s][e];
+  }
+}
+
+#if __CUDA_ARCH__ >= 900
+// Each block of the cluster gets its share of the results of all warps of all blocks, and joins them.
+template <class T, int kHeadDim>
+__device__ __forceinline__ void join_cluster(const attention::WarpResult<kHeadDim / 16>& result, const Item& item,
+                                             Shared<T, kHeadDim>& shared, T* out) {
+  constexpr int kFours = kHeadDim / 4;
+  const int warp = threadIdx.x / device::kWarpSize;
+  const int lane = threadIdx.x % device::kWarpSize;
+  const int blocks = item.parts;
+  const int share = item.heads * kFours / blocks;  // of a block, in fours
+  const int leaf = item.part * kWarps + warp;
+  device::wait_async_copies<0>();
+  __syncwarp();  // the warp's ring is free
+  auto* mine = reinterpret_cast<float(*)[kHeadDim + 4]>(shared.ring[warp]);
+  store_heads<kHeadDim>(result, mine);
+  __syncwarp();
+  device::cluster_wait();  // all blocks have begun
+  if (lane < 4) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const uint32_t place = device::shared_address(&shared.max_sum[leaf][2 * lane + h]);
+      for (int b = 0; b < blocks; b++) {
+        asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(device::cluster_address(place, b)),
+                     "f"(result.largest[h]), "f"(result.sum[h])
+                     : "memory");
+      }
+    }
+  }
+  int block = 0;
+  int place = lane;  // in the block's share
+#pragma unroll 4
+  for (int four = lane; four < item.heads * kFours; four += device::kWarpSize) {
+    while (place >= share) {
+      place -= share;
+      block++;
+    }
+    const float4 values = *reinterpret_cast<const float4*>(&mine[four / kFours][four % kFours * 4]);
+    device::cluster_store_16(
+        device::cluster_address(device::shared_address(&shared.received[leaf * share + place]), block), values);
+    place += device::kWarpSize;
+  }
+  device::cluster_arrive();
+  device::cluster_wait();
+
+  constexpr int kLeaves = 8;  // of a lane: neighbours, and neighbouring lanes have the next
+  const int groups = blocks * kWarps / kLeaves;
+  const int column = static_cast<int>(threadIdx.x) / groups;
+  const int first_leaf = static_cast<int>(threadIdx.x) % groups * kLeaves;
+  const int four = item.part * share + min(column, share - 1);
+  Four leaves[kLeaves];
+#pragma unroll
+  for (int i = 0; i < kLeaves; i++) {
+    leaves[i].max_sum = shared.max_sum[first_leaf + i][four / kFours];
+    leaves[i].values = shared.received[(first_leaf + i) * share + min(column, share - 1)];
+  }
+  attention::join_tree(leaves);
+  for (int distance = 1; distance < groups; distance *= 2) leaves[0].join_lane(distance);
+  if (column < share && first_leaf == 0) leaves[0].store(out + 4 * four);
+}
+#endif
+
+// Joins the results of a pair's parts, which lie in memory.
+template <class T, int kHeadDim>
+__device__ __forceinline__ void join_parts(const DecodeAttentionArgs& args, const Partials& partials, const Item& item,
+                                           T* out) {
+  constexpr int kFours = kHeadDim / 4;
+  const size_t first = static_cast<size_t>(item.row) * kMostDecodeParts * args.heads + item.first_head;
+#pragma unroll 1
+  for (int four = threadIdx.x; four < item.heads * kFours; four += kThreads) {
+    Four leaves[kMostDecodeParts];
+#pragma unroll
+    for (int p = 0; p < kMostDecodeParts; p++) {
+      leaves[p].max_sum = attention::no_positions();
+      leaves[p].values = make_float4(0, 0, 0, 0);
+      if (p >= item.parts) continue;
+      const size_t head = first + static_cast<size_t>(p) * args.heads;
+      leaves[p].max_sum = __ldcg(&partials.max_sum[head + four / kFours]);
+      leaves[p].values = __ldcg(reinterpret_cast<const float4*>(partials.out + head * kHeadDim) + four);
+    }
+    attention::join_tree(leaves);
+    leaves[0].store(out + 4 * four);
+  }
+}
+
+// Joins the results of a block's warps; those of a pair's parts are joined by the block that arrives last.
+template <class T, int kHeadDim>
+__device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
+                                           const attention::WarpResult<kHeadDim / 16>& result, const Item& item,
+                                           Shared<T, kHeadDim>& shared, T* out) {
+  constexpr int kFours = kHeadDim / 4;
+  const int warp = threadIdx.x / device::kWarpSize;
+  const int lane = threadIdx.x % device::kWarpSize;
+  __syncthreads();  // the results of the item before are no longer read
+  store_heads<kHeadDim>(result, shared.warp_out[warp]);
+  if (lane < 4) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) shared.max_sum[warp][2 * lane + h] = make_float2(result.largest[h], result.sum[h]);
+  }
+  __syncthreads();
+  const Partials partials = partials_of(args);
+#pragma unroll 1
+  for (int four = threadIdx.x; four < item.heads * kFours; four += kThreads) {
+    const int head = four / kFours;
+    Four leaves[kWarps];
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) {
+      leaves[w].max_sum = shared.max_sum[w][head];
+      leaves[w].values = *reinterpret_cast<const float4*>(&shared.warp_out[w][head][four % kFours * 4]);
+    }
+    attention::join_tree(leaves);
+    if (item.parts == 1) {
+      leaves[0].store(out + 4 * four);
+      continue;
+    }
+    const size_t place =
+        (static_cast<size_t>(item.row) * kMostDecodeParts + item.part) * args.heads + item.first_head + head;
+    *reinterpret_cast<float4*>(&partials.out[place * kHeadDim + four % kFours * 4]) = leaves[0].values;
+    if (four % kFours == 0) partials.max_sum[place] = leaves[0].max_sum;
+  }
+  if (item.parts == 1) return;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    shared.is_last = device::add_and_see(&partials.arrivals[item.pair], 1) == item.parts - 1;
+    if (shared.is_last) partials.arrivals[item.pair] = 0;
+  }
+  __syncthreads();
+  if (shared.is_last) join_parts<T, kHeadDim>(args, partials, item, out);
+}
+
+// cluster: how many blocks share their shared memory and, if the batch is divided so, every pair.
+template <class T, class Kv, int kHeadDim>
+__global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
+    decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster) {
+  constexpr int kSteps = kHeadDim / 16;  // tensor-core steps over head_dim (scores), and row tiles of out^T
+  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  auto& shared = *reinterpret_cast<Shared<T, kHeadDim>*>(shared_bytes);
+  const int warp = threadIdx.x / device::kWarpSize;
+  const int lane = threadIdx.x % device::kWarpSize;
+  const int g = lane / 4;
+  const int t = lane % 4;
+  const float scale = args.scale * 1.4426950408889634F;  // log2 e: the softmax works in powers of two
+  const int pairs = args.division.pairs_of_row();
+
+  // The tables are a copy from the host, which is done before the step's first kernel begins.
+  device::allow_next_kernel();
+  const int pieces = args.pieces[0];
+  const bool share_pairs = cluster > 1 && pieces == args.rows * cluster;
+  const int units = pieces * pairs;
+  const int block = static_cast<int>(blockIdx.x);
+  const int blocks = static_cast<int>(gridDim.x);
+  const int all_items = share_pairs ? 1 : block < units ? (units - 1 - block) / blocks + 1 : 0;
+#if __CUDA_ARCH__ >= 900
+  if (share_pairs) device::cluster_arrive();
+#endif
+
+  for (int pass = 0; pass < all_items; pass += kPassItems) {
+    const int items = min(all_items - pass, kPassItems);
+    if (pass > 0) __syncthreads();  // the items of the pass before are no longer read
+    if (threadIdx.x < items) {
+      const int unit = block + (pass + static_cast<int>(threadIdx.x)) * blocks;
+      const int shared_pair = block >> (31 - __clz(cluster));  // `cluster` is a power of two
+      shared.items[threadIdx.x] =
+          share_pairs ? Item::of(args, {shared_pair / pairs, block & (cluster - 1), cluster}, shared_pair % pairs)
+                      : Item::of(args, DecodePiece::of(args.pieces[1 + unit / pairs]), unit % pairs);
+    }
+    __syncthreads();
+    Feed<T, Kv, kHeadDim> feed(args, shared, items);
+    if (!args.rotate) device::wait_for_previous_kernel();
+    for (int i = 0; i < kDepth; i++) {  // with `rotate` all of it was stored by earlier steps
+      feed.keys();
+      feed.values();
+    }
+    if (args.rotate) {
+      rotate<T, Kv, kHeadDim>(args, shared, items);
+      __syncthreads();
+    }
+
+    int slot = 0;
+    for (int i = 0; i < items; i++) {
+      const Item& item = shared.items[i];
+      if (item.context == 0) continue;
+      uint32_t query[kSteps][2];
+      const T* q = args.rotate ? shared.queries[i][g]
+                               : static_cast<const T*>(args.q) + item.token * args.q_stride +
+                                     static_cast<int64_t>(item.first_head + g) * kHeadDim;
+#pragma unroll
+      for (int s = 0; s < kSteps; s++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          query[s][half] = g < item.heads ? *reinterpret_cast<const uint32_t*>(q + 16 * s + 8 * half + 2 * t) : 0;
+        }
+      }
+
+      // The warp's segments are neighbours, as many as a power of two: a result is joined when its neighbour is there.
+      attention::WarpResult<kSteps> now;
+      attention::WarpResult<kSteps> neighbour;   // over 1 segment
+      attention::WarpResult<kSteps> waiting[2];  // over 2 and 4; seldom touched: in local memory
+      const int segments = item.segments();
+      const int first_segment = item.first_segment(warp);
+      int tile = decode_segment_begin(item.tiles, first_segment);
+#pragma unroll 1
+      for (int segment = 0; segment < segments; segment++) {
+        now.clear();
+        const int end_tile = decode_segment_begin(item.tiles, first_segment + segment + 1);
+#pragma unroll 1
+        for (; tile < end_tile; tile++) {
+          constexpr int kBehind = 2 * kDepth - 1;  // groups of copies that were requested behind the awaited one
+          device::wait_async_copies<kBehind>();
+          __syncwarp();
+          const bool newest = args.rotate && tile + 1 == item.tiles;
+          const int last_row = (item.context - 1) % kTile;
+          if (newest) add_newest<kHeadDim>(shared.ring[warp][slot][0], shared.newest[i][0], last_row);
+          const uint32_t keys = device::shared_address(shared.ring[warp][slot][0]);
+          float score[4] = {0, 0, 0, 0};
+          float odd[4] = {0, 0, 0, 0};
+#pragma unroll
+          for (int s = 0; s < kSteps; s++) {
+            uint32_t a[4];
+            device::load_matrices(a, keys + attention::swizzled<kHeadDim>(lane % 16, 2 * s + lane / 16));
+            device::mma_m16n8k16<T>(s % 2 == 0 ? score : odd, a[0], a[1], a[2], a[3], query[s][0], query[s][1]);
+          }
+          __syncwarp();  // the keys are no longer read
+          feed.keys();
+
+          const int left = item.context - tile * kTile;  // positions
+#pragma unroll
+          for (int e = 0; e < 4; e++) {
+            score[e] = g + e / 2 * 8 < left ? __fadd_rn(score[e], odd[e]) * scale : -INFINITY;
+          }
+          float shrink[2];
+#pragma unroll
+          for (int h = 0; h < 2; h++) {
+            float best = fmaxf(score[h], score[h + 2]);
+#pragma unroll
+            for (int offset = 4; offset < device::kWarpSize; offset *= 2) {
+              best = fmaxf(best, __shfl_xor_sync(device::kFullWarp, best, offset));
+            }
+            best = fmaxf(best, now.largest[h]);
+            shrink[h] = attention::exp2_fast(now.largest[h] - best);
+            now.largest[h] = best;
+            score[h] = attention::exp2_fast(score[h] - best);
+            score[h + 2] = attention::exp2_fast(score[h + 2] - best);
+            // This lane's positions only, until the segment ends.
+            now.sum[h] = __fmaf_rn(now.sum[h], shrink[h], __fadd_rn(score[h], score[h + 2]));
+          }
+          const uint32_t p0 = device::transpose_8x8(device::pack<T>(score[0], score[1]));
+          const uint32_t p1 = device::transpose_8x8(device::pack<T>(score[2], score[3]));
+          device::wait_async_copies<kBehind>();
+          __syncwarp();
+          if (newest) add_newest<kHeadDim>(shared.ring[warp][slot][1], shared.newest[i][1], last_row);
+          const uint32_t values = device::shared_address(shared.ring[warp][slot][1]);
+#pragma unroll
+          for (int s = 0; s < kSteps; s++) {
+            float(&out)[4] = now.out[s];
+            out[0] *= shrink[0];
+            out[1] *= shrink[1];
+            out[2] *= shrink[0];
+            out[3] *= shrink[1];
+            uint32_t a[4];
+            device::load_matrices_transposed(
+                a, values + attention::swizzled<kHeadDim>(lane % 8 + lane / 16 * 8, 2 * s + lane / 8 % 2));
+            device::mma_m16n8k16<T>(out, a[0], a[1], a[2], a[3], p0, p1);
+          }
+          __syncwarp();  // the values are no longer read
+          feed.values();
+          slot = (slot + 1) % kDepth;
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+#pragma unroll
+          for (int offset = 4; offset < device::kWarpSize; offset *= 2) {
+            now.sum[h] = __fadd_rn(now.sum[h], __shfl_xor_sync(device::kFullWarp, now.sum[h], offset));
+          }
+        }
+        if (segments == 1) break;
+        if (segment % 2 == 0) {
+          neighbour = now;
+          continue;
+        }
+        now.join_behind(neighbour);
+        int level = 0;
+#pragma unroll 1
+        for (int before = segment / 2; before % 2 != 0; before /= 2) now.join_behind(waiting[level++]);
+        if (segment + 1 < segments) waiting[level] = now;
+      }
+
+      T* out = static_cast<T*>(args.out) + (static_cast<int64_t>(item.token) * args.heads + item.first_head) * kHeadDim;
+#if __CUDA_ARCH__ >= 900
+      if (share_pairs) {
+        join_cluster<T, kHeadDim>(now, item, shared, out);
+        continue;
+      }
+#endif
+      join_block<T, kHeadDim>(args, now, item, shared, out);
+    }
+    device::wait_async_copies<0>();
+  }
+  device::wait_for_previous_kernel();
+  device::signal_done(args.done);
+}
+
+}  // namespace
+
+uint64_t decode_attention_workspace(int32_t rows, int32_t heads, int32_t kv_heads, int32_t head_dim) {
+  const uint64_t places = static_cast<uint64_t>(rows) * kMostDecodeParts * heads;
+  return 4 * (arrival_words(heads, kv_heads) + places * (2 + head_dim) + 4);
+}
+
+int32_t decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& stream) {
+  CHECK(args.cache.head_dim == 64 || args.cache.head_dim == 128) << "head size " << args.cache.head_dim;
+  CHECK_EQ(args.heads % args.cache.kv_heads, 0);
+  CHECK_EQ(args.cache.block_size & (args.cache.block_size - 1), 0);
+  CHECK_GE(args.cache.block_size, 8);
+  CHECK_LE(args.rows, kMaxDecodeRows);
+  CHECK(!args.rotate || args.rope.heads == args.heads);
+  if (args.rows == 0) return 0;
+  int32_t blocks = 0;
+  with_activation_type(args.dtype, [&](auto element) {
+    with_kv_type(args.cache.dtype, [&](auto kv_element) {
+      using T = typename decltype(element)::type;
+      using Kv = typename decltype(kv_element)::type;
+      const auto kernel = args.cache.head_dim == 128 ? decode_attention<T, Kv, 128> : decode_attention<T, Kv, 64>;
+      device::LaunchShape shape;
+      shape.shared_bytes = args.cache.head_dim == 128 ? sizeof(Shared<T, 128>) : sizeof(Shared<T, 64>);
+      static_assert(sizeof(Shared<T, 128>) <= (99 << 10), "what a block of any device from 8.0 on can have");
+      LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               static_cast<int>(shape.shared_bytes)));
+      shape.threads = kThreads;
+      shape.overlap = device::waits_for_previous_kernel(kernel);
+      shape.cluster =
+          shape.overlap ? static_cast<unsigned>(args.division.cluster(args.rows)) : 1;  // code for 9.0 and on
+      const int64_t pairs = int64_t{args.rows} * args.division.pairs_of_row();
+      blocks = shape.cluster > 1
+                   ? static_cast<int32_t>(pairs * shape.cluster)
+                   : static_cast<int32_t>(std::min<int64_t>(pairs * kMostDecodeParts, args.division.blocks()));
+      shape.blocks = static_cast<unsigned>(blocks);
+      device::launch(kernel, shape, stream.handle(), args, static_cast<int>(shape.cluster));
+    });
+  });
+  return blocks;
+}
+
+}  // namespace lorikeet::kernels

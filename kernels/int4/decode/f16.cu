@@ -1,0 +1,7 @@
+#include "kernels/int4/decode/instances.cuh"
+
+namespace lorikeet::kernels::int4 {
+
+template DecodeKernel decode_kernel<__half, DecodeLora::none>(int32_t scale_block, bool asymmetric);
+
+}  // namespace lorikeet::kernels::int4

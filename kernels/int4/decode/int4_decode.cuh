@@ -1,0 +1,305 @@
+// The kernel of the int4 product for so few tokens that a block keeps x in shared memory. Included by the .cu files
+// that instantiate it.
+//
+// Weights are operand A of the tensor cores (16 outputs), tokens the 8 columns. A group of blocks, one or a cluster of
+// two, owns whole tiles; in a cluster each block takes half of k, and so keeps half of x. Each warp takes parts of k of
+// a tile in turn and streams them through a ring of its own in shared memory; there is no synchronisation while it
+// does. The sums of parts go to the block that finishes the tile, which adds them in the order of k.
+//
+// With 64 registers a thread, blocks of another kernel find room beside these.
+#pragma once
+
+#include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/int4/base/fragment.cuh"
+#include "kernels/int4/base/layout.h"
+#include "kernels/int4/base/output.cuh"
+#include "kernels/int4/decode/chunk.cuh"
+#include "kernels/int4/decode/lora.cuh"
+#include "kernels/int4/decode/lora_token.cuh"
+#include "kernels/int4/decode/x.cuh"
+
+namespace lorikeet::kernels::int4 {
+
+// y += kUnits units times x. `unit`: this lane's words of the first; x_lane: the address of this lane's column and
+// pairs for it.
+template <class T, class Format, int kUnits>
+__device__ __forceinline__ void add_units(const unsigned char* unit, uint32_t x_lane, int lane, float (&y)[4]) {
+  constexpr int kScales = kUnitInputs / Format::kScaleBlock;
+  static_assert(kUnits == 1 || kScales == 1);  // scales are applied in the order of k
+  const uint32_t words_at = device::shared_address(unit) + lane * 16;
+  const int g = lane / 4;
+  float sum[kUnits][4];
+#pragma unroll
+  for (int j = 0; j < kUnitInputs / kSubBlock; j += 2) {
+    uint4 words[kUnits];
+#pragma unroll
+    for (int u = 0; u < kUnits; u++) words[u] = load_shared_16(words_at + u * Format::kBytes + j / 2 * 512);
+#pragma unroll
+    for (int i = j; i < j + 2; i++) {
+      const int scale = kScales == 1 ? 0 : i;
+#pragma unroll
+      for (int u = 0; u < kUnits; u++) {
+        uint32_t a[2][4];
+        decode_sub_block<T>(i == j ? words[u].x : words[u].z, i == j ? words[u].y : words[u].w,
+                            load_zeros<T, Format>(unit + u * Format::kBytes, scale, g), a);
+        const uint4 x = load_shared_16(x_lane + u * kDecodeUnitXBytes + i * 64);
+        if (kScales > 1 || i == 0) {
+          first_step<T>(sum[u], a[0], x.x, x.y);
+        } else {
+          next_step<T>(sum[u], a[0], x.x, x.y);
+        }
+        next_step<T>(sum[u], a[1], x.z, x.w);
+        if constexpr (kScales > 1) add_scaled(y, load_scales(unit, scale, g), sum[u]);
+      }
+    }
+  }
+  if constexpr (kScales == 1) {
+#pragma unroll
+    for (int u = 0; u < kUnits; u++) add_scaled(y, load_scales(unit + u * Format::kBytes, 0, g), sum[u]);
+  }
+}
+
+// Sums into the shared memory of block `owner` of the cluster, at the address that they have there, counted on the
+// barrier that all blocks have at the same address.
+__device__ __forceinline__ void store_part(uint32_t address, float2 sums, int cluster, int owner, uint32_t barrier) {
+#if __CUDA_ARCH__ >= 900
+  if (cluster > 1) {
+    return device::cluster_store_counted(device::cluster_address(address, owner), sums,
+                                         device::cluster_address(barrier, owner));
+  }
+#endif
+  asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(sums.x), "f"(sums.y) : "memory");
+}
+
+#if __CUDA_ARCH__ >= 900
+inline constexpr int kDecodeBlocks = 2;  // one of another kernel, say, beside one of this
+#else
+inline constexpr int kDecodeBlocks = 1;
+#endif
+
+template <class T, class Format, DecodeLora kLora>
+__global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by_own_warps ? 1 : kDecodeBlocks)
+    decode(const __grid_constant__ DecodeParams p) {
+  constexpr bool kOwnWarps = kLora == DecodeLora::by_own_warps;
+  constexpr bool kOneToken = kLora == DecodeLora::of_one_token;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const uint32_t base = device::shared_address(shared);
+  const int thread = static_cast<int>(threadIdx.x) - (kOwnWarps ? kLoraThreads : 0);  // of those that stream
+  const int warp = __shfl_sync(device::kFullWarp, thread >> 5, 0);
+  const int lane = threadIdx.x % device::kWarpSize;
+  const int cluster = 1 << p.cluster_log2;
+  const int rank = static_cast<int>(blockIdx.x) & (cluster - 1);
+  const int group = static_cast<int>(blockIdx.x) >> p.cluster_log2;
+  const int first_tile = group * p.tiles + min(group, p.groups_with_more);
+  const int tiles = p.tiles + (group < p.groups_with_more ? 1 : 0);
+  const int parts_log2 = kPartsOfKLog2 - p.cluster_log2;  // parts of k that this block takes
+  const int first_part = rank << parts_log2;
+  const int items = tiles << parts_log2;
+  const int first_unit = part_begin(p.units, first_part);
+  const int own_units = part_begin(p.units, first_part + (1 << parts_log2)) - first_unit;
+  const uint8_t* weight = p.weight + static_cast<int64_t>(first_tile) * p.units * Format::kBytes;
+  const uint64_t policy = device::evict_first_policy();
+
+  const uint32_t stage_bytes = chunk_stage_bytes(p.chunk * Format::kBytes);
+  const bool streams = !kOwnWarps || warp >= 0;
+  const uint32_t ring = p.ring_offset + warp * p.stages * stage_bytes;
+  const uint32_t ring_end = ring + p.stages * stage_bytes;
+  const uint32_t all_parts = base + p.barriers_offset;  // barrier of the sums that the block finishes
+  const uint32_t full = all_parts + 8 + warp * p.stages * 8;
+  const int owned = (tiles - rank + cluster - 1) >> p.cluster_log2;
+  if (streams && lane == 0) {
+    for (int i = 0; i < p.stages; i++) device::barrier_init(full + i * 8, kStageArrivals);
+#if __CUDA_ARCH__ >= 900
+    if (warp == 0 && cluster > 1) {
+      device::barrier_init(all_parts, 1);
+      device::barrier_expect(all_parts, owned * kPartsOfK * p.m * kTileRows * static_cast<int>(sizeof(float)));
+    }
+    device::fence_barrier_init();
+#endif
+  }
+  __syncwarp();
+
+  // A warp takes every kDecodeWarps-th item. Item i is one of the block's parts of its tile i >> parts_log2.
+  const auto part_of = [&](int item) { return first_part + (item & ((1 << parts_log2) - 1)); };
+  // What is requested next: the rest of an item.
+  int filling = streams ? warp : items;
+  int left = 0;
+  const uint8_t* from = nullptr;
+  const auto enter = [&] {
+    const int unit = part_begin(p.units, part_of(filling));
+    left = part_begin(p.units, part_of(filling) + 1) - unit;
+    from = weight + static_cast<int64_t>((filling >> parts_log2) * p.units + unit) * Format::kBytes;
+  };
+  const auto request = [&](uint32_t stage, uint32_t barrier) {
+    while (left == 0) {
+      filling += kDecodeWarps;
+      if (filling >= items) return;
+      enter();
+    }
+    const int n = min(p.chunk, left);
+    request_lines(base + stage, from, n * Format::kBytes, barrier, policy, lane);
+    from += n * Format::kBytes;
+    left -= n;
+  };
+  // Weights are nobody's output: they may be read before the kernel in front has ended.
+  if (filling < items) enter();
+  for (int i = 0; i < p.first_stages; i++) request(ring + i * stage_bytes, full + i * 8);
+  device::allow_next_kernel();
+#if __CUDA_ARCH__ >= 900
+  __syncwarp();
+  if (cluster > 1) device::cluster_arrive_relaxed();
+#endif
+
+  const int first_kept =
+      kLora == DecodeLora::none ? first_unit : slice_aligned(first_unit);  // of the units whose x is kept
+  const int end_unit = first_unit + own_units;
+  const OwnTiles own{first_tile + rank, cluster, owned};
+  const LoraShare share{first_kept, first_kept / kSliceUnits,
+                        rank == cluster - 1 ? p.lora.slice_count : end_unit / kSliceUnits, group,
+                        static_cast<int>(gridDim.x) >> p.cluster_log2};
+  auto& lora = *reinterpret_cast<LoraShared*>(shared + p.lora.offset);
+  const TokenLoraWork<T> token_lora(p.lora, p.out, shared, share, own, warp);
+  constexpr int kThreads = decode_threads(kLora);
+  if constexpr (kOneToken) token_lora.begin();
+  if constexpr (kOwnWarps) {
+    if (!streams) {
+      prepare_lora<T>(p.lora, p.out, shared, lora, share, own, p.x_row_bytes, p.m, [&] {
+        asm volatile("bar.sync 3, %0;" ::"n"(kThreads) : "memory");
+      });
+    }
+  }
+  if (streams) {
+    // Behind the loads of x: in front of them, weights would make them wait.
+    const auto request_rest = [&] {
+      for (int i = p.first_stages; i < p.stages; i++) request(ring + i * stage_bytes, full + i * 8);
+    };
+    if (p.norm.residual != nullptr) {
+      NormWeight norm_weight;
+      load_norm_weight(p, thread, norm_weight);
+      float* squares = reinterpret_cast<float*>(shared + p.squares_offset);
+      const int end_k = end_unit * kUnitInputs;
+      if constexpr (kOwnWarps) {
+        stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, request_rest);
+      } else {
+        request_rest();  // such a block begins long before x is there, and has no registers to spare
+        stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, [] {});
+      }
+    } else {
+      stage_x<T>(p, shared, thread, first_kept * kUnitInputs, (end_unit - first_kept) * (kUnitInputs / 8),
+                 request_rest);
+    }
+    streaming_warps_barrier();
+    if constexpr (kOwnWarps) asm volatile("bar.arrive 3, %0;" ::"n"(kThreads) : "memory");
+#if __CUDA_ARCH__ >= 900
+    if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
+#endif
+
+    if constexpr (kOneToken) {
+      token_lora.make_slices(base);
+      token_lora.stage_b();
+    }
+
+    const int g = lane / 4;
+    const int t = lane % 4;
+    // Columns without a token repeat the last token; their results are not used.
+    const uint32_t x_lane = base + min(g, p.m - 1) * p.x_row_bytes + t * 16 - first_kept * kDecodeUnitXBytes;
+    uint32_t stage = ring;
+    uint32_t barrier = full;
+    uint32_t phase = 0;
+    for (int item = warp; item < items; item += kDecodeWarps) {
+      const int tile = item >> parts_log2;
+      const int part = part_of(item);
+      int rest = part_begin(p.units, part);
+      uint32_t x_unit = x_lane + rest * kDecodeUnitXBytes;
+      int before = in_line(weight + static_cast<int64_t>(tile * p.units + rest) * Format::kBytes);
+      rest = part_begin(p.units, part + 1) - rest;
+      float y[4] = {};
+      for (int n; rest > 0; rest -= n) {
+        n = min(p.chunk, rest);
+        const unsigned char* unit = shared + stage + before;
+        before = (before + n * Format::kBytes) & (kCopyLine - 1);
+        device::barrier_wait(barrier, phase);
+        int u = 0;
+        if constexpr (Format::kScaleBlock == kUnitInputs) {
+          for (; u + 2 <= n; u += 2) {
+            add_units<T, Format, 2>(unit, x_unit, lane, y);
+            unit += 2 * Format::kBytes;
+            x_unit += 2 * kDecodeUnitXBytes;
+          }
+        }
+        for (; u < n; u++) {
+          add_units<T, Format, 1>(unit, x_unit, lane, y);
+          unit += Format::kBytes;
+          x_unit += kDecodeUnitXBytes;
+        }
+        __syncwarp();  // all lanes have read the stage
+        request(stage, barrier);
+        stage += stage_bytes;
+        barrier += 8;
+        if (stage == ring_end) {
+          stage = ring;
+          barrier = full;
+          phase ^= 1;
+        }
+      }
+      const uint32_t to =
+          base + p.parts_offset +
+          ((((tile >> p.cluster_log2) * kPartsOfK + part) * p.m + 2 * t) * 8 + g) * static_cast<int>(sizeof(float2));
+      const int owner = tile & (cluster - 1);
+      if (2 * t < p.m) store_part(to, make_float2(y[0], y[2]), cluster, owner, all_parts);
+      if (2 * t + 1 < p.m) store_part(to + 64, make_float2(y[1], y[3]), cluster, owner, all_parts);
+    }
+  }
+
+  const auto* sums = reinterpret_cast<const float2*>(shared + p.parts_offset);  // [owned][kPartsOfK][m][8]
+  const auto sum_parts = [&](const float2* part) {
+    float2 sum = part[0];
+#pragma unroll
+    for (int i = 1; i < kPartsOfK; i++) {
+      const float2 next = part[i * p.m * 8];
+      sum.x += next.x;
+      sum.y += next.y;
+    }
+    return sum;
+  };
+  const auto wait_for_parts = [&] {
+#if __CUDA_ARCH__ >= 900
+    if (cluster > 1) device::barrier_wait(all_parts, 0);
+#endif
+    if (cluster == 1 || kOwnWarps) __syncthreads();
+  };
+  if constexpr (kOneToken) {
+    token_lora.gather_v();
+    const int first = kDecodeWarps - 1 - warp;
+    float2 by_adapter = first < owned ? token_lora.sum_b(first) : make_float2(0, 0);
+    wait_for_parts();
+    for (int slot = first; slot < owned; slot += kDecodeWarps) {
+      if (slot != first) by_adapter = token_lora.sum_b(slot);
+      if (lane % 4 == 0) {
+        const float2 sum = sum_parts(sums + slot * kPartsOfK * 8 + lane / 4);
+        store_outputs<T>(p.out, own[slot], lane / 4, 0, sum.x, sum.y, [&](int half, float value) {
+          return token_lora.complete(device::to_float(device::from_float<T>(value)), slot, lane / 4 + 8 * half,
+                                     half == 0 ? by_adapter.x : by_adapter.y);
+        });
+      }
+    }
+    return;
+  }
+  wait_for_parts();
+  const int outputs = owned * p.m * 8;  // a thread adds those of rows g and g + 8
+  int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
+  for (int e = threadIdx.x; e < outputs; e += kThreads) {
+    if (e >= kThreads) slot = e / (8 * p.m);
+    const int column = e - slot * 8 * p.m;  // of the tokens' rows
+    const float2 sum = sum_parts(sums + slot * kPartsOfK * p.m * 8 + column);
+    if constexpr (kOwnWarps) {
+      const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + column / 8) * kTileRows;
+      store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], column % 8, column / 8, sum.x, sum.y, of_token);
+    } else {
+      store_outputs<T>(p.out, own[slot], column % 8, column / 8, sum.x, sum.y);
+    }
+  }
+}
+
+}  // namespace lorikeet::kernels::int4

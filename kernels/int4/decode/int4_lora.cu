@@ -1,0 +1,73 @@
+#include "kernels/int4/base/int4_lora.h"
+
+#include <algorithm>
+
+#include "kernels/base/cuda_check.h"
+#include "kernels/int4/decode/lora.cuh"
+
+namespace lorikeet::kernels {
+namespace {
+
+constexpr int32_t kPlaces = 3;
+
+constexpr int32_t slice_count(int32_t inputs) {
+  return (lora::input_blocks(inputs) + lora::kSliceBlocks - 1) / lora::kSliceBlocks;
+}
+
+}  // namespace
+
+namespace int4 {
+
+DecodeLoraParams decode_lora_params(const Int4Lora& lora, int32_t m) {
+  CHECK_EQ(lora.rows.rows, m);
+  CHECK_LE(lora.rows.max_rank, kMostFusedRank);
+  DecodeLoraParams p{};
+  p.entries = lora.table.entries + lora.linear.first_entry;
+  p.slot_stride = lora.table.slot_stride;
+  p.counts = lora.rows.counts;
+  p.tiles = lora.rows.tiles;
+  p.units = lora.rows.units;
+  p.order = lora.rows.order;
+  p.slices = lora.turn.slices;
+  std::copy(std::begin(lora.turn.cleared), std::end(lora.turn.cleared), p.cleared);
+  p.rank_stride = lora::padded_rank(lora.rows.max_rank);
+  p.v_stride = lora_v_stride(lora.rows.max_rank);
+  p.projections = lora.linear.projections;
+  p.slice_count = slice_count(lora.linear.inputs);
+  p.inputs = lora.linear.inputs;
+  p.most_tiles = lora.rows.most_tiles;
+  p.most_units = lora.rows.most_units;
+  p.most_blocks = lora_most_blocks(lora.rows.max_rank, m);
+  for (int i = 0; i < p.projections; i++) {
+    p.columns[i + 1] = p.columns[i] + lora.linear.outputs[static_cast<size_t>(i)];
+  }
+  return p;
+}
+
+}  // namespace int4
+
+Result<Int4LoraScratch> Int4LoraScratch::make(int32_t max_inputs, int32_t max_rank, const Stream& stream) {
+  Int4LoraScratch scratch;
+  scratch.token_floats_ =
+      slice_count(max_inputs) * kMaxFusedLora * lora::padded_rank(std::min(max_rank, kMostFusedRank));
+  const uint64_t bytes = kPlaces * static_cast<uint64_t>(int4::kMostTokens * scratch.token_floats_) * sizeof(float);
+  Result<DeviceBuffer> memory = DeviceBuffer::allocate(bytes, "the scratch of LoRA in int4 products");
+  if (!memory) return tl::unexpected(memory.error());
+  scratch.memory_ = std::move(*memory);
+  static_assert(kLoraNoSum == 0xffffffff);
+  fill_bytes(scratch.memory_.data(), 0xff, bytes, stream);
+  return scratch;
+}
+
+Int4LoraTurn Int4LoraScratch::turn(int32_t number, int32_t tokens) const {
+  // Two places in turn, which every product but the first forgets for the one before it. The first does not know which
+  // of the two the step before has left, nor of how many tokens: it forgets both, and has a place of its own.
+  const auto place = [&](int32_t i) {
+    return memory_.as<float>() + static_cast<int64_t>(i) * int4::kMostTokens * token_floats_;
+  };
+  const auto clear = [&](int32_t i, int32_t of_tokens) { return LoraCleared{place(i), of_tokens * token_floats_ / 4}; };
+  if (number == 0) return {place(2), {clear(0, int4::kMostTokens), clear(1, int4::kMostTokens)}};
+  return {place(number % 2), {clear(number == 1 ? 2 : (number - 1) % 2, tokens), {}}};
+}
+
+}  // namespace lorikeet::kernels

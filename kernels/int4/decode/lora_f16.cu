@@ -1,0 +1,8 @@
+#include "kernels/int4/decode/instances.cuh"
+
+namespace lorikeet::kernels::int4 {
+
+template DecodeKernel decode_kernel<__half, DecodeLora::by_own_warps>(int32_t scale_block, bool asymmetric);
+template DecodeKernel decode_kernel<__half, DecodeLora::of_one_token>(int32_t scale_block, bool asymmetric);
+
+}  // namespace lorikeet::kernels::int4

@@ -1,0 +1,21 @@
+// Products with an int4 weight.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/int4/base/int4_weight.h"
+
+namespace lorikeet::kernels {
+
+// y [m, weight.n] = x [m, weight.x_size] W^T, accumulated in float. Rows of y are `y_stride` floats apart.
+// A row of y has the same bits whatever m and the number of threads: k is walked in one order.
+void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool);
+
+// The plain version, the oracle of the others: one thread, one multiplication at a time.
+void int4_gemm_plain(const Int4Weight& weight, const float* x, int32_t m, float* y, int64_t y_stride);
+
+// w [k] of output n, de-quantised in the order of the stored k.
+void dequantize_row(const Int4Weight& weight, int32_t n, float* w);
+
+}  // namespace lorikeet::kernels

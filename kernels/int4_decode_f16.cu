@@ -1,7 +1,0 @@
-#include "kernels/int4_decode_instances.cuh"
-
-namespace lorikeet::kernels::int4 {
-
-template DecodeKernel decode_kernel<__half, DecodeLora::none>(int32_t scale_block, bool asymmetric);
-
-}  // namespace lorikeet::kernels::int4

@@ -1,8 +1,0 @@
-#include "kernels/int4_decode_instances.cuh"
-
-namespace lorikeet::kernels::int4 {
-
-template DecodeKernel decode_kernel<__half, DecodeLora::by_own_warps>(int32_t scale_block, bool asymmetric);
-template DecodeKernel decode_kernel<__half, DecodeLora::of_one_token>(int32_t scale_block, bool asymmetric);
-
-}  // namespace lorikeet::kernels::int4

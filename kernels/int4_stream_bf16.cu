@@ -1,8 +1,0 @@
-#include "kernels/int4_stream_instances.cuh"
-
-namespace lorikeet::kernels::int4 {
-
-template StreamKernel stream_kernel<__nv_bfloat16>(int32_t m, int32_t scale_block, bool asymmetric);
-template GroupStreamKernel group_stream_kernel<__nv_bfloat16>(int32_t m, int32_t scale_block, bool asymmetric);
-
-}  // namespace lorikeet::kernels::int4

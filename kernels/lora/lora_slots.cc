@@ -1,0 +1,313 @@
+#include "kernels/lora/lora_slots.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/base/rounding.h"
+#include "kernels/lora/lora_layout.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+constexpr uint64_t kAlignment = 512;
+constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr const char* kProjectionNames[kLoraProjections] = {"q", "k", "v", "o", "gate", "up", "down"};
+
+constexpr uint64_t align_up(uint64_t bytes) {
+  return round_up(bytes, kAlignment);
+}
+uint64_t factor_bytes(const StoredLora& pair) {
+  return pair.dora_factor == nullptr ? 0 : align_up(static_cast<uint64_t>(pair.outputs) * sizeof(float));
+}
+
+Result<void> check_pair(const StoredLora& pair, int32_t inputs, int32_t outputs, int32_t max_rank,
+                        const std::string& name) {
+  if (pair.rank == 0) return {};
+  if (pair.rank < 0 || pair.rank > max_rank) {
+    return fail("the adapter's {} has rank {}: 1 to {} are served", name, pair.rank, max_rank);
+  }
+  if (pair.inputs != inputs || pair.outputs != outputs) {
+    return fail("the adapter's {} maps {} to {}, the model's {} to {}", name, pair.inputs, pair.outputs, inputs,
+                outputs);
+  }
+  if (pair.a == nullptr || pair.b == nullptr) return fail("the adapter's {} lacks A or B", name);
+  if (!std::isfinite(pair.scale)) return fail("the adapter's {} has a scale that is not finite", name);
+  return {};
+}
+
+}  // namespace
+
+LoraSlots::LoraSlots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes)
+    : geometry_(geometry),
+      allocator_(bytes, kAlignment),
+      spans_(static_cast<size_t>(slots)),
+      ranks_(static_cast<size_t>(slots), 0) {}
+
+Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes) {
+  CHECK_GE(slots, 0);
+  CHECK(geometry.dtype == Dtype::f16 || geometry.dtype == Dtype::bf16);
+  LoraSlots made(geometry, slots, bytes);
+  uint64_t piece = kPieceBytes;
+  for (const int32_t inputs : geometry.inputs) {
+    CHECK_EQ(inputs % 8, 0);
+    piece = std::max(piece, lora::a_tile_bytes(inputs));
+  }
+  CHECK_EQ(geometry.hidden % 8, 0);
+  piece = align_up(std::max(piece, lora::a_tile_bytes(geometry.hidden)));
+  const auto entry_bytes = static_cast<uint64_t>(made.entries_per_slot()) * sizeof(DeviceLora);
+
+  Result<DeviceBuffer> memory = DeviceBuffer::allocate(made.allocator_.capacity(), "the adapters' weights");
+  if (!memory) return tl::unexpected(memory.error());
+  Result<DeviceBuffer> table =
+      DeviceBuffer::allocate(static_cast<uint64_t>(slots) * entry_bytes, "the adapters' tables");
+  if (!table) return tl::unexpected(table.error());
+  Result<DeviceBuffer> embedding_table = DeviceBuffer::allocate(
+      static_cast<uint64_t>(slots) * sizeof(DeviceEmbeddingLora), "the adapters' embedding table");
+  if (!embedding_table) return tl::unexpected(embedding_table.error());
+  Result<PinnedBuffer> pieces = PinnedBuffer::allocate(kPieces * piece, "adapters on their way");
+  if (!pieces) return tl::unexpected(pieces.error());
+  Result<PinnedBuffer> entries = PinnedBuffer::allocate(entry_bytes, "an adapter's table");
+  if (!entries) return tl::unexpected(entries.error());
+  Result<PinnedBuffer> embedding_entry =
+      PinnedBuffer::allocate(sizeof(DeviceEmbeddingLora), "an adapter's embedding entry");
+  if (!embedding_entry) return tl::unexpected(embedding_entry.error());
+  Result<Stream> stream = Stream::make();
+  if (!stream) return tl::unexpected(stream.error());
+  Result<Event> done = Event::make();
+  if (!done) return tl::unexpected(done.error());
+  for (Event& event : made.piece_copied_) {
+    Result<Event> copied = Event::make();
+    if (!copied) return tl::unexpected(copied.error());
+    event = std::move(*copied);
+  }
+  made.memory_ = std::move(*memory);
+  made.table_ = std::move(*table);
+  made.embedding_table_ = std::move(*embedding_table);
+  made.pieces_ = std::move(*pieces);
+  made.entries_ = std::move(*entries);
+  made.embedding_entry_ = std::move(*embedding_entry);
+  made.stream_ = std::move(*stream);
+  made.done_ = std::move(*done);
+  for (int32_t slot = 0; slot < slots; slot++) made.clear(slot);
+  return made;
+}
+
+uint64_t LoraSlots::adapter_bytes(const LoraGeometry& geometry, int32_t rank) {
+  uint64_t bytes = 0;
+  for (size_t p = 0; p < kLoraProjections; p++) {
+    bytes += lora::a_bytes(rank, geometry.inputs[p]) + lora::b_bytes(rank, geometry.outputs[p]);
+  }
+  return bytes * static_cast<uint64_t>(geometry.layers);
+}
+
+uint64_t LoraSlots::pair_bytes(const StoredLora& pair) const {
+  if (pair.rank == 0) return 0;
+  return lora::a_bytes(pair.rank, pair.inputs) + lora::b_bytes(pair.rank, pair.outputs) + factor_bytes(pair);
+}
+
+uint64_t LoraSlots::embedding_bytes(const StoredLora& pair) const {
+  const auto rank = static_cast<uint64_t>(pair.rank);
+  return align_up(2 * rank * static_cast<uint64_t>(geometry_.vocab)) +
+         align_up(2 * rank * static_cast<uint64_t>(geometry_.hidden));
+}
+
+Result<void> LoraSlots::check(const LoraAdapter& adapter) const {
+  const auto pairs = static_cast<size_t>(geometry_.layers) * kLoraProjections;
+  if (adapter.pairs.size() != pairs) {
+    return fail("the adapter has {} pairs for {} layers of {}", adapter.pairs.size(), geometry_.layers,
+                kLoraProjections);
+  }
+  for (size_t i = 0; i < pairs; i++) {
+    const size_t p = i % kLoraProjections;
+    Result<void> checked = check_pair(adapter.pairs[i], geometry_.inputs[p], geometry_.outputs[p], geometry_.max_rank,
+                                      fmt::format("layer {} {}", i / kLoraProjections, kProjectionNames[p]));
+    if (!checked) return checked;
+  }
+  Result<void> checked = check_pair(adapter.embedding, geometry_.vocab, geometry_.hidden,
+                                    std::min(geometry_.max_rank, kMaxEmbeddingLoraRank), "embedding");
+  if (!checked) return checked;
+  return check_pair(adapter.lm_head, geometry_.hidden, geometry_.lm_head_outputs, geometry_.max_rank, "lm_head");
+}
+
+Result<void> LoraSlots::load(int32_t slot, const LoraAdapter& adapter) {
+  clear(slot);
+  Result<void> checked = check(adapter);
+  if (!checked) return checked;
+  Result<void> uploaded = upload(slot, adapter);
+  if (!uploaded) {
+    wait();  // copies that are under way must not meet the next owner of the memory
+    clear(slot);
+    return uploaded;
+  }
+  write_tables(slot);
+  auto& rank = ranks_[static_cast<size_t>(slot)];
+  rank = adapter.lm_head.rank;
+  for (const StoredLora& pair : adapter.pairs) rank = std::max(rank, pair.rank);
+  return {};
+}
+
+void LoraSlots::clear(int32_t slot) {
+  CHECK_GE(slot, 0);
+  CHECK_LT(slot, slots());
+  std::memset(entries_.data(), 0, entries_.bytes());
+  *embedding_entry_.as<DeviceEmbeddingLora>() = {};
+  write_tables(slot);
+  auto& spans = spans_[static_cast<size_t>(slot)];
+  for (const ByteSpan& span : spans) allocator_.free(span);
+  spans.clear();
+  ranks_[static_cast<size_t>(slot)] = 0;
+}
+
+Result<void> LoraSlots::upload(int32_t slot, const LoraAdapter& adapter) {
+  auto* entries = entries_.as<DeviceLora>();
+  for (int32_t layer = 0; layer < geometry_.layers; layer++) {
+    const auto pairs = adapter.pairs.subspan(static_cast<size_t>(layer) * kLoraProjections, kLoraProjections);
+    uint64_t bytes = 0;
+    for (const StoredLora& pair : pairs) bytes += pair_bytes(pair);
+    if (bytes == 0) continue;
+    const Result<unsigned char*> allocated = allocate(slot, bytes);
+    if (!allocated) return tl::unexpected(allocated.error());
+    unsigned char* to = *allocated;
+    for (int32_t p = 0; p < kLoraProjections; p++) {
+      const StoredLora& pair = pairs[static_cast<size_t>(p)];
+      if (pair.rank == 0) continue;
+      const Result<DeviceLora> sent = send_pair(pair, to, fmt::format("layer {} {}", layer, kProjectionNames[p]));
+      if (!sent) return tl::unexpected(sent.error());
+      entries[entry(layer, p)] = *sent;
+      to += pair_bytes(pair);
+    }
+  }
+  if (adapter.lm_head.rank > 0) {
+    const Result<unsigned char*> allocated = allocate(slot, pair_bytes(adapter.lm_head));
+    if (!allocated) return tl::unexpected(allocated.error());
+    const Result<DeviceLora> sent = send_pair(adapter.lm_head, *allocated, "lm_head");
+    if (!sent) return tl::unexpected(sent.error());
+    entries[lm_head_entry()] = *sent;
+  }
+  if (adapter.embedding.rank > 0) {
+    const Result<unsigned char*> allocated = allocate(slot, embedding_bytes(adapter.embedding));
+    if (!allocated) return tl::unexpected(allocated.error());
+    const Result<DeviceEmbeddingLora> sent = send_embedding(adapter.embedding, *allocated);
+    if (!sent) return tl::unexpected(sent.error());
+    *embedding_entry_.as<DeviceEmbeddingLora>() = *sent;
+  }
+  return {};
+}
+
+Result<unsigned char*> LoraSlots::allocate(int32_t slot, uint64_t bytes) {
+  const std::optional<ByteSpan> span = allocator_.allocate(bytes);
+  if (!span) {
+    return fail(
+        "out of adapter memory: {:.1f} MiB more are needed, {:.1f} of {:.1f} MiB are taken and the longest free span "
+        "is {:.1f} MiB",
+        static_cast<double>(bytes) / (1 << 20), static_cast<double>(used_bytes()) / (1 << 20),
+        static_cast<double>(capacity_bytes()) / (1 << 20), static_cast<double>(allocator_.longest_free()) / (1 << 20));
+  }
+  spans_[static_cast<size_t>(slot)].push_back(*span);
+  return memory_.as<unsigned char>() + span->offset;
+}
+
+Result<DeviceLora> LoraSlots::send_pair(const StoredLora& pair, unsigned char* to, const std::string& name) {
+  DeviceLora entry;
+  entry.rank = pair.rank;
+  entry.scale = pair.scale;
+  entry.a = to;
+  const uint64_t a_tile = lora::a_tile_bytes(pair.inputs);
+  Result<void> sent = send(to, lora::rank_tiles(pair.rank), a_tile, name, [&](int64_t first, int64_t count, void* out) {
+    for (int64_t i = 0; i < count; i++) {
+      lora::pack_a_tile(pair.a, pair.a_dtype, pair.rank, pair.inputs, static_cast<int32_t>(first + i), geometry_.dtype,
+                        static_cast<uint16_t*>(out) + static_cast<uint64_t>(i) * a_tile / 2);
+    }
+  });
+  if (!sent) return tl::unexpected(sent.error());
+  to += lora::a_bytes(pair.rank, pair.inputs);
+  entry.b = to;
+  const uint64_t b_tile = lora::b_tile_bytes(pair.rank);
+  sent = send(to, lora::output_tiles(pair.outputs), b_tile, name, [&](int64_t first, int64_t count, void* out) {
+    for (int64_t i = 0; i < count; i++) {
+      lora::pack_b_tile(pair.b, pair.b_dtype, pair.rank, pair.outputs, static_cast<int32_t>(first + i), geometry_.dtype,
+                        static_cast<uint16_t*>(out) + static_cast<uint64_t>(i) * b_tile / 2);
+    }
+  });
+  if (!sent) return tl::unexpected(sent.error());
+  if (pair.dora_factor == nullptr) return entry;
+  to += lora::b_bytes(pair.rank, pair.outputs);
+  entry.dora_factor = reinterpret_cast<const float*>(to);
+  for (int32_t i = 0; i < pair.outputs; i++) {
+    if (!std::isfinite(pair.dora_factor[i])) return fail("the adapter's {} has a DoRA factor that is not finite", name);
+  }
+  // As pairs of 16-bit halves, which any float may be: not looked at again.
+  sent = send(to, pair.outputs, sizeof(float), "", [&](int64_t first, int64_t count, void* out) {
+    std::memcpy(out, pair.dora_factor + first, static_cast<size_t>(count) * sizeof(float));
+  });
+  if (!sent) return tl::unexpected(sent.error());
+  return entry;
+}
+
+Result<DeviceEmbeddingLora> LoraSlots::send_embedding(const StoredLora& pair, unsigned char* to) {
+  DeviceEmbeddingLora entry;
+  entry.rank = pair.rank;
+  entry.scale = pair.scale;
+  entry.a = to;
+  const uint64_t row_bytes = 2 * static_cast<uint64_t>(pair.rank);
+  // A transposed: the column of a token becomes a row.
+  std::vector<uint16_t> column;
+  Result<void> sent = send(to, pair.inputs, row_bytes, "embedding", [&](int64_t first, int64_t count, void* out) {
+    column.resize(static_cast<size_t>(count));
+    for (int32_t r = 0; r < pair.rank; r++) {
+      lora::convert(pair.a, pair.a_dtype, static_cast<int64_t>(r) * pair.inputs + first, count, geometry_.dtype,
+                    column.data());
+      auto* to_rank = static_cast<uint16_t*>(out) + r;
+      for (int64_t i = 0; i < count; i++) to_rank[i * pair.rank] = column[static_cast<size_t>(i)];
+    }
+  });
+  if (!sent) return tl::unexpected(sent.error());
+  to += align_up(row_bytes * static_cast<uint64_t>(pair.inputs));
+  entry.b = to;
+  sent = send(to, pair.outputs, row_bytes, "embedding", [&](int64_t first, int64_t count, void* out) {
+    lora::convert(pair.b, pair.b_dtype, first * pair.rank, count * pair.rank, geometry_.dtype,
+                  static_cast<uint16_t*>(out));
+  });
+  if (!sent) return tl::unexpected(sent.error());
+  return entry;
+}
+
+Result<void> LoraSlots::send(unsigned char* to, int64_t items, uint64_t item_bytes, const std::string& name,
+                             const Fill& fill) {
+  const uint64_t piece_bytes = pieces_.bytes() / kPieces;
+  const auto most = static_cast<int64_t>(piece_bytes / item_bytes);
+  CHECK_GT(most, 0);
+  for (int64_t first = 0; first < items; first += most) {
+    const int64_t count = std::min(most, items - first);
+    const uint64_t bytes = static_cast<uint64_t>(count) * item_bytes;
+    unsigned char* piece = pieces_.as<unsigned char>() + static_cast<uint64_t>(next_piece_) * piece_bytes;
+    const Event& copied = piece_copied_[static_cast<size_t>(next_piece_)];
+    next_piece_ = (next_piece_ + 1) % kPieces;
+    copied.synchronize();
+    fill(first, count, piece);
+    if (!name.empty() && !lora::all_finite(reinterpret_cast<const uint16_t*>(piece), bytes / 2, geometry_.dtype)) {
+      return fail("the adapter's {} has weights that are not finite as {}", name, name_of(geometry_.dtype));
+    }
+    copy_to_device(to + static_cast<uint64_t>(first) * item_bytes, piece, bytes, stream_);
+    copied.record(stream_);
+  }
+  return {};
+}
+
+void LoraSlots::write_tables(int32_t slot) {
+  const auto index = static_cast<uint64_t>(slot);
+  copy_to_device(table_.as<unsigned char>() + index * entries_.bytes(), entries_.data(), entries_.bytes(), stream_);
+  copy_to_device(embedding_table_.as<DeviceEmbeddingLora>() + index, embedding_entry_.data(),
+                 sizeof(DeviceEmbeddingLora), stream_);
+  wait();
+}
+
+void LoraSlots::wait() {
+  done_.record(stream_);
+  done_.synchronize();
+}
+
+}  // namespace lorikeet::kernels

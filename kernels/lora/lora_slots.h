@@ -1,0 +1,123 @@
+// Adapters in device memory: slots that are filled and emptied while steps run.
+//
+// Memory is reserved once; an adapter of true ranks takes as much of it as it needs, a span per layer, so that adapters
+// of different ranks can come and go. Weights are converted and put into the kernels' layout on the host, and travel
+// from pinned memory on a stream of their own: steps neither wait for them nor share the device's multiprocessors with
+// them. The tables that the kernels read are written last, on the same stream.
+//
+// Threads: one thread at a time calls load and clear, and another may run steps meanwhile, for slots that load and
+// clear do not name: no step in flight may use the slot that is loaded or cleared. A slot may be used by steps that are
+// queued after load has returned.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/base/device.h"
+#include "kernels/base/dtype.h"
+#include "kernels/base/span_allocator.h"
+#include "kernels/layer/embedding_cuda.h"
+#include "kernels/lora/lora_cuda.h"
+
+namespace lorikeet::kernels {
+
+inline constexpr int32_t kLoraProjections = 7;  // of a layer: q, k, v, o, gate, up, down
+
+// The sizes of one rank's part of the model.
+struct LoraGeometry {
+  int32_t layers = 0;
+  std::array<int32_t, kLoraProjections> inputs{};  // multiples of 8
+  std::array<int32_t, kLoraProjections> outputs{};
+  int32_t hidden = 0;
+  int32_t vocab = 0;            // of the embedding
+  int32_t lm_head_outputs = 0;  // this rank's rows of lm_head
+  int32_t max_rank = 0;
+  Dtype dtype = Dtype::f16;  // of the activations: F16 or BF16
+};
+
+// A pair on the host as PEFT stores it, each matrix in float32, fp16 or bf16. One of rank 0 is absent.
+struct StoredLora {
+  const void* a = nullptr;  // [rank, inputs]
+  const void* b = nullptr;  // [outputs, rank]
+  Dtype a_dtype = Dtype::f32, b_dtype = Dtype::f32;
+  const float* dora_factor = nullptr;  // [outputs], DoRA; null otherwise
+  int32_t rank = 0;
+  int32_t inputs = 0;
+  int32_t outputs = 0;
+  float scale = 0;
+};
+
+// One rank's part of an adapter.
+struct LoraAdapter {
+  std::span<const StoredLora> pairs;  // [layers, kLoraProjections]
+  StoredLora embedding;               // inputs: the vocabulary, outputs: hidden
+  StoredLora lm_head;
+};
+
+class LoraSlots {
+ public:
+  // Reserves `bytes` of device memory for the weights of up to `slots` adapters, and the tables.
+  static Result<LoraSlots> make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes);
+
+  // Bytes that an adapter of this rank takes that has every projection but neither embedding nor lm_head.
+  static uint64_t adapter_bytes(const LoraGeometry& geometry, int32_t rank);
+
+  // Puts an adapter into a slot, in place of what it held. Returns when it can be used; the calling thread sleeps while
+  // copies are under way. Fails, and leaves the slot empty, where shapes are not the model's, where values do not fit
+  // the activations' type, and where memory does not suffice.
+  Result<void> load(int32_t slot, const LoraAdapter& adapter);
+  void clear(int32_t slot);
+
+  int32_t slots() const { return static_cast<int32_t>(spans_.size()); }
+  uint64_t used_bytes() const { return allocator_.used(); }
+  uint64_t capacity_bytes() const { return allocator_.capacity(); }
+
+  // Per slot, for LoraRowPlan: the largest rank among the projections and lm_head; 0: empty.
+  std::span<const int32_t> ranks() const { return ranks_; }
+
+  // What the kernels read.
+  DeviceLoraTable table() const { return {table_.as<DeviceLora>(), entries_per_slot()}; }
+  const DeviceEmbeddingLora* embedding_table() const { return embedding_table_.as<DeviceEmbeddingLora>(); }
+  int32_t entry(int32_t layer, int32_t projection) const { return layer * kLoraProjections + projection; }
+  int32_t lm_head_entry() const { return geometry_.layers * kLoraProjections; }
+
+ private:
+  // Fills `out` with items [first, first + count) of what is sent.
+  using Fill = std::function<void(int64_t first, int64_t count, void* out)>;
+
+  LoraSlots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes);
+  int32_t entries_per_slot() const { return geometry_.layers * kLoraProjections + 1; }
+  uint64_t pair_bytes(const StoredLora& pair) const;
+  uint64_t embedding_bytes(const StoredLora& pair) const;
+
+  Result<void> check(const LoraAdapter& adapter) const;
+  Result<void> upload(int32_t slot, const LoraAdapter& adapter);
+  Result<unsigned char*> allocate(int32_t slot, uint64_t bytes);
+  Result<DeviceLora> send_pair(const StoredLora& pair, unsigned char* to, const std::string& name);
+  Result<DeviceEmbeddingLora> send_embedding(const StoredLora& pair, unsigned char* to);
+  Result<void> send(unsigned char* to, int64_t items, uint64_t item_bytes, const std::string& name, const Fill& fill);
+  void write_tables(int32_t slot);
+  void wait();
+
+  LoraGeometry geometry_;
+  SpanAllocator allocator_;
+  std::vector<std::vector<ByteSpan>> spans_;  // [slots]
+  std::vector<int32_t> ranks_;                // [slots]
+  DeviceBuffer memory_, table_, embedding_table_;
+  Stream stream_;
+  Event done_;
+
+  // Pieces of weights on their way: pinned memory that is filled again once its copy is done.
+  static constexpr int kPieces = 4;
+  PinnedBuffer pieces_;
+  std::array<Event, kPieces> piece_copied_;
+  int next_piece_ = 0;
+  PinnedBuffer entries_;          // [entries_per_slot] DeviceLora
+  PinnedBuffer embedding_entry_;  // one DeviceEmbeddingLora
+};
+
+}  // namespace lorikeet::kernels

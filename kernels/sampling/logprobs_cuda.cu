@@ -1,0 +1,164 @@
+#include "kernels/base/cuda_check.h"
+#include "kernels/sampling/logprobs_cuda.h"
+#include "kernels/sampling/vocab_select.cuh"
+
+namespace lorikeet::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / device::kWarpSize;
+constexpr int kChunk = 4096;  // tokens of one block of the statistics
+
+struct StatisticsWorkspace {
+  int* arrivals;     // [rows]: blocks that are done; 0 between launches
+  float2* of_chunk;  // [rows, chunks]: largest, sum
+};
+
+__device__ StatisticsWorkspace workspace_of(const LogprobArgs& args) {
+  int* arrivals = static_cast<int*>(args.workspace);
+  return {arrivals, reinterpret_cast<float2*>(arrivals + (args.workspace_rows + 63) / 64 * 64)};
+}
+
+// Block (chunk, row); the last block of a row to arrive joins the chunks in their order.
+__global__ void __launch_bounds__(kThreads) logit_statistics(LogprobArgs args) {
+  const float* logits = args.shard.logits + args.rows[blockIdx.y].logits_row * args.shard.stride;
+  float x[kChunk / kThreads];
+  float largest = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kChunk / kThreads; i++) {
+    const int column = blockIdx.x * kChunk + i * kThreads + threadIdx.x;
+    x[i] = column < args.shard.vocab_size ? device::clean(logits[column]) : -INFINITY;
+    largest = fmaxf(largest, x[i]);
+  }
+  __shared__ float of_warp[kWarps];
+  __shared__ float sums[kWarps];
+  __shared__ bool is_last;
+  largest = device::warp_max(largest);
+  if (threadIdx.x % device::kWarpSize == 0) of_warp[threadIdx.x / device::kWarpSize] = largest;
+  __syncthreads();
+  for (int w = 0; w < kWarps; w++) largest = fmaxf(largest, of_warp[w]);
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kChunk / kThreads; i++) sum += x[i] == -INFINITY ? 0.0F : expf(x[i] - largest);
+  sum = device::warp_sum(sum);
+  if (threadIdx.x % device::kWarpSize == 0) sums[threadIdx.x / device::kWarpSize] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+
+  sum = 0;
+  for (int w = 0; w < kWarps; w++) sum += sums[w];
+  const StatisticsWorkspace workspace = workspace_of(args);
+  float2* chunks = workspace.of_chunk + static_cast<size_t>(blockIdx.y) * gridDim.x;
+  chunks[blockIdx.x] = make_float2(largest, sum);
+  __threadfence();
+  is_last = atomicAdd(&workspace.arrivals[blockIdx.y], 1) == static_cast<int>(gridDim.x) - 1;
+  if (!is_last) return;
+  workspace.arrivals[blockIdx.y] = 0;
+  __threadfence();
+  largest = -INFINITY;
+  for (unsigned c = 0; c < gridDim.x; c++) largest = fmaxf(largest, __ldcg(&chunks[c]).x);
+  sum = 0;
+  for (unsigned c = 0; c < gridDim.x; c++) {
+    const float2 chunk = __ldcg(&chunks[c]);
+    if (chunk.y > 0) sum += chunk.y * expf(chunk.x - largest);
+  }
+  args.statistics[blockIdx.y].largest = largest;
+  args.statistics[blockIdx.y].sum = sum;
+}
+
+// One block per row.
+__global__ void __launch_bounds__(device::kSelectThreads) top_tokens(TopTokensArgs args) {
+  extern __shared__ __align__(16) unsigned char bytes[];
+  auto& shared = *reinterpret_cast<device::SelectShared*>(bytes);
+  const LogprobRow row = args.rows[blockIdx.x];
+  if (row.top <= 0) return;
+  const int32_t begins[2] = {args.shard.vocab_begin, args.shard.vocab_begin + args.shard.vocab_size};
+  const device::VocabRow logits = {args.shard.logits + row.logits_row * args.shard.stride, 0, 1, begins, 1.0F};
+  Candidate* best = args.best + static_cast<size_t>(blockIdx.x) * args.stride;
+  if (row.top >= args.shard.vocab_size) {
+    logits.for_each([&](float x, int id) { best[id - args.shard.vocab_begin] = {x, id}; });
+    return;
+  }
+  device::Selection selection(logits, shared);
+  selection.limit_to_count(row.top);
+  selection.gather();
+  const uint32_t key = selection.key_of_rank(row.top);
+  const unsigned long long above =
+      selection.sum([&](float x, int) { return device::ordered_key(x) > key ? 1ULL : 0ULL; });
+  const uint32_t last = selection.last_of_ties(key, row.top - above);
+  __shared__ int placed;
+  if (threadIdx.x == 0) placed = 0;
+  __syncthreads();
+  selection.for_each([&](float x, int id) {
+    const uint32_t own = device::ordered_key(x);
+    if (own < key || (own == key && static_cast<uint32_t>(id) > last)) return;
+    best[atomicAdd(&placed, 1)] = {x, id};
+  });
+}
+
+// The logit that row `draw_index` had before the penalties, if they changed it.
+__device__ float before_penalties(const TokenLogitArgs& args, int draw_index, int token, float now) {
+  const DrawRow draw = args.draw_rows[draw_index];
+  if (!draw.penalised()) return now;
+  int low = draw.counts_begin;
+  for (int high = draw.counts_end; low < high;) {
+    const int middle = (low + high) / 2;
+    if (args.counts[middle].token_id < token) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  if (low < draw.counts_end && args.counts[low].token_id == token) return args.saved[low];
+  if (draw.pending >= 0 && args.resolved[draw.pending] == token) return args.saved[args.num_counts + draw_index];
+  return now;
+}
+
+__global__ void token_logits(TokenLogitArgs args) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= args.num_rows) return;
+  const LogprobRow row = args.rows[i];
+  const int token = row.token >= 0 ? row.token : args.drawn[~row.token];
+  const int column = token - args.shard.vocab_begin;
+  float logit = -INFINITY;
+  if (column >= 0 && column < args.shard.vocab_size) {
+    logit = args.shard.logits[row.logits_row * args.shard.stride + column];
+    if (row.draw_index >= 0) logit = before_penalties(args, row.draw_index, token, logit);
+  }
+  args.statistics[i].logit = logit;
+}
+
+unsigned chunks_of(int32_t vocab_size) {
+  return static_cast<unsigned>((vocab_size + kChunk - 1) / kChunk);
+}
+
+}  // namespace
+
+uint64_t logit_statistics_workspace(int32_t workspace_rows, int32_t vocab_size) {
+  return static_cast<uint64_t>(workspace_rows + 63) / 64 * 64 * sizeof(int) +
+         static_cast<uint64_t>(workspace_rows) * chunks_of(vocab_size) * sizeof(float2);
+}
+
+void logit_statistics_cuda(const LogprobArgs& args, const Stream& stream) {
+  CHECK_GT(args.shard.vocab_size, 0);
+  CHECK_LE(args.num_rows, args.workspace_rows);
+  if (args.num_rows == 0) return;
+  logit_statistics<<<dim3(chunks_of(args.shard.vocab_size), args.num_rows), kThreads, 0, stream.handle()>>>(args);
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+}
+
+void top_tokens_cuda(const TopTokensArgs& args, const Stream& stream) {
+  if (args.num_rows == 0) return;
+  constexpr int kSharedBytes = static_cast<int>(sizeof(device::SelectShared));
+  LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(top_tokens, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  top_tokens<<<args.num_rows, device::kSelectThreads, kSharedBytes, stream.handle()>>>(args);
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+}
+
+void token_logits_cuda(const TokenLogitArgs& args, const Stream& stream) {
+  if (args.num_rows == 0) return;
+  token_logits<<<(args.num_rows + kThreads - 1) / kThreads, kThreads, 0, stream.handle()>>>(args);
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+}
+
+}  // namespace lorikeet::kernels

@@ -1,0 +1,245 @@
+// read_adapter: an adapter's files held against the base model that it is to be served over.
+#include <algorithm>
+#include <utility>
+
+#include "model/adapter/adapter.h"
+#include "model/adapter/adapter_base.h"
+#include "model/adapter/adapter_scan.h"
+#include "model/checkpoint/tensor_names.h"
+
+namespace lorikeet::model {
+namespace {
+
+// Where a module's pair belongs and how large the base's weight is.
+struct Place {
+  std::vector<Projection> projections;  // empty: embedding or lm_head
+  int32_t layer = 0;
+  int32_t inputs = 0, outputs = 0;
+};
+
+std::optional<Place> find_place(const ModelConfig& config, std::string_view name, bool is_embedding) {
+  if (is_embedding) {
+    if (name != embedding_name(config)) return std::nullopt;
+    return Place{{}, 0, config.vocab_size, config.hidden_size};
+  }
+  if (name == kLmHeadName) return Place{{}, 0, config.hidden_size, config.vocab_size};
+  const auto module = find_layer_module(config, name);
+  if (!module) return std::nullopt;
+  Place place{module->projections, module->layer, 0, 0};
+  place.inputs = input_size(config, place.projections[0]);
+  place.outputs = place_of(config, place.layer, place.projections[0]).outputs;
+  return place;
+}
+
+Result<StoredFloats> floats_of(const TensorView& tensor) {
+  const TensorEntry& entry = *tensor.entry;
+  if (entry.dtype != kernels::Dtype::f32 && entry.dtype != kernels::Dtype::f16 && entry.dtype != kernels::Dtype::bf16) {
+    return fail("{} is {}, expected F32, F16 or BF16", tensor.where, entry.dtype_name);
+  }
+  StoredFloats values(*entry.dtype, tensor.bytes);
+  if (const auto i = values.first_not_finite()) return fail("{}: element {} is not finite", tensor.where, *i);
+  return values;
+}
+
+class Reader {
+ public:
+  Reader(AdapterScan& scan, const ModelConfig& config, const AdapterOptions& options)
+      : scan_(scan), config_(config), options_(options) {}
+
+  Result<Adapter> read() {
+    if (auto ok = check_names(); !ok) return tl::unexpected(ok.error());
+    for (const auto& [name, module] : scan_.modules) {
+      auto pair = plan_pair(name, module);
+      if (!pair) return tl::unexpected(pair.error());
+    }
+    for (const auto& [module, copy] : scan_.base_copies) {
+      if (auto ok = expect(copy, {config_.vocab_size, config_.hidden_size}); !ok) return tl::unexpected(ok.error());
+    }
+    // Only now is memory given to the tensors: their shapes are the base's, so their size is bounded.
+    if (auto ok = read_tensors(scan_); !ok) return tl::unexpected(ok.error());
+    if (auto ok = check_base_copies(scan_.base_copies, config_); !ok) return tl::unexpected(ok.error());
+    Adapter adapter;
+    adapter.digest = scan_.digest;
+    adapter.layers.resize(static_cast<size_t>(config_.num_layers));
+    for (const auto& [name, module] : scan_.modules) {
+      if (auto ok = read_module(name, module, adapter); !ok) return tl::unexpected(ok.error());
+    }
+    adapter.count_bytes();
+    return adapter;
+  }
+
+ private:
+  // Everything that can be said from names alone.
+  Result<void> check_names() const {
+    const std::string where = scan_.dir.string();
+    if (!scan_.strange.empty()) {
+      return fail("{}: {} tensors are no part of a LoRA adapter: {}", where, scan_.strange.size(),
+                  list_names(scan_.strange));
+    }
+    if (scan_.modules.empty()) return fail("{}: the adapter holds no LoRA tensors", where);
+    std::vector<std::string> unmatched, incomplete, untargeted, without_magnitude, with_magnitude;
+    for (const auto& [name, module] : scan_.modules) {
+      if (!find_place(config_, name, module.is_embedding)) unmatched.push_back(name);
+      if (!module.a || !module.b)
+        incomplete.push_back(name + (module.a ? " (no B)" : module.b ? " (no A)" : " (neither)"));
+      auto targeted = scan_.config.targets(name);
+      if (!targeted) return fail("{}: {}", where, targeted.error().message);
+      if (!*targeted) untargeted.push_back(name);
+      (module.magnitude ? with_magnitude : without_magnitude).push_back(name);
+    }
+    const size_t all = scan_.modules.size();
+    if (!unmatched.empty()) {
+      return fail("{}: {} of {} adapted modules match nothing in {} with {} layers: {}", where, unmatched.size(), all,
+                  name_of(config_.architecture), config_.num_layers, list_names(unmatched));
+    }
+    if (!incomplete.empty()) {
+      return fail("{}: {} of {} modules lack lora_A or lora_B: {}", where, incomplete.size(), all,
+                  list_names(incomplete));
+    }
+    if (!untargeted.empty()) {
+      return fail("{}: {} of {} modules have tensors, yet adapter_config.json does not target them: {}", where,
+                  untargeted.size(), all, list_names(untargeted));
+    }
+    if (!scan_.config.uses_dora() && !with_magnitude.empty()) {
+      return fail("{}: {} of {} modules have a DoRA magnitude, yet use_dora is off: {}", where, with_magnitude.size(),
+                  all, list_names(with_magnitude));
+    }
+    if (scan_.config.uses_dora() && !without_magnitude.empty()) {
+      return fail("{}: use_dora is on, yet {} of {} modules have no magnitude: {}", where, without_magnitude.size(),
+                  all, list_names(without_magnitude));
+    }
+    for (const auto& [name, module] : scan_.modules) {
+      if (module.magnitude && find_place(config_, name, module.is_embedding)->projections.empty()) {
+        return fail("{}: DoRA on {} is not served", where, name);
+      }
+    }
+    return {};
+  }
+
+  // A pair of the right sizes without its values, after its tensors' shapes have been checked.
+  Result<LoraPair> plan_pair(const std::string& name, const AdapterModule& module) const {
+    const Place place = *find_place(config_, name, module.is_embedding);
+    auto rank = scan_.config.rank_of(name);
+    auto scale = scan_.config.scale_of(name);
+    if (!rank) return fail("{}: {}", scan_.dir.string(), rank.error().message);
+    if (!scale) return fail("{}: {}", scan_.dir.string(), scale.error().message);
+    if (*rank > options_.max_rank) {
+      return fail("{}: {} has rank {}, at most {} is served", scan_.dir.string(), name, *rank, options_.max_rank);
+    }
+    LoraPair pair;
+    pair.rank = *rank;
+    pair.scale = *scale;
+    pair.inputs = place.inputs;
+    pair.outputs = place.outputs;
+    const int32_t width = padded_from(module, place);
+    const MlpSide side = width > 0 ? mlp_side_of(place.projections[0]) : MlpSide::none;
+    const int32_t b_rows = side == MlpSide::outputs ? width : pair.outputs;
+    if (auto ok = expect(*module.a, {pair.rank, side == MlpSide::inputs ? width : pair.inputs}); !ok) {
+      return tl::unexpected(ok.error());
+    }
+    if (auto ok = expect(*module.b, {b_rows, pair.rank}); !ok) return tl::unexpected(ok.error());
+    if (module.magnitude) {
+      if (auto ok = expect(*module.magnitude, {b_rows}); !ok) return tl::unexpected(ok.error());
+    }
+    return pair;
+  }
+
+  Result<void> read_module(const std::string& name, const AdapterModule& module, Adapter& adapter) {
+    const Place place = *find_place(config_, name, module.is_embedding);
+    auto pair = plan_pair(name, module);
+    if (!pair) return tl::unexpected(pair.error());
+    auto a = floats_of(*module.a);
+    auto b = floats_of(*module.b);
+    if (!a) return tl::unexpected(a.error());
+    if (!b) return tl::unexpected(b.error());
+    pair->a = std::move(*a);
+    pair->b = std::move(*b);
+    if (module.magnitude) {
+      auto magnitude = floats_of(*module.magnitude);
+      if (!magnitude) return tl::unexpected(magnitude.error());
+      pair->magnitude = magnitude->floats();
+    }
+    if (const int32_t width = padded_from(module, place); width > 0) {
+      if (auto ok = spread(mlp_side_of(place.projections[0]), width, *pair); !ok) return ok;
+    }
+    store(place, std::move(*pair), module.is_embedding, adapter);
+    return {};
+  }
+
+  // The width of the MLP that the adapter was made for, where it is narrower than the base's; 0: it is the same. Only a
+  // quantised checkpoint is padded, and by little; anything else is an adapter of another model.
+  int32_t padded_from(const AdapterModule& module, const Place& place) const {
+    const MlpSide side = place.projections.empty() ? MlpSide::none : mlp_side_of(place.projections[0]);
+    if (side == MlpSide::none || config_.quant.method == QuantMethod::none || config_.dir.empty()) return 0;
+    const auto& shape = side == MlpSide::inputs ? module.a->entry->shape : module.b->entry->shape;
+    if (shape.size() != 2) return 0;
+    const int64_t width = shape[side == MlpSide::inputs ? 1 : 0];
+    return width < config_.intermediate_size && width > config_.intermediate_size / 2 ? static_cast<int32_t>(width) : 0;
+  }
+
+  Result<void> spread(MlpSide side, int32_t width, LoraPair& pair) {
+    if (!neurons_) {
+      auto found = find_unpadded_neurons(config_, width);
+      if (!found) {
+        return fail("{}: made for an MLP of {} neurons, the base has {}: {}", scan_.dir.string(), width,
+                    config_.intermediate_size, found.error().message);
+      }
+      neurons_ = std::move(*found);
+    }
+    if (neurons_->size() != static_cast<size_t>(width)) {
+      return fail("{}: MLPs of {} and of {} neurons in one adapter", scan_.dir.string(), neurons_->size(), width);
+    }
+    spread_neurons(*neurons_, side, config_.intermediate_size, pair);
+    return {};
+  }
+
+  Result<void> expect(const TensorView& tensor, std::initializer_list<int64_t> shape) const {
+    const auto& own = tensor.entry->shape;
+    if (std::equal(shape.begin(), shape.end(), own.begin(), own.end())) return {};
+    return fail("{} has shape {}, the base and adapter_config.json call for {}", tensor.where, shape_text(own),
+                shape_text(std::vector<int64_t>(shape)));
+  }
+
+  // Each of q, k and v takes its third of a fused pair's B and the whole A.
+  void store(const Place& place, LoraPair pair, bool is_embedding, Adapter& adapter) const {
+    if (is_embedding) {
+      adapter.embedding = std::move(pair);
+    } else if (place.projections.empty()) {
+      adapter.lm_head = std::move(pair);
+    } else if (place.projections.size() == 1) {
+      adapter.layers[static_cast<size_t>(place.layer)][static_cast<size_t>(place.projections[0])] = std::move(pair);
+    } else {
+      for (const Projection p : place.projections) {
+        const int32_t first = place_of(config_, place.layer, p).first_output;
+        LoraPair part;
+        part.rank = pair.rank;
+        part.scale = pair.scale;
+        part.inputs = pair.inputs;
+        part.outputs = output_size(config_, p);
+        part.a = pair.a;
+        part.b = pair.b.rows(static_cast<size_t>(pair.rank), static_cast<size_t>(first),
+                             static_cast<size_t>(first + part.outputs));
+        if (!pair.magnitude.empty()) {
+          part.magnitude.assign(pair.magnitude.begin() + first, pair.magnitude.begin() + first + part.outputs);
+        }
+        adapter.layers[static_cast<size_t>(place.layer)][static_cast<size_t>(p)] = std::move(part);
+      }
+    }
+  }
+
+  AdapterScan& scan_;
+  const ModelConfig& config_;
+  const AdapterOptions& options_;
+  std::optional<std::vector<int32_t>> neurons_;  // where the adapter's neurons are in a padded checkpoint
+};
+
+}  // namespace
+
+Result<Adapter> read_adapter(const std::filesystem::path& dir, const ModelConfig& config,
+                             const AdapterOptions& options) {
+  auto scan = scan_adapter(dir);
+  if (!scan) return tl::unexpected(scan.error());
+  return Reader(*scan, config, options).read();
+}
+
+}  // namespace lorikeet::model

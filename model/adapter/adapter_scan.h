@@ -1,0 +1,48 @@
+// The content of an adapter directory, sorted by module, before it is held against a base model.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/base/error.h"
+#include "model/adapter/adapter_config.h"
+#include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/safetensors_image.h"
+
+namespace lorikeet::model {
+
+// The tensors of one adapted module; their bytes are there after read_tensors. Those of an embedding are stored the
+// other way round: A [rank, vocabulary].
+struct AdapterModule {
+  std::optional<TensorView> a, b, magnitude;
+  bool is_embedding = false;  // lora_embedding_A and _B
+};
+
+struct AdapterScan {
+  std::filesystem::path dir;
+  AdapterConfig config;
+  std::map<std::string, AdapterModule, std::less<>> modules;   // by name in the base: "model.layers.0.mlp.up_proj"
+  std::map<std::string, TensorView, std::less<>> base_copies;  // weights of the base that PEFT saved too, by module
+  std::vector<std::string> strange;                            // tensors that are no part of a LoRA adapter
+  std::string digest;  // 32 hex digits: SHA-256 over both files, cut; empty before read_tensors
+
+  std::string config_text;
+  std::shared_ptr<SafetensorsImage> file;  // the views point into it
+};
+
+// Reads the configuration and the header of the tensors: enough to judge names and shapes, whatever the file's size.
+// Refuses pickled adapters, and what AdapterConfig refuses.
+Result<AdapterScan> scan_adapter(const std::filesystem::path& dir);
+
+// Reads the tensors into memory and makes the digest.
+Result<void> read_tensors(AdapterScan& scan);
+
+// "a, b, c and 5 more"
+std::string list_names(const std::vector<std::string>& names, size_t shown = 4);
+
+}  // namespace lorikeet::model

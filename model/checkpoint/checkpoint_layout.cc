@@ -1,0 +1,119 @@
+#include "model/checkpoint/checkpoint_layout.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/checkpoint/linear_loader.h"
+#include "model/checkpoint/tensor_names.h"
+
+namespace lorikeet::model {
+namespace {
+
+Result<void> refuse_strange_tensors(const Checkpoint& checkpoint, const ModelConfig& config) {
+  std::set<std::string, std::less<>> whole;  // names that are a tensor of their own
+  whole.insert(embedding_name(config) + ".weight");
+  whole.insert(final_norm_name(config) + ".weight");
+  whole.insert(std::string(kLmHeadName) + ".weight");
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    for (const NormKind kind : {NormKind::input, NormKind::post_attention, NormKind::q, NormKind::k}) {
+      const bool only_qwen3 = kind == NormKind::q || kind == NormKind::k;
+      if (only_qwen3 && config.architecture != Architecture::qwen3) continue;
+      whole.insert(norm_name(config, layer, kind) + ".weight");
+    }
+  }
+  std::vector<std::string_view> suffixes = {"weight", "bias"};
+  switch (config.quant.method) {
+    case QuantMethod::none:
+      break;
+    case QuantMethod::gptq:
+    case QuantMethod::gptq_v2:
+    case QuantMethod::awq:
+      suffixes.insert(suffixes.end(), {"qweight", "qzeros", "scales", "g_idx"});
+      break;
+    case QuantMethod::compressed_tensors:
+      suffixes.insert(suffixes.end(),
+                      {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"});
+      break;
+  }
+  std::vector<std::string> strange;
+  for (const std::string& name : checkpoint.names()) {
+    if (whole.count(name)) continue;
+    const size_t dot = name.rfind('.');
+    const std::string_view module = std::string_view(name).substr(0, dot == std::string::npos ? 0 : dot);
+    const std::string_view suffix = dot == std::string::npos ? "" : std::string_view(name).substr(dot + 1);
+    // A table that old transformers versions saved; it follows from rope_theta.
+    if (suffix == "inv_freq") continue;
+    if (std::find(suffixes.begin(), suffixes.end(), suffix) != suffixes.end() && find_layer_module(config, module))
+      continue;
+    strange.push_back(name);
+  }
+  if (strange.empty()) return {};
+  const size_t count = strange.size();
+  strange.resize(std::min<size_t>(count, 4));
+  return fail("{}: {} tensors that {} (quantisation: {}, {} layers) has no place for: {}{}", checkpoint.dir().string(),
+              count, name_of(config.architecture), name_of(config.quant.method), config.num_layers,
+              fmt::join(strange, ", "), count > strange.size() ? ", ..." : "");
+}
+
+Result<void> check_floats(const Checkpoint& checkpoint, const std::string& name, std::initializer_list<int64_t> shape) {
+  auto tensor = checkpoint.require(name);
+  return tensor ? expect_floats(*tensor, shape) : tl::unexpected(tensor.error());
+}
+
+Result<void> check_linear(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer, Projection p) {
+  const ModulePlace place = place_of(config, layer, p);
+  const int32_t inputs = input_size(config, p);
+  const auto dense = checkpoint.find(place.module + ".weight");
+  if (is_quantised(checkpoint, config.quant, place.module)) {
+    if (dense) return fail("{}: {} is there both quantised and not", checkpoint.dir().string(), place.module);
+    auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, inputs);
+    if (!module) return tl::unexpected(module.error());
+  } else {
+    if (!dense) {
+      return fail("{}: no tensor named {}.weight{}", checkpoint.dir().string(), place.module,
+                  config.quant.method == QuantMethod::none ? "" : ", nor its quantised form");
+    }
+    if (auto ok = expect_floats(*dense, {place.outputs, inputs}); !ok) return ok;
+  }
+  const auto bias = checkpoint.find(place.module + ".bias");
+  if (bias) return expect_floats(*bias, {place.outputs});
+  if (has_bias(config, p)) return fail("{}: no tensor named {}.bias", checkpoint.dir().string(), place.module);
+  return {};
+}
+
+Result<void> check_layer(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer) {
+  std::vector<NormKind> norms = {NormKind::input, NormKind::post_attention};
+  if (config.architecture == Architecture::qwen3) norms.insert(norms.end(), {NormKind::q, NormKind::k});
+  for (const NormKind kind : norms) {
+    const int32_t size = kind == NormKind::q || kind == NormKind::k ? config.head_dim : config.hidden_size;
+    if (auto ok = check_floats(checkpoint, norm_name(config, layer, kind) + ".weight", {size}); !ok) return ok;
+  }
+  for (const Projection p : kProjections) {
+    if (auto ok = check_linear(checkpoint, config, layer, p); !ok) return ok;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> check_layout(const Checkpoint& checkpoint, const ModelConfig& config) {
+  if (auto ok = refuse_strange_tensors(checkpoint, config); !ok) return ok;
+  const std::string head = std::string(kLmHeadName) + ".weight";
+  if (auto ok = check_floats(checkpoint, embedding_name(config) + ".weight", {config.vocab_size, config.hidden_size});
+      !ok) {
+    return ok;
+  }
+  if (!config.tie_word_embeddings || checkpoint.has(head)) {
+    if (auto ok = check_floats(checkpoint, head, {config.vocab_size, config.hidden_size}); !ok) return ok;
+  }
+  if (auto ok = check_floats(checkpoint, final_norm_name(config) + ".weight", {config.hidden_size}); !ok) return ok;
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    if (auto ok = check_layer(checkpoint, config, layer); !ok) return ok;
+  }
+  return {};
+}
+
+}  // namespace lorikeet::model

@@ -1,0 +1,52 @@
+// Floats in the type in which a file has them: float32, fp16 or bf16. Adapters are kept, cut and sent like that; only
+// what computes with them converts.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "kernels/base/dtype.h"
+
+namespace lorikeet::model {
+
+class StoredFloats {
+ public:
+  StoredFloats() = default;
+  StoredFloats(const std::vector<float>& values);  // NOLINT(google-explicit-constructor): float32 is one of the types
+  // `bytes`: whole values of one of the three types, little-endian; copied.
+  StoredFloats(kernels::Dtype dtype, std::span<const uint8_t> bytes)
+      : dtype_(dtype), bytes_(bytes.begin(), bytes.end()) {}
+
+  kernels::Dtype dtype() const { return dtype_; }
+  size_t size() const { return bytes_.size() / kernels::size_of(dtype_); }
+  bool empty() const { return bytes_.empty(); }
+  const std::vector<uint8_t>& bytes() const { return bytes_; }
+  const void* data() const { return bytes_.data(); }
+
+  float operator[](size_t i) const { return kernels::load_float(bytes_.data(), dtype_, i); }
+  std::vector<float> floats() const;
+
+  // A row-major matrix of `columns` columns: its rows [begin, end), its columns [begin, end), or its rows at the places
+  // `to` of one with `rows` rows (columns likewise) that is zero elsewhere.
+  StoredFloats rows(size_t columns, size_t begin, size_t end) const;
+  StoredFloats columns(size_t columns, size_t begin, size_t end) const;
+  StoredFloats spread_rows(size_t columns, const std::vector<int32_t>& to, size_t rows) const;
+  StoredFloats spread_columns(const std::vector<int32_t>& to, size_t columns) const;
+
+  // The same values in the smallest of the types that holds all of them exactly.
+  StoredFloats smallest() const;
+
+  // The first value that is an infinity or none.
+  std::optional<size_t> first_not_finite() const;
+
+  // Equal values, whatever their types.
+  bool operator==(const StoredFloats& other) const;
+
+ private:
+  kernels::Dtype dtype_ = kernels::Dtype::f32;
+  std::vector<uint8_t> bytes_;
+};
+
+}  // namespace lorikeet::model

@@ -1,0 +1,15 @@
+// Reads small text files (configurations, vocabularies) whole.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "kernels/base/error.h"
+
+namespace lorikeet::model {
+
+// Fails if the file cannot be read or is larger than max_bytes; the sentence names it.
+Result<std::string> read_file(const std::filesystem::path& path, int64_t max_bytes);
+
+}  // namespace lorikeet::model

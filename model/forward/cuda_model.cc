@@ -1,0 +1,400 @@
+#include "model/forward/cuda_model.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <utility>
+
+#include "kernels/layer/rope.h"
+#include "model/forward/cuda_adapters.h"
+#include "model/forward/decode_graphs.h"
+#include "model/forward/forward_cuda.h"
+#include "model/forward/sampler_cuda.h"
+#include "model/forward/step_memory.h"
+
+namespace lorikeet::model {
+namespace {
+
+constexpr int32_t kPromptLogitsRows = 128;  // of logits that are made at a time, at least
+
+class CudaModelImpl final : public CudaModel {
+ public:
+  CudaModelImpl(const ShardPlan& plan, int rank, const CudaModelOptions& options)
+      : plan_(plan),
+        config_(plan_.config()),
+        rank_(rank),
+        options_(options),
+        device_(kernels::current_device()),
+        graphs_(options.max_num_seqs) {}
+
+  ~CudaModelImpl() override {
+    abandon();
+    if (stream_.handle() != nullptr) stream_.synchronize();
+  }
+
+  Result<void> load(const WeightSource* source) {
+    auto stream = kernels::Stream::make(/*urgent=*/true);
+    if (!stream) return tl::unexpected(stream.error());
+    stream_ = *std::move(stream);
+    auto weights = source == nullptr ? random_device_weights(plan_, rank_, options_.dtype, kDummySeed)
+                                     : load_device_weights(*source, plan_, rank_, options_.dtype, options_.progress,
+                                                           options_.load_threads);
+    if (!weights) return tl::unexpected(weights.error());
+    weights_ = std::make_unique<DeviceWeights>(*std::move(weights));
+    device_bytes_ = weights_->bytes();
+    if (options_.num_slots > 0) {
+      auto adapters = CudaAdapters::make(plan_, rank_, options_, *weights_);
+      if (!adapters) return tl::unexpected(adapters.error());
+      adapters_ = *std::move(adapters);
+      device_bytes_ += adapters_->bytes();
+    }
+    return make_workspaces();
+  }
+
+  uint64_t weight_bytes() const override { return weights_->bytes(); }
+  uint64_t device_bytes() const override { return device_bytes_; }
+  uint64_t kv_block_bytes() const override { return KvPool::block_bytes(plan_, rank_, options_); }
+  int64_t graphs_captured() const override { return graphs_.captured(); }
+  int64_t graph_replays() const override { return replays_; }
+  StepTimes step_times() const override { return times_; }
+
+  Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group) override {
+    CHECK_EQ(group == nullptr, plan_.size() == 1) << "a group of " << plan_.size() << " ranks";
+    auto kv = KvPool::make(plan_, rank_, options_, num_blocks);
+    if (!kv) return tl::unexpected(kv.error());
+    kv_ = std::make_unique<KvPool>(*std::move(kv));
+    group_ = std::move(group);
+    return capture_graphs();
+  }
+
+  Result<void> reset(std::shared_ptr<comm::DeviceCollective> group) override {
+    abandon();
+    stream_.synchronize();
+    group_ = std::move(group);
+    return capture_graphs();
+  }
+
+  Result<void> set_adapter(int32_t slot, const Adapter& part) override {
+    if (!adapters_) return fail("this server has no adapter slots");
+    if (auto ok = kernels::use_device(device_); !ok) return ok;
+    return adapters_->set(slot, part);
+  }
+
+  void clear_adapter(int32_t slot) override {
+    if (!adapters_ || !kernels::use_device(device_)) return;
+    adapters_->clear(slot);
+  }
+
+  std::vector<std::vector<float>> dora_squared_norms(const Adapter& part) override {
+    CHECK(adapters_ && kernels::use_device(device_));
+    return adapters_->squared_norms(part);
+  }
+
+  void begin_step(std::span<const BatchRow> rows) override {
+    CHECK(kv_) << "the model has not been started";
+    CHECK_LT(steps_.size(), static_cast<size_t>(kMaxStepsInFlight));
+    Step step;
+    step.place = next_place_++;
+    step.outputs.resize(rows.size());
+    for (size_t i = 0; i < rows.size(); ++i) step.outputs[i].target_logprobs.resize(rows[i].logprob_targets.size());
+    guarded([&] {
+      if (options_.time_steps) begun_[step.place % kTimedSteps].record(stream_);
+      if (!rows.empty()) queue(StepBatch(rows), step);
+      if (options_.time_steps) ended_[step.place % kTimedSteps].record(stream_);
+      done_[step.place % kMaxStepsInFlight].record(stream_);
+    });
+    steps_.push_back(std::move(step));
+  }
+
+  bool step_ready() override {
+    CHECK(!steps_.empty());
+    return done_[steps_.front().place % kMaxStepsInFlight].ready();
+  }
+
+  std::vector<RowOutput> finish_step() override {
+    CHECK(!steps_.empty());
+    guarded([&] { wait(done_[steps_.front().place % kMaxStepsInFlight]); });
+    Step step = std::move(steps_.front());
+    steps_.pop_front();
+    for (size_t i = 0; i < step.portions.size(); ++i) {
+      sampler_->finish(step.portions[i], step.results[i], step.drawn, step.outputs);
+    }
+    if (options_.time_steps) take_times(step.place);
+    return std::move(step.outputs);
+  }
+
+ private:
+  static constexpr uint64_t kDummySeed = 1;
+  static constexpr size_t kTimedSteps = 2 * kMaxStepsInFlight;  // the step before the one that is finished is kept
+
+  // A step that is begun and not finished.
+  struct Step {
+    uint64_t place = 0;  // counts all steps
+    std::vector<SamplePortion> portions;
+    std::vector<PortionResults> results;
+    const int32_t* drawn = nullptr;  // [rows], pinned
+    std::vector<RowOutput> outputs;
+  };
+
+  bool own_frequencies() const { return config_.use_dynamic_ntk && config_.seq_length > 0; }
+  StepContext context() const { return {*kv_, group_.get(), stream_}; }
+
+  Result<void> make_workspaces() {
+    const int32_t logits_rows =
+        std::max(options_.max_num_seqs, std::min(kPromptLogitsRows, options_.max_num_batched_tokens));
+    auto sampler = CudaSampler::make(plan_, rank_, options_.max_num_seqs, logits_rows, options_.max_model_len);
+    if (!sampler) return tl::unexpected(sampler.error());
+    sampler_ = std::make_unique<CudaSampler>(*std::move(sampler));
+    auto forward = CudaForward::make(plan_, rank_, options_, *weights_, adapters_ ? &adapters_->slots() : nullptr,
+                                     logits_rows, sampler_->logits_stride());
+    if (!forward) return tl::unexpected(forward.error());
+    forward_ = std::make_unique<CudaForward>(*std::move(forward));
+    auto memory = StepMemory::make(options_, config_, logits_rows, adapters_ != nullptr);
+    if (!memory) return tl::unexpected(memory.error());
+    memory_ = std::make_unique<StepMemory>(*std::move(memory));
+    device_bytes_ += sampler_->bytes() + forward_->bytes() + memory_->device_bytes();
+    for (auto* events : {&begun_, &ended_}) {
+      for (kernels::Event& event : *events) {
+        auto made = kernels::Event::make(/*timing=*/true);
+        if (!made) return tl::unexpected(made.error());
+        event = *std::move(made);
+      }
+    }
+    for (kernels::Event& event : done_) {
+      auto made = kernels::Event::make();
+      if (!made) return tl::unexpected(made.error());
+      event = *std::move(made);
+    }
+    return {};
+  }
+
+  // Waits for the device; a lost peer shows here.
+  void wait(const kernels::Event& event) {
+    if (group_) {
+      group_->wait(event);
+    } else {
+      event.synchronize();
+    }
+  }
+
+  // After a CollectiveError nothing of this communicator may run again.
+  template <class Work>
+  void guarded(const Work& work) {
+    try {
+      work();
+    } catch (const comm::CollectiveError&) {
+      graphs_.clear();
+      steps_.clear();
+      throw;
+    }
+  }
+
+  // Ends what is in flight, whatever state the group is in.
+  void abandon() {
+    graphs_.clear();
+    if (group_ && !steps_.empty()) {
+      group_->abort();
+      try {
+        group_->wait(done_[steps_.back().place % kMaxStepsInFlight]);
+      } catch (const comm::CollectiveError&) {  // the stream is let go of
+      }
+    }
+    steps_.clear();
+  }
+
+  // Runs every class of steps once, on tokens that belong to nobody, and captures it. What is allocated or connected
+  // when it is first used is so before anybody is served.
+  Result<void> capture_graphs() {
+    graphs_.clear();
+    const auto run_once = [&](const StepSize& size, bool decode) {
+      const StepBatch nobody(std::span<const BatchRow>{});
+      const StepBlocks blocks = memory_->blocks(0, size, 0, {}, config_.head_dim);
+      write_step(nobody, size, options_.block_size, forward_->decode_division(), blocks.host);
+      std::fill_n(blocks.host.frequencies, int64_t{size.frequency_tables} * (config_.head_dim / 2), 0.0F);
+      write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size, blocks.host.lora_rows);
+      memory_->send(0, blocks.bytes, stream_);
+      const auto work = [&] {
+        forward_->layers(size, blocks.device, sampler_->drawn(), context());
+        if (decode) {
+          forward_->logits_of_all(size, blocks.device, context());
+        } else {
+          forward_->logits_of(blocks.device.positions, std::min(size.tokens, sampler_->limits().rows), nullptr,
+                              context());
+        }
+      };
+      work();
+      done_[0].record(stream_);
+      wait(done_[0]);
+      return decode ? graphs_.capture(size.tokens, size.lora_bytes > 0, stream_, work) : Result<void>();
+    };
+    Result<void> ok;
+    guarded([&] {
+      StepSize largest;
+      largest.tokens = options_.max_num_batched_tokens;
+      ok = run_once(largest, false);
+      for (const bool with_adapters : {false, true}) {
+        if (with_adapters && !adapters_) continue;
+        for (const int32_t rows : graphs_.classes()) {
+          if (ok) ok = run_once(decode_size(rows, with_adapters), true);
+        }
+      }
+    });
+    return ok;
+  }
+
+  StepSize decode_size(int32_t rows, bool with_adapters) const {
+    StepSize size = StepSize::of_decode(rows, own_frequencies());
+    if (with_adapters) size.lora_bytes = forward_->lora_plan(rows).bytes();
+    return size;
+  }
+
+  void write_lora_rows(std::span<const int32_t> slots, const StepSize& size, void* to) const {
+    if (size.lora_bytes == 0) return;
+    forward_->lora_plan(static_cast<int32_t>(slots.size())).write(slots, adapters_->slots().ranks(), to);
+  }
+
+  // Writes the step's description, sends it, and queues the step's kernels and the copies of its results.
+  void queue(const StepBatch& batch, Step& step) {
+    CHECK_LE(batch.rows.size(), static_cast<size_t>(options_.max_num_seqs));
+    const kernels::Graph* graph = nullptr;
+    StepSize size = StepSize::of(batch, own_frequencies());
+    if (batch.decode_only()) {
+      const int32_t row_class = graphs_.class_of(batch.decode_rows);
+      graph = graphs_.find(row_class, batch.adapters);
+      if (graph != nullptr) size = decode_size(row_class, false);
+    }
+    if (batch.adapters) size.lora_bytes = forward_->lora_plan(size.tokens).bytes();
+    step.portions = plan_samples(batch, graph != nullptr, sampler_->limits());
+    const auto portion_lora_bytes = [&](const SamplePortion& portion) -> uint64_t {
+      if (graph != nullptr || !batch.adapters) return 0;
+      return forward_->lora_plan(static_cast<int32_t>(portion.tokens.size())).bytes();
+    };
+
+    const size_t place = step.place % kMaxStepsInFlight;
+    std::vector<PortionSize> portion_sizes;
+    for (const SamplePortion& portion : step.portions) {
+      portion_sizes.push_back({&portion, portion_lora_bytes(portion)});
+    }
+    const StepBlocks blocks =
+        memory_->blocks(place, size, table_entries(batch, options_.block_size), portion_sizes, config_.head_dim);
+    write_step(batch, size, options_.block_size, forward_->decode_division(), blocks.host);
+    write_frequencies(batch, size, blocks.host.frequencies);
+    write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size, blocks.host.lora_rows);
+    for (size_t i = 0; i < step.portions.size(); ++i) {
+      blocks.host_samples[i].write(step.portions[i]);
+      if (portion_sizes[i].lora_bytes > 0) {
+        write_lora_rows(step.portions[i].adapter_slots, size, blocks.host_samples[i].lora_rows);
+      }
+    }
+    memory_->send(place, blocks.bytes, stream_);
+
+    if (graph != nullptr) {
+      graph->launch(stream_);
+      ++replays_;
+    } else {
+      forward_->layers(size, blocks.device, sampler_->drawn(), context());
+    }
+    step.results = memory_->results(place, batch.rows.size(), step.portions, plan_.size(), step.drawn);
+    for (size_t i = 0; i < step.portions.size(); ++i) {
+      const SamplePortion& portion = step.portions[i];
+      const SampleArrays& arrays = blocks.device_samples[i];
+      std::copy(portion.counts.begin(), portion.counts.end(), step.results[i].counts);
+      if (graph == nullptr) {
+        forward_->logits_of(arrays.tokens, static_cast<int32_t>(portion.tokens.size()),
+                            portion_sizes[i].lora_bytes > 0 ? arrays.lora_rows : nullptr, context());
+      }
+      sampler_->queue(portion, arrays, forward_->logits(), forward_->resolved(), step.results[i], group_.get(),
+                      stream_);
+    }
+    kernels::copy_to_host(const_cast<int32_t*>(step.drawn), sampler_->drawn(), batch.rows.size() * sizeof(int32_t),
+                          stream_);
+  }
+
+  // Qwen v1: every sequence has its own frequencies, by the size of its prompt.
+  void write_frequencies(const StepBatch& batch, const StepSize& size, float* to) const {
+    if (size.frequency_tables == 0) return;
+    for (const BatchRow& row : batch.rows) {
+      const std::vector<float> table = kernels::rope_inverse_frequencies(
+          config_.head_dim,
+          kernels::dynamic_ntk_base(config_.rope_theta, config_.head_dim, row.prompt_size, config_.seq_length));
+      to = std::copy(table.begin(), table.end(), to);
+    }
+  }
+
+  void take_times(uint64_t place) {
+    times_ = {};
+    ended_[place % kTimedSteps].synchronize();
+    times_.ms = kernels::elapsed_ms(begun_[place % kTimedSteps], ended_[place % kTimedSteps]);
+    if (place > 0) {
+      times_.idle_ms = kernels::elapsed_ms(ended_[(place - 1) % kTimedSteps], begun_[place % kTimedSteps]);
+    }
+  }
+
+  const ShardPlan plan_;
+  const ModelConfig& config_;
+  const int rank_;
+  const CudaModelOptions options_;
+  const int device_;
+  uint64_t device_bytes_ = 0;
+
+  std::shared_ptr<comm::DeviceCollective> group_;
+  kernels::Stream stream_;
+  std::unique_ptr<DeviceWeights> weights_;
+  std::unique_ptr<CudaAdapters> adapters_;  // null: no slots
+  std::unique_ptr<CudaSampler> sampler_;
+  std::unique_ptr<CudaForward> forward_;
+  std::unique_ptr<StepMemory> memory_;
+  std::unique_ptr<KvPool> kv_;
+  DecodeGraphs graphs_;
+
+  std::deque<Step> steps_;
+  uint64_t next_place_ = 0;
+  int64_t replays_ = 0;
+  std::array<kernels::Event, kMaxStepsInFlight> done_;
+  std::array<kernels::Event, kTimedSteps> begun_, ended_;
+  StepTimes times_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
+                                                   const CudaModelOptions& options) {
+  if (options.max_num_seqs < 1 || options.max_num_seqs > kernels::kMaxDecodeRows) {
+    return fail("steps of {} sequences: 1 to {} are served on CUDA", options.max_num_seqs, kernels::kMaxDecodeRows);
+  }
+  if (options.max_num_batched_tokens < options.max_num_seqs) {
+    return fail("steps of {} tokens cannot hold one of each of {} sequences", options.max_num_batched_tokens,
+                options.max_num_seqs);
+  }
+  if (options.block_size < 8 || (options.block_size & (options.block_size - 1)) != 0) {
+    return fail("KV blocks of {} positions: the CUDA kernels take powers of two from 8 on", options.block_size);
+  }
+  auto model = std::make_unique<CudaModelImpl>(plan, rank, options);
+  if (auto ok = model->load(source); !ok) return tl::unexpected(ok.error());
+  return model;
+}
+
+Result<uint64_t> kv_cache_budget(const kernels::DeviceMemory& memory, uint64_t device_bytes, double utilization) {
+  constexpr uint64_t kLibraries = 768ULL << 20;  // the CUDA context, code of the kernels, graphs
+  constexpr double kMiB = 1 << 20;
+  const auto share = static_cast<uint64_t>(static_cast<double>(memory.total_bytes) * utilization);
+  const uint64_t taken = device_bytes + kLibraries;
+  if (share <= taken) {
+    return fail(
+        "nothing is left for the KV cache: {:.2f} of the GPU's {:.0f} MiB are {:.0f} MiB; weights and workspaces "
+        "take {:.0f} MiB, libraries {:.0f} MiB",
+        utilization, static_cast<double>(memory.total_bytes) / kMiB, static_cast<double>(share) / kMiB,
+        static_cast<double>(device_bytes) / kMiB, static_cast<double>(kLibraries) / kMiB);
+  }
+  const uint64_t free_bytes = memory.free_bytes - std::min(memory.free_bytes, kLibraries / 2);
+  const uint64_t budget = std::min(share - taken, free_bytes);
+  if (budget == 0) {
+    return fail("nothing is left for the KV cache: {:.0f} of the GPU's {:.0f} MiB are free",
+                static_cast<double>(memory.free_bytes) / kMiB, static_cast<double>(memory.total_bytes) / kMiB);
+  }
+  return budget;
+}
+
+}  // namespace lorikeet::model

@@ -1,0 +1,42 @@
+#include "model/forward/kv_pool.h"
+
+#include <utility>
+
+namespace lorikeet::model {
+
+uint64_t KvPool::block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
+  return plan.kv_bytes_per_position(rank, kernels::size_of(options.kv_dtype)) *
+         static_cast<uint64_t>(options.block_size);
+}
+
+Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks) {
+  if (num_blocks < 1) return fail("the KV cache has no blocks");
+  if (int64_t{num_blocks} * options.block_size > INT32_MAX) {
+    return fail("{} KV blocks of {} positions: more than 2^31 positions", num_blocks, options.block_size);
+  }
+  KvPool pool;
+  const uint64_t bytes = block_bytes(plan, rank, options) * static_cast<uint64_t>(num_blocks);
+  auto memory = kernels::DeviceBuffer::allocate(bytes, "the KV cache");
+  if (!memory) return tl::unexpected(memory.error());
+  pool.memory_ = *std::move(memory);
+  auto stream = kernels::Stream::make();
+  if (!stream) return tl::unexpected(stream.error());
+  kernels::fill_bytes(pool.memory_.data(), 0, bytes, *stream);
+  stream->synchronize();
+  const int32_t layers = plan.config().num_layers;
+  const uint64_t half_layer = bytes / 2 / static_cast<uint64_t>(layers);
+  auto* at = pool.memory_.as<unsigned char>();
+  for (int32_t i = 0; i < layers; ++i, at += 2 * half_layer) {
+    kernels::KvCacheLayer layer;
+    layer.keys = at;
+    layer.values = at + half_layer;
+    layer.dtype = options.kv_dtype;
+    layer.kv_heads = plan.shard(rank).kv_heads.size();
+    layer.block_size = options.block_size;
+    layer.head_dim = plan.config().head_dim;
+    pool.layers_.push_back(layer);
+  }
+  return pool;
+}
+
+}  // namespace lorikeet::model

@@ -1,0 +1,134 @@
+#include "model/forward/sample_plan.h"
+
+#include <algorithm>
+
+namespace lorikeet::model {
+namespace {
+
+// A token whose logits somebody wants.
+struct Want {
+  int32_t row = 0;
+  int32_t index = 0;    // of the token within the row
+  int32_t target = -1;  // the log-probability of this token is wanted
+  bool sample = false;
+};
+
+std::vector<Want> wants_of(const StepBatch& batch) {
+  std::vector<Want> wants;
+  for (const int32_t r : batch.order) {
+    const BatchRow& row = batch.rows[static_cast<size_t>(r)];
+    const auto size = static_cast<int32_t>(row.token_ids.size());
+    for (int32_t i = row.logprob_targets.empty() ? size - 1 : 0; i < size; ++i) {
+      Want want{r, i, -1, row.sample && i + 1 == size};
+      if (!row.logprob_targets.empty()) want.target = row.logprob_targets[static_cast<size_t>(i)];
+      if (want.target >= 0 || want.sample) wants.push_back(want);
+    }
+  }
+  // Logits whose draws are filtered are gathered over the ranks: they come behind each other.
+  std::stable_partition(wants.begin(), wants.end(), [&](const Want& want) {
+    return !want.sample || !is_filtered(batch.rows[static_cast<size_t>(want.row)]);
+  });
+  return wants;
+}
+
+class Planner {
+ public:
+  Planner(const StepBatch& batch, bool logits_exist, const SampleLimits& limits)
+      : batch_(batch), logits_exist_(logits_exist), limits_(limits) {}
+
+  void add(const Want& want) {
+    const BatchRow& row = batch_.rows[static_cast<size_t>(want.row)];
+    const int32_t top = want.sample ? std::clamp(row.sampling.logprobs, 0, limits_.vocab) : 0;
+    const size_t counts = want.sample ? row.counts.size() : 0;
+    if (portions_.empty() || !fits(top, counts)) {
+      portions_.emplace_back();
+      rows_ = 0;
+    }
+    SamplePortion& portion = portions_.back();
+    const int32_t token = batch_.first_tokens[static_cast<size_t>(want.row)] + want.index;
+    const int32_t logits_row = logits_exist_ ? token : rows_;
+    ++rows_;
+    if (!logits_exist_) {
+      portion.tokens.push_back(token);
+      portion.adapter_slots.push_back(row.slot);
+    }
+    const int32_t draw_index = want.sample ? static_cast<int32_t>(portion.draws.size()) : -1;
+    if (want.sample) draw(portion, want, logits_row);
+    if (want.target >= 0) {
+      portion.logprobs.push_back({logits_row, 0, want.target, draw_index});
+      portion.uses.push_back({want.row, want.index, 0});
+    }
+    if (want.sample && row.sampling.logprobs >= 0) {
+      portion.logprobs.push_back({logits_row, top, ~want.row, draw_index});
+      portion.uses.push_back({want.row, -1, top});
+      portion.stride = std::max(portion.stride, top);
+    }
+  }
+
+  std::vector<SamplePortion> take() { return std::move(portions_); }
+
+ private:
+  bool fits(int32_t top, size_t counts) const {
+    const SamplePortion& portion = portions_.back();
+    const auto lists = static_cast<int64_t>(portion.logprobs.size()) + 2;
+    const int64_t stride = std::max(portion.stride, top);
+    return rows_ < limits_.rows && static_cast<int64_t>(portion.counts.size() + counts) <= limits_.counts &&
+           lists * stride <= limits_.best;
+  }
+
+  void draw(SamplePortion& portion, const Want& want, int32_t logits_row) {
+    const BatchRow& row = batch_.rows[static_cast<size_t>(want.row)];
+    const RowSampling& s = row.sampling;
+    kernels::DrawRow draw;
+    draw.seed = s.seed;
+    draw.position = row.start + static_cast<int32_t>(row.token_ids.size());
+    draw.logits_row = logits_row;
+    draw.draw_row = want.row;
+    draw.temperature = s.temperature;
+    draw.top_p = s.top_p;
+    draw.min_p = s.min_p;
+    draw.top_k = s.top_k;
+    draw.repetition_penalty = s.repetition_penalty;
+    draw.presence_penalty = s.presence_penalty;
+    draw.frequency_penalty = s.frequency_penalty;
+    draw.counts_begin = draw.counts_end = static_cast<int32_t>(portion.counts.size());
+    if (draw.penalised()) {
+      portion.penalties = true;
+      for (const TokenCount& count : row.counts) {
+        portion.counts.push_back({count.token_id, count.in_output, count.in_prompt ? 1 : 0});
+      }
+      draw.counts_end = static_cast<int32_t>(portion.counts.size());
+      if (row.token_ids.back() == kPendingToken) draw.pending = batch_.first_tokens[static_cast<size_t>(want.row)];
+    }
+    if (!draw.filtered()) ++portion.unfiltered;
+    portion.draws.push_back(draw);
+  }
+
+  const StepBatch& batch_;
+  const bool logits_exist_;
+  const SampleLimits& limits_;
+  std::vector<SamplePortion> portions_;
+  int32_t rows_ = 0;  // of logits in the last portion
+};
+
+}  // namespace
+
+std::vector<SamplePortion> plan_samples(const StepBatch& batch, bool logits_exist, const SampleLimits& limits) {
+  Planner planner(batch, logits_exist, limits);
+  for (const Want& want : wants_of(batch)) planner.add(want);
+  return planner.take();
+}
+
+SampleArrays::SampleArrays(const SamplePortion& portion, uint64_t lora_bytes, Carver& carver)
+    : tokens(carver.take<int32_t>(static_cast<int64_t>(portion.tokens.size()))),
+      draws(carver.take<kernels::DrawRow>(static_cast<int64_t>(portion.draws.size()))),
+      logprobs(carver.take<kernels::LogprobRow>(static_cast<int64_t>(portion.logprobs.size()))),
+      lora_rows(carver.take<unsigned char>(static_cast<int64_t>(lora_bytes))) {}
+
+void SampleArrays::write(const SamplePortion& portion) const {
+  std::copy(portion.tokens.begin(), portion.tokens.end(), tokens);
+  std::copy(portion.draws.begin(), portion.draws.end(), draws);
+  std::copy(portion.logprobs.begin(), portion.logprobs.end(), logprobs);
+}
+
+}  // namespace lorikeet::model

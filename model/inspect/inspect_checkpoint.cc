@@ -1,0 +1,162 @@
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/checkpoint_layout.h"
+#include "model/checkpoint/int4_repack.h"
+#include "model/checkpoint/linear_loader.h"
+#include "model/checkpoint/shard_plan.h"
+#include "model/checkpoint/tensor_names.h"
+#include "model/inspect/inspect.h"
+
+namespace lorikeet::model {
+namespace {
+
+uint64_t dtype_bytes(const TensorView& tensor) {
+  return tensor.entry->dtype ? kernels::size_of(*tensor.entry->dtype) : 0;
+}
+
+// Bytes of the part outputs x inputs of one projection: packed values, scales, zeros and bias, in the file's types.
+uint64_t linear_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, int32_t layer, Projection p,
+                      bool act_order) {
+  const ModelConfig& config = plan.config();
+  const ModulePlace place = place_of(config, layer, p);
+  const auto outputs = static_cast<uint64_t>(plan.outputs(p, rank).size());
+  const Range inputs = plan.inputs(p, rank);
+  const auto columns = static_cast<uint64_t>(inputs.size());
+  uint64_t bytes = 0;
+  if (is_quantised(checkpoint, config.quant, place.module)) {
+    auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
+    if (!module) return 0;
+    const bool sorted = module->group_index.has_value() && act_order;
+    const auto group = static_cast<int64_t>(module->group_size);
+    const int64_t groups = sorted ? module->groups : (inputs.end + group - 1) / group - inputs.begin / group;
+    bytes += outputs * columns / 2 + static_cast<uint64_t>(groups) * outputs * dtype_bytes(module->scales);
+    if (module->zeros) bytes += static_cast<uint64_t>(groups) * outputs / 2;
+  } else if (const auto dense = checkpoint.find(place.module + ".weight")) {
+    bytes += outputs * columns * dtype_bytes(*dense);
+  }
+  const auto bias = checkpoint.find(place.module + ".bias");
+  if (bias && has_bias(config, p)) bytes += outputs * dtype_bytes(*bias);
+  return bytes;
+}
+
+uint64_t tensor_bytes(const Checkpoint& checkpoint, const std::string& name) {
+  const auto tensor = checkpoint.find(name);
+  return tensor ? tensor->bytes.size() : 0;
+}
+
+uint64_t rank_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, bool act_order) {
+  const ModelConfig& config = plan.config();
+  uint64_t bytes = tensor_bytes(checkpoint, embedding_name(config) + ".weight") +
+                   tensor_bytes(checkpoint, final_norm_name(config) + ".weight");
+  if (const auto head = checkpoint.find(std::string(kLmHeadName) + ".weight"); head && !config.tie_word_embeddings) {
+    bytes += static_cast<uint64_t>(plan.shard(rank).vocab.size()) * static_cast<uint64_t>(config.hidden_size) *
+             dtype_bytes(*head);
+  }
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    for (const NormKind kind : {NormKind::input, NormKind::post_attention, NormKind::q, NormKind::k}) {
+      bytes += tensor_bytes(checkpoint, norm_name(config, layer, kind) + ".weight");
+    }
+    for (const Projection p : kProjections) bytes += linear_bytes(checkpoint, plan, rank, layer, p, act_order);
+  }
+  return bytes;
+}
+
+SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, int size, bool act_order,
+                       const InspectOptions& options) {
+  SizeReport report;
+  report.size = size;
+  auto plan = ShardPlan::make(config, size);
+  if (!plan) {
+    report.refusal = plan.error().message;
+    return report;
+  }
+  for (int rank = 0; rank < size; ++rank) {
+    report.weight_bytes.push_back(rank_bytes(checkpoint, *plan, rank, act_order));
+    report.neurons.push_back(plan->shard(rank).intermediate.size());
+  }
+  report.kv_bytes_per_token = plan->kv_bytes_per_position(0, static_cast<uint64_t>(options.kv_element_bytes));
+  const uint64_t weights = *std::max_element(report.weight_bytes.begin(), report.weight_bytes.end());
+  for (const uint64_t memory : options.memories) {
+    const uint64_t left = memory > weights ? memory - weights : 0;
+    report.fits.push_back({memory, static_cast<int64_t>(left / report.kv_bytes_per_token)});
+  }
+  return report;
+}
+
+// Some modules may be unquantised, so the first that is not stands for all.
+std::optional<Int4Module> first_int4_module(const Checkpoint& checkpoint, const ModelConfig& config) {
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    for (const Projection p : kProjections) {
+      const ModulePlace place = place_of(config, layer, p);
+      if (!is_quantised(checkpoint, config.quant, place.module)) continue;
+      auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
+      return module ? std::optional(*std::move(module)) : std::nullopt;
+    }
+  }
+  return std::nullopt;
+}
+
+// Act-order shows in the index of groups, whatever the configuration says.
+bool has_act_order(const Int4Module& module) {
+  if (!module.group_index) return false;
+  for (int32_t k = 0; k < module.k; ++k) {
+    int32_t group = 0;
+    std::memcpy(&group, module.group_index->bytes.data() + static_cast<size_t>(k) * sizeof group, sizeof group);
+    if (group != k / module.group_size) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+CheckpointReport inspect_checkpoint(const std::filesystem::path& dir, const InspectOptions& options) {
+  CheckpointReport report;
+  report.dir = dir;
+  auto config = read_model_config(dir);
+  if (!config) {
+    report.refusal = config.error().message;
+    return report;
+  }
+  report.config = *config;
+  auto checkpoint = Checkpoint::open(dir);
+  if (!checkpoint) {
+    report.refusal = checkpoint.error().message;
+    return report;
+  }
+  report.tensors = static_cast<int64_t>(checkpoint->names().size());
+  report.file_bytes = checkpoint->tensor_bytes();
+  if (auto ok = check_layout(*checkpoint, *config); !ok) {
+    report.refusal = ok.error().message;
+    return report;
+  }
+  if (const auto module = first_int4_module(*checkpoint, *config)) {
+    // A mislabelled version of GPTQ shows in the zeros alone.
+    if (auto ok = check_int4_values(*module); !ok) {
+      report.refusal = ok.error().message;
+      return report;
+    }
+    report.act_order = has_act_order(*module);
+  }
+  for (int32_t layer = 0; layer < config->num_layers; ++layer) {
+    for (const Projection p : kProjections) {
+      const bool quantised = is_quantised(*checkpoint, config->quant, place_of(*config, layer, p).module);
+      ++(quantised ? report.quantised_modules : report.dense_modules);
+    }
+  }
+  for (const int size : kInspectedSizes)
+    report.sizes.push_back(report_size(*checkpoint, *config, size, report.act_order, options));
+  return report;
+}
+
+DirectoryKind kind_of_directory(const std::filesystem::path& dir) {
+  std::error_code error;
+  if (std::filesystem::exists(dir / "adapter_config.json", error)) return DirectoryKind::adapter;
+  if (std::filesystem::exists(dir / "config.json", error)) return DirectoryKind::checkpoint;
+  return DirectoryKind::neither;
+}
+
+}  // namespace lorikeet::model

@@ -1,0 +1,271 @@
+#include "actors/head/adapter_cache.h"
+
+#include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+
+#include "comm/codec/codec.h"
+#include "tests/actors/actor_test.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using engine::SequenceId;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+FileStamp stamp(int64_t version) {
+  return {{version, 10}, {version, 100}};
+}
+
+// The disk, as the test wants it. Work that would run on the source's threads runs when the test says so.
+struct Disk {
+  std::vector<std::string> asked;
+  std::vector<std::function<void()>> work;
+};
+
+class FakeSource final : public AdapterSource {
+ public:
+  explicit FakeSource(std::shared_ptr<Disk> disk) : disk_(std::move(disk)) {}
+  void check(std::string name, std::string) override { disk_->asked.push_back("check " + name); }
+  void read(std::string name, std::string) override { disk_->asked.push_back("read " + name); }
+  void run(std::function<void()> work) override { disk_->work.push_back(std::move(work)); }
+
+ private:
+  std::shared_ptr<Disk> disk_;
+};
+
+struct Answers {
+  std::map<uint64_t, AdapterResolved> resolved;
+  std::map<uint64_t, SlotAcquired> acquired;
+};
+
+// Plays the scheduler: asks, and keeps the answers.
+using AskActor = caf::typed_actor<caf::reacts_to<ResolveAdapter>, caf::reacts_to<AcquireSlot>>;
+AskActor::behavior_type asker(AskActor::pointer self, AdapterCacheActor cache, std::shared_ptr<Answers> answers) {
+  return {[=](const ResolveAdapter& ask) {
+            self->request(cache, caf::infinite, ask).then([=](AdapterResolved& answer) {
+              answers->resolved[ask.id.value()] = answer;
+            });
+          },
+          [=](const AcquireSlot& ask) {
+            self->request(cache, caf::infinite, ask).then([=](SlotAcquired& answer) {
+              answers->acquired[ask.id.value()] = answer;
+            });
+          }};
+}
+
+WorkerForHead::behavior_type fake_worker(WorkerForHead::pointer, std::shared_ptr<std::vector<Envelope>> heard) {
+  return {[heard](Envelope& envelope) { heard->push_back(std::move(envelope)); }};
+}
+
+class AdapterCacheTest : public ActorTest {
+ protected:
+  void SetUp() override {
+    AdapterCacheSetup setup;
+    setup.options.lora_modules = {{"moby", "/moby"}, {"kjv", "/kjv"}};
+    setup.options.max_loras = 1;
+    setup.options.rank_timeout_ms = 10'000;
+    setup.make_source = [disk = disk_](AdapterSource::Callbacks) { return std::make_unique<FakeSource>(disk); };
+    cache_ = system_.spawn(adapter_cache, std::move(setup));
+    asker_ = system_.spawn(asker, cache_, answers_);
+    for (int rank : {0, 1}) workers_.push_back(system_.spawn(fake_worker, heard_[static_cast<size_t>(rank)]));
+    run();
+  }
+
+  void TearDown() override {
+    end(cache_);
+    end(asker_);
+    for (auto& worker : workers_) end(worker);
+  }
+
+  static std::shared_ptr<StagedAdapter> adapter(const std::string& digest) {
+    auto made = std::make_shared<StagedAdapter>();
+    made->digest = digest;
+    made->slices = {{1, 1}, {2, 2}};
+    made->bytes = 4;
+    return made;
+  }
+
+  // A request for an adapter that is found on the disk.
+  void resolve(uint64_t id, const std::string& name, std::shared_ptr<const StagedAdapter> found) {
+    tell(asker_, ResolveAdapter{SequenceId(id), name});
+    tell(cache_, AdapterSource::Checked{name, stamp(1)});
+    tell(cache_, AdapterSource::Staged{name, stamp(1), std::move(found)});
+  }
+
+  void acquire(uint64_t id, const std::string& digest) { tell(asker_, AcquireSlot{SequenceId(id), digest}); }
+
+  void form(uint64_t epoch = 1) { tell(cache_, GroupFormed{epoch, workers_}); }
+
+  void done(int32_t rank, const std::string& digest, const std::string& error = "", uint64_t transfer = 1) {
+    tell(cache_,
+         Envelope{EnvelopeKind::adapter_done, rank, 1, transfer, true, comm::encode(AdapterDone{digest, error})});
+  }
+
+  std::vector<EnvelopeKind> kinds(size_t rank) {
+    std::vector<EnvelopeKind> found;
+    for (const Envelope& envelope : *heard_[rank]) found.push_back(envelope.kind);
+    return found;
+  }
+
+  nlohmann::json row(const std::string& name) {
+    const auto status = nlohmann::json::parse(ask<StatusPart>(cache_, StatusQuery{}).json);
+    for (const auto& r : status["adapters"]) {
+      if (r["name"] == name) return r;
+    }
+    return {};
+  }
+
+  std::shared_ptr<Disk> disk_ = std::make_shared<Disk>();
+  std::shared_ptr<Answers> answers_ = std::make_shared<Answers>();
+  std::array<std::shared_ptr<std::vector<Envelope>>, 2> heard_ = {std::make_shared<std::vector<Envelope>>(),
+                                                                  std::make_shared<std::vector<Envelope>>()};
+  std::vector<WorkerForHead> workers_;
+  AdapterCacheActor cache_;
+  AskActor asker_;
+};
+
+TEST_F(AdapterCacheTest, BringsAnAdapterFromTheDiskIntoASlotOfAllRanks) {
+  form();
+  tell(asker_, ResolveAdapter{SequenceId(1), "moby"});
+  EXPECT_THAT(disk_->asked, ElementsAre("check moby"));
+  tell(cache_, AdapterSource::Checked{"moby", stamp(1)});
+  EXPECT_THAT(disk_->asked, ElementsAre("check moby", "read moby"));
+  EXPECT_THAT(answers_->resolved, IsEmpty());
+  tell(cache_, AdapterSource::Staged{"moby", stamp(1), std::shared_ptr<const StagedAdapter>(adapter("M"))});
+  EXPECT_EQ(answers_->resolved.at(1).digest, "M");
+  EXPECT_EQ(row("moby")["host"], "staged");
+  acquire(1, "M");
+  EXPECT_THAT(kinds(0), ElementsAre(EnvelopeKind::adapter_begin, EnvelopeKind::adapter_chunk));
+  EXPECT_EQ(heard_[1]->at(1).bytes, (std::vector<uint8_t>{2, 2}));
+  EXPECT_EQ(row("moby")["slot_state"], "sending");
+  done(0, "M");
+  EXPECT_THAT(answers_->acquired, IsEmpty()) << "rank 1 has not acknowledged";
+  done(1, "M");
+  EXPECT_EQ(answers_->acquired.at(1).slot, engine::SlotId(0));
+  EXPECT_EQ(row("moby")["slot_state"], "resident");
+  EXPECT_EQ(row("moby")["slot"], 0);
+  EXPECT_EQ(row("moby")["leases"], 1);
+  EXPECT_EQ(row("kjv")["host"], "on_disk");
+}
+
+TEST_F(AdapterCacheTest, RollsBackOnAllRanksWhenOneRefuses) {
+  form();
+  resolve(1, "moby", adapter("M"));
+  acquire(1, "M");
+  done(0, "M");
+  done(1, "", "no memory");
+  EXPECT_EQ(answers_->acquired.at(1).error, "rank 1: no memory");
+  for (size_t rank : {size_t{0}, size_t{1}}) {
+    const Envelope& last = heard_[rank]->back();
+    EXPECT_EQ(last.kind, EnvelopeKind::adapter_clear);
+    EXPECT_EQ(last.step, 1u);
+    EXPECT_EQ(comm::decode<AdapterBegin>(last.bytes)->slot, 0);
+  }
+  EXPECT_EQ(row("moby")["slot_state"], "none");
+}
+
+TEST_F(AdapterCacheTest, AddsTheNormsOfDoraOnItsThreadsAndReturnsTheFactors) {
+  auto dora = adapter("D");
+  dora->dora = {{true, {{6}, {6}}}};
+  form();
+  resolve(1, "moby", dora);
+  acquire(1, "D");
+  for (int32_t rank : {0, 1}) {
+    const DoraValues norms{{{{rank == 0 ? 1.0F : 3.0F}}}};
+    tell(cache_, Envelope{EnvelopeKind::adapter_norms, rank, 1, 1, true, comm::encode(norms)});
+  }
+  ASSERT_EQ(disk_->work.size(), 1u);
+  EXPECT_EQ(kinds(0).back(), EnvelopeKind::adapter_chunk);
+  disk_->work[0]();
+  run();
+  ASSERT_EQ(kinds(1).back(), EnvelopeKind::adapter_factors);
+  EXPECT_EQ(comm::decode<DoraValues>(heard_[1]->back().bytes)->pairs[0].values, std::vector<float>{3.0F});
+  done(0, "D");
+  done(1, "D");
+  EXPECT_EQ(answers_->acquired.at(1).error, "");
+}
+
+TEST_F(AdapterCacheTest, FailsDoraWhoseNormsCannotBe) {
+  auto dora = adapter("D");
+  dora->dora = {{true, {{6}, {6}}}};
+  form();
+  resolve(1, "moby", dora);
+  acquire(1, "D");
+  for (int32_t rank : {0, 1}) {
+    tell(cache_, Envelope{EnvelopeKind::adapter_norms, rank, 1, 1, true, comm::encode(DoraValues{{{{0.0F}}}})});
+  }
+  disk_->work.at(0)();
+  run();
+  EXPECT_THAT(answers_->acquired.at(1).error, HasSubstr("squared norm 0"));
+}
+
+TEST_F(AdapterCacheTest, GivesUpOnRanksThatDoNotTakeTheAdapter) {
+  form();
+  resolve(1, "moby", adapter("M"));
+  acquire(1, "M");
+  for (int i = 0; i < 9; ++i) advance(std::chrono::seconds(1));
+  EXPECT_THAT(answers_->acquired, IsEmpty());
+  tell(cache_, Envelope{EnvelopeKind::chunk_taken, 0, 1, 1, true, {}});
+  for (int i = 0; i < 9; ++i) advance(std::chrono::seconds(1));
+  EXPECT_THAT(answers_->acquired, IsEmpty()) << "there was progress";
+  for (int i = 0; i < 3; ++i) advance(std::chrono::seconds(1));
+  EXPECT_THAT(answers_->acquired.at(1).error, HasSubstr("have not taken the adapter in 10000 ms"));
+}
+
+TEST_F(AdapterCacheTest, SendsTheAdapterToTheNextGroupWhenOneIsLost) {
+  form();
+  resolve(1, "moby", adapter("M"));
+  acquire(1, "M");
+  tell(cache_, GroupLost{1});
+  done(0, "M");
+  done(1, "M");
+  EXPECT_THAT(answers_->acquired, IsEmpty()) << "of the lost group";
+  form(2);
+  EXPECT_EQ(heard_[0]->back().epoch, 2u);
+  EXPECT_EQ(heard_[0]->back().kind, EnvelopeKind::adapter_chunk);
+}
+
+TEST_F(AdapterCacheTest, AnswersARequestThatIsOver) {
+  tell(asker_, ResolveAdapter{SequenceId(1), "moby"});
+  tell(cache_, UnclaimAdapter{SequenceId(1)});
+  EXPECT_FALSE(answers_->resolved.at(1).error.empty());
+  resolve(2, "kjv", adapter("K"));
+  acquire(2, "K");
+  tell(cache_, ReleaseSlot{SequenceId(2), "K"});
+  EXPECT_FALSE(answers_->acquired.at(2).error.empty());
+}
+
+TEST_F(AdapterCacheTest, TellsWhyAnAdapterCannotBeRead) {
+  tell(asker_, ResolveAdapter{SequenceId(1), "moby"});
+  tell(cache_, AdapterSource::Checked{"moby", stamp(1)});
+  tell(cache_, AdapterSource::Staged{"moby", stamp(1), fail("/moby: no lora_B")});
+  EXPECT_EQ(answers_->resolved.at(1).error, "/moby: no lora_B");
+  EXPECT_EQ(row("moby")["error"], "/moby: no lora_B");
+}
+
+TEST_F(AdapterCacheTest, LooksForReplacedFilesWhenItsStatusIsAsked) {
+  resolve(1, "moby", adapter("M"));
+  disk_->asked.clear();
+  row("moby");
+  EXPECT_THAT(disk_->asked, ElementsAre("check moby"));
+  tell(cache_, AdapterSource::Checked{"moby", stamp(2)});
+  EXPECT_THAT(disk_->asked, ElementsAre("check moby", "read moby"));
+  tell(cache_, AdapterSource::Staged{"moby", stamp(2), std::shared_ptr<const StagedAdapter>(adapter("M2"))});
+  EXPECT_EQ(row("moby")["digest"], "M2");
+}
+
+TEST_F(AdapterCacheTest, IgnoresWhatDoesNotBelongToATransfer) {
+  form();
+  done(0, "M", "", 99);
+  tell(cache_, Envelope{EnvelopeKind::adapter_norms, 7, 1, 1, true, {}});
+  resolve(1, "moby", adapter("M"));
+  acquire(1, "M");
+  tell(cache_, Envelope{EnvelopeKind::adapter_done, 0, 1, 1, true, {1, 2, 3}});
+  EXPECT_FALSE(answers_->acquired.at(1).error.empty()) << "nonsense from a rank fails the transfer";
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,112 @@
+#include "actors/head/adapter_transfer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "comm/codec/codec.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using ::testing::HasSubstr;
+
+const AdapterTransfer::TimePoint kNow{};
+
+std::shared_ptr<StagedAdapter> adapter_of(size_t slice0, size_t slice1) {
+  auto made = std::make_shared<StagedAdapter>();
+  made->digest = "d1";
+  made->slices = {std::vector<uint8_t>(slice0, 1), std::vector<uint8_t>(slice1, 2)};
+  return made;
+}
+
+size_t chunks_for(const std::vector<Envelope>& envelopes, int32_t rank) {
+  size_t count = 0;
+  for (const Envelope& e : envelopes) count += e.kind == EnvelopeKind::adapter_chunk && e.rank == rank ? 1 : 0;
+  return count;
+}
+
+TEST(AdapterTransfer, SendsNoMoreChunksThanThereAreCredits) {
+  AdapterTransfer transfer(3, 2, 1, adapter_of(7 * kEnvelopeBytes, 10), kNow);
+  auto envelopes = transfer.start();
+  EXPECT_EQ(chunks_for(envelopes, 0), static_cast<size_t>(AdapterTransfer::kCredits));
+  EXPECT_EQ(chunks_for(envelopes, 1), 1u);
+  size_t bytes = 0;
+  for (const Envelope& e : envelopes) {
+    EXPECT_EQ(e.step, 3u);
+    EXPECT_EQ(e.epoch, 2u);
+    EXPECT_LE(e.bytes.size(), kEnvelopeBytes);
+    if (e.kind == EnvelopeKind::adapter_begin) {
+      const auto begin = comm::decode<AdapterBegin>(e.bytes).value();
+      EXPECT_EQ(begin.slot, 1);
+      EXPECT_EQ(begin.digest, "d1");
+    } else if (e.rank == 0) {
+      bytes += e.bytes.size();
+    }
+  }
+  for (int i = 0; i < 3; ++i) {
+    envelopes = transfer.chunk_taken(0, kNow);
+    ASSERT_EQ(chunks_for(envelopes, 0), 1u);
+    bytes += envelopes[0].bytes.size();
+    EXPECT_EQ(envelopes[0].last, i == 2);
+  }
+  EXPECT_EQ(bytes, 7 * kEnvelopeBytes);
+  EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty());
+}
+
+TEST(AdapterTransfer, IsFinishedWhenAllRanksHaveTheSameContent) {
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  transfer.done(0, {"d1", ""}, kNow);
+  transfer.done(0, {"d1", ""}, kNow);
+  EXPECT_FALSE(transfer.finished());
+  transfer.done(1, {"d1", ""}, kNow);
+  EXPECT_TRUE(transfer.finished());
+  EXPECT_EQ(transfer.error(), "");
+}
+
+TEST(AdapterTransfer, FailsWithTheFirstRankThatDoes) {
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  transfer.done(1, {"", "out of memory"}, kNow);
+  transfer.done(0, {"", "another"}, kNow);
+  EXPECT_TRUE(transfer.finished());
+  EXPECT_EQ(transfer.error(), "rank 1: out of memory");
+  EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty());
+}
+
+TEST(AdapterTransfer, FailsOnAnotherDigestAndOnStrangers) {
+  AdapterTransfer other(1, 1, 0, adapter_of(5, 5), kNow);
+  other.done(0, {"d2", ""}, kNow);
+  EXPECT_THAT(other.error(), HasSubstr("rank 0 has adapter d2 where d1 was sent"));
+  AdapterTransfer stranger(1, 1, 0, adapter_of(5, 5), kNow);
+  stranger.done(2, {"d1", ""}, kNow);
+  EXPECT_FALSE(stranger.error().empty());
+}
+
+Envelope norms_from(int32_t rank, size_t size) {
+  const DoraValues values{{{std::vector<float>(size, 1.0F)}}};
+  return {EnvelopeKind::adapter_norms, rank, 1, 1, true, comm::encode(values)};
+}
+
+TEST(AdapterTransfer, CollectsTheNormsOfAllRanksAndGivesFactorsBack) {
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  EXPECT_FALSE(transfer.add_norms(norms_from(0, 3), kNow));
+  EXPECT_FALSE(transfer.add_norms(norms_from(0, 3), kNow)) << "the same rank again";
+  EXPECT_TRUE(transfer.add_norms(norms_from(1, 4), kNow + std::chrono::seconds(1)));
+  EXPECT_EQ(transfer.norms()[1].pairs[0].values.size(), 4u);
+  EXPECT_EQ(transfer.last_progress(), kNow + std::chrono::seconds(1));
+  const std::vector<DoraValues> factors = {{{{{1}}}}, {{{std::vector<float>(100'000, 2.0F)}}}};
+  const auto envelopes = transfer.factors(factors);
+  ASSERT_GT(envelopes.size(), 2u) << "large values travel in parts";
+  EXPECT_EQ(envelopes.front().rank, 0);
+  EXPECT_EQ(envelopes.back().rank, 1);
+}
+
+TEST(AdapterTransfer, FailsOnNormsThatCannotBeRead) {
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  Envelope broken = norms_from(0, 3);
+  broken.bytes.resize(5);
+  EXPECT_FALSE(transfer.add_norms(broken, kNow));
+  EXPECT_THAT(transfer.error(), HasSubstr("rank 0: "));
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,262 @@
+#include "actors/head/request_validation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+namespace lorikeet::actors {
+namespace {
+
+using engine::ErrorCode;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr uint64_t kDrawnSeed = 77;
+
+class RequestValidationTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
+    auto tokenizer = model::Tokenizer::load(dir).value();
+    auto chat = model::ChatTemplate::load(dir, *tokenizer);
+    context_ = std::make_unique<RequestValidation::Context>(
+        RequestValidation::Context{model::read_model_config(dir).value(),
+                                   model::read_generation_defaults(dir).value(),
+                                   tokenizer,
+                                   std::move(chat),
+                                   100,
+                                   {"kjv"}});
+  }
+  static void TearDownTestSuite() { context_.reset(); }
+
+  static comm::GenerateRequest with_ids(std::vector<int32_t> ids = {1, 2, 3}) {
+    comm::GenerateRequest request;
+    request.prompt_token_ids = std::move(ids);
+    return request;
+  }
+
+  tl::expected<PreparedRequest, engine::RequestError> prepare(const comm::GenerateRequest& request) const {
+    return RequestValidation(*context_).prepare(request, kDrawnSeed);
+  }
+
+  void expect_refusal(const comm::GenerateRequest& request, ErrorCode code, const std::string& sentence) const {
+    const auto prepared = prepare(request);
+    ASSERT_FALSE(prepared) << sentence;
+    EXPECT_EQ(prepared.error().code, code) << prepared.error().message;
+    EXPECT_THAT(prepared.error().message, HasSubstr(sentence));
+  }
+
+  template <class T>
+  void expect_range(std::optional<T> comm::GenerateRequest::*field, const std::vector<T>& good,
+                    const std::vector<T>& bad, const std::string& sentence) const {
+    for (const T value : good) {
+      auto request = with_ids();
+      request.*field = value;
+      EXPECT_TRUE(prepare(request)) << sentence << " " << value;
+    }
+    for (const T value : bad) {
+      auto request = with_ids();
+      request.*field = value;
+      expect_refusal(request, ErrorCode::invalid_request, sentence);
+    }
+  }
+
+  static inline std::unique_ptr<RequestValidation::Context> context_;
+};
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+TEST_F(RequestValidationTest, FillsInTheDefaultsOfTheCheckpoint) {
+  const auto prepared = prepare(with_ids()).value();
+  const engine::SamplingParams& sampling = prepared.request.sampling;
+  EXPECT_THAT(prepared.request.prompt, ElementsAre(1, 2, 3));
+  EXPECT_FLOAT_EQ(sampling.temperature, 0.7F);
+  EXPECT_FLOAT_EQ(sampling.top_p, 0.8F);
+  EXPECT_EQ(sampling.top_k, 20);
+  EXPECT_FLOAT_EQ(sampling.repetition_penalty, 1.05F);
+  EXPECT_EQ(sampling.min_p, 0);
+  EXPECT_EQ(sampling.presence_penalty, 0);
+  EXPECT_EQ(sampling.max_tokens, 97);
+  EXPECT_EQ(sampling.seed, kDrawnSeed);
+  EXPECT_EQ(sampling.logprobs, -1);
+  EXPECT_THAT(sampling.stop_token_ids, ElementsAre(2045, 2047));
+  EXPECT_EQ(prepared.request.adapter, "");
+  EXPECT_EQ(prepared.request.cache_salt, 0u);
+}
+
+TEST_F(RequestValidationTest, TakesTheNeutralValuesWhereNobodySaysAnything) {
+  auto context = *context_;
+  context.defaults = {};
+  const auto prepared = RequestValidation(context).prepare(with_ids(), kDrawnSeed).value();
+  EXPECT_EQ(prepared.request.sampling.temperature, 1);
+  EXPECT_EQ(prepared.request.sampling.top_p, 1);
+  EXPECT_EQ(prepared.request.sampling.top_k, 0);
+  EXPECT_EQ(prepared.request.sampling.repetition_penalty, 1);
+}
+
+TEST_F(RequestValidationTest, TakesTheValuesOfTheRequest) {
+  auto request = with_ids();
+  request.temperature = 0;
+  request.top_p = 1;
+  request.top_k = -1;
+  request.min_p = 0.25;
+  request.repetition_penalty = 2;
+  request.presence_penalty = -2;
+  request.frequency_penalty = 2;
+  request.seed = 5;
+  request.max_tokens = 97;
+  request.logprobs = 3;
+  request.prompt_logprobs = true;
+  request.ignore_eos = true;
+  request.stop_token_ids = {9, 9, 4};
+  request.adapter = "kjv";
+  const auto prepared = prepare(request).value();
+  const engine::SamplingParams& sampling = prepared.request.sampling;
+  EXPECT_EQ(sampling.temperature, 0);
+  EXPECT_EQ(sampling.top_p, 1);
+  EXPECT_EQ(sampling.top_k, 0);
+  EXPECT_EQ(sampling.min_p, 0.25F);
+  EXPECT_EQ(sampling.repetition_penalty, 2);
+  EXPECT_EQ(sampling.presence_penalty, -2);
+  EXPECT_EQ(sampling.frequency_penalty, 2);
+  EXPECT_EQ(sampling.seed, 5u);
+  EXPECT_EQ(sampling.max_tokens, 97);
+  EXPECT_EQ(sampling.logprobs, 3);
+  EXPECT_TRUE(sampling.prompt_logprobs);
+  EXPECT_TRUE(sampling.ignore_eos);
+  EXPECT_THAT(sampling.stop_token_ids, ElementsAre(4, 9));
+  EXPECT_TRUE(prepared.eos_token_ids.empty());
+  EXPECT_EQ(prepared.request.adapter, "kjv");
+}
+
+TEST_F(RequestValidationTest, RaisesTemperaturesThatWouldLoseTheLogits) {
+  auto request = with_ids();
+  request.temperature = 0.001;
+  EXPECT_FLOAT_EQ(prepare(request)->request.sampling.temperature, 0.01F);
+  request.temperature = 1e-6;
+  EXPECT_LT(prepare(request)->request.sampling.temperature, 1e-5F) << "greedy stays greedy";
+}
+
+TEST_F(RequestValidationTest, RefusesAbsurdSamplingValues) {
+  using Request = comm::GenerateRequest;
+  expect_range<double>(&Request::temperature, {0, 2}, {-0.1, 2.1, kNan, kInfinity, 1e308}, "temperature is");
+  expect_range<double>(&Request::top_p, {1, 0.001, 1e-300}, {0, -1, 1.1, kNan}, "top_p is");
+  expect_range<double>(&Request::min_p, {0, 1}, {-0.1, 1.1, kNan}, "min_p is");
+  expect_range<double>(&Request::repetition_penalty, {0.1, 10}, {0, -1, kNan, kInfinity, 1e300, 1e-300},
+                       "repetition_penalty is");
+  expect_range<double>(&Request::presence_penalty, {-2, 2}, {-2.1, 2.1, kNan}, "presence_penalty is");
+  expect_range<double>(&Request::frequency_penalty, {-2, 2}, {-2.1, 2.1, kNan}, "frequency_penalty is");
+  expect_range<int32_t>(&Request::top_k, {-1, 0, 1, 2'000'000'000}, {-2, -2'000'000'000}, "top_k is");
+  expect_range<int32_t>(&Request::logprobs, {0, 20}, {-1, 21, 2'000'000'000}, "logprobs is");
+  expect_range<int32_t>(&Request::max_tokens, {1, 97}, {0, -1}, "max_tokens is");
+}
+
+TEST_F(RequestValidationTest, RefusesWhatDoesNotFitIntoTheContext) {
+  expect_refusal(with_ids(std::vector<int32_t>(100, 1)), ErrorCode::too_long, "the prompt has 100 tokens");
+  EXPECT_EQ(prepare(with_ids(std::vector<int32_t>(99, 1)))->request.sampling.max_tokens, 1);
+  auto request = with_ids();
+  request.max_tokens = 98;
+  expect_refusal(request, ErrorCode::too_long, "3 prompt tokens and max_tokens 98 exceed the context of 100");
+  request.max_tokens = std::numeric_limits<int32_t>::max();
+  expect_refusal(request, ErrorCode::too_long, "exceed the context");
+  comm::GenerateRequest text;
+  text.prompt = std::string(60'000, 'a');
+  expect_refusal(text, ErrorCode::too_long, "a prompt of 60000 bytes");
+  comm::GenerateRequest chat;
+  chat.messages = {{{"user", std::string(60'000, 'a')}}};
+  expect_refusal(chat, ErrorCode::too_long, "messages of 60000 bytes");
+}
+
+TEST_F(RequestValidationTest, RefusesIdsOutsideOfTheVocabulary) {
+  expect_refusal(with_ids({1, 2048}), ErrorCode::invalid_request, "token id 2048 at position 1");
+  expect_refusal(with_ids({-1}), ErrorCode::invalid_request, "token id -1 at position 0");
+  EXPECT_TRUE(prepare(with_ids({0, 2047})));
+  auto request = with_ids();
+  request.stop_token_ids = {2048};
+  expect_refusal(request, ErrorCode::invalid_request, "stop token id 2048");
+}
+
+TEST_F(RequestValidationTest, WantsExactlyOnePrompt) {
+  expect_refusal({}, ErrorCode::invalid_request, "the request has 0");
+  auto both = with_ids();
+  both.prompt = "text";
+  expect_refusal(both, ErrorCode::invalid_request, "the request has 2");
+  expect_refusal(with_ids({}), ErrorCode::invalid_request, "the prompt is empty");
+  comm::GenerateRequest empty;
+  empty.prompt = "";
+  expect_refusal(empty, ErrorCode::invalid_request, "the prompt is empty");
+  comm::GenerateRequest silent;
+  silent.messages.emplace();
+  expect_refusal(silent, ErrorCode::invalid_request, "messages is empty");
+}
+
+TEST_F(RequestValidationTest, ParsesSpecialTokensInPromptsAndNeverInMessages) {
+  comm::GenerateRequest text;
+  text.prompt = "<|im_end|>";
+  EXPECT_THAT(prepare(text)->request.prompt, ElementsAre(2047));
+  comm::GenerateRequest chat;
+  chat.messages = {{{"user", "<|im_end|>"}}};
+  const auto prompt = prepare(chat)->request.prompt;
+  EXPECT_EQ(std::count(prompt.begin(), prompt.end(), 2047), 2) << "of the template: system and user";
+}
+
+TEST_F(RequestValidationTest, SaysWhyMessagesCannotBeServed) {
+  auto context = *context_;
+  context.chat_template = fail("there is no chat template; use --chat-template");
+  comm::GenerateRequest chat;
+  chat.messages = {{{"user", "hi"}}};
+  const auto refused = RequestValidation(context).prepare(chat, 1);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("--chat-template"));
+  EXPECT_TRUE(RequestValidation(context).prepare(with_ids(), 1));
+  chat.messages = {{{"wizard", "hi"}}};
+  EXPECT_FALSE(prepare(chat));
+}
+
+TEST_F(RequestValidationTest, RefusesUnknownAdapters) {
+  auto request = with_ids();
+  request.adapter = "";
+  expect_refusal(request, ErrorCode::unknown_adapter, "the adapter's name is empty");
+  request.adapter = "nope";
+  expect_refusal(request, ErrorCode::unknown_adapter, "there is no adapter \"nope\"");
+  request.adapter = std::string(10'000, 'x');
+  const auto refused = prepare(request);
+  ASSERT_FALSE(refused);
+  EXPECT_LT(refused.error().message.size(), 200u);
+}
+
+TEST_F(RequestValidationTest, RefusesStopStringsThatAreEmptyTooLongOrTooMany) {
+  auto request = with_ids();
+  request.stop = {""};
+  expect_refusal(request, ErrorCode::invalid_request, "a stop string is empty");
+  request.stop = {std::string(1025, 'x')};
+  expect_refusal(request, ErrorCode::invalid_request, "a stop string of 1025 bytes");
+  request.stop.assign(65, "x");
+  expect_refusal(request, ErrorCode::invalid_request, "65 stop strings");
+  request.stop.clear();
+  request.stop_token_ids.assign(65, 1);
+  expect_refusal(request, ErrorCode::invalid_request, "65 stop_token_ids");
+}
+
+TEST_F(RequestValidationTest, SaltsThePrefixCacheWithTheRotaryBaseOfDynamicNtk) {
+  auto context = *context_;
+  context.config.use_dynamic_ntk = true;
+  context.config.seq_length = 16;
+  const RequestValidation validation(context);
+  const auto salt = [&](size_t size) {
+    return validation.prepare(with_ids(std::vector<int32_t>(size, 1)), 1)->request.cache_salt;
+  };
+  EXPECT_EQ(salt(1), 1u);
+  EXPECT_EQ(salt(16), 1u);
+  EXPECT_EQ(salt(17), 3u);
+  EXPECT_EQ(salt(32), 3u);
+  EXPECT_EQ(salt(33), 7u);
+  EXPECT_EQ(salt(65), 15u);
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,103 @@
+#include "actors/head/staged_adapter.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace lorikeet::actors {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+StagedAdapter two_ranks(bool row_parallel) {
+  StagedAdapter adapter;
+  adapter.slices.resize(2);
+  adapter.dora = {{row_parallel, {{6, 10}, {6, 10}}}, {false, {{}, {}}}};
+  return adapter;
+}
+
+std::vector<DoraValues> norms(std::vector<float> first, std::vector<float> second) {
+  return {{{{std::move(first)}, {{}}}}, {{{std::move(second)}, {{}}}}};
+}
+
+TEST(DoraFactors, AddTheSquaresOfAllRanksWhereInputsAreCut) {
+  const auto factors = dora_factors(two_ranks(true), norms({1, 20}, {3, 5})).value();
+  EXPECT_THAT(factors[0].pairs[0].values, ElementsAre(3.0F, 2.0F));
+  EXPECT_THAT(factors[1].pairs[0].values, ElementsAre(3.0F, 2.0F));
+  EXPECT_TRUE(factors[0].pairs[1].values.empty());
+}
+
+TEST(DoraFactors, KeepTheRanksApartWhereOutputsAreCut) {
+  const auto factors = dora_factors(two_ranks(false), norms({4, 25}, {9, 100})).value();
+  EXPECT_THAT(factors[0].pairs[0].values, ElementsAre(3.0F, 2.0F));
+  EXPECT_THAT(factors[1].pairs[0].values, ElementsAre(2.0F, 1.0F));
+}
+
+TEST(DoraFactors, AreZeroForPaddedRows) {
+  StagedAdapter adapter = two_ranks(false);
+  adapter.dora[0].magnitude[1][0] = 0;
+  const auto factors = dora_factors(adapter, norms({4, 25}, {0, 100})).value();
+  EXPECT_THAT(factors[1].pairs[0].values, ElementsAre(0.0F, 1.0F));
+}
+
+TEST(DoraFactors, RefuseNormsThatCannotBe) {
+  EXPECT_THAT(dora_factors(two_ranks(true), norms({1, 0}, {3, 0})).error().message, HasSubstr("squared norm 0"));
+  EXPECT_FALSE(dora_factors(two_ranks(true), norms({1, std::nanf("")}, {3, 1})));
+  EXPECT_THAT(dora_factors(two_ranks(true), norms({1}, {3, 1})).error().message, HasSubstr("rank 0 gives 1 norms"));
+  EXPECT_THAT(dora_factors(two_ranks(true), norms({1, 1}, {3})).error().message, HasSubstr("rank 1 gives 1 norms"));
+  auto few = norms({1, 1}, {3, 1});
+  few[1].pairs.pop_back();
+  EXPECT_THAT(dora_factors(two_ranks(true), few).error().message, HasSubstr("norms of 1 layers of 2"));
+}
+
+TEST(FileStamp, ChangesWithTheFiles) {
+  const auto dir = std::filesystem::temp_directory_path() / ("lorikeet-stamp-" + std::to_string(getpid()));
+  std::filesystem::create_directory(dir);
+  const FileStamp none = stamp_of(dir);
+  EXPECT_EQ(none, stamp_of(dir));
+  EXPECT_EQ(none.tensors.bytes, -1);
+  std::ofstream(dir / "adapter_model.safetensors") << "one";
+  const FileStamp one = stamp_of(dir);
+  EXPECT_NE(one, none);
+  std::ofstream(dir / "adapter_model.safetensors") << "longer";
+  EXPECT_NE(stamp_of(dir), one);
+  std::filesystem::remove_all(dir);
+}
+
+class StageExampleAdapter : public ::testing::Test {
+ protected:
+  const std::filesystem::path models_ = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models";
+  const model::ModelConfig config_ = model::read_model_config(models_ / "tiny-qwen2-gptq-int4").value();
+};
+
+TEST_F(StageExampleAdapter, CutsASliceForEveryRankThatDecodesThere) {
+  const auto plan = model::ShardPlan::make(config_, 2).value();
+  const auto staged = stage_adapter(models_ / "adapters/kjv", plan, 512).value();
+  ASSERT_EQ(staged->slices.size(), 2u);
+  EXPECT_EQ(staged->bytes, staged->slices[0].size() + staged->slices[1].size());
+  EXPECT_EQ(staged->max_rank, 8);
+  EXPECT_TRUE(staged->dora.empty());
+  for (int rank = 0; rank < 2; ++rank) {
+    const auto part = model::decode_adapter(staged->slices[static_cast<size_t>(rank)], plan, rank);
+    ASSERT_TRUE(part) << part.error().message;
+    EXPECT_EQ(part->digest, staged->digest);
+  }
+}
+
+TEST_F(StageExampleAdapter, RefusesARankAboveTheLimit) {
+  const auto plan = model::ShardPlan::make(config_, 1).value();
+  const auto staged = stage_adapter(models_ / "adapters/kjv", plan, 4);
+  ASSERT_FALSE(staged);
+  EXPECT_THAT(staged.error().message, HasSubstr("8"));
+}
+
+TEST_F(StageExampleAdapter, SaysWhatIsMissing) {
+  const auto plan = model::ShardPlan::make(config_, 1).value();
+  EXPECT_THAT(stage_adapter("/nowhere", plan, 512).error().message, HasSubstr("/nowhere"));
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

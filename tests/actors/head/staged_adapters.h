@@ -1,0 +1,22 @@
+// What tests of the adapter table hand to it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "actors/head/adapter_table.h"
+
+namespace lorikeet::actors {
+
+inline FileStamp stamp(int64_t version) {
+  return {{version, 10}, {version, 100}};
+}
+
+inline std::shared_ptr<const StagedAdapter> staged(const std::string& digest, uint64_t bytes = 10) {
+  auto made = std::make_shared<StagedAdapter>();
+  made->digest = digest;
+  made->bytes = bytes;
+  return made;
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,170 @@
+#include "actors/rank/rank_thread.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "comm/codec/codec.h"
+#include "tests/actors/fake_model.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class NoStore final : public comm::Rendezvous {
+ public:
+  void set(const std::string&, const std::vector<uint8_t>&) override {}
+  std::vector<uint8_t> get(const std::string&, std::chrono::milliseconds) override { return {}; }
+};
+
+// Collects what the thread says; next() waits for it.
+class RankThreadTest : public ::testing::Test {
+ protected:
+  void start() {
+    RankThread::Outlets outlets;
+    outlets.to_scheduler = [this](Envelope envelope) { push(std::move(envelope)); };
+    outlets.progress = [this](const std::string& line) {
+      const std::lock_guard lock(mutex_);
+      progress_.push_back(line);
+    };
+    outlets.formed = [](std::shared_ptr<model::RankModel>) {};
+    outlets.fatal = [this](const std::string& why) { fatal_.set_value(why); };
+    thread_ = std::make_unique<RankThread>(RankThread::Setup{1, 5, 4, 2}, backend_, outlets);
+  }
+
+  void start_and_form() {
+    start();
+    ASSERT_EQ(next().kind, EnvelopeKind::loaded);
+    thread_->form(8, std::make_unique<NoStore>());
+    ASSERT_EQ(next().kind, EnvelopeKind::ready);
+  }
+
+  void push(Envelope envelope) {
+    {
+      const std::lock_guard lock(mutex_);
+      said_.push_back(std::move(envelope));
+    }
+    wake_.notify_one();
+  }
+
+  Envelope next() {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [this] { return !said_.empty(); });
+    Envelope envelope = std::move(said_.front());
+    said_.pop_front();
+    return envelope;
+  }
+
+  engine::StepResult next_result() {
+    const Envelope envelope = next();
+    EXPECT_EQ(envelope.kind, EnvelopeKind::result);
+    EXPECT_EQ(envelope.epoch, 5u);
+    EXPECT_EQ(envelope.rank, 1);
+    return comm::decode<engine::StepResult>(envelope.bytes).value();
+  }
+
+  // The first plan starts a sequence, later ones go on with it.
+  static std::vector<uint8_t> plan(uint64_t step) {
+    engine::StepPlan made;
+    made.epoch = engine::Epoch(5);
+    made.step = engine::StepId(step);
+    const engine::SequenceId id(1);
+    if (step == 1) {
+      made.starts.push_back({id, engine::kBaseSlot, {7}, 1, {}});
+      made.blocks.push_back({id, {engine::BlockId(0), engine::BlockId(1)}});
+    }
+    made.rows.push_back({id, static_cast<int32_t>(step) - 1, 1, true});
+    return comm::encode(made);
+  }
+
+  std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Envelope> said_;
+  std::vector<std::string> progress_;
+  std::promise<std::string> fatal_;
+  std::unique_ptr<RankThread> thread_;
+};
+
+TEST_F(RankThreadTest, LoadsMeetsTheOthersAndSteps) {
+  start_and_form();
+  EXPECT_EQ(backend_->joined_blocks, 8);
+  EXPECT_THAT(progress_, ElementsAre("rank 1: layer 1 of 1"));
+  thread_->plan(plan(1));
+  EXPECT_EQ(next_result().rows[0].token_id, 1001);
+  thread_->plan(plan(2));
+  EXPECT_EQ(next_result().rows[0].token_id, 1002);
+  EXPECT_EQ(thread_->steps_finished(), 2u);
+}
+
+TEST_F(RankThreadTest, TellsWhyItCannotLoad) {
+  backend_->load_error = "model.safetensors is cut short";
+  start();
+  EXPECT_EQ(fatal_.get_future().get(), "model.safetensors is cut short");
+}
+
+TEST_F(RankThreadTest, TellsThatTheHostsMemoryDoesNotSuffice) {
+  backend_->no_memory_to_load = true;
+  start();
+  EXPECT_THAT(fatal_.get_future().get(), HasSubstr("memory does not hold the weights"));
+}
+
+TEST_F(RankThreadTest, TellsThatTheHostsMemoryHoldsNoSuchCache) {
+  backend_->no_memory_to_join = true;
+  start();
+  ASSERT_EQ(next().kind, EnvelopeKind::loaded);
+  thread_->form(8, std::make_unique<NoStore>());
+  EXPECT_THAT(fatal_.get_future().get(), HasSubstr("--kv-cache-memory-bytes"));
+}
+
+TEST_F(RankThreadTest, BeginsTheNextStepWhileADeviceStillComputesTheLast) {
+  backend_->model->ready = false;
+  start_and_form();
+  thread_->plan(plan(1));
+  thread_->plan(plan(2));
+  // With two in flight it waits for the older one, whether it is ready or not.
+  EXPECT_EQ(next_result().step, engine::StepId(1));
+  {
+    const std::lock_guard lock(backend_->model->mutex);
+    ASSERT_EQ(backend_->model->begun.size(), 2u);
+    EXPECT_EQ(backend_->model->begun[1][0].pending_row, 0);
+  }
+  EXPECT_TRUE(thread_->step_age());
+  backend_->model->ready = true;
+  EXPECT_EQ(next_result().step, engine::StepId(2));
+}
+
+TEST_F(RankThreadTest, ReportsALostPeerAsTheResultOfTheStep) {
+  start_and_form();
+  backend_->model->lost_peer = true;
+  thread_->plan(plan(1));
+  const auto result = next_result();
+  EXPECT_EQ(result.step, engine::StepId(1));
+  EXPECT_THAT(result.error, HasSubstr("rank 1 is lost"));
+  EXPECT_FALSE(thread_->step_age());
+}
+
+TEST_F(RankThreadTest, ReportsAPlanThatItCannotRead) {
+  start_and_form();
+  thread_->plan({1, 2, 3});
+  EXPECT_FALSE(next_result().error.empty());
+}
+
+TEST_F(RankThreadTest, ReportsAPlanThatContradictsTheOnesBefore) {
+  start_and_form();
+  thread_->plan(plan(2));
+  EXPECT_THAT(next_result().error, HasSubstr("sequence 1, which is not here"));
+}
+
+TEST_F(RankThreadTest, AbortsTheCollectiveWhenItsEpochIsOver) {
+  start_and_form();
+  thread_->abort();
+  EXPECT_TRUE(backend_->aborted);
+  thread_.reset();
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,260 @@
+#include "actors/rank/step_executor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/actors/fake_model.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using engine::BlockId;
+using engine::SequenceId;
+using engine::SlotId;
+using engine::StepId;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+engine::SequenceStart start_of(uint64_t id, std::vector<int32_t> tokens, int32_t prompt_size = -1) {
+  engine::SequenceStart start;
+  start.id = SequenceId(id);
+  start.prompt_size = prompt_size < 0 ? static_cast<int32_t>(tokens.size()) : prompt_size;
+  start.token_ids = std::move(tokens);
+  return start;
+}
+
+engine::BlockAppend blocks_of(uint64_t id, std::vector<int32_t> blocks) {
+  engine::BlockAppend append;
+  append.id = SequenceId(id);
+  for (const int32_t block : blocks) append.blocks.emplace_back(block);
+  return append;
+}
+
+engine::StepRow row_of(uint64_t id, int32_t start, int32_t count, bool sample) {
+  return {SequenceId(id), start, count, sample};
+}
+
+class StepExecutorTest : public ::testing::Test {
+ protected:
+  engine::StepPlan plan() {
+    engine::StepPlan made;
+    made.epoch = engine::Epoch(1);
+    made.step = StepId(++step_);
+    return made;
+  }
+
+  engine::StepPlan first_plan(engine::SequenceStart start) {
+    engine::StepPlan made = plan();
+    const uint64_t id = start.id.value();
+    const auto size = static_cast<int32_t>(start.token_ids.size());
+    made.starts = {std::move(start)};
+    made.blocks = {blocks_of(id, {3, 1, 2})};
+    made.rows = {row_of(id, 0, size, true)};
+    return made;
+  }
+
+  engine::StepPlan decode(uint64_t id, int32_t position) {
+    engine::StepPlan made = plan();
+    made.rows = {row_of(id, position, 1, true)};
+    return made;
+  }
+
+  std::string refusal(const engine::StepPlan& bad) {
+    const auto ok = executor_.begin(bad);
+    return ok ? "" : ok.error().message;
+  }
+
+  const FakeRow& last_row(size_t row = 0) { return model_.begun.back().at(row); }
+
+  FakeModel model_;
+  StepExecutor executor_{model_, 0, 4, 8, 2};
+  uint64_t step_ = 0;
+};
+
+TEST_F(StepExecutorTest, ComputesAPromptAndThenWhatItDrew) {
+  ASSERT_TRUE(executor_.begin(first_plan(start_of(1, {7, 8, 9}))));
+  EXPECT_THAT(last_row().token_ids, ElementsAre(7, 8, 9));
+  EXPECT_THAT(last_row().blocks, ElementsAre(3, 1, 2));
+  EXPECT_EQ(last_row().prompt_size, 3);
+  const auto first = executor_.finish().value();
+  EXPECT_EQ(first.step, StepId(1));
+  EXPECT_EQ(first.rows[0].token_id, 1003);
+  ASSERT_TRUE(executor_.begin(decode(1, 3)));
+  EXPECT_THAT(last_row().token_ids, ElementsAre(1003));
+  EXPECT_EQ(last_row().start, 3);
+  EXPECT_EQ(executor_.finish().value().rows[0].token_id, 1004);
+}
+
+TEST_F(StepExecutorTest, TellsWhatAStepTookAndWhetherItDecoded) {
+  model_.times = {1.5, 0.25};
+  ASSERT_TRUE(executor_.begin(first_plan(start_of(1, {7, 8, 9}))));
+  EXPECT_EQ(executor_.finish().value().times, (engine::StepTimes{1'500'000, 250'000, false}));
+  ASSERT_TRUE(executor_.begin(decode(1, 3)));
+  EXPECT_EQ(executor_.finish().value().times, (engine::StepTimes{1'500'000, 250'000, true}));
+}
+
+TEST_F(StepExecutorTest, FeedsAStepWithTheTokenThatTheOneBeforeDraws) {
+  engine::StepPlan both = first_plan(start_of(1, {7}));
+  both.starts.push_back(start_of(2, {5, 6}));
+  both.blocks.push_back(blocks_of(2, {4}));
+  both.rows.push_back(row_of(2, 0, 2, true));
+  ASSERT_TRUE(executor_.begin(both));
+  engine::StepPlan next = plan();
+  next.rows = {row_of(2, 2, 1, true), row_of(1, 1, 1, true)};
+  ASSERT_TRUE(executor_.begin(next));
+  EXPECT_THAT(last_row(0).token_ids, ElementsAre(model::kPendingToken));
+  EXPECT_EQ(last_row(0).pending_row, 1);
+  EXPECT_EQ(last_row(1).pending_row, 0);
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.begin(decode(1, 2)));
+  EXPECT_EQ(last_row().pending_row, 1);
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.begin(decode(1, 3)));
+  EXPECT_THAT(last_row().token_ids, ElementsAre(1003));
+  EXPECT_EQ(last_row().pending_row, -1);
+}
+
+TEST_F(StepExecutorTest, ComputesAPromptInChunks) {
+  engine::StepPlan first = first_plan(start_of(1, {7, 8, 9}));
+  first.rows = {row_of(1, 0, 2, false)};
+  ASSERT_TRUE(executor_.begin(first));
+  EXPECT_EQ(executor_.finish().value().rows[0].token_id, -1);
+  engine::StepPlan second = plan();
+  second.rows = {row_of(1, 2, 1, true)};
+  ASSERT_TRUE(executor_.begin(second));
+  EXPECT_THAT(last_row().token_ids, ElementsAre(9));
+  EXPECT_EQ(executor_.finish().value().rows[0].token_id, 1003);
+}
+
+TEST_F(StepExecutorTest, CountsTokensForPenaltiesOnly) {
+  auto start = start_of(1, {9, 7, 9, 5, 5}, 3);
+  start.sampling.frequency_penalty = 0.5F;
+  ASSERT_TRUE(executor_.begin(first_plan(start)));
+  const auto counts = last_row().counts;
+  ASSERT_EQ(counts.size(), 3u);
+  EXPECT_EQ(counts[0].token_id, 5);
+  EXPECT_EQ(counts[0].in_output, 2);
+  EXPECT_FALSE(counts[0].in_prompt);
+  EXPECT_EQ(counts[1].token_id, 7);
+  EXPECT_TRUE(counts[1].in_prompt);
+  EXPECT_EQ(counts[2].token_id, 9);
+  EXPECT_EQ(counts[2].in_output, 0);
+  ASSERT_TRUE(executor_.begin(decode(1, 5)));
+  EXPECT_EQ(last_row().counts.size(), 3u) << "a pending token is counted by the model";
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.begin(decode(1, 6)));
+  EXPECT_EQ(last_row().counts.back().token_id, 1006);
+  EXPECT_EQ(last_row().counts.back().in_output, 1);
+
+  engine::StepPlan plain = first_plan(start_of(2, {9, 7}));
+  ASSERT_TRUE(executor_.begin(plain));
+  EXPECT_THAT(last_row().counts, IsEmpty());
+}
+
+TEST_F(StepExecutorTest, AsksForTheLogprobsOfPromptTokensAlone) {
+  auto start = start_of(1, {10, 11, 12, 13, 50}, 4);
+  start.sampling.prompt_logprobs = true;
+  engine::StepPlan first = first_plan(start);
+  first.rows = {row_of(1, 0, 2, false)};
+  ASSERT_TRUE(executor_.begin(first));
+  EXPECT_THAT(last_row().targets, ElementsAre(11, 12));
+  auto result = executor_.finish().value();
+  EXPECT_EQ(result.rows[0].prompt_logprobs_start, 1);
+  EXPECT_THAT(result.rows[0].prompt_logprobs, ElementsAre(-11.0F, -12.0F));
+  engine::StepPlan second = plan();
+  second.rows = {row_of(1, 2, 3, true)};
+  ASSERT_TRUE(executor_.begin(second));
+  EXPECT_THAT(last_row().targets, ElementsAre(13, -1, -1));
+  result = executor_.finish().value();
+  EXPECT_EQ(result.rows[0].prompt_logprobs_start, 3);
+  EXPECT_THAT(result.rows[0].prompt_logprobs, ElementsAre(-13.0F));
+  ASSERT_TRUE(executor_.begin(decode(1, 5)));
+  EXPECT_THAT(last_row().targets, IsEmpty());
+}
+
+TEST_F(StepExecutorTest, ReportsEverythingOnRank0AndTokensAloneOnTheOthers) {
+  auto start = start_of(1, {7, 8});
+  start.sampling.logprobs = 1;
+  start.sampling.prompt_logprobs = true;
+  ASSERT_TRUE(executor_.begin(first_plan(start)));
+  const auto full = executor_.finish().value();
+  EXPECT_EQ(full.rows[0].logprobs.size(), 1u);
+  EXPECT_EQ(full.rows[0].prompt_logprobs.size(), 1u);
+
+  FakeModel other_model;
+  StepExecutor other(other_model, 1, 4, 8, 2);
+  ASSERT_TRUE(other.begin(first_plan(start)));
+  const auto brief = other.finish().value();
+  EXPECT_EQ(brief.rank, 1);
+  EXPECT_EQ(brief.rows[0].token_id, full.rows[0].token_id);
+  EXPECT_THAT(brief.rows[0].logprobs, IsEmpty());
+  EXPECT_THAT(brief.rows[0].prompt_logprobs, IsEmpty());
+}
+
+TEST_F(StepExecutorTest, ForgetsAFinishedSequenceWhileItsStepIsInFlight) {
+  ASSERT_TRUE(executor_.begin(first_plan(start_of(1, {7}))));
+  engine::StepPlan next = first_plan(start_of(1, {7, 1001, 4}, 1));  // preempted, and started again
+  next.finished = {SequenceId(1)};
+  ASSERT_TRUE(executor_.begin(next));
+  ASSERT_TRUE(executor_.finish());  // of its former life
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.begin(decode(1, 3)));
+  EXPECT_THAT(last_row().token_ids, ElementsAre(1003));
+  ASSERT_TRUE(executor_.finish());
+  engine::StepPlan end = plan();
+  end.finished = {SequenceId(1)};
+  ASSERT_TRUE(executor_.begin(end));
+  EXPECT_EQ(executor_.sequences(), 0u);
+}
+
+TEST_F(StepExecutorTest, PassesSlotAndSamplingOn) {
+  auto start = start_of(1, {7});
+  start.slot = SlotId(1);
+  start.sampling.temperature = 0.5F;
+  start.sampling.top_k = 3;
+  start.sampling.seed = 99;
+  ASSERT_TRUE(executor_.begin(first_plan(start)));
+  EXPECT_EQ(last_row().slot, 1);
+  EXPECT_EQ(last_row().sampling.temperature, 0.5F);
+  EXPECT_EQ(last_row().sampling.top_k, 3);
+  EXPECT_EQ(last_row().sampling.seed, 99u);
+}
+
+TEST_F(StepExecutorTest, RefusesPlansThatContradictWhatCameBefore) {
+  EXPECT_THAT(refusal(decode(5, 0)), HasSubstr("sequence 5, which is not here"));
+  engine::StepPlan stray = plan();
+  stray.blocks = {blocks_of(5, {0})};
+  EXPECT_THAT(refusal(stray), HasSubstr("blocks for sequence 5"));
+  EXPECT_THAT(refusal(first_plan(start_of(1, {}))), HasSubstr("starts with 0 tokens"));
+  EXPECT_THAT(refusal(first_plan(start_of(1, {1}, 2))), HasSubstr("2 of them prompt"));
+  EXPECT_THAT(refusal(first_plan(start_of(1, {1, -1}))), HasSubstr("a token that is none"));
+  auto slot = start_of(1, {1});
+  slot.slot = SlotId(2);
+  EXPECT_THAT(refusal(first_plan(slot)), HasSubstr("adapter slot 2 of 2"));
+  engine::StepPlan block = first_plan(start_of(1, {1}));
+  block.blocks = {blocks_of(1, {8})};
+  EXPECT_THAT(refusal(block), HasSubstr("block 8 of 8"));
+  engine::StepPlan far = first_plan(start_of(1, {1}));
+  far.rows = {row_of(1, 0, 2, false)};
+  EXPECT_THAT(refusal(far), HasSubstr("which has 1 tokens"));
+  engine::StepPlan twice = first_plan(start_of(1, {1}));
+  twice.rows.push_back(twice.rows[0]);
+  EXPECT_THAT(refusal(twice), HasSubstr("two rows of sequence 1"));
+  engine::StepPlan early = first_plan(start_of(1, {1, 2}));
+  early.rows = {row_of(1, 0, 1, true)};
+  EXPECT_THAT(refusal(early), HasSubstr("which has 2 tokens"));
+  engine::StepPlan unhoused = first_plan(start_of(1, {1, 2, 3, 4, 5}));
+  unhoused.blocks = {blocks_of(1, {0})};
+  EXPECT_THAT(refusal(unhoused), HasSubstr("which has 1 blocks"));
+}
+
+TEST_F(StepExecutorTest, LetsTheErrorOfALostPeerThrough) {
+  model_.lost_peer = true;
+  EXPECT_THROW((void)executor_.begin(first_plan(start_of(1, {7}))), comm::CollectiveError);
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,217 @@
+// The worker with its real threads on CAF's real scheduler, in one process.
+#include "actors/rank/worker.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+
+#include "actors/head/adapter_transfer.h"
+#include "actors/wire/rendezvous_store.h"
+#include "actors/wire/system_config.h"
+#include "comm/codec/codec.h"
+#include "comm/collective/collective.h"
+#include "tests/actors/fake_model.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using ::testing::HasSubstr;
+
+template <class T>
+class Channel {
+ public:
+  void push(T value) {
+    {
+      const std::lock_guard lock(mutex_);
+      values_.push_back(std::move(value));
+    }
+    wake_.notify_one();
+  }
+  T next() {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [this] { return !values_.empty(); });
+    T value = std::move(values_.front());
+    values_.pop_front();
+    return value;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<T> values_;
+};
+
+struct Head {
+  std::string refuse;
+  RendezvousActor store;
+  CacheForRanks cache;
+  Channel<Hello> hellos;
+  Channel<Envelope> to_scheduler, to_cache;
+};
+
+SchedulerForRanks::behavior_type fake_scheduler(SchedulerForRanks::pointer, Head* head) {
+  return {[head](Hello& hello, WorkerForHead&) {
+            head->hellos.push(hello);
+            return Welcome{head->refuse, head->cache, head->store};
+          },
+          [head](Envelope& envelope) { head->to_scheduler.push(std::move(envelope)); }};
+}
+
+CacheForRanks::behavior_type fake_cache(CacheForRanks::pointer, Head* head) {
+  return {[head](Envelope& envelope) { head->to_cache.push(std::move(envelope)); }};
+}
+
+class WorkerTest : public ::testing::Test {
+ protected:
+  void start() {
+    head_.store = system_.spawn(rendezvous_store);
+    head_.cache = system_.spawn(fake_cache, &head_);
+    scheduler_ = system_.spawn(fake_scheduler, &head_);
+    WorkerSetup setup;
+    setup.start.rank = 1;
+    setup.start.epoch = 3;
+    setup.start.secret = "secret";
+    setup.start.options.block_size = 4;
+    setup.start.options.max_loras = 2;
+    setup.start.options.rank_timeout_ms = timeout_ms_;
+    setup.backend = backend_;
+    setup.progress = [](const std::string&) {};
+    setup.fatal = [this](const std::string& why) { fatal_.push(why); };
+    setup.scheduler = scheduler_;
+    worker_ = system_.spawn(worker, std::move(setup));
+  }
+
+  void start_and_form() {
+    start();
+    ASSERT_EQ(head_.to_scheduler.next().kind, EnvelopeKind::loaded);
+    tell(EnvelopeKind::form_group, comm::encode(FormGroup{8}));
+    ASSERT_EQ(head_.to_scheduler.next().kind, EnvelopeKind::ready);
+  }
+
+  void tell(EnvelopeKind kind, std::vector<uint8_t> bytes, uint64_t epoch = 3) {
+    caf::anon_send(worker_, Envelope{kind, 1, epoch, 1, true, std::move(bytes)});
+  }
+
+  static std::vector<uint8_t> first_plan() {
+    engine::StepPlan plan;
+    plan.epoch = engine::Epoch(3);
+    plan.step = engine::StepId(1);
+    const engine::SequenceId id(1);
+    plan.starts.push_back({id, engine::kBaseSlot, {7}, 1, {}});
+    plan.blocks.push_back({id, {engine::BlockId(0)}});
+    plan.rows.push_back({id, 0, 1, true});
+    return comm::encode(plan);
+  }
+
+  void TearDown() override {
+    backend_->model->ready = true;
+    for (const caf::strong_actor_ptr& actor :
+         {caf::actor_cast<caf::strong_actor_ptr>(worker_), caf::actor_cast<caf::strong_actor_ptr>(scheduler_),
+          caf::actor_cast<caf::strong_actor_ptr>(head_.store), caf::actor_cast<caf::strong_actor_ptr>(head_.cache)}) {
+      if (actor) caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+    }
+  }
+
+  int32_t timeout_ms_ = 60'000;
+  std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
+  Channel<std::string> fatal_;
+  Head head_;
+  SystemConfig config_{ServerOptions{}, Networking::none, 2};
+  caf::actor_system system_{config_};
+  SchedulerForRanks scheduler_;
+  WorkerActor worker_;
+};
+
+TEST_F(WorkerTest, SaysHelloLoadsFormsAndSteps) {
+  start_and_form();
+  const Hello hello = head_.hellos.next();
+  EXPECT_EQ(hello.rank, 1);
+  EXPECT_EQ(hello.epoch, 3u);
+  EXPECT_EQ(hello.secret, "secret");
+  EXPECT_EQ(hello.pid, getpid());
+  tell(EnvelopeKind::plan, first_plan(), 2);  // of an epoch that is over
+  tell(EnvelopeKind::plan, first_plan());
+  const Envelope result = head_.to_scheduler.next();
+  EXPECT_EQ(result.kind, EnvelopeKind::result);
+  EXPECT_EQ(result.epoch, 3u);
+  EXPECT_EQ(comm::decode<engine::StepResult>(result.bytes)->rows[0].token_id, 1001);
+}
+
+TEST_F(WorkerTest, EndsWhenTheHeadRefusesIt) {
+  head_.refuse = "rank 1 is of epoch 3, the group is of epoch 4";
+  start();
+  EXPECT_THAT(fatal_.next(), HasSubstr("the head refuses: rank 1 is of epoch 3"));
+}
+
+TEST_F(WorkerTest, EndsWhenTheHeadIsLost) {
+  start_and_form();
+  caf::anon_send_exit(scheduler_, caf::exit_reason::kill);
+  EXPECT_THAT(fatal_.next(), HasSubstr("the head is lost"));
+  EXPECT_TRUE(backend_->aborted);
+}
+
+TEST_F(WorkerTest, EndsWhenItsShardCannotBeLoaded) {
+  backend_->load_error = "model.safetensors is cut short";
+  start();
+  EXPECT_EQ(fatal_.next(), "model.safetensors is cut short");
+}
+
+TEST_F(WorkerTest, EndsWhenAStepHangs) {
+  timeout_ms_ = 100;
+  backend_->model->ready = false;
+  start_and_form();
+  tell(EnvelopeKind::plan, first_plan());
+  EXPECT_THAT(fatal_.next(), HasSubstr("step 1 has not ended in 100 ms"));
+}
+
+TEST_F(WorkerTest, AbortsTheCollectiveOfAFencedEpoch) {
+  start_and_form();
+  tell(EnvelopeKind::fence, {});
+  caf::anon_send_exit(worker_, caf::exit_reason::user_shutdown);
+  caf::scoped_actor self{system_};
+  self->wait_for(worker_);
+  EXPECT_TRUE(backend_->aborted);
+}
+
+TEST_F(WorkerTest, TakesAdaptersInBesideItsSteps) {
+  start_and_form();
+  auto adapter = std::make_shared<StagedAdapter>();
+  adapter->digest = "d";
+  adapter->slices = {{1, 2, 3}, {1, 2, 3}};
+  for (Envelope& envelope : AdapterTransfer(1, 3, 0, adapter, {}).start()) {
+    if (envelope.rank == 1) caf::anon_send(worker_, std::move(envelope));
+  }
+  EXPECT_EQ(head_.to_cache.next().kind, EnvelopeKind::chunk_taken);
+  const Envelope done = head_.to_cache.next();
+  EXPECT_EQ(done.kind, EnvelopeKind::adapter_done);
+  EXPECT_FALSE(comm::decode<AdapterDone>(done.bytes)->error.empty()) << "three bytes are no adapter";
+}
+
+TEST_F(WorkerTest, MeetsOthersThroughTheStoreActor) {
+  start();
+  const auto rendezvous = make_actor_rendezvous(system_, head_.store);
+  rendezvous->set("a", {1, 2});
+  EXPECT_EQ(rendezvous->get("a", std::chrono::seconds(10)), (std::vector<uint8_t>{1, 2}));
+  try {
+    rendezvous->get("never", std::chrono::milliseconds(10));
+    FAIL();
+  } catch (const comm::CollectiveError& error) {
+    EXPECT_EQ(error.failure(), comm::CollectiveFailure::timeout);
+    EXPECT_THAT(error.what(), HasSubstr("never"));
+  }
+  caf::anon_send_exit(head_.store, caf::exit_reason::kill);
+  caf::scoped_actor self{system_};
+  self->wait_for(head_.store);
+  try {
+    rendezvous->get("a", std::chrono::seconds(10));
+    FAIL();
+  } catch (const comm::CollectiveError& error) {
+    EXPECT_EQ(error.failure(), comm::CollectiveFailure::peer_lost);
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

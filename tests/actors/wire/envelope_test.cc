@@ -1,0 +1,80 @@
+#include "actors/wire/envelope.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace lorikeet::actors {
+namespace {
+
+std::vector<uint8_t> bytes_of_size(size_t size) {
+  std::vector<uint8_t> bytes(size);
+  std::iota(bytes.begin(), bytes.end(), uint8_t{0});
+  return bytes;
+}
+
+Envelope plan_envelope() {
+  return {EnvelopeKind::plan, 1, 7, 42, true, {}};
+}
+
+TEST(Envelope, CarriesASmallMessageInOnePart) {
+  const auto parts = split(plan_envelope(), bytes_of_size(100));
+  ASSERT_EQ(parts.size(), 1u);
+  EXPECT_TRUE(parts[0].last);
+  EXPECT_EQ(parts[0].rank, 1);
+  EXPECT_EQ(parts[0].epoch, 7u);
+  EXPECT_EQ(parts[0].step, 42u);
+  EXPECT_EQ(parts[0].bytes, bytes_of_size(100));
+}
+
+TEST(Envelope, CutsALargeMessageAndPutsItTogetherAgain) {
+  for (const size_t size :
+       {size_t{0}, kEnvelopeBytes, kEnvelopeBytes + 1, 3 * kEnvelopeBytes, 5 * kEnvelopeBytes + 7}) {
+    SCOPED_TRACE(size);
+    const auto parts = split(plan_envelope(), bytes_of_size(size));
+    EnvelopeAssembler assembler;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      EXPECT_LE(parts[i].bytes.size(), kEnvelopeBytes);
+      const auto whole = assembler.add(parts[i]);
+      ASSERT_TRUE(whole);
+      ASSERT_EQ(whole->has_value(), i + 1 == parts.size());
+      if (*whole) {
+        EXPECT_EQ(**whole, bytes_of_size(size));
+      }
+    }
+  }
+}
+
+TEST(Envelope, KeepsInterleavedKindsApart) {
+  Envelope result = plan_envelope();
+  result.kind = EnvelopeKind::result;
+  const auto plans = split(plan_envelope(), bytes_of_size(kEnvelopeBytes + 1));
+  const auto results = split(result, bytes_of_size(kEnvelopeBytes + 2));
+  EnvelopeAssembler assembler;
+  EXPECT_FALSE(assembler.add(plans[0]).value());
+  EXPECT_FALSE(assembler.add(results[0]).value());
+  EXPECT_EQ(assembler.add(plans[1]).value()->size(), kEnvelopeBytes + 1);
+  EXPECT_EQ(assembler.add(results[1]).value()->size(), kEnvelopeBytes + 2);
+}
+
+TEST(Envelope, RefusesAPartThatIsTooLargeAndForgetsWhatCameBefore) {
+  EnvelopeAssembler assembler;
+  Envelope part = plan_envelope();
+  part.last = false;
+  part.bytes = bytes_of_size(10);
+  EXPECT_TRUE(assembler.add(part));
+  part.bytes = bytes_of_size(kEnvelopeBytes + 1);
+  EXPECT_FALSE(assembler.add(part));
+  part.bytes = bytes_of_size(3);
+  part.last = true;
+  EXPECT_EQ(assembler.add(part).value(), bytes_of_size(3));
+}
+
+TEST(Envelope, RefusesAnUnknownKind) {
+  Envelope part = plan_envelope();
+  part.kind = static_cast<EnvelopeKind>(200);
+  EXPECT_FALSE(EnvelopeAssembler().add(part));
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,43 @@
+#include "actors/wire/rendezvous_store.h"
+
+#include "tests/actors/actor_test.h"
+
+namespace lorikeet::actors {
+namespace {
+
+class RendezvousStoreTest : public ActorTest {
+ protected:
+  void SetUp() override { store_ = system_.spawn(rendezvous_store); }
+  void TearDown() override { end(store_); }
+
+  RendezvousActor store_;
+};
+
+TEST_F(RendezvousStoreTest, GivesWhatWasPut) {
+  EXPECT_TRUE(ask<bool>(store_, StorePut{"key", {1, 2}}));
+  EXPECT_EQ(ask<StoreValue>(store_, StoreGet{"key"}).value, (std::vector<uint8_t>{1, 2}));
+  EXPECT_TRUE(ask<bool>(store_, StorePut{"key", {3}}));
+  EXPECT_EQ(ask<StoreValue>(store_, StoreGet{"key"}).value, std::vector<uint8_t>{3});
+}
+
+TEST_F(RendezvousStoreTest, AnswersAllThatWaitForAKeyWhenItComes) {
+  auto first = self_->request(store_, caf::infinite, StoreGet{"key"});
+  auto second = self_->request(store_, caf::infinite, StoreGet{"key"});
+  run();
+  EXPECT_TRUE(ask<bool>(store_, StorePut{"key", {7}}));
+  int answered = 0;
+  const auto take = [&](StoreValue& value) {
+    EXPECT_EQ(value.value, std::vector<uint8_t>{7});
+    ++answered;
+  };
+  first.receive(take, [](caf::error&) { FAIL(); });
+  second.receive(take, [](caf::error&) { FAIL(); });
+  EXPECT_EQ(answered, 2);
+}
+
+TEST_F(RendezvousStoreTest, RefusesAValueThatIsTooLarge) {
+  EXPECT_FALSE(ask<bool>(store_, StorePut{"key", std::vector<uint8_t>(1 << 20)}));
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,102 @@
+// examples/clients/lorikeet_client.py against the real server socket: what a client in another language does.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <condition_variable>
+#include <cstdio>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "comm/client/zmq_server.h"
+
+namespace lorikeet::comm {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Output {
+  std::string text;  // of both streams
+  int status = -1;
+};
+
+Output run(const std::string& command) {
+  Output output;
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return output;
+  std::array<char, 4096> bytes{};
+  for (size_t size = 0; (size = fread(bytes.data(), 1, bytes.size(), pipe)) > 0;)
+    output.text.append(bytes.data(), size);
+  const int status = pclose(pipe);
+  output.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return output;
+}
+
+// The system's Python first: Debian's python3-zmq belongs to it.
+std::string python_with_zmq() {
+  for (const char* python : {"/usr/bin/python3", "python3"}) {
+    if (run(std::string(python) + " -c 'import zmq'").status == 0) return python;
+  }
+  return "";
+}
+
+class PythonClientTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    python_ = python_with_zmq();
+    if (python_.empty()) GTEST_SKIP() << "there is no Python with pyzmq here";
+    ZmqServerOptions options;
+    options.address = "tcp://127.0.0.1:*";
+    ZmqServerCallbacks callbacks;
+    callbacks.on_message = [this](ClientId client, ClientMessage message) {
+      std::unique_lock lock(mutex_);
+      started_.wait(lock, [this] { return server_ != nullptr; });
+      answer(client, std::get<GenerateRequest>(message));
+    };
+    auto server = ZmqServer::start(options, std::move(callbacks));
+    ASSERT_TRUE(server) << server.error().message;
+    const std::lock_guard lock(mutex_);
+    server_ = *std::move(server);
+    started_.notify_all();
+  }
+
+  void answer(ClientId client, const GenerateRequest& request) {
+    if (request.adapter.value_or("") == "none") {
+      server_->send(client, Failure{request.id, "unknown_adapter", "no adapter named \"none\""});
+      return;
+    }
+    for (int32_t i = 0; i < request.max_tokens.value_or(0); ++i) {
+      server_->send(client, Delta{request.id, fmt::format(" {}\xC3\xA9", i), {i}, {}});
+    }
+    server_->send(client, Done{request.id, "length", std::nullopt, {}, 1, {}});
+  }
+
+  Output client(const std::string& arguments) const {
+    return run(fmt::format("{} {}/examples/clients/lorikeet_client.py --zmq {} {}", python_, LORIKEET_SOURCE_DIR,
+                           server_->address(), arguments));
+  }
+
+  std::string python_;
+  std::mutex mutex_;
+  std::condition_variable started_;
+  std::unique_ptr<ZmqServer> server_;
+};
+
+TEST_F(PythonClientTest, PrintsTheAnswersOfPromptsSentAtOnce) {
+  const Output output = client("--max-tokens 3 'one' 'two \xE2\x82\xAC'");
+  EXPECT_EQ(output.status, 0) << output.text;
+  EXPECT_EQ(output.text,
+            "one 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\ntwo \xE2\x82\xAC 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\n");
+}
+
+TEST_F(PythonClientTest, ReportsAFailure) {
+  const Output output = client("--adapter none 'one'");
+  EXPECT_EQ(output.status, 1);
+  EXPECT_THAT(output.text, HasSubstr("0: unknown_adapter: no adapter named \"none\""));
+}
+
+}  // namespace
+}  // namespace lorikeet::comm

@@ -1,0 +1,324 @@
+// Ranks are processes that share the GPUs of this host; NCCL takes several ranks on one GPU only where it believes them
+// on different hosts (NCCL_HOSTID). This process itself stays off the GPU, since a forked child could not use it then.
+#include "comm/collective/nccl_collective.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "tests/comm/collective/file_rendezvous.h"
+#include "tests/comm/collective/processes.h"
+
+namespace lorikeet::comm {
+namespace {
+
+using namespace std::chrono_literals;
+using kernels::Dtype;
+using Clock = std::chrono::steady_clock;
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+// What one rank does; empty when all was right, else what was wrong.
+using RankBody = std::function<std::string(DeviceCollective&, const kernels::Stream&)>;
+
+// In a child: takes a device for the rank. Empty, or why there is none.
+std::string take_device(int rank) {
+  setenv("NCCL_HOSTID", std::to_string(rank).c_str(), 1);
+  setenv("NCCL_SOCKET_IFNAME", "lo", 1);
+  const Result<int> count = kernels::device_count();
+  if (!count) return count.error().message;
+  if (*count == 0) return "this host has no CUDA device";
+  const Result<void> used = kernels::use_device(rank % *count);
+  return used ? "" : used.error().message;
+}
+
+kernels::DeviceBuffer allocate(uint64_t bytes) {
+  Result<kernels::DeviceBuffer> buffer = kernels::DeviceBuffer::allocate(bytes, "a test");
+  CHECK(buffer) << buffer.error().message;
+  return std::move(*buffer);
+}
+
+// Joins the communicator `prefix` and runs the body. An error that it lets out is wrong.
+std::string join_and_run(const std::filesystem::path& directory, const NcclOptions& options, const RankBody& body) {
+  FileRendezvous store(directory);
+  Result<std::unique_ptr<DeviceCollective>> collective = make_nccl_collective(store, options);
+  if (!collective) return collective.error().message;
+  const Result<kernels::Stream> stream = kernels::Stream::make();
+  if (!stream) return stream.error().message;
+  try {
+    return body(**collective, *stream);
+  } catch (const CollectiveError& error) {
+    return std::string("threw ") + error.what();
+  }
+}
+
+NcclOptions options_of(int rank, int size) {
+  NcclOptions options;
+  options.rank = rank;
+  options.size = size;
+  options.prefix = "test";
+  return options;
+}
+
+class NcclCollective : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string trouble = run_processes(1, take_device)[0];
+    if (!trouble.empty()) GTEST_SKIP() << trouble;
+  }
+
+  std::vector<std::string> run_ranks(int size, const RankBody& body,
+                                     std::chrono::milliseconds operation_timeout = 30s) {
+    return run_processes(size, [&](int rank) {
+      const std::string trouble = take_device(rank);
+      if (!trouble.empty()) return trouble;
+      NcclOptions options = options_of(rank, size);
+      options.prefix = fmt::format("test of {}", size);  // a test may run several groups
+      options.operation_timeout = operation_timeout;
+      return join_and_run(directory_.path(), options, body);
+    });
+  }
+
+  TemporaryDirectory directory_;
+};
+
+// Queues an all-reduce of `count` floats and waits for it.
+void reduce_and_wait(DeviceCollective& collective, const kernels::Stream& stream, size_t count) {
+  const kernels::DeviceBuffer data = allocate(count * sizeof(float));
+  kernels::fill_bytes(data.data(), 0, data.bytes(), stream);
+  const Result<kernels::Event> event = kernels::Event::make();
+  CHECK(event) << event.error().message;
+  collective.all_reduce(data.data(), count, Dtype::f32, stream);
+  event->record(stream);
+  collective.wait(*event);
+}
+
+template <class T>
+std::string check_sum(DeviceCollective& collective, const kernels::Stream& stream, Dtype dtype, size_t count,
+                      T (*stored)(int)) {
+  // Small integers: exact in every type and every order.
+  std::vector<T> values(count);
+  std::vector<T> expected(count);
+  for (size_t i = 0; i < count; i++) {
+    const int term = static_cast<int>(i % 7);
+    values[i] = stored(term + collective.rank());
+    expected[i] = stored(term * collective.size() + collective.size() * (collective.size() - 1) / 2);
+  }
+  const kernels::DeviceBuffer data = allocate(count * sizeof(T));
+  kernels::copy_to_device(data.data(), values.data(), data.bytes(), stream);
+  collective.all_reduce(data.data(), count, dtype, stream);
+  kernels::copy_to_host(values.data(), data.data(), data.bytes(), stream);
+  const Result<kernels::Event> event = kernels::Event::make();
+  CHECK(event) << event.error().message;
+  event->record(stream);
+  collective.wait(*event);
+  return values == expected ? "" : fmt::format("a sum of {} {} is wrong", count, kernels::name_of(dtype));
+}
+
+uint16_t stored_f16(int value) {  // of 0 .. 2047, by normalising
+  if (value == 0) return 0;
+  int exponent = 0;
+  while ((value >> (exponent + 1)) != 0) exponent++;
+  return static_cast<uint16_t>(((exponent + 15) << 10) | ((value << (10 - exponent)) & 0x3ff));
+}
+uint16_t stored_bf16(int value) {  // of 0 .. 255: the upper half of the float is exact
+  const auto f = static_cast<float>(value);
+  uint32_t bits = 0;
+  std::memcpy(&bits, &f, 4);
+  return static_cast<uint16_t>(bits >> 16);
+}
+float stored_f32(int value) {
+  return static_cast<float>(value);
+}
+
+TEST_F(NcclCollective, SumsOnEveryRankInAllTypes) {
+  for (const int size : {1, 2, 4}) {
+    EXPECT_THAT(run_ranks(size,
+                          [](DeviceCollective& collective, const kernels::Stream& stream) {
+                            std::string wrong;
+                            for (const size_t count : {size_t{1}, size_t{5120}, size_t{1} << 20}) {
+                              wrong += check_sum<uint16_t>(collective, stream, Dtype::f16, count, stored_f16);
+                              wrong += check_sum<uint16_t>(collective, stream, Dtype::bf16, count, stored_bf16);
+                              wrong += check_sum<float>(collective, stream, Dtype::f32, count, stored_f32);
+                            }
+                            return wrong;
+                          }),
+                Each(""))
+        << size << " ranks";
+  }
+}
+
+TEST_F(NcclCollective, GathersByRankAndBroadcasts) {
+  EXPECT_THAT(run_ranks(3,
+                        [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+                          const size_t part = 1000;
+                          const auto rank = static_cast<size_t>(collective.rank());
+                          std::vector<uint8_t> bytes(3 * part, 0xee);
+                          std::fill_n(bytes.begin() + static_cast<int64_t>(rank * part), part,
+                                      static_cast<uint8_t>(rank + 1));
+                          const kernels::DeviceBuffer data = allocate(bytes.size());
+                          kernels::copy_to_device(data.data(), bytes.data(), bytes.size(), stream);
+                          collective.all_gather(data.as<uint8_t>() + rank * part, data.data(), part, stream);
+                          kernels::copy_to_host(bytes.data(), data.data(), bytes.size(), stream);
+                          stream.synchronize();
+                          for (size_t i = 0; i < bytes.size(); i++) {
+                            if (bytes[i] != i / part + 1) return fmt::format("byte {} is {}", i, bytes[i]);
+                          }
+                          kernels::fill_bytes(data.data(), static_cast<uint8_t>(rank), bytes.size(), stream);
+                          collective.broadcast(data.data(), bytes.size(), 2, stream);
+                          kernels::copy_to_host(bytes.data(), data.data(), bytes.size(), stream);
+                          stream.synchronize();
+                          return std::count(bytes.begin(), bytes.end(), 2) == static_cast<int64_t>(bytes.size())
+                                     ? ""
+                                     : "a broadcast is wrong";
+                        }),
+              Each(""));
+}
+
+TEST_F(NcclCollective, ReplaysWithinAGraph) {
+  EXPECT_THAT(run_ranks(2,
+                        [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+                          const size_t count = 5120;
+                          std::vector<float> values(count, 1);
+                          const kernels::DeviceBuffer data = allocate(count * sizeof(float));
+                          collective.all_reduce(data.data(), count, Dtype::f32, stream);  // connects, outside the graph
+                          stream.synchronize();
+                          kernels::copy_to_device(data.data(), values.data(), data.bytes(), stream);
+                          stream.synchronize();
+                          const Result<kernels::Graph> graph = kernels::Graph::capture(stream, [&] {
+                            for (int i = 0; i < 3; i++) collective.all_reduce(data.data(), count, Dtype::f32, stream);
+                          });
+                          if (!graph) return graph.error().message;
+                          for (int i = 0; i < 4; i++) graph->launch(stream);
+                          kernels::copy_to_host(values.data(), data.data(), data.bytes(), stream);
+                          stream.synchronize();
+                          return std::count(values.begin(), values.end(), 4096.0F) == static_cast<int64_t>(count)
+                                     ? ""
+                                     : fmt::format("{} instead of 2^12", values[0]);
+                        }),
+              Each(""));
+}
+
+TEST_F(NcclCollective, ReportsAKilledPeerAtOnce) {
+  const std::vector<std::string> reports =
+      run_ranks(2, [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+        reduce_and_wait(collective, stream, 5120);
+        if (collective.rank() == 1) raise(SIGKILL);
+        const Clock::time_point started = Clock::now();
+        try {
+          for (;;) reduce_and_wait(collective, stream, 5120);
+        } catch (const CollectiveError& error) {
+          if (error.failure() != CollectiveFailure::peer_lost) return std::string("not peer_lost: ") + error.what();
+        }
+        if (Clock::now() - started > 10s) return "it took too long";  // the operation timeout is 30 s
+        try {
+          reduce_and_wait(collective, stream, 5120);
+        } catch (const CollectiveError&) {
+          stream.synchronize();  // the stream is free again
+          return "";
+        }
+        return "a dead communicator went on";
+      });
+  EXPECT_EQ(reports[0], "");
+  EXPECT_EQ(reports[1], "killed by signal 9");
+}
+
+TEST_F(NcclCollective, ReportsAStoppedPeerAfterTheOperationTimeout) {
+  const std::vector<std::string> reports = run_ranks(
+      2,
+      [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+        reduce_and_wait(collective, stream, 5120);
+        if (collective.rank() == 1) raise(SIGSTOP);
+        const Clock::time_point started = Clock::now();
+        try {
+          for (;;) reduce_and_wait(collective, stream, 5120);
+        } catch (const CollectiveError& error) {
+          if (error.failure() != CollectiveFailure::timeout) return std::string("not a timeout: ") + error.what();
+        }
+        return Clock::now() - started < 20s ? "" : "it took too long";
+      },
+      3s);
+  EXPECT_EQ(reports[0], "");
+}
+
+TEST_F(NcclCollective, AbortsAWaitFromAnotherThread) {
+  const std::vector<std::string> reports =
+      run_ranks(2, [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+        reduce_and_wait(collective, stream, 5120);
+        if (collective.rank() == 1) raise(SIGSTOP);
+        std::thread aborter([&] { collective.abort(); });
+        std::string wrong;
+        try {
+          for (;;) reduce_and_wait(collective, stream, 5120);
+        } catch (const CollectiveError& error) {
+          if (error.failure() != CollectiveFailure::aborted) wrong = std::string("not aborted: ") + error.what();
+        }
+        aborter.join();
+        return wrong;
+      });
+  EXPECT_EQ(reports[0], "");
+}
+
+TEST_F(NcclCollective, ASurvivorJoinsANewCommunicatorWithANewRank) {
+  // Processes 0 and 1 are the first group; 1 dies, and process 2 takes its place.
+  const std::vector<std::string> reports = run_processes(3, [&](int process) -> std::string {
+    const std::string trouble = take_device(process);
+    if (!trouble.empty()) return trouble;
+    FileRendezvous store(directory_.path());
+    NcclOptions second = options_of(process == 0 ? 0 : 1, 2);
+    second.prefix = "second";
+    if (process == 2) {
+      store.get("first_is_over", 60s);
+    } else {
+      const std::string wrong =
+          join_and_run(directory_.path(), options_of(process, 2),
+                       [&](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+                         reduce_and_wait(collective, stream, 100);
+                         if (process == 1) raise(SIGKILL);
+                         try {
+                           for (;;) reduce_and_wait(collective, stream, 100);
+                         } catch (const CollectiveError&) {
+                           store.set("first_is_over", {1});
+                         }
+                         return "";
+                       });
+      if (!wrong.empty()) return wrong;
+    }
+    return join_and_run(directory_.path(), second, [](DeviceCollective& collective, const kernels::Stream& stream) {
+      return check_sum<float>(collective, stream, Dtype::f32, 5120, stored_f32);
+    });
+  });
+  EXPECT_EQ(reports[0], "");
+  EXPECT_EQ(reports[1], "killed by signal 9");
+  EXPECT_EQ(reports[2], "");
+}
+
+TEST_F(NcclCollective, SaysThatARankDidNotCome) {
+  const std::vector<std::string> reports = run_processes(1, [&](int rank) {
+    const std::string trouble = take_device(rank);
+    if (!trouble.empty()) return trouble;
+    NcclOptions options = options_of(0, 2);
+    options.connect_timeout = 2s;
+    return join_and_run(directory_.path(), options,
+                        [](DeviceCollective&, const kernels::Stream&) { return std::string("it connected"); });
+  });
+  EXPECT_THAT(reports[0], HasSubstr("rank 0 of 2 could not join test"));
+}
+
+TEST(NcclOptions, OfNoRankOfTheGroupAreRefused) {
+  const TemporaryDirectory directory;
+  FileRendezvous store(directory.path());
+  for (const auto& [rank, size] : std::vector<std::pair<int, int>>{{-1, 2}, {2, 2}, {0, 0}}) {
+    const auto collective = make_nccl_collective(store, options_of(rank, size));
+    ASSERT_FALSE(collective);
+    EXPECT_EQ(collective.error().message, fmt::format("a communicator has no rank {} of {}", rank, size));
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::comm

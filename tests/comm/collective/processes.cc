@@ -1,0 +1,74 @@
+#include "tests/comm/collective/processes.h"
+
+#include <glog/logging.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace lorikeet::comm {
+namespace {
+
+struct Child {
+  pid_t pid = -1;
+  int pipe = -1;  // carries its report
+};
+
+Child start(const std::function<std::string()>& report) {
+  int ends[2];
+  PCHECK(pipe(ends) == 0);
+  const pid_t pid = fork();
+  PCHECK(pid >= 0);
+  if (pid == 0) {
+    close(ends[0]);
+    const std::string text = report();
+    const bool written = write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
+    _exit(written ? 0 : 1);
+  }
+  close(ends[1]);
+  return {pid, ends[0]};
+}
+
+std::string wait_for(const Child& child) {
+  std::string report;
+  char bytes[4096];
+  for (ssize_t size = 0; (size = read(child.pipe, bytes, sizeof(bytes))) > 0;) report.append(bytes, size);
+  close(child.pipe);
+  int status = 0;
+  PCHECK(waitpid(child.pid, &status, 0) == child.pid);
+  if (WIFSIGNALED(status)) return "killed by signal " + std::to_string(WTERMSIG(status));
+  return report;
+}
+
+bool is_stopped(pid_t pid) {
+  siginfo_t info{};
+  return waitid(P_PID, pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
+}  // namespace
+
+std::vector<std::string> run_processes(int size, const std::function<std::string(int rank)>& report) {
+  std::vector<Child> children;
+  for (int rank = 0; rank < size; ++rank) {
+    children.push_back(start([&report, rank] { return report(rank); }));
+  }
+  // The stopped ones cannot end by themselves: the others first.
+  std::vector<std::string> reports(size);
+  std::vector<bool> ended(size, false);
+  for (int rank = 0; rank < size; ++rank) {
+    pollfd item{children[rank].pipe, POLLIN, 0};
+    while (poll(&item, 1, 100) == 0 && !is_stopped(children[rank].pid)) {
+    }
+    if (is_stopped(children[rank].pid)) continue;
+    reports[rank] = wait_for(children[rank]);
+    ended[rank] = true;
+  }
+  for (int rank = 0; rank < size; ++rank) {
+    if (ended[rank]) continue;
+    kill(children[rank].pid, SIGKILL);
+    reports[rank] = wait_for(children[rank]);
+  }
+  return reports;
+}
+
+}  // namespace lorikeet::comm

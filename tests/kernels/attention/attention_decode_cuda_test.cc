@@ -1,0 +1,292 @@
+#include "kernels/attention/attention_decode_cuda.h"
+
+#include <tuple>
+
+#include "tests/kernels/attention/kv_memory.h"
+#include "tests/kernels/base/cuda_test.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterface<std::tuple<Dtype, KvDtype>> {
+ protected:
+  Dtype dtype() const { return std::get<0>(GetParam()); }
+  KvDtype kv_dtype() const { return std::get<1>(GetParam()); }
+
+  // Runs the kernel for one query per sequence, row r on token r * 2 (so that tokens and rows differ), `spare` empty
+  // rows behind. `parts` of every row, or as the kernel's own division has them.
+  std::vector<float> run(const PagedSequences& s, const std::vector<int32_t>& contexts, const std::vector<uint16_t>& q,
+                         int32_t heads, int32_t spare = 0, int repeats = 1, int32_t parts = 0) {
+    const auto rows = static_cast<int32_t>(contexts.size());
+    const int32_t all_rows = rows + spare;
+    const int64_t q_stride = (heads + 2 * s.kv_heads) * s.head_dim;
+    std::vector<uint16_t> spread(static_cast<size_t>(2 * all_rows * q_stride), to_stored(NAN, dtype()));
+    std::vector<int32_t> tokens, begins, tables, lengths;
+    for (int32_t r = 0; r < all_rows; r++) {
+      tokens.push_back(2 * r);
+      begins.push_back(static_cast<int32_t>(tables.size()));
+      lengths.push_back(r < rows ? contexts[static_cast<size_t>(r)] : 0);
+      if (r >= rows) continue;
+      tables.insert(tables.end(), s.tables[static_cast<size_t>(r)].begin(), s.tables[static_cast<size_t>(r)].end());
+      std::copy_n(q.begin() + static_cast<int64_t>(r) * heads * s.head_dim, heads * s.head_dim,
+                  spread.begin() + 2 * r * q_stride);
+    }
+    const DecodeDivision division(heads, s.kv_heads, device_properties().multiprocessors);
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(all_rows)));
+    division.write(lengths, pieces.data());
+    if (parts > 0) {
+      pieces = {all_rows * parts};
+      for (int32_t i = 0; i < pieces[0]; i++) pieces.push_back(DecodePiece{i / parts, i % parts, parts}.packed());
+    }
+    const DeviceBuffer device_q = to_device(spread);
+    const DeviceBuffer keys = to_device(s.key_bytes);
+    const DeviceBuffer values = to_device(s.value_bytes);
+    const DeviceBuffer device_tokens = to_device(tokens);
+    const DeviceBuffer device_lengths = to_device(lengths);
+    const DeviceBuffer device_begins = to_device(begins);
+    const DeviceBuffer device_tables = to_device(tables);
+    const DeviceBuffer device_pieces = to_device(pieces);
+    const DeviceBuffer workspace = zeroed(decode_attention_workspace(all_rows, heads, s.kv_heads, s.head_dim));
+    const DeviceBuffer out = poisoned(static_cast<uint64_t>(2 * all_rows) * heads * s.head_dim * 2);
+    DecodeAttentionArgs args;
+    args.q = device_q.data();
+    args.q_stride = q_stride;
+    args.out = out.data();
+    args.dtype = dtype();
+    args.heads = heads;
+    args.cache = {keys.data(), values.data(), kv_dtype(), s.kv_heads, s.block_size, s.head_dim};
+    args.scale = 1 / std::sqrt(static_cast<float>(s.head_dim));
+    args.query_tokens = device_tokens.as<int32_t>();
+    args.contexts = device_lengths.as<int32_t>();
+    args.table_begins = device_begins.as<int32_t>();
+    args.block_tables = device_tables.as<int32_t>();
+    args.pieces = device_pieces.as<int32_t>();
+    args.rows = all_rows;
+    args.division = division;
+    args.workspace = workspace.as<float>();
+    for (int i = 0; i < repeats; i++) decode_attention_cuda(args, stream_);
+    const std::vector<float> all = to_values(to_host<uint16_t>(out), dtype());
+    std::vector<float> used;
+    for (int32_t r = 0; r < rows; r++) {
+      const int64_t begin = static_cast<int64_t>(2 * r) * heads * s.head_dim;
+      used.insert(used.end(), all.begin() + begin, all.begin() + begin + heads * s.head_dim);
+    }
+    return used;
+  }
+
+  std::mt19937 random_{5};
+};
+
+TEST_P(AttentionDecodeCuda, EqualsSoftmaxOverAllPositionsOfEachRow) {
+  struct Shape {
+    int32_t heads, kv_heads, head_dim, block_size;
+  };
+  const std::vector<Shape> shapes = {
+      {40, 8, 128, 16}, {4, 2, 128, 16}, {12, 1, 128, 32}, {3, 3, 64, 8}, {14, 2, 64, 64}};
+  const std::vector<int32_t> contexts = {1, 15, 16, 17, 63, 64, 65, 128, 129, 512, 777, 1100};
+  for (const Shape& shape : shapes) {
+    const PagedSequences s =
+        random_sequences(contexts, kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim, random_);
+    const HalfTensor q =
+        random_halves(contexts.size() * static_cast<size_t>(shape.heads * shape.head_dim), dtype(), random_);
+    std::vector<double> expected;
+    for (size_t r = 0; r < contexts.size(); r++) {
+      for (int32_t h = 0; h < shape.heads; h++) {
+        const std::vector<double> head =
+            attention_of(s, r, contexts[r], &q.values[(r * shape.heads + h) * shape.head_dim],
+                         h / (shape.heads / shape.kv_heads), 1 / std::sqrt(static_cast<double>(shape.head_dim)));
+        expected.insert(expected.end(), head.begin(), head.end());
+      }
+    }
+    EXPECT_TRUE(near_reference(run(s, contexts, q.stored, shape.heads), expected, tolerance_of(dtype())))
+        << shape.heads << " heads, " << shape.kv_heads << " KV heads of " << shape.head_dim;
+  }
+}
+
+TEST_P(AttentionDecodeCuda, GivesARowTheSameBitsAloneInABatchAndOnReplay) {
+  const int32_t heads = 10;
+  std::vector<int32_t> contexts;
+  for (int32_t r = 0; r < 64; r++) contexts.push_back(1 + (r * 397) % 1500);
+  const PagedSequences s = random_sequences(contexts, kv_dtype(), 2, 16, 128, random_);
+  const HalfTensor q = random_halves(contexts.size() * heads * 128, dtype(), random_);
+  const std::vector<float> together = run(s, contexts, q.stored, heads, 5);
+  EXPECT_EQ(run(s, contexts, q.stored, heads, 0, 20), together) << "on replay, without spare rows";
+  for (const int32_t parts : {1, 2, 4, 8}) {
+    EXPECT_EQ(run(s, contexts, q.stored, heads, 0, 3, parts), together) << parts << " parts";
+  }
+  // As few rows as let 8, 4 and 2 blocks share a pair, if they can.
+  for (const int32_t count : {3, 9, 30}) {
+    const std::vector<int32_t> some(contexts.begin(), contexts.begin() + count);
+    const std::vector<float> expected(together.begin(), together.begin() + count * heads * 128);
+    const std::vector<uint16_t> queries(q.stored.begin(), q.stored.begin() + count * heads * 128);
+    EXPECT_EQ(run(s, some, queries, heads, 1, 3), expected) << count << " rows";
+    for (const int32_t parts : {1, 2, 4, 8}) {
+      EXPECT_EQ(run(s, some, queries, heads, 1, 3, parts), expected) << count << " rows, " << parts << " parts";
+    }
+  }
+  for (const size_t r : {size_t{0}, size_t{17}, size_t{63}}) {
+    PagedSequences one = s;
+    one.tables = {s.tables[r]};
+    const auto begin = static_cast<int64_t>(r) * heads * 128;
+    const std::vector<float> alone =
+        run(one, {contexts[r]}, {q.stored.begin() + begin, q.stored.begin() + begin + heads * 128}, heads);
+    EXPECT_EQ(alone, std::vector<float>(together.begin() + begin, together.begin() + begin + heads * 128))
+        << "row " << r;
+  }
+}
+
+TEST_P(AttentionDecodeCuda, HandlesALongContextWithLargeScores) {
+  const std::vector<int32_t> contexts = {20000};
+  const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
+  const HalfTensor q = random_halves(size_t{5} * 128, dtype(), random_, 8);
+  std::vector<double> expected;
+  for (size_t h = 0; h < 5; h++) {
+    const std::vector<double> head = attention_of(s, 0, contexts[0], &q.values[h * 128], 0, 1 / std::sqrt(128.0));
+    expected.insert(expected.end(), head.begin(), head.end());
+  }
+  EXPECT_TRUE(near_reference(run(s, contexts, q.stored, 5), expected, tolerance_of(dtype())));
+}
+
+TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
+  struct Shape {
+    int32_t heads, kv_heads, head_dim, block_size;
+    bool norm;
+  };
+  const std::vector<int32_t> contexts = {1, 16, 17, 64, 65, 512, 777, 1100};
+  const auto rows = static_cast<int32_t>(contexts.size());
+  for (const Shape& shape : {Shape{40, 8, 128, 16, false}, Shape{12, 1, 128, 32, true}, Shape{14, 2, 64, 64, false}}) {
+    const PagedSequences s =
+        random_sequences(contexts, kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim, random_);
+    const int32_t row_heads = shape.heads + 2 * shape.kv_heads;
+    const size_t width = static_cast<size_t>(row_heads) * shape.head_dim;
+    const HalfTensor qkv = random_halves(static_cast<size_t>(rows) * width, dtype(), random_);
+    const DecodeDivision division(shape.heads, shape.kv_heads, device_properties().multiprocessors);
+    std::vector<int32_t> tokens, positions, slots, begins, tables;
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(rows)));
+    division.write(contexts, pieces.data());
+    for (int32_t r = 0; r < rows; r++) {
+      const std::vector<int32_t>& table = s.tables[static_cast<size_t>(r)];
+      tokens.push_back(rows - 1 - r);
+      begins.push_back(static_cast<int32_t>(tables.size()));
+      tables.insert(tables.end(), table.begin(), table.end());
+    }
+    for (int32_t token = 0; token < rows; token++) {
+      const auto r = static_cast<size_t>(rows - 1 - token);
+      const int32_t last = contexts[r] - 1;
+      positions.push_back(last);
+      slots.push_back(s.tables[r][static_cast<size_t>(last / shape.block_size)] * shape.block_size +
+                      last % shape.block_size);
+    }
+    const DeviceBuffer bias = to_device(random_floats(width, random_));
+    const DeviceBuffer norm = to_device(random_floats(static_cast<size_t>(shape.head_dim), random_, 0.3F, 1));
+    const DeviceBuffer cos_sin = to_device(random_floats(static_cast<size_t>(rows * shape.head_dim), random_));
+    const DeviceBuffer device_tokens = to_device(tokens), device_positions = to_device(positions),
+                       device_slots = to_device(slots), device_begins = to_device(begins),
+                       device_tables = to_device(tables), device_pieces = to_device(pieces),
+                       device_contexts = to_device(contexts);
+    const DeviceBuffer workspace =
+        zeroed(decode_attention_workspace(rows, shape.heads, shape.kv_heads, shape.head_dim));
+    struct Result {
+      std::vector<uint16_t> out;
+      std::vector<uint8_t> keys, values;
+    };
+    const auto result = [&](bool rotate) {
+      const DeviceBuffer device_qkv = to_device(qkv.stored);
+      const DeviceBuffer keys = to_device(s.key_bytes);
+      const DeviceBuffer values = to_device(s.value_bytes);
+      const DeviceBuffer out = poisoned(static_cast<uint64_t>(rows) * shape.heads * shape.head_dim * 2);
+      DecodeAttentionArgs args;
+      args.q = device_qkv.data();
+      args.q_stride = static_cast<int64_t>(width);
+      args.out = out.data();
+      args.dtype = dtype();
+      args.heads = shape.heads;
+      args.cache = {keys.data(), values.data(), kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim};
+      args.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
+      args.query_tokens = device_tokens.as<int32_t>();
+      args.contexts = device_contexts.as<int32_t>();
+      args.table_begins = device_begins.as<int32_t>();
+      args.block_tables = device_tables.as<int32_t>();
+      args.pieces = device_pieces.as<int32_t>();
+      args.rows = rows;
+      args.division = division;
+      args.workspace = workspace.as<float>();
+      args.rope.qkv = device_qkv.data();
+      args.rope.dtype = dtype();
+      args.rope.bias = bias.as<float>();
+      if (shape.norm) args.rope.q_norm = args.rope.k_norm = norm.as<float>();
+      args.rope.norm_epsilon = 1e-6F;
+      args.rope.cos_sin = cos_sin.as<float>();
+      args.rope.positions = device_positions.as<int32_t>();
+      args.rope.log_n_length = 600;
+      args.rope.kv_slots = device_slots.as<int32_t>();
+      args.rope.tokens = rows;
+      args.rope.heads = shape.heads;
+      args.rope.cache = args.cache;
+      args.rotate = rotate;
+      const DeviceBuffer done = zeroed(sizeof(uint32_t));
+      args.done = done.as<uint32_t>();
+      if (!rotate) rope_and_store_kv_cuda(args.rope, stream_);
+      const int32_t blocks = decode_attention_cuda(args, stream_);
+      EXPECT_EQ(to_host<uint32_t>(done), std::vector<uint32_t>{static_cast<uint32_t>(blocks)});
+      return Result{to_host<uint16_t>(out), to_host<uint8_t>(keys), to_host<uint8_t>(values)};
+    };
+    const Result expected = result(false);
+    const Result fused = result(true);
+    EXPECT_NE(expected.keys, s.key_bytes);
+    EXPECT_EQ(fused.keys, expected.keys);
+    EXPECT_EQ(fused.values, expected.values);
+    EXPECT_EQ(fused.out, expected.out) << shape.heads << " heads of " << shape.head_dim;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, AttentionDecodeCuda,
+                         ::testing::Combine(::testing::Values(Dtype::f16, Dtype::bf16),
+                                            ::testing::Values(KvDtype::f16, KvDtype::bf16, KvDtype::f8_e4m3)),
+                         [](const auto& test) {
+                           return dtype_name(std::get<0>(test.param)) + "With" + kv_name(std::get<1>(test.param));
+                         });
+
+TEST(DecodeDivision, CoversEveryRowWithItsParts) {
+  std::mt19937 random(3);
+  for (const int32_t kv_heads : {1, 2, 8, 40}) {
+    const DecodeDivision division(40, kv_heads, 132);
+    for (const int32_t rows : {1, 3, 5, 8, 16, 17, 33, 64, 200}) {
+      std::vector<int32_t> contexts;
+      for (int32_t r = 0; r < rows; r++) contexts.push_back(r == 2 ? 30000 : static_cast<int32_t>(random() % 900));
+      std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(rows)), -1);
+      division.write(contexts, pieces.data());
+      int32_t next = 1;
+      for (int32_t r = 0; r < rows; r++) {
+        const int32_t parts = DecodePiece::of(pieces[static_cast<size_t>(next)]).parts;
+        EXPECT_TRUE(parts == 1 || parts == 2 || parts == 4 || parts == kMostDecodeParts) << parts;
+        if (r == 2) {
+          EXPECT_GE(parts, 2) << "a long row among short ones";
+        }
+        for (int32_t part = 0; part < parts; part++, next++) {
+          const DecodePiece piece = DecodePiece::of(pieces[static_cast<size_t>(next)]);
+          EXPECT_EQ(piece.row, r);
+          EXPECT_EQ(piece.part, part);
+          EXPECT_EQ(piece.parts, parts);
+        }
+      }
+      EXPECT_EQ(pieces[0], next - 1);
+    }
+  }
+}
+
+TEST(DecodeDivision, GivesEveryTileToOneSegment) {
+  for (int32_t context = 1; context < 40000; context += 37) {
+    const int32_t tiles = decode_tiles(context);
+    EXPECT_EQ(decode_segment_begin(tiles, 0), 0);
+    EXPECT_EQ(decode_segment_begin(tiles, kDecodeSegments), tiles);
+    for (int32_t i = 0; i < kDecodeSegments; i++) {
+      const int32_t length = decode_segment_begin(tiles, i + 1) - decode_segment_begin(tiles, i);
+      EXPECT_GE(length, tiles / kDecodeSegments);
+      EXPECT_LE(length, (tiles + kDecodeSegments - 1) / kDecodeSegments);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels

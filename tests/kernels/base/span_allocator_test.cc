@@ -1,0 +1,79 @@
+#include "kernels/base/span_allocator.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <vector>
+
+namespace lorikeet::kernels {
+namespace {
+
+TEST(SpanAllocator, TakesTheShortestRangeThatSuffices) {
+  SpanAllocator allocator(1024, 128);
+  const ByteSpan a = *allocator.allocate(384);
+  const ByteSpan b = *allocator.allocate(128);
+  const ByteSpan c = *allocator.allocate(150);  // rounded to 256
+  const ByteSpan d = *allocator.allocate(256);
+  EXPECT_EQ(allocator.used(), 1024U);
+  EXPECT_FALSE(allocator.allocate(1));
+  allocator.free(a);
+  allocator.free(c);
+  EXPECT_EQ(allocator.allocate(256)->offset, c.offset);
+  EXPECT_EQ(allocator.longest_free(), 384U);
+  allocator.free(b);
+  EXPECT_EQ(allocator.longest_free(), 512U);
+  allocator.free(d);
+  EXPECT_EQ(allocator.used(), 256U);
+}
+
+TEST(SpanAllocator, RefusesWhatItCannotHold) {
+  SpanAllocator nothing(127, 128);
+  EXPECT_EQ(nothing.capacity(), 0U);
+  EXPECT_FALSE(nothing.allocate(1));
+  SpanAllocator allocator(1 << 20, 512);
+  EXPECT_FALSE(allocator.allocate(~uint64_t{0}));
+  EXPECT_FALSE(allocator.allocate((1 << 20) + 1));
+  EXPECT_TRUE(allocator.allocate(1 << 20));
+}
+
+TEST(SpanAllocator, NeverGivesAByteTwiceAndGetsEverythingBack) {
+  std::mt19937 random(5);
+  SpanAllocator allocator(1 << 16, 256);
+  std::map<uint64_t, ByteSpan> taken;
+  for (int step = 0; step < 20000; step++) {
+    if (random() % 2 == 0) {
+      const uint64_t bytes = random() % 9000 + 1;
+      const std::optional<ByteSpan> span = allocator.allocate(bytes);
+      if (!span) {
+        EXPECT_LT(allocator.longest_free(), bytes);
+        continue;
+      }
+      ASSERT_GE(span->bytes, bytes);
+      ASSERT_EQ(span->offset % 256, 0U);
+      ASSERT_LE(span->offset + span->bytes, allocator.capacity());
+      const auto next = taken.lower_bound(span->offset);
+      ASSERT_TRUE(next == taken.end() || span->offset + span->bytes <= next->first);
+      ASSERT_TRUE(next == taken.begin() ||
+                  std::prev(next)->second.offset + std::prev(next)->second.bytes <= span->offset);
+      taken[span->offset] = *span;
+    } else if (!taken.empty()) {
+      const auto chosen = std::next(taken.begin(), static_cast<ptrdiff_t>(random() % taken.size()));
+      allocator.free(chosen->second);
+      taken.erase(chosen);
+    }
+  }
+  for (const auto& [offset, span] : taken) allocator.free(span);
+  EXPECT_EQ(allocator.used(), 0U);
+  EXPECT_EQ(allocator.longest_free(), allocator.capacity());
+}
+
+TEST(SpanAllocatorDeathTest, NoticesASpanThatIsGivenBackTwice) {
+  SpanAllocator allocator(1024, 128);
+  const ByteSpan span = *allocator.allocate(200);
+  allocator.free(span);
+  EXPECT_DEATH(allocator.free(span), "given back twice");
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels

@@ -1,0 +1,47 @@
+#include "kernels/cpu/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+
+namespace lorikeet::kernels {
+namespace {
+
+TEST(ThreadPool, CoversEveryIndexOnceWhateverTheSizes) {
+  for (int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (int64_t count : {0, 1, 2, 7, 8, 9, 64, 1001}) {
+      for (int64_t grain : {1, 8, 64}) {
+        std::vector<std::atomic<int>> visits(static_cast<size_t>(count));
+        pool.parallel_for(count, grain, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+        });
+        for (const auto& visit : visits) ASSERT_EQ(visit, 1);
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, CutsOnlyAtMultiplesOfTheGrain) {
+  ThreadPool pool(3);
+  std::atomic<int> misplaced{0};
+  pool.parallel_for(100, 8,
+                    [&](int64_t begin, int64_t end) { misplaced += begin % 8 != 0 || (end % 8 != 0 && end != 100); });
+  EXPECT_EQ(misplaced, 0);
+}
+
+TEST(ThreadPool, RunsLoopsOneAfterTheOther) {
+  ThreadPool pool(4);
+  int64_t total = 0;
+  for (int round = 0; round < 500; ++round) {
+    std::atomic<int64_t> sum{0};
+    pool.parallel_for(16, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) sum += i;
+    });
+    total += sum;
+  }
+  EXPECT_EQ(total, 500 * 120);
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels

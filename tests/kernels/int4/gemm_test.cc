@@ -1,0 +1,162 @@
+// int4 and dense products against float64, on every instruction set that this machine has.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "kernels/cpu/product_cpu.h"
+#include "kernels/dense/dense_gemm.h"
+#include "kernels/int4/int4_gemm.h"
+#include "tests/kernels/base/random_data.h"
+#include "tests/tolerance.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+using tests::random_floats;
+using tests::random_int4;
+using tests::worst_difference;
+
+std::vector<double> int4_reference(const Int4Weight& w, const std::vector<float>& x, int32_t m) {
+  std::vector<double> y(static_cast<size_t>(m) * static_cast<size_t>(w.n), 0.0);
+  for (int32_t j = 0; j < m; ++j) {
+    for (int32_t n = 0; n < w.n; ++n) {
+      double sum = 0;
+      for (int32_t run = 0; run < w.runs(); ++run) {
+        for (int32_t k = w.run_begin[run]; k < w.run_begin[run + 1]; ++k) {
+          const int32_t from = w.permutation.empty() ? k : w.permutation[k];
+          if (from < 0) continue;
+          const uint8_t byte = w.q[static_cast<size_t>(n) * w.k / 2 + k / 2];
+          const int q = k % 2 == 0 ? byte & 15 : byte >> 4;
+          sum += static_cast<double>(w.scale[run * w.n + n]) * (q - w.zero[run * w.n + n]) * x[j * w.x_size + from];
+        }
+      }
+      y[static_cast<size_t>(j) * w.n + n] = sum;
+    }
+  }
+  return y;
+}
+
+TEST(Int4Gemm, AgreesWithFloat64OverRandomShapes) {
+  std::mt19937 random(1);
+  ThreadPool pool(2);
+  for (int round = 0; round < 30; ++round) {
+    std::vector<int32_t> runs(1 + random() % 6);
+    for (int32_t& run : runs) run = 32 * static_cast<int32_t>(1 + random() % 5);
+    const auto w = random_int4(static_cast<int32_t>(1 + random() % 40), runs, round % 3 == 0, random);
+    const auto m = static_cast<int32_t>(1 + random() % (round % 5 == 0 ? 120 : 11));
+    const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
+    const auto want = int4_reference(w, x, m);
+    std::vector<float> y(want.size(), NAN), plain(want.size(), NAN);
+    int4_gemm_cpu(w, x.data(), m, y.data(), w.n, pool);
+    int4_gemm_plain(w, x.data(), m, plain.data(), w.n);
+    EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance);
+    EXPECT_LT(worst_difference(plain, want), tests::kFloat32Tolerance);
+  }
+}
+
+TEST(Int4Gemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
+  std::mt19937 random(2);
+  ThreadPool one(1), three(3);
+  const auto w = random_int4(69, {128, 96, 160, 1024, 224}, true, random);
+  const int32_t m = 203;
+  const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
+  std::vector<float> whole(static_cast<size_t>(m * w.n)), part(whole.size());
+  int4_gemm_cpu(w, x.data(), m, whole.data(), w.n, one);
+  for (int32_t size : {1, 2, 3, 4, 5, 8, 9, 97}) {
+    for (int32_t j = 0; j < m; j += size) {
+      int4_gemm_cpu(w, x.data() + j * w.x_size, std::min(size, m - j), part.data() + j * w.n, w.n, three);
+    }
+    EXPECT_EQ(part, whole) << size;
+  }
+}
+
+TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
+  std::mt19937 random(3);
+  const auto w = random_int4(37, {128, 32, 64, 416}, false, random);
+  int tried = 0;
+  for (const CpuIsa isa : {CpuIsa::avx2, CpuIsa::avx512}) {
+    const CpuKernels* kernels = isa <= best_cpu_isa() ? cpu_kernels_of(isa) : nullptr;
+    if (kernels == nullptr) continue;
+    for (const int32_t m : {1, 2, 3, 7, 13}) {
+      const auto x = random_floats(static_cast<size_t>(m * w.k), random);
+      const auto want = int4_reference(w, x, m);
+      ProductInputs inputs(m, w.k);
+      for (int32_t j = 0; j < m; ++j) {
+        float* row = inputs.row(j);
+        for (int32_t run = 0; run < w.runs(); ++run) {
+          for (int32_t k = w.run_begin[run], block = 0; k < w.run_begin[run + 1]; k += block) {
+            block = nibble_block(w.run_begin[run + 1] - k, kernels->lanes);
+            for (int32_t i = 0; i < block; ++i) row[k + i] = x[j * w.k + k + 8 * (i % (block / 8)) + i / (block / 8)];
+          }
+        }
+      }
+      std::vector<float> y(want.size(), NAN);
+      kernels->int4_product(w, {inputs.data(), inputs.stride(), m, y.data(), w.n}, 0, w.n);
+      EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa) << ", " << m << " rows";
+    }
+    ++tried;
+  }
+  EXPECT_EQ(tried, static_cast<int>(best_cpu_isa()));
+}
+
+TEST(DenseGemm, AgreesWithFloat64ForEveryTypeAndUnalignedRows) {
+  std::mt19937 random(4);
+  ThreadPool pool(2);
+  for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
+    for (int round = 0; round < 12; ++round) {
+      const auto n = static_cast<int32_t>(1 + random() % 40), k = static_cast<int32_t>(1 + random() % 700);
+      const auto m = static_cast<int32_t>(1 + random() % 12);
+      std::vector<unsigned char> bytes(static_cast<size_t>(n * k) * size_of(dtype) + 1);
+      for (size_t i = 0; i < static_cast<size_t>(n * k); ++i) {
+        const float value = std::normal_distribution<float>()(random);
+        const auto bits = std::bit_cast<uint32_t>(value);
+        // Truncation to bf16; for fp16 a random finite pattern does as well.
+        const auto sixteen = static_cast<uint16_t>(dtype == Dtype::bf16 ? bits >> 16 : 0x3000 + random() % 0x1400);
+        std::memcpy(bytes.data() + 1 + i * size_of(dtype),
+                    dtype == Dtype::f32 ? static_cast<const void*>(&bits) : &sixteen, size_of(dtype));
+      }
+      DenseWeight w;
+      w.n = n;
+      w.k = k;
+      w.dtype = dtype;
+      w.data = bytes.data() + 1;
+      const auto x = random_floats(static_cast<size_t>(m * k), random);
+      std::vector<double> want;
+      for (int32_t j = 0; j < m; ++j) {
+        for (int32_t i = 0; i < n; ++i) {
+          double sum = 0;
+          for (int32_t at = 0; at < k; ++at)
+            sum += static_cast<double>(load_float(w.row(i), dtype, at)) * x[j * k + at];
+          want.push_back(sum);
+        }
+      }
+      std::vector<float> y(want.size(), NAN), plain(want.size(), NAN);
+      dense_gemm_cpu(w, x.data(), k, m, y.data(), n, pool);
+      dense_gemm_plain(w, x.data(), k, m, plain.data(), n);
+      EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(dtype);
+      EXPECT_LT(worst_difference(plain, want), tests::kFloat32Tolerance) << name_of(dtype);
+    }
+  }
+}
+
+TEST(DenseGemm, GivesARowTheSameBitsInAnyBatch) {
+  std::mt19937 random(5);
+  ThreadPool pool(2);
+  const int32_t n = 45, k = 1077, m = 101;
+  const auto weights = random_floats(static_cast<size_t>(n * k), random);
+  DenseWeight w;
+  w.n = n;
+  w.k = k;
+  w.data = weights.data();
+  const auto x = random_floats(static_cast<size_t>(m * k), random);
+  std::vector<float> whole(static_cast<size_t>(m * n)), alone(whole.size());
+  dense_gemm_cpu(w, x.data(), k, m, whole.data(), n, pool);
+  for (const int32_t size : {1, 3, 8, 20}) {
+    for (int32_t j = 0; j < m; j += size)
+      dense_gemm_cpu(w, x.data() + j * k, k, std::min(size, m - j), alone.data() + j * n, n, pool);
+    EXPECT_EQ(alone, whole) << size;
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels

@@ -1,0 +1,416 @@
+#include "kernels/int4/int4_gemm_cuda.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <utility>
+
+#include "kernels/int4/decode/int4_decode.h"
+#include "kernels/layer/rms_norm_cuda.h"
+#include "tests/kernels/base/cuda_test.h"
+#include "tests/kernels/int4/random_int4.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+class Int4GemmCuda : public CudaTest {
+ protected:
+  PackedInt4Weight pack(const Int4Weight& weight) {
+    const Int4Weight* parts[] = {&weight};
+    return pack_parts(parts);
+  }
+  PackedInt4Weight pack_parts(std::span<const Int4Weight* const> parts) {
+    Result<PackedInt4Weight> packed = PackedInt4Weight::pack(parts, stream_);
+    if (!packed) throw std::runtime_error(packed.error().message);
+    return std::move(*packed);
+  }
+  PackedInt4Weight pack_pair(const Int4Weight& gate, const Int4Weight& up) {
+    Result<PackedInt4Weight> packed = PackedInt4Weight::pack_pair(gate, up, stream_);
+    if (!packed) throw std::runtime_error(packed.error().message);
+    return std::move(*packed);
+  }
+  static Int4Gemm make_gemm(int32_t max_rows, const PackedInt4Weight& weight) {
+    Result<Int4Gemm> gemm = Int4Gemm::make(max_rows, weight.n, weight.k);
+    if (!gemm) throw std::runtime_error(gemm.error().message);
+    return std::move(*gemm);
+  }
+
+  struct Call {
+    Dtype dtype = Dtype::f16;
+    int32_t m = 1;
+    const std::vector<float>* bias = nullptr;
+    bool silu_mul = false;
+  };
+  // y [m, outputs] as stored, of x [m, x_size].
+  std::vector<uint16_t> multiply(const PackedInt4Weight& weight, const HalfTensor& x, const Call& call) {
+    Int4Gemm gemm = make_gemm(call.m, weight);
+    return run(weight, x, call, [&](const Int4GemmArgs& args) { gemm.run(weight, args, stream_); });
+  }
+  std::vector<uint16_t> multiply(const PackedInt4Weight& weight, const HalfTensor& x, const Call& call,
+                                 const Int4DecodeWish& wish) {
+    const Int4DecodeDevice device = Int4DecodeDevice::current();
+    const Int4DecodeShape shape = shape_int4_decode(weight, call.m, call.dtype, wish, device);
+    return run(weight, x, call, [&](const Int4GemmArgs& args) { int4_decode(weight, args, shape, stream_); });
+  }
+
+  // The largest row stride that is a multiple of 8 and leaves a gap, so that strides are honoured.
+  static int64_t x_stride(const PackedInt4Weight& weight) { return (weight.x_size + 7) / 8 * 8 + 8; }
+
+  template <class F>
+  std::vector<uint16_t> run(const PackedInt4Weight& weight, const HalfTensor& x, const Call& call, F&& product) {
+    const auto rows = static_cast<size_t>(call.m);
+    const auto inputs = static_cast<size_t>(weight.x_size);
+    const auto stride = static_cast<size_t>(x_stride(weight));
+    std::vector<uint16_t> padded(rows * stride, to_stored(NAN, call.dtype));
+    for (size_t i = 0; i < rows; i++) std::copy_n(&x.stored[i * inputs], inputs, &padded[i * stride]);
+    const DeviceBuffer x_device = to_device(padded);
+    const DeviceBuffer bias = call.bias != nullptr ? to_device(*call.bias) : DeviceBuffer();
+    const int32_t outputs = call.silu_mul ? weight.n / 2 : weight.n;
+    const DeviceBuffer y = poisoned(rows * static_cast<size_t>(outputs) * 2);
+    Int4GemmArgs args;
+    args.x = x_device.data();
+    args.x_stride = x_stride(weight);
+    args.dtype = call.dtype;
+    args.y = y.data();
+    args.y_stride = outputs;
+    args.m = call.m;
+    args.bias = bias.as<float>();
+    args.silu_mul = call.silu_mul;
+    product(args);
+    return to_host<uint16_t>(y);
+  }
+
+  // Every `step`-th output of the product in double precision, for [m] rows: [m][outputs / step].
+  static std::vector<double> reference(const Int4Weight& w, const HalfTensor& x, int32_t m, int32_t step = 1) {
+    const int32_t columns = (w.n + step - 1) / step;
+    std::vector<double> y(static_cast<size_t>(m) * static_cast<size_t>(columns));
+    for (int32_t c = 0; c < columns; c++) {
+      const std::vector<double> row = int4_row(w, c * step);
+      for (int32_t i = 0; i < m; i++) {
+        const float* xi = &x.values[static_cast<size_t>(i) * static_cast<size_t>(w.x_size)];
+        double sum = 0;
+        for (size_t k = 0; k < row.size(); k++) sum += row[k] * xi[k];
+        y[static_cast<size_t>(i) * static_cast<size_t>(columns) + static_cast<size_t>(c)] = sum;
+      }
+    }
+    return y;
+  }
+  static std::vector<float> every(const std::vector<uint16_t>& y, Dtype dtype, int32_t m, int32_t n, int32_t step) {
+    std::vector<float> picked;
+    for (int32_t i = 0; i < m; i++) {
+      for (int32_t c = 0; c < n; c += step) {
+        picked.push_back(to_value(y[static_cast<size_t>(i) * static_cast<size_t>(n) + static_cast<size_t>(c)], dtype));
+      }
+    }
+    return picked;
+  }
+
+  std::mt19937 random_{7};
+};
+
+constexpr Dtype kDtypes[] = {Dtype::f16, Dtype::bf16};
+
+TEST_F(Int4GemmCuda, UnpacksWhatItPacked) {
+  for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{64, true}, Int4Kind{32}, Int4Kind{0, true, true}}) {
+    const Int4Weight w = random_int4(50, 416, kind, random_);
+    const PackedInt4Weight packed = pack(w);
+    ASSERT_EQ(packed.tiles, 4);
+    const DeviceBuffer out = poisoned(64 * 416 * 2);
+    dequantize_cuda(packed, Dtype::f16, out.data(), 0, packed.tiles, stream_);
+    const std::vector<float> values = to_values(to_host<uint16_t>(out), Dtype::f16);
+    Int4Weight stored = w;  // in the stored order of the inputs
+    stored.permutation.clear();
+    stored.x_size = w.k;
+    std::vector<double> expected(64 * 416, 0.0);
+    for (int32_t n = 0; n < w.n; n++) {
+      const std::vector<double> row = int4_row(stored, n);
+      std::copy(row.begin(), row.end(), expected.begin() + n * 416);
+    }
+    EXPECT_TRUE(near_reference(values, expected, 1e-4)) << "group " << kind.group;
+  }
+}
+
+TEST_F(Int4GemmCuda, AgreesWithTheReferenceForEveryKindOfWeight) {
+  const std::pair<int32_t, int32_t> sizes[] = {{16, 128}, {40, 32}, {7, 416}, {200, 1376}, {1000, 2592}};
+  for (const Dtype dtype : kDtypes) {
+    for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{128, true}, Int4Kind{64}, Int4Kind{32, true}, Int4Kind{0},
+                                Int4Kind{128, false, true}, Int4Kind{0, true, true}}) {
+      for (const auto& [n, k] : sizes) {
+        const Int4Weight w = random_int4(n, k, kind, random_);
+        const PackedInt4Weight packed = pack(w);
+        for (const int32_t m : {1, 2, 5, 8, 9, 16, 23, 64, 65, 130}) {
+          const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(w.x_size), dtype, random_);
+          const std::vector<uint16_t> y = multiply(packed, x, {dtype, m});
+          const int32_t step = n < 1000 ? 1 : 13;
+          ASSERT_TRUE(near_reference(every(y, dtype, m, n, step), reference(w, x, m, step), tolerance_of(dtype)))
+              << dtype_name(dtype) << " n " << n << " k " << k << " m " << m << " group " << kind.group
+              << " asymmetric " << kind.asymmetric << " act-order " << kind.act_order;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, AgreesWithTheReferenceAtTheShapesOf14B) {
+  struct Case {
+    int32_t n, k;
+  };
+  for (const Case c : {Case{7168, 5120}, Case{5120, 5120}, Case{5120, 13824}, Case{5120, 13696}, Case{5120, 6912},
+                       Case{27648, 5120}}) {
+    const Int4Weight w = random_int4(c.n, c.k, {}, random_);
+    const PackedInt4Weight packed = pack(w);
+    for (const Dtype dtype : kDtypes) {
+      for (const int32_t m : {1, 8, 16, 32, 33, 64, 128, 400}) {
+        const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(c.k), dtype, random_);
+        const std::vector<uint16_t> y = multiply(packed, x, {dtype, m});
+        const int32_t step = 97;  // coprime to the tiles: all rows of tiles and all blocks are visited
+        EXPECT_TRUE(near_reference(every(y, dtype, m, c.n, step), reference(w, x, m, step), tolerance_of(dtype)))
+            << dtype_name(dtype) << " n " << c.n << " k " << c.k << " m " << m;
+      }
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, GivesARowTheSameBitsInAnyBatch) {
+  for (const auto& [n, k] : {std::pair{5120, 5120}, std::pair{1024, 13824}, std::pair{328, 1376}}) {
+    const Int4Weight w = random_int4(n, k, {128, true}, random_);
+    const PackedInt4Weight packed = pack(w);
+    for (const Dtype dtype : kDtypes) {
+      const HalfTensor x = random_halves(static_cast<size_t>(kInt4DecodeRows) * static_cast<size_t>(k), dtype, random_);
+      const std::vector<uint16_t> all = multiply(packed, x, {dtype, kInt4DecodeRows});
+      for (const int32_t m : {1, 3, 8, 12, 17, 33, 40}) {
+        const std::vector<uint16_t> some = multiply(packed, x, {dtype, m});
+        EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin()))
+            << dtype_name(dtype) << " n " << n << " k " << k << " m " << m;
+      }
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, GivesTheSameBitsForEveryShapeOfTheLaunch) {
+  using X = Int4DecodeWish::X;
+  using Steps = Int4DecodeWish::Steps;
+  const Int4DecodeDevice device = Int4DecodeDevice::current();
+  for (const auto& [n, k] : {std::pair{2048, 5120}, std::pair{5000, 416}, std::pair{40000, 1152}, std::pair{72, 32}}) {
+    for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{32, true}}) {
+      const Int4Weight w = random_int4(n, k, kind, random_);
+      const PackedInt4Weight packed = pack(w);
+      for (const int32_t m : {1, 3, 8, 11, 16, 32, 57}) {
+        const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), Dtype::f16, random_);
+        const std::vector<uint16_t> first = multiply(packed, x, {Dtype::f16, m});
+        for (const Int4DecodeWish& wish :
+             {Int4DecodeWish{X::kept}, Int4DecodeWish{X::kept, 1}, Int4DecodeWish{X::kept, 1, 3, false, 2},
+              Int4DecodeWish{X::kept, 2, 3, true, 1}, Int4DecodeWish{X::kept, 2, 2, true, 3},
+              Int4DecodeWish{X::kept, 2, 6, true, 2}, Int4DecodeWish{X::streamed, 1},
+              Int4DecodeWish{X::streamed, 1, 2, false}, Int4DecodeWish{X::streamed, 4},
+              Int4DecodeWish{X::streamed, 4, 4}, Int4DecodeWish{X::streamed, 1, 0, true, 0, Steps::of_warps},
+              Int4DecodeWish{X::streamed, 4, 3, true, 0, Steps::of_warps}}) {
+          if (!int4_decode_fits(packed, m, wish, device)) continue;
+          EXPECT_EQ(first, multiply(packed, x, {Dtype::f16, m}, wish))
+              << n << "x" << k << " group " << kind.group << " m " << m << " kept " << (wish.x == X::kept)
+              << " cluster " << wish.cluster << " depth " << wish.depth << " of warps "
+              << (wish.steps == Steps::of_warps);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, MakesTheNormOfItsInputWithTheBitsOfTheNormsKernel) {
+  using X = Int4DecodeWish::X;
+  const Int4DecodeDevice device = Int4DecodeDevice::current();
+  for (const auto& [n, k] : {std::pair{7168, 5120}, std::pair{5000, 640}, std::pair{40, 128}, std::pair{72, 6144}}) {
+    const Int4Weight w = random_int4(n, k, {}, random_);
+    const PackedInt4Weight packed = pack(w);
+    const DeviceBuffer weight = to_device(random_floats(static_cast<size_t>(k), random_, 0.3F, 1));
+    for (const Dtype dtype : kDtypes) {
+      for (const int32_t m : {1, 2}) {
+        for (const bool with_delta : {true, false}) {
+          const auto count = static_cast<size_t>(m) * static_cast<size_t>(k);
+          const std::vector<float> residual = random_floats(count, random_, 3);
+          const DeviceBuffer before = to_device(residual);
+          const DeviceBuffer in_place = to_device(residual);
+          const DeviceBuffer delta = to_device(random_halves(count, dtype, random_).stored);
+          const DeviceBuffer x = poisoned(count * 2);
+          AddRmsNormArgs norm;
+          norm.residual = in_place.as<float>();
+          norm.delta = with_delta ? delta.data() : nullptr;
+          norm.weight = weight.as<float>();
+          norm.epsilon = 1e-6F;
+          norm.out = x.data();
+          norm.dtype = dtype;
+          norm.tokens = m;
+          norm.width = k;
+          add_rms_norm_cuda(norm, stream_);
+          for (const int32_t cluster : {1, 2}) {
+            const Int4DecodeWish wish{X::kept, cluster};
+            if (!int4_decode_fits(packed, m, wish, device)) continue;
+            const Int4DecodeShape shape = shape_int4_decode(packed, m, dtype, wish, device);
+            ASSERT_TRUE(int4_decode_takes_norm(packed, shape));
+            const DeviceBuffer expected = poisoned(static_cast<size_t>(m * n) * 2);
+            const DeviceBuffer y = poisoned(static_cast<size_t>(m * n) * 2);
+            const DeviceBuffer sum = poisoned(count * sizeof(float));
+            Int4GemmArgs args;
+            args.x = x.data();
+            args.x_stride = k;
+            args.dtype = dtype;
+            args.y = expected.data();
+            args.y_stride = n;
+            args.m = m;
+            int4_decode(packed, args, shape, stream_);
+            args.x = nullptr;
+            args.y = y.data();
+            args.norm = {before.as<float>(), norm.delta, with_delta ? sum.as<float>() : nullptr, norm.weight, 1e-6F};
+            int4_decode(packed, args, shape, stream_, /*beside=*/shape.leaves_room);
+            EXPECT_EQ(to_host<uint16_t>(expected), to_host<uint16_t>(y))
+                << dtype_name(dtype) << " " << n << "x" << k << " m " << m << " cluster " << cluster;
+            if (with_delta) {
+              EXPECT_EQ(to_host<float>(in_place), to_host<float>(sum));
+            }
+            EXPECT_EQ(to_host<float>(before), residual);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, PutsPartsThatShareAnInputBehindEachOther) {
+  const Int4Weight q = random_int4(200, 640, {}, random_);
+  const Int4Weight k = random_int4(40, 640, {}, random_);
+  const Int4Weight v = random_int4(72, 640, {}, random_);
+  const Int4Weight* parts[] = {&q, &k, &v};
+  const PackedInt4Weight packed = pack_parts(parts);
+  ASSERT_EQ(packed.n, 312);
+  const std::vector<float> bias = random_floats(312, random_);
+  for (const Dtype dtype : kDtypes) {
+    for (const int32_t m : {1, 7, 20, 50, 70}) {
+      const HalfTensor x = random_halves(static_cast<size_t>(m) * 640, dtype, random_);
+      std::vector<double> expected;
+      std::vector<double> part_results[3];
+      for (int i = 0; i < 3; i++) part_results[i] = reference(*parts[i], x, m);
+      for (int32_t row = 0; row < m; row++) {
+        for (int i = 0; i < 3; i++) {
+          const auto begin = part_results[i].begin() + static_cast<ptrdiff_t>(row) * parts[i]->n;
+          expected.insert(expected.end(), begin, begin + parts[i]->n);
+        }
+        for (size_t n = 0; n < 312; n++) expected[static_cast<size_t>(row) * 312 + n] += bias[n];
+      }
+      EXPECT_TRUE(
+          near_reference(to_values(multiply(packed, x, {dtype, m, &bias}), dtype), expected, tolerance_of(dtype)))
+          << dtype_name(dtype) << " m " << m;
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, MultipliesPairsWithAndWithoutSilu) {
+  for (const auto& [n, k] : {std::pair{96, 640}, std::pair{44, 352}, std::pair{13824, 5120}}) {
+    const Int4Weight gate = random_int4(n, k, {128, true}, random_);
+    const Int4Weight up = random_int4(n, k, {128, true}, random_);
+    const PackedInt4Weight packed = pack_pair(gate, up);
+    const int32_t step = n > 1000 ? 97 : 1;
+    for (const Dtype dtype : kDtypes) {
+      for (const int32_t m : {1, 6, 16, 65}) {
+        const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), dtype, random_);
+        std::vector<double> g = reference(gate, x, m, step);
+        const std::vector<double> u = reference(up, x, m, step);
+        const std::vector<uint16_t> plain = multiply(packed, x, {dtype, m});
+        std::vector<uint16_t> gates;
+        std::vector<uint16_t> ups;
+        for (int32_t row = 0; row < m; row++) {
+          const auto begin = plain.begin() + static_cast<ptrdiff_t>(row) * 2 * n;
+          gates.insert(gates.end(), begin, begin + n);
+          ups.insert(ups.end(), begin + n, begin + 2 * n);
+        }
+        EXPECT_TRUE(near_reference(every(gates, dtype, m, n, step), g, tolerance_of(dtype))) << "gate, m " << m;
+        EXPECT_TRUE(near_reference(every(ups, dtype, m, n, step), u, tolerance_of(dtype))) << "up, m " << m;
+        for (size_t i = 0; i < g.size(); i++) g[i] = g[i] / (1 + std::exp(-g[i])) * u[i];
+        const std::vector<uint16_t> fused = multiply(packed, x, {dtype, m, nullptr, true});
+        EXPECT_TRUE(near_reference(every(fused, dtype, m, n, step), g, tolerance_of(dtype)))
+            << dtype_name(dtype) << " n " << n << " m " << m;
+      }
+    }
+  }
+}
+
+TEST_F(Int4GemmCuda, ReplaysInAGraphWithNewInputs) {
+  const Int4Weight w = random_int4(512, 1024, {}, random_);
+  const PackedInt4Weight packed = pack(w);
+  Int4Gemm gemm = make_gemm(4, packed);
+  const DeviceBuffer x = poisoned(4 * 1024 * 2);
+  const DeviceBuffer y = poisoned(4 * 512 * 2);
+  Int4GemmArgs args;
+  args.x = x.data();
+  args.x_stride = 1024;
+  args.y = y.data();
+  args.y_stride = 512;
+  args.m = 4;
+  const Result<Graph> graph = Graph::capture(stream_, [&] { gemm.run(packed, args, stream_); });
+  ASSERT_TRUE(graph) << graph.error().message;
+  for (int round = 0; round < 3; round++) {
+    const HalfTensor input = random_halves(4 * 1024, Dtype::f16, random_);
+    copy_to_device(x.data(), input.stored.data(), x.bytes(), stream_);
+    fill_bytes(y.data(), 0xff, y.bytes(), stream_);
+    graph->launch(stream_);
+    EXPECT_TRUE(
+        near_reference(to_values(to_host<uint16_t>(y), Dtype::f16), reference(w, input, 4), tests::kHalfTolerance));
+  }
+}
+
+TEST_F(Int4GemmCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
+  const Int4Weight w = random_int4(2048, 2048, {}, random_);
+  const PackedInt4Weight packed = pack(w);
+  for (const int32_t m : {1, 20, 64}) {
+    const auto values = static_cast<size_t>(m) * 2048;
+    Int4Gemm gemm = make_gemm(m, packed);
+    const HalfTensor input = random_halves(values, Dtype::bf16, random_);
+    const DeviceBuffer a = to_device(input.stored);
+    const DeviceBuffer b = poisoned(values * 2);
+    // Each product reads what the one before it wrote. Values grow at each, since the weights' mean is not 0: no more
+    // of them than bf16 can hold.
+    const auto chain = [&](bool wait) {
+      copy_to_device(a.data(), input.stored.data(), a.bytes(), stream_);
+      for (int i = 0; i < 16; i++) {
+        Int4GemmArgs args;
+        args.dtype = Dtype::bf16;
+        args.x = i % 2 == 0 ? a.data() : b.data();
+        args.y = i % 2 == 0 ? b.data() : a.data();
+        args.x_stride = args.y_stride = 2048;
+        args.m = m;
+        gemm.run(packed, args, stream_);
+        if (wait) stream_.synchronize();
+      }
+      return to_host<uint16_t>(a);
+    };
+    const std::vector<uint16_t> one_by_one = chain(true);
+    for (int repeat = 0; repeat < 20; repeat++) ASSERT_EQ(one_by_one, chain(false)) << "m " << m;
+    for (const float v : to_values(one_by_one, Dtype::bf16)) ASSERT_TRUE(std::isfinite(v));
+  }
+}
+
+TEST_F(Int4GemmCuda, MultipliesRandomWeightsOfUnitGain) {
+  for (const bool paired : {false, true}) {
+    const Result<PackedInt4Weight> w = PackedInt4Weight::random(1024, 5120, paired, 3, stream_);
+    ASSERT_TRUE(w) << w.error().message;
+    const HalfTensor x = random_halves(5120, Dtype::bf16, random_);
+    double squares = 0;
+    for (const float v : to_values(multiply(*w, x, {Dtype::bf16, 1}), Dtype::bf16)) squares += v * v;
+    EXPECT_NEAR(std::sqrt(squares / 1024), 1.0, 0.2);
+  }
+}
+
+TEST_F(Int4GemmCuda, RefusesPartsThatCannotBeOneProduct) {
+  const Int4Weight a = random_int4(32, 256, {128}, random_);
+  const Int4Weight b = random_int4(32, 256, {64}, random_);
+  const Int4Weight* parts[] = {&a, &b};
+  const Result<PackedInt4Weight> packed = PackedInt4Weight::pack(parts, stream_);
+  ASSERT_FALSE(packed);
+  EXPECT_THAT(packed.error().message, ::testing::HasSubstr("differ in their groups"));
+  const Int4Weight c = random_int4(40, 256, {128}, random_);
+  const Result<PackedInt4Weight> pair = PackedInt4Weight::pack_pair(a, c, stream_);
+  ASSERT_FALSE(pair);
+  EXPECT_THAT(pair.error().message, ::testing::HasSubstr("no pair"));
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels

@@ -1,0 +1,342 @@
+#include "model/adapter/adapter.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/model/adapter/adapter_base.h"
+#include "tests/model/checkpoint/synthetic_checkpoint.h"
+
+namespace lorikeet::model {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using tests::SyntheticAdapter;
+using tests::SyntheticCheckpoint;
+using tests::SyntheticOptions;
+
+// q and down of layer 1.
+void fill(SyntheticAdapter& files, int rank = 4) {
+  files.config = tests::plain_adapter_config(rank, 8, {"q_proj", "down_proj"});
+  files.add_pair(module_of(1, Projection::q), rank, 64, 64);
+  files.add_pair(module_of(1, Projection::down), rank, 96, 64);
+}
+
+TEST(Adapter, GivesPairsByLayerAndProjection) {
+  SyntheticAdapter files;
+  files.config =
+      tests::plain_adapter_config(5, 10, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"});
+  files.config["rank_pattern"] = {{"down_proj", 3}};
+  files.config["alpha_pattern"] = {{"down_proj", 12}};
+  const ModelConfig config = config_of();
+  std::map<std::pair<int, Projection>, SyntheticAdapter::Pair> expected;
+  for (const int layer : {0, 2}) {
+    for (const Projection p : kProjections) {
+      expected[{layer, p}] = files.add_pair(module_of(layer, p), p == Projection::down ? 3 : 5, input_size(config, p),
+                                            output_size(config, p));
+    }
+  }
+  files.write();
+  const Adapter adapter = read(files, config);
+  EXPECT_EQ(adapter.layers.size(), 3u);
+  EXPECT_EQ(adapter.max_rank, 5);
+  EXPECT_EQ(adapter.digest.size(), 32u);
+  EXPECT_FALSE(adapter.uses_dora());
+  uint64_t values = 0;
+  for (const auto& [key, pair] : expected) {
+    const LoraPair& own = pair_of(adapter, key.first, key.second);
+    EXPECT_EQ(own.a, pair.a);
+    EXPECT_EQ(own.b, pair.b);
+    EXPECT_FLOAT_EQ(own.scale, key.second == Projection::down ? 4 : 2);
+    EXPECT_EQ(own.rank, key.second == Projection::down ? 3 : 5);
+    values += pair.a.size() + pair.b.size();
+  }
+  EXPECT_EQ(adapter.bytes, 4 * values);
+  for (const auto& pair : adapter.layers[1]) EXPECT_FALSE(pair.has_value());
+}
+
+TEST(Adapter, ReadsHalfAndBfloatTensors) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(1, 1, {"q_proj"});
+  files.tensors.add("base_model.model." + module_of(0, Projection::q) + ".lora_A.weight", "F16", {1, 64},
+                    std::vector<uint16_t>(64, 0x3e00));
+  files.tensors.add("base_model.model." + module_of(0, Projection::q) + ".lora_B.weight", "BF16", {64, 1},
+                    std::vector<uint16_t>(64, 0xc020));
+  files.write();
+  const Adapter adapter = read(files, config_of());
+  EXPECT_EQ(pair_of(adapter, 0, Projection::q).a, std::vector<float>(64, 1.5F));
+  EXPECT_EQ(pair_of(adapter, 0, Projection::q).b, std::vector<float>(64, -2.5F));
+}
+
+TEST(Adapter, HasADigestOfItsContentAndNotOfItsName) {
+  SyntheticAdapter one(1), same(1), other(2);
+  for (auto* files : {&one, &same, &other}) {
+    fill(*files);
+    files->write();
+  }
+  const std::string digest = read(one, config_of()).digest;
+  EXPECT_EQ(read(same, config_of()).digest, digest);
+  EXPECT_NE(read(other, config_of()).digest, digest);
+  one.config["lora_alpha"] = 9;
+  one.write();
+  EXPECT_NE(read(one, config_of()).digest, digest);
+}
+
+TEST(Adapter, TakesOddRanksUpTo512AndTheOptionsLimit) {
+  for (const int rank : {1, 3, 7, 63, 511, 512}) {
+    SyntheticAdapter files;
+    fill(files, rank);
+    EXPECT_EQ(error_of(files), "") << rank;
+  }
+  SyntheticAdapter files;
+  fill(files, 513);
+  EXPECT_THAT(error_of(files), HasSubstr("has rank 513, at most 512 is served"));
+  SyntheticAdapter small;
+  fill(small, 17);
+  EXPECT_THAT(error_of(small, config_of(), {16}), HasSubstr("has rank 17, at most 16 is served"));
+}
+
+TEST(Adapter, ReadsDoraUnderBothNamesOfTheMagnitude) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["use_dora"] = true;
+  const auto q = files.add_vector(module_of(1, Projection::q) + ".lora_magnitude_vector", 64);
+  const auto down = files.add_vector(module_of(1, Projection::down) + ".lora_magnitude_vector.weight", 64);
+  files.write();
+  const Adapter adapter = read(files, config_of());
+  EXPECT_TRUE(adapter.uses_dora());
+  EXPECT_EQ(pair_of(adapter, 1, Projection::q).magnitude, q);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::down).magnitude, down);
+}
+
+TEST(Adapter, RefusesDoraThatIsIncomplete) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["use_dora"] = true;
+  files.add_vector(module_of(1, Projection::q) + ".lora_magnitude_vector", 64);
+  EXPECT_THAT(error_of(files),
+              HasSubstr("use_dora is on, yet 1 of 2 modules have no magnitude: model.layers.1.mlp.down_proj"));
+  files.config["use_dora"] = false;
+  EXPECT_THAT(error_of(files), HasSubstr("1 of 2 modules have a DoRA magnitude, yet use_dora is off"));
+}
+
+TEST(Adapter, ReadsLoraOnTheEmbeddingAndLmHead) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"embed_tokens", "lm_head"});
+  const auto ea = files.add_matrix("model.embed_tokens.lora_embedding_A", 4, 50);
+  const auto eb = files.add_matrix("model.embed_tokens.lora_embedding_B", 64, 4);
+  const auto head = files.add_pair("lm_head", 4, 64, 50);
+  files.write();
+  const Adapter adapter = read(files, config_of());
+  ASSERT_TRUE(adapter.embedding);
+  EXPECT_EQ(adapter.embedding->a, ea);
+  EXPECT_EQ(adapter.embedding->b, eb);
+  EXPECT_EQ(adapter.embedding->inputs, 50);
+  EXPECT_EQ(adapter.embedding->outputs, 64);
+  ASSERT_TRUE(adapter.lm_head);
+  EXPECT_EQ(adapter.lm_head->b, head.b);
+  const auto plan = ShardPlan::make(config_of(), 2);
+  ASSERT_TRUE(plan);
+  const Adapter part = cut_adapter(adapter, *plan, 1);
+  EXPECT_EQ(part.embedding->a, ea);
+  const Range rows = plan->shard(1).vocab;
+  EXPECT_EQ(part.lm_head->outputs, rows.size());
+  EXPECT_EQ(part.lm_head->b, std::vector<float>(head.b.begin() + rows.begin * 4, head.b.begin() + rows.end * 4));
+}
+
+TEST(Adapter, RefusesDoraOnLmHead) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"lm_head"});
+  files.config["use_dora"] = true;
+  files.add_pair("lm_head", 4, 64, 50);
+  files.add_vector("lm_head.lora_magnitude_vector", 50);
+  EXPECT_THAT(error_of(files), HasSubstr("DoRA on lm_head is not served"));
+}
+
+// PEFT saves the base's own embedding beside a LoRA on it.
+TEST(Adapter, TakesCopiesOfTheBaseOnlyWhereTheyAreEqual) {
+  SyntheticOptions options;
+  options.vocab = 50;
+  options.layers = 3;
+  const SyntheticCheckpoint base(options);
+  const auto config = read_model_config(base.dir());
+  ASSERT_TRUE(config) << config.error().message;
+  const auto with_copy = [&](double change) {
+    SyntheticAdapter files;
+    files.config = tests::plain_adapter_config(4, 8, {"lm_head"});
+    files.add_pair("lm_head", 4, 64, 50);
+    std::vector<float> copy(base.lm_head().values.begin(), base.lm_head().values.end());
+    copy[17] += static_cast<float>(change);
+    files.tensors.add("base_model.model.lm_head.base_layer.weight", "F32", {50, 64}, copy);
+    return error_of(files, *config);
+  };
+  EXPECT_EQ(with_copy(0), "");
+  EXPECT_THAT(with_copy(0.001), HasSubstr("lm_head.base_layer.weight: weights of the base itself that differ"));
+
+  SyntheticAdapter nowhere;
+  nowhere.config = tests::plain_adapter_config(4, 8, {"lm_head"});
+  nowhere.add_pair("lm_head", 4, 64, 50);
+  nowhere.add_matrix("lm_head.weight", 50, 64);
+  EXPECT_THAT(error_of(nowhere), HasSubstr("no checkpoint is there to compare with"));
+}
+
+TEST(Adapter, SplitsTheFusedAttentionOfQwenV1) {
+  const ModelConfig config = config_of(Architecture::qwen);
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"c_attn", "c_proj", "w1", "w2"});
+  const auto fused = files.add_pair("transformer.h.1.attn.c_attn", 4, 64, 192);
+  const auto o = files.add_pair("transformer.h.1.attn.c_proj", 4, 64, 64);
+  const auto up = files.add_pair("transformer.h.1.mlp.w1", 4, 64, 96);
+  const auto gate = files.add_pair("transformer.h.1.mlp.w2", 4, 64, 96);
+  const auto down = files.add_pair("transformer.h.1.mlp.c_proj", 4, 96, 64);
+  files.write();
+  const Adapter adapter = read(files, config);
+  int third = 0;
+  for (const Projection p : {Projection::q, Projection::k, Projection::v}) {
+    const LoraPair& pair = pair_of(adapter, 1, p);
+    EXPECT_EQ(pair.a, fused.a);
+    EXPECT_EQ(pair.b, std::vector<float>(fused.b.begin() + third * 256, fused.b.begin() + (third + 1) * 256));
+    EXPECT_EQ(pair.outputs, 64);
+    ++third;
+  }
+  EXPECT_EQ(pair_of(adapter, 1, Projection::o).b, o.b);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::up).b, up.b);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::gate).b, gate.b);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::down).a, down.a);
+}
+
+TEST(Adapter, RefusesModulesThatMatchNothingWithNamesAndCounts) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["target_modules"] = {"q_proj", "down_proj", "query_key_value"};
+  for (int layer = 0; layer < 6; ++layer) {
+    files.add_pair("model.layers." + std::to_string(layer) + ".attention.query_key_value", 4, 64, 64);
+  }
+  EXPECT_THAT(error_of(files),
+              AllOf(HasSubstr("6 of 8 adapted modules match nothing in Qwen2ForCausalLM with 3 layers"),
+                    HasSubstr("model.layers.0.attention.query_key_value"), HasSubstr("and 2 more")));
+
+  SyntheticAdapter deep;
+  fill(deep);
+  deep.add_pair(module_of(3, Projection::q), 4, 64, 64);
+  EXPECT_THAT(error_of(deep), HasSubstr("1 of 3 adapted modules match nothing"));
+}
+
+TEST(Adapter, RefusesTensorsThatAreNoPartOfALora) {
+  SyntheticAdapter files;
+  fill(files);
+  files.add_vector(module_of(1, Projection::q) + ".lora_B.bias", 64);
+  files.add_matrix("model.layers.1.self_attn.q_proj.weight", 64, 64);
+  EXPECT_THAT(error_of(files), HasSubstr("2 tensors are no part of a LoRA adapter"));
+
+  SyntheticAdapter prefix;
+  fill(prefix);
+  prefix.tensors.add("model.layers.0.self_attn.q_proj.lora_A.weight", "F32", {1}, std::vector<float>{1});
+  EXPECT_THAT(error_of(prefix), HasSubstr("1 tensors are no part of a LoRA adapter"));
+}
+
+TEST(Adapter, RefusesAWithoutBAndBWithoutA) {
+  SyntheticAdapter files;
+  fill(files);
+  files.tensors.remove("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight");
+  EXPECT_THAT(error_of(files),
+              HasSubstr("1 of 2 modules lack lora_A or lora_B: model.layers.1.self_attn.q_proj (no B)"));
+  files.tensors.remove("base_model.model." + module_of(1, Projection::down) + ".lora_A.weight");
+  EXPECT_THAT(error_of(files), AllOf(HasSubstr("2 of 2"), HasSubstr("down_proj (no A)")));
+}
+
+TEST(Adapter, RefusesTensorsThatTheConfigurationDoesNotTarget) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["target_modules"] = {"q_proj"};
+  EXPECT_THAT(error_of(files), HasSubstr("1 of 2 modules have tensors, yet adapter_config.json does not target them: "
+                                         "model.layers.1.mlp.down_proj"));
+  files.config["target_modules"] = {"q_proj", "down_proj"};
+  files.config["layers_to_transform"] = {0};
+  EXPECT_THAT(error_of(files), HasSubstr("2 of 2 modules have tensors"));
+  files.config["layers_to_transform"] = {1};
+  EXPECT_EQ(error_of(files), "");
+}
+
+TEST(Adapter, RefusesAnAdapterWithNoTensors) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  EXPECT_THAT(error_of(files), HasSubstr("holds no LoRA tensors"));
+}
+
+TEST(Adapter, RefusesShapesOfAnotherBase) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  files.add_pair(module_of(1, Projection::q), 4, 128, 64);
+  EXPECT_THAT(error_of(files),
+              HasSubstr("q_proj.lora_A.weight has shape [4, 128], the base and adapter_config.json call for [4, 64]"));
+  SyntheticAdapter rank;
+  rank.config = tests::plain_adapter_config(8, 8, {"q_proj"});
+  rank.add_pair(module_of(1, Projection::q), 4, 64, 64);
+  EXPECT_THAT(error_of(rank),
+              HasSubstr("q_proj.lora_A.weight has shape [4, 64], the base and adapter_config.json call for [8, 64]"));
+  SyntheticAdapter b;
+  b.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  b.add_matrix(module_of(1, Projection::q) + ".lora_A.weight", 4, 64);
+  b.add_matrix(module_of(1, Projection::q) + ".lora_B.weight", 4, 64);
+  EXPECT_THAT(error_of(b), HasSubstr("lora_B.weight has shape [4, 64]"));
+}
+
+TEST(Adapter, RefusesValuesThatAreNotFinite) {
+  for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+    SyntheticAdapter files;
+    fill(files);
+    files.tensors.remove("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight");
+    std::vector<float> b(64 * 4, 0);
+    b[9] = bad;
+    files.tensors.add("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight", "F32", {64, 4}, b);
+    EXPECT_THAT(error_of(files), HasSubstr("q_proj.lora_B.weight: element 9 is not finite"));
+  }
+}
+
+TEST(Adapter, RefusesTypesThatAreNoFloats) {
+  SyntheticAdapter files;
+  fill(files);
+  files.tensors.remove("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight");
+  files.tensors.add("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight", "I8", {64, 4},
+                    std::vector<int8_t>(256, 1));
+  EXPECT_THAT(error_of(files), HasSubstr("is I8, expected F32, F16 or BF16"));
+}
+
+TEST(Adapter, RefusesDirectoriesThatHoldNone) {
+  tests::TempDir dir;
+  const auto error = [&] { return read_adapter(dir.path(), config_of()).error().message; };
+  EXPECT_THAT(read_adapter(dir / "none", config_of()).error().message, HasSubstr("no such directory"));
+  EXPECT_THAT(error(), HasSubstr("not an adapter: there is no adapter_config.json"));
+  tests::write_file(dir / "adapter_config.json", tests::plain_adapter_config(4, 8, {"q_proj"}).dump());
+  EXPECT_THAT(error(), HasSubstr("there is no adapter_model.safetensors"));
+  tests::write_file(dir / "adapter_model.bin", "x");
+  EXPECT_THAT(error(), HasSubstr("adapter_model.bin is pickled and could run code when read"));
+  tests::write_file(dir / "adapter_model.safetensors", "short");
+  EXPECT_THAT(error(), HasSubstr("too short for a safetensors file"));
+}
+
+// Files of holes: what their headers claim is judged before memory is given to it.
+TEST(Adapter, OfAbsurdSizeIsRefusedBeforeItIsRead) {
+  const auto error = [](const std::string& name, int64_t rows) {
+    SyntheticAdapter files;
+    fill(files);
+    files.write();
+    const std::string header = "{\"" + name + "\":{\"dtype\":\"F32\",\"shape\":[" + std::to_string(rows) +
+                               ",1024],\"data_offsets\":[0," + std::to_string(rows * 4096) + "]}}";
+    const auto path = files.dir() / "adapter_model.safetensors";
+    tests::write_file(path, tests::safetensors_image(header, ""));
+    std::filesystem::resize_file(path, 8 + header.size() + static_cast<uint64_t>(rows) * 4096);
+    return read_adapter(files.dir(), config_of()).error().message;
+  };
+  constexpr int64_t kRows = 100'000'000;  // 400 GB
+  EXPECT_THAT(error("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", kRows),
+              HasSubstr("lack lora_A or lora_B"));
+  EXPECT_THAT(error("something", kRows), HasSubstr("no part of a LoRA adapter"));
+  EXPECT_THAT(error("base_model.model.lm_head.weight", kRows), HasSubstr("holds no LoRA tensors"));
+}
+
+}  // namespace
+}  // namespace lorikeet::model

@@ -1,0 +1,303 @@
+#include "tests/model/checkpoint/synthetic_checkpoint.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace lorikeet::tests {
+namespace {
+
+using model::Architecture;
+using model::Projection;
+using model::QuantMethod;
+
+int32_t ceil_div(int32_t a, int32_t b) {
+  return (a + b - 1) / b;
+}
+
+// Values of 4 bits into words: word w gets values[w * 8 + order[i]] as its nibble i.
+constexpr int kInOrder[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+constexpr int kAwqOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+
+// Sizes (random_float) with which activations and logits stay around 1, so that what goes wrong anywhere shows in them.
+constexpr uint32_t kNormPower = 6, kDensePower = 3, kBiasPower = 4;
+
+uint32_t pack(const uint8_t* values, const int* order) {
+  uint32_t word = 0;
+  for (int i = 0; i < 8; ++i) word += static_cast<uint32_t>(values[order[i]]) << (4 * i);
+  return word;
+}
+
+}  // namespace
+
+SyntheticCheckpoint::SyntheticCheckpoint(const SyntheticOptions& options) : options_(options), random_(options.seed) {
+  const bool v1 = options_.architecture == Architecture::qwen;
+  const auto matrix = [&](const std::string& name, uint32_t power) {
+    return Matrix{options_.vocab, options_.hidden, add_floats(name, {options_.vocab, options_.hidden}, power)};
+  };
+  embedding_ =
+      matrix(v1 ? "transformer.wte.weight" : "model.embed_tokens.weight", options_.tied ? kDensePower : kNormPower);
+  if (!options_.tied) lm_head_ = matrix("lm_head.weight", kDensePower);
+  for (int32_t layer = 0; layer < options_.layers; ++layer) add_layer(layer);
+  const std::string last = v1 ? "transformer.ln_f.weight" : "model.norm.weight";
+  norms_[last] = add_floats(last, {options_.hidden}, kNormPower);
+  write();
+  write_config();
+}
+
+const Matrix& SyntheticCheckpoint::weight(int32_t layer, Projection p) const {
+  return weights_.at({layer, p});
+}
+const std::vector<double>& SyntheticCheckpoint::bias(int32_t layer, Projection p) const {
+  return biases_.at({layer, p});
+}
+
+// A float of +-2^(power - 7) to +-2^(power - 5) in the file's type, from its bits.
+double SyntheticCheckpoint::random_float(const std::string& dtype, uint32_t power, std::vector<uint8_t>& bytes) {
+  const uint32_t bits = random_();
+  const double sign = bits >> 31 != 0 ? -1 : 1;
+  const auto push = [&](uint32_t value, int count) {
+    for (int i = 0; i < count; ++i) bytes.push_back(static_cast<uint8_t>(value >> (8 * i)));
+  };
+  if (dtype == "F16") {
+    const uint32_t fraction = bits & 0x3ff, exponent = 8 + power + (bits >> 10 & 1);
+    push(bits >> 31 << 15 | exponent << 10 | fraction, 2);
+    return sign * std::ldexp(1 + fraction / 1024.0, static_cast<int>(exponent) - 15);
+  }
+  if (dtype == "BF16") {
+    const uint32_t fraction = bits & 0x7f, exponent = 120 + power + (bits >> 10 & 1);
+    push(bits >> 31 << 15 | exponent << 7 | fraction, 2);
+    return sign * std::ldexp(1 + fraction / 128.0, static_cast<int>(exponent) - 127);
+  }
+  const uint32_t fraction = bits & 0x7fffff, exponent = 120 + power + (bits >> 24 & 1);
+  push(bits >> 31 << 31 | exponent << 23 | fraction, 4);
+  return sign * std::ldexp(1 + fraction / 8388608.0, static_cast<int>(exponent) - 127);
+}
+
+std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, const std::vector<int64_t>& shape,
+                                                    uint32_t power) {
+  return add_floats(name, shape, power, options_.float_dtype);
+}
+
+std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, const std::vector<int64_t>& shape,
+                                                    uint32_t power, const std::string& dtype) {
+  int64_t count = 1;
+  for (const int64_t size : shape) count *= size;
+  std::vector<uint8_t> bytes;
+  std::vector<double> values;
+  for (int64_t i = 0; i < count; ++i) values.push_back(random_float(dtype, power, bytes));
+  tensors_.add(name, dtype, shape, bytes);
+  return values;
+}
+
+Matrix SyntheticCheckpoint::add_module(const std::string& name, int32_t outputs, int32_t inputs) {
+  const bool is_dense = std::any_of(options_.dense.begin(), options_.dense.end(),
+                                    [&](const std::string& suffix) { return name.ends_with(suffix); });
+  if (options_.method != QuantMethod::none && !is_dense) return add_int4(name, outputs, inputs);
+  return {outputs, inputs, add_floats(name + ".weight", {outputs, inputs}, kDensePower)};
+}
+
+Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, int32_t inputs) {
+  const int32_t group = options_.group_size < 0 ? inputs : options_.group_size;
+  const int32_t groups = ceil_div(inputs, group);
+  std::vector<int32_t> group_of(static_cast<size_t>(inputs));
+  for (int32_t k = 0; k < inputs; ++k) group_of[static_cast<size_t>(k)] = k / group;
+  if (options_.act_order) std::shuffle(group_of.begin(), group_of.end(), random_);
+
+  // q[k][n], z[g][n], s[g][n]
+  const auto at = [&](int32_t row, int32_t n) {
+    return static_cast<size_t>(row) * static_cast<size_t>(outputs) + static_cast<size_t>(n);
+  };
+  std::vector<uint8_t> q(static_cast<size_t>(inputs) * static_cast<size_t>(outputs)), z(at(groups, 0), 8);
+  for (uint8_t& value : q) value = static_cast<uint8_t>(random_() % 16);
+  if (!options_.symmetric) {
+    for (uint8_t& value : z)
+      value = static_cast<uint8_t>(options_.method == QuantMethod::gptq ? 1 + random_() % 15 : random_() % 16);
+  }
+  const bool compressed = options_.method == QuantMethod::compressed_tensors;
+  const std::string& scale_dtype = options_.scale_dtype.empty() ? options_.float_dtype : options_.scale_dtype;
+  std::vector<double> stored_scales = compressed ? add_floats(name + ".weight_scale", {outputs, groups}, 0, scale_dtype)
+                                                 : add_floats(name + ".scales", {groups, outputs}, 0, scale_dtype);
+  const auto scale = [&](int32_t g, int32_t n) {
+    return compressed ? stored_scales[static_cast<size_t>(n) * static_cast<size_t>(groups) + static_cast<size_t>(g)]
+                      : stored_scales[at(g, n)];
+  };
+
+  std::vector<uint32_t> words, zero_words;
+  if (compressed) {
+    const int32_t row = ceil_div(inputs, 8), zero_rows = ceil_div(outputs, 8);
+    for (int32_t n = 0; n < outputs; ++n) {
+      for (int32_t w = 0; w < row; ++w) {
+        uint8_t eight[8] = {};
+        for (int32_t i = 0; i < 8 && 8 * w + i < inputs; ++i) eight[i] = q[at(8 * w + i, n)];
+        words.push_back(pack(eight, kInOrder));
+      }
+    }
+    tensors_.add(name + ".weight_packed", "I32", {outputs, row}, words);
+    tensors_.add(name + ".weight_shape", "I64", {2}, std::vector<int64_t>{outputs, inputs});
+    if (!options_.symmetric) {
+      for (int32_t r = 0; r < zero_rows; ++r) {
+        for (int32_t g = 0; g < groups; ++g) {
+          uint8_t eight[8] = {};
+          for (int32_t i = 0; i < 8 && 8 * r + i < outputs; ++i) eight[i] = z[at(g, 8 * r + i)];
+          zero_words.push_back(pack(eight, kInOrder));
+        }
+      }
+      tensors_.add(name + ".weight_zero_point", "I32", {zero_rows, groups}, zero_words);
+    }
+    if (options_.act_order) tensors_.add(name + ".weight_g_idx", "I32", {inputs}, group_of);
+  } else {
+    const bool awq = options_.method == QuantMethod::awq;
+    if (awq) {
+      for (int32_t k = 0; k < inputs; ++k) {
+        for (int32_t n = 0; n < outputs; n += 8) words.push_back(pack(&q[at(k, n)], kAwqOrder));
+      }
+      tensors_.add(name + ".qweight", "I32", {inputs, outputs / 8}, words);
+    } else {
+      for (int32_t k = 0; k < inputs; k += 8) {
+        for (int32_t n = 0; n < outputs; ++n) {
+          uint8_t eight[8];
+          for (int32_t i = 0; i < 8; ++i) eight[i] = q[at(k + i, n)];
+          words.push_back(pack(eight, kInOrder));
+        }
+      }
+      tensors_.add(name + ".qweight", "I32", {inputs / 8, outputs}, words);
+      tensors_.add(name + ".g_idx", "I32", {inputs}, group_of);
+    }
+    for (int32_t g = 0; g < groups; ++g) {
+      for (int32_t n = 0; n < outputs; n += 8) {
+        uint8_t eight[8];
+        for (int32_t i = 0; i < 8; ++i) {
+          eight[i] = static_cast<uint8_t>(z[at(g, n + i)] - (options_.method == QuantMethod::gptq ? 1 : 0));
+        }
+        zero_words.push_back(pack(eight, awq ? kAwqOrder : kInOrder));
+      }
+    }
+    tensors_.add(name + ".qzeros", "I32", {groups, outputs / 8}, zero_words);
+  }
+
+  Matrix w{outputs, inputs, std::vector<double>(static_cast<size_t>(outputs) * static_cast<size_t>(inputs))};
+  for (int32_t n = 0; n < outputs; ++n) {
+    for (int32_t k = 0; k < inputs; ++k) {
+      const int32_t g = group_of[static_cast<size_t>(k)];
+      w.at(n, k) = scale(g, n) * (q[at(k, n)] - z[at(g, n)]);
+    }
+  }
+  return w;
+}
+
+void SyntheticCheckpoint::add_layer(int32_t layer) {
+  const auto& o = options_;
+  const int32_t q_size = o.heads * o.head_dim, kv_size = o.kv_heads * o.head_dim;
+  const bool v1 = o.architecture == Architecture::qwen;
+  const std::string prefix = (v1 ? "transformer.h." : "model.layers.") + std::to_string(layer) + ".";
+  const auto add_norm = [&](const std::string& name, int32_t size) {
+    norms_[prefix + name] = add_floats(prefix + name, {size}, kNormPower);
+  };
+  const auto add = [&](const std::string& name, Projection p, int32_t outputs, int32_t inputs, bool has_bias) {
+    weights_[{layer, p}] = add_module(prefix + name, outputs, inputs);
+    biases_[{layer, p}] = {};
+    if (has_bias) {
+      biases_[{layer, p}] = add_floats(prefix + name + ".bias", {outputs}, kBiasPower);
+    } else if (o.zero_biases) {
+      tensors_.add(prefix + name + ".bias", "F16", {outputs}, std::vector<uint16_t>(static_cast<size_t>(outputs), 0));
+    }
+  };
+  add_norm(v1 ? "ln_1.weight" : "input_layernorm.weight", o.hidden);
+  add_norm(v1 ? "ln_2.weight" : "post_attention_layernorm.weight", o.hidden);
+  if (v1) {
+    const Matrix fused = add_module(prefix + "attn.c_attn", q_size + 2 * kv_size, o.hidden);
+    const std::vector<double> bias = add_floats(prefix + "attn.c_attn.bias", {q_size + 2 * kv_size}, kBiasPower);
+    int32_t row = 0;
+    for (const Projection p : {Projection::q, Projection::k, Projection::v}) {
+      const int32_t rows = p == Projection::q ? q_size : kv_size;
+      const auto values = fused.values.begin() + static_cast<ptrdiff_t>(row) * o.hidden;
+      weights_[{layer, p}] = {rows, o.hidden, {values, values + static_cast<ptrdiff_t>(rows) * o.hidden}};
+      biases_[{layer, p}] = {bias.begin() + row, bias.begin() + row + rows};
+      row += rows;
+    }
+    add("attn.c_proj", Projection::o, o.hidden, q_size, false);
+    add("mlp.w2", Projection::gate, o.intermediate, o.hidden, false);
+    add("mlp.w1", Projection::up, o.intermediate, o.hidden, false);
+    add("mlp.c_proj", Projection::down, o.hidden, o.intermediate, false);
+    return;
+  }
+  const bool qwen3 = o.architecture == Architecture::qwen3;
+  if (qwen3) {
+    add_norm("self_attn.q_norm.weight", o.head_dim);
+    add_norm("self_attn.k_norm.weight", o.head_dim);
+  }
+  add("self_attn.q_proj", Projection::q, q_size, o.hidden, !qwen3);
+  add("self_attn.k_proj", Projection::k, kv_size, o.hidden, !qwen3);
+  add("self_attn.v_proj", Projection::v, kv_size, o.hidden, !qwen3);
+  add("self_attn.o_proj", Projection::o, o.hidden, q_size, false);
+  add("mlp.gate_proj", Projection::gate, o.intermediate, o.hidden, false);
+  add("mlp.up_proj", Projection::up, o.intermediate, o.hidden, false);
+  add("mlp.down_proj", Projection::down, o.hidden, o.intermediate, false);
+}
+
+void SyntheticCheckpoint::write() const {
+  if (options_.shards == 1) {
+    tensors_.write(dir_ / "model.safetensors");
+    return;
+  }
+  std::string map;
+  for (size_t part = 0; part < options_.shards; ++part) {
+    const std::string name = "model-" + std::to_string(part) + ".safetensors";
+    const SafetensorsWriter shard = tensors_.shard(part, options_.shards);
+    shard.write(dir_ / name);
+    for (const auto& tensor : shard.names()) map += (map.empty() ? "\"" : ",\"") + tensor + "\":\"" + name + "\"";
+  }
+  write_file(dir_ / "model.safetensors.index.json", "{\"metadata\":{\"total_size\":1},\"weight_map\":{" + map + "}}");
+}
+
+void SyntheticCheckpoint::write_config(const std::string& extra) const {
+  const auto& o = options_;
+  const auto number = [](const char* key, int64_t value) {
+    return ", \"" + std::string(key) + "\": " + std::to_string(value);
+  };
+  std::string text;
+  if (o.architecture == Architecture::qwen) {
+    text =
+        R"({"architectures": ["QWenLMHeadModel"], "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "no_bias": true)" +
+        number("kv_channels", o.head_dim) + number("seq_length", o.seq_length) +
+        number("intermediate_size", 2 * o.intermediate);
+  } else {
+    text = o.architecture == Architecture::qwen3 ? R"({"architectures": ["Qwen3ForCausalLM"])"
+                                                 : R"({"architectures": ["Qwen2ForCausalLM"])";
+    text += R"(, "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0)" +
+            number("head_dim", o.head_dim) + number("num_key_value_heads", o.kv_heads) +
+            number("intermediate_size", o.intermediate);
+  }
+  text += number("hidden_size", o.hidden) + number("num_hidden_layers", o.layers) +
+          number("num_attention_heads", o.heads) + number("vocab_size", o.vocab) +
+          number("max_position_embeddings", 4096) + ", \"tie_word_embeddings\": " + (o.tied ? "true" : "false");
+  const std::string group = std::to_string(o.group_size), symmetric = o.symmetric ? "true" : "false";
+  switch (o.method) {
+    case QuantMethod::none:
+      break;
+    case QuantMethod::gptq:
+    case QuantMethod::gptq_v2:
+      text += R"(, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": )" + group +
+              ", \"sym\": " + symmetric + ", \"desc_act\": " + (o.act_order ? "true" : "false") +
+              (o.method == QuantMethod::gptq_v2 ? R"(, "checkpoint_format": "gptq_v2"})" : "}");
+      break;
+    case QuantMethod::awq:
+      text +=
+          R"(, "quantization_config": {"quant_method": "awq", "bits": 4, "version": "gemm", "zero_point": true, "group_size": )" +
+          group + "}";
+      break;
+    case QuantMethod::compressed_tensors:
+      text +=
+          R"(, "quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"],
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "symmetric": )" +
+          symmetric +
+          (o.group_size < 0 ? std::string(R"(, "strategy": "channel")")
+                            : R"(, "strategy": "group", "group_size": )" + group) +
+          (o.act_order ? R"(, "actorder": "group")" : "") + "}}}}";
+      break;
+  }
+  write_file(dir_ / "config.json", text + extra + "}");
+}
+
+}  // namespace lorikeet::tests

@@ -1,0 +1,466 @@
+#include "model/checkpoint/weights.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "tests/model/checkpoint/synthetic_checkpoint.h"
+
+namespace lorikeet::model {
+namespace {
+
+using testing::HasSubstr;
+using tests::Matrix;
+using tests::SyntheticCheckpoint;
+using tests::SyntheticOptions;
+
+// W[n][k] of y = x W^T as the kernels' header defines it, in the caller's order of inputs.
+Matrix dequantise(const LinearWeights& linear) {
+  if (const auto* dense = std::get_if<kernels::DenseWeight>(&linear.weight)) {
+    Matrix m{dense->n, dense->k, {}};
+    for (int32_t n = 0; n < dense->n; ++n) {
+      for (int32_t k = 0; k < dense->k; ++k) {
+        m.values.push_back(kernels::load_float(dense->row(n), dense->dtype, static_cast<size_t>(k)));
+      }
+    }
+    return m;
+  }
+  const auto& w = std::get<kernels::Int4Weight>(linear.weight);
+  Matrix m{w.n, w.x_size, std::vector<double>(static_cast<size_t>(w.n) * static_cast<size_t>(w.x_size), 0)};
+  EXPECT_EQ(w.run_begin.front(), 0);
+  EXPECT_EQ(w.run_begin.back(), w.k);
+  std::set<int32_t> seen;
+  for (int32_t run = 0; run < w.runs(); ++run) {
+    EXPECT_EQ(w.run_begin[static_cast<size_t>(run)] % kernels::Int4Weight::kRunMultiple, 0);
+    for (int32_t k = w.run_begin[static_cast<size_t>(run)]; k < w.run_begin[static_cast<size_t>(run) + 1]; ++k) {
+      const int32_t x = w.permutation.empty() ? k : w.permutation[static_cast<size_t>(k)];
+      if (x >= 0) {
+        EXPECT_TRUE(seen.insert(x).second) << "input " << x << " is stored twice";
+      }
+      for (int32_t n = 0; n < w.n; ++n) {
+        const auto at = static_cast<size_t>(run) * static_cast<size_t>(w.n) + static_cast<size_t>(n);
+        const uint8_t byte = w.q[static_cast<size_t>(n) * static_cast<size_t>(w.k / 2) + static_cast<size_t>(k / 2)];
+        const int q = k % 2 == 0 ? byte & 15 : byte >> 4;
+        const double value = static_cast<double>(w.scale[at]) * (q - w.zero[at]);
+        if (x >= 0) {
+          m.at(n, x) = value;
+        } else {
+          EXPECT_EQ(value, 0) << "padding is worth something";
+        }
+      }
+    }
+  }
+  EXPECT_EQ(seen.size(), static_cast<size_t>(w.x_size)) << "inputs are missing";
+  if (w.permutation.empty()) {
+    EXPECT_EQ(w.k, w.x_size);
+  }
+  return m;
+}
+
+Matrix cut(const Matrix& whole, Range rows, Range columns) {
+  Matrix m{rows.size(), columns.size(), {}};
+  for (int32_t r = rows.begin; r < rows.end; ++r) {
+    for (int32_t c = columns.begin; c < columns.end; ++c) m.values.push_back(whole.at(r, c));
+  }
+  return m;
+}
+
+std::vector<double> to_double(const std::vector<float>& values) {
+  return {values.begin(), values.end()};
+}
+
+Matrix floats_of(const kernels::DenseWeight& w) {
+  LinearWeights linear;
+  linear.weight = w;
+  return dequantise(linear);
+}
+
+ShardPlan plan_of(const std::filesystem::path& dir, int size) {
+  auto config = read_model_config(dir);
+  if (!config) throw std::runtime_error(config.error().message);
+  auto plan = ShardPlan::make(*config, size);
+  if (!plan) throw std::runtime_error(plan.error().message);
+  return *plan;
+}
+
+// Every rank's part equals that part of the reference, exactly: scales are exact in float, and so are the products.
+void expect_parts(const SyntheticCheckpoint& checkpoint, const SyntheticOptions& options, int size) {
+  const ShardPlan plan = plan_of(checkpoint.dir(), size);
+  for (int rank = 0; rank < size; ++rank) {
+    const auto weights = load_rank_weights(checkpoint.dir(), plan, rank);
+    ASSERT_TRUE(weights) << weights.error().message;
+    ASSERT_EQ(weights->layers.size(), static_cast<size_t>(options.layers));
+    for (int32_t layer = 0; layer < options.layers; ++layer) {
+      const LayerWeights& own = weights->layers[static_cast<size_t>(layer)];
+      for (const Projection p : kProjections) {
+        SCOPED_TRACE(testing::Message() << "TP " << size << " rank " << rank << " layer " << layer << " "
+                                        << module_name_of(p));
+        const Range outputs = plan.outputs(p, rank), inputs = plan.inputs(p, rank);
+        const Matrix part = dequantise(own.at(p)), expected = cut(checkpoint.weight(layer, p), outputs, inputs);
+        ASSERT_EQ(part.rows, expected.rows);
+        ASSERT_EQ(part.columns, expected.columns);
+        for (size_t i = 0; i < expected.values.size(); ++i) {
+          ASSERT_FLOAT_EQ(static_cast<float>(part.values[i]), static_cast<float>(expected.values[i])) << "at " << i;
+        }
+        std::vector<double> bias = checkpoint.bias(layer, p);
+        if (!bias.empty()) bias = {bias.begin() + outputs.begin, bias.begin() + outputs.end};
+        EXPECT_EQ(to_double(own.at(p).bias), bias);
+      }
+      if (options.architecture == Architecture::qwen3) {
+        const std::string prefix = "model.layers." + std::to_string(layer) + ".self_attn.";
+        EXPECT_EQ(to_double(own.q_norm), checkpoint.norm(prefix + "q_norm.weight"));
+        EXPECT_EQ(to_double(own.k_norm), checkpoint.norm(prefix + "k_norm.weight"));
+      }
+      const bool v1 = options.architecture == Architecture::qwen;
+      const std::string prefix = (v1 ? "transformer.h." : "model.layers.") + std::to_string(layer);
+      EXPECT_EQ(to_double(own.input_norm), checkpoint.norm(prefix + (v1 ? ".ln_1.weight" : ".input_layernorm.weight")));
+      EXPECT_EQ(to_double(own.post_attention_norm),
+                checkpoint.norm(prefix + (v1 ? ".ln_2.weight" : ".post_attention_layernorm.weight")));
+    }
+    EXPECT_EQ(floats_of(weights->embedding).values, checkpoint.embedding().values);
+    EXPECT_EQ(floats_of(weights->lm_head).values,
+              cut(checkpoint.lm_head(), plan.shard(rank).vocab, {0, options.hidden}).values);
+  }
+}
+
+struct Kind {
+  const char* name;
+  QuantMethod method;
+  int32_t group_size;
+  bool act_order, symmetric;
+};
+
+class EveryKind : public testing::TestWithParam<Kind> {};
+
+TEST_P(EveryKind, IsDequantisedAsItsDescriptionSaysOnEveryRank) {
+  const Kind kind = GetParam();
+  for (const auto architecture : {Architecture::qwen2, Architecture::qwen3, Architecture::qwen}) {
+    SyntheticOptions options;
+    options.architecture = architecture;
+    options.method = kind.method;
+    options.group_size = kind.group_size;
+    options.act_order = kind.act_order;
+    options.symmetric = kind.symmetric;
+    if (architecture == Architecture::qwen) options.kv_heads = options.heads;
+    const SyntheticCheckpoint checkpoint(options);
+    for (const int size : {1, 2, 4}) expect_parts(checkpoint, options, size);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Weights, EveryKind,
+    testing::Values(Kind{"Dense", QuantMethod::none, 32, false, true}, Kind{"Gptq", QuantMethod::gptq, 32, false, true},
+                    Kind{"GptqAsymmetric", QuantMethod::gptq, 32, false, false},
+                    Kind{"GptqActOrder", QuantMethod::gptq, 32, true, true},
+                    Kind{"GptqActOrderAsymmetricSmallGroups", QuantMethod::gptq, 16, true, false},
+                    Kind{"GptqOneGroup", QuantMethod::gptq, -1, false, false},
+                    Kind{"GptqGroupsThatFitNothing", QuantMethod::gptq, 24, false, false},
+                    Kind{"GptqV2", QuantMethod::gptq_v2, 32, false, false},
+                    Kind{"GptqV2ActOrder", QuantMethod::gptq_v2, 64, true, false},
+                    Kind{"Awq", QuantMethod::awq, 32, false, false},
+                    Kind{"AwqSmallGroups", QuantMethod::awq, 16, false, false},
+                    Kind{"AwqOneGroup", QuantMethod::awq, -1, false, false},
+                    Kind{"CompressedTensors", QuantMethod::compressed_tensors, 32, false, true},
+                    Kind{"CompressedTensorsAsymmetric", QuantMethod::compressed_tensors, 32, false, false},
+                    Kind{"CompressedTensorsActOrder", QuantMethod::compressed_tensors, 32, true, true},
+                    Kind{"CompressedTensorsChannel", QuantMethod::compressed_tensors, -1, false, true}),
+    [](const testing::TestParamInfo<Kind>& kind) { return kind.param.name; });
+
+TEST(Weights, AreReadFromShardsInAnyFloatType) {
+  for (const char* dtype : {"F16", "BF16", "F32"}) {
+    SyntheticOptions options;
+    options.float_dtype = dtype;
+    options.shards = 3;
+    options.symmetric = false;
+    expect_parts(SyntheticCheckpoint(options), options, 2);
+    options.method = QuantMethod::none;
+    expect_parts(SyntheticCheckpoint(options), options, 2);
+  }
+}
+
+TEST(Weights, OfTiedEmbeddingsShareTheTable) {
+  SyntheticOptions options;
+  options.tied = true;
+  const SyntheticCheckpoint checkpoint(options);
+  expect_parts(checkpoint, options, 2);
+  const ShardPlan plan = plan_of(checkpoint.dir(), 1);
+  const auto weights = load_rank_weights(checkpoint.dir(), plan, 0);
+  ASSERT_TRUE(weights);
+  EXPECT_EQ(weights->lm_head.data, weights->embedding.data);
+}
+
+// Random shapes, group sizes and rank counts: the parts of all ranks always make the whole.
+TEST(Weights, OfRandomShapesAreCutIntoPartsThatMakeTheWhole) {
+  std::mt19937 random(7);
+  const auto pick = [&](std::initializer_list<int32_t> values) { return values.begin()[random() % values.size()]; };
+  for (int round = 0; round < 40; ++round) {
+    SyntheticOptions options;
+    options.seed = random();
+    options.architecture = random() % 2 == 0 ? Architecture::qwen2 : Architecture::qwen3;
+    options.method = std::initializer_list<QuantMethod>{QuantMethod::none, QuantMethod::gptq, QuantMethod::gptq_v2,
+                                                        QuantMethod::awq, QuantMethod::compressed_tensors}
+                         .begin()[random() % 5];
+    const bool awq = options.method == QuantMethod::awq;
+    options.group_size = awq ? pick({-1, 8, 16}) : pick({-1, 8, 16, 32, 48, 64, 128});
+    options.act_order = !awq && random() % 2 == 0;
+    options.symmetric = random() % 2 == 0;
+    const int size = pick({1, 2, 4, 8});
+    options.heads = size * pick({1, 2});
+    options.kv_heads = pick({1, 2, 4, 8});
+    if (options.heads % options.kv_heads != 0 || (size % options.kv_heads != 0 && options.kv_heads % size != 0)) {
+      options.kv_heads = options.heads;
+    }
+    options.head_dim = pick({8, 16, 24});
+    options.hidden = 16 * static_cast<int32_t>(1 + random() % 6);
+    options.intermediate = 16 * static_cast<int32_t>(1 + random() % 12);
+    if (options.method == QuantMethod::none) options.intermediate += static_cast<int32_t>(random() % 9);
+    options.vocab = 40 + static_cast<int32_t>(random() % 30);
+    options.layers = 1;
+    SCOPED_TRACE(testing::Message() << "round " << round << " " << name_of(options.method) << " group "
+                                    << options.group_size << " act-order " << options.act_order << " intermediate "
+                                    << options.intermediate << " head_dim " << options.head_dim);
+    if (awq && options.group_size > 0 && (options.heads * options.head_dim) % options.group_size != 0) continue;
+    expect_parts(SyntheticCheckpoint(options), options, size);
+  }
+}
+
+TEST(Weights, AreTheSameWhateverTheNumberOfThreadsAndReportEveryLayer) {
+  SyntheticOptions options;
+  options.layers = 7;
+  const SyntheticCheckpoint checkpoint(options);
+  const ShardPlan plan = plan_of(checkpoint.dir(), 2);
+  const auto one = load_rank_weights(checkpoint.dir(), plan, 1);
+  std::vector<int> seen;
+  const auto four = load_rank_weights(
+      checkpoint.dir(), plan, 1,
+      [&](int done, int total) {
+        EXPECT_EQ(total, 7);
+        seen.push_back(done);
+      },
+      4);
+  ASSERT_TRUE(one);
+  ASSERT_TRUE(four);
+  EXPECT_EQ(seen, (std::vector<int>{1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(one->bytes, four->bytes);
+  for (size_t layer = 0; layer < 7; ++layer) {
+    for (const Projection p : kProjections) {
+      EXPECT_EQ(dequantise(one->layers[layer].at(p)).values, dequantise(four->layers[layer].at(p)).values);
+    }
+  }
+}
+
+TEST(Weights, AllowAllZeroBiasesWhereTheModelHasNone) {
+  SyntheticOptions options;
+  options.zero_biases = true;
+  const SyntheticCheckpoint checkpoint(options);
+  expect_parts(checkpoint, options, 1);
+}
+
+TEST(Weights, MayLeaveSingleModulesUnquantised) {
+  SyntheticOptions options;
+  SyntheticCheckpoint checkpoint(options);
+  const std::string module = "model.layers.1.mlp.up_proj";
+  for (const char* suffix : {".qweight", ".qzeros", ".scales", ".g_idx"}) checkpoint.tensors().remove(module + suffix);
+  checkpoint.tensors().add(module + ".weight", "F16", {options.intermediate, options.hidden},
+                           std::vector<uint16_t>(static_cast<size_t>(options.intermediate * options.hidden), 0x3c00));
+  checkpoint.write();
+  const auto weights = load_rank_weights(checkpoint.dir(), plan_of(checkpoint.dir(), 2), 1);
+  ASSERT_TRUE(weights) << weights.error().message;
+  const Matrix up = dequantise(weights->layers[1].at(Projection::up));
+  EXPECT_EQ(up.rows, plan_of(checkpoint.dir(), 2).outputs(Projection::up, 1).size());
+  for (const double value : up.values) ASSERT_EQ(value, 1);
+}
+
+// What a change of the tensors makes of loading.
+std::string error_after(const SyntheticOptions& options, const std::function<void(SyntheticCheckpoint&)>& change) {
+  SyntheticCheckpoint checkpoint(options);
+  change(checkpoint);
+  checkpoint.write();
+  const auto weights = load_rank_weights(checkpoint.dir(), plan_of(checkpoint.dir(), 1), 0, {}, 2);
+  return weights ? "" : weights.error().message;
+}
+
+TEST(Weights, AreRefusedWithANonZeroBiasWhereTheModelHasNone) {
+  const auto error = error_after({}, [](SyntheticCheckpoint& c) {
+    std::vector<float> bias(64, 0);
+    bias[5] = 0.25F;
+    c.tensors().add("model.layers.0.self_attn.o_proj.bias", "F32", {64}, bias);
+  });
+  EXPECT_THAT(error, HasSubstr("o_proj.bias: 1 of 64 values are not zero"));
+}
+
+TEST(Weights, AreRefusedWithTensorsThatHaveNoPlace) {
+  EXPECT_THAT(
+      error_after({},
+                  [](SyntheticCheckpoint& c) {
+                    c.tensors().add("lm_head.qweight", "I32", {1}, std::vector<int32_t>{1});
+                    c.tensors().add("model.layers.2.mlp.up_proj.qweight", "I32", {1}, std::vector<int32_t>{1});
+                  }),
+      HasSubstr("2 tensors that Qwen2ForCausalLM (quantisation: gptq, 2 layers) has no place for: lm_head.qweight, "
+                "model.layers.2.mlp.up_proj.qweight"));
+  EXPECT_THAT(error_after({},
+                          [](SyntheticCheckpoint& c) {
+                            c.tensors().add("model.layers.0.self_attn.q_norm.weight", "F32", {1},
+                                            std::vector<float>{1});
+                          }),
+              HasSubstr("q_norm"));
+}
+
+TEST(Weights, IgnoreTheRotaryTableOfOldCheckpoints) {
+  EXPECT_EQ(error_after({},
+                        [](SyntheticCheckpoint& c) {
+                          c.tensors().add("model.layers.0.self_attn.rotary_emb.inv_freq", "F32", {1},
+                                          std::vector<float>{1});
+                        }),
+            "");
+}
+
+TEST(Weights, AreRefusedWithMissingTensorsByName) {
+  for (const char* name :
+       {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight", "model.layers.1.input_layernorm.weight",
+        "model.layers.0.self_attn.k_proj.bias", "model.layers.1.mlp.down_proj.qzeros",
+        "model.layers.1.mlp.down_proj.scales", "model.layers.0.mlp.gate_proj.qweight"}) {
+    const auto error = error_after({}, [&](SyntheticCheckpoint& c) { c.tensors().remove(name); });
+    EXPECT_THAT(error, HasSubstr(std::string(name).substr(0, std::string(name).rfind('.')))) << name;
+    EXPECT_THAT(error, HasSubstr("no tensor named")) << name;
+  }
+}
+
+TEST(Weights, AreRefusedWithWrongShapesAndTypes) {
+  const auto replaced = [](const std::string& name, const std::string& dtype, std::vector<int64_t> shape,
+                           size_t bytes) {
+    return error_after({}, [&](SyntheticCheckpoint& c) {
+      c.tensors().remove(name);
+      c.tensors().add(name, dtype, shape, std::vector<uint8_t>(bytes, 0));
+    });
+  };
+  EXPECT_THAT(replaced("model.layers.0.mlp.up_proj.qweight", "I32", {8, 95}, 8 * 95 * 4),
+              HasSubstr("up_proj.qweight has shape [8, 95], expected [8, 96]"));
+  EXPECT_THAT(replaced("model.layers.0.mlp.up_proj.scales", "I32", {2, 96}, 2 * 96 * 4),
+              HasSubstr("up_proj.scales is I32, expected F16, BF16 or F32"));
+  EXPECT_THAT(replaced("model.layers.0.mlp.up_proj.qzeros", "F32", {2, 12}, 2 * 12 * 4),
+              HasSubstr("up_proj.qzeros is F32, expected I32"));
+  EXPECT_THAT(replaced("model.embed_tokens.weight", "F16", {79, 64}, 79 * 64 * 2),
+              HasSubstr("model.embed_tokens.weight has shape [79, 64], expected [80, 64]"));
+  EXPECT_THAT(replaced("model.norm.weight", "I64", {64}, 64 * 8), HasSubstr("model.norm.weight is I64"));
+}
+
+TEST(Weights, AreRefusedWithValuesThatCannotBeRight) {
+  EXPECT_THAT(error_after({},
+                          [](SyntheticCheckpoint& c) {
+                            c.tensors().remove("model.layers.1.mlp.up_proj.scales");
+                            std::vector<uint16_t> scales(2 * 96, 0x3c00);
+                            scales[100] = 0x7e00;
+                            c.tensors().add("model.layers.1.mlp.up_proj.scales", "F16", {2, 96}, scales);
+                          }),
+              HasSubstr("up_proj.scales: element 100 is not finite"));
+  EXPECT_THAT(error_after({},
+                          [](SyntheticCheckpoint& c) {
+                            c.tensors().remove("model.layers.1.mlp.up_proj.g_idx");
+                            std::vector<int32_t> index(64, 0);
+                            index[3] = 2;
+                            c.tensors().add("model.layers.1.mlp.up_proj.g_idx", "I32", {64}, index);
+                          }),
+              HasSubstr("up_proj.g_idx: input 3 is of group 2, there are 2 groups"));
+  EXPECT_THAT(error_after({},
+                          [](SyntheticCheckpoint& c) {
+                            c.tensors().remove("model.layers.1.mlp.up_proj.qzeros");
+                            std::vector<uint32_t> zeros(2 * 12, 0x77777777);
+                            zeros[13] = 0x777777f7;
+                            c.tensors().add("model.layers.1.mlp.up_proj.qzeros", "I32", {2, 12}, zeros);
+                          }),
+              HasSubstr("the stored zero of group 1, output 9 is 15"));
+  EXPECT_THAT(error_after({},
+                          [](SyntheticCheckpoint& c) {
+                            c.tensors().remove("model.norm.weight");
+                            c.tensors().add("model.norm.weight", "F32", {64}, std::vector<float>(64, INFINITY));
+                          }),
+              HasSubstr("model.norm.weight: element 0 is not finite"));
+}
+
+// A symmetric file of one GPTQ version read as the other would shift every weight by one step.
+TEST(Weights, AreRefusedWhenTheirZerosAreOfTheOtherGptqVersion) {
+  for (const QuantMethod method : {QuantMethod::gptq, QuantMethod::gptq_v2}) {
+    SyntheticOptions options;
+    options.method = method;
+    const uint32_t other = method == QuantMethod::gptq ? 0x88888888 : 0x77777777;
+    const auto change = [&](SyntheticCheckpoint& c) {
+      c.tensors().remove("model.layers.0.mlp.up_proj.qzeros");
+      c.tensors().add("model.layers.0.mlp.up_proj.qzeros", "I32", {2, 12}, std::vector<uint32_t>(24, other));
+    };
+    EXPECT_THAT(error_after(options, change), HasSubstr("checkpoint_format is wrong"));
+    options.symmetric = false;
+    EXPECT_EQ(error_after(options, change), "");
+  }
+}
+
+TEST(Weights, AreRefusedWhenAModuleIsThereTwice) {
+  EXPECT_THAT(
+      error_after(
+          {},
+          [](SyntheticCheckpoint& c) {
+            c.tensors().add("model.layers.0.mlp.up_proj.weight", "F16", {96, 64}, std::vector<uint16_t>(96 * 64, 0));
+          }),
+      HasSubstr("model.layers.0.mlp.up_proj is there both quantised and not"));
+}
+
+TEST(Weights, AreRefusedWhenTheConfigurationTiesWhatTheFileDoesNot) {
+  SyntheticOptions options;
+  options.tied = true;
+  EXPECT_THAT(error_after(options,
+                          [](SyntheticCheckpoint& c) {
+                            c.tensors().add("lm_head.weight", "F16", {80, 64}, std::vector<uint16_t>(80 * 64, 0));
+                          }),
+              HasSubstr("config.json ties the embeddings, yet lm_head.weight differs"));
+}
+
+TEST(Weights, OfCompressedTensorsAreRefusedWhereTheStatedShapeDiffers) {
+  SyntheticOptions options;
+  options.method = QuantMethod::compressed_tensors;
+  EXPECT_THAT(
+      error_after(
+          options,
+          [](SyntheticCheckpoint& c) {
+            c.tensors().remove("model.layers.0.mlp.up_proj.weight_shape");
+            c.tensors().add("model.layers.0.mlp.up_proj.weight_shape", "I64", {2}, std::vector<int64_t>{96, 63});
+          }),
+      HasSubstr("up_proj.weight_shape says [96, 63], expected [96, 64]"));
+  options.symmetric = false;
+  EXPECT_THAT(
+      error_after(options,
+                  [](SyntheticCheckpoint& c) { c.tensors().remove("model.layers.0.mlp.up_proj.weight_zero_point"); }),
+      HasSubstr("up_proj is asymmetric and has no weight_zero_point"));
+}
+
+TEST(DummyWeights, AreOneModelWhateverTheNumberOfRanks) {
+  for (const QuantMethod method : {QuantMethod::gptq, QuantMethod::none}) {
+    SyntheticOptions options;
+    options.method = method;
+    options.group_size = 32;
+    const SyntheticCheckpoint checkpoint(options);
+    const ShardPlan one = plan_of(checkpoint.dir(), 1);
+    const RankWeights whole = make_dummy_rank_weights(one, 0, 3);
+    EXPECT_NE(dequantise(whole.layers[0].at(Projection::q)).values,
+              dequantise(make_dummy_rank_weights(one, 0, 4).layers[0].at(Projection::q)).values);
+    EXPECT_NE(dequantise(whole.layers[0].at(Projection::gate)).values,
+              dequantise(whole.layers[0].at(Projection::up)).values);
+    const ShardPlan four = plan_of(checkpoint.dir(), 4);
+    for (int rank = 0; rank < 4; ++rank) {
+      const RankWeights part = make_dummy_rank_weights(four, rank, 3);
+      EXPECT_EQ(floats_of(part.embedding).values, floats_of(whole.embedding).values);
+      EXPECT_EQ(floats_of(part.lm_head).values,
+                cut(floats_of(whole.lm_head), four.shard(rank).vocab, {0, options.hidden}).values);
+      for (const Projection p : kProjections) {
+        EXPECT_EQ(dequantise(part.layers[1].at(p)).values,
+                  cut(dequantise(whole.layers[1].at(p)), four.outputs(p, rank), four.inputs(p, rank)).values)
+            << module_name_of(p);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::model

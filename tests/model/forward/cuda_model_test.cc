@@ -1,0 +1,359 @@
+// The forward pass on a CUDA device against the committed reference outputs and against itself.
+#include "model/forward/cuda_model.h"
+
+#include <glog/logging.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "comm/collective/group.h"
+#include "tests/model/forward/cuda_sequences.h"
+#include "tests/model/forward/golden_run.h"
+#include "tests/tolerance.h"
+
+namespace lorikeet::model {
+namespace {
+
+using kernels::Dtype;
+using ::testing::HasSubstr;
+using tests::TestSequence;
+
+constexpr int32_t kBlocks = 256;
+
+CudaModelOptions small_options(Dtype dtype) {
+  CudaModelOptions options;
+  options.max_num_seqs = 12;
+  options.max_num_batched_tokens = 256;
+  options.max_model_len = 512;
+  options.dtype = dtype;
+  options.kv_dtype = dtype == Dtype::f16 ? kernels::KvDtype::f16 : kernels::KvDtype::bf16;
+  options.num_slots = 4;
+  return options;
+}
+
+ShardPlan plan_of(const tests::GoldenCheckpoint& checkpoint) {
+  const auto config = read_model_config(checkpoint.directory);
+  CHECK(config) << config.error().message;
+  return ShardPlan::make(*config, 1).value();
+}
+
+class CudaModelTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const Result<int> count = kernels::device_count();
+    if (!count) GTEST_SKIP() << count.error().message;
+    if (*count == 0) GTEST_SKIP() << "this host has no CUDA device";
+    ASSERT_TRUE(kernels::use_device(0));
+  }
+
+  static std::unique_ptr<CudaModel> load(const tests::GoldenCheckpoint& checkpoint, const CudaModelOptions& options) {
+    const ShardPlan plan = plan_of(checkpoint);
+    const auto source = open_weights(checkpoint.directory, plan, 0);
+    CHECK(source) << source.error().message;
+    auto model = load_cuda_model(source->get(), plan, 0, options);
+    CHECK(model) << model.error().message;
+    return *std::move(model);
+  }
+
+  static std::unique_ptr<CudaModel> started(const tests::GoldenCheckpoint& checkpoint,
+                                            const CudaModelOptions& options) {
+    auto model = load(checkpoint, options);
+    const auto start = model->start(kBlocks, nullptr);
+    CHECK(start) << start.error().message;
+    return model;
+  }
+
+  // A prompt that is not one of the reference's.
+  static std::vector<int32_t> random_prompt(size_t size, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::vector<int32_t> ids(size);
+    for (int32_t& id : ids) id = static_cast<int32_t>(random() % 2000);
+    return ids;
+  }
+};
+
+class ExampleOnCuda : public CudaModelTest, public testing::WithParamInterface<Dtype> {};
+
+TEST_P(ExampleOnCuda, AgreesWithTheReference) {
+  const auto checkpoint = tests::example_checkpoint();
+  const auto model = started(checkpoint, small_options(GetParam()));
+  tests::GoldenRun run(checkpoint, plan_of(checkpoint), 0, *model, kBlocks);
+  EXPECT_EQ(run.differences(GetParam() == Dtype::f16 ? tests::kHalfLogprobTolerance : tests::kBfloat16LogprobTolerance),
+            "");
+  EXPECT_GT(model->graph_replays(), 1000);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, ExampleOnCuda, testing::Values(Dtype::f16, Dtype::bf16),
+                         [](const auto& type) { return std::string(name_of(type.param)); });
+
+class EveryFormatOnCuda : public CudaModelTest, public testing::WithParamInterface<std::tuple<std::string, Dtype>> {};
+
+TEST_P(EveryFormatOnCuda, AgreesWithTheReference) {
+  const auto& [name, dtype] = GetParam();
+  const auto checkpoint = tests::format_checkpoint(name);
+  const auto model = started(checkpoint, small_options(dtype));
+  tests::GoldenRun run(checkpoint, plan_of(checkpoint), 0, *model, kBlocks);
+  EXPECT_EQ(run.differences(dtype == Dtype::f16 ? tests::kHalfFormatLogprobTolerance
+                                                : tests::kBfloat16FormatLogprobTolerance),
+            "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, EveryFormatOnCuda,
+                         testing::Combine(testing::ValuesIn(tests::format_names()),
+                                          testing::Values(Dtype::f16, Dtype::bf16)),
+                         [](const auto& format) {
+                           return tests::test_name_of(std::get<0>(format.param) + "_" +
+                                                      std::string(name_of(std::get<1>(format.param))));
+                         });
+
+TEST_F(CudaModelTest, KeepsKeysAndValuesInEightBits) {
+  const auto checkpoint = tests::example_checkpoint();
+  CudaModelOptions options = small_options(Dtype::f16);
+  options.kv_dtype = kernels::KvDtype::f8_e4m3;
+  const auto model = started(checkpoint, options);
+  EXPECT_EQ(model->kv_block_bytes() * 2, load(checkpoint, small_options(Dtype::f16))->kv_block_bytes());
+  tests::GoldenRun run(checkpoint, plan_of(checkpoint), 0, *model, kBlocks);
+  EXPECT_EQ(run.differences(tests::kFp8LogprobTolerance), "");
+}
+
+TEST_F(CudaModelTest, GivesARowTheSameBitsAloneAndInABatch) {
+  const auto checkpoint = tests::example_checkpoint();
+  const auto model = started(checkpoint, small_options(Dtype::f16));
+  const tests::GoldenRun adapters(checkpoint, plan_of(checkpoint), 0, *model, kBlocks);  // slots 0, 1, 2
+  constexpr int kSteps = 24;
+  const auto sequences = [] {
+    std::vector<TestSequence> made;
+    for (int32_t i = 0; i < 11; ++i) {
+      made.emplace_back(random_prompt(static_cast<size_t>(3 + 5 * i), static_cast<uint32_t>(i)), 16 * i, i % 4 - 1);
+      if (i % 3 == 1) {
+        made.back().sampling.temperature = 0.8F;
+        made.back().sampling.seed = static_cast<uint64_t>(i);
+        if (i % 2 == 0) made.back().sampling.top_k = 30;
+      }
+    }
+    return made;
+  };
+  std::vector<TestSequence> alone = sequences();
+  for (TestSequence& sequence : alone) steps_alone(*model, sequence, kSteps);
+  std::vector<TestSequence> together = sequences();
+  std::vector<TestSequence*> batch;
+  for (TestSequence& sequence : together) {
+    steps_alone(*model, sequence, 1);  // prompts by themselves: other products serve more than 64 tokens at once
+    batch.push_back(&sequence);
+  }
+  for (int i = 1; i < kSteps; ++i) {
+    step(*model, batch);
+    std::rotate(batch.begin(), batch.begin() + 1, batch.end());
+  }
+  int different = 0;
+  for (size_t i = 0; i < alone.size(); ++i) different += differing(alone[i], together[i]);
+  EXPECT_EQ(different, 0) << "of " << alone.size() * kSteps << " outputs";
+}
+
+TEST_F(CudaModelTest, ServesAdaptersThatComeAndGoFromTheSameGraphs) {
+  const auto checkpoint = tests::example_checkpoint();
+  const auto model = started(checkpoint, small_options(Dtype::f16));
+  const auto parts = tests::cut_adapters(checkpoint, plan_of(checkpoint), 0, *model, [](std::vector<float>&) {});
+  ASSERT_GE(parts.size(), 3U);
+  const std::vector<int32_t> prompt = random_prompt(20, 4);
+  std::map<std::string, TestSequence> expected;
+  for (const auto& [name, part] : parts) {
+    ASSERT_TRUE(model->set_adapter(3, part));
+    steps_alone(*model, expected.emplace(name, TestSequence(prompt, 0, 3)).first->second, 10);
+  }
+  TestSequence base(prompt, 0);
+  steps_alone(*model, base, 10);
+
+  const int64_t captured = model->graphs_captured();
+  const int64_t replays = model->graph_replays();
+  int32_t round = 0;
+  for (const auto& [name, part] : parts) {
+    const auto& [other_name, other] = *parts.rbegin();
+    const int32_t slot = round++ % 3;
+    ASSERT_TRUE(model->set_adapter(slot, part));
+    TestSequence with(prompt, 0, slot), without(prompt, 16);
+    steps_alone(*model, with, 1);
+    steps_alone(*model, without, 1);
+    TestSequence* both[] = {&with, &without};
+    for (int i = 1; i < 10; ++i) {
+      step(*model, both);
+      ASSERT_TRUE(model->set_adapter((slot + 1) % 3, i % 2 == 0 ? other : part));  // not in use
+      if (i % 3 == 0) model->clear_adapter((slot + 1) % 3);
+    }
+    EXPECT_EQ(differing(with, expected.at(name)), 0) << name;
+    EXPECT_EQ(differing(without, base), 0);
+  }
+  EXPECT_EQ(model->graphs_captured(), captured);
+  EXPECT_EQ(model->graph_replays(), replays + 9 * static_cast<int64_t>(parts.size()));
+}
+
+TEST_F(CudaModelTest, TakesATokenThatIsNotKnownYetAsOneThatIs) {
+  const auto model = started(tests::example_checkpoint(), small_options(Dtype::f16));
+  const auto make = [](int32_t first_block) {
+    TestSequence sequence(random_prompt(9, 7), first_block);
+    sequence.sampling.temperature = 0.9F;
+    sequence.sampling.seed = 11;
+    sequence.sampling.repetition_penalty = 1.3F;
+    sequence.sampling.frequency_penalty = 0.4F;
+    return sequence;
+  };
+  const auto count = [](TestSequence& sequence, size_t known) {
+    std::map<int32_t, TokenCount> counts;
+    for (size_t i = 0; i < known; ++i) {
+      TokenCount& c = counts[sequence.ids[i]];
+      c.token_id = sequence.ids[i];
+      if (i < static_cast<size_t>(sequence.prompt_size)) {
+        c.in_prompt = true;
+      } else {
+        ++c.in_output;
+      }
+    }
+    sequence.counts.clear();
+    for (const auto& [id, c] : counts) sequence.counts.push_back(c);
+  };
+  constexpr int kSteps = 20;
+  TestSequence known = make(0);
+  TestSequence* one[] = {&known};
+  for (int i = 0; i < kSteps; ++i) {
+    count(known, known.ids.size());
+    step(*model, one);
+  }
+  TestSequence pending = make(16);
+  TestSequence* two[] = {&pending};
+  count(pending, pending.ids.size());
+  begin(*model, two);
+  for (int i = 1; i < kSteps; ++i) {
+    count(pending, pending.ids.size() - 1);  // the last one is drawn by the step in flight
+    begin(*model, two);
+    finish(*model, two);
+  }
+  finish(*model, two);
+  EXPECT_EQ(differing(known, pending), 0);
+}
+
+TEST_F(CudaModelTest, MakesLogprobsOfLongPromptsInPortions) {
+  const auto checkpoint = tests::example_checkpoint();
+  const ShardPlan plan = plan_of(checkpoint);
+  const auto model = started(checkpoint, small_options(Dtype::f16));
+  RankModelOptions cpu_options;
+  cpu_options.num_blocks = kBlocks;
+  auto weights = load_rank_weights(checkpoint.directory, plan, 0);
+  ASSERT_TRUE(weights);
+  auto group = std::shared_ptr<comm::Collective>(std::move(comm::make_local_group(1)[0]));
+  auto cpu = make_cpu_model(*std::move(weights), plan, cpu_options, group);
+  ASSERT_TRUE(cpu) << cpu.error().message;
+
+  const TestSequence sequence(random_prompt(250, 3), 0);
+  std::vector<int32_t> targets(sequence.ids.begin() + 1, sequence.ids.end());
+  targets.push_back(-1);
+  targets[100] = -1;
+  BatchRow row;
+  row.token_ids = sequence.ids;
+  row.prompt_size = sequence.prompt_size;
+  row.block_table = sequence.blocks;
+  row.sample = true;
+  row.sampling.temperature = 0;
+  row.sampling.logprobs = 0;
+  row.logprob_targets = targets;
+  const auto run = [&](RankModel& on) {
+    on.begin_step({&row, 1});
+    return on.finish_step().front();
+  };
+  const RowOutput expected = run(**cpu), actual = run(*model);
+  ASSERT_EQ(actual.target_logprobs.size(), expected.target_logprobs.size());
+  for (size_t i = 0; i < targets.size(); ++i) {
+    EXPECT_NEAR(actual.target_logprobs[i], expected.target_logprobs[i], tests::kHalfLogprobTolerance) << i;
+  }
+  EXPECT_EQ(actual.token_id, expected.token_id);
+  ASSERT_EQ(actual.logprobs.size(), 1U);
+  EXPECT_NEAR(actual.logprobs[0].logprob, expected.logprobs[0].logprob, tests::kHalfLogprobTolerance);
+}
+
+TEST_F(CudaModelTest, MixesPromptsWithSequencesThatAreUnderWay) {
+  const auto model = started(tests::example_checkpoint(), small_options(Dtype::f16));
+  TestSequence alone(random_prompt(12, 1), 0), late_alone(random_prompt(30, 2), 16);
+  steps_alone(*model, alone, 6);
+  steps_alone(*model, late_alone, 5);
+  TestSequence early(random_prompt(12, 1), 0), late(random_prompt(30, 2), 16);
+  steps_alone(*model, early, 1);
+  TestSequence* both[] = {&early, &late};
+  for (int i = 0; i < 5; ++i) step(*model, both);
+  // Up to 64 tokens in a step, so the bits are the same.
+  EXPECT_EQ(differing(alone, early), 0);
+  EXPECT_EQ(differing(late_alone, late), 0);
+}
+
+TEST_F(CudaModelTest, GoesOnAfterAReset) {
+  const auto model = started(tests::example_checkpoint(), small_options(Dtype::f16));
+  TestSequence before(random_prompt(12, 1), 0);
+  steps_alone(*model, before, 4);
+  const int64_t captured = model->graphs_captured();
+  TestSequence* left[] = {&before};
+  TestSequence in_flight(random_prompt(12, 1), 32);
+  left[0] = &in_flight;
+  begin(*model, left);
+  ASSERT_TRUE(model->reset(nullptr));
+  EXPECT_EQ(model->graphs_captured(), 2 * captured);
+  TestSequence after(random_prompt(12, 1), 0);
+  steps_alone(*model, after, 4);
+  EXPECT_EQ(differing(before, after), 0);
+}
+
+TEST_F(CudaModelTest, AStepOfNobodyHasNoOutputs) {
+  const auto model = started(tests::example_checkpoint(), small_options(Dtype::f16));
+  model->begin_step({});
+  EXPECT_TRUE(model->finish_step().empty());
+}
+
+TEST_F(CudaModelTest, SaysWhatItCannotServe) {
+  const auto checkpoint = tests::example_checkpoint();
+  const ShardPlan plan = plan_of(checkpoint);
+  const auto refused = [&](auto change) {
+    CudaModelOptions options = small_options(Dtype::f16);
+    change(options);
+    const auto model = load_cuda_model(nullptr, plan, 0, options);
+    return model ? "it loaded" : model.error().message;
+  };
+  EXPECT_THAT(refused([](auto& o) { o.block_size = 12; }), HasSubstr("KV blocks of 12 positions"));
+  EXPECT_THAT(refused([](auto& o) { o.max_num_seqs = 2000; }), HasSubstr("2000 sequences"));
+  EXPECT_THAT(refused([](auto& o) { o.max_num_batched_tokens = 4; }), HasSubstr("4 tokens cannot hold"));
+
+  const auto model = load(checkpoint, small_options(Dtype::f16));
+  const auto start = model->start(100'000'000, nullptr);
+  ASSERT_FALSE(start);
+  EXPECT_THAT(start.error().message, HasSubstr("out of GPU memory: the KV cache needs"));
+  EXPECT_TRUE(model->start(kBlocks, nullptr)) << "the failure leaves the model as it was";
+}
+
+TEST_F(CudaModelTest, RunsOnRandomWeights) {
+  CudaModelOptions options = small_options(Dtype::f16);
+  options.time_steps = true;
+  auto model = load_cuda_model(nullptr, plan_of(tests::example_checkpoint()), 0, options);
+  ASSERT_TRUE(model) << model.error().message;
+  ASSERT_TRUE((*model)->start(kBlocks, nullptr));
+  TestSequence sequence(random_prompt(40, 1), 0);
+  steps_alone(**model, sequence, 8);
+  for (const RowOutput& output : sequence.outputs) {
+    EXPECT_GE(output.token_id, 0);
+    EXPECT_LE(output.logprobs.at(0).logprob, 0);  // NaN is not
+  }
+  EXPECT_GT((*model)->step_times().ms, 0);
+  EXPECT_GE((*model)->step_times().idle_ms, 0);
+}
+
+TEST(KvCacheBudget, IsWhatIsLeftOfTheShare) {
+  const kernels::DeviceMemory memory{80ULL << 30, 100ULL << 30};
+  const auto budget = kv_cache_budget(memory, 20ULL << 30, 0.5);
+  ASSERT_TRUE(budget);
+  EXPECT_LT(*budget, 30ULL << 30);
+  EXPECT_GT(*budget, 28ULL << 30);
+  const auto all = kv_cache_budget({10ULL << 30, 100ULL << 30}, 20ULL << 30, 1);
+  ASSERT_TRUE(all);
+  EXPECT_LT(*all, 10ULL << 30) << "others have taken what is not free";
+  EXPECT_THAT(kv_cache_budget(memory, 20ULL << 30, 0.2).error().message, HasSubstr("nothing is left"));
+  EXPECT_FALSE(kv_cache_budget({0, 100ULL << 30}, 20ULL << 30, 0.9));
+}
+
+}  // namespace
+}  // namespace lorikeet::model

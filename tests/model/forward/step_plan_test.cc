@@ -1,0 +1,159 @@
+// What the host makes of a step for the device: the order of tokens, the arrays, the portions of sampling.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/attention/attention_prefill_cuda.h"
+#include "model/forward/decode_graphs.h"
+#include "model/forward/sample_plan.h"
+#include "model/forward/step_arrays.h"
+
+namespace lorikeet::model {
+namespace {
+
+using ::testing::ElementsAre;
+
+const std::vector<int32_t> kBlockTable = {5, 3, 9, 1, 7, 2, 8, 4, 6, 0};
+
+BatchRow row_of(std::span<const int32_t> ids, int32_t start) {
+  BatchRow row;
+  row.token_ids = ids;
+  row.start = start;
+  row.block_table = kBlockTable;
+  row.sample = true;
+  row.sampling.temperature = 0;
+  return row;
+}
+
+template <class T>
+std::vector<T> values(const T* begin, int64_t count) {
+  return {begin, begin + count};
+}
+
+TEST(StepBatch, PutsSingleTokensFirstAndFilteredOnesLastAmongThem) {
+  const std::vector<int32_t> ids = {1, 2, 3};
+  std::vector<BatchRow> rows = {row_of(ids, 0), row_of({ids.data(), 1}, 4), row_of({ids.data(), 1}, 5),
+                                row_of({ids.data(), 2}, 6)};
+  rows[1].sampling.temperature = 1;
+  rows[1].sampling.top_k = 5;
+  rows[3].slot = 2;
+  const StepBatch batch(rows);
+  EXPECT_THAT(batch.order, ElementsAre(2, 1, 0, 3));
+  EXPECT_THAT(batch.first_tokens, ElementsAre(2, 1, 0, 5));
+  EXPECT_EQ(batch.decode_rows, 2);
+  EXPECT_EQ(batch.tokens, 7);
+  EXPECT_EQ(batch.query_tiles, 2);
+  EXPECT_TRUE(batch.adapters);
+  EXPECT_FALSE(batch.decode_only());
+}
+
+TEST(StepArrays, DescribeEveryTokenAndFillUpTheRest) {
+  const std::vector<int32_t> one = {kPendingToken};
+  std::vector<int32_t> many(kernels::kPrefillQueryTile + 6, 42);
+  std::vector<BatchRow> rows = {row_of(many, 16), row_of(one, 17)};
+  rows[1].pending_row = 3;
+  rows[1].slot = 1;
+  const StepBatch batch(rows);
+  StepSize size = StepSize::of(batch, false);
+  size.tokens += 1;
+  size.decode_rows += 1;
+  Carver count(nullptr);
+  const StepArrays sized(size, 128, count);
+  std::vector<unsigned char> memory(count.used() + 1024);
+  Carver carver(memory.data());
+  const StepArrays arrays(size, 128, carver);
+  const kernels::DecodeDivision division(40, 8, 132);
+  const int64_t entries = write_step(batch, size, 16, division, arrays);
+
+  EXPECT_EQ(entries, 2 + 6);  // positions to 17 and to 85
+  EXPECT_THAT(values(arrays.token_ids, 2), ElementsAre(~3, 42));
+  EXPECT_THAT(values(arrays.positions, 3), ElementsAre(17, 16, 17));
+  EXPECT_THAT(values(arrays.kv_slots, 3), ElementsAre(3 * 16 + 1, 3 * 16, 3 * 16 + 1));
+  EXPECT_THAT(values(arrays.adapter_slots, 2), ElementsAre(1, -1));
+  EXPECT_THAT(values(arrays.decode_tokens, 2), ElementsAre(0, 1));
+  EXPECT_THAT(values(arrays.decode_contexts, 2), ElementsAre(18, 0));
+  std::vector<int32_t> pieces(static_cast<size_t>(kernels::DecodeDivision::entries(2)));
+  division.write(std::vector<int32_t>{18, 0}, pieces.data());
+  EXPECT_EQ(values(arrays.decode_pieces, pieces[0] + 1),
+            std::vector<int32_t>(pieces.begin(), pieces.begin() + pieces[0] + 1));
+  EXPECT_THAT(values(arrays.prefill_first_tokens, 1), ElementsAre(1));
+  EXPECT_THAT(values(arrays.prefill_counts, 1), ElementsAre(kernels::kPrefillQueryTile + 6));
+  EXPECT_THAT(values(arrays.prefill_starts, 1), ElementsAre(16));
+  EXPECT_THAT(values(arrays.prefill_table_begins, 1), ElementsAre(2));
+  EXPECT_THAT(values(arrays.tile_rows, 2), ElementsAre(0, 0));
+  EXPECT_THAT(values(arrays.tile_firsts, 2), ElementsAre(0, kernels::kPrefillQueryTile));
+  EXPECT_THAT(values(arrays.block_tables, 8), ElementsAre(5, 3, 5, 3, 9, 1, 7, 2));
+  const int32_t last = size.tokens - 1;
+  EXPECT_EQ(arrays.token_ids[last], 0);
+  EXPECT_EQ(arrays.kv_slots[last], -1);
+  EXPECT_EQ(arrays.adapter_slots[last], -1);
+}
+
+TEST(SamplePlan, TakesLogitsWhereSomebodyWantsThem) {
+  const std::vector<int32_t> ids = {1, 2, 3}, targets = {2, -1, 7};
+  std::vector<BatchRow> rows = {row_of(ids, 0), row_of(ids, 0), row_of(ids, 0)};
+  rows[0].sampling.temperature = 1;
+  rows[0].sampling.min_p = 0.1F;
+  rows[1].logprob_targets = targets;
+  rows[1].sample = false;
+  rows[2].sampling.logprobs = 4;
+  rows[2].slot = 6;
+  const StepBatch batch(rows);
+  const auto portions = plan_samples(batch, false, {8, 100, 100, 50});
+  ASSERT_EQ(portions.size(), 1U);
+  const SamplePortion& portion = portions[0];
+  EXPECT_THAT(portion.tokens, ElementsAre(3, 5, 8, 2));  // targets, a plain draw, a filtered one
+  EXPECT_THAT(portion.adapter_slots, ElementsAre(-1, -1, 6, -1));
+  ASSERT_EQ(portion.draws.size(), 2U);
+  EXPECT_EQ(portion.unfiltered, 1);
+  EXPECT_EQ(portion.draws[0].draw_row, 2);
+  EXPECT_EQ(portion.draws[0].position, 3);
+  EXPECT_EQ(portion.draws[1].logits_row, 3);
+  ASSERT_EQ(portion.logprobs.size(), 3U);
+  EXPECT_EQ(portion.logprobs[1].token, 7);
+  EXPECT_EQ(portion.logprobs[2].token, ~2);
+  EXPECT_EQ(portion.logprobs[2].top, 4);
+  EXPECT_EQ(portion.logprobs[2].draw_index, 0);
+  EXPECT_EQ(portion.uses[1].target_index, 2);
+  EXPECT_EQ(portion.stride, 4);
+}
+
+TEST(SamplePlan, CutsPortionsWhereABufferIsFull) {
+  const std::vector<int32_t> one = {1}, pending = {kPendingToken};
+  const std::vector<TokenCount> counts = {{1, 1, true}, {4, 0, true}, {9, 2, false}};
+  std::vector<BatchRow> rows;
+  for (int i = 0; i < 5; ++i) rows.push_back(row_of(one, 3));
+  EXPECT_EQ(plan_samples(StepBatch(rows), true, {2, 100, 100, 50}).size(), 3U) << "two rows of logits at a time";
+  for (BatchRow& row : rows) {
+    row.sampling.presence_penalty = 1;
+    row.counts = counts;
+  }
+  rows[4].token_ids = pending;
+  const StepBatch batch(rows);
+  const auto by_counts = plan_samples(batch, true, {8, 7, 100, 50});
+  ASSERT_EQ(by_counts.size(), 3U);
+  EXPECT_EQ(by_counts[1].draws[1].counts_begin, 3);
+  EXPECT_EQ(by_counts[1].draws[1].counts_end, 6);
+  EXPECT_EQ(by_counts[1].draws[1].logits_row, 3) << "a graph's logits are where their tokens are";
+  EXPECT_EQ(by_counts[1].draws[1].pending, -1);
+  EXPECT_EQ(by_counts[2].draws[0].pending, 4);
+  EXPECT_TRUE(by_counts[0].penalties);
+  for (BatchRow& row : rows) row.sampling.logprobs = 30;
+  EXPECT_EQ(plan_samples(StepBatch(rows), true, {8, 100, 100, 50}).size(), 3U)
+      << "two lists of 30, and room for a third";
+}
+
+TEST(DecodeGraphs, HaveAClassForEveryNumberOfRows) {
+  for (const int32_t most : {1, 3, 64, 100, 256, 1024}) {
+    const DecodeGraphs graphs(most);
+    EXPECT_EQ(graphs.classes().front(), 1);
+    EXPECT_EQ(graphs.classes().back(), most);
+    for (int32_t rows = 1; rows <= most; ++rows) {
+      EXPECT_GE(graphs.class_of(rows), rows);
+      EXPECT_LE(graphs.class_of(rows), rows + std::max(7, rows / 4));
+      EXPECT_EQ(graphs.class_of(graphs.class_of(rows)), graphs.class_of(rows));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::model

@@ -1,0 +1,223 @@
+#include "model/tokenizer/tokenizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/model/tokenizer/tokenizer_fixtures.h"
+
+namespace lorikeet::model::testing {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+std::shared_ptr<const Tokenizer> tiny() {
+  return load_tokenizer(kTinyModel);
+}
+
+std::string nfc(const std::string& text) {
+  utf8proc_uint8_t* mapped = utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str()));
+  std::string normalized = reinterpret_cast<const char*>(mapped);
+  std::free(mapped);
+  return normalized;
+}
+
+void append_utf8(char32_t code_point, std::string* out) {
+  utf8proc_uint8_t bytes[4];
+  const auto length = utf8proc_encode_char(static_cast<utf8proc_int32_t>(code_point), bytes);
+  out->append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(length));
+}
+
+// Text that mixes what pre-tokenizers and normalisation care about; no NUL, which utf8proc_NFC ends at.
+std::string random_text(std::mt19937& random) {
+  const std::pair<char32_t, char32_t> ranges[] = {
+      {0x20, 0x7E},     {0x09, 0x0D},     {0xA0, 0x24F},      {0x300, 0x36F}, {0x1100, 0x11FF},
+      {0x4E00, 0x9FFF}, {0xAC00, 0xD7A3}, {0x1F300, 0x1F9FF}, {0x1, 0xD7FF},  {0xE000, 0x10FFFF}};
+  std::string text;
+  for (size_t i = random() % 40; i > 0; --i) {
+    const auto& [first, last] = ranges[random() % std::size(ranges)];
+    append_utf8(first + random() % (last - first + 1), &text);
+    if (random() % 8 == 0) text += " the whale";
+    if (random() % 16 == 0) text += "<|im_end|>";
+  }
+  return text;
+}
+
+TEST(Tokenizer, AgreesWithHuggingFace) {
+  const auto cases = read_json(kSource / "tests/data/tokenizer/vectors.json")["plain"];
+  ASSERT_GE(cases.size(), 70u);
+  for (const auto& one : cases) {
+    const auto text = one["text"].get<std::string>();
+    EXPECT_EQ(tiny()->encode(text, true), one["ids"].get<Ids>()) << text;
+    EXPECT_EQ(tiny()->encode(text, false), one["ids_unparsed"].get<Ids>()) << text;
+    EXPECT_EQ(tiny()->decode(one["ids"].get<Ids>(), false), one["decoded"].get<std::string>());
+  }
+}
+
+TEST(Tokenizer, HonoursTheFlagsOfAddedTokensAsHuggingFaceDoes) {
+  const auto vectors = read_json(kSource / "tests/data/tokenizer/vectors.json");
+  auto file = read_json(kTinyModel / "tokenizer.json");
+  for (const auto& token : vectors["added_tokens"]) file["added_tokens"].push_back(token);
+  TemporaryDir dir;
+  dir.write("tokenizer.json", file.dump());
+  const auto tokenizer = Tokenizer::load(dir.path());
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  for (const auto& one : vectors["added"]) {
+    const auto text = one["text"].get<std::string>();
+    EXPECT_EQ((*tokenizer)->encode(text, true), one["ids"].get<Ids>()) << text;
+  }
+}
+
+TEST(Tokenizer, ReadsBothFileLayoutsAlike) {
+  TemporaryDir parts;
+  for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"}) {
+    std::filesystem::copy(kTinyModel / name, parts.path() / name);
+  }
+  const auto tokenizer = Tokenizer::load(parts.path());
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  EXPECT_EQ((*tokenizer)->vocab_size(), tiny()->vocab_size());
+  const auto cases = read_json(kSource / "tests/data/tokenizer/vectors.json")["plain"];
+  for (const auto& one : cases) {
+    EXPECT_EQ((*tokenizer)->encode(one["text"].get<std::string>(), true), one["ids"].get<Ids>());
+  }
+}
+
+TEST(Tokenizer, GivesThePromptsOfTheReferenceOutputs) {
+  const auto cases = read_json(kSource / "tests/data/tiny-qwen2-gptq-int4.golden.json")["cases"];
+  for (const auto& one : cases) {
+    EXPECT_EQ(tiny()->encode(one["prompt"].get<std::string>(), true), one["prompt_ids"].get<Ids>());
+    EXPECT_EQ(tiny()->decode(one["token_ids"].get<Ids>(), false), one["text"].get<std::string>());
+  }
+}
+
+TEST(Tokenizer, KeepsDigitsApart) {
+  const Ids ids = tiny()->encode("2026", false);
+  ASSERT_EQ(ids.size(), 4u);
+  EXPECT_EQ(ids[0], ids[2]);
+}
+
+TEST(Tokenizer, DecodesWhatItEncodedToItsNfc) {
+  std::mt19937 random(1);
+  for (int round = 0; round < 2000; ++round) {
+    const std::string text = random_text(random);
+    EXPECT_EQ(tiny()->decode(tiny()->encode(text, false), false), nfc(text)) << text;
+  }
+}
+
+TEST(Tokenizer, TakesInvalidUtf8AsReplacementCharacters) {
+  const std::pair<std::string, std::string> cases[] = {
+      {"a\xFF"
+       "b",
+       "a\uFFFDb"},                                      // never a byte of UTF-8
+      {"\xE6\xA0", "\uFFFD"},                            // a character cut short
+      {"\xE6\xA0z", "\uFFFDz"},                          //
+      {"\xC0\xAF", "\uFFFD\uFFFD"},                      // overlong
+      {"\xED\xA0\x80", "\uFFFD\uFFFD\uFFFD"},            // a surrogate
+      {"\xF4\x90\x80\x80", "\uFFFD\uFFFD\uFFFD\uFFFD"},  // above U+10FFFF
+      {"<|im_end|>\x80", "<|im_end|>\uFFFD"},
+  };
+  for (const auto& [text, repaired] : cases) {
+    EXPECT_EQ(tiny()->encode(text, true), tiny()->encode(repaired, true)) << repaired;
+    EXPECT_EQ(tiny()->decode(tiny()->encode(text, true), false), repaired);
+  }
+}
+
+TEST(Tokenizer, CarriesNulsThrough) {
+  const std::string text("a\0\0b", 4);
+  EXPECT_EQ(tiny()->decode(tiny()->encode(text, true), false), text);
+}
+
+TEST(Tokenizer, ParsesSpecialTokensOnlyWhereAsked) {
+  const int32_t end = tiny()->id_of("<|im_end|>");
+  EXPECT_EQ(end, 2047);
+  EXPECT_EQ(tiny()->encode("<|im_end|>", true), Ids{end});
+  const Ids plain = tiny()->encode("<|im_end|>", false);
+  EXPECT_GT(plain.size(), 1u);
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), end), 0);
+  EXPECT_EQ(tiny()->decode(plain, true), "<|im_end|>");
+}
+
+TEST(Tokenizer, KnowsSpecialTokensAndIdsOutsideTheVocabulary) {
+  EXPECT_TRUE(tiny()->is_special(2046));
+  EXPECT_FALSE(tiny()->is_special(0));
+  EXPECT_FALSE(tiny()->is_special(-1));
+  EXPECT_EQ(tiny()->vocab_size(), 2048);
+  EXPECT_EQ(tiny()->id_of("the"), -1);  // a token, but not an added one
+  EXPECT_EQ(tiny()->bytes_of(2046), "<|im_start|>");
+  EXPECT_EQ(tiny()->bytes_of(2048), "");
+  EXPECT_EQ(tiny()->bytes_of(-5), "");
+  EXPECT_EQ(tiny()->decode(Ids{2046, 4000, -1, 2047}, true), "");
+  EXPECT_EQ(tiny()->decode(Ids{2046, 4000, -1, 2047}, false), "<|im_start|><|im_end|>");
+}
+
+TEST(Tokenizer, JoinsSegmentsUnlessTheyAreApart) {
+  const std::string head = " t", tail = "he<|im_end|>";
+  const TextSegment joined[] = {{head}, {tail}};
+  EXPECT_EQ(tiny()->encode(joined), tiny()->encode(" the<|im_end|>", false));
+  const TextSegment parsed[] = {{head}, {tail, true}, {"<|im_end|>"}};
+  Ids expected = tiny()->encode(" the<|im_end|>", true);
+  for (const int32_t id : tiny()->encode("<|im_end|>", false)) expected.push_back(id);
+  EXPECT_EQ(tiny()->encode(parsed), expected);
+  const TextSegment apart[] = {{head}, {tail, false, true}};
+  expected = tiny()->encode(head, false);
+  for (const int32_t id : tiny()->encode(tail, false)) expected.push_back(id);
+  EXPECT_EQ(tiny()->encode(apart), expected);
+  EXPECT_NE(tiny()->encode(apart), tiny()->encode(joined));
+  EXPECT_EQ(tiny()->encode(std::span<const TextSegment>()), Ids());
+}
+
+TEST(Tokenizer, GivesTheSameIdsFromManyThreads) {
+  std::mt19937 random(2);
+  std::vector<std::string> texts;
+  std::vector<Ids> expected;
+  for (int i = 0; i < 200; ++i) {
+    texts.push_back(random_text(random));
+    expected.push_back(tiny()->encode(texts.back(), true));
+  }
+  const auto tokenizer = tiny();
+  std::vector<int> wrong(4, 0);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < wrong.size(); ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = 0; i < texts.size(); ++i) wrong[t] += tokenizer->encode(texts[i], true) != expected[i];
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(4, 0));
+}
+
+// What would be quadratic, or deep recursion, in a careless implementation. The sizes are those of the largest
+// messages.
+TEST(Tokenizer, TakesHugePiecesInItsStride) {
+  for (const char* unit : {" ", "a", "ab", "\n", " \n", "1", "!", "\u0301", "\u4E2D", "the", "\xFF"}) {
+    std::string text;
+    while (text.size() < (1 << 20)) text += unit;
+    const Ids ids = tiny()->encode(text, true);
+    EXPECT_GT(ids.size(), 1000u) << unit;
+  }
+}
+
+TEST(Tokenizer, IsMissedWhereThereAreNoFiles) {
+  TemporaryDir dir;
+  const auto none = Tokenizer::load(dir.path());
+  ASSERT_FALSE(none);
+  EXPECT_THAT(none.error().message,
+              ::testing::HasSubstr("no tokenizer.json, vocab.json with merges.txt, or qwen.tiktoken"));
+  EXPECT_FALSE(Tokenizer::load(dir.path() / "absent"));
+  dir.write("vocab.json", "{}");
+  const auto half = Tokenizer::load(dir.path());
+  ASSERT_FALSE(half);
+  EXPECT_THAT(half.error().message, ::testing::HasSubstr("merges.txt"));
+}
+
+}  // namespace
+}  // namespace lorikeet::model::testing
