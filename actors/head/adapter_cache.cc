@@ -188,7 +188,7 @@ class AdapterCache {
   void perform(AdapterTable::Acquired& acquired) {
     const auto it = acquiring_.find(acquired.id);
     if (it == acquiring_.end()) return;
-    it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error)});
+    it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error), epoch_});
     acquiring_.erase(it);
   }
 

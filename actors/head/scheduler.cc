@@ -231,14 +231,17 @@ class Scheduler {
     }
     if (events_.empty()) return;
     for (const engine::Event& event : events_) {
-      if (const auto id = ended(event); id && claimed_.erase(*id) > 0) self_->send(setup_.cache, UnclaimAdapter{*id});
+      if (const auto end = ended(event); end && claimed_.erase(end->id) > 0) self_->send(setup_.cache, *end);
     }
     self_->send(gateway_, EngineEvents{std::make_shared<std::vector<engine::Event>>(std::exchange(events_, {}))});
   }
 
-  static std::optional<engine::SequenceId> ended(const engine::Event& event) {
-    if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) return finish->id;
-    if (const auto* failure = std::get_if<engine::FailEvent>(&event)) return failure->id;
+  static std::optional<UnclaimAdapter> ended(const engine::Event& event) {
+    if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) {
+      const bool cancelled = finish->reason == engine::FinishReason::abort;
+      return UnclaimAdapter{finish->id, cancelled ? AdapterOutcome::none : AdapterOutcome::success};
+    }
+    if (const auto* failure = std::get_if<engine::FailEvent>(&event)) return UnclaimAdapter{failure->id};
     return std::nullopt;
   }
 

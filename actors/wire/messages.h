@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/head/adapter_outcome.h"
 #include "actors/head/adapter_reader.h"
 #include "actors/head/request_validation.h"
 #include "actors/wire/control_message.h"
@@ -122,6 +123,7 @@ struct AdapterResolved {  // the answer
 };
 struct UnclaimAdapter {  // the request is over
   engine::SequenceId id;
+  AdapterOutcome outcome = AdapterOutcome::none;
 };
 struct AcquireSlot {  // scheduler -> adapter cache: put it on the ranks if need be and leave it there
   engine::SequenceId id;
@@ -130,6 +132,7 @@ struct AcquireSlot {  // scheduler -> adapter cache: put it on the ranks if need
 struct SlotAcquired {  // the answer
   engine::SlotId slot;
   std::string error;
+  uint64_t epoch = 0;  // of the ranks that have the slot; with their group a lease is void
 };
 struct ReleaseSlot {
   engine::SequenceId id;
