@@ -1,9 +1,8 @@
 // The scheduling policy: what the next step computes, as a pure function of what it is shown.
 //
 // 1. Sequences that need one more position (decoding) come first, the oldest admission first. Where one needs a block
-// and
-//    none is free, the youngest running sequence gives its blocks back and is recomputed later. The oldest one is never
-//    asked to, so it always gets on.
+//    and none is free, the youngest running sequence is preempted: it gives its blocks back and is recomputed later. The
+//    oldest one never is, so it always gets on.
 // 2. What is left of the token budget goes to prompts, a chunk or a whole one at a time, always to the group (adapter)
 //    that has been served the fewest tokens: its prompts already begun first, then its queue. So however many requests
 //    name one adapter, another's wait is bounded (virtual token counters: Sheng et al., "Fairness in Serving Large

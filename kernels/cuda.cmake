@@ -20,7 +20,7 @@ add_library(lorikeet_kernels_cuda STATIC
   int4/decode/shape.cu
   int4/dora_norms_cuda.cu
   int4/int4_gemm_cuda.cu
-  int4/int4_pack_cuda.cu
+  int4/base/pack_cuda.cu
   int4/prefill/int4_prefill.cu
   int4/stream/bf16.cu
   int4/stream/f16.cu

@@ -25,7 +25,7 @@ constexpr int32_t kAdapters = 32;
 constexpr int32_t kLoraRank = 16;
 constexpr int32_t kBlockSize = 16;
 constexpr int kWarmUpSteps = 8;
-constexpr double kSettlingSeconds = 2;
+constexpr double kWarmUpSeconds = 2;
 constexpr int32_t kLongestPrompt = 2048;
 
 struct Options {
@@ -99,7 +99,7 @@ class Bench {
                flops_ / 1e12);
     load();
     fill_cache();
-    settle();
+    warm_up();
     fmt::print("{:44} {:>9} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9}\n", "decode steps", "ms", "GPU ms", "floor ms", "share",
                "tokens/s", "idle us", "p99 us");
     for (const int32_t rows : {1, 8, 16, 32, 64}) decode(rows, 0);
@@ -237,9 +237,9 @@ class Bench {
   }
 
   // Prompts lower the clocks of what follows them for a while, and a device that has waited raises them slowly.
-  void settle() {
+  void warm_up() {
     const auto begin = std::chrono::steady_clock::now();
-    while (seconds_since(begin) < kSettlingSeconds) {
+    while (seconds_since(begin) < kWarmUpSeconds) {
       const std::span<Sequence> sequences = behind_their_prompts(1);
       for (int i = 0; i < kWarmUpSteps; ++i) {
         begin_step(sequences, 0);

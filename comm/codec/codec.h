@@ -1,7 +1,13 @@
 // Any struct with one static fields(self, visit) as bytes and back, through cereal's portable binary archive.
 //
-//   struct Point { int32_t x, y; template <class Self, class V> static void fields(Self& s, V&& visit) { visit("x",
-//   s.x); visit("y", s.y); } };
+//   struct Point {
+//     int32_t x, y;
+//     template <class Self, class Visitor>
+//     static void fields(Self& s, Visitor&& visit) {
+//       visit("x", s.x);
+//       visit("y", s.y);
+//     }
+//   };
 //
 // Members may be arithmetic, bool, enum, std::string, std::vector, std::optional, std::pair and structs with fields().
 // Decoding treats the bytes as hostile: sizes are checked against what is left before anything is allocated, nesting is

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/attention/attention_simd.h"
 #include "kernels/attention/paged_attention.h"
 #include "kernels/base/aligned_floats.h"
-#include "kernels/cpu/cpu_kernels.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -92,8 +92,8 @@ void paged_attention_plain(const KvCacheCpu& cache, const AttentionToken* tokens
 
 void paged_attention_cpu(const KvCacheCpu& cache, const AttentionToken* tokens, int32_t count, const float* q,
                          int32_t heads, float* out, ThreadPool& pool) {
-  const CpuKernels* kernels = best_cpu_kernels();
-  if (kernels == nullptr) return paged_attention_plain(cache, tokens, count, q, heads, out);
+  static AttendLoop* const attend = attend_loop(best_cpu_isa());
+  if (attend == nullptr) return paged_attention_plain(cache, tokens, count, q, heads, out);
   const int32_t group = heads / cache.kv_heads;
   const std::vector<Task> tasks = tasks_of(tokens, count, cache.kv_heads, group);
   // Tasks differ in length: threads take the next one when they have done one, the longest first.
@@ -115,9 +115,17 @@ void paged_attention_cpu(const KvCacheCpu& cache, const AttentionToken* tokens, 
         tile.out[r] = out + at;
         tile.position[r] = tokens[token].position;
       }
-      kernels->attend(tile, scratch.data());
+      attend(tile, scratch.data());
     }
   });
+}
+
+AttendLoop* attend_loop(CpuIsa isa) {
+#if defined(__x86_64__)
+  return loop_for<AttendLoop>(isa, attend_for<CpuIsa::avx2>, attend_for<CpuIsa::avx512>);
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace lorikeet::kernels

@@ -4,10 +4,22 @@
 #include <cstdint>
 
 #include "kernels/base/aligned_floats.h"
-#include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace lorikeet::kernels {
+
+// A product's activations and results. Rows of x begin on cache lines, are x_stride floats apart and have zeros between
+// their end and the next multiple of 16.
+struct ProductRows {
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  int32_t m = 0;
+  float* y = nullptr;  // [m, outputs], rows y_stride apart
+  int64_t y_stride = 0;
+};
+
+// Outputs that a thread's part of a product begins at a multiple of.
+inline constexpr int64_t kProductGrain = 8;
 
 // Activations as ProductRows wants them: m rows of k floats.
 class ProductInputs {

@@ -1,5 +1,5 @@
-// The vector type of cpu_kernels_avx512.cc, which alone includes this: everything here is local to that file, so that
-// no code with AVX-512 in it is ever shared with files for machines that lack it.
+// The vector type of AVX-512, for files compiled with it (kernels/cpu/simd.h): everything here is local to a file, so
+// that no code with AVX-512 in it is ever shared with files for machines that lack it.
 #pragma once
 
 #include <immintrin.h>

@@ -6,8 +6,8 @@
 #include <cuda_fp8.h>
 #include <glog/logging.h>
 
-#include "kernels/attention/kv_cache.h"
 #include "kernels/base/dtype.h"
+#include "kernels/base/kv_cache.h"
 
 namespace lorikeet::kernels {
 

@@ -33,7 +33,7 @@ __device__ __forceinline__ void barrier_arrive_if(uint32_t barrier, bool arrives
 
 // Keeps the compiler from reading or writing sums before the wait in front of it.
 template <int kSums>
-__device__ __forceinline__ void settle(float (&sums)[kSums]) {
+__device__ __forceinline__ void fence_sums(float (&sums)[kSums]) {
 #pragma unroll
   for (int i = 0; i < kSums; i++) asm volatile("" : "+f"(sums[i])::"memory");
 }

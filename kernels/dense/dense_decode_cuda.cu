@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, 1) dense_decode(DenseGemmArgs args) 
   const int first_set = warp * gridDim.x + blockIdx.x;
   Feed<T> feed;
   feed.enter(args, first_set, lane);
-  // Weights are nobody's output: on their way before the kernel in front has ended.
+  // Weights are read-only: on their way before the kernel in front has ended.
 #pragma unroll
   for (int i = 0; i < kStages - 1; i++) feed.request(args, ring + i * kStageBytes, sets, warps, lane);
 

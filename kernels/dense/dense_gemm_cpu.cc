@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/product_cpu.h"
 #include "kernels/dense/dense_gemm.h"
+#include "kernels/dense/dense_product_simd.h"
 
 namespace lorikeet::kernels {
 
@@ -20,14 +21,22 @@ void dense_gemm_plain(const DenseWeight& weight, const float* x, int64_t x_strid
 
 void dense_gemm_cpu(const DenseWeight& weight, const float* x, int64_t x_stride, int32_t m, float* y, int64_t y_stride,
                     ThreadPool& pool) {
-  const CpuKernels* kernels = best_cpu_kernels();
-  if (kernels == nullptr) return dense_gemm_plain(weight, x, x_stride, m, y, y_stride);
+  static DenseProductLoop* const product = dense_product_loop(best_cpu_isa());
+  if (product == nullptr) return dense_gemm_plain(weight, x, x_stride, m, y, y_stride);
   ProductInputs inputs(m, weight.k);
   for (int32_t j = 0; j < m; ++j)
     std::memcpy(inputs.row(j), x + j * x_stride, static_cast<size_t>(weight.k) * sizeof(float));
   const ProductRows rows = {inputs.data(), inputs.stride(), m, y, y_stride};
   share_out_product(weight.n, weight.k, m, pool,
-                    [&](int64_t begin, int64_t end) { kernels->dense_product(weight, rows, begin, end); });
+                    [&](int64_t begin, int64_t end) { product(weight, rows, begin, end); });
+}
+
+DenseProductLoop* dense_product_loop(CpuIsa isa) {
+#if defined(__x86_64__)
+  return loop_for<DenseProductLoop>(isa, dense_product_for<CpuIsa::avx2>, dense_product_for<CpuIsa::avx512>);
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace lorikeet::kernels

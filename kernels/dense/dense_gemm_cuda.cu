@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads) dense_gemm(DenseGemmArgs args) {
   float sum[kTiles][4] = {};
   uint4 weights[kPieces][2];
   device::allow_next_kernel();
-  load_weights(0, weights);  // nobody's output: on its way before the kernel in front has ended
+  load_weights(0, weights);  // read-only: on its way before the kernel in front has ended
   device::wait_for_previous_kernel();
   load_slice(0, slices[0]);
   for (int begin = 0, buffer = 0; begin < args.k; begin += kSlice, buffer ^= 1) {

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/product_cpu.h"
 #include "kernels/int4/int4_gemm.h"
+#include "kernels/int4/int4_product_simd.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -61,8 +62,8 @@ void int4_gemm_plain(const Int4Weight& weight, const float* x, int32_t m, float*
 }
 
 void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool) {
-  const CpuKernels* kernels = best_cpu_kernels();
-  if (kernels == nullptr) return int4_gemm_plain(weight, x, m, y, y_stride);
+  static Int4ProductLoop* const product = int4_product_loop(best_cpu_isa());
+  if (product == nullptr) return int4_gemm_plain(weight, x, m, y, y_stride);
   ProductInputs inputs(m, weight.k);
   pool.parallel_for(m, 8, [&](int64_t begin, int64_t end) {
     std::vector<float> taken(weight.permutation.empty() ? 0 : static_cast<size_t>(weight.k));
@@ -72,12 +73,20 @@ void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y
         take_inputs(weight, row, taken.data());
         row = taken.data();
       }
-      to_nibble_order(weight, kernels->lanes, row, inputs.row(j));
+      to_nibble_order(weight, lanes_of(best_cpu_isa()), row, inputs.row(j));
     }
   });
   const ProductRows rows = {inputs.data(), inputs.stride(), m, y, y_stride};
   share_out_product(weight.n, weight.k, m, pool,
-                    [&](int64_t begin, int64_t end) { kernels->int4_product(weight, rows, begin, end); });
+                    [&](int64_t begin, int64_t end) { product(weight, rows, begin, end); });
+}
+
+Int4ProductLoop* int4_product_loop(CpuIsa isa) {
+#if defined(__x86_64__)
+  return loop_for<Int4ProductLoop>(isa, int4_product_for<CpuIsa::avx2>, int4_product_for<CpuIsa::avx512>);
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace lorikeet::kernels

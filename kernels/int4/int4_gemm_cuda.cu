@@ -8,6 +8,7 @@
 #include "kernels/base/cuda_check.h"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/element_dispatch.cuh"
+#include "kernels/cuda/library_gemm.h"
 #include "kernels/cuda/overlap_launch.cuh"
 #include "kernels/int4/base/layout.h"
 #include "kernels/int4/decode/int4_decode.h"

@@ -16,7 +16,7 @@ template <class T, int kVectors>
 __global__ void __launch_bounds__(kNormThreads) add_rms_norm(AddRmsNormArgs args) {
   __shared__ float of_warp[device::kNormWarps];
   device::allow_next_kernel();
-  float4 weight[kVectors];  // nobody's output
+  float4 weight[kVectors];  // read-only
 #pragma unroll
   for (int v = 0; v < kVectors; v++) {
     const int column = device::norm_column(v, static_cast<int>(threadIdx.x));

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
-#include "kernels/attention/kv_cache.h"
 #include "kernels/base/device.h"
 #include "kernels/base/dtype.h"
+#include "kernels/base/kv_cache.h"
 
 namespace lorikeet::kernels {
 

@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "kernels/cpu/cpu_kernels.h"
 #include "kernels/layer/silu_mul.h"
+#include "kernels/layer/silu_mul_simd.h"
 
 namespace lorikeet::kernels {
 
@@ -10,11 +10,18 @@ void silu_mul_plain(const float* gate, const float* up, int64_t count, float* y)
 }
 
 void silu_mul_cpu(const float* gate, const float* up, int64_t count, float* y, ThreadPool& pool) {
-  const CpuKernels* kernels = best_cpu_kernels();
-  if (kernels == nullptr) return silu_mul_plain(gate, up, count, y);
-  pool.parallel_for(count, 1 << 15, [&](int64_t begin, int64_t end) {
-    kernels->silu_mul(gate + begin, up + begin, end - begin, y + begin);
-  });
+  static SiluMulLoop* const loop = silu_mul_loop(best_cpu_isa());
+  if (loop == nullptr) return silu_mul_plain(gate, up, count, y);
+  pool.parallel_for(count, 1 << 15,
+                    [&](int64_t begin, int64_t end) { loop(gate + begin, up + begin, end - begin, y + begin); });
+}
+
+SiluMulLoop* silu_mul_loop(CpuIsa isa) {
+#if defined(__x86_64__)
+  return loop_for<SiluMulLoop>(isa, silu_mul_for<CpuIsa::avx2>, silu_mul_for<CpuIsa::avx512>);
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace lorikeet::kernels

@@ -2,7 +2,9 @@
 #include <cstring>
 
 #include "kernels/cpu/product_cpu.h"
+#include "kernels/dense/dense_product_simd.h"
 #include "kernels/lora/lora.h"
+#include "kernels/lora/low_rank_update_simd.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -73,8 +75,9 @@ void lora_plain(const std::vector<LoraGroup>& groups, const float* x, int64_t x_
 void lora_cpu(const std::vector<LoraGroup>& groups, const float* x, int64_t x_stride, float* y, int64_t y_stride,
               ThreadPool& pool) {
   if (groups.empty()) return;
-  const CpuKernels* kernels = best_cpu_kernels();
-  if (kernels == nullptr) return lora_plain(groups, x, x_stride, y, y_stride);
+  static DenseProductLoop* const product = dense_product_loop(best_cpu_isa());
+  static LowRankUpdateLoop* const update = low_rank_update_loop(best_cpu_isa());
+  if (product == nullptr) return lora_plain(groups, x, x_stride, y, y_stride);
   std::vector<GroupState> states;
   states.reserve(groups.size());
   std::vector<ShrinkPart> parts;
@@ -95,7 +98,7 @@ void lora_cpu(const std::vector<LoraGroup>& groups, const float* x, int64_t x_st
       const LoraWeights& w = part.state->group->weights;
       const ProductRows rows = {part.state->inputs.data(), part.state->inputs.stride(),
                                 static_cast<int32_t>(part.state->out.size()), part.state->low.data(), w.rank};
-      kernels->dense_product(as_weight(w), rows, part.begin, part.end);
+      product(as_weight(w), rows, part.begin, part.end);
     }
   });
 
@@ -104,10 +107,18 @@ void lora_cpu(const std::vector<LoraGroup>& groups, const float* x, int64_t x_st
   pool.parallel_for(outputs, grain, [&](int64_t begin, int64_t end) {
     for (const GroupState& state : states) {
       const LoraWeights& w = state.group->weights;
-      kernels->low_rank_update(state.low.data(), w.rank, w.b, w.outputs, w.scale, w.dora_factor, state.out.data(),
-                               static_cast<int32_t>(state.out.size()), begin, end);
+      update(state.low.data(), w.rank, w.b, w.outputs, w.scale, w.dora_factor, state.out.data(),
+             static_cast<int32_t>(state.out.size()), begin, end);
     }
   });
+}
+
+LowRankUpdateLoop* low_rank_update_loop(CpuIsa isa) {
+#if defined(__x86_64__)
+  return loop_for<LowRankUpdateLoop>(isa, low_rank_update_for<CpuIsa::avx2>, low_rank_update_for<CpuIsa::avx512>);
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace lorikeet::kernels

@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kExpandThreads, ExpandRing<Y, kSilu>::kBlocks)
     const auto slot = [&](int step) { return ring + step % Ring::kDepth * Ring::kStepVectors * device::kWarpSize; };
 
     Step asked{first_tile + warp, 0};
-    for (int s = 0; s < Ring::kDepth - 1; s++, advance(asked)) ask_weights(asked, slot(s));  // nobody's output
+    for (int s = 0; s < Ring::kDepth - 1; s++, advance(asked)) ask_weights(asked, slot(s));  // read-only
     if (!waited) device::wait_for_previous_kernel();
     waited = true;
     asked = {first_tile + warp, 0};

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kShrinkThreads, kPartsBlocks) shrink_parts(con
   };
   uint4 a[kSliceBlocks];
   const auto steps_of = [&](int part) { return min(kSliceBlocks, blocks - part * kPartBlocks - warp * kSliceBlocks); };
-  // The next piece of work from `item` on, all of its A on its way: the adapter is nobody's output.
+  // The next piece of work from `item` on, all of its A on its way: the adapter is read-only.
   const auto take = [&](int item) {
     Work work{};
     for (; item < items; item += gridDim.x) {

@@ -2,7 +2,7 @@
 #include <bit>
 #include <cmath>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/sampling/exp_sum_simd.h"
 #include "kernels/sampling/philox.h"
 #include "kernels/sampling/sampling.h"
 
@@ -101,8 +101,9 @@ LogitMass logit_mass_cpu(const float* logits, int32_t size) {
   LogitMass mass{-INFINITY, 0};
   for (int32_t i = 0; i < size; ++i) mass.max = std::max(mass.max, logits[i]);
   if (mass.max == -INFINITY) return mass;
-  if (const CpuKernels* kernels = best_cpu_kernels()) {
-    mass.sum = kernels->exp_sum(logits, size, mass.max);
+  static ExpSumLoop* const exp_sum = exp_sum_loop(best_cpu_isa());
+  if (exp_sum != nullptr) {
+    mass.sum = exp_sum(logits, size, mass.max);
     return mass;
   }
   double sum = 0;
@@ -136,6 +137,14 @@ std::vector<ScoredToken> top_tokens_cpu(const float* logits, int32_t size, int32
   }
   std::sort_heap(heap.begin(), heap.end(), better);
   return heap;
+}
+
+ExpSumLoop* exp_sum_loop(CpuIsa isa) {
+#if defined(__x86_64__)
+  return loop_for<ExpSumLoop>(isa, exp_sum_for<CpuIsa::avx2>, exp_sum_for<CpuIsa::avx512>);
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace lorikeet::kernels

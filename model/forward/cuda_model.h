@@ -12,8 +12,8 @@
 #include <optional>
 
 #include "comm/collective/device_collective.h"
-#include "kernels/attention/kv_cache.h"
 #include "kernels/base/device.h"
+#include "kernels/base/kv_cache.h"
 #include "model/forward/rank_model.h"
 
 namespace lorikeet::model {

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/attention/kv_cache.h"
 #include "kernels/base/device.h"
+#include "kernels/base/kv_cache.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/forward/cuda_model.h"
 

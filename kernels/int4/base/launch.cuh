@@ -4,8 +4,9 @@
 #include <glog/logging.h>
 
 #include "kernels/base/cuda_check.h"
+#include "kernels/int4/base/gemm_args.h"
 #include "kernels/int4/base/output.cuh"
-#include "kernels/int4/int4_gemm_cuda.h"
+#include "kernels/int4/base/packed_weight.h"
 
 namespace lorikeet::kernels::int4 {
 

@@ -5,7 +5,8 @@
 #include <cuda.h>
 
 #include "kernels/base/cuda_check.h"
-#include "kernels/int4/int4_gemm_cuda.h"
+#include "kernels/int4/base/gemm_args.h"
+#include "kernels/int4/base/packed_weight.h"
 
 namespace lorikeet::kernels::int4 {
 

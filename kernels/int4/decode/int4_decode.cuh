@@ -6,7 +6,8 @@
 // a tile in turn and streams them through a ring of its own in shared memory; there is no synchronisation while it
 // does. The sums of parts go to the block that finishes the tile, which adds them in the order of k.
 //
-// With 64 registers a thread, blocks of another kernel find room beside these.
+// At most 64 registers a thread: 512 threads then take half of an SM's, so that a CTA of the kernel behind can start on
+// the same SM while this one runs.
 #pragma once
 
 #include "kernels/cuda/async_copy.cuh"
@@ -142,7 +143,7 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
     from += n * Format::kBytes;
     left -= n;
   };
-  // Weights are nobody's output: they may be read before the kernel in front has ended.
+  // weights are read-only: they may be read before the kernel in front has ended.
   if (filling < items) enter();
   for (int i = 0; i < p.first_stages; i++) request(ring + i * stage_bytes, full + i * 8);
   device::allow_next_kernel();

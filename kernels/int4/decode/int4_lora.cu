@@ -60,8 +60,10 @@ Result<Int4LoraScratch> Int4LoraScratch::make(int32_t max_inputs, int32_t max_ra
 }
 
 Int4LoraTurn Int4LoraScratch::turn(int32_t number, int32_t tokens) const {
-  // Two places in turn, which every product but the first forgets for the one before it. The first does not know which
-  // of the two the step before has left, nor of how many tokens: it forgets both, and has a place of its own.
+  // A x of a product lies in one of three places, which must hold kLoraNoSum everywhere before another product uses it.
+  // Products 1, 2, 3 ... of a step use places 1 and 0 in turn, and each clears the place that the product before it used.
+  // Product 0 cannot know in which of the two the step before ended, nor with how many tokens: it uses place 2, and
+  // clears both for all tokens.
   const auto place = [&](int32_t i) {
     return memory_.as<float>() + static_cast<int64_t>(i) * int4::kMostTokens * token_floats_;
   };

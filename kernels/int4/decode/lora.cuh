@@ -8,7 +8,7 @@
 // nobody waits for a block that cannot begin.
 //
 // What counts is the time from x to the sums, in which every access to memory waits behind the weights. So all that
-// does not depend on x is done before: the adapters' weights are nobody's output.
+// does not depend on x is done before: the adapters' weights are read-only.
 #pragma once
 
 #include "kernels/int4/decode/slices.cuh"

@@ -38,7 +38,7 @@ class TokenLoraWork {
         tiles_(tiles),
         helper_(kDecodeWarps - 1 - warp) {}
 
-  // Describes the token's adapter and asks for A: adapters are nobody's output. A barrier of the block must follow.
+  // Describes the token's adapter and asks for A: adapters are read-only. A barrier of the block must follow.
   __device__ __forceinline__ void begin() const {
     if (helper_ >= p_.helpers) return;
     const int lane = threadIdx.x % device::kWarpSize;

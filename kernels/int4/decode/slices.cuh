@@ -64,7 +64,7 @@ __device__ __forceinline__ void sum_slice(uint32_t a, uint32_t x, int steps, boo
 template <class T>
 class SliceWork {
  public:
-  // Asks for A of the first, which is nobody's output: this may run before the kernel in front has ended.
+  // Asks for A of the first, which is read-only: this may run before the kernel in front has ended.
   __device__ __forceinline__ SliceWork(const DecodeLoraParams& p, const LoraShare& share, uint32_t base, int index)
       : p_(p),
         slices_(share.end - share.begin),

@@ -4,11 +4,11 @@
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/int4/base/gemm_args.h"
 #include "kernels/int4/base/layout.h"
 #include "kernels/int4/base/output.cuh"
 #include "kernels/int4/decode/lora_shared.cuh"
 #include "kernels/int4/decode/warps.h"
-#include "kernels/int4/int4_gemm_cuda.h"
 #include "kernels/layer/rms_norm_row.cuh"
 
 namespace lorikeet::kernels::int4 {
@@ -115,7 +115,7 @@ __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_
   }
 }
 
-// A thread's columns of the norm's weight: nobody's output.
+// A thread's columns of the norm's weight: read-only.
 using NormWeight = float4[kNormVectors];
 __device__ __forceinline__ void load_norm_weight(const DecodeParams& p, int thread, NormWeight& weight) {
 #pragma unroll

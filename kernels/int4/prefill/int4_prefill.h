@@ -2,7 +2,8 @@
 // kernels/int4_gemm_cuda.h.
 #pragma once
 
-#include "kernels/int4/int4_gemm_cuda.h"
+#include "kernels/int4/base/gemm_args.h"
+#include "kernels/int4/base/packed_weight.h"
 
 namespace lorikeet::kernels {
 

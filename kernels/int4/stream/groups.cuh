@@ -97,7 +97,7 @@ __device__ __forceinline__ void add_group_step(UnitAhead& at, float (&y)[1][kCol
     const float2 scale = load_scales(at.unit, kScales == 1 ? 0 : j, g);
     if (j + 1 == kSubBlocks) read_ahead();
     device::warpgroup_wait<0>();
-    device::settle(sums);
+    device::fence_sums(sums);
 #pragma unroll
     for (int c = 0; c < kColumns / 8; c++) {
       const float sum[4] = {sums[c * 4], sums[c * 4 + 1], sums[c * 4 + 2], sums[c * 4 + 3]};
@@ -134,7 +134,7 @@ __device__ __forceinline__ void fill_group_stages(const StreamParams& p, const G
     tensor_copy(to + kColumns * kBoxInputs * 2, &maps.x, x_unit * kUnitInputs + kBoxInputs, 0, barrier);
     if (++x_unit == end_unit) x_unit = first_unit;
   };
-  // Weights are nobody's output: they may be read before the kernel in front has ended.
+  // weights are read-only: they may be read before the kernel in front has ended.
   const int early = min(p.stages, steps);
 #pragma unroll 1
   for (int i = 0; i < early; i++) request_weights(i);

@@ -148,7 +148,7 @@ __device__ __forceinline__ void fill_stages(const StreamParams& p, uint32_t base
     request_weights<Format>(p, base + stage * p.stage_bytes, first_tile + round, min(p.round_tiles, tiles - round),
                             unit, warp, lane);
   };
-  // Weights are nobody's output: they may be read before the kernel in front has ended.
+  // weights are read-only: they may be read before the kernel in front has ended.
   const int early = min(p.stages, steps);
   for (int i = 0, round = 0, unit = first_unit; i < early; i++) {
     request_step_weights(i, round, unit);

@@ -2,7 +2,7 @@
 // kernels/int4/decode/int4_decode.h for shapes with streams_x.
 #pragma once
 
-#include "kernels/int4/decode/int4_decode.h"
+#include "kernels/int4/base/decode_shape.h"
 
 namespace lorikeet::kernels {
 

@@ -5,9 +5,9 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/int4/base/fragment.cuh"
+#include "kernels/int4/base/gemm_args.h"
 #include "kernels/int4/base/layout.h"
 #include "kernels/int4/base/output.cuh"
-#include "kernels/int4/decode/int4_decode.h"
 
 namespace lorikeet::kernels::int4 {
 

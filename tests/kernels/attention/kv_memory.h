@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention/kv_cache.h"
+#include "kernels/base/kv_cache.h"
 #include "tests/kernels/base/cuda_test.h"
 
 namespace lorikeet::kernels {

@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/attention/attention_simd.h"
 #include "kernels/base/aligned_floats.h"
-#include "kernels/cpu/cpu_kernels.h"
 #include "tests/kernels/base/random_data.h"
 #include "tests/tolerance.h"
 
@@ -139,8 +139,8 @@ TEST(PagedAttention, AgreesOnEveryInstructionSet) {
   const auto want = scene.reference();
   int tried = 0;
   for (const CpuIsa isa : {CpuIsa::avx2, CpuIsa::avx512}) {
-    const CpuKernels* kernels = isa <= best_cpu_isa() ? cpu_kernels_of(isa) : nullptr;
-    if (kernels == nullptr) continue;
+    AttendLoop* const attend = isa <= best_cpu_isa() ? attend_loop(isa) : nullptr;
+    if (attend == nullptr) continue;
     std::vector<float> out(want.size(), NAN);
     for (int32_t t = 0; t < scene.count(); ++t) {
       AttentionTile tile;
@@ -150,7 +150,7 @@ TEST(PagedAttention, AgreesOnEveryInstructionSet) {
       tile.q[0] = scene.q.data() + t * scene.row();
       tile.out[0] = out.data() + t * scene.row();
       tile.position[0] = scene.tokens[static_cast<size_t>(t)].position;
-      kernels->attend(tile, scratch.data());
+      attend(tile, scratch.data());
     }
     EXPECT_LT(worst_difference(out, want), kFloat32Tolerance) << name_of(isa);
     ++tried;

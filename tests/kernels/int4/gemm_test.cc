@@ -6,6 +6,7 @@
 #include "kernels/cpu/product_cpu.h"
 #include "kernels/dense/dense_gemm.h"
 #include "kernels/int4/int4_gemm.h"
+#include "kernels/int4/int4_product_simd.h"
 #include "tests/kernels/base/random_data.h"
 #include "tests/tolerance.h"
 
@@ -75,8 +76,8 @@ TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
   const auto w = random_int4(37, {128, 32, 64, 416}, false, random);
   int tried = 0;
   for (const CpuIsa isa : {CpuIsa::avx2, CpuIsa::avx512}) {
-    const CpuKernels* kernels = isa <= best_cpu_isa() ? cpu_kernels_of(isa) : nullptr;
-    if (kernels == nullptr) continue;
+    Int4ProductLoop* const product = isa <= best_cpu_isa() ? int4_product_loop(isa) : nullptr;
+    if (product == nullptr) continue;
     for (const int32_t m : {1, 2, 3, 7, 13}) {
       const auto x = random_floats(static_cast<size_t>(m * w.k), random);
       const auto want = int4_reference(w, x, m);
@@ -85,13 +86,13 @@ TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
         float* row = inputs.row(j);
         for (int32_t run = 0; run < w.runs(); ++run) {
           for (int32_t k = w.run_begin[run], block = 0; k < w.run_begin[run + 1]; k += block) {
-            block = nibble_block(w.run_begin[run + 1] - k, kernels->lanes);
+            block = nibble_block(w.run_begin[run + 1] - k, lanes_of(isa));
             for (int32_t i = 0; i < block; ++i) row[k + i] = x[j * w.k + k + 8 * (i % (block / 8)) + i / (block / 8)];
           }
         }
       }
       std::vector<float> y(want.size(), NAN);
-      kernels->int4_product(w, {inputs.data(), inputs.stride(), m, y.data(), w.n}, 0, w.n);
+      product(w, {inputs.data(), inputs.stride(), m, y.data(), w.n}, 0, w.n);
       EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa) << ", " << m << " rows";
     }
     ++tried;

@@ -8,7 +8,7 @@
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/element_dispatch.cuh"
 #include "kernels/int4/base/layout.h"
-#include "kernels/int4/int4_gemm_cuda.h"
+#include "kernels/int4/base/packed_weight.h"
 
 namespace lorikeet::kernels {
 namespace {
