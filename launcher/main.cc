@@ -2,7 +2,8 @@
 #include <CLI/CLI.hpp>
 #include <cstring>
 
-#include "actors/supervisor/server.h"
+#include "actors/head/head.h"
+#include "actors/rank/rank.h"
 #include "launcher/commands.h"
 
 int main(int argc, char** argv) {

@@ -22,7 +22,7 @@
 #include <functional>
 #include <memory>
 
-#include "actors/wire/messages.h"
+#include "actors/head/messages.h"
 #include "actors/wire/options.h"
 
 namespace lorikeet::actors {

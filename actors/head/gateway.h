@@ -17,8 +17,8 @@
 #include <functional>
 #include <memory>
 
+#include "actors/head/messages.h"
 #include "actors/head/request_validation.h"
-#include "actors/wire/messages.h"
 #include "comm/client/client_messages.h"
 
 namespace lorikeet::actors {

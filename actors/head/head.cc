@@ -1,4 +1,5 @@
-// The life of the head's process: gateway, scheduler, adapter cache and the clients' socket.
+#include "actors/head/head.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -17,7 +18,6 @@
 #include "actors/head/request_validation.h"
 #include "actors/head/scheduler.h"
 #include "actors/head/text_preparer.h"
-#include "actors/supervisor/server.h"
 #include "actors/wire/child_process.h"
 #include "actors/wire/kv_budget.h"
 #include "actors/wire/system_config.h"

@@ -13,8 +13,8 @@
 #include "actors/head/held_requests.h"
 #include "actors/head/in_flight_plans.h"
 #include "actors/head/rank_group.h"
+#include "actors/head/rendezvous_store.h"
 #include "actors/head/step_totals.h"
-#include "actors/wire/rendezvous_store.h"
 #include "actors/wire/status_json.h"
 #include "comm/codec/codec.h"
 

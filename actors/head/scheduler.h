@@ -26,7 +26,7 @@
 #include <functional>
 #include <string>
 
-#include "actors/wire/messages.h"
+#include "actors/head/messages.h"
 #include "actors/wire/options.h"
 
 namespace lorikeet::actors {

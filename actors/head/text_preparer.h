@@ -8,8 +8,8 @@
 #include <caf/all.hpp>
 #include <memory>
 
+#include "actors/head/messages.h"
 #include "actors/head/request_validation.h"
-#include "actors/wire/messages.h"
 
 namespace lorikeet::actors {
 

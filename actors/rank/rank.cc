@@ -1,4 +1,5 @@
-// The life of a rank's process.
+#include "actors/rank/rank.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -8,7 +9,6 @@
 
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/worker.h"
-#include "actors/supervisor/server.h"
 #include "actors/wire/child_process.h"
 #include "actors/wire/system_config.h"
 

@@ -9,9 +9,9 @@
 #include <set>
 #include <utility>
 
+#include "actors/rank/actor_rendezvous.h"
 #include "actors/rank/rank_adapters.h"
 #include "actors/rank/rank_thread.h"
-#include "actors/wire/rendezvous_store.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {

@@ -17,9 +17,9 @@
 #include <memory>
 #include <string>
 
+#include "actors/rank/messages.h"
 #include "actors/rank/rank_backend.h"
 #include "actors/wire/control_message.h"
-#include "actors/wire/messages.h"
 
 namespace lorikeet::actors {
 

@@ -13,9 +13,9 @@
 #include <thread>
 #include <utility>
 
+#include "actors/supervisor/messages.h"
 #include "actors/supervisor/process_keeper.h"
 #include "actors/supervisor/supervisor.h"
-#include "actors/wire/messages.h"
 #include "actors/wire/system_config.h"
 
 namespace lorikeet::actors {

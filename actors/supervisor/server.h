@@ -1,4 +1,4 @@
-// What the launcher starts. Each function is the life of one process and returns its exit status.
+// What the launcher starts: the supervisor, and through it every other process of the server.
 #pragma once
 
 #include <functional>
@@ -26,9 +26,5 @@ class Server {
   virtual void request_stop() = 0;  // any thread, and async-signal-safe
   virtual int wait() = 0;           // until stopped; 0, or 1 with the reason told through on_progress
 };
-
-// The bodies of the child processes; they read what they need from the environment that the supervisor set up.
-int run_head();
-int run_rank();
 
 }  // namespace lorikeet::actors

@@ -22,8 +22,8 @@
 #include <functional>
 #include <string>
 
+#include "actors/supervisor/messages.h"
 #include "actors/supervisor/process_keeper.h"
-#include "actors/wire/messages.h"
 #include "actors/wire/options.h"
 
 namespace lorikeet::actors {

@@ -21,10 +21,10 @@
 #include <mutex>
 #include <vector>
 
+#include "actors/head/messages.h"
 #include "actors/head/scheduler.h"
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/worker.h"
-#include "actors/wire/messages.h"
 #include "actors/wire/system_config.h"
 #include "bench/comm/loopback.h"
 #include "comm/codec/codec.h"

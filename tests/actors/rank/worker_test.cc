@@ -9,10 +9,12 @@
 #include <mutex>
 
 #include "actors/head/adapter_transfer.h"
-#include "actors/wire/rendezvous_store.h"
+#include "actors/head/rendezvous_store.h"
+#include "actors/rank/actor_rendezvous.h"
 #include "actors/wire/system_config.h"
 #include "comm/codec/codec.h"
 #include "comm/collective/collective.h"
+#include "engine/step_plan.h"
 #include "tests/actors/fake_model.h"
 
 namespace lorikeet::actors {

@@ -1,8 +1,8 @@
-#include "actors/wire/rendezvous_store.h"
+#include "actors/rank/actor_rendezvous.h"
 
 #include <fmt/format.h>
 
-#include <map>
+#include <chrono>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,14 +12,7 @@
 namespace lorikeet::actors {
 namespace {
 
-constexpr size_t kMaxKeys = 16 << 10;  // 64 ranks that each tell every other one an address need 4096
-constexpr size_t kMaxValueBytes = 64 << 10;
 constexpr std::chrono::seconds kPutTimeout{10};
-
-struct Store {
-  std::map<std::string, std::vector<uint8_t>> values;
-  std::multimap<std::string, caf::typed_response_promise<StoreValue>> waiting;
-};
 
 class ActorRendezvous final : public comm::Rendezvous {
  public:
@@ -55,26 +48,6 @@ class ActorRendezvous final : public comm::Rendezvous {
 };
 
 }  // namespace
-
-RendezvousActor::behavior_type rendezvous_store(RendezvousActor::pointer self) {
-  auto store = std::make_shared<Store>();
-  return {[store](StorePut& put) -> bool {
-            if (put.value.size() > kMaxValueBytes || store->values.size() >= kMaxKeys) return false;
-            const auto [begin, end] = store->waiting.equal_range(put.key);
-            for (auto it = begin; it != end; ++it) it->second.deliver(StoreValue{put.value});
-            store->waiting.erase(begin, end);
-            store->values[put.key] = std::move(put.value);
-            return true;
-          },
-          [self, store](const StoreGet& get) -> caf::result<StoreValue> {
-            const auto it = store->values.find(get.key);
-            if (it != store->values.end()) return StoreValue{it->second};
-            auto promise = self->make_response_promise<StoreValue>();
-            if (store->waiting.size() >= kMaxKeys) return caf::make_error(caf::sec::invalid_argument);
-            store->waiting.emplace(get.key, promise);
-            return promise;
-          }};
-}
 
 std::unique_ptr<comm::Rendezvous> make_actor_rendezvous(caf::actor_system& system, RendezvousActor store) {
   return std::make_unique<ActorRendezvous>(system, std::move(store));

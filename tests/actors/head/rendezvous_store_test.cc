@@ -1,4 +1,4 @@
-#include "actors/wire/rendezvous_store.h"
+#include "actors/head/rendezvous_store.h"
 
 #include "tests/actors/actor_test.h"
 

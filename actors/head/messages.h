@@ -1,0 +1,152 @@
+// What the actors inside of the head say to each other. No type ids: see actors/wire/messages.h.
+#pragma once
+
+#include <caf/all.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "actors/head/adapter_outcome.h"
+#include "actors/head/adapter_reader.h"
+#include "actors/head/request_validation.h"
+#include "actors/wire/control_message.h"
+#include "actors/wire/messages.h"
+#include "actors/wire/wire.h"
+#include "comm/client/client_messages.h"
+#include "engine/engine.h"
+
+namespace lorikeet::actors {
+
+// ---- snapshots
+
+struct StatusQuery {
+  int32_t unused = 0;
+};
+struct StatusPart {
+  std::string json;  // one object; the gateway merges the parts
+};
+
+// ---- clients and requests
+
+struct ClientSaid {  // ZeroMQ thread -> gateway
+  uint64_t client = 0;
+  std::shared_ptr<comm::ClientMessage> message;
+};
+struct ClientGone {
+  uint64_t client = 0;
+};
+struct StopServing {  // head's main thread -> gateway
+  std::string why;
+};
+
+struct PrepareText {  // gateway -> text preparer: a request with a long text
+  std::shared_ptr<const comm::GenerateRequest> request;
+  uint64_t seed = 0;  // drawn for it
+};
+struct TextPrepared {  // the answer
+  std::shared_ptr<PreparationResult> result;
+};
+
+struct Submit {                              // gateway -> scheduler
+  std::shared_ptr<engine::Request> request;  // its adapter is still a name; the scheduler has it resolved
+};
+struct Finish {
+  engine::SequenceId id;
+  engine::FinishReason reason = engine::FinishReason::abort;
+};
+struct EngineEvents {  // scheduler -> gateway, in order
+  std::shared_ptr<std::vector<engine::Event>> events;
+};
+using GatewayActor = caf::typed_actor<caf::reacts_to<ClientSaid>, caf::reacts_to<ClientGone>,
+                                      caf::reacts_to<EngineEvents>, caf::reacts_to<StopServing>>;
+using TextPreparerActor = caf::typed_actor<caf::replies_to<PrepareText>::with<TextPrepared>>;
+struct Serve {  // head's main thread -> scheduler: clients can reach the gateway from now on
+  GatewayActor gateway;
+  std::string address;
+};
+
+// ---- adapters
+
+struct ResolveAdapter {  // scheduler -> adapter cache: read it if need be and keep its content for this request
+  engine::SequenceId id;
+  std::string name;
+};
+struct AdapterResolved {  // the answer
+  std::string digest;
+  std::string error;  // not empty: why there is no digest
+};
+struct UnclaimAdapter {  // the request is over
+  engine::SequenceId id;
+  AdapterOutcome outcome = AdapterOutcome::none;
+};
+struct AcquireSlot {  // scheduler -> adapter cache: put it on the ranks if need be and leave it there
+  engine::SequenceId id;
+  std::string digest;
+};
+struct SlotAcquired {  // the answer
+  engine::SlotId slot;
+  std::string error;
+  uint64_t epoch = 0;  // of the ranks that have the slot; with their group a lease is void
+};
+struct ReleaseSlot {
+  engine::SequenceId id;
+  std::string digest;
+};
+struct GroupFormed {  // scheduler -> adapter cache
+  uint64_t epoch = 0;
+  std::vector<WorkerForHead> workers;  // by rank
+};
+struct GroupLost {
+  uint64_t epoch = 0;
+};
+
+struct FactorsMade {  // the adapter reader's threads -> adapter cache
+  uint64_t transfer = 0;
+  std::vector<DoraValues> factors;  // by rank
+  std::string error;
+};
+
+// ---- the supervisor
+
+struct SupervisorSaid {  // the head's control thread -> scheduler
+  ControlMessage message;
+};
+
+// ---- the interfaces
+
+using AdapterCacheActor = CacheForRanks::extend<
+    caf::replies_to<ResolveAdapter>::with<AdapterResolved>, caf::reacts_to<UnclaimAdapter>,
+    caf::replies_to<AcquireSlot>::with<SlotAcquired>, caf::reacts_to<ReleaseSlot>, caf::reacts_to<GroupFormed>,
+    caf::reacts_to<GroupLost>, caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
+    caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<StatusPart>>;
+
+using SchedulerActor = SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
+                                                 caf::reacts_to<SupervisorSaid>, caf::reacts_to<Tick>,
+                                                 caf::replies_to<StatusQuery>::with<StatusPart>>;
+
+}  // namespace lorikeet::actors
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StatusQuery)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StatusPart)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientSaid)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientGone)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StopServing)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::PrepareText)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::TextPrepared)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Submit)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Finish)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::EngineEvents)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ResolveAdapter)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterResolved)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::UnclaimAdapter)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AcquireSlot)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::SlotAcquired)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ReleaseSlot)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupFormed)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupLost)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Checked)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Staged)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::FactorsMade)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Serve)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::SupervisorSaid)
