@@ -1,0 +1,56 @@
+// Takes the fields of a JSON object out by name and type, and keeps the first thing that is wrong with one of them.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "comm/openai/openai_error.h"
+
+namespace lorikeet::comm {
+
+class BodyReader {
+ public:
+  explicit BodyReader(std::string_view body);
+
+  // Each: nullopt (or the default) where the field is absent, null or wrong. Integers may be written as 16.0.
+  std::optional<int64_t> integer(const char* name, int64_t least, int64_t most);
+  std::optional<double> number(const char* name);
+  std::optional<std::string> text(const char* name);
+  bool boolean(const char* name, bool otherwise = false);
+  std::vector<int32_t> integers(const char* name);
+  std::vector<std::string> texts(const char* name);  // one string is a list of one
+
+  // The value itself, null where it is absent; the caller checks it and says refuse().
+  const nlohmann::json& value(const char* name);
+
+  // Takes fields that change nothing.
+  void ignore(std::initializer_list<const char*> names);
+
+  // A field that is not served. Null, false, 0, "" and empty lists and objects ask for nothing, and are fine.
+  void refuse_unless_neutral(const char* name);
+
+  void refuse(std::optional<std::string> param, std::string sentence);
+
+  // After every field was asked for: refuses what is left over. The first thing that was wrong; nullopt: nothing.
+  std::optional<OpenAiError> finish();
+
+  bool ok() const { return !error_; }
+
+ private:
+  nlohmann::json body_ = nlohmann::json::object();
+  std::set<std::string, std::less<>> known_;
+  std::optional<OpenAiError> error_;
+};
+
+// What a value is, for a sentence: "a string".
+std::string_view json_type_name(const nlohmann::json& value);
+
+// The integer that a JSON number is, also written as 16.0; nullopt: it is none, or does not fit.
+std::optional<int64_t> integer_of(const nlohmann::json& value);
+
+}  // namespace lorikeet::comm

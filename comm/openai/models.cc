@@ -1,0 +1,36 @@
+#include "comm/openai/models.h"
+
+#include <nlohmann/json.hpp>
+
+namespace lorikeet::comm {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string to_text(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Json card(const ServedModel& model, int64_t created, int32_t max_model_len) {
+  return {{"id", model.id},
+          {"object", "model"},
+          {"created", created},
+          {"owned_by", "lorikeet"},
+          {"root", model.root},
+          {"parent", model.parent.empty() ? Json() : Json(model.parent)},
+          {"max_model_len", max_model_len}};
+}
+
+}  // namespace
+
+std::string model_card(const ServedModel& model, int64_t created, int32_t max_model_len) {
+  return to_text(card(model, created, max_model_len));
+}
+
+std::string model_list(const std::vector<ServedModel>& models, int64_t created, int32_t max_model_len) {
+  Json data = Json::array();
+  for (const ServedModel& model : models) data.push_back(card(model, created, max_model_len));
+  return to_text({{"object", "list"}, {"data", std::move(data)}});
+}
+
+}  // namespace lorikeet::comm

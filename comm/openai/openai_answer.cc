@@ -1,0 +1,213 @@
+#include "comm/openai/openai_answer.h"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+namespace lorikeet::comm {
+namespace {
+
+constexpr float kLeastLogprob = -9999;  // JSON has no infinity; vLLM writes this
+constexpr std::string_view kDone = "data: [DONE]\n\n";
+
+std::string to_text(const nlohmann::ordered_json& value) {
+  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+int64_t characters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
+float bounded(float logprob) {
+  return std::max(logprob, kLeastLogprob);
+}
+
+}  // namespace
+
+OpenAiAnswer::OpenAiAnswer(const OpenAiRequest& request, Setup setup)
+    : setup_(std::move(setup)),
+      kind_(request.kind),
+      n_(request.n),
+      stream_(request.stream),
+      include_usage_(request.include_usage),
+      continuous_usage_(request.continuous_usage_stats),
+      with_logprobs_(request.logprobs),
+      with_token_ids_(request.return_token_ids),
+      top_logprobs_(request.top_logprobs),
+      choices_(request.choices()),
+      running_(choices_.size()) {}
+
+OpenAiAnswer::Choice* OpenAiAnswer::find(const std::string& id) {
+  size_t index = choices_.size();
+  const auto parsed = std::from_chars(id.data(), id.data() + id.size(), index);
+  if (parsed.ec != std::errc() || index >= choices_.size() || choices_[index].ended) return nullptr;
+  return &choices_[index];
+}
+
+std::string OpenAiAnswer::add(const Delta& delta) {
+  Choice* choice = find(delta.id);
+  if (choice == nullptr) return {};
+  const auto count = static_cast<int32_t>(delta.token_ids.size());
+  choice->usage.completion_tokens += count;
+  if (with_token_ids_ || with_logprobs_) {
+    choice->unsent_ids.insert(choice->unsent_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
+    choice->logprobs.insert(choice->logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+  }
+  if (!stream_) {
+    choice->text += delta.text;
+    return {};
+  }
+  // Without text there is nothing to show yet: a character or a stop string is unfinished.
+  std::string events = first_event(*choice);
+  if (!delta.text.empty()) events += piece(*choice, delta.text, false);
+  return events;
+}
+
+std::string OpenAiAnswer::finish(const Done& done) {
+  Choice* choice = find(done.id);
+  if (choice == nullptr) return {};
+  choice->ended = true;
+  --running_;
+  choice->finish_reason = done.finish_reason;
+  if (done.stop_reason) choice->stop_reason = *done.stop_reason;
+  choice->usage = done.usage;
+  if (!stream_) return {};
+  std::string events = first_event(*choice) + piece(*choice, "", true);
+  if (!ended()) return events;
+  if (include_usage_) {
+    Json sums = head(true);
+    sums["choices"] = Json::array();
+    sums["usage"] = usage_json(usage());
+    events += "data: " + to_text(sums) + "\n\n";
+  }
+  return events += kDone;
+}
+
+Usage OpenAiAnswer::usage() const {
+  Usage sum;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    const Usage& one = choices_[i].usage;
+    if (i % static_cast<size_t>(n_) == 0) {
+      sum.prompt_tokens += one.prompt_tokens;
+      sum.cached_tokens += one.cached_tokens;
+    }
+    sum.completion_tokens += one.completion_tokens;
+  }
+  sum.total_tokens = sum.prompt_tokens + sum.completion_tokens;
+  return sum;
+}
+
+std::string OpenAiAnswer::body() const {
+  Json answer = head(false);
+  Json& list = answer["choices"] = Json::array();
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    Choice choice = choices_[i];
+    Json one = {{"index", i}};
+    if (is_chat()) {
+      one["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+    } else {
+      one["text"] = choice.text;
+    }
+    if (with_token_ids_) one["token_ids"] = choice.unsent_ids;
+    one["logprobs"] = logprobs_of(choice);
+    one["finish_reason"] = choice.finish_reason;
+    one["stop_reason"] = choice.stop_reason;
+    list.push_back(std::move(one));
+  }
+  answer["usage"] = usage_json(usage());
+  return to_text(answer);
+}
+
+OpenAiAnswer::Json OpenAiAnswer::head(bool chunk) const {
+  const char* object = !is_chat() ? "text_completion" : chunk ? "chat.completion.chunk" : "chat.completion";
+  return {{"id", setup_.id}, {"object", object}, {"created", setup_.created}, {"model", setup_.model}};
+}
+
+std::string OpenAiAnswer::event(const Json& choice_json) const {
+  Json chunk = head(true);
+  chunk["choices"] = Json::array({choice_json});
+  if (continuous_usage_) {
+    chunk["usage"] = usage_json(usage());
+  } else if (include_usage_) {
+    chunk["usage"] = nullptr;  // as OpenAI: the last event has it
+  }
+  return "data: " + to_text(chunk) + "\n\n";
+}
+
+// A chat's choice begins with its role.
+std::string OpenAiAnswer::first_event(Choice& choice) {
+  if (std::exchange(choice.begun, true) || !is_chat()) return {};
+  return event({{"index", &choice - choices_.data()},
+                {"delta", {{"role", "assistant"}, {"content", ""}}},
+                {"logprobs", nullptr},
+                {"finish_reason", nullptr}});
+}
+
+std::string OpenAiAnswer::piece(Choice& choice, const std::string& text, bool last) {
+  Json one = {{"index", &choice - choices_.data()}};
+  if (is_chat()) {
+    one["delta"] = last && text.empty() ? Json::object() : Json{{"content", text}};
+  } else {
+    one["text"] = text;
+  }
+  if (with_token_ids_) one["token_ids"] = choice.unsent_ids;
+  one["logprobs"] = logprobs_of(choice);
+  choice.unsent_ids.clear();
+  choice.logprobs.clear();
+  one["finish_reason"] = last ? Json(choice.finish_reason) : Json();
+  if (last) one["stop_reason"] = choice.stop_reason;
+  return event(one);
+}
+
+OpenAiAnswer::Json OpenAiAnswer::token_entry(int32_t id, float logprob) const {
+  const std::string_view bytes = setup_.token_bytes(id);
+  Json list = Json::array();
+  for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
+  return {{"token", bytes}, {"logprob", bounded(logprob)}, {"bytes", std::move(list)}};
+}
+
+OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
+  const size_t count = std::min(choice.unsent_ids.size(), choice.logprobs.size());
+  if (!with_logprobs_ || (stream_ && count == 0)) return nullptr;
+  Json content = Json::array(), tokens = Json::array(), values = Json::array(), tops = Json::array(),
+       offsets = Json::array();
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t id = choice.unsent_ids[i];
+    const TokenLogprobs& best = choice.logprobs[i];
+    const auto found = std::find_if(best.begin(), best.end(), [id](const auto& entry) { return entry.first == id; });
+    const float logprob = found == best.end() ? kLeastLogprob : found->second;
+    const size_t alternatives = std::min(best.size(), static_cast<size_t>(top_logprobs_));
+    if (is_chat()) {
+      Json entry = token_entry(id, logprob);
+      Json& top = entry["top_logprobs"] = Json::array();
+      for (size_t k = 0; k < alternatives; ++k) top.push_back(token_entry(best[k].first, best[k].second));
+      content.push_back(std::move(entry));
+      continue;
+    }
+    const std::string_view bytes = setup_.token_bytes(id);
+    tokens.push_back(bytes);
+    values.push_back(bounded(logprob));
+    // As OpenAI: the sampled token is among them, also where it is none of the best.
+    Json top = Json::object();
+    for (size_t k = 0; k < alternatives; ++k)
+      top[std::string(setup_.token_bytes(best[k].first))] = bounded(best[k].second);
+    if (top_logprobs_ > 0) top[std::string(bytes)] = bounded(logprob);
+    tops.push_back(top_logprobs_ > 0 ? std::move(top) : Json());
+    offsets.push_back(choice.characters);
+    choice.characters += characters(bytes);
+  }
+  if (is_chat()) return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"tokens", std::move(tokens)},
+          {"token_logprobs", std::move(values)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+OpenAiAnswer::Json OpenAiAnswer::usage_json(const Usage& usage) const {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"total_tokens", usage.total_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+}
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,74 @@
+// The answer to one OpenAI request, put together from the events of its choices: one JSON object, or a stream of
+// server-sent events. Shapes are OpenAI's, with vLLM's additions (stop_reason, token_ids).
+//
+// Pure: no sockets, no clock. Threads: one at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "comm/client/client_messages.h"
+#include "comm/openai/openai_request.h"
+
+namespace lorikeet::comm {
+
+class OpenAiAnswer {
+ public:
+  struct Setup {
+    std::string id;                                        // chatcmpl-... or cmpl-...
+    std::string model;                                     // as the client named it, else the base model's name
+    int64_t created = 0;                                   // seconds since 1970
+    std::function<std::string_view(int32_t)> token_bytes;  // of a token id; may be part of a character
+  };
+
+  // `request` says the shape; its prompts are not kept.
+  OpenAiAnswer(const OpenAiRequest& request, Setup setup);
+
+  // An event of a choice; its id is the choice's index (OpenAiRequest::choice). Of a stream: what is to be sent now.
+  // Events of choices that have ended or do not exist are dropped.
+  std::string add(const Delta& delta);
+  std::string finish(const Done& done);  // the last one's is followed by the sums, where asked for, and [DONE]
+
+  bool ended() const { return running_ == 0; }
+  std::string body() const;  // of an answer that is no stream, when it has ended
+  Usage usage() const;       // so far; prompts count once, however many choices they have
+
+ private:
+  using Json = nlohmann::ordered_json;
+
+  struct Choice {
+    bool begun = false, ended = false;
+    std::string text;  // of an answer that is no stream
+    std::vector<int32_t> token_ids;
+    std::vector<TokenLogprobs> logprobs;  // not sent yet, one per token of unsent_ids
+    std::vector<int32_t> unsent_ids;
+    std::string finish_reason;
+    Json stop_reason;
+    Usage usage;
+    int64_t characters = 0;  // of the tokens whose log-probabilities were written
+  };
+
+  bool is_chat() const { return kind_ == OpenAiRequest::Kind::chat; }
+  Choice* find(const std::string& id);
+  Json head(bool chunk) const;
+  Json logprobs_of(Choice& choice) const;  // of the unsent tokens; null where not asked for
+  Json token_entry(int32_t id, float logprob) const;
+  std::string event(const Json& choice_json) const;
+  std::string first_event(Choice& choice);
+  std::string piece(Choice& choice, const std::string& text, bool last);
+  Json usage_json(const Usage& usage) const;
+
+  const Setup setup_;
+  const OpenAiRequest::Kind kind_;
+  const int32_t n_;
+  const bool stream_, include_usage_, continuous_usage_, with_logprobs_, with_token_ids_;
+  const int32_t top_logprobs_;
+  std::vector<Choice> choices_;
+  size_t running_;
+};
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,89 @@
+#include "comm/openai/openai_error.h"
+
+#include <nlohmann/json.hpp>
+
+namespace lorikeet::comm {
+namespace {
+
+struct Mapped {
+  std::string_view gateway;
+  int status;
+  std::string_view code;
+};
+constexpr Mapped kFailures[] = {
+    {"malformed", 400, "malformed"},
+    {"invalid_request", 400, "invalid_request"},
+    {"too_long", 400, "context_length_exceeded"},
+    {"unknown_adapter", 404, "model_not_found"},
+    {"adapter_failed", 422, "adapter_failed"},
+    {"queue_full", 429, "queue_full"},
+    {"rank_lost", 503, "rank_lost"},
+    {"shutting_down", 503, "shutting_down"},
+};
+
+struct Named {
+  int status;
+  std::string_view code;
+};
+constexpr Named kStatuses[] = {
+    {400, "bad_request"},       {401, "invalid_api_key"},    {403, "forbidden"},
+    {404, "not_found"},         {405, "method_not_allowed"}, {408, "request_timeout"},
+    {409, "conflict"},          {413, "body_too_large"},     {415, "unsupported_media_type"},
+    {429, "too_many_requests"}, {431, "head_too_large"},     {503, "unavailable"},
+};
+
+std::string_view type_of(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 429:
+      return "rate_limit_error";
+    default:
+      return status >= 500 ? "server_error" : "invalid_request_error";
+  }
+}
+
+nlohmann::ordered_json to_object(const OpenAiError& error) {
+  return {{"error",
+           {{"message", error.message},
+            {"type", type_of(error.status)},
+            {"param", error.param ? nlohmann::ordered_json(*error.param) : nlohmann::ordered_json()},
+            {"code", error.code}}}};
+}
+
+std::string to_text(const nlohmann::ordered_json& value) {
+  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace
+
+OpenAiError error_of(const Failure& failure) {
+  for (const Mapped& mapped : kFailures) {
+    if (mapped.gateway == failure.code) {
+      const bool model = mapped.status == 404;
+      return {mapped.status, failure.message, model ? std::optional<std::string>("model") : std::nullopt,
+              std::string(mapped.code)};
+    }
+  }
+  return {500, failure.message, std::nullopt, failure.code};
+}
+
+OpenAiError error_of(int status, std::string_view sentence) {
+  std::string_view code = status >= 500 ? "internal" : "bad_request";
+  for (const Named& named : kStatuses) {
+    if (named.status == status) code = named.code;
+  }
+  return {status, std::string(sentence), std::nullopt, std::string(code)};
+}
+
+std::string to_body(const OpenAiError& error) {
+  return to_text(to_object(error));
+}
+
+std::string to_event(const OpenAiError& error) {
+  return "data: " + to_text(to_object(error)) + "\n\n";
+}
+
+}  // namespace lorikeet::comm

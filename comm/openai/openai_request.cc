@@ -1,0 +1,200 @@
+#include "comm/openai/openai_request.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+#include <utility>
+
+#include "comm/openai/body_reader.h"
+#include "comm/openai/chat_messages.h"
+
+namespace lorikeet::comm {
+namespace {
+
+using nlohmann::json;
+
+constexpr int32_t kMaxChoicesPerPrompt = 128;  // as OpenAI
+constexpr size_t kMaxChoices = 1024;           // of one request
+constexpr size_t kMaxPromptBytes = 64 << 20;   // of all choices together
+constexpr int32_t kMaxTopLogprobs = 20;        // as OpenAI
+constexpr int64_t kLeastInt32 = std::numeric_limits<int32_t>::min();
+constexpr int64_t kMostInt32 = std::numeric_limits<int32_t>::max();
+
+std::optional<int32_t> narrow(std::optional<int64_t> value) {
+  return value ? std::optional<int32_t>(static_cast<int32_t>(*value)) : std::nullopt;
+}
+
+// What both kinds have: model, stream, sampling.
+void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) {
+  request.model = body.text("model");
+  request.n = narrow(body.integer("n", 1, kMaxChoicesPerPrompt)).value_or(1);
+  request.stream = body.boolean("stream");
+  const json& options = body.value("stream_options");
+  if (!options.is_null()) {
+    if (!options.is_object()) {
+      body.refuse("stream_options", fmt::format("stream_options must be an object, not {}", json_type_name(options)));
+    } else {
+      const auto flag = [&options](const char* name) { return options.value(name, json(false)) == json(true); };
+      request.include_usage = flag("include_usage");
+      request.continuous_usage_stats = request.include_usage && flag("continuous_usage_stats");
+    }
+  }
+
+  to.temperature = body.number("temperature");
+  to.top_p = body.number("top_p");
+  to.top_k = narrow(body.integer("top_k", kLeastInt32, kMostInt32));
+  to.min_p = body.number("min_p");
+  to.repetition_penalty = body.number("repetition_penalty");
+  to.presence_penalty = body.number("presence_penalty");
+  to.frequency_penalty = body.number("frequency_penalty");
+  if (const auto seed =
+          body.integer("seed", std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max())) {
+    to.seed = static_cast<uint64_t>(*seed);
+  }
+  to.max_tokens = narrow(body.integer("max_tokens", 0, kMostInt32));
+  to.stop = body.texts("stop");
+  to.stop_token_ids = body.integers("stop_token_ids");
+  to.ignore_eos = body.boolean("ignore_eos");
+  to.include_stop_str_in_output = body.boolean("include_stop_str_in_output");
+  to.skip_special_tokens = body.boolean("skip_special_tokens", true);
+  request.return_token_ids = body.boolean("return_token_ids");
+
+  body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id",
+               "spaces_between_special_tokens", "add_special_tokens"});
+  for (const char* name :
+       {"logit_bias", "min_tokens", "bad_words", "allowed_token_ids", "truncate_prompt_tokens", "cache_salt",
+        "prompt_logprobs", "use_beam_search", "priority", "structured_outputs", "guided_json", "guided_regex",
+        "guided_choice", "guided_grammar", "logits_processors", "kv_transfer_params", "vllm_xargs"}) {
+    body.refuse_unless_neutral(name);
+  }
+  const json& format = body.value("response_format");
+  if (!format.is_null() && !(format.is_object() && format.value("type", json()) == json("text"))) {
+    body.refuse("response_format", "response_format is not served here but as {\"type\": \"text\"}");
+  }
+}
+
+OpenAiRequestResult finish(BodyReader& body, OpenAiRequest request, size_t prompt_bytes) {
+  if (body.ok() && request.choices() > kMaxChoices) {
+    body.refuse("n", fmt::format("{} choices in one request, at most {} are allowed", request.choices(), kMaxChoices));
+  }
+  if (body.ok() && prompt_bytes * static_cast<size_t>(request.n) > kMaxPromptBytes) {
+    body.refuse("n", fmt::format("{} choices of {} bytes of prompts take more than {} bytes", request.n, prompt_bytes,
+                                 kMaxPromptBytes));
+  }
+  if (auto error = body.finish()) return tl::unexpected(*std::move(error));
+  return request;
+}
+
+// ---- completions
+
+std::optional<std::vector<int32_t>> token_ids(const json& list) {
+  std::vector<int32_t> ids;
+  ids.reserve(list.size());
+  for (const json& element : list) {
+    const auto id = integer_of(element);
+    if (!id || !std::in_range<int32_t>(*id)) return std::nullopt;
+    ids.push_back(static_cast<int32_t>(*id));
+  }
+  return ids;
+}
+
+// "text", ["text", ...], [1, 2, ...] or [[1, 2, ...], ...]: the prompts, each a copy of `common`. Gives their bytes.
+size_t read_prompts(BodyReader& body, const GenerateRequest& common, OpenAiRequest& request) {
+  size_t bytes = 0;
+  const auto add_text = [&](const json& text) {
+    request.prompts.push_back(common);
+    bytes += request.prompts.back().prompt.emplace(text.get<std::string>()).size();
+  };
+  const auto add_ids = [&](const json& list) {
+    auto ids = token_ids(list);
+    if (!ids) return false;
+    bytes += ids->size() * sizeof(int32_t);
+    request.prompts.push_back(common);
+    request.prompts.back().prompt_token_ids = *std::move(ids);
+    return true;
+  };
+  const json& prompt = body.value("prompt");
+  bool understood = true;
+  if (prompt.is_string()) {
+    add_text(prompt);
+  } else if (prompt.is_array() && !prompt.empty() && prompt.size() <= kMaxChoices && prompt[0].is_string()) {
+    for (const json& element : prompt) {
+      understood = understood && element.is_string();
+      if (understood) add_text(element);
+    }
+  } else if (prompt.is_array() && !prompt.empty() && prompt.size() <= kMaxChoices && prompt[0].is_array()) {
+    for (const json& element : prompt) understood = understood && element.is_array() && add_ids(element);
+  } else {
+    understood = prompt.is_array() && !prompt.empty() && add_ids(prompt);
+  }
+  if (!understood) {
+    body.refuse("prompt", prompt.is_null()
+                              ? "prompt is missing"
+                              : fmt::format("prompt must be a string, a list of token ids, or a list of up to {} of "
+                                            "either",
+                                            kMaxChoices));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+GenerateRequest OpenAiRequest::choice(size_t index) const {
+  const auto per_prompt = static_cast<size_t>(n);
+  GenerateRequest request = prompts.at(index / per_prompt);
+  request.id = std::to_string(index);
+  if (request.seed) *request.seed += index % per_prompt;
+  return request;
+}
+
+OpenAiRequestResult parse_completion(std::string_view text) {
+  BodyReader body(text);
+  OpenAiRequest request;
+  GenerateRequest common;
+  request.kind = OpenAiRequest::Kind::completion;
+  read_common(body, request, common);
+  if (!common.max_tokens) common.max_tokens = 16;  // OpenAI's default
+  if (const auto logprobs = narrow(body.integer("logprobs", 0, kMaxTopLogprobs))) {
+    request.logprobs = true;
+    common.logprobs = request.top_logprobs = *logprobs;
+  }
+  for (const char* name : {"suffix", "echo", "prompt_embeds"}) body.refuse_unless_neutral(name);
+  const auto best_of = body.integer("best_of", 1, kMaxChoicesPerPrompt);
+  if (best_of && *best_of != request.n) body.refuse("best_of", "best_of is not served here but as the same as n");
+  const size_t bytes = read_prompts(body, common, request);
+  return finish(body, std::move(request), bytes);
+}
+
+OpenAiRequestResult parse_chat(std::string_view text) {
+  BodyReader body(text);
+  OpenAiRequest request;
+  GenerateRequest common;
+  request.kind = OpenAiRequest::Kind::chat;
+  read_common(body, request, common);
+  if (const auto most = body.integer("max_completion_tokens", 0, kMostInt32)) common.max_tokens = narrow(most);
+  request.logprobs = body.boolean("logprobs");
+  if (const auto top = narrow(body.integer("top_logprobs", 0, kMaxTopLogprobs))) {
+    if (*top > 0 && !request.logprobs) body.refuse("top_logprobs", "top_logprobs needs logprobs to be true");
+    request.top_logprobs = *top;
+  }
+  if (request.logprobs) common.logprobs = request.top_logprobs;
+  body.ignore({"reasoning_effort", "verbosity", "parallel_tool_calls"});
+  for (const char* name :
+       {"tools", "functions", "function_call", "modalities", "audio", "prediction", "web_search_options", "echo",
+        "continue_final_message", "documents", "chat_template", "chat_template_kwargs", "mm_processor_kwargs"}) {
+    body.refuse_unless_neutral(name);
+  }
+  if (const json& choice = body.value("tool_choice"); !choice.is_null() && choice != "none" && choice != "auto") {
+    body.refuse("tool_choice", "tool_choice is not served here");
+  }
+  if (!body.boolean("add_generation_prompt", true)) {
+    body.refuse("add_generation_prompt", "add_generation_prompt is always true here");
+  }
+  common.messages = read_messages(body);
+  size_t bytes = 0;
+  for (const Message& message : *common.messages) bytes += message.role.size() + message.content.size();
+  request.prompts.push_back(std::move(common));
+  return finish(body, std::move(request), bytes);
+}
+
+}  // namespace lorikeet::comm

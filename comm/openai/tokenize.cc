@@ -1,0 +1,60 @@
+#include "comm/openai/tokenize.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "comm/openai/body_reader.h"
+#include "comm/openai/chat_messages.h"
+
+namespace lorikeet::comm {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string to_text(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view text) {
+  BodyReader body(text);
+  TokenizeRequest request;
+  request.with_texts = body.boolean("return_token_strs");
+  body.ignore({"model", "add_special_tokens", "add_generation_prompt"});
+  if (body.value("messages").is_null()) {
+    request.text.prompt = body.text("prompt");
+    if (!request.text.prompt) body.refuse("prompt", "prompt or messages is needed");
+  } else {
+    request.text.messages = read_messages(body);
+    body.refuse_unless_neutral("prompt");
+  }
+  if (auto error = body.finish()) return tl::unexpected(*std::move(error));
+  return request;
+}
+
+tl::expected<std::vector<int32_t>, OpenAiError> parse_detokenize(std::string_view text) {
+  BodyReader body(text);
+  body.ignore({"model"});
+  if (body.value("tokens").is_null()) body.refuse("tokens", "tokens is missing");
+  std::vector<int32_t> ids = body.integers("tokens");
+  if (auto error = body.finish()) return tl::unexpected(*std::move(error));
+  return ids;
+}
+
+std::string tokenize_answer(const std::vector<int32_t>& ids, int32_t max_model_len, bool with_texts,
+                            const std::function<std::string_view(int32_t)>& token_bytes) {
+  Json texts;
+  if (with_texts) {
+    texts = Json::array();
+    for (const int32_t id : ids) texts.push_back(token_bytes(id));
+  }
+  return to_text(
+      {{"count", ids.size()}, {"max_model_len", max_model_len}, {"tokens", ids}, {"token_strs", std::move(texts)}});
+}
+
+std::string detokenize_answer(const std::string& text) {
+  return to_text({{"prompt", text}});
+}
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,24 @@
+#include "comm/openai/models.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace lorikeet::comm {
+namespace {
+
+using nlohmann::json;
+
+TEST(Models, NameTheBaseModelAndItsAdapters) {
+  EXPECT_EQ(
+      json::parse(model_list({{"base", "/models/base", ""}, {"moby", "/adapters/moby", "base"}}, 1700000000, 2048)),
+      json::parse(R"({"object": "list", "data": [
+                {"id": "base", "object": "model", "created": 1700000000, "owned_by": "lorikeet",
+                 "root": "/models/base", "parent": null, "max_model_len": 2048},
+                {"id": "moby", "object": "model", "created": 1700000000, "owned_by": "lorikeet",
+                 "root": "/adapters/moby", "parent": "base", "max_model_len": 2048}]})"));
+  EXPECT_EQ(json::parse(model_card({"base", "/models/base", ""}, 1, 2))["id"], "base");
+}
+
+}  // namespace
+}  // namespace lorikeet::comm

@@ -1,0 +1,138 @@
+#include "comm/openai/openai_answer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace lorikeet::comm {
+namespace {
+
+using nlohmann::json;
+
+// "é" cut into its two bytes is tokens 3 and 4.
+std::string_view token_bytes(int32_t id) {
+  constexpr std::string_view kTokens[] = {"zero", " one", " two", "\xC3", "\xA9"};
+  return id >= 0 && id < 5 ? kTokens[id] : std::string_view();
+}
+
+OpenAiAnswer answer_to(const OpenAiRequestResult& request) {
+  return OpenAiAnswer(request.value(), {"x-1", "m", 1700000000, token_bytes});
+}
+
+Done done(const std::string& id, int32_t prompt, int32_t completion, std::string reason = "stop") {
+  Done done;
+  done.id = id;
+  done.finish_reason = std::move(reason);
+  done.usage = {prompt, completion, prompt + completion, 1};
+  return done;
+}
+
+// The events of a stream, in order; [DONE] as a string.
+std::vector<json> events(const std::string& text) {
+  std::vector<json> list;
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t end = text.find("\n\n", at);
+    EXPECT_EQ(text.substr(at, 6), "data: ");
+    const std::string data = text.substr(at + 6, end - at - 6);
+    list.push_back(data == "[DONE]" ? json(data) : json::parse(data));
+    at = end + 2;
+  }
+  return list;
+}
+
+TEST(OpenAiAnswer, PutsACompletionTogether) {
+  OpenAiAnswer answer = answer_to(parse_completion(R"({"prompt": "p", "logprobs": 1})"));
+  EXPECT_EQ(answer.add({"0", "zero", {0}, {{{0, -0.5F}, {1, -1.5F}}}}), "");
+  EXPECT_EQ(answer.add({"0", " one", {1}, {{{2, -0.25F}, {1, -2.0F}}}}), "");
+  EXPECT_FALSE(answer.ended());
+  Done end = done("0", 3, 2);
+  end.stop_reason = "END";
+  EXPECT_EQ(answer.finish(end), "");
+  EXPECT_TRUE(answer.ended());
+  EXPECT_EQ(json::parse(answer.body()), json::parse(R"({
+      "id": "x-1", "object": "text_completion", "created": 1700000000, "model": "m",
+      "choices": [{"index": 0, "text": "zero one", "finish_reason": "stop", "stop_reason": "END",
+        "logprobs": {"tokens": ["zero", " one"], "token_logprobs": [-0.5, -2.0],
+          "top_logprobs": [{"zero": -0.5}, {" two": -0.25, " one": -2.0}], "text_offset": [0, 4]}}],
+      "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 1}}})"));
+}
+
+TEST(OpenAiAnswer, PutsAChatTogetherWithTheBytesOfItsTokens) {
+  OpenAiAnswer answer =
+      answer_to(parse_chat(R"({"messages": [{"role": "user", "content": "p"}], "logprobs": true, "top_logprobs": 1})"));
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  answer.add({"0", "", {3}, {{{3, -0.5F}}}});
+  answer.add({"0", "\xC3\xA9", {4}, {{{4, kNever}}}});
+  answer.finish(done("0", 3, 2, "length"));
+  EXPECT_EQ(json::parse(answer.body()), json::parse(R"({
+      "id": "x-1", "object": "chat.completion", "created": 1700000000, "model": "m",
+      "choices": [{"index": 0, "message": {"role": "assistant", "content": "é", "refusal": null},
+        "finish_reason": "length", "stop_reason": null,
+        "logprobs": {"refusal": null, "content": [
+          {"token": "�", "bytes": [195], "logprob": -0.5,
+           "top_logprobs": [{"token": "�", "bytes": [195], "logprob": -0.5}]},
+          {"token": "�", "bytes": [169], "logprob": -9999.0,
+           "top_logprobs": [{"token": "�", "bytes": [169], "logprob": -9999.0}]}]}}],
+      "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 1}}})"));
+}
+
+TEST(OpenAiAnswer, StreamsAChatAsItsTextComes) {
+  OpenAiAnswer answer = answer_to(parse_chat(R"({"messages": [{"role": "user", "content": "p"}], "stream": true,
+                                                 "stream_options": {"include_usage": true}})"));
+  const auto first = events(answer.add({"0", "zero", {0}, {}}));
+  ASSERT_EQ(first.size(), 2u);
+  EXPECT_EQ(first[0], json::parse(R"({"id": "x-1", "object": "chat.completion.chunk", "created": 1700000000,
+      "model": "m", "usage": null, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""},
+      "logprobs": null, "finish_reason": null}]})"));
+  EXPECT_EQ(first[1]["choices"], json::parse(R"([{"index": 0, "delta": {"content": "zero"}, "logprobs": null,
+      "finish_reason": null}])"));
+  EXPECT_EQ(answer.add({"0", "", {3}, {}}), "");  // nothing to show yet
+  const auto last = events(answer.finish(done("0", 3, 2, "length")));
+  ASSERT_EQ(last.size(), 3u);
+  EXPECT_EQ(last[0]["choices"], json::parse(R"([{"index": 0, "delta": {}, "logprobs": null, "finish_reason": "length",
+      "stop_reason": null}])"));
+  EXPECT_EQ(last[1]["choices"], json::array());
+  EXPECT_EQ(last[1]["usage"]["total_tokens"], 5);
+  EXPECT_EQ(last[2], "[DONE]");
+}
+
+TEST(OpenAiAnswer, StreamsEveryTokensLogprobsOnceAlsoWhereTextCameLater) {
+  OpenAiAnswer answer =
+      answer_to(parse_completion(R"({"prompt": "p", "stream": true, "logprobs": 0, "return_token_ids": true})"));
+  EXPECT_EQ(answer.add({"0", "", {3}, {{{3, -0.5F}}}}), "");
+  const auto piece = events(answer.add({"0", "\xC3\xA9", {4}, {{{4, -1.0F}}}}));
+  ASSERT_EQ(piece.size(), 1u);
+  const json& choice = piece[0]["choices"][0];
+  EXPECT_EQ(choice["token_ids"], json({3, 4}));
+  EXPECT_EQ(choice["logprobs"]["token_logprobs"], json({-0.5, -1.0}));
+  EXPECT_EQ(choice["logprobs"]["top_logprobs"], json({nullptr, nullptr}));
+  answer.add({"0", "", {0}, {{{0, -2.0F}}}});
+  const auto last = events(answer.finish(done("0", 3, 3)));
+  ASSERT_EQ(last.size(), 2u);
+  EXPECT_EQ(last[0]["choices"][0]["token_ids"], json(std::vector<int>{0}));
+  EXPECT_EQ(last[0]["choices"][0]["logprobs"]["text_offset"], json(std::vector<int>{1}));
+}
+
+TEST(OpenAiAnswer, KeepsChoicesApartAndCountsEachPromptOnce) {
+  OpenAiAnswer answer = answer_to(parse_completion(R"({"prompt": ["p", "q"], "n": 2, "stream": true,
+      "stream_options": {"include_usage": true, "continuous_usage_stats": true}})"));
+  EXPECT_EQ(events(answer.add({"3", "three", {0}, {}}))[0]["choices"][0]["index"], 3);
+  for (const int i : {0, 1, 2}) {
+    EXPECT_EQ(events(answer.finish(done(std::to_string(i), i < 2 ? 10 : 20, 1))).size(), 1u);
+    EXPECT_FALSE(answer.ended());
+  }
+  const auto last = events(answer.finish(done("3", 20, 2)));
+  ASSERT_EQ(last.size(), 3u);
+  EXPECT_EQ(last[0]["usage"]["completion_tokens"], 5);
+  EXPECT_EQ(last[1]["usage"], json::parse(R"({"prompt_tokens": 30, "completion_tokens": 5, "total_tokens": 35,
+      "prompt_tokens_details": {"cached_tokens": 2}})"));
+  EXPECT_EQ(answer.add({"3", "late", {0}, {}}), "");
+  EXPECT_EQ(answer.finish(done("4", 1, 1)), "");
+}
+
+}  // namespace
+}  // namespace lorikeet::comm

@@ -1,0 +1,167 @@
+#include "comm/openai/openai_request.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace lorikeet::comm {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Optional;
+
+OpenAiRequest completion(std::string_view body) {
+  auto request = parse_completion(body);
+  EXPECT_TRUE(request) << request.error().message;
+  return request ? *request : OpenAiRequest{};
+}
+
+OpenAiRequest chat(std::string_view body) {
+  auto request = parse_chat(body);
+  EXPECT_TRUE(request) << request.error().message;
+  return request ? *request : OpenAiRequest{};
+}
+
+TEST(OpenAiRequest, OfACompletionHasOpenAisDefaults) {
+  const OpenAiRequest request = completion(R"({"prompt": "The whale"})");
+  EXPECT_EQ(request.kind, OpenAiRequest::Kind::completion);
+  EXPECT_EQ(request.model, std::nullopt);
+  EXPECT_EQ(request.n, 1);
+  EXPECT_FALSE(request.stream || request.include_usage || request.logprobs);
+  ASSERT_EQ(request.prompts.size(), 1u);
+  const GenerateRequest choice = request.choice(0);
+  EXPECT_EQ(choice.id, "0");
+  EXPECT_THAT(choice.prompt, Optional(std::string("The whale")));
+  EXPECT_THAT(choice.max_tokens, Optional(16));
+  EXPECT_EQ(choice.temperature, std::nullopt);
+  EXPECT_EQ(choice.logprobs, std::nullopt);
+  EXPECT_TRUE(choice.skip_special_tokens);
+}
+
+TEST(OpenAiRequest, TakesEveryFieldOfACompletion) {
+  const OpenAiRequest request = completion(R"({
+      "model": "moby", "prompt": ["a", "b"], "n": 2, "stream": true,
+      "stream_options": {"include_usage": true, "continuous_usage_stats": true}, "max_tokens": 7, "temperature": 0.5,
+      "top_p": 0.9, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "presence_penalty": 0.25,
+      "frequency_penalty": -0.5, "seed": 11, "stop": "\n", "stop_token_ids": [5, 6], "logprobs": 3, "ignore_eos": true,
+      "include_stop_str_in_output": true, "skip_special_tokens": false, "return_token_ids": true, "user": "somebody",
+      "best_of": 2, "suffix": null, "logit_bias": {}, "echo": false})");
+  EXPECT_THAT(request.model, Optional(std::string("moby")));
+  EXPECT_TRUE(request.stream && request.include_usage && request.continuous_usage_stats && request.return_token_ids);
+  EXPECT_TRUE(request.logprobs);
+  EXPECT_EQ(request.top_logprobs, 3);
+  ASSERT_EQ(request.choices(), 4u);
+  const GenerateRequest third = request.choice(2);
+  EXPECT_EQ(third.id, "2");
+  EXPECT_THAT(third.prompt, Optional(std::string("b")));
+  EXPECT_THAT(third.max_tokens, Optional(7));
+  EXPECT_THAT(third.temperature, Optional(0.5));
+  EXPECT_THAT(third.top_p, Optional(0.9));
+  EXPECT_THAT(third.top_k, Optional(40));
+  EXPECT_THAT(third.min_p, Optional(0.05));
+  EXPECT_THAT(third.repetition_penalty, Optional(1.1));
+  EXPECT_THAT(third.presence_penalty, Optional(0.25));
+  EXPECT_THAT(third.frequency_penalty, Optional(-0.5));
+  EXPECT_THAT(third.stop, ElementsAre("\n"));
+  EXPECT_THAT(third.stop_token_ids, ElementsAre(5, 6));
+  EXPECT_THAT(third.logprobs, Optional(3));
+  EXPECT_TRUE(third.ignore_eos && third.include_stop_str_in_output && !third.skip_special_tokens);
+}
+
+TEST(OpenAiRequest, CountsTheSeedOnForEachChoiceOfAPrompt) {
+  const OpenAiRequest request = completion(R"({"prompt": ["a", "b"], "n": 3, "seed": 100})");
+  std::vector<uint64_t> seeds;
+  for (size_t i = 0; i < request.choices(); ++i) seeds.push_back(request.choice(i).seed.value());
+  EXPECT_THAT(seeds, ElementsAre(100, 101, 102, 100, 101, 102));
+}
+
+TEST(OpenAiRequest, TakesPromptsInEveryForm) {
+  EXPECT_THAT(completion(R"({"prompt": [1, 2, 3.0]})").choice(0).prompt_token_ids, Optional(ElementsAre(1, 2, 3)));
+  const OpenAiRequest lists = completion(R"({"prompt": [[1, 2], [3]]})");
+  ASSERT_EQ(lists.choices(), 2u);
+  EXPECT_THAT(lists.choice(0).prompt_token_ids, Optional(ElementsAre(1, 2)));
+  EXPECT_THAT(lists.choice(1).prompt_token_ids, Optional(ElementsAre(3)));
+  EXPECT_EQ(completion(R"({"prompt": ["x"]})").choices(), 1u);
+}
+
+TEST(OpenAiRequest, OfAChatHasMessagesInEveryForm) {
+  const OpenAiRequest request = chat(R"({"model": "m", "messages": [
+      {"role": "developer", "content": "Be brief."},
+      {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}], "name": "x"},
+      {"role": "assistant", "content": null, "tool_calls": []}], "max_tokens": 5, "max_completion_tokens": 9,
+      "logprobs": true, "top_logprobs": 2, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}})");
+  const GenerateRequest choice = request.choice(0);
+  ASSERT_TRUE(choice.messages);
+  ASSERT_EQ(choice.messages->size(), 3u);
+  EXPECT_EQ((*choice.messages)[0].role, "system");
+  EXPECT_EQ((*choice.messages)[1].content, "one\ntwo");
+  EXPECT_EQ((*choice.messages)[2].content, "");
+  EXPECT_THAT(choice.max_tokens, Optional(9));
+  EXPECT_THAT(choice.logprobs, Optional(2));
+  EXPECT_TRUE(request.logprobs);
+  EXPECT_EQ(chat(R"({"messages": [{"role": "user", "content": "x"}]})").choice(0).max_tokens, std::nullopt);
+}
+
+TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
+  struct Case {
+    bool chat;
+    const char* body;
+    const char* param;
+    const char* sentence;
+  };
+  const Case cases[] = {
+      {false, "{", "", "not JSON"},
+      {false, "[]", "", "must be an object, not a list"},
+      {false, R"({"prompt": "a", "prompt": "b"})", "", "appears twice"},
+      {false, "{}", "prompt", "prompt is missing"},
+      {false, R"({"prompt": 3})", "prompt", "must be a string, a list of token ids"},
+      {false, R"({"prompt": []})", "prompt", "must be a string, a list of token ids"},
+      {false, R"({"prompt": ["a", 1]})", "prompt", "must be a string, a list of token ids"},
+      {false, R"({"prompt": [1, 99999999999]})", "prompt", "must be a string, a list of token ids"},
+      {false, R"({"prompt": "a", "max_tokens": -1})", "max_tokens", "max_tokens is -1, not in 0 .. 2147483647"},
+      {false, R"({"prompt": "a", "max_tokens": 1.5})", "max_tokens", "must be an integer, not 1.5"},
+      {false, R"({"prompt": "a", "max_tokens": "5"})", "max_tokens", "must be an integer, not a string"},
+      {false, R"({"prompt": "a", "temperature": "hot"})", "temperature", "must be a number, not a string"},
+      {false, R"({"prompt": "a", "n": 129})", "n", "n is 129, not in 1 .. 128"},
+      {false, R"({"prompt": "a", "stream": 1})", "stream", "must be true or false"},
+      {false, R"({"prompt": "a", "stream_options": true})", "stream_options", "must be an object"},
+      {false, R"({"prompt": "a", "stop": [1]})", "stop", "element 0 is a number"},
+      {false, R"({"prompt": "a", "stop_token_ids": ["x"]})", "stop_token_ids", "element 0"},
+      {false, R"({"prompt": "a", "logprobs": 21})", "logprobs", "not in 0 .. 20"},
+      {false, R"({"prompt": "a", "suffix": "b"})", "suffix", "suffix is not served here"},
+      {false, R"({"prompt": "a", "best_of": 3})", "best_of", "best_of is not served here"},
+      {false, R"({"prompt": "a", "logit_bias": {"1": 5}})", "logit_bias", "logit_bias is not served here"},
+      {false, R"({"prompt": "a", "response_format": {"type": "json_object"}})", "response_format",
+       "is not served here"},
+      {false, R"({"prompt": "a", "temprature": 1})", "temprature", "there is no field \"temprature\""},
+      {true, "{}", "messages", "messages is missing"},
+      {true, R"({"messages": []})", "messages", "at least one message"},
+      {true, R"({"messages": ["a"]})", "messages", "messages[0] must be an object with a role"},
+      {true, R"({"messages": [{"role": "user", "content": 1}]})", "messages", "messages[0].content must be a string"},
+      {true, R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})", "messages",
+       "parts of the type text"},
+      {true, R"({"messages": [{"role": "assistant", "tool_calls": [{}]}]})", "messages", "tool_calls is not served"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2})", "top_logprobs",
+       "needs logprobs"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "tools": [{}]})", "tools", "tools is not served here"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.body);
+    const auto request = c.chat ? parse_chat(c.body) : parse_completion(c.body);
+    ASSERT_FALSE(request);
+    EXPECT_EQ(request.error().status, 400);
+    EXPECT_EQ(request.error().param.value_or(""), c.param);
+    EXPECT_THAT(request.error().message, HasSubstr(c.sentence));
+  }
+}
+
+TEST(OpenAiRequest, BoundsWhatManyChoicesOfALongPromptTake) {
+  const std::string prompt(1 << 20, 'x');
+  EXPECT_TRUE(parse_completion(R"({"n": 64, "prompt": ")" + prompt + "\"}"));
+  const auto refused = parse_completion(R"({"n": 65, "prompt": ")" + prompt + "\"}");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("take more than 67108864 bytes"));
+}
+
+}  // namespace
+}  // namespace lorikeet::comm
