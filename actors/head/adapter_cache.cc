@@ -5,6 +5,7 @@
 #include <chrono>
 #include <map>
 #include <utility>
+#include <variant>
 
 #include "actors/head/adapter_table.h"
 #include "actors/head/adapter_transfer.h"
@@ -75,6 +76,7 @@ class AdapterCache {
   void formed(GroupFormed& formed) {
     epoch_ = formed.epoch;
     workers_ = std::move(formed.workers);
+    assemblers_ = std::vector<EnvelopeAssembler>(workers_.size());
     table_.group_formed();
     act();
   }
@@ -82,6 +84,7 @@ class AdapterCache {
   void lost(const GroupLost& lost) {
     if (lost.epoch < epoch_) return;
     workers_.clear();
+    assemblers_.clear();
     transfers_.clear();
     table_.group_lost();
     act();
@@ -89,26 +92,19 @@ class AdapterCache {
 
   void take(Envelope& envelope) {
     if (envelope.epoch != epoch_) return;
-    const auto it = transfers_.find(envelope.step);
-    if (it == transfers_.end()) return;  // it has failed meanwhile
-    AdapterTransfer& transfer = it->second;
     const int32_t rank = envelope.rank;
-    switch (envelope.kind) {
-      case EnvelopeKind::chunk_taken:
-        send(transfer.chunk_taken(rank, now()));
-        break;
-      case EnvelopeKind::adapter_norms:
-        take_norms(transfer, std::move(envelope));
-        break;
-      case EnvelopeKind::adapter_done: {
-        const auto done = comm::decode<AdapterDone>(envelope.bytes);
-        done ? transfer.done(rank, *done, now()) : transfer.fail(done.error().message);
-        break;
-      }
-      default:
-        return;
+    if (envelope.stream != EnvelopeStream::adapters || rank < 0 || rank >= static_cast<int32_t>(assemblers_.size())) {
+      return;
     }
-    end_if_finished(it->first);
+    auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
+    if (!bytes) return fail_transfers(rank, bytes.error().message);
+    if (!*bytes) return;
+    auto report = comm::decode<AdapterReport>(**bytes);
+    if (!report) return fail_transfers(rank, report.error().message);
+    const auto it = transfers_.find(report->transfer);
+    if (it == transfers_.end()) return;  // it has failed meanwhile
+    std::visit([&](auto& what) { take(it->second, rank, what); }, report->what);
+    end_if_finished(report->transfer);
   }
 
   void factors_made(const FactorsMade& made) {
@@ -199,10 +195,8 @@ class AdapterCache {
   }
 
   void perform(AdapterTable::Clear& clear) {
-    const AdapterBegin what{clear.digest, clear.slot, 0};
     for (size_t rank = 0; rank < workers_.size(); ++rank) {
-      send({{EnvelopeKind::adapter_clear, static_cast<int32_t>(rank), epoch_, clear.transfer, true,
-             comm::encode(what)}});
+      send(envelopes_of(static_cast<int32_t>(rank), epoch_, {clear.transfer, AdapterClear{clear.slot}}));
     }
   }
 
@@ -213,8 +207,22 @@ class AdapterCache {
     }
   }
 
-  void take_norms(AdapterTransfer& transfer, Envelope envelope) {
-    if (!transfer.add_norms(std::move(envelope), now())) return;
+  // What a rank says cannot be read, so it is not known of which transfer; all of them go to this rank.
+  void fail_transfers(int32_t rank, const std::string& why) {
+    std::vector<uint64_t> numbers;
+    for (auto& [number, transfer] : transfers_) {
+      transfer.fail(fmt::format("rank {}: {}", rank, why));
+      numbers.push_back(number);
+    }
+    for (const uint64_t number : numbers) end_if_finished(number);
+  }
+
+  void take(AdapterTransfer& transfer, int32_t rank, const ChunkTaken&) { send(transfer.chunk_taken(rank, now())); }
+
+  void take(AdapterTransfer& transfer, int32_t rank, const AdapterDone& done) { transfer.done(rank, done, now()); }
+
+  void take(AdapterTransfer& transfer, int32_t rank, DoraValues& norms) {
+    if (!transfer.add_norms(rank, std::move(norms), now())) return;
     source_->run(
         [adapter = transfer.adapter(), all = transfer.norms(), number = transfer.number(), cache = self_->address()] {
           auto factors = dora_factors(*adapter, all);
@@ -238,7 +246,8 @@ class AdapterCache {
   std::map<engine::SequenceId, caf::typed_response_promise<AdapterResolved>> resolving_;
   std::map<engine::SequenceId, caf::typed_response_promise<SlotAcquired>> acquiring_;
   uint64_t epoch_ = 0;
-  std::vector<WorkerForHead> workers_;  // [ranks]; empty: the group is not there
+  std::vector<WorkerForHead> workers_;         // [ranks]; empty: the group is not there
+  std::vector<EnvelopeAssembler> assemblers_;  // [ranks], too
   std::map<uint64_t, AdapterTransfer> transfers_;
   std::unique_ptr<AdapterSource> source_;  // last: its threads end before the rest does
 };

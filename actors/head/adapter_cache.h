@@ -3,7 +3,7 @@
 // Receives
 //   from the scheduler: ResolveAdapter -> AdapterResolved, UnclaimAdapter, AcquireSlot -> SlotAcquired, ReleaseSlot,
 //                       GroupFormed, GroupLost
-//   from ranks:         Envelope (chunk_taken, adapter_norms, adapter_done)
+//   from ranks:         Envelope (AdapterReport)
 //   from its threads:   AdapterSource::Checked, AdapterSource::Staged, FactorsMade
 //   StatusQuery -> StatusPart; it also looks again for files that were replaced
 // Owns: the table of adapters with its claims and leases, the staged host copies, the transfers under way.

@@ -8,6 +8,10 @@
 
 namespace lorikeet::actors {
 
+std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOrder& order) {
+  return split({EnvelopeStream::adapters, rank, epoch, 0, true, {}}, comm::encode(order));
+}
+
 AdapterTransfer::AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot,
                                  std::shared_ptr<const StagedAdapter> adapter, TimePoint now)
     : number_(number),
@@ -21,25 +25,25 @@ AdapterTransfer::AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot,
 std::vector<Envelope> AdapterTransfer::start() {
   std::vector<Envelope> out;
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    const AdapterBegin begin{adapter_->digest, slot_, adapter_->slices[rank].size()};
     const auto to = static_cast<int32_t>(rank);
-    out.push_back({EnvelopeKind::adapter_begin, to, epoch_, number_, true, comm::encode(begin)});
+    add(to, AdapterBegin{adapter_->digest, slot_, adapter_->slices[rank].size()}, out);
     send_chunks(to, out);
   }
   return out;
+}
+
+void AdapterTransfer::add(int32_t rank, AdapterOrder::What what, std::vector<Envelope>& out) const {
+  for (Envelope& part : envelopes_of(rank, epoch_, {number_, std::move(what)})) out.push_back(std::move(part));
 }
 
 void AdapterTransfer::send_chunks(int32_t rank, std::vector<Envelope>& out) {
   Rank& to = ranks_[static_cast<size_t>(rank)];
   const std::vector<uint8_t>& slice = adapter_->slices[static_cast<size_t>(rank)];
   while (to.credits > 0 && to.sent < slice.size()) {
-    const size_t end = std::min(to.sent + kEnvelopeBytes, slice.size());
-    out.push_back({EnvelopeKind::adapter_chunk,
-                   rank,
-                   epoch_,
-                   number_,
-                   end == slice.size(),
-                   {slice.begin() + static_cast<ptrdiff_t>(to.sent), slice.begin() + static_cast<ptrdiff_t>(end)}});
+    const size_t end = std::min(to.sent + kAdapterChunkBytes, slice.size());
+    add(rank,
+        AdapterChunk{{slice.begin() + static_cast<ptrdiff_t>(to.sent), slice.begin() + static_cast<ptrdiff_t>(end)}},
+        out);
     to.sent = end;
     --to.credits;
   }
@@ -61,29 +65,20 @@ std::vector<Envelope> AdapterTransfer::chunk_taken(int32_t rank, TimePoint now) 
   return out;
 }
 
-bool AdapterTransfer::add_norms(Envelope envelope, TimePoint now) {
-  const int32_t rank = envelope.rank;
+bool AdapterTransfer::add_norms(int32_t rank, DoraValues norms, TimePoint now) {
   if (finished() || !is_rank(rank)) return false;
   Rank& from = ranks_[static_cast<size_t>(rank)];
   if (from.has_norms) return false;
   last_progress_ = now;
-  auto bytes = from.norms.add(std::move(envelope));
-  if (bytes && !*bytes) return false;
-  auto norms = bytes ? comm::decode<DoraValues>(**bytes) : Result<DoraValues>(tl::unexpected(bytes.error()));
-  if (!norms) {
-    fail(fmt::format("rank {}: {}", rank, norms.error().message));
-    return false;
-  }
   from.has_norms = true;
-  norms_[static_cast<size_t>(rank)] = *std::move(norms);
+  norms_[static_cast<size_t>(rank)] = std::move(norms);
   return ++num_norms_ == static_cast<int32_t>(ranks_.size());
 }
 
 std::vector<Envelope> AdapterTransfer::factors(const std::vector<DoraValues>& by_rank) const {
   std::vector<Envelope> out;
   for (size_t rank = 0; rank < by_rank.size(); ++rank) {
-    const Envelope like{EnvelopeKind::adapter_factors, static_cast<int32_t>(rank), epoch_, number_, true, {}};
-    for (Envelope& part : split(like, comm::encode(by_rank[rank]))) out.push_back(std::move(part));
+    add(static_cast<int32_t>(rank), by_rank[rank], out);
   }
   return out;
 }

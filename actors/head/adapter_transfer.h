@@ -13,8 +13,12 @@
 
 #include "actors/head/staged_adapter.h"
 #include "actors/wire/envelope.h"
+#include "actors/wire/wire.h"
 
 namespace lorikeet::actors {
+
+// An order to a rank's adapter thread, as it travels.
+std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOrder& order);
 
 class AdapterTransfer {
  public:
@@ -29,8 +33,8 @@ class AdapterTransfer {
   std::vector<Envelope> start();
   std::vector<Envelope> chunk_taken(int32_t rank, TimePoint now);
 
-  // Takes a part of a rank's norms; true once all ranks' are there.
-  bool add_norms(Envelope envelope, TimePoint now);
+  // Takes a rank's norms; true once all ranks' are there.
+  bool add_norms(int32_t rank, DoraValues norms, TimePoint now);
   const std::vector<DoraValues>& norms() const { return norms_; }
   std::vector<Envelope> factors(const std::vector<DoraValues>& by_rank) const;
 
@@ -48,10 +52,10 @@ class AdapterTransfer {
   struct Rank {
     size_t sent = 0;  // bytes of its slice
     int credits = kCredits;
-    EnvelopeAssembler norms;
     bool has_norms = false, done = false;
   };
 
+  void add(int32_t rank, AdapterOrder::What what, std::vector<Envelope>& out) const;
   void send_chunks(int32_t rank, std::vector<Envelope>& out);
   bool is_rank(int32_t rank);
 

@@ -12,6 +12,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "actors/head/adapter_cache.h"
 #include "actors/head/gateway.h"
@@ -74,12 +75,12 @@ class Head {
     setup.first_epoch = child_.start().epoch;
     setup.secret = child_.start().secret;
     setup.cache = cache_;
-    setup.to_supervisor = [&child = child_](const ControlMessage& message) { child.tell(message); };
+    setup.to_supervisor = [&child = child_](const ChildReport& report) { child.tell(report); };
     scheduler_ = main_->spawn<caf::monitored>(scheduler, std::move(setup));
     const auto port = system_.middleman().publish(SchedulerForRanks(scheduler_), 0, "127.0.0.1");
     if (!port) return fail("no port for the ranks: {}", system_.render(port.error()));
-    child_.tell({ControlKind::listening, "", child_.start().epoch, *port});
-    child_.listen([this](const ControlMessage& message) { supervisor_said(message); });
+    child_.tell(control::Listening{*port});
+    child_.listen([this](const ChildOrder& order) { supervisor_said(order); });
     return {};
   }
 
@@ -127,11 +128,11 @@ class Head {
     return {};
   }
 
-  void supervisor_said(const ControlMessage& message) {
-    if (message.kind == ControlKind::stop) {
-      caf::anon_send(caf::actor_cast<caf::actor>(main_.ptr()), caf::ok_atom_v);
+  void supervisor_said(const ChildOrder& order) {
+    if (const auto* epoch = std::get_if<control::NewEpoch>(&order)) {
+      caf::anon_send(scheduler_, SupervisorSaid{*epoch});
     } else {
-      caf::anon_send(scheduler_, SupervisorSaid{message});
+      caf::anon_send(caf::actor_cast<caf::actor>(main_.ptr()), caf::ok_atom_v);
     }
   }
 

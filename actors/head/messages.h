@@ -110,7 +110,7 @@ struct FactorsMade {  // the adapter reader's threads -> adapter cache
 // ---- the supervisor
 
 struct SupervisorSaid {  // the head's control thread -> scheduler
-  ControlMessage message;
+  control::NewEpoch order;
 };
 
 // ---- the interfaces

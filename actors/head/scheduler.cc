@@ -9,6 +9,7 @@
 #include <optional>
 #include <unordered_set>
 #include <utility>
+#include <variant>
 
 #include "actors/head/held_requests.h"
 #include "actors/head/in_flight_plans.h"
@@ -94,23 +95,20 @@ class Scheduler {
     if (envelope.epoch != group_.epoch() || group_.lost()) return;
     const int32_t rank = envelope.rank;
     if (rank < 0 || rank >= group_.size()) return;
-    const EnvelopeKind kind = envelope.kind;
+    const EnvelopeStream stream = envelope.stream;
     auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
     if (!bytes) return lose_group(fmt::format("rank {}: {}", rank, bytes.error().message));
     if (!*bytes) return;
     Result<void> ok;
-    switch (kind) {
-      case EnvelopeKind::loaded:
-        ok = loaded(rank, **bytes);
+    switch (stream) {
+      case EnvelopeStream::group:
+        ok = report(rank, **bytes);
         break;
-      case EnvelopeKind::ready:
-        ok = ready(rank);
-        break;
-      case EnvelopeKind::result:
+      case EnvelopeStream::steps:
         ok = result(rank, **bytes);
         break;
-      default:
-        return;
+      case EnvelopeStream::adapters:
+        return;  // the adapter cache hears them
     }
     if (!ok) return lose_group(ok.error().message);
     pump();
@@ -118,12 +116,12 @@ class Scheduler {
 
   // ---- lost
 
-  void new_epoch(const ControlMessage& message) {
-    if (message.kind != ControlKind::new_epoch || message.epoch <= group_.epoch()) return;
-    if (!group_.lost()) lose_group(message.text);
+  void new_epoch(const control::NewEpoch& order) {
+    if (order.epoch <= group_.epoch()) return;
+    if (!group_.lost()) lose_group(order.why);
     caf::anon_send_exit(rendezvous_, caf::exit_reason::user_shutdown);
     rendezvous_ = self_->spawn(rendezvous_store);
-    group_.start_epoch(message.epoch);
+    group_.start_epoch(order.epoch);
     std::fill(assemblers_.begin(), assemblers_.end(), EnvelopeAssembler());
   }
 
@@ -274,14 +272,19 @@ class Scheduler {
 
   // ---- ranks
 
-  Result<void> loaded(int32_t rank, const std::vector<uint8_t>& bytes) {
-    auto loaded = comm::decode<RankLoaded>(bytes);
-    if (!loaded) return tl::unexpected(loaded.error());
-    if (auto ok = group_.loaded(rank, *loaded); !ok) return ok;
+  Result<void> report(int32_t rank, const std::vector<uint8_t>& bytes) {
+    const auto report = comm::decode<GroupReport>(bytes);
+    if (!report) return fail("rank {}: {}", rank, report.error().message);
+    if (const auto* loaded = std::get_if<RankLoaded>(&*report)) return this->loaded(rank, *loaded);
+    return ready(rank);
+  }
+
+  Result<void> loaded(int32_t rank, const RankLoaded& loaded) {
+    if (auto ok = group_.loaded(rank, loaded); !ok) return ok;
     if (!group_.all_loaded()) return {};
     make_engine(group_.num_blocks());
-    setup_.to_supervisor({ControlKind::progress, kv_cache_sentence(), group_.epoch(), 0});
-    send_to_ranks(EnvelopeKind::form_group, 0, comm::encode(FormGroup{num_blocks_}));
+    setup_.to_supervisor(control::Progress{kv_cache_sentence()});
+    send_to_ranks(FormGroup{num_blocks_});
     return {};
   }
 
@@ -317,13 +320,13 @@ class Scheduler {
 
   void tell_ready() {
     if (group_.serving() && !address_.empty()) {
-      setup_.to_supervisor({ControlKind::ready, address_, group_.epoch(), 0});
+      setup_.to_supervisor(control::Ready{group_.epoch(), address_});
     }
   }
 
   Result<void> result(int32_t rank, const std::vector<uint8_t>& bytes) {
     auto result = comm::decode<engine::StepResult>(bytes);
-    if (!result) return tl::unexpected(result.error());
+    if (!result) return fail("rank {}: {}", rank, result.error().message);
     result->rank = rank;
     if (auto ok = in_flight_.add(*std::move(result)); !ok) return ok;
     while (const auto agreed = in_flight_.take_agreed(now())) {
@@ -336,11 +339,13 @@ class Scheduler {
   void send_plan(const engine::StepPlan& plan) {
     if (in_flight_.size() > 0) ++sent_ahead_;
     in_flight_.sent(plan.step, plan.rows.size(), now());
-    send_to_ranks(EnvelopeKind::plan, plan.step.value(), comm::encode(plan));
+    send_to_ranks(EnvelopeStream::steps, plan.step.value(), comm::encode(plan));
   }
 
-  void send_to_ranks(EnvelopeKind kind, uint64_t step, const std::vector<uint8_t>& bytes) {
-    const std::vector<Envelope> parts = split({kind, 0, group_.epoch(), step, true, {}}, bytes);
+  void send_to_ranks(const GroupOrder& order) { send_to_ranks(EnvelopeStream::group, 0, comm::encode(order)); }
+
+  void send_to_ranks(EnvelopeStream stream, uint64_t step, std::vector<uint8_t> bytes) {
+    const std::vector<Envelope> parts = split({stream, 0, group_.epoch(), step, true, {}}, std::move(bytes));
     for (size_t rank = 0; rank < workers_.size(); ++rank) {
       if (!workers_[rank]) continue;
       for (Envelope part : parts) {
@@ -364,7 +369,7 @@ class Scheduler {
   void lose_group(const std::string& why) {
     if (group_.lost()) return;
     const uint64_t epoch = group_.epoch();
-    send_to_ranks(EnvelopeKind::fence, 0, {});
+    send_to_ranks(Fence{});
     for (WorkerForHead& worker : workers_) {
       if (worker) self_->demonitor(worker.address());
       worker = WorkerForHead();
@@ -373,7 +378,7 @@ class Scheduler {
     in_flight_.clear();
     self_->send(setup_.cache, GroupLost{epoch});
     if (engine_) engine_->ranks_lost(why);
-    setup_.to_supervisor({ControlKind::group_lost, why, epoch, 0});
+    setup_.to_supervisor(control::GroupLost{epoch, why});
     pump();
   }
 
@@ -404,7 +409,7 @@ SchedulerActor::behavior_type scheduler(SchedulerActor::pointer self, SchedulerS
           [state](Serve& serve) { state->serve(serve); },
           [state](Submit& submit) { state->submit(submit); },
           [state](const Finish& finish) { state->finish(finish); },
-          [state](const SupervisorSaid& said) { state->new_epoch(said.message); },
+          [state](const SupervisorSaid& said) { state->new_epoch(said.order); },
           [state](Tick) { state->tick(); },
           [state](const StatusQuery&) { return state->status(); }};
 }

@@ -3,11 +3,11 @@
 //
 // Receives
 //   from the gateway:        Submit, Finish. Answers with EngineEvents.
-//   from ranks:              Hello -> Welcome; Envelope (loaded, ready, result)
-//   from the head's thread:  Serve (clients may come), SupervisorSaid (new_epoch)
+//   from ranks:              Hello -> Welcome; Envelope (GroupReport, engine::StepResult)
+//   from the head's thread:  Serve (clients may come), SupervisorSaid (NewEpoch)
 //   StatusQuery -> StatusPart
 // Asks the adapter cache: ResolveAdapter, AcquireSlot; tells it UnclaimAdapter, ReleaseSlot, GroupFormed, GroupLost.
-// Tells the ranks: form_group, plan, fence. Tells the supervisor: ready, group_lost. Thread: CAF's.
+// Tells the ranks: GroupOrder, engine::StepPlan. Tells the supervisor: Progress, Ready, GroupLost. Thread: CAF's.
 //
 // The group's states, one method per step between them:
 //
@@ -15,7 +15,7 @@
 //   starting ----------------------> forming ------------> serving
 //      ^                                |                     |
 //      |                                | lose_group(): a rank died, hangs, disagrees, or could not compute
-//      |   new_epoch                    v                     v
+//      |   NewEpoch                     v                     v
 //      `------------------------------ lost <-----------------'
 //
 // While the group is not serving, requests that arrive are held and start with the next epoch; those that the engine
@@ -37,7 +37,7 @@ struct SchedulerSetup {
   uint64_t first_epoch = 1;
   std::string secret;  // of the ranks' hello
   AdapterCacheActor cache;
-  std::function<void(const ControlMessage&)> to_supervisor;
+  std::function<void(const ChildReport&)> to_supervisor;
 };
 
 SchedulerActor::behavior_type scheduler(SchedulerActor::pointer self, SchedulerSetup setup);

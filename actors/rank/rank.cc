@@ -6,6 +6,7 @@
 #include <caf/all.hpp>
 #include <cstdio>
 #include <memory>
+#include <variant>
 
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/worker.h"
@@ -36,8 +37,8 @@ int run_rank() {
   caf::actor_system system{config};
   system.spawn(worker, std::move(setup));
   // A rank has nothing to save, and what it computes belongs to an epoch that ends with it.
-  child.listen([](const ControlMessage& message) {
-    if (message.kind == ControlKind::stop) _exit(0);
+  child.listen([](const ChildOrder& order) {
+    if (std::holds_alternative<control::Stop>(order)) _exit(0);
   });
   for (;;) pause();
 }

@@ -2,97 +2,85 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
+namespace {
+
+// Of envelopes that wait. The head sends no more than a few chunks ahead for each adapter, and factors once.
+constexpr size_t kMaxQueuedBytes = 512 << 20;
+constexpr size_t kMaxSliceBytes = size_t{1} << 30;
+
+}  // namespace
 
 RankAdapters::RankAdapters(Setup setup, model::ShardPlan plan, std::shared_ptr<model::RankModel> model,
-                           std::function<void(Envelope)> to_cache)
-    : setup_(setup), plan_(std::move(plan)), model_(std::move(model)), to_cache_(std::move(to_cache)), thread_([this] {
-        run();
-      }) {}
+                           Callbacks callbacks)
+    : setup_(setup),
+      plan_(std::move(plan)),
+      model_(std::move(model)),
+      callbacks_(std::move(callbacks)),
+      queue_(kMaxQueuedBytes),
+      thread_([this] { run(); }) {}
 
 RankAdapters::~RankAdapters() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_one();
+  queue_.close();
   thread_.join();
 }
 
 void RankAdapters::take(Envelope envelope) {
-  {
-    const std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(envelope));
-  }
-  wake_.notify_one();
+  const size_t bytes = envelope.bytes.size();
+  if (!queue_.push(std::move(envelope), bytes)) callbacks_.fatal("the head sends more of adapters than was agreed");
 }
 
 void RankAdapters::run() {
-  for (;;) {
-    Envelope envelope;
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return stop_ || !inbox_.empty(); });
-      if (stop_) return;
-      envelope = std::move(inbox_.front());
-      inbox_.pop_front();
-    }
-    handle(std::move(envelope));
+  while (auto envelope = queue_.pop()) {
+    auto order = assemble(*std::move(envelope));
+    if (!order) return callbacks_.fatal(order.error().message);
+    if (*order) handle(**std::move(order));
   }
 }
 
-void RankAdapters::handle(Envelope envelope) {
-  const uint64_t number = envelope.step;
-  Result<void> ok;
-  switch (envelope.kind) {
-    case EnvelopeKind::adapter_begin:
-      ok = begin(number, envelope);
-      break;
-    case EnvelopeKind::adapter_chunk:
-      ok = chunk(number, envelope);
-      break;
-    case EnvelopeKind::adapter_factors:
-      ok = factors(number, std::move(envelope));
-      break;
-    case EnvelopeKind::adapter_clear:
-      ok = clear(envelope);
-      break;
-    default:
-      return;
-  }
+Result<std::optional<AdapterOrder>> RankAdapters::assemble(Envelope envelope) {
+  const auto bytes = assembler_.add(std::move(envelope));
+  if (!bytes) return tl::unexpected(bytes.error());
+  if (!*bytes) return std::optional<AdapterOrder>();
+  auto order = comm::decode<AdapterOrder>(**bytes);
+  if (!order) return tl::unexpected(order.error());
+  return std::optional<AdapterOrder>(*std::move(order));
+}
+
+void RankAdapters::handle(AdapterOrder order) {
+  const uint64_t number = order.transfer;
+  const auto ok = std::visit([&](auto& what) { return perform(number, what); }, order.what);
   if (ok) return;
   AdapterDone failed;
   if (const auto it = transfers_.find(number); it != transfers_.end()) failed.digest = it->second.begin.digest;
   failed.error = ok.error().message;
   transfers_.erase(number);
-  send(EnvelopeKind::adapter_done, number, comm::encode(failed));
+  send(number, failed);
 }
 
-Result<void> RankAdapters::begin(uint64_t number, const Envelope& envelope) {
-  auto begin = comm::decode<AdapterBegin>(envelope.bytes);
-  if (!begin) return tl::unexpected(begin.error());
-  if (begin->slot < 0 || begin->slot >= setup_.num_slots) {
-    return fail("adapter slot {} of {}", begin->slot, setup_.num_slots);
-  }
-  if (begin->bytes == 0 || begin->bytes > kMaxMessageBytes) return fail("an adapter slice of {} bytes", begin->bytes);
+Result<void> RankAdapters::perform(uint64_t number, AdapterBegin& begin) {
+  if (begin.slot < 0 || begin.slot >= setup_.num_slots)
+    return fail("adapter slot {} of {}", begin.slot, setup_.num_slots);
+  if (begin.bytes == 0 || begin.bytes > kMaxSliceBytes) return fail("an adapter slice of {} bytes", begin.bytes);
   Transfer& transfer = transfers_[number];
-  transfer = {*std::move(begin), {}, std::nullopt};
+  transfer = {std::move(begin), {}, std::nullopt};
   transfer.bytes.reserve(transfer.begin.bytes);
   return {};
 }
 
-Result<void> RankAdapters::chunk(uint64_t number, const Envelope& envelope) {
+Result<void> RankAdapters::perform(uint64_t number, const AdapterChunk& chunk) {
   const auto it = transfers_.find(number);
   if (it == transfers_.end()) return {};  // rolled back while the chunk was on its way
   Transfer& transfer = it->second;
-  if (transfer.bytes.size() + envelope.bytes.size() > transfer.begin.bytes) {
+  if (transfer.bytes.size() + chunk.bytes.size() > transfer.begin.bytes) {
     return fail("an adapter slice is longer than the {} bytes it was said to have", transfer.begin.bytes);
   }
-  transfer.bytes.insert(transfer.bytes.end(), envelope.bytes.begin(), envelope.bytes.end());
-  send(EnvelopeKind::chunk_taken, number, {});
+  transfer.bytes.insert(transfer.bytes.end(), chunk.bytes.begin(), chunk.bytes.end());
+  send(number, ChunkTaken{});
   return transfer.bytes.size() == transfer.begin.bytes ? decoded(number, transfer) : Result<void>();
 }
 
@@ -107,24 +95,20 @@ Result<void> RankAdapters::decoded(uint64_t number, Transfer& transfer) {
   DoraValues norms;
   for (auto& values : model_->dora_squared_norms(*part)) norms.pairs.push_back({std::move(values)});
   transfer.part = *std::move(part);
-  send(EnvelopeKind::adapter_norms, number, comm::encode(norms));
+  send(number, std::move(norms));
   return {};
 }
 
-Result<void> RankAdapters::factors(uint64_t number, Envelope envelope) {
+Result<void> RankAdapters::perform(uint64_t number, DoraValues& factors) {
   const auto it = transfers_.find(number);
-  auto bytes = assembler_.add(std::move(envelope));
-  if (!bytes) return tl::unexpected(bytes.error());
-  if (!*bytes || it == transfers_.end() || !it->second.part) return {};
-  auto values = comm::decode<DoraValues>(**bytes);
-  if (!values) return tl::unexpected(values.error());
+  if (it == transfers_.end() || !it->second.part) return {};
   model::Adapter& part = *it->second.part;
   size_t pair = 0;
   for (model::LoraLayer& layer : part.layers) {
     for (auto& lora : layer) {
       if (!lora) continue;
-      if (pair == values->pairs.size()) return fail("factors of {} layers only", pair);
-      std::vector<float>& factor = values->pairs[pair++].values;
+      if (pair == factors.pairs.size()) return fail("factors of {} layers only", pair);
+      std::vector<float>& factor = factors.pairs[pair++].values;
       if (factor.size() != lora->magnitude.size()) {
         return fail("{} factors where the adapter has {}", factor.size(), lora->magnitude.size());
       }
@@ -136,23 +120,23 @@ Result<void> RankAdapters::factors(uint64_t number, Envelope envelope) {
 
 Result<void> RankAdapters::place(uint64_t number, const AdapterBegin& begin, const model::Adapter& part) {
   if (auto ok = model_->set_adapter(begin.slot, part); !ok) return ok;
-  const AdapterDone done{begin.digest, ""};
+  AdapterDone done{begin.digest, ""};
   transfers_.erase(number);
-  send(EnvelopeKind::adapter_done, number, comm::encode(done));
+  send(number, std::move(done));
   return {};
 }
 
 // Rolls a transfer back: forgets what has come of it, and empties its slot.
-Result<void> RankAdapters::clear(const Envelope& envelope) {
-  const auto begin = comm::decode<AdapterBegin>(envelope.bytes);
-  transfers_.erase(envelope.step);
-  if (begin && begin->slot >= 0 && begin->slot < setup_.num_slots) model_->clear_adapter(begin->slot);
+Result<void> RankAdapters::perform(uint64_t number, const AdapterClear& clear) {
+  transfers_.erase(number);
+  if (clear.slot >= 0 && clear.slot < setup_.num_slots) model_->clear_adapter(clear.slot);
   return {};
 }
 
-void RankAdapters::send(EnvelopeKind kind, uint64_t number, std::vector<uint8_t> bytes) {
-  const Envelope like{kind, setup_.rank, setup_.epoch, number, true, {}};
-  for (Envelope& part : split(like, std::move(bytes))) to_cache_(std::move(part));
+void RankAdapters::send(uint64_t number, AdapterReport::What what) {
+  const Envelope like{EnvelopeStream::adapters, setup_.rank, setup_.epoch, 0, true, {}};
+  const AdapterReport report{number, std::move(what)};
+  for (Envelope& part : split(like, comm::encode(report))) callbacks_.to_cache(std::move(part));
 }
 
 }  // namespace lorikeet::actors

@@ -1,25 +1,24 @@
 // The thread that takes adapters in on a rank, beside the one that runs the steps.
 //
-//             adapter_begin           last chunk                         factors
-//   (nothing) -------------> chunks -------------> decoded --(DoRA: norms sent)--> in the slot ---> done is sent
+//             AdapterBegin           last chunk                         factors
+//   (nothing) ------------> chunks -------------> decoded --(DoRA: norms sent)--> in the slot ---> AdapterDone is sent
 //
-// An error at any point is sent as `done`; the head then rolls back with adapter_clear, which also ends a transfer that
-// is under way.
+// An error at any point is sent as AdapterDone; the head then rolls back with AdapterClear, which also ends a transfer
+// that is under way.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "actors/wire/envelope.h"
 #include "actors/wire/wire.h"
+#include "actors/wire/work_queue.h"
 #include "model/adapter/adapter.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/forward/rank_model.h"
@@ -35,9 +34,14 @@ class RankAdapters {
     int32_t num_slots = 8;
   };
 
-  RankAdapters(Setup setup, model::ShardPlan plan, std::shared_ptr<model::RankModel> model,
-               std::function<void(Envelope)> to_cache);
-  ~RankAdapters();
+  // Called on the adapters' thread; fatal also on the one that takes.
+  struct Callbacks {
+    std::function<void(Envelope)> to_cache;
+    std::function<void(const std::string&)> fatal;  // what the head sends cannot be read, or comes faster than agreed
+  };
+
+  RankAdapters(Setup setup, model::ShardPlan plan, std::shared_ptr<model::RankModel> model, Callbacks callbacks);
+  ~RankAdapters();  // finishes the order that is being handled; the others are dropped
   RankAdapters(const RankAdapters&) = delete;
   RankAdapters& operator=(const RankAdapters&) = delete;
 
@@ -51,26 +55,23 @@ class RankAdapters {
   };
 
   void run();
-  void handle(Envelope envelope);
-  Result<void> begin(uint64_t number, const Envelope& envelope);
-  Result<void> chunk(uint64_t number, const Envelope& envelope);
+  Result<std::optional<AdapterOrder>> assemble(Envelope envelope);
+  void handle(AdapterOrder order);
+  Result<void> perform(uint64_t number, AdapterBegin& begin);
+  Result<void> perform(uint64_t number, const AdapterChunk& chunk);
+  Result<void> perform(uint64_t number, DoraValues& factors);
+  Result<void> perform(uint64_t number, const AdapterClear& clear);
   Result<void> decoded(uint64_t number, Transfer& transfer);
-  Result<void> factors(uint64_t number, Envelope envelope);
   Result<void> place(uint64_t number, const AdapterBegin& begin, const model::Adapter& part);
-  Result<void> clear(const Envelope& envelope);
-  void send(EnvelopeKind kind, uint64_t number, std::vector<uint8_t> bytes);
+  void send(uint64_t number, AdapterReport::What what);
 
   const Setup setup_;
   const model::ShardPlan plan_;
   const std::shared_ptr<model::RankModel> model_;
-  const std::function<void(Envelope)> to_cache_;
+  const Callbacks callbacks_;
   std::map<uint64_t, Transfer> transfers_;  // by number
   EnvelopeAssembler assembler_;
-
-  std::mutex mutex_;  // guards what follows
-  std::condition_variable wake_;
-  std::deque<Envelope> inbox_;
-  bool stop_ = false;
+  WorkQueue<Envelope> queue_;
   std::thread thread_;
 };
 

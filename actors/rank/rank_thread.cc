@@ -16,43 +16,41 @@ using Clock = std::chrono::steady_clock;
 // How often a device's step is looked at while the next plan may come.
 constexpr std::chrono::microseconds kStepPoll{20};
 
+// Of plans that wait. The head sends two ahead, which are small but for the prompts that start in them.
+constexpr size_t kMaxQueuedBytes = 2 * kMaxMessageBytes;
+
 int64_t now_ns() {
   return Clock::now().time_since_epoch().count();
 }
 
 }  // namespace
 
-RankThread::RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Outlets outlets)
-    : setup_(setup), backend_(std::move(backend)), outlets_(std::move(outlets)), thread_([this] { run(); }) {}
+RankThread::RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Callbacks callbacks)
+    : setup_(setup),
+      backend_(std::move(backend)),
+      callbacks_(std::move(callbacks)),
+      queue_(kMaxQueuedBytes),
+      thread_([this] { run(); }) {}
 
 RankThread::~RankThread() {
   abort();
   thread_.join();
 }
 
-void RankThread::form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store) {
-  {
-    const std::lock_guard lock(mutex_);
-    form_ = Form{num_blocks, std::move(store)};
-  }
-  wake_.notify_one();
+Result<void> RankThread::form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store) {
+  if (queue_.push(Form{num_blocks, std::move(store)}, 0) || queue_.closed()) return {};
+  return fail("no room for the group that is to be formed");
 }
 
-void RankThread::plan(std::vector<uint8_t> encoded) {
-  {
-    const std::lock_guard lock(mutex_);
-    plans_.push_back(std::move(encoded));
-  }
-  wake_.notify_one();
+Result<void> RankThread::plan(std::vector<uint8_t> encoded) {
+  const size_t bytes = encoded.size();
+  if (queue_.push(std::move(encoded), bytes) || queue_.closed()) return {};
+  return fail("no room for a plan of {} bytes behind {} that wait", bytes, queue_.bytes());
 }
 
 void RankThread::abort() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
+  queue_.close();
   backend_->abort();
-  wake_.notify_one();
 }
 
 std::optional<std::chrono::milliseconds> RankThread::step_age() const {
@@ -63,30 +61,27 @@ std::optional<std::chrono::milliseconds> RankThread::step_age() const {
 
 void RankThread::run() {
   if (!load()) return;
-  Form form;
-  {
-    std::unique_lock lock(mutex_);
-    wake_.wait(lock, [this] { return stop_ || form_; });
-    if (stop_) return;
-    form = *std::exchange(form_, std::nullopt);
-  }
-  if (join(std::move(form))) step_loop();
+  auto work = queue_.pop();
+  if (!work) return;
+  auto* form = std::get_if<Form>(&*work);
+  if (form == nullptr) return callbacks_.fatal("a plan has come before the group was formed");
+  if (join(std::move(*form))) step_loop();
 }
 
 bool RankThread::load() {
   Result<RankLoaded> loaded = fail("not tried");
   try {
     loaded = backend_->load([this](int done, int total) {
-      outlets_.progress(fmt::format("rank {}: layer {} of {}", setup_.rank, done, total));
+      callbacks_.progress(fmt::format("rank {}: layer {} of {}", setup_.rank, done, total));
     });
   } catch (const std::bad_alloc&) {
     loaded = fail("the host's memory does not hold the weights");
   }
   if (!loaded) {
-    outlets_.fatal(loaded.error().message);
+    callbacks_.fatal(loaded.error().message);
     return false;
   }
-  send(EnvelopeKind::loaded, 0, comm::encode(*loaded));
+  send(*loaded);
   return true;
 }
 
@@ -100,51 +95,46 @@ bool RankThread::join(Form form) {
     made = fail("the host's memory does not hold weights and KV cache; see --kv-cache-memory-bytes");
   }
   if (!made) {
-    outlets_.fatal(made.error().message);
+    callbacks_.fatal(made.error().message);
     return false;
   }
   model_ = *std::move(made);
   executor_.emplace(*model_, setup_.rank, setup_.block_size, form.num_blocks, setup_.num_slots);
-  outlets_.formed(model_);
-  send(EnvelopeKind::ready, 0, {});
+  callbacks_.formed(model_);
+  send(RankReady{});
   return true;
 }
 
 // Begins plans as they come, two at the most, and finishes steps as soon as they are ready; waits for a step in small
 // slices while the plan that could run behind it is not here yet.
 void RankThread::step_loop() {
-  std::vector<uint8_t> encoded;
   for (;;) {
-    if (executor_->in_flight() < model::RankModel::kMaxStepsInFlight && next_plan(encoded)) {
-      if (!begin(encoded)) return;
+    if (executor_->in_flight() < model::RankModel::kMaxStepsInFlight) {
+      const auto work = next_work();
+      if (work && !begin(*work)) return;
     }
     const bool full = executor_->in_flight() == model::RankModel::kMaxStepsInFlight;
     if (executor_->in_flight() > 0 && (full || executor_->ready())) {
       if (!finish()) return;
       continue;
     }
-    const std::lock_guard lock(mutex_);
-    if (stop_) return;
+    if (queue_.closed()) return;
   }
 }
 
 // The next plan. Without a step in flight it waits for one, with one a little.
-bool RankThread::next_plan(std::vector<uint8_t>& encoded) {
-  std::unique_lock lock(mutex_);
-  const auto something = [this] { return stop_ || !plans_.empty(); };
-  if (executor_->in_flight() == 0) {
-    wake_.wait(lock, something);
-  } else if (!executor_->ready()) {
-    wake_.wait_for(lock, kStepPoll, something);
-  }
-  if (stop_ || plans_.empty()) return false;
-  encoded = std::move(plans_.front());
-  plans_.pop_front();
-  return true;
+std::optional<RankThread::Work> RankThread::next_work() {
+  if (executor_->in_flight() == 0) return queue_.pop();
+  return queue_.pop_within(executor_->ready() ? std::chrono::microseconds(0) : kStepPoll);
 }
 
-bool RankThread::begin(const std::vector<uint8_t>& encoded) {
-  const auto plan = comm::decode<engine::StepPlan>(encoded);
+bool RankThread::begin(const Work& work) {
+  const auto* encoded = std::get_if<EncodedPlan>(&work);
+  if (encoded == nullptr) {
+    callbacks_.fatal("the group is to be formed a second time");
+    return false;
+  }
+  const auto plan = comm::decode<engine::StepPlan>(*encoded);
   return guarded(plan ? plan->step : engine::StepId(0), [&]() -> Result<void> {
     if (!plan) return tl::unexpected(plan.error());
     if (step_started_ns_ == 0) step_started_ns_ = now_ns();
@@ -161,7 +151,7 @@ bool RankThread::finish() {
     begun_.pop_front();
     ++steps_finished_;
     step_started_ns_ = begun_.empty() ? 0 : now_ns();
-    send(EnvelopeKind::result, result->step.value(), comm::encode(*result));
+    send(*result);
     return {};
   });
 }
@@ -180,13 +170,21 @@ bool RankThread::guarded(engine::StepId step, const std::function<Result<void>()
   failed.rank = setup_.rank;
   failed.error = done.error().message;
   step_started_ns_ = 0;
-  send(EnvelopeKind::result, step.value(), comm::encode(failed));
+  send(failed);
   return false;
 }
 
-void RankThread::send(EnvelopeKind kind, uint64_t step, std::vector<uint8_t> bytes) {
-  const Envelope like{kind, setup_.rank, setup_.epoch, step, true, {}};
-  for (Envelope& part : split(like, std::move(bytes))) outlets_.to_scheduler(std::move(part));
+void RankThread::send(const GroupReport& report) {
+  send(EnvelopeStream::group, 0, comm::encode(report));
+}
+
+void RankThread::send(const engine::StepResult& result) {
+  send(EnvelopeStream::steps, result.step.value(), comm::encode(result));
+}
+
+void RankThread::send(EnvelopeStream stream, uint64_t step, std::vector<uint8_t> bytes) {
+  const Envelope like{stream, setup_.rank, setup_.epoch, step, true, {}};
+  for (Envelope& part : split(like, std::move(bytes))) callbacks_.to_scheduler(std::move(part));
 }
 
 }  // namespace lorikeet::actors

@@ -9,20 +9,21 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
+#include <variant>
 #include <vector>
 
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/step_executor.h"
 #include "actors/wire/envelope.h"
+#include "actors/wire/wire.h"
+#include "actors/wire/work_queue.h"
 #include "engine/step_plan.h"
 
 namespace lorikeet::actors {
@@ -31,7 +32,7 @@ namespace lorikeet::actors {
 class RankThread {
  public:
   // Called on the rank's thread.
-  struct Outlets {
+  struct Callbacks {
     std::function<void(Envelope)> to_scheduler;
     std::function<void(const std::string&)> progress;               // for people
     std::function<void(std::shared_ptr<model::RankModel>)> formed;  // before `ready` is sent
@@ -44,14 +45,15 @@ class RankThread {
     int32_t num_slots = 8;
   };
 
-  RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Outlets outlets);
+  RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Callbacks callbacks);
   ~RankThread();  // aborts what runs and waits for it
   RankThread(const RankThread&) = delete;
   RankThread& operator=(const RankThread&) = delete;
 
-  void form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store);
-  void plan(std::vector<uint8_t> encoded);
-  void abort();  // the epoch is over: ends a running collective, takes no more plans
+  // Both are done in turn. Errors: there is no room for more.
+  Result<void> form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store);
+  Result<void> plan(std::vector<uint8_t> encoded);  // an engine::StepPlan
+  void abort();                                     // the epoch is over: ends a running collective, takes no more plans
 
   // How long the present step has been running; nullopt: none is.
   std::optional<std::chrono::milliseconds> step_age() const;
@@ -62,30 +64,29 @@ class RankThread {
     int32_t num_blocks = 0;
     std::unique_ptr<comm::Rendezvous> store;
   };
+  using EncodedPlan = std::vector<uint8_t>;
+  using Work = std::variant<Form, EncodedPlan>;
 
   void run();
   bool load();
   bool join(Form form);
   void step_loop();
-  bool next_plan(std::vector<uint8_t>& encoded);
-  bool begin(const std::vector<uint8_t>& encoded);
+  std::optional<Work> next_work();
+  bool begin(const Work& work);
   bool finish();
   bool guarded(engine::StepId step, const std::function<Result<void>()>& work);
-  void send(EnvelopeKind kind, uint64_t step, std::vector<uint8_t> bytes);
+  void send(const GroupReport& report);
+  void send(const engine::StepResult& result);
+  void send(EnvelopeStream stream, uint64_t step, std::vector<uint8_t> bytes);
 
   const Setup setup_;
   const std::shared_ptr<RankBackend> backend_;
-  const Outlets outlets_;
+  const Callbacks callbacks_;
   std::optional<StepExecutor> executor_;
   std::shared_ptr<model::RankModel> model_;
   std::deque<engine::StepId> begun_;
 
-  mutable std::mutex mutex_;  // guards what follows
-  std::condition_variable wake_;
-  std::optional<Form> form_;
-  std::deque<std::vector<uint8_t>> plans_;
-  bool stop_ = false;
-
+  WorkQueue<Work> queue_;
   std::atomic<int64_t> step_started_ns_{0};  // 0: no step runs
   std::atomic<uint64_t> steps_finished_{0};
   std::thread thread_;

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <set>
 #include <utility>
+#include <variant>
 
 #include "actors/rank/actor_rendezvous.h"
 #include "actors/rank/rank_adapters.h"
@@ -42,22 +43,15 @@ class Worker {
 
   void take(Envelope& envelope) {
     if (envelope.epoch != setup_.start.epoch || !thread_) return;
-    switch (envelope.kind) {
-      case EnvelopeKind::form_group:
-        return form(envelope);
-      case EnvelopeKind::plan:
-        return plan(std::move(envelope));
-      case EnvelopeKind::fence:
-        return thread_->abort();
-      case EnvelopeKind::adapter_begin:
-      case EnvelopeKind::adapter_chunk:
-      case EnvelopeKind::adapter_factors:
-      case EnvelopeKind::adapter_clear:
-        if (adapters_) adapters_->take(std::move(envelope));
-        return;
-      default:
-        return;  // a kind that only ranks send
+    if (envelope.stream == EnvelopeStream::adapters) {
+      if (adapters_) adapters_->take(std::move(envelope));
+      return;
     }
+    const bool is_plan = envelope.stream == EnvelopeStream::steps;
+    auto bytes = assembler_.add(std::move(envelope));
+    if (!bytes) return fatal(bytes.error().message);
+    if (!*bytes) return;
+    if (const auto ok = is_plan ? thread_->plan(**std::move(bytes)) : perform(**bytes); !ok) fatal(ok.error().message);
   }
 
   void formed(RankFormed& formed) { adapters_ = std::move(formed.adapters); }
@@ -112,32 +106,33 @@ class Worker {
     rendezvous_ = welcome.rendezvous;
     const ChildStart& start = setup_.start;
     const RankAdapters::Setup adapters{start.rank, start.epoch, start.options.max_loras};
-    RankThread::Outlets outlets;
-    outlets.to_scheduler = [scheduler](Envelope envelope) { caf::anon_send(scheduler, std::move(envelope)); };
-    outlets.progress = setup_.progress;
-    outlets.fatal = [fatal = setup_.fatal](const std::string& why) { fatal(why); };
-    outlets.formed = [adapters, backend = setup_.backend, cache = welcome.cache,
-                      worker = caf::actor_cast<WorkerActor>(self_)](std::shared_ptr<model::RankModel> model) {
-      const auto to_cache = [cache](Envelope envelope) { caf::anon_send(cache, std::move(envelope)); };
+    RankThread::Callbacks callbacks;
+    callbacks.to_scheduler = [scheduler](Envelope envelope) { caf::anon_send(scheduler, std::move(envelope)); };
+    callbacks.progress = setup_.progress;
+    callbacks.fatal = [fatal = setup_.fatal](const std::string& why) { fatal(why); };
+    callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache,
+                        worker = caf::actor_cast<WorkerActor>(self_),
+                        fatal = setup_.fatal](std::shared_ptr<model::RankModel> model) {
+      RankAdapters::Callbacks to_others;
+      to_others.to_cache = [cache](Envelope envelope) { caf::anon_send(cache, std::move(envelope)); };
+      to_others.fatal = fatal;
       caf::anon_send(worker, RankFormed{std::make_shared<RankAdapters>(adapters, backend->shard_plan(),
-                                                                       std::move(model), to_cache)});
+                                                                       std::move(model), std::move(to_others))});
     };
     thread_ = std::make_unique<RankThread>(
         RankThread::Setup{start.rank, start.epoch, start.options.block_size, start.options.max_loras}, setup_.backend,
-        std::move(outlets));
+        std::move(callbacks));
     watch();
   }
 
-  void form(const Envelope& envelope) {
-    const auto form = comm::decode<FormGroup>(envelope.bytes);
-    if (!form) return fatal(form.error().message);
-    thread_->form(form->num_blocks, make_actor_rendezvous(self_->system(), rendezvous_));
-  }
-
-  void plan(Envelope envelope) {
-    auto whole = plans_.add(std::move(envelope));
-    if (!whole) return fatal(whole.error().message);
-    if (*whole) thread_->plan(**std::move(whole));
+  Result<void> perform(const std::vector<uint8_t>& encoded) {
+    const auto order = comm::decode<GroupOrder>(encoded);
+    if (!order) return tl::unexpected(order.error());
+    if (const auto* form = std::get_if<FormGroup>(&*order)) {
+      return thread_->form(form->num_blocks, make_actor_rendezvous(self_->system(), rendezvous_));
+    }
+    thread_->abort();
+    return {};
   }
 
   void head_lost(const caf::down_msg& down) {
@@ -153,7 +148,7 @@ class Worker {
   WorkerSetup setup_;
   int dials_ = 0;
   RendezvousActor rendezvous_;
-  EnvelopeAssembler plans_;
+  EnvelopeAssembler assembler_;
   std::unique_ptr<RankThread> thread_;
   std::shared_ptr<RankAdapters> adapters_;
 };

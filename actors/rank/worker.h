@@ -1,10 +1,11 @@
 // The actor in front of a rank's threads: it answers while a step runs or hangs, and does nothing that takes time.
 //
-// Receives from the head: Envelope (form_group, plan, fence, adapter_*). Sends Hello -> Welcome once; what the rank's
+// Receives from the head: Envelope (GroupOrder, engine::StepPlan, AdapterOrder). Sends Hello -> Welcome once; what the
+// rank's
 //   threads have to say goes to the scheduler and the adapter cache from these threads.
 // Owns: the rank's threads (RankThread, RankAdapters). Thread: CAF's.
 //
-//               dial, hello                 form_group, plans, adapters ...
+//               dial, hello                 FormGroup, plans, adapters ...
 //   connecting -------------> serving ------------------------------------> serving
 //       |                        |
 //       | refused, no answer     | the head is lost, or a step takes longer than rank_timeout_ms

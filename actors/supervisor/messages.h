@@ -12,7 +12,7 @@ namespace lorikeet::actors {
 
 struct ChildSaid {  // process keeper -> supervisor
   uint64_t child = 0;
-  ControlMessage message;
+  ChildReport report;
 };
 struct ChildExited {
   uint64_t child = 0;

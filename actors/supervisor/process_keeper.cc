@@ -86,9 +86,9 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start) {
 
   if (child.channel->send(start)) {
     for (;;) {
-      auto message = child.channel->receive();
-      if (!message || !*message) break;
-      callbacks_.said(id, **std::move(message));
+      auto report = child.channel->receive_report();
+      if (!report || !*report) break;
+      callbacks_.said(id, **std::move(report));
     }
   }
   // The channel ends with the process. One that closes it and lives on cannot be spoken to and is of no use.
@@ -117,11 +117,11 @@ std::shared_ptr<ProcessKeeper::Child> ProcessKeeper::find(ChildId id) {
   return it == children_.end() ? nullptr : it->second;
 }
 
-void ProcessKeeper::tell(ChildId id, const ControlMessage& message) {
+void ProcessKeeper::tell(ChildId id, const ChildOrder& order) {
   const auto child = find(id);
   if (!child) return;
   const std::lock_guard lock(child->mutex);
-  if (child->channel) (void)child->channel->send(message);  // a child that is gone is reported by its thread
+  if (child->channel) (void)child->channel->send(order);  // a child that is gone is reported by its thread
 }
 
 void ProcessKeeper::kill(ChildId id) {

@@ -21,7 +21,7 @@ class Processes {
 
   virtual ~Processes() = default;
   virtual ChildId spawn(ChildStart start) = 0;  // parent_pid is filled in
-  virtual void tell(ChildId child, const ControlMessage& message) = 0;
+  virtual void tell(ChildId child, const ChildOrder& order) = 0;
   virtual void kill(ChildId child) = 0;  // SIGKILL; gone children are fine
 };
 
@@ -32,7 +32,7 @@ class ProcessKeeper final : public Processes {
  public:
   // Called on the children's threads.
   struct Callbacks {
-    std::function<void(ChildId, ControlMessage)> said;
+    std::function<void(ChildId, ChildReport)> said;
     // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). The last of a child.
     std::function<void(ChildId, std::string how, bool on_purpose)> exited;
   };
@@ -41,7 +41,7 @@ class ProcessKeeper final : public Processes {
   ~ProcessKeeper() override;  // kills and reaps all
 
   ChildId spawn(ChildStart start) override;
-  void tell(ChildId child, const ControlMessage& message) override;
+  void tell(ChildId child, const ChildOrder& order) override;
   void kill(ChildId child) override;
 
  private:

@@ -39,8 +39,8 @@ class ServerImpl final : public Server {
         stop_event_(stop_event),
         config_(options, Networking::none, 1),
         system_(config_),
-        keeper_({[this](ProcessKeeper::ChildId child, ControlMessage message) {
-                   caf::anon_send(supervisor_.get(), ChildSaid{child, std::move(message)});
+        keeper_({[this](ProcessKeeper::ChildId child, ChildReport report) {
+                   caf::anon_send(supervisor_.get(), ChildSaid{child, std::move(report)});
                  },
                  [this](ProcessKeeper::ChildId child, std::string how, bool on_purpose) {
                    caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose});

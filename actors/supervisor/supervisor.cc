@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <utility>
+#include <variant>
 
 namespace lorikeet::actors {
 namespace {
@@ -27,28 +28,7 @@ class Supervisor {
   void said(ChildSaid& said) {
     const auto it = children_.find(said.child);
     if (it == children_.end()) return;
-    Child& child = it->second;
-    ControlMessage& message = said.message;
-    switch (message.kind) {
-      case ControlKind::progress:
-        if (child.epoch == epoch_) setup_.progress(message.text);
-        break;
-      case ControlKind::failed:
-        child.last_words = message.text;
-        break;
-      case ControlKind::listening:
-        head_port_ = message.port;
-        start_ranks_if_clear();
-        break;
-      case ControlKind::ready:
-        ready(message);
-        break;
-      case ControlKind::group_lost:
-        if (message.epoch == epoch_) lose_group(message.text, Evidence::hearsay);
-        break;
-      default:
-        break;  // what only the supervisor says
-    }
+    std::visit([&](auto& report) { take(it->second, report); }, said.report);
   }
 
   void exited(const ChildExited& exited) {
@@ -77,9 +57,9 @@ class Supervisor {
   void tick() { kill_all(); }  // the head has had its time
 
  private:
-  // Of the cause of a loss, weakest first: what the head has heard, what a rank says (perhaps only that a peer is
-  // gone), the kernel's word on a process that we did not kill.
-  enum class Evidence { hearsay, words, death };
+  // Of the cause of a loss, weakest first: what the head reports of a rank, what a rank says of itself (perhaps only
+  // that a peer is gone), the kernel's word on a process that we did not kill.
+  enum class Evidence { reported, words, death };
 
   struct Child {
     int32_t rank = -1;  // -1: the head
@@ -105,15 +85,30 @@ class Supervisor {
     for (int32_t rank = 0; rank < setup_.options.tensor_parallel_size; ++rank) start(rank);
   }
 
-  void ready(const ControlMessage& message) {
-    if (message.epoch != epoch_ || stopping_) return;
+  void take(Child&, const control::Listening& listening) {
+    head_port_ = listening.port;
+    start_ranks_if_clear();
+  }
+
+  void take(Child& child, const control::Progress& progress) {
+    if (child.epoch == epoch_) setup_.progress(progress.line);
+  }
+
+  void take(Child& child, control::Failed& failed) { child.last_words = std::move(failed.why); }
+
+  void take(Child&, const control::Ready& ready) {
+    if (ready.epoch != epoch_ || stopping_) return;
     failures_ = 0;
-    const bool first = std::exchange(address_, message.text).empty();
+    const bool first = std::exchange(address_, ready.address).empty();
     if (first) {
       setup_.ready(address_);
     } else {
       setup_.progress(fmt::format("serving again (epoch {})", epoch_));
     }
+  }
+
+  void take(Child&, const control::GroupLost& lost) {
+    if (lost.epoch == epoch_) lose_group(lost.why, Evidence::reported);
   }
 
   // ---- restarting
@@ -133,7 +128,7 @@ class Supervisor {
     const std::string why = std::exchange(loss_, std::nullopt)->why;
     if (!next_epoch(why)) return;
     for (const auto& [id, child] : children_) {
-      if (child.rank < 0) setup_.processes->tell(id, {ControlKind::new_epoch, why, epoch_, 0});
+      if (child.rank < 0) setup_.processes->tell(id, control::NewEpoch{epoch_, why});
     }
     start_ranks_if_clear();
   }
@@ -172,7 +167,7 @@ class Supervisor {
     for (const auto& [id, child] : children_) {
       if (child.rank >= 0) continue;
       has_head = true;
-      setup_.processes->tell(id, {ControlKind::stop, "", epoch_, 0});
+      setup_.processes->tell(id, control::Stop{});
     }
     if (!has_head) return kill_all();
     self_->delayed_send(caf::actor_cast<SupervisorActor>(self_), kStopPatience, Tick{});
@@ -190,7 +185,7 @@ class Supervisor {
 
   struct Loss {  // of the present group, until its ranks are dead
     std::string why;
-    Evidence evidence = Evidence::hearsay;
+    Evidence evidence = Evidence::reported;
   };
 
   SupervisorActor::pointer self_;

@@ -1,9 +1,9 @@
 // The actor that keeps the server's processes alive: it decides what is started, what is killed, and when to give up.
 //
 // Receives
-//   from the process keeper: ChildSaid (listening, progress, failed, ready, group_lost), ChildExited
+//   from the process keeper: ChildSaid (Listening, Progress, Failed, Ready, GroupLost), ChildExited
 //   from the server object:  StopServer
-// Tells the head: new_epoch, stop. Tells its caller: progress, ready, stopped. Owns: the list of children and the count
+// Tells the head: NewEpoch, Stop. Tells its caller: progress, ready, stopped. Owns: the list of children and the count
 // of epochs. Thread: CAF's.
 //
 //             listening: ranks are started           ready

@@ -28,26 +28,26 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::attach() {
   return child;
 }
 
-void ChildProcess::tell(const ControlMessage& message) {
-  if (!channel_.send(message)) _exit(1);
+void ChildProcess::tell(const ChildReport& report) {
+  if (!channel_.send(report)) _exit(1);
 }
 
 void ChildProcess::progress(const std::string& line) {
-  tell({ControlKind::progress, line, start_.epoch, 0});
+  tell(control::Progress{line});
 }
 
 void ChildProcess::fail(const std::string& why) {
-  tell({ControlKind::failed, why, start_.epoch, 0});
+  tell(control::Failed{why});
   _exit(1);
 }
 
-void ChildProcess::listen(std::function<void(ControlMessage)> on_message) {
-  std::thread([this, on_message = std::move(on_message)] {
+void ChildProcess::listen(std::function<void(ChildOrder)> on_order) {
+  std::thread([this, on_order = std::move(on_order)] {
     for (;;) {
-      auto message = channel_.receive();
-      if (!message) fail(message.error().message);
-      if (!*message) _exit(1);
-      on_message(**std::move(message));
+      auto order = channel_.receive_order();
+      if (!order) fail(order.error().message);
+      if (!*order) _exit(1);
+      on_order(**std::move(order));
     }
   }).detach();
 }

@@ -22,14 +22,14 @@ class ChildProcess {
   const ChildStart& start() const { return start_; }
 
   // Threads: any. Nothing is lost that could be told to anybody: without a supervisor the process ends.
-  void tell(const ControlMessage& message);
+  void tell(const ChildReport& report);
   void progress(const std::string& line);
 
   // Tells the supervisor why, and ends the process without further ado. Threads: any.
   [[noreturn]] void fail(const std::string& why);
 
-  // Calls on_message for each message, on a thread of its own; ends the process with the channel.
-  void listen(std::function<void(ControlMessage)> on_message);
+  // Calls on_order for each order, on a thread of its own; ends the process with the channel.
+  void listen(std::function<void(ChildOrder)> on_order);
 
  private:
   explicit ChildProcess(int descriptor) : channel_(descriptor) {}

@@ -55,12 +55,16 @@ Result<std::pair<int, int>> ControlChannel::make_pair() {
   return std::pair(ends[0], ends[1]);
 }
 
-Result<void> ControlChannel::send(const ControlMessage& message) {
-  return send_bytes(comm::encode(message));
-}
-
 Result<void> ControlChannel::send(const ChildStart& start) {
   return send_bytes(comm::encode(start));
+}
+
+Result<void> ControlChannel::send(const ChildOrder& order) {
+  return send_bytes(comm::encode(order));
+}
+
+Result<void> ControlChannel::send(const ChildReport& report) {
+  return send_bytes(comm::encode(report));
 }
 
 Result<void> ControlChannel::send_bytes(const std::vector<uint8_t>& bytes) {
@@ -88,12 +92,16 @@ Result<std::optional<std::vector<uint8_t>>> ControlChannel::receive_bytes() {
   return bytes;
 }
 
-Result<std::optional<ControlMessage>> ControlChannel::receive() {
-  return decoded<ControlMessage>(receive_bytes());
-}
-
 Result<std::optional<ChildStart>> ControlChannel::receive_start() {
   return decoded<ChildStart>(receive_bytes());
+}
+
+Result<std::optional<ChildOrder>> ControlChannel::receive_order() {
+  return decoded<ChildOrder>(receive_bytes());
+}
+
+Result<std::optional<ChildReport>> ControlChannel::receive_report() {
+  return decoded<ChildReport>(receive_bytes());
 }
 
 }  // namespace lorikeet::actors

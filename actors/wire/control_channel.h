@@ -29,12 +29,14 @@ class ControlChannel {
   int descriptor() const { return descriptor_; }
 
   // A peer that is gone is an error; the message is then lost.
-  Result<void> send(const ControlMessage& message);
   Result<void> send(const ChildStart& start);
+  Result<void> send(const ChildOrder& order);
+  Result<void> send(const ChildReport& report);
 
   // Waits for the next message. nullopt: the peer is gone. Errors: a malformed message.
-  Result<std::optional<ControlMessage>> receive();
   Result<std::optional<ChildStart>> receive_start();
+  Result<std::optional<ChildOrder>> receive_order();
+  Result<std::optional<ChildReport>> receive_report();
 
  private:
   Result<void> send_bytes(const std::vector<uint8_t>& bytes);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <variant>
 
 #include "actors/wire/options.h"
 
@@ -27,33 +28,77 @@ struct ChildStart {
   }
 };
 
-enum class ControlKind : uint8_t {
-  // supervisor -> child
-  stop,       // end in order
-  new_epoch,  // to the head: the ranks of `epoch` are being started
-  // child -> supervisor
-  listening,   // the head: ranks may dial `port`
-  progress,    // `text` is for people
-  failed,      // the child cannot go on and ends: `text` says why
-  ready,       // the head: requests are served; `text` is the client address
-  group_lost,  // the head: the group of `epoch` cannot be used any more, since `text`
-};
-constexpr ControlKind last_enumerator(ControlKind) {
-  return ControlKind::group_lost;
-}
+namespace control {
 
-struct ControlMessage {
-  ControlKind kind = ControlKind::progress;
-  std::string text;
+// ---- supervisor -> child
+
+struct Stop {  // end in order
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
+
+struct NewEpoch {  // to the head: the ranks of `epoch` are being started
   uint64_t epoch = 0;
+  std::string why;  // the one before has ended
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+    visit("why", s.why);
+  }
+};
+
+// ---- child -> supervisor
+
+struct Listening {  // the head: ranks may dial
   int32_t port = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
-    visit("kind", s.kind);
-    visit("text", s.text);
-    visit("epoch", s.epoch);
     visit("port", s.port);
   }
 };
+
+struct Progress {
+  std::string line;  // for people
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("line", s.line);
+  }
+};
+
+struct Failed {  // the child cannot go on and ends
+  std::string why;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("why", s.why);
+  }
+};
+
+struct Ready {  // the head: requests are served by the group of `epoch`
+  uint64_t epoch = 0;
+  std::string address;  // of the clients' socket
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+    visit("address", s.address);
+  }
+};
+
+struct GroupLost {  // the head: the group of `epoch` cannot be used any more
+  uint64_t epoch = 0;
+  std::string why;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+    visit("why", s.why);
+  }
+};
+
+}  // namespace control
+
+// What a child is told, and what it reports: one type for each direction, so that neither side can be made to read what
+// only it may say.
+using ChildOrder = std::variant<control::Stop, control::NewEpoch>;
+using ChildReport =
+    std::variant<control::Listening, control::Progress, control::Failed, control::Ready, control::GroupLost>;
 
 }  // namespace lorikeet::actors

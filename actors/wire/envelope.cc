@@ -8,7 +8,7 @@ namespace lorikeet::actors {
 std::vector<Envelope> split(const Envelope& like, std::vector<uint8_t> bytes) {
   std::vector<Envelope> parts;
   const auto part = [&](bool last, std::vector<uint8_t> of) {
-    parts.push_back({like.kind, like.rank, like.epoch, like.step, last, std::move(of)});
+    parts.push_back({like.stream, like.rank, like.epoch, like.step, last, std::move(of)});
   };
   if (bytes.size() <= kEnvelopeBytes) {
     part(true, std::move(bytes));
@@ -23,18 +23,23 @@ std::vector<Envelope> split(const Envelope& like, std::vector<uint8_t> bytes) {
 }
 
 Result<std::optional<std::vector<uint8_t>>> EnvelopeAssembler::add(Envelope envelope) {
-  const auto kind = static_cast<size_t>(envelope.kind);
-  if (kind >= kEnvelopeKinds) return fail("an envelope of unknown kind {}", kind);
-  std::vector<uint8_t>& partial = partial_[kind];
-  if (envelope.bytes.size() > kEnvelopeBytes || partial.size() + envelope.bytes.size() > kMaxMessageBytes) {
-    const size_t size = partial.size() + envelope.bytes.size();
-    partial.clear();
+  const auto stream = static_cast<size_t>(envelope.stream);
+  if (stream >= kEnvelopeStreams) return fail("an envelope of the unknown stream {}", stream);
+  Partial& partial = partial_[stream];
+  if (!partial.bytes.empty() && partial.step != envelope.step) {
+    const uint64_t step = std::exchange(partial, {}).step;
+    return fail("a part of step {} in a message of step {}", envelope.step, step);
+  }
+  const size_t size = partial.bytes.size() + envelope.bytes.size();
+  if (envelope.bytes.size() > kEnvelopeBytes || size > kMaxMessageBytes) {
+    partial = {};
     return fail("a message of {} bytes or more in parts of {} bytes", size, envelope.bytes.size());
   }
-  if (envelope.last && partial.empty()) return std::move(envelope.bytes);
-  partial.insert(partial.end(), envelope.bytes.begin(), envelope.bytes.end());
+  if (envelope.last && partial.bytes.empty()) return std::move(envelope.bytes);
+  partial.step = envelope.step;
+  partial.bytes.insert(partial.bytes.end(), envelope.bytes.begin(), envelope.bytes.end());
   if (!envelope.last) return std::nullopt;
-  return std::exchange(partial, {});
+  return std::exchange(partial, {}).bytes;
 }
 
 }  // namespace lorikeet::actors

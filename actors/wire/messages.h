@@ -55,7 +55,7 @@ struct Tick {};
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, Envelope& x) {
-  return f(caf::meta::type_name("Envelope"), x.kind, x.rank, x.epoch, x.step, x.last, x.bytes);
+  return f(caf::meta::type_name("Envelope"), x.stream, x.rank, x.epoch, x.step, x.last, x.bytes);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, Hello& x) {

@@ -1,12 +1,34 @@
 // What the head and the ranks say to each other besides plans and results; encoded by comm/codec/codec.h into
-// envelopes.
+// envelopes. Orders go to a rank, reports come from it: one type for each direction and stream
+// (actors/wire/envelope.h).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "actors/wire/envelope.h"
+
 namespace lorikeet::actors {
+
+// ---- EnvelopeStream::group
+
+// All ranks have their weights: meet, and hold this many KV blocks each.
+struct FormGroup {
+  int32_t num_blocks = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("num_blocks", s.num_blocks);
+  }
+};
+
+// The epoch is over.
+struct Fence {
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
 
 // A rank has its weights.
 struct RankLoaded {
@@ -21,14 +43,16 @@ struct RankLoaded {
   }
 };
 
-// All ranks have their weights: meet, and hold this many KV blocks each.
-struct FormGroup {
-  int32_t num_blocks = 0;
+// A rank has met the others.
+struct RankReady {
   template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("num_blocks", s.num_blocks);
-  }
+  static void fields(Self&, Visitor&&) {}
 };
+
+using GroupOrder = std::variant<FormGroup, Fence>;
+using GroupReport = std::variant<RankLoaded, RankReady>;
+
+// ---- EnvelopeStream::adapters
 
 // A rank's slice of an adapter follows in chunks.
 struct AdapterBegin {
@@ -43,8 +67,18 @@ struct AdapterBegin {
   }
 };
 
-// One vector of a DoRA adapter, per pair in the order layer, projection (then lm_head): the squared norms that a rank
-// sums over its inputs, or the factors that the head returns.
+// The next bytes of the slice. Every chunk is answered with ChunkTaken.
+struct AdapterChunk {
+  std::vector<uint8_t> bytes;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("bytes", s.bytes);
+  }
+};
+// Bytes of a chunk at most: with what is written around them, one envelope.
+inline constexpr size_t kAdapterChunkBytes = kEnvelopeBytes - 256;
+
+// One vector of a DoRA adapter, per pair in the order layer, projection (then lm_head).
 struct DoraVector {
   std::vector<float> values;
   template <class Self, class Visitor>
@@ -52,12 +86,29 @@ struct DoraVector {
     visit("values", s.values);
   }
 };
+// In a report: the squared norms that a rank sums over its inputs. In an order: the factors that the head makes of
+// them.
 struct DoraValues {
   std::vector<DoraVector> pairs;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("pairs", s.pairs);
   }
+};
+
+// Forget what has come of the transfer, and empty its slot.
+struct AdapterClear {
+  int32_t slot = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("slot", s.slot);
+  }
+};
+
+// One credit.
+struct ChunkTaken {
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
 };
 
 // A rank has put the adapter into its slot, or says why not.
@@ -68,6 +119,27 @@ struct AdapterDone {
   static void fields(Self& s, Visitor&& visit) {
     visit("digest", s.digest);
     visit("error", s.error);
+  }
+};
+
+struct AdapterOrder {
+  using What = std::variant<AdapterBegin, AdapterChunk, DoraValues, AdapterClear>;
+  uint64_t transfer = 0;  // its number in the epoch
+  What what;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("transfer", s.transfer);
+    visit("what", s.what);
+  }
+};
+struct AdapterReport {
+  using What = std::variant<ChunkTaken, DoraValues, AdapterDone>;
+  uint64_t transfer = 0;
+  What what;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("transfer", s.transfer);
+    visit("what", s.what);
   }
 };
 

@@ -152,10 +152,10 @@ class Pair {
     setup.max_model_len = kContext;
     setup.secret = kSecret;
     setup.cache = system_.spawn(no_cache);
-    setup.to_supervisor = [this](const ControlMessage& message) {
+    setup.to_supervisor = [this](const ChildReport& report) {
       {
         const std::lock_guard lock(progress_.mutex);
-        progress_.ready = message.kind == ControlKind::ready;
+        progress_.ready = std::holds_alternative<control::Ready>(report);
       }
       progress_.wake.notify_one();
     };

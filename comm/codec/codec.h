@@ -9,7 +9,8 @@
 //     }
 //   };
 //
-// Members may be arithmetic, bool, enum, std::string, std::vector, std::optional, std::pair and structs with fields().
+// Members may be arithmetic, bool, enum, std::string, std::vector, std::optional, std::pair, std::variant and structs
+// with fields().
 // Decoding treats the bytes as hostile: sizes are checked against what is left before anything is allocated, nesting is
 // what the types say, the end must be reached. Layout: one version byte, then cereal's portable binary.
 #pragma once

@@ -5,6 +5,7 @@
 //   vector       uint64 count, elements
 //   optional     bool "is absent", then the value where it is present
 //   pair         first, second
+//   variant      the alternative's index in one byte, then the alternative
 //   struct       its fields() in order
 #pragma once
 
@@ -17,6 +18,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 
 #include "comm/codec/codec.h"
 
@@ -53,6 +55,10 @@ template <class T>
 struct IsPair : std::false_type {};
 template <class A, class B>
 struct IsPair<std::pair<A, B>> : std::true_type {};
+template <class T>
+struct IsVariant : std::false_type {};
+template <class... Alternatives>
+struct IsVariant<std::variant<Alternatives...>> : std::true_type {};
 
 template <class>
 inline constexpr bool kUnsupported = false;
@@ -166,11 +172,26 @@ void write(ByteOutputArchive& archive, const T& value) {
   } else if constexpr (IsPair<T>::value) {
     write(archive, value.first);
     write(archive, value.second);
+  } else if constexpr (IsVariant<T>::value) {
+    static_assert(std::variant_size_v<T> <= 256, "the index is one byte");
+    archive(static_cast<uint8_t>(value.index()));
+    std::visit([&archive](const auto& alternative) { write(archive, alternative); }, value);
   } else if constexpr (HasFields<T>) {
     T::fields(value, [&archive](const char*, const auto& field) { write(archive, field); });
   } else {
     static_assert(kUnsupported<T>, "no encoding for this type");
   }
+}
+
+template <class T>
+void read(BoundedInputArchive& archive, T& value);
+
+template <size_t... kIndices, class T>
+void read_alternative(BoundedInputArchive& archive, T& value, size_t index, std::index_sequence<kIndices...>) {
+  const auto read_if = [&]<size_t kIndex>(std::integral_constant<size_t, kIndex>) {
+    if (index == kIndex) read(archive, value.template emplace<kIndex>());
+  };
+  (read_if(std::integral_constant<size_t, kIndices>()), ...);
 }
 
 template <class T>
@@ -220,6 +241,14 @@ void read(BoundedInputArchive& archive, T& value) {
   } else if constexpr (IsPair<T>::value) {
     read(archive, value.first);
     read(archive, value.second);
+  } else if constexpr (IsVariant<T>::value) {
+    constexpr size_t kSize = std::variant_size_v<T>;
+    uint8_t index = 0;
+    archive(index);
+    if (index >= kSize) {
+      throw cereal::Exception(fmt::format("alternative {} where 0 .. {} was expected", index, kSize - 1));
+    }
+    read_alternative(archive, value, index, std::make_index_sequence<kSize>());
   } else if constexpr (HasFields<T>) {
     T::fields(value, [&archive](const char* name, auto& field) {
       archive.enter(name);

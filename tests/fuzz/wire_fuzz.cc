@@ -1,8 +1,10 @@
 // What head, ranks and supervisor say to each other, read by each of them. The first byte picks the reader:
-//   the messages of actors/wire/wire.h and actors/wire/control_message.h: what decodes must encode to what decodes to
-//   the same parts of envelopes put together again the control channel's frames ranks that speak to the head: its group
-//   and its plans in flight survive whatever they say a head that speaks to a rank: whatever the plans say, the model
-//   is given rows that it may compute
+//   - the messages of actors/wire/wire.h and actors/wire/control_message.h: what decodes must encode to what decodes to
+//     the same
+//   - parts of envelopes, put together again
+//   - the control channel's frames
+//   - ranks that speak to the head: its group and its plans in flight survive whatever they say
+//   - a head that speaks to a rank: whatever the plans say, the model is given rows that it may compute
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 #include <deque>
 #include <span>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "actors/head/in_flight_plans.h"
@@ -77,27 +80,46 @@ void round_trip(std::span<const uint8_t> bytes) {
 
 void assemble(Input input) {
   EnvelopeAssembler assembler;
-  std::array<std::vector<uint8_t>, kEnvelopeKinds> expected;
+  std::array<std::vector<uint8_t>, kEnvelopeStreams> expected;
+  std::array<uint64_t, kEnvelopeStreams> steps{};  // of what was collected
   while (!input.empty()) {
     Envelope envelope;
-    envelope.kind = static_cast<EnvelopeKind>(input.byte());
-    envelope.last = input.byte() % 2 == 0;
+    envelope.stream = static_cast<EnvelopeStream>(input.byte());
+    const uint8_t what = input.byte();
+    envelope.last = what % 2 == 0;
+    envelope.step = what / 2 % 4;
     const auto bytes = input.piece();
     envelope.bytes.assign(bytes.begin(), bytes.end());
-    const auto kind = static_cast<size_t>(envelope.kind);
+    const auto stream = static_cast<size_t>(envelope.stream);
     const bool last = envelope.last;
+    const uint64_t step = envelope.step;
     const auto whole = assembler.add(std::move(envelope));
     require_sentence(whole);
-    require(whole.has_value() == (kind < kEnvelopeKinds));
-    if (!whole) continue;
-    expected[kind].insert(expected[kind].end(), bytes.begin(), bytes.end());
+    if (stream >= kEnvelopeStreams) {
+      require(!whole);
+      continue;
+    }
+    require(whole.has_value() == (expected[stream].empty() || steps[stream] == step));
+    if (!whole) {
+      expected[stream].clear();
+      continue;
+    }
+    steps[stream] = step;
+    expected[stream].insert(expected[stream].end(), bytes.begin(), bytes.end());
     require(whole->has_value() == last);
-    if (last) require(**whole == std::exchange(expected[kind], {}));
+    if (last) require(**whole == std::exchange(expected[stream], {}));
   }
 }
 
 void read_channel(Input input) {
   const bool is_child = input.byte() % 2 == 0;
+  const auto read_one = [is_child](ControlChannel& channel) {
+    const auto next = [](const auto& message) {
+      require_sentence(message);
+      return message && *message;
+    };
+    return is_child ? next(channel.receive_order()) : next(channel.receive_report());
+  };
   const auto ends = ControlChannel::make_pair();
   require(ends.has_value());
   ControlChannel channel(ends->second);
@@ -109,10 +131,7 @@ void read_channel(Input input) {
     require_sentence(start);
     if (!start || !*start) return;
   }
-  for (;;) {
-    const auto message = channel.receive();
-    require_sentence(message);
-    if (!message || !*message) return;
+  while (read_one(channel)) {
   }
 }
 
@@ -127,9 +146,11 @@ void hear_ranks(Input input) {
     if (what % 4 == 0) {
       require_sentence(group.admit(rank, 7, 1, "secret", "host", "cpu"));
     } else if (what % 4 == 1) {
-      const auto loaded = comm::decode<RankLoaded>(input.piece());
-      require_sentence(loaded);
-      if (loaded) require_sentence(group.loaded(rank, *loaded));
+      const auto report = comm::decode<GroupReport>(input.piece());
+      require_sentence(report);
+      if (!report) continue;
+      const auto* loaded = std::get_if<RankLoaded>(&*report);
+      require_sentence(loaded != nullptr ? group.loaded(rank, *loaded) : group.ready(rank));
       if (group.all_loaded()) require(group.num_blocks() > 0);
     } else if (what % 4 == 2) {
       require_sentence(group.ready(rank));
@@ -219,17 +240,17 @@ void execute_plans(Input input) {
 void read(Input input) {
   switch (input.byte() % 11) {
     case 0:
-      return round_trip<RankLoaded>(input.rest());
+      return round_trip<GroupOrder>(input.rest());
     case 1:
-      return round_trip<FormGroup>(input.rest());
+      return round_trip<GroupReport>(input.rest());
     case 2:
-      return round_trip<AdapterBegin>(input.rest());
+      return round_trip<AdapterOrder>(input.rest());
     case 3:
-      return round_trip<DoraValues>(input.rest());
+      return round_trip<AdapterReport>(input.rest());
     case 4:
-      return round_trip<AdapterDone>(input.rest());
+      return round_trip<ChildOrder>(input.rest());
     case 5:
-      return round_trip<ControlMessage>(input.rest());
+      return round_trip<ChildReport>(input.rest());
     case 6:
       return round_trip<ChildStart>(input.rest());
     case 7:

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "comm/codec/codec.h"
 #include "tests/actors/actor_test.h"
+#include "tests/actors/envelopes.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -99,14 +99,20 @@ class AdapterCacheTest : public ActorTest {
 
   void form(uint64_t epoch = 1) { tell(cache_, GroupFormed{epoch, workers_}); }
 
-  void done(int32_t rank, const std::string& digest, const std::string& error = "", uint64_t transfer = 1) {
-    tell(cache_,
-         Envelope{EnvelopeKind::adapter_done, rank, 1, transfer, true, comm::encode(AdapterDone{digest, error})});
+  void report(int32_t rank, AdapterReport::What what, uint64_t transfer = 1) {
+    tell(cache_, envelope_of(AdapterReport{transfer, std::move(what)}, rank, 1));
   }
 
-  std::vector<EnvelopeKind> kinds(size_t rank) {
-    std::vector<EnvelopeKind> found;
-    for (const Envelope& envelope : *heard_[rank]) found.push_back(envelope.kind);
+  void done(int32_t rank, const std::string& digest, const std::string& error = "", uint64_t transfer = 1) {
+    report(rank, AdapterDone{digest, error}, transfer);
+  }
+
+  std::vector<std::string> orders(size_t rank) {
+    constexpr const char* kNames[] = {"begin", "chunk", "factors", "clear"};
+    std::vector<std::string> found;
+    for (const Envelope& envelope : *heard_[rank]) {
+      found.emplace_back(kNames[message_in<AdapterOrder>(envelope).what.index()]);
+    }
     return found;
   }
 
@@ -138,8 +144,8 @@ TEST_F(AdapterCacheTest, BringsAnAdapterFromTheDiskIntoASlotOfAllRanks) {
   EXPECT_EQ(answers_->resolved.at(1).digest, "M");
   EXPECT_EQ(row("moby")["host"], "staged");
   acquire(1, "M");
-  EXPECT_THAT(kinds(0), ElementsAre(EnvelopeKind::adapter_begin, EnvelopeKind::adapter_chunk));
-  EXPECT_EQ(heard_[1]->at(1).bytes, (std::vector<uint8_t>{2, 2}));
+  EXPECT_THAT(orders(0), ElementsAre("begin", "chunk"));
+  EXPECT_EQ(order_in<AdapterChunk>(heard_[1]->at(1)).bytes, (std::vector<uint8_t>{2, 2}));
   EXPECT_EQ(row("moby")["slot_state"], "sending");
   done(0, "M");
   EXPECT_THAT(answers_->acquired, IsEmpty()) << "rank 1 has not acknowledged";
@@ -160,9 +166,8 @@ TEST_F(AdapterCacheTest, RollsBackOnAllRanksWhenOneRefuses) {
   EXPECT_EQ(answers_->acquired.at(1).error, "rank 1: no memory");
   for (size_t rank : {size_t{0}, size_t{1}}) {
     const Envelope& last = heard_[rank]->back();
-    EXPECT_EQ(last.kind, EnvelopeKind::adapter_clear);
-    EXPECT_EQ(last.step, 1u);
-    EXPECT_EQ(comm::decode<AdapterBegin>(last.bytes)->slot, 0);
+    EXPECT_EQ(order_in<AdapterClear>(last).slot, 0);
+    EXPECT_EQ(message_in<AdapterOrder>(last).transfer, 1u);
   }
   EXPECT_EQ(row("moby")["slot_state"], "none");
 }
@@ -175,14 +180,14 @@ TEST_F(AdapterCacheTest, AddsTheNormsOfDoraOnItsThreadsAndReturnsTheFactors) {
   acquire(1, "D");
   for (int32_t rank : {0, 1}) {
     const DoraValues norms{{{{rank == 0 ? 1.0F : 3.0F}}}};
-    tell(cache_, Envelope{EnvelopeKind::adapter_norms, rank, 1, 1, true, comm::encode(norms)});
+    report(rank, norms);
   }
   ASSERT_EQ(disk_->work.size(), 1u);
-  EXPECT_EQ(kinds(0).back(), EnvelopeKind::adapter_chunk);
+  EXPECT_EQ(orders(0).back(), "chunk");
   disk_->work[0]();
   run();
-  ASSERT_EQ(kinds(1).back(), EnvelopeKind::adapter_factors);
-  EXPECT_EQ(comm::decode<DoraValues>(heard_[1]->back().bytes)->pairs[0].values, std::vector<float>{3.0F});
+  ASSERT_EQ(orders(1).back(), "factors");
+  EXPECT_EQ(order_in<DoraValues>(heard_[1]->back()).pairs[0].values, std::vector<float>{3.0F});
   done(0, "D");
   done(1, "D");
   EXPECT_EQ(answers_->acquired.at(1).error, "");
@@ -195,7 +200,7 @@ TEST_F(AdapterCacheTest, FailsDoraWhoseNormsCannotBe) {
   resolve(1, "moby", dora);
   acquire(1, "D");
   for (int32_t rank : {0, 1}) {
-    tell(cache_, Envelope{EnvelopeKind::adapter_norms, rank, 1, 1, true, comm::encode(DoraValues{{{{0.0F}}}})});
+    report(rank, DoraValues{{{{0.0F}}}});
   }
   disk_->work.at(0)();
   run();
@@ -208,7 +213,7 @@ TEST_F(AdapterCacheTest, GivesUpOnRanksThatDoNotTakeTheAdapter) {
   acquire(1, "M");
   for (int i = 0; i < 9; ++i) advance(std::chrono::seconds(1));
   EXPECT_THAT(answers_->acquired, IsEmpty());
-  tell(cache_, Envelope{EnvelopeKind::chunk_taken, 0, 1, 1, true, {}});
+  report(0, ChunkTaken{});
   for (int i = 0; i < 9; ++i) advance(std::chrono::seconds(1));
   EXPECT_THAT(answers_->acquired, IsEmpty()) << "there was progress";
   for (int i = 0; i < 3; ++i) advance(std::chrono::seconds(1));
@@ -225,7 +230,7 @@ TEST_F(AdapterCacheTest, SendsTheAdapterToTheNextGroupWhenOneIsLost) {
   EXPECT_THAT(answers_->acquired, IsEmpty()) << "of the lost group";
   form(2);
   EXPECT_EQ(heard_[0]->back().epoch, 2u);
-  EXPECT_EQ(heard_[0]->back().kind, EnvelopeKind::adapter_chunk);
+  EXPECT_EQ(orders(0).back(), "chunk");
 }
 
 TEST_F(AdapterCacheTest, AnswersARequestThatIsOver) {
@@ -260,11 +265,11 @@ TEST_F(AdapterCacheTest, LooksForReplacedFilesWhenItsStatusIsAsked) {
 TEST_F(AdapterCacheTest, IgnoresWhatDoesNotBelongToATransfer) {
   form();
   done(0, "M", "", 99);
-  tell(cache_, Envelope{EnvelopeKind::adapter_norms, 7, 1, 1, true, {}});
+  report(7, DoraValues{});
   resolve(1, "moby", adapter("M"));
   acquire(1, "M");
-  tell(cache_, Envelope{EnvelopeKind::adapter_done, 0, 1, 1, true, {1, 2, 3}});
-  EXPECT_FALSE(answers_->acquired.at(1).error.empty()) << "nonsense from a rank fails the transfer";
+  tell(cache_, Envelope{EnvelopeStream::adapters, 0, 1, 0, true, {1, 2, 3}});
+  EXPECT_THAT(answers_->acquired.at(1).error, HasSubstr("rank 0: ")) << "nonsense from a rank fails the transfer";
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "comm/codec/codec.h"
+#include "tests/actors/envelopes.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -21,35 +21,38 @@ std::shared_ptr<StagedAdapter> adapter_of(size_t slice0, size_t slice1) {
 
 size_t chunks_for(const std::vector<Envelope>& envelopes, int32_t rank) {
   size_t count = 0;
-  for (const Envelope& e : envelopes) count += e.kind == EnvelopeKind::adapter_chunk && e.rank == rank ? 1 : 0;
+  for (const Envelope& e : envelopes) {
+    const auto order = message_in<AdapterOrder>(e);
+    count += std::holds_alternative<AdapterChunk>(order.what) && e.rank == rank ? 1 : 0;
+  }
   return count;
 }
 
 TEST(AdapterTransfer, SendsNoMoreChunksThanThereAreCredits) {
-  AdapterTransfer transfer(3, 2, 1, adapter_of(7 * kEnvelopeBytes, 10), kNow);
+  AdapterTransfer transfer(3, 2, 1, adapter_of(7 * kAdapterChunkBytes, 10), kNow);
   auto envelopes = transfer.start();
   EXPECT_EQ(chunks_for(envelopes, 0), static_cast<size_t>(AdapterTransfer::kCredits));
   EXPECT_EQ(chunks_for(envelopes, 1), 1u);
   size_t bytes = 0;
   for (const Envelope& e : envelopes) {
-    EXPECT_EQ(e.step, 3u);
+    const auto order = message_in<AdapterOrder>(e);
+    EXPECT_EQ(order.transfer, 3u);
     EXPECT_EQ(e.epoch, 2u);
     EXPECT_LE(e.bytes.size(), kEnvelopeBytes);
-    if (e.kind == EnvelopeKind::adapter_begin) {
-      const auto begin = comm::decode<AdapterBegin>(e.bytes).value();
-      EXPECT_EQ(begin.slot, 1);
-      EXPECT_EQ(begin.digest, "d1");
+    if (const auto* begin = std::get_if<AdapterBegin>(&order.what)) {
+      EXPECT_EQ(begin->slot, 1);
+      EXPECT_EQ(begin->digest, "d1");
     } else if (e.rank == 0) {
-      bytes += e.bytes.size();
+      bytes += std::get<AdapterChunk>(order.what).bytes.size();
     }
   }
   for (int i = 0; i < 3; ++i) {
     envelopes = transfer.chunk_taken(0, kNow);
     ASSERT_EQ(chunks_for(envelopes, 0), 1u);
-    bytes += envelopes[0].bytes.size();
-    EXPECT_EQ(envelopes[0].last, i == 2);
+    bytes += order_in<AdapterChunk>(envelopes[0]).bytes.size();
+    EXPECT_EQ(bytes == 7 * kAdapterChunkBytes, i == 2);
   }
-  EXPECT_EQ(bytes, 7 * kEnvelopeBytes);
+  EXPECT_EQ(bytes, 7 * kAdapterChunkBytes);
   EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty());
 }
 
@@ -81,16 +84,15 @@ TEST(AdapterTransfer, FailsOnAnotherDigestAndOnStrangers) {
   EXPECT_FALSE(stranger.error().empty());
 }
 
-Envelope norms_from(int32_t rank, size_t size) {
-  const DoraValues values{{{std::vector<float>(size, 1.0F)}}};
-  return {EnvelopeKind::adapter_norms, rank, 1, 1, true, comm::encode(values)};
+DoraValues norms_of_size(size_t size) {
+  return {{{std::vector<float>(size, 1.0F)}}};
 }
 
 TEST(AdapterTransfer, CollectsTheNormsOfAllRanksAndGivesFactorsBack) {
   AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
-  EXPECT_FALSE(transfer.add_norms(norms_from(0, 3), kNow));
-  EXPECT_FALSE(transfer.add_norms(norms_from(0, 3), kNow)) << "the same rank again";
-  EXPECT_TRUE(transfer.add_norms(norms_from(1, 4), kNow + std::chrono::seconds(1)));
+  EXPECT_FALSE(transfer.add_norms(0, norms_of_size(3), kNow));
+  EXPECT_FALSE(transfer.add_norms(0, norms_of_size(3), kNow)) << "the same rank again";
+  EXPECT_TRUE(transfer.add_norms(1, norms_of_size(4), kNow + std::chrono::seconds(1)));
   EXPECT_EQ(transfer.norms()[1].pairs[0].values.size(), 4u);
   EXPECT_EQ(transfer.last_progress(), kNow + std::chrono::seconds(1));
   const std::vector<DoraValues> factors = {{{{{1}}}}, {{{std::vector<float>(100'000, 2.0F)}}}};
@@ -100,12 +102,10 @@ TEST(AdapterTransfer, CollectsTheNormsOfAllRanksAndGivesFactorsBack) {
   EXPECT_EQ(envelopes.back().rank, 1);
 }
 
-TEST(AdapterTransfer, FailsOnNormsThatCannotBeRead) {
+TEST(AdapterTransfer, FailsOnNormsOfARankThatItDoesNotHave) {
   AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
-  Envelope broken = norms_from(0, 3);
-  broken.bytes.resize(5);
-  EXPECT_FALSE(transfer.add_norms(broken, kNow));
-  EXPECT_THAT(transfer.error(), HasSubstr("rank 0: "));
+  EXPECT_FALSE(transfer.add_norms(2, norms_of_size(3), kNow));
+  EXPECT_THAT(transfer.error(), HasSubstr("rank 2 of 2"));
 }
 
 }  // namespace

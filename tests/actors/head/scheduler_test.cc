@@ -7,8 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "comm/codec/codec.h"
 #include "tests/actors/actor_test.h"
+#include "tests/actors/envelopes.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -27,7 +27,7 @@ struct Around {
   std::vector<std::string> cache;
   std::map<uint64_t, caf::typed_response_promise<AdapterResolved>> resolving;
   std::map<uint64_t, caf::typed_response_promise<SlotAcquired>> acquiring;
-  std::vector<ControlMessage> supervisor;
+  std::vector<ChildReport> supervisor;
   std::function<void()> work;  // of the cache, at its next Tick: only an actor may keep its promises
 };
 
@@ -46,7 +46,7 @@ class SchedulerTest : public ActorTest {
     setup.max_model_len = 64;
     setup.secret = "secret";
     setup.cache = cache_ = system_.spawn(fake_cache, around_);
-    setup.to_supervisor = [around = around_](const ControlMessage& message) { around->supervisor.push_back(message); };
+    setup.to_supervisor = [around = around_](const ChildReport& report) { around->supervisor.push_back(report); };
     scheduler_ = system_.spawn(scheduler, setup);
     gateway_ = system_.spawn(fake_gateway, around_);
     tell(scheduler_, Serve{gateway_, "tcp://here"});
@@ -106,16 +106,24 @@ class SchedulerTest : public ActorTest {
     return ask<Welcome>(scheduler_, std::move(words), worker);
   }
 
-  void say(EnvelopeKind kind, int32_t rank, std::vector<uint8_t> bytes, uint64_t epoch = 1, uint64_t step = 0) {
-    tell(scheduler_, Envelope{kind, rank, epoch, step, true, std::move(bytes)});
+  void report(int32_t rank, const GroupReport& report, uint64_t epoch = 1) {
+    tell(scheduler_, envelope_of(report, rank, epoch));
+  }
+
+  void say_nonsense(int32_t rank) { tell(scheduler_, Envelope{EnvelopeStream::steps, rank, 1, 0, true, {1, 2, 3}}); }
+
+  // What the supervisor was told last.
+  template <class Report>
+  Report told() {
+    const ChildReport& last = around_->supervisor.back();
+    EXPECT_TRUE(std::holds_alternative<Report>(last));
+    return std::holds_alternative<Report>(last) ? std::get<Report>(last) : Report{};
   }
 
   void form(uint64_t epoch = 1, int32_t num_blocks = 32) {
     for (int32_t rank : {0, 1}) ASSERT_EQ(hello(rank, epoch).refused, "");
-    for (int32_t rank : {0, 1}) {
-      say(EnvelopeKind::loaded, rank, comm::encode(RankLoaded{num_blocks - rank, 1, 1}), epoch);
-    }
-    for (int32_t rank : {0, 1}) say(EnvelopeKind::ready, rank, {}, epoch);
+    for (int32_t rank : {0, 1}) report(rank, RankLoaded{num_blocks - rank, 1, 1}, epoch);
+    for (int32_t rank : {0, 1}) report(rank, RankReady{}, epoch);
   }
 
   void submit(uint64_t id, const std::string& adapter = "", int32_t max_tokens = 8) {
@@ -139,15 +147,15 @@ class SchedulerTest : public ActorTest {
   std::vector<engine::StepPlan> plans(size_t rank) {
     std::vector<engine::StepPlan> found;
     for (const Envelope& envelope : around_->ranks[rank]) {
-      if (envelope.kind == EnvelopeKind::plan) found.push_back(comm::decode<engine::StepPlan>(envelope.bytes).value());
+      if (envelope.stream == EnvelopeStream::steps) found.push_back(message_in<engine::StepPlan>(envelope));
     }
     return found;
   }
 
-  size_t count(size_t rank, EnvelopeKind kind) {
+  template <class Order>
+  size_t count(size_t rank) {
     const auto& heard = around_->ranks[rank];
-    return static_cast<size_t>(
-        std::count_if(heard.begin(), heard.end(), [&](const Envelope& e) { return e.kind == kind; }));
+    return static_cast<size_t>(std::count_if(heard.begin(), heard.end(), is_order<Order>));
   }
 
   void answer(const engine::StepPlan& plan, int32_t rank, int32_t token = 7, uint64_t epoch = 1) {
@@ -162,7 +170,7 @@ class SchedulerTest : public ActorTest {
       if (row.sample) to.token_id = token;
       result.rows.push_back(to);
     }
-    say(EnvelopeKind::result, rank, comm::encode(result), epoch, plan.step.value());
+    tell(scheduler_, envelope_of(result, rank, epoch, plan.step.value()));
   }
 
   // Both ranks answer every plan until there is none left.
@@ -218,14 +226,12 @@ TEST_F(SchedulerTest, SumsUpWhatStepsTookOnRankZero) {
 TEST_F(SchedulerTest, FormsTheGroupWithTheBlocksThatAllRanksHold) {
   start();
   form();
-  ASSERT_EQ(count(1, EnvelopeKind::form_group), 1u);
-  EXPECT_EQ(comm::decode<FormGroup>(around_->ranks[1][0].bytes)->num_blocks, 31);
+  ASSERT_EQ(count<FormGroup>(1), 1u);
+  EXPECT_EQ(std::get<FormGroup>(message_in<GroupOrder>(around_->ranks[1][0])).num_blocks, 31);
   EXPECT_THAT(around_->cache, ElementsAre("formed 1"));
   ASSERT_EQ(around_->supervisor.size(), 2u);
-  EXPECT_EQ(around_->supervisor[0].kind, ControlKind::progress);
-  EXPECT_EQ(around_->supervisor[0].text, "KV cache holds 124 tokens (31 blocks of 4)");
-  EXPECT_EQ(around_->supervisor[1].kind, ControlKind::ready);
-  EXPECT_EQ(around_->supervisor[1].text, "tcp://here");
+  EXPECT_EQ(std::get<control::Progress>(around_->supervisor[0]).line, "KV cache holds 124 tokens (31 blocks of 4)");
+  EXPECT_EQ(told<control::Ready>().address, "tcp://here");
   EXPECT_EQ(status()["kv_cache_tokens"], 124);
   EXPECT_TRUE(status()["serving"]);
   EXPECT_EQ(status()["ranks"][1]["pid"], 101);
@@ -339,10 +345,9 @@ TEST_F(SchedulerTest, FailsRunningRequestsAtOnceWhenARankDies) {
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1"));
   const auto failure = std::get<engine::FailEvent>(around_->events.back());
   EXPECT_THAT(failure.error.message, HasSubstr("rank 1 (process 101) is gone"));
-  EXPECT_EQ(count(0, EnvelopeKind::fence), 1u);
+  EXPECT_EQ(count<Fence>(0), 1u);
   EXPECT_THAT(around_->cache, ::testing::Contains("lost 1"));
-  EXPECT_EQ(around_->supervisor.back().kind, ControlKind::group_lost);
-  EXPECT_EQ(around_->supervisor.back().epoch, 1u);
+  EXPECT_EQ(told<control::GroupLost>().epoch, 1u);
   EXPECT_FALSE(status()["serving"]);
 }
 
@@ -353,7 +358,7 @@ TEST_F(SchedulerTest, ServesWhatArrivedMeanwhileInTheNextEpoch) {
   end(workers_[1]);
   submit(2, "", 2);
   const auto before = plans(0).size();
-  tell(scheduler_, SupervisorSaid{{ControlKind::new_epoch, "rank 1 was killed by signal 9", 2, 0}});
+  tell(scheduler_, SupervisorSaid{{2, "rank 1 was killed by signal 9"}});
   form(2);
   ASSERT_GT(plans(0).size(), before);
   EXPECT_EQ(plans(0)[before].epoch, engine::Epoch(2));
@@ -361,7 +366,7 @@ TEST_F(SchedulerTest, ServesWhatArrivedMeanwhileInTheNextEpoch) {
   play_to_the_end(2);
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1", "finish 2"));
   EXPECT_THAT(around_->cache, ::testing::Contains("formed 2"));
-  EXPECT_EQ(around_->supervisor.back().kind, ControlKind::ready);
+  told<control::Ready>();
 }
 
 TEST_F(SchedulerTest, GivesALeaseBackThatComesForARequestOfAnEngineThatWasReplaced) {
@@ -372,7 +377,7 @@ TEST_F(SchedulerTest, GivesALeaseBackThatComesForARequestOfAnEngineThatWasReplac
   ASSERT_EQ(around_->cache.back(), "acquire digest");
   end(workers_[1]);
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1"));
-  tell(scheduler_, SupervisorSaid{{ControlKind::new_epoch, "rank 1 was killed by signal 9", 2, 0}});
+  tell(scheduler_, SupervisorSaid{{2, "rank 1 was killed by signal 9"}});
   form(2, 16);  // fewer blocks than the old engine counted on
   around_->cache.clear();
   acquire(1, SlotAcquired{engine::SlotId(0), ""});
@@ -383,7 +388,7 @@ TEST_F(SchedulerTest, BelievesTheSupervisorThatARankIsDead) {
   start();
   form();
   submit(1);
-  tell(scheduler_, SupervisorSaid{{ControlKind::new_epoch, "rank 1 was killed by signal 9", 2, 0}});
+  tell(scheduler_, SupervisorSaid{{2, "rank 1 was killed by signal 9"}});
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1"));
   EXPECT_EQ(status()["epoch"], 2);
 }
@@ -393,10 +398,10 @@ TEST_F(SchedulerTest, HearsNothingFromAnEpochThatIsOver) {
   form();
   submit(1);
   const auto plan = plans(0)[0];
-  tell(scheduler_, SupervisorSaid{{ControlKind::new_epoch, "rank 1 died", 2, 0}});
+  tell(scheduler_, SupervisorSaid{{2, "rank 1 died"}});
   answer(plan, 0);
   answer(plan, 1);
-  say(EnvelopeKind::ready, 0, {});
+  report(0, RankReady{});
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1"));
   EXPECT_EQ(status()["ranks"][0]["state"], "absent");
 }
@@ -408,7 +413,7 @@ TEST_F(SchedulerTest, GivesTheGroupUpWhenRanksDisagree) {
   answer(plans(0)[0], 0, 7);
   answer(plans(0)[0], 1, 8);
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1"));
-  EXPECT_THAT(around_->supervisor.back().text, HasSubstr("ranks 0 and 1 disagree"));
+  EXPECT_THAT(told<control::GroupLost>().why, HasSubstr("ranks 0 and 1 disagree"));
 }
 
 TEST_F(SchedulerTest, GivesTheGroupUpWhenARankCannotCompute) {
@@ -418,17 +423,17 @@ TEST_F(SchedulerTest, GivesTheGroupUpWhenARankCannotCompute) {
   engine::StepResult failed;
   failed.step = plans(0)[0].step;
   failed.error = "rank 1 is lost";
-  say(EnvelopeKind::result, 0, comm::encode(failed));
-  EXPECT_THAT(around_->supervisor.back().text, HasSubstr("rank 0: rank 1 is lost"));
-  say(EnvelopeKind::result, 0, {1, 2, 3});
+  tell(scheduler_, envelope_of(failed, 0, 1));
+  EXPECT_THAT(told<control::GroupLost>().why, HasSubstr("rank 0: rank 1 is lost"));
+  say_nonsense(0);
   EXPECT_EQ(around_->supervisor.size(), 3u) << "once is enough";
 }
 
 TEST_F(SchedulerTest, GivesTheGroupUpOnNonsense) {
   start();
   form();
-  say(EnvelopeKind::result, 1, {1, 2, 3});
-  EXPECT_EQ(around_->supervisor.back().kind, ControlKind::group_lost);
+  say_nonsense(1);
+  told<control::GroupLost>();
 }
 
 TEST_F(SchedulerTest, GivesTheGroupUpWhenRanksDoNotAnswerInTime) {
@@ -441,7 +446,7 @@ TEST_F(SchedulerTest, GivesTheGroupUpWhenRanksDoNotAnswerInTime) {
   EXPECT_THAT(ends(), IsEmpty());
   for (int i = 0; i < 10; ++i) advance(std::chrono::milliseconds(500));
   EXPECT_THAT(ends(), ElementsAre("rank_lost 1"));
-  EXPECT_THAT(around_->supervisor.back().text, HasSubstr("ranks 1 have not answered"));
+  EXPECT_THAT(told<control::GroupLost>().why, HasSubstr("ranks 1 have not answered"));
 }
 
 }  // namespace

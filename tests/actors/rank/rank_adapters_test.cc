@@ -5,9 +5,10 @@
 
 #include <condition_variable>
 #include <deque>
+#include <future>
 
 #include "actors/head/adapter_transfer.h"
-#include "comm/codec/codec.h"
+#include "tests/actors/envelopes.h"
 #include "tests/actors/fake_model.h"
 
 namespace lorikeet::actors {
@@ -21,13 +22,16 @@ const AdapterTransfer::TimePoint kNow{};
 class RankAdaptersTest : public ::testing::Test {
  protected:
   RankAdaptersTest() {
-    rank_ = std::make_unique<RankAdapters>(RankAdapters::Setup{0, 4, 2}, plan_, model_, [this](Envelope envelope) {
+    RankAdapters::Callbacks callbacks;
+    callbacks.to_cache = [this](Envelope envelope) {
       {
         const std::lock_guard lock(mutex_);
         said_.push_back(std::move(envelope));
       }
       wake_.notify_one();
-    });
+    };
+    callbacks.fatal = [this](const std::string& why) { fatal_.set_value(why); };
+    rank_ = std::make_unique<RankAdapters>(RankAdapters::Setup{0, 4, 2}, plan_, model_, std::move(callbacks));
   }
 
   Envelope next() {
@@ -38,11 +42,7 @@ class RankAdaptersTest : public ::testing::Test {
     return envelope;
   }
 
-  AdapterDone next_done() {
-    const Envelope envelope = next();
-    EXPECT_EQ(envelope.kind, EnvelopeKind::adapter_done);
-    return comm::decode<AdapterDone>(envelope.bytes).value();
-  }
+  AdapterDone next_done() { return report_in<AdapterDone>(next()); }
 
   // An adapter over the first layer's query projection.
   model::Adapter query_adapter(bool dora) const {
@@ -79,6 +79,7 @@ class RankAdaptersTest : public ::testing::Test {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Envelope> said_;
+  std::promise<std::string> fatal_;
   std::unique_ptr<RankAdapters> rank_;
 };
 
@@ -87,8 +88,8 @@ TEST_F(RankAdaptersTest, PutsAnAdapterIntoItsSlot) {
   AdapterTransfer transfer(1, 4, 1, staged(adapter), kNow);
   send(transfer.start());
   const Envelope credit = next();
-  EXPECT_EQ(credit.kind, EnvelopeKind::chunk_taken);
-  EXPECT_EQ(credit.step, 1u);
+  report_in<ChunkTaken>(credit);
+  EXPECT_EQ(message_in<AdapterReport>(credit).transfer, 1u);
   const auto done = next_done();
   EXPECT_EQ(done.error, "");
   EXPECT_EQ(done.digest, adapter.digest);
@@ -101,10 +102,8 @@ TEST_F(RankAdaptersTest, WaitsForTheFactorsOfDora) {
   const auto adapter = staged(query_adapter(true));
   AdapterTransfer transfer(1, 4, 0, adapter, kNow);
   send(transfer.start());
-  EXPECT_EQ(next().kind, EnvelopeKind::chunk_taken);
-  const Envelope norms = next();
-  EXPECT_EQ(norms.kind, EnvelopeKind::adapter_norms);
-  ASSERT_TRUE(transfer.add_norms(norms, kNow));
+  report_in<ChunkTaken>(next());
+  ASSERT_TRUE(transfer.add_norms(0, report_in<DoraValues>(next()), kNow));
   send(transfer.factors(dora_factors(*adapter, transfer.norms()).value()));
   EXPECT_EQ(next_done().error, "");
   const std::lock_guard lock(model_->mutex);
@@ -146,15 +145,22 @@ TEST_F(RankAdaptersTest, RefusesASliceThatIsNotWhatItSays) {
 TEST_F(RankAdaptersTest, RollsBackATransferUnderWay) {
   const auto adapter = query_adapter(false);
   auto envelopes = AdapterTransfer(1, 4, 1, staged(adapter), kNow).start();
-  const AdapterBegin what{adapter.digest, 1, 0};
   rank_->take(envelopes[0]);
-  rank_->take({EnvelopeKind::adapter_clear, 0, 4, 1, true, comm::encode(what)});
+  rank_->take(envelope_of(AdapterOrder{1, AdapterClear{1}}, 0, 4));
   rank_->take(envelopes[1]);  // was on its way
   send(AdapterTransfer(2, 4, 0, staged(adapter), kNow).start());
-  EXPECT_EQ(next().step, 2u) << "nothing is said of the first";
+  EXPECT_EQ(message_in<AdapterReport>(next()).transfer, 2u) << "nothing is said of the first";
   EXPECT_EQ(next_done().error, "");
   const std::lock_guard lock(model_->mutex);
   EXPECT_FALSE(model_->slots.contains(1));
+}
+
+TEST_F(RankAdaptersTest, GivesUpOnAHeadWhoseOrdersCannotBeRead) {
+  Envelope forged = envelope_of(AdapterOrder{1, AdapterClear{1}}, 0, 4);
+  forged.bytes.back() = 0xFF;
+  forged.bytes.resize(forged.bytes.size() - 1);
+  rank_->take(forged);
+  EXPECT_THAT(fatal_.get_future().get(), HasSubstr("malformed message"));
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 #include <future>
 
-#include "comm/codec/codec.h"
+#include "tests/actors/envelopes.h"
 #include "tests/actors/fake_model.h"
 
 namespace lorikeet::actors {
@@ -24,22 +24,22 @@ class NoStore final : public comm::Rendezvous {
 class RankThreadTest : public ::testing::Test {
  protected:
   void start() {
-    RankThread::Outlets outlets;
-    outlets.to_scheduler = [this](Envelope envelope) { push(std::move(envelope)); };
-    outlets.progress = [this](const std::string& line) {
+    RankThread::Callbacks callbacks;
+    callbacks.to_scheduler = [this](Envelope envelope) { push(std::move(envelope)); };
+    callbacks.progress = [this](const std::string& line) {
       const std::lock_guard lock(mutex_);
       progress_.push_back(line);
     };
-    outlets.formed = [](std::shared_ptr<model::RankModel>) {};
-    outlets.fatal = [this](const std::string& why) { fatal_.set_value(why); };
-    thread_ = std::make_unique<RankThread>(RankThread::Setup{1, 5, 4, 2}, backend_, outlets);
+    callbacks.formed = [](std::shared_ptr<model::RankModel>) {};
+    callbacks.fatal = [this](const std::string& why) { fatal_.set_value(why); };
+    thread_ = std::make_unique<RankThread>(RankThread::Setup{1, 5, 4, 2}, backend_, callbacks);
   }
 
   void start_and_form() {
     start();
-    ASSERT_EQ(next().kind, EnvelopeKind::loaded);
-    thread_->form(8, std::make_unique<NoStore>());
-    ASSERT_EQ(next().kind, EnvelopeKind::ready);
+    ASSERT_TRUE(is_report<RankLoaded>(next()));
+    ASSERT_TRUE(thread_->form(8, std::make_unique<NoStore>()));
+    ASSERT_TRUE(is_report<RankReady>(next()));
   }
 
   void push(Envelope envelope) {
@@ -60,10 +60,11 @@ class RankThreadTest : public ::testing::Test {
 
   engine::StepResult next_result() {
     const Envelope envelope = next();
-    EXPECT_EQ(envelope.kind, EnvelopeKind::result);
     EXPECT_EQ(envelope.epoch, 5u);
     EXPECT_EQ(envelope.rank, 1);
-    return comm::decode<engine::StepResult>(envelope.bytes).value();
+    auto result = message_in<engine::StepResult>(envelope);
+    EXPECT_EQ(envelope.step, result.step.value());
+    return result;
   }
 
   // The first plan starts a sequence, later ones go on with it.
@@ -93,9 +94,9 @@ TEST_F(RankThreadTest, LoadsMeetsTheOthersAndSteps) {
   start_and_form();
   EXPECT_EQ(backend_->joined_blocks, 8);
   EXPECT_THAT(progress_, ElementsAre("rank 1: layer 1 of 1"));
-  thread_->plan(plan(1));
+  ASSERT_TRUE(thread_->plan(plan(1)));
   EXPECT_EQ(next_result().rows[0].token_id, 1001);
-  thread_->plan(plan(2));
+  ASSERT_TRUE(thread_->plan(plan(2)));
   EXPECT_EQ(next_result().rows[0].token_id, 1002);
   EXPECT_EQ(thread_->steps_finished(), 2u);
 }
@@ -115,16 +116,16 @@ TEST_F(RankThreadTest, TellsThatTheHostsMemoryDoesNotSuffice) {
 TEST_F(RankThreadTest, TellsThatTheHostsMemoryHoldsNoSuchCache) {
   backend_->no_memory_to_join = true;
   start();
-  ASSERT_EQ(next().kind, EnvelopeKind::loaded);
-  thread_->form(8, std::make_unique<NoStore>());
+  ASSERT_TRUE(is_report<RankLoaded>(next()));
+  ASSERT_TRUE(thread_->form(8, std::make_unique<NoStore>()));
   EXPECT_THAT(fatal_.get_future().get(), HasSubstr("--kv-cache-memory-bytes"));
 }
 
 TEST_F(RankThreadTest, BeginsTheNextStepWhileADeviceStillComputesTheLast) {
   backend_->model->ready = false;
   start_and_form();
-  thread_->plan(plan(1));
-  thread_->plan(plan(2));
+  ASSERT_TRUE(thread_->plan(plan(1)));
+  ASSERT_TRUE(thread_->plan(plan(2)));
   // With two in flight it waits for the older one, whether it is ready or not.
   EXPECT_EQ(next_result().step, engine::StepId(1));
   {
@@ -140,7 +141,7 @@ TEST_F(RankThreadTest, BeginsTheNextStepWhileADeviceStillComputesTheLast) {
 TEST_F(RankThreadTest, ReportsALostPeerAsTheResultOfTheStep) {
   start_and_form();
   backend_->model->lost_peer = true;
-  thread_->plan(plan(1));
+  ASSERT_TRUE(thread_->plan(plan(1)));
   const auto result = next_result();
   EXPECT_EQ(result.step, engine::StepId(1));
   EXPECT_THAT(result.error, HasSubstr("rank 1 is lost"));
@@ -149,14 +150,34 @@ TEST_F(RankThreadTest, ReportsALostPeerAsTheResultOfTheStep) {
 
 TEST_F(RankThreadTest, ReportsAPlanThatItCannotRead) {
   start_and_form();
-  thread_->plan({1, 2, 3});
+  ASSERT_TRUE(thread_->plan({1, 2, 3}));
   EXPECT_FALSE(next_result().error.empty());
 }
 
 TEST_F(RankThreadTest, ReportsAPlanThatContradictsTheOnesBefore) {
   start_and_form();
-  thread_->plan(plan(2));
+  ASSERT_TRUE(thread_->plan(plan(2)));
   EXPECT_THAT(next_result().error, HasSubstr("sequence 1, which is not here"));
+}
+
+TEST_F(RankThreadTest, GivesUpOnAHeadThatSendsAPlanBeforeTheGroupIsFormed) {
+  start();
+  ASSERT_TRUE(is_report<RankLoaded>(next()));
+  ASSERT_TRUE(thread_->plan(plan(1)));
+  EXPECT_THAT(fatal_.get_future().get(), HasSubstr("before the group was formed"));
+}
+
+TEST_F(RankThreadTest, GivesUpOnAHeadThatFormsTheGroupTwice) {
+  start_and_form();
+  ASSERT_TRUE(thread_->form(8, std::make_unique<NoStore>()));
+  EXPECT_THAT(fatal_.get_future().get(), HasSubstr("a second time"));
+}
+
+TEST_F(RankThreadTest, RefusesAPlanThatThereIsNoRoomFor) {
+  start();
+  const auto refused = thread_->plan(std::vector<uint8_t>(2 * kMaxMessageBytes));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("no room for a plan"));
 }
 
 TEST_F(RankThreadTest, AbortsTheCollectiveWhenItsEpochIsOver) {

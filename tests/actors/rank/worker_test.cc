@@ -12,9 +12,9 @@
 #include "actors/head/rendezvous_store.h"
 #include "actors/rank/actor_rendezvous.h"
 #include "actors/wire/system_config.h"
-#include "comm/codec/codec.h"
 #include "comm/collective/collective.h"
 #include "engine/step_plan.h"
+#include "tests/actors/envelopes.h"
 #include "tests/actors/fake_model.h"
 
 namespace lorikeet::actors {
@@ -88,16 +88,17 @@ class WorkerTest : public ::testing::Test {
 
   void start_and_form() {
     start();
-    ASSERT_EQ(head_.to_scheduler.next().kind, EnvelopeKind::loaded);
-    tell(EnvelopeKind::form_group, comm::encode(FormGroup{8}));
-    ASSERT_EQ(head_.to_scheduler.next().kind, EnvelopeKind::ready);
+    ASSERT_TRUE(is_report<RankLoaded>(head_.to_scheduler.next()));
+    tell(GroupOrder(FormGroup{8}));
+    ASSERT_TRUE(is_report<RankReady>(head_.to_scheduler.next()));
   }
 
-  void tell(EnvelopeKind kind, std::vector<uint8_t> bytes, uint64_t epoch = 3) {
-    caf::anon_send(worker_, Envelope{kind, 1, epoch, 1, true, std::move(bytes)});
+  template <class Message>
+  void tell(const Message& message, uint64_t epoch = 3) {
+    caf::anon_send(worker_, envelope_of(message, 1, epoch));
   }
 
-  static std::vector<uint8_t> first_plan() {
+  static engine::StepPlan first_plan() {
     engine::StepPlan plan;
     plan.epoch = engine::Epoch(3);
     plan.step = engine::StepId(1);
@@ -105,7 +106,7 @@ class WorkerTest : public ::testing::Test {
     plan.starts.push_back({id, engine::kBaseSlot, {7}, 1, {}});
     plan.blocks.push_back({id, {engine::BlockId(0)}});
     plan.rows.push_back({id, 0, 1, true});
-    return comm::encode(plan);
+    return plan;
   }
 
   void TearDown() override {
@@ -134,12 +135,11 @@ TEST_F(WorkerTest, SaysHelloLoadsFormsAndSteps) {
   EXPECT_EQ(hello.epoch, 3u);
   EXPECT_EQ(hello.secret, "secret");
   EXPECT_EQ(hello.pid, getpid());
-  tell(EnvelopeKind::plan, first_plan(), 2);  // of an epoch that is over
-  tell(EnvelopeKind::plan, first_plan());
+  tell(first_plan(), 2);  // of an epoch that is over
+  tell(first_plan());
   const Envelope result = head_.to_scheduler.next();
-  EXPECT_EQ(result.kind, EnvelopeKind::result);
   EXPECT_EQ(result.epoch, 3u);
-  EXPECT_EQ(comm::decode<engine::StepResult>(result.bytes)->rows[0].token_id, 1001);
+  EXPECT_EQ(message_in<engine::StepResult>(result).rows[0].token_id, 1001);
 }
 
 TEST_F(WorkerTest, EndsWhenTheHeadRefusesIt) {
@@ -165,13 +165,13 @@ TEST_F(WorkerTest, EndsWhenAStepHangs) {
   timeout_ms_ = 100;
   backend_->model->ready = false;
   start_and_form();
-  tell(EnvelopeKind::plan, first_plan());
+  tell(first_plan());
   EXPECT_THAT(fatal_.next(), HasSubstr("step 1 has not ended in 100 ms"));
 }
 
 TEST_F(WorkerTest, AbortsTheCollectiveOfAFencedEpoch) {
   start_and_form();
-  tell(EnvelopeKind::fence, {});
+  tell(GroupOrder(Fence{}));
   caf::anon_send_exit(worker_, caf::exit_reason::user_shutdown);
   caf::scoped_actor self{system_};
   self->wait_for(worker_);
@@ -186,10 +186,16 @@ TEST_F(WorkerTest, TakesAdaptersInBesideItsSteps) {
   for (Envelope& envelope : AdapterTransfer(1, 3, 0, adapter, {}).start()) {
     if (envelope.rank == 1) caf::anon_send(worker_, std::move(envelope));
   }
-  EXPECT_EQ(head_.to_cache.next().kind, EnvelopeKind::chunk_taken);
-  const Envelope done = head_.to_cache.next();
-  EXPECT_EQ(done.kind, EnvelopeKind::adapter_done);
-  EXPECT_FALSE(comm::decode<AdapterDone>(done.bytes)->error.empty()) << "three bytes are no adapter";
+  report_in<ChunkTaken>(head_.to_cache.next());
+  EXPECT_FALSE(report_in<AdapterDone>(head_.to_cache.next()).error.empty()) << "three bytes are no adapter";
+}
+
+TEST_F(WorkerTest, EndsWhenTheHeadSaysWhatCannotBeRead) {
+  start_and_form();
+  Envelope forged = envelope_of(GroupOrder(Fence{}), 1, 3);
+  forged.bytes.back() = 7;  // there is no such order
+  caf::anon_send(worker_, forged);
+  EXPECT_THAT(fatal_.next(), HasSubstr("alternative 7 where 0 .. 1 was expected"));
 }
 
 TEST_F(WorkerTest, MeetsOthersThroughTheStoreActor) {

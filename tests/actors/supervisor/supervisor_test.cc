@@ -17,11 +17,11 @@ class FakeProcesses final : public Processes {
     started.push_back(std::move(start));
     return started.size();
   }
-  void tell(ChildId child, const ControlMessage& message) override { told.emplace_back(child, message); }
+  void tell(ChildId child, const ChildOrder& order) override { told.emplace_back(child, order); }
   void kill(ChildId child) override { killed.push_back(child); }
 
   std::vector<ChildStart> started;  // child n is started[n - 1]
-  std::vector<std::pair<ChildId, ControlMessage>> told;
+  std::vector<std::pair<ChildId, ChildOrder>> told;
   std::vector<ChildId> killed;
 };
 
@@ -42,9 +42,7 @@ class SupervisorTest : public ActorTest {
 
   void TearDown() override { end(supervisor_); }
 
-  void say(uint64_t child, ControlKind kind, const std::string& text = "", uint64_t epoch = 1, int32_t port = 0) {
-    tell(supervisor_, ChildSaid{child, {kind, text, epoch, port}});
-  }
+  void say(uint64_t child, ChildReport report) { tell(supervisor_, ChildSaid{child, std::move(report)}); }
   void exit(uint64_t child, const std::string& how = "was killed by signal 9") {
     const bool on_purpose = std::count(processes_.killed.begin(), processes_.killed.end(), child) > 0;
     tell(supervisor_, ChildExited{child, how, on_purpose});
@@ -52,8 +50,8 @@ class SupervisorTest : public ActorTest {
 
   // Head 1, ranks 2 and 3.
   void serve() {
-    say(1, ControlKind::listening, "", 1, 4711);
-    say(1, ControlKind::ready, "tcp://127.0.0.1:5555");
+    say(1, control::Listening{4711});
+    say(1, control::Ready{1, "tcp://127.0.0.1:5555"});
   }
 
   FakeProcesses processes_;
@@ -66,7 +64,7 @@ TEST_F(SupervisorTest, StartsTheRanksWhenTheHeadListens) {
   ASSERT_EQ(processes_.started.size(), 1u);
   EXPECT_EQ(processes_.started[0].rank, -1);
   EXPECT_EQ(processes_.started[0].secret, "secret");
-  say(1, ControlKind::listening, "", 1, 4711);
+  say(1, control::Listening{4711});
   ASSERT_EQ(processes_.started.size(), 3u);
   EXPECT_EQ(processes_.started[1].rank, 0);
   EXPECT_EQ(processes_.started[2].rank, 1);
@@ -76,28 +74,28 @@ TEST_F(SupervisorTest, StartsTheRanksWhenTheHeadListens) {
 
 TEST_F(SupervisorTest, PassesProgressAndReadinessOn) {
   serve();
-  say(2, ControlKind::progress, "rank 0: layer 1 of 4");
+  say(2, control::Progress{"rank 0: layer 1 of 4"});
   EXPECT_THAT(progress_, ElementsAre("rank 0: layer 1 of 4"));
   EXPECT_THAT(ready_, ElementsAre("tcp://127.0.0.1:5555"));
 }
 
 TEST_F(SupervisorTest, GivesUpWhenTheFirstStartFails) {
-  say(1, ControlKind::listening, "", 1, 4711);
-  say(3, ControlKind::failed, "rank 1: model.safetensors is cut short");
+  say(1, control::Listening{4711});
+  say(3, control::Failed{"rank 1: model.safetensors is cut short"});
   exit(3, "exited with status 1");
   EXPECT_THAT(processes_.killed, ElementsAre(2));
   exit(2);
   EXPECT_THAT(progress_, ElementsAre("rank 1: model.safetensors is cut short"));
-  EXPECT_EQ(processes_.told.back().second.kind, ControlKind::stop);
+  EXPECT_TRUE(std::holds_alternative<control::Stop>(processes_.told.back().second));
   EXPECT_THAT(stopped_, IsEmpty());
   exit(1, "exited with status 0");
   EXPECT_THAT(stopped_, ElementsAre(1));
 }
 
 TEST_F(SupervisorTest, PrefersTheWordsOfTheRankToWhatTheHeadHasHeard) {
-  say(1, ControlKind::listening, "", 1, 4711);
-  say(1, ControlKind::group_lost, "rank 1 is gone", 1);
-  say(3, ControlKind::failed, "rank 1: model.safetensors is cut short");
+  say(1, control::Listening{4711});
+  say(1, control::GroupLost{1, "rank 1 is gone"});
+  say(3, control::Failed{"rank 1: model.safetensors is cut short"});
   exit(3, "exited with status 1");
   exit(2);
   EXPECT_THAT(progress_, ElementsAre("rank 1: model.safetensors is cut short"));
@@ -105,14 +103,14 @@ TEST_F(SupervisorTest, PrefersTheWordsOfTheRankToWhatTheHeadHasHeard) {
 
 TEST_F(SupervisorTest, NamesTheRankThatWasKilledRatherThanThePeerThatMissedIt) {
   serve();
-  say(2, ControlKind::failed, "rank 0: all_reduce: connection reset by peer");
+  say(2, control::Failed{"rank 0: all_reduce: connection reset by peer"});
   exit(2, "exited with status 1");
   tell(supervisor_, ChildExited{3, "was killed by signal 9", false});
   EXPECT_THAT(progress_, ElementsAre("rank 1 was killed by signal 9"));
 }
 
 TEST_F(SupervisorTest, GivesUpWhenTheHeadCannotStart) {
-  say(1, ControlKind::failed, "/nowhere/config.json: no such file");
+  say(1, control::Failed{"/nowhere/config.json: no such file"});
   exit(1, "exited with status 1");
   EXPECT_THAT(progress_, ElementsAre("/nowhere/config.json: no such file"));
   EXPECT_THAT(stopped_, ElementsAre(1));
@@ -127,24 +125,25 @@ TEST_F(SupervisorTest, StartsANewEpochWhenARankDies) {
   EXPECT_THAT(progress_, ElementsAre("rank 1 was killed by signal 9"));
   ASSERT_FALSE(processes_.told.empty());
   EXPECT_EQ(processes_.told.back().first, 1u);
-  EXPECT_EQ(processes_.told.back().second.kind, ControlKind::new_epoch);
-  EXPECT_EQ(processes_.told.back().second.epoch, 2u);
+  const auto* order = std::get_if<control::NewEpoch>(&processes_.told.back().second);
+  ASSERT_NE(order, nullptr);
+  EXPECT_EQ(order->epoch, 2u);
   ASSERT_EQ(processes_.started.size(), 5u);
   EXPECT_EQ(processes_.started[3].epoch, 2u);
   EXPECT_EQ(progress_.size(), 1u) << "a rank that was killed on purpose is no news";
-  say(1, ControlKind::ready, "tcp://127.0.0.1:5555", 2);
+  say(1, control::Ready{2, "tcp://127.0.0.1:5555"});
   EXPECT_EQ(progress_.back(), "serving again (epoch 2)");
   EXPECT_EQ(ready_.size(), 1u);
 }
 
 TEST_F(SupervisorTest, StartsANewEpochWhenTheHeadGivesTheGroupUp) {
   serve();
-  say(1, ControlKind::group_lost, "ranks 0 and 1 disagree", 1);
+  say(1, control::GroupLost{1, "ranks 0 and 1 disagree"});
   EXPECT_THAT(processes_.killed, ElementsAre(2, 3));
   exit(2);
   exit(3);
   EXPECT_EQ(processes_.started.size(), 5u);
-  say(1, ControlKind::group_lost, "late", 1);
+  say(1, control::GroupLost{1, "late"});
   EXPECT_EQ(processes_.started.size(), 5u) << "of an epoch that is over";
 }
 
@@ -156,7 +155,7 @@ TEST_F(SupervisorTest, StartsTheHeadAnewAtTheSameAddress) {
   EXPECT_EQ(processes_.started[3].rank, -1);
   EXPECT_EQ(processes_.started[3].options.zmq_address, "tcp://127.0.0.1:5555");
   EXPECT_EQ(processes_.started[3].epoch, 2u);
-  say(4, ControlKind::listening, "", 2, 4712);
+  say(4, control::Listening{4712});
   EXPECT_EQ(processes_.started.size(), 4u) << "the old ranks are not dead yet";
   exit(2);
   exit(3);
@@ -175,7 +174,7 @@ TEST_F(SupervisorTest, GivesUpAfterFailuresInARow) {
   }
   exit(next_rank);
   exit(next_rank + 1);
-  EXPECT_EQ(processes_.told.back().second.kind, ControlKind::stop);
+  EXPECT_TRUE(std::holds_alternative<control::Stop>(processes_.told.back().second));
   exit(1, "exited with status 0");
   EXPECT_THAT(stopped_, ElementsAre(1));
 }
@@ -184,7 +183,7 @@ TEST_F(SupervisorTest, StopsTheHeadBeforeTheRanks) {
   serve();
   tell(supervisor_, StopServer{});
   EXPECT_EQ(processes_.told.back().first, 1u);
-  EXPECT_EQ(processes_.told.back().second.kind, ControlKind::stop);
+  EXPECT_TRUE(std::holds_alternative<control::Stop>(processes_.told.back().second));
   EXPECT_THAT(processes_.killed, IsEmpty());
   exit(1, "exited with status 0");
   EXPECT_THAT(processes_.killed, ElementsAre(2, 3));

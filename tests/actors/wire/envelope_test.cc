@@ -14,7 +14,7 @@ std::vector<uint8_t> bytes_of_size(size_t size) {
 }
 
 Envelope plan_envelope() {
-  return {EnvelopeKind::plan, 1, 7, 42, true, {}};
+  return {EnvelopeStream::steps, 1, 7, 42, true, {}};
 }
 
 TEST(Envelope, CarriesASmallMessageInOnePart) {
@@ -45,16 +45,17 @@ TEST(Envelope, CutsALargeMessageAndPutsItTogetherAgain) {
   }
 }
 
-TEST(Envelope, KeepsInterleavedKindsApart) {
-  Envelope result = plan_envelope();
-  result.kind = EnvelopeKind::result;
+TEST(Envelope, KeepsInterleavedStreamsApart) {
+  Envelope factors = plan_envelope();
+  factors.stream = EnvelopeStream::adapters;
+  factors.step = 0;
   const auto plans = split(plan_envelope(), bytes_of_size(kEnvelopeBytes + 1));
-  const auto results = split(result, bytes_of_size(kEnvelopeBytes + 2));
+  const auto adapters = split(factors, bytes_of_size(kEnvelopeBytes + 2));
   EnvelopeAssembler assembler;
   EXPECT_FALSE(assembler.add(plans[0]).value());
-  EXPECT_FALSE(assembler.add(results[0]).value());
+  EXPECT_FALSE(assembler.add(adapters[0]).value());
   EXPECT_EQ(assembler.add(plans[1]).value()->size(), kEnvelopeBytes + 1);
-  EXPECT_EQ(assembler.add(results[1]).value()->size(), kEnvelopeBytes + 2);
+  EXPECT_EQ(assembler.add(adapters[1]).value()->size(), kEnvelopeBytes + 2);
 }
 
 TEST(Envelope, RefusesAPartThatIsTooLargeAndForgetsWhatCameBefore) {
@@ -70,9 +71,21 @@ TEST(Envelope, RefusesAPartThatIsTooLargeAndForgetsWhatCameBefore) {
   EXPECT_EQ(assembler.add(part).value(), bytes_of_size(3));
 }
 
-TEST(Envelope, RefusesAnUnknownKind) {
+TEST(Envelope, RefusesPartsOfDifferentStepsAndForgetsWhatCameBefore) {
+  EnvelopeAssembler assembler;
+  const auto parts = split(plan_envelope(), bytes_of_size(kEnvelopeBytes + 1));
+  ASSERT_TRUE(assembler.add(parts[0]));
+  Envelope other = parts[1];
+  other.step = 43;
+  const auto refused = assembler.add(other);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message, "a part of step 43 in a message of step 42");
+  EXPECT_EQ(assembler.add(other).value()->size(), 1u);
+}
+
+TEST(Envelope, RefusesAnUnknownStream) {
   Envelope part = plan_envelope();
-  part.kind = static_cast<EnvelopeKind>(200);
+  part.stream = static_cast<EnvelopeStream>(200);
   EXPECT_FALSE(EnvelopeAssembler().add(part));
 }
 

@@ -16,6 +16,7 @@
 #include <sstream>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "tests/comm/codec/allocation_limit.h"
 
@@ -315,6 +316,53 @@ TEST(Codec, AnswersRandomMutationsWithErrorsAlone) {
   EXPECT_GT(decoded, 0);
   EXPECT_GT(refused, 0);
   EXPECT_LT(g_largest_allocation, 1u << 20);
+}
+
+struct Nothing {
+  bool operator==(const Nothing&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
+
+struct Chosen {
+  std::variant<Nothing, Inner, std::vector<int32_t>> what;
+  int32_t after = 0;
+  bool operator==(const Chosen&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("what", s.what);
+    visit("after", s.after);
+  }
+};
+
+TEST(Codec, ReturnsEveryAlternativeOfAVariant) {
+  for (const Chosen& chosen : {Chosen{Nothing{}, 1}, Chosen{Inner{"in", {4, 5}}, 2}, Chosen{std::vector{7, 8}, 3}}) {
+    const auto decoded = decode<Chosen>(encode(chosen));
+    ASSERT_TRUE(decoded) << decoded.error().message;
+    EXPECT_EQ(*decoded, chosen);
+  }
+}
+
+TEST(Codec, WritesAVariantAsItsIndexAndTheAlternative) {
+  using Choice = std::variant<Nothing, int32_t>;
+  const auto bytes = encode(Choice(int32_t{0x01020304}));
+  EXPECT_EQ(bytes, (std::vector<uint8_t>{1, 1, 1, 4, 3, 2, 1}));
+}
+
+TEST(Codec, RefusesAnAlternativeThatThereIsNot) {
+  auto bytes = encode(Chosen{Nothing{}, 1});
+  for (const int index : {3, 255}) {
+    bytes[2] = static_cast<uint8_t>(index);
+    const auto decoded = decode<Chosen>(bytes);
+    ASSERT_FALSE(decoded);
+    EXPECT_THAT(decoded.error().message,
+                HasSubstr(fmt::format("what: alternative {} where 0 .. 2 was expected", index)));
+  }
+}
+
+TEST(Codec, RefusesAnAlternativeThatIsCutShort) {
+  const auto bytes = encode(Chosen{Inner{"in", {4, 5}}, 2});
+  for (size_t size = 0; size < bytes.size(); ++size) EXPECT_FALSE(decode<Chosen>(std::span(bytes).first(size)));
 }
 
 }  // namespace
