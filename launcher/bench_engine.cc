@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "launcher/device.h"
+#include "launcher/status_query.h"
 #include "model/config/config.h"
 
 namespace lorikeet::launcher {
@@ -43,8 +44,9 @@ Result<std::unique_ptr<BenchEngine>> BenchEngine::start(actors::ServerOptions op
   engine->options_ = std::move(options);
   auto status = ask_status(engine->server_->client(), kStatusPatience);
   if (!status) return tl::unexpected(status.error());
-  const auto json = nlohmann::json::parse(status->json, nullptr, false);
-  if (json.is_object()) engine->kv_cache_tokens_ = json.value("kv_cache_tokens", int64_t{0});
+  const auto read = read_status(status->json);
+  if (!read) return tl::unexpected(read.error());
+  engine->kv_cache_tokens_ = read->serving.kv_cache_tokens;
   return engine;
 }
 
@@ -60,13 +62,11 @@ std::vector<comm::GenerateRequest> BenchEngine::requests(size_t count, int32_t i
 }
 
 Result<actors::StepTotals> BenchEngine::step_totals() {
-  auto status = ask_status(server_->client(), kStatusPatience);
+  const auto answer = ask_status(server_->client(), kStatusPatience);
+  if (!answer) return tl::unexpected(answer.error());
+  const auto status = read_status(answer->json);
   if (!status) return tl::unexpected(status.error());
-  const auto json = nlohmann::json::parse(status->json, nullptr, false);
-  if (!json.is_object() || !json.contains("steps")) return fail("the server's status says nothing of its steps");
-  actors::StepTotals totals;
-  actors::StepTotals::fields(totals, [&](const char* name, auto& value) { value = json["steps"].value(name, value); });
-  return totals;
+  return status->serving.steps;
 }
 
 double BenchEngine::floor_of(double bytes, double flops) const {

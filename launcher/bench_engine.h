@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "actors/head/step_totals.h"
 #include "actors/wire/options.h"
+#include "actors/wire/step_totals.h"
 #include "kernels/base/error.h"
 #include "kernels/base/floors.h"
 #include "launcher/bench_report.h"

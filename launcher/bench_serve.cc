@@ -1,12 +1,12 @@
 // `lorikeet bench serve`: a server that runs already, seen from its clients' side.
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
 #include "launcher/bench_runs.h"
 #include "launcher/load_client.h"
+#include "launcher/status_query.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -21,15 +21,16 @@ Result<BenchReport> bench_serve(const BenchFlags& flags) {
   auto client = comm::ZmqClient::connect(flags.zmq);
   if (!client) return tl::unexpected(client.error());
   std::vector<double> round_trips;
-  nlohmann::json status;
+  std::string json;
   for (int i = 0; i < kRoundTrips; ++i) {
     auto answer = ask_status(**client, kStatusPatience);
     if (!answer) return fail("{}: {}", flags.zmq, answer.error().message);
     round_trips.push_back(answer->seconds);
-    status = nlohmann::json::parse(answer->json, nullptr, false);
+    json = std::move(answer->json);
   }
-  if (!status.is_object()) return fail("{}: the server's status is not a JSON object", flags.zmq);
-  const int32_t vocab_size = status.value("vocab_size", 0);
+  const auto status = read_status(json);
+  if (!status) return fail("{}: {}", flags.zmq, status.error().message);
+  const int32_t vocab_size = status->vocab_size;
   if (vocab_size < 1) return fail("{}: the server does not say how large its vocabulary is", flags.zmq);
 
   auto requests = random_requests(static_cast<size_t>(flags.num_prompts), flags.input_len, flags.output_len, vocab_size,
@@ -59,7 +60,7 @@ Result<BenchReport> bench_serve(const BenchFlags& flags) {
   }
   BenchReport report("serve");
   report.describe("zmq", flags.zmq);
-  report.describe("model", status.value("model", ""));
+  report.describe("model", status->model);
   report.describe("num_prompts", flags.num_prompts);
   report.describe("request_rate", flags.request_rate);
   report.describe("max_concurrency", flags.max_concurrency);

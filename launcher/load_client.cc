@@ -157,20 +157,6 @@ std::vector<comm::GenerateRequest> random_requests(size_t count, int32_t input_l
   return requests;
 }
 
-Result<StatusAnswer> ask_status(comm::ZmqClient& client, std::chrono::seconds patience) {
-  const Clock::time_point begin = Clock::now();
-  if (auto sent = client.send(comm::StatusRequest{"status"}); !sent) return tl::unexpected(sent.error());
-  while (Clock::now() - begin < patience) {
-    auto message = client.receive(kPatience);
-    if (!message) continue;
-    if (auto* reply = std::get_if<comm::StatusReply>(&*message)) {
-      return StatusAnswer{std::move(reply->json), seconds_since(begin)};
-    }
-    if (const auto* failure = std::get_if<comm::Failure>(&*message)) return fail("{}", failure->message);
-  }
-  return fail("the server gives no status within {} s", patience.count());
-}
-
 double percentile(std::vector<double> values, double p) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());

@@ -51,13 +51,6 @@ Result<Load> run_load(comm::ZmqClient& client, std::vector<comm::GenerateRequest
 std::vector<comm::GenerateRequest> random_requests(size_t count, int32_t input_len, int32_t output_len,
                                                    int32_t vocab_size, uint64_t seed);
 
-// The server's status as JSON text, and how long the answer took.
-struct StatusAnswer {
-  std::string json;
-  double seconds = 0;
-};
-Result<StatusAnswer> ask_status(comm::ZmqClient& client, std::chrono::seconds patience);
-
 // The value below which a share `p` of `values` lies (nearest rank); 0 of none.
 double percentile(std::vector<double> values, double p);
 

@@ -2,9 +2,11 @@
 
 #include <chrono>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "comm/client/zmq_client.h"
 #include "launcher/commands.h"
+#include "launcher/status_query.h"
 #include "launcher/status_table.h"
 
 namespace lorikeet::launcher {
@@ -16,32 +18,28 @@ struct StatusFlags {
   int timeout_s = 10;
 };
 
-Result<std::string> ask_status(const StatusFlags& flags) {
+Result<std::string> status_text(const StatusFlags& flags) {
   auto client = comm::ZmqClient::connect(flags.zmq);
   if (!client) return tl::unexpected(client.error());
-  if (auto sent = (*client)->send(comm::StatusRequest{"status"}); !sent) return tl::unexpected(sent.error());
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(flags.timeout_s);
-  while (std::chrono::steady_clock::now() < end) {
-    auto message = (*client)->receive(std::chrono::milliseconds(200));
-    if (!message) continue;
-    if (const auto* reply = std::get_if<comm::StatusReply>(&*message)) return reply->json;
-    if (const auto* failure = std::get_if<comm::Failure>(&*message)) return fail("{}", failure->message);
+  const auto answer = ask_status(**client, std::chrono::seconds(flags.timeout_s));
+  if (!answer) return fail("{}: {}; is a server running there?", flags.zmq, answer.error().message);
+  if (flags.json) {  // as the server has written it, whatever its version
+    const auto json = nlohmann::ordered_json::parse(answer->json, nullptr, false);
+    if (!json.is_object()) return fail("the server's answer is not a JSON object");
+    return json.dump(2) + "\n";
   }
-  return fail("no answer from {} within {} s; is a server running there?", flags.zmq, flags.timeout_s);
+  const auto status = read_status(answer->json);
+  if (!status) return tl::unexpected(status.error());
+  return status_table(*status);
 }
 
 int show_status(const StatusFlags& flags) {
-  const auto text = ask_status(flags);
+  const auto text = status_text(flags);
   if (!text) {
     fmt::print(stderr, "lorikeet status: {}\n", text.error().message);
     return 1;
   }
-  const auto status = nlohmann::ordered_json::parse(*text, nullptr, false);
-  if (!status.is_object()) {
-    fmt::print(stderr, "lorikeet status: the server's answer is not a JSON object\n");
-    return 1;
-  }
-  fmt::print("{}", flags.json ? status.dump(2) + "\n" : status_table(status));
+  fmt::print("{}", *text);
   return 0;
 }
 

@@ -9,7 +9,6 @@
 
 #include "actors/head/adapter_table.h"
 #include "actors/head/adapter_transfer.h"
-#include "actors/wire/status_json.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
@@ -129,27 +128,27 @@ class AdapterCache {
     self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kTick, Tick{});
   }
 
-  StatusPart status() {
+  AdaptersStatus status() {
     table_.recheck_all();
     act();
-    Json adapters = Json::array();
-    for (const AdapterTable::Row& row : table_.rows()) {
-      adapters.push_back({{"name", row.name},
-                          {"digest", row.digest},
-                          {"host", row.host},
-                          {"slot_state", row.slot_state},
-                          {"slot", row.slot >= 0 ? Json(row.slot) : Json()},
-                          {"leases", row.leases},
-                          {"claims", row.claims},
-                          {"rank", row.max_rank},
-                          {"bytes", row.bytes},
-                          {"directory", row.dir},
-                          {"error", row.error.empty() ? Json() : Json(row.error)}});
+    AdaptersStatus status;
+    status.transfers = transfers_.size();
+    status.staged_bytes = table_.staged_bytes();
+    for (AdapterTable::Row& row : table_.rows()) {
+      AdapterStatus& adapter = status.adapters.emplace_back();
+      adapter.name = std::move(row.name);
+      adapter.digest = std::move(row.digest);
+      adapter.host = std::move(row.host);
+      adapter.slot_state = std::move(row.slot_state);
+      if (row.slot >= 0) adapter.slot = row.slot;
+      adapter.leases = row.leases;
+      adapter.claims = row.claims;
+      adapter.rank = row.max_rank;
+      adapter.bytes = row.bytes;
+      adapter.directory = std::move(row.dir);
+      if (!row.error.empty()) adapter.error = std::move(row.error);
     }
-    const Json json = {{"adapter_transfers", transfers_.size()},
-                       {"staged_adapter_bytes", table_.staged_bytes()},
-                       {"adapters", adapters}};
-    return {to_text(json)};
+    return status;
   }
 
  private:

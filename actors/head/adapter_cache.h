@@ -5,7 +5,7 @@
 //                       GroupFormed, GroupLost
 //   from ranks:         Envelope (AdapterReport)
 //   from its threads:   AdapterSource::Checked, AdapterSource::Staged, FactorsMade
-//   StatusQuery -> StatusPart; it also looks again for files that were replaced
+//   StatusQuery -> AdaptersStatus; it also looks again for files that were replaced
 // Owns: the table of adapters with its claims and leases, the staged host copies, the transfers under way.
 // Thread: CAF's; disks and DoRA's arithmetic have threads of their own (AdapterReader).
 //

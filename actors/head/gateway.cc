@@ -10,7 +10,7 @@
 #include <variant>
 
 #include "actors/head/live_requests.h"
-#include "actors/wire/status_json.h"
+#include "comm/codec/json_codec.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -247,24 +247,25 @@ class Gateway {
   // ---- status
 
   void status(uint64_t client, const std::string& name) {
-    auto json = std::make_shared<Json>(Json{{"model", setup_.model_name},
-                                            {"max_model_len", setup_.validation->context().max_model_len},
-                                            {"vocab_size", setup_.validation->context().config.vocab_size},
-                                            {"live_requests", live_.size() + long_texts_.size()},
-                                            {"supervisor", {{"pid", setup_.supervisor_pid}}}});
+    auto status = std::make_shared<ServerStatus>();
+    status->model = setup_.model_name;
+    status->max_model_len = setup_.validation->context().max_model_len;
+    status->vocab_size = setup_.validation->context().config.vocab_size;
+    status->live_requests = live_.size() + long_texts_.size();
+    status->supervisor.pid = setup_.supervisor_pid;
     const auto failed = [this, client, name](caf::error& error) {
       refuse(client, name,
              {engine::ErrorCode::internal, "the server's state is not known: " + self_->system().render(error)});
     };
     self_->request(setup_.scheduler, kStatusTimeout, StatusQuery{})
         .then(
-            [this, client, name, json, failed](StatusPart& first) {
-              json->update(Json::parse(first.json));
+            [this, client, name, status, failed](ServingStatus& serving) {
+              status->serving = std::move(serving);
               self_->request(setup_.cache, kStatusTimeout, StatusQuery{})
                   .then(
-                      [this, client, name, json](StatusPart& second) {
-                        json->update(Json::parse(second.json));
-                        setup_.answer(client, comm::StatusReply{name, to_text(*json)});
+                      [this, client, name, status](AdaptersStatus& adapters) {
+                        status->adapters = std::move(adapters);
+                        setup_.answer(client, comm::StatusReply{name, comm::to_json(*status)});
                       },
                       failed);
             },

@@ -12,19 +12,17 @@
 #include "actors/head/request_validation.h"
 #include "actors/wire/control_message.h"
 #include "actors/wire/messages.h"
+#include "actors/wire/server_status.h"
 #include "actors/wire/wire.h"
 #include "comm/client/client_messages.h"
 #include "engine/engine.h"
 
 namespace lorikeet::actors {
 
-// ---- snapshots
+// ---- snapshots: the scheduler answers with a ServingStatus, the adapter cache with an AdaptersStatus
 
 struct StatusQuery {
   int32_t unused = 0;
-};
-struct StatusPart {
-  std::string json;  // one object; the gateway merges the parts
 };
 
 // ---- clients and requests
@@ -119,16 +117,17 @@ using AdapterCacheActor = CacheForRanks::extend<
     caf::replies_to<ResolveAdapter>::with<AdapterResolved>, caf::reacts_to<UnclaimAdapter>,
     caf::replies_to<AcquireSlot>::with<SlotAcquired>, caf::reacts_to<ReleaseSlot>, caf::reacts_to<GroupFormed>,
     caf::reacts_to<GroupLost>, caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
-    caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<StatusPart>>;
+    caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<AdaptersStatus>>;
 
 using SchedulerActor = SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
                                                  caf::reacts_to<SupervisorSaid>, caf::reacts_to<Tick>,
-                                                 caf::replies_to<StatusQuery>::with<StatusPart>>;
+                                                 caf::replies_to<StatusQuery>::with<ServingStatus>>;
 
 }  // namespace lorikeet::actors
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StatusQuery)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StatusPart)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ServingStatus)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdaptersStatus)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientSaid)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientGone)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StopServing)

@@ -15,8 +15,7 @@
 #include "actors/head/in_flight_plans.h"
 #include "actors/head/rank_group.h"
 #include "actors/head/rendezvous_store.h"
-#include "actors/head/step_totals.h"
-#include "actors/wire/status_json.h"
+#include "actors/wire/step_totals.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
@@ -136,38 +135,23 @@ class Scheduler {
     self_->delayed_send(caf::actor_cast<SchedulerActor>(self_), kTick, Tick{});
   }
 
-  StatusPart status() const {
-    Json ranks = Json::array();
+  ServingStatus status() const {
+    ServingStatus status;
+    status.zmq = address_;
+    status.serving = group_.serving();
+    status.kv_cache_tokens = int64_t{num_blocks_} * setup_.options.block_size;
+    status.epoch = group_.epoch();
+    status.head.pid = getpid();
+    status.queues = {held_.size(), held_.unresolved()};
+    if (engine_) status.engine.stats = engine_->stats();
+    status.engine.plans_sent_ahead = sent_ahead_;
+    status.steps = step_totals_;
     for (int32_t rank = 0; rank < group_.size(); ++rank) {
       const RankGroup::Member& member = group_.members()[static_cast<size_t>(rank)];
-      ranks.push_back({{"rank", rank},
-                       {"state", name_of(member.state)},
-                       {"pid", member.pid},
-                       {"epoch", group_.epoch()},
-                       {"host", member.host},
-                       {"device", member.device},
-                       {"weight_bytes", member.loaded.weight_bytes},
-                       {"kv_block_bytes", member.loaded.block_bytes},
-                       {"kv_blocks", member.loaded.num_blocks}});
+      status.ranks.push_back({rank, name_of(member.state), member.pid, group_.epoch(), member.host, member.device,
+                              member.loaded.weight_bytes, member.loaded.block_bytes, member.loaded.num_blocks});
     }
-    Json engine = Json::object();
-    if (engine_) {
-      const engine::EngineStats stats = engine_->stats();
-      engine::EngineStats::fields(stats, [&](const char* name, const auto& value) { engine[name] = value; });
-    }
-    engine["plans_sent_ahead"] = sent_ahead_;
-    Json steps = Json::object();
-    StepTotals::fields(step_totals_, [&](const char* name, const auto& value) { steps[name] = value; });
-    const Json json = {{"zmq", address_},
-                       {"serving", group_.serving()},
-                       {"kv_cache_tokens", int64_t{num_blocks_} * setup_.options.block_size},
-                       {"epoch", group_.epoch()},
-                       {"head", {{"pid", getpid()}}},
-                       {"queues", {{"held", held_.size()}, {"reading_adapters", held_.unresolved()}}},
-                       {"engine", engine},
-                       {"steps", steps},
-                       {"ranks", ranks}};
-    return {to_text(json)};
+    return status;
   }
 
  private:

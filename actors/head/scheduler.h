@@ -5,7 +5,7 @@
 //   from the gateway:        Submit, Finish. Answers with EngineEvents.
 //   from ranks:              Hello -> Welcome; Envelope (GroupReport, engine::StepResult)
 //   from the head's thread:  Serve (clients may come), SupervisorSaid (NewEpoch)
-//   StatusQuery -> StatusPart
+//   StatusQuery -> ServingStatus
 // Asks the adapter cache: ResolveAdapter, AcquireSlot; tells it UnclaimAdapter, ReleaseSlot, GroupFormed, GroupLost.
 // Tells the ranks: GroupOrder, engine::StepPlan. Tells the supervisor: Progress, Ready, GroupLost. Thread: CAF's.
 //

@@ -140,7 +140,7 @@ AdapterCacheActor::behavior_type no_cache(AdapterCacheActor::pointer) {
           [](AdapterSource::Staged&) {},
           [](FactorsMade&) {},
           [](Tick) {},
-          [](const StatusQuery&) { return StatusPart{"{}"}; }};
+          [](const StatusQuery&) { return AdaptersStatus{}; }};
 }
 
 // The head's side, and the worker's process.

@@ -9,8 +9,9 @@
 //     }
 //   };
 //
-// Members may be arithmetic, bool, enum, std::string, std::vector, std::optional, std::pair, std::variant and structs
-// with fields().
+// Members may be arithmetic, bool, enum, std::string, std::vector, std::optional, std::pair, std::variant, structs with
+// fields(), and classes that have a plain form: a type Plain of these, `Plain plain() const`, and
+// `static T from_plain(const Plain&)`, which takes any value.
 // Decoding treats the bytes as hostile: sizes are checked against what is left before anything is allocated, nesting is
 // what the types say, the end must be reached. Layout: one version byte, then cereal's portable binary.
 #pragma once

@@ -7,6 +7,7 @@
 //   pair         first, second
 //   variant      the alternative's index in one byte, then the alternative
 //   struct       its fields() in order
+//   plain form   as its type
 #pragma once
 
 #include <algorithm>
@@ -34,6 +35,12 @@ struct NoVisitor {
 template <class T>
 concept HasFields = requires(T& value) {
   T::fields(value, NoVisitor{});
+};
+
+template <class T>
+concept HasPlain = requires(const T& value, const typename T::Plain& plain) {
+  { value.plain() } -> std::same_as<typename T::Plain>;
+  { T::from_plain(plain) } -> std::same_as<T>;
 };
 
 // An enum in a message is dense from 0 and says where it ends, so that a forged value is refused:
@@ -178,6 +185,8 @@ void write(ByteOutputArchive& archive, const T& value) {
     std::visit([&archive](const auto& alternative) { write(archive, alternative); }, value);
   } else if constexpr (HasFields<T>) {
     T::fields(value, [&archive](const char*, const auto& field) { write(archive, field); });
+  } else if constexpr (HasPlain<T>) {
+    write(archive, value.plain());
   } else {
     static_assert(kUnsupported<T>, "no encoding for this type");
   }
@@ -254,6 +263,10 @@ void read(BoundedInputArchive& archive, T& value) {
       archive.enter(name);
       read(archive, field);
     });
+  } else if constexpr (HasPlain<T>) {
+    typename T::Plain plain{};
+    read(archive, plain);
+    value = T::from_plain(plain);
   } else {
     static_assert(kUnsupported<T>, "no encoding for this type");
   }

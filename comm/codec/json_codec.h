@@ -5,10 +5,12 @@
 //   optional  the value or null
 //   enum      its number
 //   float     a number; null where it is not finite
+//   others    as their plain form
 //
 // When read: numbers, strings and structs must be there; booleans, lists and optionals may be absent or null and then
 // keep their defaults. A list of strings may be one string. An unknown key is an error. Integers must be integers in
-// the range of their type.
+// the range of their type. Where another version may have written the text (JsonKeys::any), unknown keys are passed
+// over and whatever is missing keeps its default.
 #pragma once
 
 #include <cmath>
@@ -28,10 +30,14 @@
 
 namespace lorikeet::comm {
 
+// Which keys an object may have.
+enum class JsonKeys : uint8_t { exact, any };
+
 namespace json_detail {
 
 using codec_detail::BoundedEnum;
 using codec_detail::HasFields;
+using codec_detail::HasPlain;
 using codec_detail::IsOptional;
 using codec_detail::IsPair;
 using codec_detail::IsVector;
@@ -61,6 +67,8 @@ json write(const T& value) {
     json object = json::object();
     T::fields(value, [&object](const char* name, const auto& field) { object[name] = write(field); });
     return object;
+  } else if constexpr (HasPlain<T>) {
+    return write(value.plain());
   } else {
     static_assert(kUnsupported<T>, "no JSON for this type");
   }
@@ -71,6 +79,10 @@ struct Path {
   const Path* parent = nullptr;
   const char* field = nullptr;
   size_t index = 0;  // where there is no field
+  JsonKeys keys = JsonKeys::exact;
+
+  Path of(const char* name) const { return {this, name, 0, keys}; }
+  Path of(size_t element) const { return {this, nullptr, element, keys}; }
 
   std::string text() const {
     std::string before = parent == nullptr ? "" : parent->text();
@@ -131,17 +143,18 @@ void read_fields(const Path& path, const json& value, T& target) {
   size_t known = 0;
   T::fields(target, [&](const char* name, auto& field) {
     using Field = std::remove_reference_t<decltype(field)>;
-    const Path here{&path, name, 0};
+    const Path here = path.of(name);
     const auto found = value.find(name);
     known += found != value.end() ? 1 : 0;
     constexpr bool required = !std::is_same_v<Field, bool> && !IsVector<Field>::value && !IsOptional<Field>::value;
     if (found == value.end() || (found->is_null() && !std::is_floating_point_v<Field>)) {
-      if (required) refuse(here, found == value.end() ? "is missing" : "must not be null");
+      if (required && path.keys == JsonKeys::exact)
+        refuse(here, found == value.end() ? "is missing" : "must not be null");
       return;
     }
     read(here, *found, field);
   });
-  if (known == value.size()) return;
+  if (known == value.size() || path.keys == JsonKeys::any) return;
   for (const auto& item : value.items()) {
     bool found = false;
     T::fields(target, [&](const char* name, auto&) { found = found || item.key() == name; });
@@ -186,7 +199,7 @@ void read(const Path& path, const json& value, T& target) {
     }
     if (!value.is_array()) refuse_type(path, "a list", value);
     target.reserve(value.size());
-    for (size_t i = 0; i < value.size(); ++i) read(Path{&path, nullptr, i}, value[i], target.emplace_back());
+    for (size_t i = 0; i < value.size(); ++i) read(path.of(i), value[i], target.emplace_back());
   } else if constexpr (IsOptional<T>::value) {
     if (value.is_null()) {
       target.reset();
@@ -195,10 +208,14 @@ void read(const Path& path, const json& value, T& target) {
     }
   } else if constexpr (IsPair<T>::value) {
     if (!value.is_array() || value.size() != 2) refuse(path, "must be a list of two");
-    read(Path{&path, nullptr, 0}, value[0], target.first);
-    read(Path{&path, nullptr, 1}, value[1], target.second);
+    read(path.of(size_t{0}), value[0], target.first);
+    read(path.of(size_t{1}), value[1], target.second);
   } else if constexpr (HasFields<T>) {
     read_fields(path, value, target);
+  } else if constexpr (HasPlain<T>) {
+    typename T::Plain plain{};
+    read(path, value, plain);
+    target = T::from_plain(plain);
   } else {
     static_assert(kUnsupported<T>, "no JSON for this type");
   }
@@ -218,10 +235,12 @@ std::string to_json(const T& value) {
 }
 
 template <class T>
-Result<T> from_json_value(const nlohmann::json& value) {
+Result<T> from_json_value(const nlohmann::json& value, JsonKeys keys = JsonKeys::exact) {
   try {
     T target{};
-    json_detail::read(json_detail::Path{}, value, target);
+    json_detail::Path path;
+    path.keys = keys;
+    json_detail::read(path, value, target);
     return target;
   } catch (const json_detail::Refused& refused) {
     return fail("{}", refused.message);
@@ -229,10 +248,10 @@ Result<T> from_json_value(const nlohmann::json& value) {
 }
 
 template <class T>
-Result<T> from_json(std::string_view text, const JsonLimits& limits = {}) {
+Result<T> from_json(std::string_view text, const JsonLimits& limits = {}, JsonKeys keys = JsonKeys::exact) {
   Result<nlohmann::json> value = parse_bounded_json(text, limits);
   if (!value) return tl::unexpected(value.error());
-  return from_json_value<T>(*value);
+  return from_json_value<T>(*value, keys);
 }
 
 }  // namespace lorikeet::comm

@@ -18,10 +18,6 @@ class ScriptedClient : public comm::ZmqClient {
   bool silent = false;
 
   Result<void> send(const comm::ClientMessage& message) override {
-    if (const auto* status = std::get_if<comm::StatusRequest>(&message)) {
-      answers.push_back(comm::StatusReply{status->id, "{}"});
-      return {};
-    }
     const auto& request = std::get<comm::GenerateRequest>(message);
     sent.push_back(request);
     most_running = std::max(most_running, ++running);
@@ -129,14 +125,6 @@ TEST(LoadClient, TakesPercentilesByNearestRank) {
   EXPECT_EQ(percentile({3, 1, 2}, 0.99), 3);
   EXPECT_EQ(percentile({1, 2, 3, 4}, 0.5), 2);
   EXPECT_EQ(percentile({7}, 0), 7);
-}
-
-TEST(LoadClient, AsksForTheStatus) {
-  ScriptedClient client;
-  client.running = 1;
-  const auto answer = ask_status(client, std::chrono::seconds(1));
-  ASSERT_TRUE(answer.has_value());
-  EXPECT_EQ(answer->json, "{}");
 }
 
 }  // namespace

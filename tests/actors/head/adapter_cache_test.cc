@@ -2,8 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include <nlohmann/json.hpp>
-
+#include "comm/codec/json_codec.h"
 #include "tests/actors/actor_test.h"
 #include "tests/actors/envelopes.h"
 
@@ -117,7 +116,7 @@ class AdapterCacheTest : public ActorTest {
   }
 
   nlohmann::json row(const std::string& name) {
-    const auto status = nlohmann::json::parse(ask<StatusPart>(cache_, StatusQuery{}).json);
+    const auto status = comm::to_json_value(ask<AdaptersStatus>(cache_, StatusQuery{}));
     for (const auto& r : status["adapters"]) {
       if (r["name"] == name) return r;
     }

@@ -85,7 +85,11 @@ class GatewayTest : public ActorTest {
             [heard](const Finish& finish) { heard->finished.push_back(finish); },
             [](SupervisorSaid&) {},
             [](Tick) {},
-            [](const StatusQuery&) { return StatusPart{R"({"zmq": "tcp://here"})"}; }};
+            [](const StatusQuery&) {
+              ServingStatus status;
+              status.zmq = "tcp://here";
+              return status;
+            }};
   }
 
   static AdapterCacheActor::behavior_type fake_cache(AdapterCacheActor::pointer) {
@@ -100,7 +104,7 @@ class GatewayTest : public ActorTest {
             [](AdapterSource::Staged&) {},
             [](FactorsMade&) {},
             [](Tick) {},
-            [](const StatusQuery&) { return StatusPart{R"({"adapters": []})"}; }};
+            [](const StatusQuery&) { return AdaptersStatus{}; }};
   }
 
   static comm::GenerateRequest request(const std::string& id) {

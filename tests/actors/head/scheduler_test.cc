@@ -5,8 +5,7 @@
 #include <functional>
 #include <map>
 
-#include <nlohmann/json.hpp>
-
+#include "comm/codec/json_codec.h"
 #include "tests/actors/actor_test.h"
 #include "tests/actors/envelopes.h"
 
@@ -94,7 +93,7 @@ class SchedulerTest : public ActorTest {
             [](AdapterSource::Staged&) {},
             [](FactorsMade&) {},
             [around](Tick) { around->work(); },
-            [](const StatusQuery&) { return StatusPart{"{}"}; }};
+            [](const StatusQuery&) { return AdaptersStatus{}; }};
   }
 
   // ---- what they do
@@ -187,7 +186,7 @@ class SchedulerTest : public ActorTest {
     return {static_cast<uint64_t>(100 + rank), static_cast<uint64_t>(10 + rank), decode};
   }
 
-  nlohmann::json status() { return nlohmann::json::parse(ask<StatusPart>(scheduler_, StatusQuery{}).json); }
+  nlohmann::json status() { return comm::to_json_value(ask<ServingStatus>(scheduler_, StatusQuery{})); }
 
   std::vector<std::string> ends() {
     std::vector<std::string> lines;

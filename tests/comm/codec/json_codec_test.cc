@@ -165,5 +165,15 @@ TEST(JsonCodec, NamesAnUnknownField) {
   EXPECT_LT(error_of(with(fmt::format(R"("{}":1)", std::string(10'000, 'k')))).size(), 200u);
 }
 
+TEST(JsonCodec, PassesOverUnknownFieldsAndMissingOnesOfAnotherVersion) {
+  const auto inner = from_json<Inner>(R"({"name":"x","large":2})", {}, JsonKeys::any);
+  ASSERT_TRUE(inner) << inner.error().message;
+  EXPECT_EQ(inner->name, "x");
+  EXPECT_EQ(inner->small, 0);
+  const auto wrong = from_json<Inner>(R"({"name":1})", {}, JsonKeys::any);
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().message, "name must be a string, not a number");
+}
+
 }  // namespace
 }  // namespace lorikeet::comm

@@ -9,7 +9,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <utility>
+#include <vector>
 
 namespace lorikeet::actors {
 
@@ -44,21 +45,20 @@ class TimeHistogram {
     return 0;
   }
 
-  // In JSON: [[longest duration of a bucket, count], ...] of those that have any.
-  template <class Json>
-  friend void to_json(Json& json, const TimeHistogram& histogram) {
-    std::map<uint64_t, uint64_t> counts;
+  // As data, in messages and for metrics: the longest duration of a bucket in nanoseconds and its count, ascending, of
+  // the buckets that have any.
+  using Plain = std::vector<std::pair<uint64_t, uint64_t>>;
+  Plain plain() const {
+    Plain buckets;
     for (size_t i = 0; i < kBuckets; ++i) {
-      if (histogram.counts_[i] > 0) counts[longest_of(i)] = histogram.counts_[i];
+      if (counts_[i] > 0) buckets.emplace_back(longest_of(i), counts_[i]);
     }
-    json = counts;
+    return buckets;
   }
-  template <class Json>
-  friend void from_json(const Json& json, TimeHistogram& histogram) {
-    histogram = {};
-    for (const auto& [longest, count] : json.template get<std::map<uint64_t, uint64_t>>()) {
-      histogram.counts_[bucket_of(longest)] += count;
-    }
+  static TimeHistogram from_plain(const Plain& buckets) {
+    TimeHistogram histogram;
+    for (const auto& [longest, count] : buckets) histogram.counts_[bucket_of(longest)] += count;
+    return histogram;
   }
 
   bool operator==(const TimeHistogram&) const = default;

@@ -1,12 +1,13 @@
-#include "actors/head/time_histogram.h"
+#include "actors/wire/time_histogram.h"
 
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <random>
 #include <vector>
+
+#include "comm/codec/codec.h"
+#include "comm/codec/json_codec.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -49,9 +50,21 @@ TEST(TimeHistogram, TellsOneStretchOfTimeFromTheTotals) {
 TEST(TimeHistogram, SurvivesJson) {
   TimeHistogram histogram;
   for (const uint64_t ns : {0, 7, 8, 15, 16, 17, 31, 32, 3400, 3400, 100'000, 2'000'000'000}) histogram.add(ns);
-  const nlohmann::json json = histogram;
+  const nlohmann::json json = comm::to_json_value(histogram);
   EXPECT_EQ(json[0], nlohmann::json({0, 1}));
-  EXPECT_EQ(nlohmann::json::parse(json.dump()).get<TimeHistogram>(), histogram);
+  EXPECT_EQ(comm::from_json<TimeHistogram>(json.dump()).value(), histogram);
+}
+
+TEST(TimeHistogram, SurvivesTheCodec) {
+  TimeHistogram histogram;
+  for (const uint64_t ns : {7, 3400, 3400}) histogram.add(ns);
+  EXPECT_EQ(comm::decode<TimeHistogram>(comm::encode(histogram)).value(), histogram);
+}
+
+TEST(TimeHistogram, GivesItsBucketsInAscendingOrder) {
+  TimeHistogram histogram;
+  for (const uint64_t ns : {3400, 2, 3400}) histogram.add(ns);
+  EXPECT_EQ(histogram.plain(), (TimeHistogram::Plain{{2, 1}, {3583, 2}}));
 }
 
 }  // namespace

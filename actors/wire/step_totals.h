@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "actors/head/time_histogram.h"
+#include "actors/wire/time_histogram.h"
 #include "engine/step_plan.h"
 
 namespace lorikeet::actors {

@@ -1,0 +1,157 @@
+// The state of a running server as one value, from which everything is made that shows it: the JSON that clients get
+// (comm/codec/json_codec.h; its keys are the fields' names, comm/PROTOCOL.md explains them), the table of `lorikeet
+// status`, metrics. A snapshot: its parts are taken by their owners one after the other.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "actors/wire/step_totals.h"
+#include "engine/engine.h"
+
+namespace lorikeet::actors {
+
+struct ProcessStatus {
+  int32_t pid = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("pid", s.pid);
+  }
+};
+
+// Requests that the engine does not have yet.
+struct QueueStatus {
+  uint64_t held = 0;
+  uint64_t reading_adapters = 0;  // of them: whose adapter is being read
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("held", s.held);
+    visit("reading_adapters", s.reading_adapters);
+  }
+};
+
+struct EngineStatus {
+  engine::EngineStats stats;      // zeros until the ranks have loaded for the first time
+  uint64_t plans_sent_ahead = 0;  // before the one before them was answered
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    engine::EngineStats::fields(s.stats, visit);
+    visit("plans_sent_ahead", s.plans_sent_ahead);
+  }
+};
+
+struct RankStatus {
+  int32_t rank = 0;
+  std::string state;  // absent, loading, loaded, ready, lost
+  int32_t pid = 0;
+  uint64_t epoch = 0;
+  std::string host;
+  std::string device;
+  uint64_t weight_bytes = 0;
+  uint64_t kv_block_bytes = 0;
+  int32_t kv_blocks = 0;  // that it can hold
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("rank", s.rank);
+    visit("state", s.state);
+    visit("pid", s.pid);
+    visit("epoch", s.epoch);
+    visit("host", s.host);
+    visit("device", s.device);
+    visit("weight_bytes", s.weight_bytes);
+    visit("kv_block_bytes", s.kv_block_bytes);
+    visit("kv_blocks", s.kv_blocks);
+  }
+};
+
+// What the scheduler knows.
+struct ServingStatus {
+  std::string zmq;  // the clients' address; empty: not open yet
+  bool serving = false;
+  int64_t kv_cache_tokens = 0;
+  uint64_t epoch = 0;
+  ProcessStatus head;
+  QueueStatus queues;
+  EngineStatus engine;
+  StepTotals steps;
+  std::vector<RankStatus> ranks;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("zmq", s.zmq);
+    visit("serving", s.serving);
+    visit("kv_cache_tokens", s.kv_cache_tokens);
+    visit("epoch", s.epoch);
+    visit("head", s.head);
+    visit("queues", s.queues);
+    visit("engine", s.engine);
+    visit("steps", s.steps);
+    visit("ranks", s.ranks);
+  }
+};
+
+// One name, or a replaced content that a request still holds.
+struct AdapterStatus {
+  std::string name;
+  std::string digest;      // of its content; empty: not read yet
+  std::string host;        // the tier of the host's copy: on_disk, reading, waiting_for_memory, staged, replaced
+  std::string slot_state;  // none, waiting, sending, resident
+  std::optional<int32_t> slot;
+  uint64_t leases = 0;  // requests that the engine runs on it
+  uint64_t claims = 0;  // requests that want it
+  int32_t rank = 0;     // the largest of its modules
+  uint64_t bytes = 0;   // of its slices
+  std::string directory;
+  std::optional<std::string> error;  // why its last reading or its last way to the ranks failed
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("name", s.name);
+    visit("digest", s.digest);
+    visit("host", s.host);
+    visit("slot_state", s.slot_state);
+    visit("slot", s.slot);
+    visit("leases", s.leases);
+    visit("claims", s.claims);
+    visit("rank", s.rank);
+    visit("bytes", s.bytes);
+    visit("directory", s.directory);
+    visit("error", s.error);
+  }
+};
+
+// What the adapter cache knows.
+struct AdaptersStatus {
+  uint64_t transfers = 0;     // adapters on their way to the ranks
+  uint64_t staged_bytes = 0;  // of all adapters in the head's memory
+  std::vector<AdapterStatus> adapters;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("adapter_transfers", s.transfers);
+    visit("staged_adapter_bytes", s.staged_bytes);
+    visit("adapters", s.adapters);
+  }
+};
+
+// What the gateway knows, and the others' parts, whose fields stand beside its own.
+struct ServerStatus {
+  std::string model;          // the name that it is served under
+  int32_t max_model_len = 0;  // positions of a sequence
+  int32_t vocab_size = 0;     // token ids are below it
+  uint64_t live_requests = 0;
+  ProcessStatus supervisor;
+  ServingStatus serving;
+  AdaptersStatus adapters;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("model", s.model);
+    visit("max_model_len", s.max_model_len);
+    visit("vocab_size", s.vocab_size);
+    visit("live_requests", s.live_requests);
+    visit("supervisor", s.supervisor);
+    ServingStatus::fields(s.serving, visit);
+    AdaptersStatus::fields(s.adapters, visit);
+  }
+};
+
+}  // namespace lorikeet::actors
