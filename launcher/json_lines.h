@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "comm/client/limits.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::launcher {
@@ -14,7 +15,7 @@ namespace lorikeet::launcher {
 // Reads lines of at most kMaxLine bytes; "-" is the standard input. Empty lines are skipped, but counted.
 class LineReader {
  public:
-  static constexpr size_t kMaxLine = 16 << 20;
+  static constexpr size_t kMaxLine = comm::kMaxBodyBytes;
 
   static Result<LineReader> open(const std::string& path);
 

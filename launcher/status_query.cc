@@ -3,6 +3,7 @@
 #include <utility>
 #include <variant>
 
+#include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
 
 namespace lorikeet::launcher {
@@ -11,7 +12,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kReceivePatience{200};
-constexpr comm::JsonLimits kStatusLimits{64 << 20, 16, 16 << 20};  // very many adapters
 
 }  // namespace
 
@@ -30,7 +30,7 @@ Result<StatusAnswer> ask_status(comm::ZmqClient& client, std::chrono::seconds pa
 }
 
 Result<actors::ServerStatus> read_status(std::string_view json) {
-  auto status = comm::from_json<actors::ServerStatus>(json, kStatusLimits, comm::JsonKeys::any);
+  auto status = comm::from_json<actors::ServerStatus>(json, comm::kStatusLimits, comm::JsonKeys::any);
   if (!status) return fail("the server's status: {}", status.error().message);
   return status;
 }

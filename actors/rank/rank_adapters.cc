@@ -7,13 +7,6 @@
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
-namespace {
-
-// Of envelopes that wait. The head sends no more than a few chunks ahead for each adapter, and factors once.
-constexpr size_t kMaxQueuedBytes = 512 << 20;
-constexpr size_t kMaxSliceBytes = size_t{1} << 30;
-
-}  // namespace
 
 RankAdapters::RankAdapters(Setup setup, model::ShardPlan plan, std::shared_ptr<model::RankModel> model,
                            Callbacks callbacks)
@@ -21,7 +14,7 @@ RankAdapters::RankAdapters(Setup setup, model::ShardPlan plan, std::shared_ptr<m
       plan_(std::move(plan)),
       model_(std::move(model)),
       callbacks_(std::move(callbacks)),
-      queue_(kMaxQueuedBytes),
+      queue_(kMaxQueuedAdapterBytes),
       thread_([this] { run(); }) {}
 
 RankAdapters::~RankAdapters() {
@@ -65,7 +58,7 @@ void RankAdapters::handle(AdapterOrder order) {
 Result<void> RankAdapters::perform(uint64_t number, AdapterBegin& begin) {
   if (begin.slot < 0 || begin.slot >= setup_.num_slots)
     return fail("adapter slot {} of {}", begin.slot, setup_.num_slots);
-  if (begin.bytes == 0 || begin.bytes > kMaxSliceBytes) return fail("an adapter slice of {} bytes", begin.bytes);
+  if (begin.bytes == 0 || begin.bytes > kMaxAdapterSliceBytes) return fail("an adapter slice of {} bytes", begin.bytes);
   Transfer& transfer = transfers_[number];
   transfer = {std::move(begin), {}, std::nullopt};
   transfer.bytes.reserve(transfer.begin.bytes);

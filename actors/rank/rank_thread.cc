@@ -16,9 +16,6 @@ using Clock = std::chrono::steady_clock;
 // How often a device's step is looked at while the next plan may come.
 constexpr std::chrono::microseconds kStepPoll{20};
 
-// Of plans that wait. The head sends two ahead, which are small but for the prompts that start in them.
-constexpr size_t kMaxQueuedBytes = 2 * kMaxMessageBytes;
-
 int64_t now_ns() {
   return Clock::now().time_since_epoch().count();
 }
@@ -29,7 +26,7 @@ RankThread::RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Callba
     : setup_(setup),
       backend_(std::move(backend)),
       callbacks_(std::move(callbacks)),
-      queue_(kMaxQueuedBytes),
+      queue_(kMaxQueuedPlanBytes),
       thread_([this] { run(); }) {}
 
 RankThread::~RankThread() {

@@ -8,12 +8,11 @@
 #include <cerrno>
 #include <cstring>
 
+#include "actors/wire/limits.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
 namespace {
-
-constexpr uint32_t kMaxFrame = 16 << 20;  // options with very many adapters are the largest message
 
 // Reads exactly `size` bytes; false where the stream ends (or breaks) first.
 bool read_all(int descriptor, uint8_t* data, size_t size) {
@@ -86,7 +85,7 @@ Result<std::optional<std::vector<uint8_t>>> ControlChannel::receive_bytes() {
   std::array<uint8_t, 4> head{};
   if (!read_all(descriptor_, head.data(), head.size())) return std::nullopt;
   const uint32_t size = head[0] | uint32_t{head[1]} << 8 | uint32_t{head[2]} << 16 | uint32_t{head[3]} << 24;
-  if (size > kMaxFrame) return fail("control channel: a message of {} bytes", size);
+  if (size > kMaxControlBytes) return fail("control channel: a message of {} bytes", size);
   std::vector<uint8_t> bytes(size);
   if (!read_all(descriptor_, bytes.data(), size)) return std::nullopt;
   return bytes;

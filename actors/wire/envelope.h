@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "actors/wire/limits.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::actors {
@@ -30,10 +31,7 @@ struct Envelope {
   std::vector<uint8_t> bytes;
 };
 
-inline constexpr size_t kEnvelopeBytes = 256 << 10;    // bytes in one part
-inline constexpr size_t kMaxMessageBytes = 256 << 20;  // bytes of a message put together again
-
-// The parts of a message. `like` gives everything but the bytes.
+// The parts of a message, of kEnvelopeBytes at most. `like` gives everything but the bytes.
 std::vector<Envelope> split(const Envelope& like, std::vector<uint8_t> bytes);
 
 // Puts messages together again. One assembler serves one sender.

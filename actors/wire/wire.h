@@ -67,7 +67,7 @@ struct AdapterBegin {
   }
 };
 
-// The next bytes of the slice. Every chunk is answered with ChunkTaken.
+// The next kAdapterChunkBytes of the slice, or what is left. Every chunk is answered with ChunkTaken.
 struct AdapterChunk {
   std::vector<uint8_t> bytes;
   template <class Self, class Visitor>
@@ -75,8 +75,6 @@ struct AdapterChunk {
     visit("bytes", s.bytes);
   }
 };
-// Bytes of a chunk at most: with what is written around them, one envelope.
-inline constexpr size_t kAdapterChunkBytes = kEnvelopeBytes - 256;
 
 // One vector of a DoRA adapter, per pair in the order layer, projection (then lm_head).
 struct DoraVector {

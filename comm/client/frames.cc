@@ -3,14 +3,13 @@
 #include <type_traits>
 #include <utility>
 
+#include "comm/client/limits.h"
 #include "comm/client/request_json.h"
 #include "comm/codec/codec.h"
 #include "comm/codec/json_codec.h"
 
 namespace lorikeet::comm {
 namespace {
-
-constexpr size_t kMaxServerMessageBytes = 256 << 20;
 
 template <class Message>
 constexpr std::string_view kKind = "";
@@ -70,7 +69,7 @@ Result<Message> decode_body(Encoding encoding, std::string_view body, size_t max
     if (encoding == Encoding::cereal) {
       return decode<Message>({reinterpret_cast<const uint8_t*>(body.data()), body.size()});
     }
-    JsonLimits limits;
+    JsonLimits limits = kBodyLimits;
     limits.max_bytes = max_bytes;
     return from_json<Message>(body, limits);
   }
@@ -139,7 +138,7 @@ tl::expected<Decoded<ClientFrame>, Malformed> decode_client_frames(std::span<con
 }
 
 tl::expected<Decoded<ServerFrame>, Malformed> decode_server_frames(std::span<const std::string_view> frames) {
-  return decode_frames<ServerFrame>(frames, kMaxServerMessageBytes);
+  return decode_frames<ServerFrame>(frames, kMaxAnswerBytes);
 }
 
 }  // namespace lorikeet::comm

@@ -3,16 +3,11 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
 
 namespace lorikeet::comm {
 namespace {
-
-constexpr size_t kMaxIdBytes = 256;
-constexpr size_t kMaxAdapterBytes = 256;
-constexpr size_t kMaxStops = 256;
-constexpr size_t kMaxStopBytes = 4096;
-constexpr size_t kMaxStopTokens = 4096;
 
 using nlohmann::json;
 
@@ -32,7 +27,7 @@ json id_value(const std::string& id, bool integer) {
 }  // namespace
 
 Result<RequestLine> parse_request(std::string_view text) {
-  Result<json> value = parse_bounded_json(text);
+  Result<json> value = parse_bounded_json(text, kBodyLimits);
   if (!value) return tl::unexpected(value.error());
   RequestLine line;
   if (value->is_object()) {
@@ -72,7 +67,7 @@ Result<void> check_sizes(const GenerateRequest& request) {
 }
 
 std::string find_id(std::string_view text) {
-  const Result<json> value = parse_bounded_json(text);
+  const Result<json> value = parse_bounded_json(text, kBodyLimits);
   if (!value || !value->is_object()) return "";
   const auto id = value->find("id");
   if (id == value->end() || !id->is_string() || id->get_ref<const std::string&>().size() > kMaxIdBytes) return "";
@@ -124,7 +119,7 @@ std::string ResultLine::finish(const Failure& failure) const {
 
 std::string unreadable_line(size_t line, std::string_view text, const std::string& message) {
   json id = nullptr;
-  if (const Result<json> value = parse_bounded_json(text); value && value->is_object()) {
+  if (const Result<json> value = parse_bounded_json(text, kBodyLimits); value && value->is_object()) {
     const auto found = value->find("id");
     if (found != value->end() && found->is_number_integer()) id = *found;
   }

@@ -7,6 +7,7 @@
 #include <zmq.hpp>
 
 #include "comm/client/frames.h"
+#include "comm/client/limits.h"
 
 namespace lorikeet::comm {
 namespace {
@@ -16,9 +17,7 @@ using Milliseconds = std::chrono::milliseconds;
 
 constexpr Milliseconds kDefaultHeartbeat{2000};  // until the server says its own
 constexpr Milliseconds kLongestHeartbeat{60'000};
-constexpr int kLingerMs = 200;  // for a last Cancel
-constexpr int64_t kMaxFrameBytes = 256 << 20;
-constexpr size_t kMaxHeld = 1000;            // messages before the server's first word
+constexpr int kLingerMs = 200;               // for a last Cancel
 constexpr Milliseconds kGreetingWait{1000};  // for that word, once per connection
 
 class DealerClient final : public ZmqClient {
@@ -30,7 +29,7 @@ class DealerClient final : public ZmqClient {
     try {
       dealer_ = zmq::socket_t(context_, zmq::socket_type::dealer);
       dealer_.set(zmq::sockopt::linger, kLingerMs);
-      dealer_.set(zmq::sockopt::maxmsgsize, kMaxFrameBytes);
+      dealer_.set(zmq::sockopt::maxmsgsize, static_cast<int64_t>(kMaxAnswerBytes));
       dealer_.connect(address_);
     } catch (const zmq::error_t& error) {
       return fail("cannot connect to {}: {}", address_, error.what());
@@ -49,7 +48,7 @@ class DealerClient final : public ZmqClient {
         [this](const auto& alternative) -> Result<void> {
           if (session_.empty()) await_greeting();
           if (!session_.empty()) return transmit(alternative);
-          if (held_.size() >= kMaxHeld) return fail("the server at {} does not answer", address_);
+          if (held_.size() >= kMaxHeldMessages) return fail("the server at {} does not answer", address_);
           held_.emplace_back(alternative);
           return {};
         },

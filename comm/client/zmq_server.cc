@@ -136,7 +136,7 @@ class RouterServer final : public ZmqServer {
       router_.set(zmq::sockopt::sndhwm, 0);  // bounded by bytes (PendingBytes) instead of by messages
       router_.set(zmq::sockopt::rcvhwm, kInboundMessages);
       // A frame up to twice the limit is read and answered with a sentence, a larger one ends its connection unread.
-      router_.set(zmq::sockopt::maxmsgsize, 2 * options_.max_message_bytes);
+      router_.set(zmq::sockopt::maxmsgsize, static_cast<int64_t>(kMaxFrameBodies) * options_.max_message_bytes);
       // A peer whose kernel takes nothing for so long is cut off, which frees what waits for it.
       router_.set(zmq::sockopt::tcp_maxrt, static_cast<int>(kSilentHeartbeats * heartbeat_.count()));
       router_.bind(options_.address);

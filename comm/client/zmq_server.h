@@ -11,6 +11,7 @@
 #include <variant>
 
 #include "comm/client/client_messages.h"
+#include "comm/client/limits.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::comm {
@@ -19,9 +20,10 @@ using ClientId = uint64_t;  // one per connected client, never reused
 
 struct ZmqServerOptions {
   std::string address = "tcp://127.0.0.1:5555";  // any ZeroMQ endpoint; port 0 or * picks one
-  int64_t max_message_bytes = 16 << 20;
-  int64_t max_pending_bytes = 8 << 20;  // answers that a client has not read; past it the client is dropped (on_gone)
-  int heartbeat_ms = 2000;              // a client that said nothing for 5 heartbeats is gone
+  int64_t max_message_bytes = kMaxBodyBytes;
+  int64_t max_pending_bytes =
+      kMaxUnreadBytes;      // answers that a client has not read; past it the client is dropped (on_gone)
+  int heartbeat_ms = 2000;  // a client that said nothing for 5 heartbeats is gone
 };
 
 // Called on the server's thread; they must not block.

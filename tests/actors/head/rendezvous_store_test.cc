@@ -1,5 +1,6 @@
 #include "actors/head/rendezvous_store.h"
 
+#include "actors/wire/limits.h"
 #include "tests/actors/actor_test.h"
 
 namespace lorikeet::actors {
@@ -37,6 +38,20 @@ TEST_F(RendezvousStoreTest, AnswersAllThatWaitForAKeyWhenItComes) {
 
 TEST_F(RendezvousStoreTest, RefusesAValueThatIsTooLarge) {
   EXPECT_FALSE(ask<bool>(store_, StorePut{"key", std::vector<uint8_t>(1 << 20)}));
+}
+
+TEST_F(RendezvousStoreTest, RefusesAKeyThatIsTooLong) {
+  EXPECT_FALSE(ask<bool>(store_, StorePut{std::string(kMaxRendezvousKeyBytes + 1, 'k'), {1}}));
+  EXPECT_TRUE(ask<bool>(store_, StorePut{std::string(kMaxRendezvousKeyBytes, 'k'), {1}}));
+}
+
+TEST_F(RendezvousStoreTest, RefusesMoreThanAllValuesMayTakeUntilOneIsReplaced) {
+  const std::vector<uint8_t> value(kMaxRendezvousValueBytes);
+  const size_t fit = kMaxRendezvousBytes / kMaxRendezvousValueBytes;
+  for (size_t i = 0; i < fit; ++i) ASSERT_TRUE(ask<bool>(store_, StorePut{std::to_string(i), value}));
+  EXPECT_FALSE(ask<bool>(store_, StorePut{"one more", {1}}));
+  EXPECT_TRUE(ask<bool>(store_, StorePut{"0", {1}}));
+  EXPECT_TRUE(ask<bool>(store_, StorePut{"one more", {1}}));
 }
 
 }  // namespace

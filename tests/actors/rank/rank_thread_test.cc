@@ -175,7 +175,7 @@ TEST_F(RankThreadTest, GivesUpOnAHeadThatFormsTheGroupTwice) {
 
 TEST_F(RankThreadTest, RefusesAPlanThatThereIsNoRoomFor) {
   start();
-  const auto refused = thread_->plan(std::vector<uint8_t>(2 * kMaxMessageBytes));
+  const auto refused = thread_->plan(std::vector<uint8_t>(kMaxQueuedPlanBytes));
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, HasSubstr("no room for a plan"));
 }
