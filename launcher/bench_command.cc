@@ -6,6 +6,7 @@
 
 #include "launcher/bench_runs.h"
 #include "launcher/commands.h"
+#include "launcher/zmq_address.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -130,7 +131,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
   }
   {
     auto [command, flags] = add_bench(*bench, exit_status, "serve", bench_serve, "A running server under load");
-    command->add_option("--zmq", flags->zmq, "Address of the server");
+    command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address());
     add_lengths(*command, *flags, 128, 128);
     add_load(*command, *flags, 256);
     command

@@ -8,6 +8,7 @@
 
 #include "launcher/bench_engine.h"
 #include "launcher/random_adapters.h"
+#include "launcher/sizes.h"
 
 namespace lorikeet::launcher {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "launcher/commands.h"
 #include "launcher/server_flags.h"
+#include "launcher/sizes.h"
 #include "model/inspect/inspect.h"
 
 namespace lorikeet::launcher {

@@ -1,20 +1,24 @@
 // The one binary. `head` and `rank` are what the supervisor starts; they are not for people.
 #include <CLI/CLI.hpp>
 #include <cstring>
+#include <string>
+#include <vector>
 
 #include "actors/head/head.h"
 #include "actors/rank/rank.h"
+#include "launcher/command_line.h"
 #include "launcher/commands.h"
+#include "launcher/help_formatter.h"
 
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "head") == 0) return lorikeet::actors::run_head();
   if (argc > 1 && std::strcmp(argv[1], "rank") == 0) return lorikeet::actors::run_rank();
 
-  CLI::App app{"Lorikeet serves a Qwen model in int4, cut over several devices, with a LoRA adapter per request.",
+  CLI::App app{"Lorikeet serves a Qwen model in int4, cut over several devices,\nwith a LoRA adapter per request.",
                "lorikeet"};
   app.set_version_flag("--version", "lorikeet " LORIKEET_VERSION);
   app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
+  app.formatter(std::make_shared<lorikeet::launcher::HelpFormatter>());
   int exit_status = 0;
   lorikeet::launcher::add_serve_command(app, exit_status);
   lorikeet::launcher::add_batch_command(app, exit_status);
@@ -23,6 +27,5 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_status_command(app, exit_status);
   lorikeet::launcher::add_inspect_command(app, exit_status);
   lorikeet::launcher::add_tokenize_command(app, exit_status);
-  CLI11_PARSE(app, argc, argv);
-  return exit_status;
+  return lorikeet::launcher::run_command_line(app, std::vector<std::string>(argv + 1, argv + argc), exit_status);
 }

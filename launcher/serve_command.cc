@@ -28,6 +28,7 @@ int serve(const ServerFlags& flags) {
     fmt::print(stderr, "lorikeet serve: {}\n", options.error().message);
     return 2;
   }
+  for (const std::string& note : flags.foreign.harmless) fmt::print(stderr, "note: {}\n", note);
   warn_of_missing_adapters(*options);
   actors::ServerCallbacks callbacks;
   callbacks.on_progress = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };

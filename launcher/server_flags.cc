@@ -1,5 +1,7 @@
 #include "launcher/server_flags.h"
 
+#include <fmt/ranges.h>
+
 #include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -8,44 +10,18 @@
 
 #include "actors/wire/kv_budget.h"
 #include "launcher/device.h"
+#include "launcher/model_path.h"
+#include "launcher/sizes.h"
+#include "launcher/zmq_address.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/config/config.h"
 
 namespace lorikeet::launcher {
 namespace {
 
-// vLLM's flags that name something which Lorikeet does not have, and what to do instead.
-struct ForeignFlag {
-  const char* name;
-  const char* sentence;
-};
-constexpr std::array<ForeignFlag, 14> kForeignFlags = {{
-    {"--pipeline-parallel-size", "the model is cut by tensor parallelism only; use --tensor-parallel-size"},
-    {"--data-parallel-size", "start one server per replica"},
-    {"--enforce-eager",
-     "CUDA graphs take adapters as data and are never recaptured; there is no eager mode to ask for"},
-    {"--swap-space", "sequences that are preempted are recomputed, never swapped"},
-    {"--cpu-offload-gb", "weights stay on the device"},
-    {"--trust-remote-code", "no code is ever loaded from a checkpoint"},
-    {"--tokenizer", "the tokenizer is read from the checkpoint's directory"},
-    {"--revision", "models are local directories; download the revision that you want"},
-    {"--speculative-config", "there is no speculative decoding"},
-    {"--fully-sharded-loras", "adapters are cut so that they add no communication; there is nothing to choose"},
-    {"--lora-extra-vocab-size", "adapters that add tokens are refused"},
-    {"--lora-dtype", "adapters are kept in the dtype of the activations"},
-    {"--max-logprobs", "logprobs are bounded at 20 per token, as in OpenAI's interface"},
-    {"--disable-log-requests", "requests are not logged"},
-}};
-constexpr std::array<const char*, 5> kHttpFlags = {"--host", "--port", "--api-key", "--ssl-keyfile", "--ssl-certfile"};
+constexpr int32_t kMostPositions = 1 << 24;
 
-void add_foreign_flag(CLI::App& app, const char* name, const std::string& sentence) {
-  app.add_option_function<std::vector<std::string>>(name,
-                                                    [name, sentence](const std::vector<std::string>&) {
-                                                      throw CLI::ValidationError(std::string(name) + ": " + sentence);
-                                                    })
-      ->expected(0, 1)
-      ->group("");  // hidden from --help
-}
+constexpr std::array<const char*, 5> kHttpFlags = {"--host", "--port", "--api-key", "--ssl-keyfile", "--ssl-certfile"};
 
 Result<void> check_range(std::string_view flag, int64_t value, int64_t low, int64_t high) {
   if (value < low || value > high) return fail("{} {}: give a value from {} to {}", flag, value, low, high);
@@ -59,7 +35,7 @@ Result<void> check_numbers(const actors::ServerOptions& o) {
   };
   const Bound bounds[] = {
       {"--tensor-parallel-size", o.tensor_parallel_size, 1, 64},
-      {"--max-model-len", o.max_model_len, 0, 1 << 24},
+      {"--max-model-len", o.max_model_len, 0, kMostPositions},
       {"--max-num-seqs", o.max_num_seqs, 1, 65536},
       {"--max-num-batched-tokens", o.max_num_batched_tokens, 1, 1 << 20},
       {"--max-num-queued-reqs", o.max_num_queued_reqs, 1, 1 << 20},
@@ -77,12 +53,24 @@ Result<void> check_numbers(const actors::ServerOptions& o) {
   return {};
 }
 
-Result<void> check_quantization(const std::string& wanted, const model::ModelConfig& config) {
+Result<void> check_quantization(std::string wanted, const model::ModelConfig& config) {
+  // vLLM names kernels in the same breath: the checkpoint is the same.
+  const size_t kernel = wanted.rfind("_marlin");
+  if (kernel != std::string::npos && kernel + 7 == wanted.size()) wanted.resize(kernel);
   if (wanted == "auto") return {};
   constexpr std::string_view names[] = {"none", "gptq", "gptq", "awq", "compressed-tensors"};
   const std::string_view found = names[static_cast<size_t>(config.quant.method)];
   if (wanted != found) return fail("--quantization {}: the checkpoint is {}", wanted, found);
   return {};
+}
+
+// Where the ranks compute decides what activations can be.
+Result<std::string> choose_dtype(const std::string& wanted, const std::string& device) {
+  if (wanted == "fp16") return std::string("float16");
+  if (wanted == "bf16") return std::string("bfloat16");
+  if (wanted != "float32" && wanted != "float") return wanted;
+  if (device == "cuda") return fail("--dtype {}: on the GPU activations are float16 or bfloat16", wanted);
+  return std::string("auto");  // the CPU computes in float32 whatever is asked
 }
 
 Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::ServerOptions& options) {
@@ -107,7 +95,9 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
 void add_server_flags(CLI::App& app, ServerFlags& f) {
   actors::ServerOptions& o = f.options;
   app.option_defaults()->always_capture_default();
-  app.add_option("--model", o.model, "Directory of the checkpoint (config.json, *.safetensors, the tokenizer's files)")
+  app.add_option("MODEL,--model", o.model,
+                 "Directory of the checkpoint (config.json, *.safetensors, the tokenizer's files), or the id of one in "
+                 "the Hugging Face cache")
       ->required();
   app.add_option("--served-model-name", o.served_model_name, "Name of the base model (default: the directory's name)");
   app.add_option("--lora-modules", f.lora_modules,
@@ -116,19 +106,21 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--tensor-parallel-size,--tp", o.tensor_parallel_size, "Ranks that the model is cut over");
   app.add_option("--device", f.device, "Where the ranks compute")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--zmq", o.zmq_address,
-                 "ZeroMQ address for clients (tcp://HOST:PORT, port 0 picks one; or ipc://PATH)");
+                 "ZeroMQ address for clients (tcp://HOST:PORT, port 0 picks one; or ipc://PATH)")
+      ->check(zmq_address());
   app.add_option("--chat-template", o.chat_template,
                  "Name of a known chat template, or a file that is one (default: the checkpoint's own)");
 
   app.add_option("--dtype", o.dtype, "Activations on the GPU; on the CPU they are float32")
-      ->check(CLI::IsMember({"auto", "half", "float16", "bfloat16"}));
-  app.add_option("--quantization", f.quantization, "What the checkpoint must be")
-      ->check(CLI::IsMember({"auto", "none", "gptq", "awq", "compressed-tensors"}));
+      ->check(CLI::IsMember({"auto", "half", "float16", "fp16", "bfloat16", "bf16", "float32", "float"}));
+  app.add_option("--quantization,-q", f.quantization, "What the checkpoint must be")
+      ->check(CLI::IsMember({"auto", "none", "gptq", "gptq_marlin", "awq", "awq_marlin", "compressed-tensors"}));
   app.add_option("--load-format", o.load_format, "dummy fills the weights at random: no *.safetensors needed")
       ->check(CLI::IsMember({"auto", "safetensors", "dummy"}));
 
   const std::string group = "Scheduling and memory";
-  app.add_option("--max-model-len", o.max_model_len, "Positions of a sequence, prompt included (0: the checkpoint's)")
+  app.add_option("--max-model-len", f.max_model_len,
+                 "Positions of a sequence, prompt included, such as 8192 or 32k (0: the checkpoint's)")
       ->group(group);
   app.add_option("--max-num-seqs", o.max_num_seqs, "Sequences in one step")->group(group);
   app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens,
@@ -138,7 +130,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
       ->group(group);
   app.add_option("--block-size", o.block_size, "Positions in a block of the KV cache")->group(group);
   app.add_option("--kv-cache-memory-bytes", f.kv_cache_memory,
-                 "KV cache of each rank in bytes, or with a suffix K, M, G (0: decided at start)")
+                 "KV cache of each rank, such as 8G, 8GiB or 8GB (0: decided at start)")
       ->group(group);
   app.add_option("--kv-cache-dtype", o.kv_cache_dtype, "Element type of the KV cache on the GPU")
       ->check(CLI::IsMember({"auto", "fp16", "bf16", "fp8"}))
@@ -156,7 +148,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_flag("--enable-lora", f.enable_lora, "Accepted as vLLM names it; adapters are always on")->group(lora);
   app.add_option("--max-loras", o.max_loras, "Adapter slots of each rank: distinct adapters in one step")->group(lora);
   app.add_option("--max-cpu-loras", o.max_cpu_loras, "Adapters kept in the head's memory")->group(lora);
-  app.add_option("--max-cpu-lora-bytes", f.max_cpu_lora_memory, "Bytes for them; suffixes K, M, G")->group(lora);
+  app.add_option("--max-cpu-lora-bytes", f.max_cpu_lora_memory, "Memory for them, such as 4G or 4GiB")->group(lora);
   app.add_option("--max-lora-rank", o.max_lora_rank, "Adapters of a higher rank are refused")->group(lora);
 
   const std::string processes = "Processes";
@@ -167,23 +159,36 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
       ->group(processes);
   app.add_option("--test-hooks", o.test_hooks, "For tests")->group("");
 
-  for (const ForeignFlag& flag : kForeignFlags) add_foreign_flag(app, flag.name, flag.sentence);
+  add_foreign_flags(app, f.foreign);
   for (const char* flag : kHttpFlags) {
-    add_foreign_flag(app, flag, "there is no HTTP server in this version; clients connect to --zmq");
+    app.add_option_function<std::string>(
+           flag,
+           [&f, flag](const std::string&) {
+             f.foreign.refused.push_back(std::string(flag) +
+                                         ": there is no HTTP server in this version; clients connect to --zmq");
+           })
+        ->group("");
   }
 }
 
 Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   actors::ServerOptions o = flags.options;
+  if (!flags.foreign.refused.empty()) return fail("{}", fmt::join(flags.foreign.refused, "\n"));
+  auto model = find_model(o.model, hub_caches());
+  if (!model) return tl::unexpected(model.error());
+  if (o.served_model_name.empty()) {
+    o.served_model_name = *model == o.model ? std::filesystem::weakly_canonical(o.model).filename().string() : o.model;
+  }
+  o.model = *std::move(model);
   auto config = model::read_model_config(o.model);
   if (!config) return tl::unexpected(config.error());
-  if (o.served_model_name.empty()) {
-    o.served_model_name = std::filesystem::weakly_canonical(o.model).filename().string();
-  }
+  auto length = parse_count(flags.max_model_len, kMostPositions);
+  if (!length) return fail("--max-model-len: {}", length.error().message);
+  o.max_model_len = *length;
   if (auto ok = check_numbers(o); !ok) return tl::unexpected(ok.error());
   if (auto ok = check_quantization(flags.quantization, *config); !ok) return tl::unexpected(ok.error());
   if (auto plan = model::ShardPlan::make(*config, o.tensor_parallel_size); !plan) return tl::unexpected(plan.error());
-  if (auto length = actors::context_length(o, *config); !length) return tl::unexpected(length.error());
+  if (auto ok = actors::context_length(o, *config); !ok) return tl::unexpected(ok.error());
   if (o.load_format == "safetensors") o.load_format = "auto";
 
   auto kv_bytes = parse_bytes(flags.kv_cache_memory);
@@ -201,22 +206,11 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   auto device = choose_device(flags.device);
   if (!device) return tl::unexpected(device.error());
   o.device = *device;
+  auto dtype = choose_dtype(o.dtype, o.device);
+  if (!dtype) return tl::unexpected(dtype.error());
+  o.dtype = *dtype;
   if (auto ok = read_lora_modules(flags.lora_modules, o); !ok) return tl::unexpected(ok.error());
   return o;
-}
-
-Result<uint64_t> parse_bytes(const std::string& text) {
-  size_t digits = 0;
-  uint64_t value = 0;
-  for (; digits < text.size() && text[digits] >= '0' && text[digits] <= '9'; ++digits) {
-    value = value * 10 + static_cast<uint64_t>(text[digits] - '0');
-    if (value > (1ULL << 50)) return fail("'{}' is too large", text);
-  }
-  const std::string suffix = text.substr(digits);
-  const int shift = suffix.empty() ? 0 : suffix == "K" ? 10 : suffix == "M" ? 20 : suffix == "G" ? 30 : -1;
-  if (digits == 0 || shift < 0) return fail("'{}' is not a number of bytes (such as 1073741824, 512M or 2G)", text);
-  if (value > (1ULL << 50) >> shift) return fail("'{}' is too large", text);
-  return value << shift;
 }
 
 Result<std::pair<std::string, std::string>> parse_lora_module(const std::string& text) {

@@ -9,6 +9,7 @@
 
 #include "actors/wire/options.h"
 #include "kernels/base/error.h"
+#include "launcher/foreign_flags.h"
 
 namespace lorikeet::launcher {
 
@@ -18,21 +19,20 @@ struct ServerFlags {
   std::vector<std::string> lora_modules;  // NAME=DIR or {"name": ..., "path": ...}
   std::string device = "auto";
   std::string quantization = "auto";
-  std::string kv_cache_memory = "0";  // bytes, or with a suffix K, M, G
+  std::string max_model_len = "0";  // launcher/sizes.h has the forms
+  std::string kv_cache_memory = "0";
   std::string max_cpu_lora_memory = "4G";
   bool enable_lora = true;
   bool enable_prefix_caching = true;
   double gpu_memory_utilization = 0.9;
+  ForeignFlags foreign;
 };
 
-// Adds every flag, with its help and default, and vLLM's flags that mean nothing here, which end with a sentence.
+// Adds every flag, with its help and default, and vLLM's flags that mean nothing here. `flags` must outlive the parsing.
 void add_server_flags(CLI::App& app, ServerFlags& flags);
 
 // Reads config.json, checks every value, decides "auto". Errors name the flag.
 Result<actors::ServerOptions> resolve(const ServerFlags& flags);
-
-// "512M" -> bytes. Suffixes K, M, G are powers of 1024.
-Result<uint64_t> parse_bytes(const std::string& text);
 
 // "NAME=DIR" or vLLM's JSON form.
 Result<std::pair<std::string, std::string>> parse_lora_module(const std::string& text);

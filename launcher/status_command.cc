@@ -8,6 +8,7 @@
 #include "launcher/commands.h"
 #include "launcher/status_query.h"
 #include "launcher/status_table.h"
+#include "launcher/zmq_address.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -49,7 +50,7 @@ void add_status_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<StatusFlags>();
   CLI::App* command = app.add_subcommand("status", "Shows the ranks, adapters and queues of a running server");
   command->option_defaults()->always_capture_default();
-  command->add_option("--zmq", flags->zmq, "Address of the server");
+  command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address());
   command->add_option("--timeout", flags->timeout_s, "Seconds to wait for the answer");
   command->add_flag("--json", flags->json, "Print the status as JSON");
   command->callback([flags, &exit_status] { exit_status = show_status(*flags); });

@@ -7,6 +7,7 @@
 #include "comm/client/zmq_client.h"
 #include "launcher/commands.h"
 #include "launcher/stream_printer.h"
+#include "launcher/zmq_address.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -133,7 +134,7 @@ void add_submit_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<SubmitFlags>();
   CLI::App* command = app.add_subcommand("submit", "Sends prompts to a running server and streams the answers");
   command->add_option("prompt", flags->prompts, "The prompts, all sent at once")->required();
-  command->add_option("--zmq", flags->zmq, "Address of the server")->capture_default_str();
+  command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address())->capture_default_str();
   command
       ->add_option("--adapter", flags->adapters,
                    "Adapter of each prompt, in their order; - is the base model; one is for all")

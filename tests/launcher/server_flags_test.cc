@@ -13,20 +13,6 @@
 namespace lorikeet::launcher {
 namespace {
 
-TEST(ParseBytes, TakesPlainNumbersAndPowersOf1024) {
-  EXPECT_EQ(parse_bytes("0").value(), 0u);
-  EXPECT_EQ(parse_bytes("1234").value(), 1234u);
-  EXPECT_EQ(parse_bytes("3K").value(), 3u << 10);
-  EXPECT_EQ(parse_bytes("512M").value(), 512u << 20);
-  EXPECT_EQ(parse_bytes("2G").value(), 2ULL << 30);
-}
-
-TEST(ParseBytes, RefusesWhatIsNoNumberOrTooLarge) {
-  for (const char* text : {"", "G", "-1", "1.5G", "2GB", "99999999999999999999", "1048577G"}) {
-    EXPECT_FALSE(parse_bytes(text).has_value()) << text;
-  }
-}
-
 TEST(ParseLoraModule, TakesNameAndDirectory) {
   EXPECT_EQ(parse_lora_module("kjv=/some/dir=x").value(), (std::pair<std::string, std::string>("kjv", "/some/dir=x")));
 }
@@ -46,8 +32,11 @@ class Flags : public testing::Test {
  protected:
   // Parses `arguments` as those of `serve` and resolves them; the message where either fails.
   Result<actors::ServerOptions> parse(std::vector<std::string> arguments) {
-    CLI::App app;
     ServerFlags flags;
+    return parse(std::move(arguments), flags);
+  }
+  static Result<actors::ServerOptions> parse(std::vector<std::string> arguments, ServerFlags& flags) {
+    CLI::App app;
     add_server_flags(app, flags);
     std::reverse(arguments.begin(), arguments.end());
     try {
@@ -108,10 +97,54 @@ TEST_F(Flags, NameTheFlagWhoseValueIsOutOfRange) {
   }
 }
 
-TEST_F(Flags, ExplainTheFlagsOfVllmThatMeanNothingHere) {
-  const auto options = parse({"--model", model_, "--trust-remote-code"});
+TEST_F(Flags, TakeTheFlagsOfVllmOnWhichNothingDepends) {
+  ServerFlags flags;
+  const auto options = parse({"--enforce-eager", "--swap-space", "4", "--trust-remote-code", model_}, flags);
+  ASSERT_TRUE(options.has_value()) << options.error().message;
+  EXPECT_THAT(flags.foreign.harmless,
+              testing::ElementsAre(testing::HasSubstr("--enforce-eager: "), testing::HasSubstr("--swap-space: "),
+                                   "--trust-remote-code: no code is ever loaded from a checkpoint"));
+}
+
+TEST_F(Flags, ExplainAllFlagsOfVllmAtOnceThatWouldNotBeObeyed) {
+  const auto options = parse({model_, "--pipeline-parallel-size", "2", "--enforce-eager", "--cpu-offload-gb", "4"});
   ASSERT_FALSE(options.has_value());
-  EXPECT_EQ(options.error().message, "--trust-remote-code: no code is ever loaded from a checkpoint");
+  EXPECT_EQ(options.error().message,
+            "--pipeline-parallel-size: the model is cut by tensor parallelism only; use --tensor-parallel-size\n"
+            "--cpu-offload-gb: weights stay on the device; use more ranks");
+}
+
+TEST_F(Flags, TakeTheModelWithAndWithoutItsFlag) {
+  EXPECT_EQ(parse({model_, "--device", "cpu"}).value().model, model_);
+  EXPECT_EQ(parse({"--model", model_, "--device", "cpu"}).value().model, model_);
+}
+
+TEST_F(Flags, TakeVllmsNamesOfKernelsForTheCheckpointsThatTheyServe) {
+  EXPECT_TRUE(parse({model_, "--quantization", "gptq_marlin"}).has_value());
+  EXPECT_EQ(parse({model_, "--quantization", "awq_marlin"}).error().message,
+            "--quantization awq: the checkpoint is gptq");
+}
+
+TEST_F(Flags, ComputeInFloat32OnTheCpuWhateverTheDtype) {
+  for (const char* dtype : {"float32", "float", "bf16", "bfloat16", "half", "auto"}) {
+    EXPECT_TRUE(parse({model_, "--device", "cpu", "--dtype", dtype}).has_value()) << dtype;
+  }
+}
+
+TEST_F(Flags, TakeLengthsAndMemoryAsPeopleWriteThem) {
+  const auto options = parse({model_, "--device", "cpu", "--max-model-len", "1k", "--kv-cache-memory-bytes", "8MiB",
+                              "--max-cpu-lora-bytes", "2GB"})
+                           .value();
+  EXPECT_EQ(options.max_model_len, 1000);
+  EXPECT_EQ(options.kv_cache_memory_bytes, 8u << 20);
+  EXPECT_EQ(options.max_cpu_lora_bytes, 2'000'000'000u);
+}
+
+TEST_F(Flags, SayWhatAnAddressLacks) {
+  const auto message = [&](const char* address) { return parse({model_, "--zmq", address}).error().message; };
+  EXPECT_THAT(message("127.0.0.1:5555"), testing::HasSubstr("tcp:// is missing: give tcp://127.0.0.1:5555"));
+  EXPECT_THAT(message("tcp://127.0.0.1"), testing::HasSubstr("has no port: give tcp://HOST:PORT"));
+  EXPECT_THAT(message("http://127.0.0.1:80"), testing::HasSubstr("neither tcp://HOST:PORT nor ipc://PATH"));
 }
 
 TEST_F(Flags, PassThroughTheEncodedForm) {

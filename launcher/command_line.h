@@ -1,0 +1,24 @@
+// From the arguments to a command: one form of error for all of them, and one rule for exit statuses.
+//
+//   0    done
+//   1    failed; the reason is on standard error
+//   2    the command line is wrong
+//   130  ended by SIGINT, 143 by SIGTERM
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lorikeet::launcher {
+
+// Parses and runs; what went wrong with the command line goes to standard error behind "lorikeet COMMAND: ", with a
+// guess where a word is nearly a known one. `exit_status` is what the commands of `app` write to. Returns the status of
+// the process.
+int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, const int& exit_status);
+
+// The word of `known` that is closest to `word`, if that is within a third of its letters; else empty.
+std::string nearest(std::string_view word, const std::vector<std::string>& known);
+
+}  // namespace lorikeet::launcher
