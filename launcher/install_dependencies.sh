@@ -20,8 +20,15 @@ for package in "${packages[@]}"; do
 done
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
+if ! command -v apt-get > /dev/null; then
+  echo "this host has no apt-get; Lorikeet needs what these packages of Debian 12 hold: ${missing[*]}" >&2
+  exit 1
+fi
 sudo=""
-[[ $EUID -eq 0 ]] || sudo="sudo"
+if [[ $EUID -ne 0 ]]; then
+  command -v sudo > /dev/null || { echo "these packages are missing, and there is no sudo to install them: ${missing[*]}" >&2; exit 1; }
+  sudo="sudo"
+fi
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -qq

@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
 # From a fresh machine to answers: installs what is missing, builds, serves the example model cut over two ranks, and
-# sends four prompts at once, each through another adapter.
+# sends four prompts at once, each through another adapter. The CUDA kernels are built where a GPU is found, or with --cuda.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then
-  sed -n '2,3s/^# //p' "$0"
-  exit 0
-fi
+cuda=OFF
+if command -v nvidia-smi > /dev/null && nvidia-smi -L 2> /dev/null | grep -q GPU; then cuda=ON; fi
+for argument in "$@"; do
+  case "$argument" in
+    --cuda) cuda=ON ;;
+    --help|-h) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
+    *) echo "quickstart.sh: unknown argument '$argument' (try --help)" >&2; exit 2 ;;
+  esac
+done
 
 echo "== dependencies"
 ./launcher/install_dependencies.sh
-echo "== build (a few minutes the first time)"
+echo "== build, CUDA kernels $cuda (a few minutes the first time)"
 mkdir -p build
 export CCACHE_DIR="${CCACHE_DIR:-$PWD/.cache/ccache}" CCACHE_SLOPPINESS=pch_defines,time_macros
-cmake --preset release > build/quickstart.log || { cat build/quickstart.log; exit 1; }
+cmake --preset release -DLORIKEET_CUDA=$cuda > build/quickstart.log || { cat build/quickstart.log; exit 1; }
 cmake --build --preset release --target lorikeet -j "$(nproc)"
 
 lorikeet=build/release/bin/lorikeet
