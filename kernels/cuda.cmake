@@ -35,7 +35,8 @@ add_library(lorikeet_kernels_cuda STATIC
   lora/lora_slots.cc
   sampling/filtered_sampling_cuda.cu
   sampling/logprobs_cuda.cu
-  sampling/sampling_cuda.cu)
+  sampling/sampling_cuda.cu
+  sampling/vocab_cut.cu)
 target_link_libraries(lorikeet_kernels_cuda PUBLIC lorikeet_settings fmt::fmt PkgConfig::GLOG
                                             PRIVATE CUDA::cudart CUDA::cublasLt)
 target_compile_options(lorikeet_kernels_cuda PRIVATE

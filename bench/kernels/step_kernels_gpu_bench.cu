@@ -225,6 +225,8 @@ class Bench {
     const DeviceBuffer workspace =
         allocate(unfiltered_draw_workspace(rows, kVocab) + logit_statistics_workspace(rows, kVocab));
     fill_bytes(workspace.data(), 0, workspace.bytes(), stream_);
+    const DeviceBuffer cut_workspace = allocate(vocab_cut_workspace(kVocab));
+    fill_bytes(cut_workspace.data(), 0, cut_workspace.bytes(), stream_);
     const DeviceBuffer best = allocate(static_cast<uint64_t>(rows) * sizeof(Candidate));
     const DeviceBuffer drawn = allocate(static_cast<uint64_t>(rows) * 4);
     const DeviceBuffer device_rows = allocate(static_cast<uint64_t>(rows) * sizeof(DrawRow));
@@ -261,6 +263,7 @@ class Bench {
           args.rows = device_rows.as<DrawRow>();
           args.num_rows = rows;
           args.drawn = drawn.as<int32_t>();
+          args.workspace = cut_workspace.data();
           draw_filtered_cuda(args, stream_);
         }
       });
@@ -290,6 +293,7 @@ class Bench {
     top_args.num_rows = rows;
     top_args.best = top.as<Candidate>();
     top_args.stride = 20;
+    top_args.workspace = cut_workspace.data();
     report(fmt::format("20 best tokens, {} rows", rows),
            bench::microseconds(stream_, [&] { top_tokens_cuda(top_args, stream_); }), bytes);
   }

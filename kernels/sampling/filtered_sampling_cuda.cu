@@ -1,100 +1,172 @@
+#include <algorithm>
+
 #include "kernels/base/cuda_check.h"
-#include "kernels/sampling/sampling_cuda.h"
-#include "kernels/sampling/vocab_select.cuh"
+#include "kernels/cuda/overlap_launch.cuh"
+#include "kernels/sampling/vocab_cut.cuh"
 
 namespace lorikeet::kernels {
 namespace {
 
-// Probabilities relative to the best token's, in units of 2^-40: their sums are exact and independent of order.
-__device__ __forceinline__ unsigned long long mass(float distance) {
-  return __float2ull_rn(expf(-distance) * 0x1p40F);
+using device::CutList;
+using device::CutRule;
+using device::CutValues;
+using device::kCutThreads;
+using device::kCutWarps;
+
+struct Drawing {
+  CutArgs cut;
+  int32_t* drawn;
+};
+
+struct DrawShared {
+  unsigned long long entries[kCutListed];
+  unsigned long long of_warp[kCutWarps];
+  Candidate best_of_warp[kCutWarps];
+};
+
+// A row's tokens in a draw.
+struct Noisy {
+  uint64_t seed;
+  int32_t position;
+  Candidate best = device::no_candidate();
+
+  __device__ __forceinline__ void offer(float x, int token) { device::offer_noisy(x, token, seed, position, best); }
+};
+
+// The sum over the threads before this one.
+__device__ __forceinline__ unsigned long long sum_before(unsigned long long own,
+                                                         unsigned long long (&of_warp)[kCutWarps]) {
+  const int lane = threadIdx.x % device::kWarpSize;
+  unsigned long long before = own;
+#pragma unroll
+  for (int offset = 1; offset < device::kWarpSize; offset *= 2) {
+    const unsigned long long lower = __shfl_up_sync(device::kFullWarp, before, offset);
+    if (lane >= offset) before += lower;
+  }
+  __syncthreads();
+  if (lane == device::kWarpSize - 1) of_warp[threadIdx.x / device::kWarpSize] = before;
+  __syncthreads();
+  before -= own;
+  for (int w = 0; w < static_cast<int>(threadIdx.x) / device::kWarpSize; w++) before += of_warp[w];
+  return before;
 }
 
-// One block per row.
-__global__ void __launch_bounds__(device::kSelectThreads) draw_filtered(FilteredDrawArgs args) {
-  extern __shared__ __align__(16) unsigned char bytes[];
-  auto& shared = *reinterpret_cast<device::SelectShared*>(bytes);
-  __shared__ int32_t begins[kMaxVocabPieces + 1];
-  if (threadIdx.x <= args.pieces) begins[threadIdx.x] = args.vocab_begins[threadIdx.x];
-  __syncthreads();
-  const DrawRow row = args.rows[blockIdx.x];
-  if (row.draw_row < 0) return;
-  const int vocab = begins[args.pieces];
-  const bool by_count = row.top_k > 0 && row.top_k < vocab;
-  const bool by_mass = row.top_p < 1;
-  const device::VocabRow logits = {args.logits + (row.logits_row - args.first_logits_row) * args.stride,
-                                   args.piece_stride, args.pieces, begins, row.temperature};
-  device::Selection selection(logits, shared);
-  const float best = selection.best().value;
-
-  const auto passes_min_p = [&](float x) { return !(row.min_p > 0) || expf(x - best) >= row.min_p; };
-  unsigned long long total = 0;  // what top_p is a share of, where top_k does not decide it
-  if (row.min_p > 0) selection.limit_to_distance(-logf(row.min_p));
-  if (by_count) {
-    selection.limit_to_count(row.top_k);
-  } else if (by_mass) {
-    logits.for_each([&](float x, int) { total += passes_min_p(x) ? mass(best - x) : 0ULL; });
-    total = device::block_sum(total, shared);
-    // Tokens of less than (1 - top_p) / vocab each are less than 1 - top_p together: none of them can be kept.
-    const float share = static_cast<float>(total) * 0x1p-40F * (1 - row.top_p) / static_cast<float>(vocab);
-    if (share > 0x1p-38F) selection.limit_to_distance(-logf(share));
+// Offers those tokens about the cut that stay. By all threads of a CTA.
+__device__ __forceinline__ void offer_listed(const CutRule& rule, const RowCut& cut, const Candidate* list,
+                                             DrawShared& shared, Noisy& noisy) {
+  const unsigned long long* entries = shared.entries;
+  const int count = cut.listed;
+  CutList::sort(list, count, shared.entries);
+  // What ties with the last of top_k stays.
+  const uint32_t lowest = rule.by_count() && count > 0 ? CutList::key(entries[min(rule.top_k, count) - 1]) : 0;
+  const int own = (count + kCutThreads - 1) / kCutThreads;
+  const int begin = min(count, static_cast<int>(threadIdx.x) * own);
+  const int end = min(count, begin + own);
+  unsigned long long mass = 0;
+  const auto mass_of = [&](int i) {
+    return CutList::key(entries[i]) < lowest ? 0ULL
+                                             : device::mass(device::distance_of(cut, CutList::value(entries[i])));
+  };
+  if (rule.by_mass()) {
+    for (int i = begin; i < end; i++) mass += mass_of(i);
   }
-  selection.gather();
-
-  // The smallest key that stays: all three filters keep the best tokens.
-  uint32_t lowest = 0;
-  if (row.min_p > 0) {
-    Candidate least = device::no_candidate();  // negated, so that the smallest is the best
-    selection.for_each([&](float x, int id) {
-      const Candidate c = {-x, id};
-      if (passes_min_p(x) && device::better(c, least)) least = c;
-    });
-    least = device::block_best(least, shared);
-    if (least.token_id != device::kNoToken) lowest = device::ordered_key(-least.value);
+  unsigned long long before = cut.above + sum_before(mass, shared.of_warp);
+  const unsigned long long total = rule.by_count() ? device::block_sum(mass, shared.of_warp) : cut.total;
+  // A token stays while those better than it are less than top_p together; the best one always does.
+  const double kept = static_cast<double>(rule.top_p) * static_cast<double>(total);
+  for (int i = begin; i < end && CutList::key(entries[i]) >= lowest; i++) {
+    if (rule.by_mass()) {
+      if (static_cast<double>(before) >= kept && before > 0) return;
+      before += mass_of(i);
+    }
+    noisy.offer(CutList::value(entries[i]), CutList::token(entries[i]));
   }
-  if (by_count) lowest = max(lowest, selection.key_of_rank(row.top_k));
+}
+
+// The same for rows of which more tokens lie about the cut than the list holds: of all tokens, kept ones included.
+__device__ __noinline__ void offer_slowly(const CutRule& rule, const CutValues& values, const RowCut& cut,
+                                          DrawShared& shared, Noisy& noisy) {
+  const device::WholeRow whole(values, cut, shared.of_warp);
+  uint32_t lowest = rule.by_count() ? whole.key_of_rank(rule.top_k) : 0;
   uint32_t last_tie = static_cast<uint32_t>(device::kNoToken);  // of the tokens with key `lowest`, ids up to this stay
-  if (by_mass) {
+  if (rule.by_mass()) {
     const auto mass_above = [&](uint32_t t) {
-      return selection.sum([&](float x, int) {
+      return whole.sum([&](float x, int) {
         const uint32_t key = device::ordered_key(x);
-        return key >= lowest && key > t ? mass(best - x) : 0ULL;
+        return key >= lowest && key > t ? device::mass(device::distance_of(cut, x)) : 0ULL;
       });
     };
-    if (by_count) {
-      total = selection.sum([&](float x, int) { return device::ordered_key(x) >= lowest ? mass(best - x) : 0ULL; });
-    }
-    const double kept = static_cast<double>(row.top_p) * static_cast<double>(total);
-    // A token stays while those better than it are less than top_p together.
-    const uint32_t cut = selection.smallest(32, [&](uint32_t t) { return static_cast<double>(mass_above(t)) < kept; });
-    if (cut >= lowest) {
-      lowest = cut;
-      const unsigned long long above = mass_above(cut);
-      const unsigned long long ties =
-          selection.sum([&](float x, int) { return device::ordered_key(x) == cut ? 1ULL : 0ULL; });
-      if (ties > 1) {
-        const unsigned long long tied_mass =
-            selection.sum([&](float x, int) { return device::ordered_key(x) == cut ? mass(best - x) : 0ULL; });
-        const double each = static_cast<double>(tied_mass) / static_cast<double>(ties);
-        const double wanted = each > 0 ? ceil((kept - static_cast<double>(above)) / each) : 1;
-        if (wanted < static_cast<double>(ties)) {
-          last_tie = selection.last_of_ties(cut, wanted < 1 ? 1 : static_cast<unsigned long long>(wanted));
-        }
-      }
+    const unsigned long long total = rule.by_count() ? whole.sum([&](float x, int) {
+      return device::ordered_key(x) >= lowest ? device::mass(device::distance_of(cut, x)) : 0ULL;
+    })
+                                                     : cut.total;
+    const double kept = static_cast<double>(rule.top_p) * static_cast<double>(total);
+    const uint32_t at =
+        device::WholeRow::smallest(32, [&](uint32_t t) { return static_cast<double>(mass_above(t)) < kept; });
+    if (at >= lowest) {
+      lowest = at;
+      const unsigned long long each = device::mass(device::distance_of(cut, device::of_ordered_key(at)));
+      const double missing = kept - static_cast<double>(mass_above(at));
+      const double wanted = each > 0 ? ceil(missing / static_cast<double>(each)) : 1;
+      last_tie = whole.last_of_ties(at, static_cast<unsigned long long>(fmin(fmax(wanted, 1), 0x1p31)));
     }
   }
-
-  Candidate winner = device::no_candidate();
-  selection.for_each([&](float x, int id) {
+  whole.for_each([&](float x, int token) {
     const uint32_t key = device::ordered_key(x);
-    if (key < lowest || (key == lowest && static_cast<uint32_t>(id) > last_tie)) return;
-    const Candidate c = {x + device::noise(row.seed, row.position, id), id};
-    if (device::better(c, winner)) winner = c;
+    if (key > lowest || (key == lowest && static_cast<uint32_t>(token) <= last_tie)) noisy.offer(x, token);
   });
-  winner = device::block_best(winner, shared);
-  if (threadIdx.x == 0) {
-    args.drawn[row.draw_row] = winner.token_id == device::kNoToken ? selection.best().token_id : winner.token_id;
+}
+
+// CTA (chunk, row). Tokens that are kept for sure are drawn from at once, those about the cut are listed; the last
+// CTA of a row puts these in order and ends the draw.
+__global__ void __launch_bounds__(kCutThreads) draw_filtered(const __grid_constant__ Drawing args) {
+  device::allow_next_kernel();
+  __shared__ __align__(16) unsigned char shared_bytes[sizeof(DrawShared)];
+  auto& shared = *reinterpret_cast<DrawShared*>(shared_bytes);
+  const CutRule rule(args.cut, blockIdx.y);
+  const CutValues values(args.cut, rule);
+  const device::OwnTokens tokens(values, blockIdx.x);
+  device::wait_for_previous_kernel();
+  if (!rule.asked) return;
+  const DrawRow& row = args.cut.draws[blockIdx.y];
+  const CutWorkspace& workspace = args.cut.workspace;
+  RowCut& shared_cut = workspace.cuts[blockIdx.y];
+  RowCut cut = shared_cut;
+  if (cut.best.token_id == device::kNoToken) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) args.drawn[row.draw_row] = -1;
+    return;
   }
+  Candidate* list = workspace.list + static_cast<size_t>(blockIdx.y) * kCutListed;
+  Noisy noisy{row.seed, row.position};
+  tokens.for_each([&](float x, int token) {
+    if (x < cut.least) return;
+    const int bin = cut.first_bin < kCutBins ? device::bin_of(cut, x) : -1;
+    if (bin < cut.first_bin) {
+      noisy.offer(x, token);
+    } else if (bin <= cut.last_bin) {
+      const int place = atomicAdd(&shared_cut.listed, 1);
+      if (place < kCutListed) list[place] = {x, token};
+    }
+  });
+  const Candidate own = device::block_best(noisy.best, shared.best_of_warp);
+  Candidate* of_chunk = workspace.of_chunk + static_cast<size_t>(blockIdx.y) * gridDim.x;
+  if (threadIdx.x == 0) of_chunk[blockIdx.x] = own;
+  if (!device::last_of_row(&workspace.arrivals[blockIdx.y])) return;
+
+  cut.listed = __ldcg(&shared_cut.listed);
+  noisy.best = device::no_candidate();
+  for (unsigned chunk = threadIdx.x; chunk < gridDim.x; chunk += kCutThreads) {
+    const float2 raw = __ldcg(reinterpret_cast<const float2*>(of_chunk) + chunk);
+    const Candidate c = {raw.x, __float_as_int(raw.y)};
+    if (device::better(c, noisy.best)) noisy.best = c;
+  }
+  if (cut.listed <= kCutListed) {
+    offer_listed(rule, cut, list, shared, noisy);
+  } else {
+    offer_slowly(rule, values, cut, shared, noisy);
+  }
+  const Candidate winner = device::block_best(noisy.best, shared.best_of_warp);
+  if (threadIdx.x == 0) args.drawn[row.draw_row] = device::drawn_token(winner);
 }
 
 }  // namespace
@@ -102,11 +174,27 @@ __global__ void __launch_bounds__(device::kSelectThreads) draw_filtered(Filtered
 void draw_filtered_cuda(const FilteredDrawArgs& args, const Stream& stream) {
   CHECK_GE(args.pieces, 1);
   CHECK_LE(args.pieces, kMaxVocabPieces);
-  if (args.num_rows == 0) return;
-  constexpr int kSharedBytes = static_cast<int>(sizeof(device::SelectShared));
-  LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(draw_filtered, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  draw_filtered<<<args.num_rows, device::kSelectThreads, kSharedBytes, stream.handle()>>>(args);
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
+  Drawing drawing{};
+  drawing.drawn = args.drawn;
+  CutArgs& cut = drawing.cut;
+  cut.logits = args.logits;
+  cut.piece_stride = args.piece_stride;
+  cut.stride = args.stride;
+  cut.first_logits_row = args.first_logits_row;
+  cut.pieces = args.pieces;
+  std::copy(std::begin(args.vocab_begins), std::end(args.vocab_begins), std::begin(cut.begins));
+  cut.workspace = CutWorkspace(args.workspace, cut.vocab_size());
+  for (int32_t first = 0; first < args.num_rows; first += kCutRows) {
+    cut.draws = args.rows + first;
+    cut.num_rows = std::min(kCutRows, args.num_rows - first);
+    cut_vocab(cut, stream);
+    device::launch_overlapped(draw_filtered, dim3(cut.chunks(), static_cast<unsigned>(cut.num_rows)), kCutThreads, 0,
+                              stream.handle(), drawing);
+  }
+}
+
+uint64_t vocab_cut_workspace(int32_t vocab_size) {
+  return cut_workspace_bytes(vocab_size);
 }
 
 }  // namespace lorikeet::kernels

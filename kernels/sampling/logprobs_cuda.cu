@@ -1,16 +1,19 @@
+#include <algorithm>
+
 #include "kernels/base/cuda_check.h"
+#include "kernels/cuda/overlap_launch.cuh"
 #include "kernels/sampling/logprobs_cuda.h"
-#include "kernels/sampling/vocab_select.cuh"
+#include "kernels/sampling/vocab_cut.cuh"
 
 namespace lorikeet::kernels {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / device::kWarpSize;
-constexpr int kChunk = 4096;  // tokens of one block of the statistics
+constexpr int kChunk = 4096;  // tokens of one CTA of the statistics
 
 struct StatisticsWorkspace {
-  int* arrivals;     // [rows]: blocks that are done; 0 between launches
+  int* arrivals;     // [rows]: CTAs that are done; 0 between launches
   float2* of_chunk;  // [rows, chunks]: largest, sum
 };
 
@@ -19,7 +22,7 @@ __device__ StatisticsWorkspace workspace_of(const LogprobArgs& args) {
   return {arrivals, reinterpret_cast<float2*>(arrivals + (args.workspace_rows + 63) / 64 * 64)};
 }
 
-// Block (chunk, row); the last block of a row to arrive joins the chunks in their order.
+// CTA (chunk, row); the last CTA of a row to arrive joins the chunks in their order.
 __global__ void __launch_bounds__(kThreads) logit_statistics(LogprobArgs args) {
   const float* logits = args.shard.logits + args.rows[blockIdx.y].logits_row * args.shard.stride;
   float x[kChunk / kThreads];
@@ -66,33 +69,57 @@ __global__ void __launch_bounds__(kThreads) logit_statistics(LogprobArgs args) {
   args.statistics[blockIdx.y].sum = sum;
 }
 
-// One block per row.
-__global__ void __launch_bounds__(device::kSelectThreads) top_tokens(TopTokensArgs args) {
-  extern __shared__ __align__(16) unsigned char bytes[];
-  auto& shared = *reinterpret_cast<device::SelectShared*>(bytes);
-  const LogprobRow row = args.rows[blockIdx.x];
-  if (row.top <= 0) return;
-  const int32_t begins[2] = {args.shard.vocab_begin, args.shard.vocab_begin + args.shard.vocab_size};
-  const device::VocabRow logits = {args.shard.logits + row.logits_row * args.shard.stride, 0, 1, begins, 1.0F};
-  Candidate* best = args.best + static_cast<size_t>(blockIdx.x) * args.stride;
-  if (row.top >= args.shard.vocab_size) {
-    logits.for_each([&](float x, int id) { best[id - args.shard.vocab_begin] = {x, id}; });
+struct Listing {
+  CutArgs cut;
+  Candidate* best;
+  int32_t stride;
+};
+
+// CTA (chunk, row). Tokens about the cut are listed; the last CTA of a row puts these in order and reports the
+// first.
+__global__ void __launch_bounds__(device::kCutThreads) top_tokens(const __grid_constant__ Listing args) {
+  device::allow_next_kernel();
+  __shared__ unsigned long long entries[kCutListed];
+  __shared__ unsigned long long of_warp[device::kCutWarps];
+  __shared__ int placed;
+  const device::CutRule rule(args.cut, blockIdx.y);
+  const device::CutValues values(args.cut, rule);
+  const device::OwnTokens tokens(values, blockIdx.x);
+  device::wait_for_previous_kernel();
+  if (!rule.asked) return;
+  Candidate* best = args.best + static_cast<size_t>(blockIdx.y) * args.stride;
+  if (!rule.by_count()) {  // all tokens are asked for
+    tokens.for_each([&](float x, int token) { best[token - args.cut.begins[0]] = {x, token}; });
     return;
   }
-  device::Selection selection(logits, shared);
-  selection.limit_to_count(row.top);
-  selection.gather();
-  const uint32_t key = selection.key_of_rank(row.top);
-  const unsigned long long above =
-      selection.sum([&](float x, int) { return device::ordered_key(x) > key ? 1ULL : 0ULL; });
-  const uint32_t last = selection.last_of_ties(key, row.top - above);
-  __shared__ int placed;
+  const CutWorkspace& workspace = args.cut.workspace;
+  RowCut& shared_cut = workspace.cuts[blockIdx.y];
+  RowCut cut = shared_cut;
+  Candidate* list = workspace.list + static_cast<size_t>(blockIdx.y) * kCutListed;
+  tokens.for_each([&](float x, int token) {
+    if (device::bin_of(cut, x) > cut.last_bin) return;
+    const int place = atomicAdd(&shared_cut.listed, 1);
+    if (place < kCutListed) list[place] = {x, token};
+  });
+  if (!device::last_of_row(&workspace.arrivals[blockIdx.y])) return;
+  cut.listed = __ldcg(&shared_cut.listed);
+  if (cut.listed <= kCutListed) {
+    device::CutList::sort(list, cut.listed, entries);
+    for (int i = threadIdx.x; i < rule.top_k; i += device::kCutThreads) {
+      best[i] = {device::CutList::value(entries[i]), device::CutList::token(entries[i])};
+    }
+    return;
+  }
+  const device::WholeRow whole(values, cut, of_warp);
+  const uint32_t key = whole.key_of_rank(rule.top_k);
+  const unsigned long long above = whole.sum([&](float x, int) { return device::ordered_key(x) > key ? 1ULL : 0ULL; });
+  const uint32_t last = whole.last_of_ties(key, static_cast<unsigned long long>(rule.top_k) - above);
   if (threadIdx.x == 0) placed = 0;
   __syncthreads();
-  selection.for_each([&](float x, int id) {
+  whole.for_each([&](float x, int token) {
     const uint32_t own = device::ordered_key(x);
-    if (own < key || (own == key && static_cast<uint32_t>(id) > last)) return;
-    best[atomicAdd(&placed, 1)] = {x, id};
+    if (own < key || (own == key && static_cast<uint32_t>(token) > last)) return;
+    best[atomicAdd(&placed, 1)] = {x, token};
   });
 }
 
@@ -148,11 +175,22 @@ void logit_statistics_cuda(const LogprobArgs& args, const Stream& stream) {
 }
 
 void top_tokens_cuda(const TopTokensArgs& args, const Stream& stream) {
-  if (args.num_rows == 0) return;
-  constexpr int kSharedBytes = static_cast<int>(sizeof(device::SelectShared));
-  LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(top_tokens, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  top_tokens<<<args.num_rows, device::kSelectThreads, kSharedBytes, stream.handle()>>>(args);
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
+  Listing listing{};
+  CutArgs& cut = listing.cut;
+  cut.logits = args.shard.logits;
+  cut.stride = args.shard.stride;
+  cut.begins[0] = args.shard.vocab_begin;
+  cut.begins[1] = args.shard.vocab_begin + args.shard.vocab_size;
+  cut.workspace = CutWorkspace(args.workspace, args.shard.vocab_size);
+  listing.stride = args.stride;
+  for (int32_t first = 0; first < args.num_rows; first += kCutRows) {
+    cut.lists = args.rows + first;
+    cut.num_rows = std::min(kCutRows, args.num_rows - first);
+    listing.best = args.best + static_cast<int64_t>(first) * args.stride;
+    cut_vocab(cut, stream);
+    device::launch_overlapped(top_tokens, dim3(cut.chunks(), static_cast<unsigned>(cut.num_rows)), device::kCutThreads,
+                              0, stream.handle(), listing);
+  }
 }
 
 void token_logits_cuda(const TokenLogitArgs& args, const Stream& stream) {

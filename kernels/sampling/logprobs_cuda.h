@@ -45,6 +45,7 @@ struct TopTokensArgs {
   int32_t num_rows = 0;
   Candidate* best = nullptr;  // out [num_rows, stride]
   int32_t stride = 0;         // at least every row's `top`
+  void* workspace = nullptr;  // as FilteredDrawArgs::workspace, of this part
 };
 void top_tokens_cuda(const TopTokensArgs& args, const Stream& stream);
 

@@ -1,6 +1,6 @@
 #include "kernels/base/cuda_check.h"
+#include "kernels/sampling/candidate.cuh"
 #include "kernels/sampling/sampling_cuda.h"
-#include "kernels/sampling/vocab_select.cuh"
 
 namespace lorikeet::kernels {
 namespace {
@@ -66,12 +66,11 @@ __global__ void __launch_bounds__(kThreads) draw_unfiltered(UnfilteredDrawArgs a
     const int column = blockIdx.x * kChunk + i * kThreads + threadIdx.x;
     if (column >= args.shard.vocab_size) break;
     const int token = args.shard.vocab_begin + column;
-    float x = device::clean(logits[column]);
+    const float x = logits[column];
+    if (x != x) continue;
     if (!greedy) {
-      x /= row.temperature;
-      // No noise can make this token win.
-      if (best.token_id != device::kNoToken && x + device::kLargestNoise < best.value) continue;
-      x += device::noise(row.seed, row.position, token);
+      device::offer_noisy(x / row.temperature, token, row.seed, row.position, best);
+      continue;
     }
     const Candidate c = {x, token};
     if (device::better(c, best)) best = c;
@@ -104,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) draw_unfiltered(UnfilteredDrawArgs a
   best = device::warp_best(best);
   if (threadIdx.x != 0) return;
   args.best[blockIdx.y] = best;
-  if (args.drawn != nullptr) args.drawn[row.draw_row] = best.token_id;
+  if (args.drawn != nullptr) args.drawn[row.draw_row] = device::drawn_token(best);
 }
 
 __global__ void compare_draws(CompareDrawsArgs args) {
@@ -115,7 +114,7 @@ __global__ void compare_draws(CompareDrawsArgs args) {
     const Candidate c = args.best[rank * args.num_rows + i];
     if (device::better(c, best)) best = c;
   }
-  args.drawn[args.rows[i].draw_row] = best.token_id;
+  args.drawn[args.rows[i].draw_row] = device::drawn_token(best);
 }
 
 unsigned chunks_of(int32_t vocab_size) {

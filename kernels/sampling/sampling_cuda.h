@@ -1,5 +1,6 @@
 // Sampling on the device. Definitions and order: vLLM's sampler (penalties, temperature, min_p, top_k, top_p, draw);
 // the draw is argmax of logit / temperature + noise, with the noise of kernels/philox.h. Ties go to the lower token id.
+// Logits that are not numbers never win; a row of which none is a number gives -1 in place of a token.
 //
 // The vocabulary is cut over the ranks. Rows without filters need their own part alone: every rank finds its best
 // token, and the ranks compare. Rows with top_k, top_p or min_p need all logits: the ranks gather them and all draw
@@ -40,7 +41,7 @@ struct DeviceTokenCount {
   int32_t in_prompt = 0;  // 0 or 1
 };
 
-// A rank's best token of a row.
+// A rank's best token of a row; 0x7fffffff where none of its logits is a number.
 struct Candidate {
   float value = 0;
   int32_t token_id = 0;
@@ -101,8 +102,10 @@ struct FilteredDrawArgs {
   int32_t vocab_begins[kMaxVocabPieces + 1] = {};  // piece p has tokens [vocab_begins[p], vocab_begins[p + 1])
   const DrawRow* rows = nullptr;                   // [num_rows]
   int32_t num_rows = 0;
-  int32_t* drawn = nullptr;  // out: the tokens at DrawRow::draw_row
+  int32_t* drawn = nullptr;   // out: the tokens at DrawRow::draw_row
+  void* workspace = nullptr;  // vocab_cut_workspace(size of the vocabulary) bytes, zeroed when it is made
 };
+uint64_t vocab_cut_workspace(int32_t vocab_size);
 void draw_filtered_cuda(const FilteredDrawArgs& args, const Stream& stream);
 
 }  // namespace lorikeet::kernels

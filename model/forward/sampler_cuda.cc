@@ -55,6 +55,7 @@ Result<CudaSampler> CudaSampler::make(const ShardPlan& plan, int rank, int32_t m
   const auto u = [](int64_t n) { return static_cast<uint64_t>(n); };
   Result<void> ok = allocate(sampler.drawn_, u(max_rows) * sizeof(int32_t));
   if (ok) ok = allocate(sampler.draw_workspace_, kernels::unfiltered_draw_workspace(logits_rows, own));
+  if (ok) ok = allocate(sampler.cut_workspace_, kernels::vocab_cut_workspace(vocab));
   if (ok) {
     ok = allocate(sampler.statistics_workspace_, kernels::logit_statistics_workspace(static_cast<int32_t>(lists), own));
   }
@@ -69,7 +70,8 @@ Result<CudaSampler> CudaSampler::make(const ShardPlan& plan, int rank, int32_t m
   if (!ok) return tl::unexpected(ok.error());
   auto stream = kernels::Stream::make();
   if (!stream) return tl::unexpected(stream.error());
-  for (const DeviceBuffer* buffer : {&sampler.drawn_, &sampler.draw_workspace_, &sampler.statistics_workspace_}) {
+  for (const DeviceBuffer* buffer :
+       {&sampler.drawn_, &sampler.draw_workspace_, &sampler.cut_workspace_, &sampler.statistics_workspace_}) {
     kernels::fill_bytes(buffer->data(), 0, buffer->bytes(), *stream);
   }
   stream->synchronize();
@@ -104,6 +106,7 @@ void CudaSampler::draw_filtered(const SamplePortion& portion, const SampleArrays
   for (int r = 0; r < args.pieces; ++r) args.vocab_begins[r] = plan_.shard(r).vocab.begin;
   args.vocab_begins[args.pieces] = plan_.config().vocab_size;
   args.drawn = drawn_.as<int32_t>();
+  args.workspace = cut_workspace_.data();
   const int32_t at_once = group == nullptr ? end : kGatheredRows;
   for (int32_t first = portion.unfiltered; first < end; first += at_once) {
     args.rows = arrays.draws + first;
@@ -138,7 +141,9 @@ void CudaSampler::queue(const SamplePortion& portion, const SampleArrays& arrays
     args.workspace = statistics_workspace_.data();
     args.workspace_rows = 2 * limits_.rows;
     kernels::logit_statistics_cuda(args, stream);
-    if (portion.stride > 0) kernels::top_tokens_cuda({shard, arrays.logprobs, lists, best, portion.stride}, stream);
+    if (portion.stride > 0) {
+      kernels::top_tokens_cuda({shard, arrays.logprobs, lists, best, portion.stride, cut_workspace_.data()}, stream);
+    }
   }
 
   const auto num_counts = static_cast<int32_t>(portion.counts.size());

@@ -57,7 +57,7 @@ class CudaSampler {
   SampleLimits limits_;
   int64_t stride_ = 0;
   uint64_t bytes_ = 0;
-  kernels::DeviceBuffer drawn_, draw_workspace_, statistics_workspace_, counts_, saved_;
+  kernels::DeviceBuffer drawn_, draw_workspace_, cut_workspace_, statistics_workspace_, counts_, saved_;
   kernels::DeviceBuffer candidates_;  // [ranks, logits_rows]: the ranks' draws
   kernels::DeviceBuffer gathered_;    // [ranks, kGatheredRows, stride] logits
   kernels::DeviceBuffer statistics_;  // [ranks, logprobs]

@@ -68,12 +68,14 @@ TEST_F(LogprobsCuda, TopTokensAreTheBestWithTiesToTheLowerId) {
       const DeviceBuffer device_logits = to_device(logits);
       const DeviceBuffer device_rows = to_device(wanted);
       const DeviceBuffer best = poisoned(wanted.size() * stride * sizeof(Candidate));
+      const DeviceBuffer workspace = zeroed(vocab_cut_workspace(vocab));
       TopTokensArgs args;
       args.shard = shard_of(device_logits, vocab, begin, vocab);
       args.rows = device_rows.as<LogprobRow>();
       args.num_rows = static_cast<int32_t>(wanted.size());
       args.best = best.as<Candidate>();
       args.stride = stride;
+      args.workspace = workspace.data();
       top_tokens_cuda(args, stream_);
       std::vector<std::pair<float, int32_t>> expected;
       for (int32_t v = 0; v < vocab; v++) expected.emplace_back(-logits[static_cast<size_t>(vocab + v)], begin + v);

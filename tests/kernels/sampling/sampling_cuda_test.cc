@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/sampling/philox.h"
+#include "kernels/sampling/sampling.h"
 #include "tests/kernels/base/cuda_test.h"
 
 namespace lorikeet::kernels {
@@ -105,7 +106,12 @@ class SamplingCuda : public CudaTest {
     filtered.num_rows = num_rows;
     filtered.drawn = drawn.as<int32_t>();
     if (rows.front().filtered()) {
+      const DeviceBuffer workspace = zeroed(vocab_cut_workspace(vocab));
+      filtered.workspace = workspace.data();
       draw_filtered_cuda(filtered, stream_);
+      const std::vector<int32_t> first = to_host<int32_t>(drawn);
+      draw_filtered_cuda(filtered, stream_);  // the workspace is left as it was found
+      EXPECT_EQ(to_host<int32_t>(drawn), first);
       return to_host<int32_t>(drawn);
     }
     const DeviceBuffer best = poisoned(static_cast<uint64_t>(ranks) * rows.size() * sizeof(Candidate));
@@ -214,6 +220,72 @@ TEST_F(SamplingCuda, FiltersAsThePlainSampler) {
         }
       }
     }
+  }
+}
+
+TEST_F(SamplingCuda, DrawsTheTokensOfTheCpuSampler) {
+  struct Filter {
+    int32_t top_k;
+    float top_p, min_p;
+  };
+  const std::vector<std::vector<float>> logits = random_logits(8, 151936, 2.5F);
+  for (const Filter& filter : std::vector<Filter>{
+           {0, 0.95F, 0}, {20, 0.8F, 0}, {40, 1, 0}, {0, 0.9F, 0.02F}, {0, 1, 0.1F}, {200, 0.6F, 0.01F}}) {
+    std::vector<DrawRow> rows;
+    for (int32_t i = 0; i < 8; i++) {
+      rows.push_back(row_of(i, 0.7F));
+      rows.back().top_k = filter.top_k;
+      rows.back().top_p = filter.top_p;
+      rows.back().min_p = filter.min_p;
+    }
+    std::vector<int32_t> expected;
+    for (size_t i = 0; i < rows.size(); i++) {
+      const DrawRow& row = rows[i];
+      const DrawParameters draw = {row.temperature, row.top_p, row.top_k, row.min_p, row.seed, row.position};
+      expected.push_back(draw_filtered_cpu(logits[i].data(), static_cast<int32_t>(logits[i].size()), draw));
+    }
+    EXPECT_EQ(draw(logits, rows, 1), expected) << filter.top_k << " " << filter.top_p << " " << filter.min_p;
+  }
+}
+
+TEST_F(SamplingCuda, DrawsNoTokenFromARowWithoutNumbersAndFromItsNeighboursAsEver) {
+  std::vector<std::vector<float>> logits = random_logits(3, 20000, 2);
+  for (float& x : logits[1]) x = NAN;
+  for (size_t i = 0; i < 100; i++) logits[2][i * 7] = NAN;
+  for (const int ranks : {1, 3}) {
+    for (const int kind : {0, 1, 2, 3, 4}) {
+      std::vector<DrawRow> rows;
+      for (int32_t i = 0; i < 3; i++) {
+        rows.push_back(row_of(i, kind == 0 ? 0 : 0.9F));
+        rows.back().top_k = kind == 2 ? 20 : 0;
+        rows.back().top_p = kind == 3 ? 0.9F : 1;
+        rows.back().min_p = kind == 4 ? 0.05F : 0;
+      }
+      const std::vector<int32_t> drawn = draw(logits, rows, ranks);
+      EXPECT_EQ(drawn[1], -1);
+      for (const size_t i : {size_t{0}, size_t{2}}) {
+        std::vector<float> numbers = logits[i];
+        for (float& x : numbers) x = std::isnan(x) ? -INFINITY : x;
+        const PlainSampler plain{rows[i]};
+        EXPECT_NEAR(plain.score(numbers, drawn[i]), plain.score(numbers, plain.draw(numbers)), 1e-4);
+      }
+    }
+  }
+}
+
+TEST_F(SamplingCuda, PutsInOrderWhatNoListHolds) {
+  // Thousands of equal logits about the cut, some of them kept.
+  const int32_t vocab = 30000;
+  std::vector<float> logits(static_cast<size_t>(vocab), 1.0F);
+  for (size_t i = 0; i < 10; i++) logits[i * 1000 + 3] = 2.0F;
+  std::vector<DrawRow> rows;
+  for (int32_t i = 0; i < 6; i++) {
+    rows.push_back(row_of(i, 1));
+    rows.back().top_p = i < 3 ? 0.3F : 1;
+    rows.back().top_k = i < 3 ? 0 : 5000;
+  }
+  for (const int ranks : {1, 3}) {
+    expect_plain_draws(std::vector<std::vector<float>>(6, logits), rows, ranks, fmt::format("{} ranks", ranks));
   }
 }
 

@@ -1,0 +1,211 @@
+#include "kernels/base/cuda_check.h"
+#include "kernels/base/rounding.h"
+#include "kernels/cuda/overlap_launch.cuh"
+#include "kernels/sampling/vocab_cut.cuh"
+
+namespace lorikeet::kernels {
+namespace {
+
+using device::CutRule;
+using device::CutValues;
+using device::kCutThreads;
+using device::kCutWarps;
+using device::OwnTokens;
+
+constexpr float kLongest = 32;  // of the histogram, in nats: a token that far from the best has no mass
+
+// CTA (chunk, row). The last CTA of a row joins the chunks.
+__global__ void __launch_bounds__(kCutThreads) find_best(const __grid_constant__ CutArgs args) {
+  device::allow_next_kernel();
+  device::wait_for_previous_kernel();
+  const CutRule rule(args, blockIdx.y);
+  if (!rule.asked) return;
+  const CutWorkspace& workspace = args.workspace;
+  // The kernel behind this one counts from nothing.
+  for (int bin = blockIdx.x * kCutThreads + threadIdx.x; bin < kCutBins; bin += gridDim.x * kCutThreads) {
+    workspace.histogram[blockIdx.y * kCutBins + bin] = 0;
+  }
+  Candidate best = device::no_candidate();
+  float least = INFINITY;
+  const CutValues values(args, rule);
+  OwnTokens(values, blockIdx.x).for_each([&](float x, int token) {
+    const Candidate c = {x, token};
+    if (device::better(c, best)) best = c;
+    if (x > -INFINITY) least = fminf(least, x);
+  });
+  __shared__ Candidate best_of_warp[kCutWarps];
+  __shared__ float least_of_warp[kCutWarps];
+  best = device::warp_best(best);
+  least = -device::warp_max(-least);
+  if (threadIdx.x % device::kWarpSize == 0) {
+    best_of_warp[threadIdx.x / device::kWarpSize] = best;
+    least_of_warp[threadIdx.x / device::kWarpSize] = least;
+  }
+  __syncthreads();
+  const size_t first_chunk = static_cast<size_t>(blockIdx.y) * gridDim.x;
+  if (threadIdx.x == 0) {
+    for (int w = 1; w < kCutWarps; w++) {
+      if (device::better(best_of_warp[w], best)) best = best_of_warp[w];
+      least = fminf(least, least_of_warp[w]);
+    }
+    workspace.of_chunk[first_chunk + blockIdx.x] = best;
+    workspace.least_of_chunk[first_chunk + blockIdx.x] = least;
+  }
+  if (!device::last_of_row(&workspace.arrivals[blockIdx.y]) || threadIdx.x >= device::kWarpSize) return;
+  best = device::no_candidate();
+  least = INFINITY;
+  for (unsigned chunk = threadIdx.x; chunk < gridDim.x; chunk += device::kWarpSize) {
+    const float2 raw = __ldcg(reinterpret_cast<const float2*>(workspace.of_chunk) + first_chunk + chunk);
+    const Candidate c = {raw.x, __float_as_int(raw.y)};
+    if (device::better(c, best)) best = c;
+    least = fminf(least, __ldcg(workspace.least_of_chunk + first_chunk + chunk));
+  }
+  best = device::warp_best(best);
+  least = -device::warp_max(-least);
+  if (threadIdx.x != 0) return;
+  RowCut cut{};
+  cut.best = best;
+  const float range = fminf(best.value - least, kLongest);
+  cut.bins_per_nat = range > 0 ? static_cast<float>(kCutBins - 1) / range : 1.0F;
+  cut.least = rule.min_p > 0 ? best.value + logf(rule.min_p) : -INFINITY;
+  // Until the histogram says otherwise.
+  cut.first_bin = kCutBins;
+  cut.last_bin = -1;
+  workspace.cuts[blockIdx.y] = cut;
+}
+
+// Puts the first bin at which the sum over the bins up to it is `wanted`, and the sum before that bin. By all threads.
+struct BinFound {
+  int bin;
+  unsigned long long before;
+};
+__device__ __forceinline__ BinFound find_bin(const unsigned long long* histogram, double share,
+                                             unsigned long long count, unsigned long long& total) {
+  constexpr int kOwn = kCutBins / kCutThreads;
+  __shared__ unsigned long long of_warp[kCutWarps];
+  __shared__ BinFound found;
+  const int lane = threadIdx.x % device::kWarpSize;
+  const int warp = threadIdx.x / device::kWarpSize;
+  unsigned long long own[kOwn];
+  unsigned long long sum = 0;
+#pragma unroll
+  for (int i = 0; i < kOwn; i++) {
+    own[i] = __ldcg(histogram + threadIdx.x * kOwn + i);
+    sum += own[i];
+  }
+  unsigned long long before = sum;
+#pragma unroll
+  for (int offset = 1; offset < device::kWarpSize; offset *= 2) {
+    const unsigned long long lower = __shfl_up_sync(device::kFullWarp, before, offset);
+    if (lane >= offset) before += lower;
+  }
+  if (lane == device::kWarpSize - 1) of_warp[warp] = before;
+  if (threadIdx.x == 0) found = {kCutBins - 1, 0};
+  __syncthreads();
+  before -= sum;
+  total = 0;
+  for (int w = 0; w < kCutWarps; w++) {
+    if (w < warp) before += of_warp[w];
+    total += of_warp[w];
+  }
+  const double wanted = count > 0 ? static_cast<double>(count) : share * static_cast<double>(total);
+  const auto reached = [&](unsigned long long x) { return static_cast<double>(x) >= wanted; };
+#pragma unroll
+  for (int i = 0; i < kOwn; i++) {
+    // With a share of nothing the first bin has reached it: the best token is in it.
+    const bool first = threadIdx.x == 0 && i == 0;
+    if (reached(before + own[i]) && (first || !reached(before))) {
+      found = {static_cast<int>(threadIdx.x) * kOwn + i, before};
+    }
+    before += own[i];
+  }
+  __syncthreads();
+  return found;
+}
+
+// CTA (chunk, row). The last CTA of a row finds the bins about the cut.
+__global__ void __launch_bounds__(kCutThreads) count_distances(const __grid_constant__ CutArgs args) {
+  device::allow_next_kernel();
+  const CutRule rule(args, blockIdx.y);
+  const CutValues values(args, rule);
+  const OwnTokens own(values, blockIdx.x);
+  device::wait_for_previous_kernel();
+  if (!rule.asked || !(rule.by_count() || rule.by_mass())) return;
+  RowCut& to = args.workspace.cuts[blockIdx.y];
+  const RowCut cut = to;
+  if (cut.best.token_id == device::kNoToken) return;
+  // Of a bin: tokens, or the upper and the lower part of their mass.
+  __shared__ uint32_t upper[kCutBins], lower[kCutBins];
+  for (int bin = threadIdx.x; bin < kCutBins; bin += kCutThreads) upper[bin] = lower[bin] = 0;
+  __syncthreads();
+  const bool by_count = rule.by_count();
+  own.for_each([&](float x, int) {
+    if (x < cut.least) return;
+    const int bin = device::bin_of(cut, x);
+    if (by_count) {
+      atomicAdd(&lower[bin], 1U);
+      return;
+    }
+    const unsigned long long m = device::mass(device::distance_of(cut, x));
+    if (m == 0) return;
+    const auto high = static_cast<uint32_t>(m >> device::kMassSplit);
+    if (high > 0) atomicAdd(&upper[bin], high);
+    atomicAdd(&lower[bin], static_cast<uint32_t>(m) & ((1U << device::kMassSplit) - 1));
+  });
+  __syncthreads();
+  unsigned long long* histogram = args.workspace.histogram + blockIdx.y * kCutBins;
+  for (int bin = threadIdx.x; bin < kCutBins; bin += kCutThreads) {
+    const unsigned long long sum = (static_cast<unsigned long long>(upper[bin]) << device::kMassSplit) + lower[bin];
+    if (sum > 0) atomicAdd(&histogram[bin], sum);
+  }
+  if (!device::last_of_row(&args.workspace.arrivals[blockIdx.y])) return;
+  unsigned long long total = 0;
+  const BinFound found = find_bin(histogram, rule.top_p, by_count ? rule.top_k : 0, total);
+  if (threadIdx.x != 0) return;
+  to.first_bin = by_count ? 0 : found.bin;
+  to.last_bin = found.bin;
+  to.above = found.before;
+  to.total = total;
+}
+
+template <class T>
+T* carve(unsigned char*& at, int64_t count) {
+  T* begin = reinterpret_cast<T*>(at);
+  at += round_up<uint64_t>(static_cast<uint64_t>(count) * sizeof(T), 16);
+  return begin;
+}
+
+uint64_t lay_out(CutWorkspace& to, unsigned char* memory, int32_t vocab_size) {
+  const int64_t chunks = divide_up(vocab_size, kCutChunk);
+  unsigned char* at = memory;
+  to.cuts = carve<RowCut>(at, kCutRows);
+  to.arrivals = carve<int32_t>(at, kCutRows);
+  to.histogram = carve<unsigned long long>(at, int64_t{kCutRows} * kCutBins);
+  to.list = carve<Candidate>(at, int64_t{kCutRows} * kCutListed);
+  to.of_chunk = carve<Candidate>(at, kCutRows * chunks);
+  to.least_of_chunk = carve<float>(at, kCutRows * chunks);
+  return static_cast<uint64_t>(at - memory);
+}
+
+}  // namespace
+
+CutWorkspace::CutWorkspace(void* memory, int32_t vocab_size) {
+  lay_out(*this, static_cast<unsigned char*>(memory), vocab_size);
+}
+
+uint64_t cut_workspace_bytes(int32_t vocab_size) {
+  CutWorkspace workspace;
+  return lay_out(workspace, nullptr, vocab_size);
+}
+
+void cut_vocab(const CutArgs& args, const Stream& stream) {
+  CHECK_GT(args.vocab_size(), 0);
+  CHECK_GT(args.num_rows, 0);
+  CHECK_LE(args.num_rows, kCutRows);
+  const dim3 grid(args.chunks(), static_cast<unsigned>(args.num_rows));
+  find_best<<<grid, kCutThreads, 0, stream.handle()>>>(args);
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+  device::launch_overlapped(count_distances, grid, kCutThreads, 0, stream.handle(), args);
+}
+
+}  // namespace lorikeet::kernels

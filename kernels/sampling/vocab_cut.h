@@ -1,0 +1,70 @@
+// Where rows of logits are cut: which tokens top_k, top_p and min_p keep for sure, which lie so near to the cut that
+// they must be put in order, and which are out. The first half of a filtered draw (kernels/sampling/sampling_cuda.h)
+// and of the lists of best tokens (kernels/sampling/logprobs_cuda.h), used by these alone.
+//
+// Many CTAs share a row. Two kernels: the row's best value and its range; then a histogram of the distances from the
+// best, of tokens where a number of them decides and of their probability where their sum does, in integers, so that
+// nothing depends on the order in which CTAs arrive. The bin in which the count or the sum is reached holds a few
+// hundred of 150,000 tokens as a rule; a third kernel, the caller's, puts them in order.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/device.h"
+#include "kernels/sampling/logprobs_cuda.h"
+#include "kernels/sampling/sampling_cuda.h"
+
+namespace lorikeet::kernels {
+
+inline constexpr int32_t kCutBins = 1024;
+inline constexpr int32_t kCutListed = 4096;  // tokens about the cut that can be put in order
+inline constexpr int32_t kCutChunk = 4096;   // tokens of a CTA
+inline constexpr int32_t kCutRows = 64;      // that are cut at a time
+
+// A row's cut. Values are logits divided by the temperature.
+struct RowCut {
+  Candidate best;            // without a token: no logit is a number, and nothing else counts
+  float bins_per_nat;        // bin of a value: its distance from the best, times this
+  float least;               // smaller values are out
+  int32_t first_bin;         // tokens of the bins before it are kept
+  int32_t last_bin;          // tokens of the bins behind it are out; none: before first_bin
+  int32_t listed;            // tokens between, put into the list as far as it goes
+  unsigned long long above;  // probability of the bins before first_bin, where top_p decides alone
+  unsigned long long total;  // of all that min_p leaves, likewise
+};
+
+// In device memory, zeroed when it is made; arrivals are 0 between launches.
+struct CutWorkspace {
+  RowCut* cuts = nullptr;                   // [kCutRows]
+  int32_t* arrivals = nullptr;              // [kCutRows]: CTAs that are done
+  unsigned long long* histogram = nullptr;  // [kCutRows, kCutBins]
+  Candidate* list = nullptr;                // [kCutRows, kCutListed]
+  Candidate* of_chunk = nullptr;            // [kCutRows, chunks]
+  float* least_of_chunk = nullptr;          // [kCutRows, chunks]
+
+  CutWorkspace() = default;
+  CutWorkspace(void* memory, int32_t vocab_size);
+};
+uint64_t cut_workspace_bytes(int32_t vocab_size);
+
+// Rows of logits in pieces, and who asks: draws or lists.
+struct CutArgs {
+  const float* logits = nullptr;  // [pieces, rows, stride]
+  int64_t piece_stride = 0;
+  int64_t stride = 0;
+  int32_t first_logits_row = 0;
+  int32_t pieces = 1;
+  int32_t begins[kMaxVocabPieces + 1] = {};
+  const DrawRow* draws = nullptr;     // [num_rows]; or
+  const LogprobRow* lists = nullptr;  // [num_rows]
+  int32_t num_rows = 0;               // at most kCutRows
+  CutWorkspace workspace;
+
+  int32_t first_token() const { return begins[0]; }
+  int32_t vocab_size() const { return begins[pieces] - begins[0]; }
+  unsigned chunks() const { return static_cast<unsigned>((vocab_size() + kCutChunk - 1) / kCutChunk); }
+};
+
+void cut_vocab(const CutArgs& args, const Stream& stream);
+
+}  // namespace lorikeet::kernels
