@@ -1,12 +1,12 @@
 // The serving logic as one plain object: requests and results go in, plans and events come out. It knows no threads,
-// clocks, sockets or devices; the scheduler actor owns one and calls it from its own thread only.
+// clocks, sockets or devices; the serving core owns one and calls it from one thread only.
 //
 //            add()                      plan()                       absorb(result)
 //   Request -------> waiting ---------------------> running ---------------------------> finished
 //                       ^   (lease, slot, blocks)      |   (eos, stop, length, cancel)
 //                       |                              |
-//                       +------- preempted <-----------+  (out of blocks: recomputed later from prompt + emitted
-//                       tokens)
+//                       +--------- preempted <---------+  (out of blocks, ranks lost: computed again
+//                                                          later, from the prompt and the tokens emitted)
 //
 // Up to `max_plans_in_flight` plans may be out before the first result is back: a decode row of a later plan takes the
 // token that the ranks draw in the earlier one. Results come back in order. A token computed ahead for a sequence that
@@ -14,16 +14,23 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <deque>
 #include <optional>
 #include <string>
 #include <tl/expected.hpp>
-#include <variant>
+#include <unordered_map>
 #include <vector>
 
+#include "engine/engine_stats.h"
 #include "engine/error.h"
+#include "engine/events.h"
+#include "engine/fair_queue.h"
 #include "engine/ids.h"
-#include "engine/sampling_params.h"
+#include "engine/kv_cache.h"
+#include "engine/plan_step.h"
+#include "engine/request.h"
+#include "engine/sequence.h"
+#include "engine/sequence_pool.h"
 #include "engine/step_plan.h"
 
 namespace lorikeet::engine {
@@ -39,92 +46,22 @@ struct EngineConfig {
   bool enable_prefix_caching = true;
 };
 
-struct Request {
-  SequenceId id;
-  std::vector<int32_t> prompt;  // 1 .. max_model_len - 1 token ids
-  std::string adapter;          // digest of the adapter's content; empty: the base model
-  uint64_t cache_salt = 0;      // prefix blocks are shared only between requests of the same salt
-  SamplingParams sampling;
-};
-
-enum class FinishReason : uint8_t { stop, length, abort };
-
-// Events, in the order in which a request sees them: any number of PromptLogprobs, then TokenEvents, then one of
-// FinishEvent and FailEvent, after which its id is forgotten.
-struct PromptLogprobsEvent {
-  SequenceId id;
-  int32_t start = 0;  // values[i] belongs to the prompt token at position start + i (position 0 has none)
-  std::vector<float> values;
-};
-struct TokenEvent {
-  SequenceId id;
-  int32_t token_id = 0;
-  std::vector<TokenLogprob> logprobs;
-};
-struct FinishEvent {
-  SequenceId id;
-  FinishReason reason = FinishReason::stop;
-  int32_t stop_token_id = -1;     // the stop id that ended it; -1 otherwise. That token was still a TokenEvent.
-  int32_t num_cached_tokens = 0;  // prompt tokens taken from the prefix cache
-};
-struct FailEvent {
-  SequenceId id;
-  RequestError error;
-};
-using Event = std::variant<PromptLogprobsEvent, TokenEvent, FinishEvent, FailEvent>;
-
-// What the engine wants of the adapter cache. A lease is asked for once per request and released once, when no plan in
-// flight touches the adapter any more. Of an adapter's waiting requests only the first few (FairQueue::kMaxLeasesAhead)
-// hold or ask for one, so that a flood does not pin an adapter for longer than its turn. The cache does its part when a
-// new lease on a resident adapter does not overtake one that waits for a slot.
-struct AcquireAdapter {
-  SequenceId id;
-  std::string digest;
-};
-struct ReleaseAdapter {
-  SequenceId id;
-  std::string digest;
-};
-using AdapterCall = std::variant<AcquireAdapter, ReleaseAdapter>;
-
-struct EngineStats {
-  int32_t waiting = 0, running = 0, preempted = 0;
-  int32_t blocks_total = 0, blocks_free = 0;  // free: in no sequence's table (cached content may still be in them)
-  uint64_t plans = 0, preemptions = 0, prefix_hit_tokens = 0, prompt_tokens = 0, generated_tokens = 0;
-  int32_t plans_in_flight = 0, max_plans_in_flight_seen = 0;
-  int32_t max_adapters_in_a_plan = 0;  // distinct, the base model not counted
-
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("waiting", s.waiting);
-    visit("running", s.running);
-    visit("preempted", s.preempted);
-    visit("blocks_total", s.blocks_total);
-    visit("blocks_free", s.blocks_free);
-    visit("plans", s.plans);
-    visit("preemptions", s.preemptions);
-    visit("prefix_hit_tokens", s.prefix_hit_tokens);
-    visit("prompt_tokens", s.prompt_tokens);
-    visit("generated_tokens", s.generated_tokens);
-    visit("plans_in_flight", s.plans_in_flight);
-    visit("max_plans_in_flight_seen", s.max_plans_in_flight_seen);
-    visit("max_adapters_in_a_plan", s.max_adapters_in_a_plan);
-  }
-};
-
 class Engine {
  public:
-  explicit Engine(EngineConfig config);
-  ~Engine();
-  Engine(Engine&&) noexcept;
-  Engine& operator=(Engine&&) noexcept;
+  // Losses of the ranks in a row, without a token between them, after which a request is given up.
+  static constexpr int32_t kMaxFruitlessLosses = 3;
 
-  // Queues a request, or says why not (too_long, queue_full, invalid_request). With an adapter, an AcquireAdapter
-  // follows.
+  explicit Engine(EngineConfig config);  // CHECKs that every limit is positive
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Queues a request, or says why not (too_long, queue_full, invalid_request; rank_lost while not available). With an
+  // adapter, an AcquireAdapter follows.
   tl::expected<void, RequestError> add(Request request);
 
-  // The answers to AcquireAdapter. A request that has ended meanwhile releases its lease at once. False: the id is
-  // unknown, no ReleaseAdapter follows, and the caller gives the lease back.
+  // The answers to the AcquireAdapters of the present epoch; answers of an epoch that is over are the caller's to drop.
+  // A request that has ended meanwhile releases its lease at once. False: the id is unknown, no ReleaseAdapter follows,
+  // and the caller gives the lease back.
   bool adapter_ready(SequenceId id, SlotId slot);
   void adapter_failed(SequenceId id, std::string message);
 
@@ -135,25 +72,90 @@ class Engine {
   // The next plan to send to every rank; nullopt when nothing can be done now or enough plans are in flight.
   std::optional<StepPlan> plan();
 
-  // The agreed result of the oldest plan in flight. CHECKs epoch and step.
-  void absorb(const StepResult& result);
+  // The agreed result of the oldest plan in flight, which the caller has compared with it. CHECKs epoch and step.
+  void absorb(StepResult result);
 
-  // The ranks are gone, and their memory: every request, running or waiting, fails with rank_lost, everything in flight
-  // is forgotten, and add() refuses until start_epoch makes the engine available again. An engine begins unavailable.
-  // start_epoch CHECKs that it is not available and that the epoch is a later one.
+  // The ranks are gone, and their memory: everything in flight is forgotten, and what ran will be computed again from
+  // prompt and emitted tokens. A request whose rows were in flight at kMaxFruitlessLosses such losses fails with
+  // rank_lost and `why`. plan() and add() do nothing until start_epoch makes the engine available again. An engine
+  // begins unavailable. start_epoch CHECKs that it is not available and that the epoch is a later one.
   void ranks_lost(const std::string& why);
   void start_epoch(Epoch epoch);
-  bool available() const;
+  bool available() const { return available_; }
+
+  // While not available: the ranks of the next epoch hold another number of blocks. What cannot fit any more fails.
+  void resize(int32_t num_blocks);
 
   // Drains what has happened since the last call, in order.
-  std::vector<Event> take_events();
-  std::vector<AdapterCall> take_adapter_calls();
+  std::vector<Event> take_events() { return std::exchange(events_, {}); }
+  std::vector<AdapterCall> take_adapter_calls() { return std::exchange(adapter_calls_, {}); }
 
   EngineStats stats() const;
+  int32_t num_waiting() const { return stats_.waiting; }
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  // A plan that the ranks have been given. Its sequences stay in memory while it is out.
+  struct PlanInFlight {
+    struct Row {
+      Sequence* sequence;
+      int32_t end;  // the position behind the row's last one
+      bool sample;
+    };
+    StepId step;
+    std::vector<Row> rows;
+  };
+  struct Running {
+    uint64_t admission;
+    Sequence* sequence;  // null: a gap, since it has ended after the last plan
+  };
+
+  // engine.cc: what happens to requests.
+  tl::expected<void, RequestError> check(const Request& request) const;
+  std::optional<RequestError> check_blocks(int64_t prompt_size, int64_t max_tokens, int32_t num_blocks) const;
+  void ask_leases(GroupId group);
+  void finish(Sequence& sequence, FinishReason reason, int32_t stop_token_id);
+  void fail(Sequence& sequence, RequestError error);
+  void end(Sequence& sequence);
+  void destroy_if_unused(Sequence& sequence);
+  void void_lease(Sequence& sequence);
+  std::vector<Sequence*> by_arrival() const;
+
+  // engine_steps.cc: plans and results.
+  Schedule make_schedule();
+  void preempt(Sequence& sequence);
+  void admit(Sequence& sequence, StepPlan& plan);
+  void add_running(Sequence& sequence);
+  void remove_running(const Sequence& sequence);
+  void close_gaps();
+  void note_plan(int32_t num_adapters);
+  void absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row);
+
+  EngineConfig config_;
+  KvCache kv_;
+  FairQueue queue_;
+  bool available_ = false;
+  Epoch epoch_;
+  StepId last_step_;
+  uint64_t num_arrivals_ = 0, num_admissions_ = 0;
+
+  SequencePool pool_;
+  std::unordered_map<SequenceId, SequencePool::Pointer> sequences_;  // ended ones too, until nobody names them
+  // By admission. The view shows the policy the same sequences in the same order, and is kept from plan to plan: with
+  // thousands of them, looking at each once more is what a plan costs. An end leaves a gap, which the next plan closes.
+  std::vector<Running> running_;
+  std::vector<RunningSequence> running_view_;
+  size_t num_gaps_ = 0;
+  std::vector<SequenceId> finished_on_ranks_;  // what the next plan tells the ranks to drop
+  std::deque<PlanInFlight> in_flight_;
+
+  std::vector<Event> events_;
+  std::vector<AdapterCall> adapter_calls_;
+  EngineStats stats_;
+
+  // Kept between plans for their memory alone.
+  std::vector<WaitingSequence> waiting_view_;
+  std::vector<Sequence*> candidates_;   // what waiting_view_ shows
+  std::vector<uint64_t> last_planned_;  // [groups]: the plan that last had a row under the group's adapter
 };
 
 }  // namespace lorikeet::engine

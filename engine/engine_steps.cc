@@ -1,9 +1,12 @@
+// Plans and results: engine/engine.h.
+#include <fmt/format.h>
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
-#include "engine/engine_impl.h"
+#include "engine/engine.h"
 
 namespace lorikeet::engine {
 namespace {
@@ -14,76 +17,107 @@ RunningSequence view_of(const Sequence& sequence) {
   return {sequence.group(), sequence.remaining(), sequence.num_computed(), sequence.table().blocks};
 }
 
+// Minus infinity is one: the token cannot come.
+bool is_logprob(float value) {
+  return value < std::numeric_limits<float>::infinity();
+}
+
+RequestError no_number(int32_t position) {
+  return {ErrorCode::no_token,
+          fmt::format("there is no token for position {}: the logits before it are not finite", position)};
+}
+
 }  // namespace
 
 // ---- plans ----
 
-Schedule Engine::Impl::make_schedule() {
-  const SchedulerLimits limits{config.max_num_seqs, config.max_num_batched_tokens, config.block_size};
-  const int32_t room = max_admissions(static_cast<int32_t>(running.size()), kv.num_free(), limits);
-  waiting_view.clear();
-  candidates.clear();
-  if (room > 0) queue.list_candidates(static_cast<size_t>(room), waiting_view, candidates);
+Schedule Engine::make_schedule() {
+  const SchedulerLimits limits{config_.max_num_seqs, config_.max_num_batched_tokens, config_.block_size};
+  const int32_t room = max_admissions(static_cast<int32_t>(running_.size()), kv_.num_free(), limits);
+  waiting_view_.clear();
+  candidates_.clear();
+  if (room > 0) queue_.list_candidates(static_cast<size_t>(room), waiting_view_, candidates_);
   SchedulerView view;
-  view.running = running_view;
-  view.waiting = waiting_view;
-  view.served = queue.served();
-  view.reference_counts = kv.reference_counts();
-  view.free_blocks = kv.num_free();
-  view.prefix_hits = [this](size_t i) { return kv.prefix_hits(*candidates[i]); };
+  view.running = running_view_;
+  view.waiting = waiting_view_;
+  view.served = queue_.served();
+  view.reference_counts = kv_.reference_counts();
+  view.free_blocks = kv_.num_free();
+  view.prefix_hits = [this](size_t i) { return kv_.prefix_hits(*candidates_[i]); };
   return plan_step(view, limits);
 }
 
-void Engine::Impl::preempt(Sequence& sequence) {
-  kv.release(sequence);
+void Engine::preempt(Sequence& sequence) {
+  kv_.release(sequence);
   sequence.preempt();
-  finished_on_ranks.push_back(sequence.id());
-  queue.push(sequence);
-  ++stats.preempted;
-  ++stats.preemptions;
+  finished_on_ranks_.push_back(sequence.id());
+  queue_.push(sequence);
+  ++stats_.preempted;
+  ++stats_.preemptions;
 }
 
 // Starts a sequence with its prefix hits. Its other blocks are taken when every admitted one has its hits, lest one's
 // new block be another's hit.
-void Engine::Impl::admit(Sequence& sequence, StepPlan& plan) {
+void Engine::admit(Sequence& sequence, StepPlan& plan) {
   const bool is_first = sequence.state() == SequenceState::waiting;
-  queue.remove(sequence);
-  const int32_t num_cached = kv.share_prefix(sequence);
-  plan.starts.push_back(sequence.start(num_admissions + 1, num_cached));
+  queue_.remove(sequence);
+  const int32_t num_cached = kv_.share_prefix(sequence);
+  plan.starts.push_back(sequence.start(num_admissions_ + 1, num_cached));
   if (is_first) {
-    ++num_admissions;
-    --stats.waiting;
-    stats.prompt_tokens += static_cast<uint64_t>(sequence.prompt_size());
-    stats.prefix_hit_tokens += static_cast<uint64_t>(num_cached);
+    ++num_admissions_;
+    --stats_.waiting;
+    stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_size());
+    stats_.prefix_hit_tokens += static_cast<uint64_t>(num_cached);
   } else {
-    --stats.preempted;
+    --stats_.preempted;
   }
   ask_leases(sequence.group());
 }
 
 // One that was preempted takes its old place.
-void Engine::Impl::add_running(Sequence& sequence) {
-  size_t place = running.size();
-  while (place > 0 && running[place - 1]->admission() > sequence.admission()) --place;
-  running.insert(running.begin() + static_cast<ptrdiff_t>(place), &sequence);
-  running_view.insert(running_view.begin() + static_cast<ptrdiff_t>(place), view_of(sequence));
+void Engine::add_running(Sequence& sequence) {
+  size_t place = running_.size();
+  while (place > 0 && running_[place - 1].admission > sequence.admission()) --place;
+  running_.insert(running_.begin() + static_cast<ptrdiff_t>(place), {sequence.admission(), &sequence});
+  running_view_.insert(running_view_.begin() + static_cast<ptrdiff_t>(place), view_of(sequence));
 }
 
-std::optional<StepPlan> Engine::Impl::plan() {
-  if (!available || in_flight.size() >= static_cast<size_t>(config.max_plans_in_flight)) return std::nullopt;
+void Engine::remove_running(const Sequence& sequence) {
+  const auto place = std::ranges::lower_bound(running_, sequence.admission(), {}, &Running::admission);
+  CHECK(place != running_.end() && place->sequence == &sequence);
+  place->sequence = nullptr;
+  ++num_gaps_;
+}
+
+void Engine::close_gaps() {
+  if (num_gaps_ == 0) return;
+  size_t kept = 0;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    if (running_[i].sequence == nullptr) continue;
+    running_[kept] = running_[i];
+    running_view_[kept++] = running_view_[i];
+  }
+  running_.resize(kept);
+  running_view_.resize(kept);
+  num_gaps_ = 0;
+}
+
+std::optional<StepPlan> Engine::plan() {
+  if (!available_ || in_flight_.size() >= static_cast<size_t>(config_.max_plans_in_flight)) return std::nullopt;
+  close_gaps();
   const Schedule schedule = make_schedule();
   // The policy names sequences by their place before anything moves.
   std::vector<Sequence*> planned;
   planned.reserve(schedule.rows.size());
   for (const ScheduledRow& row : schedule.rows) {
-    planned.push_back(row.is_new ? candidates[static_cast<size_t>(row.index)]
-                                 : running[static_cast<size_t>(row.index)]);
+    planned.push_back(row.is_new ? candidates_[static_cast<size_t>(row.index)]
+                                 : running_[static_cast<size_t>(row.index)].sequence);
   }
-  for (const int32_t index : schedule.preempted) preempt(*running[static_cast<size_t>(index)]);
-  running.resize(running.size() - schedule.preempted.size());
-  running_view.resize(running.size());
+  for (const int32_t index : schedule.preempted) preempt(*running_[static_cast<size_t>(index)].sequence);
+  running_.resize(running_.size() - schedule.preempted.size());
+  running_view_.resize(running_.size());
   if (planned.empty()) {
-    CHECK(!running.empty() || candidates.empty()) << "nothing runs, and the head of the queue cannot";
+    CHECK(!running_.empty() || candidates_.empty()) << "nothing runs, and the head of the queue cannot";
     return std::nullopt;
   }
 
@@ -101,20 +135,21 @@ std::optional<StepPlan> Engine::Impl::plan() {
     const auto [index, count, is_new] = schedule.rows[i];
     const std::vector<BlockId>& blocks = sequence.table().blocks;
     const size_t num_known = is_new ? 0 : blocks.size();
-    kv.extend(sequence, is_new ? sequence.num_tokens() : sequence.num_computed() + count);
+    kv_.extend(sequence, is_new ? sequence.num_tokens() : sequence.num_computed() + count);
     if (blocks.size() > num_known) {
       plan.blocks.push_back({sequence.id(), {blocks.begin() + static_cast<ptrdiff_t>(num_known), blocks.end()}});
     }
     plan.rows.push_back(sequence.plan_row(count));
-    record.rows.push_back({&sequence, plan.rows.back().sample});
+    const StepRow& row = plan.rows.back();
+    record.rows.push_back({&sequence, row.start + row.count, row.sample});
     // What it generates is published when it ends: nobody asks for that before.
-    if (plan.rows.back().start < sequence.prompt_size()) kv.publish(sequence);
-    queue.charge(sequence.group(), sequence.take_uncharged());
-    if (!is_new) running_view[static_cast<size_t>(index)] = view_of(sequence);
+    if (row.start < sequence.prompt_size()) kv_.publish(sequence);
+    queue_.charge(sequence.group(), sequence.take_uncharged());
+    if (!is_new) running_view_[static_cast<size_t>(index)] = view_of(sequence);
     if (sequence.lease() == LeaseState::held) {
       const auto group = static_cast<size_t>(sequence.group().value());
-      if (group >= last_planned.size()) last_planned.resize(group + 1);
-      if (std::exchange(last_planned[group], stats.plans + 1) != stats.plans + 1) ++num_adapters;
+      if (group >= last_planned_.size()) last_planned_.resize(group + 1);
+      if (std::exchange(last_planned_[group], stats_.plans + 1) != stats_.plans + 1) ++num_adapters;
     }
   }
 
@@ -122,33 +157,33 @@ std::optional<StepPlan> Engine::Impl::plan() {
     if (schedule.rows[i].is_new) add_running(*planned[i]);
   }
 
-  last_step = StepId(last_step.value() + 1);
-  plan.epoch = epoch;
-  plan.step = record.step = last_step;
-  plan.finished = std::move(finished_on_ranks);
-  finished_on_ranks.clear();
-  in_flight.push_back(std::move(record));
+  last_step_ = StepId(last_step_.value() + 1);
+  plan.epoch = epoch_;
+  plan.step = record.step = last_step_;
+  plan.finished = std::move(finished_on_ranks_);
+  finished_on_ranks_.clear();
+  in_flight_.push_back(std::move(record));
   note_plan(num_adapters);
   return plan;
 }
 
-void Engine::Impl::note_plan(int32_t num_adapters) {
-  ++stats.plans;
-  stats.max_plans_in_flight_seen = std::max(stats.max_plans_in_flight_seen, static_cast<int32_t>(in_flight.size()));
-  stats.max_adapters_in_a_plan = std::max(stats.max_adapters_in_a_plan, num_adapters);
+void Engine::note_plan(int32_t num_adapters) {
+  ++stats_.plans;
+  stats_.max_plans_in_flight_seen = std::max(stats_.max_plans_in_flight_seen, static_cast<int32_t>(in_flight_.size()));
+  stats_.max_adapters_in_a_plan = std::max(stats_.max_adapters_in_a_plan, num_adapters);
 }
 
 // ---- results ----
 
-void Engine::Impl::absorb(const StepResult& result) {
-  CHECK(!in_flight.empty()) << "a result of step " << result.step.value() << ", but no plan is in flight";
-  CHECK_EQ(result.epoch.value(), epoch.value());
-  CHECK_EQ(result.step.value(), in_flight.front().step.value());
+void Engine::absorb(StepResult result) {
+  CHECK(!in_flight_.empty()) << "a result of step " << result.step.value() << ", but no plan is in flight";
+  CHECK_EQ(result.epoch.value(), epoch_.value());
+  CHECK_EQ(result.step.value(), in_flight_.front().step.value());
   CHECK_EQ(result.error, "");
-  CHECK_EQ(result.rows.size(), in_flight.front().rows.size());
-  const PlanInFlight plan = std::move(in_flight.front());
-  in_flight.pop_front();
-  events.reserve(events.size() + plan.rows.size());
+  CHECK_EQ(result.rows.size(), in_flight_.front().rows.size());
+  const PlanInFlight plan = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  events_.reserve(events_.size() + plan.rows.size());
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     if (i + 2 * kPrefetchAhead < plan.rows.size()) plan.rows[i + 2 * kPrefetchAhead].sequence->prefetch();
     if (i + kPrefetchAhead < plan.rows.size()) plan.rows[i + kPrefetchAhead].sequence->prefetch_for_token();
@@ -156,23 +191,29 @@ void Engine::Impl::absorb(const StepResult& result) {
     CHECK_EQ(result.rows[i].id.value(), sequence.id().value());
     sequence.row_returned();
     if (sequence.state() == SequenceState::ended) {
-      unsettled.push_back(&sequence);
+      destroy_if_unused(sequence);
     } else {
-      absorb_row(sequence, plan.rows[i].sample, result.rows[i]);
+      absorb_row(sequence, plan.rows[i], result.rows[i]);
     }
   }
-  settle();
 }
 
-void Engine::Impl::absorb_row(Sequence& sequence, bool sampled, const RowResult& row) {
+// A row whose logits or log-probabilities are no numbers ends its own request; the others go on.
+void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row) {
   if (!row.prompt_logprobs.empty()) {
     auto event = sequence.take_prompt_logprobs(row.prompt_logprobs_start, row.prompt_logprobs);
-    if (!event.values.empty()) events.emplace_back(std::move(event));
+    const auto bad = std::ranges::find_if_not(event.values, is_logprob);
+    if (bad != event.values.end()) {
+      return fail(sequence, no_number(event.start + static_cast<int32_t>(bad - event.values.begin())));
+    }
+    if (!event.values.empty()) events_.emplace_back(std::move(event));
   }
-  if (!sampled) return;
-  CHECK_GE(row.token_id, 0) << "sequence " << row.id.value() << " was to draw a token";
-  events.emplace_back(TokenEvent{row.id, row.token_id, row.logprobs});
-  ++stats.generated_tokens;
+  if (!planned.sample) return;
+  if (row.token_id < 0 || !std::ranges::all_of(row.logprobs, is_logprob, &TokenLogprob::logprob)) {
+    return fail(sequence, no_number(planned.end));
+  }
+  events_.emplace_back(TokenEvent{row.id, row.token_id, std::move(row.logprobs)});
+  ++stats_.generated_tokens;
   const Sequence::Outcome outcome = sequence.append_token(row.token_id);
   if (outcome.complete) finish(sequence, outcome.reason, outcome.stop_token_id);
 }

@@ -2,9 +2,6 @@
 
 #include <glog/logging.h>
 
-#include <algorithm>
-#include <limits>
-
 namespace lorikeet::engine {
 
 GroupId FairQueue::join(const std::string& adapter) {
@@ -12,11 +9,7 @@ GroupId FairQueue::join(const std::string& adapter) {
     ++at(known->second).num_sequences;
     return known->second;
   }
-  int64_t least_served = std::numeric_limits<int64_t>::max();
-  for (const auto& [name, group] : by_adapter_) {
-    least_served = std::min(least_served, served_[static_cast<size_t>(group.value())]);
-  }
-  if (by_adapter_.empty()) least_served = 0;
+  const int64_t start = least_served();
   if (free_groups_.empty()) {
     free_groups_.push_back(GroupId(static_cast<int32_t>(groups_.size())));
     groups_.emplace_back();
@@ -27,8 +20,26 @@ GroupId FairQueue::join(const std::string& adapter) {
   by_adapter_.emplace(adapter, group);
   at(group).adapter = adapter;
   at(group).num_sequences = 1;
-  served_[static_cast<size_t>(group.value())] = least_served;
+  served_[static_cast<size_t>(group.value())] = start;
+  list_by_served(group);
   return group;
+}
+
+void FairQueue::list_by_served(GroupId group) {
+  const int64_t served = served_[static_cast<size_t>(group.value())];
+  at(group).served_when_listed = served;
+  by_served_.emplace(served, group);
+}
+
+// 0 where there is no group.
+int64_t FairQueue::least_served() {
+  while (!by_served_.empty()) {
+    const auto [served, group] = *by_served_.begin();
+    if (served == served_[static_cast<size_t>(group.value())]) return served;
+    by_served_.erase(by_served_.begin());
+    list_by_served(group);
+  }
+  return 0;
 }
 
 void FairQueue::leave(GroupId group) {
@@ -37,6 +48,7 @@ void FairQueue::leave(GroupId group) {
   if (--left.num_sequences > 0) return;
   CHECK(left.queue.empty() && left.without_lease.empty());
   by_adapter_.erase(left.adapter);
+  by_served_.erase({left.served_when_listed, group});
   free_groups_.push_back(group);
 }
 
@@ -49,12 +61,22 @@ void FairQueue::push(Sequence& sequence) {
   Group& group = at(sequence.group());
   auto& queue = sequence.lease() == LeaseState::unasked ? group.without_lease : group.queue;
   CHECK(queue.emplace(key_of(sequence), &sequence).second);
+  note_queue(sequence.group());
 }
 
 void FairQueue::remove(Sequence& sequence) {
   Group& group = at(sequence.group());
   auto& queue = sequence.lease() == LeaseState::unasked ? group.without_lease : group.queue;
   CHECK_EQ(queue.erase(key_of(sequence)), 1u);
+  note_queue(sequence.group());
+}
+
+void FairQueue::note_queue(GroupId group) {
+  if (at(group).queue.empty()) {
+    queued_.erase(group);
+  } else {
+    queued_.insert(group);
+  }
 }
 
 std::vector<Sequence*> FairQueue::ask_leases(GroupId id) {
@@ -66,14 +88,23 @@ std::vector<Sequence*> FairQueue::ask_leases(GroupId id) {
     asking.push_back(node.mapped());
     group.queue.insert(std::move(node));
   }
+  note_queue(id);
   return asking;
+}
+
+std::vector<GroupId> FairQueue::groups() const {
+  std::vector<GroupId> all;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    if (groups_[i].num_sequences > 0) all.push_back(GroupId(static_cast<int32_t>(i)));
+  }
+  return all;
 }
 
 void FairQueue::list_candidates(size_t limit, std::vector<WaitingSequence>& views,
                                 std::vector<Sequence*>& sequences) const {
-  for (const Group& group : groups_) {
+  for (const GroupId group : queued_) {
     size_t listed = 0;
-    for (const auto& [key, sequence] : group.queue) {
+    for (const auto& [key, sequence] : at(group).queue) {
       // Those behind one whose adapter is not there wait for the same one.
       if (listed == limit || sequence->lease() == LeaseState::asked) break;
       if (!sequence->can_start()) continue;

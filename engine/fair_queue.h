@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -36,6 +37,9 @@ class FairQueue {
   // Marks those sequences of a group as having asked for a lease whose turn it is, and returns them.
   std::vector<Sequence*> ask_leases(GroupId group);
 
+  // Those with requests.
+  std::vector<GroupId> groups() const;
+
   // Appends up to `limit` sequences of each group that can start now.
   void list_candidates(size_t limit, std::vector<WaitingSequence>& views, std::vector<Sequence*>& sequences) const;
 
@@ -49,15 +53,24 @@ class FairQueue {
     int64_t num_sequences = 0;               // 0: this GroupId is free
     std::map<Key, Sequence*> queue;          // their lease is held, asked for or unneeded
     std::map<Key, Sequence*> without_lease;  // behind all of `queue`
+    int64_t served_when_listed = 0;          // its key in by_served_
   };
 
   static Key key_of(const Sequence& sequence);
   Group& at(GroupId group) { return groups_[static_cast<size_t>(group.value())]; }
+  const Group& at(GroupId group) const { return groups_[static_cast<size_t>(group.value())]; }
+  int64_t least_served();
+  void list_by_served(GroupId group);
+  void note_queue(GroupId group);
 
   std::vector<Group> groups_;    // by GroupId
   std::vector<int64_t> served_;  // by GroupId
   std::vector<GroupId> free_groups_;
   std::unordered_map<std::string, GroupId> by_adapter_;
+  std::set<GroupId> queued_;  // whose `queue` is not empty
+  // Every group with requests, by what it had been given when it was listed: the least of them is brought up to date
+  // when it is asked for, since charging is done for every row.
+  std::set<std::pair<int64_t, GroupId>> by_served_;
 };
 
 }  // namespace lorikeet::engine

@@ -97,4 +97,10 @@ void KvCache::clear() {
   prefixes_.clear();
 }
 
+void KvCache::resize(int32_t num_blocks) {
+  clear();
+  pool_ = BlockPool(num_blocks);
+  prefixes_.resize(num_blocks);
+}
+
 }  // namespace lorikeet::engine

@@ -44,6 +44,9 @@ class KvCache {
   // Forgets all content: the ranks' memory is gone. CHECKs that no table holds a block.
   void clear();
 
+  // The same, and from now on there are so many blocks.
+  void resize(int32_t num_blocks);
+
   int32_t num_blocks() const { return pool_.num_blocks(); }
   int32_t num_free() const { return pool_.num_free(); }
   std::span<const int32_t> reference_counts() const { return pool_.reference_counts(); }

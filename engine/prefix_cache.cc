@@ -33,11 +33,8 @@ bool is_root(PrefixId prefix) {
 }  // namespace
 
 PrefixCache::PrefixCache(int32_t num_blocks, int32_t block_size) : block_size_(block_size), hash_seed_(random_seed()) {
-  CHECK_GT(num_blocks, 0);
   CHECK_GT(block_size, 0);
-  entries_.resize(static_cast<size_t>(num_blocks));
-  tokens_.resize(static_cast<size_t>(num_blocks) * static_cast<size_t>(block_size));
-  buckets_.resize(std::bit_ceil(2 * static_cast<size_t>(num_blocks)), -1);  // so that most chains are of one
+  resize(num_blocks);
 }
 
 Prefix PrefixCache::open_root(const std::string& adapter, uint64_t salt) {
@@ -142,6 +139,14 @@ void PrefixCache::prefetch_links(BlockId block) const {
 
 void PrefixCache::clear() {
   for (int32_t block = 0; block < static_cast<int32_t>(entries_.size()); ++block) erase(BlockId(block));
+}
+
+void PrefixCache::resize(int32_t num_blocks) {
+  CHECK_GT(num_blocks, 0);
+  clear();
+  entries_.resize(static_cast<size_t>(num_blocks));
+  tokens_.resize(static_cast<size_t>(num_blocks) * static_cast<size_t>(block_size_));
+  buckets_.assign(std::bit_ceil(2 * static_cast<size_t>(num_blocks)), -1);  // so that most chains are of one
 }
 
 }  // namespace lorikeet::engine

@@ -64,6 +64,9 @@ class PrefixCache {
   // Forgets every block: the ranks' memory is gone. Roots stay open.
   void clear();
 
+  // The same, and from now on there are so many blocks.
+  void resize(int32_t num_blocks);
+
   int32_t block_size() const { return block_size_; }
   size_t num_roots() const { return roots_.size(); }
 

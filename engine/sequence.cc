@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace lorikeet::engine {
 
@@ -108,9 +109,14 @@ void Sequence::preempt() {
   num_computed_ = 0;
 }
 
-void Sequence::forget_rows_in_flight() {
+int32_t Sequence::lose_ranks() {
+  if (rows_in_flight_ > 0) {
+    const bool fruitless = tokens_.size() == std::exchange(tokens_at_loss_, tokens_.size());
+    fruitless_losses_ = fruitless ? fruitless_losses_ + 1 : 1;
+  }
   rows_in_flight_ = 0;
   pending_ = 0;
+  return fruitless_losses_;
 }
 
 void Sequence::end() {

@@ -20,9 +20,10 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/events.h"
 #include "engine/ids.h"
 #include "engine/prefix_cache.h"
+#include "engine/request.h"
 #include "engine/step_plan.h"
 
 namespace lorikeet::engine {
@@ -106,8 +107,9 @@ class alignas(64) Sequence {
   // running -> preempted. What was computed is void; the block table must have been emptied.
   void preempt();
 
-  // The ranks and their plans are gone: no row of this sequence will come back.
-  void forget_rows_in_flight();
+  // The ranks and their plans are gone: no row of this sequence will come back. Returns how many times in a row that
+  // has happened while rows were in flight, and without a token between.
+  int32_t lose_ranks();
 
   // any -> ended. Lets go of the tokens.
   void end();
@@ -148,6 +150,8 @@ class alignas(64) Sequence {
   SlotId slot_ = kBaseSlot;
   int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
+  int32_t fruitless_losses_ = 0;     // of the ranks
+  size_t tokens_at_loss_ = 0;        // known when the ranks were last lost with rows in flight
   uint64_t arrival_ = 0, admission_ = 0;
   Prefix root_;
   std::string adapter_;

@@ -100,7 +100,9 @@ struct TokenLogprob {
 
 struct RowResult {
   SequenceId id;
-  int32_t token_id = -1;               // the drawn token; -1 where the row did not sample
+  // The drawn token; -1 where the row did not sample, or where none could be drawn since its logits are not finite: the
+  // sequence then ends. Rows of it that were planned before that was known are computed with any token in its place.
+  int32_t token_id = -1;
   std::vector<TokenLogprob> logprobs;  // the k best, best first; the drawn token is appended where it is not among them
   int32_t prompt_logprobs_start = 0;   // prompt_logprobs[i] belongs to the prompt token at position start + i
   std::vector<float> prompt_logprobs;

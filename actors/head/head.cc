@@ -72,6 +72,7 @@ class Head {
     SchedulerSetup setup;
     setup.options = options_;
     setup.max_model_len = max_model_len_;
+    setup.vocab_size = model_config_.vocab_size;
     setup.first_epoch = child_.start().epoch;
     setup.secret = child_.start().secret;
     setup.cache = cache_;

@@ -4,23 +4,41 @@
 
 namespace lorikeet::actors {
 
-void HeldRequests::add_unresolved(std::shared_ptr<engine::Request> request) {
+void HeldRequests::add_unresolved(Request request) {
   const engine::SequenceId id = request->id;
   unresolved_[id] = std::move(request);
 }
 
-std::shared_ptr<engine::Request> HeldRequests::resolved(engine::SequenceId id, const std::string& digest) {
+HeldRequests::Request HeldRequests::resolved(engine::SequenceId id, const std::string& digest) {
   const auto it = unresolved_.find(id);
   if (it == unresolved_.end()) return nullptr;
-  std::shared_ptr<engine::Request> request = std::move(it->second);
+  Request request = std::move(it->second);
   unresolved_.erase(it);
   request->adapter = digest;
   return request;
 }
 
+void HeldRequests::add_waiting(Request request) {
+  numbers_[request->id] = ++arrivals_;
+  waiting_.emplace(arrivals_, std::move(request));
+}
+
+std::vector<HeldRequests::Request> HeldRequests::take_waiting() {
+  std::vector<Request> taken;
+  taken.reserve(waiting_.size());
+  for (auto& [number, request] : waiting_) taken.push_back(std::move(request));
+  waiting_.clear();
+  numbers_.clear();
+  return taken;
+}
+
 bool HeldRequests::erase(engine::SequenceId id) {
   if (unresolved_.erase(id) > 0) return true;
-  return std::erase_if(waiting_, [&](const auto& request) { return request->id == id; }) > 0;
+  const auto it = numbers_.find(id);
+  if (it == numbers_.end()) return false;
+  waiting_.erase(it->second);
+  numbers_.erase(it);
+  return true;
 }
 
 }  // namespace lorikeet::actors

@@ -1,26 +1,29 @@
-// The requests that the engine does not have yet: their adapter is being read, or the group is not there.
+// The requests that the engine does not have yet: their adapter is being read, or the group is not there. Whatever is
+// asked costs the same however many are held.
 #pragma once
 
-#include <deque>
+#include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
+#include <unordered_map>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/request.h"
 
 namespace lorikeet::actors {
 
 class HeldRequests {
  public:
+  using Request = std::shared_ptr<engine::Request>;
+
   // A request whose adapter's content is not known yet; its adapter is a name.
-  void add_unresolved(std::shared_ptr<engine::Request> request);
+  void add_unresolved(Request request);
   // The request with its content's digest; null if it was cancelled meanwhile.
-  std::shared_ptr<engine::Request> resolved(engine::SequenceId id, const std::string& digest);
+  Request resolved(engine::SequenceId id, const std::string& digest);
 
   // A request that only waits for the group.
-  void add_waiting(std::shared_ptr<engine::Request> request) { waiting_.push_back(std::move(request)); }
-  std::deque<std::shared_ptr<engine::Request>> take_waiting() { return std::exchange(waiting_, {}); }
+  void add_waiting(Request request);
+  std::vector<Request> take_waiting();  // in order of arrival
 
   // Forgets a request; whether there was one.
   bool erase(engine::SequenceId id);
@@ -29,8 +32,10 @@ class HeldRequests {
   size_t size() const { return unresolved_.size() + waiting_.size(); }
 
  private:
-  std::map<engine::SequenceId, std::shared_ptr<engine::Request>> unresolved_;
-  std::deque<std::shared_ptr<engine::Request>> waiting_;  // in order of arrival
+  std::unordered_map<engine::SequenceId, Request> unresolved_;
+  std::map<uint64_t, Request> waiting_;                       // by number of arrival
+  std::unordered_map<engine::SequenceId, uint64_t> numbers_;  // of those that wait
+  uint64_t arrivals_ = 0;
 };
 
 }  // namespace lorikeet::actors

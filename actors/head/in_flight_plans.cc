@@ -7,12 +7,37 @@
 
 namespace lorikeet::actors {
 
-void InFlightPlans::sent(engine::StepId step, size_t rows, TimePoint when) {
-  CHECK(plans_.empty() || plans_.rbegin()->first < step);
-  Plan& plan = plans_[step];
-  plan.rows = rows;
-  plan.began = when;
-  plan.results.resize(static_cast<size_t>(ranks_));
+void InFlightPlans::sent(const engine::StepPlan& plan, TimePoint when) {
+  CHECK(plans_.empty() || plans_.rbegin()->first < plan.step);
+  for (const engine::SequenceId id : plan.finished) wishes_.erase(id);
+  for (const engine::SequenceStart& start : plan.starts) {
+    const engine::SamplingParams& s = start.sampling;
+    if (s.logprobs >= 0 || s.prompt_logprobs) {
+      wishes_[start.id] = {s.logprobs, s.prompt_logprobs, start.prompt_size};
+    }
+  }
+  Plan& added = plans_[plan.step];
+  added.epoch = plan.epoch;
+  added.began = when;
+  added.results.resize(static_cast<size_t>(ranks_));
+  added.rows.reserve(plan.rows.size());
+  for (const engine::StepRow& row : plan.rows) added.rows.push_back(expected(row));
+}
+
+InFlightPlans::Row InFlightPlans::expected(const engine::StepRow& row) const {
+  Row expected;
+  expected.id = row.id;
+  expected.sample = row.sample;
+  if (wishes_.empty()) return expected;
+  const auto it = wishes_.find(row.id);
+  if (it == wishes_.end()) return expected;
+  const Wish& wish = it->second;
+  if (row.sample) expected.logprobs = wish.logprobs;
+  if (wish.prompt_logprobs && row.start + 1 < wish.prompt_size) {
+    expected.prompt_logprobs_start = row.start + 1;
+    expected.prompt_logprobs_count = std::min(row.start + row.count, wish.prompt_size - 1) - row.start;
+  }
+  return expected;
 }
 
 Result<void> InFlightPlans::add(engine::StepResult result) {
@@ -24,14 +49,12 @@ Result<void> InFlightPlans::add(engine::StepResult result) {
   }
   Plan& plan = it->second;
   if (plan.results[static_cast<size_t>(rank)]) return fail("rank {} answers step {} twice", rank, result.step.value());
-  if (result.rows.size() != plan.rows) {
-    return fail("rank {} answers step {} with {} rows of {}", rank, result.step.value(), result.rows.size(), plan.rows);
-  }
+  if (auto ok = compare_with_plan(plan, result); !ok) return ok;
   for (int32_t other = 0; other < ranks_; ++other) {
     const auto& theirs = plan.results[static_cast<size_t>(other)];
     if (!theirs) continue;
-    for (size_t row = 0; row < plan.rows; ++row) {
-      if (theirs->rows[row].id != result.rows[row].id || theirs->rows[row].token_id != result.rows[row].token_id) {
+    for (size_t row = 0; row < plan.rows.size(); ++row) {
+      if (theirs->rows[row].token_id != result.rows[row].token_id) {
         return fail("ranks {} and {} disagree in row {} of step {}: token {} of sequence {}, token {} of sequence {}",
                     other, rank, row, result.step.value(), theirs->rows[row].token_id, theirs->rows[row].id.value(),
                     result.rows[row].token_id, result.rows[row].id.value());
@@ -41,6 +64,54 @@ Result<void> InFlightPlans::add(engine::StepResult result) {
   }
   plan.results[static_cast<size_t>(rank)] = std::move(result);
   ++plan.answers;
+  return {};
+}
+
+Result<void> InFlightPlans::compare_with_plan(const Plan& plan, const engine::StepResult& result) const {
+  const int32_t rank = result.rank;
+  const uint64_t step = result.step.value();
+  if (result.epoch != plan.epoch) {
+    return fail("rank {} answers step {} of epoch {} with one of epoch {}", rank, step, plan.epoch.value(),
+                result.epoch.value());
+  }
+  if (result.rows.size() != plan.rows.size()) {
+    return fail("rank {} answers step {} with {} rows of {}", rank, step, result.rows.size(), plan.rows.size());
+  }
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    if (auto ok = compare_row(plan.rows[i], result.rows[i], rank == 0); !ok) {
+      return fail("rank {} answers row {} of step {} {}", rank, i, step, ok.error().message);
+    }
+  }
+  return {};
+}
+
+// `whole`: log-probabilities come from this rank, else the tokens alone.
+Result<void> InFlightPlans::compare_row(const Row& row, const engine::RowResult& answer, bool whole) const {
+  if (answer.id != row.id) return fail("with sequence {}, not {}", answer.id.value(), row.id.value());
+  const bool drawn = answer.token_id != -1;
+  if (drawn && (!row.sample || !is_token(answer.token_id))) {
+    return fail("with token {} for sequence {}, which {}", answer.token_id, row.id.value(),
+                row.sample ? "is none" : "was to draw none");
+  }
+  const auto& logprobs = answer.logprobs;
+  const bool wanted = whole && drawn && row.logprobs >= 0;
+  if (logprobs.empty() == wanted || (wanted && logprobs.size() > static_cast<size_t>(row.logprobs) + 1)) {
+    return fail("with {} log-probabilities for sequence {}", logprobs.size(), row.id.value());
+  }
+  const auto names = [](int32_t id) { return [id](const engine::TokenLogprob& l) { return l.token_id == id; }; };
+  if (wanted && std::none_of(logprobs.begin(), logprobs.end(), names(answer.token_id))) {
+    return fail("without the log-probability of token {} of sequence {}", answer.token_id, row.id.value());
+  }
+  for (const engine::TokenLogprob& logprob : logprobs) {
+    if (!is_token(logprob.token_id)) return fail("with the log-probability of token {}", logprob.token_id);
+  }
+  const size_t of_prompt = whole ? static_cast<size_t>(row.prompt_logprobs_count) : 0;
+  if (answer.prompt_logprobs.size() != of_prompt ||
+      (of_prompt > 0 && answer.prompt_logprobs_start != row.prompt_logprobs_start)) {
+    return fail("with {} log-probabilities from position {} of the prompt of sequence {}, not {} from {}",
+                answer.prompt_logprobs.size(), answer.prompt_logprobs_start, row.id.value(), of_prompt,
+                row.prompt_logprobs_start);
+  }
   return {};
 }
 
@@ -64,6 +135,11 @@ std::vector<int32_t> InFlightPlans::unanswered() const {
     if (!plans_.begin()->second.results[static_cast<size_t>(rank)]) ranks.push_back(rank);
   }
   return ranks;
+}
+
+void InFlightPlans::clear() {
+  plans_.clear();
+  wishes_.clear();
 }
 
 }  // namespace lorikeet::actors

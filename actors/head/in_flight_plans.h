@@ -1,10 +1,12 @@
-// The plans that have been sent and not yet answered by every rank: the one place where work in flight is kept.
+// The plans that have been sent and not yet answered by every rank: the one place where work in flight is kept, and
+// where what a rank says is compared with what it was asked and with what its peers say.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/step_plan.h"
@@ -16,12 +18,14 @@ class InFlightPlans {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
-  explicit InFlightPlans(int32_t ranks) : ranks_(ranks) {}
+  InFlightPlans(int32_t ranks, int32_t vocab_size) : ranks_(ranks), vocab_size_(vocab_size) {}
 
-  void sent(engine::StepId step, size_t rows, TimePoint when);
+  // CHECKs that steps come in order.
+  void sent(const engine::StepPlan& plan, TimePoint when);
 
-  // Takes one rank's result. Errors: the rank could not compute the step, drew other tokens than its peers, or answers
-  // what it was not asked. The group cannot be used after one.
+  // Takes one rank's result, which may say anything: `result.rank` is the rank that it came from. Errors: the rank could
+  // not compute the step, drew other tokens than its peers, or answers what it was not asked, with ids, tokens or
+  // log-probabilities that do not belong there. The group cannot be used after one.
   Result<void> add(engine::StepResult result);
 
   // Rank 0's result of the oldest plan once all ranks have given the same tokens.
@@ -32,18 +36,39 @@ class InFlightPlans {
   std::optional<TimePoint> oldest_began() const;
   // The ranks that have not answered the oldest plan.
   std::vector<int32_t> unanswered() const;
-  void clear() { plans_.clear(); }
+  void clear();  // the ranks are gone
 
  private:
+  // What a row's answer must be like.
+  struct Row {
+    engine::SequenceId id;
+    bool sample = false;
+    int32_t logprobs = -1;              // as SamplingParams::logprobs
+    int32_t prompt_logprobs_start = 0;  // position
+    int32_t prompt_logprobs_count = 0;
+  };
   struct Plan {
-    size_t rows = 0;
+    engine::Epoch epoch;
+    std::vector<Row> rows;
     TimePoint began;
     std::vector<std::optional<engine::StepResult>> results;  // [ranks]
     int32_t answers = 0;
   };
+  // A sequence on the ranks that wants more than its tokens.
+  struct Wish {
+    int32_t logprobs = -1;
+    bool prompt_logprobs = false;
+    int32_t prompt_size = 0;
+  };
 
-  int32_t ranks_;
+  Row expected(const engine::StepRow& row) const;
+  Result<void> compare_with_plan(const Plan& plan, const engine::StepResult& result) const;
+  Result<void> compare_row(const Row& row, const engine::RowResult& answer, bool whole) const;
+  bool is_token(int32_t id) const { return id >= 0 && id < vocab_size_; }
+
+  int32_t ranks_, vocab_size_;
   std::map<engine::StepId, Plan> plans_;
+  std::unordered_map<engine::SequenceId, Wish> wishes_;
 };
 
 }  // namespace lorikeet::actors

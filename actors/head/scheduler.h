@@ -1,5 +1,5 @@
-// The actor around the serving logic: it owns every sequence, KV block and lease (in engine::Engine), the group's state
-// and the plans in flight, so that nothing needs a lock.
+// The actor around the serving core (actors/head/serving_core.h): it hands the core what it hears, and carries out what
+// the core wants.
 //
 // Receives
 //   from the gateway:        Submit, Finish. Answers with EngineEvents.
@@ -8,18 +8,9 @@
 //   StatusQuery -> ServingStatus
 // Asks the adapter cache: ResolveAdapter, AcquireSlot; tells it UnclaimAdapter, ReleaseSlot, GroupFormed, GroupLost.
 // Tells the ranks: GroupOrder, engine::StepPlan. Tells the supervisor: Progress, Ready, GroupLost. Thread: CAF's.
+// Owns: the core, the ranks' handles, their unfinished messages, the rendezvous store.
 //
-// The group's states, one method per step between them:
-//
-//             hello, loaded of all           ready of all
-//   starting ----------------------> forming ------------> serving
-//      ^                                |                     |
-//      |                                | lose_group(): a rank died, hangs, disagrees, or could not compute
-//      |   NewEpoch                     v                     v
-//      `------------------------------ lost <-----------------'
-//
-// While the group is not serving, requests that arrive are held and start with the next epoch; those that the engine
-// already had fail with rank_lost.
+// Its states are those of the core's group: starting, forming, serving, lost.
 #pragma once
 
 #include <caf/all.hpp>
@@ -34,6 +25,7 @@ namespace lorikeet::actors {
 struct SchedulerSetup {
   ServerOptions options;
   int32_t max_model_len = 0;
+  int32_t vocab_size = 0;
   uint64_t first_epoch = 1;
   std::string secret;  // of the ranks' hello
   AdapterCacheActor cache;

@@ -55,11 +55,24 @@ class Workload {
       if (plan.rows[i].sample) result.rows[i].token_id = static_cast<int32_t>(random_() % 150000);
     }
     const auto start = Clock::now();
-    engine_.absorb(result);
+    engine_.absorb(std::move(result));
     const std::vector<Event> events = engine_.take_events();
     absorb_seconds_ = seconds_since(start);
     for (const Event& event : events) num_live_ -= std::holds_alternative<FinishEvent>(event);
     last_rows_ = plan.rows;
+  }
+
+  // Ends all that run, as when a client with many requests goes away; with the events and the plan that follows, which
+  // has nothing to do but to clear up. Returns seconds.
+  double cancel_all() {
+    const auto start = Clock::now();
+    for (const StepRow& row : last_rows_) engine_.finish(row.id, FinishReason::abort);
+    const std::vector<Event> events = engine_.take_events();
+    while (engine_.plan()) {
+    }
+    const double seconds = seconds_since(start);
+    if (events.size() + 1000 < last_rows_.size()) std::abort();  // some had ended by themselves
+    return seconds;
   }
 
   // Writing the rows of the last plan.
@@ -173,6 +186,14 @@ BENCHMARK(engine_overloaded)
     ->UseManualTime()
     ->Iterations(2000)
     ->Unit(benchmark::kMicrosecond);
+
+void cancel_all(benchmark::State& state) {
+  for (auto _ : state) {
+    Workload workload(static_cast<int32_t>(state.range(0)), 0, 0);
+    state.SetIterationTime(workload.cancel_all());
+  }
+}
+BENCHMARK(cancel_all)->Arg(256)->Arg(1024)->Arg(4096)->UseManualTime()->Iterations(5)->Unit(benchmark::kMillisecond);
 
 // The policy alone, every sequence decoding. Its floor is writing its rows.
 void policy(benchmark::State& state) {

@@ -8,35 +8,166 @@
 namespace lorikeet::engine {
 namespace {
 
-TEST(Engine, FailsEverythingWhenTheRanksAreLost) {
+TEST(Engine, TakesEverythingBackWhenTheRanksAreLost) {
   EngineHarness server(small_config());
   const SequenceId running = server.add({1, 2, 3, 4, 5}, 9, "a");
   server.grant_leases();
   server.plan();
-  const SequenceId waiting = server.add({1, 2}, 9, "b");
+  server.add({1, 2}, 9, "b");  // has asked, and has no answer
   server.lose_ranks();
   EXPECT_FALSE(server.engine.available());
-  for (const SequenceId id : {running, waiting}) {
-    ASSERT_TRUE(server.clients[id].failure);
-    EXPECT_EQ(server.clients[id].failure->error, (RequestError{ErrorCode::rank_lost, "rank 1 died"}));
-  }
+  EXPECT_FALSE(server.clients[running].is_done());
   EXPECT_EQ(server.adapters.num_leases(), 0u);
-  EXPECT_EQ(server.engine.stats().blocks_free, 20);
-  EXPECT_EQ(server.engine.stats().plans_in_flight, 0);
+  EXPECT_EQ(server.adapters.num_asked(), 0u);
+  const EngineStats stats = server.engine.stats();
+  EXPECT_EQ(stats.blocks_free, 20);
+  EXPECT_EQ(stats.plans_in_flight, 0);
+  EXPECT_EQ(stats.preempted, 1);
+  EXPECT_EQ(stats.waiting, 1);
+  EXPECT_EQ(stats.resumptions, 1u);
+  EXPECT_EQ(stats.preemptions, 0u);
   Request refused;
   refused.id = SequenceId(77);
   refused.prompt = {1};
   EXPECT_EQ(server.engine.add(refused).error().code, ErrorCode::rank_lost);
   EXPECT_FALSE(server.plan());
-  EXPECT_TRUE(server.grant_next()) << "asked for before, answered now, given back at once";
+}
+
+TEST(Engine, GoesOnInTheNextEpochWithThePromptAndTheTokensEmitted) {
+  EngineConfig config = small_config();
+  config.max_plans_in_flight = 2;
+  EngineHarness server(config);
+  const SequenceId id = server.add({1, 2, 3, 4, 5}, 9, "a");
+  for (int i = 0; i < 3; ++i) server.step();
+  ASSERT_EQ(server.clients[id].tokens.size(), 3u);
+  ASSERT_TRUE(server.plan());
+  server.lose_ranks();
+  server.starts.clear();
+  server.start_epoch();
+  EXPECT_EQ(server.adapters.num_asked(), 1u) << "the slots are new ones";
+  server.grant_leases();
+  ASSERT_TRUE(server.plan());
+  EXPECT_EQ(describe(server.in_flight.back()), "+1 1[0,8)*");
+  ASSERT_EQ(server.starts.size(), 1u);
+  EXPECT_EQ(server.starts[0].token_ids.size(), 8u);
+  EXPECT_EQ(server.starts[0].prompt_size, 5);
+  server.run();
+  EXPECT_EQ(server.clients[id].finish->reason, FinishReason::length);
+}
+
+TEST(Engine, KeepsTheOrderOfAdmissionOverALoss) {
+  EngineConfig config = small_config();
+  config.max_num_batched_tokens = 32;
+  EngineHarness server(config);
+  for (int i = 0; i < 3; ++i) server.add(count_to(5 + i), 9);
+  server.step();
+  server.add(count_to(4), 9);
+  server.lose_ranks();
+  server.start_epoch();
+  ASSERT_TRUE(server.plan());
+  EXPECT_EQ(describe(server.in_flight.back()), "+1 +2 +3 +4 1[0,6)* 2[0,7)* 3[0,8)* 4[0,4)*");
+  server.run();
+}
+
+TEST(Engine, EndsARequestThatIsCancelledWhileThereAreNoRanks) {
+  EngineHarness server(small_config());
+  const SequenceId running = server.add({1, 2, 3}, 9, "a");
+  server.grant_leases();
+  server.plan();
+  const SequenceId waiting = server.add({1, 2}, 9, "b");
+  server.lose_ranks();
+  server.cancel(running);
+  server.cancel(waiting);
   server.expect_nothing_left();
+  server.start_epoch();
+  EXPECT_FALSE(server.plan());
+  EXPECT_EQ(server.adapters.num_asked(), 0u);
+}
+
+TEST(Engine, ForgetsARowInFlightOfARequestThatHadEnded) {
+  EngineHarness server(small_config());
+  const SequenceId id = server.add({1, 2, 3}, 9, "a");
+  server.grant_leases();
+  server.plan();
+  server.cancel(id);
+  EXPECT_EQ(server.adapters.num_leases(), 1u);
+  server.lose_ranks();
+  server.expect_nothing_left();
+}
+
+TEST(Engine, GivesARequestUpThatLosesTheRanksAgainAndAgain) {
+  EngineHarness server(small_config());
+  const SequenceId id = server.add({1, 2, 3}, 9);
+  for (int i = 0; i < 2; ++i) server.step();
+  for (int i = 0; i < Engine::kMaxFruitlessLosses; ++i) {
+    ASSERT_FALSE(server.clients[id].is_done());
+    ASSERT_TRUE(server.plan());
+    server.lose_ranks();
+    server.start_epoch();
+  }
+  ASSERT_TRUE(server.clients[id].failure);
+  EXPECT_EQ(server.clients[id].failure->error,
+            (RequestError{ErrorCode::rank_lost,
+                          "the ranks were lost 3 times while they worked on the request: rank 1 died"}));
+  server.expect_nothing_left();
+}
+
+TEST(Engine, KeepsARequestThatGetsTokensBetweenLosses) {
+  EngineHarness server(small_config());
+  const SequenceId id = server.add({1, 2, 3}, 20);
+  for (int i = 0; i < 3 * Engine::kMaxFruitlessLosses; ++i) {
+    server.step();
+    ASSERT_TRUE(server.plan());
+    server.lose_ranks();
+    server.start_epoch();
+  }
+  server.run();
+  EXPECT_TRUE(server.clients[id].finish);
+}
+
+TEST(Engine, CountsNoLossThatFindsARequestWaiting) {
+  EngineHarness server(small_config());
+  const SequenceId id = server.add({1, 2, 3}, 20, "a");
+  for (int i = 0; i < 2 * Engine::kMaxFruitlessLosses; ++i) {
+    server.lose_ranks();
+    server.start_epoch();
+  }
+  server.run();
+  EXPECT_TRUE(server.clients[id].finish);
+}
+
+TEST(Engine, FailsWhatDoesNotFitTheBlocksOfANewEpoch) {
+  EngineHarness server(small_config());
+  const SequenceId large = server.add(count_to(9), 30);
+  const SequenceId small = server.add(count_to(9), 4);
+  server.step();
+  server.lose_ranks();
+  server.start_epoch(3);
+  ASSERT_TRUE(server.clients[large].failure);
+  EXPECT_EQ(server.clients[large].failure->error.code, ErrorCode::too_long);
+  EXPECT_EQ(server.engine.stats().blocks_total, 3);
+  server.run();
+  EXPECT_TRUE(server.clients[small].finish);
+}
+
+TEST(Engine, SharesPrefixesInAPoolOfAnotherSize) {
+  EngineHarness server(small_config());
+  server.lose_ranks();
+  server.start_epoch(40);
+  EXPECT_EQ(server.engine.stats().blocks_free, 40);
+  server.add(count_to(9), 2);
+  server.run();
+  server.add(count_to(9), 2);
+  server.run();
+  EXPECT_EQ(server.engine.stats().prefix_hit_tokens, 8u);
 }
 
 TEST(Engine, BeginsAnEpochFromNothing) {
   EngineHarness server(small_config());
-  server.add(count_to(9), 9);
+  const SequenceId before = server.add(count_to(9), 9);
   server.step();
   server.lose_ranks();
+  server.cancel(before);
   server.start_epoch();
   EXPECT_TRUE(server.engine.available());
   const SequenceId id = server.add(count_to(9), 1);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <optional>
@@ -29,11 +30,16 @@ class FakeAdapterCache {
 
   void ask(const AcquireAdapter& call) {
     EXPECT_FALSE(call.digest.empty()) << "the base model needs no lease";
-    EXPECT_TRUE(asked_ever_.insert(call.id).second) << "asked twice for " << call.id.value();
+    EXPECT_TRUE(asked_ever_.insert(call.id).second) << "asked twice in an epoch for " << call.id.value();
     asked_.push_back(call);
   }
 
   void release(const ReleaseAdapter& call) {
+    const auto question = std::ranges::find(asked_, call.id, &AcquireAdapter::id);
+    if (question != asked_.end()) {
+      asked_.erase(question);
+      return;
+    }
     const auto lease = leases_.find(call.id);
     ASSERT_NE(lease, leases_.end()) << "no lease of " << call.id.value() << " to release";
     EXPECT_EQ(slots_[lease->second].digest, call.digest);
@@ -83,9 +89,11 @@ class FakeAdapterCache {
     }
   }
 
-  // The ranks are new ones, with empty slots.
+  // The ranks are gone, and their slots and leases with them.
   void forget_slots() {
-    EXPECT_TRUE(leases_.empty()) << "leases outlived the ranks";
+    EXPECT_TRUE(asked_.empty()) << "what was asked for the ranks that are gone is still wanted";
+    leases_.clear();
+    asked_ever_.clear();
     slots_.assign(slots_.size(), {});
   }
 
@@ -234,9 +242,17 @@ class EngineHarness {
     adapters.forget_slots();
   }
 
-  void start_epoch() {
+  // With as many blocks as before, or another number.
+  void start_epoch(std::optional<int32_t> num_blocks = std::nullopt) {
+    if (num_blocks) {
+      config.num_blocks = *num_blocks;
+      engine.resize(*num_blocks);
+    }
+    auto diverging = std::move(rank.diverging);
     rank = FakeRank(config, kVocabulary);
+    rank.diverging = std::move(diverging);
     engine.start_epoch(Epoch(++epoch_));
+    take_all();
   }
 
   void expect_nothing_left() {
@@ -264,7 +280,7 @@ class EngineHarness {
     return tokens;
   }
 
-  const EngineConfig config;
+  EngineConfig config;
   Engine engine;
   FakeRank rank;
   FakeAdapterCache adapters;
@@ -325,6 +341,10 @@ class EngineHarness {
     EXPECT_FALSE(client.is_done()) << "two ends of " << event.id.value();
     EXPECT_FALSE(event.error.message.empty());
     client.failure = event;
+    std::vector<int32_t> expected = expected_tokens(client.request);
+    ASSERT_LE(client.tokens.size(), expected.size());
+    expected.resize(client.tokens.size());
+    EXPECT_EQ(client.tokens, expected) << "request " << event.id.value();
   }
 
   // Preempted, though others run on: all of those were admitted before it, or the oldest would not always get on.

@@ -65,6 +65,7 @@ class RandomHistory {
     request.sampling.max_tokens = draw(0, 30);
     request.sampling.prompt_logprobs = draw(0, 9) == 0;
     for (int32_t i = draw(0, 3); i > 0; --i) request.sampling.stop_token_ids.push_back(draw(0, 49));
+    if (draw(0, 14) == 0) harness_.rank.diverging[request.id] = draw(1, 60);
     harness_.add(std::move(request));
   }
 
@@ -102,10 +103,10 @@ class RandomHistory {
         if (draw(0, 4) == 0) harness_.fail_next_lease();
         break;
       case 9:
-        if (draw(0, 19) == 0) harness_.lose_ranks();
+        if (draw(0, 9) == 0 && harness_.engine.available()) harness_.lose_ranks();
         break;
       case 10:
-        if (!harness_.engine.available()) harness_.start_epoch();
+        if (!harness_.engine.available()) start_epoch();
         break;
       case 11:
       case 12:
@@ -131,7 +132,12 @@ class RandomHistory {
       const bool has_adapter = client.request.adapter.empty() || harness_.adapters.has_lease(id);
       someone_can |= !client.is_done() && has_adapter;
     }
-    EXPECT_EQ(harness_.plan(), someone_can);
+    EXPECT_EQ(harness_.plan(), harness_.engine.available() && someone_can);
+  }
+
+  void start_epoch() {
+    if (draw(0, 2) > 0) return harness_.start_epoch();
+    harness_.start_epoch(draw(4, 40));
   }
 
   std::mt19937_64 random_;
@@ -141,7 +147,8 @@ class RandomHistory {
 };
 
 TEST(EngineProperties, HoldInRandomHistories) {
-  uint64_t preemptions = 0, hits = 0, generated = 0;
+  uint64_t preemptions = 0, hits = 0, generated = 0, resumptions = 0;
+  std::map<ErrorCode, int> failures;
   int32_t max_adapters = 0, max_in_flight = 0;
   for (uint64_t seed = 1; seed <= 400; ++seed) {
     SCOPED_TRACE(seed);
@@ -152,6 +159,10 @@ TEST(EngineProperties, HoldInRandomHistories) {
     preemptions += stats.preemptions;
     hits += stats.prefix_hit_tokens;
     generated += stats.generated_tokens;
+    resumptions += stats.resumptions;
+    for (const auto& [id, client] : history.harness().clients) {
+      if (client.failure) ++failures[client.failure->error.code];
+    }
     max_adapters = std::max(max_adapters, stats.max_adapters_in_a_plan);
     max_in_flight = std::max(max_in_flight, stats.max_plans_in_flight_seen);
   }
@@ -159,6 +170,10 @@ TEST(EngineProperties, HoldInRandomHistories) {
   EXPECT_GT(preemptions, 1000u);
   EXPECT_GT(hits, 10000u);
   EXPECT_GT(generated, 10000u);
+  EXPECT_GT(resumptions, 500u);
+  EXPECT_GT(failures[ErrorCode::no_token], 100);
+  EXPECT_GT(failures[ErrorCode::adapter_failed], 10);
+  EXPECT_GT(failures[ErrorCode::rank_lost], 0);
   EXPECT_GE(max_adapters, 3);
   EXPECT_EQ(max_in_flight, 3);
 }

@@ -67,6 +67,10 @@ class FakeRank {
     return result;
   }
 
+  // From this position on the logits of a sequence are not finite: no token is drawn. What was planned ahead is
+  // computed with token 0 in its place.
+  std::map<SequenceId, int32_t> diverging;
+
   size_t num_sequences() const { return sequences_.size(); }
   int64_t num_positions_computed() const { return num_positions_computed_; }
 
@@ -179,8 +183,10 @@ class FakeRank {
       }
     }
     if (row.sample) {
-      result.token_id = token_drawn(digest, vocabulary_);
-      sequence.tokens.push_back(result.token_id);
+      const auto diverges = diverging.find(row.id);
+      const bool no_token = diverges != diverging.end() && end >= diverges->second;
+      if (!no_token) result.token_id = token_drawn(digest, vocabulary_);
+      sequence.tokens.push_back(std::max(result.token_id, 0));
     }
     return result;
   }

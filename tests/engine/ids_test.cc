@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <unordered_set>
 
+#include "engine/engine.h"
 #include "engine/prefix_cache.h"
 #include "engine/sequence.h"
 

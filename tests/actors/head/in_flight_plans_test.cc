@@ -12,9 +12,20 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 const InFlightPlans::TimePoint kNow{};
+constexpr int32_t kVocabulary = 100;
+
+// A plan in which sequences 1 .. rows each draw a token.
+engine::StepPlan plan_of(uint64_t step, size_t rows) {
+  engine::StepPlan made;
+  made.epoch = engine::Epoch(1);
+  made.step = StepId(step);
+  for (size_t i = 0; i < rows; ++i) made.rows.push_back({SequenceId(i + 1), 3, 1, true});
+  return made;
+}
 
 engine::StepResult result(int32_t rank, uint64_t step, std::vector<int32_t> tokens) {
   engine::StepResult made;
+  made.epoch = engine::Epoch(1);
   made.step = StepId(step);
   made.rank = rank;
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -27,8 +38,12 @@ engine::StepResult result(int32_t rank, uint64_t step, std::vector<int32_t> toke
 }
 
 TEST(InFlightPlans, GivesRank0sResultOnceAllRanksHaveAnswered) {
-  InFlightPlans plans(2);
-  plans.sent(StepId(1), 2, kNow);
+  InFlightPlans plans(2, kVocabulary);
+  auto plan = plan_of(1, 2);
+  plan.starts.resize(1);
+  plan.starts[0].id = SequenceId(1);
+  plan.starts[0].sampling.logprobs = 0;
+  plans.sent(plan, kNow);
   auto full = result(0, 1, {5, 6});
   full.rows[0].logprobs = {{5, -0.5F}};
   ASSERT_TRUE(plans.add(full));
@@ -42,9 +57,9 @@ TEST(InFlightPlans, GivesRank0sResultOnceAllRanksHaveAnswered) {
 }
 
 TEST(InFlightPlans, KeepsTheOrderOfStepsWhenOneRankIsAhead) {
-  InFlightPlans plans(2);
-  plans.sent(StepId(1), 1, kNow);
-  plans.sent(StepId(2), 1, kNow);
+  InFlightPlans plans(2, kVocabulary);
+  plans.sent(plan_of(1, 1), kNow);
+  plans.sent(plan_of(2, 1), kNow);
   ASSERT_TRUE(plans.add(result(1, 1, {5})));
   ASSERT_TRUE(plans.add(result(1, 2, {6})));
   EXPECT_FALSE(plans.take_agreed(kNow));
@@ -56,8 +71,8 @@ TEST(InFlightPlans, KeepsTheOrderOfStepsWhenOneRankIsAhead) {
 }
 
 TEST(InFlightPlans, TellsWhichRanksDisagreeAboutWhat) {
-  InFlightPlans plans(3);
-  plans.sent(StepId(1), 2, kNow);
+  InFlightPlans plans(3, kVocabulary);
+  plans.sent(plan_of(1, 2), kNow);
   ASSERT_TRUE(plans.add(result(0, 1, {5, 6})));
   ASSERT_TRUE(plans.add(result(1, 1, {5, 6})));
   const auto ok = plans.add(result(2, 1, {5, 7}));
@@ -66,8 +81,8 @@ TEST(InFlightPlans, TellsWhichRanksDisagreeAboutWhat) {
 }
 
 TEST(InFlightPlans, RefusesWhatWasNotAsked) {
-  InFlightPlans plans(2);
-  plans.sent(StepId(1), 1, kNow);
+  InFlightPlans plans(2, kVocabulary);
+  plans.sent(plan_of(1, 1), kNow);
   EXPECT_FALSE(plans.add(result(0, 2, {5})));
   EXPECT_FALSE(plans.add(result(2, 1, {5})));
   EXPECT_FALSE(plans.add(result(-1, 1, {5})));
@@ -77,8 +92,8 @@ TEST(InFlightPlans, RefusesWhatWasNotAsked) {
 }
 
 TEST(InFlightPlans, PassesOnTheErrorOfARank) {
-  InFlightPlans plans(2);
-  plans.sent(StepId(1), 1, kNow);
+  InFlightPlans plans(2, kVocabulary);
+  plans.sent(plan_of(1, 1), kNow);
   auto failed = result(1, 1, {});
   failed.error = "rank 0 is lost";
   const auto ok = plans.add(failed);
@@ -87,20 +102,122 @@ TEST(InFlightPlans, PassesOnTheErrorOfARank) {
 }
 
 TEST(InFlightPlans, CountTheTimeOfAPlanFromTheAnswerToTheOneBeforeIt) {
-  InFlightPlans plans(1);
+  InFlightPlans plans(1, kVocabulary);
   EXPECT_FALSE(plans.oldest_began());
-  plans.sent(StepId(1), 1, kNow + std::chrono::seconds(1));
-  plans.sent(StepId(2), 1, kNow + std::chrono::seconds(2));
+  plans.sent(plan_of(1, 1), kNow + std::chrono::seconds(1));
+  plans.sent(plan_of(2, 1), kNow + std::chrono::seconds(2));
   EXPECT_EQ(plans.oldest_began(), kNow + std::chrono::seconds(1));
   ASSERT_TRUE(plans.add(result(0, 1, {5})));
   ASSERT_TRUE(plans.take_agreed(kNow + std::chrono::seconds(20)));
   EXPECT_EQ(plans.oldest_began(), kNow + std::chrono::seconds(20));
-  plans.sent(StepId(3), 1, kNow + std::chrono::seconds(21));
+  plans.sent(plan_of(3, 1), kNow + std::chrono::seconds(21));
   ASSERT_TRUE(plans.add(result(0, 2, {5})));
   ASSERT_TRUE(plans.take_agreed(kNow + std::chrono::seconds(20)));
   EXPECT_EQ(plans.oldest_began(), kNow + std::chrono::seconds(21)) << "it cannot have begun before it was sent";
   plans.clear();
   EXPECT_FALSE(plans.oldest_began());
+}
+
+TEST(InFlightPlans, LetARowHaveNoToken) {
+  InFlightPlans plans(2, kVocabulary);
+  plans.sent(plan_of(1, 2), kNow);
+  ASSERT_TRUE(plans.add(result(0, 1, {5, -1})));
+  ASSERT_TRUE(plans.add(result(1, 1, {5, -1})));
+  EXPECT_EQ(plans.take_agreed(kNow)->rows[1].token_id, -1);
+  plans.sent(plan_of(2, 2), kNow);
+  ASSERT_TRUE(plans.add(result(0, 2, {5, -1})));
+  EXPECT_THAT(plans.add(result(1, 2, {5, 6})).error().message, HasSubstr("ranks 0 and 1 disagree in row 1"));
+}
+
+// Rank 0's right answer to a plan that asks for everything: sequence 1 begins its prompt of 4 tokens, sequence 2 ends
+// its prompt of 3 and draws, sequence 3 draws with log-probabilities, sequence 4 without.
+class ComparedResults : public ::testing::Test {
+ protected:
+  ComparedResults() {
+    for (uint64_t id = 1; id <= 4; ++id) {
+      engine::SequenceStart start;
+      start.id = SequenceId(id);
+      start.prompt_size = id == 1 ? 4 : 3;
+      start.sampling.prompt_logprobs = id <= 2;
+      start.sampling.logprobs = id == 3 ? 1 : -1;
+      plan_.starts.push_back(start);
+    }
+    plan_.epoch = engine::Epoch(1);
+    plan_.step = StepId(1);
+    plan_.rows = {{SequenceId(1), 0, 2, false},
+                  {SequenceId(2), 1, 2, true},
+                  {SequenceId(3), 7, 1, true},
+                  {SequenceId(4), 7, 1, true}};
+    right_.epoch = plan_.epoch;
+    right_.step = plan_.step;
+    right_.rows = {{SequenceId(1), -1, {}, 1, {-1, -2}},
+                   {SequenceId(2), 7, {}, 2, {-3}},
+                   {SequenceId(3), 8, {{9, -0.5F}, {8, -1}}, 0, {}},
+                   {SequenceId(4), 9, {}, 0, {}}};
+  }
+
+  std::string said_of(engine::StepResult answer) const {
+    InFlightPlans plans(2, kVocabulary);
+    plans.sent(plan_, kNow);
+    const auto ok = plans.add(std::move(answer));
+    return ok ? "" : ok.error().message;
+  }
+
+  engine::StepPlan plan_;
+  engine::StepResult right_;
+};
+
+TEST_F(ComparedResults, PassWhereTheyAnswerThePlan) {
+  EXPECT_EQ(said_of(right_), "");
+  engine::StepResult brief = right_;
+  brief.rank = 1;
+  for (engine::RowResult& row : brief.rows) row = {row.id, row.token_id, {}, 0, {}};
+  EXPECT_EQ(said_of(brief), "");
+}
+
+TEST_F(ComparedResults, AreRefusedWithWhatIsWrong) {
+  const auto with = [this](auto change) {
+    engine::StepResult wrong = right_;
+    change(wrong);
+    return said_of(wrong);
+  };
+  using Answer = engine::StepResult;
+  EXPECT_THAT(with([](Answer& r) { r.epoch = engine::Epoch(2); }), HasSubstr("one of epoch 2"));
+  EXPECT_THAT(with([](Answer& r) { r.step = StepId(3); }), HasSubstr("step 3, which it was not asked"));
+  EXPECT_THAT(with([](Answer& r) { r.rank = 2; }), HasSubstr("was not asked"));
+  EXPECT_THAT(with([](Answer& r) { r.rows.pop_back(); }), HasSubstr("3 rows of 4"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[1].id = SequenceId(3); }), HasSubstr("with sequence 3, not 2"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[0].token_id = 4; }), HasSubstr("which was to draw none"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[3].token_id = kVocabulary; }), HasSubstr("token 100 for sequence 4"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[3].token_id = -2; }), HasSubstr("token -2 for sequence 4"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[3].logprobs = {{9, -1}}; }), HasSubstr("1 log-probabilities"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs.clear(); }), HasSubstr("0 log-probabilities"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs.resize(3); }), HasSubstr("3 log-probabilities"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs[0].token_id = -7; }), HasSubstr("of token -7"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs[1].token_id = 9; }), HasSubstr("without the log-probability"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[2].token_id = -1; }), HasSubstr("2 log-probabilities"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[0].prompt_logprobs.push_back(0); }), HasSubstr("not 2 from 1"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[1].prompt_logprobs_start = 1; }), HasSubstr("not 1 from 2"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[3].prompt_logprobs = {-1}; }), HasSubstr("not 0 from 0"));
+  EXPECT_THAT(with([](Answer& r) { r.rank = 1; }), HasSubstr("log-probabilities")) << "rank 1 tells tokens alone";
+}
+
+TEST_F(ComparedResults, KnowAsLittleOfAFinishedSequenceAsTheRanks) {
+  InFlightPlans plans(1, kVocabulary);
+  plans.sent(plan_, kNow);
+  engine::StepPlan next = plan_of(2, 0);
+  next.finished = {SequenceId(3)};
+  next.starts.resize(1);
+  next.starts[0].id = SequenceId(3);  // preempted, and started again without log-probabilities
+  next.rows = {{SequenceId(3), 0, 9, true}};
+  plans.sent(next, kNow);
+  engine::StepResult answer;
+  answer.epoch = next.epoch;
+  answer.step = next.step;
+  answer.rows = {{SequenceId(3), 8, {{8, -1}}, 0, {}}};
+  EXPECT_FALSE(plans.add(answer));
+  answer.rows[0].logprobs.clear();
+  EXPECT_TRUE(plans.add(answer));
 }
 
 }  // namespace

@@ -1,0 +1,228 @@
+#include "actors/head/serving_core.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+namespace lorikeet::actors {
+namespace {
+
+// The ranks watch their steps themselves; the core is the second to give up.
+constexpr std::chrono::milliseconds kRankGrace{2000};
+
+// How the request ended, if the event is its last.
+struct End {
+  engine::SequenceId id;
+  AdapterOutcome outcome = AdapterOutcome::none;
+};
+
+std::optional<End> end_of(const engine::Event& event) {
+  if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) {
+    const bool cancelled = finish->reason == engine::FinishReason::abort;
+    return End{finish->id, cancelled ? AdapterOutcome::none : AdapterOutcome::success};
+  }
+  if (const auto* failure = std::get_if<engine::FailEvent>(&event)) {
+    const bool no_token = failure->error.code == engine::ErrorCode::no_token;
+    return End{failure->id, no_token ? AdapterOutcome::no_token : AdapterOutcome::none};
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+ServingCore::ServingCore(Config config)
+    : config_(std::move(config)),
+      group_(config_.ranks, config_.first_epoch, config_.secret),
+      in_flight_(config_.ranks, config_.vocab_size) {}
+
+// ---- requests
+
+void ServingCore::submit(std::shared_ptr<engine::Request> request, TimePoint now) {
+  const Id id = request->id;
+  const size_t waiting = held_.size() + (engine_ ? static_cast<size_t>(engine_->num_waiting()) : 0);
+  if (waiting >= static_cast<size_t>(std::max(1, config_.engine.max_num_queued_requests))) {
+    fail_request(id, engine::ErrorCode::queue_full,
+                 fmt::format("{} requests are waiting, as many as --max-num-queued-reqs allows", waiting));
+  } else if (request->adapter.empty()) {
+    start(std::move(request));
+  } else {
+    // Its content is claimed as it arrives: the adapter is read while the request waits for its turn.
+    claims_[id] = request->adapter;
+    effects_.push_back(Resolve{id, request->adapter});
+    held_.add_unresolved(std::move(request));
+  }
+  pump(now);
+}
+
+void ServingCore::finish(Id id, engine::FinishReason reason, TimePoint now) {
+  if (held_.erase(id)) {
+    events_.emplace_back(engine::FinishEvent{id, reason, -1, 0});
+  } else if (engine_) {
+    engine_->finish(id, reason);
+  }
+  pump(now);
+}
+
+void ServingCore::resolved(Id id, const std::string& digest, const std::string& error, TimePoint now) {
+  auto request = held_.resolved(id, digest);
+  if (!request) return;  // cancelled meanwhile
+  if (error.empty()) {
+    start(std::move(request));
+  } else {
+    fail_request(id, engine::ErrorCode::adapter_failed, error);
+  }
+  pump(now);
+}
+
+void ServingCore::start(std::shared_ptr<engine::Request> request) {
+  if (!group_.serving()) return held_.add_waiting(std::move(request));
+  const Id id = request->id;
+  if (auto ok = engine_->add(std::move(*request)); !ok) fail_request(id, ok.error().code, ok.error().message);
+}
+
+void ServingCore::fail_request(Id id, engine::ErrorCode code, std::string message) {
+  events_.emplace_back(engine::FailEvent{id, {code, std::move(message)}});
+}
+
+void ServingCore::acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error,
+                           TimePoint now) {
+  // The engine has taken back what it asked of ranks that are gone, and a lease on their slots is void.
+  if (epoch != group_.epoch() || !group_.serving()) return;
+  if (!error.empty()) {
+    engine_->adapter_failed(asked.id, error);
+  } else if (!engine_->adapter_ready(asked.id, slot)) {
+    effects_.push_back(Release{asked.id, asked.digest});
+  }
+  pump(now);
+}
+
+// ---- ranks
+
+Result<void> ServingCore::admit(int32_t rank, int32_t pid, uint64_t epoch, const std::string& secret, std::string host,
+                                std::string device) {
+  return group_.admit(rank, pid, epoch, secret, std::move(host), std::move(device));
+}
+
+void ServingCore::loaded(int32_t rank, const RankLoaded& loaded) {
+  if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group(ok.error().message);
+  if (!group_.all_loaded()) return;
+  fit_engine(group_.num_blocks());
+  effects_.push_back(FormGroup{num_blocks_});
+}
+
+void ServingCore::fit_engine(int32_t num_blocks) {
+  num_blocks_ = num_blocks;
+  if (engine_) return engine_->resize(num_blocks);
+  config_.engine.num_blocks = num_blocks;
+  engine_.emplace(config_.engine);
+}
+
+void ServingCore::ready(int32_t rank, TimePoint now) {
+  if (auto ok = group_.ready(rank); !ok) return lose_group(ok.error().message);
+  if (!group_.serving()) return;
+  effects_.push_back(GroupServes{group_.epoch()});
+  engine_->start_epoch(engine::Epoch(group_.epoch()));
+  for (auto& request : held_.take_waiting()) start(std::move(request));
+  pump(now);
+}
+
+void ServingCore::result(int32_t rank, engine::StepResult result, TimePoint now) {
+  if (group_.lost()) return;
+  result.rank = rank;
+  if (auto ok = in_flight_.add(std::move(result)); !ok) return lose_group(ok.error().message);
+  while (auto agreed = in_flight_.take_agreed(now)) {
+    step_totals_.add(agreed->times);
+    engine_->absorb(*std::move(agreed));
+  }
+  pump(now);
+}
+
+void ServingCore::lose_group(const std::string& why) {
+  if (group_.lost()) return;
+  effects_.push_back(GroupLost{group_.epoch(), why});
+  const bool served = group_.serving();
+  group_.lose();
+  in_flight_.clear();
+  if (engine_ && served) engine_->ranks_lost(why);
+  take_what_the_engine_wants();
+  give_events();
+}
+
+void ServingCore::start_epoch(uint64_t epoch, const std::string& why) {
+  if (epoch <= group_.epoch()) return;
+  lose_group(why);
+  group_.start_epoch(epoch);
+}
+
+void ServingCore::tick(TimePoint now) {
+  const auto limit = config_.rank_timeout + kRankGrace;
+  const auto began = in_flight_.oldest_began();
+  if (!began || now - *began <= limit) return;
+  lose_group(
+      fmt::format("ranks {} have not answered in {} ms", fmt::join(in_flight_.unanswered(), ", "), limit.count()));
+}
+
+// ---- what follows
+
+// Everything that can be done now.
+void ServingCore::pump(TimePoint now) {
+  send_plans(now);
+  take_what_the_engine_wants();
+  give_events();
+}
+
+void ServingCore::send_plans(TimePoint now) {
+  while (group_.serving()) {
+    auto plan = engine_->plan();
+    if (!plan) return;
+    if (in_flight_.size() > 0) ++sent_ahead_;
+    in_flight_.sent(*plan, now);
+    effects_.push_back(SendPlan{*std::move(plan)});
+  }
+}
+
+void ServingCore::take_what_the_engine_wants() {
+  if (!engine_) return;
+  for (engine::AdapterCall& call : engine_->take_adapter_calls()) {
+    if (auto* acquire = std::get_if<engine::AcquireAdapter>(&call)) {
+      effects_.push_back(Acquire{acquire->id, std::move(acquire->digest)});
+    } else {
+      auto& release = std::get<engine::ReleaseAdapter>(call);
+      effects_.push_back(Release{release.id, std::move(release.digest)});
+    }
+  }
+  std::vector<engine::Event> events = engine_->take_events();
+  if (events_.empty()) {
+    events_ = std::move(events);
+  } else {
+    std::move(events.begin(), events.end(), std::back_inserter(events_));
+  }
+}
+
+void ServingCore::give_events() {
+  if (events_.empty()) return;
+  for (engine::Event& event : events_) end_claim(event);
+  effects_.push_back(Events{std::exchange(events_, {})});
+}
+
+void ServingCore::end_claim(engine::Event& event) {
+  const auto end = end_of(event);
+  if (!end) return;
+  const auto claim = claims_.find(end->id);
+  const bool claimed = claim != claims_.end();
+  if (end->outcome == AdapterOutcome::no_token) {  // the engine knows no names
+    auto& message = std::get<engine::FailEvent>(event).error.message;
+    message = (claimed ? fmt::format("adapter {}: ", claim->second) : "the base model: ") + message;
+  }
+  if (!claimed) return;
+  effects_.push_back(Unclaim{end->id, end->outcome});
+  claims_.erase(claim);
+}
+
+std::optional<engine::EngineStats> ServingCore::engine_stats() const {
+  if (!engine_) return std::nullopt;
+  return engine_->stats();
+}
+
+}  // namespace lorikeet::actors

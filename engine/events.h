@@ -1,0 +1,55 @@
+// What the engine says: to the clients of its requests, and to the adapter cache.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "engine/error.h"
+#include "engine/ids.h"
+#include "engine/request.h"
+#include "engine/step_plan.h"
+
+namespace lorikeet::engine {
+
+// Events, in the order in which a request sees them: any number of PromptLogprobs, then TokenEvents, then one of
+// FinishEvent and FailEvent, after which its id is forgotten.
+struct PromptLogprobsEvent {
+  SequenceId id;
+  int32_t start = 0;  // values[i] belongs to the prompt token at position start + i (position 0 has none)
+  std::vector<float> values;
+};
+struct TokenEvent {
+  SequenceId id;
+  int32_t token_id = 0;
+  std::vector<TokenLogprob> logprobs;
+};
+struct FinishEvent {
+  SequenceId id;
+  FinishReason reason = FinishReason::stop;
+  int32_t stop_token_id = -1;     // the stop id that ended it; -1 otherwise. That token was still a TokenEvent.
+  int32_t num_cached_tokens = 0;  // prompt tokens taken from the prefix cache
+};
+struct FailEvent {
+  SequenceId id;
+  RequestError error;
+};
+using Event = std::variant<PromptLogprobsEvent, TokenEvent, FinishEvent, FailEvent>;
+
+// What the engine wants of the adapter cache. A lease is asked for once per request and epoch and released once, when
+// no plan in flight touches the adapter any more; leases that are held when the ranks are lost are void and not
+// released. Of an adapter's waiting requests only the first few (FairQueue::kMaxLeasesAhead) hold or ask for one, so
+// that a flood does not pin an adapter for longer than its turn. The cache does its part when a new lease on a resident
+// adapter does not overtake one that waits for a slot.
+struct AcquireAdapter {
+  SequenceId id;
+  std::string digest;
+};
+struct ReleaseAdapter {  // gives the lease back, or takes the question back where there is no answer yet
+  SequenceId id;
+  std::string digest;
+};
+using AdapterCall = std::variant<AcquireAdapter, ReleaseAdapter>;
+
+}  // namespace lorikeet::engine
