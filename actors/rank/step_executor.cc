@@ -187,17 +187,21 @@ Result<engine::StepResult> StepExecutor::finish() {
     model::RowOutput& output = outputs[i];
     engine::RowResult& to = result.rows[i];
     to.id = row.id;
+    const bool no_token = row.sample && output.token_id < 0;
     if (row.sample) {
-      if (output.token_id < 0) return fail("the model drew no token for sequence {}", row.id.value());
-      to.token_id = output.token_id;
+      to.token_id = no_token ? model::kNoToken : output.token_id;
+      // What is planned behind a row without a token is computed as the model does it where that row is still in flight.
+      const int32_t token = no_token ? model::kTokenInstead : output.token_id;
       const auto it = sequences_.find(row.id);
       if (it != sequences_.end() && it->second.incarnation == row.incarnation) {
-        it->second.tokens[row.position] = output.token_id;
-        if (has_penalty(it->second.sampling)) count_token(it->second.counts, output.token_id, false);
+        it->second.tokens[row.position] = token;
+        if (has_penalty(it->second.sampling)) count_token(it->second.counts, token, false);
       }
     }
     if (rank_ != 0) continue;
-    for (const model::TokenProbability& p : output.logprobs) to.logprobs.push_back({p.token_id, p.logprob});
+    if (!no_token) {
+      for (const model::TokenProbability& p : output.logprobs) to.logprobs.push_back({p.token_id, p.logprob});
+    }
     if (row.prompt_logprobs_count > 0) {
       CHECK_GE(output.target_logprobs.size(), static_cast<size_t>(row.prompt_logprobs_count));
       to.prompt_logprobs_start = row.prompt_logprobs_start;

@@ -27,7 +27,8 @@ class StepExecutor {
   size_t in_flight() const { return steps_.size(); }
   bool ready() { return model_.step_ready(); }  // only if in_flight() > 0
 
-  // Waits for the oldest step. Rank 0 reports everything, the others the drawn tokens alone.
+  // Waits for the oldest step. Rank 0 reports everything, the others the drawn tokens alone. A row without a token is
+  // reported as such; its sequence goes on with model::kTokenInstead until a plan drops it.
   Result<engine::StepResult> finish();
 
   size_t sequences() const { return sequences_.size(); }

@@ -47,7 +47,7 @@ struct ScoredToken {
 // else by logit / temperature + noise. Filters are ignored. Logits that are not numbers never win.
 ScoredToken best_token_cpu(const float* logits, int32_t size, int32_t vocab_begin, const DrawParameters& draw);
 
-// The token drawn from all logits [vocab] through the filters.
+// The token drawn from all logits [vocab] through the filters; -1 where the best is not finite.
 int32_t draw_filtered_cpu(const float* logits, int32_t vocab, const DrawParameters& draw);
 
 // max of logits [size], and sum of exp(logit - max); of no logits: -infinity and 0.

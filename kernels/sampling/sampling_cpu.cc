@@ -94,7 +94,7 @@ int32_t draw_filtered_cpu(const float* logits, int32_t vocab, const DrawParamete
     const ScoredToken noisy{token.score + noise, token.token_id};
     if (noisy.better_than(winner)) winner = noisy;
   }
-  return winner.token_id;
+  return std::isfinite(winner.score) ? winner.token_id : -1;
 }
 
 LogitMass logit_mass_cpu(const float* logits, int32_t size) {

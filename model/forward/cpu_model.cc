@@ -125,8 +125,8 @@ class CpuModel final : public RankModel {
       int32_t id = row.token_ids[static_cast<size_t>(i)];
       if (id == kPendingToken) {
         CHECK_EQ(count, 1);
-        // Where no logit was a number, none was drawn; what follows is thrown away, but must be computable.
-        id = pending = std::max(last_drawn_.at(static_cast<size_t>(row.pending_row)), 0);
+        const int32_t drawn = last_drawn_.at(static_cast<size_t>(row.pending_row));
+        id = pending = drawn == kNoToken ? kTokenInstead : drawn;
       }
       batch.ids.push_back(id);
       batch.attention.push_back({row.start + i, row.block_table.data()});

@@ -58,13 +58,20 @@ struct BatchRow {
 // Stands for a token that the device knows and the host does not yet.
 inline constexpr int32_t kPendingToken = -1;
 
+// The token of a row from whose logits none can be drawn: the best of them, after penalties, temperature and noise, is
+// not finite. Logits that are not numbers never win, so it takes a row of nothing else, or an infinite one.
+inline constexpr int32_t kNoToken = -1;
+// What a step takes that was begun before such a row was known: it must be computable, its output is thrown away. All
+// ranks take the same, for the embedding and for the penalties.
+inline constexpr int32_t kTokenInstead = 0;
+
 struct TokenProbability {
   int32_t token_id = 0;
   float logprob = 0;
 };
 
 struct RowOutput {
-  int32_t token_id = -1;
+  int32_t token_id = kNoToken;  // also of a row that does not sample
   std::vector<TokenProbability>
       logprobs;                        // the k best, best first (ties: lower id first); drawn token appended if absent
   std::vector<float> target_logprobs;  // [logprob_targets.size()]

@@ -1,6 +1,7 @@
 #include "model/forward/sampler_cpu.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/sampling/sampling.h"
@@ -97,13 +98,13 @@ class Finisher {
     }
   }
 
-  // The drawn token of every use that samples; -1 of the others.
+  // The drawn token of every use that samples, or kNoToken; that of the others, too.
   std::vector<int32_t> draw() {
     std::vector<size_t> plain, filtered;
     for (size_t u = 0; u < uses_.size(); ++u) {
       if (uses_[u].sample) (draw_of(u).filtered() ? filtered : plain).push_back(u);
     }
-    std::vector<int32_t> drawn(uses_.size(), -1);
+    std::vector<int32_t> drawn(uses_.size(), kNoToken);
     draw_plain(plain, drawn);
     draw_filtered(filtered, drawn);
     return drawn;
@@ -150,7 +151,7 @@ class Finisher {
     for (size_t i = 0; i < plain.size(); ++i) {
       ScoredToken winner;
       for (size_t r = 0; r < static_cast<size_t>(group_.size()); ++r) keep_better(winner, all[r * plain.size() + i]);
-      drawn[plain[i]] = winner.token_id;
+      drawn[plain[i]] = std::isfinite(winner.score) ? winner.token_id : kNoToken;
     }
   }
 
@@ -245,7 +246,7 @@ void finish_rows_cpu(std::span<const BatchRow> rows, std::span<const LogitsUse> 
   logits.swap(raw);
   const std::vector<float> at = finisher.logits_at(drawn);
   for (size_t u = 0; u < uses.size(); ++u) {
-    if (!uses[u].sample || rows[uses[u].row].sampling.logprobs < 0) continue;
+    if (drawn[u] == kNoToken || rows[uses[u].row].sampling.logprobs < 0) continue;
     std::vector<TokenProbability>& out = outputs[uses[u].row].logprobs;
     bool among = false;
     for (const ScoredToken& token : best[u]) {

@@ -79,7 +79,7 @@ class FakeModel final : public model::RankModel {
     for (const FakeRow& row : in_flight.front()) {
       model::RowOutput output;
       const auto end = row.start + static_cast<int32_t>(row.token_ids.size());
-      if (row.sample) output.token_id = 1000 + end;
+      if (row.sample) output.token_id = end == no_token_at ? model::kNoToken : 1000 + end;
       if (row.sample && row.sampling.logprobs >= 0) output.logprobs = {{1000 + end, -0.25F}};
       for (const int32_t target : row.targets) output.target_logprobs.push_back(-static_cast<float>(target));
       outputs.push_back(output);
@@ -94,6 +94,7 @@ class FakeModel final : public model::RankModel {
   std::deque<std::vector<FakeRow>> in_flight;
   std::map<int32_t, model::Adapter> slots;
 
+  int32_t no_token_at = -1;  // the position for which no row has a token
   std::atomic<bool> ready{true};
   std::atomic<bool> lost_peer{false};
   float squared_norm = 1;

@@ -54,6 +54,61 @@ void expect_served(const Served& server, const std::optional<std::string>& adapt
   EXPECT_EQ(answer.done->usage.completion_tokens, 4);
 }
 
+// An adapter whose training diverged: every value is finite, and what it computes is not.
+fs::path write_diverged_adapter(const fs::path& directory) {
+  constexpr int kLayers = 4, kHidden = 512;
+  Safetensors diverged;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (const char* matrix : {"A", "B"}) {
+      const std::vector<float> values(kHidden, 1e30F);
+      const size_t begin = diverged.data.size(), bytes = values.size() * sizeof(float);
+      diverged.data.append(reinterpret_cast<const char*>(values.data()), bytes);
+      diverged.header += (diverged.header.empty() ? "{" : ",") + std::string("\"base_model.model.model.layers.") +
+                         std::to_string(layer) + ".self_attn.o_proj.lora_" + matrix +
+                         ".weight\":{\"dtype\":\"F32\",\"shape\":" + (*matrix == 'A' ? "[1,512]" : "[512,1]") +
+                         ",\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(begin + bytes) + "]}";
+    }
+  }
+  diverged.header += "}";
+  copy_with(source_path("examples/models/adapters/moby"), directory, "adapter_model.safetensors", diverged.bytes());
+  auto config = nlohmann::json::parse(read_file((directory / "adapter_config.json").string()));
+  config["r"] = 1;
+  config["target_modules"] = {"o_proj"};
+  write_file((directory / "adapter_config.json").string(), config.dump());
+  return directory;
+}
+
+TEST(Hostile, AnAdapterThatDivergedFailsItsOwnRequestsAlone) {
+  ScratchDirectory scratch;
+  Served server({"--tp", "2", "--lora-modules", "wild=" + write_diverged_adapter(scratch / "wild").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  std::vector<comm::GenerateRequest> requests;
+  for (const char* adapter : {"", "moby", "kjv"}) {
+    requests.push_back(greedy_request("Call me", *adapter ? std::optional<std::string>(adapter) : std::nullopt, 200));
+    requests.back().ignore_eos = true;
+  }
+  const auto alone = server.ask(requests);
+  requests.push_back(greedy_request("Call me", "wild", 8));
+  requests.push_back(greedy_request("Call me Ishmael", "wild", 8));
+  requests.back().temperature = 1;
+  requests.back().prompt_logprobs = true;
+  const auto together = server.ask(requests);
+  for (size_t i = 0; i < alone.size(); ++i) {
+    ASSERT_TRUE(together[i].done) << (together[i].failure ? together[i].failure->message : "no answer");
+    EXPECT_EQ(together[i].token_ids, alone[i].token_ids) << "request " << i;
+  }
+  for (size_t i = alone.size(); i < together.size(); ++i) {
+    ASSERT_TRUE(together[i].failure);
+    EXPECT_EQ(together[i].failure->code, "no_token");
+    EXPECT_NE(together[i].failure->message.find("adapter wild: there is no token for position "), std::string::npos)
+        << together[i].failure->message;
+    EXPECT_TRUE(together[i].token_ids.empty());
+  }
+  const auto status = server.status();
+  EXPECT_EQ(status["epoch"], 1) << "no rank was ended";
+  EXPECT_EQ(status["engine"]["blocks_free"], status["engine"]["blocks_total"]);
+}
+
 TEST(Hostile, AdaptersThatAreNoneForThisBaseFailTheirOwnRequestsAlone) {
   const fs::path moby = source_path("examples/models/adapters/moby");
   const std::string file = "adapter_model.safetensors";

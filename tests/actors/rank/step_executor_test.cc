@@ -210,6 +210,32 @@ TEST_F(StepExecutorTest, ForgetsAFinishedSequenceWhileItsStepIsInFlight) {
   EXPECT_EQ(executor_.sequences(), 0u);
 }
 
+TEST_F(StepExecutorTest, GoesOnWithOthersWhereARowHasNoToken) {
+  model_.no_token_at = 1;
+  engine::StepPlan both = first_plan(start_of(1, {7}));
+  both.starts[0].sampling.logprobs = 1;
+  both.starts[0].sampling.frequency_penalty = 0.5F;
+  both.starts.push_back(start_of(2, {5, 6}));
+  both.blocks.push_back(blocks_of(2, {4}));
+  both.rows.push_back(row_of(2, 0, 2, true));
+  ASSERT_TRUE(executor_.begin(both));
+  const auto result = executor_.finish().value();
+  EXPECT_EQ(result.error, "");
+  EXPECT_EQ(result.rows[0].token_id, -1);
+  EXPECT_THAT(result.rows[0].logprobs, IsEmpty());
+  EXPECT_EQ(result.rows[1].token_id, 1002);
+  // The plan that was on its way has a row of both.
+  engine::StepPlan next = plan();
+  next.rows = {row_of(1, 1, 1, true), row_of(2, 2, 1, true)};
+  ASSERT_TRUE(executor_.begin(next));
+  EXPECT_THAT(last_row(0).token_ids, ElementsAre(model::kTokenInstead));
+  EXPECT_EQ(last_row(0).pending_row, -1);
+  ASSERT_EQ(last_row(0).counts.size(), 2u);
+  EXPECT_EQ(last_row(0).counts[0].token_id, model::kTokenInstead) << "as where the model takes it by itself";
+  EXPECT_THAT(last_row(1).token_ids, ElementsAre(1002));
+  EXPECT_EQ(executor_.finish().value().rows[1].token_id, 1003);
+}
+
 TEST_F(StepExecutorTest, PassesSlotAndSamplingOn) {
   auto start = start_of(1, {7});
   start.slot = SlotId(1);

@@ -30,6 +30,20 @@ TEST(BestToken, TakesTheLowerIdOfEqualLogitsAndNeverWhatIsNotANumber) {
   EXPECT_EQ(best_token_cpu(logits.data(), 5, 100, greedy).token_id, 102);
 }
 
+TEST(Draw, GivesNoTokenThroughFiltersWhereTheBestIsNotFinite) {
+  DrawParameters draw;
+  for (const int filter : {0, 1, 2}) {
+    draw.top_k = filter == 0 ? 2 : 0;
+    draw.top_p = filter == 1 ? 0.5F : 1;
+    draw.min_p = filter == 2 ? 0.1F : 0;
+    for (const auto& logits : {std::vector<float>{NAN, NAN, NAN}, {-INFINITY, NAN, -INFINITY}, {1, INFINITY, 2}}) {
+      EXPECT_EQ(draw_filtered_cpu(logits.data(), 3, draw), -1) << "filter " << filter << ", " << logits[1];
+    }
+    const std::vector<float> one = {NAN, 2, -INFINITY};
+    EXPECT_EQ(draw_filtered_cpu(one.data(), 3, draw), 1) << "filter " << filter;
+  }
+}
+
 TEST(BestToken, IsTheSameWhetherTheVocabularyIsCutOrWhole) {
   std::mt19937 random(1);
   const auto logits = tests::random_floats(257, random, 3);

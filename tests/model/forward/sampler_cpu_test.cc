@@ -1,0 +1,105 @@
+#include "model/forward/sampler_cpu.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <thread>
+
+#include "comm/collective/group.h"
+
+namespace lorikeet::model {
+namespace {
+
+ModelConfig small_config() {
+  ModelConfig config;
+  config.hidden_size = 32;
+  config.num_layers = 1;
+  config.num_heads = 4;
+  config.num_kv_heads = 4;
+  config.head_dim = 8;
+  config.intermediate_size = 256;
+  config.vocab_size = 12;
+  config.max_position_embeddings = 128;
+  return config;
+}
+
+// What all ranks make of whole rows of logits [rows][vocabulary]; that they agree is checked here.
+std::vector<RowOutput> finish(const std::vector<std::vector<float>>& logits, std::vector<RowSampling> sampling,
+                              int ranks) {
+  const ShardPlan plan = ShardPlan::make(small_config(), ranks).value();
+  const std::vector<int32_t> token = {1};
+  std::vector<BatchRow> rows(logits.size());
+  std::vector<LogitsUse> uses(logits.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].token_ids = token;
+    rows[i].sample = uses[i].sample = true;
+    rows[i].sampling = sampling[i];
+    uses[i].row = i;
+  }
+  const std::vector<int32_t> pending(rows.size(), -1);
+  auto groups = comm::make_local_group(ranks);
+  std::vector<std::vector<RowOutput>> outputs(static_cast<size_t>(ranks), std::vector<RowOutput>(rows.size()));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      const Range vocab = plan.shard(rank).vocab;
+      std::vector<float> part;
+      for (const auto& row : logits) part.insert(part.end(), row.begin() + vocab.begin, row.begin() + vocab.end);
+      kernels::ThreadPool pool(1);
+      finish_rows_cpu(rows, uses, pending, part, plan, *groups[static_cast<size_t>(rank)], pool,
+                      outputs[static_cast<size_t>(rank)]);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (const auto& other : outputs) {
+    for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(other[i].token_id, outputs[0][i].token_id) << "row " << i;
+  }
+  return outputs[0];
+}
+
+std::vector<float> row_with(std::vector<std::pair<size_t, float>> values, float others) {
+  std::vector<float> row(12, others);
+  for (const auto& [at, value] : values) row[at] = value;
+  return row;
+}
+
+// Greedy, drawn, and drawn through each filter.
+std::vector<RowSampling> all_ways() {
+  std::vector<RowSampling> ways(5);
+  ways[0].temperature = 0;
+  ways[2].top_k = 3;
+  ways[3].top_p = 0.9F;
+  ways[4].min_p = 0.01F;
+  for (RowSampling& way : ways) way.logprobs = 2;
+  return ways;
+}
+
+TEST(SamplerCpu, GivesNoTokenWhereTheBestLogitIsNotFinite) {
+  for (const int ranks : {1, 2, 4}) {
+    for (const auto& bad : {row_with({}, NAN), row_with({}, -INFINITY), row_with({{7, INFINITY}}, 1),
+                            row_with({{0, INFINITY}}, NAN), row_with({{11, -INFINITY}}, NAN)}) {
+      for (const RowSampling& way : all_ways()) {
+        const auto outputs =
+            finish({row_with({{3, 5}}, 0), bad, row_with({{9, 50}}, 0)}, {RowSampling{}, way, way}, ranks);
+        EXPECT_EQ(outputs[1].token_id, kNoToken) << ranks << " ranks, " << bad[0] << ", " << bad[7];
+        EXPECT_TRUE(outputs[1].logprobs.empty());
+        EXPECT_EQ(outputs[2].token_id, 9) << "the neighbour";
+        ASSERT_FALSE(outputs[2].logprobs.empty());
+        EXPECT_EQ(outputs[2].logprobs[0].token_id, 9);
+        EXPECT_TRUE(std::isfinite(outputs[2].logprobs[0].logprob));
+      }
+    }
+  }
+}
+
+TEST(SamplerCpu, DrawsFromTheNumbersOfARowThatHasOthers) {
+  for (const int ranks : {1, 2, 4}) {
+    for (RowSampling way : all_ways()) {
+      way.logprobs = -1;
+      EXPECT_EQ(finish({row_with({{8, 3}}, NAN)}, {way}, ranks)[0].token_id, 8);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::model
