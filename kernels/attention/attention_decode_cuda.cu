@@ -7,6 +7,7 @@
 #include "kernels/attention/attention_shared.cuh"
 #include "kernels/attention/decode_feed.cuh"
 #include "kernels/attention/decode_join.cuh"
+#include "kernels/attention/decode_tile.cuh"
 #include "kernels/base/cuda_check.h"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/done_counter.cuh"
@@ -20,7 +21,6 @@ namespace {
 using attention::Feed;
 using attention::Four;
 using attention::Item;
-using attention::kDepth;
 using attention::kHeadTile;
 using attention::kPassItems;
 using attention::kThreads;
@@ -56,16 +56,15 @@ struct RotateTask {
   int head = 0;   // counts q heads, then k, then v
   int in_tile = 0;
 
-  template <class T, int kHeadDim>
-  static __device__ __forceinline__ RotateTask of(const DecodeAttentionArgs& args, const Shared<T, kHeadDim>& shared,
-                                                  int items, int index) {
+  static __device__ __forceinline__ RotateTask of(const DecodeAttentionArgs& args, const Item* of_pass, int items,
+                                                  int index) {
     RotateTask task;
     const int kv_heads = args.cache.kv_heads;
     const int queries = min(kHeadTile, args.heads / kv_heads);
     int place = 0;
     for (; index >= queries + 2; place++) index -= queries + 2;
     if (place >= items) return task;
-    const Item& item = shared.items[place];
+    const Item& item = of_pass[place];
     task.in_tile = index;
     task.kind = max(0, task.in_tile - queries + 1);
     task.head =
@@ -79,7 +78,7 @@ struct RotateTask {
 // The items' queries come to shared memory, and the newest keys and values there and to the cache. Two heads of a warp
 // are on their way at a time. Waits for the kernel before this one when all that does not depend on it is requested.
 template <class T, class Kv, int kHeadDim>
-__device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T, kHeadDim>& shared, int items) {
+__device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T, Kv, kHeadDim>& shared, int items) {
   const int tasks = items * (min(kHeadTile, args.heads / args.cache.kv_heads) + 2);
 #pragma unroll 1
   for (int first = threadIdx.x / device::kWarpSize; first < tasks; first += 2 * kWarps) {
@@ -88,7 +87,7 @@ __device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T
     device::RopeHead<T, kHeadDim> head[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      task[i] = RotateTask::of(args, shared, items, first + i * kWarps);
+      task[i] = RotateTask::of(args, shared.items, items, first + i * kWarps);
       if (task[i].item < 0) continue;
       head[i].load_weights(args.rope, task[i].head);
       if (task[i].kind > 0) slot[i] = args.rope.kv_slots[shared.items[task[i].item].token];
@@ -106,44 +105,22 @@ __device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T
         head[i].store(shared.queries[task[i].item][task[i].in_tile]);
         continue;
       }
-      head[i].template store_as_read<Kv>(shared.newest[task[i].item][task[i].kind - 1]);
+      const int half = task[i].kind - 1;
+      const float scale = head[i].template scale_of<Kv>();
+      head[i].template store_as_read<Kv>(shared.newest[task[i].item][half], scale);
+      if (threadIdx.x % device::kWarpSize == 0) shared.newest_scales[task[i].item][half] = scale;
       if (slot[i] >= 0) {
-        head[i].template store_kv<Kv>(task[i].kind == 1 ? args.cache.keys : args.cache.values, args.cache,
-                                      shared.items[task[i].item].kv_head, slot[i]);
+        head[i].template store_kv<Kv>(args.cache, half == 1, shared.items[task[i].item].kv_head, slot[i], scale);
       }
     }
   }
 }
 
-// Puts the newest position's key or value into the tile that a warp has got without it.
-template <int kHeadDim, class T>
-__device__ __forceinline__ void add_newest(unsigned char* tile, const T* newest, int row) {
-  const int chunk = threadIdx.x % device::kWarpSize;
-  if (chunk < kHeadDim / attention::kChunk) {
-    *reinterpret_cast<uint4*>(tile + attention::swizzled<kHeadDim>(row, chunk)) =
-        reinterpret_cast<const uint4*>(newest)[chunk];
-  }
-  __syncwarp();
-}
-
-// Stores a warp's result as [heads, head_dim].
-template <int kHeadDim>
-__device__ __forceinline__ void store_heads(const attention::WarpResult<kHeadDim / 16>& result,
-                                            float (*out)[kHeadDim + 4]) {
-  const int g = threadIdx.x % device::kWarpSize / 4;
-  const int t = threadIdx.x % 4;
-#pragma unroll
-  for (int s = 0; s < kHeadDim / 16; s++) {
-#pragma unroll
-    for (int e = 0; e < 4; e++) out[2 * t + e % 2][16 * s + g + e / 2 * 8] = result.out[s][e];
-  }
-}
-
 #if __CUDA_ARCH__ >= 900
 // Each block of the cluster gets its share of the results of all warps of all blocks, and joins them.
-template <class T, int kHeadDim>
+template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void join_cluster(const attention::WarpResult<kHeadDim / 16>& result, const Item& item,
-                                             Shared<T, kHeadDim>& shared, T* out) {
+                                             Shared<T, Kv, kHeadDim>& shared, T* out) {
   constexpr int kFours = kHeadDim / 4;
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
@@ -153,7 +130,7 @@ __device__ __forceinline__ void join_cluster(const attention::WarpResult<kHeadDi
   device::wait_async_copies<0>();
   __syncwarp();  // the warp's ring is free
   auto* mine = reinterpret_cast<float(*)[kHeadDim + 4]>(shared.ring[warp]);
-  store_heads<kHeadDim>(result, mine);
+  attention::store_heads<Kv, kHeadDim>(result, mine);
   __syncwarp();
   device::cluster_wait();  // all blocks have begun
   if (lane < 4) {
@@ -224,15 +201,15 @@ __device__ __forceinline__ void join_parts(const DecodeAttentionArgs& args, cons
 }
 
 // Joins the results of a block's warps; those of a pair's parts are joined by the block that arrives last.
-template <class T, int kHeadDim>
+template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
                                            const attention::WarpResult<kHeadDim / 16>& result, const Item& item,
-                                           Shared<T, kHeadDim>& shared, T* out) {
+                                           Shared<T, Kv, kHeadDim>& shared, T* out) {
   constexpr int kFours = kHeadDim / 4;
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
   __syncthreads();  // the results of the item before are no longer read
-  store_heads<kHeadDim>(result, shared.warp_out[warp]);
+  attention::store_heads<Kv, kHeadDim>(result, shared.warp_out[warp]);
   if (lane < 4) {
 #pragma unroll
     for (int h = 0; h < 2; h++) shared.max_sum[warp][2 * lane + h] = make_float2(result.largest[h], result.sum[h]);
@@ -274,11 +251,12 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
     decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster) {
   constexpr int kSteps = kHeadDim / 16;  // tensor-core steps over head_dim (scores), and row tiles of out^T
   extern __shared__ __align__(128) unsigned char shared_bytes[];
-  auto& shared = *reinterpret_cast<Shared<T, kHeadDim>*>(shared_bytes);
+  using Memory = Shared<T, Kv, kHeadDim>;
+  constexpr int kDepth = Memory::kDepth;
+  auto& shared = *reinterpret_cast<Memory*>(shared_bytes);
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
   const int g = lane / 4;
-  const int t = lane % 4;
   const float scale = args.scale * 1.4426950408889634F;  // log2 e: the softmax works in powers of two
   const int pairs = args.division.pairs_of_row();
 
@@ -326,10 +304,8 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
                                      static_cast<int64_t>(item.first_head + g) * kHeadDim;
 #pragma unroll
       for (int s = 0; s < kSteps; s++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          query[s][half] = g < item.heads ? *reinterpret_cast<const uint32_t*>(q + 16 * s + 8 * half + 2 * t) : 0;
-        }
+        query[s][0] = query[s][1] = 0;
+        if (g < item.heads) attention::load_query<T, Kv, kHeadDim>(q, s, query[s]);
       }
 
       // The warp's segments are neighbours, as many as a power of two: a result is joined when its neighbour is there.
@@ -350,15 +326,14 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
           __syncwarp();
           const bool newest = args.rotate && tile + 1 == item.tiles;
           const int last_row = (item.context - 1) % kTile;
-          if (newest) add_newest<kHeadDim>(shared.ring[warp][slot][0], shared.newest[i][0], last_row);
-          const uint32_t keys = device::shared_address(shared.ring[warp][slot][0]);
+          if (newest) attention::add_newest<T, Kv, kHeadDim, 0>(shared, warp, slot, i, last_row);
           float score[4] = {0, 0, 0, 0};
           float odd[4] = {0, 0, 0, 0};
-#pragma unroll
-          for (int s = 0; s < kSteps; s++) {
-            uint32_t a[4];
-            device::load_matrices(a, keys + attention::swizzled<kHeadDim>(lane % 16, 2 * s + lane / 16));
-            device::mma_m16n8k16<T>(s % 2 == 0 ? score : odd, a[0], a[1], a[2], a[3], query[s][0], query[s][1]);
+          attention::score_tile<T, Kv, kHeadDim>(shared.ring[warp][slot][0], query, score, odd);
+          float position_scale[2] = {scale, scale};
+          if constexpr (Memory::kFp8) {
+            position_scale[0] *= attention::kLowered<T> * shared.scales[warp][slot][0][g];
+            position_scale[1] *= attention::kLowered<T> * shared.scales[warp][slot][0][g + 8];
           }
           __syncwarp();  // the keys are no longer read
           feed.keys();
@@ -366,7 +341,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
           const int left = item.context - tile * kTile;  // positions
 #pragma unroll
           for (int e = 0; e < 4; e++) {
-            score[e] = g + e / 2 * 8 < left ? __fadd_rn(score[e], odd[e]) * scale : -INFINITY;
+            score[e] = g + e / 2 * 8 < left ? __fadd_rn(score[e], odd[e]) * position_scale[e / 2] : -INFINITY;
           }
           float shrink[2];
 #pragma unroll
@@ -384,12 +359,22 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
             // This lane's positions only, until the segment ends.
             now.sum[h] = __fmaf_rn(now.sum[h], shrink[h], __fadd_rn(score[h], score[h + 2]));
           }
-          const uint32_t p0 = device::transpose_8x8(device::pack<T>(score[0], score[1]));
-          const uint32_t p1 = device::transpose_8x8(device::pack<T>(score[2], score[3]));
+          const auto pack_scores = [&] {
+            return make_uint2(device::transpose_8x8(device::pack<T>(score[0], score[1])),
+                              device::transpose_8x8(device::pack<T>(score[2], score[3])));
+          };
+          uint2 p;
+          if constexpr (!Memory::kFp8) p = pack_scores();
           device::wait_async_copies<kBehind>();
           __syncwarp();
-          if (newest) add_newest<kHeadDim>(shared.ring[warp][slot][1], shared.newest[i][1], last_row);
-          const uint32_t values = device::shared_address(shared.ring[warp][slot][1]);
+          if (newest) attention::add_newest<T, Kv, kHeadDim, 1>(shared, warp, slot, i, last_row);
+          if constexpr (Memory::kFp8) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+              score[e] *= attention::kLowered<T> * shared.scales[warp][slot][1][g + e / 2 * 8];
+            }
+            p = pack_scores();
+          }
 #pragma unroll
           for (int s = 0; s < kSteps; s++) {
             float(&out)[4] = now.out[s];
@@ -397,11 +382,8 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
             out[1] *= shrink[1];
             out[2] *= shrink[0];
             out[3] *= shrink[1];
-            uint32_t a[4];
-            device::load_matrices_transposed(
-                a, values + attention::swizzled<kHeadDim>(lane % 8 + lane / 16 * 8, 2 * s + lane / 8 % 2));
-            device::mma_m16n8k16<T>(out, a[0], a[1], a[2], a[3], p0, p1);
           }
+          attention::add_values<T, Kv, kHeadDim>(shared.ring[warp][slot][1], p.x, p.y, now.out);
           __syncwarp();  // the values are no longer read
           feed.values();
           slot = (slot + 1) % kDepth;
@@ -428,11 +410,11 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
       T* out = static_cast<T*>(args.out) + (static_cast<int64_t>(item.token) * args.heads + item.first_head) * kHeadDim;
 #if __CUDA_ARCH__ >= 900
       if (share_pairs) {
-        join_cluster<T, kHeadDim>(now, item, shared, out);
+        join_cluster<T, Kv, kHeadDim>(now, item, shared, out);
         continue;
       }
 #endif
-      join_block<T, kHeadDim>(args, now, item, shared, out);
+      join_block<T, Kv, kHeadDim>(args, now, item, shared, out);
     }
     device::wait_async_copies<0>();
   }
@@ -453,6 +435,7 @@ int32_t decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& str
   CHECK_EQ(args.cache.block_size & (args.cache.block_size - 1), 0);
   CHECK_GE(args.cache.block_size, 8);
   CHECK_LE(args.rows, kMaxDecodeRows);
+  CHECK(args.cache.dtype != KvDtype::f8_e4m3 || args.cache.key_scales != nullptr);
   CHECK(!args.rotate || args.rope.heads == args.heads);
   if (args.rows == 0) return 0;
   int32_t blocks = 0;
@@ -462,8 +445,8 @@ int32_t decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& str
       using Kv = typename decltype(kv_element)::type;
       const auto kernel = args.cache.head_dim == 128 ? decode_attention<T, Kv, 128> : decode_attention<T, Kv, 64>;
       device::LaunchShape shape;
-      shape.shared_bytes = args.cache.head_dim == 128 ? sizeof(Shared<T, 128>) : sizeof(Shared<T, 64>);
-      static_assert(sizeof(Shared<T, 128>) <= (99 << 10), "what a block of any device from 8.0 on can have");
+      shape.shared_bytes = args.cache.head_dim == 128 ? sizeof(Shared<T, Kv, 128>) : sizeof(Shared<T, Kv, 64>);
+      static_assert(sizeof(Shared<T, Kv, 128>) <= (99 << 10), "what a block of any device from 8.0 on can have");
       LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                static_cast<int>(shape.shared_bytes)));
       shape.threads = kThreads;

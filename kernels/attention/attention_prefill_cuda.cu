@@ -29,16 +29,22 @@ __device__ __forceinline__ void load_tile(const PrefillAttentionArgs& args, cons
     const int position = tile + row;
     const bool valid = position < end;
     size_t place = 0;
+    float key_scale = 1;
+    float value_scale = 1;
     if (valid) {
       const int block = block_table[position >> block_shift];
       const int cache_row = (block * cache.kv_heads + kv_head) * cache.block_size + (position & (cache.block_size - 1));
       place = static_cast<size_t>(cache_row) * kHeadDim + chunk * kChunk;
+      if constexpr (sizeof(Kv) == 1) {
+        key_scale = cache.key_scales[cache_row];
+        value_scale = cache.value_scales[cache_row];
+      }
     }
     const Kv* key = static_cast<const Kv*>(cache.keys) + place;
     const Kv* value = static_cast<const Kv*>(cache.values) + place;
     const uint32_t target = swizzled<kHeadDim>(row, chunk);
-    attention::fetch_chunk<T>(device::shared_address(keys) + target, key, valid);
-    attention::fetch_chunk<T>(device::shared_address(values) + target, value, valid);
+    attention::fetch_chunk<T>(device::shared_address(keys) + target, key, valid, key_scale);
+    attention::fetch_chunk<T>(device::shared_address(values) + target, value, valid, value_scale);
   }
   device::commit_async_copies();
 }

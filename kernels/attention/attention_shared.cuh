@@ -14,16 +14,19 @@ __device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
   return static_cast<uint32_t>(row * kHeadDim + (chunk ^ (row & 7)) * kChunk) * 2;
 }
 
-// 8 elements of the cache as 8 of T.
+// 8 elements of the cache as 8 of T. scale: of fp8.
 template <class T, class Kv>
-__device__ __forceinline__ uint4 load_chunk(const Kv* source) {
+__device__ __forceinline__ uint4 load_chunk(const Kv* source, float scale) {
   uint4 result;
   if constexpr (sizeof(Kv) == 1) {
     const uint2 packed = *reinterpret_cast<const uint2*>(source);
-    result.x = device::widen_fp8<T>(static_cast<uint16_t>(packed.x & 0xffffU));
-    result.y = device::widen_fp8<T>(static_cast<uint16_t>(packed.x >> 16));
-    result.z = device::widen_fp8<T>(static_cast<uint16_t>(packed.y & 0xffffU));
-    result.w = device::widen_fp8<T>(static_cast<uint16_t>(packed.y >> 16));
+    const auto scaled = [&](uint32_t two) {
+      const __half2 v(__nv_cvt_fp8x2_to_halfraw2(static_cast<uint16_t>(two), __NV_E4M3));
+      const float2 f = __half22float2(v);
+      return device::pack<T>(f.x * scale, f.y * scale);
+    };
+    result = make_uint4(scaled(packed.x & 0xffffU), scaled(packed.x >> 16), scaled(packed.y & 0xffffU),
+                        scaled(packed.y >> 16));
   } else {
     const uint4 packed = *reinterpret_cast<const uint4*>(source);
     const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
@@ -41,11 +44,11 @@ __device__ __forceinline__ uint4 load_chunk(const Kv* source) {
 // Brings 8 elements of the cache to shared memory as 8 of T, without waiting where no conversion is needed. Not valid:
 // zeros, and nothing is read.
 template <class T, class Kv>
-__device__ __forceinline__ void fetch_chunk(uint32_t target, const Kv* source, bool valid) {
+__device__ __forceinline__ void fetch_chunk(uint32_t target, const Kv* source, bool valid, float scale = 1) {
   if constexpr (__is_same(T, Kv)) {
     device::copy_async_16(target, source, valid);
   } else {
-    const uint4 chunk = valid ? load_chunk<T, Kv>(source) : make_uint4(0, 0, 0, 0);
+    const uint4 chunk = valid ? load_chunk<T, Kv>(source, scale) : make_uint4(0, 0, 0, 0);
     asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(target), "r"(chunk.x), "r"(chunk.y), "r"(chunk.z),
                  "r"(chunk.w)
                  : "memory");

@@ -2,6 +2,8 @@
 // attention_decode_cuda.cu.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/attention/attention_decode_cuda.h"
 #include "kernels/attention/attention_shared.cuh"
 #include "kernels/cuda/device_math.cuh"
@@ -12,7 +14,6 @@ inline constexpr int kWarps = 4;
 inline constexpr int kThreads = kWarps * device::kWarpSize;
 inline constexpr int kTile = kDecodeTile;
 inline constexpr int kHeadTile = kDecodeHeadTile;
-inline constexpr int kDepth = 2;      // tiles of a warp's ring
 inline constexpr int kPassItems = 4;  // whose descriptions and queries are in shared memory at a time
 
 // One item of work: a part of a pair (row, KV head, tile of query heads).
@@ -49,11 +50,32 @@ struct alignas(16) Item {
   __device__ __forceinline__ int first_segment(int warp) const { return (part * kWarps + warp) * segments(); }
 };
 
-template <class T, int kHeadDim>
+// fp8 is kept as it is stored, and becomes T between shared memory and the tensor cores; other types become T on the way
+// to shared memory.
+template <class Kv>
+inline constexpr bool kKeepsFp8 = sizeof(Kv) == 1;
+
+// Where piece `piece` of 16 bytes of row `row` of a tile of fp8 lies, in bytes. Lanes read a row's pieces 2 t and 2 t + 1
+// of keys, and piece g of rows 2 t, 2 t + 1 and so on of values: each over all banks.
+template <int kHeadDim>
+__device__ __forceinline__ uint32_t fp8_key_place(int row, int piece) {
+  return static_cast<uint32_t>(row * kHeadDim + (kHeadDim == 128 ? piece ^ (row & 1) : piece) * 16);
+}
+template <int kHeadDim>
+__device__ __forceinline__ uint32_t fp8_value_place(int row, int piece) {
+  const int spread = row / 2 % 4 * (kHeadDim == 128 ? 2 : 1);
+  return static_cast<uint32_t>(row * kHeadDim + (piece ^ spread) * 16);
+}
+
+template <class T, class Kv, int kHeadDim>
 struct Shared {
-  static constexpr int kTileBytes = kTile * kHeadDim * 2;
+  static constexpr bool kFp8 = kKeepsFp8<Kv>;
+  using Kept = std::conditional_t<kFp8, Kv, T>;  // what keys and values are in shared memory
+  static constexpr int kDepth = kFp8 ? 4 : 2;    // tiles of a warp's ring
+  static constexpr int kTileBytes = kTile * kHeadDim * static_cast<int>(sizeof(Kept));
   static constexpr int kFours = kHeadDim / 4;                      // of a head's results
   alignas(128) unsigned char ring[kWarps][kDepth][2][kTileBytes];  // keys, values
+  float scales[kFp8 ? kWarps : 1][kDepth][2][kTile];               // of fp8
   union {
     float warp_out[kWarps][kHeadTile][kHeadDim + 4];
     // From the warps of the whole cluster: this block's share of the pair's results, [warps][fours / blocks].
@@ -61,7 +83,8 @@ struct Shared {
   };
   float2 max_sum[kDecodeSegments][kHeadTile];  // of the cluster's warps, or of this block's
   alignas(16) T queries[kPassItems][kHeadTile][kHeadDim + 8];
-  alignas(16) T newest[kPassItems][2][kHeadDim];  // key and value of the rows' last positions
+  alignas(16) Kept newest[kPassItems][2][kHeadDim];  // key and value of the rows' last positions
+  float newest_scales[kPassItems][2];
   Item items[kPassItems];
   bool is_last;
 };
@@ -70,7 +93,7 @@ struct Shared {
 template <class T, class Kv, int kHeadDim>
 class Feed {
  public:
-  __device__ __forceinline__ Feed(const DecodeAttentionArgs& args, Shared<T, kHeadDim>& shared, int items)
+  __device__ __forceinline__ Feed(const DecodeAttentionArgs& args, Shared<T, Kv, kHeadDim>& shared, int items)
       : args_(args), shared_(shared), items_(items) {
     begin();
     find();
@@ -78,13 +101,13 @@ class Feed {
 
   // Requests the next tile's keys, or its values, which ends it. Without a next tile an empty group of copies.
   __device__ __forceinline__ void keys() {
-    if (item_ < items_) fetch(static_cast<const Kv*>(args_.cache.keys), 0);
+    if (item_ < items_) fetch<0>(static_cast<const Kv*>(args_.cache.keys), args_.cache.key_scales);
     device::commit_async_copies();
   }
   __device__ __forceinline__ void values() {
     if (item_ < items_) {
-      fetch(static_cast<const Kv*>(args_.cache.values), 1);
-      slot_ = (slot_ + 1) % kDepth;
+      fetch<1>(static_cast<const Kv*>(args_.cache.values), args_.cache.value_scales);
+      slot_ = (slot_ + 1) % Memory::kDepth;
       tile_++;
       find();
     }
@@ -92,6 +115,8 @@ class Feed {
   }
 
  private:
+  using Memory = Shared<T, Kv, kHeadDim>;
+
   static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / device::kWarpSize; }
 
   __device__ __forceinline__ void begin() {
@@ -116,11 +141,14 @@ class Feed {
     }
   }
 
-  __device__ __forceinline__ void fetch(const Kv* cache, int half) const {
-    constexpr int kChunks = kHeadDim / kChunk;
+  // kHalf 0: keys, 1: values.
+  template <int kHalf>
+  __device__ __forceinline__ void fetch(const Kv* cache, const float* scales) const {
+    constexpr int kPiece = Memory::kFp8 ? 16 : kChunk;  // elements
+    constexpr int kChunks = kHeadDim / kPiece;
     constexpr int kRows = device::kWarpSize / kChunks;  // that the warp copies at a time
     const int lane = threadIdx.x % device::kWarpSize;
-    const uint32_t target = device::shared_address(shared_.ring[warp()][slot_][half]);
+    const uint32_t target = device::shared_address(shared_.ring[warp()][slot_][kHalf]);
     const Item& item = shared_.items[item_];
     // With `rotate` the last position is not in the cache yet: it comes from shared memory.
     const int valid = item.context - (args_.rotate ? 1 : 0) - tile_ * kTile;
@@ -129,17 +157,30 @@ class Feed {
     for (int i = 0; i < 2; i++) {
       const int in_block = (tile_ * kTile + 8 * i) & (block_size - 1);
       const int first = (blocks_[i] * args_.cache.kv_heads + item.kv_head) * block_size + in_block;
-      const Kv* source = cache + static_cast<size_t>(first + lane / kChunks) * kHeadDim + lane % kChunks * kChunk;
+      const Kv* source = cache + static_cast<size_t>(first + lane / kChunks) * kHeadDim + lane % kChunks * kPiece;
 #pragma unroll
       for (int j = 0; j < 8; j += kRows) {
         const int row = 8 * i + j + lane / kChunks;
-        fetch_chunk<T>(target + swizzled<kHeadDim>(row, lane % kChunks), source + j * kHeadDim, row < valid);
+        if constexpr (Memory::kFp8) {
+          const uint32_t place = kHalf == 0 ? fp8_key_place<kHeadDim>(row, lane % kChunks)
+                                            : fp8_value_place<kHeadDim>(row, lane % kChunks);
+          device::copy_async_16(target + place, source + j * kHeadDim, row < valid);
+        } else {
+          fetch_chunk<T>(target + swizzled<kHeadDim>(row, lane % kChunks), source + j * kHeadDim, row < valid);
+        }
       }
+    }
+    if constexpr (Memory::kFp8) {
+      if (lane >= kTile) return;
+      const int in_block = (tile_ * kTile + lane) & (block_size - 1);
+      const int block = lane < 8 ? blocks_[0] : blocks_[1];
+      const float* source = scales + (block * args_.cache.kv_heads + item.kv_head) * block_size + in_block;
+      device::copy_async_4(device::shared_address(&shared_.scales[warp()][slot_][kHalf][lane]), source, lane < valid);
     }
   }
 
   const DecodeAttentionArgs& args_;
-  Shared<T, kHeadDim>& shared_;
+  Memory& shared_;
   const int items_;
   int item_ = 0;
   int tile_, end_;

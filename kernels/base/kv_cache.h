@@ -7,7 +7,8 @@
 
 namespace lorikeet::kernels {
 
-// How keys and values are stored. fp8 is e4m3 with scale 1, saturating at 448.
+// How keys and values are stored. fp8 is e4m3 with a scale for every head of every position, by which its largest element
+// is 448.
 enum class KvDtype : uint8_t { f16, bf16, f8_e4m3 };
 
 constexpr size_t size_of(KvDtype t) {
@@ -28,6 +29,9 @@ struct KvCacheLayer {
   int32_t kv_heads = 0;
   int32_t block_size = 16;  // a power of two, at least 8
   int32_t head_dim = 128;   // 64 or 128
+  // Of fp8, otherwise null: [num_blocks, kv_heads, block_size], by which the head of a position is to be multiplied.
+  float* key_scales = nullptr;
+  float* value_scales = nullptr;
 };
 
 }  // namespace lorikeet::kernels

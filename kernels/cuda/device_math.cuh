@@ -29,9 +29,13 @@ template <>
 __device__ __forceinline__ float from_float<float>(float x) {
   return x;
 }
+// What is too large for fp16 becomes the largest finite number: an infinity would make the next product's sums NaN. NaN
+// stays NaN.
 template <>
 __device__ __forceinline__ __half from_float<__half>(float x) {
-  return __float2half_rn(x);
+  uint16_t bits;
+  asm("cvt.rn.satfinite.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return __ushort_as_half(bits);
 }
 template <>
 __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
@@ -54,8 +58,9 @@ template <class T>
 __device__ __forceinline__ uint32_t pack(float low, float high);
 template <>
 __device__ __forceinline__ uint32_t pack<__half>(float low, float high) {
-  const __half2 v = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&v);
+  uint32_t v;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+  return v;
 }
 template <>
 __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, float high) {
@@ -74,7 +79,9 @@ __device__ __forceinline__ uint32_t widen_fp8(uint16_t packed) {
   return pack<T>(f.x, f.y);
 }
 
-// Saturates at 448, the largest e4m3 value.
+inline constexpr float kLargestFp8 = 448;  // of e4m3
+
+// Saturates.
 __device__ __forceinline__ uint8_t to_fp8(float x) {
   return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
 }
@@ -146,6 +153,12 @@ __device__ __forceinline__ void prefetch_to_l2(const void* p) {
 __device__ __forceinline__ void copy_async_16(uint32_t shared_destination, const void* source, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_destination), "l"(source), "r"(bytes)
+               : "memory");
+}
+// Likewise of 4 bytes.
+__device__ __forceinline__ void copy_async_4(uint32_t shared_destination, const void* source, bool valid) {
+  const int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_destination), "l"(source), "r"(bytes)
                : "memory");
 }
 __device__ __forceinline__ void commit_async_copies() {

@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kWarps* device::kWarpSize) rope_and_store(Rope
   const int slot = args.kv_slots[token];
   if (slot < 0) return;
   const bool is_v = head >= args.heads + kv_heads;
-  made.template store_kv<Kv>(is_v ? args.cache.values : args.cache.keys, args.cache,
-                             head - args.heads - (is_v ? kv_heads : 0), slot);
+  made.template store_kv<Kv>(args.cache, is_v, head - args.heads - (is_v ? kv_heads : 0), slot,
+                             made.template scale_of<Kv>());
 }
 
 }  // namespace

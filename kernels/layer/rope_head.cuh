@@ -9,21 +9,16 @@
 namespace lorikeet::kernels::device {
 
 template <class Kv>
-__device__ __forceinline__ Kv to_kv(float x) {
-  if constexpr (sizeof(Kv) == 1) {
+inline constexpr bool kIsFp8 = sizeof(Kv) == 1;
+
+template <class Kv>
+__device__ __forceinline__ Kv to_kv(float x, float scale) {
+  if constexpr (kIsFp8<Kv>) {
     Kv v;
-    v.__x = to_fp8(x);
+    v.__x = to_fp8(__fdiv_rn(x, scale));
     return v;
   } else {
     return from_float<Kv>(x);
-  }
-}
-template <class Kv>
-__device__ __forceinline__ float from_kv(Kv x) {
-  if constexpr (sizeof(Kv) == 1) {
-    return __half2float(__half(__nv_cvt_fp8_to_halfraw(x.__x, __NV_E4M3)));
-  } else {
-    return to_float(x);
   }
 }
 
@@ -99,30 +94,49 @@ class RopeHead {
   }
 
   template <class To>
-  __device__ __forceinline__ void store(To* head) const {
+  __device__ __forceinline__ void store(To* head, float scale = 1) const {
 #pragma unroll
     for (int i = 0; i < kPairs; i++) {
-      head[first() + i] = to_kv<To>(x_[i]);
-      head[first() + i + kHeadDim / 2] = to_kv<To>(y_[i]);
+      head[first() + i] = to_kv<To>(x_[i], scale);
+      head[first() + i + kHeadDim / 2] = to_kv<To>(y_[i], scale);
     }
   }
 
-  // Stores a key or value head in the place `slot` of its cache.
+  // Of a key or value head in a cache of Kv.
   template <class Kv>
-  __device__ __forceinline__ void store_kv(void* cache, const KvCacheLayer& layer, int kv_head, int slot) const {
-    const int block = slot / layer.block_size;
-    const int offset = slot % layer.block_size;
-    store(static_cast<Kv*>(cache) +
-          ((static_cast<size_t>(block) * layer.kv_heads + kv_head) * layer.block_size + offset) * kHeadDim);
+  __device__ __forceinline__ float scale_of() const {
+    if constexpr (!kIsFp8<Kv>) return 1;
+    float largest = 0;
+#pragma unroll
+    for (int i = 0; i < kPairs; i++) largest = fmaxf(largest, fmaxf(fabsf(x_[i]), fabsf(y_[i])));
+    largest = fminf(warp_max(largest), 0x1.fffffep127F);
+    return largest > 0 ? __fdiv_rn(largest, kLargestFp8) : 1.0F;
   }
 
-  // What a kernel that works in T would read of a head stored in a cache of Kv.
+  // Stores a key or value head in the place `slot` of its cache. scale: scale_of<Kv>().
   template <class Kv>
-  __device__ __forceinline__ void store_as_read(T* head) const {
+  __device__ __forceinline__ void store_kv(const KvCacheLayer& layer, bool value, int kv_head, int slot,
+                                           float scale) const {
+    const int block = slot / layer.block_size;
+    const int offset = slot % layer.block_size;
+    const size_t place = (static_cast<size_t>(block) * layer.kv_heads + kv_head) * layer.block_size + offset;
+    store(static_cast<Kv*>(value ? layer.values : layer.keys) + place * kHeadDim, scale);
+    if constexpr (kIsFp8<Kv>) {
+      if (threadIdx.x % kWarpSize == 0) (value ? layer.value_scales : layer.key_scales)[place] = scale;
+    }
+  }
+
+  // What a kernel that works in T would read of a head stored in a cache of Kv; of fp8 what is stored.
+  template <class Kv, class Read>
+  __device__ __forceinline__ void store_as_read(Read* head, float scale) const {
+    if constexpr (kIsFp8<Kv>) {
+      store(head, scale);
+    } else {
 #pragma unroll
-    for (int i = 0; i < kPairs; i++) {
-      head[first() + i] = from_float<T>(from_kv(to_kv<Kv>(x_[i])));
-      head[first() + i + kHeadDim / 2] = from_float<T>(from_kv(to_kv<Kv>(y_[i])));
+      for (int i = 0; i < kPairs; i++) {
+        head[first() + i] = from_float<T>(to_float(to_kv<Kv>(x_[i], scale)));
+        head[first() + i + kHeadDim / 2] = from_float<T>(to_float(to_kv<Kv>(y_[i], scale)));
+      }
     }
   }
 

@@ -135,8 +135,9 @@ Range ShardPlan::inputs(Projection p, int rank) const {
 }
 
 uint64_t ShardPlan::kv_bytes_per_position(int rank, uint64_t element_bytes) const {
+  const uint64_t scale_bytes = element_bytes == 1 ? sizeof(float) : 0;
   return 2 * static_cast<uint64_t>(config_.num_layers) * static_cast<uint64_t>(shard(rank).kv_heads.size()) *
-         static_cast<uint64_t>(config_.head_dim) * element_bytes;
+         (static_cast<uint64_t>(config_.head_dim) * element_bytes + scale_bytes);
 }
 
 }  // namespace lorikeet::model

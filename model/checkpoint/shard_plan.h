@@ -55,7 +55,8 @@ class ShardPlan {
   Range outputs(Projection p, int rank) const;
   Range inputs(Projection p, int rank) const;
 
-  // Bytes of a rank's keys and values of one position, all layers together.
+  // Bytes of a rank's keys and values of one position, all layers together; elements of one byte come with a scale for
+  // every head.
   uint64_t kv_bytes_per_position(int rank, uint64_t element_bytes) const;
 
   const ModelConfig& config() const { return config_; }

@@ -23,17 +23,24 @@ Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOpti
   if (!stream) return tl::unexpected(stream.error());
   kernels::fill_bytes(pool.memory_.data(), 0, bytes, *stream);
   stream->synchronize();
-  const int32_t layers = plan.config().num_layers;
-  const uint64_t half_layer = bytes / 2 / static_cast<uint64_t>(layers);
+  const auto positions = static_cast<uint64_t>(num_blocks) * static_cast<uint64_t>(options.block_size);
+  const auto heads = static_cast<uint64_t>(plan.shard(rank).kv_heads.size());
+  const uint64_t elements =
+      positions * heads * static_cast<uint64_t>(plan.config().head_dim) * kernels::size_of(options.kv_dtype);
+  const uint64_t scales = options.kv_dtype == kernels::KvDtype::f8_e4m3 ? positions * heads * sizeof(float) : 0;
   auto* at = pool.memory_.as<unsigned char>();
-  for (int32_t i = 0; i < layers; ++i, at += 2 * half_layer) {
+  for (int32_t i = 0; i < plan.config().num_layers; ++i, at += 2 * (elements + scales)) {
     kernels::KvCacheLayer layer;
     layer.keys = at;
-    layer.values = at + half_layer;
+    layer.values = at + elements;
     layer.dtype = options.kv_dtype;
     layer.kv_heads = plan.shard(rank).kv_heads.size();
     layer.block_size = options.block_size;
     layer.head_dim = plan.config().head_dim;
+    if (scales > 0) {
+      layer.key_scales = reinterpret_cast<float*>(at + 2 * elements);
+      layer.value_scales = reinterpret_cast<float*>(at + 2 * elements + scales);
+    }
     pool.layers_.push_back(layer);
   }
   return pool;

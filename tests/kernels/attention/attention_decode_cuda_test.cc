@@ -12,6 +12,16 @@ class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterfac
  protected:
   Dtype dtype() const { return std::get<0>(GetParam()); }
   KvDtype kv_dtype() const { return std::get<1>(GetParam()); }
+  DeviceCache cache_of(const PagedSequences& s) {
+    DeviceCache cache;
+    cache.keys = to_device(s.stored_keys.bytes);
+    cache.values = to_device(s.stored_values.bytes);
+    if (kv_dtype() == KvDtype::f8_e4m3) {
+      cache.key_scales = to_device(s.stored_keys.scales);
+      cache.value_scales = to_device(s.stored_values.scales);
+    }
+    return cache;
+  }
 
   // Runs the kernel for one query per sequence, row r on token r * 2 (so that tokens and rows differ), `spare` empty
   // rows behind. `parts` of every row, or as the kernel's own division has them.
@@ -39,8 +49,7 @@ class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterfac
       for (int32_t i = 0; i < pieces[0]; i++) pieces.push_back(DecodePiece{i / parts, i % parts, parts}.packed());
     }
     const DeviceBuffer device_q = to_device(spread);
-    const DeviceBuffer keys = to_device(s.key_bytes);
-    const DeviceBuffer values = to_device(s.value_bytes);
+    const DeviceCache cache = cache_of(s);
     const DeviceBuffer device_tokens = to_device(tokens);
     const DeviceBuffer device_lengths = to_device(lengths);
     const DeviceBuffer device_begins = to_device(begins);
@@ -54,7 +63,7 @@ class AttentionDecodeCuda : public CudaTest, public ::testing::WithParamInterfac
     args.out = out.data();
     args.dtype = dtype();
     args.heads = heads;
-    args.cache = {keys.data(), values.data(), kv_dtype(), s.kv_heads, s.block_size, s.head_dim};
+    args.cache = cache.layer(kv_dtype(), s.kv_heads, s.block_size, s.head_dim);
     args.scale = 1 / std::sqrt(static_cast<float>(s.head_dim));
     args.query_tokens = device_tokens.as<int32_t>();
     args.contexts = device_lengths.as<int32_t>();
@@ -189,11 +198,11 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
     struct Result {
       std::vector<uint16_t> out;
       std::vector<uint8_t> keys, values;
+      std::vector<float> scales;
     };
     const auto result = [&](bool rotate) {
       const DeviceBuffer device_qkv = to_device(qkv.stored);
-      const DeviceBuffer keys = to_device(s.key_bytes);
-      const DeviceBuffer values = to_device(s.value_bytes);
+      const DeviceCache cache = cache_of(s);
       const DeviceBuffer out = poisoned(static_cast<uint64_t>(rows) * shape.heads * shape.head_dim * 2);
       DecodeAttentionArgs args;
       args.q = device_qkv.data();
@@ -201,7 +210,7 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
       args.out = out.data();
       args.dtype = dtype();
       args.heads = shape.heads;
-      args.cache = {keys.data(), values.data(), kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim};
+      args.cache = cache.layer(kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim);
       args.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
       args.query_tokens = device_tokens.as<int32_t>();
       args.contexts = device_contexts.as<int32_t>();
@@ -229,11 +238,18 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
       if (!rotate) rope_and_store_kv_cuda(args.rope, stream_);
       const int32_t blocks = decode_attention_cuda(args, stream_);
       EXPECT_EQ(to_host<uint32_t>(done), std::vector<uint32_t>{static_cast<uint32_t>(blocks)});
-      return Result{to_host<uint16_t>(out), to_host<uint8_t>(keys), to_host<uint8_t>(values)};
+      Result made{to_host<uint16_t>(out), to_host<uint8_t>(cache.keys), to_host<uint8_t>(cache.values), {}};
+      if (kv_dtype() == KvDtype::f8_e4m3) {
+        for (const DeviceBuffer* scales : {&cache.key_scales, &cache.value_scales}) {
+          for (const float scale : to_host<float>(*scales)) made.scales.push_back(std::isnan(scale) ? -1 : scale);
+        }
+      }
+      return made;
     };
     const Result expected = result(false);
     const Result fused = result(true);
-    EXPECT_NE(expected.keys, s.key_bytes);
+    EXPECT_NE(expected.keys, s.stored_keys.bytes);
+    EXPECT_EQ(fused.scales, expected.scales);
     EXPECT_EQ(fused.keys, expected.keys);
     EXPECT_EQ(fused.values, expected.values);
     EXPECT_EQ(fused.out, expected.out) << shape.heads << " heads of " << shape.head_dim;

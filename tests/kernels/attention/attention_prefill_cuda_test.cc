@@ -18,6 +18,16 @@ class AttentionPrefillCuda : public CudaTest, public ::testing::WithParamInterfa
  protected:
   Dtype dtype() const { return std::get<0>(GetParam()); }
   KvDtype kv_dtype() const { return std::get<1>(GetParam()); }
+  DeviceCache cache_of(const PagedSequences& s) {
+    DeviceCache cache;
+    cache.keys = to_device(s.stored_keys.bytes);
+    cache.values = to_device(s.stored_values.bytes);
+    if (kv_dtype() == KvDtype::f8_e4m3) {
+      cache.key_scales = to_device(s.stored_keys.scales);
+      cache.value_scales = to_device(s.stored_values.scales);
+    }
+    return cache;
+  }
 
   // q [all queries, heads, head_dim]; chunk i is of sequence sequences[i].
   std::vector<float> run(const PagedSequences& s, const std::vector<size_t>& sequences,
@@ -38,8 +48,7 @@ class AttentionPrefillCuda : public CudaTest, public ::testing::WithParamInterfa
       tokens += chunks[r].count;
     }
     const DeviceBuffer device_q = to_device(q);
-    const DeviceBuffer keys = to_device(s.key_bytes);
-    const DeviceBuffer values = to_device(s.value_bytes);
+    const DeviceCache cache = cache_of(s);
     const DeviceBuffer device_first_tokens = to_device(first_tokens);
     const DeviceBuffer device_counts = to_device(counts);
     const DeviceBuffer device_starts = to_device(starts);
@@ -54,7 +63,7 @@ class AttentionPrefillCuda : public CudaTest, public ::testing::WithParamInterfa
     args.out = out.data();
     args.dtype = dtype();
     args.heads = heads;
-    args.cache = {keys.data(), values.data(), kv_dtype(), s.kv_heads, s.block_size, s.head_dim};
+    args.cache = cache.layer(kv_dtype(), s.kv_heads, s.block_size, s.head_dim);
     args.scale = 1 / std::sqrt(static_cast<float>(s.head_dim));
     args.first_tokens = device_first_tokens.as<int32_t>();
     args.counts = device_counts.as<int32_t>();

@@ -23,41 +23,68 @@ inline double kv_tolerance_of(KvDtype dtype) {
                                    : tests::kBfloat16Tolerance;
 }
 
-// What the bytes of a cache are worth.
-inline std::vector<float> kv_values(const std::vector<uint8_t>& bytes, KvDtype dtype) {
-  std::vector<float> values;
-  for (size_t i = 0; i + size_of(dtype) <= bytes.size(); i += size_of(dtype)) {
+// Heads of `head_dim` elements as a cache of `dtype` stores them; of fp8 with their scales.
+struct StoredHeads {
+  std::vector<uint8_t> bytes;
+  std::vector<float> scales;
+};
+
+inline StoredHeads stored_heads(const std::vector<float>& values, KvDtype dtype, int32_t head_dim) {
+  StoredHeads heads;
+  for (size_t i = 0; i < values.size(); i++) {
+    const float v = values[i];
     if (dtype == KvDtype::f8_e4m3) {
-      const __half_raw raw = __nv_cvt_fp8_to_halfraw(bytes[i], __NV_E4M3);
-      values.push_back(half_to_float(raw.x));
+      if (i % static_cast<size_t>(head_dim) == 0) {
+        float largest = 0;
+        for (int32_t d = 0; d < head_dim; d++)
+          largest = std::max(largest, std::abs(values[i + static_cast<size_t>(d)]));
+        heads.scales.push_back(std::isnan(v) ? NAN : largest > 0 ? largest / 448 : 1);
+      }
+      heads.bytes.push_back(__nv_cvt_float_to_fp8(v / heads.scales.back(), __NV_SATFINITE, __NV_E4M3));
+    } else {
+      const uint16_t stored = to_stored(v, dtype == KvDtype::f16 ? Dtype::f16 : Dtype::bf16);
+      heads.bytes.push_back(static_cast<uint8_t>(stored & 0xff));
+      heads.bytes.push_back(static_cast<uint8_t>(stored >> 8));
+    }
+  }
+  return heads;
+}
+
+// What they are worth.
+inline std::vector<float> kv_values(const StoredHeads& heads, KvDtype dtype, int32_t head_dim) {
+  std::vector<float> values;
+  for (size_t i = 0; i + size_of(dtype) <= heads.bytes.size(); i += size_of(dtype)) {
+    if (dtype == KvDtype::f8_e4m3) {
+      const __half_raw raw = __nv_cvt_fp8_to_halfraw(heads.bytes[i], __NV_E4M3);
+      values.push_back(half_to_float(raw.x) * heads.scales[i / static_cast<size_t>(head_dim)]);
     } else {
       uint16_t stored = 0;
-      std::memcpy(&stored, &bytes[i], 2);
+      std::memcpy(&stored, &heads.bytes[i], 2);
       values.push_back(to_value(stored, dtype == KvDtype::f16 ? Dtype::f16 : Dtype::bf16));
     }
   }
   return values;
 }
 
-inline std::vector<uint8_t> kv_bytes(const std::vector<float>& values, KvDtype dtype) {
-  std::vector<uint8_t> bytes;
-  for (const float v : values) {
+// A cache in device memory.
+struct DeviceCache {
+  DeviceBuffer keys, values, key_scales, value_scales;
+
+  KvCacheLayer layer(KvDtype dtype, int32_t kv_heads, int32_t block_size, int32_t head_dim) const {
+    KvCacheLayer layer = {keys.data(), values.data(), dtype, kv_heads, block_size, head_dim};
     if (dtype == KvDtype::f8_e4m3) {
-      bytes.push_back(__nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3));
-    } else {
-      const uint16_t stored = to_stored(v, dtype == KvDtype::f16 ? Dtype::f16 : Dtype::bf16);
-      bytes.push_back(static_cast<uint8_t>(stored & 0xff));
-      bytes.push_back(static_cast<uint8_t>(stored >> 8));
+      layer.key_scales = key_scales.as<float>();
+      layer.value_scales = value_scales.as<float>();
     }
+    return layer;
   }
-  return bytes;
-}
+};
 
 // Keys and values of several sequences in blocks dealt out at random; what no position uses is NaN.
 struct PagedSequences {
   std::vector<std::vector<int32_t>> tables;  // block table of each sequence
   std::vector<float> keys, values;           // [blocks, kv_heads, block_size, head_dim], as stored
-  std::vector<uint8_t> key_bytes, value_bytes;
+  StoredHeads stored_keys, stored_values;
   int32_t kv_heads, block_size, head_dim;
 
   size_t place(size_t sequence, int32_t position, int32_t kv_head) const {
@@ -95,10 +122,10 @@ inline PagedSequences random_sequences(const std::vector<int32_t>& lengths, KvDt
       }
     }
   }
-  s.key_bytes = kv_bytes(s.keys, dtype);
-  s.value_bytes = kv_bytes(s.values, dtype);
-  s.keys = kv_values(s.key_bytes, dtype);
-  s.values = kv_values(s.value_bytes, dtype);
+  s.stored_keys = stored_heads(s.keys, dtype, head_dim);
+  s.stored_values = stored_heads(s.values, dtype, head_dim);
+  s.keys = kv_values(s.stored_keys, dtype, head_dim);
+  s.values = kv_values(s.stored_values, dtype, head_dim);
   return s;
 }
 

@@ -99,8 +99,11 @@ TEST_P(RopeCuda, RotatesQueriesAndStoresKeysAndValuesInTheirBlocks) {
     const DeviceBuffer device_k_norm = to_device(k_norm);
     const DeviceBuffer device_slots = to_device(slots);
     const uint64_t elements = static_cast<uint64_t>(num_blocks) * shape.kv_heads * block_size * head_dim;
-    const DeviceBuffer keys = zeroed(elements * size_of(kv_dtype));
-    const DeviceBuffer values = zeroed(elements * size_of(kv_dtype));
+    DeviceCache cache;
+    cache.keys = zeroed(elements * size_of(kv_dtype));
+    cache.values = zeroed(elements * size_of(kv_dtype));
+    cache.key_scales = zeroed(elements / static_cast<uint64_t>(head_dim) * sizeof(float));
+    cache.value_scales = zeroed(elements / static_cast<uint64_t>(head_dim) * sizeof(float));
     RopeArgs args;
     args.qkv = device_qkv.data();
     args.dtype = dtype;
@@ -114,7 +117,7 @@ TEST_P(RopeCuda, RotatesQueriesAndStoresKeysAndValuesInTheirBlocks) {
     args.kv_slots = device_slots.as<int32_t>();
     args.tokens = tokens;
     args.heads = shape.heads;
-    args.cache = {keys.data(), values.data(), kv_dtype, shape.kv_heads, block_size, head_dim};
+    args.cache = cache.layer(kv_dtype, shape.kv_heads, block_size, head_dim);
     rope_and_store_kv_cuda(args, stream_);
 
     std::vector<double> expected_q;
@@ -153,8 +156,10 @@ TEST_P(RopeCuda, RotatesQueriesAndStoresKeysAndValuesInTheirBlocks) {
     }
     EXPECT_TRUE(near_reference(q, expected_q, tolerance_of(dtype)));
     const double kv_tolerance = kv_tolerance_of(kv_dtype);
-    EXPECT_TRUE(near_reference(kv_values(to_host<uint8_t>(keys), kv_dtype), expected_keys, kv_tolerance));
-    EXPECT_TRUE(near_reference(kv_values(to_host<uint8_t>(values), kv_dtype), expected_values, kv_tolerance));
+    const StoredHeads keys = {to_host<uint8_t>(cache.keys), to_host<float>(cache.key_scales)};
+    const StoredHeads values = {to_host<uint8_t>(cache.values), to_host<float>(cache.value_scales)};
+    EXPECT_TRUE(near_reference(kv_values(keys, kv_dtype, head_dim), expected_keys, kv_tolerance));
+    EXPECT_TRUE(near_reference(kv_values(values, kv_dtype, head_dim), expected_values, kv_tolerance));
   }
 }
 

@@ -38,6 +38,30 @@ TEST_P(SiluMulCuda, MultipliesTheGateIntoUpAtAnyShape) {
   }
 }
 
+TEST_P(SiluMulCuda, StoresTheLargestNumberWhereFp16HasNone) {
+  const std::vector<float> gate_up = {60000, 60000, 60000, 2, 2, NAN, 1, 1, 60000, -60000, 1, 3, 2, 2, 1, 1};
+  std::vector<uint16_t> stored;
+  for (const float x : gate_up) stored.push_back(to_stored(x, GetParam()));
+  const DeviceBuffer in = to_device(stored);
+  const DeviceBuffer out = poisoned(16);
+  SiluMulArgs args;
+  args.gate = in.data();
+  args.up = in.as<uint16_t>() + 8;
+  args.stride = 16;
+  args.out = out.data();
+  args.dtype = GetParam();
+  args.tokens = 1;
+  args.width = 8;
+  silu_mul_cuda(args, stream_);
+  const std::vector<float> y = to_values(to_host<uint16_t>(out), GetParam());
+  if (GetParam() == Dtype::f16) {
+    EXPECT_EQ(y[0], 65504);
+    EXPECT_EQ(y[1], -65504);
+  }
+  EXPECT_TRUE(std::isfinite(y[0]));
+  EXPECT_TRUE(std::isnan(y[5])) << "what is no number stays none";
+}
+
 INSTANTIATE_TEST_SUITE_P(, SiluMulCuda, ::testing::Values(Dtype::f16, Dtype::bf16),
                          [](const auto& test) { return dtype_name(test.param); });
 

@@ -112,7 +112,10 @@ TEST_F(CudaModelTest, KeepsKeysAndValuesInEightBits) {
   CudaModelOptions options = small_options(Dtype::f16);
   options.kv_dtype = kernels::KvDtype::f8_e4m3;
   const auto model = started(checkpoint, options);
-  EXPECT_EQ(model->kv_block_bytes() * 2, load(checkpoint, small_options(Dtype::f16))->kv_block_bytes());
+  // A byte an element instead of two, and a scale for every head of a position.
+  const auto head_dim = static_cast<uint64_t>(plan_of(checkpoint).config().head_dim);
+  EXPECT_EQ(model->kv_block_bytes() * 2 * head_dim,
+            load(checkpoint, small_options(Dtype::f16))->kv_block_bytes() * (head_dim + sizeof(float)));
   tests::GoldenRun run(checkpoint, plan_of(checkpoint), 0, *model, kBlocks);
   EXPECT_EQ(run.differences(tests::kFp8LogprobTolerance), "");
 }
