@@ -2,12 +2,16 @@
 // with distinct ones and with a mix that changes at every step, and prompts. Weights are random. Two steps are in
 // flight, as when the scheduler plans ahead, and every token feeds the next step on the device.
 //
-// Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, and for prompts the
-// operations at cuBLASLt's rate, both measured in the same run. With --kernels it prints the kernels' times instead.
+// Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, or the operations of its
+// products at cuBLASLt's rate where they take longer, both measured in the same run. One factor changes at a time from a
+// default point: batches; adapters, with who applied them; draws; prompts. With --kernels it prints the kernels' times
+// instead.
 //
-//   decode_step_gpu_bench [--kernels] [--shares-device] [--model DIR] [--steps N] [--context N]
+//   decode_step_gpu_bench [--only batches|adapters|draws|prompts] [--rows N] [--context N] [--fp8] [--max-lora-rank N]
+//                         [--kernels] [--shares-device] [--model DIR] [--steps N]
 #include <cstring>
 #include <numeric>
+#include <set>
 #include <string>
 
 #include "bench/kernels/gpu_floors.cuh"
@@ -20,8 +24,7 @@ namespace {
 
 using kernels::bench::must;
 
-constexpr int32_t kMostRows = 64;
-constexpr int32_t kAdapters = 32;
+constexpr int32_t kAdapters = 64;  // in slots
 constexpr int32_t kLoraRank = 16;
 constexpr int32_t kBlockSize = 16;
 constexpr int kWarmUpSteps = 8;
@@ -31,6 +34,10 @@ constexpr int32_t kLongestPrompt = 2048;
 struct Options {
   bool kernels = false;
   bool shares_device = false;
+  bool fp8 = false;         // keys and values
+  std::string only;         // batches, adapters, draws or prompts; empty: all
+  int32_t rows = 256;       // the largest batch
+  int32_t lora_rank = 512;  // --max-lora-rank: the server's default
   std::string model = LORIKEET_SOURCE_DIR "/examples/configs/qwen2.5-14b-int4";
   int steps = 48;
   int32_t context = 512;
@@ -83,6 +90,31 @@ Adapter random_adapter(const ShardPlan& plan) {
   return adapter;
 }
 
+// How a step's tokens are drawn.
+struct Draw {
+  const char* name = nullptr;
+  RowSampling sampling;
+};
+
+std::vector<Draw> draws() {
+  std::vector<Draw> all;
+  const auto add = [&](const char* name) -> RowSampling& {
+    all.push_back({name, {}});
+    return all.back().sampling;
+  };
+  add("temperature 1");
+  add("greedy").temperature = 0;
+  add("top_p 0.95").top_p = 0.95F;
+  add("min_p 0.05").min_p = 0.05F;
+  RowSampling& qwen = add("top_k 20, top_p 0.8, temperature 0.7, repetition 1.05");
+  qwen.top_k = 20;
+  qwen.top_p = 0.8F;
+  qwen.temperature = 0.7F;
+  qwen.repetition_penalty = 1.05F;
+  add("20 log-probabilities").logprobs = 20;
+  return all;
+}
+
 class Bench {
  public:
   explicit Bench(const Options& options)
@@ -100,21 +132,38 @@ class Bench {
     load();
     fill_cache();
     warm_up();
-    fmt::print("{:44} {:>9} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9}\n", "decode steps", "ms", "GPU ms", "floor ms", "share",
+    fmt::print("{:64} {:>9} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9}\n", "decode steps", "ms", "GPU ms", "floor ms", "share",
                "tokens/s", "idle us", "p99 us");
-    for (const int32_t rows : {1, 8, 16, 32, 64}) decode(rows, 0);
-    for (const int32_t rows : {1, 8, 32}) decode(rows, 1);
-    for (const int32_t rows : {8, 32}) decode(rows, rows);
-    mixed_adapters_ = true;
-    decode(32, kAdapters);
-    mixed_adapters_ = false;
-    for (const int32_t tokens : {512, kLongestPrompt}) prompt(tokens, -1);
-    prompt(kLongestPrompt, 0);
+    const auto wanted = [&](const char* what) { return options_.only.empty() || options_.only == what; };
+    if (wanted("batches")) {
+      for (const int32_t rows : {1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 128, 192, 256}) decode(rows, 0);
+    }
+    if (wanted("adapters")) {
+      for (const int32_t rows : {1, 8, 32}) decode(rows, 1);
+      for (const int32_t rows : {8, 32, 64}) decode(rows, rows);
+      mixed_adapters_ = true;
+      decode(32, 32);
+      mixed_adapters_ = false;
+    }
+    if (wanted("draws")) {
+      for (const int32_t rows : {1, 32, 64}) {
+        for (const Draw& draw : draws()) {
+          draw_ = draw;
+          decode(rows, 0);
+        }
+      }
+      draw_ = {};
+    }
+    if (wanted("prompts")) {
+      for (const int32_t tokens : {512, kLongestPrompt}) prompt(tokens, -1);
+      prompt(kLongestPrompt, 0);
+    }
   }
 
  private:
   struct Sequence {
     std::vector<int32_t> ids, blocks;
+    std::vector<TokenCount> counts;
     int32_t computed = 0;
     int32_t pending_row = -1;
   };
@@ -136,11 +185,12 @@ class Bench {
   void load() {
     CudaModelOptions options;
     options.block_size = kBlockSize;
-    options.max_num_seqs = kMostRows;
+    options.max_num_seqs = options_.rows;
+    if (options_.fp8) options.kv_dtype = kernels::KvDtype::f8_e4m3;
     options.max_num_batched_tokens = kLongestPrompt;
-    options.max_model_len = 4096;
+    options.max_model_len = options_.context + 4096;
     options.num_slots = kAdapters;
-    options.max_lora_rank = 64;
+    options.max_lora_rank = options_.lora_rank;
     const Adapter adapter = random_adapter(plan_);
     lora_bytes_ = static_cast<double>(adapter.bytes) / sizeof(float) * 2;
     options.lora_bytes = static_cast<uint64_t>(1.1 * kAdapters * lora_bytes_);
@@ -151,7 +201,7 @@ class Bench {
     const double load_s = seconds_since(begin);
     blocks_of_sequence_ = (options_.context + kWarmUpSteps + 4 * options_.steps) / kBlockSize + 1;
     const int32_t spare = kLongestPrompt / kBlockSize;
-    const auto started = model_->start(kMostRows * blocks_of_sequence_ + spare, nullptr);
+    const auto started = model_->start(options_.rows * blocks_of_sequence_ + spare, nullptr);
     CHECK(started) << started.error().message;
     fmt::print("{}: random weights on the device after {:.1f} s, {} graphs after {:.1f} s\n",
                plan_.config().dir.filename().string(), load_s, model_->graphs_captured(), seconds_since(begin));
@@ -174,21 +224,41 @@ class Bench {
     return ids;
   }
 
-  // Computes the prompts of all sequences, a few at a time.
+  // Computes the prompts of all sequences, as many tokens at a time as a step takes.
   void fill_cache() {
-    const int32_t at_once = std::max(1, kLongestPrompt / options_.context);
-    for (int32_t i = 0; i < kMostRows; ++i) {
+    for (int32_t i = 0; i < options_.rows; ++i) {
       Sequence sequence;
       sequence.ids = random_ids(options_.context);
       sequence.blocks.resize(static_cast<size_t>(blocks_of_sequence_));
       std::iota(sequence.blocks.begin(), sequence.blocks.end(), i * blocks_of_sequence_);
+      for (int32_t id : std::set<int32_t>(sequence.ids.begin(), sequence.ids.end())) {
+        sequence.counts.push_back({id, 0, true});
+      }
       sequences_.push_back(std::move(sequence));
     }
-    for (int32_t first = 0; first < kMostRows; first += at_once) {
-      const int32_t count = std::min(at_once, kMostRows - first);
-      begin_step({sequences_.data() + first, static_cast<size_t>(count)}, 0);
-      finish_step({sequences_.data() + first, static_cast<size_t>(count)});
+    std::vector<BatchRow> rows;
+    int32_t tokens = 0;
+    const auto compute = [&] {
+      model_->begin_step(rows);
+      model_->finish_step();
+      rows.clear();
+      tokens = 0;
+    };
+    for (const Sequence& s : sequences_) {
+      for (int32_t start = 0; start < options_.context;) {
+        BatchRow row;
+        const int32_t count = std::min(options_.context - start, kLongestPrompt - tokens);
+        row.token_ids = std::span<const int32_t>(s.ids).subspan(static_cast<size_t>(start), static_cast<size_t>(count));
+        row.prompt_size = options_.context;
+        row.start = start;
+        row.block_table = s.blocks;
+        rows.push_back(row);
+        start += count;
+        tokens += count;
+        if (tokens == kLongestPrompt || static_cast<int32_t>(rows.size()) == options_.rows) compute();
+      }
     }
+    if (!rows.empty()) compute();
   }
 
   void begin_step(std::span<Sequence> sequences, int32_t adapters) {
@@ -205,7 +275,9 @@ class Bench {
         row.slot = mixed_adapters_ ? numbers_.below(adapters) : static_cast<int32_t>(i) % adapters;
       }
       row.sample = true;
+      row.sampling = draw_.sampling;
       row.sampling.seed = i;
+      if (draw_.sampling.repetition_penalty != 1) row.counts = s.counts;
       rows.push_back(row);
     }
     model_->begin_step(rows);
@@ -249,6 +321,8 @@ class Bench {
   }
 
   void decode(int32_t count, int32_t adapters) {
+    if (count > options_.rows) return;
+    const CudaModel::LoraSteps before = model_->lora_steps();
     const std::span<Sequence> sequences = behind_their_prompts(count);
     std::vector<double> gpu_ms, idle_us;
     begin_step(sequences, adapters);
@@ -278,14 +352,19 @@ class Bench {
     const double ms = 1e3 * seconds_since(begin) / options_.steps;
     finish_step(sequences);
     const double context = options_.context + kWarmUpSteps + options_.steps / 2;
+    // The parts follow each other: products, by bytes or by operations, then attention, then adapters.
+    const double products = std::max(step_bytes_ / read_, count * layer_flops_ * plan_.config().num_layers / flops_);
     const double floor_ms =
-        1e3 * (step_bytes_ + count * context * kv_bytes_ + std::min(adapters, count) * lora_bytes_) / read_;
-    const std::string name =
-        fmt::format("{} rows{}", count,
-                    adapters == 0     ? ""
-                    : mixed_adapters_ ? fmt::format(", another mix of {} adapters every step", adapters)
-                                      : fmt::format(", {} adapters of rank {}", adapters, kLoraRank));
-    fmt::print("{:44} {:9.3f} {:9.3f} {:9.3f} {:5.0f}% {:9.0f} {:9.1f} {:9.1f}\n", name, ms, percentile(gpu_ms, 0.5),
+        1e3 * (products + (count * context * kv_bytes_ + std::min(adapters, count) * lora_bytes_) / read_);
+    std::string name = fmt::format("{} rows", count);
+    if (mixed_adapters_) {
+      name += fmt::format(", another mix of {} adapters every step", adapters);
+    } else if (adapters > 0) {
+      name += fmt::format(", {} adapters of rank {}", adapters, kLoraRank);
+    }
+    if (adapters > 0) name += model_->lora_steps().fused > before.fused ? ", in the products" : ", apart";
+    if (draw_.name != nullptr) name += fmt::format(", {}", draw_.name);
+    fmt::print("{:64} {:9.3f} {:9.3f} {:9.3f} {:5.0f}% {:9.0f} {:9.1f} {:9.1f}\n", name, ms, percentile(gpu_ms, 0.5),
                floor_ms, 100 * floor_ms / ms, 1e3 * count / ms, percentile(idle_us, 0.5), percentile(idle_us, 0.99));
     std::fflush(stdout);
   }
@@ -295,7 +374,7 @@ class Bench {
     Sequence sequence;
     sequence.ids = random_ids(tokens);
     sequence.blocks.resize(static_cast<size_t>(tokens / kBlockSize));
-    std::iota(sequence.blocks.begin(), sequence.blocks.end(), kMostRows * blocks_of_sequence_);
+    std::iota(sequence.blocks.begin(), sequence.blocks.end(), options_.rows * blocks_of_sequence_);
     const auto once = [&] {
       BatchRow row;
       row.token_ids = sequence.ids;
@@ -323,7 +402,7 @@ class Bench {
     const double attention = 2.0 * tokens * tokens * config.num_heads * config.head_dim * config.num_layers;
     const double floor_ms = 1e3 * (products + attention) / flops_;
     const double median = percentile(ms, 0.5);
-    fmt::print("{:44} {:>9} {:9.2f} {:9.2f} {:5.0f}% {:9.0f}\n", name, "", median, floor_ms, 100 * floor_ms / median,
+    fmt::print("{:64} {:>9} {:9.2f} {:9.2f} {:5.0f}% {:9.0f}\n", name, "", median, floor_ms, 100 * floor_ms / median,
                1e3 * tokens / median);
     std::fflush(stdout);
   }
@@ -352,6 +431,7 @@ class Bench {
   int32_t blocks_of_sequence_ = 0;
   std::vector<Sequence> sequences_;
   bool mixed_adapters_ = false;
+  Draw draw_;
 };
 
 }  // namespace
@@ -371,11 +451,20 @@ int main(int argc, char** argv) {
     } else if (flag == "--steps" && value != nullptr) {
       options.steps = std::max(1, std::atoi(argv[++i]));
     } else if (flag == "--context" && value != nullptr) {
-      options.context = std::clamp(std::atoi(argv[++i]), 1, 2048);
+      options.context = std::clamp(std::atoi(argv[++i]), 1, 131072);
+    } else if (flag == "--rows" && value != nullptr) {
+      options.rows = std::clamp(std::atoi(argv[++i]), 1, 1024);
+    } else if (flag == "--max-lora-rank" && value != nullptr) {
+      options.lora_rank = std::max(16, std::atoi(argv[++i]));
+    } else if (flag == "--only" && value != nullptr) {
+      options.only = argv[++i];
+    } else if (flag == "--fp8") {
+      options.fp8 = true;
     } else {
       fmt::print(
           stderr,
-          "usage: decode_step_gpu_bench [--kernels] [--shares-device] [--model DIR] [--steps N] [--context N]\n");
+          "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts] [--rows N] [--context N] [--fp8]\n"
+          "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n");
       return 2;
     }
   }

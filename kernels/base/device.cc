@@ -50,6 +50,9 @@ DeviceProperties device_properties() {
   result.total_bytes = properties.totalGlobalMem;
   result.l2_bytes = static_cast<uint64_t>(properties.l2CacheSize);
   result.shared_bytes_per_block = properties.sharedMemPerBlockOptin;
+  int service = 0;
+  LORIKEET_CHECK_CUDA(cudaDeviceGetAttribute(&service, cudaDevAttrMpsEnabled, current_device()));
+  result.multi_process_service = service != 0;
   return result;
 }
 

@@ -29,6 +29,7 @@ struct DeviceProperties {
   uint64_t total_bytes = 0;
   uint64_t l2_bytes = 0;
   uint64_t shared_bytes_per_block = 0;  // the most that a block can opt in to
+  bool multi_process_service = false;   // other processes may compute at the same time
 };
 
 struct DeviceMemory {

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/poll_bound.cuh"
+
 namespace lorikeet::kernels::device {
 
 // Adds to a counter in device memory and returns what it was. What the block wrote before its last barrier is seen by
@@ -29,7 +31,9 @@ __device__ __forceinline__ void signal_done(uint32_t* done) {
 __device__ __forceinline__ void wait_until_done(const uint32_t* done, uint32_t blocks) {
   if (threadIdx.x == 0) {
     uint32_t seen;
+    PollBound bound;
     do {
+      bound.count();
       asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(done) : "memory");
     } while (seen < blocks);
   }

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <deque>
+#include <set>
+#include <thread>
 #include <utility>
 
 #include "kernels/layer/rope.h"
@@ -17,7 +20,9 @@
 namespace lorikeet::model {
 namespace {
 
-constexpr int32_t kPromptLogitsRows = 128;  // of logits that are made at a time, at least
+constexpr std::chrono::seconds kLongestStep{120};     // far above any step
+constexpr std::chrono::microseconds kPollPeriod{20};  // far below any step
+constexpr int32_t kPromptLogitsRows = 128;            // of logits that are made at a time, at least
 
 class CudaModelImpl final : public CudaModel {
  public:
@@ -58,6 +63,7 @@ class CudaModelImpl final : public CudaModel {
   uint64_t kv_block_bytes() const override { return KvPool::block_bytes(plan_, rank_, options_); }
   int64_t graphs_captured() const override { return graphs_.captured(); }
   int64_t graph_replays() const override { return replays_; }
+  LoraSteps lora_steps() const override { return lora_steps_; }
   StepTimes step_times() const override { return times_; }
 
   Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group) override {
@@ -170,12 +176,16 @@ class CudaModelImpl final : public CudaModel {
     return {};
   }
 
-  // Waits for the device; a lost peer shows here.
+  // Waits for the device; a lost peer shows here. A device that does not end its work cannot be used again by this
+  // process.
   void wait(const kernels::Event& event) {
-    if (group_) {
-      group_->wait(event);
-    } else {
-      event.synchronize();
+    if (group_) return group_->wait(event);
+    const auto deadline = std::chrono::steady_clock::now() + kLongestStep;
+    while (!event.ready()) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        LOG(FATAL) << "the GPU has not ended a step within " << kLongestStep.count() << " s";
+      }
+      std::this_thread::sleep_for(kPollPeriod);
     }
   }
 
@@ -213,7 +223,8 @@ class CudaModelImpl final : public CudaModel {
       const StepBlocks blocks = memory_->blocks(0, size, 0, {}, config_.head_dim);
       write_step(nobody, size, options_.block_size, forward_->decode_division(), blocks.host);
       std::fill_n(blocks.host.frequencies, int64_t{size.frequency_tables} * (config_.head_dim / 2), 0.0F);
-      write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size, blocks.host.lora_rows);
+      write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size.lora_rank,
+                      blocks.host.lora_rows);
       memory_->send(0, blocks.bytes, stream_);
       const auto work = [&] {
         forward_->layers(size, blocks.device, sampler_->drawn(), context());
@@ -225,34 +236,53 @@ class CudaModelImpl final : public CudaModel {
         }
       };
       work();
+      if (forward_->fuses_lora(size)) fusing_.insert({size.tokens, size.lora_rank});
       done_[0].record(stream_);
       wait(done_[0]);
-      return decode ? graphs_.capture(size.tokens, size.lora_bytes > 0, stream_, work) : Result<void>();
+      return decode ? graphs_.capture(size.tokens, size.lora_rank, stream_, work) : Result<void>();
     };
     Result<void> ok;
     guarded([&] {
       StepSize largest;
       largest.tokens = options_.max_num_batched_tokens;
       ok = run_once(largest, false);
-      for (const bool with_adapters : {false, true}) {
-        if (with_adapters && !adapters_) continue;
-        for (const int32_t rows : graphs_.classes()) {
-          if (ok) ok = run_once(decode_size(rows, with_adapters), true);
+      for (const int32_t rows : graphs_.classes()) {
+        if (ok) ok = run_once(decode_size(rows, 0), true);
+        if (!adapters_) continue;
+        for (const int32_t rank : forward_->lora_rank_classes(rows)) {
+          if (ok) ok = run_once(decode_size(rows, rank), true);
         }
       }
     });
     return ok;
   }
 
-  StepSize decode_size(int32_t rows, bool with_adapters) const {
+  // lora_rank 0: without adapters.
+  StepSize decode_size(int32_t rows, int32_t lora_rank) const {
     StepSize size = StepSize::of_decode(rows, own_frequencies());
-    if (with_adapters) size.lora_bytes = forward_->lora_plan(rows).bytes();
+    add_adapters(size, lora_rank);
     return size;
   }
 
-  void write_lora_rows(std::span<const int32_t> slots, const StepSize& size, void* to) const {
-    if (size.lora_bytes == 0) return;
-    forward_->lora_plan(static_cast<int32_t>(slots.size())).write(slots, adapters_->slots().ranks(), to);
+  void add_adapters(StepSize& size, int32_t lora_rank) const {
+    if (lora_rank == 0) return;
+    size.lora_rank = lora_rank;
+    size.lora_bytes = forward_->lora_plan(size.tokens, lora_rank).bytes();
+  }
+
+  void write_lora_rows(std::span<const int32_t> slots, int32_t lora_rank, void* to) const {
+    if (lora_rank == 0) return;
+    forward_->lora_plan(static_cast<int32_t>(slots.size()), lora_rank).write(slots, adapters_->slots().ranks(), to);
+  }
+
+  // Of the adapters of a step; 0: it has none.
+  int32_t highest_rank(const StepBatch& batch) const {
+    int32_t highest = 0;
+    for (const BatchRow& row : batch.rows) {
+      // An adapter without pairs is one all the same.
+      if (row.slot >= 0) highest = std::max({highest, 1, adapters_->slots().ranks()[static_cast<size_t>(row.slot)]});
+    }
+    return highest;
   }
 
   // Writes the step's description, sends it, and queues the step's kernels and the copies of its results.
@@ -262,14 +292,19 @@ class CudaModelImpl final : public CudaModel {
     StepSize size = StepSize::of(batch, own_frequencies());
     if (batch.decode_only()) {
       const int32_t row_class = graphs_.class_of(batch.decode_rows);
-      graph = graphs_.find(row_class, batch.adapters);
-      if (graph != nullptr) size = decode_size(row_class, false);
+      const int32_t lora_rank = batch.adapters ? forward_->lora_rank_class(row_class, highest_rank(batch)) : 0;
+      graph = graphs_.find(row_class, lora_rank);
+      if (graph != nullptr) size = decode_size(row_class, lora_rank);
     }
-    if (batch.adapters) size.lora_bytes = forward_->lora_plan(size.tokens).bytes();
+    if (graph == nullptr && batch.adapters) add_adapters(size, options_.max_lora_rank);
+    if (batch.adapters) {
+      const bool fused = graph != nullptr && fusing_.count({size.tokens, size.lora_rank}) > 0;
+      ++(fused ? lora_steps_.fused : lora_steps_.apart);
+    }
     step.portions = plan_samples(batch, graph != nullptr, sampler_->limits());
     const auto portion_lora_bytes = [&](const SamplePortion& portion) -> uint64_t {
       if (graph != nullptr || !batch.adapters) return 0;
-      return forward_->lora_plan(static_cast<int32_t>(portion.tokens.size())).bytes();
+      return forward_->lora_plan(static_cast<int32_t>(portion.tokens.size()), options_.max_lora_rank).bytes();
     };
 
     const size_t place = step.place % kMaxStepsInFlight;
@@ -281,11 +316,12 @@ class CudaModelImpl final : public CudaModel {
         memory_->blocks(place, size, table_entries(batch, options_.block_size), portion_sizes, config_.head_dim);
     write_step(batch, size, options_.block_size, forward_->decode_division(), blocks.host);
     write_frequencies(batch, size, blocks.host.frequencies);
-    write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size, blocks.host.lora_rows);
+    write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size.lora_rank,
+                    blocks.host.lora_rows);
     for (size_t i = 0; i < step.portions.size(); ++i) {
       blocks.host_samples[i].write(step.portions[i]);
       if (portion_sizes[i].lora_bytes > 0) {
-        write_lora_rows(step.portions[i].adapter_slots, size, blocks.host_samples[i].lora_rows);
+        write_lora_rows(step.portions[i].adapter_slots, options_.max_lora_rank, blocks.host_samples[i].lora_rows);
       }
     }
     memory_->send(place, blocks.bytes, stream_);
@@ -352,6 +388,8 @@ class CudaModelImpl final : public CudaModel {
   std::deque<Step> steps_;
   uint64_t next_place_ = 0;
   int64_t replays_ = 0;
+  LoraSteps lora_steps_;
+  std::set<std::pair<int32_t, int32_t>> fusing_;  // rows and rank classes of the graphs whose products apply adapters
   std::array<kernels::Event, kMaxStepsInFlight> done_;
   std::array<kernels::Event, kTimedSteps> begun_, ended_;
   StepTimes times_;

@@ -33,6 +33,7 @@ struct CudaModelOptions {
 
   // Other processes compute on the device at the same time. Kernels whose blocks wait for each other are avoided then:
   // two of them could keep each other's blocks off the device for ever.
+  // They are avoided, too, where the device's multi-process service is on.
   bool shares_device = false;
 
   int load_threads = 1;
@@ -62,6 +63,13 @@ class CudaModel : public RankModel {
   // Graphs captured so far, and steps that were replays of one.
   virtual int64_t graphs_captured() const = 0;
   virtual int64_t graph_replays() const = 0;
+
+  // Steps with adapters so far, by who applied them: the int4 products, or kernels of LoRA's own.
+  struct LoraSteps {
+    int64_t fused = 0;
+    int64_t apart = 0;
+  };
+  virtual LoraSteps lora_steps() const = 0;
 };
 
 // Puts the weights of `rank` on the calling thread's device: from `source`, or random ones where it is null. Fails with

@@ -23,17 +23,17 @@ int32_t DecodeGraphs::class_of(int32_t rows) const {
   return *found;
 }
 
-Result<void> DecodeGraphs::capture(int32_t row_class, bool adapters, const kernels::Stream& stream,
+Result<void> DecodeGraphs::capture(int32_t row_class, int32_t lora_rank, const kernels::Stream& stream,
                                    const std::function<void()>& work) {
   auto graph = kernels::Graph::capture(stream, work);
   if (!graph) return tl::unexpected(graph.error());
-  graphs_[{row_class, adapters}] = *std::move(graph);
+  graphs_[{row_class, lora_rank}] = *std::move(graph);
   ++captured_;
   return {};
 }
 
-const kernels::Graph* DecodeGraphs::find(int32_t row_class, bool adapters) const {
-  const auto found = graphs_.find({row_class, adapters});
+const kernels::Graph* DecodeGraphs::find(int32_t row_class, int32_t lora_rank) const {
+  const auto found = graphs_.find({row_class, lora_rank});
   return found == graphs_.end() ? nullptr : &found->second;
 }
 

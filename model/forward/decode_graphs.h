@@ -1,4 +1,4 @@
-// Captured decode steps, one per class of batch sizes, with and without adapters.
+// Captured decode steps, one per class of batch sizes and of the ranks of the step's adapters.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +19,16 @@ class DecodeGraphs {
   const std::vector<int32_t>& classes() const { return classes_; }
   int32_t class_of(int32_t rows) const;  // rows in 1 .. max_rows
 
-  Result<void> capture(int32_t row_class, bool adapters, const kernels::Stream& stream,
+  // lora_rank: the rank up to which the step's adapters may go; 0: it has none.
+  Result<void> capture(int32_t row_class, int32_t lora_rank, const kernels::Stream& stream,
                        const std::function<void()>& work);
-  const kernels::Graph* find(int32_t row_class, bool adapters) const;  // null: not captured
+  const kernels::Graph* find(int32_t row_class, int32_t lora_rank) const;  // null: not captured
   void clear() { graphs_.clear(); }
   int64_t captured() const { return captured_; }  // ever
 
  private:
   std::vector<int32_t> classes_;
-  std::map<std::pair<int32_t, bool>, kernels::Graph> graphs_;
+  std::map<std::pair<int32_t, int32_t>, kernels::Graph> graphs_;
   int64_t captured_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -18,6 +19,10 @@ namespace lorikeet::model {
 using kernels::DeviceBuffer;
 
 namespace {
+
+// Steps with adapters have room for ranks up to one of these, or up to the highest that is served: what is reserved for
+// higher ranks costs time, and above the last one the products leave LoRA to kernels of its own.
+constexpr std::array<int32_t, 3> kFusedRanks = {16, 64, kernels::kMostFusedRank};
 
 // How many projections share the product that begins with `first`.
 int32_t projections_from(Projection first) {
@@ -37,7 +42,8 @@ CudaForward::CudaForward(const ShardPlan& plan, int rank, const CudaModelOptions
       heads_(plan.shard(rank).heads.size()),
       kv_heads_(plan.shard(rank).kv_heads.size()),
       intermediate_(plan.shard(rank).intermediate.size()),
-      decode_division_(heads_, kv_heads_, kernels::device_properties().multiprocessors) {}
+      decode_division_(heads_, kv_heads_, kernels::device_properties().multiprocessors),
+      shares_device_(options.shares_device || kernels::device_properties().multi_process_service) {}
 
 Result<CudaForward> CudaForward::make(const ShardPlan& plan, int rank, const CudaModelOptions& options,
                                       const DeviceWeights& weights, const kernels::LoraSlots* slots,
@@ -66,9 +72,12 @@ Result<CudaForward> CudaForward::make(const ShardPlan& plan, int rank, const Cud
     forward.lora_ = std::make_unique<kernels::LoraProducts>(*std::move(lora));
     auto stream = kernels::Stream::make();
     if (!stream) return tl::unexpected(stream.error());
-    auto fused = kernels::Int4LoraScratch::make(max_inputs, options.max_lora_rank, *stream);
-    if (!fused) return tl::unexpected(fused.error());
-    forward.fused_scratch_ = *std::move(fused);
+    for (const int32_t highest : forward.lora_rank_classes(1)) {
+      if (highest > kernels::kMostFusedRank) continue;
+      auto fused = kernels::Int4LoraScratch::make(max_inputs, highest, *stream);
+      if (!fused) return tl::unexpected(fused.error());
+      forward.fused_scratch_[highest] = *std::move(fused);
+    }
     stream->synchronize();
   }
   const kernels::DeviceMemory after = kernels::device_memory();
@@ -123,8 +132,26 @@ Result<void> CudaForward::allocate(int32_t logits_rows) {
   return {};
 }
 
-kernels::LoraRowPlan CudaForward::lora_plan(int32_t rows) const {
-  return {rows, options_.num_slots, options_.max_lora_rank};
+kernels::LoraRowPlan CudaForward::lora_plan(int32_t rows, int32_t max_rank) const {
+  return {rows, options_.num_slots, max_rank};
+}
+
+std::vector<int32_t> CudaForward::lora_rank_classes(int32_t rows) const {
+  std::vector<int32_t> classes;
+  if (rows <= kernels::kMostFusedTokens) {
+    for (const int32_t rank : kFusedRanks) {
+      if (rank < options_.max_lora_rank) classes.push_back(rank);
+    }
+  }
+  classes.push_back(options_.max_lora_rank);
+  return classes;
+}
+
+int32_t CudaForward::lora_rank_class(int32_t rows, int32_t highest) const {
+  const std::vector<int32_t> classes = lora_rank_classes(rows);
+  const auto found = std::lower_bound(classes.begin(), classes.end(), highest);
+  CHECK(found != classes.end()) << "rank " << highest;
+  return *found;
 }
 
 void CudaForward::norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
@@ -190,7 +217,7 @@ kernels::LoraArgs CudaForward::lora_args(int32_t layer, Projection first, const 
   kernels::LoraArgs args;
   if (size.lora_bytes == 0) return args;
   args.table = slots_->table();
-  args.rows = lora_plan(size.tokens).on_device(arrays.lora_rows, size.tokens);
+  args.rows = lora_plan(size.tokens, size.lora_rank).on_device(arrays.lora_rows, size.tokens);
   args.linear = lora_linear(layer, first);
   args.dtype = args.y_dtype = options_.dtype;
   return args;
@@ -212,29 +239,29 @@ const DeviceLinear& CudaForward::linear_of(int32_t layer, Projection first) cons
 }
 
 bool CudaForward::can_fuse_lora(int32_t layer, Projection first, const StepSize& size) const {
-  if (size.lora_bytes == 0 || size.prefill_rows > 0 || options_.shares_device) return false;
+  if (size.lora_bytes == 0 || size.prefill_rows > 0 || shares_device_) return false;
   const DeviceLinear& linear = linear_of(layer, first);
   if (first == Projection::gate && !linear.fuses_silu()) return false;
-  return linear_.takes_lora(linear, size.tokens, lora_linear(layer, first), options_.max_lora_rank);
+  return linear_.takes_lora(linear, size.tokens, lora_linear(layer, first), size.lora_rank);
 }
 
 bool CudaForward::fuses_lora(int32_t layer, Projection first, const StepSize& size) const {
   return step_fuses_ && can_fuse_lora(layer, first, size);
 }
 
-void CudaForward::begin_fusing(const StepSize& size) {
-  fused_turn_ = 0;
+bool CudaForward::fuses_lora(const StepSize& size) const {
   int32_t products = 0;
   for (int32_t i = 0; i < plan_.config().num_layers && products < 2; ++i) {
     for (const Projection first : {Projection::q, Projection::o, Projection::gate, Projection::down}) {
       products += can_fuse_lora(i, first, size) ? 1 : 0;
     }
   }
-  step_fuses_ = products >= 2;  // see kernels::Int4LoraScratch
+  return products >= 2;  // see kernels::Int4LoraScratch
 }
 
-kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora) {
-  return {lora.table, lora.rows, lora.linear, fused_scratch_.turn(fused_turn_++, lora.rows.rows)};
+kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora, const StepSize& size) {
+  const kernels::Int4LoraScratch& scratch = fused_scratch_.at(size.lora_rank);
+  return {lora.table, lora.rows, lora.linear, scratch.turn(fused_turn_++, lora.rows.rows)};
 }
 
 uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepSize& size) const {
@@ -248,7 +275,7 @@ int32_t CudaForward::project(int32_t layer, Projection first, const DeviceRows& 
                              ProductExtras extras) {
   const DeviceLinear& linear = linear_of(layer, first);
   if (fuses_lora(layer, first, size)) {
-    const kernels::Int4Lora fused = fused_lora(lora);
+    const kernels::Int4Lora fused = fused_lora(lora, size);
     extras.lora = &fused;
     linear_.run(linear, x, y, size.tokens, context.stream, extras);
     return 0;
@@ -388,7 +415,7 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   ProductExtras extras =
       norm_before(layer, Projection::gate, w.post_attention_norm.as<float>(), delta_.data(), size, context);
   if (fuses_lora(layer, Projection::gate, size)) {
-    const kernels::Int4Lora fused = fused_lora(lora);
+    const kernels::Int4Lora fused = fused_lora(lora, size);
     extras.lora = &fused;
     linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, extras);
   } else if (size.lora_bytes > 0) {
@@ -421,7 +448,8 @@ void CudaForward::layers(const StepSize& size, const StepArrays& arrays, const i
                          const StepContext& context) {
   CHECK_LE(size.tokens, options_.max_num_batched_tokens);
   stream_ = residual_.as<float>();
-  begin_fusing(size);
+  fused_turn_ = 0;
+  step_fuses_ = fuses_lora(size);
   embed(size, arrays, drawn, context);
   for (int32_t i = 0; i < plan_.config().num_layers; ++i) {
     attention(i, size, arrays, context);
@@ -430,12 +458,13 @@ void CudaForward::layers(const StepSize& size, const StepArrays& arrays, const i
   norm(weights_->final_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);
 }
 
-void CudaForward::head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context) {
+void CudaForward::head(const void* x, int32_t rows, const unsigned char* lora_rows, int32_t max_rank,
+                       const StepContext& context) {
   const ModelConfig& config = plan_.config();
   kernels::LoraArgs lora;
   if (lora_rows != nullptr) {
     lora.table = slots_->table();
-    lora.rows = lora_plan(rows).on_device(lora_rows, rows);
+    lora.rows = lora_plan(rows, max_rank).on_device(lora_rows, rows);
     lora.linear.first_entry = slots_->lm_head_entry();
     lora.linear.projections = 1;
     lora.linear.inputs = config.hidden_size;
@@ -455,13 +484,13 @@ void CudaForward::head(const void* x, int32_t rows, const unsigned char* lora_ro
 }
 
 void CudaForward::logits_of_all(const StepSize& size, const StepArrays& arrays, const StepContext& context) {
-  head(normed_.data(), size.tokens, size.lora_bytes > 0 ? arrays.lora_rows : nullptr, context);
+  head(normed_.data(), size.tokens, size.lora_bytes > 0 ? arrays.lora_rows : nullptr, size.lora_rank, context);
 }
 
 void CudaForward::logits_of(const int32_t* tokens, int32_t rows, const unsigned char* lora_rows,
                             const StepContext& context) {
   norm(weights_->final_norm.as<float>(), nullptr, tokens, rows, head_input_.data(), context);
-  head(head_input_.data(), rows, lora_rows, context);
+  head(head_input_.data(), rows, lora_rows, options_.max_lora_rank, context);
 }
 
 }  // namespace lorikeet::model

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <vector>
 
 #include "comm/collective/device_collective.h"
 #include "kernels/attention/attention_decode_cuda.h"
@@ -38,11 +40,19 @@ class CudaForward {
   // After layers: the logits of all tokens of the step, at most logits_rows.
   void logits_of_all(const StepSize& size, const StepArrays& arrays, const StepContext& context);
 
-  // After layers: the logits of tokens[0 .. rows). `lora_rows` describes their adapters; null: none has one.
+  // After layers: the logits of tokens[0 .. rows). `lora_rows` describes their adapters, of the highest rank that is
+  // served; null: none has one.
   void logits_of(const int32_t* tokens, int32_t rows, const unsigned char* lora_rows, const StepContext& context);
 
   float* logits() const { return logits_.as<float>(); }  // [rows, logits_stride]
-  kernels::LoraRowPlan lora_plan(int32_t rows) const;
+  kernels::LoraRowPlan lora_plan(int32_t rows, int32_t max_rank) const;
+  // Up to which rank a decode step of so many rows with adapters of `highest` has room: the smallest that does, as the
+  // int4 products complete their outputs themselves only where ranks are low. Ascending, what a step may ask for.
+  int32_t lora_rank_class(int32_t rows, int32_t highest) const;
+  std::vector<int32_t> lora_rank_classes(int32_t rows) const;
+  // Whether int4 products complete their outputs by the adapters of such a decode step, rather than kernels of LoRA's
+  // own.
+  bool fuses_lora(const StepSize& size) const;
   const int32_t* resolved() const { return resolved_.as<int32_t>(); }  // [tokens]: the step's ids
   const kernels::DecodeDivision& decode_division() const { return decode_division_; }
   uint64_t bytes() const { return bytes_; }
@@ -60,7 +70,7 @@ class CudaForward {
   // The norm before the product that begins with `first`: what the product makes it of, or run into normed_.
   ProductExtras norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
                             const StepSize& size, const StepContext& context);
-  void head(const void* x, int32_t rows, const unsigned char* lora_rows, const StepContext& context);
+  void head(const void* x, int32_t rows, const unsigned char* lora_rows, int32_t max_rank, const StepContext& context);
   void reduce(int32_t tokens, const StepContext& context);
   kernels::LoraLinear lora_linear(int32_t layer, Projection first) const;
   kernels::LoraArgs lora_args(int32_t layer, Projection first, const StepSize& size, const StepArrays& arrays) const;
@@ -69,8 +79,7 @@ class CudaForward {
   // Whether that product completes its outputs by the step's adapters itself; can: if the step's products do so at all.
   bool fuses_lora(int32_t layer, Projection first, const StepSize& size) const;
   bool can_fuse_lora(int32_t layer, Projection first, const StepSize& size) const;
-  void begin_fusing(const StepSize& size);
-  kernels::Int4Lora fused_lora(const kernels::LoraArgs& lora);
+  kernels::Int4Lora fused_lora(const kernels::LoraArgs& lora, const StepSize& size);
   // Where the kernels that make the x of that product count their blocks; null: the step's adapters do not ask.
   uint32_t* done_counter(int32_t layer, Projection first, const StepSize& size) const;
   // y = W x and what the adapters add. Returns the number of blocks that add to lora.done.
@@ -84,11 +93,12 @@ class CudaForward {
   const kernels::LoraSlots* slots_;
   CudaLinear linear_;
   std::unique_ptr<kernels::LoraProducts> lora_;
-  kernels::Int4LoraScratch fused_scratch_;
-  int32_t fused_turn_ = 0;  // of the step that is being queued
+  std::map<int32_t, kernels::Int4LoraScratch> fused_scratch_;  // by class of ranks
+  int32_t fused_turn_ = 0;                                     // of the step that is being queued
   bool step_fuses_ = false;
   int32_t heads_, kv_heads_, intermediate_;
   kernels::DecodeDivision decode_division_;
+  const bool shares_device_;
   float* stream_ = nullptr;  // the residual stream of the step that is being queued: residual_ or residual_b_
   float rope_factor_ = 1;
   int64_t logits_stride_ = 0;

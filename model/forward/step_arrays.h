@@ -36,6 +36,7 @@ struct StepSize {
   int32_t prefill_rows = 0;
   int32_t query_tiles = 0;
   int32_t frequency_tables = 0;  // of RoPE, where rows have their own
+  int32_t lora_rank = 0;         // up to which the rows' adapters may go; 0: there are none
   uint64_t lora_bytes = 0;       // of the description of the rows' adapters
 
   static StepSize of(const StepBatch& batch, bool own_frequencies);

@@ -11,6 +11,7 @@ namespace lorikeet::kernels {
 // Adapters of higher ranks take the kernels of their own (kernels/lora/lora_cuda.h): A x of all tokens must find room
 // in shared memory.
 inline constexpr int32_t kMostFusedRank = 128;
+inline constexpr int32_t kMostFusedTokens = 8;      // in a product, likewise
 inline constexpr int32_t kMostFusedInputs = 16384;  // likewise: eight lanes add the parts of an element
 
 // Memory through which the blocks of a product give each other A x. A number is kLoraNoSum there until it has come, so

@@ -11,7 +11,7 @@
 
 namespace lorikeet::kernels::int4 {
 
-inline constexpr int kMostTokens = 8;
+inline constexpr int kMostTokens = kMostFusedTokens;
 inline constexpr int kSliceUnits = lora::kSliceBlocks * lora::kInputBlock / kUnitInputs;
 inline constexpr int kSliceBytes = lora::kSliceBlocks * lora::kBlockBytes;  // of A
 static_assert(kSliceUnits * kUnitInputs == lora::kSliceBlocks * lora::kInputBlock);

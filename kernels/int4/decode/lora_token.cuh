@@ -134,7 +134,9 @@ class TokenLoraWork {
       const int count = exists ? min(kPartSlices, p_.slice_count - first_slice) : 0;
       uint4 values[kPartSlices] = {};
       bool complete;
+      device::PollBound bound;
       do {  // all at once: one after the other would wait as often for the memory
+        bound.count();
 #pragma unroll
         for (int i = 0; i < kPartSlices; i++) {
           if (i < count) values[i] = load_slices(from + i * stride);

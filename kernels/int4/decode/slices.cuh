@@ -1,6 +1,7 @@
 // A x in the int4 product (kernels/int4/decode/lora.cuh). Included by it.
 #pragma once
 
+#include "kernels/cuda/poll_bound.cuh"
 #include "kernels/int4/base/fragment.cuh"
 #include "kernels/int4/decode/chunk.cuh"
 #include "kernels/int4/decode/lora_shared.cuh"
@@ -183,7 +184,9 @@ class GatherV {
       }
       // All that have not come are asked for again at once: one after the other would wait as often for the memory.
       bool complete;
+      device::PollBound bound;
       do {
+        bound.count();
 #pragma unroll
         for (int j = 0; j < kTogether; j++) {
 #pragma unroll

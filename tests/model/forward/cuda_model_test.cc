@@ -191,6 +191,62 @@ TEST_F(CudaModelTest, ServesAdaptersThatComeAndGoFromTheSameGraphs) {
   EXPECT_EQ(model->graph_replays(), replays + 9 * static_cast<int64_t>(parts.size()));
 }
 
+TEST_F(CudaModelTest, AppliesAdaptersByTheirRanksAndNotByTheHighestThatIsServed) {
+  const auto checkpoint = tests::example_checkpoint();
+  CudaModelOptions options = small_options(Dtype::f16);
+  std::vector<TestSequence> by_highest;
+  for (const int32_t highest : {64, 512}) {
+    options.max_lora_rank = highest;
+    const auto model = started(checkpoint, options);
+    const auto parts = tests::cut_adapters(checkpoint, plan_of(checkpoint), 0, *model, [](std::vector<float>&) {});
+    ASSERT_TRUE(model->set_adapter(1, parts.begin()->second));
+    TestSequence sequence(random_prompt(20, 4), 0, 1);
+    steps_alone(*model, sequence, 10);
+    // The prompt's step goes through kernels of their own; and so do all where other processes may be on the device.
+    const CudaModel::LoraSteps steps = model->lora_steps();
+    EXPECT_EQ(steps.fused + steps.apart, 10);
+    EXPECT_EQ(steps.fused, kernels::device_properties().multi_process_service ? 0 : 9) << "highest rank " << highest;
+    by_highest.push_back(sequence);
+  }
+  EXPECT_EQ(differing(by_highest[0], by_highest[1]), 0);
+}
+
+TEST_F(CudaModelTest, ReportsARowWithoutNumbersAndAnswersItsNeighboursAsEver) {
+  const auto checkpoint = tests::example_checkpoint();
+  for (const Dtype dtype : {Dtype::f16, Dtype::bf16}) {
+    const auto model = started(checkpoint, small_options(dtype));
+    const auto parts = tests::cut_adapters(checkpoint, plan_of(checkpoint), 0, *model, [](std::vector<float>&) {});
+    Adapter diverged = parts.begin()->second;
+    for (LoraLayer& layer : diverged.layers) {
+      for (std::optional<LoraPair>& pair : layer) {
+        if (pair) pair->scale = 3e38F;
+      }
+    }
+    ASSERT_TRUE(model->set_adapter(0, diverged));
+    ASSERT_TRUE(model->set_adapter(1, parts.begin()->second));
+    TestSequence alone(random_prompt(9, 2), 0, 1);
+    steps_alone(*model, alone, 6);
+    TestSequence neighbour(random_prompt(9, 2), 0, 1), out_of_range(random_prompt(9, 3), 32, 0);
+    TestSequence filtered(random_prompt(9, 3), 64, 0);
+    filtered.sampling.temperature = 0.8F;
+    filtered.sampling.top_p = 0.9F;
+    for (TestSequence* s : {&neighbour, &out_of_range, &filtered}) steps_alone(*model, *s, 1);
+    TestSequence* all[] = {&out_of_range, &neighbour, &filtered};
+    for (int i = 1; i < 6; ++i) step(*model, all);
+    EXPECT_EQ(differing(alone, neighbour), 0);
+    for (const TestSequence* s : {&out_of_range, &filtered}) {
+      for (const RowOutput& output : s->outputs) {
+        // fp16 stores its largest number instead of an infinity; in bf16 infinities meet and leave no number.
+        if (dtype == Dtype::f16) {
+          EXPECT_GE(output.token_id, 0);
+        } else {
+          EXPECT_EQ(output.token_id, -1);
+        }
+      }
+    }
+  }
+}
+
 TEST_F(CudaModelTest, TakesATokenThatIsNotKnownYetAsOneThatIs) {
   const auto model = started(tests::example_checkpoint(), small_options(Dtype::f16));
   const auto make = [](int32_t first_block) {
