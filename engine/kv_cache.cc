@@ -3,13 +3,15 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <array>
 
 namespace lorikeet::engine {
 namespace {
 
 // Blocks that will be taken so much later are asked of the memory now.
 constexpr size_t kFarAhead = 8, kNearAhead = 4;
-constexpr size_t kMaxPrefetched = 512;  // tokens: more would not stay near the core
+constexpr size_t kMaxPrefetched = 512;   // tokens: more would not stay near the core
+constexpr size_t kPublishedAtOnce = 32;  // blocks, for the same reason
 
 }  // namespace
 
@@ -71,19 +73,33 @@ void KvCache::extend(Sequence& sequence, int32_t positions) {
 void KvCache::publish(Sequence& sequence) {
   if (!share_prefixes_) return;
   BlockTable& table = sequence.table();
-  const int32_t num_known = std::min(sequence.num_computed(), static_cast<int32_t>(sequence.tokens().size()));
-  while ((table.num_published + 1) * block_size_ <= num_known) {
-    const auto i = static_cast<size_t>(table.num_published);
-    const auto block_size = static_cast<size_t>(block_size_);
-    const auto tokens = std::span(sequence.tokens()).subspan(i * block_size, block_size);
-    table.published_prefix = prefixes_.insert(table.published_prefix, tokens, table.blocks[i]);
-    ++table.num_published;
+  const auto block_size = static_cast<size_t>(block_size_);
+  const std::span<const int32_t> tokens = sequence.tokens();
+  const size_t num_known = std::min(static_cast<size_t>(sequence.num_computed()), tokens.size());
+  const auto tokens_of = [&](size_t block) { return tokens.subspan(block * block_size, block_size); };
+  auto next = static_cast<size_t>(table.num_published);
+  // The memory is asked for a batch at a time: waiting for it block by block is most of what publishing costs.
+  std::array<uint64_t, kPublishedAtOnce> hashes;
+  for (const size_t end = num_known / block_size; next < end;) {
+    const size_t count = std::min(end - next, hashes.size());
+    uint64_t hash = table.published_prefix.hash;
+    for (size_t i = 0; i < count; ++i) {
+      hashes[i] = hash = prefixes_.hash_of(hash, tokens_of(next + i));
+      prefixes_.prefetch_insert(table.blocks[next + i], hash);
+    }
+    for (size_t i = 0; i < count; ++i, ++next) {
+      table.published_prefix = prefixes_.insert(table.published_prefix, tokens_of(next), table.blocks[next], hashes[i]);
+    }
   }
+  table.num_published = static_cast<int32_t>(next);
 }
 
 void KvCache::release(Sequence& sequence) {
-  publish(sequence);
   BlockTable& table = sequence.table();
+  for (size_t i = table.blocks.size(), last = i - std::min(i, kPublishedAtOnce); i-- > last;) {
+    pool_.prefetch(table.blocks[i]);
+  }
+  publish(sequence);
   // Back to front, so that what builds on a prefix is evicted before it.
   for (size_t i = table.blocks.size(); i-- > 0;) {
     const BlockId block = table.blocks[i];

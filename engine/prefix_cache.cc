@@ -95,10 +95,9 @@ std::optional<PrefixCache::Hit> PrefixCache::find(const Prefix& parent, std::spa
   return find_hashed(hash_of(parent.hash, tokens), parent.id, tokens);
 }
 
-Prefix PrefixCache::insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block) {
+Prefix PrefixCache::insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block, uint64_t hash) {
   CHECK_EQ(tokens.size(), static_cast<size_t>(block_size_));
   CHECK(!contains(block)) << "block " << block.value() << " already holds prefix " << entry(block).id.value();
-  const uint64_t hash = hash_of(parent.hash, tokens);
   if (const auto known = find_hashed(hash, parent.id, tokens)) return known->prefix;
   const auto index = static_cast<size_t>(block.value());
   int32_t& bucket = buckets_[hash & (buckets_.size() - 1)];
@@ -126,6 +125,12 @@ void PrefixCache::prefetch_chain(const Prefix& parent, std::span<const int32_t> 
     hash = hash_of(hash, tokens.subspan(end - block_size, block_size));
     __builtin_prefetch(&buckets_[hash & (buckets_.size() - 1)]);
   }
+}
+
+void PrefixCache::prefetch_insert(BlockId block, uint64_t hash) const {
+  __builtin_prefetch(&buckets_[hash & (buckets_.size() - 1)], 1);
+  __builtin_prefetch(&entry(block), 1);
+  __builtin_prefetch(tokens_of(block.value()).data(), 1);
 }
 
 void PrefixCache::prefetch_entry(BlockId block) const {

@@ -47,7 +47,14 @@ class PrefixCache {
 
   // Says that `block` holds `tokens` behind `parent`. Returns the prefix that ends with this block; where another block
   // already holds the same, that one's, and `block` stays unknown.
-  Prefix insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block);
+  Prefix insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block) {
+    return insert(parent, tokens, block, hash_of(parent.hash, tokens));
+  }
+  // The same with hash_of(parent.hash, tokens) known.
+  Prefix insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block, uint64_t hash);
+
+  // Prefix::hash of what ends with `tokens` behind a prefix of hash `parent`.
+  uint64_t hash_of(uint64_t parent, std::span<const int32_t> tokens) const;
 
   bool contains(BlockId block) const { return entry(block).id != PrefixId(); }
 
@@ -56,6 +63,9 @@ class PrefixCache {
 
   // Asks the memory early for what find() and insert() will look at for the blocks of `tokens` behind `parent`.
   void prefetch_chain(const Prefix& parent, std::span<const int32_t> tokens) const;
+
+  // Asks it for what insert() will touch.
+  void prefetch_insert(BlockId block, uint64_t hash) const;
 
   // Ask it for what erase() and a later insert() will touch; first the one, a while later the other.
   void prefetch_entry(BlockId block) const;
@@ -84,7 +94,6 @@ class PrefixCache {
 
   const Entry& entry(BlockId block) const { return entries_[static_cast<size_t>(block.value())]; }
   std::span<const int32_t> tokens_of(int32_t block) const;
-  uint64_t hash_of(uint64_t parent, std::span<const int32_t> tokens) const;
   std::optional<Hit> find_hashed(uint64_t hash, PrefixId parent, std::span<const int32_t> tokens) const;
   void drop_root_user(PrefixId root);
 

@@ -26,6 +26,9 @@ Sequence::Sequence(Request request, uint64_t arrival, GroupId group, const Prefi
   CHECK_GT(prompt_size_, 0);
   CHECK_GT(max_tokens_, 0);
   table_.published_prefix = root;
+  const std::vector<int32_t>& stops = sampling_.stop_token_ids;
+  std::copy_n(stops.begin(), std::min(stops.size(), first_stops_.size()), first_stops_.begin());
+  has_more_stops_ = stops.size() > first_stops_.size();
 }
 
 void Sequence::hold_lease(SlotId slot) {
@@ -80,12 +83,17 @@ void Sequence::row_returned() {
   --rows_in_flight_;
 }
 
+bool Sequence::stops_at(int32_t token) const {
+  if (std::ranges::find(first_stops_, token) != first_stops_.end()) return true;
+  return has_more_stops_ && std::ranges::find(sampling_.stop_token_ids, token) != sampling_.stop_token_ids.end();
+}
+
 Sequence::Outcome Sequence::append_token(int32_t token) {
   CHECK(state_ == SequenceState::running || state_ == SequenceState::preempted) << name_of(state_);
   CHECK_GT(pending_, 0);
   --pending_;
   tokens_.push_back(token);
-  if (std::ranges::find(sampling_.stop_token_ids, token) != sampling_.stop_token_ids.end()) {
+  if (stops_at(token)) {
     return {true, FinishReason::stop, token};
   }
   if (static_cast<int32_t>(tokens_.size()) - prompt_size_ >= max_tokens_) {

@@ -15,6 +15,7 @@
 // dropped for an ended one, which stays in memory until the last of them is back.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -120,15 +121,13 @@ class alignas(64) Sequence {
     __builtin_prefetch(this);
     __builtin_prefetch(reinterpret_cast<const char*>(this) + alignof(Sequence));
   }
-  void prefetch_for_token() const {
-    __builtin_prefetch(tokens_.data() + tokens_.size());
-    __builtin_prefetch(sampling_.stop_token_ids.data());
-  }
+  void prefetch_for_token() const { __builtin_prefetch(tokens_.data() + tokens_.size(), 1); }
 
   // Positions that fairness has not counted yet: recomputed ones are nobody's fault and count once.
   int32_t take_uncharged();
 
  private:
+  bool stops_at(int32_t token) const;
   void change_state(SequenceState from, SequenceState to);
 
   // What every step reads and writes comes first, within two cache lines: with thousands of sequences running, fetching
@@ -145,6 +144,8 @@ class alignas(64) Sequence {
   int32_t rows_in_flight_ = 0;
   SequenceState state_ = SequenceState::waiting;
   LeaseState lease_ = LeaseState::unneeded;
+  bool has_more_stops_ = false;                         // than the next line holds
+  std::array<int32_t, 4> first_stops_{-1, -1, -1, -1};  // of sampling_.stop_token_ids; no token is -1
 
   SamplingParams sampling_;
   SlotId slot_ = kBaseSlot;
