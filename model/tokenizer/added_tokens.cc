@@ -49,20 +49,52 @@ char32_t last_of(std::string_view text) {
 
 }  // namespace
 
+void TrustedRanges::add(size_t begin, size_t end) {
+  if (begin == end) return;
+  if (!ranges_.empty() && ranges_.back().second == begin) {
+    ranges_.back().second = end;
+  } else {
+    ranges_.emplace_back(begin, end);
+  }
+}
+
+bool TrustedRanges::covers(size_t begin, size_t end) const {
+  const auto after =
+      std::partition_point(ranges_.begin(), ranges_.end(), [&](const auto& r) { return r.first <= begin; });
+  return after != ranges_.begin() && std::prev(after)->second >= end;
+}
+
+bool TrustedRanges::touches(size_t begin, size_t end) const {
+  const auto first =
+      std::partition_point(ranges_.begin(), ranges_.end(), [&](const auto& r) { return r.second <= begin; });
+  return first != ranges_.end() && first->first < end;
+}
+
+size_t TrustedRanges::next_border(size_t from, size_t end) const {
+  const auto next =
+      std::partition_point(ranges_.begin(), ranges_.end(), [&](const auto& r) { return r.second <= from; });
+  if (next == ranges_.end()) return end;
+  return std::min(end, next->first > from ? next->first : next->second);
+}
+
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
   auto first_byte = [](const AddedToken& token) { return static_cast<unsigned char>(token.content[0]); };
   std::sort(tokens_.begin(), tokens_.end(), [&](const AddedToken& a, const AddedToken& b) {
     if (first_byte(a) != first_byte(b)) return first_byte(a) < first_byte(b);
     return a.content.size() > b.content.size();
   });
-  for (const AddedToken& token : tokens_) ++begin_of_[first_byte(token) + 1];
+  for (const AddedToken& token : tokens_) {
+    ++begin_of_[first_byte(token) + 1];
+    has_special_ = has_special_ || token.special;
+  }
   for (size_t byte = 0; byte < 256; ++byte) begin_of_[byte + 1] += begin_of_[byte];
   if (!tokens_.empty() && first_byte(tokens_.front()) == first_byte(tokens_.back())) {
     sole_first_byte_ = first_byte(tokens_.front());
   }
 }
 
-AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t from) const {
+AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t from, const TrustedRanges& trusted,
+                                                 size_t offset) const {
   if (tokens_.empty()) return {};
   for (size_t at = from; at < text.size();) {
     if (sole_first_byte_ >= 0) {
@@ -73,7 +105,9 @@ AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t f
     const auto byte = static_cast<unsigned char>(text[at]);
     const AddedToken* found = nullptr;
     for (uint32_t i = begin_of_[byte]; i < begin_of_[byte + 1] && !found; ++i) {
-      if (text.substr(at).starts_with(tokens_[i].content)) found = &tokens_[i];
+      if (!text.substr(at).starts_with(tokens_[i].content)) continue;
+      const size_t begin = offset + at;
+      if (!tokens_[i].special || trusted.covers(begin, begin + tokens_[i].content.size())) found = &tokens_[i];
     }
     if (!found) {
       ++at;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace lorikeet::model {
@@ -20,6 +21,21 @@ struct AddedToken {
   bool rstrip = false;       // takes the white space after it along
 };
 
+// The bytes of a text in which special tokens count; elsewhere their characters are ordinary text.
+class TrustedRanges {
+ public:
+  // Ranges come in order and do not overlap; neighbours become one.
+  void add(size_t begin, size_t end);
+  bool covers(size_t begin, size_t end) const;
+  bool empty() const { return ranges_.empty(); }
+  bool touches(size_t begin, size_t end) const;  // some byte of [begin, end) is trusted
+  // The first border of a range after `from`; `end` if there is none before it.
+  size_t next_border(size_t from, size_t end) const;
+
+ private:
+  std::vector<std::pair<size_t, size_t>> ranges_;
+};
+
 // Finds a set of added tokens, the leftmost first and of those at the same place the longest.
 // Threads: const methods from any number of threads at once.
 class AddedTokenMatcher {
@@ -31,14 +47,17 @@ class AddedTokenMatcher {
 
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
-  // The first match that begins at `from` or later; text is valid UTF-8.
-  Match find(std::string_view text, size_t from) const;
+  // The first match that begins at `from` or later, of a special token only where `trusted` covers it; text is valid
+  // UTF-8 and begins at byte `offset` of what `trusted` speaks of.
+  Match find(std::string_view text, size_t from, const TrustedRanges& trusted, size_t offset = 0) const;
   bool empty() const { return tokens_.empty(); }
+  bool has_special() const { return has_special_; }
 
  private:
   std::vector<AddedToken> tokens_;        // by first byte, the longest first
   std::array<uint32_t, 257> begin_of_{};  // tokens that begin with byte b: [begin_of_[b], begin_of_[b + 1])
-  int sole_first_byte_ = -1;              // if all tokens begin with the same byte: that byte
+  bool has_special_ = false;
+  int sole_first_byte_ = -1;  // if all tokens begin with the same byte: that byte
 };
 
 }  // namespace lorikeet::model

@@ -7,7 +7,7 @@ namespace lorikeet::model {
 namespace {
 
 // How much of `stop` is matched after one more byte, when `matched` bytes (< its size) were before.
-size_t advance(const std::string& stop, const std::vector<size_t>& fallback, size_t matched, char byte) {
+size_t advance(const std::string& stop, const std::vector<uint32_t>& fallback, size_t matched, char byte) {
   while (matched > 0 && stop[matched] != byte) matched = fallback[matched];
   return stop[matched] == byte ? matched + 1 : 0;
 }
@@ -18,8 +18,10 @@ StopStringMatcher::StopStringMatcher(std::vector<std::string> stops, bool includ
     : include_(include_stop_str_in_output) {
   stops_.reserve(stops.size());
   for (std::string& text : stops) {
-    std::vector<size_t> fallback(text.size() + 1, 0);
-    for (size_t i = 1; i < text.size(); ++i) fallback[i + 1] = advance(text, fallback, fallback[i], text[i]);
+    std::vector<uint32_t> fallback(text.size() + 1, 0);
+    for (size_t i = 1; i < text.size(); ++i) {
+      fallback[i + 1] = static_cast<uint32_t>(advance(text, fallback, fallback[i], text[i]));
+    }
     stops_.push_back({std::move(text), std::move(fallback), 0});
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,8 +33,9 @@ class StopStringMatcher {
  private:
   struct Stop {
     std::string text;
-    std::vector<size_t> fallback;  // Knuth-Morris-Pratt: by length of a matched prefix, the next shorter one that fits
-    size_t matched = 0;            // how many of its bytes the stream ends with
+    std::vector<uint32_t>
+        fallback;        // Knuth-Morris-Pratt: by length of a matched prefix, the next shorter one that fits
+    size_t matched = 0;  // how many of its bytes the stream ends with
   };
 
   std::vector<Stop> stops_;

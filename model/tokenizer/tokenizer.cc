@@ -47,6 +47,8 @@ struct Tokenizer::Impl {
       : vocabulary(std::move(files.vocabulary)),
         bpe(std::move(bpe_of_files)),
         nfc(files.nfc),
+        frame(std::move(files.frame)),
+        named_tokens(std::move(files.named_tokens)),
         raw_matcher(select(files.added_tokens, false)),
         normalized_matcher(select_normalized(files.added_tokens, files.nfc)) {
     for (AddedToken& token : files.added_tokens) {
@@ -83,35 +85,60 @@ struct Tokenizer::Impl {
     }
   }
 
-  // A run of text between the added tokens that are found in text as given.
-  void encode_run(std::string_view text, bool parse_special, Scratch* scratch, std::vector<int32_t>* ids) const {
-    std::string normalized;
-    if (nfc && !is_surely_nfc(text)) {
-      append_nfc(text, &normalized);
-      text = normalized;
+  // A run of text between the added tokens that are found in text as given; it begins at byte `offset` of what
+  // `trusted` speaks of.
+  void encode_run(std::string_view text, size_t offset, const TrustedRanges& trusted, Scratch* scratch,
+                  std::vector<int32_t>* ids) const {
+    if (!nfc || is_surely_nfc(text)) return encode_normalized(text, trusted, offset, scratch, ids);
+    // Normalising moves bytes: where special tokens are looked for in its result, no text is normalised across a border
+    // of trust.
+    const bool whole =
+        !normalized_matcher.has_special() || trusted.next_border(offset, offset + text.size()) == offset + text.size();
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = whole ? text.size() : trusted.next_border(offset + begin, offset + text.size()) - offset;
+      std::string normalized;
+      append_nfc(text.substr(begin, end - begin), &normalized);
+      TrustedRanges all;
+      if (trusted.touches(offset + begin, offset + end)) all.add(0, normalized.size());
+      encode_normalized(normalized, all, 0, scratch, ids);
+      begin = end;
     }
-    if (!parse_special || normalized_matcher.empty()) return encode_pieces(text, scratch, ids);
-    split(text, normalized_matcher, ids, [&](std::string_view part) { encode_pieces(part, scratch, ids); });
+  }
+
+  void encode_normalized(std::string_view text, const TrustedRanges& trusted, size_t offset, Scratch* scratch,
+                         std::vector<int32_t>* ids) const {
+    if (normalized_matcher.empty()) return encode_pieces(text, scratch, ids);
+    split(text, normalized_matcher, trusted, offset, ids,
+          [&](size_t begin, size_t end) { encode_pieces(text.substr(begin, end - begin), scratch, ids); });
   }
 
   // Calls encode_part with the parts of text between added tokens, whose ids it appends.
   template <class EncodePart>
-  static void split(std::string_view text, const AddedTokenMatcher& matcher, std::vector<int32_t>* ids,
-                    EncodePart encode_part) {
+  static void split(std::string_view text, const AddedTokenMatcher& matcher, const TrustedRanges& trusted,
+                    size_t offset, std::vector<int32_t>* ids, EncodePart encode_part) {
     for (size_t begin = 0; begin < text.size();) {
-      const auto match = matcher.find(text, begin);
+      const auto match = matcher.find(text, begin, trusted, offset);
       const size_t end = match.id < 0 ? text.size() : match.begin;
-      if (end > begin) encode_part(text.substr(begin, end - begin));
+      if (end > begin) encode_part(begin, end);
       if (match.id < 0) return;
       ids->push_back(match.id);
       begin = match.end;
     }
   }
 
+  // A text that nothing is joined to.
+  void encode_whole(std::string_view text, const TrustedRanges& trusted, Scratch* scratch,
+                    std::vector<int32_t>* ids) const {
+    split(text, raw_matcher, trusted, 0, ids,
+          [&](size_t begin, size_t end) { encode_run(text.substr(begin, end - begin), begin, trusted, scratch, ids); });
+  }
+
   const std::shared_ptr<const Vocabulary> vocabulary;
   const Bpe bpe;
   const PreTokenizer pre_tokenizer;
   const bool nfc;
+  const PromptFrame frame;
+  const std::map<std::string, std::string> named_tokens;
   const AddedTokenMatcher raw_matcher;         // of added tokens found in the text as given
   const AddedTokenMatcher normalized_matcher;  // of those found in the normalised text
   std::unordered_map<std::string, int32_t> added_ids;
@@ -152,45 +179,35 @@ std::vector<int32_t> Tokenizer::encode(std::span<const TextSegment> segments) co
   for (const TextSegment& segment : segments) bytes += segment.text.size();
   ids.reserve(bytes / 3 + 8);
   auto scratch = impl_->take_scratch();
-  std::string run;  // text of neighbouring segments that is cut as one
-  auto flush = [&] {
-    if (!run.empty()) impl_->encode_run(run, false, scratch.get(), &ids);
-    run.clear();
+  if (segments.size() == 1 && is_valid_utf8(segments[0].text)) {  // the usual case: nothing to join, nothing is copied
+    TrustedRanges trusted;
+    if (segments[0].parse_special) trusted.add(0, segments[0].text.size());
+    impl_->encode_whole(segments[0].text, trusted, scratch.get(), &ids);
+    impl_->give_back(std::move(scratch));
+    return ids;
+  }
+  std::string text;  // of neighbouring segments that is cut as one
+  TrustedRanges trusted;
+  const auto flush = [&] {
+    impl_->encode_whole(text, trusted, scratch.get(), &ids);
+    text.clear();
+    trusted = {};
   };
-  std::string repaired;
   for (const TextSegment& segment : segments) {
-    std::string_view text = segment.text;
-    if (!is_valid_utf8(text)) {
-      repaired.clear();
-      append_repaired_utf8(text, &repaired);
-      text = repaired;
-    }
-    if (segments.size() == 1) {  // the usual case: nothing to join, so nothing is copied
-      if (!segment.parse_special) {
-        impl_->encode_run(text, false, scratch.get(), &ids);
-      } else {
-        Impl::split(text, impl_->raw_matcher, &ids,
-                    [&](std::string_view part) { impl_->encode_run(part, true, scratch.get(), &ids); });
-      }
-      break;
-    }
     if (segment.apart) flush();
-    if (!segment.parse_special) {
-      run += text;
-      continue;
-    }
-    for (size_t begin = 0; begin < text.size();) {
-      auto match = impl_->raw_matcher.find(text, begin);
-      if (match.id < 0) match.begin = match.end = text.size();
-      run += text.substr(begin, match.begin - begin);
-      begin = match.end;
-      if (match.id < 0) break;
-      flush();
-      ids.push_back(match.id);
-    }
+    const size_t begin = text.size();
+    append_repaired_utf8(segment.text, &text);
+    if (segment.parse_special) trusted.add(begin, text.size());
   }
   flush();
   impl_->give_back(std::move(scratch));
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_prompt(std::string_view text, bool parse_special) const {
+  std::vector<int32_t> ids = encode(text, parse_special);
+  ids.insert(ids.begin(), impl_->frame.prefix.begin(), impl_->frame.prefix.end());
+  ids.insert(ids.end(), impl_->frame.suffix.begin(), impl_->frame.suffix.end());
   return ids;
 }
 
@@ -222,6 +239,15 @@ int32_t Tokenizer::vocab_size() const {
 int32_t Tokenizer::id_of(std::string_view added_token) const {
   const auto found = impl_->added_ids.find(std::string(added_token));
   return found == impl_->added_ids.end() ? -1 : found->second;
+}
+
+const std::map<std::string, std::string>& Tokenizer::named_tokens() const {
+  return impl_->named_tokens;
+}
+
+int32_t Tokenizer::eos_id() const {
+  const auto named = impl_->named_tokens.find("eos_token");
+  return named == impl_->named_tokens.end() ? -1 : id_of(named->second);
 }
 
 }  // namespace lorikeet::model

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,7 +17,7 @@ namespace lorikeet::model {
 // A stretch of a text that is encoded as a whole: a chat template's own words, or a message body inside them.
 struct TextSegment {
   std::string_view text;
-  bool parse_special = false;  // added tokens in it become their ids; otherwise their characters are ordinary text
+  bool parse_special = false;  // special tokens in it become their ids; otherwise their characters are ordinary text
   bool apart = false;          // no token spans this segment and the one before
 };
 
@@ -31,12 +32,17 @@ class Tokenizer {
   // Whether DIR holds any of these files. Checkpoints for measuring often have none.
   static bool is_in(const std::filesystem::path& dir);
 
-  // text (UTF-8; invalid bytes become U+FFFD first) -> ids. With parse_special, added tokens in the text become their
-  // ids; without, their characters are ordinary text.
+  // text (UTF-8; invalid bytes become U+FFFD first) -> ids. Added tokens in the text become their ids; without
+  // parse_special, those that are special do not: their characters are ordinary text.
   std::vector<int32_t> encode(std::string_view text, bool parse_special) const;
 
-  // The ids of the segments' texts put together; only control tokens and `apart` keep tokens from spanning segments.
+  // The ids of the segments' texts put together; only added tokens and `apart` keep tokens from spanning segments. A
+  // special token is parsed only where segments with parse_special hold all of it.
   std::vector<int32_t> encode(std::span<const TextSegment> segments) const;
+
+  // A raw prompt: its ids, and around them what the tokenizer's post-processor puts there (a begin
+  // token, say). Chat templates write such tokens themselves: their text is not for this.
+  std::vector<int32_t> encode_prompt(std::string_view text, bool parse_special = true) const;
 
   // ids -> text; invalid UTF-8 becomes U+FFFD, ids outside the vocabulary become nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special) const;
@@ -47,6 +53,10 @@ class Tokenizer {
   bool is_special(int32_t id) const;
   int32_t vocab_size() const;                         // largest id + 1
   int32_t id_of(std::string_view added_token) const;  // of an added token such as "<|im_end|>"; -1 if there is none
+
+  // The tokens that the checkpoint's files give a role: "eos_token" -> "<|im_end|>", and so on.
+  const std::map<std::string, std::string>& named_tokens() const;
+  int32_t eos_id() const;  // of the token named eos_token; -1 if there is none
 
  private:
   struct Impl;

@@ -12,7 +12,9 @@
 #include "model/config/read_file.h"
 #include "model/tokenizer/bpe_json.h"
 #include "model/tokenizer/byte_alphabet.h"
+#include "model/tokenizer/json_values.h"
 #include "model/tokenizer/pre_tokenizer.h"
+#include "model/tokenizer/tokenizer_config.h"
 #include "model/tokenizer/utf8.h"
 
 namespace lorikeet::model {
@@ -21,29 +23,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxVocabularyFile = 256 << 20;
-constexpr int64_t kMaxConfigFile = 16 << 20;
 constexpr size_t kMaxAddedToken = 4096;  // bytes
-
-// A value of the file inside a message: short, and printable whatever it is.
-std::string brief(const json& value) {
-  if (value.is_structured()) return value.is_object() ? "an object" : "an array";
-  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  return text.size() <= 80 ? text : text.substr(0, 77) + "...";
-}
-
-const json& member(const json& object, const char* key) {
-  static const json kNull;
-  if (!object.is_object()) return kNull;
-  const auto found = object.find(key);
-  return found == object.end() ? kNull : *found;
-}
-
-bool is_false(const json& value) {
-  return value.is_boolean() && !value.get<bool>();
-}
-bool is_off(const json& value) {
-  return value.is_null() || is_false(value);
-}
 
 Result<void> check_byte_level(const json& step) {
   // Both default to true in the reference, which would add a space or cut by GPT-2's expression.
@@ -83,6 +63,10 @@ Result<bool> is_nfc(const json& normalizer) {
   if (normalizer.is_null()) return false;
   const json& type = member(normalizer, "type");
   if (type == "NFC") return true;
+  if (const json& steps = member(normalizer, "normalizers"); type == "Sequence" && steps.is_array()) {
+    if (steps.empty()) return false;
+    if (steps.size() == 1 && member(steps[0], "type") == "NFC") return true;
+  }
   return fail("normalizer is {}; only NFC and none are served", brief(type));
 }
 
@@ -190,15 +174,40 @@ Result<void> build_bpe(const BpeJson& bpe, TokenizerFiles* files) {
   return check_added_tokens(*files);
 }
 
-Result<void> check_tokenizer_config(const json& config) {
-  const json& type = member(config, "tokenizer_class");
-  if (!type.is_null() && type != "Qwen2Tokenizer" && type != "Qwen2TokenizerFast") {
-    return fail("tokenizer_class is {}; only Qwen2Tokenizer is served from vocab.json and merges.txt", brief(type));
+// Tokens that the other files name: those of added_tokens.json that are new, and special ones that so far stand in the
+// vocabulary alone.
+Result<void> join_named_tokens(const TokenizerConfig& config, TokenizerFiles* files) {
+  std::unordered_set<std::string> known, special(config.special_tokens.begin(), config.special_tokens.end());
+  for (const AddedToken& token : files->added_tokens) known.insert(token.content);
+  for (const auto& [content, id] : config.added_tokens.items()) {
+    if (!known.insert(content).second) continue;
+    const json entry = {{"content", content}, {"special", special.contains(content)}};
+    if (!id.is_number_integer()) return fail("added_tokens.json: the id of \"{}\" is {}", content, brief(id));
+    auto token = parse_added_token(entry, id.get<int64_t>());
+    if (!token) return fail("added_tokens.json: {}", token.error().message);
+    files->added_tokens.push_back(*std::move(token));
   }
-  if (!is_off(member(config, "add_prefix_space"))) {
-    return fail("add_prefix_space is {}; only false is served", brief(member(config, "add_prefix_space")));
+  for (const std::string& content : config.special_tokens) {
+    const int32_t id = files->vocabulary->find(content);
+    if (id < 0 || !known.insert(content).second) continue;
+    files->added_tokens.push_back({.id = id, .content = content, .special = true});
   }
-  return {};
+  return check_added_tokens(*files);
+}
+
+// add_bos_token and add_eos_token overrule the post-processor on their side of the text.
+void frame_prompts(const TokenizerConfig& config, TokenizerFiles* files) {
+  const auto side = [&](std::optional<bool> wanted, const char* name, std::vector<int32_t>* ids) {
+    if (!wanted) return;
+    ids->clear();
+    const auto named = files->named_tokens.find(name);
+    if (!*wanted || named == files->named_tokens.end()) return;
+    for (const AddedToken& token : files->added_tokens) {
+      if (token.content == named->second) ids->push_back(token.id);
+    }
+  };
+  side(config.add_bos_token, "bos_token", &files->frame.prefix);
+  side(config.add_eos_token, "eos_token", &files->frame.suffix);
 }
 
 }  // namespace
@@ -216,10 +225,9 @@ Result<TokenizerFiles> parse_tokenizer_json(std::string_view text) {
   if (auto ok = check_model(member(root, "model")); !ok) return tl::unexpected(ok.error());
   files.whole_piece_first = member(member(root, "model"), "ignore_merges") == true;
   if (auto ok = check_pre_tokenizer(member(root, "pre_tokenizer")); !ok) return tl::unexpected(ok.error());
-  const json& post = member(root, "post_processor");
-  if (!post.is_null() && member(post, "type") != "ByteLevel") {
-    return fail("post_processor is {}; only ByteLevel and none are served", brief(member(post, "type")));
-  }
+  auto frame = parse_post_processor(member(root, "post_processor"));
+  if (!frame) return tl::unexpected(frame.error());
+  files.frame = *std::move(frame);
   if (member(member(root, "decoder"), "type") != "ByteLevel") {
     return fail("decoder is {}; only ByteLevel is served", brief(member(member(root, "decoder"), "type")));
   }
@@ -311,17 +319,17 @@ Result<TokenizerFiles> read_tokenizer_files(const std::filesystem::path& dir) {
     if (!files) return fail("{}: {}", in_dir("qwen.tiktoken").string(), files.error().message);
     return files;
   }
-  if (!files || !std::filesystem::exists(in_dir("tokenizer_config.json"), error)) return files;
-  auto config = read_file(in_dir("tokenizer_config.json"), kMaxConfigFile);
+  if (!files) return files;
+  auto config = read_tokenizer_config(dir, !whole);
   if (!config) return tl::unexpected(config.error());
-  if (!whole) {
-    if (auto ok = check_tokenizer_config(json::parse(*config, nullptr, false)); !ok) {
+  if (config->exists) {
+    if (auto ok = join_added_tokens_decoder(config->json.dump(), &*files); !ok) {
       return fail("{}: {}", in_dir("tokenizer_config.json").string(), ok.error().message);
     }
   }
-  if (auto ok = join_added_tokens_decoder(*config, &*files); !ok) {
-    return fail("{}: {}", in_dir("tokenizer_config.json").string(), ok.error().message);
-  }
+  if (auto ok = join_named_tokens(*config, &*files); !ok) return fail("{}: {}", dir.string(), ok.error().message);
+  files->named_tokens = std::move(config->named_tokens);
+  frame_prompts(*config, &*files);
   return files;
 }
 

@@ -3,13 +3,16 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/base/error.h"
 #include "model/tokenizer/added_tokens.h"
 #include "model/tokenizer/bpe.h"
+#include "model/tokenizer/post_processor.h"
 #include "model/tokenizer/vocabulary.h"
 
 namespace lorikeet::model {
@@ -21,10 +24,12 @@ struct TokenizerFiles {
       added_tokens;  // ids and contents differ from each other; a token of the vocabulary may be among them
   bool nfc = true;   // text is normalised before it is cut
   bool whole_piece_first = false;
+  PromptFrame frame;                                // ids that belong around a prompt
+  std::map<std::string, std::string> named_tokens;  // "eos_token" -> "<|im_end|>", as tokenizer_config.json names them
 };
 
 // DIR/tokenizer.json, or DIR/vocab.json + DIR/merges.txt, or DIR/qwen.tiktoken; the first that is there. With the first
-// two, added tokens of DIR/tokenizer_config.json join.
+// two, what DIR/tokenizer_config.json, special_tokens_map.json and added_tokens.json say joins.
 Result<TokenizerFiles> read_tokenizer_files(const std::filesystem::path& dir);
 
 // The contents of the files; sentences of errors do not name the file, the callers above do.

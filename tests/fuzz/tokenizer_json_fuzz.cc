@@ -29,7 +29,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (files->vocabulary->bytes_of(id).empty()) std::abort();
     }
     for (size_t from = 0; from < piece.size();) {
-      const auto match = matcher.find(piece, from);
+      TrustedRanges all;
+      all.add(0, piece.size());
+      const auto match = matcher.find(piece, from, all);
       if (match.id < 0) break;
       if (match.begin < from || match.end <= match.begin || match.end > piece.size()) std::abort();
       from = match.end;

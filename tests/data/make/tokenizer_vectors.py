@@ -5,7 +5,8 @@
     tests/data/make/tokenizer_vectors.py
 
 Writes tests/data/tokenizer/vectors.json over the example model's tokenizer.json: "plain" has ids with control tokens
-parsed and not; "added" has added tokens of every flag and ids of texts that hold them.
+parsed and not; "added" has added tokens of every flag and ids of texts that hold them; "framed" has post-processors and
+the ids that they make of texts.
 """
 import json
 import pathlib
@@ -58,6 +59,48 @@ ADDED_TEXTS = [
 ]
 
 
+def special(name):
+    return {"SpecialToken": {"id": name, "type_id": 0}}
+
+
+A, B = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+SPECIALS = {
+    "<|im_start|>": {"id": "<|im_start|>", "ids": [2046], "tokens": ["<|im_start|>"]},
+    "<|im_end|>": {"id": "<|im_end|>", "ids": [2047], "tokens": ["<|im_end|>"]},
+    "both": {"id": "both", "ids": [2046, 5], "tokens": ["<|im_start|>", "x"]},
+}
+
+
+def template(single):
+    return {"type": "TemplateProcessing", "single": single, "pair": single + [B], "special_tokens": SPECIALS}
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+BERT = {"type": "BertProcessing", "sep": ["<|im_end|>", 2047], "cls": ["<|im_start|>", 2046]}
+POST_PROCESSORS = [
+    None,
+    BYTE_LEVEL,
+    template([special("<|im_start|>"), A]),
+    template([A, special("<|im_end|>")]),
+    template([special("both"), special("<|im_start|>"), A, special("<|im_end|>"), special("<|im_end|>")]),
+    template([A]),
+    BERT,
+    {**BERT, "type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": False},
+    {"type": "Sequence", "processors": []},
+    {"type": "Sequence", "processors": [BYTE_LEVEL, template([special("<|im_start|>"), A])]},
+    {"type": "Sequence", "processors": [{"type": "Sequence", "processors": [BERT]}, BYTE_LEVEL]},
+]
+
+
+def framed():
+    for post_processor in POST_PROCESSORS:
+        file = json.loads(SOURCE.read_text(encoding="utf-8"))
+        file["post_processor"] = post_processor
+        tokenizer = Tokenizer.from_str(json.dumps(file))
+        for text in ["", "hi", "<|im_start|>user<|im_end|>"]:
+            yield {"post_processor": post_processor, "text": text, "ids": tokenizer.encode(text).ids}
+
+
 def random_texts(count):
     generator = random.Random(14)
     alphabet = list("etaoin shrdlu\n\t'-.,0123") + ["\u0301", "\u00e9", "\u1161", "\uac00", "\u4e2d", "\U0001f600", " the", "<|im_end|>"]
@@ -78,10 +121,15 @@ def main():
     with_added = json.loads(SOURCE.read_text(encoding="utf-8"))
     with_added["added_tokens"] += ADDED
     tokenizer = Tokenizer.from_str(json.dumps(with_added))
-    cases = [{"text": t, "ids": tokenizer.encode(t, add_special_tokens=False).ids} for t in ADDED_TEXTS]
+    cases = []
+    for text in ADDED_TEXTS:
+        tokenizer.encode_special_tokens = False
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        tokenizer.encode_special_tokens = True
+        cases.append({"text": text, "ids": ids, "ids_unparsed": tokenizer.encode(text, add_special_tokens=False).ids})
 
     out = ROOT / "tests/data/tokenizer/vectors.json"
-    sections = {"plain": plain, "added_tokens": ADDED, "added": cases}
+    sections = {"plain": plain, "added_tokens": ADDED, "added": cases, "framed": list(framed())}
     body = ",\n".join(
         json.dumps(name) + ": [\n" + ",\n".join(json.dumps(one) for one in section) + "\n]" for name, section in sections.items()
     )

@@ -277,7 +277,7 @@ TEST(ChatTemplate, NeverTakesControlTokensFromBodies) {
   }
 }
 
-TEST(ChatTemplate, TakesItsOwnMarksAsTokensWhereTheTokenizerHasThem) {
+TEST(ChatTemplate, TakesOrdinaryAddedTokensInItsOwnWordsAndInBodiesAsTokens) {
   LORIKEET_SKIP_WITHOUT(kQwen2);
   const auto tokenizer = load_tokenizer(kQwen2);
   const auto chat_template = ChatTemplate::load(kTinyModel, *tokenizer, "qwen2.5");
@@ -285,8 +285,8 @@ TEST(ChatTemplate, TakesItsOwnMarksAsTokensWhereTheTokenizerHasThem) {
   ChatMessage call{"assistant", "<tool_call>"};
   call.tool_calls = {{"clock", ""}};
   const auto ids = *chat_template->render({{"user", "</tool_call>"}, call}, *tokenizer);
-  EXPECT_EQ(std::count(ids.begin(), ids.end(), 151657), 1);
-  EXPECT_EQ(std::count(ids.begin(), ids.end(), 151658), 1);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 151657), 2);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 151658), 2);
 }
 
 TEST(ChatTemplate, RefusesWhatItWouldDropOrGarble) {

@@ -74,7 +74,7 @@ TEST(TokenizerFiles, RefusesWhatIsNotImplementedWithASentence) {
   const std::pair<const char*, std::pair<const char*, const char*>> cases[] = {
       // JSON pointer, value put there, part of the sentence
       {"/normalizer", {R"({"type": "NFKC"})", "normalizer is \"NFKC\""}},
-      {"/normalizer", {R"({"type": "Sequence", "normalizers": []})", "normalizer is \"Sequence\""}},
+      {"/normalizer", {R"({"type": "Sequence", "normalizers": [{"type": "NFD"}]})", "normalizer is \"Sequence\""}},
       {"/pre_tokenizer", {R"({"type": "ByteLevel", "add_prefix_space": false})", "pre_tokenizer is \"ByteLevel\""}},
       {"/pre_tokenizer", {"null", "pre_tokenizer is null"}},
       {"/pre_tokenizer/pretokenizers/0/pattern", {R"({"Regex": "\\d+"})", "not Qwen's expression"}},

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -74,6 +75,126 @@ TEST(Tokenizer, HonoursTheFlagsOfAddedTokensAsHuggingFaceDoes) {
   for (const auto& one : vectors["added"]) {
     const auto text = one["text"].get<std::string>();
     EXPECT_EQ((*tokenizer)->encode(text, true), one["ids"].get<Ids>()) << text;
+    EXPECT_EQ((*tokenizer)->encode(text, false), one["ids_unparsed"].get<Ids>()) << text;
+  }
+}
+
+TEST(Tokenizer, PutsAroundPromptsWhatHuggingFacesPostProcessorsDo) {
+  const auto framed = read_json(kSource / "tests/data/tokenizer/vectors.json")["framed"];
+  ASSERT_GE(framed.size(), 30u);
+  auto file = read_json(kTinyModel / "tokenizer.json");
+  for (const auto& one : framed) {
+    file["post_processor"] = one["post_processor"];
+    TemporaryDir dir;
+    dir.write("tokenizer.json", file.dump());
+    const auto tokenizer = Tokenizer::load(dir.path());
+    ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+    EXPECT_EQ((*tokenizer)->encode_prompt(one["text"].get<std::string>()), one["ids"].get<Ids>()) << one.dump();
+  }
+}
+
+// A directory with the example model's tokenizer.json and these other files.
+struct Variant {
+  nlohmann::json config = nlohmann::json::object();
+  nlohmann::json map = nullptr;                    // special_tokens_map.json
+  nlohmann::json added = nullptr;                  // added_tokens.json
+  std::function<void(nlohmann::json&)> edit = {};  // of tokenizer.json
+
+  Result<std::shared_ptr<const Tokenizer>> load() const {
+    TemporaryDir dir;
+    auto file = read_json(kTinyModel / "tokenizer.json");
+    if (edit) edit(file);
+    dir.write("tokenizer.json", file.dump());
+    if (!config.is_null()) dir.write("tokenizer_config.json", config.dump());
+    if (!map.is_null()) dir.write("special_tokens_map.json", map.dump());
+    if (!added.is_null()) dir.write("added_tokens.json", added.dump());
+    return Tokenizer::load(dir.path());
+  }
+};
+
+TEST(Tokenizer, KnowsTheEndTokenWhereverAFileNamesIt) {
+  const nlohmann::json text = "<|im_end|>", object = {{"__type", "AddedToken"}, {"content", "<|im_end|>"}};
+  for (const auto& token : {text, object}) {
+    EXPECT_EQ((*Variant{{{"eos_token", token}}}.load())->eos_id(), 2047);
+    EXPECT_EQ((*Variant{{}, {{"eos_token", token}}}.load())->eos_id(), 2047);
+    EXPECT_EQ((*Variant{{{"eos_token", token}}, {{"eos_token", "<|im_start|>"}}}.load())->eos_id(), 2047);
+  }
+  EXPECT_EQ((*Variant{{{"eos_token", nullptr}}}.load())->eos_id(), -1);
+  EXPECT_EQ((*Variant{{{"eos_token", "</s>"}}}.load())->eos_id(), -1) << "no such token";
+  EXPECT_EQ((*Variant{{{"eos_token", "the"}}}.load())->eos_id(), tiny()->encode("the", true)[0])
+      << "a token of the vocabulary";
+}
+
+TEST(Tokenizer, ObeysTheSwitchesForBeginAndEndTokens) {
+  const nlohmann::json named = {{"bos_token", "<|im_start|>"}, {"eos_token", {{"content", "<|im_end|>"}}}};
+  const Ids hi = tiny()->encode("hi", true);
+  const auto framed = [&](bool begin, bool end) {
+    Ids ids = hi;
+    if (begin) ids.insert(ids.begin(), 2046);
+    if (end) ids.push_back(2047);
+    return ids;
+  };
+  const auto with_template = [](nlohmann::json& file) {
+    file["post_processor"] = {
+        {"type", "BertProcessing"}, {"cls", {"<|im_start|>", 2046}}, {"sep", {"<|im_end|>", 2047}}};
+  };
+  for (const bool begin : {false, true}) {
+    for (const bool end : {false, true}) {
+      auto config = named;
+      config["add_bos_token"] = begin;
+      config["add_eos_token"] = end;
+      EXPECT_EQ((*Variant{config}.load())->encode_prompt("hi"), framed(begin, end));
+      EXPECT_EQ((*Variant{config, {}, {}, with_template}.load())->encode_prompt("hi"), framed(begin, end));
+      EXPECT_EQ((*Variant{config}.load())->encode("hi", true), hi) << "a chat template writes its own";
+      config.erase("bos_token");
+      EXPECT_EQ((*Variant{config}.load())->encode_prompt("hi"), framed(false, end)) << "no token has that name";
+    }
+  }
+  EXPECT_EQ((*Variant{named, {}, {}, with_template}.load())->encode_prompt("hi"), framed(true, true));
+}
+
+TEST(Tokenizer, RefusesSettingsThatWouldChangeIdsByTheirNames) {
+  for (const char* key : {"add_prefix_space", "split_special_tokens"}) {
+    EXPECT_TRUE((Variant{{{key, false}}}.load()));
+    EXPECT_TRUE((Variant{{{key, nullptr}}}.load()));
+    for (const nlohmann::json& value : {nlohmann::json(true), nlohmann::json("yes")}) {
+      const auto refused = Variant{{{key, value}}}.load();
+      ASSERT_FALSE(refused) << key;
+      EXPECT_THAT(refused.error().message, ::testing::HasSubstr(key));
+    }
+  }
+  EXPECT_THAT((Variant{{{"add_bos_token", 1}}}.load()).error().message, ::testing::HasSubstr("add_bos_token is 1"));
+  EXPECT_TRUE((Variant{{{"clean_up_tokenization_spaces", true}}}.load())) << "which transformers ignores for BPE";
+}
+
+TEST(Tokenizer, TakesTheTokensOfAddedTokensJsonWhereNoNewerFileLists) {
+  const nlohmann::json added = {{"<think>", 2048}, {"<|end|>", 2049}, {"<|im_end|>", 2047}};
+  const auto old = *Variant{{{"eos_token", "<|end|>"}}, {}, added}.load();
+  EXPECT_EQ(old->encode("<think><|end|>", true), (Ids{2048, 2049}));
+  EXPECT_TRUE(old->is_special(2049));
+  EXPECT_FALSE(old->is_special(2048));
+  const auto newer = *Variant{{{"added_tokens_decoder", nlohmann::json::object()}}, {}, added}.load();
+  EXPECT_EQ(newer->id_of("<think>"), -1);
+  const auto wrong = Variant{{}, {}, {{"<think>", "x"}}}.load();
+  ASSERT_FALSE(wrong);
+  EXPECT_THAT(wrong.error().message, ::testing::HasSubstr("added_tokens.json"));
+}
+
+TEST(Tokenizer, RefusesPostProcessorsThatItCannotCarryOut) {
+  const nlohmann::json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const nlohmann::json other = {{"Sequence", {{"id", "B"}, {"type_id", 0}}}};
+  const nlohmann::json token = {{"SpecialToken", {{"id", "x"}, {"type_id", 0}}}};
+  const auto of = [](nlohmann::json single) {
+    return nlohmann::json{{"type", "TemplateProcessing"}, {"single", std::move(single)}};
+  };
+  const nlohmann::json bert = {{"type", "BertProcessing"}, {"cls", {"a", 1}}, {"sep", {"b", 2}}};
+  for (const nlohmann::json& processor :
+       {nlohmann::json{{"type", "Sequence"}, {"processors", {bert, bert}}}, nlohmann::json{{"type", "Other"}},
+        nlohmann::json{{"type", "Sequence"}}, nlohmann::json(7), of(nullptr), of({text, text}), of({other}),
+        of({token, text}), nlohmann::json{{"type", "BertProcessing"}, {"cls", {"a", -1}}}}) {
+    const auto refused = Variant{{}, {}, {}, [&](nlohmann::json& file) { file["post_processor"] = processor; }}.load();
+    ASSERT_FALSE(refused) << processor.dump();
+    EXPECT_THAT(refused.error().message, ::testing::HasSubstr("post_processor"));
   }
 }
 
@@ -173,6 +294,42 @@ TEST(Tokenizer, JoinsSegmentsUnlessTheyAreApart) {
   EXPECT_EQ(tiny()->encode(apart), expected);
   EXPECT_NE(tiny()->encode(apart), tiny()->encode(joined));
   EXPECT_EQ(tiny()->encode(std::span<const TextSegment>()), Ids());
+}
+
+TEST(Tokenizer, ParsesASpecialTokenOnlyWhereTrustedSegmentsHoldAllOfIt) {
+  const int32_t start = tiny()->id_of("<|im_start|>");
+  const std::string whole = "<|im_start|>";
+  for (size_t cut = 1; cut < whole.size(); ++cut) {
+    const std::string head = whole.substr(0, cut), tail = whole.substr(cut);
+    for (const bool first : {false, true}) {
+      for (const bool second : {false, true}) {
+        const TextSegment segments[] = {{head, first}, {tail, second}};
+        const Ids ids = tiny()->encode(segments);
+        EXPECT_EQ(ids, first && second ? Ids{start} : tiny()->encode(whole, false)) << cut;
+      }
+    }
+  }
+}
+
+TEST(Tokenizer, ParsesOrdinaryAddedTokensWhereverTheyStand) {
+  const auto tokenizer = *Variant{{{"added_tokens_decoder",
+                                    {{"2048", {{"content", "<think>"}, {"special", false}}},
+                                     {"2049", {{"content", "<tool>"}, {"special", false}, {"normalized", false}}},
+                                     {"2050", {{"content", "<end>"}, {"special", true}, {"normalized", true}}}}}}}
+                              .load();
+  const std::string text = "a<think>b<tool><|im_end|><end>e\u0301<think>";
+  const Ids plain = tokenizer->encode(text, false), parsed = tokenizer->encode(text, true);
+  for (const Ids& ids : {plain, parsed}) {
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), 2048), 2);
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), 2049), 1);
+  }
+  for (const int32_t special : {2047, 2050}) {
+    EXPECT_EQ(std::count(plain.begin(), plain.end(), special), 0);
+    EXPECT_EQ(std::count(parsed.begin(), parsed.end(), special), 1);
+  }
+  const TextSegment mixed[] = {{"<end>e\u0301", true}, {"<end><thi", false}, {"nk>", true}};
+  const Ids ids = tokenizer->encode(mixed);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 2050), 1) << "that of the trusted segment";
 }
 
 TEST(Tokenizer, GivesTheSameIdsFromManyThreads) {
