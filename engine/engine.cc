@@ -75,6 +75,11 @@ std::optional<RequestError> Engine::check_blocks(int64_t prompt_size, int64_t ma
 }
 
 tl::expected<void, RequestError> Engine::add(Request request) {
+  if (request.max_tokens_may_shrink) {
+    const int64_t positions = int64_t{config_.num_blocks} * config_.block_size;
+    const int64_t fit = positions - static_cast<int64_t>(request.prompt.size()) + 1;  // the last one has no position
+    request.sampling.max_tokens = static_cast<int32_t>(std::clamp<int64_t>(fit, 1, request.sampling.max_tokens));
+  }
   if (auto passed = check(request); !passed) return passed;
   const SequenceId id = request.id;
   const GroupId group = queue_.join(request.adapter);

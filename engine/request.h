@@ -16,6 +16,7 @@ struct Request {
   std::string adapter;          // digest of the adapter's content; empty: the base model
   uint64_t cache_salt = 0;      // prefix blocks are shared only between requests of the same salt
   SamplingParams sampling;
+  bool max_tokens_may_shrink = false;  // to what the KV pool holds; else a request that does not fit is refused
 };
 
 enum class FinishReason : uint8_t { stop, length, abort };

@@ -10,12 +10,12 @@
 #include <variant>
 
 #include "actors/head/live_requests.h"
+#include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
 
 namespace lorikeet::actors {
 namespace {
 
-constexpr size_t kMaxNameBytes = 1024;
 constexpr std::chrono::seconds kStatusTimeout{5};
 
 uint64_t first_seed(uint64_t seed) {
@@ -88,13 +88,19 @@ class Gateway {
  private:
   void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request) {
     const std::string& name = request->id;
-    if (name.size() > kMaxNameBytes) {
-      return refuse(client, name.substr(0, kMaxNameBytes),
-                    {engine::ErrorCode::invalid_request,
-                     fmt::format("the request's id has {} bytes, at most {} are allowed", name.size(), kMaxNameBytes)});
+    if (name.size() > comm::kMaxIdBytes) {
+      return refuse(
+          client, name.substr(0, comm::kMaxIdBytes),
+          {engine::ErrorCode::invalid_request,
+           fmt::format("the request's id has {} bytes, at most {} are allowed", name.size(), comm::kMaxIdBytes)});
     }
-    if (live_.find(client, name) || long_texts_.contains({client, name})) {
-      return refuse(client, name, {engine::ErrorCode::invalid_request, "another request of this id is still running"});
+    if (is_running(client, name)) {
+      // Under an id of its own, or it would pass for the answer of the one that runs.
+      std::string own = "duplicate:" + name;
+      while (is_running(client, own)) own += "'";
+      return refuse(
+          client, own,
+          {engine::ErrorCode::invalid_request, fmt::format("another request of the id \"{}\" is still running", name)});
     }
     const uint64_t seed = draw_seed();
     if (text_bytes(*request) <= setup_.short_text_bytes) {
@@ -109,8 +115,13 @@ class Gateway {
     prepare_elsewhere(client, std::move(request), seed);
   }
 
+  bool is_running(uint64_t client, const std::string& name) const {
+    return live_.find(client, name).has_value() || long_texts_.contains({client, name});
+  }
+
   static size_t text_bytes(const comm::GenerateRequest& request) {
     size_t bytes = request.prompt ? request.prompt->size() : 0;
+    for (const std::string& stop : request.stop) bytes += stop.size();
     if (!request.messages) return bytes;
     for (const comm::Message& message : *request.messages) bytes += message.content.size();
     return bytes;
@@ -145,6 +156,7 @@ class Gateway {
     LiveRequest& live = live_.add(id, client, request.id, std::move(text));
     live.eos_token_ids = std::move(prepared->eos_token_ids);
     live.wants_logprobs = request.logprobs.has_value();
+    live.prompt_only = prepared->prompt_only;
     live.seed = prepared->request.sampling.seed;
     live.prompt_tokens = static_cast<int32_t>(prepared->request.prompt.size());
     if (request.prompt_logprobs) live.prompt_logprobs.resize(prepared->request.prompt.size());
@@ -164,7 +176,7 @@ class Gateway {
 
   bool take_token(const engine::TokenEvent& token) {
     LiveRequest* request = live_.find(token.id);
-    if (request == nullptr || request->ended || request->abandoned) return false;
+    if (request == nullptr || request->ended || request->abandoned || request->prompt_only) return false;
     ++request->completion_tokens;
     comm::Delta& delta = request->delta;
     delta.text += request->text.push(token.token_id);
@@ -195,7 +207,9 @@ class Gateway {
     if (request == nullptr) return;
     comm::Done done;
     done.id = request->name;
-    if (const auto matched = request->text.matched()) {
+    if (request->prompt_only) {
+      done.finish_reason = finish.reason == engine::FinishReason::abort ? "abort" : "length";
+    } else if (const auto matched = request->text.matched()) {
       done.finish_reason = "stop";
       done.stop_reason = *matched;
     } else {

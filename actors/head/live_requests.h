@@ -25,6 +25,7 @@ struct LiveRequest {
   std::vector<int32_t> eos_token_ids;
   std::vector<std::optional<float>> prompt_logprobs;  // [prompt] where asked for, else empty
   bool wants_logprobs = false;
+  bool prompt_only = false;  // no token belongs to the answer
   uint64_t seed = 0;
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;

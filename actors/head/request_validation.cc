@@ -6,6 +6,8 @@
 #include <cmath>
 #include <utility>
 
+#include "comm/client/request_json.h"
+
 namespace lorikeet::actors {
 namespace {
 
@@ -13,8 +15,6 @@ using engine::ErrorCode;
 using engine::RequestError;
 
 constexpr int32_t kMaxLogprobs = 20;  // as vLLM's default
-constexpr size_t kMaxStops = 64;
-constexpr size_t kMaxStopBytes = 1024;
 constexpr double kGreedyTemperature = 1e-5;
 constexpr double kLeastTemperature = 0.01;  // of a draw: below, the division would lose the smaller logits
 
@@ -52,7 +52,7 @@ tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const com
   auto prompt = prompt_of(request);
   if (!prompt) return tl::unexpected(prompt.error());
   prepared.request.prompt = *std::move(prompt);
-  if (auto ok = set_length(request, prepared.request); !ok) return tl::unexpected(ok.error());
+  if (auto ok = set_length(request, prepared); !ok) return tl::unexpected(ok.error());
   prepared.request.adapter = request.adapter.value_or("");
   prepared.request.cache_salt = cache_salt_of(prepared.request.prompt.size());
   sampling.seed = request.seed.value_or(drawn_seed);
@@ -87,7 +87,7 @@ tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
       return refuse(ErrorCode::too_long, "a prompt of {} bytes cannot fit into {} tokens", request.prompt->size(),
                     context_.max_model_len);
     }
-    ids = context_.tokenizer->encode(*request.prompt, true);
+    ids = context_.tokenizer->encode_prompt(*request.prompt);
   } else if (request.messages) {
     if (request.messages->empty()) return invalid("messages is empty");
     if (!context_.chat_template) return invalid("{}", context_.chat_template.error().message);
@@ -162,17 +162,7 @@ RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequ
   if (!context_.tokenizer && !request.stop.empty()) {
     return invalid("the checkpoint has no tokenizer, so stop strings mean nothing; give stop_token_ids");
   }
-  if (request.stop.size() > kMaxStops)
-    return invalid("{} stop strings, at most {} are allowed", request.stop.size(), kMaxStops);
-  for (const std::string& stop : request.stop) {
-    if (stop.empty()) return invalid("a stop string is empty");
-    if (stop.size() > kMaxStopBytes) {
-      return invalid("a stop string of {} bytes, at most {} are allowed", stop.size(), kMaxStopBytes);
-    }
-  }
-  if (request.stop_token_ids.size() > kMaxStops) {
-    return invalid("{} stop_token_ids, at most {} are allowed", request.stop_token_ids.size(), kMaxStops);
-  }
+  if (auto ok = comm::check_stops(request); !ok) return invalid("{}", ok.error().message);
   for (const int32_t id : request.stop_token_ids) {
     if (id < 0 || id >= context_.config.vocab_size) {
       return invalid("stop token id {} is outside of the vocabulary 0 .. {}", id, context_.config.vocab_size - 1);
@@ -181,31 +171,56 @@ RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequ
   std::vector<int32_t>& ids = prepared.request.sampling.stop_token_ids;
   ids = request.stop_token_ids;
   if (!request.ignore_eos) {
-    prepared.eos_token_ids = context_.defaults.eos_token_ids;
+    prepared.eos_token_ids = end_tokens();
     ids.insert(ids.end(), prepared.eos_token_ids.begin(), prepared.eos_token_ids.end());
   }
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  prepared.text = {request.stop, ids, request.include_stop_str_in_output, request.skip_special_tokens};
+  prepared.text = {request.stop, ids, request.include_stop_str_in_output, request.skip_special_tokens,
+                   marked_stops(request)};
   return {};
 }
 
+std::vector<int32_t> RequestValidation::end_tokens() const {
+  std::vector<int32_t> ids = context_.defaults.eos_token_ids;
+  const int32_t of_tokenizer = context_.tokenizer ? context_.tokenizer->eos_id() : -1;
+  if (of_tokenizer >= 0 && of_tokenizer < context_.config.vocab_size) ids.push_back(of_tokenizer);
+  return ids;
+}
+
+std::vector<std::string> RequestValidation::marked_stops(const comm::GenerateRequest& request) const {
+  std::vector<std::string> marked;
+  if (!context_.tokenizer || !request.skip_special_tokens) return marked;
+  const model::Tokenizer& tokenizer = *context_.tokenizer;
+  for (const std::string& stop : request.stop) {
+    std::string plain, with_marks;
+    for (const int32_t id : tokenizer.encode(stop, true)) {
+      plain += tokenizer.bytes_of(id);
+      with_marks += tokenizer.is_special(id) ? TextStream::marked(tokenizer.bytes_of(id)) : tokenizer.bytes_of(id);
+    }
+    const bool spells_special = plain == stop && with_marks != plain;
+    marked.push_back(spells_special ? std::move(with_marks) : std::string());
+  }
+  return marked;
+}
+
 RequestValidation::Refusal RequestValidation::set_length(const comm::GenerateRequest& request,
-                                                         engine::Request& to) const {
+                                                         PreparedRequest& prepared) const {
+  engine::Request& to = prepared.request;
   const auto prompt = static_cast<int64_t>(to.prompt.size());
   const int64_t left = context_.max_model_len - prompt;
   if (left < 1) {
     return refuse(ErrorCode::too_long, "the prompt has {} tokens, the context holds {} with at least one generated",
                   prompt, context_.max_model_len);
   }
-  if (request.max_tokens && *request.max_tokens < 1) {
-    return invalid("max_tokens is {}, at least 1 is needed", *request.max_tokens);
-  }
+  if (request.max_tokens && *request.max_tokens < 0) return invalid("max_tokens is {}, below 0", *request.max_tokens);
   if (request.max_tokens && *request.max_tokens > left) {
     return refuse(ErrorCode::too_long, "{} prompt tokens and max_tokens {} exceed the context of {}", prompt,
                   *request.max_tokens, context_.max_model_len);
   }
-  to.sampling.max_tokens = request.max_tokens.value_or(static_cast<int32_t>(left));
+  prepared.prompt_only = request.max_tokens == 0;
+  to.sampling.max_tokens = std::max(request.max_tokens.value_or(static_cast<int32_t>(left)), 1);
+  to.max_tokens_may_shrink = !request.max_tokens;
   return {};
 }
 

@@ -24,6 +24,7 @@ struct PreparedRequest {
   engine::Request request;  // without its id; adapter is still a name
   TextStream::Options text;
   std::vector<int32_t> eos_token_ids;  // those of stop_token_ids that are the model's own
+  bool prompt_only = false;            // max_tokens is 0: the token that the engine generates all the same is dropped
 };
 
 using PreparationResult = tl::expected<PreparedRequest, engine::RequestError>;
@@ -55,7 +56,10 @@ class RequestValidation {
   Refusal check_adapter(const comm::GenerateRequest& request) const;
   Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
   Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
-  Refusal set_length(const comm::GenerateRequest& request, engine::Request& to) const;
+  Refusal set_length(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
+  // What ends an answer by itself: generation_config.json's tokens and the tokenizer's, as vLLM has it.
+  std::vector<int32_t> end_tokens() const;
+  std::vector<std::string> marked_stops(const comm::GenerateRequest& request) const;
   uint64_t cache_salt_of(size_t prompt_size) const;
 
   Context context_;

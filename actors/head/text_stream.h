@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/tokenizer/detokenizer.h"
@@ -21,7 +22,13 @@ class TextStream {
     std::vector<int32_t> stop_token_ids;  // that end the request, eos included where it counts
     bool include_stop_str_in_output = false;
     bool skip_special_tokens = true;
+    // By the stop strings: the same with its special tokens between marks (marked), where it spells some that
+    // skip_special_tokens leaves out of the text; else empty.
+    std::vector<std::string> marked_stop = {};
   };
+
+  // A special token as marked_stop has it. The marks are bytes that no UTF-8 holds.
+  static std::string marked(std::string_view special_token);
 
   // tokenizer: null for a checkpoint without one, whose answers are token ids alone.
   TextStream(std::shared_ptr<const model::Tokenizer> tokenizer, Options options);
@@ -33,13 +40,18 @@ class TextStream {
   // Ends the stream: what was held back.
   std::string flush();
 
-  // The stop string that was found; ids after it do not belong to the answer.
+  // The stop string that was found, as the client gave it; ids after it do not belong to the answer.
   std::optional<std::string> matched() const;
 
  private:
-  std::vector<int32_t> stop_token_ids_;
+  std::string unmarked(std::string text);
+
+  std::shared_ptr<const model::Tokenizer> tokenizer_;
+  std::vector<int32_t> stop_token_ids_;  // ascending
   bool include_stop_;
-  bool has_text_;
+  bool marks_;            // special tokens pass the matcher, between marks
+  bool in_mark_ = false;  // the text given out last ended between marks
+  std::vector<std::string> stops_;
   model::Detokenizer detokenizer_;
   model::StopStringMatcher matcher_;
 };

@@ -16,6 +16,8 @@ Result<int32_t> context_length(const ServerOptions& options, const model::ModelC
     return fail("--max-model-len {} is more than the {} positions of the checkpoint {}", options.max_model_len, longest,
                 options.model);
   }
+  if (options.max_model_len == 1)
+    return fail("--max-model-len 1: a sequence has a token of the prompt and one generated");
   if (longest < 2) return fail("the checkpoint {} has {} positions", options.model, longest);
   return options.max_model_len > 0 ? options.max_model_len : static_cast<int32_t>(longest);
 }

@@ -94,10 +94,14 @@ tl::expected<Decoded<Variant>, Malformed> decode_frames(std::span<const std::str
   const auto refuse = [](std::optional<Encoding> encoding, std::string message) {
     return tl::unexpected<Malformed>(Malformed{encoding, "", std::move(message)});
   };
-  const std::optional<Encoding> encoding = frames.size() > 1 ? encoding_of(frames[1]) : std::nullopt;
+  const bool delimited = frames.size() > kFrameCount && frames[0].empty();  // as REQ sockets send
+  const size_t encoding_at = delimited ? 2 : 1;
+  const std::optional<Encoding> encoding =
+      frames.size() > encoding_at ? encoding_of(frames[encoding_at]) : std::nullopt;
   if (frames.size() != kFrameCount) {
-    return refuse(encoding, fmt::format("{} frames where {} are expected: version, encoding, kind, body", frames.size(),
-                                        kFrameCount));
+    return refuse(encoding,
+                  fmt::format("{} frames where {} are expected: version, encoding, kind, body{}", frames.size(),
+                              kFrameCount, delimited ? "; the first is empty: use a DEALER, not a REQ socket" : ""));
   }
   if (frames[0] != kProtocolVersion) {
     return refuse(encoding, fmt::format("version {} where {} is expected", excerpt(frames[0]), kProtocolVersion));

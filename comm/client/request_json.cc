@@ -42,20 +42,27 @@ Result<RequestLine> parse_request(std::string_view text) {
   return line;
 }
 
+Result<void> check_stops(const GenerateRequest& request) {
+  if (request.stop.size() > kMaxStops) return fail("stop has {} strings, more than {}", request.stop.size(), kMaxStops);
+  for (const std::string& stop : request.stop) {
+    if (stop.empty()) return fail("stop has an empty string");
+    if (stop.size() > kMaxStopBytes) {
+      return fail("stop has a string of {} bytes, more than {}", stop.size(), kMaxStopBytes);
+    }
+  }
+  if (request.stop_token_ids.size() > kMaxStopTokens) {
+    return fail("stop_token_ids has {} ids, more than {}", request.stop_token_ids.size(), kMaxStopTokens);
+  }
+  return {};
+}
+
 Result<void> check_sizes(const GenerateRequest& request) {
   if (request.id.empty()) return fail("id must not be empty");
   if (request.id.size() > kMaxIdBytes) return fail("id has {} bytes, more than {}", request.id.size(), kMaxIdBytes);
   if (request.adapter && request.adapter->size() > kMaxAdapterBytes) {
     return fail("adapter has {} bytes, more than {}", request.adapter->size(), kMaxAdapterBytes);
   }
-  if (request.stop.size() > kMaxStops) return fail("stop has {} strings, more than {}", request.stop.size(), kMaxStops);
-  for (const std::string& stop : request.stop) {
-    if (stop.size() > kMaxStopBytes)
-      return fail("stop has a string of {} bytes, more than {}", stop.size(), kMaxStopBytes);
-  }
-  if (request.stop_token_ids.size() > kMaxStopTokens) {
-    return fail("stop_token_ids has {} ids, more than {}", request.stop_token_ids.size(), kMaxStopTokens);
-  }
+  if (auto ok = check_stops(request); !ok) return ok;
   const char* not_finite = nullptr;
   GenerateRequest::fields(request, [&](const char* name, const auto& field) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, std::optional<double>>) {

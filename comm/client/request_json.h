@@ -23,6 +23,9 @@ struct RequestLine {
 // that names the field.
 Result<RequestLine> parse_request(std::string_view text);
 
+// Refuses stop strings and ids past their limits (limits.h), and empty strings.
+Result<void> check_stops(const GenerateRequest& request);
+
 // Refuses what no server would take, whatever its model: an empty or long id, thousands of stop strings, values that
 // are not finite. What depends on the model (lengths, ranges of ids and sampling values) is the gateway's to check.
 Result<void> check_sizes(const GenerateRequest& request);

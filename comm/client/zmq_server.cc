@@ -68,6 +68,8 @@ struct Client {
   std::string routing_id;
   std::string session;
   Encoding encoding = Encoding::json;  // of its last message
+  bool delimited = false;              // its last message had an empty frame in front: a REQ socket's, say
+  bool greeted = false;
   Clock::time_point heard, spoke;
   std::shared_ptr<PendingBytes> pending;
 };
@@ -210,8 +212,8 @@ class RouterServer final : public ZmqServer {
     return stopping;
   }
 
-  // May drop the client.
-  void transmit(const std::string& routing_id, ServerFrame message) {
+  // May drop the client. delimited: with an empty frame in front.
+  void transmit(const std::string& routing_id, ServerFrame message, bool delimited = false) {
     Client& client = by_routing_id_.at(routing_id);
     Frames frames = encode_frames(client.encoding, message);
     auto body = std::make_unique<Body>(std::move(frames.body), client.pending);
@@ -220,7 +222,9 @@ class RouterServer final : public ZmqServer {
       return;
     }
     try {
-      for (std::string_view frame : {std::string_view(routing_id), frames.version, frames.encoding, frames.kind}) {
+      router_.send(zmq::buffer(routing_id), zmq::send_flags::sndmore);
+      if (delimited) router_.send(zmq::message_t(), zmq::send_flags::sndmore);
+      for (std::string_view frame : {frames.version, frames.encoding, frames.kind}) {
         router_.send(zmq::buffer(frame), zmq::send_flags::sndmore);
       }
       router_.send(Body::hand_over(std::move(body)), zmq::send_flags::none);
@@ -265,10 +269,12 @@ class RouterServer final : public ZmqServer {
     auto decoded = decode_client_frames(parts, static_cast<size_t>(options_.max_message_bytes));
     const std::optional<Encoding> encoding =
         decoded ? std::optional<Encoding>(decoded->encoding) : decoded.error().encoding;
-    const ClientId id = heard_from(routing_id, encoding);
+    // A REQ socket puts an empty frame in front, sees no answer without one, and gives up its connection over one.
+    const bool delimited = parts.size() > 1 && parts[0].empty();
+    const ClientId id = heard_from(routing_id, encoding, delimited);
     if (id == 0) return;
     if (!decoded) {
-      transmit(routing_id, Failure{decoded.error().id, "malformed", decoded.error().message});
+      transmit(routing_id, Failure{decoded.error().id, "malformed", decoded.error().message}, delimited);
       return;
     }
     std::visit(
@@ -282,7 +288,7 @@ class RouterServer final : public ZmqServer {
   }
 
   // Notes that a client lives, and greets a new one. 0 when the greeting already found it gone.
-  ClientId heard_from(const std::string& routing_id, std::optional<Encoding> encoding) {
+  ClientId heard_from(const std::string& routing_id, std::optional<Encoding> encoding, bool delimited) {
     const Clock::time_point now = Clock::now();
     auto found = by_routing_id_.find(routing_id);
     const bool is_new = found == by_routing_id_.end();
@@ -300,7 +306,10 @@ class RouterServer final : public ZmqServer {
     client.heard = now;
     if (encoding) client.encoding = *encoding;
     const ClientId id = client.id;
-    if (is_new) transmit(routing_id, Heartbeat{client.session, static_cast<int32_t>(heartbeat_.count())});
+    client.delimited = delimited;
+    if (!delimited && !std::exchange(client.greeted, true)) {
+      transmit(routing_id, Heartbeat{client.session, static_cast<int32_t>(heartbeat_.count())});
+    }
     return by_id_.count(id) > 0 ? id : 0;
   }
 
@@ -310,7 +319,7 @@ class RouterServer final : public ZmqServer {
     for (const auto& [routing_id, client] : by_routing_id_) {
       if (now - client.heard >= kSilentHeartbeats * heartbeat_) {
         silent.push_back(routing_id);
-      } else if (now - client.spoke >= heartbeat_) {
+      } else if (!client.delimited && now - client.spoke >= heartbeat_) {
         waiting.push_back(routing_id);
       }
     }

@@ -122,9 +122,11 @@ def main():
                 prompt = arguments.prompts[int(request_id)]
                 print(f"{prompt}{texts.pop(request_id)}\n[{message['finish_reason']}]", flush=True)
             elif kind == "failure":
-                print(f"{request_id}: {message['code']}: {message['message']}", file=sys.stderr)
-                texts.pop(request_id, None)
+                print(f"{request_id or 'server'}: {message['code']}: {message['message']}", file=sys.stderr)
                 failed = True
+                if request_id not in texts:
+                    break  # which request it was cannot be told, so one of them may never be answered
+                del texts[request_id]
             if not texts:
                 break
         return 1 if failed else 0

@@ -203,6 +203,28 @@ TEST(Engine, ReportsTheReasonItIsGiven) {
   EXPECT_EQ(std::get<FinishEvent>(events[0]).stop_token_id, -1);
 }
 
+TEST(Engine, ShrinksAnOpenMaxTokensToWhatTheKvPoolHolds) {
+  for (const size_t prompt : {1u, 3u, 4u, 37u, 40u}) {
+    EngineConfig config = small_config();
+    config.num_blocks = 10;
+    EngineHarness server(config);
+    Request request;
+    request.id = SequenceId(1);
+    request.prompt.assign(prompt, 1);
+    request.sampling.max_tokens = config.max_model_len - static_cast<int32_t>(prompt);
+    EXPECT_EQ(server.engine.add(request).error().code, ErrorCode::too_long);
+    request.max_tokens_may_shrink = true;
+    ASSERT_TRUE(server.engine.add(request)) << prompt;
+  }
+  EngineConfig config = small_config();
+  config.num_blocks = 10;
+  Request request;
+  request.id = SequenceId(1);
+  request.prompt.assign(41, 1);
+  request.max_tokens_may_shrink = true;
+  EXPECT_EQ(EngineHarness(config).engine.add(request).error().code, ErrorCode::too_long) << "not even the prompt fits";
+}
+
 TEST(Engine, RefusesWhatItCannotServe) {
   EngineConfig config = small_config();
   config.num_blocks = 10;

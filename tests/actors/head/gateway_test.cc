@@ -223,6 +223,24 @@ TEST_F(GatewayTest, IsContentWithAStopStringWhenTheRanksAreLostAfterIt) {
   EXPECT_EQ(all<comm::Done>().at(0).stop_reason, "mael");
 }
 
+TEST_F(GatewayTest, AnswersMaxTokensZeroWithThePromptAlone) {
+  auto scoring = request("a");
+  scoring.max_tokens = 0;
+  scoring.prompt_logprobs = true;
+  for (const int32_t drawn : {300, kEos}) {
+    say(scoring);
+    const auto size = heard_->submitted.back()->prompt.size();
+    happen({engine::PromptLogprobsEvent{last_id(), 1, std::vector<float>(size - 1, -2.0F)}, token(last_id(), drawn),
+            finish(last_id(), drawn == kEos ? FinishReason::stop : FinishReason::length, drawn == kEos ? kEos : -1)});
+    const auto done = all<comm::Done>().back();
+    EXPECT_EQ(done.finish_reason, "length");
+    EXPECT_FALSE(done.stop_reason);
+    EXPECT_EQ(done.usage.completion_tokens, 0);
+    EXPECT_EQ(done.prompt_logprobs.size(), size);
+  }
+  EXPECT_THAT(all<comm::Delta>(), IsEmpty());
+}
+
 TEST_F(GatewayTest, NamesTheStopIdOfTheRequest) {
   auto with_id = request("a");
   with_id.stop_token_ids = {300};
@@ -286,6 +304,15 @@ TEST_F(GatewayTest, RefusesTheIdOfARunningRequestToTheSameClientAlone) {
   say(request("a"));
   say(request("a"));
   EXPECT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].id, "duplicate:a") << "or it would pass for the end of the one that runs";
+  EXPECT_THAT(all<comm::Failure>()[0].message, HasSubstr("\"a\""));
+  say(request("duplicate:b"));
+  say(request("b"));
+  say(request("b"));
+  EXPECT_EQ(all<comm::Failure>()[1].id, "duplicate:b'");
+  happen(
+      {finish(heard_->submitted[1]->id, FinishReason::length), finish(heard_->submitted[2]->id, FinishReason::length)});
+  heard_->submitted.resize(1);
   say(request("a"), kClient + 1);
   EXPECT_EQ(heard_->submitted.size(), 2u);
   happen({finish(heard_->submitted[0]->id, FinishReason::length)});

@@ -152,7 +152,7 @@ TEST_F(RequestValidationTest, RefusesAbsurdSamplingValues) {
   expect_range<double>(&Request::frequency_penalty, {-2, 2}, {-2.1, 2.1, kNan}, "frequency_penalty is");
   expect_range<int32_t>(&Request::top_k, {-1, 0, 1, 2'000'000'000}, {-2, -2'000'000'000}, "top_k is");
   expect_range<int32_t>(&Request::logprobs, {0, 20}, {-1, 21, 2'000'000'000}, "logprobs is");
-  expect_range<int32_t>(&Request::max_tokens, {1, 97}, {0, -1}, "max_tokens is");
+  expect_range<int32_t>(&Request::max_tokens, {0, 1, 97}, {-1, -2'000'000'000}, "max_tokens is");
 }
 
 TEST_F(RequestValidationTest, RefusesWhatDoesNotFitIntoTheContext) {
@@ -232,14 +232,60 @@ TEST_F(RequestValidationTest, RefusesUnknownAdapters) {
 TEST_F(RequestValidationTest, RefusesStopStringsThatAreEmptyTooLongOrTooMany) {
   auto request = with_ids();
   request.stop = {""};
-  expect_refusal(request, ErrorCode::invalid_request, "a stop string is empty");
-  request.stop = {std::string(1025, 'x')};
-  expect_refusal(request, ErrorCode::invalid_request, "a stop string of 1025 bytes");
-  request.stop.assign(65, "x");
-  expect_refusal(request, ErrorCode::invalid_request, "65 stop strings");
+  expect_refusal(request, ErrorCode::invalid_request, "stop has an empty string");
+  request.stop = {std::string(4097, 'x')};
+  expect_refusal(request, ErrorCode::invalid_request, "stop has a string of 4097 bytes");
+  request.stop.assign(257, "x");
+  expect_refusal(request, ErrorCode::invalid_request, "stop has 257 strings");
   request.stop.clear();
-  request.stop_token_ids.assign(65, 1);
-  expect_refusal(request, ErrorCode::invalid_request, "65 stop_token_ids");
+  request.stop_token_ids.assign(4097, 1);
+  expect_refusal(request, ErrorCode::invalid_request, "stop_token_ids has 4097 ids");
+}
+
+TEST_F(RequestValidationTest, TakesStopsUpToTheLimitsOfTheProtocol) {
+  auto request = with_ids();
+  request.stop.assign(256, std::string(4096, 'x'));
+  for (int32_t i = 0; i < 4096; ++i) request.stop_token_ids.push_back(i % 2048);
+  const auto prepared = prepare(request);
+  ASSERT_TRUE(prepared) << prepared.error().message;
+  EXPECT_EQ(prepared->text.stop.size(), 256u);
+  EXPECT_EQ(prepared->request.sampling.stop_token_ids.size(), 2048u);
+}
+
+TEST_F(RequestValidationTest, EndsAtTheTokenizersEndTokenAndAtThoseOfTheGenerationConfig) {
+  auto context = *context_;
+  context.defaults.eos_token_ids = {7};
+  const RequestValidation validation(context);
+  const auto prepared = validation.prepare(with_ids(), kDrawnSeed).value();
+  EXPECT_THAT(prepared.request.sampling.stop_token_ids, ElementsAre(7, context.tokenizer->eos_id()));
+  EXPECT_THAT(prepared.eos_token_ids, ElementsAre(7, context.tokenizer->eos_id()));
+  auto request = with_ids();
+  request.ignore_eos = true;
+  EXPECT_TRUE(validation.prepare(request, kDrawnSeed)->request.sampling.stop_token_ids.empty());
+}
+
+TEST_F(RequestValidationTest, MarksStopStringsThatSpellSpecialTokensOnlyWhereThoseAreLeftOut) {
+  auto request = with_ids();
+  request.stop = {"the end", "x<|im_end|>y"};
+  EXPECT_THAT(prepare(request)->text.marked_stop, ElementsAre("", "x" + TextStream::marked("<|im_end|>") + "y"));
+  request.skip_special_tokens = false;
+  EXPECT_THAT(prepare(request)->text.marked_stop, ::testing::IsEmpty());
+}
+
+TEST_F(RequestValidationTest, ScoresAPromptAloneWithMaxTokensZero) {
+  auto request = with_ids();
+  request.max_tokens = 0;
+  const auto prepared = prepare(request).value();
+  EXPECT_TRUE(prepared.prompt_only);
+  EXPECT_EQ(prepared.request.sampling.max_tokens, 1);
+  EXPECT_FALSE(prepare(with_ids())->prompt_only);
+}
+
+TEST_F(RequestValidationTest, LetsOnlyAnAbsentMaxTokensShrinkToTheKvPool) {
+  auto request = with_ids();
+  EXPECT_TRUE(prepare(request)->request.max_tokens_may_shrink);
+  request.max_tokens = 5;
+  EXPECT_FALSE(prepare(request)->request.max_tokens_may_shrink);
 }
 
 TEST_F(RequestValidationTest, SaltsThePrefixCacheWithTheRotaryBaseOfDynamicNtk) {

@@ -54,6 +54,23 @@ TEST_F(TextStreamTest, GivesWhatOnlyBeganLikeAStopString) {
   EXPECT_FALSE(stream.matched());
 }
 
+TEST_F(TextStreamTest, FindsSpecialTokensOfStopStringsThatItLeavesOutOfTheText) {
+  const auto ids = tokenizer_->encode("Some<|im_start|> years<|im_end|> ago", true);
+  TextStream::Options options;
+  options.stop = {"nowhere", " years<|im_end|>"};
+  options.marked_stop = {"", " years" + TextStream::marked("<|im_end|>")};
+  TextStream stream(tokenizer_, options);
+  EXPECT_EQ(run(stream, ids), "Some");
+  EXPECT_EQ(stream.matched(), " years<|im_end|>");
+  TextStream spelt(tokenizer_, options);
+  EXPECT_EQ(run(spelt, encode("Some years<|im_end|> ago")), "Some") << "as text it is found, too";
+  options.stop[1] = "ago<|im_end|>";
+  options.marked_stop[1] = "ago" + TextStream::marked("<|im_end|>");
+  TextStream without(tokenizer_, options);
+  EXPECT_EQ(run(without, ids), "Some years ago");
+  EXPECT_FALSE(without.matched());
+}
+
 TEST_F(TextStreamTest, LeavesOutTheTextOfAStopId) {
   const auto ids = encode("Some years");
   TextStream without(tokenizer_, {{}, {ids.back()}, false, true});

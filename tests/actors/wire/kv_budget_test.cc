@@ -22,6 +22,10 @@ TEST(KvBudget, TakesTheContextOfTheCheckpointUnlessAShorterOneIsWanted) {
   options.max_model_len = 2049;
   EXPECT_THAT(context_length(options, config_with_positions(2048)).error().message,
               HasSubstr("--max-model-len 2049 is more than the 2048 positions"));
+  options.max_model_len = 2;
+  EXPECT_EQ(context_length(options, config_with_positions(2048)).value(), 2);
+  options.max_model_len = 1;
+  EXPECT_THAT(context_length(options, config_with_positions(2048)).error().message, HasSubstr("--max-model-len 1:"));
 }
 
 TEST(KvBudget, StretchesTheContextByYarn) {

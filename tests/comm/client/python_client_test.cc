@@ -68,6 +68,10 @@ class PythonClientTest : public ::testing::Test {
       server_->send(client, Failure{request.id, "unknown_adapter", "no adapter named \"none\""});
       return;
     }
+    if (request.adapter.value_or("") == "unread") {
+      server_->send(client, Failure{"", "malformed", "the message could not be read"});
+      return;
+    }
     for (int32_t i = 0; i < request.max_tokens.value_or(0); ++i) {
       server_->send(client, Delta{request.id, fmt::format(" {}\xC3\xA9", i), {i}, {}});
     }
@@ -96,6 +100,12 @@ TEST_F(PythonClientTest, ReportsAFailure) {
   const Output output = client("--adapter none 'one'");
   EXPECT_EQ(output.status, 1);
   EXPECT_THAT(output.text, HasSubstr("0: unknown_adapter: no adapter named \"none\""));
+}
+
+TEST_F(PythonClientTest, EndsWhenAFailureNamesNoRequest) {
+  const Output output = client("--adapter unread 'one' 'two'");
+  EXPECT_EQ(output.status, 1);
+  EXPECT_THAT(output.text, HasSubstr("malformed: the message could not be read"));
 }
 
 }  // namespace
