@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 
+#include "launcher/batch_output.h"
 #include "launcher/batch_runner.h"
 #include "launcher/commands.h"
 #include "launcher/local_server.h"
@@ -16,26 +17,42 @@ struct BatchFlags {
   ServerFlags server;
   std::string input;
   std::string output;
+  bool resume = false;
 };
 
-Result<void> batch(const BatchFlags& flags) {
+// The exit status: 0, or 128 and the signal that interrupted it.
+Result<int> batch(const BatchFlags& flags) {
   auto options = resolve(flags.server);
   if (!options) return tl::unexpected(options.error());
   auto reader = LineReader::open(flags.input);
   if (!reader) return tl::unexpected(reader.error());
-  auto writer = LineWriter::open(flags.output);
+  if (auto ok = check_distinct(flags.input, flags.output); !ok) return tl::unexpected(ok.error());
+  AnsweredLines answered;
+  if (flags.resume) {
+    if (flags.output == "-") return fail("--resume needs a file as --output");
+    auto earlier = AnsweredLines::take_over(flags.output);
+    if (!earlier) return tl::unexpected(earlier.error());
+    answered = *std::move(earlier);
+    fmt::print(stderr, "{} lines are answered in {}\n", answered.size(), flags.output);
+  }
+  auto writer = LineWriter::open(flags.output, flags.resume);
   if (!writer) return tl::unexpected(writer.error());
   auto server = LocalServer::start(*options);
   if (!server) return tl::unexpected(server.error());
   const auto begin = std::chrono::steady_clock::now();
   const size_t window = static_cast<size_t>(std::min(options->max_num_queued_reqs, 1024));
-  BatchRunner runner((*server)->client(), *reader, *writer, window);
+  BatchRunner runner((*server)->client(), *reader, *writer, window, std::move(answered));
   const auto summary = runner.run([&] { return (*server)->stopped(); });
-  if (!summary) return tl::unexpected(summary.error());
+  if (const int signal = (*server)->signal(); signal != 0 && !summary) {
+    fmt::print(stderr, "lorikeet batch: interrupted; --resume does the rest\n");
+    return 128 + signal;
+  }
+  if (!summary) return fail("{}; --resume does the rest", summary.error().message);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   fmt::print(stderr, "{} lines, {} failed, {} prompt and {} generated tokens in {:.2f} s\n", summary->lines,
              summary->failed, summary->prompt_tokens, summary->completion_tokens, seconds);
-  return writer->close();
+  if (auto ok = writer->close(); !ok) return tl::unexpected(ok.error());
+  return 0;
 }
 
 }  // namespace
@@ -50,11 +67,12 @@ void add_batch_command(CLI::App& app, int& exit_status) {
       ->required();
   command->add_option("--output,-o", flags->output, "Results, one JSON object per line; - is the standard output")
       ->required();
+  command->add_flag("--resume", flags->resume,
+                    "Go on with the output of a run that was interrupted: lines whose id it answers are skipped");
   command->callback([flags, &exit_status] {
-    if (auto ok = batch(*flags); !ok) {
-      fmt::print(stderr, "lorikeet batch: {}\n", ok.error().message);
-      exit_status = 1;
-    }
+    const auto status = batch(*flags);
+    if (!status) fmt::print(stderr, "lorikeet batch: {}\n", status.error().message);
+    exit_status = status.value_or(1);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <chrono>
 #include <optional>
+#include <utility>
 
 namespace lorikeet::launcher {
 namespace {
@@ -17,33 +18,49 @@ std::optional<int64_t> line_of(const std::string& id) {
 
 }  // namespace
 
-BatchRunner::BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter& writer, size_t window)
-    : client_(client), reader_(reader), writer_(writer), window_(window) {}
+BatchRunner::BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter& writer, size_t window,
+                         AnsweredLines answered)
+    : client_(client), reader_(reader), writer_(writer), window_(window), answered_(std::move(answered)) {}
 
 Result<BatchRunner::Summary> BatchRunner::run(const std::function<bool()>& give_up) {
-  bool more = true;
-  while (more || !running_.empty()) {
-    // A slow first request must not make the results behind it pile up without limit.
-    while (more && running_.size() < window_ && finished_.size() < 16 * window_) {
-      const auto line = reader_.next();
-      more = line.has_value();
-      if (!line) break;
-      if (auto ok = take_line(*line); !ok) return tl::unexpected(ok.error());
+  if (auto ok = work(give_up); !ok) {
+    for (const auto& [line, result] : std::exchange(finished_, {})) {
+      if (!writer_.write(result)) break;
     }
-    if (running_.empty()) continue;
-    if (auto message = client_.receive(std::chrono::milliseconds(200))) {
-      if (auto ok = handle(*message); !ok) return tl::unexpected(ok.error());
-    } else if (give_up()) {
-      return fail("the server has stopped with {} requests unanswered", running_.size());
-    }
+    return tl::unexpected(ok.error());
   }
-  if (reader_.failed()) return fail("the input could not be read to its end");
   return summary_;
 }
 
+Result<void> BatchRunner::work(const std::function<bool()>& give_up) {
+  bool more = true;
+  while (more || !running_.empty() || !alone_.empty()) {
+    // A slow first request must not make the results behind it pile up without limit.
+    while (more && running_.size() < window_ && finished_.size() < 16 * window_ && alone_.empty()) {
+      const auto line = reader_.next();
+      more = line.has_value();
+      if (!line) break;
+      if (auto ok = take_line(*line); !ok) return ok;
+    }
+    if (running_.empty() && !alone_.empty()) {
+      auto next = running_.insert(alone_.extract(alone_.begin()));
+      if (auto ok = send(next.position->second); !ok) return ok;
+    }
+    if (running_.empty()) continue;
+    if (auto message = client_.receive(std::chrono::milliseconds(200))) {
+      if (auto ok = handle(*message); !ok) return ok;
+    } else if (give_up()) {
+      return fail("the server has stopped with {} requests unanswered", running_.size() + alone_.size());
+    }
+  }
+  if (reader_.failed()) return fail("the input could not be read to its end");
+  return {};
+}
+
 Result<void> BatchRunner::take_line(const std::string& line) {
-  const int64_t number = next_line_++;
   auto parsed = comm::parse_request(line);
+  if (answered_.take(parsed, reader_.line_number())) return {};
+  const int64_t number = next_line_++;
   if (!parsed) {
     const auto file_line = static_cast<size_t>(reader_.line_number());
     return finish(number, comm::unreadable_line(file_line, line, parsed.error().message), true);
@@ -73,14 +90,32 @@ Result<void> BatchRunner::handle(const comm::ServerMessage& message) {
     const auto ended = running_.extract(it);
     return finish(ended.key(), ended.mapped().result.finish(*done), false);
   } else if (const auto* failure = std::get_if<comm::Failure>(&message)) {
-    if (failure->id.empty()) {
-      return failure->code == "server_lost" ? resend_all() : Result<void>(fail("{}", failure->message));
-    }
-    const auto it = find(failure->id);
-    if (it == running_.end()) return {};
-    const auto ended = running_.extract(it);
-    return finish(ended.key(), ended.mapped().result.finish(*failure), true);
+    return fail_request(*failure);
   }
+  return {};
+}
+
+Result<void> BatchRunner::fail_request(const comm::Failure& failure) {
+  if (failure.id.empty()) return failure.code == "server_lost" ? resend_all() : fail("{}", failure.message);
+  const auto line = line_of(failure.id);
+  const auto it = line ? running_.find(*line) : running_.end();
+  if (it == running_.end()) return {};
+  if (failure.code == "shutting_down") {
+    return fail("the server went away with {} requests unanswered", running_.size() + alone_.size());
+  }
+  if (failure.code == "rank_lost") return lose(it, failure);
+  const auto ended = running_.extract(it);
+  return finish(ended.key(), ended.mapped().result.finish(failure), true);
+}
+
+Result<void> BatchRunner::lose(std::map<int64_t, Running>::iterator lost, const comm::Failure& failure) {
+  if (lost->second.attempts >= kMaxAttempts) {
+    const auto ended = running_.extract(lost);
+    return finish(ended.key(), ended.mapped().result.finish(failure), true);
+  }
+  lost->second.result.restart();
+  if (lost->second.attempts + 1 < kMaxAttempts) return send(lost->second);
+  alone_.insert(running_.extract(lost));
   return {};
 }
 
@@ -88,13 +123,8 @@ Result<void> BatchRunner::resend_all() {
   const comm::Failure lost{"", "server_lost", "the server was lost while it worked on the request"};
   for (auto it = running_.begin(); it != running_.end();) {
     const auto current = it++;
-    current->second.result.restart();
-    if (current->second.attempts < kMaxAttempts) {
-      if (auto ok = send(current->second); !ok) return ok;
-      continue;
-    }
-    const auto ended = running_.extract(current);
-    if (auto ok = finish(ended.key(), ended.mapped().result.finish(lost), true); !ok) return ok;
+    if (current->second.attempts >= kMaxAttempts) current->second.result.restart();
+    if (auto ok = lose(current, lost); !ok) return ok;
   }
   return {};
 }

@@ -9,23 +9,29 @@
 #include "comm/client/request_json.h"
 #include "comm/client/zmq_client.h"
 #include "kernels/base/error.h"
+#include "launcher/batch_output.h"
 #include "launcher/json_lines.h"
 
 namespace lorikeet::launcher {
 
 // Keeps up to `window` requests with the server and writes one result line per input line, in the order of the input.
-// Requests that a lost server had are sent again, up to kMaxAttempts times each; then they fail with server_lost.
+// Requests that a lost server or group of ranks had are sent again, the last of kMaxAttempts times alone, so that one
+// that ends ranks takes none along; then they fail with the server's code. What a server that goes away leaves
+// unanswered is not written at all.
 class BatchRunner {
  public:
   static constexpr int kMaxAttempts = 3;
 
-  BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter& writer, size_t window);
+  // answered: lines that are skipped.
+  BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter& writer, size_t window,
+              AnsweredLines answered = {});
 
   struct Summary {
     int64_t lines = 0, failed = 0, prompt_tokens = 0, completion_tokens = 0;
   };
 
   // Until every line is processed, or the output cannot be written, or `give_up` says that no server will come back.
+  // Also where it fails, all answers that have come are written.
   Result<Summary> run(const std::function<bool()>& give_up);
 
  private:
@@ -35,18 +41,24 @@ class BatchRunner {
     int attempts = 0;
   };
 
+  Result<void> work(const std::function<bool()>& give_up);
   Result<void> take_line(const std::string& line);
   Result<void> send(Running& running);
   Result<void> handle(const comm::ServerMessage& message);
+  Result<void> fail_request(const comm::Failure& failure);
   Result<void> finish(int64_t line, std::string result, bool failed);
   Result<void> resend_all();
+  // After the server lost it: now, later and alone, or not again.
+  Result<void> lose(std::map<int64_t, Running>::iterator lost, const comm::Failure& failure);
 
   comm::ZmqClient& client_;
   LineReader& reader_;
   LineWriter& writer_;
   size_t window_;
+  AnsweredLines answered_;
   std::map<int64_t, Running> running_;       // by the number of the line among those that are not empty
   std::map<int64_t, std::string> finished_;  // results that wait for an earlier line's
+  std::map<int64_t, Running> alone_;         // sent one at a time, when nothing else runs
   int64_t next_line_ = 0, next_result_ = 0;
   Summary summary_;
 };

@@ -6,27 +6,29 @@
 
 #include "launcher/bench_runs.h"
 #include "launcher/commands.h"
+#include "launcher/flag_values.h"
 #include "launcher/zmq_address.h"
 
 namespace lorikeet::launcher {
 namespace {
 
-using BenchFunction = Result<BenchReport> (*)(const BenchFlags&);
+using BenchFunction = Result<void> (*)(const BenchFlags&, BenchReport&);
 
-Result<void> run(BenchFunction bench, const BenchFlags& flags) {
+Result<void> run(const std::string& name, BenchFunction bench, const BenchFlags& flags) {
   // Opened first: a bench takes long, and its figures must not be lost to a mistyped path.
   std::ofstream json;
   if (!flags.output_json.empty()) {
     json.open(flags.output_json);
     if (!json) return fail("--output-json {}: the file cannot be written", flags.output_json);
   }
-  const auto report = bench(flags);
-  if (!report) return tl::unexpected(report.error());
-  fmt::print("{}", report->table());
-  if (json.is_open() && !(json << report->json().dump(2) << std::endl)) {
+  BenchReport report(name);
+  const auto done = bench(flags, report);
+  if (!done && report.figures().empty()) return done;
+  fmt::print("{}", report.table());
+  if (json.is_open() && !(json << report.json().dump(2) << std::endl)) {
     return fail("--output-json {}: the file cannot be written", flags.output_json);
   }
-  return {};
+  return done;
 }
 
 // One kind of bench: its subcommand, with --output-json.
@@ -37,7 +39,7 @@ std::pair<CLI::App*, std::shared_ptr<BenchFlags>> add_bench(CLI::App& app, int& 
   command->option_defaults()->always_capture_default();
   command->add_option("--output-json", flags->output_json, "File to write the figures to as JSON");
   command->callback([flags, bench, name, &exit_status] {
-    if (auto ok = run(bench, *flags); !ok) {
+    if (auto ok = run(name, bench, *flags); !ok) {
       fmt::print(stderr, "lorikeet bench {}: {}\n", name, ok.error().message);
       exit_status = 1;
     }
@@ -111,8 +113,9 @@ void add_bench_command(CLI::App& app, int& exit_status) {
   {
     auto [command, flags] =
         add_bench(*bench, exit_status, "prefill", bench_prefill, "Prompts of several lengths, one at a time");
-    flags->input_lens = {512, 2048, 8192};
-    command->add_option("--input-len", flags->input_lens, "Tokens of the prompts; several values")
+    command
+        ->add_option("--input-len", flags->input_lens,
+                     "Tokens of the prompts; several values (default: 512, 2048 and 8192, as far as they fit)")
         ->check(CLI::PositiveNumber);
     add_iterations(*command, *flags, 1, 5);
     add_engine_flags(*command, *flags);
@@ -137,10 +140,10 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     command
         ->add_option("--request-rate", flags->request_rate,
                      "Requests a second, at the distances of a Poisson process (0: as fast as allowed)")
-        ->check(CLI::NonNegativeNumber);
+        ->check(finite_number(0, 1e6));
     command->add_option("--adapter,--lora-modules", flags->adapters,
                         "Adapters that the requests take in turn; - is the base model");
-    command->add_option("--seed", flags->seed, "Of prompts and distances");
+    command->add_option("--seed", flags->seed, "Of prompts and distances")->check(whole_number());
   }
 }
 

@@ -47,6 +47,7 @@ Result<std::unique_ptr<BenchEngine>> BenchEngine::start(actors::ServerOptions op
   const auto read = read_status(status->json);
   if (!read) return tl::unexpected(read.error());
   engine->kv_cache_tokens_ = read->serving.kv_cache_tokens;
+  engine->longest_prompt_ = std::min<int64_t>(read->max_model_len - 1, engine->kv_cache_tokens_);
   return engine;
 }
 

@@ -25,6 +25,9 @@ class BenchEngine {
   Result<Load> load(std::vector<comm::GenerateRequest> requests, const LoadOptions& options = {});
   std::vector<comm::GenerateRequest> requests(size_t count, int32_t input_len, int32_t output_len);
 
+  // Tokens of a prompt that leave room for one generated, in the context and in the KV pool.
+  int64_t longest_prompt() const { return longest_prompt_; }
+
   // What steps took on the device since the start.
   Result<actors::StepTotals> step_totals();
 
@@ -51,6 +54,7 @@ class BenchEngine {
   double ranks_per_device_ = 1;
   uint64_t next_seed_ = 1;
   int64_t kv_cache_tokens_ = 0;
+  int64_t longest_prompt_ = 0;
   std::unique_ptr<LocalServer> server_;
 };
 

@@ -136,8 +136,20 @@ Result<void> add_changing_mix(BenchReport& report, BenchEngine& engine, const Be
 
 }  // namespace
 
-Result<BenchReport> bench_latency(const BenchFlags& flags) {
-  BenchReport report("latency");
+Result<std::vector<int32_t>> prefill_lengths(const std::vector<int32_t>& asked, int64_t longest) {
+  for (const int32_t length : asked) {
+    if (length > longest) return fail("--input-len {}: a prompt has room for {} tokens at the most", length, longest);
+  }
+  if (!asked.empty()) return asked;
+  std::vector<int32_t> lengths;
+  for (const int32_t length : kPrefillLengths) {
+    if (length <= longest) lengths.push_back(length);
+  }
+  if (lengths.empty()) lengths.push_back(static_cast<int32_t>(longest));
+  return lengths;
+}
+
+Result<void> bench_latency(const BenchFlags& flags, BenchReport& report) {
   auto directory = TemporaryDirectory::make();
   if (!directory) return tl::unexpected(directory.error());
   const auto served = with_adapters(flags, flags.changing_adapters, directory->path());
@@ -171,11 +183,10 @@ Result<BenchReport> bench_latency(const BenchFlags& flags) {
   if (flags.changing_adapters > 0) {
     if (auto ok = add_changing_mix(report, engine, flags); !ok) return tl::unexpected(ok.error());
   }
-  return report;
+  return {};
 }
 
-Result<BenchReport> bench_throughput(const BenchFlags& flags) {
-  BenchReport report("throughput");
+Result<void> bench_throughput(const BenchFlags& flags, BenchReport& report) {
   auto started = start(flags, report);
   if (!started) return tl::unexpected(started.error());
   BenchEngine& engine = **started;
@@ -208,16 +219,17 @@ Result<BenchReport> bench_throughput(const BenchFlags& flags) {
   report.add({"first token, median", percentile(rounds.first_token, 0.5) * kMs, "ms", 0, false, ""});
   report.add({"first token, p99", percentile(rounds.first_token, 0.99) * kMs, "ms", 0, false, ""});
   add_device_figures(report, "", rounds, step);
-  return report;
+  return {};
 }
 
-Result<BenchReport> bench_prefill(const BenchFlags& flags) {
-  BenchReport report("prefill");
+Result<void> bench_prefill(const BenchFlags& flags, BenchReport& report) {
   auto started = start(flags, report);
   if (!started) return tl::unexpected(started.error());
   BenchEngine& engine = **started;
   report.describe("max_num_batched_tokens", engine.options().max_num_batched_tokens);
-  for (const int32_t length : flags.input_lens) {
+  auto lengths = prefill_lengths(flags.input_lens, engine.longest_prompt());
+  if (!lengths) return tl::unexpected(lengths.error());
+  for (const int32_t length : *lengths) {
     Rounds warmup, rounds;
     for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
       Rounds& into = i < flags.num_iters_warmup ? warmup : rounds;
@@ -233,11 +245,10 @@ Result<BenchReport> bench_prefill(const BenchFlags& flags) {
       report.add({prefix + "on the device, mean", device * kMs, "ms", floor * kMs, false, ""});
     }
   }
-  return report;
+  return {};
 }
 
-Result<BenchReport> bench_lora(const BenchFlags& flags) {
-  BenchReport report("lora");
+Result<void> bench_lora(const BenchFlags& flags, BenchReport& report) {
   auto directory = TemporaryDirectory::make();
   if (!directory) return tl::unexpected(directory.error());
   const int32_t adapters = *std::max_element(flags.num_adapters.begin(), flags.num_adapters.end());
@@ -275,7 +286,7 @@ Result<BenchReport> bench_lora(const BenchFlags& flags) {
         {prefix + "first tokens of all, median", percentile(rounds[n].first_tokens, 0.5) * kMs, "ms", 0, false, ""});
     add_device_figures(report, prefix, rounds[n], step);
   }
-  return report;
+  return {};
 }
 
 }  // namespace lorikeet::launcher

@@ -1,6 +1,7 @@
-// The benchmarks of `lorikeet bench`. Each runs its load and gives a report.
+// The benchmarks of `lorikeet bench`. Each runs its load and fills a report; what it has when it fails stays in it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@ namespace lorikeet::launcher {
 struct BenchFlags {
   ServerFlags server;
   int32_t input_len = 0, output_len = 0;
-  std::vector<int32_t> input_lens;  // prefill
+  std::vector<int32_t> input_lens;  // prefill; none: kPrefillLengths, as far as they fit
   int32_t batch_size = 0;
   int32_t num_iters = 0, num_iters_warmup = 0;
   int32_t num_prompts = 0;
@@ -33,18 +34,22 @@ struct BenchFlags {
 
 // A batch of equal requests, sent at once, again and again: what one step costs. With changing_adapters also the
 // device's idle time between steps whose mix of adapters is never that of the step before.
-Result<BenchReport> bench_latency(const BenchFlags& flags);
+Result<void> bench_latency(const BenchFlags& flags, BenchReport& report);
 
 // Many requests: what the server gets through.
-Result<BenchReport> bench_throughput(const BenchFlags& flags);
+Result<void> bench_throughput(const BenchFlags& flags, BenchReport& report);
+
+inline constexpr std::array<int32_t, 3> kPrefillLengths = {512, 2048, 8192};
+// The lengths to measure where a prompt has at most `longest` tokens; what was asked for must fit.
+Result<std::vector<int32_t>> prefill_lengths(const std::vector<int32_t>& asked, int64_t longest);
 
 // Prompts of several lengths, one at a time: time to the first token.
-Result<BenchReport> bench_prefill(const BenchFlags& flags);
+Result<void> bench_prefill(const BenchFlags& flags, BenchReport& report);
 
 // The same batch over no, one, and several distinct adapters, in turn.
-Result<BenchReport> bench_lora(const BenchFlags& flags);
+Result<void> bench_lora(const BenchFlags& flags, BenchReport& report);
 
 // A running server under load.
-Result<BenchReport> bench_serve(const BenchFlags& flags);
+Result<void> bench_serve(const BenchFlags& flags, BenchReport& report);
 
 }  // namespace lorikeet::launcher

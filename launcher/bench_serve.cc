@@ -17,7 +17,7 @@ constexpr int kRoundTrips = 20;
 
 }  // namespace
 
-Result<BenchReport> bench_serve(const BenchFlags& flags) {
+Result<void> bench_serve(const BenchFlags& flags, BenchReport& report) {
   auto client = comm::ZmqClient::connect(flags.zmq);
   if (!client) return tl::unexpected(client.error());
   std::vector<double> round_trips;
@@ -58,7 +58,6 @@ Result<BenchReport> bench_serve(const BenchFlags& flags) {
     if (times.tokens > 0) first_token.push_back(times.first_token - times.sent);
     if (times.tokens > 1) per_token.push_back(times.seconds_per_token());
   }
-  BenchReport report("serve");
   report.describe("zmq", flags.zmq);
   report.describe("model", status->model);
   report.describe("num_prompts", flags.num_prompts);
@@ -83,7 +82,7 @@ Result<BenchReport> bench_serve(const BenchFlags& flags) {
   times("first token", first_token, round_trip, "a status query's round trip");
   times("time per output token", per_token, 0, "");
   times("whole answer", whole, 0, "");
-  return report;
+  return {};
 }
 
 }  // namespace lorikeet::launcher

@@ -1,5 +1,8 @@
 #include "launcher/json_lines.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -40,10 +43,10 @@ void LineWriter::Close::operator()(std::FILE* file) const {
   if (file != stdout) std::fclose(file);
 }
 
-Result<LineWriter> LineWriter::open(const std::string& path) {
+Result<LineWriter> LineWriter::open(const std::string& path, bool append) {
   LineWriter writer;
   writer.path_ = path;
-  writer.file_.reset(path == "-" ? stdout : std::fopen(path.c_str(), "wb"));
+  writer.file_.reset(path == "-" ? stdout : std::fopen(path.c_str(), append ? "ab" : "wb"));
   if (!writer.file_) return fail("{}: {}", path, std::strerror(errno));
   return writer;
 }
@@ -61,6 +64,16 @@ Result<void> LineWriter::close() {
   if (std::fflush(file_.get()) != 0) return fail("cannot write to {}: {}", path_, std::strerror(errno));
   file_.reset();
   return {};
+}
+
+Result<void> check_distinct(const std::string& input, const std::string& output) {
+  const auto identify = [](const std::string& path, int standard, struct stat& file) {
+    return (path == "-" ? fstat(standard, &file) : stat(path.c_str(), &file)) == 0 && S_ISREG(file.st_mode);
+  };
+  struct stat from = {}, to = {};
+  if (!identify(input, STDIN_FILENO, from) || !identify(output, STDOUT_FILENO, to)) return {};
+  if (from.st_dev != to.st_dev || from.st_ino != to.st_ino) return {};
+  return fail("the input {} and the output {} are the same file", input, output);
 }
 
 }  // namespace lorikeet::launcher

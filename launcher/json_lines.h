@@ -33,7 +33,8 @@ class LineReader {
 // Writes lines to a file; "-" is the standard output. Every write is checked, so that a full disk is told, not ignored.
 class LineWriter {
  public:
-  static Result<LineWriter> open(const std::string& path);
+  // append: behind what the file has; else that is gone.
+  static Result<LineWriter> open(const std::string& path, bool append = false);
 
   Result<void> write(const std::string& line);
   Result<void> close();
@@ -45,5 +46,9 @@ class LineWriter {
   std::string path_;
   std::unique_ptr<std::FILE, Close> file_;
 };
+
+// Fails where both are one file, by whatever paths and links ("-": the standard input and output): writing would
+// destroy what is to be read.
+Result<void> check_distinct(const std::string& input, const std::string& output);
 
 }  // namespace lorikeet::launcher

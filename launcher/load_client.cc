@@ -73,8 +73,8 @@ class Run {
   // Until the next request is due, at most.
   std::chrono::milliseconds patience() const {
     if (next_ == requests_.size() || running() >= window_) return kPatience;
-    const double left = std::max(0.0, send_times_[next_] - seconds_since(begin_));
-    return std::min(kPatience, std::chrono::milliseconds(static_cast<int64_t>(left * 1e3)));
+    const double left = std::max(0.0, 1e3 * (send_times_[next_] - seconds_since(begin_)));
+    return std::chrono::milliseconds(static_cast<int64_t>(std::min(left, static_cast<double>(kPatience.count()))));
   }
 
   Result<void> take(const comm::ServerMessage& message) {

@@ -39,7 +39,8 @@ class LocalServer {
   ~LocalServer();
 
   comm::ZmqClient& client() { return *client_; }
-  bool stopped() const;  // on its own, or by a signal: nobody answers any more
+  bool stopped() const;                               // on its own, or by a signal: nobody answers any more
+  int signal() const { return signals_.received(); }  // that stopped it; 0: none
 
  private:
   LocalServer(TemporaryDirectory directory, std::unique_ptr<actors::Server> server);

@@ -9,7 +9,9 @@
 #include <string_view>
 
 #include "actors/wire/kv_budget.h"
+#include "comm/client/limits.h"
 #include "launcher/device.h"
+#include "launcher/flag_values.h"
 #include "launcher/model_path.h"
 #include "launcher/sizes.h"
 #include "launcher/zmq_address.h"
@@ -79,6 +81,10 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
     auto module = parse_lora_module(text);
     if (!module) return tl::unexpected(module.error());
     if (!names.insert(module->first).second) return fail("--lora-modules: the name '{}' is given twice", module->first);
+    if (module->first.size() > comm::kMaxAdapterBytes) {
+      return fail("--lora-modules: a name of {} bytes, at most {} are allowed", module->first.size(),
+                  comm::kMaxAdapterBytes);
+    }
     if (module->first == options.served_model_name) {
       return fail("--lora-modules: '{}' is the name of the base model", module->first);
     }
@@ -141,6 +147,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
                "Reuse the KV blocks of equal prefixes under the same adapter")
       ->group(group);
   app.add_option("--seed", o.seed, "Where the seeds of requests without one are drawn from (0: the system)")
+      ->check(whole_number())
       ->group(group);
   app.add_option("--threads", o.threads, "CPU threads of each rank (0: cores / ranks)")->group(group);
 

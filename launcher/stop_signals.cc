@@ -8,10 +8,10 @@ namespace {
 
 // A signal handler has no argument of its own, so what it reaches must be global.
 std::atomic<actors::Server*> target{nullptr};
-std::atomic<bool> signalled{false};
+std::atomic<int> signalled{0};
 
-void on_signal(int) {
-  signalled = true;
+void on_signal(int number) {
+  signalled = number;
   if (actors::Server* server = target.load()) server->request_stop();
 }
 
@@ -26,7 +26,7 @@ void route(void (*handler)(int)) {
 
 StopSignals::StopSignals(actors::Server& server) {
   target = &server;
-  signalled = false;
+  signalled = 0;
   std::signal(SIGPIPE, SIG_IGN);
   route(on_signal);
 }
@@ -36,7 +36,7 @@ StopSignals::~StopSignals() {
   target = nullptr;
 }
 
-bool StopSignals::received() const {
+int StopSignals::received() const {
   return signalled;
 }
 

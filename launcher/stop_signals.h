@@ -14,7 +14,7 @@ class StopSignals {
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
-  bool received() const;
+  int received() const;  // the signal; 0: none
 };
 
 }  // namespace lorikeet::launcher

@@ -6,6 +6,7 @@
 
 #include "comm/client/zmq_client.h"
 #include "launcher/commands.h"
+#include "launcher/flag_values.h"
 #include "launcher/stream_printer.h"
 #include "launcher/zmq_address.h"
 
@@ -121,7 +122,9 @@ void add_sampling_flags(CLI::App& app, comm::GenerateRequest& request) {
   app.add_option("--presence-penalty", request.presence_penalty, "Subtracted once from tokens generated")->group(group);
   app.add_option("--frequency-penalty", request.frequency_penalty, "Subtracted as often as a token was generated")
       ->group(group);
-  app.add_option("--seed", request.seed, "Of the draws; the answer reports the one used")->group(group);
+  app.add_option("--seed", request.seed, "Of the draws; the answer reports the one used")
+      ->check(whole_number())
+      ->group(group);
   app.add_option("--stop", request.stop, "A string that ends the answer; may be repeated")
       ->allow_extra_args(false)
       ->group(group);

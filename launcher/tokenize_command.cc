@@ -15,28 +15,32 @@ struct TokenizeFlags {
   std::string input = "-";
   std::string output = "-";
   bool parse_special = true;
+  bool add_special = true;
 };
 
 // One line's answer: {"ids", "decoded"}, or {"line", "error"} where the line is not {"text": ...}.
 nlohmann::ordered_json tokenize_line(const model::Tokenizer& tokenizer, const std::string& line, int64_t number,
-                                     bool parse_special) {
+                                     const TokenizeFlags& flags) {
   const auto json = nlohmann::json::parse(line, nullptr, false);
   if (!json.is_object() || !json.contains("text") || !json["text"].is_string()) {
     return {{"line", number}, {"error", "not an object with a string \"text\""}};
   }
-  const std::vector<int32_t> ids = tokenizer.encode(json["text"].get_ref<const std::string&>(), parse_special);
+  const auto& text = json["text"].get_ref<const std::string&>();
+  const std::vector<int32_t> ids = flags.add_special ? tokenizer.encode_prompt(text, flags.parse_special)
+                                                     : tokenizer.encode(text, flags.parse_special);
   return {{"ids", ids}, {"decoded", tokenizer.decode(ids, false)}};
 }
 
 Result<void> tokenize(const TokenizeFlags& flags) {
   auto tokenizer = model::Tokenizer::load(flags.model);
   if (!tokenizer) return tl::unexpected(tokenizer.error());
+  if (auto ok = check_distinct(flags.input, flags.output); !ok) return ok;
   auto reader = LineReader::open(flags.input);
   if (!reader) return tl::unexpected(reader.error());
   auto writer = LineWriter::open(flags.output);
   if (!writer) return tl::unexpected(writer.error());
   while (auto line = reader->next()) {
-    const auto answer = tokenize_line(**tokenizer, *line, reader->line_number(), flags.parse_special);
+    const auto answer = tokenize_line(**tokenizer, *line, reader->line_number(), flags);
     if (auto ok = writer->write(answer.dump()); !ok) return ok;
   }
   if (reader->failed()) return fail("{}: could not be read to its end", flags.input);
@@ -56,6 +60,9 @@ void add_tokenize_command(CLI::App& app, int& exit_status) {
                       "Lines of {\"ids\": [...], \"decoded\": ...}; - is the standard output");
   command->add_flag("--parse-special,!--no-parse-special", flags->parse_special,
                     "Whether special tokens spelled in a text become their ids (default: they do)");
+  command->add_flag(
+      "--add-special-tokens,!--no-add-special-tokens", flags->add_special,
+      "Whether what the tokenizer puts around a prompt, such as a begin token, is put there (default: it is)");
   command->callback([flags, &exit_status] {
     if (auto ok = tokenize(*flags); !ok) {
       fmt::print(stderr, "lorikeet tokenize: {}\n", ok.error().message);

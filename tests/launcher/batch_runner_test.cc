@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "tests/launcher/process.h"
@@ -140,6 +142,100 @@ TEST_F(BatchRunnerTest, GivesUpWhenTheServerHasStoppedForGood) {
       "\n");
   ASSERT_FALSE(outcome_.has_value());
   EXPECT_EQ(outcome_.error().message, "the server has stopped with 1 requests unanswered");
+}
+
+TEST_F(BatchRunnerTest, SendsTheRequestsOfALostGroupAgainAndTheLastTimeAlone) {
+  // "poison" ends the group each time; the others are with it.
+  std::vector<std::string> with_server;
+  client_.on_request = [&](const comm::GenerateRequest& request) {
+    with_server.push_back(request.id);
+    const bool all = with_server.size() == 3, alone = client_.sent.size() > 6;
+    if (alone && request.id != "1") return finish(request.id), with_server.clear();
+    if (!all && !alone) return;
+    for (const std::string& id : std::exchange(with_server, {})) {
+      client_.answers.push_back(comm::Failure{id, "rank_lost", "rank 0 died"});
+    }
+  };
+  const auto results =
+      run("{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"poison\", \"prompt\": \"x\"}\n"
+          "{\"id\": \"b\", \"prompt\": \"x\"}\n");
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_TRUE(results[0]["error"].is_null());
+  EXPECT_EQ(results[1]["error"]["code"], "rank_lost");
+  EXPECT_TRUE(results[2]["error"].is_null());
+  EXPECT_EQ(client_.sent.size(), 9u);
+}
+
+TEST_F(BatchRunnerTest, WritesNothingForWhatAServerThatGoesAwayLeavesUnanswered) {
+  client_.on_request = [&](const comm::GenerateRequest& request) {
+    if (request.id == "1") finish(request.id);
+    if (request.id == "2") client_.answers.push_back(comm::Failure{"0", "shutting_down", "the server is going away"});
+  };
+  const auto results =
+      run("{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"b\", \"prompt\": \"x\"}\n"
+          "{\"id\": \"c\", \"prompt\": \"x\"}\n");
+  EXPECT_FALSE(outcome_);
+  ASSERT_EQ(results.size(), 1u) << "the answer that had come, though the line before it has none";
+  EXPECT_EQ(results[0]["id"], "b");
+}
+
+TEST_F(BatchRunnerTest, DoesTheRestOfAnOutputThatWasCutOffAnywhere) {
+  std::string input;
+  for (int i = 0; i < 6; ++i)
+    input += fmt::format("{{\"id\": {}, \"prompt\": \"x\"}}\n",
+                         i % 2 == 0 ? std::to_string(i) : fmt::format("\"{}\"", i - 1));
+  input += "not JSON\n";
+  client_.on_request = [&](const comm::GenerateRequest& request) { finish(request.id); };
+  run(input);
+  const std::string whole = read_file(scratch_ / "out");
+  const auto sorted = [](const std::string& text) {
+    std::istringstream lines(text);
+    std::multiset<std::string> set;
+    for (std::string line; std::getline(lines, line);) set.insert(line);
+    return set;
+  };
+  for (size_t cut = 0; cut <= whole.size(); cut += 7) {
+    write_file(scratch_ / "out", whole.substr(0, cut));
+    auto answered = AnsweredLines::take_over((scratch_ / "out").string());
+    ASSERT_TRUE(answered) << answered.error().message;
+    auto reader = LineReader::open((scratch_ / "in").string()).value();
+    auto writer = LineWriter::open((scratch_ / "out").string(), true).value();
+    EXPECT_TRUE(BatchRunner(client_, reader, writer, 2, *std::move(answered)).run([] { return true; }));
+    EXPECT_TRUE(writer.close());
+    EXPECT_EQ(sorted(read_file(scratch_ / "out")), sorted(whole)) << cut;
+  }
+}
+
+TEST_F(BatchRunnerTest, SendsAgainOnResumeWhatOnlyTheServerFailed) {
+  write_file(scratch_ / "out", R"({"id": "a", "error": {"code": "rank_lost", "message": ""}})"
+                               "\n"
+                               R"({"id": "b", "error": {"code": "too_long", "message": ""}})"
+                               "\n[1]\n");
+  auto answered = AnsweredLines::take_over((scratch_ / "out").string());
+  ASSERT_TRUE(answered);
+  EXPECT_EQ(answered->size(), 1);
+  EXPECT_FALSE(answered->take(comm::parse_request(R"({"id": "a"})"), 1));
+  EXPECT_TRUE(answered->take(comm::parse_request(R"({"id": "b"})"), 2));
+  EXPECT_FALSE(answered->take(comm::parse_request(R"({"id": "b"})"), 3)) << "one answer, one line";
+  EXPECT_EQ(AnsweredLines::take_over((scratch_ / "absent").string())->size(), 0);
+  EXPECT_FALSE(AnsweredLines::take_over(scratch_.path().string()));
+}
+
+TEST(CheckDistinct, KnowsAFileByEveryPath) {
+  ScratchDirectory scratch;
+  write_file(scratch / "in", "x\n");
+  std::filesystem::create_symlink("in", scratch / "link");
+  std::filesystem::create_hard_link(scratch / "in", scratch / "hard");
+  std::filesystem::create_directory(scratch / "dir");
+  for (const char* name : {"in", "link", "hard", "dir/../in"}) {
+    EXPECT_FALSE(check_distinct((scratch / "in").string(), (scratch / name).string())) << name;
+    EXPECT_FALSE(check_distinct((scratch / name).string(), (scratch / "in").string())) << name;
+  }
+  write_file(scratch / "other", "x\n");
+  for (const char* name : {"other", "absent", "dir"}) {
+    EXPECT_TRUE(check_distinct((scratch / "in").string(), (scratch / name).string())) << name;
+  }
+  EXPECT_TRUE(check_distinct("/dev/null", "/dev/null"));
 }
 
 TEST_F(BatchRunnerTest, IgnoresAnswersToRequestsThatItNeverMade) {
