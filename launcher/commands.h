@@ -12,6 +12,7 @@ void add_bench_command(CLI::App& app, int& exit_status);
 void add_submit_command(CLI::App& app, int& exit_status);
 void add_status_command(CLI::App& app, int& exit_status);
 void add_inspect_command(CLI::App& app, int& exit_status);
+void add_render_command(CLI::App& app, int& exit_status);
 void add_tokenize_command(CLI::App& app, int& exit_status);
 
 }  // namespace lorikeet::launcher

@@ -11,7 +11,7 @@ packages=(
 )
 # The tests also check formatting, run the fuzz targets, and speak the JSON protocol from another language.
 if [[ "${1:-}" == "--tests" ]]; then
-  packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq procps)
+  packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq python3-jinja2 procps)
 fi
 
 missing=()

@@ -68,6 +68,8 @@ if [[ $full -eq 1 ]]; then build clang all; else build clang fuzz_targets; fi
 fuzz
 
 if [[ $full -eq 1 ]]; then
+  step "the chat templates' interpreter beside Jinja2"
+  tests/jinja_differential.py build/release/bin/jinja_tool 600
   step "thread sanitizer"
   build tsan tsan_tests
   ctest --preset tsan -j "$jobs" -L tsan

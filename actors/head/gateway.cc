@@ -119,11 +119,16 @@ class Gateway {
     return live_.find(client, name).has_value() || long_texts_.contains({client, name});
   }
 
+  // What it costs to prepare a request, in bytes of text; a message costs something however short it is.
   static size_t text_bytes(const comm::GenerateRequest& request) {
+    constexpr size_t kOfMessage = 32;
     size_t bytes = request.prompt ? request.prompt->size() : 0;
+    if (request.prompt_token_ids) bytes += request.prompt_token_ids->size();
     for (const std::string& stop : request.stop) bytes += stop.size();
     if (!request.messages) return bytes;
-    for (const comm::Message& message : *request.messages) bytes += message.content.size();
+    for (const comm::Message& message : *request.messages) {
+      bytes += message.content.size() + message.role.size() + kOfMessage;
+    }
     return bytes;
   }
 

@@ -10,19 +10,24 @@ namespace lorikeet::model {
 struct ToolCall {
   std::string name;
   std::string arguments;  // JSON; empty counts as {}
+  std::string id = {};    // empty: none
 };
 
 struct ChatMessage {
-  std::string role;  // system, user, assistant, tool
+  std::string role;  // system, user, assistant, tool, or another that the template names
   std::string content;
   std::optional<std::string> reasoning_content = {};  // of the assistant: what it thought before it answered
   std::vector<ToolCall> tool_calls = {};              // of the assistant
+  std::string more = {};  // a JSON object: further members, and those that count instead (content as a list of parts)
 };
 
 struct ChatOptions {
-  std::vector<std::string> tools = {};  // one JSON object each, with its keys in the order that the client gave
-  bool enable_thinking = true;          // Qwen3: false opens the answer with an empty thought
+  std::vector<std::string> tools = {};      // one JSON object each, with its keys in the order that the client gave
+  std::vector<std::string> documents = {};  // the same
+  bool enable_thinking = true;          // false is told to the template: Qwen3 opens the answer with an empty thought
   bool add_generation_prompt = true;    // end with the header of the assistant's turn
+  bool continue_final_message = false;  // end inside of the last message, which the answer goes on
+  std::string variables = {};           // a JSON object: what else the template is told (chat_template_kwargs)
 };
 
 }  // namespace lorikeet::model

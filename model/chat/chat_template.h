@@ -1,50 +1,65 @@
-// Turns conversations into prompts with the chat templates of the Qwen models (ChatML). Formats reference, section 6.
+// Turns conversations into prompts with a checkpoint's own chat template, as transformers' apply_chat_template does.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/base/error.h"
 #include "model/chat/chat_message.h"
-#include "model/chat/chat_render.h"
+#include "model/chat/jinja/program.h"
 #include "model/tokenizer/tokenizer.h"
 
 namespace lorikeet::model {
 
-// Message bodies never give control tokens, whatever they spell; nor do tools, names and arguments of calls.
+// A stretch of a prompt.
+struct PromptPart {
+  std::string text;
+  bool own_words = false;  // the template's; otherwise a value that the client sent
+};
+
+// Special tokens count in the template's own words alone: in bodies of messages, names, tools and arguments they are
+// text, whatever they spell. Other added tokens (<think>, <tool_call>) are tokens wherever they stand.
 // Threads: const methods from any number of threads at once.
 class ChatTemplate {
  public:
-  // The template of a checkpoint: of DIR/chat_template.jinja, else of DIR/tokenizer_config.json, else Qwen v1's if DIR
-  // has qwen.tiktoken. `chosen` (--chat-template) overrules them: a known name, or a file with a template (Jinja).
-  // Fails, naming that flag as the way out, if there is none or it is not one of the known ones; a known one with
-  // another default system prompt is known. Fails if the tokenizer lacks ChatML's control tokens.
+  // The templates of a checkpoint (read_template_files), else Qwen v1's if DIR has qwen.tiktoken. `chosen`
+  // (--chat-template) overrules them: a known name, or a file with a template (Jinja). Fails, naming that flag as the
+  // way out, if there is none or it cannot be read, and if it speaks of ChatML's tokens and the tokenizer lacks them.
   static Result<ChatTemplate> load(const std::filesystem::path& dir, const Tokenizer& tokenizer,
                                    std::string_view chosen = {});
 
-  // The conversation's ids, ending with the header of the assistant's turn. Fails on what the template would drop or
-  // garble (see render_chat).
+  // The conversation's ids. Fails with the template's own sentence where it raises one, and on what it would drop:
+  // tools or roles that it never speaks of.
   Result<std::vector<int32_t>> render(const std::vector<ChatMessage>& messages, const Tokenizer& tokenizer,
                                       const ChatOptions& options = {}) const;
 
-  // The same as text.
+  // The same as text, whole or in parts.
   Result<std::string> render_text(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) const;
+  Result<std::vector<PromptPart>> render_parts(const std::vector<ChatMessage>& messages,
+                                               const ChatOptions& options = {}) const;
 
-  std::string_view name() const { return name_; }  // as --chat-template takes it
-  bool has_tools() const;                          // tools and calls of tools can be rendered
+  const std::string& name() const { return name_; }  // a known one's, else the file
+  bool has_tools() const;                            // tools and calls of tools can be rendered
 
  private:
-  ChatTemplate(std::string_view name, ChatFormat format, std::string default_system);
-  static Result<ChatTemplate> named(std::string_view name);
-  static Result<ChatTemplate> recognise(std::string_view source, const std::string& where);
-  static Result<ChatTemplate> find(const std::filesystem::path& dir, std::string_view chosen);
+  struct Variant {
+    std::string source;
+    jinja::Program program;
+  };
 
-  std::string_view name_;  // of static storage
-  ChatFormat format_ = ChatFormat::chatml;
-  std::string default_system_;  // empty: none is added
+  static Result<ChatTemplate> of_source(std::string name, const std::string& source, const std::string& where);
+  static Result<ChatTemplate> find(const std::filesystem::path& dir, std::string_view chosen);
+  const Variant& variant_for(const ChatOptions& options) const;
+  Result<jinja::Text> render_whole(const std::vector<ChatMessage>& messages, const ChatOptions& options) const;
+
+  std::string name_;
+  std::map<std::string, Variant> variants_;    // "default", and named ones such as "tool_use"
+  std::map<std::string, std::string> tokens_;  // bos_token and the like, as the template may print them
+  bool bodies_apart_ = false;
 };
 
 }  // namespace lorikeet::model

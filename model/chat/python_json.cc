@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "model/tokenizer/utf8.h"
+
 namespace lorikeet::model {
 namespace {
 
@@ -14,44 +16,36 @@ using nlohmann::json;
 
 constexpr size_t kMaxDepth = 64;
 
-void append_string(std::string_view text, std::string* out) {
+}  // namespace
+
+void append_python_json_string(std::string_view text, bool ensure_ascii, std::string* out) {
   *out += '"';
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        *out += "\\\"";
-        break;
-      case '\\':
-        *out += "\\\\";
-        break;
-      case '\n':
-        *out += "\\n";
-        break;
-      case '\r':
-        *out += "\\r";
-        break;
-      case '\t':
-        *out += "\\t";
-        break;
-      case '\b':
-        *out += "\\b";
-        break;
-      case '\f':
-        *out += "\\f";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          *out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        } else {
-          *out += c;
-        }
+  for (size_t i = 0; i < text.size();) {
+    const char c = text[i];
+    constexpr std::string_view kEscaped = "\"\\\n\r\t\b\f", kLetters = "\"\\nrtbf";
+    if (const size_t letter = kEscaped.find(c); letter != std::string_view::npos) {
+      *out += '\\';
+      *out += kLetters[letter];
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      *out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+    } else if (ensure_ascii && (static_cast<unsigned char>(c) >= 0x80)) {
+      const Utf8Head head = utf8_head(text.substr(i));
+      const uint32_t point = head.valid ? head.code_point : 0xFFFD;
+      *out += point < 0x10000 ? fmt::format("\\u{:04x}", point)
+                              : fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((point - 0x10000) >> 10),
+                                            0xDC00 + ((point - 0x10000) & 0x3FF));
+      i += head.length;
+      continue;
+    } else {
+      *out += c;
     }
+    ++i;
   }
   *out += '"';
 }
 
-// repr(float): the shortest digits that read back as the value, with an exponent below 1e-4 and from 1e16 on.
-std::string float_repr(double value) {
+// The shortest digits that read back as the value, with an exponent below 1e-4 and from 1e16 on.
+std::string python_float(double value) {
   char buffer[64];
   const auto scientific = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
   std::string text(buffer, scientific.ptr);
@@ -61,6 +55,8 @@ std::string float_repr(double value) {
   text.assign(buffer, fixed.ptr);
   return text.find('.') == std::string::npos ? text + ".0" : text;
 }
+
+namespace {
 
 class Writer : public nlohmann::json_sax<json> {
  public:
@@ -73,12 +69,12 @@ class Writer : public nlohmann::json_sax<json> {
   bool number_float(number_float_t number, const string_t& raw) override {
     // An integer too large for 64 bits comes here too; Python's have no limit.
     const bool integer = raw.find_first_of(".eE") == std::string::npos;
-    return value(integer ? raw : float_repr(number));
+    return value(integer ? raw : python_float(number));
   }
 
   bool string(string_t& text) override {
     separate();
-    append_string(text, &out_);
+    append_python_json_string(text, false, &out_);
     return true;
   }
 
@@ -90,7 +86,7 @@ class Writer : public nlohmann::json_sax<json> {
   bool key(string_t& name) override {
     if (!open_.back().keys.insert(name).second) return stop(fmt::format("the key \"{}\" occurs twice", name));
     separate();
-    append_string(name, &out_);
+    append_python_json_string(name, false, &out_);
     out_ += ": ";
     after_key_ = true;
     return true;

@@ -13,4 +13,7 @@ namespace lorikeet::model {
 // beyond 64.
 Result<std::string> to_python_json(std::string_view text);
 
+std::string python_float(double value);                                                      // repr() of a finite float
+void append_python_json_string(std::string_view text, bool ensure_ascii, std::string* out);  // quoted and escaped
+
 }  // namespace lorikeet::model

@@ -90,14 +90,14 @@ INSTANTIATE_TEST_SUITE_P(KnownNames, ChatTemplateRendering,
                            return name;
                          });
 
-TEST(ChatTemplate, RecognisesTheExampleModelsOwn) {
+TEST(ChatTemplate, RendersTheExampleModelsOwn) {
   auto chat_template = ChatTemplate::load(kTinyModel, *load_tokenizer(kTinyModel));
   ASSERT_TRUE(chat_template) << chat_template.error().message;
   expect_renderings(*chat_template, "qwen2");
   EXPECT_FALSE(chat_template->has_tools());
 }
 
-TEST(ChatTemplate, RecognisesQwen15sFirstVersion) {
+TEST(ChatTemplate, RendersQwen15sFirstVersion) {
   std::string source = replaced(tiny_template(), "assistant.<", "assistant<");
   source = replaced(source, " + '<|im_end|>' + '\n'}}{% endfor %}",
                     "}}{% if (loop.last and add_generation_prompt) or not loop.last %}{{ '<|im_end|>' + '\n'}}"
@@ -106,16 +106,14 @@ TEST(ChatTemplate, RecognisesQwen15sFirstVersion) {
                     "{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}");
   auto chat_template = loaded_from(source);
   ASSERT_TRUE(chat_template) << chat_template.error().message;
-  EXPECT_EQ(chat_template->name(), "qwen1.5");
   expect_renderings(*chat_template, "qwen1.5-first");
 }
 
-TEST(ChatTemplate, RecognisesThePublishedQwen25) {
+TEST(ChatTemplate, RendersThePublishedQwen25) {
   LORIKEET_SKIP_WITHOUT(kTemplates);
   const std::string source = read_text(kTemplates / "Qwen-Qwen2.5-7B-Instruct.jinja");
   auto chat_template = loaded_from(source);
   ASSERT_TRUE(chat_template) << chat_template.error().message;
-  EXPECT_EQ(chat_template->name(), "qwen2.5");
   EXPECT_TRUE(chat_template->has_tools());
   expect_renderings(*chat_template, "qwen2.5");
 
@@ -125,7 +123,7 @@ TEST(ChatTemplate, RecognisesThePublishedQwen25) {
   expect_renderings(*braces, "qwen2.5-braces");
 }
 
-TEST(ChatTemplate, RecognisesThePublishedQwen3) {
+TEST(ChatTemplate, RendersThePublishedQwen3) {
   LORIKEET_SKIP_WITHOUT(kTemplates);
   const std::string source = read_text(kTemplates / "qwen3_nonthinking.jinja");
   auto nonthinking = loaded_from(source);
@@ -139,7 +137,6 @@ TEST(ChatTemplate, RecognisesThePublishedQwen3) {
         {{- '<think>\n\n</think>\n\n' }}
     {%- endif %})"));
   ASSERT_TRUE(thinking) << thinking.error().message;
-  EXPECT_EQ(thinking->name(), "qwen3");
   expect_renderings(*thinking, "qwen3");
 }
 
@@ -150,7 +147,7 @@ TEST(ChatTemplate, ReadsTheDefaultSystemPromptFromTheTemplate) {
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
 }
 
-TEST(ChatTemplate, IsRecognisedInOtherSpelling) {
+TEST(ChatTemplate, IsRenderedAlikeInOtherSpelling) {
   std::string source = replaced(tiny_template(), "message['role']", "message[ \"role\" ]");
   source = replaced(source, "message['content']", "message.content");
   source = replaced(source, "{% for message in messages %}", "{%-for message  in messages-%}\n  ");
@@ -159,20 +156,109 @@ TEST(ChatTemplate, IsRecognisedInOtherSpelling) {
   expect_renderings(*chat_template, "qwen2");
 }
 
-TEST(ChatTemplate, RefusesAnotherTemplateAndNamesTheWayOut) {
-  for (const std::string& source : {
-           std::string("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"),
-           replaced(tiny_template(), "'<|im_end|>'", "'<|im_end|> '"),  // a space that counts
-           replaced(tiny_template(), "message['content']", "message['content']|trim"),
-           replaced(tiny_template(), "message['role'] +", "message['role']|upper +"),
-           tiny_template() + "{{ messages }}",
-       }) {
+TEST(ChatTemplate, RendersTemplatesThatNobodyHasSeenBefore) {
+  auto chat_template = loaded_from("{% for m in messages %}[{{ m.role|upper }}] {{ m.content|trim }}{% endfor %}!");
+  ASSERT_TRUE(chat_template) << chat_template.error().message;
+  EXPECT_EQ(*chat_template->render_text({{"user", " Hi "}, {"assistant", "Ho"}}), "[USER] Hi[ASSISTANT] Ho!");
+}
+
+TEST(ChatTemplate, NamesTheFileAndTheWayOutWhereATemplateCannotBeRead) {
+  for (const char* source : {"{% nope %}", "{{ x|nope }}", "{% include 'x' %}"}) {
     auto chat_template = loaded_from(source);
     ASSERT_FALSE(chat_template) << source;
     EXPECT_THAT(chat_template.error().message, HasSubstr("--chat-template"));
     EXPECT_THAT(chat_template.error().message, HasSubstr("tokenizer_config.json"));
     EXPECT_THAT(chat_template.error().message, HasSubstr("qwen2.5"));
   }
+}
+
+TEST(ChatTemplate, SaysWhatTheTemplateItselfRaises) {
+  auto chat_template = loaded_from("{{ raise_exception('Roles must alternate') }}");
+  ASSERT_TRUE(chat_template);
+  EXPECT_THAT(chat_template->render_text({{"user", "Hi"}}).error().message, HasSubstr("Roles must alternate"));
+}
+
+TEST(ChatTemplate, TellsTheTemplateTheTokensDocumentsAndVariablesThatItMayKnow) {
+  TemporaryDir dir;
+  for (const char* name : {"vocab.json", "merges.txt"}) std::filesystem::copy(kTinyModel / name, dir.path() / name);
+  auto config = read_json(kTinyModel / "tokenizer_config.json");
+  config["eos_token"] = {{"content", "<|im_end|>"}};
+  config["chat_template"] =
+      "{{ eos_token }}{{ bos_token is defined }}{{ documents|length if documents else 0 }}{{ x }}"
+      "{{ enable_thinking is defined }}{{ tools is none }}";
+  dir.write("tokenizer_config.json", config.dump());
+  const auto tokenizer = Tokenizer::load(dir.path());
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  auto chat_template = ChatTemplate::load(dir.path(), **tokenizer);
+  ASSERT_TRUE(chat_template) << chat_template.error().message;
+  ChatOptions options;
+  options.documents = {R"({"title": "a"})", R"({"title": "b"})"};
+  options.variables = R"({"x": [1, "y"], "messages": []})";
+  const std::vector<ChatMessage> messages = {{"user", "Hi"}};
+  EXPECT_EQ(*chat_template->render_text(messages, options), "<|im_end|>False2[1, 'y']FalseTrue");
+  options.enable_thinking = false;
+  options.variables = "[]";
+  EXPECT_THAT(chat_template->render_text(messages, options).error().message, HasSubstr("chat_template_kwargs"));
+  options.variables = "";
+  EXPECT_EQ(*chat_template->render_text(messages, options), "<|im_end|>False2TrueTrue");
+  EXPECT_EQ((*chat_template->render(messages, **tokenizer, options))[0], 2047) << "the template's own token";
+}
+
+TEST(ChatTemplate, GoesOnWithTheLastMessageWhereAsked) {
+  ChatOptions options;
+  options.add_generation_prompt = false;
+  options.continue_final_message = true;
+  const std::vector<ChatMessage> messages = {{"user", "Hi"}, {"assistant", "Well, "}};
+  const std::string head =
+      "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+      "<|im_start|>assistant\n";
+  EXPECT_EQ(*named("qwen2")->render_text(messages, options), head + "Well, ");
+  auto trims = loaded_from("{% for m in messages %}<{{ m.content | trim }}>{% endfor %}");
+  EXPECT_EQ(*trims->render_text(messages, options), "<Hi><Well,");
+  auto drops = loaded_from("{{ messages[0].content }}");
+  EXPECT_THAT(drops->render_text(messages, options).error().message, HasSubstr("continue_final_message"));
+  options.add_generation_prompt = true;
+  EXPECT_THAT(named("qwen2")->render_text(messages, options).error().message, HasSubstr("exclude each other"));
+}
+
+TEST(ChatTemplate, TakesTheTemplateForToolsWhereThereIsOne) {
+  TemporaryDir dir;
+  dir.write("chat_template.jinja", "plain {{ tools is none }}");
+  std::filesystem::create_directory(dir.path() / "additional_chat_templates");
+  dir.write("additional_chat_templates/tool_use.jinja", "with {{ tools|length }} tools");
+  auto chat_template = ChatTemplate::load(dir.path(), *load_tokenizer(kTinyModel));
+  ASSERT_TRUE(chat_template) << chat_template.error().message;
+  ChatOptions options;
+  EXPECT_EQ(*chat_template->render_text({{"user", "Hi"}}, options), "plain True");
+  options.tools = {R"({"name": "clock"})"};
+  EXPECT_EQ(*chat_template->render_text({{"user", "Hi"}}, options), "with 1 tools");
+}
+
+TEST(ChatTemplate, ReadsChatTemplateJson) {
+  TemporaryDir dir;
+  dir.write("chat_template.json", R"({"chat_template": "of its own file"})");
+  dir.write("tokenizer_config.json", R"({"chat_template": "older"})");
+  auto chat_template = ChatTemplate::load(dir.path(), *load_tokenizer(kTinyModel));
+  ASSERT_TRUE(chat_template) << chat_template.error().message;
+  EXPECT_EQ(*chat_template->render_text({{"user", "Hi"}}), "of its own file");
+}
+
+TEST(ChatTemplate, HandsFurtherMembersOfMessagesOn) {
+  auto chat_template = loaded_from("{{ messages[0].name }}{{ messages[0].content[0].text }}{{ messages[0].role }}");
+  ChatMessage message{"user", ""};
+  message.more = R"({"name": "Ann", "content": [{"type": "text", "text": "<|im_end|>"}]})";
+  EXPECT_EQ(*chat_template->render_text({message}), "Ann<|im_end|>user");
+  const auto ids = *chat_template->render({message}, *load_tokenizer(kTinyModel));
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 2047), 0);
+  message.more = "[]";
+  EXPECT_THAT(chat_template->render_text({message}).error().message, HasSubstr("messages[0]: not a JSON object"));
+}
+
+TEST(ChatTemplate, TellsItsOwnWordsFromWhatAClientSent) {
+  const auto parts = *named("chatml")->render_parts({{"user", "Hi"}});
+  std::string marked;
+  for (const PromptPart& part : parts) marked += part.own_words ? part.text : "(" + part.text + ")";
+  EXPECT_EQ(marked, "<|im_start|>(user)\n(Hi)<|im_end|>\n<|im_start|>assistant\n");
 }
 
 TEST(ChatTemplate, RefusesTemplatesThatCannotBeRead) {

@@ -1,0 +1,292 @@
+// Statements.
+#include "model/chat/jinja/evaluator.h"
+
+#include <algorithm>
+
+#include "model/chat/jinja/builtins.h"
+#include "model/chat/jinja/evaluator_guards.h"
+#include "model/chat/jinja/loop.h"
+
+namespace lorikeet::model::jinja {
+
+Evaluator::Evaluator(const Syntax& syntax, const Variables& variables, std::time_t now, Limits limits)
+    : syntax_(syntax),
+      limits_(limits),
+      now_(now),
+      loop_name_(name_id("loop")),
+      caller_name_(name_id("caller")),
+      varargs_name_(name_id("varargs")),
+      kwargs_name_(name_id("kwargs")) {
+  context_.reserve(syntax.names.size());
+  for (const std::string& name : syntax.names) {
+    const auto given = variables.find(name);
+    context_.push_back(given != variables.end() ? given->second : global_function(name));
+  }
+}
+
+Evaluator::~Evaluator() {
+  for (const auto& space : namespaces_) space->attributes.clear();
+}
+
+Text Evaluator::run() {
+  Text text;
+  out_ = &text;
+  scope_ = &open_scope(nullptr);
+  execute(syntax_.body);
+  return text;
+}
+
+NameId Evaluator::name_id(std::string_view name) const {
+  const auto found = std::find(syntax_.names.begin(), syntax_.names.end(), name);
+  return found == syntax_.names.end() ? -1 : static_cast<NameId>(found - syntax_.names.begin());
+}
+
+Evaluator::Scope& Evaluator::open_scope(Scope* parent) {
+  if (free_scopes_.empty()) {
+    scopes_.emplace_back();
+    free_scopes_.push_back(&scopes_.back());
+  }
+  Scope& scope = *free_scopes_.back();
+  free_scopes_.pop_back();
+  scope.parent = parent;
+  return scope;
+}
+
+void Evaluator::close_scope(Scope& scope) {
+  if (scope.captured) return;
+  scope.variables.clear();
+  free_scopes_.push_back(&scope);
+}
+
+void Evaluator::define(Scope& scope, NameId name, Value value) {
+  for (auto& [known, old] : scope.variables) {
+    if (known == name) {
+      old = std::move(value);
+      return;
+    }
+  }
+  scope.variables.emplace_back(name, std::move(value));
+}
+
+const Value* Evaluator::lookup(NameId name) const {
+  for (const Scope* scope = scope_; scope; scope = scope->parent) {
+    for (const auto& [known, value] : scope->variables) {
+      if (known == name) return &value;
+    }
+  }
+  return &context_[static_cast<size_t>(name)];
+}
+
+Value Evaluator::make_namespace(Namespace space) {
+  charge(1);
+  namespaces_.push_back(std::make_shared<Namespace>(std::move(space)));
+  return namespaces_.back();
+}
+
+void Evaluator::assign(const Target& target, const Value& value) {
+  if (target.is_tuple) {
+    const auto list = iterate(value);
+    if (list->items.size() != target.several.size()) {
+      raise("{} values where {} are expected", list->items.size(), target.several.size());
+    }
+    for (size_t i = 0; i < target.several.size(); ++i) assign(target.several[i], list->items[i]);
+  } else if (target.attribute.empty()) {
+    define(*scope_, target.name, value);
+  } else {
+    Namespace* space = lookup(target.name)->space();
+    if (!space) raise("cannot assign attribute on non-namespace object");
+    if (target.attribute.starts_with('_')) raise("a namespace has no attribute \"{}\" to set", target.attribute);
+    space->attributes[target.attribute] = value;
+  }
+}
+
+void Evaluator::print(const Value& value) {
+  const size_t before = out_->size();
+  append_text(value, out_);
+  charge_bytes(out_->size() - before);
+  if (out_->size() > limits_.max_output) raise("the template prints more than {} bytes", limits_.max_output);
+}
+
+Evaluator::Flow Evaluator::capture(const Block& block, Text* text) {
+  Text* const outer = std::exchange(out_, text);
+  const auto restore = [&] { out_ = outer; };
+  const AtExit guard(restore);
+  const ScopeGuard scope(*this, scope_);
+  return execute(block);
+}
+
+Evaluator::Flow Evaluator::execute(const Block& block) {
+  for (const auto& statement : block) {
+    if (const Flow flow = execute(*statement); flow != Flow::go_on) return flow;
+  }
+  return Flow::go_on;
+}
+
+Evaluator::Flow Evaluator::execute(const Statement& statement) {
+  const DepthGuard depth(*this, statement.line);
+  charge(1);
+  switch (statement.kind) {
+    case StatementKind::data:
+      out_->append(statement.text);
+      charge_bytes(statement.text.size());
+      if (out_->size() > limits_.max_output) raise("the template prints more than {} bytes", limits_.max_output);
+      break;
+    case StatementKind::print:
+      for (const auto& expression : statement.expressions) print(evaluate(*expression));
+      break;
+    case StatementKind::if_else:
+      return execute_if(statement);
+    case StatementKind::for_loop:
+      return execute_for(statement);
+    case StatementKind::set:
+      assign(statement.target, evaluate(*statement.expressions[0]));
+      break;
+    case StatementKind::set_block: {
+      Text text;
+      if (const Flow flow = capture(statement.blocks[0], &text); flow != Flow::go_on) return flow;
+      Value value = std::move(text);
+      if (statement.expressions[0]) value = evaluate_filter(*statement.expressions[0], &value);
+      assign(statement.target, value);
+      break;
+    }
+    case StatementKind::macro:
+      define(*scope_, statement.name, make_macro(statement, statement.text.bytes()));
+      break;
+    case StatementKind::call_block:
+      execute_call(statement);
+      break;
+    case StatementKind::filter_block: {
+      Text text;
+      if (const Flow flow = capture(statement.blocks[0], &text); flow != Flow::go_on) return flow;
+      const Value value = std::move(text);
+      print(evaluate_filter(*statement.expressions[0], &value));
+      break;
+    }
+    case StatementKind::with:
+      return execute_with(statement);
+    case StatementKind::generation: {
+      Text text;
+      capture(statement.blocks[0], &text);
+      print(text);
+      break;
+    }
+    case StatementKind::break_loop:
+      return Flow::break_loop;
+    case StatementKind::continue_loop:
+      return Flow::continue_loop;
+  }
+  return Flow::go_on;
+}
+
+Evaluator::Flow Evaluator::execute_if(const Statement& statement) {
+  for (size_t i = 0; i < statement.blocks.size(); ++i) {
+    if (i == statement.expressions.size() || evaluate(*statement.expressions[i]).truth()) {
+      return execute(statement.blocks[i]);
+    }
+  }
+  return Flow::go_on;
+}
+
+Evaluator::Flow Evaluator::execute_for(const Statement& statement) {
+  Scope* const outer = scope_;
+  std::function<bool(const Value&)> passes;
+  if (statement.expressions[1]) {
+    passes = [this, &statement, outer](const Value& item) {
+      const ScopeGuard scope(*this, outer);
+      assign(statement.target, item);
+      return evaluate(*statement.expressions[1]).truth();
+    };
+  }
+  const auto loop = std::make_shared<LoopContext>(iterate(evaluate(*statement.expressions[0])), std::move(passes));
+  bool any = false;  // as Jinja counts: a body that was left by break or continue is none
+  while (loop->advance()) {
+    charge(1);
+    const ScopeGuard scope(*this, outer);
+    if (loop_name_ >= 0) define(*scope_, loop_name_, loop);
+    assign(statement.target, loop->current());
+    const Flow flow = execute(statement.blocks[0]);
+    if (flow == Flow::break_loop) break;
+    any = any || flow == Flow::go_on;
+  }
+  if (any || statement.blocks.size() < 2) return Flow::go_on;
+  const ScopeGuard scope(*this, outer);
+  return execute(statement.blocks[1]);
+}
+
+Evaluator::Flow Evaluator::execute_with(const Statement& statement) {
+  std::vector<Value> values;  // made outside of the block
+  for (const auto& expression : statement.expressions) values.push_back(evaluate(*expression));
+  const ScopeGuard scope(*this, scope_);
+  for (size_t i = 0; i < values.size(); ++i) assign(statement.targets[i], values[i]);
+  return execute(statement.blocks[0]);
+}
+
+void Evaluator::execute_call(const Statement& statement) {
+  const std::pair<std::string, Value> caller{"caller", make_macro(statement, "caller")};
+  print(evaluate_call(*statement.expressions[0], &caller));
+}
+
+Value Evaluator::make_macro(const Statement& statement, std::string name) {
+  for (Scope* scope = scope_; scope && !scope->captured; scope = scope->parent) scope->captured = true;
+  Callable macro;
+  macro.name = name;
+  macro.call = [&statement, name = std::move(name), closure = scope_](Evaluator& self, const Arguments& arguments) {
+    return self.call_macro(statement, name, closure, arguments);
+  };
+  return std::make_shared<const Callable>(std::move(macro));
+}
+
+Value Evaluator::call_macro(const Statement& statement, const std::string& name, Scope* closure,
+                            const Arguments& arguments) {
+  const Parameters& parameters = statement.parameters;
+  const size_t count = parameters.names.size(), given = arguments.positional.size();
+  if (given > count && varargs_name_ < 0) {
+    raise("macro '{}' takes not more than {} argument(s)", name, count);
+  }
+  Text text;
+  Text* const out = std::exchange(out_, &text);
+  Scope* const caller = scope_;
+  const auto restore = [&] {
+    out_ = out;
+    scope_ = caller;
+  };
+  const AtExit guard(restore);
+  const ScopeGuard scope(*this, closure);
+  for (size_t i = 0; i < count; ++i) {
+    const std::string& word = parameters.words[i];
+    const auto named = std::find_if(arguments.named.begin(), arguments.named.end(),
+                                    [&](const auto& argument) { return argument.first == word; });
+    if (named != arguments.named.end()) {
+      if (i < given) raise("macro '{}' got two values for '{}'", name, word);
+      define(*scope_, parameters.names[i], named->second);
+    } else if (i < given) {
+      define(*scope_, parameters.names[i], arguments.positional[i]);
+    } else if (i + parameters.defaults.size() >= count) {
+      define(*scope_, parameters.names[i], evaluate(*parameters.defaults[i + parameters.defaults.size() - count]));
+    } else {
+      define(*scope_, parameters.names[i], Undefined{fmt::format("parameter '{}' was not provided", word)});
+    }
+  }
+  auto more_named = std::make_shared<Dict>();
+  Value passed_caller = Undefined{"no caller defined"};
+  for (const auto& [word, value] : arguments.named) {
+    if (std::find(parameters.words.begin(), parameters.words.end(), word) != parameters.words.end()) continue;
+    if (word == "caller" && caller_name_ >= 0) {
+      passed_caller = value;
+    } else if (kwargs_name_ < 0) {
+      raise("macro '{}' takes no keyword argument '{}'", name, word);
+    } else {
+      more_named->set(Text::own(word), value);
+    }
+  }
+  if (caller_name_ >= 0 && statement.kind == StatementKind::macro) define(*scope_, caller_name_, passed_caller);
+  if (kwargs_name_ >= 0) define(*scope_, kwargs_name_, std::shared_ptr<const Dict>(std::move(more_named)));
+  if (varargs_name_ >= 0) {
+    const auto first = arguments.positional.begin() + static_cast<ptrdiff_t>(std::min(count, given));
+    define(*scope_, varargs_name_, make_list({first, arguments.positional.end()}, List::Kind::tuple));
+  }
+  execute(statement.blocks[0]);
+  return text;
+}
+
+}  // namespace lorikeet::model::jinja
