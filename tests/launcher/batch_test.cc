@@ -1,8 +1,14 @@
 // `lorikeet batch` against the committed reference outputs.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <csignal>
+#include <filesystem>
+#include <set>
 #include <sstream>
+#include <thread>
 
 #include "tests/launcher/golden.h"
 #include "tests/launcher/served.h"
@@ -162,6 +168,44 @@ TEST(Batch, AnswersEveryWrongLineWithItsSentenceAndServesTheOthers) {
   EXPECT_NE(results[9]["error"]["message"].get<std::string>().find("best_of"), std::string::npos) << results[9];
   EXPECT_EQ(results[10]["id"], "17");
   EXPECT_TRUE(results[10]["error"].is_null()) << results[10];
+}
+
+TEST(Batch, TellsAnInterruptionByItsStatusAndDoesTheRestOnResume) {
+  constexpr int kLines = 60;
+  ScratchDirectory scratch;
+  std::string requests;
+  for (int i = 0; i < kLines; ++i) {
+    requests +=
+        "{\"id\": " + std::to_string(i) + ", \"prompt\": \"The sea\", \"max_tokens\": 150, \"ignore_eos\": true}\n";
+  }
+  write_file(scratch / "in", requests);
+  std::vector<std::string> flags = {"batch"};
+  flags.insert(flags.end(), example_flags().begin(), example_flags().end());
+  flags.insert(flags.end(), {"--max-num-seqs", "2", "--input", (scratch / "in").string(), "--output",
+                             (scratch / "out").string(), "--resume"});
+  const auto answered = [&] {
+    const std::string out = std::filesystem::exists(scratch / "out") ? read_file(scratch / "out") : "";
+    return std::count(out.begin(), out.end(), '\n');
+  };
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const auto before = answered();
+    Process batch(flags, scratch, "batch");
+    while (batch.running() && answered() < before + 2) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    batch.signal(signal);
+    EXPECT_EQ(batch.wait(), 128 + signal) << batch.err();
+    EXPECT_NE(batch.err().find("--resume"), std::string::npos) << batch.err();
+  }
+  EXPECT_LT(answered(), kLines);
+  const Finished rest = run_lorikeet(flags);
+  EXPECT_EQ(rest.status, 0) << rest.err;
+  std::set<int> ids;
+  std::istringstream lines(read_file(scratch / "out"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto result = nlohmann::json::parse(line);
+    EXPECT_TRUE(result["error"].is_null()) << line;
+    EXPECT_TRUE(ids.insert(result["id"].get<int>()).second) << line;
+  }
+  EXPECT_EQ(ids.size(), static_cast<size_t>(kLines));
 }
 
 TEST(Batch, TellsOfADiskThatIsFull) {
