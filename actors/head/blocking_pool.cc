@@ -1,0 +1,185 @@
+#include "actors/head/blocking_pool.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <list>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace lorikeet::actors {
+namespace {
+
+std::string in_seconds(std::chrono::milliseconds time) {
+  return fmt::format("{:.3g} s", static_cast<double>(time.count()) / 1000);
+}
+
+}  // namespace
+
+struct BlockingPool::State {
+  struct Running {
+    std::string key;
+    std::chrono::milliseconds limit;
+    std::function<void(const std::string&)> give_up;
+    TimePoint began;
+    bool slow = false, given_up = false, finishing = false;
+  };
+
+  const Limits limits;
+  mutable std::mutex mutex;
+  std::condition_variable wake, ended;
+  bool stop = false;
+  std::deque<Job> queue;
+  std::list<Running> running;  // no more than there are threads
+  size_t threads = 0;          // all
+  size_t idle = 0;             // of them wait for a job
+  size_t working = 0;          // of them run one that is neither slow nor given up
+
+  explicit State(Limits given) : limits(given) {}
+  bool may_take() const { return !queue.empty() && working < limits.threads; }
+  bool is_surplus() const { return idle + working >= limits.threads; }
+  size_t num_given_up() const {
+    return static_cast<size_t>(
+        std::count_if(running.begin(), running.end(), [](const Running& call) { return call.given_up; }));
+  }
+};
+
+BlockingPool::BlockingPool(Limits limits) : state_(std::make_shared<State>(limits)) {}
+
+BlockingPool::~BlockingPool() {
+  std::unique_lock lock(state_->mutex);
+  state_->stop = true;
+  state_->queue.clear();
+  state_->wake.notify_all();
+  const auto all_returned = [this] { return state_->threads == state_->num_given_up(); };
+  while (!all_returned()) {
+    auto next = TimePoint::max();
+    for (State::Running& call : state_->running) {
+      if (call.given_up || call.finishing) continue;
+      if (std::chrono::steady_clock::now() - call.began > call.limit) call.given_up = true;
+      if (!call.given_up) next = std::min(next, call.began + call.limit);
+    }
+    if (all_returned()) break;
+    if (next == TimePoint::max()) {
+      state_->ended.wait(lock);  // for threads that wait for a job or answer for one
+    } else {
+      state_->ended.wait_until(lock, next);
+    }
+  }
+}
+
+void BlockingPool::submit(Job job) {
+  std::unique_lock lock(state_->mutex);
+  const auto earlier = std::find_if(state_->running.begin(), state_->running.end(), [&](const State::Running& call) {
+    return call.given_up && !job.key.empty() && call.key == job.key;
+  });
+  if (earlier != state_->running.end()) {
+    const auto since = std::chrono::steady_clock::now() - earlier->began;
+    lock.unlock();
+    job.give_up(fmt::format("an earlier attempt has not returned for {}",
+                            in_seconds(std::chrono::duration_cast<std::chrono::milliseconds>(since))));
+    return;
+  }
+  state_->queue.push_back(std::move(job));
+  add_threads(state_);
+  state_->wake.notify_one();
+}
+
+bool BlockingPool::cancel(const std::string& key) {
+  const std::lock_guard lock(state_->mutex);
+  return std::erase_if(state_->queue, [&](const Job& job) { return job.key == key; }) > 0;
+}
+
+void BlockingPool::tick(TimePoint now) {
+  std::vector<Finish> calls;
+  {
+    const std::lock_guard lock(state_->mutex);
+    for (State::Running& call : state_->running) {
+      if (!call.slow && now - call.began > std::min(state_->limits.slow, call.limit)) {
+        call.slow = true;
+        --state_->working;
+      }
+      if (call.given_up || call.finishing || now - call.began <= call.limit) continue;
+      call.given_up = true;
+      calls.push_back([give_up = std::move(call.give_up), limit = call.limit] {
+        give_up(fmt::format("it has not returned in {}; its thread is left behind", in_seconds(limit)));
+      });
+    }
+    add_threads(state_);
+    // Whoever waits has no thread to wait for: all of them may be blocked for ever.
+    if (state_->threads == state_->limits.threads + state_->limits.blocked_threads &&
+        state_->num_given_up() == state_->threads) {
+      for (Job& job : std::exchange(state_->queue, {})) {
+        calls.push_back([give_up = std::move(job.give_up), threads = state_->threads] {
+          give_up(fmt::format("all {} threads that may wait for disks are blocked", threads));
+        });
+      }
+    }
+    state_->wake.notify_all();
+  }
+  for (const Finish& call : calls) call();
+}
+
+std::vector<std::string> BlockingPool::left_behind() const {
+  const std::lock_guard lock(state_->mutex);
+  std::vector<std::string> keys;
+  for (const State::Running& call : state_->running) {
+    if (call.given_up) keys.push_back(call.key);
+  }
+  return keys;
+}
+
+// As many threads as have something to do, within the limits. The lock is held.
+void BlockingPool::add_threads(const std::shared_ptr<State>& state) {
+  const Limits& limits = state->limits;
+  while (!state->stop && state->queue.size() > state->idle && !state->is_surplus() &&
+         state->threads < limits.threads + limits.blocked_threads) {
+    try {
+      std::thread([state] { serve(state); }).detach();
+    } catch (const std::system_error&) {
+      return;  // the system gives no more threads now; the next tick tries again
+    }
+    ++state->threads;
+    ++state->idle;
+  }
+}
+
+void BlockingPool::serve(const std::shared_ptr<State>& state) {
+  std::unique_lock lock(state->mutex);
+  for (;;) {  // idle
+    state->wake.wait(lock, [&] { return state->stop || state->may_take(); });
+    --state->idle;
+    if (state->stop) break;
+    Job job = std::move(state->queue.front());
+    state->queue.pop_front();
+    const auto call = state->running.insert(
+        state->running.end(),
+        {std::move(job.key), job.limit, std::move(job.give_up), std::chrono::steady_clock::now()});
+    ++state->working;
+    lock.unlock();
+    Finish finish = job.call();
+    job.call = nullptr;
+    lock.lock();
+    if (!call->given_up) {
+      call->finishing = true;  // it is not given up any more
+      lock.unlock();
+      finish();
+      lock.lock();
+    }
+    finish = nullptr;
+    if (!call->slow) --state->working;
+    state->running.erase(call);
+    if (state->is_surplus()) break;
+    ++state->idle;
+    state->wake.notify_one();
+  }
+  --state->threads;
+  state->ended.notify_all();
+}
+
+}  // namespace lorikeet::actors
