@@ -4,11 +4,13 @@
 
 #include <chrono>
 #include <map>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 
-#include "actors/head/adapter_table.h"
+#include "actors/head/adapter_slots.h"
 #include "actors/head/adapter_transfer.h"
+#include "actors/head/host_adapters.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
@@ -21,7 +23,8 @@ class AdapterCache {
   AdapterCache(AdapterCacheActor::pointer self, AdapterCacheSetup setup)
       : self_(self),
         options_(std::move(setup.options)),
-        table_({options_.max_loras, options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
+        host_({options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
+        slots_(options_.max_loras),
         source_(setup.make_source(callbacks(self))) {
     tick();
   }
@@ -31,29 +34,29 @@ class AdapterCache {
   caf::result<AdapterResolved> resolve(const ResolveAdapter& ask) {
     auto promise = self_->make_response_promise<AdapterResolved>();
     resolving_.emplace(ask.id, promise);
-    table_.resolve(ask.id, ask.name);
+    host_.resolve(ask.id, ask.name);
     act();
     return promise;
   }
 
   void unclaim(const UnclaimAdapter& over) {
-    table_.unclaim(over.id);
-    AdapterTable::Resolved answer{over.id, "", "the request is over"};
-    perform(answer);  // every request of an actor needs its answer
+    host_.unclaim(over.id, over.outcome);
+    HostAdapters::Resolved answer{over.id, "", "the request is over"};
+    answer_resolve(answer);  // every request of an actor needs its answer
     act();
   }
 
   caf::result<SlotAcquired> acquire(const AcquireSlot& ask) {
     auto promise = self_->make_response_promise<SlotAcquired>();
     acquiring_.emplace(ask.id, promise);
-    table_.acquire(ask.id, ask.digest);
+    slots_.acquire(ask.id, ask.digest, host_.staged(ask.digest));
     act();
     return promise;
   }
 
   void release(const ReleaseSlot& over) {
-    table_.release(over.id, over.digest);
-    AdapterTable::Acquired answer{over.id, engine::kBaseSlot, "the request is over"};
+    slots_.release(over.id, over.digest);
+    AdapterSlots::Acquired answer{over.id, engine::kBaseSlot, "the request is over"};
     perform(answer);
     act();
   }
@@ -61,12 +64,12 @@ class AdapterCache {
   // ---- the disk
 
   void checked(const AdapterSource::Checked& found) {
-    table_.checked(found.name, found.stamp);
+    host_.checked(found.name, found.stamp, found.error);
     act();
   }
 
   void staged(AdapterSource::Staged& found) {
-    table_.read(found.name, found.stamp, std::move(found.adapter));
+    host_.read(found.name, found.stamp, std::move(found.adapter));
     act();
   }
 
@@ -76,7 +79,7 @@ class AdapterCache {
     epoch_ = formed.epoch;
     workers_ = std::move(formed.workers);
     assemblers_ = std::vector<EnvelopeAssembler>(workers_.size());
-    table_.group_formed();
+    slots_.group_formed();
     act();
   }
 
@@ -85,7 +88,7 @@ class AdapterCache {
     workers_.clear();
     assemblers_.clear();
     transfers_.clear();
-    table_.group_lost();
+    slots_.group_lost();
     act();
   }
 
@@ -116,6 +119,7 @@ class AdapterCache {
   // ---- any state
 
   void tick() {
+    source_->tick(now());
     const std::chrono::milliseconds limit(options_.rank_timeout_ms);
     std::vector<uint64_t> late;
     for (const auto& [number, transfer] : transfers_) {
@@ -128,25 +132,26 @@ class AdapterCache {
     self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kTick, Tick{});
   }
 
-  AdaptersStatus status() {
-    table_.recheck_all();
-    act();
+  AdaptersStatus status() const {
     AdaptersStatus status;
     status.transfers = transfers_.size();
-    status.staged_bytes = table_.staged_bytes();
-    for (AdapterTable::Row& row : table_.rows()) {
+    status.staged_bytes = host_.staged_bytes();
+    status.blocked = source_->left_behind().size();
+    for (HostAdapters::Row& row : host_.rows()) {
+      AdapterSlots::Row slot = slots_.row(row.digest);
       AdapterStatus& adapter = status.adapters.emplace_back();
       adapter.name = std::move(row.name);
       adapter.digest = std::move(row.digest);
       adapter.host = std::move(row.host);
-      adapter.slot_state = std::move(row.slot_state);
-      if (row.slot >= 0) adapter.slot = row.slot;
-      adapter.leases = row.leases;
+      adapter.slot_state = std::move(slot.state);
+      if (slot.slot >= 0) adapter.slot = slot.slot;
+      adapter.leases = slot.leases;
       adapter.claims = row.claims;
       adapter.rank = row.max_rank;
       adapter.bytes = row.bytes;
       adapter.directory = std::move(row.dir);
-      if (!row.error.empty()) adapter.error = std::move(row.error);
+      std::string& error = row.error.empty() ? slot.error : row.error;
+      if (!error.empty()) adapter.error = std::move(error);
     }
     return status;
   }
@@ -163,37 +168,53 @@ class AdapterCache {
             [send](AdapterSource::Staged found) { send(std::move(found)); }};
   }
 
-  // Does what the table wants, which may make it want more.
+  // Does what the tables want, which may make them want more.
   void act() {
-    for (auto effects = table_.take_effects(); !effects.empty(); effects = table_.take_effects()) {
-      for (auto& effect : effects) std::visit([this](auto& wanted) { perform(wanted); }, effect);
+    for (;;) {
+      auto of_host = host_.take_effects();
+      auto of_slots = slots_.take_effects();
+      if (of_host.empty() && of_slots.empty()) return;
+      for (auto& effect : of_host) std::visit([this](auto& wanted) { perform(wanted); }, effect);
+      for (auto& effect : of_slots) std::visit([this](auto& wanted) { perform(wanted); }, effect);
     }
   }
 
-  void perform(AdapterTable::Check& check) { source_->check(check.name, check.dir); }
-  void perform(AdapterTable::Read& read) { source_->read(read.name, read.dir); }
+  void perform(HostAdapters::Check& check) { source_->check(check.name, check.dir); }
+  void perform(HostAdapters::Read& read) { source_->read(read.name, read.dir, read.file_bytes); }
+  void perform(HostAdapters::Cancel& cancel) {
+    if (source_->cancel(cancel.name)) host_.cancelled(cancel.name);
+  }
+  void perform(HostAdapters::Unclaimed& unclaimed) { slots_.unclaimed(unclaimed.digest); }
+  void perform(HostAdapters::Dropped& dropped) { slots_.drop(dropped.digest); }
+  void perform(AdapterSlots::Pin& pin) { host_.pin(pin.digest); }
+  void perform(AdapterSlots::Unpin& unpin) { host_.unpin(unpin.digest); }
 
-  void perform(AdapterTable::Resolved& resolved) {
+  void perform(HostAdapters::Resolved& resolved) {
+    if (resolved.error.empty()) slots_.claimed(resolved.digest);
+    answer_resolve(resolved);
+  }
+
+  void answer_resolve(HostAdapters::Resolved& resolved) {
     const auto it = resolving_.find(resolved.id);
     if (it == resolving_.end()) return;
     it->second.deliver(AdapterResolved{std::move(resolved.digest), std::move(resolved.error)});
     resolving_.erase(it);
   }
 
-  void perform(AdapterTable::Acquired& acquired) {
+  void perform(AdapterSlots::Acquired& acquired) {
     const auto it = acquiring_.find(acquired.id);
     if (it == acquiring_.end()) return;
     it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error), epoch_});
     acquiring_.erase(it);
   }
 
-  void perform(AdapterTable::Send& wanted) {
+  void perform(AdapterSlots::Send& wanted) {
     const auto [it, added] =
         transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now());
     send(it->second.start());
   }
 
-  void perform(AdapterTable::Clear& clear) {
+  void perform(AdapterSlots::Clear& clear) {
     for (size_t rank = 0; rank < workers_.size(); ++rank) {
       send(envelopes_of(static_cast<int32_t>(rank), epoch_, {clear.transfer, AdapterClear{clear.slot}}));
     }
@@ -235,15 +256,16 @@ class AdapterCache {
     const auto it = transfers_.find(number);
     if (it == transfers_.end() || !it->second.finished()) return;
     const auto ended = transfers_.extract(it);
-    table_.sent(ended.mapped().adapter()->digest, ended.mapped().error());
+    slots_.sent(ended.mapped().adapter()->digest, ended.mapped().error());
     act();
   }
 
   AdapterCacheActor::pointer self_;
   const ServerOptions options_;
-  AdapterTable table_;
-  std::map<engine::SequenceId, caf::typed_response_promise<AdapterResolved>> resolving_;
-  std::map<engine::SequenceId, caf::typed_response_promise<SlotAcquired>> acquiring_;
+  HostAdapters host_;
+  AdapterSlots slots_;
+  std::unordered_map<engine::SequenceId, caf::typed_response_promise<AdapterResolved>> resolving_;
+  std::unordered_map<engine::SequenceId, caf::typed_response_promise<SlotAcquired>> acquiring_;
   uint64_t epoch_ = 0;
   std::vector<WorkerForHead> workers_;         // [ranks]; empty: the group is not there
   std::vector<EnvelopeAssembler> assemblers_;  // [ranks], too

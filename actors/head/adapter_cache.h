@@ -5,8 +5,8 @@
 //                       GroupFormed, GroupLost
 //   from ranks:         Envelope (AdapterReport)
 //   from its threads:   AdapterSource::Checked, AdapterSource::Staged, FactorsMade
-//   StatusQuery -> AdaptersStatus; it also looks again for files that were replaced
-// Owns: the table of adapters with its claims and leases, the staged host copies, the transfers under way.
+//   StatusQuery -> AdaptersStatus, from what it knows: no disk is asked
+// Owns: the tables of adapters with their claims and leases, the staged host copies, the transfers under way.
 // Thread: CAF's; disks and DoRA's arithmetic have threads of their own (AdapterReader).
 //
 //            GroupFormed
@@ -14,8 +14,8 @@
 //      ^                     |
 //      `---------------------' GroupLost     sending: slots are filled and given
 //
-// The states of one adapter are in actors/head/adapter_table.h, those of its way to the ranks in
-// actors/adapter_transfer.h.
+// The states of one adapter are in host_adapters.h and adapter_slots.h, those of its way to the ranks in
+// adapter_transfer.h.
 #pragma once
 
 #include <caf/all.hpp>

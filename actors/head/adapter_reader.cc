@@ -1,99 +1,142 @@
 #include "actors/head/adapter_reader.h"
 
 #include <algorithm>
-#include <chrono>
+#include <condition_variable>
 #include <filesystem>
+#include <mutex>
+#include <string_view>
+#include <thread>
 #include <utility>
 
 namespace lorikeet::actors {
 namespace {
 
-constexpr int kFewestReadThreads = 2;  // one slow disk does not hold up all others
-constexpr int kMostReadThreads = 8;
+constexpr BlockingPool::Limits kChecks{4, 16, std::chrono::milliseconds(200)};
+constexpr size_t kFewestReadThreads = 2;  // one slow disk does not hold up all others
+constexpr size_t kMostReadThreads = 8;
+constexpr size_t kMostBlockedReads = 16;
 constexpr int kReadAttempts = 3;  // files that change while they are read
+constexpr std::chrono::hours kNoLimit{24};
 
 // Reading is hashing and copying as much as waiting for the disk; the ranks need cores as well.
-int read_threads() {
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, kFewestReadThreads, kMostReadThreads);
+BlockingPool::Limits read_limits() {
+  const size_t threads =
+      std::clamp<size_t>(std::thread::hardware_concurrency() / 2, kFewestReadThreads, kMostReadThreads);
+  return {threads, kMostBlockedReads, std::chrono::milliseconds(1000)};
 }
 
 }  // namespace
 
+struct AdapterReader::Context {
+  const model::ShardPlan plan;
+  const int32_t max_lora_rank;
+  const TestHooks hooks;
+  std::mutex mutex;
+  std::condition_variable stop_wake;
+  bool stop = false;
+
+  Context(model::ShardPlan given, int32_t rank, TestHooks test_hooks)
+      : plan(std::move(given)), max_lora_rank(rank), hooks(std::move(test_hooks)) {}
+
+  Staged stage(const std::string& name, const std::string& dir) const {
+    for (int attempt = 1;; ++attempt) {
+      // Where DIR is a link to the present version, both files are read from the same version, whatever becomes of it.
+      std::error_code error;
+      std::filesystem::path version = std::filesystem::canonical(dir, error);
+      if (error) version = dir;
+      const FileStamp before = stamp_of(version);
+      if (!before.config.regular || !before.tensors.regular) {  // opening a pipe waits for its writer
+        return {name, before, fail("{}: the adapter's files are not regular files", dir)};
+      }
+      auto adapter = stage_adapter(version, plan, max_lora_rank);
+      if (stamp_of(version) == before) return {name, before, std::move(adapter)};
+      if (attempt == kReadAttempts) return {name, before, fail("{}: the files change while they are read", dir)};
+    }
+  }
+
+  // The test hooks "hold_adapter_load=NAME,release_file=PATH" (or hold_adapter_check): one adapter's reading, or the
+  // look at its files, waits until the file is there.
+  void hold(const std::string& hook, const std::string& name) {
+    if (hooks.value_of(hook) != name) return;
+    const std::filesystem::path release = hooks.value_of("release_file").value_or("");
+    std::unique_lock lock(mutex);
+    std::error_code error;
+    while (!stop && !std::filesystem::exists(release, error)) {
+      stop_wake.wait_for(lock, std::chrono::milliseconds(20));
+    }
+  }
+};
+
 AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks)
-    : plan_(std::move(plan)),
-      max_lora_rank_(max_lora_rank),
-      hooks_(std::move(hooks)),
-      callbacks_(std::move(callbacks)) {
-  threads_.emplace_back([this] { serve(checks_); });
-  for (int i = read_threads(); i > 0; --i) threads_.emplace_back([this] { serve(reads_); });
-}
+    : AdapterReader(std::move(plan), max_lora_rank, std::move(hooks), std::move(callbacks), Patience()) {}
+
+AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks,
+                             Patience patience)
+    : patience_(patience),
+      callbacks_(std::move(callbacks)),
+      context_(std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks))),
+      checks_(kChecks),
+      reads_(read_limits()) {}
 
 AdapterReader::~AdapterReader() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  checks_.wake.notify_all();
-  reads_.wake.notify_all();
-  stop_wake_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  const std::lock_guard lock(context_->mutex);
+  context_->stop = true;
+  context_->stop_wake.notify_all();
 }
 
 void AdapterReader::check(std::string name, std::string dir) {
-  push(checks_, [this, name = std::move(name), dir = std::move(dir)] { callbacks_.checked({name, stamp_of(dir)}); });
+  BlockingPool::Job job;
+  job.key = name;
+  job.limit = patience_.check;
+  // Only what is called while the reader is there refers to it.
+  job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
+    context->hold("hold_adapter_check", name);
+    return [this, found = Checked{name, stamp_of(dir)}] { callbacks_.checked(found); };
+  };
+  job.give_up = [this, name, dir](const std::string& why) {
+    callbacks_.checked({name, {}, fmt::format("{}: looking at the adapter's files: {}", dir, why)});
+  };
+  checks_.submit(std::move(job));
 }
 
-void AdapterReader::read(std::string name, std::string dir) {
-  push(reads_, [this, name = std::move(name), dir = std::move(dir)] {
-    hold(name);
-    callbacks_.staged(stage(name, dir));
-  });
+void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes) {
+  BlockingPool::Job job;
+  job.key = name;
+  job.limit = patience_.read + std::chrono::milliseconds(1000 * (file_bytes / patience_.bytes_per_second));
+  job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
+    context->hold("hold_adapter_load", name);
+    return [this, staged = context->stage(name, dir)]() mutable { callbacks_.staged(std::move(staged)); };
+  };
+  job.give_up = [this, name, dir](const std::string& why) {
+    callbacks_.staged({name, {}, fail("{}: reading the adapter: {}", dir, why)});
+  };
+  reads_.submit(std::move(job));
+}
+
+bool AdapterReader::cancel(const std::string& name) {
+  return checks_.cancel(name) || reads_.cancel(name);
 }
 
 void AdapterReader::run(std::function<void()> work) {
-  push(reads_, std::move(work));
+  BlockingPool::Job job;
+  job.limit = kNoLimit;
+  job.call = [work = std::move(work)]() -> BlockingPool::Finish {
+    work();
+    return [] {};
+  };
+  job.give_up = [](const std::string&) {};
+  reads_.submit(std::move(job));
 }
 
-void AdapterReader::push(Queue& queue, std::function<void()> job) {
-  {
-    const std::lock_guard lock(mutex_);
-    queue.jobs.push_back(std::move(job));
-  }
-  queue.wake.notify_one();
+void AdapterReader::tick(TimePoint now) {
+  checks_.tick(now);
+  reads_.tick(now);
 }
 
-void AdapterReader::serve(Queue& queue) {
-  for (;;) {
-    std::function<void()> job;
-    {
-      std::unique_lock lock(mutex_);
-      queue.wake.wait(lock, [&] { return stop_ || !queue.jobs.empty(); });
-      if (stop_) return;
-      job = std::move(queue.jobs.front());
-      queue.jobs.pop_front();
-    }
-    job();
-  }
-}
-
-AdapterReader::Staged AdapterReader::stage(const std::string& name, const std::string& dir) const {
-  for (int attempt = 1;; ++attempt) {
-    const FileStamp before = stamp_of(dir);
-    auto adapter = stage_adapter(dir, plan_, max_lora_rank_);
-    if (stamp_of(dir) == before) return {name, before, std::move(adapter)};
-    if (attempt == kReadAttempts) return {name, before, fail("{}: the files change while they are read", dir)};
-  }
-}
-
-// The test hooks "hold_adapter_load=NAME,release_file=PATH": the reading of one adapter waits until the file is there.
-void AdapterReader::hold(const std::string& name) {
-  if (hooks_.value_of("hold_adapter_load") != name) return;
-  const std::filesystem::path release = hooks_.value_of("release_file").value_or("");
-  std::unique_lock lock(mutex_);
-  std::error_code error;
-  while (!stop_ && !std::filesystem::exists(release, error)) {
-    stop_wake_.wait_for(lock, std::chrono::milliseconds(20));
-  }
+std::vector<std::string> AdapterReader::left_behind() const {
+  std::vector<std::string> names = checks_.left_behind();
+  for (std::string& name : reads_.left_behind()) names.push_back(std::move(name));
+  return names;
 }
 
 }  // namespace lorikeet::actors

@@ -1,16 +1,17 @@
-// The threads that read adapters for the adapter cache. Looking at an adapter's files has a thread of its own, so that
-// a request for a staged adapter never waits behind the loading of another one.
+// The threads that read adapters for the adapter cache. Looks at files have threads of their own, so that a request for
+// a staged adapter never waits behind the loading of another one. An adapter whose disk does not answer holds up nobody
+// else: after a time its requests are told so, and its thread is left behind (actors/head/blocking_pool.h).
 #pragma once
 
-#include <array>
-#include <condition_variable>
-#include <deque>
+#include <chrono>
+#include <cstdint>
 #include <functional>
-#include <mutex>
+#include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "actors/head/blocking_pool.h"
+#include "actors/head/file_stamp.h"
 #include "actors/head/staged_adapter.h"
 #include "actors/wire/test_hooks.h"
 #include "model/checkpoint/shard_plan.h"
@@ -20,58 +21,62 @@ namespace lorikeet::actors {
 // Where the adapter cache has adapters from. Threads: any. The answers come in any order.
 class AdapterSource {
  public:
+  using TimePoint = std::chrono::steady_clock::time_point;
   struct Checked {
     std::string name;
     FileStamp stamp;
+    std::string error = {};  // not empty: the files could not be looked at
   };
   struct Staged {
     std::string name;
     FileStamp stamp;  // of the files that were read
     Result<std::shared_ptr<const StagedAdapter>> adapter;
   };
-  // Called on the source's threads.
+  // Called on the source's threads, or from check(), read() and tick().
   struct Callbacks {
     std::function<void(Checked)> checked;
     std::function<void(Staged)> staged;
   };
 
   virtual ~AdapterSource() = default;
-  virtual void check(std::string name, std::string dir) = 0;  // gives Checked
-  virtual void read(std::string name, std::string dir) = 0;   // gives Staged
-  virtual void run(std::function<void()> work) = 0;           // anything else that would hold up an actor
+  // At most one check or read of a name is under way.
+  virtual void check(std::string name, std::string dir) = 0;                      // gives Checked
+  virtual void read(std::string name, std::string dir, uint64_t file_bytes) = 0;  // gives Staged
+  virtual bool cancel(const std::string& name) = 0;          // true: its check or read had not begun and never will
+  virtual void run(std::function<void()> work) = 0;          // anything else that would hold up an actor
+  virtual void tick(TimePoint now) = 0;                      // about once a second: deadlines
+  virtual std::vector<std::string> left_behind() const = 0;  // names whose disks have not answered, and still do not
 };
 
 class AdapterReader final : public AdapterSource {
  public:
+  // What a disk may take. Reading has more time where there is more to read.
+  struct Patience {
+    std::chrono::milliseconds check{15'000};
+    std::chrono::milliseconds read{30'000};
+    uint64_t bytes_per_second = 20'000'000;
+  };
+
   AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks);
-  ~AdapterReader() override;  // waits for the reads that run
+  AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks, Patience patience);
+  ~AdapterReader() override;  // waits for the reads that run, as long as they may take
   AdapterReader(const AdapterReader&) = delete;
   AdapterReader& operator=(const AdapterReader&) = delete;
 
   void check(std::string name, std::string dir) override;
-  void read(std::string name, std::string dir) override;
+  void read(std::string name, std::string dir, uint64_t file_bytes) override;
+  bool cancel(const std::string& name) override;
   void run(std::function<void()> work) override;
+  void tick(TimePoint now) override;
+  std::vector<std::string> left_behind() const override;
 
  private:
-  struct Queue {
-    std::deque<std::function<void()>> jobs;
-    std::condition_variable wake;
-  };
+  struct Context;
 
-  void serve(Queue& queue);
-  void push(Queue& queue, std::function<void()> job);
-  Staged stage(const std::string& name, const std::string& dir) const;
-  void hold(const std::string& name);
-
-  const model::ShardPlan plan_;
-  const int32_t max_lora_rank_;
-  const TestHooks hooks_;
+  const Patience patience_;
   const Callbacks callbacks_;
-  std::mutex mutex_;
-  std::condition_variable stop_wake_;
-  bool stop_ = false;
-  Queue checks_, reads_;
-  std::vector<std::thread> threads_;
+  std::shared_ptr<Context> context_;  // shared with the threads, which may outlive the reader
+  BlockingPool checks_, reads_;
 };
 
 }  // namespace lorikeet::actors

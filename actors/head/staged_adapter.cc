@@ -2,19 +2,12 @@
 
 #include <fmt/format.h>
 #include <glog/logging.h>
-#include <sys/stat.h>
 
 #include <cmath>
 #include <utility>
 
 namespace lorikeet::actors {
 namespace {
-
-FileStamp::File stamp_of_file(const std::filesystem::path& path) {
-  struct stat status = {};
-  if (stat(path.c_str(), &status) != 0) return {};
-  return {status.st_mtim.tv_sec * 1'000'000'000LL + status.st_mtim.tv_nsec, status.st_size};
-}
 
 // The magnitudes of one rank's part, per pair.
 void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::vector<StagedAdapter::DoraPair>& to) {
@@ -33,10 +26,6 @@ void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::
 }
 
 }  // namespace
-
-FileStamp stamp_of(const std::filesystem::path& dir) {
-  return {stamp_of_file(dir / "adapter_config.json"), stamp_of_file(dir / "adapter_model.safetensors")};
-}
 
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
                                                            const model::ShardPlan& plan, int32_t max_lora_rank) {

@@ -30,18 +30,6 @@ struct StagedAdapter {
   std::vector<DoraPair> dora;
 };
 
-// What an adapter's files looked like; another stamp means that they were replaced.
-struct FileStamp {
-  struct File {
-    int64_t modified_ns = 0;
-    int64_t bytes = -1;  // -1: there is no such file
-    bool operator==(const File&) const = default;
-  };
-  File config, tensors;
-  bool operator==(const FileStamp&) const = default;
-};
-FileStamp stamp_of(const std::filesystem::path& dir);
-
 // Reads DIR, checks it against the base and cuts it with the base's plan. Blocks on the disk.
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
                                                            const model::ShardPlan& plan, int32_t max_lora_rank);

@@ -103,7 +103,7 @@ struct AdapterStatus {
   int32_t rank = 0;     // the largest of its modules
   uint64_t bytes = 0;   // of its slices
   std::string directory;
-  std::optional<std::string> error;  // why its last reading or its last way to the ranks failed
+  std::optional<std::string> error;  // of its files, its last way to the ranks, or why it is set aside
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("name", s.name);
@@ -124,11 +124,13 @@ struct AdapterStatus {
 struct AdaptersStatus {
   uint64_t transfers = 0;     // adapters on their way to the ranks
   uint64_t staged_bytes = 0;  // of all adapters in the head's memory
+  uint64_t blocked = 0;       // adapters whose disk has not answered in time, and still does not
   std::vector<AdapterStatus> adapters;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("adapter_transfers", s.transfers);
     visit("staged_adapter_bytes", s.staged_bytes);
+    visit("blocked_adapters", s.blocked);
     visit("adapters", s.adapters);
   }
 };

@@ -22,13 +22,22 @@ FileStamp stamp(int64_t version) {
 struct Disk {
   std::vector<std::string> asked;
   std::vector<std::function<void()>> work;
+  std::vector<std::string> blocked;
+  int ticks = 0;
+  bool idle = false;  // nothing that was asked for has begun
 };
 
 class FakeSource final : public AdapterSource {
  public:
   explicit FakeSource(std::shared_ptr<Disk> disk) : disk_(std::move(disk)) {}
   void check(std::string name, std::string) override { disk_->asked.push_back("check " + name); }
-  void read(std::string name, std::string) override { disk_->asked.push_back("read " + name); }
+  void read(std::string name, std::string, uint64_t) override { disk_->asked.push_back("read " + name); }
+  bool cancel(const std::string& name) override {
+    disk_->asked.push_back("cancel " + name);
+    return disk_->idle;
+  }
+  void tick(TimePoint) override { ++disk_->ticks; }
+  std::vector<std::string> left_behind() const override { return disk_->blocked; }
   void run(std::function<void()> work) override { disk_->work.push_back(std::move(work)); }
 
  private:
@@ -250,15 +259,51 @@ TEST_F(AdapterCacheTest, TellsWhyAnAdapterCannotBeRead) {
   EXPECT_EQ(row("moby")["error"], "/moby: no lora_B");
 }
 
-TEST_F(AdapterCacheTest, LooksForReplacedFilesWhenItsStatusIsAsked) {
+TEST_F(AdapterCacheTest, LooksForReplacedFilesWhenARequestComesAndNotWhenItsStatusIsAsked) {
   resolve(1, "moby", adapter("M"));
   disk_->asked.clear();
-  row("moby");
+  EXPECT_EQ(row("moby")["digest"], "M");
+  EXPECT_THAT(disk_->asked, IsEmpty());
+  tell(asker_, ResolveAdapter{SequenceId(2), "moby"});
   EXPECT_THAT(disk_->asked, ElementsAre("check moby"));
   tell(cache_, AdapterSource::Checked{"moby", stamp(2)});
   EXPECT_THAT(disk_->asked, ElementsAre("check moby", "read moby"));
   tell(cache_, AdapterSource::Staged{"moby", stamp(2), std::shared_ptr<const StagedAdapter>(adapter("M2"))});
   EXPECT_EQ(row("moby")["digest"], "M2");
+}
+
+TEST_F(AdapterCacheTest, ReadsNothingForARequestThatIsOver) {
+  disk_->idle = true;
+  tell(asker_, ResolveAdapter{SequenceId(1), "moby"});
+  tell(cache_, UnclaimAdapter{SequenceId(1)});
+  EXPECT_THAT(disk_->asked, ElementsAre("check moby", "cancel moby"));
+  EXPECT_EQ(row("moby")["host"], "on_disk");
+  tell(asker_, ResolveAdapter{SequenceId(2), "moby"});
+  EXPECT_EQ(disk_->asked.back(), "check moby");
+}
+
+TEST_F(AdapterCacheTest, TellsWhoWaitsForADiskThatDoesNotAnswer) {
+  tell(asker_, ResolveAdapter{SequenceId(1), "moby"});
+  disk_->blocked = {"moby"};
+  tell(cache_, AdapterSource::Checked{"moby", {}, "/moby: not in 15 s"});
+  EXPECT_EQ(answers_->resolved.at(1).error, "/moby: not in 15 s");
+  EXPECT_EQ(row("moby")["error"], "/moby: not in 15 s");
+  EXPECT_EQ(ask<AdaptersStatus>(cache_, StatusQuery{}).blocked, 1u);
+  const int ticks = disk_->ticks;
+  advance(std::chrono::seconds(1));
+  EXPECT_EQ(disk_->ticks, ticks + 1) << "by which the source knows that time passes";
+}
+
+TEST_F(AdapterCacheTest, SetsAnAdapterAsideWhoseRequestsEndWithoutAToken) {
+  for (uint64_t id : {1, 2, 3}) {
+    resolve(id, "moby", adapter("M"));
+    EXPECT_EQ(answers_->resolved.at(id).digest, "M");
+    tell(cache_, UnclaimAdapter{SequenceId(id), AdapterOutcome::no_token});
+  }
+  tell(asker_, ResolveAdapter{SequenceId(4), "moby"});
+  tell(cache_, AdapterSource::Checked{"moby", stamp(1)});
+  EXPECT_THAT(answers_->resolved.at(4).error, HasSubstr("/moby: set aside, since 3 requests in a row"));
+  EXPECT_THAT(row("moby")["error"], HasSubstr("set aside"));
 }
 
 TEST_F(AdapterCacheTest, IgnoresWhatDoesNotBelongToATransfer) {

@@ -1,6 +1,7 @@
 #include "actors/head/adapter_reader.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <deque>
@@ -8,6 +9,7 @@
 #include <fstream>
 #include <future>
 #include <set>
+#include <thread>
 
 namespace lorikeet::actors {
 namespace {
@@ -18,9 +20,14 @@ class AdapterReaderTest : public ::testing::Test {
     const auto config = model::read_model_config(models_ / "tiny-qwen2-gptq-int4").value();
     reader_ = std::make_unique<AdapterReader>(
         model::ShardPlan::make(config, 2).value(), 512, TestHooks(hooks),
-        AdapterReader::Callbacks{
-            [this](AdapterReader::Checked found) { push("checked " + found.name); },
-            [this](AdapterReader::Staged found) { push((found.adapter ? "staged " : "failed ") + found.name); }});
+        AdapterReader::Callbacks{[this](AdapterReader::Checked found) {
+                                   push("checked " + found.name + (found.error.empty() ? "" : ": " + found.error));
+                                 },
+                                 [this](AdapterReader::Staged found) {
+                                   if (!found.adapter) error_ = found.adapter.error().message;
+                                   if (found.adapter) digest_ = (*found.adapter)->digest;
+                                   push((found.adapter ? "staged " : "failed ") + found.name);
+                                 }});
   }
 
   void push(std::string line) {
@@ -42,6 +49,7 @@ class AdapterReaderTest : public ::testing::Test {
   std::string adapter(const std::string& name) { return (models_ / "adapters" / name).string(); }
 
   const std::filesystem::path models_ = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models";
+  std::string error_, digest_;  // of the last reading, before its line
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::string> lines_;
@@ -52,9 +60,9 @@ TEST_F(AdapterReaderTest, ReadsAndChecksOnItsThreads) {
   make("");
   reader_->check("kjv", adapter("kjv"));
   EXPECT_EQ(next(), "checked kjv");
-  reader_->read("kjv", adapter("kjv"));
+  reader_->read("kjv", adapter("kjv"), 0);
   EXPECT_EQ(next(), "staged kjv");
-  reader_->read("none", "/nowhere");
+  reader_->read("none", "/nowhere", 0);
   EXPECT_EQ(next(), "failed none");
   reader_->run([this] { push("ran"); });
   EXPECT_EQ(next(), "ran");
@@ -64,8 +72,8 @@ TEST_F(AdapterReaderTest, ReadsOthersWhileOneIsHeldUp) {
   const auto release = std::filesystem::temp_directory_path() / ("lorikeet-release-" + std::to_string(getpid()));
   std::filesystem::remove(release);
   make("hold_adapter_load=kjv,release_file=" + release.string());
-  reader_->read("kjv", adapter("kjv"));
-  reader_->read("moby", adapter("moby"));
+  reader_->read("kjv", adapter("kjv"), 0);
+  reader_->read("moby", adapter("moby"), 0);
   reader_->check("kjv", adapter("kjv"));
   std::set<std::string> others = {next(), next()};
   EXPECT_TRUE(others.contains("staged moby"));
@@ -77,12 +85,85 @@ TEST_F(AdapterReaderTest, ReadsOthersWhileOneIsHeldUp) {
 
 TEST_F(AdapterReaderTest, EndsWhileAReadIsHeldUp) {
   make("hold_adapter_load=kjv,release_file=/nowhere/at/all");
-  reader_->read("kjv", adapter("kjv"));
+  reader_->read("kjv", adapter("kjv"), 0);
   std::promise<void> begun;  // jobs begin in their order, so the read has begun when the one behind it has
   reader_->run([&] { begun.set_value(); });
   begun.get_future().wait();
   reader_.reset();
   EXPECT_EQ(next(), "staged kjv");
+}
+
+// Files that are looked at and read on a disk that does not answer.
+class HungDisk : public AdapterReaderTest {
+ protected:
+  HungDisk() { std::filesystem::remove(release_); }
+  ~HungDisk() override {
+    std::ofstream(release_) << "go";
+    while (!reader_->left_behind().empty()) std::this_thread::yield();
+    reader_.reset();
+    std::filesystem::remove(release_);
+  }
+
+  static constexpr std::chrono::hours kLater{1};
+  const std::filesystem::path release_ =
+      std::filesystem::temp_directory_path() / ("lorikeet-release-" + std::to_string(getpid()));
+};
+
+TEST_F(HungDisk, HoldsUpOnlyItsOwnAdapterAndThatNotForEver) {
+  make("hold_adapter_check=kjv,release_file=" + release_.string());
+  reader_->check("kjv", adapter("kjv"));
+  reader_->check("moby", adapter("moby"));
+  EXPECT_EQ(next(), "checked moby");
+  std::string line;
+  while (line.empty()) {  // until its look has begun
+    reader_->tick(std::chrono::steady_clock::now() + kLater);
+    if (!reader_->left_behind().empty()) line = next();
+  }
+  EXPECT_EQ(line, "checked kjv: " + adapter("kjv") +
+                      ": looking at the adapter's files: it has not returned in 15 s; its thread is left behind");
+  EXPECT_EQ(reader_->left_behind(), std::vector<std::string>{"kjv"});
+  reader_->check("kjv", adapter("kjv"));
+  EXPECT_NE(next().find("an earlier attempt has not returned for"), std::string::npos);
+  reader_->check("moby", adapter("moby"));
+  EXPECT_EQ(next(), "checked moby");
+  std::ofstream(release_) << "go";
+  for (line.clear(); line != "checked kjv"; line = next()) reader_->check("kjv", adapter("kjv"));
+}
+
+TEST_F(HungDisk, GivesUpAReadingThatDoesNotEnd) {
+  make("hold_adapter_load=kjv,release_file=" + release_.string());
+  reader_->read("kjv", adapter("kjv"), 200'000'000);
+  while (reader_->left_behind().empty()) reader_->tick(std::chrono::steady_clock::now() + kLater);
+  EXPECT_EQ(next(), "failed kjv");
+  EXPECT_EQ(error_, adapter("kjv") + ": reading the adapter: it has not returned in 40 s; its thread is left behind");
+  reader_->read("moby", adapter("moby"), 0);
+  EXPECT_EQ(next(), "staged moby");
+}
+
+TEST_F(AdapterReaderTest, ReadsTheVersionThatALinkNames) {
+  make("");
+  const auto link = std::filesystem::temp_directory_path() / ("lorikeet-link-" + std::to_string(getpid()));
+  std::string digests[2];
+  for (int i : {0, 1}) {
+    std::filesystem::remove(link);
+    std::filesystem::create_directory_symlink(adapter(i == 0 ? "kjv" : "moby"), link);
+    reader_->read("current", link.string(), 0);
+    EXPECT_EQ(next(), "staged current");
+    digests[i] = digest_;
+  }
+  std::filesystem::remove(link);
+  EXPECT_NE(digests[0], digests[1]);
+}
+
+TEST_F(AdapterReaderTest, RefusesFilesThatAreNone) {
+  make("");
+  const auto dir = std::filesystem::temp_directory_path() / ("lorikeet-pipe-" + std::to_string(getpid()));
+  std::filesystem::create_directory(dir);
+  ASSERT_EQ(mkfifo((dir / "adapter_config.json").c_str(), 0600), 0);
+  reader_->read("pipe", dir.string(), 0);
+  EXPECT_EQ(next(), "failed pipe");
+  EXPECT_EQ(error_, dir.string() + ": the adapter's files are not regular files");
+  std::filesystem::remove_all(dir);
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
 
 namespace lorikeet::actors {
 namespace {
@@ -51,20 +50,6 @@ TEST(DoraFactors, RefuseNormsThatCannotBe) {
   auto few = norms({1, 1}, {3, 1});
   few[1].pairs.pop_back();
   EXPECT_THAT(dora_factors(two_ranks(true), few).error().message, HasSubstr("norms of 1 layers of 2"));
-}
-
-TEST(FileStamp, ChangesWithTheFiles) {
-  const auto dir = std::filesystem::temp_directory_path() / ("lorikeet-stamp-" + std::to_string(getpid()));
-  std::filesystem::create_directory(dir);
-  const FileStamp none = stamp_of(dir);
-  EXPECT_EQ(none, stamp_of(dir));
-  EXPECT_EQ(none.tensors.bytes, -1);
-  std::ofstream(dir / "adapter_model.safetensors") << "one";
-  const FileStamp one = stamp_of(dir);
-  EXPECT_NE(one, none);
-  std::ofstream(dir / "adapter_model.safetensors") << "longer";
-  EXPECT_NE(stamp_of(dir), one);
-  std::filesystem::remove_all(dir);
 }
 
 class StageExampleAdapter : public ::testing::Test {

@@ -1,10 +1,11 @@
-// What tests of the adapter table hand to it.
+// What tests of the adapters' tables hand to them.
 #pragma once
 
 #include <memory>
 #include <string>
 
-#include "actors/head/adapter_table.h"
+#include "actors/head/file_stamp.h"
+#include "actors/head/staged_adapter.h"
 
 namespace lorikeet::actors {
 

@@ -194,6 +194,55 @@ TEST(Processes, ServeARequestWhoseAdapterWasOnItsWayWhenARankDied) {
   ASSERT_TRUE(answers[0].done) << (answers[0].failure ? answers[0].failure->message : "no answer");
 }
 
+TEST(Processes, HoldUpOnlyRequestsOfAnAdapterWhoseDiskDoesNotAnswer) {
+  ScratchDirectory scratch;
+  const std::string release = (scratch / "release").string();
+  Served server({"--test-hooks", "hold_adapter_check=kjv,release_file=" + release});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto client = server.connect();
+  ASSERT_TRUE(client->send(greedy_request("And it came to pass", "kjv", 8)));
+  expect_answer(server, "moby");
+  EXPECT_EQ(server.status()["queues"]["reading_adapters"], 1);
+  write_file(release, "");
+  const auto answers = collect(*client, 1);
+  ASSERT_TRUE(answers[0].done) << (answers[0].failure ? answers[0].failure->message : "no answer");
+}
+
+// Two versions whose files have the same sizes and times, as reproducible archives leave them.
+TEST(Processes, GiveAnotherVersionOfTheSameSizeAndTimeToNewRequests) {
+  ScratchDirectory scratch;
+  const auto write = [](const std::filesystem::path& path, const std::string& content) {
+    write_file(path, content);
+    std::filesystem::last_write_time(path, std::filesystem::file_time_type());
+  };
+  const auto kjv = source_path("examples/models/adapters/kjv");
+  const std::string config = read_file(kjv / "adapter_config.json");
+  std::string stronger = config;
+  stronger.replace(config.find("\"lora_alpha\": 16"), 16, "\"lora_alpha\": 96");
+  for (const char* version : {"v1", "v2"}) {
+    std::filesystem::create_directory(scratch / version);
+    write(scratch / version / "adapter_config.json", version == std::string("v1") ? config : stronger);
+    write(scratch / version / "adapter_model.safetensors", read_file(kjv / "adapter_model.safetensors"));
+  }
+  std::filesystem::create_directory_symlink("v1", scratch / "current");
+  Served server({"--lora-modules", "current=" + (scratch / "current").string(), "v2=" + (scratch / "v2").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto ask = [&](const std::string& adapter) {
+    return server.ask(greedy_request("And it came to pass in those days, that", adapter, 24)).token_ids;
+  };
+  const auto first = ask("kjv"), second = ask("v2");
+  EXPECT_NE(first, second);
+  EXPECT_EQ(ask("current"), first);
+  std::filesystem::create_directory_symlink("v2", scratch / "next");
+  std::filesystem::rename(scratch / "next", scratch / "current");
+  EXPECT_EQ(ask("current"), second) << "the link names the other version";
+  write(scratch / "v2/adapter_config.json", config);
+  EXPECT_EQ(ask("current"), first) << "written in place";
+  write(scratch / "renamed", stronger);
+  std::filesystem::rename(scratch / "renamed", scratch / "v2/adapter_config.json");
+  EXPECT_EQ(ask("current"), second) << "replaced by renaming";
+}
+
 TEST(Processes, GiveReplacedAdaptersToNewRequestsOnly) {
   ScratchDirectory scratch;
   const auto adapters = source_path("examples/models/adapters");

@@ -1,0 +1,34 @@
+// By what it is known that an adapter's files are still those that were read.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+namespace lorikeet::actors {
+
+// What a file is, and since when. Another file under the same name (a rename, a link that was moved) has another inode
+// or device, and a file that was written has another time of change, which no program can set back as it can the time
+// of modification: archives, images and releases leave sizes and times of modification that are all the same.
+struct FileStamp {
+  struct File {
+    int64_t modified_ns = 0;
+    int64_t bytes = -1;  // -1: there is no such file
+    int64_t changed_ns = 0;
+    uint64_t device = 0, inode = 0;
+    bool regular = true;
+    bool operator==(const File&) const = default;
+  };
+  File config, tensors;
+  // False: written so shortly before the look that a write after it may have left the same time of change; such a stamp
+  // says nothing about later ones.
+  bool settled = true;
+
+  bool operator==(const FileStamp& other) const { return config == other.config && tensors == other.tensors; }
+  // Whether files that look like `now` hold what they held when this stamp was taken.
+  bool still_holds(const FileStamp& now) const { return settled && *this == now; }
+};
+
+// Links are followed. Blocks on the disk.
+FileStamp stamp_of(const std::filesystem::path& dir);
+
+}  // namespace lorikeet::actors

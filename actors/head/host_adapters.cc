@@ -1,0 +1,375 @@
+#include "actors/head/host_adapters.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+namespace lorikeet::actors {
+
+HostAdapters::HostAdapters(Limits limits, const std::vector<std::pair<std::string, std::string>>& modules)
+    : limits_(limits) {
+  for (const auto& [name, dir] : modules) {
+    const auto it = names_.try_emplace(name).first;
+    it->second.name = &it->first;
+    it->second.dir = dir;
+  }
+}
+
+// ---- requests
+
+void HostAdapters::resolve(Id id, const std::string& name) {
+  const auto it = names_.find(name);
+  if (it == names_.end()) {
+    effects_.push_back(Resolved{id, "", "there is no adapter " + name});
+    return;
+  }
+  requests_[id] = {&it->second, nullptr};
+  it->second.late.insert(id);
+  if (it->second.work == Work::none) start_check(it->second);
+}
+
+void HostAdapters::unclaim(Id id, AdapterOutcome outcome) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return;
+  const Request request = it->second;
+  requests_.erase(it);
+  if (request.content != nullptr) {
+    Content& content = *request.content;
+    --content.claims;
+    if (outcome == AdapterOutcome::no_token) ++content.without_token;
+    if (outcome == AdapterOutcome::success && !content.set_aside()) content.without_token = 0;
+    effects_.push_back(Unclaimed{*content.digest});
+    released(content);
+  } else {
+    stop_waiting(*request.name, id);
+  }
+}
+
+void HostAdapters::stop_waiting(Name& name, Id id) {
+  name.waiters.erase(id);
+  name.late.erase(id);
+  if (name.awaited()) return;
+  switch (name.work) {
+    case Work::checking:
+    case Work::reading:
+      effects_.push_back(Cancel{*name.name});
+      break;
+    case Work::queued:
+      memory_queue_.erase(name.ticket);
+      name.work = Work::none;
+      serve_memory_queue();
+      break;
+    case Work::parked:
+      name.content->parked.erase(&name);
+      name.work = Work::none;
+      break;
+    case Work::none:
+      break;
+  }
+}
+
+void HostAdapters::answer(std::set<Id> ids, Content* content, const std::string& error) {
+  for (const Id id : ids) {
+    if (content == nullptr) {
+      requests_.erase(id);
+      effects_.push_back(Resolved{id, "", error});
+    } else {
+      ++content->claims;
+      requests_[id] = {nullptr, content};
+      effects_.push_back(Resolved{id, *content->digest, ""});
+    }
+  }
+  if (content != nullptr) file(*content);
+}
+
+// ---- looks at the files, readings
+
+void HostAdapters::start_check(Name& name) {
+  name.work = Work::checking;
+  name.waiters.merge(name.late);
+  effects_.push_back(Check{*name.name, name.dir});
+}
+
+void HostAdapters::start_read(Name& name) {
+  name.work = Work::reading;
+  name.waiters.merge(name.late);  // it looks at the files again
+  effects_.push_back(Read{*name.name, name.dir, name.file_bytes});
+}
+
+// The name's work is done and its waiters are answered: those who came meanwhile are next.
+void HostAdapters::go_on(Name& name) {
+  name.work = Work::none;
+  if (name.awaited()) start_check(name);
+}
+
+void HostAdapters::fail_waiters(Name& name, std::string error) {
+  name.error = std::move(error);
+  answer(std::exchange(name.waiters, {}), nullptr, name.error);
+  go_on(name);
+}
+
+void HostAdapters::checked(const std::string& name, const FileStamp& stamp, const std::string& error) {
+  Name& entry = names_.at(name);
+  if (entry.work != Work::checking) return;
+  entry.file_bytes = static_cast<uint64_t>(std::max<int64_t>(0, stamp.tensors.bytes));
+  if (!entry.awaited()) {  // nobody wants it any more
+    entry.work = Work::none;
+  } else if (!error.empty()) {
+    fail_waiters(entry, error);
+  } else if (entry.content == nullptr || !entry.stamp.still_holds(stamp)) {
+    start_read(entry);
+  } else if (entry.content->staged != nullptr || entry.content->set_aside()) {
+    give(entry, *entry.content);
+  } else if (memory_queue_.empty() && make_room(entry.content->bytes)) {
+    read_into_place(entry, entry.content->bytes);
+  } else {
+    queue_for_memory(entry, entry.content->bytes);
+    serve_memory_queue();
+  }
+}
+
+void HostAdapters::read(const std::string& name, const FileStamp& stamp,
+                        Result<std::shared_ptr<const StagedAdapter>> adapter) {
+  Name& entry = names_.at(name);
+  if (entry.work != Work::reading) return;
+  const bool had_place = leave_place(entry);
+  if (!adapter) {
+    fail_waiters(entry, adapter.error().message);
+  } else if (const uint64_t bytes = (*adapter)->bytes; bytes > limits_.bytes) {
+    fail_waiters(entry, "the adapter takes " + std::to_string(bytes) + " bytes of the " +
+                            std::to_string(limits_.bytes) + " that staged adapters may take");
+  } else if (const auto known = contents_.find((*adapter)->digest);
+             known != contents_.end() && (known->second.staged != nullptr || known->second.set_aside())) {
+    lead(entry, known->second, stamp);
+  } else if (!entry.awaited() && !(memory_queue_.empty() && fits(bytes, {}))) {
+    entry.work = Work::none;  // nobody wants it any more, and it would take the place of something else
+  } else if ((had_place || memory_queue_.empty()) && make_room(bytes)) {
+    lead(entry, stage(*std::move(adapter)), stamp);
+  } else {
+    queue_for_memory(entry, bytes);  // this copy is dropped; it is read again when there is room
+  }
+  serve_memory_queue();
+}
+
+void HostAdapters::cancelled(const std::string& name) {
+  Name& entry = names_.at(name);
+  if (entry.work != Work::checking && entry.work != Work::reading) return;
+  leave_place(entry);
+  go_on(entry);
+  serve_memory_queue();
+}
+
+// The name's files were found to hold the content, which is staged or set aside.
+void HostAdapters::lead(Name& name, Content& content, const FileStamp& stamp) {
+  name.stamp = stamp;
+  name.error.clear();
+  content.name = *name.name;
+  content.dir = name.dir;
+  Content* before = std::exchange(name.content, &content);
+  if (before != &content) {
+    ++content.names;
+    if (before != nullptr) --before->names;
+  }
+  give(name, content);
+  if (before != nullptr) drop_if_stale(*before);
+}
+
+void HostAdapters::give(Name& name, Content& content) {
+  if (content.set_aside()) {
+    fail_waiters(name, why_set_aside(content));
+  } else if (content.list == &draining_) {
+    name.work = Work::parked;
+    content.parked.insert(&name);
+  } else {
+    answer(std::exchange(name.waiters, {}), &content, "");
+    go_on(name);
+  }
+}
+
+std::string HostAdapters::why_set_aside(const Content& content) {
+  return content.dir + ": set aside, since " + std::to_string(content.without_token) +
+         " requests in a row ended without a token, their logits being not finite; it is served again when its files " +
+         "are replaced";
+}
+
+// ---- memory
+
+void HostAdapters::pin(const std::string& digest) {
+  const auto it = contents_.find(digest);
+  if (it == contents_.end()) return;
+  ++it->second.pins;
+  file(it->second);
+}
+
+void HostAdapters::unpin(const std::string& digest) {
+  const auto it = contents_.find(digest);
+  if (it == contents_.end()) return;
+  --it->second.pins;
+  released(it->second);
+}
+
+std::shared_ptr<const StagedAdapter> HostAdapters::staged(const std::string& digest) const {
+  const auto it = contents_.find(digest);
+  return it != contents_.end() ? it->second.staged : nullptr;
+}
+
+HostAdapters::Content& HostAdapters::stage(std::shared_ptr<const StagedAdapter> adapter) {
+  const auto it = contents_.try_emplace(adapter->digest).first;
+  Content& content = it->second;
+  content.digest = &it->first;
+  content.bytes = adapter->bytes;
+  content.max_rank = adapter->max_rank;
+  content.staged = std::move(adapter);
+  content.list = &idle_;
+  content.place = idle_.insert(idle_.end(), &content);
+  staged_bytes_ += content.bytes;
+  ++staged_count_;
+  file(content);
+  return content;
+}
+
+// Puts a staged content at the end of the list where it belongs.
+void HostAdapters::file(Content& content) {
+  if (content.list == nullptr || content.list == &draining_) return;
+  ContentList* to = content.held() ? &held_ : &idle_;
+  to->splice(to->end(), *content.list, content.place);
+  content.list = to;
+}
+
+void HostAdapters::released(Content& content) {
+  if (content.held()) return;
+  if (content.names == 0) {
+    drop_if_stale(content);
+  } else if (content.list == &draining_) {
+    evict(content);
+  } else {
+    file(content);
+  }
+  serve_memory_queue();
+}
+
+// Out of the host's memory. Requests that waited for that read it again, after those for whom it gave way.
+void HostAdapters::evict(Content& content) {
+  if (content.list == &draining_) draining_bytes_ -= content.bytes;
+  content.list->erase(content.place);
+  content.list = nullptr;
+  content.staged = nullptr;
+  staged_bytes_ -= content.bytes;
+  --staged_count_;
+  for (Name* name : std::exchange(content.parked, {})) queue_for_memory(*name, content.bytes);
+}
+
+// Content that no name leads to any more goes as soon as nobody holds it.
+void HostAdapters::drop_if_stale(Content& content) {
+  if (content.names > 0 || content.held()) return;
+  if (content.staged != nullptr) evict(content);
+  effects_.push_back(Dropped{*content.digest});
+  contents_.erase(contents_.find(*content.digest));
+}
+
+// Whether one more content fits, once `freed` has gone.
+bool HostAdapters::fits(uint64_t bytes, Room freed) const {
+  return staged_bytes_ + reserved_.bytes + bytes <= limits_.bytes + freed.bytes &&
+         staged_count_ + reserved_.count + 1 <= static_cast<size_t>(limits_.count) + freed.count;
+}
+
+// Evicts contents that nobody holds, least recently used first, until one of `bytes` fits.
+bool HostAdapters::make_room(uint64_t bytes) {
+  while (!fits(bytes, {})) {
+    if (idle_.empty()) return false;
+    evict(*idle_.front());
+  }
+  return true;
+}
+
+void HostAdapters::queue_for_memory(Name& name, uint64_t bytes) {
+  name.work = Work::queued;
+  name.needed_bytes = bytes;
+  name.ticket = ++tickets_;
+  memory_queue_.emplace(name.ticket, &name);
+}
+
+// Reads what is known to need `bytes`, which are kept for it meanwhile.
+void HostAdapters::read_into_place(Name& name, uint64_t bytes) {
+  name.needed_bytes = bytes;
+  name.has_place = true;
+  reserved_.bytes += bytes;
+  ++reserved_.count;
+  start_read(name);
+}
+
+bool HostAdapters::leave_place(Name& name) {
+  if (!std::exchange(name.has_place, false)) return false;
+  reserved_.bytes -= name.needed_bytes;
+  --reserved_.count;
+  return true;
+}
+
+void HostAdapters::serve_memory_queue() {
+  while (!memory_queue_.empty()) {
+    const auto first = memory_queue_.begin();
+    Name& name = *first->second;
+    if (!make_room(name.needed_bytes)) break;
+    memory_queue_.erase(first);
+    read_into_place(name, name.needed_bytes);
+  }
+  choose_draining();
+}
+
+// As many contents give way as the first in the queue needs and no more, least recently used first.
+void HostAdapters::choose_draining() {
+  const uint64_t needed = memory_queue_.empty() ? 0 : memory_queue_.begin()->second->needed_bytes;
+  while (!memory_queue_.empty() && !held_.empty() && !fits(needed, {draining_bytes_, draining_.size()})) {
+    Content& content = *held_.front();
+    draining_.splice(draining_.end(), held_, content.place);
+    content.list = &draining_;
+    draining_bytes_ += content.bytes;
+  }
+  while (!draining_.empty()) {
+    Content& last = *draining_.back();
+    if (!memory_queue_.empty() && !fits(needed, {draining_bytes_ - last.bytes, draining_.size() - 1})) break;
+    draining_bytes_ -= last.bytes;
+    held_.splice(held_.end(), draining_, last.place);
+    last.list = &held_;
+    // Its files may have been replaced meanwhile.
+    for (Name* name : std::exchange(last.parked, {})) start_check(*name);
+  }
+}
+
+// ---- status
+
+std::vector<HostAdapters::Row> HostAdapters::rows() const {
+  std::vector<Row> rows;
+  const auto add = [&](const std::string& name, const std::string& dir, const Content* content) -> Row& {
+    Row row;
+    row.name = name;
+    row.dir = dir;
+    row.host = "on_disk";
+    if (content != nullptr) {
+      row.digest = *content->digest;
+      row.max_rank = content->max_rank;
+      row.claims = content->claims;
+      row.bytes = content->bytes;
+      if (content->staged != nullptr) row.host = "staged";
+    }
+    rows.push_back(std::move(row));
+    return rows.back();
+  };
+  for (const auto& [name, entry] : names_) {
+    Row& row = add(name, entry.dir, entry.content);
+    row.error = entry.error;
+    if (entry.content != nullptr && entry.content->set_aside()) row.error = why_set_aside(*entry.content);
+    if (entry.work == Work::reading) row.host = "reading";
+    if (entry.work == Work::queued || entry.work == Work::parked) row.host = "waiting_for_memory";
+  }
+  const auto by_name = [](const Row& a, const Row& b) { return a.name < b.name; };
+  std::sort(rows.begin(), rows.end(), by_name);
+  const auto num_names = static_cast<ptrdiff_t>(rows.size());
+  for (const auto& [digest, content] : contents_) {
+    if (content.names == 0) add(content.name, content.dir, &content).host = "replaced";
+  }
+  std::sort(rows.begin() + num_names, rows.end(), by_name);
+  return rows;
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,191 @@
+// Which adapters there are and what of them is in the head's memory, without threads, disks or ranks: events go in,
+// effects come out. Who has a place on the ranks: actors/head/adapter_slots.h.
+//
+// A name leads to a directory, whose content has a digest. Per content:
+//
+//   on_disk --> reading --> staged --> on_disk (least recently used first, under the budget; never while held)
+//                  `--> waiting_for_memory --> reading (in the order in which they came; the place is kept meanwhile)
+//
+// Claims and pins hold a content. A claim is a request's, from its arrival to its end; a pin is a group's, while it
+// leases a slot with the content or waits for one. While an adapter waits for memory, others give way: they get no new
+// claims and are evicted when their last holder ends, so that no stream of requests keeps an adapter out. A name whose
+// files were replaced leads to the new content from then on; the old one stays until nobody holds it.
+//
+// A content whose requests end without a token, since its logits are not finite, is set aside: it gets no new claims
+// until it is replaced.
+//
+// Nothing on a request's path walks over names or contents. Not for use by two threads at once.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "actors/head/adapter_outcome.h"
+#include "actors/head/file_stamp.h"
+#include "actors/head/staged_adapter.h"
+#include "engine/ids.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::actors {
+
+class HostAdapters {
+ public:
+  using Id = engine::SequenceId;
+  static constexpr int kMostWithoutToken = 3;  // requests in a row, until their content is set aside
+  struct Limits {
+    int32_t count = 64;  // staged contents
+    uint64_t bytes = 0;  // of all of them
+  };
+
+  // What is to be done, in order.
+  struct Check {  // look at the files: checked() follows
+    std::string name, dir;
+  };
+  struct Read {  // stage it: read() follows
+    std::string name, dir;
+    uint64_t file_bytes = 0;  // of the tensors, when they were looked at
+  };
+  struct Cancel {  // nobody waits for the Check or Read: where it has not begun, cancelled() follows in its stead
+    std::string name;
+  };
+  struct Resolved {  // the answer to resolve(); without an error the content is claimed
+    Id id;
+    std::string digest, error;
+  };
+  struct Unclaimed {  // one claim less
+    std::string digest;
+  };
+  struct Dropped {  // no name leads to it any more and nobody holds it
+    std::string digest;
+  };
+  using Effect = std::variant<Check, Read, Cancel, Resolved, Unclaimed, Dropped>;
+
+  HostAdapters(Limits limits, const std::vector<std::pair<std::string, std::string>>& modules);
+  HostAdapters(const HostAdapters&) = delete;
+  HostAdapters& operator=(const HostAdapters&) = delete;
+
+  // A request for the adapter has arrived: claims its present content, reading it where need be. It is answered by what
+  // the files hold after its arrival, never by an earlier look at them.
+  void resolve(Id id, const std::string& name);
+  void unclaim(Id id, AdapterOutcome outcome);  // unknown ids are fine
+
+  void checked(const std::string& name, const FileStamp& stamp, const std::string& error);  // empty: none
+  void read(const std::string& name, const FileStamp& stamp, Result<std::shared_ptr<const StagedAdapter>> adapter);
+  void cancelled(const std::string& name);
+
+  // A group's hold; as many unpins as pins. Unknown digests are fine.
+  void pin(const std::string& digest);
+  void unpin(const std::string& digest);
+
+  std::shared_ptr<const StagedAdapter> staged(const std::string& digest) const;  // null: not in memory
+
+  std::vector<Effect> take_effects() { return std::exchange(effects_, {}); }
+
+  struct Row {  // of the status
+    std::string name, digest, dir, host, error;
+    int32_t max_rank = 0;
+    size_t claims = 0;
+    uint64_t bytes = 0;
+  };
+  std::vector<Row> rows() const;  // by name, then contents that were replaced and are still held
+  uint64_t staged_bytes() const { return staged_bytes_; }
+
+ private:
+  enum class Work : uint8_t {
+    none,
+    checking,
+    reading,
+    queued,  // for memory
+    parked   // its content gives way to those that are queued
+  };
+  struct Content;
+  // In both structures what every request touches comes first, and lies beside the key in its map: with many names it
+  // is in no cache.
+  struct Name {
+    const std::string* name = nullptr;  // the key
+    Work work = Work::none;
+    Content* content = nullptr;  // last read; null: none yet
+    std::set<Id> waiters;        // requests that the present work answers
+    std::set<Id> late;           // requests that came after it had begun
+    FileStamp stamp;             // of the files that the content was read from
+    uint64_t file_bytes = 0;     // of the tensors, when they were looked at last
+    std::string dir;
+    uint64_t needed_bytes = 0;  // of memory for which it waits, or which are kept for its reading
+    bool has_place = false;     // its needed bytes are among the reserved ones
+    uint64_t ticket = 0;        // of memory_queue_
+    std::string error;          // of the last look or reading
+
+    bool awaited() const { return !waiters.empty() || !late.empty(); }
+  };
+  using ContentList = std::list<Content*>;
+  struct Content {
+    const std::string* digest = nullptr;          // the key
+    std::shared_ptr<const StagedAdapter> staged;  // null: not in the host's memory
+    ContentList* list = nullptr;                  // idle_, held_ or draining_; null: not staged
+    ContentList::iterator place;
+    size_t claims = 0, pins = 0;
+    size_t names = 0;  // that lead to it
+    uint64_t bytes = 0;
+    int32_t max_rank = 0;
+    int without_token = 0;   // requests in a row that ended so
+    std::string name, dir;   // that it was read from last
+    std::set<Name*> parked;  // names whose requests wait until it is known whether it is evicted
+
+    bool held() const { return claims + pins > 0; }
+    bool set_aside() const { return without_token >= kMostWithoutToken; }
+  };
+  struct Request {
+    Name* name = nullptr;        // it waits there
+    Content* content = nullptr;  // it has claimed this
+  };
+
+  struct Room {
+    uint64_t bytes = 0;
+    size_t count = 0;
+  };
+
+  void stop_waiting(Name& name, Id id);
+  void answer(std::set<Id> ids, Content* content, const std::string& error);
+  void start_check(Name& name);
+  void start_read(Name& name);
+  void go_on(Name& name);
+  void fail_waiters(Name& name, std::string error);
+  void lead(Name& name, Content& content, const FileStamp& stamp);
+  void give(Name& name, Content& content);
+  static std::string why_set_aside(const Content& content);
+  Content& stage(std::shared_ptr<const StagedAdapter> adapter);
+  void file(Content& content);
+  void released(Content& content);
+  void evict(Content& content);
+  void drop_if_stale(Content& content);
+  bool fits(uint64_t bytes, Room freed) const;
+  bool make_room(uint64_t bytes);
+  void queue_for_memory(Name& name, uint64_t bytes);
+  void read_into_place(Name& name, uint64_t bytes);
+  bool leave_place(Name& name);
+  void serve_memory_queue();
+  void choose_draining();
+
+  const Limits limits_;
+  std::unordered_map<std::string, Name> names_;
+  std::unordered_map<std::string, Content> contents_;  // by digest
+  std::unordered_map<Id, Request> requests_;
+  ContentList idle_, held_, draining_;      // of staged contents, least recently used first
+  uint64_t draining_bytes_ = 0;             // of those in draining_
+  std::map<uint64_t, Name*> memory_queue_;  // by ticket
+  uint64_t tickets_ = 0;
+  uint64_t staged_bytes_ = 0;
+  size_t staged_count_ = 0;
+  Room reserved_;  // for readings of known size
+  std::vector<Effect> effects_;
+};
+
+}  // namespace lorikeet::actors
