@@ -12,9 +12,9 @@ BlockPool::BlockPool(int32_t num_blocks) {
   reference_counts_.resize(size, 0);
   places_.resize(size);
   // Twice the room for all, so that void entries are dropped seldom.
-  worthless_.reserve(2 * size);
+  uncached_.reserve(2 * size);
   cached_.resize(std::bit_ceil(2 * size));
-  for (int32_t block = num_blocks - 1; block >= 0; --block) queue(block, Content::worthless);
+  for (int32_t block = num_blocks - 1; block >= 0; --block) queue(block, Content::uncached);
 }
 
 BlockId BlockPool::take() {
@@ -22,13 +22,13 @@ BlockId BlockPool::take() {
   int32_t block = -1;
   Place place = 0;
   do {
-    if (worthless_.empty()) {
+    if (uncached_.empty()) {
       place = cached_begin_ | kInCached;
       block = cached(cached_begin_++);
     } else {
-      block = worthless_.back();
-      worthless_.pop_back();
-      place = static_cast<Place>(worthless_.size());
+      block = uncached_.back();
+      uncached_.pop_back();
+      place = static_cast<Place>(uncached_.size());
     }
   } while (!is_at(block, place));
   --num_free_;
@@ -37,8 +37,8 @@ BlockId BlockPool::take() {
 }
 
 std::optional<BlockId> BlockPool::upcoming(size_t ahead) const {
-  if (ahead < worthless_.size()) return BlockId(worthless_[worthless_.size() - 1 - ahead]);
-  ahead -= worthless_.size();
+  if (ahead < uncached_.size()) return BlockId(uncached_[uncached_.size() - 1 - ahead]);
+  ahead -= uncached_.size();
   if (ahead >= cached_end_ - cached_begin_) return std::nullopt;
   return BlockId(cached(cached_begin_ + static_cast<uint32_t>(ahead)));
 }
@@ -69,10 +69,10 @@ bool BlockPool::drop_reference(BlockId block, Content content) {
 void BlockPool::queue(int32_t block, Content content) {
   ++num_free_;
   Place& place = places_[static_cast<size_t>(block)];
-  if (content == Content::worthless) {
-    if (worthless_.size() == 2 * reference_counts_.size()) drop_void_worthless();
-    place = static_cast<Place>(worthless_.size());
-    worthless_.push_back(block);
+  if (content == Content::uncached) {
+    if (uncached_.size() == 2 * reference_counts_.size()) drop_void_uncached();
+    place = static_cast<Place>(uncached_.size());
+    uncached_.push_back(block);
   } else {
     if (cached_end_ - cached_begin_ == cached_.size()) drop_void_cached();
     place = cached_end_ | kInCached;
@@ -80,15 +80,15 @@ void BlockPool::queue(int32_t block, Content content) {
   }
 }
 
-void BlockPool::drop_void_worthless() {
+void BlockPool::drop_void_uncached() {
   size_t kept = 0;
-  for (size_t i = 0; i < worthless_.size(); ++i) {
-    const int32_t block = worthless_[i];
+  for (size_t i = 0; i < uncached_.size(); ++i) {
+    const int32_t block = uncached_[i];
     if (!is_at(block, static_cast<Place>(i))) continue;
     places_[static_cast<size_t>(block)] = static_cast<Place>(kept);
-    worthless_[kept++] = block;
+    uncached_[kept++] = block;
   }
-  worthless_.resize(kept);
+  uncached_.resize(kept);
 }
 
 void BlockPool::drop_void_cached() {

@@ -22,7 +22,7 @@ namespace lorikeet::engine {
 class BlockPool {
  public:
   // What becomes of the content of a block that nobody holds any more.
-  enum class Content : uint8_t { worthless, cached };
+  enum class Content : uint8_t { uncached, cached };
 
   explicit BlockPool(int32_t num_blocks);
 
@@ -46,7 +46,7 @@ class BlockPool {
   std::span<const int32_t> reference_counts() const { return reference_counts_; }
 
  private:
-  // Where a free block is queued: its index in worthless_, or its number in cached_ with kInCached.
+  // Where a free block is queued: its index in uncached_, or its number in cached_ with kInCached.
   using Place = uint32_t;
   static constexpr Place kInCached = Place{1} << 31;
 
@@ -57,12 +57,12 @@ class BlockPool {
   int32_t& cached(uint32_t number) { return cached_[number & (cached_.size() - 1)]; }
   int32_t cached(uint32_t number) const { return cached_[number & (cached_.size() - 1)]; }
   void queue(int32_t block, Content content);
-  void drop_void_worthless();
+  void drop_void_uncached();
   void drop_void_cached();
 
   HugeVector<int32_t> reference_counts_;  // [num_blocks]
   HugeVector<Place> places_;              // [num_blocks]: of free ones; an entry elsewhere that names them is void
-  HugeVector<int32_t> worthless_;         // a stack
+  HugeVector<int32_t> uncached_;          // a stack
   HugeVector<int32_t> cached_;            // a ring [a power of two], numbered from cached_begin_ to cached_end_
   uint32_t cached_begin_ = 0, cached_end_ = 0;
   int32_t num_free_ = 0;

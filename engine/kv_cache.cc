@@ -103,7 +103,7 @@ void KvCache::release(Sequence& sequence) {
   // Back to front, so that what builds on a prefix is evicted before it.
   for (size_t i = table.blocks.size(); i-- > 0;) {
     const BlockId block = table.blocks[i];
-    pool_.drop_reference(block, prefixes_.contains(block) ? BlockPool::Content::cached : BlockPool::Content::worthless);
+    pool_.drop_reference(block, prefixes_.contains(block) ? BlockPool::Content::cached : BlockPool::Content::uncached);
   }
   table = {{}, sequence.root(), 0};
 }

@@ -33,12 +33,12 @@ TEST(BlockPool, FreesABlockWithItsLastHolder) {
   EXPECT_EQ(pool.num_free(), 2);
 }
 
-TEST(BlockPool, TakesWorthlessBlocksFirstThenTheLeastRecentlyUsed) {
+TEST(BlockPool, TakesUncachedBlocksFirstThenTheLeastRecentlyUsed) {
   BlockPool pool(4);
   for (int i = 0; i < 4; ++i) pool.take();
   pool.drop_reference(BlockId(2), Content::cached);
   pool.drop_reference(BlockId(0), Content::cached);
-  pool.drop_reference(BlockId(3), Content::worthless);
+  pool.drop_reference(BlockId(3), Content::uncached);
   pool.drop_reference(BlockId(1), Content::cached);
   EXPECT_EQ(pool.take(), BlockId(3));
   EXPECT_EQ(pool.take(), BlockId(2));
@@ -79,12 +79,12 @@ TEST(BlockPool, AgreesWithAList) {
     } else if (!held.empty()) {
       const auto it = std::next(held.begin(), static_cast<ptrdiff_t>(random() % held.size()));
       const int32_t block = it->first;
-      const auto content = random() % 4 == 0 ? Content::worthless : Content::cached;
+      const auto content = random() % 4 == 0 ? Content::uncached : Content::cached;
       const bool last = --it->second == 0;
       ASSERT_EQ(pool.drop_reference(BlockId(block), content), last);
       if (!last) continue;
       held.erase(it);
-      free.insert(content == Content::worthless ? free.begin() : free.end(), block);
+      free.insert(content == Content::uncached ? free.begin() : free.end(), block);
     }
     ASSERT_EQ(pool.num_free(), static_cast<int32_t>(free.size()));
   }
@@ -95,7 +95,7 @@ TEST(BlockPool, KnowsWhichBlocksAreTakenNext) {
   for (int i = 0; i < 3; ++i) pool.take();
   EXPECT_EQ(pool.upcoming(0), std::nullopt);
   pool.drop_reference(BlockId(1), Content::cached);
-  pool.drop_reference(BlockId(2), Content::worthless);
+  pool.drop_reference(BlockId(2), Content::uncached);
   EXPECT_EQ(pool.upcoming(0), BlockId(2));
   EXPECT_EQ(pool.upcoming(1), BlockId(1));
   EXPECT_EQ(pool.upcoming(2), std::nullopt);
@@ -105,8 +105,8 @@ TEST(BlockPoolDeathTest, RefusesToInventBlocks) {
   BlockPool pool(1);
   const BlockId block = pool.take();
   EXPECT_DEATH(pool.take(), "num_free_");
-  pool.drop_reference(block, Content::worthless);
-  EXPECT_DEATH(pool.drop_reference(block, Content::worthless), "released more often than taken");
+  pool.drop_reference(block, Content::uncached);
+  EXPECT_DEATH(pool.drop_reference(block, Content::uncached), "released more often than taken");
   EXPECT_DEATH(pool.add_reference(BlockId(1)), "num_blocks");
 }
 
