@@ -12,7 +12,7 @@
 
 namespace lorikeet::actors {
 
-// One end. Messages are framed by their length (4 bytes, little endian) and encoded by comm/codec.h.
+// One end. Messages are framed by their length (4 bytes, little endian) and encoded by comm/codec/codec.h.
 // Threads: send from any; receive from one.
 class ControlChannel {
  public:

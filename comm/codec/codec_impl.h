@@ -1,4 +1,4 @@
-// The templates of comm/codec.h. Layout after the version byte, as cereal's portable binary archive has it:
+// The templates of comm/codec/codec.h. Layout after the version byte, as cereal's portable binary archive has it:
 //   byte order   1 byte, 1 = little endian (written as the machine has it, read either way)
 //   arithmetic   its bytes; bool and enums as their underlying type, checked when read
 //   string       uint64 length, bytes

@@ -17,7 +17,7 @@ namespace lorikeet::comm {
 namespace {
 
 // From here on reduce-scatter and all-gather, with less on the wire in more steps, beat sending everything to everyone.
-// With two ranks the bytes are the same and the direct way always wins. Measured by bench/collective_bench.cc.
+// With two ranks the bytes are the same and the direct way always wins. Measured by bench/comm/collective_bench.cc.
 constexpr size_t kDirectBytes = 64 << 10;
 
 class GlooCollective final : public Collective {

@@ -1,4 +1,4 @@
-// The CPU implementations of comm/collective.h.
+// The CPU implementations of comm/collective/collective.h.
 #pragma once
 
 #include <chrono>

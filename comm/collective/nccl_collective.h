@@ -1,4 +1,4 @@
-// The NCCL implementation of comm/device_collective.h.
+// The NCCL implementation of comm/collective/device_collective.h.
 #pragma once
 
 #include <chrono>

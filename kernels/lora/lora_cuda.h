@@ -21,7 +21,7 @@ namespace lorikeet::kernels {
 
 inline constexpr int32_t kMaxFusedLora = 3;  // q, k and v
 
-// One adapter's pair for one projection, in the layout of kernels/lora_layout.h. Rank 0: it has none.
+// One adapter's pair for one projection, in the layout of kernels/lora/lora_layout.h. Rank 0: it has none.
 struct DeviceLora {
   const void* a = nullptr;
   const void* b = nullptr;

@@ -1,6 +1,6 @@
 // Sampling on the device. Definitions and order: vLLM's sampler (penalties, temperature, min_p, top_k, top_p, draw);
-// the draw is argmax of logit / temperature + noise, with the noise of kernels/philox.h. Ties go to the lower token id.
-// Logits that are not numbers never win; a row of which none is a number gives -1 in place of a token.
+// the draw is argmax of logit / temperature + noise, with the noise of kernels/sampling/philox.h. Ties go to the lower
+// token id. Logits that are not numbers never win; a row of which none is a number gives -1 in place of a token.
 //
 // The vocabulary is cut over the ranks. Rows without filters need their own part alone: every rank finds its best
 // token, and the ranks compare. Rows with top_k, top_p or min_p need all logits: the ranks gather them and all draw

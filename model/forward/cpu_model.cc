@@ -1,4 +1,4 @@
-// The CPU backend of model/rank_model.h.
+// The CPU backend of model/forward/rank_model.h.
 #include <glog/logging.h>
 
 #include <algorithm>

@@ -32,7 +32,7 @@ class CudaLinear {
   bool takes_norm(const DeviceLinear& linear, int32_t m);
 
   // y [m, all outputs] = x W^T; a bias is left to what follows. More than kInt4DecodeRows rows must have been run once
-  // before they are captured in a graph, as in kernels/int4_gemm_cuda.h.
+  // before they are captured in a graph, as in kernels/int4/int4_gemm_cuda.h.
   void run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
            const kernels::Stream& stream, const ProductExtras& extras = {});
 
@@ -40,7 +40,7 @@ class CudaLinear {
   void run_silu(const DeviceLinear& gate_up, const DeviceRows& x, const DeviceRows& y, int32_t m,
                 const kernels::Stream& stream, const ProductExtras& extras = {});
 
-  // See kernels/int4_gemm_cuda.h.
+  // See kernels/int4/int4_gemm_cuda.h.
   bool takes_lora(const DeviceLinear& linear, int32_t m, const kernels::LoraLinear& lora, int32_t max_rank) const;
 
   // out [m, n] in float = x weight^T.

@@ -1,5 +1,5 @@
 // LoRA inside of the int4 product for few tokens: what the product's kernel needs to make y = f * (W x + scale * B (A
-// x)) by itself, without kernels in front of it and behind it. The result has the bits of kernels/lora_cuda.h.
+// x)) by itself, without kernels in front of it and behind it. The result has the bits of kernels/lora/lora_cuda.h.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // The int4 product for many tokens in one kernel, on devices that have Hopper's warpgroup steps. Used by
-// kernels/int4_gemm_cuda.h.
+// kernels/int4/int4_gemm_cuda.h.
 #pragma once
 
 #include "kernels/int4/base/gemm_args.h"
