@@ -78,11 +78,17 @@ bool RankThread::load() {
     callbacks_.fatal(loaded.error().message);
     return false;
   }
+  most_blocks_ = loaded->num_blocks;
   send(*loaded);
   return true;
 }
 
 bool RankThread::join(Form form) {
+  if (form.num_blocks < 1 || form.num_blocks > most_blocks_) {
+    callbacks_.fatal(fmt::format("the group is to hold {} KV blocks, where this rank can hold 1 .. {}", form.num_blocks,
+                                 most_blocks_));
+    return false;
+  }
   Result<std::shared_ptr<model::RankModel>> made = fail("not tried");
   try {
     made = backend_->join(*form.store, fmt::format("epoch{}/", setup_.epoch), form.num_blocks);

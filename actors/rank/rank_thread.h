@@ -82,6 +82,7 @@ class RankThread {
   const Setup setup_;
   const std::shared_ptr<RankBackend> backend_;
   const Callbacks callbacks_;
+  int32_t most_blocks_ = 0;  // that the rank can hold
   std::optional<StepExecutor> executor_;
   std::shared_ptr<model::RankModel> model_;
   std::deque<engine::StepId> begun_;

@@ -167,6 +167,18 @@ TEST_F(RankThreadTest, GivesUpOnAHeadThatSendsAPlanBeforeTheGroupIsFormed) {
   EXPECT_THAT(fatal_.get_future().get(), HasSubstr("before the group was formed"));
 }
 
+TEST_F(RankThreadTest, GivesUpOnAHeadThatAsksForBlocksThatItCannotHold) {
+  for (const int32_t blocks : {0, -1, backend_->num_blocks + 1}) {
+    SCOPED_TRACE(blocks);
+    fatal_ = {};
+    start();
+    ASSERT_TRUE(is_report<RankLoaded>(next()));
+    ASSERT_TRUE(thread_->form(blocks, std::make_unique<NoStore>()));
+    EXPECT_THAT(fatal_.get_future().get(), HasSubstr("this rank can hold 1 .. 64"));
+    thread_.reset();
+  }
+}
+
 TEST_F(RankThreadTest, GivesUpOnAHeadThatFormsTheGroupTwice) {
   start_and_form();
   ASSERT_TRUE(thread_->form(8, std::make_unique<NoStore>()));
