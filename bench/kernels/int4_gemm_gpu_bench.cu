@@ -6,7 +6,7 @@
 // in front where both find room.
 //
 //   int4_gemm_gpu_bench [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M]
-//     --sweep: compares launch shapes for up to 64 tokens
+//     --sweep: compares launch shapes for up to 512 tokens
 //     --apart: no block begins beside one of the product in front
 #include <algorithm>
 #include <cstdlib>
@@ -19,6 +19,7 @@
 #include "kernels/cuda/library_gemm.h"
 #include "kernels/int4/decode/int4_decode.h"
 #include "kernels/int4/int4_gemm_cuda.h"
+#include "kernels/int4/prefill/int4_prefill.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -37,7 +38,7 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {
     {"qkv", 7168, 5120, false}, {"o", 5120, 5120, false}, {"gate_up", 27648, 5120, true}, {"down", 5120, 13824, false}};
-constexpr int32_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
+constexpr int32_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 80, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096};
 constexpr int32_t kMostRows = 4096;
 
 class Bench {
@@ -127,7 +128,11 @@ class Bench {
     args.y_stride = shape.paired ? shape.n / 2 : shape.n;
     args.silu_mul = shape.paired;
     args.follows_product = !apart_;
-    if (sweep_) return sweep_shapes(shape, weights, args);
+    if (sweep_) {
+      if (only_rows_ <= kInt4DecodeRows) sweep_shapes(shape, weights, args);
+      if (only_rows_ == 0 || only_rows_ > kInt4DecodeRows) sweep_prefill(shape, weights, args);
+      return;
+    }
 
     Int4Gemm gemm = must(Int4Gemm::make(kMostRows, shape.n, shape.k));
     for (size_t r = 0; r < std::size(kRows); r++) {
@@ -185,6 +190,28 @@ class Bench {
                                : "keeps  ",
             launch.blocks, launch.cluster, launch.depth, launch.chunk, launch.round_tiles, launch.overlap, us,
             100 * static_cast<double>(weights[0].data.bytes()) / memory_.read / us * 1e6);
+      }
+    }
+  }
+
+  void sweep_prefill(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
+    if (!int4_prefill_available()) return;
+    for (const int32_t m : {80, 96, 128, 192, 256, 384, 512}) {
+      if (only_rows_ != 0 && only_rows_ != m) continue;
+      args.m = m;
+      const Int4PrefillShape chosen = shape_int4_prefill(weights[0], m, device_properties().multiprocessors);
+      for (const Int4PrefillShape& launch : int4_prefill_shapes()) {
+        if (!int4_prefill_fits(weights[0], launch)) continue;
+        const size_t used = std::min<size_t>(weights.size(), 4);
+        const double us = microseconds(stream_,
+                                       [&] {
+                                         for (size_t i = 0; i < used; i++)
+                                           int4_prefill(weights[i], args, launch, stream_);
+                                       }) /
+                          static_cast<double>(used);
+        const bool is_chosen = chosen.columns == launch.columns && chosen.cluster == launch.cluster;
+        fmt::print("{:8} m {:3} columns {:3} cluster {}: {:7.2f} us{}\n", shape.name, m, launch.columns, launch.cluster,
+                   us, is_chosen ? ", chosen" : "");
       }
     }
   }

@@ -133,7 +133,7 @@ struct Int4Gemm::Impl {
       args.x = gathered.data();
       args.x_stride = weight.k;
     }
-    int4_prefill(weight, args, stream);
+    int4_prefill(weight, args, shape_int4_prefill(weight, args.m, device.multiprocessors), stream);
   }
 
   void run_dequantized(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
@@ -180,6 +180,10 @@ Int4Gemm::~Int4Gemm() = default;
 Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs) {
   auto impl = std::make_unique<Impl>();
   impl->device = Int4DecodeDevice::current();
+  if (impl->device.shared_bytes_per_block < kFewestSharedBytes) {
+    return fail("the int4 kernels need {} KiB of shared memory for a block, and this GPU has {}",
+                kFewestSharedBytes >> 10, impl->device.shared_bytes_per_block >> 10);
+  }
   impl->max_rows = max_rows;
   const auto allocate = [](DeviceBuffer& buffer, uint64_t bytes) -> Result<void> {
     Result<DeviceBuffer> made = DeviceBuffer::allocate(bytes, "the scratch of the int4 products");

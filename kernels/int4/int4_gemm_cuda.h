@@ -15,10 +15,14 @@
 
 namespace lorikeet::kernels {
 
+// What every GPU from compute capability 8.0 on has for a block.
+inline constexpr uint64_t kFewestSharedBytes = 99 << 10;
+
 // Owns the scratch memory of the products. Threads: one at a time, on one stream.
 class Int4Gemm {
  public:
-  // For products of up to max_rows tokens with weights up to max_outputs x max_inputs.
+  // For products of up to max_rows tokens with weights up to max_outputs x max_inputs. Fails where memory runs out, and
+  // on devices with less than kFewestSharedBytes.
   static Result<Int4Gemm> make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs);
   Int4Gemm(Int4Gemm&&) noexcept;
   Int4Gemm& operator=(Int4Gemm&&) noexcept;

@@ -47,12 +47,16 @@ struct Int4DecodeWish {
   Int4LoraSize lora = {};  // only where int4_decode_takes_lora says so
 };
 
-// What the device offers to the kernels: read once.
+// What the device offers to the kernels: read once. Shapes are functions of it, so that those for other devices can be
+// looked at anywhere.
 struct Int4DecodeDevice {
   int32_t multiprocessors = 0;
   uint64_t shared_bytes_per_block = 0;
   bool clusters = false;  // the kernels that run here were compiled for a device with clusters
   bool groups = false;    // likewise, for one with the matrix steps of warpgroups
+  // Clusters of two and of four blocks, each with all of a multiprocessor's shared memory, that run together.
+  int32_t pairs = 0;
+  int32_t quads = 0;
   static Int4DecodeDevice current();
 };
 

@@ -52,7 +52,9 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   launch.threads = static_cast<unsigned>(int4::decode_threads(int4::decode_lora(shape)));
   launch.shared_bytes = beside ? shape.bytes_beside : shape.bytes;
   launch.cluster = static_cast<unsigned>(shape.cluster);
-  device::launch(int4::decode_kernel(weight, args.dtype, int4::decode_lora(shape)), launch, stream.handle(), p);
+  const int4::DecodeKernel kernel = int4::decode_kernel(weight, args.dtype, int4::decode_lora(shape));
+  int4::allow_shared_memory(reinterpret_cast<const void*>(kernel), std::max(shape.bytes, shape.bytes_beside));
+  device::launch(kernel, launch, stream.handle(), p);
 }
 
 }  // namespace lorikeet::kernels

@@ -121,8 +121,10 @@ int32_t kept_cluster(const PackedInt4Weight& weight, const Int4DecodeWish& wish,
 Int4DecodeShape kept_shape(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
                            const Int4DecodeDevice& device) {
   const int32_t cluster = kept_cluster(weight, wish, device);
-  return kept_shape(weight, m, wish, cluster, device.multiprocessors / cluster, device.shared_bytes_per_block);
+  const int32_t groups = cluster > 1 ? device.pairs : device.multiprocessors;
+  return kept_shape(weight, m, wish, cluster, groups, device.shared_bytes_per_block);
 }
+
 bool keeps_x(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish, const Int4DecodeShape& kept) {
   return wish.x == Int4DecodeWish::X::kept ||
          (wish.x == Int4DecodeWish::X::any && kept.depth > 0 && KeptSizes(weight, m, kept).x <= kMostKept);
@@ -132,12 +134,23 @@ bool keeps_x(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wi
 
 Int4DecodeDevice Int4DecodeDevice::current() {
   const DeviceProperties properties = device_properties();
+  Int4DecodeDevice device;
+  device.multiprocessors = properties.multiprocessors;
+  device.shared_bytes_per_block = properties.shared_bytes_per_block;
   // A kernel compiled at run time from an earlier device's PTX runs its path, not this device's.
+  const int4::DecodeKernel kernel = int4::decode_kernel<__half, int4::DecodeLora::none>(kUnitInputs, false);
   cudaFuncAttributes attributes{};
-  LORIKEET_CHECK_CUDA(
-      cudaFuncGetAttributes(&attributes, int4::decode_kernel<__half, int4::DecodeLora::none>(kUnitInputs, false)));
-  return {properties.multiprocessors, properties.shared_bytes_per_block, attributes.ptxVersion >= 90,
-          int4_group_stream_available()};
+  LORIKEET_CHECK_CUDA(cudaFuncGetAttributes(&attributes, kernel));
+  device.clusters = attributes.ptxVersion >= 90;
+  device.groups = int4_group_stream_available();
+  if (device.clusters) {
+    const int32_t threads = int4::decode_threads(int4::DecodeLora::none);
+    const uint64_t bytes = device.shared_bytes_per_block;
+    int4::allow_shared_memory(reinterpret_cast<const void*>(kernel), bytes);
+    device.pairs = int4::clusters_at_once(kernel, int4::kDecodeCluster, threads, device.multiprocessors, bytes);
+    device.quads = int4_stream_clusters(device);
+  }
+  return device;
 }
 
 bool int4_decode_fits(const PackedInt4Weight& weight, int32_t m, const Int4DecodeWish& wish,
@@ -164,21 +177,9 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
                                   const Int4DecodeDevice& device) {
   CHECK_GT(m, 0);
   CHECK_LE(m, kInt4DecodeRows);
-  const auto limit = static_cast<int>(device.shared_bytes_per_block);
   Int4DecodeShape shape = kept_shape(weight, m, wish, device);
   if (keeps_x(weight, m, wish, shape)) {
     CHECK_GT(shape.depth, 0) << "x of " << m << " tokens does not fit shared memory";
-    const int4::DecodeKernel kernel = decode_kernel(weight, dtype, decode_lora(shape));
-    LORIKEET_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit));
-    LORIKEET_CHECK_CUDA(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
-    if (shape.cluster > 1) {
-      const int32_t threads = int4::decode_threads(decode_lora(shape));
-      const int32_t groups =
-          int4::clusters_at_once(kernel, shape.cluster, threads, device.multiprocessors, device.shared_bytes_per_block);
-      shape = kept_shape(weight, m, wish, shape.cluster, groups, device.shared_bytes_per_block);
-      CHECK_GT(shape.depth, 0);
-    }
     choose_bytes(weight, m, device, shape);
   } else {
     shape = shape_int4_stream(weight, m, dtype, wish, device);

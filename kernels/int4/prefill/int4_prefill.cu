@@ -1,12 +1,13 @@
 // Weights are operand A of the warpgroups' matrix steps, scaled in registers: (q - z) * scale, rounded to the type of
 // the activations. Tokens are the columns; their x comes by tensor copies. A block computes 128 outputs of kColumns
 // tokens: one warp requests what two groups of four warps consume. Where there are few such blocks, the blocks of a
-// cluster divide k, and the first of them adds their sums in the order of k.
+// cluster divide k; each of them adds the sums of some of the columns, in the order of k.
 #include "kernels/int4/prefill/int4_prefill.h"
 
 #include <type_traits>
 
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/rounding.h"
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/element_dispatch.cuh"
@@ -28,6 +29,7 @@ constexpr int kPrefillThreads = (kGroups + 1) * kGroupWarps * device::kWarpSize;
 constexpr int kAlignment = 1024;
 constexpr int kMostStages = 5;
 constexpr int kMostCluster = 2;
+constexpr int kMostDividedColumns = 128;  // of blocks in clusters
 
 struct PrefillParams {
   const uint8_t* weight;
@@ -76,6 +78,43 @@ struct PairScale<__nv_bfloat16> {
     return device::pack<__nv_bfloat16>(v.x * by, v.y * by);
   }
 };
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// The blocks of a cluster have sums of the two halves of k. Every second tile of 8 columns is a block's own: it gets the
+// other's sums of it, in the ring that nobody needs any more, as [tile][thread], and adds them in the order of k.
+template <int kColumns, int kRingBytes>
+__device__ __forceinline__ void add_over_cluster(uint32_t ring, int rank, float (&sum)[kColumns / 2]) {
+  constexpr int kConsumers = kGroups * kGroupWarps * device::kWarpSize;
+  constexpr int kTiles = kColumns / 8;
+  static_assert(kMostCluster == 2 && kTiles % 2 == 0 && kTiles / 2 * kConsumers * 16 <= kRingBytes);
+  const uint32_t mine = ring + threadIdx.x * 16;
+  const uint32_t others = device::cluster_address(mine, 1 - rank);
+  device::cluster_arrive();
+  device::cluster_wait();
+#pragma unroll
+  for (int c = 0; c < kTiles; c += 2) {
+    const float4 low = make_float4(sum[4 * c], sum[4 * c + 1], sum[4 * c + 2], sum[4 * c + 3]);
+    const float4 high = make_float4(sum[4 * c + 4], sum[4 * c + 5], sum[4 * c + 6], sum[4 * c + 7]);
+    device::cluster_store_16(others + c / 2 * (kConsumers * 16), rank == 0 ? high : low);
+  }
+  device::cluster_arrive();
+  device::cluster_wait();
+#pragma unroll
+  for (int c = 0; c < kTiles; c += 2) {
+    const uint4 v = load_shared_16(mine + c / 2 * (kConsumers * 16));
+    const float sent[4] = {__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)};
+    // Addition commutes: whose part comes first does not matter to two of them.
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (rank == 0) {
+        sum[4 * c + i] += sent[i];
+      } else {
+        sum[4 * c + 4 + i] += sent[i];
+      }
+    }
+  }
+}
+#endif
 
 template <class T, class Format, int kColumns>
 __global__ void __launch_bounds__(kPrefillThreads, 1)
@@ -178,32 +217,8 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   device::warpgroup_wait<0>();
 #pragma unroll
   for (int i = 0; i < kColumns / 2; i++) asm volatile("" : "+f"(sum[i])::"memory");  // not to be read before
-  if (p.cluster > 1) {
-    // Into the ring of the first block, once all its warps have done with it: [4 columns][thread].
-    constexpr int kConsumers = kGroups * kGroupWarps * device::kWarpSize;
-    static_assert(kColumns / 8 * kConsumers * 16 <= kStages * Stage::kBytes);
-    const uint32_t mine = base + threadIdx.x * 16;
-    device::cluster_arrive();
-    device::cluster_wait();
-    if (rank > 0) {
-      const uint32_t first_block = device::cluster_address(mine, 0);
-#pragma unroll
-      for (int c = 0; c < kColumns / 8; c++) {
-        device::cluster_store_16(first_block + c * (kConsumers * 16),
-                                 make_float4(sum[4 * c], sum[4 * c + 1], sum[4 * c + 2], sum[4 * c + 3]));
-      }
-    }
-    device::cluster_arrive();
-    device::cluster_wait();
-    if (rank > 0) return;
-#pragma unroll
-    for (int c = 0; c < kColumns / 8; c++) {
-      const uint4 v = load_shared_16(mine + c * (kConsumers * 16));
-      sum[4 * c] += __uint_as_float(v.x);
-      sum[4 * c + 1] += __uint_as_float(v.y);
-      sum[4 * c + 2] += __uint_as_float(v.z);
-      sum[4 * c + 3] += __uint_as_float(v.w);
-    }
+  if constexpr (kColumns <= kMostDividedColumns) {
+    if (p.cluster > 1) add_over_cluster<kColumns, kStages * Stage::kBytes>(base, rank, sum);
   }
   device::wait_for_previous_kernel();  // its readers of y, for the warps that have requested nothing
   const int tile = first_tile + warp;
@@ -211,6 +226,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
 #pragma unroll
   for (int c = 0; c < kColumns / 8; c++) {
     if (first_token + c * 8 >= p.m) break;
+    if (kColumns <= kMostDividedColumns && p.cluster > 1 && c % kMostCluster != rank) continue;
     const float values[4] = {sum[c * 4], sum[c * 4 + 1], sum[c * 4 + 2], sum[c * 4 + 3]};
     store_columns<T>(p.out, p.m, tile, first_token + c * 8, values, lane);
   }
@@ -241,53 +257,82 @@ bool int4_prefill_available() {
   return attributes.sharedSizeBytes > 0;
 }
 
-void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
-  const auto divide_up = [](int32_t a, int32_t b) { return (a + b - 1) / b; };
-  const int32_t output_blocks = divide_up(weight.tiles, int4::kBlockTiles);
-  static const int32_t multiprocessors = device_properties().multiprocessors;
-  // The shape that should take the least time by costs as they were seen on an H200: the larger blocks read less,
-  // others may leave fewer processors idle.
-  struct Shape {
-    int32_t columns, cluster;
-    double unit_cost;  // of a block, relative to one of 256 tokens
-  };
-  constexpr Shape kShapes[] = {{256, 1, 1.0}, {192, 1, 0.74}, {128, 1, 0.52}, {128, int4::kMostCluster, 0.52}};
-  constexpr double kBlockCost = 4;    // units of 256 tokens that beginning and end of a block take
-  constexpr double kClusterCost = 4;  // and the exchange of sums
-  const Shape* chosen = nullptr;
+namespace {
+
+int32_t blocks_of(const PackedInt4Weight& weight, int32_t m, const Int4PrefillShape& shape) {
+  return divide_up(weight.tiles, int4::kBlockTiles) * divide_up(m, shape.columns) * shape.cluster;
+}
+
+// Microseconds on an H200: of a unit of k in a block, and of a block besides (its beginning and end).
+struct BlockCost {
+  double unit, block;
+};
+BlockCost cost_of(int32_t columns) {
+  switch (columns) {
+    case 96:
+      return {0.67, 6.2};
+    case 128:
+      return {0.72, 8.2};
+    case 192:
+      return {0.90, 10};
+    default:
+      return {1.14, 12};
+  }
+}
+constexpr double kExchangeCost = 5;  // of sums between the blocks of a cluster
+
+}  // namespace
+
+std::span<const Int4PrefillShape> int4_prefill_shapes() {
+  static constexpr Int4PrefillShape kShapes[] = {{256, 1}, {192, 1}, {128, 1}, {96, 1}, {128, 2}, {96, 2}};
+  return kShapes;
+}
+
+bool int4_prefill_fits(const PackedInt4Weight& weight, const Int4PrefillShape& shape) {
+  return shape.cluster == 1 || weight.units >= 4 * shape.cluster;
+}
+
+Int4PrefillShape shape_int4_prefill(const PackedInt4Weight& weight, int32_t m, int32_t multiprocessors) {
+  Int4PrefillShape chosen;
   double least = 0;
-  for (const Shape& shape : kShapes) {
-    if (weight.units < 8 * shape.cluster && shape.cluster > 1) continue;
-    const int32_t blocks = output_blocks * divide_up(args.m, shape.columns) * shape.cluster;
-    const double cost = divide_up(blocks, multiprocessors) * (shape.unit_cost * divide_up(weight.units, shape.cluster) +
-                                                              kBlockCost + (shape.cluster > 1 ? kClusterCost : 0));
-    if (chosen != nullptr && cost >= least) continue;
-    chosen = &shape;
+  for (const Int4PrefillShape& shape : int4_prefill_shapes()) {
+    if (!int4_prefill_fits(weight, shape)) continue;
+    const BlockCost costs = cost_of(shape.columns);
+    const double cost =
+        divide_up(blocks_of(weight, m, shape), multiprocessors) *
+        (costs.unit * divide_up(weight.units, shape.cluster) + costs.block + (shape.cluster > 1 ? kExchangeCost : 0));
+    if (least > 0 && cost >= least) continue;
+    chosen = shape;
     least = cost;
   }
+  return chosen;
+}
 
+void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4PrefillShape& shape,
+                  const Stream& stream) {
   int4::PrefillParams p{};
   p.weight = weight.data.as<uint8_t>();
   p.out = int4::output_params(weight, args);
   p.m = args.m;
   p.tiles = weight.tiles;
   p.units = weight.units;
-  p.column_blocks = divide_up(args.m, chosen->columns);
-  p.cluster = chosen->cluster;
-  const CUtensorMap map = int4::map_of_x(args, weight.k, chosen->columns);
+  p.column_blocks = divide_up(args.m, shape.columns);
+  p.cluster = shape.cluster;
+  const CUtensorMap map = int4::map_of_x(args, weight.k, shape.columns);
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
     p.out.factor *= int4::PairScale<T>::kFactor;
     const auto variant_of = [&](auto columns) {
       return int4::prefill_variant<T, decltype(columns)::value>(weight.scale_block, weight.asymmetric);
     };
-    const int4::PrefillVariant variant = chosen->columns == 128   ? variant_of(std::integral_constant<int, 128>{})
-                                         : chosen->columns == 192 ? variant_of(std::integral_constant<int, 192>{})
-                                                                  : variant_of(std::integral_constant<int, 256>{});
+    const int4::PrefillVariant variant = shape.columns == 96    ? variant_of(std::integral_constant<int, 96>{})
+                                         : shape.columns == 128 ? variant_of(std::integral_constant<int, 128>{})
+                                         : shape.columns == 192 ? variant_of(std::integral_constant<int, 192>{})
+                                                                : variant_of(std::integral_constant<int, 256>{});
     LORIKEET_CHECK_CUDA(
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, variant.shared_bytes));
     device::LaunchShape launch;
-    launch.blocks = static_cast<unsigned>(output_blocks * p.column_blocks * p.cluster);
+    launch.blocks = static_cast<unsigned>(blocks_of(weight, args.m, shape));
     launch.cluster = static_cast<unsigned>(p.cluster);
     launch.threads = int4::kPrefillThreads;
     launch.shared_bytes = static_cast<size_t>(variant.shared_bytes);

@@ -75,7 +75,7 @@ struct StreamSizes {
   StreamSizes(const PackedInt4Weight& weight, const Kind& kind, int32_t cluster, int32_t round_tiles) {
     stage_x_offset = round_up(static_cast<uint64_t>(round_tiles * weight.unit_bytes()), kind.alignment);
     stage = round_up(stage_x_offset + kind.x_bytes, kind.alignment);
-    const int32_t tiles = cluster == 1 ? int4::kRoundTiles : divide_up(round_tiles, kPartsOfK) * kPartsOfK;
+    const int32_t tiles = cluster == 1 ? round_tiles : round_up(round_tiles, kPartsOfK);
     sums = static_cast<uint64_t>(tiles * (kind.columns / 8) * int4::kFragmentBytes);
     slack = kind.groups ? kind.alignment : 0;
   }
@@ -135,6 +135,14 @@ bool int4_group_stream_available() {
   return attributes.sharedSizeBytes > 0;
 }
 
+int32_t int4_stream_clusters(const Int4DecodeDevice& device) {
+  const PackedInt4Weight usual = {};
+  const Kind kind = kind_of(usual, 1, Dtype::f16, device.groups);
+  const uint64_t bytes = device.shared_bytes_per_block - StreamSizes::kBarriers;
+  int4::allow_shared_memory(kind.kernel, bytes);
+  return int4::clusters_at_once(kind.kernel, kPartsOfK, kind.threads, device.multiprocessors, bytes);
+}
+
 bool int4_stream_fits(const Int4DecodeWish& wish, const Int4DecodeDevice& device) {
   if (wish.cluster > 1 && !device.clusters) return false;
   if (wish.steps == Int4DecodeWish::Steps::of_groups && !device.groups) return false;
@@ -146,22 +154,18 @@ Int4DecodeShape shape_int4_stream(const PackedInt4Weight& weight, int32_t m, Dty
   using Steps = Int4DecodeWish::Steps;
   const bool of_groups = wish.steps == Steps::any ? device.groups : wish.steps == Steps::of_groups;
   const Kind kind = kind_of(weight, m, dtype, of_groups);
-  const uint64_t limit = device.shared_bytes_per_block - StreamSizes::kBarriers;
-  LORIKEET_CHECK_CUDA(
-      cudaFuncSetAttribute(kind.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit)));
   Int4DecodeShape shape = streaming_shape(weight, kind, device, 1, device.multiprocessors);
-  if (device.clusters && wish.cluster != 1) {
-    const int32_t clusters =
-        int4::clusters_at_once(kind.kernel, kPartsOfK, kind.threads, device.multiprocessors, limit);
-    const Int4DecodeShape divided = streaming_shape(weight, kind, device, kPartsOfK, clusters);
+  if (device.clusters && device.quads > 0 && wish.cluster != 1) {
+    const Int4DecodeShape divided = streaming_shape(weight, kind, device, kPartsOfK, device.quads);
     if (wish.cluster > 1 ||
-        streaming_cost(weight, divided, clusters) < streaming_cost(weight, shape, device.multiprocessors)) {
+        streaming_cost(weight, divided, device.quads) < streaming_cost(weight, shape, device.multiprocessors)) {
       shape = divided;
     }
   }
   // Warpgroups read a unit ahead; with more columns the larger stages take longer to fill than one more of them hides.
   const int32_t enough = of_groups && kind.columns <= 32 ? kEnoughStages + 1 : kEnoughStages;
   shape.depth = std::min(wish.depth > 0 ? wish.depth : enough, shape.depth);
+  shape.bytes = StreamSizes(weight, kind, shape.cluster, shape.round_tiles).total(shape.depth);
   return shape;
 }
 
@@ -183,6 +187,7 @@ void int4_stream(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   launch.threads = static_cast<unsigned>(kind.threads);
   launch.shared_bytes = sizes.total(shape.depth) - (kind.groups ? StreamSizes::kBarriers : 0);
   launch.cluster = static_cast<unsigned>(shape.cluster);
+  int4::allow_shared_memory(kind.kernel, launch.shared_bytes);
   if (kind.groups) {
     const int4::GroupStreamMaps maps = {int4::map_of_x(args, weight.k, kind.columns),
                                         int4::map_of_weight(weight, shape.round_tiles),

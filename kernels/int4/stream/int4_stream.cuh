@@ -228,13 +228,13 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constan
   const int x_lane =
       p.stage_x_offset + (col_tile * 8 + lane % 8) * kStreamRowBytes + lane / 8 * 16;  // of the matrices of x
   auto* sums = reinterpret_cast<float4*>(shared + p.sums_offset);
-  float4* kept = sums + warp * (Tiling::kRowTiles * Tiling::kColTiles * 32) + lane;
   int stage = 0;
   uint32_t phase = 0;
   for (int round = 0; round < tiles; round += p.round_tiles) {
     const int round_tiles = min(p.round_tiles, tiles - round);
     const int my_first = round_tiles * span / Tiling::kRowGroups;
     const int my_tiles = round_tiles * (span + 1) / Tiling::kRowGroups - my_first;
+    float4* kept = sums + (my_first * Tiling::kAllColTiles + col_tile) * 32 + lane;
     WarpSums<Tiling> y = {};
     bool first = true;
     int part_end = 0;
@@ -254,6 +254,8 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream(const __grid_constan
     }
     if (p.cluster == 1) {
       store_kept<T, Tiling>(p, kept, first_tile + round + my_first, my_tiles, col_tile * 8, lane);
+      // A round of fewer tiles deals the places of the sums to other warps.
+      if (round + p.round_tiles < tiles) asm volatile("bar.sync 1, %0;" ::"n"(kStreamWarps * 32) : "memory");
       continue;
     }
 #if __CUDA_ARCH__ >= 900

@@ -9,6 +9,9 @@ namespace lorikeet::kernels {
 // Whether the kernel of warpgroups was compiled for this device.
 bool int4_group_stream_available();
 
+// Int4DecodeDevice::quads of the current device, of which the rest is known.
+int32_t int4_stream_clusters(const Int4DecodeDevice& device);
+
 bool int4_stream_fits(const Int4DecodeWish& wish, const Int4DecodeDevice& device);
 
 // All but `overlap`.

@@ -31,7 +31,8 @@ struct StreamParams {
 template <class Tiling>
 using WarpSums = float[Tiling::kRowTiles][Tiling::kColTiles][4];
 
-// At the end of a part of k: adds it to the parts before it, kept in shared memory by every lane for itself.
+// At the end of a part of k: adds it to the parts before it, kept in shared memory by every lane for itself as
+// fragments [tile][column tile].
 template <class Tiling>
 __device__ __forceinline__ void end_part(WarpSums<Tiling>& y, float4* kept, bool first, int tiles) {
 #pragma unroll
@@ -40,7 +41,7 @@ __device__ __forceinline__ void end_part(WarpSums<Tiling>& y, float4* kept, bool
 #pragma unroll
     for (int c = 0; c < Tiling::kColTiles; c++) {
       float(&v)[4] = y[r][c];
-      float4& sum = kept[(r * Tiling::kColTiles + c) * 32];
+      float4& sum = kept[(r * Tiling::kAllColTiles + c) * 32];
       const float4 before = sum;
       sum = first ? make_float4(v[0], v[1], v[2], v[3])
                   : make_float4(before.x + v[0], before.y + v[1], before.z + v[2], before.w + v[3]);
@@ -55,7 +56,7 @@ __device__ __forceinline__ void store_kept(const StreamParams& p, const float4* 
                                            int first_token, int lane) {
 #pragma unroll 1
   for (int i = 0; i < tiles * Tiling::kColTiles; i++) {
-    const float4 v = kept[i * 32];
+    const float4 v = kept[(i / Tiling::kColTiles * Tiling::kAllColTiles + i % Tiling::kColTiles) * 32];
     const float sum[4] = {v.x, v.y, v.z, v.w};
     store_columns<T>(p.out, p.m, first_tile + i / Tiling::kColTiles, first_token + i % Tiling::kColTiles * 8, sum,
                      lane);
