@@ -332,8 +332,8 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
           attention::score_tile<T, Kv, kHeadDim>(shared.ring[warp][slot][0], query, score, odd);
           float position_scale[2] = {scale, scale};
           if constexpr (Memory::kFp8) {
-            position_scale[0] *= attention::kLowered<T> * shared.scales[warp][slot][0][g];
-            position_scale[1] *= attention::kLowered<T> * shared.scales[warp][slot][0][g + 8];
+            position_scale[0] *= shared.scales[warp][slot][0][g];
+            position_scale[1] *= shared.scales[warp][slot][0][g + 8];
           }
           __syncwarp();  // the keys are no longer read
           feed.keys();
@@ -371,7 +371,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
           if constexpr (Memory::kFp8) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-              score[e] *= attention::kLowered<T> * shared.scales[warp][slot][1][g + e / 2 * 8];
+              score[e] *= attention::kRaised * shared.scales[warp][slot][1][g + e / 2 * 8];
             }
             p = pack_scores();
           }
@@ -393,6 +393,13 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
 #pragma unroll
           for (int offset = 4; offset < device::kWarpSize; offset *= 2) {
             now.sum[h] = __fadd_rn(now.sum[h], __shfl_xor_sync(device::kFullWarp, now.sum[h], offset));
+          }
+        }
+        if constexpr (Memory::kFp8) {
+#pragma unroll
+          for (int s = 0; s < kSteps; s++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) now.out[s][e] *= 1 / attention::kRaised;
           }
         }
         if (segments == 1) break;

@@ -25,26 +25,17 @@ __device__ __forceinline__ void add_newest(Shared<T, Kv, kHeadDim>& shared, int 
   __syncwarp();
 }
 
-// Four values of fp8 as two pairs of T: those in bytes 0 and 2, and those in bytes 1 and 3. For fp16 by integer operations,
-// which the multiprocessor has more of than of conversions, and lowered by kLowered: e4m3's bits are fp16's with another
-// bias of the exponent, subnormal ones as well. (Its NaN becomes 480.)
+// Four neighbouring values of fp8 as two pairs of T. By the conversion of two at a time: the same by integer operations
+// (e4m3's bits are fp16's with another bias of the exponent) was tried and is slower, as those are what the loop has most of.
 template <class T>
-inline constexpr float kLowered = __is_same(T, __half) ? 256.0F : 1.0F;
-
-template <class T>
-__device__ __forceinline__ void widen_four(uint32_t bytes, uint32_t& even, uint32_t& odd) {
-  if constexpr (__is_same(T, __half)) {
-    even = ((bytes << 8) & 0x80008000U) | ((bytes << 7) & 0x3f803f80U);
-    odd = (bytes & 0x80008000U) | ((bytes >> 1) & 0x3f803f80U);
-  } else {
-    even = device::widen_fp8<T>(static_cast<uint16_t>(__byte_perm(bytes, 0, 0x4420)));
-    odd = device::widen_fp8<T>(static_cast<uint16_t>(__byte_perm(bytes, 0, 0x4431)));
-  }
+__device__ __forceinline__ void widen_four(uint32_t bytes, uint32_t& low, uint32_t& high) {
+  low = device::widen_fp8<T>(static_cast<uint16_t>(bytes));
+  high = device::widen_fp8<T>(static_cast<uint16_t>(bytes >> 16));
 }
 
 // q k^T of a tile's positions g and g + 8 and heads 2 t and 2 t + 1, in two parts that are to be added. Keys in fp8 meet
 // the elements of q in another order (load_query), in which a lane reads neighbours: head_dim / 4 from t * head_dim / 4
-// on. They come lowered.
+// on.
 template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void score_tile(const unsigned char* keys, const uint32_t (&query)[kHeadDim / 16][2],
                                            float (&even)[4], float (&odd)[4]) {
@@ -88,20 +79,20 @@ __device__ __forceinline__ void load_query(const T* q, int s, uint32_t (&pair)[2
   const int t = threadIdx.x % 4;
   const auto two = [q](int element) { return *reinterpret_cast<const uint32_t*>(q + element); };
   if constexpr (kKeepsFp8<Kv>) {
-    const int first = t * (kHeadDim / 4) + 4 * s;
-    const uint32_t low = two(first);
-    const uint32_t high = two(first + 2);
-    pair[0] = __byte_perm(low, high, 0x5410);
-    pair[1] = __byte_perm(low, high, 0x7632);
+    pair[0] = two(t * (kHeadDim / 4) + 4 * s);
+    pair[1] = two(t * (kHeadDim / 4) + 4 * s + 2);
   } else {
     pair[0] = two(16 * s + 2 * t);
     pair[1] = two(16 * s + 8 + 2 * t);
   }
 }
 
+// What P is multiplied by where values are in fp8, beside their scales, until a segment ends: so that small probabilities
+// keep their bits in fp16.
+inline constexpr float kRaised = 256;
+
 // out^T += V^T P^T of a tile; p0 and p1 are of positions 2 t, 2 t + 1 and 2 t + 8, 2 t + 9. With values in fp8, row g of
-// step s is element g * head_dim / 8 + 2 s of the head, and row g + 8 the next one, as store_heads knows; they come
-// lowered, and P is raised by as much: small probabilities keep their bits in fp16.
+// step s is element g * head_dim / 8 + 2 s of the head, and row g + 8 the next one, as store_heads knows.
 template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void add_values(const unsigned char* values, uint32_t p0, uint32_t p1,
                                            float (&out)[kHeadDim / 16][4]) {
@@ -125,7 +116,7 @@ __device__ __forceinline__ void add_values(const unsigned char* values, uint32_t
 #pragma unroll
     for (int s = 0; s < kSteps; s++) {
       // Two elements of two positions: pairs of positions are what the step takes.
-      const uint32_t select = s % 2 == 0 ? 0x5410 : 0x7632;
+      const uint32_t select = s % 2 == 0 ? 0x5140 : 0x7362;
       uint32_t a[4];
       widen_four<T>(__byte_perm(words[0][s / 2], words[1][s / 2], select), a[0], a[1]);
       widen_four<T>(__byte_perm(words[2][s / 2], words[3][s / 2], select), a[2], a[3]);

@@ -296,7 +296,7 @@ class CudaModelImpl final : public CudaModel {
       graph = graphs_.find(row_class, lora_rank);
       if (graph != nullptr) size = decode_size(row_class, lora_rank);
     }
-    if (graph == nullptr && batch.adapters) add_adapters(size, options_.max_lora_rank);
+    if (graph == nullptr && batch.adapters) add_adapters(size, highest_rank(batch));
     if (batch.adapters) {
       const bool fused = graph != nullptr && fusing_.count({size.tokens, size.lora_rank}) > 0;
       ++(fused ? lora_steps_.fused : lora_steps_.apart);
