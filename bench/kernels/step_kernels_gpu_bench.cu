@@ -26,7 +26,8 @@ constexpr uint64_t kRotatedBytes = 256ULL << 20;
 
 class Bench {
  public:
-  void run(bool only_decode_attention) {
+  // only: the kernels of that name; empty: all.
+  void run(const std::string& only) {
     const DeviceProperties properties = device_properties();
     memory_ = bench::measure_memory(stream_);
     flops_ = measure_flops();
@@ -34,16 +35,30 @@ class Bench {
         "{}: {} SMs, read {:.3f} TB/s (bulk copies), copy {:.3f} TB/s (read + write), cuBLASLt fp16 {:.0f} TFLOP/s\n",
         properties.name, properties.multiprocessors, memory_.read / 1e12, memory_.copy / 1e12, flops_ / 1e12);
     fmt::print("{:44} {:>10} {:>10} {:>7}\n", "kernel", "us", "floor us", "share");
-    for (const int32_t rows : {1, 8, 32, 64}) {
-      for (const int32_t context : {512, 4096}) decode_attention(rows, context, false);
-      decode_attention(rows, 512, true);
+    const auto wanted = [&](const char* name) { return only.empty() || only == name; };
+    if (wanted("--decode-attention")) {
+      for (const int32_t rows : {1, 8, 32, 64}) {
+        for (const int32_t context : {512, 4096}) decode_attention(rows, context, false);
+        decode_attention(rows, 512, true);
+      }
+      for (const int32_t rows : {1, 8}) {
+        for (const int32_t context : {8192, 32768}) {
+          for (const KvDtype kv : {KvDtype::f16, KvDtype::f8_e4m3}) decode_attention(rows, context, true, kv);
+        }
+      }
     }
-    decode_attention(1, 32768, false);
-    if (only_decode_attention) return;
-    for (const int32_t count : {512, 2048, 8192}) prefill_attention(count);
-    for (const int32_t rows : {1, 8, 16, 32, 64}) lm_head(rows);
-    for (const int32_t rows : {1, 64}) sampling(rows);
-    for (const int32_t tokens : {1, 64, 2048}) small_kernels(tokens);
+    if (wanted("--prefill-attention")) {
+      for (const int32_t count : {512, 2048, 8192}) prefill_attention(count);
+    }
+    if (wanted("--lm-head")) {
+      for (const int32_t rows : {1, 8, 16, 32, 64}) lm_head(rows);
+    }
+    if (wanted("--draws")) {
+      for (const int32_t rows : {1, 64}) sampling(rows);
+    }
+    if (wanted("--small")) {
+      for (const int32_t tokens : {1, 64, 2048}) small_kernels(tokens);
+    }
   }
 
  private:
@@ -77,12 +92,15 @@ class Bench {
   }
 
   // rotate: with the bias, RoPE and the write of the newest keys and values.
-  void decode_attention(int32_t rows, int32_t context, bool rotate) {
+  void decode_attention(int32_t rows, int32_t context, bool rotate, KvDtype kv = KvDtype::f16) {
     const int32_t blocks = (context + kBlockSize - 1) / kBlockSize;
     const int64_t layer = static_cast<int64_t>(rows) * blocks * kBlockSize * kKvHeads * kHeadDim;
     const int layers = static_cast<int>(static_cast<int64_t>(kRotatedBytes) / (4 * layer)) + 1;
     const DeviceBuffer keys = random_halves(layer * layers, 1, stream_);
     const DeviceBuffer values = random_halves(layer * layers, 2, stream_);
+    const DeviceBuffer scales = allocate(static_cast<uint64_t>(layer / kHeadDim) * sizeof(float));
+    fill_bytes(scales.data(), 0x3c, scales.bytes(), stream_);
+    const auto bytes = static_cast<int64_t>(size_of(kv));
     const DeviceBuffer q = random_halves(rows * kQkvWidth, 3, stream_);
     const DeviceBuffer out = allocate(static_cast<uint64_t>(rows) * kHeads * kHeadDim * 2);
     const DecodeDivision division(kHeads, kKvHeads, device_properties().multiprocessors);
@@ -134,18 +152,23 @@ class Bench {
     const double us = bench::microseconds(stream_,
                                           [&] {
                                             for (int l = 0; l < layers; l++) {
-                                              args.cache = {keys.as<__half>() + l * layer,
-                                                            values.as<__half>() + l * layer,
-                                                            KvDtype::f16,
+                                              args.cache = {keys.as<char>() + l * layer * bytes,
+                                                            values.as<char>() + l * layer * bytes,
+                                                            kv,
                                                             kKvHeads,
                                                             kBlockSize,
-                                                            kHeadDim};
+                                                            kHeadDim,
+                                                            scales.as<float>(),
+                                                            scales.as<float>()};
+                                              args.rope.cache = args.cache;
                                               decode_attention_cuda(args, stream_);
                                             }
                                           }) /
                       layers;
-    report(fmt::format("decode attention, {} rows, context {}{}", rows, context, rotate ? ", RoPE" : ""), us,
-           4.0 * static_cast<double>(layer));
+    const double scale_bytes = kv == KvDtype::f8_e4m3 ? 8.0 / kHeadDim : 0;
+    report(
+        fmt::format("decode attention, {} rows, context {}, {}{}", rows, context, name_of(kv), rotate ? ", RoPE" : ""),
+        us, (2.0 * static_cast<double>(bytes) + scale_bytes) * static_cast<double>(layer));
   }
 
   void prefill_attention(int32_t count) {
@@ -231,7 +254,7 @@ class Bench {
     const DeviceBuffer drawn = allocate(static_cast<uint64_t>(rows) * 4);
     const DeviceBuffer device_rows = allocate(static_cast<uint64_t>(rows) * sizeof(DrawRow));
     const double bytes = 4.0 * rows * kVocab;
-    for (const int kind : {0, 1, 2, 3}) {
+    for (const int kind : {0, 1, 2, 3, 4, 5}) {
       std::vector<DrawRow> draws(static_cast<size_t>(rows));
       for (int32_t r = 0; r < rows; r++) {
         DrawRow& draw = draws[static_cast<size_t>(r)];
@@ -239,11 +262,12 @@ class Bench {
         draw.logits_row = draw.draw_row = r;
         draw.temperature = kind == 0 ? 0 : 0.7F;
         draw.top_k = kind == 2 ? 20 : 0;
-        draw.top_p = kind >= 2 ? 0.9F : 1;
+        draw.top_p = kind == 2 || kind == 3 ? 0.9F : kind == 5 ? 0.999F : 1;
+        draw.min_p = kind == 4 ? 0.05F : 0;
       }
       copy_to_device(device_rows.data(), draws.data(), device_rows.bytes(), stream_);
       stream_.synchronize();
-      const char* names[] = {"greedy", "temperature", "top_k 20, top_p 0.9", "top_p 0.9"};
+      const char* names[] = {"greedy", "temperature", "top_k 20, top_p 0.9", "top_p 0.9", "min_p 0.05", "top_p 0.999"};
       const double us = bench::microseconds(stream_, [&] {
         if (kind < 2) {
           UnfilteredDrawArgs args;
@@ -359,6 +383,6 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}\n", used.error().message);
     return 1;
   }
-  lorikeet::kernels::Bench().run(argc > 1 && std::string(argv[1]) == "--decode-attention");
+  lorikeet::kernels::Bench().run(argc > 1 ? argv[1] : "");
   return 0;
 }
