@@ -3,6 +3,7 @@
 #include <cmath>
 #include <string>
 
+#include "model/config/config_keys.h"
 #include "model/config/json_fields.h"
 #include "model/config/quant_config.h"
 #include "model/config/rope_config.h"
@@ -107,7 +108,7 @@ Result<void> read_qwen2_or_3(const JsonFields& fields, ModelConfig& config) {
   if (!eps) return tl::unexpected(eps.error());
   if (!tied) return tl::unexpected(tied.error());
   if (!bias) return tl::unexpected(bias.error());
-  if (*activation != "silu") return fields.wrong("hidden_act", "only silu is served");
+  if (*activation != "silu" && *activation != "swish") return fields.wrong("hidden_act", "only silu is served");
   if (qwen3 && *bias) return fields.wrong("attention_bias", "Qwen3 with biases is not served");
   config.rms_norm_eps = static_cast<float>(*eps);
   config.tie_word_embeddings = *tied;
@@ -224,6 +225,7 @@ Result<ModelConfig> parse_model_config(const json& object, const std::string& wh
   auto architecture = architecture_of(fields);
   if (!architecture) return tl::unexpected(architecture.error());
   config.architecture = *architecture;
+  if (auto ok = refuse_unserved_keys(fields, object); !ok) return tl::unexpected(ok.error());
   auto read = config.architecture == Architecture::qwen ? read_qwen(fields, config) : read_qwen2_or_3(fields, config);
   if (!read) return tl::unexpected(read.error());
   if (auto ok = check_heads(fields, config); !ok) return tl::unexpected(ok.error());

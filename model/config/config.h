@@ -24,8 +24,11 @@ enum class QuantMethod : uint8_t { none, gptq, gptq_v2, awq, compressed_tensors 
 std::string_view name_of(Architecture architecture);  // "Qwen2ForCausalLM"
 std::string_view name_of(QuantMethod method);         // "gptq"
 
+// What the configuration says of the quantisation. The shapes of a module's tensors decide where they say otherwise:
+// single modules may have other bits and groups, or none.
 struct QuantConfig {
   QuantMethod method = QuantMethod::none;
+  int32_t bits = 4;          // 4 or 8
   int32_t group_size = 128;  // inputs per group; -1: one group over all inputs
   bool desc_act = false;     // informational: g_idx decides
   bool symmetric = true;     // the stored zeros decide; where they contradict a stated `sym`, the file is mislabelled
@@ -73,7 +76,7 @@ struct GenerationDefaults {
   std::vector<int32_t> eos_token_ids;  // from generation_config.json, else config.json
 };
 
-// Reads DIR/config.json (and quantize_config.json where it is needed). Errors name the file, the key and the value.
+// Reads DIR/config.json (and the files of quantisers beside it). Errors name the file, the key and the value.
 Result<ModelConfig> read_model_config(const std::filesystem::path& dir);
 
 // The same from a parsed config.json, without its quantisation; `where` names it in errors.

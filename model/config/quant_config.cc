@@ -1,7 +1,9 @@
 #include "model/config/quant_config.h"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
+#include <initializer_list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxGroupSize = 1 << 20;
+constexpr std::string_view kEoRa = "a low-rank correction of the quantisation (EoRA) is not served";
 
 std::string lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
@@ -33,20 +36,39 @@ Result<int32_t> group_size_of(const JsonFields& fields, std::string_view key) {
   return static_cast<int32_t>(*size);
 }
 
-Result<void> require_four_bits(const JsonFields& fields, std::string_view key) {
+Result<int32_t> bits_of(const JsonFields& fields, std::string_view key) {
   auto bits = fields.integer(key, 1, 64);
   if (!bits) return tl::unexpected(bits.error());
-  if (*bits != 4) return fields.wrong(key, "only 4-bit weights are served");
-  return {};
+  if (*bits != 4 && *bits != 8) return fields.wrong(key, "only 4-bit and 8-bit weights are served");
+  return static_cast<int32_t>(*bits);
 }
 
 bool is_empty(const json& value) {
   return value.is_null() || ((value.is_object() || value.is_array()) && value.empty());
 }
 
+// GPTQModel's settings of single modules, by expressions over their names ("-:" leaves them unquantised). Their tensors
+// say what has come of it; only what those cannot say is read here.
+Result<void> read_overrides(const JsonFields& fields, QuantConfig& quant) {
+  const json* dynamic = fields.find("dynamic");
+  if (dynamic == nullptr || is_empty(*dynamic)) return {};
+  if (!dynamic->is_object()) return fields.wrong("dynamic", "must be an object of expressions");
+  for (const auto& [expression, settings] : dynamic->items()) {
+    if (!settings.is_object()) continue;
+    const JsonFields module(settings, fmt::format("{}: dynamic: {}", fields.where(), expression));
+    if (module.has("sym")) quant.symmetric_is_stated = false;
+    if (const json* adapter = module.find("adapter"); adapter != nullptr && !is_empty(*adapter)) {
+      return module.wrong("adapter", kEoRa);
+    }
+  }
+  return {};
+}
+
 Result<QuantConfig> parse_gptq(const JsonFields& fields) {
   QuantConfig quant;
-  if (auto ok = require_four_bits(fields, "bits"); !ok) return tl::unexpected(ok.error());
+  auto bits = bits_of(fields, "bits");
+  if (!bits) return tl::unexpected(bits.error());
+  quant.bits = *bits;
   auto group_size = group_size_of(fields, "group_size");
   if (!group_size) return tl::unexpected(group_size.error());
   quant.group_size = *group_size;
@@ -74,11 +96,12 @@ Result<QuantConfig> parse_gptq(const JsonFields& fields) {
   quant.symmetric_is_stated = fields.has("sym");
   if (*lm_head) return fields.wrong("lm_head", "a quantised lm_head is not served");
   if (*marlin) return fields.wrong("is_marlin_format", "Marlin's own packing is not served; use the GPTQ checkpoint");
-  if (const json* dynamic = fields.find("dynamic"); dynamic != nullptr && !is_empty(*dynamic)) {
-    return fields.wrong("dynamic", "overrides of single modules are not served");
-  }
+  if (auto ok = read_overrides(fields, quant); !ok) return tl::unexpected(ok.error());
   if (const json* adapter = fields.find("adapter"); adapter != nullptr && !is_empty(*adapter)) {
-    return fields.wrong("adapter", "a low-rank correction of the quantisation (EoRA) is not served");
+    return fields.wrong("adapter", kEoRa);
+  }
+  if (const json* rotation = fields.find("rotation"); rotation != nullptr && !is_empty(*rotation)) {
+    return fields.wrong("rotation", "rotated weights are not served");
   }
   auto pack_dtype = fields.string_or("pack_dtype", "int32");
   if (!pack_dtype) return tl::unexpected(pack_dtype.error());
@@ -90,7 +113,10 @@ Result<QuantConfig> parse_awq(const JsonFields& fields) {
   QuantConfig quant;
   quant.method = QuantMethod::awq;
   quant.symmetric = false;
-  if (auto ok = require_four_bits(fields, spelling(fields, "bits", "w_bit")); !ok) return tl::unexpected(ok.error());
+  const std::string_view bits_key = spelling(fields, "bits", "w_bit");
+  auto bits = bits_of(fields, bits_key);
+  if (!bits) return tl::unexpected(bits.error());
+  if (*bits != 4) return fields.wrong(bits_key, "only 4-bit weights are served of AWQ");
   auto group_size = group_size_of(fields, spelling(fields, "group_size", "q_group_size"));
   if (!group_size) return tl::unexpected(group_size.error());
   quant.group_size = *group_size;
@@ -103,11 +129,56 @@ Result<QuantConfig> parse_awq(const JsonFields& fields) {
   return quant;
 }
 
+// Intel's AutoRound packs as GPTQ or AWQ do, and says which in packing_format (older versions: in backend).
+Result<QuantConfig> parse_auto_round(const JsonFields& fields) {
+  auto type = fields.string_or("data_type", "int");
+  auto activations = fields.integer_or("act_bits", 16, 1, 64);
+  auto packing = fields.string_or("packing_format", "");
+  auto backend = fields.string_or("backend", "auto");
+  if (!type) return tl::unexpected(type.error());
+  if (!activations) return tl::unexpected(activations.error());
+  if (!packing) return tl::unexpected(packing.error());
+  if (!backend) return tl::unexpected(backend.error());
+  if (lower(*type).substr(0, 3) != "int") return fields.wrong("data_type", "only int weights are served");
+  if (*activations < 16) return fields.wrong("act_bits", "quantised activations are not served");
+  if (fields.has("super_bits")) return fields.wrong("super_bits", "quantised scales are not served");
+
+  const bool by_backend = packing->empty() && *backend != "auto";
+  const std::string text = lower(!packing->empty() ? *packing : by_backend ? *backend : "auto_round:auto_gptq");
+  const auto holds = [&](std::string_view part) { return text.find(part) != std::string::npos; };
+  if (holds("awq")) {
+    QuantConfig quant;
+    quant.method = QuantMethod::awq;
+    quant.symmetric = false;
+    auto group_size = group_size_of(fields, "group_size");
+    if (!group_size) return tl::unexpected(group_size.error());
+    quant.group_size = *group_size;
+    return quant;
+  }
+  // "auto_round:exllamav2": a kernel alone, and zeros as they are.
+  constexpr std::array kKernels = {"",
+                                   "auto_round",
+                                   "auto_round:exllamav2",
+                                   "auto_round:triton",
+                                   "auto_round:tritonv2",
+                                   "auto_round:torch",
+                                   "auto_round:cuda"};
+  const bool plain = std::find(kKernels.begin(), kKernels.end(), text) != kKernels.end();
+  if (!plain && !holds("gptq")) {
+    return fields.wrong(by_backend ? "backend" : "packing_format", "only the packings of GPTQ and AWQ are served");
+  }
+  auto quant = parse_gptq(fields);
+  if (quant && plain) quant->method = QuantMethod::gptq_v2;
+  return quant;
+}
+
 // The `weights` arguments of one group of modules.
 Result<QuantConfig> parse_weight_scheme(const JsonFields& fields) {
   QuantConfig quant;
   quant.method = QuantMethod::compressed_tensors;
-  if (auto ok = require_four_bits(fields, "num_bits"); !ok) return tl::unexpected(ok.error());
+  auto bits = bits_of(fields, "num_bits");
+  if (!bits) return tl::unexpected(bits.error());
+  quant.bits = *bits;
   auto type = fields.string_or("type", "int");
   if (!type) return tl::unexpected(type.error());
   if (*type != "int") return fields.wrong("type", "only int weights are served");
@@ -140,12 +211,12 @@ Result<QuantConfig> parse_weight_scheme(const JsonFields& fields) {
 }
 
 Result<QuantConfig> parse_compressed_tensors(const JsonFields& fields) {
+  // quantization_status is not read: llm-compressor has written "frozen" on checkpoints that are compressed. The
+  // tensors tell.
   auto format = fields.string_or("format", "pack-quantized");
   if (!format) return tl::unexpected(format.error());
-  if (*format != "pack-quantized") return fields.wrong("format", "only \"pack-quantized\" is served");
-  auto status = fields.string_or("quantization_status", "compressed");
-  if (!status) return tl::unexpected(status.error());
-  if (*status != "compressed") return fields.wrong("quantization_status", "only \"compressed\" checkpoints are served");
+  const bool by_group = *format == "mixed-precision";
+  if (*format != "pack-quantized" && !by_group) return fields.wrong("format", "only \"pack-quantized\" is served");
   if (fields.has("kv_cache_scheme")) return fields.wrong("kv_cache_scheme", "a quantised KV cache is not served");
   if (const json* sparsity = fields.find("sparsity_config"); sparsity != nullptr && !is_empty(*sparsity)) {
     if (!sparsity->is_object() || sparsity->value("format", json("sparse")) != json("dense")) {
@@ -167,18 +238,19 @@ Result<QuantConfig> parse_compressed_tensors(const JsonFields& fields) {
     for (const char* key : {"input_activations", "output_activations"}) {
       if (group_fields.has(key)) return group_fields.wrong(key, "quantised activations are not served");
     }
-    auto group_format = group_fields.string_or("format", "pack-quantized");
+    auto group_format = group_fields.string_or("format", by_group ? "" : "pack-quantized");
     if (!group_format) return tl::unexpected(group_format.error());
     if (*group_format != "pack-quantized") return group_fields.wrong("format", "only \"pack-quantized\" is served");
     const json* weights = group_fields.find("weights");
     if (weights == nullptr || !weights->is_object()) return group_fields.wrong("weights", "must be an object");
     auto quant = parse_weight_scheme(JsonFields(*weights, where + ".weights"));
     if (!quant) return quant;
-    if (result && result->group_size != quant->group_size) {
-      return fail("{}: groups of modules with different group sizes ({} and {}) are not served", where,
-                  result->group_size, quant->group_size);
+    if (result) {  // which of them a module belongs to, its tensors say
+      result->symmetric = result->symmetric || quant->symmetric;
+      result->desc_act = result->desc_act || quant->desc_act;
+    } else {
+      result = *quant;
     }
-    result = *quant;
   }
   return *result;
 }
@@ -187,13 +259,21 @@ Result<QuantConfig> parse_compressed_tensors(const JsonFields& fields) {
 
 Result<QuantConfig> parse_quant_config(const json& object, const std::string& where, std::string_view default_method) {
   const JsonFields fields(object, where);
+  if (fields.has("config_groups")) default_method = "compressed-tensors";
+  if (fields.has("packing_format")) default_method = "auto-round";
+  if (fields.has("zero_point") || fields.has("w_bit")) default_method = "awq";
   auto method = fields.string_or("quant_method", std::string(default_method));
   if (!method) return tl::unexpected(method.error());
-  const std::string name = lower(*method);
-  if (name == "gptq") return parse_gptq(fields);
-  if (name == "awq") return parse_awq(fields);
+  std::string name = lower(*method);
+  std::replace(name.begin(), name.end(), '_', '-');
+  const auto is_one_of = [&](std::initializer_list<std::string_view> names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  if (is_one_of({"gptq", "auto-gptq", "gptqmodel", "gptq-marlin"})) return parse_gptq(fields);
+  if (is_one_of({"awq", "auto-awq", "autoawq", "awq-marlin"})) return parse_awq(fields);
+  if (is_one_of({"auto-round", "intel/auto-round", "autoround", "inc"})) return parse_auto_round(fields);
   if (name == "compressed-tensors") return parse_compressed_tensors(fields);
-  return fields.wrong("quant_method", "only gptq, awq and compressed-tensors are served");
+  return fields.wrong("quant_method", "only gptq, awq and compressed-tensors are served, and auto-round's checkpoints");
 }
 
 Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const json& config) {
@@ -213,9 +293,9 @@ Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const js
     if (!quant) return quant;
     places.push_back({"config.json", *quant});
   }
-  // AutoGPTQ's file and AutoAWQ's, neither of which names its method.
-  for (const auto& [file, method] :
-       {std::pair("quantize_config.json", "gptq"), std::pair("quant_config.json", "awq")}) {
+  // AutoGPTQ's file and AutoAWQ's, neither of which names its method, and AutoRound's.
+  for (const auto& [file, method] : {std::pair("quantize_config.json", "gptq"), std::pair("quant_config.json", "awq"),
+                                     std::pair("quantization_config.json", "gptq")}) {
     const auto path = dir / file;
     std::error_code error;
     if (!std::filesystem::exists(path, error)) continue;
@@ -231,6 +311,7 @@ Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const js
       return fail("{}: {} says {} {}, {} says {}", dir.string(), places[0].name, key, a, places[i].name, b);
     };
     if (first.method != other.method) return disagree("method", name_of(first.method), name_of(other.method));
+    if (first.bits != other.bits) return disagree("bits", first.bits, other.bits);
     if (first.group_size != other.group_size) return disagree("group_size", first.group_size, other.group_size);
     if (first.desc_act != other.desc_act) return disagree("desc_act", first.desc_act, other.desc_act);
     const bool both_say = first.symmetric_is_stated && other.symmetric_is_stated;

@@ -1,0 +1,210 @@
+#include "model/config/config_keys.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+
+namespace lorikeet::model {
+namespace {
+
+using nlohmann::json;
+
+// Read by config.cc, rope_config.cc and quant_config.cc.
+constexpr std::array<std::string_view, 38> kRead = {"architectures",
+                                                    "attention_bias",
+                                                    "compression_config",
+                                                    "dtype",
+                                                    "eos_token_id",
+                                                    "head_dim",
+                                                    "hidden_act",
+                                                    "hidden_size",
+                                                    "intermediate_size",
+                                                    "kv_channels",
+                                                    "layer_norm_epsilon",
+                                                    "layer_types",
+                                                    "max_position_embeddings",
+                                                    "max_window_layers",
+                                                    "no_bias",
+                                                    "num_attention_heads",
+                                                    "num_hidden_layers",
+                                                    "num_key_value_heads",
+                                                    "original_max_position_embeddings",
+                                                    "partial_rotary_factor",
+                                                    "quantization_config",
+                                                    "rms_norm_eps",
+                                                    "rope_parameters",
+                                                    "rope_scaling",
+                                                    "rope_theta",
+                                                    "rotary_emb_base",
+                                                    "rotary_pct",
+                                                    "scale_attn_weights",
+                                                    "seq_length",
+                                                    "sliding_window",
+                                                    "tie_word_embeddings",
+                                                    "torch_dtype",
+                                                    "use_cache_quantization",
+                                                    "use_dynamic_ntk",
+                                                    "use_logn_attn",
+                                                    "use_sliding_window",
+                                                    "vocab_size",
+                                                    "model_type"};
+
+// Training, the runtime of others, token ids (the tokenizer and generation_config.json have them), labels.
+constexpr std::array kHarmless = {"architecture",
+                                  "attention_dropout",
+                                  "attn_dropout_prob",
+                                  "attn_implementation",
+                                  "attn_pdrop",
+                                  "auto_map",
+                                  "begin_suppress_tokens",
+                                  "bf16",
+                                  "bias_dropout_fusion",
+                                  "bos_token_id",
+                                  "cache_implementation",
+                                  "chunk_size_feed_forward",
+                                  "classifier_dropout",
+                                  "decoder_start_token_id",
+                                  "diversity_penalty",
+                                  "do_sample",
+                                  "early_stopping",
+                                  "emb_dropout_prob",
+                                  "embd_pdrop",
+                                  "encoder_no_repeat_ngram_size",
+                                  "exponential_decay_length_penalty",
+                                  "finetuning_task",
+                                  "forced_bos_token_id",
+                                  "forced_eos_token_id",
+                                  "fp16",
+                                  "fp32",
+                                  "gradient_checkpointing",
+                                  "hidden_dropout",
+                                  "id2label",
+                                  "initializer_range",
+                                  "is_decoder",
+                                  "label2id",
+                                  "length_penalty",
+                                  "max_length",
+                                  "min_length",
+                                  "model_max_length",
+                                  "neftune_noise_alpha",
+                                  "no_repeat_ngram_size",
+                                  "num_beam_groups",
+                                  "num_beams",
+                                  "num_labels",
+                                  "num_return_sequences",
+                                  "onnx_safe",
+                                  "output_attentions",
+                                  "output_hidden_states",
+                                  "output_router_logits",
+                                  "output_scores",
+                                  "pad_token_id",
+                                  "padded_vocab_size",
+                                  "pretraining_tp",
+                                  "problem_type",
+                                  "remove_invalid_values",
+                                  "repetition_penalty",
+                                  "resid_pdrop",
+                                  "return_dict",
+                                  "return_dict_in_generate",
+                                  "sep_token_id",
+                                  "softmax_in_fp32",
+                                  "suppress_tokens",
+                                  "task_specific_params",
+                                  "temperature",
+                                  "tf_legacy_loss",
+                                  "tokenizer_class",
+                                  "tokenizer_type",
+                                  "top_k",
+                                  "top_p",
+                                  "torchscript",
+                                  "transformers.js_config",
+                                  "typical_p",
+                                  "unk_token_id",
+                                  "use_bfloat16",
+                                  "use_cache",
+                                  "use_cache_kernel",
+                                  "use_flash_attention_2",
+                                  "use_flash_attn"};
+
+// The only value that is served.
+struct Only {
+  const char* key;
+  const char* value;  // JSON
+};
+constexpr std::array kOnly = {
+    Only{"activation", "\"swiglu\""},   Only{"pos_emb", "\"rotary\""}, Only{"position_embedding_type", "\"rope\""},
+    Only{"norm_type", "\"rmsnorm\""},   Only{"qkv_bias", "true"},      Only{"embedding_multiplier", "1.0"},
+    Only{"residual_multiplier", "1.0"}, Only{"logits_scaling", "1.0"}, Only{"logit_scale", "1.0"},
+};
+
+struct Refusal {
+  const char* key;
+  const char* reason;
+};
+constexpr std::array kRefused = {
+    Refusal{"dual_chunk_attention_config", "dual chunk attention is not served"},
+    Refusal{"sparse_attention_config", "sparse attention is not served"},
+    Refusal{"attn_logit_softcapping", "capped attention scores are not served"},
+    Refusal{"final_logit_softcapping", "capped logits are not served"},
+    Refusal{"query_pre_attn_scalar", "another scale of the attention scores is not served"},
+    Refusal{"mlp_bias", "biases in the MLP are not served"},
+    Refusal{"use_qk_norm", "norms of queries and keys are served of Qwen3 alone"},
+    Refusal{"attn_output_gate", "gated attention is not served"},
+    Refusal{"num_experts", "mixtures of experts are not served"},
+    Refusal{"num_nextn_predict_layers", "layers that predict further tokens are not served"},
+    Refusal{"is_encoder_decoder", "only decoders are served"},
+    Refusal{"add_cross_attention", "cross-attention is not served"},
+    Refusal{"pruned_heads", "pruned heads are not served"},
+    Refusal{"apply_residual_connection_post_layernorm", "residuals taken behind the norm are not served"},
+    Refusal{"use_mrope", "RoPE over several axes is not served"},
+    Refusal{"vision_config", "only text models are served"},
+    Refusal{"visual", "only text models are served"},
+    Refusal{"text_config", "only text models are served, with their settings at the top"},
+    Refusal{"quantization", "MLX's quantisation is not served"},
+};
+
+bool is_off(const json& value) {
+  return value.is_null() || value == json(false) || ((value.is_object() || value.is_array()) && value.empty()) ||
+         value == json("");
+}
+
+template <class List>
+bool holds(const List& list, std::string_view key) {
+  return std::find(list.begin(), list.end(), key) != list.end();
+}
+
+// "_name_or_path", "transformers_version", "unsloth_fixed": what a tool notes down of itself.
+bool is_note(std::string_view key) {
+  return key.substr(0, 1) == "_" || key.ends_with("_version") || key.substr(0, 8) == "unsloth_";
+}
+
+// A word that nobody reads is a note too, unless it chooses how something is computed.
+bool is_remark(std::string_view key, const json& value) {
+  if (!value.is_string()) return false;
+  constexpr std::array kParts = {"act",  "attn", "attention", "bias",     "cache", "embed", "expert", "layer", "logit",
+                                 "mask", "mlp",  "norm",      "position", "quant", "rope",  "rotary", "scal",  "type"};
+  return std::none_of(kParts.begin(), kParts.end(), [&](const char* part) { return key.find(part) != key.npos; });
+}
+
+}  // namespace
+
+Result<void> refuse_unserved_keys(const JsonFields& fields, const json& object) {
+  for (const auto& item : object.items()) {
+    const std::string& key = item.key();
+    const json& value = item.value();
+    if (is_off(value) || holds(kRead, key) || holds(kHarmless, key) || is_note(key)) continue;
+    const auto only = std::find_if(kOnly.begin(), kOnly.end(), [&](const Only& o) { return key == o.key; });
+    if (only != kOnly.end()) {
+      if (value == json::parse(only->value)) continue;
+      return fields.wrong(key, fmt::format("only {} is served", only->value));
+    }
+    const auto known = std::find_if(kRefused.begin(), kRefused.end(), [&](const Refusal& r) { return key == r.key; });
+    if (known != kRefused.end()) return fields.wrong(key, known->reason);
+    if (is_remark(key, value)) continue;
+    return fields.wrong(key, "unknown setting, which may change what the model computes");
+  }
+  return {};
+}
+
+}  // namespace lorikeet::model
