@@ -5,35 +5,21 @@
 
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/linear_loader.h"
+#include "model/checkpoint/servable_checkpoint.h"
 #include "model/checkpoint/tensor_names.h"
 
 namespace lorikeet::model {
 namespace {
-
-bool is_floating(const TensorEntry& entry) {
-  return entry.dtype == kernels::Dtype::f32 || entry.dtype == kernels::Dtype::f16 ||
-         entry.dtype == kernels::Dtype::bf16;
-}
-
-bool equal_values(const TensorView& a, const TensorView& b) {
-  if (a.entry->shape != b.entry->shape || !is_floating(*a.entry) || !is_floating(*b.entry)) return false;
-  const auto count = static_cast<size_t>(a.entry->elements());
-  for (size_t i = 0; i < count; ++i) {
-    if (kernels::load_float(a.bytes.data(), *a.entry->dtype, i) !=
-        kernels::load_float(b.bytes.data(), *b.entry->dtype, i)) {
-      return false;
-    }
-  }
-  return true;
-}
 
 // Which outputs (or inputs) of a module are worth 0 throughout.
 Result<std::vector<bool>> zero_lines(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer,
                                      Projection p) {
   const std::string name = place_of(config, layer, p).module;
   const int32_t outputs = output_size(config, p), inputs = input_size(config, p);
-  auto module = find_int4_module(checkpoint, config.quant, name, outputs, inputs);
+  auto module = find_quantised_module(checkpoint, config.quant, name, outputs, inputs);
   if (!module) return tl::unexpected(module.error());
+  if (auto ok = read_module(*module, true); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_module_values(*module); !ok) return tl::unexpected(ok.error());
   const kernels::Int4Weight w = repack_int4(*module, {0, outputs}, {0, inputs});
   const bool by_input = mlp_side_of(p) == MlpSide::inputs;
   std::vector<bool> zero(static_cast<size_t>(by_input ? inputs : outputs), true);
@@ -68,32 +54,32 @@ Result<std::vector<int32_t>> real_neurons(const Checkpoint& checkpoint, const Mo
 
 }  // namespace
 
-Result<void> check_base_copies(const std::map<std::string, TensorView, std::less<>>& copies,
-                               const ModelConfig& config) {
+Result<void> check_base_copies(const std::vector<BaseCopy>& copies, const ModelConfig& config) {
   if (copies.empty()) return {};
   if (config.dir.empty()) {
-    return fail("{}: a copy of the base's weights that no checkpoint is there to compare with",
-                copies.begin()->second.where);
+    return fail("{}: a copy of the base's weights that no checkpoint is there to compare with", copies[0].tensor.where);
   }
   auto checkpoint = Checkpoint::open(config.dir);
   if (!checkpoint) return tl::unexpected(checkpoint.error());
-  for (const auto& [module, copy] : copies) {
-    const bool tied = config.tie_word_embeddings && module == kLmHeadName;
-    const auto own = checkpoint->find((tied ? embedding_name(config) : module) + ".weight");
-    if (!own || !equal_values(copy, *own)) {
-      return fail("{}: weights of the base itself that differ from {}: changed base weights are not served", copy.where,
-                  config.dir.string());
+  for (const BaseCopy& copy : copies) {
+    const bool tied = config.tie_word_embeddings && copy.module == kLmHeadName;
+    const auto own = checkpoint->find((tied ? embedding_name(config) : copy.module) + ".weight");
+    const auto same = own ? is_same(*own, copy.tensor) : Result<bool>(false);
+    if (!same) return tl::unexpected(same.error());
+    if (!*same) {
+      return fail("{}: weights of the base itself that differ from {}: changed base weights are not served",
+                  copy.tensor.where, config.dir.string());
     }
   }
   return {};
 }
 
 Result<std::vector<int32_t>> find_unpadded_neurons(const ModelConfig& config, int32_t width) {
-  auto checkpoint = Checkpoint::open(config.dir);
-  if (!checkpoint) return tl::unexpected(checkpoint.error());
+  auto base = open_servable(config.dir, config);
+  if (!base) return tl::unexpected(base.error());
   // The recipe pads every layer alike; the first and the last are asked.
-  auto first = real_neurons(*checkpoint, config, 0);
-  auto last = real_neurons(*checkpoint, config, config.num_layers - 1);
+  auto first = real_neurons(base->checkpoint, base->config, 0);
+  auto last = real_neurons(base->checkpoint, base->config, config.num_layers - 1);
   if (!first) return first;
   if (!last) return last;
   if (first->size() != static_cast<size_t>(width)) {

@@ -2,20 +2,19 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <string>
 #include <vector>
 
 #include "kernels/base/error.h"
 #include "model/adapter/adapter.h"
-#include "model/checkpoint/safetensors.h"
+#include "model/adapter/adapter_scan.h"
 #include "model/config/config.h"
 
 namespace lorikeet::model {
 
-// Copies of the base's embedding or lm_head in an adapter (PEFT saves them when either is a target) must be equal to
-// the checkpoint in config.dir, value by value: otherwise the adapter was trained over another base, or changed it.
-Result<void> check_base_copies(const std::map<std::string, TensorView, std::less<>>& copies, const ModelConfig& config);
+// Copies of the base's embedding or lm_head in an adapter (PEFT saves them when either is a target) must be the weights
+// of the checkpoint in config.dir, within the rounding of their types: otherwise the adapter was trained over another
+// base, or changed it.
+Result<void> check_base_copies(const std::vector<BaseCopy>& copies, const ModelConfig& config);
 
 // Qwen's padding recipe for quantised checkpoints (13696 -> 14336) interleaves zero neurons with the real ones.
 // Gives the places of the `width` real neurons of the checkpoint in config.dir, or says why they cannot be told.

@@ -34,6 +34,7 @@ constexpr std::array kHarmless = {"alpha_pattern",
                                   "lora_dropout",
                                   "lora_ga_config",
                                   "megatron_core",
+                                  "modules_to_save",
                                   "peft_type",
                                   "peft_version",
                                   "qalora_group_size",
@@ -51,7 +52,6 @@ struct Refusal {
   const char* reason;
 };
 constexpr std::array kRefused = {
-    Refusal{"modules_to_save", "whole modules saved beside the LoRA are not served"},
     Refusal{"lora_bias", "biases of lora_B are not served"},
     Refusal{"fan_in_fan_out", "Conv1D layouts are not served"},
     Refusal{"use_qalora", "QA-LoRA (A over groups of inputs) is not served"},
@@ -109,6 +109,20 @@ Result<void> check_kind(const JsonFields& fields) {
   if (*type != "LORA") return fields.wrong("peft_type", "only LORA is served");
   if (*task != "CAUSAL_LM") return fields.wrong("task_type", "only CAUSAL_LM is served");
   if (*bias != "none") return fields.wrong("bias", "trained biases of the base are not served");
+  return {};
+}
+
+// Modules that were trained and saved whole. The embedding and lm_head may be among them: whether they are still the
+// base's, their tensors say.
+Result<void> check_saved_modules(const JsonFields& fields) {
+  const json* saved = fields.find("modules_to_save");
+  if (saved == nullptr || is_off(*saved)) return {};
+  for (const json& item : saved->is_array() ? *saved : json::array({*saved})) {
+    const std::string name = item.is_string() ? item.get<std::string>() : "";
+    const std::string own = name.substr(name.rfind('.') + 1);
+    if (own == "lm_head" || own == "embed_tokens" || own == "wte") continue;
+    return fields.wrong("modules_to_save", "whole modules saved beside the LoRA are not served");
+  }
   return {};
 }
 
@@ -217,6 +231,7 @@ Result<AdapterConfig> AdapterConfig::parse(std::string_view text, std::string_vi
   if (auto ok = check_kind(fields); !ok) return tl::unexpected(ok.error());
   if (auto ok = refuse_unserved(fields, root); !ok) return tl::unexpected(ok.error());
   if (auto ok = refuse_changed_base(fields); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_saved_modules(fields); !ok) return tl::unexpected(ok.error());
 
   AdapterConfig config;
   auto rank = fields.integer("r", 1, kMaxRank);

@@ -4,32 +4,12 @@
 
 #include "model/adapter/adapter.h"
 #include "model/adapter/adapter_base.h"
+#include "model/adapter/adapter_place.h"
 #include "model/adapter/adapter_scan.h"
 #include "model/checkpoint/tensor_names.h"
 
 namespace lorikeet::model {
 namespace {
-
-// Where a module's pair belongs and how large the base's weight is.
-struct Place {
-  std::vector<Projection> projections;  // empty: embedding or lm_head
-  int32_t layer = 0;
-  int32_t inputs = 0, outputs = 0;
-};
-
-std::optional<Place> find_place(const ModelConfig& config, std::string_view name, bool is_embedding) {
-  if (is_embedding) {
-    if (name != embedding_name(config)) return std::nullopt;
-    return Place{{}, 0, config.vocab_size, config.hidden_size};
-  }
-  if (name == kLmHeadName) return Place{{}, 0, config.hidden_size, config.vocab_size};
-  const auto module = find_layer_module(config, name);
-  if (!module) return std::nullopt;
-  Place place{module->projections, module->layer, 0, 0};
-  place.inputs = input_size(config, place.projections[0]);
-  place.outputs = place_of(config, place.layer, place.projections[0]).outputs;
-  return place;
-}
 
 Result<StoredFloats> floats_of(const TensorView& tensor) {
   const TensorEntry& entry = *tensor.entry;
@@ -52,8 +32,9 @@ class Reader {
       auto pair = plan_pair(name, module);
       if (!pair) return tl::unexpected(pair.error());
     }
-    for (const auto& [module, copy] : scan_.base_copies) {
-      if (auto ok = expect(copy, {config_.vocab_size, config_.hidden_size}); !ok) return tl::unexpected(ok.error());
+    for (const BaseCopy& copy : scan_.base_copies) {
+      if (auto ok = expect(copy.tensor, {config_.vocab_size, config_.hidden_size}); !ok)
+        return tl::unexpected(ok.error());
     }
     // Only now is memory given to the tensors: their shapes are the base's, so their size is bounded.
     if (auto ok = read_tensors(scan_); !ok) return tl::unexpected(ok.error());
@@ -79,10 +60,10 @@ class Reader {
     if (scan_.modules.empty()) return fail("{}: the adapter holds no LoRA tensors", where);
     std::vector<std::string> unmatched, incomplete, untargeted, without_magnitude, with_magnitude;
     for (const auto& [name, module] : scan_.modules) {
-      if (!find_place(config_, name, module.is_embedding)) unmatched.push_back(name);
+      if (!find_adapter_place(config_, name, module.is_embedding)) unmatched.push_back(name);
       if (!module.a || !module.b)
         incomplete.push_back(name + (module.a ? " (no B)" : module.b ? " (no A)" : " (neither)"));
-      auto targeted = scan_.config.targets(name);
+      auto targeted = is_targeted(scan_, name);
       if (!targeted) return fail("{}: {}", where, targeted.error().message);
       if (!*targeted) untargeted.push_back(name);
       (module.magnitude ? with_magnitude : without_magnitude).push_back(name);
@@ -109,7 +90,7 @@ class Reader {
                   all, list_names(without_magnitude));
     }
     for (const auto& [name, module] : scan_.modules) {
-      if (module.magnitude && find_place(config_, name, module.is_embedding)->projections.empty()) {
+      if (module.magnitude && find_adapter_place(config_, name, module.is_embedding)->projections.empty()) {
         return fail("{}: DoRA on {} is not served", where, name);
       }
     }
@@ -118,7 +99,7 @@ class Reader {
 
   // A pair of the right sizes without its values, after its tensors' shapes have been checked.
   Result<LoraPair> plan_pair(const std::string& name, const AdapterModule& module) const {
-    const Place place = *find_place(config_, name, module.is_embedding);
+    const AdapterPlace place = *find_adapter_place(config_, name, module.is_embedding);
     auto rank = scan_.config.rank_of(name);
     auto scale = scan_.config.scale_of(name);
     if (!rank) return fail("{}: {}", scan_.dir.string(), rank.error().message);
@@ -145,7 +126,7 @@ class Reader {
   }
 
   Result<void> read_module(const std::string& name, const AdapterModule& module, Adapter& adapter) {
-    const Place place = *find_place(config_, name, module.is_embedding);
+    const AdapterPlace place = *find_adapter_place(config_, name, module.is_embedding);
     auto pair = plan_pair(name, module);
     if (!pair) return tl::unexpected(pair.error());
     auto a = floats_of(*module.a);
@@ -168,7 +149,7 @@ class Reader {
 
   // The width of the MLP that the adapter was made for, where it is narrower than the base's; 0: it is the same. Only a
   // quantised checkpoint is padded, and by little; anything else is an adapter of another model.
-  int32_t padded_from(const AdapterModule& module, const Place& place) const {
+  int32_t padded_from(const AdapterModule& module, const AdapterPlace& place) const {
     const MlpSide side = place.projections.empty() ? MlpSide::none : mlp_side_of(place.projections[0]);
     if (side == MlpSide::none || config_.quant.method == QuantMethod::none || config_.dir.empty()) return 0;
     const auto& shape = side == MlpSide::inputs ? module.a->entry->shape : module.b->entry->shape;
@@ -201,7 +182,7 @@ class Reader {
   }
 
   // Each of q, k and v takes its third of a fused pair's B and the whole A.
-  void store(const Place& place, LoraPair pair, bool is_embedding, Adapter& adapter) const {
+  void store(const AdapterPlace& place, LoraPair pair, bool is_embedding, Adapter& adapter) const {
     if (is_embedding) {
       adapter.embedding = std::move(pair);
     } else if (place.projections.empty()) {

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <system_error>
 #include <utility>
 
+#include "model/adapter/adapter_tensor_name.h"
 #include "model/config/strict_json.h"
 
 namespace lorikeet::model {
@@ -15,7 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMaxConfigBytes = 1u << 20;
-constexpr std::string_view kPrefix = "base_model.model.";
 
 // Both lengths are hashed first, so that no byte can move from one file to the other unnoticed.
 std::string digest_of(std::string_view config, const SafetensorsImage& tensors) {
@@ -36,11 +37,16 @@ std::string digest_of(std::string_view config, const SafetensorsImage& tensors) 
   return text;
 }
 
-Result<void> refuse_pickles(const fs::path& dir) {
+Result<void> check_files(const fs::path& dir) {
   std::error_code error;
   if (!fs::is_directory(dir, error)) return fail("{}: no such directory", dir.string());
   if (!fs::exists(dir / "adapter_config.json", error)) {
     return fail("{}: not an adapter: there is no adapter_config.json", dir.string());
+  }
+  for (const char* name : {"new_embeddings.safetensors", "new_embeddings.bin", "non_lora_trainables.bin"}) {
+    if (fs::exists(dir / name, error)) {
+      return fail("{}: {} holds weights that were trained beside the LoRA: they are not served", dir.string(), name);
+    }
   }
   if (fs::exists(dir / "adapter_model.safetensors", error)) return {};
   for (const char* name : {"adapter_model.bin", "adapter_model.pt", "adapter_model.pth"}) {
@@ -52,51 +58,42 @@ Result<void> refuse_pickles(const fs::path& dir) {
   return fail("{}: there is no adapter_model.safetensors", dir.string());
 }
 
-using Slot = std::optional<TensorView> AdapterModule::*;
-struct Suffix {
-  std::string_view text;
-  Slot slot;
-  bool is_embedding;
-};
-constexpr std::array<Suffix, 6> kSuffixes = {{
-    {".lora_A.weight", &AdapterModule::a, false},
-    {".lora_B.weight", &AdapterModule::b, false},
-    {".lora_magnitude_vector", &AdapterModule::magnitude, false},
-    {".lora_magnitude_vector.weight", &AdapterModule::magnitude, false},
-    {".lora_embedding_A", &AdapterModule::a, true},
-    {".lora_embedding_B", &AdapterModule::b, true},
-}};
-
-bool ends_with(std::string_view text, std::string_view end) {
-  return text.size() > end.size() && text.substr(text.size() - end.size()) == end;
-}
-
-// With lm_head or the embedding among the targets PEFT saves the base's own weights beside the adapter.
-std::optional<std::string_view> base_copy_of(std::string_view name) {
-  for (const std::string_view module : {"lm_head", "model.embed_tokens", "transformer.wte"}) {
-    if (name.substr(0, module.size()) != module) continue;
-    const std::string_view rest = name.substr(module.size());
-    if (rest == ".weight" || rest == ".base_layer.weight") return module;
+std::optional<TensorView>& slot_of(AdapterModule& module, AdapterTensorName::Kind kind) {
+  switch (kind) {
+    case AdapterTensorName::Kind::a:
+    case AdapterTensorName::Kind::embedding_a:
+      return module.a;
+    case AdapterTensorName::Kind::magnitude:
+      return module.magnitude;
+    default:
+      return module.b;
   }
-  return std::nullopt;
 }
 
-Result<void> sort_tensor(std::string_view full_name, const TensorView& view, AdapterScan& scan) {
-  const std::string_view name =
-      full_name.substr(0, kPrefix.size()) == kPrefix ? full_name.substr(kPrefix.size()) : std::string_view();
-  for (const Suffix& suffix : kSuffixes) {
-    if (!ends_with(name, suffix.text)) continue;
-    AdapterModule& module = scan.modules[std::string(name.substr(0, name.size() - suffix.text.size()))];
-    if (module.*suffix.slot) return fail("{}: there is a second tensor for the same place", view.where);
-    module.*suffix.slot = view;
-    module.is_embedding = module.is_embedding || suffix.is_embedding;
+// `adapters` collects the names of adapters.
+Result<void> sort_tensor(const std::string& full_name, TensorView view, AdapterScan& scan,
+                         std::set<std::string>& adapters) {
+  using Kind = AdapterTensorName::Kind;
+  auto name = parse_adapter_tensor_name(full_name);
+  if (!name) {
+    scan.strange.push_back(full_name);
     return {};
   }
-  if (const auto module = base_copy_of(name)) {
-    scan.base_copies.emplace(*module, view);
-  } else {
-    scan.strange.emplace_back(full_name);
+  if (name->kind == Kind::base_copy) {
+    scan.base_copies.push_back({std::move(name->module), std::move(view)});
+    return {};
   }
+  adapters.insert(name->adapter);
+  if (adapters.size() > 1) {
+    return fail("{}: tensors of several adapters in one file (named {}): save them one by one", scan.dir.string(),
+                fmt::join(adapters, ", "));
+  }
+  AdapterModule& module = scan.modules[name->module];
+  std::optional<TensorView>& slot = slot_of(module, name->kind);
+  if (slot) return fail("{}: there is a second tensor for the same place", view.where);
+  slot = std::move(view);
+  module.is_embedding = module.is_embedding || name->kind == Kind::embedding_a || name->kind == Kind::embedding_b;
+  module.stored_name = std::move(name->stored_module);
   return {};
 }
 
@@ -110,7 +107,7 @@ std::string list_names(const std::vector<std::string>& names, size_t shown) {
 }
 
 Result<AdapterScan> scan_adapter(const fs::path& dir) {
-  if (auto ok = refuse_pickles(dir); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_files(dir); !ok) return tl::unexpected(ok.error());
   const auto config_path = dir / "adapter_config.json";
   auto text = read_text_file(config_path, kMaxConfigBytes);
   if (!text) return tl::unexpected(text.error());
@@ -124,11 +121,18 @@ Result<AdapterScan> scan_adapter(const fs::path& dir) {
   auto file = SafetensorsImage::open(dir / "adapter_model.safetensors");
   if (!file) return tl::unexpected(file.error());
   scan.file = std::move(*file);
+  std::set<std::string> adapters;
   for (const auto& [name, entry] : scan.file->header().tensors) {
-    const TensorView view{&entry, {}, scan.file, fmt::format("{}: {}", dir.string(), name)};
-    if (auto ok = sort_tensor(name, view, scan); !ok) return tl::unexpected(ok.error());
+    TensorView view{&entry, {}, scan.file, fmt::format("{}: {}", dir.string(), name)};
+    if (auto ok = sort_tensor(name, std::move(view), scan, adapters); !ok) return tl::unexpected(ok.error());
   }
   return scan;
+}
+
+Result<bool> is_targeted(const AdapterScan& scan, const std::string& name) {
+  auto targeted = scan.config.targets(name);
+  if (!targeted || *targeted) return targeted;
+  return scan.config.targets(scan.modules.at(name).stored_name);
 }
 
 Result<void> read_tensors(AdapterScan& scan) {
@@ -144,7 +148,7 @@ Result<void> read_tensors(AdapterScan& scan) {
       if (*view) fill(**view);
     }
   }
-  for (auto& item : scan.base_copies) fill(item.second);
+  for (BaseCopy& copy : scan.base_copies) fill(copy.tensor);
   return {};
 }
 

@@ -21,23 +21,33 @@ namespace lorikeet::model {
 struct AdapterModule {
   std::optional<TensorView> a, b, magnitude;
   bool is_embedding = false;  // lora_embedding_A and _B
+  std::string stored_name;    // what the file calls the module, without "base_model.model."
+};
+
+// A weight of the base that PEFT saved beside the adapter.
+struct BaseCopy {
+  std::string module;  // "lm_head"
+  TensorView tensor;
 };
 
 struct AdapterScan {
   std::filesystem::path dir;
   AdapterConfig config;
-  std::map<std::string, AdapterModule, std::less<>> modules;   // by name in the base: "model.layers.0.mlp.up_proj"
-  std::map<std::string, TensorView, std::less<>> base_copies;  // weights of the base that PEFT saved too, by module
-  std::vector<std::string> strange;                            // tensors that are no part of a LoRA adapter
-  std::string digest;  // 32 hex digits: SHA-256 over both files, cut; empty before read_tensors
+  std::map<std::string, AdapterModule, std::less<>> modules;  // by name in the base: "model.layers.0.mlp.up_proj"
+  std::vector<BaseCopy> base_copies;
+  std::vector<std::string> strange;  // tensors that are no part of a LoRA adapter
+  std::string digest;                // 32 hex digits: SHA-256 over both files, cut; empty before read_tensors
 
   std::string config_text;
   std::shared_ptr<SafetensorsImage> file;  // the views point into it
 };
 
 // Reads the configuration and the header of the tensors: enough to judge names and shapes, whatever the file's size.
-// Refuses pickled adapters, and what AdapterConfig refuses.
+// Refuses pickled adapters, several adapters in one file, and what AdapterConfig refuses.
 Result<AdapterScan> scan_adapter(const std::filesystem::path& dir);
+
+// Whether adapter_config.json targets the module, under either of its names.
+Result<bool> is_targeted(const AdapterScan& scan, const std::string& name);
 
 // Reads the tensors into memory and makes the digest.
 Result<void> read_tensors(AdapterScan& scan);

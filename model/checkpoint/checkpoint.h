@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "kernels/base/error.h"
-#include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/safetensors_file.h"
 
 namespace lorikeet::model {
 
@@ -20,23 +20,36 @@ using ShardIndex = std::map<std::string, std::string, std::less<>>;
 // `text` is the content of an index file; `where` names it in errors.
 Result<ShardIndex> parse_shard_index(std::string_view text, std::string_view where);
 
+// Tensors go by the names that transformers gives a causal model, "model.layers.0...", whatever the module that was
+// saved or the wrapper around it had put before them ("layers.0...", "model.model.layers.0...").
 // Threads: const methods from any number of threads.
 class Checkpoint {
  public:
-  // Maps every file and checks every header; reads no tensor.
+  // Opens every file and checks every header; reads no tensor.
   static Result<Checkpoint> open(const std::filesystem::path& dir);
 
+  // The tensor without its bytes.
   std::optional<TensorView> find(std::string_view name) const;
   Result<TensorView> require(std::string_view name) const;
-  bool has(std::string_view name) const { return find(name).has_value(); }
+  bool has(std::string_view name) const { return places_.find(name) != places_.end(); }
+
+  // The tensor with its bytes, read into memory of its own.
+  Result<TensorView> read(std::string_view name) const;
 
   const std::filesystem::path& dir() const { return dir_; }
   std::vector<std::string> names() const;  // sorted
   uint64_t tensor_bytes() const;           // of all tensors
 
  private:
+  struct Place {
+    std::shared_ptr<const SafetensorsFile> file;
+    std::string stored_name;
+  };
+
+  Result<void> name_tensors(const std::vector<std::shared_ptr<const SafetensorsFile>>& files);
+
   std::filesystem::path dir_;
-  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
+  std::map<std::string, Place, std::less<>> places_;
 };
 
 }  // namespace lorikeet::model

@@ -1,16 +1,39 @@
 #include "model/checkpoint/checkpoint_layout.h"
 
 #include <algorithm>
-#include <array>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "model/checkpoint/linear_loader.h"
+#include "model/checkpoint/quantised_module.h"
 #include "model/checkpoint/tensor_names.h"
 
 namespace lorikeet::model {
 namespace {
+
+std::string_view packed_name(QuantMethod method) {
+  return method == QuantMethod::compressed_tensors ? "weight_packed" : "qweight";
+}
+
+// The tensors of a quantised module, less the bias.
+std::vector<std::string_view> quantised_suffixes(QuantMethod method) {
+  switch (method) {
+    case QuantMethod::none:
+      return {};
+    case QuantMethod::gptq:
+    case QuantMethod::gptq_v2:
+    case QuantMethod::awq:
+      return {"qweight", "qzeros", "scales", "g_idx"};
+    case QuantMethod::compressed_tensors:
+      return {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"};
+  }
+  return {};
+}
+
+bool is_packed_name(const std::string& tensor) {
+  return tensor.ends_with(".qweight") || tensor.ends_with(".weight_packed");
+}
 
 Result<void> refuse_strange_tensors(const Checkpoint& checkpoint, const ModelConfig& config) {
   std::set<std::string, std::less<>> whole;  // names that are a tensor of their own
@@ -18,26 +41,10 @@ Result<void> refuse_strange_tensors(const Checkpoint& checkpoint, const ModelCon
   whole.insert(final_norm_name(config) + ".weight");
   whole.insert(std::string(kLmHeadName) + ".weight");
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
-    for (const NormKind kind : {NormKind::input, NormKind::post_attention, NormKind::q, NormKind::k}) {
-      const bool only_qwen3 = kind == NormKind::q || kind == NormKind::k;
-      if (only_qwen3 && config.architecture != Architecture::qwen3) continue;
-      whole.insert(norm_name(config, layer, kind) + ".weight");
-    }
+    for (const NormKind kind : norms_of(config)) whole.insert(norm_name(config, layer, kind) + ".weight");
   }
-  std::vector<std::string_view> suffixes = {"weight", "bias"};
-  switch (config.quant.method) {
-    case QuantMethod::none:
-      break;
-    case QuantMethod::gptq:
-    case QuantMethod::gptq_v2:
-    case QuantMethod::awq:
-      suffixes.insert(suffixes.end(), {"qweight", "qzeros", "scales", "g_idx"});
-      break;
-    case QuantMethod::compressed_tensors:
-      suffixes.insert(suffixes.end(),
-                      {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"});
-      break;
-  }
+  std::vector<std::string_view> suffixes = quantised_suffixes(config.quant.method);
+  suffixes.insert(suffixes.end(), {"weight", "bias"});
   std::vector<std::string> strange;
   for (const std::string& name : checkpoint.names()) {
     if (whole.count(name)) continue;
@@ -51,6 +58,12 @@ Result<void> refuse_strange_tensors(const Checkpoint& checkpoint, const ModelCon
     strange.push_back(name);
   }
   if (strange.empty()) return {};
+  if (config.quant.method == QuantMethod::none && std::any_of(strange.begin(), strange.end(), is_packed_name)) {
+    return fail(
+        "{}: the weights are quantised, and neither config.json (quantization_config) nor a file beside it says "
+        "how: {}",
+        checkpoint.dir().string(), *std::find_if(strange.begin(), strange.end(), is_packed_name));
+  }
   const size_t count = strange.size();
   strange.resize(std::min<size_t>(count, 4));
   return fail("{}: {} tensors that {} (quantisation: {}, {} layers) has no place for: {}{}", checkpoint.dir().string(),
@@ -63,18 +76,24 @@ Result<void> check_floats(const Checkpoint& checkpoint, const std::string& name,
   return tensor ? expect_floats(*tensor, shape) : tl::unexpected(tensor.error());
 }
 
-Result<void> check_linear(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer, Projection p) {
+Result<void> check_linear_shapes(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer, Projection p) {
   const ModulePlace place = place_of(config, layer, p);
   const int32_t inputs = input_size(config, p);
   const auto dense = checkpoint.find(place.module + ".weight");
   if (is_quantised(checkpoint, config.quant, place.module)) {
     if (dense) return fail("{}: {} is there both quantised and not", checkpoint.dir().string(), place.module);
-    auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, inputs);
+    auto module = find_quantised_module(checkpoint, config.quant, place.module, place.outputs, inputs);
     if (!module) return tl::unexpected(module.error());
   } else {
     if (!dense) {
       return fail("{}: no tensor named {}.weight{}", checkpoint.dir().string(), place.module,
                   config.quant.method == QuantMethod::none ? "" : ", nor its quantised form");
+    }
+    // Weights beside the scales that they would be quantised with are not what such a checkpoint computes with.
+    for (const std::string_view suffix : quantised_suffixes(config.quant.method)) {
+      if (!checkpoint.has(fmt::format("{}.{}", place.module, suffix))) continue;
+      return fail("{}: {}.{} is there, {} is not: the weights are not packed", checkpoint.dir().string(), place.module,
+                  suffix, packed_name(config.quant.method));
     }
     if (auto ok = expect_floats(*dense, {place.outputs, inputs}); !ok) return ok;
   }
@@ -85,14 +104,12 @@ Result<void> check_linear(const Checkpoint& checkpoint, const ModelConfig& confi
 }
 
 Result<void> check_layer(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer) {
-  std::vector<NormKind> norms = {NormKind::input, NormKind::post_attention};
-  if (config.architecture == Architecture::qwen3) norms.insert(norms.end(), {NormKind::q, NormKind::k});
-  for (const NormKind kind : norms) {
-    const int32_t size = kind == NormKind::q || kind == NormKind::k ? config.head_dim : config.hidden_size;
-    if (auto ok = check_floats(checkpoint, norm_name(config, layer, kind) + ".weight", {size}); !ok) return ok;
+  for (const NormKind kind : norms_of(config)) {
+    const std::string name = norm_name(config, layer, kind) + ".weight";
+    if (auto ok = check_floats(checkpoint, name, {norm_size(config, kind)}); !ok) return ok;
   }
   for (const Projection p : kProjections) {
-    if (auto ok = check_linear(checkpoint, config, layer, p); !ok) return ok;
+    if (auto ok = check_linear_shapes(checkpoint, config, layer, p); !ok) return ok;
   }
   return {};
 }

@@ -1,8 +1,11 @@
-// One projection of one layer, cut and in the kernels' form; and the small checked readers that loading needs.
+// The tensors of a model, read and checked: what loading takes and what says whether a checkpoint can be served, which
+// is therefore one and the same.
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "kernels/base/error.h"
@@ -14,25 +17,36 @@
 
 namespace lorikeet::model {
 
-// The part of a projection that `rank` holds. A module is quantised when its packed tensors are there (checkpoints
-// leave single modules unquantised), and it may not be both.
-Result<LinearWeights> load_linear(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, int32_t layer,
-                                  Projection p);
+// What a device without 8-bit kernels takes in their place.
+enum class EightBit : uint8_t {
+  int4_pairs,  // two products of 4 bits, as the CPU's kernels do: exact, 8 bits per weight
+  floats,      // de-quantised at load
+};
 
-// The tensors of a quantised module with `outputs` rows and `inputs` columns, found; their shapes checked, not their
-// values.
-Result<Int4Module> find_int4_module(const Checkpoint& checkpoint, const QuantConfig& quant, const std::string& module,
-                                    int32_t outputs, int32_t inputs);
+// The part of a projection that `rank` holds, in the kernels' form.
+Result<LinearWeights> load_linear(const Checkpoint& checkpoint, const ModelConfig& config, const ShardPlan& plan,
+                                  int rank, int32_t layer, Projection p, EightBit eight_bit);
 
-bool is_quantised(const Checkpoint& checkpoint, const QuantConfig& quant, const std::string& module);
+// What load_linear refuses, of the whole projection, without giving memory to its weight.
+Result<void> check_linear(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer, Projection p);
 
-// Elements `part` of a vector of `size` floats; refuses other shapes, other dtypes, NaN and infinities.
-Result<std::vector<float>> load_vector(const TensorView& tensor, int32_t size, Range part);
+// The values of a vector of `size` floats; refuses other shapes, other dtypes, NaN and infinities.
+Result<std::vector<float>> load_vector(const Checkpoint& checkpoint, const std::string& name, int32_t size);
+
+// Rows `part` of a matrix of f32, f16 or bf16, in that type and in memory of its own; refuses like load_vector.
+Result<kernels::DenseWeight> load_matrix(const Checkpoint& checkpoint, const std::string& name, int32_t rows,
+                                         int32_t columns, Range part);
+
+// What load_matrix refuses.
+Result<void> check_matrix(const Checkpoint& checkpoint, const std::string& name, int32_t rows, int32_t columns);
+
+// Tied embeddings that are stored twice all the same must be equal, within the rounding of their types.
+Result<void> check_tied_head(const Checkpoint& checkpoint, const ModelConfig& config);
+
+// Whether a tensor of the checkpoint and one that is in memory hold the same weights (SameWeights).
+Result<bool> is_same(const TensorView& stored, const TensorView& loaded);
 
 // Refuses other shapes and types that are no floats.
 Result<void> expect_floats(const TensorView& tensor, std::initializer_list<int64_t> shape);
-
-// A matrix of f32, f16 or bf16 as it lies in the file.
-Result<kernels::DenseWeight> view_matrix(const TensorView& tensor, int32_t rows, int32_t columns);
 
 }  // namespace lorikeet::model

@@ -1,15 +1,9 @@
 #include "model/checkpoint/safetensors.h"
 
-#include <fcntl.h>
 #include <glog/logging.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "model/config/strict_json.h"
@@ -210,43 +204,6 @@ Result<SafetensorsHeader> parse_safetensors_header(std::span<const uint8_t> firs
     return fail("{}: {}", where, ok.error().message);
   }
   return header;
-}
-
-Result<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::open(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return fail("{}: {}", path.string(), std::strerror(errno));
-  struct stat info {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    ::close(fd);
-    return fail("{}: not a regular file", path.string());
-  }
-  const auto size = static_cast<size_t>(info.st_size);
-  if (size < 8) {
-    ::close(fd);
-    return fail("{}: {} bytes are too short for a safetensors file", path.string(), size);
-  }
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
-  const int map_error = errno;
-  ::close(fd);  // the mapping keeps the file
-  if (address == MAP_FAILED) return fail("{}: cannot be mapped: {}", path.string(), std::strerror(map_error));
-
-  std::shared_ptr<SafetensorsFile> file(new SafetensorsFile(path, {static_cast<const uint8_t*>(address), size}));
-  auto header = parse_safetensors(file->image_, path.string());
-  if (!header) return tl::unexpected(header.error());
-  file->header_ = std::move(*header);
-  return file;
-}
-
-SafetensorsFile::~SafetensorsFile() {
-  ::munmap(const_cast<uint8_t*>(image_.data()), image_.size());
-}
-
-std::optional<TensorView> SafetensorsFile::find(std::string_view name) const {
-  const auto it = header_.tensors.find(name);
-  if (it == header_.tensors.end()) return std::nullopt;
-  const TensorEntry& entry = it->second;
-  return TensorView{&entry, image_.subspan(header_.data_begin + entry.begin, entry.end - entry.begin),
-                    shared_from_this(), fmt::format("{}: {}", path_.filename().string(), name)};
 }
 
 }  // namespace lorikeet::model

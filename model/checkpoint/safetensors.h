@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -49,32 +48,16 @@ Result<uint64_t> safetensors_header_end(std::span<const uint8_t> first, uint64_t
 Result<SafetensorsHeader> parse_safetensors_header(std::span<const uint8_t> first, uint64_t size,
                                                    std::string_view where);
 
-// The bytes of one tensor and who keeps them alive. They may be unaligned.
+class SafetensorsFile;
+
+// One tensor: what the header says of it, and its bytes once they have been read. They may be unaligned.
 struct TensorView {
-  const TensorEntry* entry = nullptr;  // belongs to the owner too
+  const TensorEntry* entry = nullptr;
   std::span<const uint8_t> bytes;
-  std::shared_ptr<const void> owner;
-  std::string where;  // "file: tensor", for errors
-};
-
-// A memory-mapped file. Threads: const methods from any number of threads.
-class SafetensorsFile : public std::enable_shared_from_this<SafetensorsFile> {
- public:
-  static Result<std::shared_ptr<const SafetensorsFile>> open(const std::filesystem::path& path);
-  ~SafetensorsFile();
-  SafetensorsFile(const SafetensorsFile&) = delete;
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
-
-  const SafetensorsHeader& header() const { return header_; }
-  const std::filesystem::path& path() const { return path_; }
-  std::optional<TensorView> find(std::string_view name) const;
-
- private:
-  SafetensorsFile(std::filesystem::path path, std::span<const uint8_t> image) : path_(std::move(path)), image_(image) {}
-
-  std::filesystem::path path_;
-  std::span<const uint8_t> image_;
-  SafetensorsHeader header_;
+  std::shared_ptr<const void> owner;  // of all that is pointed to
+  std::string where;                  // "file: tensor", for errors
+  const SafetensorsFile* file =
+      nullptr;  // what the bytes can be read from; null: they are there or come by another way
 };
 
 }  // namespace lorikeet::model

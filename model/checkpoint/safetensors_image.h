@@ -1,16 +1,16 @@
 // A safetensors file read into memory in two steps: first its header, so that what it claims can be judged before
-// memory is given to its data. Unlike a mapping, the content does not change when the file is written over, and a file
-// cut short while it is read is an error, not a signal.
+// memory is given to its data.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/error.h"
+#include "model/checkpoint/file_reader.h"
 #include "model/checkpoint/safetensors.h"
 
 namespace lorikeet::model {
@@ -19,12 +19,9 @@ class SafetensorsImage {
  public:
   // Reads and checks the header.
   static Result<std::shared_ptr<SafetensorsImage>> open(const std::filesystem::path& path);
-  ~SafetensorsImage();
-  SafetensorsImage(const SafetensorsImage&) = delete;
-  SafetensorsImage& operator=(const SafetensorsImage&) = delete;
 
   const SafetensorsHeader& header() const { return header_; }
-  uint64_t data_size() const { return size_ - header_.data_begin; }
+  uint64_t data_size() const { return reader_->size() - header_.data_begin; }
 
   // Reads the data of the file that was opened, once.
   Result<void> read_data();
@@ -32,11 +29,9 @@ class SafetensorsImage {
   std::span<const uint8_t> data() const { return data_; }
 
  private:
-  SafetensorsImage(std::filesystem::path path, int fd) : path_(std::move(path)), fd_(fd) {}
+  explicit SafetensorsImage(std::shared_ptr<const FileReader> reader) : reader_(std::move(reader)) {}
 
-  std::filesystem::path path_;
-  int fd_;
-  uint64_t size_ = 0;
+  std::shared_ptr<const FileReader> reader_;
   std::vector<uint8_t> head_, data_;
   SafetensorsHeader header_;
 };

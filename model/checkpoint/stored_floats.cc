@@ -1,5 +1,7 @@
 #include "model/checkpoint/stored_floats.h"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -26,7 +28,7 @@ std::optional<uint16_t> exact_half(float value) {
 
 // The bits that are all ones in what is not finite.
 template <class Word>
-bool all_finite(const std::vector<uint8_t>& bytes, Word exponent) {
+bool all_finite(std::span<const uint8_t> bytes, Word exponent) {
   const size_t count = bytes.size() / sizeof(Word);
   unsigned found = 0;  // no early end: the loop vectorises
   for (size_t i = 0; i < count; ++i) {
@@ -36,6 +38,19 @@ bool all_finite(const std::vector<uint8_t>& bytes, Word exponent) {
   }
   return found == 0;
 }
+
+float rounded(float value, Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f16:
+      return kernels::half_to_float(kernels::float_to_half(value));
+    case Dtype::bf16:
+      return kernels::bf16_to_float(kernels::float_to_bf16(value));
+    default:
+      return value;
+  }
+}
+
+constexpr std::array kRoundings = {Dtype::f32, Dtype::f16, Dtype::bf16};
 
 }  // namespace
 
@@ -114,13 +129,7 @@ StoredFloats StoredFloats::smallest() const {
 }
 
 std::optional<size_t> StoredFloats::first_not_finite() const {
-  const bool finite = dtype_ == Dtype::f32   ? all_finite<uint32_t>(bytes_, 0x7f800000u)
-                      : dtype_ == Dtype::f16 ? all_finite<uint16_t>(bytes_, 0x7c00u)
-                                             : all_finite<uint16_t>(bytes_, 0x7f80u);
-  if (finite) return std::nullopt;
-  size_t i = 0;
-  while (std::isfinite((*this)[i])) ++i;
-  return i;
+  return model::first_not_finite(dtype_, bytes_);
 }
 
 bool StoredFloats::operator==(const StoredFloats& other) const {
@@ -129,6 +138,34 @@ bool StoredFloats::operator==(const StoredFloats& other) const {
     if ((*this)[i] != other[i]) return false;
   }
   return true;
+}
+
+std::optional<size_t> first_not_finite(Dtype dtype, std::span<const uint8_t> bytes) {
+  const bool finite = dtype == Dtype::f32   ? all_finite<uint32_t>(bytes, 0x7f800000u)
+                      : dtype == Dtype::f16 ? all_finite<uint16_t>(bytes, 0x7c00u)
+                                            : all_finite<uint16_t>(bytes, 0x7f80u);
+  if (finite) return std::nullopt;
+  size_t i = 0;
+  while (std::isfinite(kernels::load_float(bytes.data(), dtype, i))) ++i;
+  return i;
+}
+
+void SameWeights::compare(Dtype a_type, std::span<const uint8_t> a, Dtype b_type, std::span<const uint8_t> b) {
+  const size_t count = a.size() / kernels::size_of(a_type);
+  if (count != b.size() / kernels::size_of(b_type)) possible_ = {};
+  for (size_t i = 0; i < count && same(); ++i) {
+    const float x = kernels::load_float(a.data(), a_type, i), y = kernels::load_float(b.data(), b_type, i);
+    if (x == y) continue;
+    for (size_t path = 0; path < kRoundings.size(); ++path) {
+      const Dtype through = kRoundings[path];
+      possible_[2 * path] = possible_[2 * path] && rounded(rounded(x, through), b_type) == y;
+      possible_[2 * path + 1] = possible_[2 * path + 1] && rounded(rounded(y, through), a_type) == x;
+    }
+  }
+}
+
+bool SameWeights::same() const {
+  return std::any_of(possible_.begin(), possible_.end(), [](bool possible) { return possible; });
 }
 
 }  // namespace lorikeet::model

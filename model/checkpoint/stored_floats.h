@@ -2,6 +2,7 @@
 // what computes with them converts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -47,6 +48,22 @@ class StoredFloats {
  private:
   kernels::Dtype dtype_ = kernels::Dtype::f32;
   std::vector<uint8_t> bytes_;
+};
+
+// The same of floats that lie anywhere.
+std::optional<size_t> first_not_finite(kernels::Dtype dtype, std::span<const uint8_t> bytes);
+
+// Whether two tensors hold the same weights, whatever their types: one of them is the other as its own type rounds it,
+// possibly by way of another type (trained in bfloat16 over float16, then saved as float32). All their values must have
+// gone the same way, so that a weight which was truly changed shows. Compared piece by piece.
+class SameWeights {
+ public:
+  void compare(kernels::Dtype a_type, std::span<const uint8_t> a, kernels::Dtype b_type, std::span<const uint8_t> b);
+  bool same() const;  // as far as they have been compared
+
+ private:
+  // By way of float32, float16, bfloat16: a rounded to b, b rounded to a.
+  std::array<bool, 6> possible_ = {true, true, true, true, true, true};
 };
 
 }  // namespace lorikeet::model

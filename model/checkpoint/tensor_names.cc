@@ -70,6 +70,15 @@ std::string norm_name(const ModelConfig& config, int32_t layer, NormKind kind) {
   return fmt::format("{}{}.{}", layer_prefix(config), layer, name);
 }
 
+std::vector<NormKind> norms_of(const ModelConfig& config) {
+  if (config.architecture != Architecture::qwen3) return {NormKind::input, NormKind::post_attention};
+  return {NormKind::input, NormKind::post_attention, NormKind::q, NormKind::k};
+}
+
+int32_t norm_size(const ModelConfig& config, NormKind kind) {
+  return kind == NormKind::q || kind == NormKind::k ? config.head_dim : config.hidden_size;
+}
+
 std::optional<LayerModule> find_layer_module(const ModelConfig& config, std::string_view module) {
   const std::string_view prefix = layer_prefix(config);
   if (module.substr(0, prefix.size()) != prefix) return std::nullopt;

@@ -31,6 +31,8 @@ inline constexpr std::string_view kLmHeadName = "lm_head";
 
 enum class NormKind : uint8_t { input, post_attention, q, k };
 std::string norm_name(const ModelConfig& config, int32_t layer, NormKind kind);  // without ".weight"
+std::vector<NormKind> norms_of(const ModelConfig& config);                       // of every layer
+int32_t norm_size(const ModelConfig& config, NormKind kind);
 
 // The projections that a module's name stands for: one, or q, k and v for c_attn.
 struct LayerModule {

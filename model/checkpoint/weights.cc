@@ -2,83 +2,58 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <cstring>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 
-#include "model/checkpoint/checkpoint.h"
-#include "model/checkpoint/checkpoint_layout.h"
 #include "model/checkpoint/linear_loader.h"
+#include "model/checkpoint/servable_checkpoint.h"
 #include "model/checkpoint/tensor_names.h"
 
 namespace lorikeet::model {
 namespace {
 
-Result<std::vector<float>> load_norm(const Checkpoint& checkpoint, const std::string& name, int32_t size) {
-  auto tensor = checkpoint.require(name + ".weight");
-  if (!tensor) return tl::unexpected(tensor.error());
-  return load_vector(*tensor, size, {0, size});
-}
-
-Result<LayerWeights> load_layer(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, int32_t layer) {
-  const ModelConfig& config = plan.config();
+Result<LayerWeights> load_layer(const ServableCheckpoint& servable, const ShardPlan& plan, int rank, int32_t layer,
+                                EightBit eight_bit) {
+  const Checkpoint& checkpoint = servable.checkpoint;
+  const ModelConfig& config = servable.config;
   LayerWeights weights;
-  auto input = load_norm(checkpoint, norm_name(config, layer, NormKind::input), config.hidden_size);
-  auto post = load_norm(checkpoint, norm_name(config, layer, NormKind::post_attention), config.hidden_size);
-  if (!input) return tl::unexpected(input.error());
-  if (!post) return tl::unexpected(post.error());
-  weights.input_norm = std::move(*input);
-  weights.post_attention_norm = std::move(*post);
-  if (config.architecture == Architecture::qwen3) {
-    auto q = load_norm(checkpoint, norm_name(config, layer, NormKind::q), config.head_dim);
-    auto k = load_norm(checkpoint, norm_name(config, layer, NormKind::k), config.head_dim);
-    if (!q) return tl::unexpected(q.error());
-    if (!k) return tl::unexpected(k.error());
-    weights.q_norm = std::move(*q);
-    weights.k_norm = std::move(*k);
+  for (const NormKind kind : norms_of(config)) {
+    auto norm = load_vector(checkpoint, norm_name(config, layer, kind) + ".weight", norm_size(config, kind));
+    if (!norm) return tl::unexpected(norm.error());
+    weights.norm(kind) = std::move(*norm);
   }
   for (const Projection p : kProjections) {
-    auto linear = load_linear(checkpoint, plan, rank, layer, p);
+    auto linear = load_linear(checkpoint, config, plan, rank, layer, p, eight_bit);
     if (!linear) return tl::unexpected(linear.error());
     weights.at(p) = std::move(*linear);
   }
   return weights;
 }
 
-kernels::DenseWeight rows_of(const kernels::DenseWeight& whole, Range rows) {
-  kernels::DenseWeight part = whole;
-  part.n = rows.size();
-  part.data = whole.row(rows.begin);
-  return part;
-}
-
-Result<void> load_outer(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, RankWeights& weights) {
-  const ModelConfig& config = plan.config();
-  auto embedding = checkpoint.require(embedding_name(config) + ".weight");
+Result<void> load_outer(const ServableCheckpoint& servable, const ShardPlan& plan, int rank, RankWeights& weights) {
+  const Checkpoint& checkpoint = servable.checkpoint;
+  const ModelConfig& config = servable.config;
+  const auto matrix = [&](const std::string& name, Range rows) {
+    return load_matrix(checkpoint, name + ".weight", config.vocab_size, config.hidden_size, rows);
+  };
+  auto embedding = matrix(embedding_name(config), {0, config.vocab_size});
   if (!embedding) return tl::unexpected(embedding.error());
-  auto table = view_matrix(*embedding, config.vocab_size, config.hidden_size);
-  if (!table) return tl::unexpected(table.error());
-  weights.embedding = *table;
-
-  const std::string head_name = std::string(kLmHeadName) + ".weight";
-  auto head = checkpoint.find(head_name);
+  weights.embedding = std::move(*embedding);
+  const Range vocab = plan.shard(rank).vocab;
   if (config.tie_word_embeddings) {
-    if (head && (head->bytes.size() != embedding->bytes.size() ||
-                 std::memcmp(head->bytes.data(), embedding->bytes.data(), head->bytes.size()) != 0)) {
-      return fail("{}: config.json ties the embeddings, yet {} differs from {}.weight", checkpoint.dir().string(),
-                  head_name, embedding_name(config));
-    }
-    weights.lm_head = rows_of(weights.embedding, plan.shard(rank).vocab);
+    if (auto ok = check_tied_head(checkpoint, config); !ok) return ok;
+    weights.lm_head = weights.embedding;
+    weights.lm_head.n = vocab.size();
+    weights.lm_head.data = weights.embedding.row(vocab.begin);
   } else {
-    if (!head) return fail("{}: no tensor named {}", checkpoint.dir().string(), head_name);
-    auto whole = view_matrix(*head, config.vocab_size, config.hidden_size);
-    if (!whole) return tl::unexpected(whole.error());
-    weights.lm_head = rows_of(*whole, plan.shard(rank).vocab);
+    auto head = matrix(std::string(kLmHeadName), vocab);
+    if (!head) return tl::unexpected(head.error());
+    weights.lm_head = std::move(*head);
   }
-  auto norm = load_norm(checkpoint, final_norm_name(config), config.hidden_size);
+  auto norm = load_vector(checkpoint, final_norm_name(config) + ".weight", config.hidden_size);
   if (!norm) return tl::unexpected(norm.error());
   weights.final_norm = std::move(*norm);
   return {};
@@ -98,22 +73,32 @@ uint64_t bytes_of(const kernels::Int4Weight& w) {
 
 class CheckpointWeights final : public WeightSource {
  public:
-  CheckpointWeights(Checkpoint checkpoint, const ShardPlan& plan, int rank)
-      : checkpoint_(std::move(checkpoint)), plan_(plan), rank_(rank) {}
+  CheckpointWeights(ServableCheckpoint servable, const ShardPlan& plan, int rank, EightBit eight_bit)
+      : servable_(std::move(servable)), plan_(plan), rank_(rank), eight_bit_(eight_bit) {}
 
   Result<RankWeights> outer() const override {
     RankWeights weights;
-    if (auto ok = load_outer(checkpoint_, plan_, rank_, weights); !ok) return tl::unexpected(ok.error());
+    if (auto ok = load_outer(servable_, plan_, rank_, weights); !ok) return tl::unexpected(ok.error());
     return weights;
   }
 
-  Result<LayerWeights> layer(int32_t layer) const override { return load_layer(checkpoint_, plan_, rank_, layer); }
+  Result<LayerWeights> layer(int32_t layer) const override {
+    return load_layer(servable_, plan_, rank_, layer, eight_bit_);
+  }
 
  private:
-  const Checkpoint checkpoint_;
+  const ServableCheckpoint servable_;
   const ShardPlan plan_;
   const int rank_;
+  const EightBit eight_bit_;
 };
+
+Result<std::unique_ptr<WeightSource>> open_source(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
+                                                  EightBit eight_bit) {
+  auto servable = open_servable(dir, plan.config());
+  if (!servable) return tl::unexpected(servable.error());
+  return std::make_unique<CheckpointWeights>(*std::move(servable), plan, rank, eight_bit);
+}
 
 }  // namespace
 
@@ -129,16 +114,27 @@ uint64_t bytes_of(const RankWeights& weights, bool tied) {
   return bytes;
 }
 
+std::vector<float>& LayerWeights::norm(NormKind kind) {
+  switch (kind) {
+    case NormKind::input:
+      return input_norm;
+    case NormKind::post_attention:
+      return post_attention_norm;
+    case NormKind::q:
+      return q_norm;
+    case NormKind::k:
+      return k_norm;
+  }
+  return input_norm;
+}
+
 Result<std::unique_ptr<WeightSource>> open_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank) {
-  auto checkpoint = Checkpoint::open(dir);
-  if (!checkpoint) return tl::unexpected(checkpoint.error());
-  if (auto ok = check_layout(*checkpoint, plan.config()); !ok) return tl::unexpected(ok.error());
-  return std::make_unique<CheckpointWeights>(*std::move(checkpoint), plan, rank);
+  return open_source(dir, plan, rank, EightBit::floats);
 }
 
 Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
                                       const std::function<void(int, int)>& progress, int threads) {
-  const auto source = open_weights(dir, plan, rank);
+  const auto source = open_source(dir, plan, rank, EightBit::int4_pairs);
   if (!source) return tl::unexpected(source.error());
   auto outer = (*source)->outer();
   if (!outer) return tl::unexpected(outer.error());

@@ -12,6 +12,7 @@
 #include "kernels/dense/dense_weight.h"
 #include "kernels/int4/base/int4_weight.h"
 #include "model/checkpoint/shard_plan.h"
+#include "model/checkpoint/tensor_names.h"
 
 namespace lorikeet::model {
 
@@ -26,26 +27,29 @@ struct LayerWeights {
   std::vector<float> q_norm, k_norm;                   // [head_dim], Qwen3; else empty
   std::array<LinearWeights, kNumProjections> linear;   // indexed by Projection
 
+  std::vector<float>& norm(NormKind kind);
   const LinearWeights& at(Projection p) const { return linear[static_cast<size_t>(p)]; }
   LinearWeights& at(Projection p) { return linear[static_cast<size_t>(p)]; }
 };
 
 struct RankWeights {
-  kernels::DenseWeight embedding;  // [vocab, hidden], whole on every rank (mapped, so ranks of a host share the pages)
+  kernels::DenseWeight embedding;  // [vocab, hidden], whole on every rank
   kernels::DenseWeight lm_head;    // [vocab shard, hidden]
   std::vector<float> final_norm;   // [hidden]
   std::vector<LayerWeights> layers;
   uint64_t bytes = 0;  // what this rank holds
 };
 
-// Loads the part of the checkpoint in `dir` that `rank` holds. Tensors are memory-mapped and cut one by one, so no
-// second full copy is ever in memory. Layers are shared out to `threads` threads that live for this call;
-// progress(done, total) is called after every layer, from whichever thread, never two at once. Errors name file, tensor
-// and reason.
+// Loads the part of the checkpoint in `dir` that `rank` holds. Tensors are read and cut one by one, so no second full
+// copy is ever in memory, and nothing of what is loaded refers to the files: what happens to them later changes no
+// answer. A file that is written to while it is being read is an error. Layers are shared out to `threads` threads that
+// live for this call; progress(done, total) is called after every layer, from whichever thread, never two at once.
+// Errors name file, tensor and reason.
 Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
                                       const std::function<void(int, int)>& progress = {}, int threads = 1);
 
-// The same piece by piece, for devices that take the weights over: the host then never holds them all.
+// The same piece by piece, for devices that take the weights over: the host then never holds them all. Quantised
+// modules of 8 bits come de-quantised, as float32.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;

@@ -21,7 +21,8 @@ void base_row(const LinearWeights& linear, int32_t n, std::vector<float>& stored
   }
   row.assign(static_cast<size_t>(int4.x_size), 0.0F);
   for (size_t i = 0; i < stored.size(); ++i) {
-    if (int4.permutation[i] >= 0) row[static_cast<size_t>(int4.permutation[i])] = stored[i];
+    // Weights of 8 bits are stored as two parts.
+    if (int4.permutation[i] >= 0) row[static_cast<size_t>(int4.permutation[i])] += stored[i];
   }
 }
 

@@ -1,6 +1,5 @@
 // What a checkpoint or an adapter is, what it costs on every rank, and whether it can be served: for people (a table)
-// and programs (JSON). A checkpoint is judged by its headers, and by the scales, zeros and group index of its first
-// quantised module; an adapter by its content (its digest needs all of it).
+// and programs (JSON). What judges is what serving goes through: servable_checkpoint.h and read_adapter.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +39,8 @@ struct CheckpointReport {
   uint64_t file_bytes = 0;
   bool act_order = false;                            // a group index that is not simply input / group_size
   int32_t quantised_modules = 0, dense_modules = 0;  // of the linear layers
+  int32_t eight_bit_modules = 0;                     // of the quantised ones; of 4 bits are the others
+  uint64_t eight_bit_weights = 0;                    // of those modules, all ranks together
   std::vector<SizeReport> sizes;                     // one for each of kInspectedSizes
 };
 

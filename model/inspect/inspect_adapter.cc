@@ -2,9 +2,9 @@
 #include <utility>
 
 #include "model/adapter/adapter.h"
+#include "model/adapter/adapter_place.h"
 #include "model/adapter/adapter_scan.h"
 #include "model/checkpoint/shard_plan.h"
-#include "model/checkpoint/tensor_names.h"
 #include "model/inspect/inspect.h"
 
 namespace lorikeet::model {
@@ -16,11 +16,6 @@ bool ends_with_name(std::string_view module, std::string_view name) {
   if (module == name) return true;
   return module.size() > name.size() && module.substr(module.size() - name.size()) == name &&
          module[module.size() - name.size() - 1] == '.';
-}
-
-bool is_matched(const ModelConfig& config, std::string_view name, const AdapterModule& module) {
-  if (module.is_embedding) return name == embedding_name(config);
-  return name == kLmHeadName || find_layer_module(config, name).has_value();
 }
 
 void describe(const AdapterScan& scan, const std::optional<ModelConfig>& base, AdapterReport& report) {
@@ -35,7 +30,7 @@ void describe(const AdapterScan& scan, const std::optional<ModelConfig>& base, A
     row.scale = scan.config.scale_of(name).value_or(0);
     row.dtype = module.a ? module.a->entry->dtype_name : module.b ? module.b->entry->dtype_name : "";
     row.dora = module.magnitude.has_value();
-    row.matched = base && is_matched(*base, name, module);
+    row.matched = base && find_adapter_place(*base, name, module.is_embedding).has_value();
     report.modules.push_back(std::move(row));
   }
   for (const std::string& target : scan.config.target_names()) {

@@ -1,15 +1,15 @@
 #include <algorithm>
-#include <cstring>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "model/checkpoint/checkpoint.h"
-#include "model/checkpoint/checkpoint_layout.h"
-#include "model/checkpoint/int4_repack.h"
-#include "model/checkpoint/linear_loader.h"
+#include "model/checkpoint/quantised_module.h"
+#include "model/checkpoint/servable_checkpoint.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/checkpoint/tensor_names.h"
 #include "model/inspect/inspect.h"
+#include "model/tokenizer/tokenizer.h"
 
 namespace lorikeet::model {
 namespace {
@@ -28,13 +28,14 @@ uint64_t linear_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int r
   const auto columns = static_cast<uint64_t>(inputs.size());
   uint64_t bytes = 0;
   if (is_quantised(checkpoint, config.quant, place.module)) {
-    auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
+    auto module = find_quantised_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
     if (!module) return 0;
     const bool sorted = module->group_index.has_value() && act_order;
     const auto group = static_cast<int64_t>(module->group_size);
     const int64_t groups = sorted ? module->groups : (inputs.end + group - 1) / group - inputs.begin / group;
-    bytes += outputs * columns / 2 + static_cast<uint64_t>(groups) * outputs * dtype_bytes(module->scales);
-    if (module->zeros) bytes += static_cast<uint64_t>(groups) * outputs / 2;
+    bytes += outputs * columns * static_cast<uint64_t>(module->bits) / 8 +
+             static_cast<uint64_t>(groups) * outputs * dtype_bytes(module->scales);
+    if (module->zeros) bytes += static_cast<uint64_t>(groups) * outputs * static_cast<uint64_t>(module->bits) / 8;
   } else if (const auto dense = checkpoint.find(place.module + ".weight")) {
     bytes += outputs * columns * dtype_bytes(*dense);
   }
@@ -45,7 +46,7 @@ uint64_t linear_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int r
 
 uint64_t tensor_bytes(const Checkpoint& checkpoint, const std::string& name) {
   const auto tensor = checkpoint.find(name);
-  return tensor ? tensor->bytes.size() : 0;
+  return tensor ? tensor->entry->end - tensor->entry->begin : 0;
 }
 
 uint64_t rank_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int rank, bool act_order) {
@@ -57,7 +58,7 @@ uint64_t rank_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int ran
              dtype_bytes(*head);
   }
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
-    for (const NormKind kind : {NormKind::input, NormKind::post_attention, NormKind::q, NormKind::k}) {
+    for (const NormKind kind : norms_of(config)) {
       bytes += tensor_bytes(checkpoint, norm_name(config, layer, kind) + ".weight");
     }
     for (const Projection p : kProjections) bytes += linear_bytes(checkpoint, plan, rank, layer, p, act_order);
@@ -87,28 +88,57 @@ SizeReport report_size(const Checkpoint& checkpoint, const ModelConfig& config, 
   return report;
 }
 
-// Some modules may be unquantised, so the first that is not stands for all.
-std::optional<Int4Module> first_int4_module(const Checkpoint& checkpoint, const ModelConfig& config) {
+// Act-order shows in the index of groups, whatever the configuration says.
+bool has_act_order(const QuantisedModule& module) {
+  if (!module.group_index) return false;
+  for (int32_t k = 0; k < module.k; ++k) {
+    if (group_of(module, k) != k / module.group_size) return true;
+  }
+  return false;
+}
+
+void count_modules(const Checkpoint& checkpoint, const ModelConfig& config, CheckpointReport& report) {
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (const Projection p : kProjections) {
       const ModulePlace place = place_of(config, layer, p);
-      if (!is_quantised(checkpoint, config.quant, place.module)) continue;
-      auto module = find_int4_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
-      return module ? std::optional(*std::move(module)) : std::nullopt;
+      if (!is_quantised(checkpoint, config.quant, place.module)) {
+        ++report.dense_modules;
+        continue;
+      }
+      ++report.quantised_modules;
+      const auto module =
+          find_quantised_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
+      if (!module) continue;
+      report.act_order = report.act_order || has_act_order(*module);
+      if (module->bits != 8) continue;
+      ++report.eight_bit_modules;
+      report.eight_bit_weights += static_cast<uint64_t>(output_size(config, p)) * static_cast<uint64_t>(module->k);
     }
   }
-  return std::nullopt;
 }
 
-// Act-order shows in the index of groups, whatever the configuration says.
-bool has_act_order(const Int4Module& module) {
-  if (!module.group_index) return false;
-  for (int32_t k = 0; k < module.k; ++k) {
-    int32_t group = 0;
-    std::memcpy(&group, module.group_index->bytes.data() + static_cast<size_t>(k) * sizeof group, sizeof group);
-    if (group != k / module.group_size) return true;
+Result<void> report_checkpoint(const InspectOptions& options, CheckpointReport& report) {
+  auto config = read_model_config(report.dir);
+  if (!config) return tl::unexpected(config.error());
+  report.config = *config;
+  if (auto defaults = read_generation_defaults(report.dir); !defaults) return tl::unexpected(defaults.error());
+  if (Tokenizer::is_in(report.dir)) {  // prompts of token ids need none
+    if (auto tokenizer = Tokenizer::load(report.dir); !tokenizer) return tl::unexpected(tokenizer.error());
   }
-  return false;
+  auto checkpoint = Checkpoint::open(report.dir);
+  if (!checkpoint) return tl::unexpected(checkpoint.error());
+  report.tensors = static_cast<int64_t>(checkpoint->names().size());
+  report.file_bytes = checkpoint->tensor_bytes();
+  auto servable = open_servable(report.dir, *config);
+  if (!servable) return tl::unexpected(servable.error());
+  report.config = servable->config;
+  if (auto ok = check_values(*servable); !ok) return ok;
+  count_modules(servable->checkpoint, servable->config, report);
+  for (const int size : kInspectedSizes) {
+    report.sizes.push_back(report_size(servable->checkpoint, servable->config, size, report.act_order, options));
+  }
+  if (report.sizes[0].refusal) return fail("{}", *report.sizes[0].refusal);  // not even on one rank
+  return {};
 }
 
 }  // namespace
@@ -116,39 +146,7 @@ bool has_act_order(const Int4Module& module) {
 CheckpointReport inspect_checkpoint(const std::filesystem::path& dir, const InspectOptions& options) {
   CheckpointReport report;
   report.dir = dir;
-  auto config = read_model_config(dir);
-  if (!config) {
-    report.refusal = config.error().message;
-    return report;
-  }
-  report.config = *config;
-  auto checkpoint = Checkpoint::open(dir);
-  if (!checkpoint) {
-    report.refusal = checkpoint.error().message;
-    return report;
-  }
-  report.tensors = static_cast<int64_t>(checkpoint->names().size());
-  report.file_bytes = checkpoint->tensor_bytes();
-  if (auto ok = check_layout(*checkpoint, *config); !ok) {
-    report.refusal = ok.error().message;
-    return report;
-  }
-  if (const auto module = first_int4_module(*checkpoint, *config)) {
-    // A mislabelled version of GPTQ shows in the zeros alone.
-    if (auto ok = check_int4_values(*module); !ok) {
-      report.refusal = ok.error().message;
-      return report;
-    }
-    report.act_order = has_act_order(*module);
-  }
-  for (int32_t layer = 0; layer < config->num_layers; ++layer) {
-    for (const Projection p : kProjections) {
-      const bool quantised = is_quantised(*checkpoint, config->quant, place_of(*config, layer, p).module);
-      ++(quantised ? report.quantised_modules : report.dense_modules);
-    }
-  }
-  for (const int size : kInspectedSizes)
-    report.sizes.push_back(report_size(*checkpoint, *config, size, report.act_order, options));
+  if (auto ok = report_checkpoint(options, report); !ok) report.refusal = ok.error().message;
   return report;
 }
 

@@ -53,12 +53,14 @@ Json to_json(const CheckpointReport& report) {
     json["model"] = to_json(config);
     const bool quantised = config.quant.method != QuantMethod::none;
     json["quantisation"] = {{"method", name_of(config.quant.method)},
-                            {"bits", quantised ? Json(4) : Json(nullptr)},
+                            {"bits", quantised ? Json(config.quant.bits) : Json(nullptr)},
                             {"group_size", quantised ? Json(config.quant.group_size) : Json(nullptr)},
                             {"groups", groups_of(config)},
                             {"symmetric", quantised ? Json(config.quant.symmetric) : Json(nullptr)},
                             {"act_order", report.act_order},
                             {"quantised_modules", report.quantised_modules},
+                            {"eight_bit_modules", report.eight_bit_modules},
+                            {"eight_bit_weights", report.eight_bit_weights},
                             {"dense_modules", report.dense_modules}};
   }
   json["tensors"] = report.tensors;

@@ -56,8 +56,8 @@ class Table {
 std::string quantisation_text(const CheckpointReport& report) {
   const ModelConfig& config = *report.config;
   if (config.quant.method == QuantMethod::none) return fmt::format("none ({})", config.torch_dtype);
-  std::string text =
-      fmt::format("{} int4, {}", name_of(config.quant.method), config.quant.symmetric ? "symmetric" : "asymmetric");
+  std::string text = fmt::format("{} int{}, {}", name_of(config.quant.method), config.quant.bits,
+                                 config.quant.symmetric ? "symmetric" : "asymmetric");
   if (config.quant.group_size < 0) {
     text += ", one group over all inputs";
   } else {
@@ -124,6 +124,11 @@ std::string to_table(const CheckpointReport& report) {
                                                                   config.yarn->original_max_position_embeddings)
                                                     : ""));
     table.line("quantisation", quantisation_text(report));
+  }
+  if (report.eight_bit_modules > 0) {
+    table.line("8 bits", fmt::format("{} linear layers, {}; de-quantised to 16 bits where --device is cuda: {} in all",
+                                     report.eight_bit_modules, size_text(report.eight_bit_weights),
+                                     size_text(2 * report.eight_bit_weights)));
   }
   if (report.tensors > 0) table.line("tensors", fmt::format("{}, {}", report.tensors, size_text(report.file_bytes)));
   if (!report.sizes.empty()) {

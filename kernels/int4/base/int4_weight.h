@@ -11,7 +11,8 @@ namespace lorikeet::kernels {
 //
 // A run is a stretch of consecutive k that share scale and zero. Plain checkpoints have one run per quantisation group.
 // Checkpoints with act-order (desc_act) have their rows sorted by group within this shard and `permutation` says where
-// x is taken from. Every run is a multiple of 32 long; padding weights have q == zero, so they are worth 0.
+// x is taken from; weights of 8 bits are two of 4 that take the same x. Every run is a multiple of 32 long; padding
+// weights have q == zero, so they are worth 0.
 struct Int4Weight {
   static constexpr int kRunMultiple = 32;
 

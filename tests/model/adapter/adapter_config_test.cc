@@ -125,7 +125,10 @@ TEST(AdapterConfig, RefusesKindsThatWouldBeSilentlyWrong) {
       {"task_type", "SEQ_CLS", "only CAUSAL_LM is served"},
       {"bias", "all", "trained biases"},
       {"bias", "lora_only", "trained biases"},
-      {"modules_to_save", {"lm_head"}, "whole modules"},
+      {"modules_to_save", {"score"}, "whole modules"},
+      {"modules_to_save", {"lm_head", "model.norm"}, "whole modules"},
+      {"modules_to_save", "all", "whole modules"},
+      {"modules_to_save", {1}, "whole modules"},
       {"lora_bias", true, "biases of lora_B"},
       {"fan_in_fan_out", true, "Conv1D"},
       {"use_qalora", true, "QA-LoRA"},
@@ -171,6 +174,31 @@ TEST(AdapterConfig, RefusesStartsThatChangeTheBase) {
        std::vector<ordered_json>{true, false, "gaussian", "eva", "orthogonal", "mica", nullptr}) {
     EXPECT_EQ(error_of(with("init_lora_weights", init)), "") << init;
   }
+}
+
+// The list of what PEFT writes: what changes nothing, whatever its value. (The plain configuration of these tests has
+// every key of PEFT 0.21; what is refused is above.)
+TEST(AdapterConfig, TakesSettingsThatChangeNothing) {
+  const std::vector<std::pair<const char*, ordered_json>> settings = {
+      {"auto_mapping", {{"base_model_class", "Qwen2ForCausalLM"}}},
+      {"base_model_name_or_path", "/home/somebody/model"},
+      {"corda_config", {{"corda_method", "kpm"}}},
+      {"eva_config", {{"rho", 2.0}}},
+      {"inference_mode", false},
+      {"lora_dropout", 0.5},
+      {"lora_ga_config", {{"x", 1}}},
+      {"megatron_core", "megatron.core"},
+      {"peft_version", "0.17.1@abc"},
+      {"qalora_group_size", 32},
+      {"revision", "main"},
+      {"runtime_config", {{"ephemeral_gpu_offload", false}}},
+      {"task_type", nullptr},
+      {"trainable_token_indices", nullptr},
+      {"use_bdlora", nullptr},
+      {"kasa_config", nullptr},
+      {"modules_to_save", {"lm_head", "embed_tokens"}},
+      {"modules_to_save", {"model.embed_tokens"}}};
+  for (const auto& [key, value] : settings) EXPECT_EQ(error_of(with(key, value)), "") << key;
 }
 
 TEST(AdapterConfig, IgnoresUnknownSettingsThatAreOff) {

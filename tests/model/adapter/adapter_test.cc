@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "tests/model/adapter/adapter_base.h"
 #include "tests/model/checkpoint/synthetic_checkpoint.h"
@@ -175,6 +176,49 @@ TEST(Adapter, TakesCopiesOfTheBaseOnlyWhereTheyAreEqual) {
   EXPECT_EQ(with_copy(0), "");
   EXPECT_THAT(with_copy(0.001), HasSubstr("lm_head.base_layer.weight: weights of the base itself that differ"));
 
+  // In the type that it was trained in, under every name that PEFT gives it, as a target and in modules_to_save.
+  const auto rounded = [&](const std::string& name, bool is_saved, size_t changed) {
+    SyntheticAdapter files;
+    const bool head = name.find("lm_head") != std::string::npos;
+    files.config = tests::plain_adapter_config(4, 8, {is_saved ? "q_proj" : head ? "lm_head" : "embed_tokens"});
+    if (is_saved) {
+      files.config["modules_to_save"] = {head ? "lm_head" : "embed_tokens"};
+      files.add_pair(module_of(1, Projection::q), 4, 64, 64);
+    } else if (head) {
+      files.add_pair("lm_head", 4, 64, 50);
+    } else {
+      files.add_matrix("model.embed_tokens.lora_embedding_A", 4, 50);
+      files.add_matrix("model.embed_tokens.lora_embedding_B", 64, 4);
+    }
+    std::vector<uint16_t> copy;
+    for (const double value : (head ? base.lm_head() : base.embedding()).values) {
+      copy.push_back(kernels::float_to_bf16(static_cast<float>(value)));
+    }
+    if (changed < copy.size()) copy[changed] ^= 2;
+    files.tensors.add("base_model.model." + name, "BF16", {50, 64}, copy);
+    return error_of(files, *config);
+  };
+  constexpr size_t kNone = 50 * 64;
+  for (const char* name :
+       {"lm_head.weight", "lm_head.base_layer.weight", "lm_head.modules_to_save.default.weight",
+        "lm_head.original_module.weight", "model.embed_tokens.weight", "model.embed_tokens.base_layer.weight"}) {
+    for (const bool is_saved : {false, true}) {
+      EXPECT_EQ(rounded(name, is_saved, kNone), "") << name << is_saved;
+      for (const size_t changed : {size_t{0}, kNone - 1}) {
+        EXPECT_THAT(rounded(name, is_saved, changed), HasSubstr("weights of the base itself that differ")) << name;
+      }
+    }
+  }
+
+  // Each of several copies is looked at.
+  SyntheticAdapter several;
+  several.config = tests::plain_adapter_config(4, 8, {"lm_head"});
+  several.add_pair("lm_head", 4, 64, 50);
+  const std::vector<float> own(base.lm_head().values.begin(), base.lm_head().values.end());
+  several.tensors.add("base_model.model.lm_head.base_layer.weight", "F32", {50, 64}, own);
+  several.tensors.add("base_model.model.lm_head.weight", "F32", {50, 64}, std::vector<float>(50 * 64, 0));
+  EXPECT_THAT(error_of(several, *config), HasSubstr("lm_head.weight: weights of the base itself that differ"));
+
   SyntheticAdapter nowhere;
   nowhere.config = tests::plain_adapter_config(4, 8, {"lm_head"});
   nowhere.add_pair("lm_head", 4, 64, 50);
@@ -233,8 +277,82 @@ TEST(Adapter, RefusesTensorsThatAreNoPartOfALora) {
 
   SyntheticAdapter prefix;
   fill(prefix);
-  prefix.tensors.add("model.layers.0.self_attn.q_proj.lora_A.weight", "F32", {1}, std::vector<float>{1});
+  prefix.tensors.add("model.layers.0.self_attn.q_proj.lora_E.weight", "F32", {1}, std::vector<float>{1});
   EXPECT_THAT(error_of(prefix), HasSubstr("1 tensors are no part of a LoRA adapter"));
+}
+
+// As frameworks write them from a module's state_dict.
+TEST(Adapter, IsTheSameUnderEveryNameOfItsTensors) {
+  const auto named = [](const std::string& before, const std::string& adapter) {
+    SyntheticAdapter files;
+    files.config = tests::plain_adapter_config(4, 8, {"q_proj", "lm_head"});
+    for (const std::string& module : {std::string("layers.1.self_attn.q_proj"), std::string("lm_head")}) {
+      for (const char part : {'A', 'B'}) {
+        const int64_t rows = part == 'A' ? 4 : module == "lm_head" ? 50 : 64;
+        const std::vector<float> values(static_cast<size_t>(rows * (part == 'A' ? 64 : 4)), part == 'A' ? 0.5F : 0.25F);
+        const std::string inner =
+            module == "lm_head" ? before.substr(0, before.size() - std::string("model.").size()) : before;
+        files.tensors.add(inner + module + ".lora_" + part + adapter + ".weight", "F32", {rows, part == 'A' ? 64 : 4},
+                          values);
+      }
+    }
+    files.write();
+    return read(files, config_of());
+  };
+  const Adapter plain = named("base_model.model.model.", "");
+  for (const char* before : {"base_model.model.model.", "model.", "_orig_mod.base_model.model.model."}) {
+    for (const char* adapter : {"", ".default", ".some-name"}) {
+      const Adapter other = named(before, adapter);
+      EXPECT_EQ(pair_of(other, 1, Projection::q).b, pair_of(plain, 1, Projection::q).b);
+      EXPECT_EQ(pair_of(other, 1, Projection::q).scale, 2);
+      ASSERT_TRUE(other.lm_head);
+      EXPECT_EQ(other.lm_head->a, plain.lm_head->a);
+    }
+  }
+}
+
+TEST(Adapter, IsFoundByAnExpressionForTheNamesThatItsFrameworkSaw) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {});
+  files.config["target_modules"] = "layers\\.1\\.self_attn\\.q_proj";
+  files.tensors.add("base_model.model.layers.1.self_attn.q_proj.lora_A.weight", "F32", {4, 64},
+                    std::vector<float>(256, 1));
+  files.tensors.add("base_model.model.layers.1.self_attn.q_proj.lora_B.weight", "F32", {64, 4},
+                    std::vector<float>(256, 1));
+  EXPECT_EQ(error_of(files), "");
+}
+
+TEST(Adapter, RefusesSeveralAdaptersInOneFileByTheirNames) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  files.add_matrix(module_of(1, Projection::q) + ".lora_A.default.weight", 4, 64);
+  files.add_matrix(module_of(1, Projection::q) + ".lora_B.default.weight", 64, 4);
+  files.add_matrix(module_of(1, Projection::q) + ".lora_A.second.weight", 4, 64);
+  files.add_matrix(module_of(1, Projection::q) + ".lora_B.second.weight", 64, 4);
+  EXPECT_THAT(error_of(files), HasSubstr("tensors of several adapters in one file (named default, second)"));
+
+  SyntheticAdapter twice;
+  fill(twice);
+  twice.tensors.add(module_of(1, Projection::q) + ".lora_A.weight", "F32", {4, 64}, std::vector<float>(256, 1));
+  EXPECT_THAT(error_of(twice), HasSubstr("there is a second tensor for the same place"));
+}
+
+// The list of what PEFT and trainers write beside the two files that are read.
+TEST(Adapter, ReadsTwoFilesAndRefusesOthersThatHoldWeights) {
+  SyntheticAdapter files;
+  fill(files);
+  for (const char* harmless :
+       {"README.md", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
+        "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "vocab.json",
+        "merges.txt", "chat_template.jinja", "adapter_model.bin", "value_head.safetensors"}) {
+    tests::write_file(files.dir() / harmless, "x");
+  }
+  EXPECT_EQ(error_of(files), "");
+  for (const char* refused : {"new_embeddings.safetensors", "new_embeddings.bin", "non_lora_trainables.bin"}) {
+    tests::write_file(files.dir() / refused, "x");
+    EXPECT_THAT(error_of(files), AllOf(HasSubstr(refused), HasSubstr("trained beside the LoRA")));
+    std::filesystem::remove(files.dir() / refused);
+  }
 }
 
 TEST(Adapter, RefusesAWithoutBAndBWithoutA) {
@@ -293,6 +411,37 @@ TEST(Adapter, RefusesValuesThatAreNotFinite) {
     b[9] = bad;
     files.tensors.add("base_model.model." + module_of(1, Projection::q) + ".lora_B.weight", "F32", {64, 4}, b);
     EXPECT_THAT(error_of(files), HasSubstr("q_proj.lora_B.weight: element 9 is not finite"));
+  }
+}
+
+// Every tensor of an adapter, not some.
+TEST(Adapter, RefusesValuesThatAreNotFiniteInAnyTensor) {
+  SyntheticAdapter files;
+  fill(files);
+  files.config["use_dora"] = true;
+  files.config["target_modules"] = {"q_proj", "down_proj", "lm_head", "embed_tokens"};
+  const std::vector<std::pair<std::string, std::vector<int64_t>>> tensors = {
+      {module_of(1, Projection::q) + ".lora_A.weight", {4, 64}},
+      {module_of(1, Projection::q) + ".lora_B.weight", {64, 4}},
+      {module_of(1, Projection::down) + ".lora_A.weight", {4, 96}},
+      {module_of(1, Projection::down) + ".lora_B.weight", {64, 4}},
+      {module_of(1, Projection::q) + ".lora_magnitude_vector", {64}},
+      {module_of(1, Projection::down) + ".lora_magnitude_vector", {64}}};
+  const auto write = [&](const std::string& bad, const char* dtype, uint16_t value) {
+    for (const auto& [name, shape] : tensors) {
+      int64_t count = 1;
+      for (const int64_t size : shape) count *= size;
+      std::vector<uint16_t> values(static_cast<size_t>(count), 0x3c00);
+      if (name == bad) values.back() = value;
+      files.tensors.remove("base_model.model." + name);
+      files.tensors.add("base_model.model." + name, dtype, shape, values);
+    }
+    return error_of(files);
+  };
+  EXPECT_EQ(write("", "F16", 0), "");
+  for (const auto& [name, shape] : tensors) {
+    EXPECT_THAT(write(name, "F16", 0x7e00), AllOf(HasSubstr(name), HasSubstr("is not finite")));
+    EXPECT_THAT(write(name, "BF16", 0xff80), AllOf(HasSubstr(name), HasSubstr("is not finite")));
   }
 }
 

@@ -36,7 +36,7 @@ TEST_F(CheckpointTest, IsOneFile) {
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   EXPECT_THAT(checkpoint->names(), ElementsAre("a", "b"));
   EXPECT_EQ(checkpoint->tensor_bytes(), 2u);
-  EXPECT_EQ(checkpoint->find("b")->bytes[0], 'b');
+  EXPECT_EQ(checkpoint->read("b")->bytes[0], 'b');
   EXPECT_FALSE(checkpoint->has("c"));
   EXPECT_THAT(checkpoint->require("c").error().message, HasSubstr("no tensor named c"));
 }
@@ -55,7 +55,68 @@ TEST_F(CheckpointTest, IsTheShardsThatTheIndexNames) {
   const auto checkpoint = Checkpoint::open(dir_.path());
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   EXPECT_THAT(checkpoint->names(), ElementsAre("a", "b", "c"));
-  EXPECT_EQ(checkpoint->find("b")->bytes[0], 'b');
+  EXPECT_EQ(checkpoint->read("b")->bytes[0], 'b');
+}
+
+TEST_F(CheckpointTest, IsACompleteSetOfShardsThatLostItsIndex) {
+  add("model-00001-of-00002.safetensors", {"a"});
+  add("model-00002-of-00002.safetensors", {"b"});
+  EXPECT_EQ(error(), "");
+  EXPECT_THAT(Checkpoint::open(dir_.path())->names(), ElementsAre("a", "b"));
+  add("model-00002-of-00002.safetensors", {"a"});
+  EXPECT_THAT(error(), HasSubstr("tensor a is in both"));
+  std::filesystem::rename(dir_ / "model-00002-of-00002.safetensors", dir_ / "model-00003-of-00003.safetensors");
+  EXPECT_THAT(error(), HasSubstr("2 safetensors files and no model.safetensors.index.json"));
+}
+
+TEST_F(CheckpointTest, MayHaveAnIndexOfAnotherName) {
+  add("gptq-00001-of-00002.safetensors", {"a"});
+  add("gptq-00002-of-00002.safetensors", {"b"});
+  tests::write_file(
+      dir_ / "gptq.safetensors.index.json",
+      R"({"weight_map": {"a": "gptq-00001-of-00002.safetensors", "c": "gptq-00002-of-00002.safetensors"}})");
+  EXPECT_THAT(error(), HasSubstr("the index says that gptq-00002-of-00002.safetensors holds c"));
+}
+
+TEST_F(CheckpointTest, IsNotTheIndexThatAToolLeftOver) {
+  add("model.safetensors", {"a"});
+  index(R"({"b": "model-00001-of-00002.safetensors", "c": "model-00002-of-00002.safetensors"})");
+  EXPECT_EQ(error(), "");
+  EXPECT_THAT(Checkpoint::open(dir_.path())->names(), ElementsAre("a"));
+  add("model-00001-of-00002.safetensors", {"b"});
+  EXPECT_THAT(error(), HasSubstr("which of them is the model cannot be told"));
+  index(R"({"a": "model.safetensors", "b": "model-00001-of-00002.safetensors"})");
+  EXPECT_THAT(Checkpoint::open(dir_.path())->names(), ElementsAre("a", "b"));
+}
+
+TEST_F(CheckpointTest, GivesTensorsTheNamesOfACausalModelWhateverWasSaved) {
+  struct Case {
+    const char *table, *norm, *head;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight", "lm_head.weight"},
+           {"embed_tokens.weight", "layers.0.input_layernorm.weight", "lm_head.weight"},
+           {"model.model.embed_tokens.weight", "model.model.layers.0.input_layernorm.weight", "model.lm_head.weight"},
+           {"language_model.model.embed_tokens.weight", "language_model.model.layers.0.input_layernorm.weight",
+            "language_model.lm_head.weight"},
+           {"model.language_model.embed_tokens.weight", "model.language_model.layers.0.input_layernorm.weight",
+            "lm_head.weight"},
+           {"_orig_mod.model.embed_tokens.weight", "_orig_mod.model.layers.0.input_layernorm.weight",
+            "_orig_mod.lm_head.weight"}}) {
+    add("model.safetensors", {c.table, c.norm, c.head});
+    EXPECT_THAT(Checkpoint::open(dir_.path())->names(),
+                ElementsAre("lm_head.weight", "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"))
+        << c.table;
+  }
+  add("model.safetensors", {"wte.weight", "h.0.ln_1.weight"});
+  EXPECT_THAT(Checkpoint::open(dir_.path())->names(),
+              ElementsAre("transformer.h.0.ln_1.weight", "transformer.wte.weight"));
+  // Two towers, or names of something else, stay as they are.
+  add("model.safetensors", {"a.embed_tokens.weight", "b.embed_tokens.weight", "layers.0.x"});
+  EXPECT_THAT(Checkpoint::open(dir_.path())->names(),
+              ElementsAre("a.embed_tokens.weight", "b.embed_tokens.weight", "layers.0.x"));
+  add("model.safetensors", {"embed_tokens.weight", "lm_head.weight", "model.lm_head.weight"});
+  EXPECT_THAT(error(), HasSubstr("the tensors lm_head.weight and model.lm_head.weight are for one place"));
 }
 
 TEST_F(CheckpointTest, IsRefusedWhenIndexAndShardsDisagree) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "model/checkpoint/safetensors_file.h"
 #include "tests/model/checkpoint/safetensors_writer.h"
 
 namespace lorikeet::model {
@@ -34,15 +35,18 @@ TEST(Safetensors, GiveTheTensorsAndMetadataOfAFile) {
   const auto file = SafetensorsFile::open(dir / "m.safetensors");
   ASSERT_TRUE(file) << file.error().message;
   EXPECT_EQ((*file)->header().metadata.at("format"), "pt");
-  const auto a = (*file)->find("a");
+  auto a = (*file)->find("a");
   ASSERT_TRUE(a);
+  EXPECT_TRUE(a->bytes.empty());
+  ASSERT_TRUE(read_bytes(*a));
   EXPECT_EQ(a->entry->dtype, kernels::Dtype::i32);
   EXPECT_EQ(a->entry->shape, std::vector<int64_t>{2});
   ASSERT_EQ(a->bytes.size(), 8u);
   EXPECT_EQ(a->bytes[0], 7);
   EXPECT_EQ(a->bytes[4], 0xf8);
-  const auto b = (*file)->find("b");
+  auto b = (*file)->find("b");
   ASSERT_TRUE(b);
+  ASSERT_TRUE(read_bytes(*b));
   EXPECT_EQ(b->entry->elements(), 6);
   EXPECT_EQ(b->bytes[10], 6);
   EXPECT_FALSE((*file)->find("c"));
@@ -58,6 +62,7 @@ TEST(Safetensors, KeepTheirBytesAliveThroughTheOwner) {
     const auto file = SafetensorsFile::open(dir / "m.safetensors");
     ASSERT_TRUE(file);
     view = (*file)->find("a");
+    ASSERT_TRUE(read_bytes(*view));
   }
   EXPECT_EQ(view->bytes[0], 42);
   EXPECT_EQ(view->entry->dtype_name, "U8");
@@ -189,8 +194,9 @@ TEST(Safetensors, PublishedByScaleLlmHoldWhatTheirDescriptionSays) {
   ASSERT_TRUE(file) << file.error().message;
   ASSERT_EQ((*file)->header().tensors.size(), 20u);
   for (int i = 0; i < 20; ++i) {
-    const auto tensor = (*file)->find("key_" + std::to_string(i));
+    auto tensor = (*file)->find("key_" + std::to_string(i));
     ASSERT_TRUE(tensor) << i;
+    ASSERT_TRUE(read_bytes(*tensor));
     EXPECT_EQ(tensor->entry->shape, (std::vector<int64_t>{10, 10}));
     for (size_t k = 0; k < 100; ++k) EXPECT_EQ(kernels::load_float(tensor->bytes.data(), kernels::Dtype::f32, k), i);
   }

@@ -38,6 +38,16 @@ class SafetensorsWriter {
     std::erase_if(tensors_, [&](const Tensor& tensor) { return tensor.name == name; });
   }
 
+  // Puts `bits` into the last element of a tensor; false where it is of another type or not there.
+  bool set_last(std::string_view name, std::string_view dtype, uint16_t bits) {
+    for (Tensor& tensor : tensors_) {
+      if (tensor.name != name || tensor.dtype != dtype) continue;
+      std::memcpy(tensor.bytes.data() + tensor.bytes.size() - sizeof bits, &bits, sizeof bits);
+      return true;
+    }
+    return false;
+  }
+
   bool has(std::string_view name) const {
     for (const Tensor& tensor : tensors_) {
       if (tensor.name == name) return true;

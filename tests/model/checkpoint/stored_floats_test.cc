@@ -58,5 +58,45 @@ TEST(StoredFloats, FindWhatIsNotFinite) {
   EXPECT_EQ(halves({0x7c00}, Dtype::bf16).first_not_finite(), std::nullopt);
 }
 
+// Whether b, made from a by `change`, still holds the same weights.
+bool same(const StoredFloats& a, const StoredFloats& b) {
+  SameWeights weights;
+  weights.compare(a.dtype(), a.bytes(), b.dtype(), b.bytes());
+  SameWeights backwards;
+  backwards.compare(b.dtype(), b.bytes(), a.dtype(), a.bytes());
+  EXPECT_EQ(weights.same(), backwards.same());
+  return weights.same();
+}
+
+TEST(SameWeights, AreEqualWithinTheRoundingOfAType) {
+  const std::vector<float> values = {0.1F, -0.3F, 1.001F, 0, 3.14159F};
+  std::vector<uint16_t> as_half, as_bf16, by_half;
+  std::vector<float> back;
+  for (const float value : values) {
+    as_half.push_back(kernels::float_to_half(value));
+    as_bf16.push_back(kernels::float_to_bf16(value));
+    by_half.push_back(kernels::float_to_bf16(kernels::half_to_float(as_half.back())));
+    back.push_back(kernels::bf16_to_float(as_bf16.back()));
+  }
+  const StoredFloats floats(values), half = halves(as_half), bf16 = halves(as_bf16, Dtype::bf16);
+  EXPECT_TRUE(same(floats, floats));
+  EXPECT_TRUE(same(floats, half));
+  EXPECT_TRUE(same(floats, bf16));
+  EXPECT_TRUE(same(half, halves(by_half, Dtype::bf16)));
+  EXPECT_TRUE(same(floats, StoredFloats(back))) << "through bfloat16 and back";
+  EXPECT_FALSE(same(half, halves({0x3c00, 0x3c00, 0x3c00, 0, 0x3c00})));
+  EXPECT_FALSE(same(floats, StoredFloats({0.1F, -0.3F, 1.001F, 0})));
+  // One value that was truly changed, by less than bfloat16 would round it.
+  std::vector<float> changed = values;
+  changed[4] += 0.001F;
+  EXPECT_FALSE(same(floats, StoredFloats(changed)));
+  // Some values as one type rounds them, others as another does.
+  std::vector<float> mixed = values;
+  mixed[0] = back[0];
+  mixed[2] = kernels::half_to_float(as_half[2]);
+  EXPECT_FALSE(same(floats, StoredFloats(mixed)));
+  EXPECT_FALSE(same(StoredFloats({1, std::nanf("")}), StoredFloats({1, std::nanf("")})));
+}
+
 }  // namespace
 }  // namespace lorikeet::model

@@ -15,16 +15,16 @@ int32_t ceil_div(int32_t a, int32_t b) {
   return (a + b - 1) / b;
 }
 
-// Values of 4 bits into words: word w gets values[w * 8 + order[i]] as its nibble i.
+// Values of 4 or 8 bits into words: a word gets values[order[i]] as its field i.
 constexpr int kInOrder[8] = {0, 1, 2, 3, 4, 5, 6, 7};
 constexpr int kAwqOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 
 // Sizes (random_float) with which activations and logits stay around 1, so that what goes wrong anywhere shows in them.
-constexpr uint32_t kNormPower = 6, kDensePower = 3, kBiasPower = 4;
+constexpr int32_t kNormPower = 6, kDensePower = 3, kBiasPower = 4;
 
-uint32_t pack(const uint8_t* values, const int* order) {
+uint32_t pack(const uint8_t* values, const int* order, int32_t bits = 4) {
   uint32_t word = 0;
-  for (int i = 0; i < 8; ++i) word += static_cast<uint32_t>(values[order[i]]) << (4 * i);
+  for (int32_t i = 0; i < 32 / bits; ++i) word |= static_cast<uint32_t>(values[order[i]]) << (bits * i);
   return word;
 }
 
@@ -32,7 +32,7 @@ uint32_t pack(const uint8_t* values, const int* order) {
 
 SyntheticCheckpoint::SyntheticCheckpoint(const SyntheticOptions& options) : options_(options), random_(options.seed) {
   const bool v1 = options_.architecture == Architecture::qwen;
-  const auto matrix = [&](const std::string& name, uint32_t power) {
+  const auto matrix = [&](const std::string& name, int32_t power) {
     return Matrix{options_.vocab, options_.hidden, add_floats(name, {options_.vocab, options_.hidden}, power)};
   };
   embedding_ =
@@ -53,34 +53,34 @@ const std::vector<double>& SyntheticCheckpoint::bias(int32_t layer, Projection p
 }
 
 // A float of +-2^(power - 7) to +-2^(power - 5) in the file's type, from its bits.
-double SyntheticCheckpoint::random_float(const std::string& dtype, uint32_t power, std::vector<uint8_t>& bytes) {
+double SyntheticCheckpoint::random_float(const std::string& dtype, int32_t power, std::vector<uint8_t>& bytes) {
   const uint32_t bits = random_();
   const double sign = bits >> 31 != 0 ? -1 : 1;
   const auto push = [&](uint32_t value, int count) {
     for (int i = 0; i < count; ++i) bytes.push_back(static_cast<uint8_t>(value >> (8 * i)));
   };
   if (dtype == "F16") {
-    const uint32_t fraction = bits & 0x3ff, exponent = 8 + power + (bits >> 10 & 1);
+    const uint32_t fraction = bits & 0x3ff, exponent = static_cast<uint32_t>(8 + power) + (bits >> 10 & 1);
     push(bits >> 31 << 15 | exponent << 10 | fraction, 2);
     return sign * std::ldexp(1 + fraction / 1024.0, static_cast<int>(exponent) - 15);
   }
   if (dtype == "BF16") {
-    const uint32_t fraction = bits & 0x7f, exponent = 120 + power + (bits >> 10 & 1);
+    const uint32_t fraction = bits & 0x7f, exponent = static_cast<uint32_t>(120 + power) + (bits >> 10 & 1);
     push(bits >> 31 << 15 | exponent << 7 | fraction, 2);
     return sign * std::ldexp(1 + fraction / 128.0, static_cast<int>(exponent) - 127);
   }
-  const uint32_t fraction = bits & 0x7fffff, exponent = 120 + power + (bits >> 24 & 1);
+  const uint32_t fraction = bits & 0x7fffff, exponent = static_cast<uint32_t>(120 + power) + (bits >> 24 & 1);
   push(bits >> 31 << 31 | exponent << 23 | fraction, 4);
   return sign * std::ldexp(1 + fraction / 8388608.0, static_cast<int>(exponent) - 127);
 }
 
 std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, const std::vector<int64_t>& shape,
-                                                    uint32_t power) {
+                                                    int32_t power) {
   return add_floats(name, shape, power, options_.float_dtype);
 }
 
 std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, const std::vector<int64_t>& shape,
-                                                    uint32_t power, const std::string& dtype) {
+                                                    int32_t power, const std::string& dtype) {
   int64_t count = 1;
   for (const int64_t size : shape) count *= size;
   std::vector<uint8_t> bytes;
@@ -90,15 +90,29 @@ std::vector<double> SyntheticCheckpoint::add_floats(const std::string& name, con
   return values;
 }
 
+bool SyntheticCheckpoint::is_dense(const std::string& name) const {
+  return options_.method == QuantMethod::none ||
+         std::any_of(options_.dense.begin(), options_.dense.end(),
+                     [&](const std::string& suffix) { return name.ends_with(suffix); });
+}
+
+SyntheticOverride SyntheticCheckpoint::settings_of(const std::string& name) const {
+  SyntheticOverride settings{name, options_.bits, options_.group_size};
+  for (const SyntheticOverride& other : options_.overrides) {
+    if (name.ends_with(other.suffix)) settings = {name, other.bits, other.group_size};
+  }
+  return settings;
+}
+
 Matrix SyntheticCheckpoint::add_module(const std::string& name, int32_t outputs, int32_t inputs) {
-  const bool is_dense = std::any_of(options_.dense.begin(), options_.dense.end(),
-                                    [&](const std::string& suffix) { return name.ends_with(suffix); });
-  if (options_.method != QuantMethod::none && !is_dense) return add_int4(name, outputs, inputs);
+  if (!is_dense(name)) return add_quantised(name, outputs, inputs);
   return {outputs, inputs, add_floats(name + ".weight", {outputs, inputs}, kDensePower)};
 }
 
-Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, int32_t inputs) {
-  const int32_t group = options_.group_size < 0 ? inputs : options_.group_size;
+Matrix SyntheticCheckpoint::add_quantised(const std::string& name, int32_t outputs, int32_t inputs) {
+  const SyntheticOverride settings = settings_of(name);
+  const int32_t bits = settings.bits, values = 1 << bits, each = 32 / bits;  // of a word
+  const int32_t group = settings.group_size < 0 ? inputs : settings.group_size;
   const int32_t groups = ceil_div(inputs, group);
   std::vector<int32_t> group_of(static_cast<size_t>(inputs));
   for (int32_t k = 0; k < inputs; ++k) group_of[static_cast<size_t>(k)] = k / group;
@@ -108,16 +122,21 @@ Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, i
   const auto at = [&](int32_t row, int32_t n) {
     return static_cast<size_t>(row) * static_cast<size_t>(outputs) + static_cast<size_t>(n);
   };
-  std::vector<uint8_t> q(static_cast<size_t>(inputs) * static_cast<size_t>(outputs)), z(at(groups, 0), 8);
-  for (uint8_t& value : q) value = static_cast<uint8_t>(random_() % 16);
+  std::vector<uint8_t> q(static_cast<size_t>(inputs) * static_cast<size_t>(outputs)),
+      z(at(groups, 0), static_cast<uint8_t>(values / 2));
+  for (uint8_t& value : q) value = static_cast<uint8_t>(random_() % static_cast<uint32_t>(values));
   if (!options_.symmetric) {
     for (uint8_t& value : z)
-      value = static_cast<uint8_t>(options_.method == QuantMethod::gptq ? 1 + random_() % 15 : random_() % 16);
+      value =
+          static_cast<uint8_t>(options_.method == QuantMethod::gptq ? 1 + random_() % static_cast<uint32_t>(values - 1)
+                                                                    : random_() % static_cast<uint32_t>(values));
   }
   const bool compressed = options_.method == QuantMethod::compressed_tensors;
   const std::string& scale_dtype = options_.scale_dtype.empty() ? options_.float_dtype : options_.scale_dtype;
-  std::vector<double> stored_scales = compressed ? add_floats(name + ".weight_scale", {outputs, groups}, 0, scale_dtype)
-                                                 : add_floats(name + ".scales", {groups, outputs}, 0, scale_dtype);
+  const int32_t scale_power = bits == 8 ? -4 : 0;  // weights of the same size
+  std::vector<double> stored_scales =
+      compressed ? add_floats(name + ".weight_scale", {outputs, groups}, scale_power, scale_dtype)
+                 : add_floats(name + ".scales", {groups, outputs}, scale_power, scale_dtype);
   const auto scale = [&](int32_t g, int32_t n) {
     return compressed ? stored_scales[static_cast<size_t>(n) * static_cast<size_t>(groups) + static_cast<size_t>(g)]
                       : stored_scales[at(g, n)];
@@ -125,12 +144,12 @@ Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, i
 
   std::vector<uint32_t> words, zero_words;
   if (compressed) {
-    const int32_t row = ceil_div(inputs, 8), zero_rows = ceil_div(outputs, 8);
+    const int32_t row = ceil_div(inputs, each), zero_rows = ceil_div(outputs, each);
     for (int32_t n = 0; n < outputs; ++n) {
       for (int32_t w = 0; w < row; ++w) {
         uint8_t eight[8] = {};
-        for (int32_t i = 0; i < 8 && 8 * w + i < inputs; ++i) eight[i] = q[at(8 * w + i, n)];
-        words.push_back(pack(eight, kInOrder));
+        for (int32_t i = 0; i < each && each * w + i < inputs; ++i) eight[i] = q[at(each * w + i, n)];
+        words.push_back(pack(eight, kInOrder, bits));
       }
     }
     tensors_.add(name + ".weight_packed", "I32", {outputs, row}, words);
@@ -139,8 +158,8 @@ Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, i
       for (int32_t r = 0; r < zero_rows; ++r) {
         for (int32_t g = 0; g < groups; ++g) {
           uint8_t eight[8] = {};
-          for (int32_t i = 0; i < 8 && 8 * r + i < outputs; ++i) eight[i] = z[at(g, 8 * r + i)];
-          zero_words.push_back(pack(eight, kInOrder));
+          for (int32_t i = 0; i < each && each * r + i < outputs; ++i) eight[i] = z[at(g, each * r + i)];
+          zero_words.push_back(pack(eight, kInOrder, bits));
         }
       }
       tensors_.add(name + ".weight_zero_point", "I32", {zero_rows, groups}, zero_words);
@@ -154,26 +173,26 @@ Matrix SyntheticCheckpoint::add_int4(const std::string& name, int32_t outputs, i
       }
       tensors_.add(name + ".qweight", "I32", {inputs, outputs / 8}, words);
     } else {
-      for (int32_t k = 0; k < inputs; k += 8) {
+      for (int32_t k = 0; k < inputs; k += each) {
         for (int32_t n = 0; n < outputs; ++n) {
           uint8_t eight[8];
-          for (int32_t i = 0; i < 8; ++i) eight[i] = q[at(k + i, n)];
-          words.push_back(pack(eight, kInOrder));
+          for (int32_t i = 0; i < each; ++i) eight[i] = q[at(k + i, n)];
+          words.push_back(pack(eight, kInOrder, bits));
         }
       }
-      tensors_.add(name + ".qweight", "I32", {inputs / 8, outputs}, words);
+      tensors_.add(name + ".qweight", "I32", {inputs / each, outputs}, words);
       tensors_.add(name + ".g_idx", "I32", {inputs}, group_of);
     }
     for (int32_t g = 0; g < groups; ++g) {
-      for (int32_t n = 0; n < outputs; n += 8) {
+      for (int32_t n = 0; n < outputs; n += each) {
         uint8_t eight[8];
-        for (int32_t i = 0; i < 8; ++i) {
+        for (int32_t i = 0; i < each; ++i) {
           eight[i] = static_cast<uint8_t>(z[at(g, n + i)] - (options_.method == QuantMethod::gptq ? 1 : 0));
         }
-        zero_words.push_back(pack(eight, awq ? kAwqOrder : kInOrder));
+        zero_words.push_back(pack(eight, awq ? kAwqOrder : kInOrder, bits));
       }
     }
-    tensors_.add(name + ".qzeros", "I32", {groups, outputs / 8}, zero_words);
+    tensors_.add(name + ".qzeros", "I32", {groups, outputs / each}, zero_words);
   }
 
   Matrix w{outputs, inputs, std::vector<double>(static_cast<size_t>(outputs) * static_cast<size_t>(inputs))};
@@ -196,6 +215,7 @@ void SyntheticCheckpoint::add_layer(int32_t layer) {
   };
   const auto add = [&](const std::string& name, Projection p, int32_t outputs, int32_t inputs, bool has_bias) {
     weights_[{layer, p}] = add_module(prefix + name, outputs, inputs);
+    bits_[{layer, p}] = is_dense(prefix + name) ? 32 : settings_of(prefix + name).bits;
     biases_[{layer, p}] = {};
     if (has_bias) {
       biases_[{layer, p}] = add_floats(prefix + name + ".bias", {outputs}, kBiasPower);
@@ -214,6 +234,7 @@ void SyntheticCheckpoint::add_layer(int32_t layer) {
       const auto values = fused.values.begin() + static_cast<ptrdiff_t>(row) * o.hidden;
       weights_[{layer, p}] = {rows, o.hidden, {values, values + static_cast<ptrdiff_t>(rows) * o.hidden}};
       biases_[{layer, p}] = {bias.begin() + row, bias.begin() + row + rows};
+      bits_[{layer, p}] = is_dense(prefix + "attn.c_attn") ? 32 : settings_of(prefix + "attn.c_attn").bits;
       row += rows;
     }
     add("attn.c_proj", Projection::o, o.hidden, q_size, false);
@@ -252,6 +273,10 @@ void SyntheticCheckpoint::write() const {
 }
 
 void SyntheticCheckpoint::write_config(const std::string& extra) const {
+  write_config_with(quantisation_text() + extra);
+}
+
+void SyntheticCheckpoint::write_config_with(const std::string& quantisation) const {
   const auto& o = options_;
   const auto number = [](const char* key, int64_t value) {
     return ", \"" + std::string(key) + "\": " + std::to_string(value);
@@ -272,13 +297,21 @@ void SyntheticCheckpoint::write_config(const std::string& extra) const {
   text += number("hidden_size", o.hidden) + number("num_hidden_layers", o.layers) +
           number("num_attention_heads", o.heads) + number("vocab_size", o.vocab) +
           number("max_position_embeddings", 4096) + ", \"tie_word_embeddings\": " + (o.tied ? "true" : "false");
-  const std::string group = std::to_string(o.group_size), symmetric = o.symmetric ? "true" : "false";
+  write_file(dir_ / "config.json", text + quantisation + "}");
+}
+
+// What the tool that writes the method's checkpoints says of them.
+std::string SyntheticCheckpoint::quantisation_text() const {
+  const auto& o = options_;
+  std::string text;
+  const std::string group = std::to_string(o.group_size), symmetric = o.symmetric ? "true" : "false",
+                    bits = std::to_string(o.bits);
   switch (o.method) {
     case QuantMethod::none:
       break;
     case QuantMethod::gptq:
     case QuantMethod::gptq_v2:
-      text += R"(, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": )" + group +
+      text += R"(, "quantization_config": {"quant_method": "gptq", "bits": )" + bits + ", \"group_size\": " + group +
               ", \"sym\": " + symmetric + ", \"desc_act\": " + (o.act_order ? "true" : "false") +
               (o.method == QuantMethod::gptq_v2 ? R"(, "checkpoint_format": "gptq_v2"})" : "}");
       break;
@@ -290,14 +323,14 @@ void SyntheticCheckpoint::write_config(const std::string& extra) const {
     case QuantMethod::compressed_tensors:
       text +=
           R"(, "quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"],
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "symmetric": )" +
-          symmetric +
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": )" +
+          bits + R"(, "type": "int", "symmetric": )" + symmetric +
           (o.group_size < 0 ? std::string(R"(, "strategy": "channel")")
                             : R"(, "strategy": "group", "group_size": )" + group) +
           (o.act_order ? R"(, "actorder": "group")" : "") + "}}}}";
       break;
   }
-  write_file(dir_ / "config.json", text + extra + "}");
+  return text;
 }
 
 }  // namespace lorikeet::tests

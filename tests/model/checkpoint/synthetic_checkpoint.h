@@ -29,15 +29,23 @@ struct Matrix {
   }
 };
 
+// What is otherwise in modules whose names end with `suffix`.
+struct SyntheticOverride {
+  std::string suffix;
+  int32_t bits = 4, group_size = 32;
+};
+
 struct SyntheticOptions {
   model::Architecture architecture = model::Architecture::qwen2;
   model::QuantMethod method = model::QuantMethod::gptq;
+  int32_t bits = 4;  // or 8
   int32_t group_size = 32;
   bool act_order = false;           // a random group for every input
-  bool symmetric = true;            // zeros of 8 throughout
+  bool symmetric = true;            // zeros of 8 (128) throughout
   std::string float_dtype = "F16";  // of dense weights, norms and biases
   std::string scale_dtype;          // empty: float_dtype
   std::vector<std::string> dense;   // modules whose names end so are not quantised
+  std::vector<SyntheticOverride> overrides;
   int32_t hidden = 64, layers = 2, heads = 4, kv_heads = 2, head_dim = 16, intermediate = 96, vocab = 80;
   int32_t seq_length = 2048;  // Qwen v1
   bool tied = false;
@@ -54,6 +62,7 @@ class SyntheticCheckpoint {
   // The whole weight of a projection, and its bias (empty: none).
   const Matrix& weight(int32_t layer, model::Projection p) const;
   const std::vector<double>& bias(int32_t layer, model::Projection p) const;
+  int32_t bits(int32_t layer, model::Projection p) const { return bits_.at({layer, p}); }  // 32: not quantised
   const Matrix& embedding() const { return embedding_; }
   const Matrix& lm_head() const { return options_.tied ? embedding_ : lm_head_; }
   const std::vector<double>& norm(const std::string& name) const { return norms_.at(name); }
@@ -62,17 +71,22 @@ class SyntheticCheckpoint {
   SafetensorsWriter& tensors() { return tensors_; }
   void write() const;
   void write_config(const std::string& extra = "") const;  // extra: more members, such as R"(, "rope_theta": 5)"
+  // The same with another quantization_config; "": none.
+  void write_config_with(const std::string& quantisation) const;
 
  private:
   using Key = std::pair<int32_t, model::Projection>;
 
-  double random_float(const std::string& dtype, uint32_t power, std::vector<uint8_t>& bytes);
-  std::vector<double> add_floats(const std::string& name, const std::vector<int64_t>& shape, uint32_t power);
-  std::vector<double> add_floats(const std::string& name, const std::vector<int64_t>& shape, uint32_t power,
+  double random_float(const std::string& dtype, int32_t power, std::vector<uint8_t>& bytes);
+  std::vector<double> add_floats(const std::string& name, const std::vector<int64_t>& shape, int32_t power);
+  std::vector<double> add_floats(const std::string& name, const std::vector<int64_t>& shape, int32_t power,
                                  const std::string& dtype);
+  std::string quantisation_text() const;
+  bool is_dense(const std::string& name) const;
+  SyntheticOverride settings_of(const std::string& name) const;  // its suffix is the name
   void add_layer(int32_t layer);
   Matrix add_module(const std::string& name, int32_t outputs, int32_t inputs);
-  Matrix add_int4(const std::string& name, int32_t outputs, int32_t inputs);
+  Matrix add_quantised(const std::string& name, int32_t outputs, int32_t inputs);
 
   SyntheticOptions options_;
   TempDir dir_;
@@ -80,6 +94,7 @@ class SyntheticCheckpoint {
   SafetensorsWriter tensors_;
   std::map<Key, Matrix> weights_;
   std::map<Key, std::vector<double>> biases_;
+  std::map<Key, int32_t> bits_;
   std::map<std::string, std::vector<double>> norms_;
   Matrix embedding_, lm_head_;
 };

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <mutex>
-#include <set>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <map>
 #include <thread>
 
 #include "tests/model/checkpoint/synthetic_checkpoint.h"
@@ -12,13 +14,15 @@
 namespace lorikeet::model {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using tests::Matrix;
 using tests::SyntheticCheckpoint;
 using tests::SyntheticOptions;
 
-// W[n][k] of y = x W^T as the kernels' header defines it, in the caller's order of inputs.
-Matrix dequantise(const LinearWeights& linear) {
+// W[n][k] of y = x W^T as the kernels' header defines it, in the caller's order of inputs. Weights of 8 bits are the
+// sum of two of 4.
+Matrix dequantise(const LinearWeights& linear, int32_t bits = 4) {
   if (const auto* dense = std::get_if<kernels::DenseWeight>(&linear.weight)) {
     Matrix m{dense->n, dense->k, {}};
     for (int32_t n = 0; n < dense->n; ++n) {
@@ -32,21 +36,19 @@ Matrix dequantise(const LinearWeights& linear) {
   Matrix m{w.n, w.x_size, std::vector<double>(static_cast<size_t>(w.n) * static_cast<size_t>(w.x_size), 0)};
   EXPECT_EQ(w.run_begin.front(), 0);
   EXPECT_EQ(w.run_begin.back(), w.k);
-  std::set<int32_t> seen;
+  std::map<int32_t, int32_t> seen;
   for (int32_t run = 0; run < w.runs(); ++run) {
     EXPECT_EQ(w.run_begin[static_cast<size_t>(run)] % kernels::Int4Weight::kRunMultiple, 0);
     for (int32_t k = w.run_begin[static_cast<size_t>(run)]; k < w.run_begin[static_cast<size_t>(run) + 1]; ++k) {
       const int32_t x = w.permutation.empty() ? k : w.permutation[static_cast<size_t>(k)];
-      if (x >= 0) {
-        EXPECT_TRUE(seen.insert(x).second) << "input " << x << " is stored twice";
-      }
+      if (x >= 0) ++seen[x];
       for (int32_t n = 0; n < w.n; ++n) {
         const auto at = static_cast<size_t>(run) * static_cast<size_t>(w.n) + static_cast<size_t>(n);
         const uint8_t byte = w.q[static_cast<size_t>(n) * static_cast<size_t>(w.k / 2) + static_cast<size_t>(k / 2)];
         const int q = k % 2 == 0 ? byte & 15 : byte >> 4;
         const double value = static_cast<double>(w.scale[at]) * (q - w.zero[at]);
         if (x >= 0) {
-          m.at(n, x) = value;
+          m.at(n, x) += value;
         } else {
           EXPECT_EQ(value, 0) << "padding is worth something";
         }
@@ -54,6 +56,7 @@ Matrix dequantise(const LinearWeights& linear) {
     }
   }
   EXPECT_EQ(seen.size(), static_cast<size_t>(w.x_size)) << "inputs are missing";
+  for (const auto& [x, times] : seen) EXPECT_EQ(times, bits / 4) << "of input " << x;
   if (w.permutation.empty()) {
     EXPECT_EQ(w.k, w.x_size);
   }
@@ -99,7 +102,8 @@ void expect_parts(const SyntheticCheckpoint& checkpoint, const SyntheticOptions&
         SCOPED_TRACE(testing::Message() << "TP " << size << " rank " << rank << " layer " << layer << " "
                                         << module_name_of(p));
         const Range outputs = plan.outputs(p, rank), inputs = plan.inputs(p, rank);
-        const Matrix part = dequantise(own.at(p)), expected = cut(checkpoint.weight(layer, p), outputs, inputs);
+        const Matrix part = dequantise(own.at(p), checkpoint.bits(layer, p)),
+                     expected = cut(checkpoint.weight(layer, p), outputs, inputs);
         ASSERT_EQ(part.rows, expected.rows);
         ASSERT_EQ(part.columns, expected.columns);
         for (size_t i = 0; i < expected.values.size(); ++i) {
@@ -131,6 +135,7 @@ struct Kind {
   QuantMethod method;
   int32_t group_size;
   bool act_order, symmetric;
+  int32_t bits = 4;
 };
 
 class EveryKind : public testing::TestWithParam<Kind> {};
@@ -144,6 +149,7 @@ TEST_P(EveryKind, IsDequantisedAsItsDescriptionSaysOnEveryRank) {
     options.group_size = kind.group_size;
     options.act_order = kind.act_order;
     options.symmetric = kind.symmetric;
+    options.bits = kind.bits;
     if (architecture == Architecture::qwen) options.kv_heads = options.heads;
     const SyntheticCheckpoint checkpoint(options);
     for (const int size : {1, 2, 4}) expect_parts(checkpoint, options, size);
@@ -166,7 +172,17 @@ INSTANTIATE_TEST_SUITE_P(
                     Kind{"CompressedTensors", QuantMethod::compressed_tensors, 32, false, true},
                     Kind{"CompressedTensorsAsymmetric", QuantMethod::compressed_tensors, 32, false, false},
                     Kind{"CompressedTensorsActOrder", QuantMethod::compressed_tensors, 32, true, true},
-                    Kind{"CompressedTensorsChannel", QuantMethod::compressed_tensors, -1, false, true}),
+                    Kind{"CompressedTensorsChannel", QuantMethod::compressed_tensors, -1, false, true},
+                    Kind{"Gptq8", QuantMethod::gptq, 32, false, true, 8},
+                    Kind{"Gptq8Asymmetric", QuantMethod::gptq, 32, false, false, 8},
+                    Kind{"Gptq8ActOrder", QuantMethod::gptq, 32, true, true, 8},
+                    Kind{"Gptq8OneGroup", QuantMethod::gptq, -1, false, true, 8},
+                    Kind{"Gptq8GroupsThatFitNothing", QuantMethod::gptq, 24, false, false, 8},
+                    Kind{"GptqV28", QuantMethod::gptq_v2, 32, false, false, 8},
+                    Kind{"CompressedTensors8", QuantMethod::compressed_tensors, 32, false, true, 8},
+                    Kind{"CompressedTensors8Asymmetric", QuantMethod::compressed_tensors, 32, false, false, 8},
+                    Kind{"CompressedTensors8ActOrder", QuantMethod::compressed_tensors, 32, true, true, 8},
+                    Kind{"CompressedTensors8Channel", QuantMethod::compressed_tensors, -1, false, true, 8}),
     [](const testing::TestParamInfo<Kind>& kind) { return kind.param.name; });
 
 TEST(Weights, AreReadFromShardsInAnyFloatType) {
@@ -272,6 +288,144 @@ TEST(Weights, MayLeaveSingleModulesUnquantised) {
   const Matrix up = dequantise(weights->layers[1].at(Projection::up));
   EXPECT_EQ(up.rows, plan_of(checkpoint.dir(), 2).outputs(Projection::up, 1).size());
   for (const double value : up.values) ASSERT_EQ(value, 1);
+}
+
+// GPTQModel's `dynamic`: other bits and groups in some modules, none at all in others. Shapes decide, on every rank.
+TEST(Weights, MayHaveBitsAndGroupsOfTheirOwnInSingleModules) {
+  for (const auto method : {QuantMethod::gptq, QuantMethod::compressed_tensors}) {
+    SyntheticOptions options;
+    options.method = method;
+    options.symmetric = false;
+    options.overrides = {{".1.mlp.up_proj", 8, 16}, {"k_proj", 4, 64}, {".0.mlp.down_proj", 8, -1}};
+    options.dense = {".0.self_attn.o_proj", ".1.self_attn.q_proj"};
+    const SyntheticCheckpoint checkpoint(options);
+    for (const int size : {1, 2}) expect_parts(checkpoint, options, size);
+  }
+  SyntheticOptions options;
+  options.overrides = {{"down_proj", 8, 32}};
+  const SyntheticCheckpoint checkpoint(options);
+  checkpoint.write_config_with(
+      R"(, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": true,
+            "dynamic": {"+:.*down_proj": {"bits": 8}, "-:.*lm_head": {}}})");
+  expect_parts(checkpoint, options, 2);
+}
+
+// What the configuration says of bits, groups, order and version gives way to the tensors.
+TEST(Weights, AreWhatTheirShapesAndZerosSayWhateverTheLabel) {
+  SyntheticOptions options;
+  options.bits = 8;
+  options.group_size = 16;
+  const SyntheticCheckpoint eight(options);
+  eight.write_config_with(R"(, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32})");
+  expect_parts(eight, options, 2);
+
+  SyntheticOptions awq_options;
+  awq_options.method = QuantMethod::awq;
+  awq_options.symmetric = false;
+  const SyntheticCheckpoint awq(awq_options);
+  awq.write_config_with(R"(, "quantization_config": {"quant_method": "auto-round", "bits": 4, "group_size": 32})");
+  expect_parts(awq, awq_options, 2);
+
+  for (const int32_t bits : {4, 8}) {
+    for (const auto method : {QuantMethod::gptq, QuantMethod::gptq_v2}) {
+      SyntheticOptions gptq_options;
+      gptq_options.method = method;
+      gptq_options.bits = bits;
+      const SyntheticCheckpoint gptq(gptq_options);
+      for (const char* label : {"gptq", "gptq_v2"}) {
+        gptq.write_config_with(
+            R"(, "quantization_config": {"quant_method": "gptq", "sym": true, "group_size": 32, "bits": )" +
+            std::to_string(bits) + R"(, "checkpoint_format": ")" + label + "\"}");
+        expect_parts(gptq, gptq_options, 1);
+      }
+    }
+  }
+}
+
+// For devices whose kernels take either 4 bits or floats.
+TEST(Weights, OfEightBitsComeAsFloatsFromAWeightSource) {
+  for (const auto method : {QuantMethod::gptq, QuantMethod::compressed_tensors}) {
+    SyntheticOptions options;
+    options.method = method;
+    options.bits = 8;
+    options.symmetric = false;
+    options.act_order = true;
+    options.overrides = {{"q_proj", 4, 32}};
+    const SyntheticCheckpoint checkpoint(options);
+    const ShardPlan plan = plan_of(checkpoint.dir(), 2);
+    for (int rank = 0; rank < 2; ++rank) {
+      const auto source = open_weights(checkpoint.dir(), plan, rank);
+      ASSERT_TRUE(source) << source.error().message;
+      const auto layer = (*source)->layer(1);
+      ASSERT_TRUE(layer) << layer.error().message;
+      for (const Projection p : kProjections) {
+        EXPECT_EQ(std::holds_alternative<kernels::DenseWeight>(layer->at(p).weight), p != Projection::q);
+        const Matrix part = dequantise(layer->at(p));
+        const Matrix expected = cut(checkpoint.weight(1, p), plan.outputs(p, rank), plan.inputs(p, rank));
+        ASSERT_EQ(part.values.size(), expected.values.size());
+        for (size_t i = 0; i < expected.values.size(); ++i) {
+          ASSERT_FLOAT_EQ(static_cast<float>(part.values[i]), static_cast<float>(expected.values[i])) << i;
+        }
+      }
+    }
+  }
+}
+
+// Everything that a rank holds is its own: what happens to the files later changes nothing.
+TEST(Weights, StayWhatWasLoadedWhenTheFilesAreWrittenOverOrCutShort) {
+  for (const auto method : {QuantMethod::gptq, QuantMethod::none}) {
+    for (const bool tied : {false, true}) {
+      SyntheticOptions options;
+      options.method = method;
+      options.tied = tied;
+      const SyntheticCheckpoint checkpoint(options);
+      const auto weights = load_rank_weights(checkpoint.dir(), plan_of(checkpoint.dir(), 1), 0);
+      ASSERT_TRUE(weights) << weights.error().message;
+      const auto path = checkpoint.dir() / "model.safetensors";
+      const auto size = std::filesystem::file_size(path);
+      {
+        std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);  // in place, as cp does
+        file.write(std::string(size, '\x7f').data(), static_cast<std::streamsize>(size));
+      }
+      std::filesystem::resize_file(path, 16);
+      EXPECT_EQ(floats_of(weights->embedding).values, checkpoint.embedding().values);
+      EXPECT_EQ(floats_of(weights->lm_head).values, checkpoint.lm_head().values);
+      for (const Projection p : kProjections) {
+        EXPECT_EQ(dequantise(weights->layers[1].at(p)).values.size(), checkpoint.weight(1, p).values.size());
+        EXPECT_FLOAT_EQ(static_cast<float>(dequantise(weights->layers[1].at(p)).at(3, 5)),
+                        static_cast<float>(checkpoint.weight(1, p).at(3, 5)));
+      }
+    }
+  }
+}
+
+TEST(Weights, AreRefusedWhenTheirFileIsCutShortOrWrittenToWhileItIsRead) {
+  struct Change {
+    const char* reason;
+    std::function<void(const std::filesystem::path&)> make;
+  };
+  for (const Change& change : std::vector<Change>{
+           {"became shorter while it was read", [](const auto& path) { std::filesystem::resize_file(path, 4096); }},
+           {"was written to while it was read", [](const auto& path) {
+              std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+              file.seekp(-1, std::ios::end);
+              file.put('x');
+            }}}) {
+    const SyntheticCheckpoint checkpoint{SyntheticOptions{}};
+    const auto path = checkpoint.dir() / "model.safetensors";
+    // Long ago, so that the clock need not have moved on since.
+    std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+    const auto source = open_weights(checkpoint.dir(), plan_of(checkpoint.dir(), 1), 0);
+    ASSERT_TRUE(source) << source.error().message;
+    ASSERT_TRUE((*source)->layer(0));
+    change.make(path);
+    const auto layer = (*source)->layer(1);
+    ASSERT_FALSE(layer.has_value());
+    EXPECT_THAT(layer.error().message, AllOf(HasSubstr("model.safetensors"), HasSubstr(change.reason)));
+    const auto outer = (*source)->outer();
+    ASSERT_FALSE(outer.has_value());
+    EXPECT_THAT(outer.error().message, HasSubstr(change.reason));
+  }
 }
 
 // What a change of the tensors makes of loading.
@@ -415,6 +569,68 @@ TEST(Weights, AreRefusedWhenTheConfigurationTiesWhatTheFileDoesNot) {
                             c.tensors().add("lm_head.weight", "F16", {80, 64}, std::vector<uint16_t>(80 * 64, 0));
                           }),
               HasSubstr("config.json ties the embeddings, yet lm_head.weight differs"));
+}
+
+// Saved a second time in another type all the same: equal as that type rounds.
+TEST(Weights, MayHoldATiedHeadInAnyTypeAsLongAsItIsTheEmbedding) {
+  const auto with_head = [](const char* table_type, const char* head_type, bool changed) {
+    SyntheticOptions options;
+    options.tied = true;
+    options.float_dtype = table_type;
+    return error_after(options, [&](SyntheticCheckpoint& c) {
+      std::vector<float> values(c.embedding().values.begin(), c.embedding().values.end());
+      if (changed) values[70] *= 1.25F;
+      std::vector<uint16_t> halves;
+      for (const float value : values) {
+        halves.push_back(std::string(head_type) == "BF16" ? kernels::float_to_bf16(value)
+                                                          : kernels::float_to_half(value));
+      }
+      if (std::string(head_type) == "F32") {
+        c.tensors().add("lm_head.weight", "F32", {80, 64}, values);
+      } else {
+        c.tensors().add("lm_head.weight", head_type, {80, 64}, halves);
+      }
+    });
+  };
+  for (const char* table : {"F16", "BF16", "F32"}) {
+    for (const char* head : {"F16", "BF16", "F32"}) {
+      EXPECT_EQ(with_head(table, head, false), "") << table << " " << head;
+      EXPECT_THAT(with_head(table, head, true), HasSubstr("lm_head.weight differs")) << table << " " << head;
+    }
+  }
+}
+
+TEST(Weights, OfCompressedTensorsThatAreNotPackedAreRefused) {
+  SyntheticOptions options;
+  options.method = QuantMethod::compressed_tensors;
+  const std::string module = "model.layers.0.mlp.up_proj";
+  EXPECT_THAT(error_after(options, [&](SyntheticCheckpoint& c) { c.tensors().remove(module + ".weight_packed"); }),
+              HasSubstr("no tensor named " + module + ".weight, nor its quantised form"));
+  EXPECT_THAT(error_after(options,
+                          [&](SyntheticCheckpoint& c) {
+                            c.tensors().remove(module + ".weight_packed");
+                            c.tensors().add(module + ".weight", "F16", {96, 64}, std::vector<uint16_t>(96 * 64, 0));
+                          }),
+              HasSubstr(module + ".weight_scale is there, weight_packed is not: the weights are not packed"));
+  EXPECT_EQ(error_after(options, [&](SyntheticCheckpoint& c) { c.tensors().remove(module + ".weight_shape"); }), "");
+}
+
+TEST(Weights, AreRefusedWithASentenceWhereNothingSaysHowTheyAreQuantised) {
+  EXPECT_THAT(error_after({}, [](SyntheticCheckpoint& c) { c.write_config_with(""); }),
+              AllOf(HasSubstr("the weights are quantised"), HasSubstr("quantization_config"), HasSubstr("qweight")));
+}
+
+TEST(Weights, OfTwoThreeOrFewerBitsAreRefusedByThatNumber) {
+  for (const int bits : {2, 3, 16}) {
+    const int64_t rows = 64 * bits / 32;
+    EXPECT_THAT(error_after({},
+                            [&](SyntheticCheckpoint& c) {
+                              c.tensors().remove("model.layers.0.mlp.up_proj.qweight");
+                              c.tensors().add("model.layers.0.mlp.up_proj.qweight", "I32", {rows, 96},
+                                              std::vector<int32_t>(static_cast<size_t>(rows) * 96, 0));
+                            }),
+                HasSubstr(fmt::format("up_proj: values of {} bits: only 4 and 8 are served", bits)));
+  }
 }
 
 TEST(Weights, OfCompressedTensorsAreRefusedWhereTheStatedShapeDiffers) {

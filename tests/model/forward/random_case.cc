@@ -33,13 +33,13 @@ RandomCase::RandomCase(uint32_t seed) : random_(seed) {
   checkpoint_->write_config(extra_);
   const auto& o = options_;
   description_ = fmt::format(
-      "case {}: {}, {} layers, hidden {}, {} heads of {}, {} KV heads, MLP {}, vocabulary {}, {} in groups of "
-      "{}{}{}{}, "
+      "case {}: {}, {} layers, hidden {}, {} heads of {}, {} KV heads, MLP {}, vocabulary {}, {} int{} in groups of "
+      "{}{}{}{}{}, "
       "{} and {}{}{}",
       seed, model::name_of(o.architecture), o.layers, o.hidden, o.heads, o.head_dim, o.kv_heads, o.intermediate,
-      o.vocab, model::name_of(o.method), o.group_size, o.act_order ? ", act-order" : "",
-      o.symmetric ? "" : ", asymmetric", o.dense.empty() ? "" : ", partly", o.float_dtype, o.scale_dtype,
-      o.tied ? ", tied" : "", extra_);
+      o.vocab, model::name_of(o.method), o.bits, o.group_size, o.act_order ? ", act-order" : "",
+      o.symmetric ? "" : ", asymmetric", o.dense.empty() ? "" : ", partly", o.overrides.empty() ? "" : ", mixed",
+      o.float_dtype, o.scale_dtype, o.tied ? ", tied" : "", extra_);
   write_adapter();
 }
 
@@ -86,6 +86,10 @@ void RandomCase::choose_quantisation() {
   o.scale_dtype = types[static_cast<size_t>(pick_below(3))];
   o.zero_biases = chance(30);
   if (chance(30)) o.dense = {o.architecture == Architecture::qwen ? "mlp.c_proj" : "down_proj", ".0.self_attn.q_proj"};
+  if (o.method != QuantMethod::none && o.method != QuantMethod::awq) {
+    if (chance(30)) o.bits = 8;
+    if (chance(20)) o.overrides = {{o.architecture == Architecture::qwen ? "mlp.w1" : "up_proj", 12 - o.bits, 16}};
+  }
 
   config_.architecture = o.architecture;
   config_.hidden_size = o.hidden;
