@@ -184,9 +184,9 @@ config.__class__.__mro__
 (1
 1, 2, (3, (4,)), ((5))
 loop is defined, caller is defined, varargs is defined
-5[1:]
-{}[1:]
-none[:2]
+n[1:]
+config[1:]
+nothing[:2]
 words.0, words[1:][0], (words|sort)[0], words|sort|first|upper|length, 'x'.upper().lower(), {'f': 5}.f, [1, [2, [3]]][1][1][0]
 'é' * 3, 'ab' * 0, 'ab' * -1, 3 * 'x', true + true, true * 'x', not true == false, 1 + true
 'a' < 'B', 'é' > 'z', '\\U0001f642' > '\\uffff', [1] == (1,), {'a': 1} == {'a': 1.0}, (1, 2) == (1, 2)
