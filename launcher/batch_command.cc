@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 
+#include "kernels/base/console.h"
 #include "launcher/batch_output.h"
 #include "launcher/batch_runner.h"
 #include "launcher/commands.h"
@@ -33,7 +34,7 @@ Result<int> batch(const BatchFlags& flags) {
     auto earlier = AnsweredLines::take_over(flags.output);
     if (!earlier) return tl::unexpected(earlier.error());
     answered = *std::move(earlier);
-    fmt::print(stderr, "{} lines are answered in {}\n", answered.size(), flags.output);
+    say("{} lines are answered in {}", answered.size(), flags.output);
   }
   auto writer = LineWriter::open(flags.output, flags.resume);
   if (!writer) return tl::unexpected(writer.error());
@@ -44,13 +45,13 @@ Result<int> batch(const BatchFlags& flags) {
   BatchRunner runner((*server)->client(), *reader, *writer, window, std::move(answered));
   const auto summary = runner.run([&] { return (*server)->stopped(); });
   if (const int signal = (*server)->signal(); signal != 0 && !summary) {
-    fmt::print(stderr, "lorikeet batch: interrupted; --resume does the rest\n");
+    say("lorikeet batch: interrupted; --resume does the rest");
     return 128 + signal;
   }
   if (!summary) return fail("{}; --resume does the rest", summary.error().message);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  fmt::print(stderr, "{} lines, {} failed, {} prompt and {} generated tokens in {:.2f} s\n", summary->lines,
-             summary->failed, summary->prompt_tokens, summary->completion_tokens, seconds);
+  say("{} lines, {} failed, {} prompt and {} generated tokens in {:.2f} s", summary->lines, summary->failed,
+      summary->prompt_tokens, summary->completion_tokens, seconds);
   if (auto ok = writer->close(); !ok) return tl::unexpected(ok.error());
   return 0;
 }
@@ -71,7 +72,7 @@ void add_batch_command(CLI::App& app, int& exit_status) {
                     "Go on with the output of a run that was interrupted: lines whose id it answers are skipped");
   command->callback([flags, &exit_status] {
     const auto status = batch(*flags);
-    if (!status) fmt::print(stderr, "lorikeet batch: {}\n", status.error().message);
+    if (!status) say("lorikeet batch: {}", status.error().message);
     exit_status = status.value_or(1);
   });
 }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 
+#include "kernels/base/console.h"
 #include "launcher/bench_runs.h"
 #include "launcher/commands.h"
 #include "launcher/flag_values.h"
@@ -24,11 +25,11 @@ Result<void> run(const std::string& name, BenchFunction bench, const BenchFlags&
   BenchReport report(name);
   const auto done = bench(flags, report);
   if (!done && report.figures().empty()) return done;
-  fmt::print("{}", report.table());
+  const auto shown = write_text(stdout, report.table());
   if (json.is_open() && !(json << report.json().dump(2) << std::endl)) {
     return fail("--output-json {}: the file cannot be written", flags.output_json);
   }
-  return done;
+  return done ? shown : done;
 }
 
 // One kind of bench: its subcommand, with --output-json.
@@ -40,7 +41,7 @@ std::pair<CLI::App*, std::shared_ptr<BenchFlags>> add_bench(CLI::App& app, int& 
   command->add_option("--output-json", flags->output_json, "File to write the figures to as JSON");
   command->callback([flags, bench, name, &exit_status] {
     if (auto ok = run(name, bench, *flags); !ok) {
-      fmt::print(stderr, "lorikeet bench {}: {}\n", name, ok.error().message);
+      say("lorikeet bench {}: {}", name, ok.error().message);
       exit_status = 1;
     }
   });

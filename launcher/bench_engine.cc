@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/base/console.h"
 #include "launcher/device.h"
 #include "launcher/status_query.h"
 #include "model/config/config.h"
@@ -31,7 +32,7 @@ Result<std::unique_ptr<BenchEngine>> BenchEngine::start(actors::ServerOptions op
   engine->cost_ = model::step_cost(*plan, 0, element_bytes(options));
   engine->config_ = *std::move(config);
 
-  fmt::print(stderr, "measuring the floors\n");
+  say("measuring the floors");
   auto device = measure_device(options.device);
   if (!device) return tl::unexpected(device.error());
   engine->device_name_ = device->name;

@@ -4,7 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstdio>
+
+#include "kernels/base/console.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -56,7 +57,7 @@ std::pair<CLI::App*, std::string> reached(CLI::App& app) {
 }
 
 int usage_error(const std::string& command, const std::string& message) {
-  fmt::print(stderr, "{}: {}\n{} --help lists what it takes\n", command, message, command);
+  say("{}: {}\n{} --help lists what it takes", command, message, command);
   return kUsage;
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/server_flags.h"
 #include "launcher/sizes.h"
@@ -19,8 +20,9 @@ struct InspectFlags {
 };
 
 template <class Report>
-int show(const Report& report, bool json) {
-  fmt::print("{}", json ? model::to_json(report).dump(2) + "\n" : model::to_table(report));
+Result<int> show(const Report& report, bool json) {
+  const std::string text = json ? model::to_json(report).dump(2) + "\n" : model::to_table(report);
+  if (auto ok = write_text(stdout, text); !ok) return tl::unexpected(ok.error());
   return report.refusal ? 1 : 0;
 }
 
@@ -60,7 +62,7 @@ void add_inspect_command(CLI::App& app, int& exit_status) {
   command->add_flag("--json", flags->json, "Print the report as JSON");
   command->callback([flags, &exit_status] {
     const auto status = inspect(*flags);
-    if (!status) fmt::print(stderr, "lorikeet inspect: {}\n", status.error().message);
+    if (!status) say("lorikeet inspect: {}", status.error().message);
     exit_status = status.value_or(1);
   });
 }

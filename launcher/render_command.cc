@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/json_lines.h"
 #include "model/chat/chat_template.h"
@@ -79,7 +80,7 @@ void add_render_command(CLI::App& app, int& exit_status) {
                       "\"conversation\"}]}; - is the standard output");
   command->callback([flags, &exit_status] {
     if (auto ok = render(*flags); !ok) {
-      fmt::print(stderr, "lorikeet render: {}\n", ok.error().message);
+      say("lorikeet render: {}", ok.error().message);
       exit_status = 1;
     }
   });

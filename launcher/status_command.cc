@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "comm/client/zmq_client.h"
+#include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/status_query.h"
 #include "launcher/status_table.h"
@@ -37,10 +38,13 @@ Result<std::string> status_text(const StatusFlags& flags) {
 int show_status(const StatusFlags& flags) {
   const auto text = status_text(flags);
   if (!text) {
-    fmt::print(stderr, "lorikeet status: {}\n", text.error().message);
+    say("lorikeet status: {}", text.error().message);
     return 1;
   }
-  fmt::print("{}", *text);
+  if (auto ok = write_text(stdout, *text); !ok) {
+    say("lorikeet status: {}", ok.error().message);
+    return 1;
+  }
   return 0;
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "kernels/base/console.h"
+
 namespace lorikeet::launcher {
 
 StreamPrinter::StreamPrinter(std::FILE* out, std::vector<std::string> labels)
@@ -11,17 +13,12 @@ StreamPrinter::StreamPrinter(std::FILE* out, std::vector<std::string> labels)
   for (const std::string& label : labels_) label_width_ = std::max(label_width_, label.size());
 }
 
-void StreamPrinter::line(size_t answer, const std::string& text) {
-  fmt::print(out_, "{:<{}} | {}\n", labels_[answer], label_width_, text);
-  std::fflush(out_);
+Result<void> StreamPrinter::line(size_t answer, const std::string& text) {
+  return write_text(out_, fmt::format("{:<{}} | {}\n", labels_[answer], label_width_, text));
 }
 
-void StreamPrinter::text(size_t answer, const std::string& piece) {
-  if (labels_.size() == 1) {
-    fmt::print(out_, "{}", piece);
-    std::fflush(out_);
-    return;
-  }
+Result<void> StreamPrinter::text(size_t answer, const std::string& piece) {
+  if (labels_.size() == 1) return write_text(out_, piece);
   std::string& held = held_[answer];
   held += piece;
   while (true) {
@@ -29,21 +26,23 @@ void StreamPrinter::text(size_t answer, const std::string& piece) {
     if (cut == std::string::npos || cut > kLineWidth) {
       cut = held.size() > kLineWidth ? held.rfind(' ', kLineWidth) : std::string::npos;
     }
-    if (cut == std::string::npos) return;
-    line(answer, held.substr(0, cut));
+    if (cut == std::string::npos) return {};
+    if (auto ok = line(answer, held.substr(0, cut)); !ok) return ok;
     held.erase(0, cut + 1);
   }
 }
 
-void StreamPrinter::end(size_t answer, const std::string& note) {
+Result<void> StreamPrinter::end(size_t answer, const std::string& note) {
   if (labels_.size() == 1) {
-    fmt::print(out_, "\n");
-    fmt::print(stderr, "{}\n", note);
-    return;
+    const auto ended = write_text(out_, "\n");
+    say("{}", note);
+    return ended;
   }
-  if (!held_[answer].empty()) line(answer, held_[answer]);
+  if (!held_[answer].empty()) {
+    if (auto ok = line(answer, held_[answer]); !ok) return ok;
+  }
   held_[answer].clear();
-  line(answer, note);
+  return line(answer, note);
 }
 
 }  // namespace lorikeet::launcher

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/base/error.h"
+
 namespace lorikeet::launcher {
 
 // A single answer is printed as it comes. Several are printed in whole lines, each behind its answer's label, so that
@@ -13,13 +15,14 @@ class StreamPrinter {
  public:
   StreamPrinter(std::FILE* out, std::vector<std::string> labels);
 
-  void text(size_t answer, const std::string& piece);
-  void end(size_t answer, const std::string& note);  // prints what is left, and a closing note
+  // Errors, of both: the output cannot be written.
+  Result<void> text(size_t answer, const std::string& piece);
+  Result<void> end(size_t answer, const std::string& note);  // prints what is left, and a closing note
 
  private:
   static constexpr size_t kLineWidth = 80;
 
-  void line(size_t answer, const std::string& text);
+  Result<void> line(size_t answer, const std::string& text);
 
   std::FILE* out_;
   std::vector<std::string> labels_;

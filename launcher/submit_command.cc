@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "comm/client/zmq_client.h"
+#include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/flag_values.h"
 #include "launcher/stream_printer.h"
@@ -61,21 +62,23 @@ class Answers {
     while (running > 0) {
       auto message = client_.receive(std::chrono::milliseconds(1000));
       if (!message) continue;
+      Result<void> shown;
       if (const auto* delta = std::get_if<comm::Delta>(&*message)) {
-        if (const auto i = index_of(delta->id)) printer_.text(*i, delta->text);
+        if (const auto i = index_of(delta->id)) shown = printer_.text(*i, delta->text);
       } else if (const auto* done = std::get_if<comm::Done>(&*message)) {
         const auto i = index_of(done->id);
         if (!i) continue;
-        printer_.end(*i, fmt::format("[{}: {} tokens, seed {}]", done->finish_reason, done->usage.completion_tokens,
-                                     done->seed));
+        shown = printer_.end(*i, fmt::format("[{}: {} tokens, seed {}]", done->finish_reason,
+                                             done->usage.completion_tokens, done->seed));
         --running;
       } else if (const auto* failure = std::get_if<comm::Failure>(&*message)) {
         const auto i = index_of(failure->id);
         if (!i) return fail("{}", failure->message);
-        printer_.end(*i, fmt::format("[{}: {}]", failure->code, failure->message));
+        shown = printer_.end(*i, fmt::format("[{}: {}]", failure->code, failure->message));
         ++failed_;
         --running;
       }
+      if (!shown) return tl::unexpected(shown.error());
     }
     return failed_;
   }
@@ -149,7 +152,7 @@ void add_submit_command(CLI::App& app, int& exit_status) {
   add_sampling_flags(*command, flags->sampling);
   command->callback([flags, &exit_status] {
     const auto failed = submit(*flags);
-    if (!failed) fmt::print(stderr, "lorikeet submit: {}\n", failed.error().message);
+    if (!failed) say("lorikeet submit: {}", failed.error().message);
     exit_status = failed && *failed == 0 ? 0 : 1;
   });
 }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/json_lines.h"
 #include "model/tokenizer/tokenizer.h"
@@ -65,7 +66,7 @@ void add_tokenize_command(CLI::App& app, int& exit_status) {
       "Whether what the tokenizer puts around a prompt, such as a begin token, is put there (default: it is)");
   command->callback([flags, &exit_status] {
     if (auto ok = tokenize(*flags); !ok) {
-      fmt::print(stderr, "lorikeet tokenize: {}\n", ok.error().message);
+      say("lorikeet tokenize: {}", ok.error().message);
       exit_status = 1;
     }
   });
