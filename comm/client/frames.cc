@@ -36,10 +36,15 @@ constexpr std::string_view name_of(Encoding encoding) {
   return encoding == Encoding::cereal ? "cereal" : "json";
 }
 
-std::optional<Encoding> encoding_of(std::string_view name) {
+std::optional<Encoding> encoding_named(std::string_view name) {
   if (name == name_of(Encoding::cereal)) return Encoding::cereal;
   if (name == name_of(Encoding::json)) return Encoding::json;
   return std::nullopt;
+}
+
+// As REQ sockets send.
+bool is_delimited(std::span<const std::string_view> frames) {
+  return frames.size() > kFrameCount && frames[0].empty();
 }
 
 template <class Message>
@@ -94,10 +99,8 @@ tl::expected<Decoded<Variant>, Malformed> decode_frames(std::span<const std::str
   const auto refuse = [](std::optional<Encoding> encoding, std::string message) {
     return tl::unexpected<Malformed>(Malformed{encoding, "", std::move(message)});
   };
-  const bool delimited = frames.size() > kFrameCount && frames[0].empty();  // as REQ sockets send
-  const size_t encoding_at = delimited ? 2 : 1;
-  const std::optional<Encoding> encoding =
-      frames.size() > encoding_at ? encoding_of(frames[encoding_at]) : std::nullopt;
+  const bool delimited = is_delimited(frames);
+  const std::optional<Encoding> encoding = encoding_of(frames);
   if (frames.size() != kFrameCount) {
     return refuse(encoding,
                   fmt::format("{} frames where {} are expected: version, encoding, kind, body{}", frames.size(),
@@ -120,6 +123,11 @@ tl::expected<Decoded<Variant>, Malformed> decode_frames(std::span<const std::str
 }
 
 }  // namespace
+
+std::optional<Encoding> encoding_of(std::span<const std::string_view> frames) {
+  const size_t at = is_delimited(frames) ? 2 : 1;
+  return frames.size() > at ? encoding_named(frames[at]) : std::nullopt;
+}
 
 Frames encode_frames(Encoding encoding, const ClientFrame& message) {
   return encode_variant(encoding, message);

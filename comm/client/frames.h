@@ -60,6 +60,9 @@ struct Frames {
 Frames encode_frames(Encoding encoding, const ClientFrame& message);
 Frames encode_frames(Encoding encoding, const ServerFrame& message);
 
+// What the second of the frames says; nullopt where it says nothing that is known.
+std::optional<Encoding> encoding_of(std::span<const std::string_view> frames);
+
 tl::expected<Decoded<ClientFrame>, Malformed> decode_client_frames(std::span<const std::string_view> frames,
                                                                    size_t max_bytes);
 tl::expected<Decoded<ServerFrame>, Malformed> decode_server_frames(std::span<const std::string_view> frames);

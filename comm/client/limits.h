@@ -26,6 +26,8 @@ inline constexpr size_t kMaxStopTokens = 4096;
 
 // ---- what waits
 
+inline constexpr size_t kMaxUndecodedBytes = 256
+                                             << 20;   // bodies of all clients; past it, none is read from the network
 inline constexpr size_t kMaxUnreadBytes = 8 << 20;    // answers of one client that it has not read
 inline constexpr size_t kMaxHeldMessages = 1000;      // of a client, before the server's first word
 inline constexpr size_t kMaxAnswerBytes = 256 << 20;  // of one message of the server: prompt_logprobs, the status

@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <chrono>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <thread>
 #include <unordered_map>
@@ -19,6 +21,8 @@
 #include <vector>
 #include <zmq.hpp>
 
+#include "comm/client/body_decoder.h"
+#include "comm/client/connection_limit.h"
 #include "comm/client/frames.h"
 
 namespace lorikeet::comm {
@@ -27,12 +31,14 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
-constexpr int kBacklog = 2048;        // ZeroMQ's 100 lets hundreds of clients that connect at once run into SYN retries
-constexpr int kReceiveBatch = 256;    // messages read before the outbox is looked at again
-constexpr int kInboundMessages = 64;  // of one client that ZeroMQ holds ready for us; the rest waits in the network
-constexpr int kLingerMs = 500;        // how long the last answers may take to leave when the server stops
-constexpr int64_t kFrameOverhead = 256;  // what a message costs ZeroMQ besides its body
-constexpr size_t kKeptFrames = 8;        // of a message with too many of them
+constexpr int kBacklog = 2048;       // ZeroMQ's 100 lets hundreds of clients that connect at once run into SYN retries
+constexpr int kReceiveBatch = 256;   // messages read before the outbox is looked at again
+constexpr int kInboundMessages = 4;  // of one client that ZeroMQ holds ready for us; the rest waits in the network
+constexpr size_t kInlineBytes = 16 << 10;    // a body up to here is decoded in less time than a message takes
+constexpr size_t kReservedDescriptors = 16;  // not for connections: ranks, adapters
+constexpr int kLingerMs = 500;               // how long the last answers may take to leave when the server stops
+constexpr int64_t kFrameOverhead = 256;      // what a message costs ZeroMQ besides its body
+constexpr size_t kKeptFrames = 8;            // of a message with too many of them
 
 // Bytes of answers that ZeroMQ holds for one client. ZeroMQ's threads subtract.
 using PendingBytes = std::atomic<int64_t>;
@@ -72,15 +78,17 @@ struct Client {
   bool greeted = false;
   Clock::time_point heard, spoke;
   std::shared_ptr<PendingBytes> pending;
+  size_t decoding = 0;  // messages with the decoder
 };
+
+constexpr std::string_view kIpc = "ipc://";
 
 // ZeroMQ unlinks an ipc socket before it binds, be it another server's: ask first.
 bool ipc_is_served(const std::string& address) {
-  constexpr std::string_view kScheme = "ipc://";
   sockaddr_un name{};
-  if (address.rfind(kScheme, 0) != 0 || address.size() - kScheme.size() >= sizeof(name.sun_path)) return false;
+  if (address.rfind(kIpc, 0) != 0 || address.size() - kIpc.size() >= sizeof(name.sun_path)) return false;
   name.sun_family = AF_UNIX;
-  std::memcpy(name.sun_path, address.data() + kScheme.size(), address.size() - kScheme.size());
+  std::memcpy(name.sun_path, address.data() + kIpc.size(), address.size() - kIpc.size());
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return false;
   // A full backlog is a server too.
@@ -108,6 +116,7 @@ class RouterServer final : public ZmqServer {
         wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         server_tag_(fmt::format("{:08x}{:08x}", std::random_device{}(), std::random_device{}())) {
     PCHECK(wake_fd_ >= 0) << "eventfd";
+    decoder_.emplace(static_cast<size_t>(options_.max_message_bytes), [this] { wake(); });
   }
 
   ~RouterServer() override {
@@ -119,6 +128,8 @@ class RouterServer final : public ZmqServer {
       wake();
       thread_.join();
     }
+    decoder_.reset();  // it wakes
+    connections_.reset();
     router_.close();
     context_.close();  // ZeroMQ's threads release the last bodies here
     close(wake_fd_);
@@ -141,6 +152,9 @@ class RouterServer final : public ZmqServer {
       router_.set(zmq::sockopt::maxmsgsize, static_cast<int64_t>(kMaxFrameBodies) * options_.max_message_bytes);
       // A peer whose kernel takes nothing for so long is cut off, which frees what waits for it.
       router_.set(zmq::sockopt::tcp_maxrt, static_cast<int>(kSilentHeartbeats * heartbeat_.count()));
+      router_.set(zmq::sockopt::handshake_ivl, options_.handshake_ms);
+      const size_t most = options_.max_connections;
+      connections_.emplace(context_, router_, most > 0 ? most : descriptors_for_connections(kReservedDescriptors));
       router_.bind(options_.address);
       address_ = router_.get(zmq::sockopt::last_endpoint);
     } catch (const zmq::error_t& error) {
@@ -172,11 +186,14 @@ class RouterServer final : public ZmqServer {
   void loop() {
     const Milliseconds tick = std::max(heartbeat_ / 4, Milliseconds(1));
     Clock::time_point next_tick = Clock::now() + tick;
-    zmq::pollitem_t items[] = {{router_.handle(), 0, ZMQ_POLLIN, 0}, {nullptr, wake_fd_, ZMQ_POLLIN, 0}};
+    zmq::pollitem_t items[] = {{router_.handle(), 0, ZMQ_POLLIN, 0},
+                               {nullptr, wake_fd_, ZMQ_POLLIN, 0},
+                               {connections_->handle(), 0, ZMQ_POLLIN, 0}};
     while (true) {
+      items[0].events = is_full() ? 0 : ZMQ_POLLIN;
       const auto wait = std::chrono::ceil<Milliseconds>(next_tick - Clock::now());
       try {
-        zmq::poll(items, 2, std::max(wait, Milliseconds(0)));
+        zmq::poll(items, 3, std::max(wait, Milliseconds(0)));
       } catch (const zmq::error_t& error) {
         if (error.num() != EINTR) throw;
         continue;
@@ -185,6 +202,8 @@ class RouterServer final : public ZmqServer {
         uint64_t count = 0;
         (void)!read(wake_fd_, &count, sizeof(count));
       }
+      if ((items[2].revents & ZMQ_POLLIN) != 0) connections_->act();
+      take_decoded();
       const bool stopping = send_outbox();
       if (stopping) return;
       if ((items[0].revents & ZMQ_POLLIN) != 0) receive_some();
@@ -240,41 +259,67 @@ class RouterServer final : public ZmqServer {
     const Client client = std::move(found->second);
     by_routing_id_.erase(found);
     by_id_.erase(client.id);
+    if (client.decoding > 0) decoder_->forget(client.id);
     // Answers that are still on their way to it count against it when it comes back.
     if (client.pending->load(std::memory_order_acquire) > 0) unread_[client.routing_id] = client.pending;
     VLOG(1) << "client " << client.id << " is dropped: " << why;
     if (callbacks_.on_gone) callbacks_.on_gone(client.id);
   }
 
+  // Then nobody is heard for a while; nobody is silent, either.
+  bool is_full() {
+    const bool full = decoder_->waiting_bytes() >= kMaxUndecodedBytes;
+    if (full) listened_ = Clock::now();
+    return full;
+  }
+
   void receive_some() {
-    for (int i = 0; i < kReceiveBatch; ++i) {
-      std::vector<zmq::message_t> frames;
+    for (int i = 0; i < kReceiveBatch && !is_full(); ++i) {
+      ClientFrames frames;
       bool more = true;
-      size_t count = 0;
-      for (; more; ++count) {
+      while (more) {
         zmq::message_t frame;
         if (!router_.recv(frame, zmq::recv_flags::dontwait)) return;  // only before the first frame
         more = frame.more();
         if (frames.size() < kKeptFrames) frames.push_back(std::move(frame));
       }
-      handle(frames);
+      const std::string routing_id = frames[0].to_string();
+      frames.erase(frames.begin());
+      handle(routing_id, std::move(frames));
     }
   }
 
-  // frames: the client's routing id, then what it sent.
-  void handle(const std::vector<zmq::message_t>& frames) {
-    const std::string routing_id = frames[0].to_string();
+  void handle(const std::string& routing_id, ClientFrames frames) {
     std::vector<std::string_view> parts;
-    for (size_t i = 1; i < frames.size(); ++i) parts.push_back(frames[i].to_string_view());
-    auto decoded = decode_client_frames(parts, static_cast<size_t>(options_.max_message_bytes));
-    const std::optional<Encoding> encoding =
-        decoded ? std::optional<Encoding>(decoded->encoding) : decoded.error().encoding;
+    for (const zmq::message_t& frame : frames) parts.push_back(frame.to_string_view());
     // A REQ socket puts an empty frame in front, sees no answer without one, and gives up its connection over one.
     const bool delimited = parts.size() > 1 && parts[0].empty();
-    const ClientId id = heard_from(routing_id, encoding, delimited);
+    const ClientId id = heard_from(routing_id, encoding_of(parts), delimited);
     if (id == 0) return;
+    Client& client = by_routing_id_.at(routing_id);
+    const bool is_heartbeat = parts.size() == kFrameCount && parts.back().empty();
+    if (bytes_of(frames) > kInlineBytes || (client.decoding > 0 && !is_heartbeat)) {
+      ++client.decoding;
+      decoder_->add(id, std::move(frames));
+    } else {
+      handle(id, routing_id, decode_client_frames(parts, static_cast<size_t>(options_.max_message_bytes)));
+    }
+  }
+
+  void take_decoded() {
+    for (BodyDecoder::Item& item : decoder_->take()) {
+      const auto found = by_id_.find(item.client);
+      if (found == by_id_.end()) continue;
+      const std::string routing_id = found->second;
+      --by_routing_id_.at(routing_id).decoding;
+      handle(item.client, routing_id, std::move(item.message));
+    }
+  }
+
+  void handle(ClientId id, const std::string& routing_id, tl::expected<Decoded<ClientFrame>, Malformed> decoded) {
     if (!decoded) {
-      transmit(routing_id, Failure{decoded.error().id, "malformed", decoded.error().message}, delimited);
+      transmit(routing_id, Failure{decoded.error().id, "malformed", decoded.error().message},
+               by_routing_id_.at(routing_id).delimited);
       return;
     }
     std::visit(
@@ -317,7 +362,7 @@ class RouterServer final : public ZmqServer {
   void beat(Clock::time_point now) {
     std::vector<std::string> silent, waiting;
     for (const auto& [routing_id, client] : by_routing_id_) {
-      if (now - client.heard >= kSilentHeartbeats * heartbeat_) {
+      if (now - std::max(client.heard, listened_) >= kSilentHeartbeats * heartbeat_) {
         silent.push_back(routing_id);
       } else if (!client.delimited && now - client.spoke >= heartbeat_) {
         waiting.push_back(routing_id);
@@ -349,11 +394,22 @@ class RouterServer final : public ZmqServer {
   std::unordered_map<ClientId, std::string> by_id_;
   std::unordered_map<std::string, std::shared_ptr<PendingBytes>> unread_;  // of dropped clients
   ClientId last_client_ = 0;
+  std::optional<ConnectionLimit> connections_;
+  Clock::time_point listened_;  // when it last did not, since the decoder had enough to do
+
+  std::optional<BodyDecoder> decoder_;
 
   std::thread thread_;
 };
 
 }  // namespace
+
+void remove_dead_socket(const std::string& address) {
+  if (address.rfind(kIpc, 0) != 0 || ipc_is_served(address)) return;
+  const std::string path = address.substr(kIpc.size());
+  struct stat about = {};
+  if (lstat(path.c_str(), &about) == 0 && S_ISSOCK(about.st_mode)) unlink(path.c_str());
+}
 
 Result<std::unique_ptr<ZmqServer>> ZmqServer::start(const ZmqServerOptions& options, ZmqServerCallbacks callbacks) {
   auto server = std::make_unique<RouterServer>(options, std::move(callbacks));

@@ -22,8 +22,10 @@ struct ZmqServerOptions {
   std::string address = "tcp://127.0.0.1:5555";  // any ZeroMQ endpoint; port 0 or * picks one
   int64_t max_message_bytes = kMaxBodyBytes;
   int64_t max_pending_bytes =
-      kMaxUnreadBytes;      // answers that a client has not read; past it the client is dropped (on_gone)
-  int heartbeat_ms = 2000;  // a client that said nothing for 5 heartbeats is gone
+      kMaxUnreadBytes;         // answers that a client has not read; past it the client is dropped (on_gone)
+  int heartbeat_ms = 2000;     // a client that said nothing for 5 heartbeats is gone
+  int handshake_ms = 3000;     // a connection that is not ZeroMQ's by then is cut
+  size_t max_connections = 0;  // 0: what the process's descriptors allow, some left for ranks and files
 };
 
 // Called on the server's thread; they must not block.
@@ -31,6 +33,9 @@ struct ZmqServerCallbacks {
   std::function<void(ClientId, ClientMessage)> on_message;
   std::function<void(ClientId)> on_gone;  // every request of this client is to be cancelled
 };
+
+// Removes the socket of an ipc:// address that nobody listens at any more; a server that was killed leaves it behind.
+void remove_dead_socket(const std::string& address);
 
 class ZmqServer {
  public:

@@ -1,0 +1,110 @@
+#include "comm/client/connection_limit.h"
+
+#include <fmt/format.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+
+namespace lorikeet::comm {
+namespace {
+
+constexpr uint64_t kGreetingBytes = 64;  // of ZeroMQ; a peer that has not sent them has not said that it is one
+
+struct Event {
+  uint16_t kind = 0;
+  int32_t value = 0;
+};
+
+std::optional<Event> next_event(zmq::socket_t& events) {
+  zmq::message_t first;
+  if (!events.recv(first, zmq::recv_flags::dontwait)) return std::nullopt;
+  Event event;
+  if (first.size() >= sizeof(event.kind) + sizeof(event.value)) {
+    std::memcpy(&event.kind, first.data(), sizeof(event.kind));
+    std::memcpy(&event.value, static_cast<const char*>(first.data()) + sizeof(event.kind), sizeof(event.value));
+  }
+  for (bool more = first.more(); more;) {
+    zmq::message_t rest;
+    if (!events.recv(rest, zmq::recv_flags::dontwait)) break;
+    more = rest.more();
+  }
+  return event;
+}
+
+// False for what is no TCP connection.
+bool has_said_nothing(int descriptor) {
+  tcp_info about{};
+  socklen_t size = sizeof(about);
+  return getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &about, &size) == 0 &&
+         about.tcpi_bytes_received < kGreetingBytes;
+}
+
+// A connection that somebody else has made; ZeroMQ may have closed its own meanwhile, and the number may be another's.
+bool is_accepted(int descriptor) {
+  sockaddr_storage name{};
+  socklen_t size = sizeof(name);
+  // Our own socket pairs have no name.
+  return getsockname(descriptor, reinterpret_cast<sockaddr*>(&name), &size) == 0 && size > sizeof(sa_family_t);
+}
+
+}  // namespace
+
+size_t descriptors_for_connections(size_t reserved) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1;
+  std::error_code error;
+  const std::filesystem::directory_iterator open("/proc/self/fd", error);
+  const auto used = static_cast<size_t>(error ? 0 : std::distance(begin(open), end(open)));
+  const auto most = static_cast<size_t>(limit.rlim_cur);
+  return most > used + reserved ? most - used - reserved : 1;
+}
+
+ConnectionLimit::ConnectionLimit(zmq::context_t& context, zmq::socket_t& listener, size_t max_connections)
+    : listener_(listener),
+      max_connections_(std::max<size_t>(max_connections, 1)),
+      events_(context, zmq::socket_type::pair) {
+  const std::string address = fmt::format("inproc://connections-{}", static_cast<const void*>(this));
+  if (zmq_socket_monitor(listener.handle(), address.c_str(), ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) != 0) {
+    throw zmq::error_t();
+  }
+  events_.set(zmq::sockopt::rcvhwm, 0);  // ZeroMQ's thread must never wait for us
+  events_.set(zmq::sockopt::linger, 0);
+  events_.connect(address);
+}
+
+ConnectionLimit::~ConnectionLimit() {
+  zmq_socket_monitor(listener_.handle(), nullptr, 0);
+}
+
+void ConnectionLimit::act() {
+  while (const auto event = next_event(events_)) {
+    const auto known = std::find_if(open_.begin(), open_.end(),
+                                    [&](const Connection& open) { return open.descriptor == event->value; });
+    if (known != open_.end()) open_.erase(known);
+    if (event->kind == ZMQ_EVENT_ACCEPTED) open_.push_back({event->value, false});
+  }
+  const auto cut =
+      static_cast<size_t>(std::count_if(open_.begin(), open_.end(), [](const Connection& open) { return open.cut; }));
+  for (size_t left = open_.size() - cut; left > max_connections_; --left) cut_one();
+}
+
+void ConnectionLimit::cut_one() {
+  const auto fit = [](const Connection& open) { return !open.cut && has_said_nothing(open.descriptor); };
+  auto victim = std::find_if(open_.begin(), open_.end(), fit);
+  if (victim == open_.end()) {
+    const auto newest = std::find_if(open_.rbegin(), open_.rend(), [](const Connection& open) { return !open.cut; });
+    victim = std::prev(newest.base());
+  }
+  victim->cut = true;
+  // ZeroMQ then reads its end, closes it, and says so.
+  if (is_accepted(victim->descriptor)) shutdown(victim->descriptor, SHUT_RDWR);
+}
+
+}  // namespace lorikeet::comm
