@@ -37,6 +37,7 @@ class Gateway {
       if (const auto id = live_.find(client, cancel->id)) {
         end(*id, engine::FinishReason::abort);
       } else if (const auto text = long_texts_.extract({client, cancel->id})) {
+        *text.mapped().wanted = false;
         comm::Done done;
         done.id = cancel->id;
         done.finish_reason = "abort";
@@ -50,7 +51,10 @@ class Gateway {
 
   void gone(const ClientGone& gone) {
     for (const engine::SequenceId id : live_.abandon(gone.client)) end(id, engine::FinishReason::abort);
-    std::erase_if(long_texts_, [&](const auto& text) { return text.first.first == gone.client; });
+    const auto begin = long_texts_.lower_bound({gone.client, ""});
+    const auto end_of_client = long_texts_.lower_bound({gone.client + 1, ""});
+    for (auto it = begin; it != end_of_client; ++it) *it->second.wanted = false;
+    long_texts_.erase(begin, end_of_client);
   }
 
   // ---- the engine
@@ -80,6 +84,7 @@ class Gateway {
       take_failure({id, {engine::ErrorCode::shutting_down, stop.why}});
     }
     for (const auto& [key, text] : std::exchange(long_texts_, {})) {
+      *text.wanted = false;
       refuse(key.first, key.second, {engine::ErrorCode::shutting_down, stop.why});
     }
     self_->quit();
@@ -103,8 +108,15 @@ class Gateway {
           {engine::ErrorCode::invalid_request, fmt::format("another request of the id \"{}\" is still running", name)});
     }
     const uint64_t seed = draw_seed();
-    if (text_bytes(*request) <= setup_.short_text_bytes) {
-      return admit(client, *request, setup_.validation->prepare(*request, seed));
+    const size_t bytes = bytes_of(*request);
+    if (bytes <= setup_.short_text_bytes) {
+      return admit(client, asked_for(*request), setup_.validation->prepare(*request, seed));
+    }
+    if (long_bytes_ + bytes > setup_.max_long_bytes) {
+      return refuse(
+          client, name,
+          {engine::ErrorCode::queue_full, fmt::format("{} bytes of long texts are waiting, at most {} are allowed",
+                                                      long_bytes_, setup_.max_long_bytes)});
     }
     if (long_texts_.size() >= setup_.max_long_texts) {
       return refuse(
@@ -119,48 +131,58 @@ class Gateway {
     return live_.find(client, name).has_value() || long_texts_.contains({client, name});
   }
 
-  // What it costs to prepare a request, in bytes of text; a message costs something however short it is.
-  static size_t text_bytes(const comm::GenerateRequest& request) {
-    constexpr size_t kOfMessage = 32;
+  // What has to be gone through to check and tokenize a request, which is about the memory that it takes.
+  static size_t bytes_of(const comm::GenerateRequest& request) {
     size_t bytes = request.prompt ? request.prompt->size() : 0;
-    if (request.prompt_token_ids) bytes += request.prompt_token_ids->size();
+    if (request.prompt_token_ids) bytes += request.prompt_token_ids->size() * sizeof(int32_t);
     for (const std::string& stop : request.stop) bytes += stop.size();
     if (!request.messages) return bytes;
-    for (const comm::Message& message : *request.messages) {
-      bytes += message.content.size() + message.role.size() + kOfMessage;
-    }
+    bytes += request.messages->size() * sizeof(comm::Message);
+    for (const comm::Message& message : *request.messages) bytes += message.role.size() + message.content.size();
     return bytes;
   }
 
+  // Of a request, what is needed once its text has been prepared.
+  struct Asked {
+    std::string name;
+    bool logprobs = false, prompt_logprobs = false;
+  };
+  static Asked asked_for(const comm::GenerateRequest& request) {
+    return {request.id, request.logprobs.has_value(), request.prompt_logprobs};
+  }
+
+  // The request itself is let go of here: to free a million messages takes time, too, and not this thread's.
   void prepare_elsewhere(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, uint64_t seed) {
-    const uint64_t number = ++last_long_text_;
-    long_texts_[{client, request->id}] = {number, request->seed.value_or(seed)};
-    // Cancelled meanwhile, or its client is gone: it is in the map no more, or another of that name is.
-    const auto wanted = [this, client, request, number] {
-      const auto it = long_texts_.find({client, request->id});
-      if (it == long_texts_.end() || it->second.number != number) return false;
-      long_texts_.erase(it);
-      return true;
+    const Asked asked = asked_for(*request);
+    const size_t bytes = bytes_of(*request);
+    const auto wanted = std::make_shared<std::atomic<bool>>(true);
+    long_texts_[{client, asked.name}] = {wanted, request->seed.value_or(seed)};
+    long_bytes_ += bytes;
+    // False: it was cancelled meanwhile, or its client is gone.
+    const auto is_wanted = [this, client, asked, bytes, wanted] {
+      long_bytes_ -= bytes;
+      if (*wanted) long_texts_.erase({client, asked.name});
+      return wanted->load();
     };
-    self_->request(setup_.text_preparer, caf::infinite, PrepareText{request, seed})
+    self_->request(setup_.text_preparer, caf::infinite, PrepareText{std::move(request), seed, wanted})
         .then(
-            [this, client, request, wanted](TextPrepared& prepared) {
-              if (wanted()) admit(client, *request, std::move(*prepared.result));
+            [this, client, asked, is_wanted](TextPrepared& prepared) {
+              if (is_wanted()) admit(client, asked, std::move(*prepared.result));
             },
-            [this, client, request, wanted](caf::error& error) {
-              if (!wanted()) return;
-              refuse(client, request->id,
+            [this, client, asked, is_wanted](caf::error& error) {
+              if (!is_wanted()) return;
+              refuse(client, asked.name,
                      {engine::ErrorCode::internal, "the text cannot be prepared: " + self_->system().render(error)});
             });
   }
 
-  void admit(uint64_t client, const comm::GenerateRequest& request, PreparationResult prepared) {
-    if (!prepared) return refuse(client, request.id, prepared.error());
+  void admit(uint64_t client, const Asked& request, PreparationResult prepared) {
+    if (!prepared) return refuse(client, request.name, prepared.error());
     const engine::SequenceId id(++last_id_);
     TextStream text(setup_.validation->context().tokenizer, std::move(prepared->text));
-    LiveRequest& live = live_.add(id, client, request.id, std::move(text));
+    LiveRequest& live = live_.add(id, client, request.name, std::move(text));
     live.eos_token_ids = std::move(prepared->eos_token_ids);
-    live.wants_logprobs = request.logprobs.has_value();
+    live.wants_logprobs = request.logprobs;
     live.prompt_only = prepared->prompt_only;
     live.seed = prepared->request.sampling.seed;
     live.prompt_tokens = static_cast<int32_t>(prepared->request.prompt.size());
@@ -297,11 +319,11 @@ class Gateway {
   uint64_t last_id_ = 0;
   LiveRequests live_;
   struct LongText {
-    uint64_t number = 0;  // tells it from another of its name
+    std::shared_ptr<std::atomic<bool>> wanted;  // what the text preparer looks at before it begins
     uint64_t seed = 0;
   };
   std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
-  uint64_t last_long_text_ = 0;
+  size_t long_bytes_ = 0;                                            // that the text preparer has, wanted or not
 };
 
 }  // namespace

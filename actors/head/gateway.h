@@ -30,6 +30,7 @@ struct GatewaySetup {
   TextPreparerActor text_preparer;
   size_t short_text_bytes = 16 << 10;  // up to here a text is tokenized in less time than a message takes
   size_t max_long_texts = 4096;        // with the text preparer at the same time; past it requests are refused
+  size_t max_long_bytes = 512 << 20;   // the same, of memory that these requests take
   std::function<void(uint64_t client, comm::ServerMessage)> answer;
   uint64_t seed = 0;       // of the seeds that are drawn; 0: from the system
   std::string model_name;  // for the status

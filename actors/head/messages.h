@@ -1,6 +1,7 @@
 // What the actors inside of the head say to each other. No type ids: see actors/wire/messages.h.
 #pragma once
 
+#include <atomic>
 #include <caf/all.hpp>
 #include <cstdint>
 #include <memory>
@@ -40,7 +41,8 @@ struct StopServing {  // head's main thread -> gateway
 
 struct PrepareText {  // gateway -> text preparer: a request with a long text
   std::shared_ptr<const comm::GenerateRequest> request;
-  uint64_t seed = 0;  // drawn for it
+  uint64_t seed = 0;                                // drawn for it
+  std::shared_ptr<const std::atomic<bool>> wanted;  // false: it has been cancelled meanwhile; the answer is void
 };
 struct TextPrepared {  // the answer
   std::shared_ptr<PreparationResult> result;

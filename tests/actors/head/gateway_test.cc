@@ -31,6 +31,8 @@ struct Heard {
 constexpr uint64_t kClient = 5;
 constexpr int32_t kEos = 2047;
 
+constexpr size_t kMaxLongBytes = 100'000;
+
 class GatewayTest : public ActorTest {
  protected:
   static void SetUpTestSuite() {
@@ -60,6 +62,7 @@ class GatewayTest : public ActorTest {
     setup.text_preparer = text_preparer_ = system_.spawn(text_preparer, validation_);
     setup.short_text_bytes = 40;
     setup.max_long_texts = 2;
+    setup.max_long_bytes = kMaxLongBytes;
     setup.answer = [heard = heard_](uint64_t client, comm::ServerMessage message) {
       heard->answers.push_back({client, std::move(message)});
     };
@@ -425,6 +428,39 @@ TEST_F(GatewayTest, RefusesLongTextsPastTheirNumberAndThoseThatAreWrong) {
   EXPECT_EQ(all<comm::Failure>()[0].id, "c");
   EXPECT_EQ(all<comm::Failure>()[1].code, "unknown_adapter");
   EXPECT_EQ(heard_->submitted.size(), 1u);
+}
+
+TEST_F(GatewayTest, RefusesLongTextsPastTheirBytesAndCountsThoseThatAreCancelledUntilTheyAreLetGoOf) {
+  const auto send = [&](comm::ClientMessage message) {
+    self_->send(gateway_, ClientSaid{kClient, std::make_shared<comm::ClientMessage>(std::move(message))});
+  };
+  auto large = long_request("large");
+  large.prompt = std::string(kMaxLongBytes - 10, 'x');
+  send(large);
+  send(comm::Cancel{"large"});
+  send(long_request("no room"));
+  run();
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].id, "no room");
+  EXPECT_EQ(all<comm::Failure>()[0].code, "queue_full");
+  EXPECT_EQ(all<comm::Done>().at(0).id, "large");
+  EXPECT_THAT(heard_->submitted, IsEmpty());
+  send(long_request("room"));
+  run();
+  EXPECT_EQ(heard_->submitted.size(), 1u);
+}
+
+TEST_F(GatewayTest, LetsAMillionEmptyMessagesBePreparedElsewhere) {
+  comm::GenerateRequest made = request("empty");
+  made.prompt.reset();
+  made.prompt_token_ids.reset();
+  made.messages.emplace(1000, comm::Message{"", ""});
+  self_->send(gateway_, ClientSaid{kClient, std::make_shared<comm::ClientMessage>(made)});
+  self_->send(gateway_, ClientSaid{kClient, std::make_shared<comm::ClientMessage>(request("short"))});
+  run();
+  EXPECT_EQ(heard_->submitted.size(), 1u);
+  ASSERT_EQ(all<comm::Failure>().size(), 1u) << "too long for this model";
+  EXPECT_EQ(all<comm::Failure>()[0].id, "empty");
 }
 
 TEST_F(GatewayTest, AnswersEverythingBeforeItEnds) {
