@@ -78,7 +78,7 @@ class AdapterCache {
   void formed(GroupFormed& formed) {
     epoch_ = formed.epoch;
     workers_ = std::move(formed.workers);
-    assemblers_ = std::vector<EnvelopeAssembler>(workers_.size());
+    assemblers_.assign(workers_.size(), EnvelopeAssembler(kMaxRankMessageBytes));
     slots_.group_formed();
     act();
   }
@@ -98,6 +98,7 @@ class AdapterCache {
     if (envelope.stream != EnvelopeStream::adapters || rank < 0 || rank >= static_cast<int32_t>(assemblers_.size())) {
       return;
     }
+    if (!comes_from(workers_[static_cast<size_t>(rank)])) return;
     auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
     if (!bytes) return fail_transfers(rank, bytes.error().message);
     if (!*bytes) return;
@@ -166,6 +167,11 @@ class AdapterCache {
     };
     return {[send](AdapterSource::Checked found) { send(std::move(found)); },
             [send](AdapterSource::Staged found) { send(std::move(found)); }};
+  }
+
+  // Whether the present message is the worker's own. CAF takes the sender's process from the connection.
+  bool comes_from(const WorkerForHead& worker) const {
+    return caf::actor_cast<caf::strong_actor_ptr>(worker) == self_->current_sender();
   }
 
   // Does what the tables want, which may make them want more.

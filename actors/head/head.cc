@@ -19,10 +19,12 @@
 #include "actors/head/request_validation.h"
 #include "actors/head/scheduler.h"
 #include "actors/head/text_preparer.h"
+#include "actors/wire/caf_connection.h"
 #include "actors/wire/child_process.h"
 #include "actors/wire/kv_budget.h"
 #include "actors/wire/system_config.h"
 #include "comm/client/zmq_server.h"
+#include "kernels/base/console.h"
 #include "model/chat/chat_template.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/config/config.h"
@@ -36,7 +38,7 @@ class Head {
   explicit Head(ChildProcess& child)
       : child_(child),
         options_(child.start().options),
-        config_(options_, Networking::loopback, kActorThreads),
+        config_(options_, Networking::connected, kActorThreads),
         system_(config_),
         main_(system_) {}
 
@@ -74,14 +76,12 @@ class Head {
     setup.max_model_len = max_model_len_;
     setup.vocab_size = model_config_.vocab_size;
     setup.first_epoch = child_.start().epoch;
-    setup.secret = child_.start().secret;
     setup.cache = cache_;
+    setup.rank_of = [peers = peers_](const caf::node_id& node) { return peers->rank_of(node); };
     setup.to_supervisor = [&child = child_](const ChildReport& report) { child.tell(report); };
     scheduler_ = main_->spawn<caf::monitored>(scheduler, std::move(setup));
-    const auto port = system_.middleman().publish(SchedulerForRanks(scheduler_), 0, "127.0.0.1");
-    if (!port) return fail("no port for the ranks: {}", system_.render(port.error()));
-    child_.tell(control::Listening{*port});
-    child_.listen([this](const ChildOrder& order) { supervisor_said(order); });
+    child_.tell(control::AwaitsRanks{});
+    child_.listen([this](const ChildOrder& order, Descriptor with) { supervisor_said(order, std::move(with)); });
     return {};
   }
 
@@ -129,9 +129,11 @@ class Head {
     return {};
   }
 
-  void supervisor_said(const ChildOrder& order) {
+  void supervisor_said(const ChildOrder& order, Descriptor with) {
     if (const auto* epoch = std::get_if<control::NewEpoch>(&order)) {
       caf::anon_send(scheduler_, SupervisorSaid{*epoch});
+    } else if (const auto* connection = std::get_if<control::RankConnection>(&order)) {
+      if (with) offer_to_rank(system_, std::move(with), connection->rank, peers_, scheduler_);
     } else {
       caf::anon_send(caf::actor_cast<caf::actor>(main_.ptr()), caf::ok_atom_v);
     }
@@ -157,6 +159,7 @@ class Head {
   model::ModelConfig model_config_;
   int32_t max_model_len_ = 0;
   SystemConfig config_;
+  const std::shared_ptr<PeerRanks> peers_ = std::make_shared<PeerRanks>();
   caf::actor_system system_;
   caf::scoped_actor main_;
   AdapterCacheActor cache_;
@@ -170,7 +173,7 @@ class Head {
 int run_head() {
   auto child = ChildProcess::attach();
   if (!child) {
-    fmt::print(stderr, "lorikeet head: {}\n", child.error().message);
+    say("lorikeet head: {}", child.error().message);
     return 2;
   }
   Head head(**child);

@@ -7,14 +7,11 @@
 
 namespace lorikeet::actors {
 
-RankGroup::RankGroup(int32_t ranks, uint64_t epoch, std::string secret)
-    : epoch_(epoch), secret_(std::move(secret)), members_(static_cast<size_t>(ranks)) {
+RankGroup::RankGroup(int32_t ranks, uint64_t epoch) : epoch_(epoch), members_(static_cast<size_t>(ranks)) {
   CHECK_GT(ranks, 0);
 }
 
-Result<void> RankGroup::admit(int32_t rank, int32_t pid, uint64_t epoch, const std::string& secret, std::string host,
-                              std::string device) {
-  if (secret != secret_) return fail("a process that is not of this server says hello as rank {}", rank);
+Result<void> RankGroup::admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device) {
   if (rank < 0 || rank >= size()) return fail("rank {} of a group of {}", rank, size());
   if (epoch != epoch_ || lost_) return fail("rank {} is of epoch {}, the group is of epoch {}", rank, epoch, epoch_);
   Member& member = members_[static_cast<size_t>(rank)];

@@ -26,11 +26,10 @@ class RankGroup {
     RankLoaded loaded;
   };
 
-  RankGroup(int32_t ranks, uint64_t epoch, std::string secret);
+  RankGroup(int32_t ranks, uint64_t epoch);
 
   // Whether a rank that says hello belongs to this epoch; repeating it changes nothing.
-  Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, const std::string& secret, std::string host,
-                     std::string device);
+  Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device);
   Result<void> loaded(int32_t rank, const RankLoaded& loaded);
   Result<void> ready(int32_t rank);
   void lose();                       // nothing is accepted until the next epoch
@@ -49,7 +48,6 @@ class RankGroup {
   Result<void> advance(int32_t rank, RankState from, RankState to);
 
   uint64_t epoch_;
-  std::string secret_;
   std::vector<Member> members_;
   bool lost_ = false;
 };

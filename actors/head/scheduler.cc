@@ -29,7 +29,6 @@ ServingCore::Config core_config(const SchedulerSetup& setup) {
   config.ranks = options.tensor_parallel_size;
   config.vocab_size = setup.vocab_size;
   config.first_epoch = setup.first_epoch;
-  config.secret = setup.secret;
   config.rank_timeout = std::chrono::milliseconds(options.rank_timeout_ms);
   return config;
 }
@@ -41,7 +40,7 @@ class Scheduler {
         setup_(std::move(setup)),
         core_(core_config(setup_)),
         workers_(static_cast<size_t>(core_.group().size())),
-        assemblers_(workers_.size()) {
+        assemblers_(workers_.size(), EnvelopeAssembler(kMaxRankMessageBytes)) {
     self_->set_down_handler([this](const caf::down_msg& down) { worker_down(down); });
     rendezvous_ = self_->spawn(rendezvous_store);
     tick();
@@ -69,8 +68,11 @@ class Scheduler {
 
   Welcome hello(Hello& hello, WorkerForHead& worker) {
     Welcome welcome;
-    auto ok =
-        core_.admit(hello.rank, hello.pid, hello.epoch, hello.secret, std::move(hello.host), std::move(hello.device));
+    if (!is_connected_as(hello.rank, worker)) {
+      welcome.refused = fmt::format("a process that is not rank {} says hello as if it were", hello.rank);
+      return welcome;
+    }
+    auto ok = core_.admit(hello.rank, hello.pid, hello.epoch, std::move(hello.host), std::move(hello.device));
     if (!ok) {
       welcome.refused = ok.error().message;
       return welcome;
@@ -89,7 +91,7 @@ class Scheduler {
     const RankGroup& group = core_.group();
     if (envelope.epoch != group.epoch() || group.lost()) return;
     const int32_t rank = envelope.rank;
-    if (rank < 0 || rank >= group.size()) return;
+    if (rank < 0 || rank >= group.size() || !comes_from(workers_[static_cast<size_t>(rank)])) return;
     const EnvelopeStream stream = envelope.stream;
     auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
     if (!bytes) {
@@ -108,7 +110,6 @@ class Scheduler {
     act();
     caf::anon_send_exit(rendezvous_, caf::exit_reason::user_shutdown);
     rendezvous_ = self_->spawn(rendezvous_store);
-    std::fill(assemblers_.begin(), assemblers_.end(), EnvelopeAssembler());
   }
 
   void tick() {
@@ -139,6 +140,18 @@ class Scheduler {
 
  private:
   ServingCore::TimePoint now() const { return self_->clock().now(); }
+
+  // Whether the present message is the worker's own. CAF takes the sender's process from the connection.
+  bool comes_from(const WorkerForHead& worker) const {
+    return worker && caf::actor_cast<caf::strong_actor_ptr>(worker) == self_->current_sender();
+  }
+
+  // Whether the present message came over the rank's connection, and the worker is at its other end.
+  bool is_connected_as(int32_t rank, const WorkerForHead& worker) const {
+    const auto& sender = self_->current_sender();
+    if (!sender || !worker || sender->node() != worker.node()) return false;
+    return !setup_.rank_of || setup_.rank_of(sender->node()) == rank;
+  }
 
   // What a rank has said, put together again. What cannot be read loses the group.
   void hear(int32_t rank, EnvelopeStream stream, const std::vector<uint8_t>& bytes) {
@@ -187,6 +200,7 @@ class Scheduler {
       if (worker) self_->demonitor(worker.address());
       worker = WorkerForHead();
     }
+    std::fill(assemblers_.begin(), assemblers_.end(), EnvelopeAssembler(kMaxRankMessageBytes));
     self_->send(setup_.cache, GroupLost{lost.epoch});
     setup_.to_supervisor(control::GroupLost{lost.epoch, lost.why});
   }

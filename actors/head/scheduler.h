@@ -15,6 +15,7 @@
 
 #include <caf/all.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "actors/head/messages.h"
@@ -27,8 +28,9 @@ struct SchedulerSetup {
   int32_t max_model_len = 0;
   int32_t vocab_size = 0;
   uint64_t first_epoch = 1;
-  std::string secret;  // of the ranks' hello
   AdapterCacheActor cache;
+  // The rank whose connection a node is at the other end of; empty: nobody is asked, since there are no connections.
+  std::function<std::optional<int32_t>(const caf::node_id&)> rank_of;
   std::function<void(const ChildReport&)> to_supervisor;
 };
 

@@ -33,7 +33,7 @@ std::optional<End> end_of(const engine::Event& event) {
 
 ServingCore::ServingCore(Config config)
     : config_(std::move(config)),
-      group_(config_.ranks, config_.first_epoch, config_.secret),
+      group_(config_.ranks, config_.first_epoch),
       in_flight_(config_.ranks, config_.vocab_size) {}
 
 // ---- requests
@@ -99,9 +99,8 @@ void ServingCore::acquired(const Acquire& asked, uint64_t epoch, engine::SlotId 
 
 // ---- ranks
 
-Result<void> ServingCore::admit(int32_t rank, int32_t pid, uint64_t epoch, const std::string& secret, std::string host,
-                                std::string device) {
-  return group_.admit(rank, pid, epoch, secret, std::move(host), std::move(device));
+Result<void> ServingCore::admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device) {
+  return group_.admit(rank, pid, epoch, std::move(host), std::move(device));
 }
 
 void ServingCore::loaded(int32_t rank, const RankLoaded& loaded) {

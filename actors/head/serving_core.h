@@ -45,7 +45,6 @@ class ServingCore {
     int32_t ranks = 1;
     int32_t vocab_size = 0;
     uint64_t first_epoch = 1;
-    std::string secret;  // of the ranks' hello
     std::chrono::milliseconds rank_timeout{30'000};
   };
 
@@ -99,8 +98,7 @@ class ServingCore {
 
   // ---- ranks; of the present epoch alone
 
-  Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, const std::string& secret, std::string host,
-                     std::string device);
+  Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device);
   // Whatever contradicts what the rank was asked or said before loses the group.
   void loaded(int32_t rank, const RankLoaded& loaded);
   void ready(int32_t rank, TimePoint now);

@@ -12,13 +12,14 @@
 #include "actors/rank/worker.h"
 #include "actors/wire/child_process.h"
 #include "actors/wire/system_config.h"
+#include "kernels/base/console.h"
 
 namespace lorikeet::actors {
 
 int run_rank() {
   auto attached = ChildProcess::attach();
   if (!attached) {
-    fmt::print(stderr, "lorikeet rank: {}\n", attached.error().message);
+    say("lorikeet rank: {}", attached.error().message);
     return 2;
   }
   ChildProcess& child = **attached;
@@ -27,17 +28,18 @@ int run_rank() {
   if (!backend) child.fail(fmt::format("rank {}: {}", start.rank, backend.error().message));
 
   WorkerSetup setup;
+  setup.head = child.take_head_connection().release();
   setup.start = start;
   setup.backend = *std::move(backend);
   setup.progress = [&child](const std::string& line) { child.progress(line); };
   setup.fatal = [&child](const std::string& why) { child.fail(fmt::format("rank {}: {}", child.start().rank, why)); };
 
   constexpr size_t kActorThreads = 1;  // one actor, which never blocks
-  SystemConfig config(start.options, Networking::loopback, kActorThreads);
+  SystemConfig config(start.options, Networking::connected, kActorThreads);
   caf::actor_system system{config};
   system.spawn(worker, std::move(setup));
   // A rank has nothing to save, and what it computes belongs to an epoch that ends with it.
-  child.listen([](const ChildOrder& order) {
+  child.listen([](const ChildOrder& order, Descriptor) {
     if (std::holds_alternative<control::Stop>(order)) _exit(0);
   });
   for (;;) pause();

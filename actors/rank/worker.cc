@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <caf/io/all.hpp>
 #include <chrono>
 #include <set>
 #include <utility>
@@ -13,6 +12,7 @@
 #include "actors/rank/actor_rendezvous.h"
 #include "actors/rank/rank_adapters.h"
 #include "actors/rank/rank_thread.h"
+#include "actors/wire/caf_connection.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
@@ -20,9 +20,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kDialTimeout{3000};
-constexpr milliseconds kDialPause{200};
-constexpr int kDialAttempts = 20;
+constexpr milliseconds kConnectTimeout{10'000};
 constexpr milliseconds kHelloTimeout{10'000};
 
 std::string host_name() {
@@ -37,7 +35,7 @@ class Worker {
     if (setup_.scheduler) {
       say_hello(setup_.scheduler);
     } else {
-      dial();
+      connect();
     }
   }
 
@@ -56,10 +54,6 @@ class Worker {
 
   void formed(RankFormed& formed) { adapters_ = std::move(formed.adapters); }
 
-  // Tries again to connect, or looks after the step.
-  void tick() { return thread_ ? watch() : dial(); }
-
- private:
   // The watchdog: a handler that hangs cannot be ended from outside, the process can.
   void watch() {
     const milliseconds limit(setup_.start.options.rank_timeout_ms);
@@ -70,28 +64,24 @@ class Worker {
     self_->delayed_send(caf::actor_cast<WorkerActor>(self_), limit / 4, Tick{});
   }
 
+ private:
   // ---- connecting
 
-  // Asynchronous, since CAF's blocking form waits without limit on a stopped peer.
-  void dial() {
-    if (++dials_ > kDialAttempts) return fatal("the head cannot be reached");
-    const auto again = [this](caf::error&) {
-      self_->delayed_send(caf::actor_cast<WorkerActor>(self_), kDialPause, Tick{});
-    };
+  void connect() {
     self_
-        ->request(self_->system().middleman().actor_handle(), kDialTimeout, caf::connect_atom_v,
-                  std::string("127.0.0.1"), static_cast<uint16_t>(setup_.start.head_port))
+        ->request(basp_broker(self_->system()), kConnectTimeout, caf::connect_atom_v,
+                  make_scribe(self_->system(), Descriptor(setup_.head)), uint16_t{1})
         .then(
             [this](const caf::node_id&, caf::strong_actor_ptr& head, const std::set<std::string>&) {
-              if (!head) return fatal("the head has published nothing at its port");
+              if (!head) return fatal("the head offers nothing");
               say_hello(caf::actor_cast<SchedulerForRanks>(head));
             },
-            again);
+            [this](caf::error& error) { fatal("the head cannot be reached: " + self_->system().render(error)); });
   }
 
   void say_hello(const SchedulerForRanks& scheduler) {
     const ChildStart& start = setup_.start;
-    Hello hello{start.rank, getpid(), start.epoch, start.secret, host_name(), start.options.device};
+    Hello hello{start.rank, getpid(), start.epoch, host_name(), start.options.device};
     self_->request(scheduler, kHelloTimeout, std::move(hello), WorkerForHead(caf::actor_cast<WorkerForHead>(self_)))
         .then([this, scheduler](Welcome& welcome) { serve(scheduler, welcome); },
               [this](caf::error& error) { fatal("the head does not answer: " + self_->system().render(error)); });
@@ -107,14 +97,17 @@ class Worker {
     const ChildStart& start = setup_.start;
     const RankAdapters::Setup adapters{start.rank, start.epoch, start.options.max_loras};
     RankThread::Callbacks callbacks;
-    callbacks.to_scheduler = [scheduler](Envelope envelope) { caf::anon_send(scheduler, std::move(envelope)); };
+    // The head believes an envelope of a rank only from the worker that has said hello as this rank.
+    const auto worker = caf::actor_cast<WorkerActor>(self_);
+    callbacks.to_scheduler = [worker, scheduler](Envelope envelope) {
+      caf::send_as(worker, scheduler, std::move(envelope));
+    };
     callbacks.progress = setup_.progress;
     callbacks.fatal = [fatal = setup_.fatal](const std::string& why) { fatal(why); };
-    callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache,
-                        worker = caf::actor_cast<WorkerActor>(self_),
+    callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker,
                         fatal = setup_.fatal](std::shared_ptr<model::RankModel> model) {
       RankAdapters::Callbacks to_others;
-      to_others.to_cache = [cache](Envelope envelope) { caf::anon_send(cache, std::move(envelope)); };
+      to_others.to_cache = [worker, cache](Envelope envelope) { caf::send_as(worker, cache, std::move(envelope)); };
       to_others.fatal = fatal;
       caf::anon_send(worker, RankFormed{std::make_shared<RankAdapters>(adapters, backend->shard_plan(),
                                                                        std::move(model), std::move(to_others))});
@@ -146,7 +139,6 @@ class Worker {
 
   WorkerActor::pointer self_;
   WorkerSetup setup_;
-  int dials_ = 0;
   RendezvousActor rendezvous_;
   EnvelopeAssembler assembler_;
   std::unique_ptr<RankThread> thread_;
@@ -158,7 +150,7 @@ class Worker {
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup) {
   auto state = std::make_shared<Worker>(self, std::move(setup));
   return {[state](Envelope& envelope) { state->take(envelope); },
-          [state](RankFormed& formed) { state->formed(formed); }, [state](Tick) { state->tick(); }};
+          [state](RankFormed& formed) { state->formed(formed); }, [state](Tick) { state->watch(); }};
 }
 
 }  // namespace lorikeet::actors

@@ -5,7 +5,7 @@
 //   threads have to say goes to the scheduler and the adapter cache from these threads.
 // Owns: the rank's threads (RankThread, RankAdapters). Thread: CAF's.
 //
-//               dial, hello                 FormGroup, plans, adapters ...
+//              connect, hello               FormGroup, plans, adapters ...
 //   connecting -------------> serving ------------------------------------> serving
 //       |                        |
 //       | refused, no answer     | the head is lost, or a step takes longer than rank_timeout_ms
@@ -29,7 +29,8 @@ struct WorkerSetup {
   std::shared_ptr<RankBackend> backend;
   std::function<void(const std::string&)> progress;  // any thread
   std::function<void(const std::string&)> fatal;     // any thread; ends the process
-  SchedulerForRanks scheduler;                       // void: dialled at start.head_port
+  int head = -1;                                     // the connection to the head, which the actor takes over; or
+  SchedulerForRanks scheduler;                       // the head's scheduler itself
 };
 
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup);

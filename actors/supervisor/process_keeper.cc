@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,37 +11,73 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <utility>
+#include <vector>
 
 namespace lorikeet::actors {
 namespace {
 
-// Starts this program again as `lorikeet head` or `lorikeet rank`, with `descriptor` as its control channel. Its output
-// goes to our standard error, since standard output may be somebody's results.
-Result<int> start_process(const ChildStart& start, int descriptor) {
+// The two ends of a rank's connection to the head, closed on exec; void for the head.
+Result<std::pair<Descriptor, Descriptor>> connect_with_head(const ChildStart& start) {
+  if (start.rank < 0) return std::pair<Descriptor, Descriptor>();
+  std::array<int, 2> ends{};
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail("no socket pair to the head: {}", std::strerror(errno));
+  }
+  const Descriptor low(ends[0]);
+  Descriptor far(ends[1]);
+  // The rank's must not be the number that its control channel takes first.
+  Descriptor near(fcntl(low.get(), F_DUPFD_CLOEXEC, ControlChannel::kHeadDescriptor));
+  if (!near) return fail("no socket pair to the head: {}", std::strerror(errno));
+  return std::pair(std::move(near), std::move(far));
+}
+
+// Starts the program as `lorikeet head` or `lorikeet rank`, with `channel` as its control channel and `head` as its
+// connection to the head (-1: none). Its output goes to our standard error, since standard output may be somebody's
+// results.
+Result<int> start_process(const std::string& program, const ChildStart& start, int channel, int head) {
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&files, STDERR_FILENO, STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&files, descriptor, ControlChannel::kChildDescriptor);
+  posix_spawn_file_actions_adddup2(&files, channel, ControlChannel::kChildDescriptor);
+  if (head >= 0) posix_spawn_file_actions_adddup2(&files, head, ControlChannel::kHeadDescriptor);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
-  sigset_t none, all;
-  sigemptyset(&none);
+  sigset_t all;
   sigfillset(&all);
-  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigmask(&attributes, &all);  // until it has said which of them it ignores (ChildProcess)
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 
   std::string name = "lorikeet", role = start.rank < 0 ? "head" : "rank", number = std::to_string(start.rank);
   std::array<char*, 4> arguments = {name.data(), role.data(), start.rank < 0 ? nullptr : number.data(), nullptr};
   pid_t pid = 0;
-  const int error = posix_spawn(&pid, "/proc/self/exe", &files, &attributes, arguments.data(), environ);
+  const int error = posix_spawn(&pid, program.c_str(), &files, &attributes, arguments.data(), environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
   if (error != 0) return fail("could not be started: {}", std::strerror(error));
   return pid;
+}
+
+// Whether the kernel has begun to end it. That is so before anything of it is closed, so whoever has noticed its end
+// asks too late to be told otherwise; that it can be waited for comes later.
+bool is_ending(int pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string text;
+  if (!std::getline(file, text)) return true;
+  constexpr unsigned kExiting = 4;  // PF_EXITING
+  char state = 0;
+  unsigned flags = 0;
+  const size_t name = text.rfind(')');  // the name may hold anything
+  if (name == std::string::npos ||
+      std::sscanf(text.c_str() + name + 1, " %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2) {
+    return false;
+  }
+  return state == 'Z' || state == 'X' || (flags & kExiting) != 0;
 }
 
 std::string how_it_ended(int status) {
@@ -51,36 +88,63 @@ std::string how_it_ended(int status) {
 }  // namespace
 
 ProcessKeeper::~ProcessKeeper() {
-  std::map<ChildId, std::shared_ptr<Child>> children;
+  std::vector<ChildId> all;
   {
     const std::lock_guard lock(mutex_);
-    children = children_;
+    for (const auto& [id, child] : children_) all.push_back(id);
   }
-  for (const auto& [id, child] : children) kill(id);
-  for (const auto& [id, child] : children) child->thread.join();
+  for (const ChildId id : all) kill(id);
+  std::unique_lock lock(mutex_);
+  all_ended_.wait(lock, [this] { return children_.empty(); });
+  if (last_ended_.joinable()) last_ended_.join();
 }
 
-Processes::ChildId ProcessKeeper::spawn(ChildStart start) {
+Processes::ChildId ProcessKeeper::spawn(ChildStart start, ChildId head) {
   const std::lock_guard lock(mutex_);
   const ChildId id = ++last_id_;
-  auto child = std::make_shared<Child>();
+  const auto child = std::make_shared<Child>();
   children_[id] = child;
   start.parent_pid = getpid();
-  child->thread = std::thread(
-      [this, id, &child = *child, start = std::move(start)]() mutable { live(id, child, std::move(start)); });
+  child->thread = std::thread([this, id, head, child, start = std::move(start)]() mutable {
+    live(id, *child, std::move(start), head);
+    forget(id);
+  });
   return id;
 }
 
-void ProcessKeeper::live(ChildId id, Child& child, ChildStart start) {
+// The end of a child's thread, which cannot wait for itself: the next one that ends does.
+void ProcessKeeper::forget(ChildId id) {
+  std::thread previous;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto child = children_.extract(id);
+    previous = std::exchange(last_ended_, std::move(child.mapped()->thread));
+    if (children_.empty()) all_ended_.notify_all();
+  }
+  if (previous.joinable()) previous.join();
+}
+
+void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId head) {
   auto ends = ControlChannel::make_pair();
   if (!ends) return callbacks_.exited(id, ends.error().message, false);
+  auto connection = connect_with_head(start);
+  if (!connection) {
+    close(ends->first);
+    close(ends->second);
+    return callbacks_.exited(id, connection.error().message, false);
+  }
   Result<int> pid = fail("was not wanted any more");
   {
     const std::lock_guard lock(child.mutex);
     child.channel = std::make_unique<ControlChannel>(ends->first);
-    if (!child.kill_wanted) pid = start_process(start, ends->second);
+    if (!child.kill_wanted) pid = start_process(program_, start, ends->second, connection->first.get());
     close(ends->second);
     if (pid) child.pid = *pid;
+  }
+  connection->first.reset();
+  if (pid && connection->second) {
+    send(head, control::RankConnection{start.epoch, start.rank}, connection->second.get());
+    connection->second.reset();
   }
   if (!pid) return callbacks_.exited(id, pid.error().message, false);
 
@@ -118,10 +182,14 @@ std::shared_ptr<ProcessKeeper::Child> ProcessKeeper::find(ChildId id) {
 }
 
 void ProcessKeeper::tell(ChildId id, const ChildOrder& order) {
+  send(id, order, -1);
+}
+
+void ProcessKeeper::send(ChildId id, const ChildOrder& order, int descriptor) {
   const auto child = find(id);
   if (!child) return;
   const std::lock_guard lock(child->mutex);
-  if (child->channel) (void)child->channel->send(order);  // a child that is gone is reported by its thread
+  if (child->channel) (void)child->channel->send(order, descriptor);  // a child that is gone is reported by its thread
 }
 
 void ProcessKeeper::kill(ChildId id) {
@@ -130,11 +198,8 @@ void ProcessKeeper::kill(ChildId id) {
   const std::lock_guard lock(child->mutex);
   child->kill_wanted = true;
   if (child->pid == 0) return;
-  // What somebody else has killed is not our doing: its peers often tell of the loss before it is reaped.
-  siginfo_t info = {};
-  const bool lives =
-      waitid(P_PID, static_cast<id_t>(child->pid), &info, WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid == 0;
-  if (!lives) return;
+  // What somebody else has killed is not our doing: its peers often tell of the loss before it is dead.
+  if (is_ending(child->pid)) return;
   child->killed = true;
   ::kill(child->pid, SIGKILL);
 }

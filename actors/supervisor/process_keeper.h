@@ -1,6 +1,7 @@
 // Starts the child processes, hears them, ends them. The supervisor decides, this does.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -20,7 +21,8 @@ class Processes {
   using ChildId = uint64_t;  // never reused
 
   virtual ~Processes() = default;
-  virtual ChildId spawn(ChildStart start) = 0;  // parent_pid is filled in
+  // Starts the head, or a rank that is connected with `head` (0 for the head itself). parent_pid is filled in.
+  virtual ChildId spawn(ChildStart start, ChildId head) = 0;
   virtual void tell(ChildId child, const ChildOrder& order) = 0;
   virtual void kill(ChildId child) = 0;  // SIGKILL; gone children are fine
 };
@@ -37,10 +39,12 @@ class ProcessKeeper final : public Processes {
     std::function<void(ChildId, std::string how, bool on_purpose)> exited;
   };
 
-  explicit ProcessKeeper(Callbacks callbacks) : callbacks_(std::move(callbacks)) {}
+  // program: what the children are; this one, but for tests.
+  explicit ProcessKeeper(Callbacks callbacks, std::string program = "/proc/self/exe")
+      : callbacks_(std::move(callbacks)), program_(std::move(program)) {}
   ~ProcessKeeper() override;  // kills and reaps all
 
-  ChildId spawn(ChildStart start) override;
+  ChildId spawn(ChildStart start, ChildId head) override;
   void tell(ChildId child, const ChildOrder& order) override;
   void kill(ChildId child) override;
 
@@ -54,13 +58,18 @@ class ProcessKeeper final : public Processes {
     std::thread thread;
   };
 
-  void live(ChildId id, Child& child, ChildStart start);
+  void live(ChildId id, Child& child, ChildStart start, ChildId head);
+  void forget(ChildId id);
+  void send(ChildId id, const ChildOrder& order, int descriptor);
   std::shared_ptr<Child> find(ChildId id);
 
   const Callbacks callbacks_;
+  const std::string program_;
   std::mutex mutex_;  // guards what follows
   ChildId last_id_ = 0;
-  std::map<ChildId, std::shared_ptr<Child>> children_;
+  std::map<ChildId, std::shared_ptr<Child>> children_;  // that have not ended
+  std::thread last_ended_;                              // has nothing left to do
+  std::condition_variable all_ended_;
 };
 
 }  // namespace lorikeet::actors

@@ -1,11 +1,8 @@
 #include "actors/supervisor/server.h"
 
-#include <fmt/format.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
-#include <array>
 #include <caf/all.hpp>
 #include <cerrno>
 #include <cstring>
@@ -16,25 +13,16 @@
 #include "actors/supervisor/messages.h"
 #include "actors/supervisor/process_keeper.h"
 #include "actors/supervisor/supervisor.h"
+#include "actors/wire/descriptor_reserve.h"
 #include "actors/wire/system_config.h"
+#include "comm/client/zmq_server.h"
 
 namespace lorikeet::actors {
 namespace {
 
-// By which the head tells its ranks from strangers on its port.
-Result<std::string> make_secret() {
-  std::array<unsigned char, 16> bytes{};
-  if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-    return fail("no random bytes from the system: {}", std::strerror(errno));
-  }
-  std::string secret;
-  for (const unsigned char byte : bytes) secret += fmt::format("{:02x}", byte);
-  return secret;
-}
-
 class ServerImpl final : public Server {
  public:
-  ServerImpl(const ServerOptions& options, ServerCallbacks callbacks, std::string secret, int stop_event)
+  ServerImpl(const ServerOptions& options, ServerCallbacks callbacks, int stop_event)
       : callbacks_(std::move(callbacks)),
         stop_event_(stop_event),
         config_(options, Networking::none, 1),
@@ -49,15 +37,18 @@ class ServerImpl final : public Server {
     supervisor_ = spawned.get_future().share();
     SupervisorSetup setup;
     setup.options = options;
-    setup.secret = std::move(secret);
     setup.processes = &keeper_;
     setup.progress = [this](const std::string& line) {
       if (callbacks_.on_progress) callbacks_.on_progress(line);
     };
     setup.ready = [this](const std::string& address) {
+      address_ = address;
       if (callbacks_.on_ready) callbacks_.on_ready(address);
     };
-    setup.stopped = [this](int status) { stopped_.set_value(status); };
+    setup.stopped = [this, configured = options.zmq_address](int status) {
+      for (const std::string& address : {configured, address_}) comm::remove_dead_socket(address);
+      stopped_.set_value(status);
+    };
     spawned.set_value(system_.spawn(supervisor, std::move(setup)));
     status_ = stopped_.get_future().share();
     stop_thread_ = std::thread([this] { forward_stop(); });
@@ -88,6 +79,7 @@ class ServerImpl final : public Server {
 
   ServerCallbacks callbacks_;
   const int stop_event_;
+  std::string address_;  // of the clients' socket, once it is there; of the supervisor's thread
   std::promise<int> stopped_;
   std::shared_future<int> status_;
   SystemConfig config_;
@@ -100,11 +92,10 @@ class ServerImpl final : public Server {
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, ServerCallbacks callbacks) {
-  auto secret = make_secret();
-  if (!secret) return tl::unexpected(secret.error());
+  raise_descriptor_limit();
   const int stop_event = eventfd(0, EFD_CLOEXEC);
   if (stop_event < 0) return fail("no event descriptor: {}", std::strerror(errno));
-  return std::make_unique<ServerImpl>(options, std::move(callbacks), *std::move(secret), stop_event);
+  return std::make_unique<ServerImpl>(options, std::move(callbacks), stop_event);
 }
 
 }  // namespace lorikeet::actors

@@ -28,6 +28,7 @@ class Supervisor {
   void said(ChildSaid& said) {
     const auto it = children_.find(said.child);
     if (it == children_.end()) return;
+    if (std::holds_alternative<control::AwaitsRanks>(said.report) && it->second.rank < 0) head_ = said.child;
     std::visit([&](auto& report) { take(it->second, report); }, said.report);
   }
 
@@ -36,7 +37,7 @@ class Supervisor {
     if (found.empty()) return;
     const Child& child = found.mapped();
     const bool is_head = child.rank < 0;
-    if (is_head) head_port_ = 0;
+    if (is_head) head_ = 0;
     if (stopping_) return is_head ? kill_all() : stop_if_alone();
     if (is_head) return lose_head(child.last_words.empty() ? "the head " + exited.how : child.last_words);
     if (child.epoch == epoch_) {
@@ -70,9 +71,9 @@ class Supervisor {
   void start_head() { start(-1); }
 
   void start(int32_t rank) {
-    ChildStart start{setup_.options, setup_.secret, epoch_, rank, head_port_, 0};
+    ChildStart start{setup_.options, epoch_, rank, 0};
     if (!address_.empty()) start.options.zmq_address = address_;  // clients find a new head where the old one was
-    children_[setup_.processes->spawn(std::move(start))] = Child{rank, epoch_, ""};
+    children_[setup_.processes->spawn(std::move(start), rank < 0 ? 0 : head_)] = Child{rank, epoch_, ""};
   }
 
   bool has_ranks() const {
@@ -81,14 +82,11 @@ class Supervisor {
 
   // Ranks share devices with their predecessors, so those must be dead first.
   void start_ranks_if_clear() {
-    if (stopping_ || loss_ || has_ranks() || head_port_ == 0) return;
+    if (stopping_ || loss_ || has_ranks() || head_ == 0) return;
     for (int32_t rank = 0; rank < setup_.options.tensor_parallel_size; ++rank) start(rank);
   }
 
-  void take(Child&, const control::Listening& listening) {
-    head_port_ = listening.port;
-    start_ranks_if_clear();
-  }
+  void take(Child&, const control::AwaitsRanks&) { start_ranks_if_clear(); }
 
   void take(Child& child, const control::Progress& progress) {
     if (child.epoch == epoch_) setup_.progress(progress.line);
@@ -193,8 +191,8 @@ class Supervisor {
   std::optional<Loss> loss_;
   std::map<ChildId, Child> children_;
   uint64_t epoch_ = 1;
-  int32_t head_port_ = 0;  // 0: no head listens
-  std::string address_;    // of the clients' socket; empty: has never served
+  ChildId head_ = 0;     // 0: no head awaits ranks
+  std::string address_;  // of the clients' socket; empty: has never served
   int failures_ = 0;
   bool stopping_ = false, stopped_ = false;
   int status_ = 0;

@@ -1,12 +1,12 @@
 // The actor that keeps the server's processes alive: it decides what is started, what is killed, and when to give up.
 //
 // Receives
-//   from the process keeper: ChildSaid (Listening, Progress, Failed, Ready, GroupLost), ChildExited
+//   from the process keeper: ChildSaid (AwaitsRanks, Progress, Failed, Ready, GroupLost), ChildExited
 //   from the server object:  StopServer
 // Tells the head: NewEpoch, Stop. Tells its caller: progress, ready, stopped. Owns: the list of children and the count
 // of epochs. Thread: CAF's.
 //
-//             listening: ranks are started           ready
+//             AwaitsRanks: they are started          ready
 //   starting -----------------------------> loading -------> serving
 //                                            |  ^              |
 //        lost before the first `ready`, or   |  |              | lose_group(): a rank died, or the head gave the group
@@ -30,7 +30,6 @@ namespace lorikeet::actors {
 
 struct SupervisorSetup {
   ServerOptions options;
-  std::string secret;
   Processes* processes = nullptr;  // outlives the actor
   // Called on the actor's thread.
   std::function<void(const std::string&)> progress;

@@ -15,14 +15,26 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::attach() {
     return lorikeet::fail("this subcommand is for the supervisor to start; use `lorikeet serve`");
   }
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  // A terminal's Ctrl-C reaches the whole process group; the supervisor alone decides what it means.
-  std::signal(SIGINT, SIG_IGN);
-  std::signal(SIGPIPE, SIG_IGN);
+  // What a terminal, systemd or `timeout` sends reaches the whole process group; the supervisor alone decides what it
+  // means. It has started us with all signals blocked, so that none came too early.
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE}) std::signal(number, SIG_IGN);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
   std::unique_ptr<ChildProcess> child(new ChildProcess(kDescriptor));
   auto start = child->channel_.receive_start();
   if (!start) return tl::unexpected(start.error());
   if (!*start) return lorikeet::fail("the supervisor is gone");
   child->start_ = **std::move(start);
+  if (child->start_.rank >= 0) {
+    if (fcntl(ControlChannel::kHeadDescriptor, F_SETFD, FD_CLOEXEC) != 0) {
+      return lorikeet::fail("the supervisor has left no connection to the head");
+    }
+    child->head_connection_.reset(ControlChannel::kHeadDescriptor);
+  } else {
+    // Of two epochs, and one for good measure: the old connections may still be there when the new ones come.
+    child->reserve_.emplace(2 * static_cast<size_t>(child->start_.options.tensor_parallel_size) + 1);
+  }
   // It may have died before the kernel was asked to tell.
   if (getppid() != child->start_.parent_pid) return lorikeet::fail("the supervisor is gone");
   return child;
@@ -41,13 +53,15 @@ void ChildProcess::fail(const std::string& why) {
   _exit(1);
 }
 
-void ChildProcess::listen(std::function<void(ChildOrder)> on_order) {
+void ChildProcess::listen(std::function<void(ChildOrder, Descriptor)> on_order) {
   std::thread([this, on_order = std::move(on_order)] {
     for (;;) {
-      auto order = channel_.receive_order();
+      if (!channel_.wait()) _exit(1);
+      const auto receive = [this] { return channel_.receive_order(); };
+      auto order = reserve_ ? reserve_->open_for(receive) : receive();
       if (!order) fail(order.error().message);
       if (!*order) _exit(1);
-      on_order(**std::move(order));
+      on_order(**std::move(order), channel_.take_descriptor());
     }
   }).detach();
 }

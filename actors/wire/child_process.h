@@ -3,11 +3,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "actors/wire/control_channel.h"
 #include "actors/wire/control_message.h"
+#include "actors/wire/descriptor_reserve.h"
+#include "kernels/base/descriptor.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::actors {
@@ -21,6 +24,9 @@ class ChildProcess {
 
   const ChildStart& start() const { return start_; }
 
+  // A rank's connection to the head (actors/wire/caf_connection.h), once.
+  Descriptor take_head_connection() { return std::move(head_connection_); }
+
   // Threads: any. Nothing is lost that could be told to anybody: without a supervisor the process ends.
   void tell(const ChildReport& report);
   void progress(const std::string& line);
@@ -28,14 +34,17 @@ class ChildProcess {
   // Tells the supervisor why, and ends the process without further ado. Threads: any.
   [[noreturn]] void fail(const std::string& why);
 
-  // Calls on_order for each order, on a thread of its own; ends the process with the channel.
-  void listen(std::function<void(ChildOrder)> on_order);
+  // Calls on_order for each order and the descriptor that came with it, on a thread of its own; ends the process with
+  // the channel.
+  void listen(std::function<void(ChildOrder, Descriptor)> on_order);
 
  private:
   explicit ChildProcess(int descriptor) : channel_(descriptor) {}
 
   ControlChannel channel_;
   ChildStart start_;
+  std::optional<DescriptorReserve> reserve_;  // of the head: for the connections to ranks
+  Descriptor head_connection_;
 };
 
 }  // namespace lorikeet::actors

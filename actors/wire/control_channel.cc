@@ -1,7 +1,9 @@
 #include "actors/wire/control_channel.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <array>
@@ -14,17 +16,11 @@
 namespace lorikeet::actors {
 namespace {
 
-// Reads exactly `size` bytes; false where the stream ends (or breaks) first.
-bool read_all(int descriptor, uint8_t* data, size_t size) {
-  while (size > 0) {
-    const ssize_t got = recv(descriptor, data, size, 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return false;
-    data += got;
-    size -= static_cast<size_t>(got);
-  }
-  return true;
-}
+// Room for one descriptor beside the bytes of a message.
+union DescriptorMessage {
+  cmsghdr alignment;
+  std::array<char, CMSG_SPACE(sizeof(int))> bytes;
+};
 
 template <class T>
 Result<std::optional<T>> decoded(Result<std::optional<std::vector<uint8_t>>> bytes) {
@@ -58,22 +54,36 @@ Result<void> ControlChannel::send(const ChildStart& start) {
   return send_bytes(comm::encode(start));
 }
 
-Result<void> ControlChannel::send(const ChildOrder& order) {
-  return send_bytes(comm::encode(order));
+Result<void> ControlChannel::send(const ChildOrder& order, int descriptor) {
+  return send_bytes(comm::encode(order), descriptor);
 }
 
 Result<void> ControlChannel::send(const ChildReport& report) {
   return send_bytes(comm::encode(report));
 }
 
-Result<void> ControlChannel::send_bytes(const std::vector<uint8_t>& bytes) {
+Result<void> ControlChannel::send_bytes(const std::vector<uint8_t>& bytes, int descriptor) {
   const auto size = static_cast<uint32_t>(bytes.size());
   std::vector<uint8_t> frame = {static_cast<uint8_t>(size), static_cast<uint8_t>(size >> 8),
                                 static_cast<uint8_t>(size >> 16), static_cast<uint8_t>(size >> 24)};
   frame.insert(frame.end(), bytes.begin(), bytes.end());
   const std::lock_guard lock(sending_);
   for (size_t sent = 0; sent < frame.size();) {
-    const ssize_t count = ::send(descriptor_, frame.data() + sent, frame.size() - sent, MSG_NOSIGNAL);
+    iovec part{frame.data() + sent, frame.size() - sent};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    DescriptorMessage with{};
+    if (descriptor >= 0 && sent == 0) {  // it travels with the first byte
+      message.msg_control = with.bytes.data();
+      message.msg_controllen = with.bytes.size();
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(header), &descriptor, sizeof(int));
+    }
+    const ssize_t count = sendmsg(descriptor_, &message, MSG_NOSIGNAL);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return fail("control channel: {}", std::strerror(errno));
     sent += static_cast<size_t>(count);
@@ -81,13 +91,46 @@ Result<void> ControlChannel::send_bytes(const std::vector<uint8_t>& bytes) {
   return {};
 }
 
+bool ControlChannel::wait() const {
+  pollfd state{descriptor_, POLLIN, 0};
+  while (poll(&state, 1, -1) < 0) {
+    if (errno != EINTR) return false;
+  }
+  return true;
+}
+
+bool ControlChannel::read_all(uint8_t* data, size_t size) {
+  while (size > 0) {
+    iovec part{data, size};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    DescriptorMessage with{};
+    message.msg_control = with.bytes.data();
+    message.msg_controllen = with.bytes.size();
+    const ssize_t got = recvmsg(descriptor_, &message, MSG_CMSG_CLOEXEC);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+      int descriptor = -1;
+      std::memcpy(&descriptor, CMSG_DATA(header), sizeof(int));
+      received_.reset(descriptor);
+    }
+    data += got;
+    size -= static_cast<size_t>(got);
+  }
+  return true;
+}
+
 Result<std::optional<std::vector<uint8_t>>> ControlChannel::receive_bytes() {
+  received_.reset();
   std::array<uint8_t, 4> head{};
-  if (!read_all(descriptor_, head.data(), head.size())) return std::nullopt;
+  if (!read_all(head.data(), head.size())) return std::nullopt;
   const uint32_t size = head[0] | uint32_t{head[1]} << 8 | uint32_t{head[2]} << 16 | uint32_t{head[3]} << 24;
   if (size > kMaxControlBytes) return fail("control channel: a message of {} bytes", size);
   std::vector<uint8_t> bytes(size);
-  if (!read_all(descriptor_, bytes.data(), size)) return std::nullopt;
+  if (!read_all(bytes.data(), size)) return std::nullopt;
   return bytes;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/wire/control_message.h"
+#include "kernels/base/descriptor.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::actors {
@@ -17,6 +18,7 @@ namespace lorikeet::actors {
 class ControlChannel {
  public:
   static constexpr int kChildDescriptor = 3;
+  static constexpr int kHeadDescriptor = 4;  // a rank's connection to the head, inherited as well
 
   explicit ControlChannel(int descriptor);  // takes it over
   ~ControlChannel();
@@ -28,22 +30,32 @@ class ControlChannel {
 
   int descriptor() const { return descriptor_; }
 
-  // A peer that is gone is an error; the message is then lost.
+  // A peer that is gone is an error; the message is then lost. A descriptor that goes with it (-1: none) stays open here.
   Result<void> send(const ChildStart& start);
-  Result<void> send(const ChildOrder& order);
+  Result<void> send(const ChildOrder& order, int descriptor = -1);
   Result<void> send(const ChildReport& report);
+
+  // Waits until receiving waits no more. False: the descriptor is of no use.
+  bool wait() const;
 
   // Waits for the next message. nullopt: the peer is gone. Errors: a malformed message.
   Result<std::optional<ChildStart>> receive_start();
   Result<std::optional<ChildOrder>> receive_order();
   Result<std::optional<ChildReport>> receive_report();
 
+  // The descriptor that came with the message received last; void where none did. Thread: the receiving one.
+  Descriptor take_descriptor() { return std::move(received_); }
+
  private:
-  Result<void> send_bytes(const std::vector<uint8_t>& bytes);
+  Result<void> send_bytes(const std::vector<uint8_t>& bytes, int descriptor = -1);
   Result<std::optional<std::vector<uint8_t>>> receive_bytes();
+
+  // Reads exactly `size` bytes; false where the stream ends (or breaks) first.
+  bool read_all(uint8_t* data, size_t size);
 
   const int descriptor_;
   std::mutex sending_;
+  Descriptor received_;  // with the present message
 };
 
 }  // namespace lorikeet::actors

@@ -12,18 +12,14 @@ namespace lorikeet::actors {
 // The first message to a child.
 struct ChildStart {
   ServerOptions options;
-  std::string secret;     // by which the head knows its ranks
-  uint64_t epoch = 1;     // of the group that a rank belongs to; the first one that a head serves
-  int32_t rank = -1;      // -1: the head
-  int32_t head_port = 0;  // for a rank: where the head listens, on loopback
+  uint64_t epoch = 1;  // of the group that a rank belongs to; the first one that a head serves
+  int32_t rank = -1;   // -1: the head
   int32_t parent_pid = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("options", s.options);
-    visit("secret", s.secret);
     visit("epoch", s.epoch);
     visit("rank", s.rank);
-    visit("head_port", s.head_port);
     visit("parent_pid", s.parent_pid);
   }
 };
@@ -47,14 +43,21 @@ struct NewEpoch {  // to the head: the ranks of `epoch` are being started
   }
 };
 
-// ---- child -> supervisor
-
-struct Listening {  // the head: ranks may dial
-  int32_t port = 0;
+struct RankConnection {  // to the head: with it comes a descriptor, its end of the connection to a rank
+  uint64_t epoch = 0;
+  int32_t rank = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
-    visit("port", s.port);
+    visit("epoch", s.epoch);
+    visit("rank", s.rank);
   }
+};
+
+// ---- child -> supervisor
+
+struct AwaitsRanks {  // the head: they may be started
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
 };
 
 struct Progress {
@@ -97,8 +100,8 @@ struct GroupLost {  // the head: the group of `epoch` cannot be used any more
 
 // What a child is told, and what it reports: one type for each direction, so that neither side can be made to read what
 // only it may say.
-using ChildOrder = std::variant<control::Stop, control::NewEpoch>;
+using ChildOrder = std::variant<control::Stop, control::NewEpoch, control::RankConnection>;
 using ChildReport =
-    std::variant<control::Listening, control::Progress, control::Failed, control::Ready, control::GroupLost>;
+    std::variant<control::AwaitsRanks, control::Progress, control::Failed, control::Ready, control::GroupLost>;
 
 }  // namespace lorikeet::actors

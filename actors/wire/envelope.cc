@@ -27,19 +27,27 @@ Result<std::optional<std::vector<uint8_t>>> EnvelopeAssembler::add(Envelope enve
   if (stream >= kEnvelopeStreams) return fail("an envelope of the unknown stream {}", stream);
   Partial& partial = partial_[stream];
   if (!partial.bytes.empty() && partial.step != envelope.step) {
-    const uint64_t step = std::exchange(partial, {}).step;
+    const uint64_t step = partial.step;
+    drop(partial);
     return fail("a part of step {} in a message of step {}", envelope.step, step);
   }
   const size_t size = partial.bytes.size() + envelope.bytes.size();
-  if (envelope.bytes.size() > kEnvelopeBytes || size > kMaxMessageBytes) {
-    partial = {};
+  if (envelope.bytes.size() > kEnvelopeBytes || bytes_ + envelope.bytes.size() > max_bytes_) {
+    drop(partial);
     return fail("a message of {} bytes or more in parts of {} bytes", size, envelope.bytes.size());
   }
   if (envelope.last && partial.bytes.empty()) return std::move(envelope.bytes);
   partial.step = envelope.step;
   partial.bytes.insert(partial.bytes.end(), envelope.bytes.begin(), envelope.bytes.end());
+  bytes_ += envelope.bytes.size();
   if (!envelope.last) return std::nullopt;
+  bytes_ -= size;
   return std::exchange(partial, {}).bytes;
+}
+
+void EnvelopeAssembler::drop(Partial& partial) {
+  bytes_ -= partial.bytes.size();
+  partial = {};
 }
 
 }  // namespace lorikeet::actors

@@ -37,6 +37,9 @@ std::vector<Envelope> split(const Envelope& like, std::vector<uint8_t> bytes);
 // Puts messages together again. One assembler serves one sender.
 class EnvelopeAssembler {
  public:
+  // max_bytes: of what is unfinished on all streams together.
+  explicit EnvelopeAssembler(size_t max_bytes = kMaxMessageBytes) : max_bytes_(max_bytes) {}
+
   // The whole message, or nothing yet. Errors: a stream that does not exist, parts that are too large or of different
   // steps; what was collected on the stream is then dropped.
   Result<std::optional<std::vector<uint8_t>>> add(Envelope envelope);
@@ -46,6 +49,10 @@ class EnvelopeAssembler {
     uint64_t step = 0;
     std::vector<uint8_t> bytes;
   };
+  void drop(Partial& partial);
+
+  size_t max_bytes_;
+  size_t bytes_ = 0;  // of all partial messages
   std::array<Partial, kEnvelopeStreams> partial_;
 };
 

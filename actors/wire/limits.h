@@ -10,6 +10,8 @@ namespace lorikeet::actors {
 
 inline constexpr size_t kEnvelopeBytes = 256 << 10;                 // bytes in one part of a message
 inline constexpr size_t kMaxMessageBytes = 256 << 20;               // bytes of a message put together again
+inline constexpr size_t kMaxRankMessageBytes = 64 << 20;            // of those of a rank that are not whole yet
+inline constexpr size_t kMaxPeerBytes = 128 << 20;                  // waiting for a peer to read; past it, it is lost
 inline constexpr size_t kAdapterChunkBytes = kEnvelopeBytes - 256;  // with what is written around them, one envelope
 inline constexpr size_t kMaxAdapterSliceBytes = size_t{1} << 30;    // one adapter's part for one rank
 

@@ -20,7 +20,6 @@ struct Hello {
   int32_t rank = 0;
   int32_t pid = 0;
   uint64_t epoch = 0;
-  std::string secret;  // from the supervisor: a stranger on the port is not a rank
   std::string host;
   std::string device;
 };
@@ -59,7 +58,7 @@ typename Inspector::result_type inspect(Inspector& f, Envelope& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, Hello& x) {
-  return f(caf::meta::type_name("Hello"), x.rank, x.pid, x.epoch, x.secret, x.host, x.device);
+  return f(caf::meta::type_name("Hello"), x.rank, x.pid, x.epoch, x.host, x.device);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, Welcome& x) {

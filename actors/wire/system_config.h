@@ -9,7 +9,10 @@
 namespace lorikeet::actors {
 
 // How a process takes part.
-enum class Networking : uint8_t { none, loopback };
+enum class Networking : uint8_t {
+  none,
+  connected,  // over connections that it is given (actors/wire/caf_connection.h)
+};
 
 // max-threads is pinned: actors only translate and send, the cores belong to the kernels.
 class SystemConfig : public caf::actor_system_config {

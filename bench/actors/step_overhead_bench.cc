@@ -1,4 +1,4 @@
-// What the actors cost per step: a scheduler in this process and a worker in another one, joined over the loopback,
+// What the actors cost per step: a scheduler in this process and a worker in another one, joined by a socket pair,
 // around a model that takes no time. So a step is: plan, encode, send, decode, execute, and the same way back with the
 // result; two plans in flight, as in service. Beside it and in turn with it the floor: as many bytes there and back
 // over a plain TCP connection of the loopback, to a third process.
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
 #include <chrono>
@@ -25,6 +26,7 @@
 #include "actors/head/scheduler.h"
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/worker.h"
+#include "actors/wire/caf_connection.h"
 #include "actors/wire/system_config.h"
 #include "bench/comm/loopback.h"
 #include "comm/codec/codec.h"
@@ -32,7 +34,6 @@
 namespace lorikeet::actors {
 namespace {
 
-constexpr const char* kSecret = "bench";
 constexpr int32_t kContext = 1 << 20;
 
 class InstantModel final : public model::RankModel {
@@ -84,16 +85,15 @@ ServerOptions options() {
   return made;
 }
 
-int run_worker(int port) {
+int run_worker(int head) {
   WorkerSetup setup;
   setup.start.options = options();
-  setup.start.secret = kSecret;
   setup.start.rank = 0;
-  setup.start.head_port = port;
+  setup.head = head;
   setup.backend = std::make_shared<InstantBackend>();
   setup.progress = [](const std::string&) {};
   setup.fatal = [](const std::string&) { _exit(1); };
-  SystemConfig config(setup.start.options, Networking::loopback, 1);
+  SystemConfig config(setup.start.options, Networking::connected, 1);
   caf::actor_system system{config};
   system.spawn(worker, std::move(setup));
   for (;;) pause();
@@ -150,7 +150,6 @@ class Pair {
     SchedulerSetup setup;
     setup.options = options();
     setup.max_model_len = kContext;
-    setup.secret = kSecret;
     setup.cache = system_.spawn(no_cache);
     setup.to_supervisor = [this](const ChildReport& report) {
       {
@@ -161,12 +160,16 @@ class Pair {
     };
     scheduler_ = system_.spawn(scheduler, std::move(setup));
     caf::anon_send(scheduler_, Serve{system_.spawn(counting_gateway, &progress_), "here"});
-    const int port = *system_.middleman().publish(SchedulerForRanks(scheduler_), 0, "127.0.0.1");
+    std::array<int, 2> ends{};
+    PCHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()) == 0);
     child_ = fork();
     if (child_ == 0) {
-      execl("/proc/self/exe", "step_overhead_bench", "worker", std::to_string(port).c_str(), nullptr);
+      close(ends[0]);
+      execl("/proc/self/exe", "step_overhead_bench", "worker", std::to_string(ends[1]).c_str(), nullptr);
       _exit(1);
     }
+    close(ends[1]);
+    offer_to_rank(system_, Descriptor(ends[0]), 0, std::make_shared<PeerRanks>(), scheduler_);
     progress_.wait_for([this] { return progress_.ready; });
   }
 
@@ -192,7 +195,7 @@ class Pair {
   pid_t child() const { return child_; }
 
  private:
-  SystemConfig config_{options(), Networking::loopback, 3};
+  SystemConfig config_{options(), Networking::connected, 3};
   caf::actor_system system_{config_};
   Progress progress_;
   SchedulerActor scheduler_;

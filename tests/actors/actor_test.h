@@ -28,6 +28,13 @@ class ActorTest : public ::testing::Test {
     run();
   }
 
+  // The same, in the name of another actor.
+  template <class Source, class Actor, class Message>
+  void tell_as(const Source& source, const Actor& actor, Message&& message) {
+    caf::send_as(source, actor, std::forward<Message>(message));
+    run();
+  }
+
   // The answer to a request; the test fails without one.
   template <class Answer, class Actor, class... Messages>
   Answer ask(const Actor& actor, Messages&&... messages) {

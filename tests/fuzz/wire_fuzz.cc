@@ -137,14 +137,14 @@ void read_channel(Input input) {
 
 // Two ranks; the head sends a plan of one row whenever fewer than two are out.
 void hear_ranks(Input input) {
-  RankGroup group(2, 1, "secret");
+  RankGroup group(2, 1);
   InFlightPlans plans(2);
   uint64_t step = 0;
   while (!input.empty()) {
     const uint8_t what = input.byte();
     const auto rank = static_cast<int32_t>(input.byte()) - 1;
     if (what % 4 == 0) {
-      require_sentence(group.admit(rank, 7, 1, "secret", "host", "cpu"));
+      require_sentence(group.admit(rank, 7, 1, "host", "cpu"));
     } else if (what % 4 == 1) {
       const auto report = comm::decode<GroupReport>(input.piece());
       require_sentence(report);

@@ -108,7 +108,8 @@ class AdapterCacheTest : public ActorTest {
   void form(uint64_t epoch = 1) { tell(cache_, GroupFormed{epoch, workers_}); }
 
   void report(int32_t rank, AdapterReport::What what, uint64_t transfer = 1) {
-    tell(cache_, envelope_of(AdapterReport{transfer, std::move(what)}, rank, 1));
+    tell_as(workers_.at(static_cast<size_t>(rank)), cache_,
+            envelope_of(AdapterReport{transfer, std::move(what)}, rank, 1));
   }
 
   void done(int32_t rank, const std::string& digest, const std::string& error = "", uint64_t transfer = 1) {
@@ -306,13 +307,26 @@ TEST_F(AdapterCacheTest, SetsAnAdapterAsideWhoseRequestsEndWithoutAToken) {
   EXPECT_THAT(row("moby")["error"], HasSubstr("set aside"));
 }
 
+TEST_F(AdapterCacheTest, BelievesEnvelopesOfARankOnlyFromItsOwnWorker) {
+  form();
+  resolve(1, "moby", adapter("M"));
+  acquire(1, "M");
+  done(0, "M");
+  const Envelope of_rank_one = envelope_of(AdapterReport{1, AdapterDone{"M", ""}}, 1, 1);
+  tell_as(workers_[0], cache_, of_rank_one);
+  tell(cache_, of_rank_one);
+  EXPECT_THAT(answers_->acquired, IsEmpty());
+  tell_as(workers_[1], cache_, of_rank_one);
+  EXPECT_EQ(answers_->acquired.at(1).error, "");
+}
+
 TEST_F(AdapterCacheTest, IgnoresWhatDoesNotBelongToATransfer) {
   form();
   done(0, "M", "", 99);
-  report(7, DoraValues{});
+  tell_as(workers_[0], cache_, envelope_of(AdapterReport{1, DoraValues{}}, 7, 1));
   resolve(1, "moby", adapter("M"));
   acquire(1, "M");
-  tell(cache_, Envelope{EnvelopeStream::adapters, 0, 1, 0, true, {1, 2, 3}});
+  tell_as(workers_[0], cache_, Envelope{EnvelopeStream::adapters, 0, 1, 0, true, {1, 2, 3}});
   EXPECT_THAT(answers_->acquired.at(1).error, HasSubstr("rank 0: ")) << "nonsense from a rank fails the transfer";
 }
 

@@ -44,7 +44,7 @@ class SchedulerTest : public ActorTest {
     setup.options = options_;
     setup.max_model_len = 64;
     setup.vocab_size = 100;
-    setup.secret = "secret";
+    setup.rank_of = rank_of_;
     setup.cache = cache_ = system_.spawn(fake_cache, around_);
     setup.to_supervisor = [around = around_](const ChildReport& report) { around->supervisor.push_back(report); };
     scheduler_ = system_.spawn(scheduler, setup);
@@ -99,18 +99,23 @@ class SchedulerTest : public ActorTest {
 
   // ---- what they do
 
-  Welcome hello(int32_t rank, uint64_t epoch = 1, const std::string& secret = "secret") {
+  Welcome hello(int32_t rank, uint64_t epoch = 1) {
     auto& worker = workers_[static_cast<size_t>(rank)];
     worker = system_.spawn(fake_worker, around_, static_cast<size_t>(rank));
-    Hello words{rank, 100 * static_cast<int32_t>(epoch) + rank, epoch, secret, "host", "cpu"};
+    Hello words{rank, 100 * static_cast<int32_t>(epoch) + rank, epoch, "host", "cpu"};
     return ask<Welcome>(scheduler_, std::move(words), worker);
   }
 
   void report(int32_t rank, const GroupReport& report, uint64_t epoch = 1) {
-    tell(scheduler_, envelope_of(report, rank, epoch));
+    say_as(rank, envelope_of(report, rank, epoch));
   }
 
-  void say_nonsense(int32_t rank) { tell(scheduler_, Envelope{EnvelopeStream::steps, rank, 1, 0, true, {1, 2, 3}}); }
+  void say_nonsense(int32_t rank) { say_as(rank, {EnvelopeStream::steps, rank, 1, 0, true, {1, 2, 3}}); }
+
+  // As the worker of a rank.
+  void say_as(int32_t rank, Envelope envelope) {
+    tell_as(workers_[static_cast<size_t>(rank)], scheduler_, std::move(envelope));
+  }
 
   // What the supervisor was told last.
   template <class Report>
@@ -170,7 +175,7 @@ class SchedulerTest : public ActorTest {
       if (row.sample) to.token_id = token;
       result.rows.push_back(to);
     }
-    tell(scheduler_, envelope_of(result, rank, epoch, plan.step.value()));
+    say_as(rank, envelope_of(result, rank, epoch, plan.step.value()));
   }
 
   // Both ranks answer every plan until there is none left.
@@ -202,6 +207,7 @@ class SchedulerTest : public ActorTest {
   }
 
   ServerOptions options_;
+  std::function<std::optional<int32_t>(const caf::node_id&)> rank_of_;
   std::shared_ptr<Around> around_ = std::make_shared<Around>();
   AdapterCacheActor cache_;
   SchedulerActor scheduler_;
@@ -237,9 +243,26 @@ TEST_F(SchedulerTest, FormsTheGroupWithTheBlocksThatAllRanksHold) {
   EXPECT_EQ(status()["ranks"][1]["pid"], 101);
 }
 
-TEST_F(SchedulerTest, RefusesStrangersAndOtherEpochs) {
+TEST_F(SchedulerTest, BelievesARankOnlyOverItsOwnConnection) {
+  rank_of_ = [](const caf::node_id&) { return std::optional<int32_t>(1); };
   start();
-  EXPECT_THAT(hello(0, 1, "guess").refused, HasSubstr("not of this server"));
+  EXPECT_THAT(hello(0).refused, HasSubstr("not rank 0"));
+  EXPECT_EQ(hello(1).refused, "");
+}
+
+TEST_F(SchedulerTest, BelievesEnvelopesOfARankOnlyFromItsOwnWorker) {
+  start();
+  for (int32_t rank : {0, 1}) ASSERT_EQ(hello(rank).refused, "");
+  const Envelope loaded = envelope_of(GroupReport(RankLoaded{8, 1, 1}), 0, 1);
+  say_as(1, loaded);
+  tell(scheduler_, loaded);
+  EXPECT_EQ(status()["ranks"][0]["state"], "loading");
+  say_as(0, loaded);
+  EXPECT_EQ(status()["ranks"][0]["state"], "loaded");
+}
+
+TEST_F(SchedulerTest, RefusesOtherEpochs) {
+  start();
   EXPECT_THAT(hello(0, 2).refused, HasSubstr("epoch 2"));
   EXPECT_EQ(hello(0, 1).refused, "");
 }
@@ -432,7 +455,7 @@ TEST_F(SchedulerTest, GivesTheGroupUpWhenARankCannotCompute) {
   engine::StepResult failed;
   failed.step = plans(0)[0].step;
   failed.error = "rank 1 is lost";
-  tell(scheduler_, envelope_of(failed, 0, 1));
+  say_as(0, envelope_of(failed, 0, 1));
   EXPECT_THAT(told<control::GroupLost>().why, HasSubstr("rank 0: rank 1 is lost"));
   say_nonsense(0);
   EXPECT_EQ(around_->supervisor.size(), 3u) << "once is enough";

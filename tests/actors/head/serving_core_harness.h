@@ -44,7 +44,6 @@ class ServingCoreHarness {
     config.engine.max_plans_in_flight = 2;
     config.ranks = num_ranks;
     config.vocab_size = kVocabulary;
-    config.secret = "secret";
     return config;
   }
 
@@ -55,7 +54,7 @@ class ServingCoreHarness {
     engine_config_.num_blocks = num_blocks;
     const uint64_t epoch = core.group().epoch();
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
-      ASSERT_TRUE(core.admit(rank, 100 + rank, epoch, "secret", "host", "cpu"));
+      ASSERT_TRUE(core.admit(rank, 100 + rank, epoch, "host", "cpu"));
     }
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
       core.loaded(rank, {num_blocks + rank, 1, 1});

@@ -255,7 +255,7 @@ TEST(ServingCore, LosesTheEpochOfARankThatSaysWhatItWasNotAsked) {
   server.core.ready(0, server.now);
   EXPECT_TRUE(server.core.group().lost()) << "before it has loaded";
   server.start_epoch();
-  ASSERT_TRUE(server.core.admit(0, 1, 2, "secret", "", ""));
+  ASSERT_TRUE(server.core.admit(0, 1, 2, "", ""));
   server.core.loaded(0, {0, 1, 1});
   EXPECT_TRUE(server.core.group().lost()) << "without blocks";
   server.start_epoch();

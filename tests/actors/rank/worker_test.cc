@@ -75,7 +75,6 @@ class WorkerTest : public ::testing::Test {
     WorkerSetup setup;
     setup.start.rank = 1;
     setup.start.epoch = 3;
-    setup.start.secret = "secret";
     setup.start.options.block_size = 4;
     setup.start.options.max_loras = 2;
     setup.start.options.rank_timeout_ms = timeout_ms_;
@@ -133,7 +132,6 @@ TEST_F(WorkerTest, SaysHelloLoadsFormsAndSteps) {
   const Hello hello = head_.hellos.next();
   EXPECT_EQ(hello.rank, 1);
   EXPECT_EQ(hello.epoch, 3u);
-  EXPECT_EQ(hello.secret, "secret");
   EXPECT_EQ(hello.pid, getpid());
   tell(first_plan(), 2);  // of an epoch that is over
   tell(first_plan());

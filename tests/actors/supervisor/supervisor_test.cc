@@ -13,14 +13,16 @@ using ::testing::IsEmpty;
 
 class FakeProcesses final : public Processes {
  public:
-  ChildId spawn(ChildStart start) override {
+  ChildId spawn(ChildStart start, ChildId head) override {
     started.push_back(std::move(start));
+    heads.push_back(head);
     return started.size();
   }
   void tell(ChildId child, const ChildOrder& order) override { told.emplace_back(child, order); }
   void kill(ChildId child) override { killed.push_back(child); }
 
   std::vector<ChildStart> started;  // child n is started[n - 1]
+  std::vector<ChildId> heads;       // that they are connected with
   std::vector<std::pair<ChildId, ChildOrder>> told;
   std::vector<ChildId> killed;
 };
@@ -31,7 +33,6 @@ class SupervisorTest : public ActorTest {
     SupervisorSetup setup;
     setup.options.tensor_parallel_size = 2;
     setup.options.zmq_address = "tcp://*:0";
-    setup.secret = "secret";
     setup.processes = &processes_;
     setup.progress = [this](const std::string& line) { progress_.push_back(line); };
     setup.ready = [this](const std::string& address) { ready_.push_back(address); };
@@ -50,7 +51,7 @@ class SupervisorTest : public ActorTest {
 
   // Head 1, ranks 2 and 3.
   void serve() {
-    say(1, control::Listening{4711});
+    say(1, control::AwaitsRanks{});
     say(1, control::Ready{1, "tcp://127.0.0.1:5555"});
   }
 
@@ -60,15 +61,14 @@ class SupervisorTest : public ActorTest {
   SupervisorActor supervisor_;
 };
 
-TEST_F(SupervisorTest, StartsTheRanksWhenTheHeadListens) {
+TEST_F(SupervisorTest, StartsTheRanksWhenTheHeadAwaitsThem) {
   ASSERT_EQ(processes_.started.size(), 1u);
   EXPECT_EQ(processes_.started[0].rank, -1);
-  EXPECT_EQ(processes_.started[0].secret, "secret");
-  say(1, control::Listening{4711});
+  say(1, control::AwaitsRanks{});
   ASSERT_EQ(processes_.started.size(), 3u);
   EXPECT_EQ(processes_.started[1].rank, 0);
   EXPECT_EQ(processes_.started[2].rank, 1);
-  EXPECT_EQ(processes_.started[2].head_port, 4711);
+  EXPECT_THAT(processes_.heads, ElementsAre(0, 1, 1));
   EXPECT_EQ(processes_.started[2].epoch, 1u);
 }
 
@@ -80,7 +80,7 @@ TEST_F(SupervisorTest, PassesProgressAndReadinessOn) {
 }
 
 TEST_F(SupervisorTest, GivesUpWhenTheFirstStartFails) {
-  say(1, control::Listening{4711});
+  say(1, control::AwaitsRanks{});
   say(3, control::Failed{"rank 1: model.safetensors is cut short"});
   exit(3, "exited with status 1");
   EXPECT_THAT(processes_.killed, ElementsAre(2));
@@ -93,7 +93,7 @@ TEST_F(SupervisorTest, GivesUpWhenTheFirstStartFails) {
 }
 
 TEST_F(SupervisorTest, PrefersTheWordsOfTheRankToWhatTheHeadHasHeard) {
-  say(1, control::Listening{4711});
+  say(1, control::AwaitsRanks{});
   say(1, control::GroupLost{1, "rank 1 is gone"});
   say(3, control::Failed{"rank 1: model.safetensors is cut short"});
   exit(3, "exited with status 1");
@@ -155,12 +155,12 @@ TEST_F(SupervisorTest, StartsTheHeadAnewAtTheSameAddress) {
   EXPECT_EQ(processes_.started[3].rank, -1);
   EXPECT_EQ(processes_.started[3].options.zmq_address, "tcp://127.0.0.1:5555");
   EXPECT_EQ(processes_.started[3].epoch, 2u);
-  say(4, control::Listening{4712});
+  say(4, control::AwaitsRanks{});
   EXPECT_EQ(processes_.started.size(), 4u) << "the old ranks are not dead yet";
   exit(2);
   exit(3);
   ASSERT_EQ(processes_.started.size(), 6u);
-  EXPECT_EQ(processes_.started[5].head_port, 4712);
+  EXPECT_EQ(processes_.heads[5], 4u);
 }
 
 TEST_F(SupervisorTest, GivesUpAfterFailuresInARow) {

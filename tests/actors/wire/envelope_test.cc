@@ -83,6 +83,22 @@ TEST(Envelope, RefusesPartsOfDifferentStepsAndForgetsWhatCameBefore) {
   EXPECT_EQ(assembler.add(other).value()->size(), 1u);
 }
 
+TEST(Envelope, BoundsWhatIsUnfinishedOnAllStreamsTogether) {
+  EnvelopeAssembler assembler(1000);
+  Envelope plan = plan_envelope(), adapter = plan_envelope();
+  adapter.stream = EnvelopeStream::adapters;
+  plan.last = adapter.last = false;
+  plan.bytes = adapter.bytes = bytes_of_size(400);
+  EXPECT_TRUE(assembler.add(plan));
+  EXPECT_TRUE(assembler.add(adapter));
+  EXPECT_FALSE(assembler.add(adapter));
+  EXPECT_TRUE(assembler.add(adapter)) << "what was collected on the stream has made room";
+  plan.last = true;
+  plan.bytes = bytes_of_size(200);
+  EXPECT_EQ(assembler.add(plan).value()->size(), 600u);
+  EXPECT_TRUE(assembler.add(adapter)) << "and so has a message that is whole";
+}
+
 TEST(Envelope, RefusesAnUnknownStream) {
   Envelope part = plan_envelope();
   part.stream = static_cast<EnvelopeStream>(200);

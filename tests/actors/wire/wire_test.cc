@@ -104,11 +104,14 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   const auto epoch = carried<ChildOrder>(control::NewEpoch{3, "rank 1 died"});
   EXPECT_EQ(epoch.epoch, 3u);
   EXPECT_EQ(epoch.why, "rank 1 died");
-  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 2);
+  const auto connection = carried<ChildOrder>(control::RankConnection{4, 1});
+  EXPECT_EQ(connection.epoch, 4u);
+  EXPECT_EQ(connection.rank, 1);
+  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 3);
 }
 
 TEST(Wire, RoundTripsReportsOfAChild) {
-  EXPECT_EQ(carried<ChildReport>(control::Listening{4711}).port, 4711);
+  carried<ChildReport>(control::AwaitsRanks{});
   EXPECT_EQ(carried<ChildReport>(control::Progress{"layer 1 of 4"}).line, "layer 1 of 4");
   EXPECT_EQ(carried<ChildReport>(control::Failed{"no such file"}).why, "no such file");
   const auto ready = carried<ChildReport>(control::Ready{2, "tcp://here"});
@@ -117,7 +120,7 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   const auto lost = carried<ChildReport>(control::GroupLost{3, "rank 1 died"});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  refuses_forged_alternatives(ChildReport(control::Listening{1}), kFirst, 5);
+  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 5);
 }
 
 TEST(Wire, RoundTripsTheStartOfAChildWithAllOptions) {
@@ -127,10 +130,8 @@ TEST(Wire, RoundTripsTheStartOfAChildWithAllOptions) {
   start.options.tensor_parallel_size = 4;
   start.options.kv_cache_memory_bytes = 1ULL << 35;
   start.options.test_hooks = "hold_adapter_load=a";
-  start.secret = "s";
   start.epoch = 9;
   start.rank = 2;
-  start.head_port = 65535;
   start.parent_pid = 12;
   const auto back = there_and_back(start);
   EXPECT_EQ(comm::encode(back), comm::encode(start));
