@@ -9,29 +9,29 @@
 
 #include "actors/supervisor/server.h"
 #include "comm/client/zmq_client.h"
+#include "kernels/base/descriptor.h"
 #include "kernels/base/error.h"
 #include "launcher/stop_signals.h"
 
 namespace lorikeet::launcher {
 
-// A directory that is removed, with its content, at the end.
+// A directory that is removed, with its content, at the end. It is locked while its owner lives, so that those of
+// owners that were killed are known, and removed when the next one is made.
 class TemporaryDirectory {
  public:
   static Result<TemporaryDirectory> make();
   ~TemporaryDirectory();
-  TemporaryDirectory(TemporaryDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  TemporaryDirectory& operator=(TemporaryDirectory&& other) noexcept {
-    std::swap(path_, other.path_);
-    return *this;
-  }
+  TemporaryDirectory(TemporaryDirectory&& other) noexcept = default;
+  TemporaryDirectory& operator=(TemporaryDirectory&& other) noexcept = delete;
   const std::filesystem::path& path() const { return path_; }
 
  private:
   TemporaryDirectory() = default;
-  std::filesystem::path path_;  // empty: moved from
+  std::filesystem::path path_;
+  Descriptor lock_;  // void: moved from
 };
 
-// Stops the server at the end. SIGINT and SIGTERM stop it earlier.
+// Stops the server at the end. SIGINT, SIGTERM and SIGHUP stop it earlier.
 class LocalServer {
  public:
   // Starts the server and waits until it serves; options.zmq_address is chosen here. Progress goes to standard error.
@@ -39,15 +39,16 @@ class LocalServer {
   ~LocalServer();
 
   comm::ZmqClient& client() { return *client_; }
-  bool stopped() const;                               // on its own, or by a signal: nobody answers any more
-  int signal() const { return signals_.received(); }  // that stopped it; 0: none
+  bool stopped() const;                                // on its own, or by a signal: nobody answers any more
+  int signal() const { return signals_->received(); }  // that stopped it; 0: none
 
  private:
-  LocalServer(TemporaryDirectory directory, std::unique_ptr<actors::Server> server);
+  LocalServer(std::unique_ptr<StopSignals> signals, TemporaryDirectory directory,
+              std::unique_ptr<actors::Server> server);
 
+  std::unique_ptr<StopSignals> signals_;
   TemporaryDirectory directory_;
   std::unique_ptr<actors::Server> server_;
-  StopSignals signals_;
   std::future<int> done_;
   std::unique_ptr<comm::ZmqClient> client_;
 };

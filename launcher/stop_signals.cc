@@ -15,25 +15,37 @@ void on_signal(int number) {
   if (actors::Server* server = target.load()) server->request_stop();
 }
 
-void route(void (*handler)(int)) {
+bool is_ignored(int number) {
+  struct sigaction present = {};
+  sigaction(number, nullptr, &present);
+  return present.sa_handler == SIG_IGN;
+}
+
+void handle(void (*handler)(int)) {
   struct sigaction action = {};
   action.sa_handler = handler;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  if (!is_ignored(SIGHUP)) sigaction(SIGHUP, &action, nullptr);
 }
 
 }  // namespace
 
-StopSignals::StopSignals(actors::Server& server) {
-  target = &server;
+StopSignals::StopSignals() {
+  target = nullptr;
   signalled = 0;
   std::signal(SIGPIPE, SIG_IGN);
-  route(on_signal);
+  handle(on_signal);
 }
 
 StopSignals::~StopSignals() {
-  route(SIG_DFL);
+  handle(SIG_DFL);
   target = nullptr;
+}
+
+void StopSignals::route_to(actors::Server* server) {
+  target = server;
+  if (server != nullptr && signalled != 0) server->request_stop();
 }
 
 int StopSignals::received() const {

@@ -1,18 +1,21 @@
-// SIGINT and SIGTERM ask a running server to stop; SIGPIPE is ignored (a closed output is an error where it is
-// written).
+// SIGINT, SIGTERM and SIGHUP ask a running server to stop; SIGPIPE is ignored (a closed output is an error where it is
+// written). Where SIGHUP was ignored at the start (nohup), it stays so.
 #pragma once
 
 #include "actors/supervisor/server.h"
 
 namespace lorikeet::launcher {
 
-// While it lives, the signals go to `server`. One at a time.
+// While it lives, the signals are noted; made before anything that must not be left behind. One at a time.
 class StopSignals {
  public:
-  explicit StopSignals(actors::Server& server);
+  StopSignals();
   ~StopSignals();
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
+
+  // From now on, and for what came before, they stop `server`. Before it ends: nullptr.
+  void route_to(actors::Server* server);
 
   int received() const;  // the signal; 0: none
 };

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 #include <thread>
+#include <utility>
 
 namespace lorikeet::tests {
 namespace {
@@ -33,6 +36,8 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::filesystem::pa
   argv.push_back(nullptr);
   const pid_t pid = fork();
   if (pid != 0) return pid;
+  setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // what is sent to the test's group does not reach it
   const int out_fd = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   const int err_fd = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   dup2(out_fd, STDOUT_FILENO);
@@ -63,8 +68,9 @@ ScratchDirectory::~ScratchDirectory() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-Process::Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name)
-    : out_(scratch / (name + ".out")), err_(scratch / (name + ".err")) {
+Process::Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name,
+                 const std::filesystem::path& err)
+    : out_(scratch / (name + ".out")), err_(err.empty() ? scratch / (name + ".err") : err) {
   pid_ = spawn(arguments, out_, err_);
 }
 
@@ -76,6 +82,10 @@ Process::~Process() {
 
 void Process::signal(int number) const {
   kill(pid_, number);
+}
+
+void Process::signal_group(int number) const {
+  kill(-pid_, number);
 }
 
 bool Process::running() {
@@ -107,11 +117,32 @@ bool Process::wait_for_output(const std::string& text, int seconds) {
   return found;
 }
 
-Finished run_lorikeet(const std::vector<std::string>& arguments) {
+Finished run_lorikeet(const std::vector<std::string>& arguments, const std::filesystem::path& err) {
   ScratchDirectory scratch;
-  Process process(arguments, scratch, "run");
+  Process process(arguments, scratch, "run", err);
   const int status = process.wait();
-  return {status, process.out(), process.err()};
+  return {status, process.out(), err.empty() ? process.err() : ""};
+}
+
+Pipe::Pipe(const std::filesystem::path& path) : path_(path) {
+  mkfifo(path.c_str(), 0600);
+  reader_ = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+}
+
+Pipe::~Pipe() {
+  close_reader();
+}
+
+void Pipe::fill() {
+  const int writer = open(path_.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  const std::string bytes(1024, 'x');
+  while (write(writer, bytes.data(), bytes.size()) > 0) {
+  }
+  close(writer);
+}
+
+void Pipe::close_reader() {
+  if (reader_ >= 0) close(std::exchange(reader_, -1));
 }
 
 std::vector<pid_t> descendants_of(pid_t pid) {

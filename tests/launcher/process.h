@@ -26,13 +26,16 @@ class ScratchDirectory {
 // A running `lorikeet ARGUMENTS...`; its standard output and error go to files. Destruction kills it.
 class Process {
  public:
-  Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name);
+  // err: where its standard error goes instead, such as /dev/full. It leads a process group of its own.
+  Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name,
+          const std::filesystem::path& err = {});
   ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
   pid_t pid() const { return pid_; }
   void signal(int number) const;
+  void signal_group(int number) const;  // to it and all its children, as a terminal or `timeout` does
   bool running();
   int wait();  // the exit status; 128 + signal where one ended it
 
@@ -54,8 +57,25 @@ struct Finished {
   std::string out, err;
 };
 
-// Runs `lorikeet ARGUMENTS...` to its end.
-Finished run_lorikeet(const std::vector<std::string>& arguments);
+// Runs `lorikeet ARGUMENTS...` to its end. err: as above.
+Finished run_lorikeet(const std::vector<std::string>& arguments, const std::filesystem::path& err = {});
+
+// A pipe in the file system. Whoever opens it to write finds a reader; what is written is not read.
+class Pipe {
+ public:
+  explicit Pipe(const std::filesystem::path& path);
+  ~Pipe();
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  void fill();          // what is written from now on waits
+  void close_reader();  // what is written from now on fails
+
+ private:
+  std::filesystem::path path_;
+  int reader_;
+};
 
 // The processes whose parent is `pid`, and theirs, and so on.
 std::vector<pid_t> descendants_of(pid_t pid);

@@ -17,8 +17,8 @@ std::vector<std::string> serve_flags(const ScratchDirectory& scratch, const std:
 
 }  // namespace
 
-Served::Served(const std::vector<std::string>& more_flags)
-    : process_(serve_flags(scratch_, more_flags), scratch_, "serve") {
+Served::Served(const std::vector<std::string>& more_flags, const std::filesystem::path& err)
+    : process_(serve_flags(scratch_, more_flags), scratch_, "serve", err) {
   ready_ = process_.wait_for_output("serving ");
 }
 

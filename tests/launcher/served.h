@@ -25,7 +25,8 @@ struct Answer {
 // `lorikeet serve` with the example model and its adapters on an ipc socket of its own.
 class Served {
  public:
-  explicit Served(const std::vector<std::string>& more_flags = {});
+  // err: where its standard error goes; empty: into a file (Process::err).
+  explicit Served(const std::vector<std::string>& more_flags = {}, const std::filesystem::path& err = {});
 
   // Whether the server told that it serves; otherwise a test fails with its standard error.
   bool ready() const { return ready_; }
