@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set-up and all tests. Without arguments: what continuous integration runs (formatting, includes, release build with the
 # CUDA kernels where nvcc is found, all tests, address sanitizer on the fast tests, 30 s of each fuzz target).
-# --full adds: the whole suite under the address sanitizer, the thread sanitizer, every CUDA architecture, long chaos.
+# --full adds: long abuse, the whole suite under the address sanitizer, the thread sanitizer, every CUDA architecture, long chaos.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -53,6 +53,9 @@ step "release build"
 build release all
 step "all tests"
 ctest --preset release -j "$jobs" --output-on-failure
+
+step "abuse of a running server"
+if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/abuse/abuse.py --long; else /usr/bin/python3 tests/abuse/abuse.py; fi
 
 step "address and undefined-behaviour sanitizers"
 if [[ $full -eq 1 ]]; then

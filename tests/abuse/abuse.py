@@ -1,0 +1,351 @@
+#!/usr/bin/python3
+"""What people, programs and the system may do to a running server, done to one on the loopback.
+
+    tests/abuse/abuse.py [--lorikeet build/release/bin/lorikeet] [--long]
+
+While each kind of abuse goes on, a stream runs beside it; it must end with the tokens that it has undisturbed. How far
+apart its tokens come is printed, not judged. Ends in "N passed, N failed". Needs pyzmq, for Debian's python3.
+"""
+import argparse
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+from server import ROOT, Server, status_of, wait_for
+
+sys.path.insert(0, str(ROOT / "examples" / "clients"))
+import zmq  # noqa: E402
+from lorikeet_client import Client, ServerLost  # noqa: E402
+
+MIB = 1 << 20
+STREAM = dict(prompt="Call me", max_tokens=600, temperature=0, ignore_eos=True)
+
+
+class Failed(Exception):
+    pass
+
+
+def check(condition, sentence):
+    if not condition:
+        raise Failed(sentence)
+
+
+def stream(address, fields):
+    """The process of a Stream: says "streams" with its first token, then how it went."""
+    tokens, gaps, end, last = [], [], None, None
+    try:
+        client = Client(address)
+        client.generate("stream", **fields)
+        for kind, message in client.events():
+            now = time.monotonic()
+            if kind == "delta":
+                if last is None:
+                    print("streams", flush=True)
+                else:
+                    gaps.append(now - last)
+                tokens, last = tokens + message["token_ids"], now
+            elif kind in ("done", "failure"):
+                end = (kind, message.get("finish_reason") or message.get("code"))
+                break
+        client.close()
+    except ServerLost as lost:
+        end = ("lost", str(lost))
+    if last is None:
+        print("none", flush=True)
+    print(json.dumps({"tokens": tokens, "gap": max(gaps, default=0.0), "end": end}), flush=True)
+
+
+class Stream:
+    """One request of a client in a process of its own: its tokens, and the largest gap between two of them in seconds."""
+
+    def __init__(self, address, **fields):
+        self.process = subprocess.Popen([sys.executable, "-B", __file__, "--stream", address,
+                                         json.dumps({**STREAM, **fields})], stdout=subprocess.PIPE, text=True)
+        check(self.process.stdout.readline() != "", "nothing streams")
+        self.tokens, self.gap, self.end = [], 0.0, None
+
+    def finish(self):
+        result = json.loads(self.process.communicate(timeout=180)[0])
+        self.tokens, self.gap, self.end = result["tokens"], result["gap"], tuple(result["end"])
+        return self
+
+
+def ask(address, **fields):
+    """A short request of a new client; the kind of its final answer."""
+    return Stream(address, **{"max_tokens": 4, **fields}).finish().end
+
+
+def served(address):
+    answer = ask(address)
+    check(answer == ("done", "length"), f"a good client got {answer}")
+
+
+class Raw:
+    """A DEALER that sends whatever frames it is given."""
+
+    def __init__(self, address):
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.connect(address)
+
+    def send(self, kind, body, encoding=b"json"):
+        self.socket.send_multipart([b"lorikeet/1", encoding, kind, body], copy=False)
+
+    def answers(self, count, seconds):
+        """Kinds of that many answers but heartbeats, fewer when the time is over."""
+        found, end = [], time.monotonic() + seconds
+        while len(found) < count and time.monotonic() < end:
+            if self.socket.poll(200):
+                frames = self.socket.recv_multipart()
+                if len(frames) == 4 and frames[2] not in (b"heartbeat", b"delta"):
+                    found.append(frames[2])
+            else:
+                self.socket.send_multipart([b"lorikeet/1", b"json", b"heartbeat", b""])
+        return found
+
+    def close(self):
+        self.context.destroy(linger=0)
+
+
+# ---- the abuses; each gets the server and whether time is no object
+
+
+def nothing(server, long):
+    pass
+
+
+def no_port_but_the_clients(server, long):
+    check(server.listening_ports() == {server.port}, f"listens at {server.listening_ports()}, not at {server.port} alone")
+
+
+def idle_connections(server, long):
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(500)]
+    served(server.address)
+
+    def closed(connection):
+        connection.setblocking(False)
+        try:
+            while connection.recv(4096):
+                pass
+            return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    check(wait_for(lambda: all(closed(c) for c in idle), 30), "connections that say nothing are kept")
+    for connection in idle:
+        connection.close()
+
+
+def raw_bytes(server, long):
+    header = lambda op, length: struct.pack(">BBBBIQQQ", op, 0, 0, 0, length, 1, 1, 1)  # of CAF
+    pieces = [header(2, 0xFFFFFFFF), header(1, 0), header(200, 10), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+              b"\xff" + bytes(8) + b"\x7f", b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(60) + b"\x04" + b"\xff" * 8]
+    pieces += [os.urandom(1 << n) for n in range(0, 17)]
+    for piece in pieces * (20 if long else 2):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            try:
+                connection.sendall(piece)
+            except OSError:
+                pass
+    served(server.address)
+
+
+def rubbish_messages(server, long):
+    raw = Raw(server.address)
+    bodies = [b"", b"{}", b"[" * 100_000, b"\xff" * 300, b'{"id":"a","prompt":"x","prompt":"y"}',
+              b'{"id":"a","prompt":"x","best_of":3}', b'{"id":"a","prompt_token_ids":[1,2,-3]}']
+    kinds = [b"generate", b"cancel", b"status", b"nonsense", os.urandom(40)]
+    count = 0
+    for _ in range(50 if long else 5):
+        for body in bodies:
+            for kind in kinds:
+                raw.send(kind, body)
+                count += 1
+    raw.socket.send_multipart([b"x"] * 5000)
+    check(len(raw.answers(count // 2, 60)) == count // 2, "rubbish is not answered")
+    raw.close()
+
+
+def empty_messages(server, long):
+    raw = Raw(server.address)
+    one = b'{"role":"","content":""}'
+    for number, count in enumerate([200_000, 650_000] * (4 if long else 1)):
+        body = b'{"id":"%d","messages":[' % number + b",".join([one] * count) + b"]}"
+        raw.send(b"generate", body[:16 * MIB])
+    million = struct.pack("<Q", 0) * 2 * 1_000_000  # role and content, as cereal writes them
+    raw.send(b"generate", million[:16 * MIB], b"cereal")
+    wanted = (8 if long else 2) + 1
+    check(len(raw.answers(wanted, 120)) == wanted, "empty messages are not answered")
+    raw.close()
+
+
+def large_id_lists(server, long):
+    raw = Raw(server.address)
+    for number in range(8 if long else 2):
+        raw.send(b"generate", b'{"id":"%d","prompt_token_ids":[' % number + b"1," * 4_000_000 + b"1]}")
+        raw.send(b"generate", b'{"id":"%d fit","prompt_token_ids":[' % number + b"1," * 1_000_000 + b"1]}")
+    wanted = 2 * (8 if long else 2)
+    check(len(raw.answers(wanted, 120)) == wanted, "lists of ids are not answered")
+    raw.close()
+
+
+def large_bodies(server, long):
+    before, most = server.memory(), 0
+    raw = Raw(server.address)
+    count = 256 if long else 32
+    body = b'{"id":"0","max_tokens":1,"prompt":"' + b"a " * (8 * MIB - 100) + b'"}'
+    for _ in range(count):
+        raw.send(b"generate", body)
+    end, answered = time.monotonic() + (300 if long else 60), 0
+    while answered < count and time.monotonic() < end:
+        answered += len(raw.answers(count, 0.5))
+        most = max(most, server.memory())
+    print(f"    {answered} of {count} bodies of 16 MiB answered; the largest process grew by {(most - before) // MIB} MiB")
+    check(most - before < 2048 * MIB, f"memory grew by {(most - before) // MIB} MiB")
+    raw.close()
+    served(server.address)
+
+
+def killed_clients(server, long):
+    program = ("import sys; sys.path.insert(0, sys.argv[1]); from lorikeet_client import Client; c = Client(sys.argv[2]);"
+               "c.generate('0', prompt='Call me', max_tokens=1500, ignore_eos=True)\n"
+               "for kind, message in c.events(): print(kind, flush=True)")
+    clients = [subprocess.Popen([sys.executable, "-c", program, str(ROOT / "examples" / "clients"), server.address],
+                                stdout=subprocess.PIPE) for _ in range(40 if long else 8)]
+    for client in clients:
+        client.stdout.readline()
+        client.kill()
+        client.wait()
+    watcher = Client(server.address)
+    check(wait_for(lambda: status_of(watcher)["live_requests"] <= 1, 60), "requests of killed clients run on")
+    watcher.close()
+
+
+def reader_that_sleeps(server, long):
+    raw = Raw(server.address)
+    for number in range(64):
+        raw.send(b"generate", json.dumps({"id": str(number), "prompt": "Call me", "max_tokens": 1500, "logprobs": 20,
+                                          "ignore_eos": True}).encode())
+    served(server.address)
+    raw.close()
+
+
+ABUSES = [nothing, no_port_but_the_clients, idle_connections, raw_bytes, rubbish_messages, empty_messages,
+          large_id_lists, large_bodies, killed_clients, reader_that_sleeps]
+
+
+# ---- abuses that take a server of their own
+
+
+def closed_stderr(lorikeet, long):
+    server = Server(lorikeet)
+    try:
+        server.close_stderr()
+        served(server.address)
+        client = Client(server.address)
+        for epoch in range(1, 4 if long else 2):
+            os.kill(status_of(client)["ranks"][epoch % 2]["pid"], signal.SIGKILL)
+            check(wait_for(lambda: status_of(client)["epoch"] == epoch + 1 and status_of(client)["serving"]),
+                  "a lost rank does not come back")
+            served(server.address)
+        client.close()
+        check(server.stop() == 0, "SIGTERM is not obeyed")
+    finally:
+        server.end()
+
+
+def few_descriptors(lorikeet, long):
+    server = Server(lorikeet, descriptors=64)
+    try:
+        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+        served(server.address)
+        client = Client(server.address)
+        os.kill(status_of(client)["ranks"][1]["pid"], signal.SIGKILL)
+        idle += [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+        check(wait_for(lambda: status_of(client)["epoch"] == 2 and status_of(client)["serving"]),
+              "a lost rank does not come back while all descriptors are taken")
+        served(server.address)
+        client.close()
+        for connection in idle:
+            connection.close()
+        check(server.stop() == 0, "SIGTERM is not obeyed")
+    finally:
+        server.end()
+
+
+def signals_to_the_group(lorikeet, long):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        server = Server(lorikeet)
+        try:
+            streams = [Stream(server.address, max_tokens=1500) for _ in range(4)]
+            children = server.children()
+            status = server.stop(number)
+            check(status == 0, f"signal {number}: it ended with {status}")
+            for one in streams:
+                end = one.finish().end
+                check(end == ("failure", "shutting_down"), f"signal {number}: a client got {end}")
+            check(wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children)), "a child is left")
+        finally:
+            server.end()
+        if not long:
+            break
+
+
+OWN_SERVER = [closed_stderr, few_descriptors, signals_to_the_group]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--lorikeet", default=str(ROOT / "build" / "release" / "bin" / "lorikeet"))
+    parser.add_argument("--stream", nargs=2, metavar=("ADDRESS", "FIELDS"), help=argparse.SUPPRESS)
+    parser.add_argument("--long", action="store_true", help="more of everything; minutes instead of seconds")
+    arguments = parser.parse_args()
+    if arguments.stream:
+        return stream(arguments.stream[0], json.loads(arguments.stream[1]))
+    passed, failed = 0, []
+
+    def report(name, error, seconds, note=""):
+        nonlocal passed
+        print(f"{'FAIL' if error else 'pass'} {name} ({seconds:.1f} s){note}" + (f": {error}" if error else ""), flush=True)
+        if error:
+            failed.append(name)
+        else:
+            passed += 1
+
+    server = Server(arguments.lorikeet)
+    try:
+        reference = Stream(server.address).finish()
+        for abuse in ABUSES:
+            name, error, begin = abuse.__name__.replace("_", " "), None, time.monotonic()
+            beside = Stream(server.address)
+            try:
+                abuse(server, arguments.long)
+            except (Failed, ServerLost, RuntimeError, OSError, zmq.ZMQError) as problem:
+                error = f"{type(problem).__name__}: {problem}"
+            beside.finish()
+            if error is None and (beside.end != ("done", "length") or beside.tokens != reference.tokens):
+                error = f"the stream beside it ended in {beside.end} with {len(beside.tokens)} tokens"
+            report(name, error, time.monotonic() - begin, f", largest gap {beside.gap * 1000:.0f} ms")
+    finally:
+        server.end()
+    for abuse in OWN_SERVER:
+        error, begin = None, time.monotonic()
+        try:
+            abuse(arguments.lorikeet, arguments.long)
+        except (Failed, ServerLost, RuntimeError, OSError, subprocess.TimeoutExpired) as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        report(abuse.__name__.replace("_", " "), error, time.monotonic() - begin)
+    print(f"{passed} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

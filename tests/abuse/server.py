@@ -1,0 +1,131 @@
+"""A `lorikeet serve` of the example model for abuse.py, and what can be seen of its processes from outside."""
+import json
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "models"
+
+
+def wait_for(condition, seconds=60):
+    """Whether it came true. Polls: what is watched here has no event to wait for."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())
+
+
+class Server:
+    """Starts on a free port of the loopback, two ranks. Leads a process group of its own."""
+
+    def __init__(self, lorikeet, *flags, descriptors=None):
+        self.scratch = tempfile.TemporaryDirectory(prefix="lorikeet-abuse-")
+        self.out = pathlib.Path(self.scratch.name, "out")
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
+        read_end, write_end = os.pipe()
+        with open(self.out, "wb") as out:
+            self.process = subprocess.Popen(
+                [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", "2",
+                 "--lora-modules", f"moby={EXAMPLES / 'adapters' / 'moby'}", "--zmq", "tcp://127.0.0.1:0", *flags],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=limit)
+        os.close(write_end)
+        self.stderr = os.fdopen(read_end, "rb", buffering=0)
+        self.said = b""
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+        if not wait_for(lambda: "serving " in self.out.read_text() or self.process.poll() is not None, 120):
+            raise RuntimeError("the server does not start")
+        address = re.search(r"tcp://\S+", self.out.read_text())
+        if address is None:
+            raise RuntimeError(f"the server has ended: {self.said.decode(errors='replace')}")
+        self.address = address.group(0)
+        self.port = int(self.address.rsplit(":", 1)[1])
+
+    def _listen(self):
+        try:
+            while piece := self.stderr.read(4096):
+                self.said += piece
+        except (OSError, ValueError):
+            pass
+
+    def close_stderr(self):
+        """As a terminal that is closed: what the server says from now on fails."""
+        # The listener, which sleeps in read(), hears one more piece and finds the end.
+        devnull = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(devnull, self.stderr.fileno())
+        os.close(devnull)
+
+    def children(self):
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError):
+                continue
+            if parent == self.process.pid:
+                found.append(int(entry.name))
+        return found
+
+    def memory(self):
+        """Bytes that the largest of its processes has in memory."""
+        def of(pid):
+            try:
+                status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                return 0
+            found = re.search(r"VmRSS:\s+(\d+) kB", status)
+            return int(found.group(1)) * 1024 if found else 0
+        return max(of(pid) for pid in [self.process.pid, *self.children()])
+
+    def listening_ports(self):
+        """The TCP ports of all its processes that others can connect to."""
+        inodes = set()
+        for pid in [self.process.pid, *self.children()]:
+            for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+                try:
+                    found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
+                except OSError:
+                    continue
+                if found:
+                    inodes.add(found.group(1))
+        ports = set()
+        for table in ("tcp", "tcp6"):
+            for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and fields[9] in inodes:
+                    ports.add(int(fields[1].rsplit(":", 1)[1], 16))
+        return ports
+
+    def stop(self, number=signal.SIGTERM):
+        """Signals the whole group; its exit status."""
+        os.killpg(self.process.pid, number)
+        return self.process.wait(60)
+
+    def end(self):
+        """Whatever happened, nothing of it is left."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        self.scratch.cleanup()
+
+
+def status_of(client):
+    client.status("abuse")
+    for kind, message in client.events():
+        if kind == "status":
+            return json.loads(message["json"])
+        if kind == "failure" and message["id"] == "abuse":
+            raise RuntimeError(message["message"])
