@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "comm/client/limits.h"
 #include "comm/codec/bounded_json.h"
 
 namespace lorikeet::comm {
@@ -59,7 +60,7 @@ std::optional<int64_t> integer_of(const json& value) {
 }
 
 BodyReader::BodyReader(std::string_view body) {
-  auto parsed = parse_bounded_json(body);
+  auto parsed = parse_bounded_json(body, kBodyLimits);
   if (!parsed) {
     refuse(std::nullopt, "the body: " + parsed.error().message);
   } else if (!parsed->is_object()) {

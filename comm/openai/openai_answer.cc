@@ -33,9 +33,15 @@ OpenAiAnswer::OpenAiAnswer(const OpenAiRequest& request, Setup setup)
       continuous_usage_(request.continuous_usage_stats),
       with_logprobs_(request.logprobs),
       with_token_ids_(request.return_token_ids),
+      echo_(request.echo),
       top_logprobs_(request.top_logprobs),
       choices_(request.choices()),
       running_(choices_.size()) {}
+
+const OpenAiAnswer::Prompt* OpenAiAnswer::prompt_of(const Choice& choice) const {
+  const size_t index = static_cast<size_t>(&choice - choices_.data()) / static_cast<size_t>(n_);
+  return index < setup_.prompts.size() ? &setup_.prompts[index] : nullptr;
+}
 
 OpenAiAnswer::Choice* OpenAiAnswer::find(const std::string& id) {
   size_t index = choices_.size();
@@ -102,19 +108,26 @@ std::string OpenAiAnswer::body() const {
   Json& list = answer["choices"] = Json::array();
   for (size_t i = 0; i < choices_.size(); ++i) {
     Choice choice = choices_[i];
+    const Prompt* prompt = prompt_of(choices_[i]);
     Json one = {{"index", i}};
     if (is_chat()) {
       one["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
     } else {
-      one["text"] = choice.text;
+      one["text"] = echo_ && prompt != nullptr ? prompt->text + choice.text : choice.text;
     }
-    if (with_token_ids_) one["token_ids"] = choice.unsent_ids;
+    if (with_token_ids_) {
+      one["token_ids"] = choice.unsent_ids;
+      if (prompt != nullptr && !is_chat()) one["prompt_token_ids"] = prompt->token_ids;
+    }
     one["logprobs"] = logprobs_of(choice);
     one["finish_reason"] = choice.finish_reason;
     one["stop_reason"] = choice.stop_reason;
     list.push_back(std::move(one));
   }
   answer["usage"] = usage_json(usage());
+  if (with_token_ids_ && is_chat() && !setup_.prompts.empty()) {
+    answer["prompt_token_ids"] = setup_.prompts.front().token_ids;  // where vLLM has it in a chat
+  }
   return to_text(answer);
 }
 
@@ -134,9 +147,19 @@ std::string OpenAiAnswer::event(const Json& choice_json) const {
   return "data: " + to_text(chunk) + "\n\n";
 }
 
-// A chat's choice begins with its role.
+// A chat's choice begins with its role, a completion's that is to echo with its prompt.
 std::string OpenAiAnswer::first_event(Choice& choice) {
-  if (std::exchange(choice.begun, true) || !is_chat()) return {};
+  if (std::exchange(choice.begun, true)) return {};
+  const Prompt* prompt = prompt_of(choice);
+  if (!is_chat()) {
+    if (prompt == nullptr) return {};
+    Json one = {{"index", &choice - choices_.data()},
+                {"text", echo_ ? prompt->text : std::string()},
+                {"logprobs", nullptr},
+                {"finish_reason", nullptr}};
+    if (with_token_ids_) one["prompt_token_ids"] = prompt->token_ids;
+    return event(one);
+  }
   return event({{"index", &choice - choices_.data()},
                 {"delta", {{"role", "assistant"}, {"content", ""}}},
                 {"logprobs", nullptr},

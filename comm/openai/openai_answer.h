@@ -18,11 +18,16 @@ namespace lorikeet::comm {
 
 class OpenAiAnswer {
  public:
+  struct Prompt {  // where OpenAiRequest::shows_prompts
+    std::vector<int32_t> token_ids;
+    std::string text;
+  };
   struct Setup {
     std::string id;                                        // chatcmpl-... or cmpl-...
     std::string model;                                     // as the client named it, else the base model's name
     int64_t created = 0;                                   // seconds since 1970
     std::function<std::string_view(int32_t)> token_bytes;  // of a token id; may be part of a character
+    std::vector<Prompt> prompts;                           // one per prompt where they are shown, else none
   };
 
   // `request` says the shape; its prompts are not kept.
@@ -54,6 +59,7 @@ class OpenAiAnswer {
 
   bool is_chat() const { return kind_ == OpenAiRequest::Kind::chat; }
   Choice* find(const std::string& id);
+  const Prompt* prompt_of(const Choice& choice) const;  // null: it is not shown
   Json head(bool chunk) const;
   Json logprobs_of(Choice& choice) const;  // of the unsent tokens; null where not asked for
   Json token_entry(int32_t id, float logprob) const;
@@ -65,7 +71,7 @@ class OpenAiAnswer {
   const Setup setup_;
   const OpenAiRequest::Kind kind_;
   const int32_t n_;
-  const bool stream_, include_usage_, continuous_usage_, with_logprobs_, with_token_ids_;
+  const bool stream_, include_usage_, continuous_usage_, with_logprobs_, with_token_ids_, echo_;
   const int32_t top_logprobs_;
   std::vector<Choice> choices_;
   size_t running_;

@@ -158,7 +158,11 @@ OpenAiRequestResult parse_completion(std::string_view text) {
     request.logprobs = true;
     common.logprobs = request.top_logprobs = *logprobs;
   }
-  for (const char* name : {"suffix", "echo", "prompt_embeds"}) body.refuse_unless_neutral(name);
+  request.echo = body.boolean("echo");
+  if (request.echo && request.logprobs) {
+    body.refuse("echo", "echo is not served here together with logprobs: there are none of the prompt's alternatives");
+  }
+  for (const char* name : {"suffix", "prompt_embeds"}) body.refuse_unless_neutral(name);
   const auto best_of = body.integer("best_of", 1, kMaxChoicesPerPrompt);
   if (best_of && *best_of != request.n) body.refuse("best_of", "best_of is not served here but as the same as n");
   const size_t bytes = read_prompts(body, common, request);

@@ -29,6 +29,10 @@ struct OpenAiRequest {
   bool logprobs = false;
   int32_t top_logprobs = 0;  // alternatives per token
   bool return_token_ids = false;
+  bool echo = false;  // of a completion: its text begins with the prompt's
+
+  // Whether the answer shows the prompts' tokens or text, which its owner then gives to OpenAiAnswer.
+  bool shows_prompts() const { return echo || return_token_ids; }
 
   size_t choices() const { return prompts.size() * static_cast<size_t>(n); }
 

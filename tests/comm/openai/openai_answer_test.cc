@@ -16,8 +16,8 @@ std::string_view token_bytes(int32_t id) {
   return id >= 0 && id < 5 ? kTokens[id] : std::string_view();
 }
 
-OpenAiAnswer answer_to(const OpenAiRequestResult& request) {
-  return OpenAiAnswer(request.value(), {"x-1", "m", 1700000000, token_bytes});
+OpenAiAnswer answer_to(const OpenAiRequestResult& request, std::vector<OpenAiAnswer::Prompt> prompts = {}) {
+  return OpenAiAnswer(request.value(), {"x-1", "m", 1700000000, token_bytes, std::move(prompts)});
 }
 
 Done done(const std::string& id, int32_t prompt, int32_t completion, std::string reason = "stop") {
@@ -115,6 +115,34 @@ TEST(OpenAiAnswer, StreamsEveryTokensLogprobsOnceAlsoWhereTextCameLater) {
   ASSERT_EQ(last.size(), 2u);
   EXPECT_EQ(last[0]["choices"][0]["token_ids"], json(std::vector<int>{0}));
   EXPECT_EQ(last[0]["choices"][0]["logprobs"]["text_offset"], json(std::vector<int>{1}));
+}
+
+TEST(OpenAiAnswer, ShowsThePromptsWhereAskedFor) {
+  const std::vector<OpenAiAnswer::Prompt> prompts = {{{7, 8}, "p: "}, {{9}, "q: "}};
+  OpenAiAnswer whole = answer_to(parse_completion(R"({"prompt": ["p: ", "q: "], "n": 2, "echo": true,
+                                                      "return_token_ids": true})"),
+                                 prompts);
+  for (const char* id : {"0", "1", "2", "3"}) {
+    whole.add({id, "zero", {0}, {}});
+    whole.finish(done(id, 1, 1));
+  }
+  const json choices = json::parse(whole.body())["choices"];
+  EXPECT_EQ(choices[1]["text"], "p: zero");
+  EXPECT_EQ(choices[2]["text"], "q: zero");
+  EXPECT_EQ(choices[1]["prompt_token_ids"], json({7, 8}));
+  EXPECT_EQ(choices[1]["token_ids"], json(std::vector<int>{0}));
+
+  OpenAiAnswer stream = answer_to(parse_completion(R"({"prompt": "p: ", "echo": true, "stream": true})"), {prompts[0]});
+  const auto pieces = events(stream.add({"0", "zero", {0}, {}}));
+  ASSERT_EQ(pieces.size(), 2u);
+  EXPECT_EQ(pieces[0]["choices"][0]["text"], "p: ");
+  EXPECT_EQ(pieces[1]["choices"][0]["text"], "zero");
+
+  OpenAiAnswer chat = answer_to(parse_chat(R"({"messages": [{"role": "user", "content": "p"}],
+                                               "return_token_ids": true})"),
+                                {prompts[0]});
+  chat.finish(done("0", 2, 0));
+  EXPECT_EQ(json::parse(chat.body())["prompt_token_ids"], json({7, 8}));
 }
 
 TEST(OpenAiAnswer, KeepsChoicesApartAndCountsEachPromptOnce) {

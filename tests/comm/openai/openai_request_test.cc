@@ -46,6 +46,8 @@ TEST(OpenAiRequest, TakesEveryFieldOfACompletion) {
       "frequency_penalty": -0.5, "seed": 11, "stop": "\n", "stop_token_ids": [5, 6], "logprobs": 3, "ignore_eos": true,
       "include_stop_str_in_output": true, "skip_special_tokens": false, "return_token_ids": true, "user": "somebody",
       "best_of": 2, "suffix": null, "logit_bias": {}, "echo": false})");
+  EXPECT_TRUE(completion(R"({"prompt": "a", "echo": true})").echo);
+  EXPECT_FALSE(request.echo);
   EXPECT_THAT(request.model, Optional(std::string("moby")));
   EXPECT_TRUE(request.stream && request.include_usage && request.continuous_usage_stats && request.return_token_ids);
   EXPECT_TRUE(request.logprobs);
@@ -128,6 +130,7 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
       {false, R"({"prompt": "a", "stop": [1]})", "stop", "element 0 is a number"},
       {false, R"({"prompt": "a", "stop_token_ids": ["x"]})", "stop_token_ids", "element 0"},
       {false, R"({"prompt": "a", "logprobs": 21})", "logprobs", "not in 0 .. 20"},
+      {false, R"({"prompt": "a", "echo": true, "logprobs": 1})", "echo", "together with logprobs"},
       {false, R"({"prompt": "a", "suffix": "b"})", "suffix", "suffix is not served here"},
       {false, R"({"prompt": "a", "best_of": 3})", "best_of", "best_of is not served here"},
       {false, R"({"prompt": "a", "logit_bias": {"1": 5}})", "logit_bias", "logit_bias is not served here"},
