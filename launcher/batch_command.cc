@@ -8,6 +8,7 @@
 #include "launcher/batch_output.h"
 #include "launcher/batch_runner.h"
 #include "launcher/commands.h"
+#include "launcher/http_flags.h"
 #include "launcher/local_server.h"
 #include "launcher/server_flags.h"
 
@@ -63,6 +64,7 @@ void add_batch_command(CLI::App& app, int& exit_status) {
   CLI::App* command =
       app.add_subcommand("batch", "Answers a file of requests offline, through the same actors as serve");
   add_server_flags(*command, flags->server);
+  refuse_http_flags(*command, flags->server.foreign);
   command->remove_option(command->get_option("--zmq"));
   command->add_option("--input,-i", flags->input, "Requests, one JSON object per line; - is the standard input")
       ->required();

@@ -8,6 +8,7 @@
 #include "launcher/bench_runs.h"
 #include "launcher/commands.h"
 #include "launcher/flag_values.h"
+#include "launcher/http_flags.h"
 #include "launcher/zmq_address.h"
 
 namespace lorikeet::launcher {
@@ -50,6 +51,7 @@ std::pair<CLI::App*, std::shared_ptr<BenchFlags>> add_bench(CLI::App& app, int& 
 
 void add_engine_flags(CLI::App& app, BenchFlags& flags) {
   add_server_flags(app, flags.server);
+  refuse_http_flags(app, flags.server.foreign);
   app.remove_option(app.get_option("--zmq"));
 }
 

@@ -75,7 +75,7 @@ LocalServer::LocalServer(std::unique_ptr<StopSignals> signals, TemporaryDirector
 }
 
 LocalServer::~LocalServer() {
-  server_->request_stop();
+  if (!signals_->received()) server_->request_stop();  // a second request would not wait for an orderly end
   signals_->route_to(nullptr);
 }
 

@@ -34,14 +34,22 @@ trap stop_server EXIT
 
 echo
 echo "== lorikeet serve --model $models/tiny-qwen2-gptq-int4 --tensor-parallel-size 2 --lora-modules ..."
-"$lorikeet" serve --model $models/tiny-qwen2-gptq-int4 --tensor-parallel-size 2 --zmq "ipc://$scratch/zmq" --device cpu \
-  --lora-modules shakespeare=$models/adapters/shakespeare kjv=$models/adapters/kjv moby=$models/adapters/moby > "$scratch/out" &
+"$lorikeet" serve --model $models/tiny-qwen2-gptq-int4 --tensor-parallel-size 2 --zmq "ipc://$scratch/zmq" --port 0 --device cpu \
+  --lora-modules shakespeare=$models/adapters/shakespeare kjv=$models/adapters/kjv moby=$models/adapters/moby \
+  > "$scratch/out" 2> "$scratch/err" &
 server=$!
 until grep -q '^serving ' "$scratch/out"; do
-  kill -0 "$server" 2> /dev/null || { echo "the server did not start"; exit 1; }
+  kill -0 "$server" 2> /dev/null || { cat "$scratch/err"; echo "the server did not start"; exit 1; }
   sleep 0.1
 done
-cat "$scratch/out"
+cat "$scratch/err" "$scratch/out"
+
+echo
+echo "== a chat over HTTP, as OpenAI's clients ask: the adapter is the model's name"
+url=$(sed -n 's/^OpenAI API at //p' "$scratch/err")
+curl -sS "$url/chat/completions" -H 'Content-Type: application/json' \
+  -d '{"model": "moby", "messages": [{"role": "user", "content": "Where to?"}], "max_tokens": 40, "seed": 7}'
+echo
 
 echo
 echo "== four prompts at once, over ZeroMQ: the base model and three adapters in one batch"

@@ -6,6 +6,7 @@
 
 #include "kernels/base/console.h"
 #include "launcher/commands.h"
+#include "launcher/http_flags.h"
 #include "launcher/server_flags.h"
 #include "launcher/stop_signals.h"
 
@@ -51,9 +52,25 @@ int serve(const ServerFlags& flags) {
 
 void add_serve_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<ServerFlags>();
-  CLI::App* command = app.add_subcommand("serve", "Serves a model to ZeroMQ clients until SIGINT, SIGTERM or SIGHUP");
+  CLI::App* command =
+      app.add_subcommand("serve", "Serves a model over HTTP and ZeroMQ until SIGINT, SIGTERM or SIGHUP");
+  auto http = std::make_shared<HttpFlags>();
   add_server_flags(*command, *flags);
-  command->callback([flags, &exit_status] { exit_status = serve(*flags); });
+  add_http_flags(*command, *http);
+  add_log_flags(*command, flags->options.log);
+  auto drain_seconds = std::make_shared<double>(30);
+  add_drain_flag(*command, *drain_seconds);
+  command->callback([flags, http, drain_seconds, &exit_status] {
+    auto door = resolve(*http);
+    if (!door) {
+      fmt::print(stderr, "lorikeet serve: {}\n", door.error().message);
+      exit_status = 2;
+      return;
+    }
+    flags->options.http = *std::move(door);
+    flags->options.drain_timeout_ms = static_cast<int32_t>(*drain_seconds * 1000);
+    exit_status = serve(*flags);
+  });
 }
 
 }  // namespace lorikeet::launcher

@@ -2,7 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -22,8 +21,6 @@ namespace lorikeet::launcher {
 namespace {
 
 constexpr int32_t kMostPositions = 1 << 24;
-
-constexpr std::array<const char*, 5> kHttpFlags = {"--host", "--port", "--api-key", "--ssl-keyfile", "--ssl-certfile"};
 
 Result<void> check_range(std::string_view flag, int64_t value, int64_t low, int64_t high) {
   if (value < low || value > high) return fail("{} {}: give a value from {} to {}", flag, value, low, high);
@@ -134,6 +131,9 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
       ->group(group);
   app.add_option("--max-num-queued-reqs", o.max_num_queued_reqs, "Requests that may wait; one more is refused")
       ->group(group);
+  app.add_option("--request-timeout", f.request_timeout, "Seconds from a request's admission to its end (0: no limit)")
+      ->check(CLI::Range(0.0, 1e6))
+      ->group(group);
   app.add_option("--block-size", o.block_size, "Positions in a block of the KV cache")->group(group);
   app.add_option("--kv-cache-memory-bytes", f.kv_cache_memory,
                  "KV cache of each rank, such as 8G, 8GiB or 8GB (0: decided at start)")
@@ -167,15 +167,6 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--test-hooks", o.test_hooks, "For tests")->group("");
 
   add_foreign_flags(app, f.foreign);
-  for (const char* flag : kHttpFlags) {
-    app.add_option_function<std::string>(
-           flag,
-           [&f, flag](const std::string&) {
-             f.foreign.refused.push_back(std::string(flag) +
-                                         ": there is no HTTP server in this version; clients connect to --zmq");
-           })
-        ->group("");
-  }
 }
 
 Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
@@ -208,6 +199,7 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
     return fail("--gpu-memory-utilization {}: give a share above 0, at most 1", flags.gpu_memory_utilization);
   }
   o.gpu_memory_utilization = fmt::format("{}", flags.gpu_memory_utilization);
+  o.request_timeout_ms = static_cast<int32_t>(flags.request_timeout * 1000);
   o.enable_prefix_caching = flags.enable_prefix_caching;
 
   auto device = choose_device(flags.device);

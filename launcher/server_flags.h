@@ -24,6 +24,7 @@ struct ServerFlags {
   std::string max_cpu_lora_memory = "4G";
   bool enable_lora = true;
   bool enable_prefix_caching = true;
+  double request_timeout = 0;  // seconds
   double gpu_memory_utilization = 0.9;
   ForeignFlags foreign;
 };

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <map>
+#include <optional>
 #include <random>
 #include <utility>
 #include <variant>
@@ -17,6 +19,7 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr std::chrono::seconds kStatusTimeout{5};
+constexpr std::chrono::milliseconds kDeadlineInterval{250};
 
 uint64_t first_seed(uint64_t seed) {
   return seed != 0 ? seed : (uint64_t{std::random_device()()} << 32) ^ std::random_device()();
@@ -25,7 +28,9 @@ uint64_t first_seed(uint64_t seed) {
 class Gateway {
  public:
   Gateway(GatewayActor::pointer self, GatewaySetup setup)
-      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)) {}
+      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)) {
+    if (setup_.request_timeout.count() > 0) wait_for_deadlines();
+  }
 
   // ---- clients
 
@@ -43,6 +48,7 @@ class Gateway {
         done.finish_reason = "abort";
         done.seed = text.mapped().seed;
         setup_.answer(client, std::move(done));
+        note_whether_drained();
       }
     } else {
       status(client, std::get<comm::StatusRequest>(*said.message).id);
@@ -55,6 +61,7 @@ class Gateway {
     const auto end_of_client = long_texts_.lower_bound({gone.client + 1, ""});
     for (auto it = begin; it != end_of_client; ++it) *it->second.wanted = false;
     long_texts_.erase(begin, end_of_client);
+    note_whether_drained();
   }
 
   // ---- the engine
@@ -73,11 +80,34 @@ class Gateway {
       }
     }
     for (const engine::SequenceId id : streamed) {
-      if (LiveRequest* request = live_.find(id)) send_delta(*request);
+      if (LiveRequest* request = live_.find(id)) {
+        count_tokens(id, *request);
+        send_delta(*request);
+      }
     }
   }
 
+  // ---- deadlines
+
+  void tick() {
+    for (; !deadlines_.empty() && deadlines_.front().first <= now(); deadlines_.pop_front()) {
+      LiveRequest* request = live_.find(deadlines_.front().second);
+      if (request == nullptr || request->ended || request->abandoned) continue;
+      request->timed_out = true;
+      end(deadlines_.front().second, engine::FinishReason::abort);
+    }
+    wait_for_deadlines();
+  }
+
   // ---- stopping
+
+  caf::result<bool> drain(Drain& drain) {
+    draining_ = std::move(drain.why);
+    drained_ = self_->make_response_promise<bool>();
+    const auto promise = *drained_;
+    note_whether_drained();
+    return promise;
+  }
 
   void stop(const StopServing& stop) {
     for (const engine::SequenceId id : live_.ids()) {
@@ -107,6 +137,7 @@ class Gateway {
           client, own,
           {engine::ErrorCode::invalid_request, fmt::format("another request of the id \"{}\" is still running", name)});
     }
+    if (draining_) return refuse(client, name, {engine::ErrorCode::shutting_down, *draining_});
     const uint64_t seed = draw_seed();
     const size_t bytes = bytes_of(*request);
     if (bytes <= setup_.short_text_bytes) {
@@ -188,14 +219,23 @@ class Gateway {
     live.prompt_tokens = static_cast<int32_t>(prepared->request.prompt.size());
     if (request.prompt_logprobs) live.prompt_logprobs.resize(prepared->request.prompt.size());
     prepared->request.id = id;
+    if (setup_.request_timeout.count() > 0) deadlines_.emplace_back(now() + setup_.request_timeout, id);
+    if (setup_.metrics) {
+      setup_.metrics->admitted(id, prepared->request.adapter, live.prompt_tokens, std::chrono::steady_clock::now());
+    }
     self_->send(setup_.scheduler, Submit{std::make_shared<engine::Request>(std::move(prepared->request))});
   }
+
+  caf::actor_clock::time_point now() const { return self_->clock().now(); }
+
+  void wait_for_deadlines() { self_->delayed_send(caf::actor_cast<GatewayActor>(self_), kDeadlineInterval, Tick{}); }
 
   // 53 bits, so that the reported seed survives JSON numbers.
   uint64_t draw_seed() { return seeds_() >> 11; }
 
   void refuse(uint64_t client, const std::string& name, const engine::RequestError& error) {
     setup_.answer(client, comm::Failure{name, std::string(name_of(error.code)), error.message});
+    note_whether_drained();
   }
 
   // Asks the engine to end a request; its FinishEvent brings the final answer.
@@ -232,6 +272,12 @@ class Gateway {
   void take_finish(const engine::FinishEvent& finish) {
     LiveRequest* request = live_.find(finish.id);
     if (request == nullptr) return;
+    if (request->timed_out) {
+      return answer_finally(finish.id, *request,
+                            comm::Failure{request->name, "timed_out",
+                                          fmt::format("it was not done within {:.3g} s (--request-timeout)",
+                                                      std::chrono::duration<double>(setup_.request_timeout).count())});
+    }
     comm::Done done;
     done.id = request->name;
     if (request->prompt_only) {
@@ -270,12 +316,40 @@ class Gateway {
                    comm::Failure{request->name, std::string(name_of(failure.error.code)), failure.error.message});
   }
 
+  void count_tokens(engine::SequenceId id, const LiveRequest& request) {
+    if (!setup_.metrics) return;
+    setup_.metrics->generated(id, static_cast<int32_t>(request.delta.token_ids.size()),
+                              std::chrono::steady_clock::now());
+  }
+
+  void note_end(engine::SequenceId id, const LiveRequest& request, const comm::ServerMessage& answer) {
+    if (!setup_.metrics) return;
+    const auto* done = std::get_if<comm::Done>(&answer);
+    const auto* failure = std::get_if<comm::Failure>(&answer);
+    EndedRequest ended =
+        setup_.metrics->ended(id, done != nullptr ? done->finish_reason : "error", std::chrono::steady_clock::now());
+    if (!setup_.log) return;
+    ended.id = request.name;
+    ended.client_gone = request.abandoned;
+    if (done != nullptr) ended.cached_tokens = done->usage.cached_tokens;
+    if (failure != nullptr) ended.error = failure->message;
+    setup_.log->ended(ended);
+  }
+
   void answer_finally(engine::SequenceId id, LiveRequest& request, comm::ServerMessage answer) {
+    count_tokens(id, request);
+    note_end(id, request, answer);
     if (!request.abandoned) {
       send_delta(request);
       setup_.answer(request.client, std::move(answer));
     }
     live_.erase(id);
+    note_whether_drained();
+  }
+
+  void note_whether_drained() {
+    if (!drained_ || live_.size() > 0 || !long_texts_.empty()) return;
+    std::exchange(drained_, std::nullopt)->deliver(true);
   }
 
   void send_delta(LiveRequest& request) {
@@ -324,15 +398,19 @@ class Gateway {
   };
   std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
   size_t long_bytes_ = 0;                                            // that the text preparer has, wanted or not
+  std::optional<std::string> draining_;                              // why no new requests are taken
+  std::optional<caf::typed_response_promise<bool>> drained_;         // while somebody waits for the last request
+  std::deque<std::pair<caf::actor_clock::time_point, engine::SequenceId>> deadlines_;  // in their order
 };
 
 }  // namespace
 
 GatewayActor::behavior_type gateway(GatewayActor::pointer self, GatewaySetup setup) {
   auto state = std::make_shared<Gateway>(self, std::move(setup));
-  return {[state](ClientSaid& said) { state->said(said); }, [state](const ClientGone& gone) { state->gone(gone); },
-          [state](EngineEvents& events) { state->take(events); },
-          [state](const StopServing& stop) { state->stop(stop); }};
+  return {
+      [state](ClientSaid& said) { state->said(said); },       [state](const ClientGone& gone) { state->gone(gone); },
+      [state](EngineEvents& events) { state->take(events); }, [state](const StopServing& stop) { state->stop(stop); },
+      [state](Drain& drain) { return state->drain(drain); },  [state](Tick) { state->tick(); }};
 }
 
 }  // namespace lorikeet::actors

@@ -4,20 +4,26 @@
 // Receives
 //   from the ZeroMQ thread: ClientSaid (generate, cancel, status), ClientGone
 //   from the scheduler:     EngineEvents
-//   from the head's thread: StopServing
+//   from the head's thread: Drain (answered when no request is left), StopServing
+//   from itself: Tick, where requests have a deadline
 // Tells the scheduler: Submit, Finish. Asks the text preparer: PrepareText (short texts it prepares itself); scheduler
 //   and adapter cache: StatusQuery. Answers clients through GatewaySetup::answer. Owns: the requests between admission
 //   and final answer (LiveRequests). Thread: CAF's.
 //
 //            ClientSaid ...          StopServing: everything is answered with shutting_down
 //   serving -------------> serving -------------> (the actor ends)
+//      |  Drain                           ^
+//      +-------> draining: new requests are refused, the others go on
 #pragma once
 
 #include <caf/all.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 
 #include "actors/head/messages.h"
+#include "actors/head/request_log.h"
+#include "actors/head/request_metrics.h"
 #include "actors/head/request_validation.h"
 #include "comm/client/client_messages.h"
 
@@ -32,8 +38,11 @@ struct GatewaySetup {
   size_t max_long_texts = 4096;        // with the text preparer at the same time; past it requests are refused
   size_t max_long_bytes = 512 << 20;   // the same, of memory that these requests take
   std::function<void(uint64_t client, comm::ServerMessage)> answer;
-  uint64_t seed = 0;       // of the seeds that are drawn; 0: from the system
-  std::string model_name;  // for the status
+  std::shared_ptr<RequestMetrics> metrics;       // counts what happens; null: nobody asks
+  std::shared_ptr<RequestLog> log;               // of requests that have ended; null: there is none
+  std::chrono::milliseconds request_timeout{0};  // from admission to the end; 0: as long as it takes
+  uint64_t seed = 0;                             // of the seeds that are drawn; 0: from the system
+  std::string model_name;                        // for the status
   int32_t supervisor_pid = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
 #include <chrono>
@@ -16,9 +17,11 @@
 
 #include "actors/head/adapter_cache.h"
 #include "actors/head/gateway.h"
+#include "actors/head/http_door.h"
 #include "actors/head/request_validation.h"
 #include "actors/head/scheduler.h"
 #include "actors/head/text_preparer.h"
+#include "actors/head/throughput_log.h"
 #include "actors/wire/caf_connection.h"
 #include "actors/wire/child_process.h"
 #include "actors/wire/kv_budget.h"
@@ -51,7 +54,7 @@ class Head {
   }
 
  private:
-  static constexpr size_t kActorThreads = 3;  // gateway, scheduler and adapter cache at once
+  static constexpr size_t kActorThreads = 4;  // gateway, HTTP door, scheduler and adapter cache at once
 
   // What the ranks need; they load while the tokenizer does.
   Result<void> start_actors() {
@@ -78,7 +81,7 @@ class Head {
     setup.first_epoch = child_.start().epoch;
     setup.cache = cache_;
     setup.rank_of = [peers = peers_](const caf::node_id& node) { return peers->rank_of(node); };
-    setup.to_supervisor = [&child = child_](const ChildReport& report) { child.tell(report); };
+    setup.to_supervisor = [this](ChildReport report) { scheduler_said(std::move(report)); };
     scheduler_ = main_->spawn<caf::monitored>(scheduler, std::move(setup));
     child_.tell(control::AwaitsRanks{});
     child_.listen([this](const ChildOrder& order, Descriptor with) { supervisor_said(order, std::move(with)); });
@@ -104,14 +107,25 @@ class Head {
     setup.cache = cache_;
     setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);
     setup.max_long_texts = static_cast<size_t>(options_.max_num_queued_reqs);
+    metrics_ = std::make_shared<RequestMetrics>(options_.served_model_name, max_model_len_);
+    setup.request_timeout = std::chrono::milliseconds(options_.request_timeout_ms);
+    setup.metrics = metrics_;
+    const auto log = std::make_shared<RequestLog>(options_.log);
+    setup.log = log;
+    if (options_.log.level != "off") main_->spawn(throughput_log, scheduler_, log);
     setup.seed = options_.seed;
     setup.model_name = options_.served_model_name;
     setup.supervisor_pid = child_.start().parent_pid;
     // A first request may come before start() below has returned.
     auto started = std::make_shared<std::promise<comm::ZmqServer*>>();
-    setup.answer = [server = started->get_future().share()](uint64_t client, comm::ServerMessage message) {
-      server.get()->send(client, std::move(message));
+    setup.answer = [this, server = started->get_future().share()](uint64_t client, comm::ServerMessage message) {
+      if (is_http_client(client)) {
+        caf::anon_send(http_door_.get(), AnswerHttp{client, std::make_shared<comm::ServerMessage>(std::move(message))});
+      } else {
+        server.get()->send(client, std::move(message));
+      }
     };
+    const auto validation = setup.validation;
     gateway_ = main_->spawn<caf::monitored>(gateway, std::move(setup));
 
     comm::ZmqServerOptions zmq;
@@ -125,8 +139,33 @@ class Head {
     if (!server) return tl::unexpected(server.error());
     server_ = *std::move(server);
     started->set_value(server_.get());
+    if (options_.http.port >= 0) {
+      if (auto ok = open_to_http(validation); !ok) return ok;
+    }
     caf::anon_send(scheduler_, Serve{gateway_, server_->address()});
     return {};
+  }
+
+  Result<void> open_to_http(const std::shared_ptr<const RequestValidation>& validation) {
+    auto door = open_http_door(main_, {options_, validation, metrics_, gateway_});
+    if (!door) return tl::unexpected(door.error());
+    http_server_ = std::move(door->server);
+    http_port_ = http_server_->port();
+    http_opened_.set_value(door->actor);
+    child_.tell(control::Progress{fmt::format("OpenAI API at {}/v1", http_server_->url())});
+    return {};
+  }
+
+  // On the scheduler's thread.
+  void scheduler_said(ChildReport report) {
+    const bool opened = http_door_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    if (auto* ready = std::get_if<control::Ready>(&report)) {
+      ready->http_port = http_port_;
+      if (opened) caf::anon_send(http_door_.get(), ServingChanged{true, ""});
+    } else if (const auto* lost = std::get_if<control::GroupLost>(&report)) {
+      if (opened) caf::anon_send(http_door_.get(), ServingChanged{false, lost->why});
+    }
+    child_.tell(report);
   }
 
   void supervisor_said(const ChildOrder& order, Descriptor with) {
@@ -139,6 +178,15 @@ class Head {
     }
   }
 
+  // What runs may end; nothing new begins, and who asks whether the server is healthy hears of it first.
+  void drain() {
+    if (options_.drain_timeout_ms <= 0) return;
+    const std::string why = "the server is going away";
+    if (http_server_) caf::anon_send(http_door_.get(), ServingChanged{false, why});
+    main_->request(gateway_, std::chrono::milliseconds(options_.drain_timeout_ms), Drain{why})
+        .receive([](bool) {}, [](const caf::error&) {});  // it took too long: StopServing answers what is left
+  }
+
   // An actor that ends by itself leaves the others with half of the truth: the process ends and is started anew.
   void wait() {
     bool stop = false;
@@ -148,9 +196,15 @@ class Head {
                        child_.fail("an actor of the head has died: " + system_.render(down.reason));
                      });
     }
+    drain();
     caf::anon_send(gateway_, StopServing{"the server is going away"});
     // It answers everything and ends; the socket then gives its clients what they have not read yet.
     main_->receive([](const caf::down_msg&) {}, caf::after(std::chrono::seconds(1)) >> [] {});
+    if (http_server_) {
+      caf::anon_send(http_door_.get(), StopServing{});
+      main_->receive([](const caf::down_msg&) {}, caf::after(std::chrono::seconds(1)) >> [] {});
+      http_server_.reset();
+    }
     server_.reset();
   }
 
@@ -165,7 +219,12 @@ class Head {
   AdapterCacheActor cache_;
   SchedulerActor scheduler_;
   GatewayActor gateway_;
+  std::shared_ptr<RequestMetrics> metrics_;
   std::unique_ptr<comm::ZmqServer> server_;
+  std::promise<HttpDoorActor> http_opened_;
+  std::shared_future<HttpDoorActor> http_door_ = http_opened_.get_future().share();
+  std::unique_ptr<comm::HttpServer> http_server_;
+  std::atomic<int32_t> http_port_{0};
 };
 
 }  // namespace

@@ -39,6 +39,10 @@ struct StopServing {  // head's main thread -> gateway
   std::string why;
 };
 
+struct Drain {  // head's main thread -> gateway: take no new requests; answered when none is left
+  std::string why;
+};
+
 struct PrepareText {  // gateway -> text preparer: a request with a long text
   std::shared_ptr<const comm::GenerateRequest> request;
   uint64_t seed = 0;                                // drawn for it
@@ -58,8 +62,9 @@ struct Finish {
 struct EngineEvents {  // scheduler -> gateway, in order
   std::shared_ptr<std::vector<engine::Event>> events;
 };
-using GatewayActor = caf::typed_actor<caf::reacts_to<ClientSaid>, caf::reacts_to<ClientGone>,
-                                      caf::reacts_to<EngineEvents>, caf::reacts_to<StopServing>>;
+using GatewayActor =
+    caf::typed_actor<caf::reacts_to<ClientSaid>, caf::reacts_to<ClientGone>, caf::reacts_to<EngineEvents>,
+                     caf::reacts_to<StopServing>, caf::replies_to<Drain>::with<bool>, caf::reacts_to<Tick>>;
 using TextPreparerActor = caf::typed_actor<caf::replies_to<PrepareText>::with<TextPrepared>>;
 struct Serve {  // head's main thread -> scheduler: clients can reach the gateway from now on
   GatewayActor gateway;
@@ -133,6 +138,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdaptersStatus)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientSaid)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientGone)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StopServing)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Drain)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::PrepareText)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::TextPrepared)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Submit)

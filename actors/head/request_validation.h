@@ -47,12 +47,14 @@ class RequestValidation {
   // `drawn_seed` is used where the request has none.
   PreparationResult prepare(const comm::GenerateRequest& request, uint64_t drawn_seed) const;
 
+  // The ids of its prompt, its prompt_token_ids or its messages.
+  tl::expected<std::vector<int32_t>, engine::RequestError> prompt_of(const comm::GenerateRequest& request) const;
+
   const Context& context() const { return context_; }
 
  private:
   using Refusal = tl::expected<void, engine::RequestError>;
 
-  tl::expected<std::vector<int32_t>, engine::RequestError> prompt_of(const comm::GenerateRequest& request) const;
   Refusal check_adapter(const comm::GenerateRequest& request) const;
   Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
   Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;

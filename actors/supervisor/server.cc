@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <caf/all.hpp>
 #include <cerrno>
 #include <cstring>
@@ -55,14 +56,16 @@ class ServerImpl final : public Server {
   }
 
   ~ServerImpl() override {
-    request_stop();
+    if (!stop_requested_) request_stop();
     status_.wait();
+    request_stop();  // for the thread that waits for the second request
     stop_thread_.join();
     caf::anon_send_exit(supervisor_.get(), caf::exit_reason::user_shutdown);
     close(stop_event_);
   }
 
   void request_stop() override {
+    stop_requested_ = true;
     const uint64_t one = 1;
     if (write(stop_event_, &one, sizeof(one)) < 0) return;  // full: it has been requested long since
   }
@@ -70,16 +73,20 @@ class ServerImpl final : public Server {
   int wait() override { return status_.get(); }
 
  private:
+  // The first request ends the server in order, the second at once; it takes no third.
   void forward_stop() {
-    uint64_t count = 0;
-    while (read(stop_event_, &count, sizeof(count)) < 0 && errno == EINTR) {
+    for (int forwarded = 0; forwarded < 2; ++forwarded) {
+      uint64_t count = 0;
+      while (read(stop_event_, &count, sizeof(count)) < 0 && errno == EINTR) {
+      }
+      caf::anon_send(supervisor_.get(), StopServer{});
     }
-    caf::anon_send(supervisor_.get(), StopServer{});
   }
 
   ServerCallbacks callbacks_;
   const int stop_event_;
   std::string address_;  // of the clients' socket, once it is there; of the supervisor's thread
+  std::atomic<bool> stop_requested_{false};
   std::promise<int> stopped_;
   std::shared_future<int> status_;
   SystemConfig config_;
@@ -93,7 +100,7 @@ class ServerImpl final : public Server {
 
 Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, ServerCallbacks callbacks) {
   raise_descriptor_limit();
-  const int stop_event = eventfd(0, EFD_CLOEXEC);
+  const int stop_event = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
   if (stop_event < 0) return fail("no event descriptor: {}", std::strerror(errno));
   return std::make_unique<ServerImpl>(options, std::move(callbacks), stop_event);
 }

@@ -22,9 +22,11 @@ struct ServerCallbacks {
 class Server {
  public:
   static Result<std::unique_ptr<Server>> start(const ServerOptions& options, ServerCallbacks callbacks);
-  virtual ~Server() = default;      // stops and waits
-  virtual void request_stop() = 0;  // any thread, and async-signal-safe
-  virtual int wait() = 0;           // until stopped; 0, or 1 with the reason told through on_progress
+  virtual ~Server() = default;  // stops and waits
+  // Any thread, and async-signal-safe. Lets what runs end within the options' drain timeout; asked for a second time,
+  // it ends at once.
+  virtual void request_stop() = 0;
+  virtual int wait() = 0;  // until stopped; 0, or 1 with the reason told through on_progress
 };
 
 }  // namespace lorikeet::actors

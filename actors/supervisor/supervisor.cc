@@ -53,7 +53,8 @@ class Supervisor {
 
   // ---- stopping
 
-  void stop() { stop_with(0); }
+  // Asked for a second time, it does not wait for anybody.
+  void stop() { stopping_ ? kill_all() : stop_with(0); }
 
   void tick() { kill_all(); }  // the head has had its time
 
@@ -72,7 +73,9 @@ class Supervisor {
 
   void start(int32_t rank) {
     ChildStart start{setup_.options, epoch_, rank, 0};
-    if (!address_.empty()) start.options.zmq_address = address_;  // clients find a new head where the old one was
+    // Clients find a new head where the old one was.
+    if (!address_.empty()) start.options.zmq_address = address_;
+    if (http_port_ > 0) start.options.http.port = http_port_;
     children_[setup_.processes->spawn(std::move(start), rank < 0 ? 0 : head_)] = Child{rank, epoch_, ""};
   }
 
@@ -97,6 +100,7 @@ class Supervisor {
   void take(Child&, const control::Ready& ready) {
     if (ready.epoch != epoch_ || stopping_) return;
     failures_ = 0;
+    http_port_ = ready.http_port;
     const bool first = std::exchange(address_, ready.address).empty();
     if (first) {
       setup_.ready(address_);
@@ -168,7 +172,8 @@ class Supervisor {
       setup_.processes->tell(id, control::Stop{});
     }
     if (!has_head) return kill_all();
-    self_->delayed_send(caf::actor_cast<SupervisorActor>(self_), kStopPatience, Tick{});
+    const std::chrono::milliseconds drain(setup_.options.drain_timeout_ms);
+    self_->delayed_send(caf::actor_cast<SupervisorActor>(self_), drain + kStopPatience, Tick{});
   }
 
   void kill_all() {
@@ -191,8 +196,9 @@ class Supervisor {
   std::optional<Loss> loss_;
   std::map<ChildId, Child> children_;
   uint64_t epoch_ = 1;
-  ChildId head_ = 0;     // 0: no head awaits ranks
-  std::string address_;  // of the clients' socket; empty: has never served
+  ChildId head_ = 0;       // 0: no head awaits ranks
+  std::string address_;    // of the clients' socket; empty: has never served
+  int32_t http_port_ = 0;  // of the head's HTTP door; 0: it has none
   int failures_ = 0;
   bool stopping_ = false, stopped_ = false;
   int status_ = 0;

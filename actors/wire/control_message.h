@@ -78,11 +78,13 @@ struct Failed {  // the child cannot go on and ends
 
 struct Ready {  // the head: requests are served by the group of `epoch`
   uint64_t epoch = 0;
-  std::string address;  // of the clients' socket
+  std::string address;    // of the clients' socket
+  int32_t http_port = 0;  // of the HTTP door; 0: there is none
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("address", s.address);
+    visit("http_port", s.http_port);
   }
 };
 

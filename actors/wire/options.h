@@ -9,6 +9,45 @@
 
 namespace lorikeet::actors {
 
+// The HTTP door of the head.
+struct HttpDoorOptions {
+  std::string host = "127.0.0.1";
+  int32_t port = -1;                         // -1: there is no door; 0: one is picked
+  std::vector<std::string> api_keys;         // none: everybody is let in
+  std::string root_path;                     // of the path, that a proxy leaves in
+  std::vector<std::string> allowed_origins;  // of web pages; "*": all
+  std::string ssl_keyfile, ssl_certfile;     // PEM; both or none
+  std::string ssl_ca_certs;
+  int32_t ssl_cert_reqs = 0;  // certificates of clients: 0 none, 1 optional, 2 required
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("host", s.host);
+    visit("port", s.port);
+    visit("api_keys", s.api_keys);
+    visit("root_path", s.root_path);
+    visit("allowed_origins", s.allowed_origins);
+    visit("ssl_keyfile", s.ssl_keyfile);
+    visit("ssl_certfile", s.ssl_certfile);
+    visit("ssl_ca_certs", s.ssl_ca_certs);
+    visit("ssl_cert_reqs", s.ssl_cert_reqs);
+  }
+};
+
+// The log of the head, on standard error.
+struct LogOptions {
+  std::string level = "off";  // trace, debug, info, warning, error, critical, off
+  bool requests = true;       // a line for each that has ended
+  bool json = false;
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("level", s.level);
+    visit("requests", s.requests);
+    visit("json", s.json);
+  }
+};
+
 struct ServerOptions {
   std::string model;                                              // directory of the checkpoint
   std::string served_model_name;                                  // default: the directory's name
@@ -16,6 +55,8 @@ struct ServerOptions {
   int32_t tensor_parallel_size = 1;
   std::string device = "cpu";  // cpu or cuda ("auto" has been decided)
   std::string zmq_address = "tcp://127.0.0.1:5555";
+  HttpDoorOptions http;
+  LogOptions log;
 
   int32_t max_model_len = 0;  // 0: from the checkpoint
   int32_t max_num_seqs = 256;
@@ -38,6 +79,8 @@ struct ServerOptions {
   int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)
   int32_t heartbeat_ms = 500;        // between our processes
   int32_t rank_timeout_ms = 30'000;  // a rank whose step does not end in this time is taken for hung
+  int32_t request_timeout_ms = 0;    // from a request's admission to its end; 0: as long as it takes
+  int32_t drain_timeout_ms = 0;      // what runs has so long to end when the server is asked to stop
   bool time_steps = false;           // the ranks measure every step on their device; its totals are in the status
   std::string chat_template;  // empty: the checkpoint's own; else the name of a known template or a file that is one
   std::string test_hooks;     // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
@@ -50,6 +93,8 @@ struct ServerOptions {
     visit("tensor_parallel_size", s.tensor_parallel_size);
     visit("device", s.device);
     visit("zmq_address", s.zmq_address);
+    visit("http", s.http);
+    visit("log", s.log);
     visit("max_model_len", s.max_model_len);
     visit("max_num_seqs", s.max_num_seqs);
     visit("max_num_batched_tokens", s.max_num_batched_tokens);
@@ -69,6 +114,8 @@ struct ServerOptions {
     visit("threads", s.threads);
     visit("heartbeat_ms", s.heartbeat_ms);
     visit("rank_timeout_ms", s.rank_timeout_ms);
+    visit("request_timeout_ms", s.request_timeout_ms);
+    visit("drain_timeout_ms", s.drain_timeout_ms);
     visit("time_steps", s.time_steps);
     visit("chat_template", s.chat_template);
     visit("test_hooks", s.test_hooks);

@@ -223,7 +223,7 @@ TEST(Hostile, CheckpointsThatCannotBeServedEndTheStartWithTheirSentence) {
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
     const fs::path directory = copy_with(model, scratch / c.name, c.file, c.content);
-    const Finished run = run_lorikeet({"serve", "--model", directory.string(), "--device", "cpu", "--zmq",
+    const Finished run = run_lorikeet({"serve", "--model", directory.string(), "--device", "cpu", "--no-http", "--zmq",
                                        "ipc://" + (scratch / (c.name + ".zmq")).string()});
     EXPECT_NE(run.status, 0);
     EXPECT_NE((run.err + run.out).find(c.sentence), std::string::npos) << run.err << run.out;

@@ -213,7 +213,7 @@ TEST(Serve, TellsThatItsAddressIsTaken) {
   ASSERT_TRUE(first.ready()) << first.process().err();
   const std::string held = first.status()["zmq"].get<std::string>();
   ScratchDirectory scratch;
-  std::vector<std::string> flags = {"serve", "--zmq", "tcp://127.0.0.1:0"};
+  std::vector<std::string> flags = {"serve", "--zmq", "tcp://127.0.0.1:0", "--no-http"};
   flags.insert(flags.end(), example_flags().begin(), example_flags().end());
   Process second(flags, scratch, "second");
   ASSERT_TRUE(second.wait_for_output("serving ")) << second.err();

@@ -4,12 +4,13 @@
 
 #include <charconv>
 #include <chrono>
+#include <cstdlib>
 
 namespace lorikeet::tests {
 namespace {
 
 std::vector<std::string> serve_flags(const ScratchDirectory& scratch, const std::vector<std::string>& more) {
-  std::vector<std::string> flags = {"serve", "--zmq", "ipc://" + (scratch / "zmq").string()};
+  std::vector<std::string> flags = {"serve", "--zmq", "ipc://" + (scratch / "zmq").string(), "--port", "0"};
   flags.insert(flags.end(), example_flags().begin(), example_flags().end());
   flags.insert(flags.end(), more.begin(), more.end());
   return flags;
@@ -20,6 +21,20 @@ std::vector<std::string> serve_flags(const ScratchDirectory& scratch, const std:
 Served::Served(const std::vector<std::string>& more_flags, const std::filesystem::path& err)
     : process_(serve_flags(scratch_, more_flags), scratch_, "serve", err) {
   ready_ = process_.wait_for_output("serving ");
+}
+
+std::string Served::http_url() const {
+  const std::string err = process_.err();
+  const std::string before = "OpenAI API at ";
+  const size_t begin = err.find(before);
+  if (begin == std::string::npos) return "";
+  const size_t url = begin + before.size();
+  return err.substr(url, err.find("/v1\n", url) - url);
+}
+
+uint16_t Served::http_port() const {
+  const std::string url = http_url();
+  return static_cast<uint16_t>(std::strtoul(url.substr(url.rfind(':') + 1).c_str(), nullptr, 10));
 }
 
 std::unique_ptr<comm::ZmqClient> Served::connect() const {

@@ -32,6 +32,8 @@ class Served {
   bool ready() const { return ready_; }
   Process& process() { return process_; }
   std::string address() const { return "ipc://" + (scratch_ / "zmq").string(); }
+  std::string http_url() const;  // such as http://127.0.0.1:45671, once it is ready
+  uint16_t http_port() const;
   const ScratchDirectory& scratch() const { return scratch_; }
 
   std::unique_ptr<comm::ZmqClient> connect() const;

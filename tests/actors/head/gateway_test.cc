@@ -66,6 +66,8 @@ class GatewayTest : public ActorTest {
     setup.answer = [heard = heard_](uint64_t client, comm::ServerMessage message) {
       heard->answers.push_back({client, std::move(message)});
     };
+    setup.metrics = metrics_;
+    setup.request_timeout = std::chrono::seconds(10);
     setup.seed = 1;
     setup.model_name = "tiny";
     setup.supervisor_pid = 42;
@@ -166,6 +168,7 @@ class GatewayTest : public ActorTest {
   static inline std::shared_ptr<const model::Tokenizer> tokenizer_;
   static inline std::shared_ptr<const RequestValidation> validation_;
   std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
+  std::shared_ptr<RequestMetrics> metrics_ = std::make_shared<RequestMetrics>("tiny", 100);
   SchedulerActor scheduler_;
   AdapterCacheActor cache_;
   TextPreparerActor text_preparer_;
@@ -194,6 +197,61 @@ TEST_F(GatewayTest, StreamsAnAnswerAndEndsItOnce) {
   happen({token(last_id(), 1), finish(last_id(), FinishReason::length)});
   EXPECT_EQ(all<comm::Done>().size(), 1u);
   EXPECT_EQ(heard_->answers.back().client, kClient);
+}
+
+TEST_F(GatewayTest, EndsARequestThatTakesTooLong) {
+  say(request("a"));
+  advance(std::chrono::milliseconds(9000));
+  say(request("b"));
+  const SequenceId later = last_id();
+  advance(std::chrono::milliseconds(900));
+  EXPECT_THAT(heard_->finished, IsEmpty());
+  advance(std::chrono::milliseconds(500));
+  ASSERT_EQ(heard_->finished.size(), 1u);
+  EXPECT_NE(heard_->finished[0].id, later);
+  EXPECT_EQ(heard_->finished[0].reason, FinishReason::abort);
+  EXPECT_THAT(heard_->answers, IsEmpty());
+  happen({finish(heard_->finished[0].id, FinishReason::abort)});
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].id, "a");
+  EXPECT_EQ(all<comm::Failure>()[0].code, "timed_out");
+  EXPECT_THAT(all<comm::Failure>()[0].message, HasSubstr("within 10 s"));
+  EXPECT_THAT(all<comm::Done>(), IsEmpty());
+}
+
+TEST_F(GatewayTest, LetsWhatRunsEndWhenItDrainsAndTakesNothingNew) {
+  say(request("a"));
+  const SequenceId running = last_id();
+  bool drained = false;
+  auto pending = self_->request(gateway_, caf::infinite, Drain{"the server is going away"});
+  run();
+  say(request("b"));
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].id, "b");
+  EXPECT_EQ(all<comm::Failure>()[0].code, "shutting_down");
+  EXPECT_EQ(heard_->submitted.size(), 1u);
+  happen({token(running, 5), finish(running, FinishReason::length)});
+  EXPECT_EQ(all<comm::Done>().size(), 1u);
+  pending.receive([&](bool) { drained = true; }, [](caf::error&) {});
+  EXPECT_TRUE(drained);
+  EXPECT_TRUE(ask<bool>(gateway_, Drain{"again"}));  // nothing is left
+}
+
+TEST_F(GatewayTest, CountsWhatHappensToRequests) {
+  const auto count = [this](const std::string& name) {
+    double sum = 0;
+    for (const auto& family : metrics_->collect()) {
+      for (const auto& metric : family.metric) sum += family.name == name ? metric.counter.value : 0;
+    }
+    return sum;
+  };
+  say(request("a"));
+  generate(" Ishmael.");
+  const auto streamed = all<comm::Delta>().size();
+  happen({token(last_id(), 5), finish(last_id(), FinishReason::length)});
+  EXPECT_EQ(count("vllm:generation_tokens_total"), static_cast<double>(streamed + 1));
+  EXPECT_EQ(count("vllm:prompt_tokens_total"), static_cast<double>(heard_->submitted[0]->prompt.size()));
+  EXPECT_EQ(count("vllm:request_success_total"), 1);
 }
 
 TEST_F(GatewayTest, EndsTheAnswerWithTheTokenThatCompletesAStopString) {

@@ -171,7 +171,7 @@ TEST(Processes, GiveUpWithTheSentenceOfARankThatCannotLoad) {
   std::filesystem::resize_file(scratch / "model/model.safetensors",
                                std::filesystem::file_size(model / "model.safetensors") / 2);
   const Finished run = run_lorikeet({"serve", "--model", (scratch / "model").string(), "--tp", "2", "--device", "cpu",
-                                     "--zmq", "ipc://" + (scratch / "zmq").string()});
+                                     "--no-http", "--zmq", "ipc://" + (scratch / "zmq").string()});
   EXPECT_EQ(run.status, 1);
   EXPECT_NE(run.err.find("model.safetensors"), std::string::npos) << run.err;
 }

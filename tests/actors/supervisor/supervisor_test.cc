@@ -213,5 +213,15 @@ TEST_F(SupervisorTest, StopsWhileItRestarts) {
   EXPECT_THAT(stopped_, ElementsAre(0));
 }
 
+TEST_F(SupervisorTest, EndsAtOnceWhenItIsAskedASecondTime) {
+  serve();
+  tell(supervisor_, StopServer{});
+  EXPECT_THAT(processes_.killed, IsEmpty());
+  tell(supervisor_, StopServer{});
+  EXPECT_THAT(processes_.killed, ElementsAre(1, 2, 3));
+  for (const uint64_t child : {1, 2, 3}) exit(child);
+  EXPECT_THAT(stopped_, ElementsAre(0));
+}
+
 }  // namespace
 }  // namespace lorikeet::actors

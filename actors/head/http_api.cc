@@ -1,0 +1,277 @@
+#include "actors/head/http_api.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <variant>
+
+#include "actors/head/metrics_text.h"
+#include "comm/client/limits.h"
+#include "comm/codec/json_codec.h"
+#include "comm/openai/models.h"
+#include "comm/openai/openai_error.h"
+#include "comm/openai/tokenize.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using comm::ExchangeId;
+using comm::OpenAiError;
+using comm::OpenAiRequest;
+
+constexpr const char* kEvents = "text/event-stream; charset=utf-8";
+
+std::string_view token_bytes(const std::shared_ptr<const model::Tokenizer>& tokenizer, int32_t id) {
+  return tokenizer ? tokenizer->bytes_of(id) : std::string_view();
+}
+
+// The index of a choice, from the id that its request has at the gateway: "REQUEST/INDEX".
+std::string choice_of(const std::string& id) {
+  return id.substr(id.rfind('/') + 1);
+}
+
+}  // namespace
+
+HttpApi::HttpApi(Setup setup, Outside outside)
+    : setup_(std::move(setup)), outside_(std::move(outside)), started_(outside_.now()) {}
+
+void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
+  const auto found = setup_.routes->find(request);
+  Exchange& known = exchanges_[exchange];
+  known.request_id = request_id_of(request);
+  known.headers = setup_.routes->common_headers(request, known.request_id);
+  if (!found) return refuse(exchange, comm::error_of(404, "there is nothing here"));
+  const auto body = std::make_shared<const std::string>(std::move(request.body));
+  switch (found->route) {
+    case HttpRoute::completions:
+      return generate(exchange, OpenAiRequest::Kind::completion, body);
+    case HttpRoute::chat_completions:
+      return generate(exchange, OpenAiRequest::Kind::chat, body);
+    case HttpRoute::models:
+      return models(exchange);
+    case HttpRoute::model:
+      return model(exchange, found->name);
+    case HttpRoute::tokenize:
+      return tokenize(exchange, body);
+    case HttpRoute::detokenize:
+      return detokenize(exchange, body);
+    case HttpRoute::health:
+    case HttpRoute::ping:
+      return health(exchange);
+    case HttpRoute::version:
+      return finish(exchange, 200, nlohmann::json{{"version", LORIKEET_VERSION}}.dump());
+    case HttpRoute::metrics:
+      return metrics(exchange);
+  }
+}
+
+void HttpApi::gone(ExchangeId exchange) {
+  const auto found = exchanges_.extract(exchange);
+  if (found && found.mapped().answer) outside_.leave_gateway(client_of(exchange));
+}
+
+void HttpApi::serving(bool serves, std::string why) {
+  serves_ = serves;
+  why_not_ = std::move(why);
+}
+
+HttpApi::Exchange* HttpApi::find(ExchangeId exchange) {
+  const auto found = exchanges_.find(exchange);
+  return found == exchanges_.end() ? nullptr : &found->second;
+}
+
+void HttpApi::finish(ExchangeId exchange, int status, std::string body, comm::HttpHeaders more,
+                     const char* content_type) {
+  auto known = exchanges_.extract(exchange);
+  if (!known) return;
+  comm::HttpAnswer answer{status, std::move(known.mapped().headers), std::move(body)};
+  if (!answer.body.empty()) answer.headers.emplace_back("Content-Type", content_type);
+  for (auto& header : more) answer.headers.push_back(std::move(header));
+  outside_.answer(exchange, std::move(answer));
+}
+
+void HttpApi::refuse(ExchangeId exchange, const OpenAiError& error) {
+  comm::HttpHeaders more;
+  if (error.status == 429 || error.status == 503) more.emplace_back("Retry-After", "1");
+  finish(exchange, error.status, comm::to_body(error), std::move(more));
+}
+
+void HttpApi::now_or_elsewhere(size_t bytes, Work work) {
+  if (bytes <= setup_.short_body_bytes) {
+    work()();
+  } else {
+    outside_.elsewhere(std::move(work));
+  }
+}
+
+// ---- completions
+
+void HttpApi::generate(ExchangeId exchange, OpenAiRequest::Kind kind, std::shared_ptr<const std::string> body) {
+  now_or_elsewhere(body->size(), [this, exchange, kind, body] {
+    auto request = std::make_shared<comm::OpenAiRequestResult>(
+        kind == OpenAiRequest::Kind::chat ? comm::parse_chat(*body) : comm::parse_completion(*body));
+    auto prompts = std::make_shared<std::vector<comm::OpenAiAnswer::Prompt>>();
+    if (*request) *prompts = shown_prompts(**request);
+    return [this, exchange, request, prompts] {
+      if (find(exchange) == nullptr) return;  // gone meanwhile
+      *request ? generate(exchange, **request, std::move(*prompts)) : refuse(exchange, request->error());
+    };
+  });
+}
+
+// Empty where they are not shown, or are wrong, which the gateway then says.
+std::vector<comm::OpenAiAnswer::Prompt> HttpApi::shown_prompts(const OpenAiRequest& request) const {
+  std::vector<comm::OpenAiAnswer::Prompt> prompts;
+  if (!request.shows_prompts()) return prompts;
+  const auto& tokenizer = setup_.validation->context().tokenizer;
+  for (const comm::GenerateRequest& given : request.prompts) {
+    auto ids = setup_.validation->prompt_of(given);
+    if (!ids) return {};
+    std::string text = given.prompt ? *given.prompt : tokenizer ? tokenizer->decode(*ids, false) : "";
+    prompts.push_back({*std::move(ids), std::move(text)});
+  }
+  return prompts;
+}
+
+void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
+                       std::vector<comm::OpenAiAnswer::Prompt> prompts) {
+  Exchange& known = *find(exchange);
+  const bool chat = request.kind == OpenAiRequest::Kind::chat;
+  known.stream = request.stream;
+  known.answer.emplace(request, comm::OpenAiAnswer::Setup{(chat ? "chatcmpl-" : "cmpl-") + known.request_id,
+                                                          request.model.value_or(setup_.model_name), outside_.now(),
+                                                          [tokenizer = setup_.validation->context().tokenizer](
+                                                              int32_t id) { return token_bytes(tokenizer, id); },
+                                                          std::move(prompts)});
+  const auto adapter = adapter_of(request.model);
+  for (size_t i = 0; i < request.choices(); ++i) {
+    comm::GenerateRequest choice = request.choice(i);
+    choice.id = known.request_id + "/" + choice.id;  // so that the log tells whose it is
+    choice.adapter = adapter;
+    outside_.ask_gateway(client_of(exchange), std::move(choice));
+  }
+}
+
+// The adapter that a model's name means: none for the base model, "base:adapter" or an adapter's own name.
+std::optional<std::string> HttpApi::adapter_of(const std::optional<std::string>& model) const {
+  if (!model || *model == setup_.model_name) return std::nullopt;
+  const std::string prefix = setup_.model_name + ":";
+  return model->rfind(prefix, 0) == 0 ? model->substr(prefix.size()) : *model;
+}
+
+void HttpApi::said(uint64_t client, comm::ServerMessage message) {
+  const ExchangeId exchange = client & ~kHttpClients;
+  Exchange* known = find(exchange);
+  if (known == nullptr) return;
+  if (known->wants_metrics) {
+    if (const auto* status = std::get_if<comm::StatusReply>(&message)) return status_came(exchange, status->json);
+    if (const auto* failure = std::get_if<comm::Failure>(&message)) return refuse(exchange, comm::error_of(*failure));
+  }
+  if (!known->answer) return;
+  if (auto* delta = std::get_if<comm::Delta>(&message)) {
+    delta->id = choice_of(delta->id);
+    tokens_came(exchange, *known, known->answer->add(*delta));
+  } else if (auto* done = std::get_if<comm::Done>(&message)) {
+    done->id = choice_of(done->id);
+    tokens_came(exchange, *known, known->answer->finish(*done));
+  } else if (const auto* failure = std::get_if<comm::Failure>(&message)) {
+    failed(exchange, *known, *failure);
+  }
+}
+
+// Its head goes out with the first event, so that what is refused before has its own status.
+void HttpApi::tokens_came(ExchangeId exchange, Exchange& known, std::string events) {
+  if (!known.stream) {
+    if (known.answer->ended()) finish(exchange, 200, known.answer->body());
+    return;
+  }
+  if (!std::exchange(known.begun, true)) {
+    comm::HttpAnswer head{200, known.headers, ""};
+    head.headers.emplace_back("Content-Type", kEvents);
+    head.headers.emplace_back("Cache-Control", "no-cache");
+    outside_.begin(exchange, std::move(head));
+  }
+  if (!events.empty()) outside_.write(exchange, std::move(events));
+  if (!known.answer->ended()) return;
+  outside_.end(exchange);
+  exchanges_.erase(exchange);
+}
+
+// One choice that fails takes the others with it: an answer of OpenAI's has no place for half of it.
+void HttpApi::failed(ExchangeId exchange, Exchange& known, const comm::Failure& failure) {
+  outside_.leave_gateway(client_of(exchange));
+  if (!known.begun) return refuse(exchange, comm::error_of(failure));
+  outside_.write(exchange, comm::to_event(comm::error_of(failure)) + "data: [DONE]\n\n");
+  outside_.end(exchange);
+  exchanges_.erase(exchange);
+}
+
+// ---- the other routes
+
+void HttpApi::models(ExchangeId exchange) {
+  std::vector<comm::ServedModel> list = {{setup_.model_name, setup_.model_root, ""}};
+  for (const auto& [name, directory] : setup_.adapters) list.push_back({name, directory, setup_.model_name});
+  finish(exchange, 200, comm::model_list(list, started_, setup_.validation->context().max_model_len));
+}
+
+void HttpApi::model(ExchangeId exchange, const std::string& name) {
+  const int32_t length = setup_.validation->context().max_model_len;
+  const auto adapter = adapter_of(name);
+  if (!adapter) {
+    return finish(exchange, 200, comm::model_card({setup_.model_name, setup_.model_root, ""}, started_, length));
+  }
+  for (const auto& [known, directory] : setup_.adapters) {
+    if (known == *adapter) {
+      return finish(exchange, 200, comm::model_card({known, directory, setup_.model_name}, started_, length));
+    }
+  }
+  refuse(exchange, comm::error_of(comm::Failure{"", "unknown_adapter",
+                                                fmt::format("there is no model \"{}\"", name.substr(0, 200))}));
+}
+
+void HttpApi::tokenize(ExchangeId exchange, std::shared_ptr<const std::string> body) {
+  now_or_elsewhere(body->size(), [this, exchange, body] {
+    using Result = tl::expected<std::string, OpenAiError>;
+    const auto tokenized = [this](const comm::TokenizeRequest& request) -> Result {
+      auto ids = setup_.validation->prompt_of(request.text);
+      if (!ids)
+        return tl::unexpected(
+            comm::error_of(comm::Failure{"", std::string(name_of(ids.error().code)), ids.error().message}));
+      const auto bytes = [this](int32_t id) { return token_bytes(setup_.validation->context().tokenizer, id); };
+      return comm::tokenize_answer(*ids, setup_.validation->context().max_model_len, request.with_texts, bytes);
+    };
+    auto answer = std::make_shared<Result>(comm::parse_tokenize(*body).and_then(tokenized));
+    return [this, exchange, answer] { *answer ? finish(exchange, 200, **answer) : refuse(exchange, answer->error()); };
+  });
+}
+
+void HttpApi::detokenize(ExchangeId exchange, std::shared_ptr<const std::string> body) {
+  now_or_elsewhere(body->size(), [this, exchange, body] {
+    using Result = tl::expected<std::string, OpenAiError>;
+    const auto text = [this](const std::vector<int32_t>& ids) -> Result {
+      const auto& tokenizer = setup_.validation->context().tokenizer;
+      if (!tokenizer) return tl::unexpected(comm::error_of(400, "the checkpoint has no tokenizer"));
+      return comm::detokenize_answer(tokenizer->decode(ids, false));
+    };
+    auto answer = std::make_shared<Result>(comm::parse_detokenize(*body).and_then(text));
+    return [this, exchange, answer] { *answer ? finish(exchange, 200, **answer) : refuse(exchange, answer->error()); };
+  });
+}
+
+void HttpApi::health(ExchangeId exchange) {
+  serves_ ? finish(exchange, 200, "") : refuse(exchange, comm::error_of(503, why_not_));
+}
+
+void HttpApi::metrics(ExchangeId exchange) {
+  find(exchange)->wants_metrics = true;
+  outside_.ask_gateway(client_of(exchange), comm::StatusRequest{"metrics"});
+}
+
+void HttpApi::status_came(ExchangeId exchange, const std::string& json) {
+  const auto status = comm::from_json<ServerStatus>(json, comm::kStatusLimits);
+  if (!status) return refuse(exchange, comm::error_of(500, status.error().message));
+  finish(exchange, 200, setup_.metrics_text(*status), {}, kMetricsContentType);
+}
+
+}  // namespace lorikeet::actors

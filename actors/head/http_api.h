@@ -1,0 +1,110 @@
+// What the routes of the HTTP door do: reads their bodies, asks the gateway as a ZeroMQ client would, and puts its
+// events together as OpenAI's clients read them.
+//
+// To the gateway every exchange is a client of its own (client_of), whose requests are named by the index of their
+// choice; so an exchange that ends early is a client that is gone.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "actors/head/http_routes.h"
+#include "actors/head/request_validation.h"
+#include "actors/wire/server_status.h"
+#include "comm/client/client_messages.h"
+#include "comm/http/http_server.h"
+#include "comm/openai/openai_answer.h"
+#include "comm/openai/openai_request.h"
+
+namespace lorikeet::actors {
+
+// Clients of the HTTP door, told from ZeroMQ's by the highest bit.
+inline constexpr uint64_t kHttpClients = uint64_t{1} << 63;
+constexpr bool is_http_client(uint64_t client) {
+  return (client & kHttpClients) != 0;
+}
+
+// Threads: one.
+class HttpApi {
+ public:
+  // Runs on a thread where it may take time, and gives what is then to be run on the caller's.
+  using Work = std::function<std::function<void()>()>;
+
+  struct Outside {
+    std::function<void(uint64_t client, comm::ClientMessage)> ask_gateway;
+    std::function<void(uint64_t client)> leave_gateway;  // its requests are cancelled and nobody is answered
+    std::function<void(comm::ExchangeId, comm::HttpAnswer)> answer, begin;
+    std::function<void(comm::ExchangeId, std::string)> write;
+    std::function<void(comm::ExchangeId)> end;
+    std::function<void(Work)> elsewhere;
+    std::function<int64_t()> now;  // seconds since 1970
+  };
+  struct Setup {
+    std::shared_ptr<const HttpRoutes> routes;
+    std::shared_ptr<const RequestValidation> validation;
+    std::string model_name;
+    std::string model_root;                                        // directory of the checkpoint
+    std::vector<std::pair<std::string, std::string>> adapters;     // name -> directory
+    std::function<std::string(const ServerStatus&)> metrics_text;  // may be empty: there are none
+    size_t short_body_bytes = 64 << 10;  // up to here a body is read in less time than a message takes
+  };
+
+  HttpApi(Setup setup, Outside outside);
+
+  void request(comm::ExchangeId exchange, comm::HttpRequest request);  // one that its head did not refuse
+  void gone(comm::ExchangeId exchange);
+  void said(uint64_t client, comm::ServerMessage message);  // the gateway, to a client of this door
+
+  // Whether every rank serves; while not, why.
+  void serving(bool serves, std::string why);
+
+  size_t open_exchanges() const { return exchanges_.size(); }
+
+ private:
+  struct Exchange {
+    comm::HttpHeaders headers;  // of its answer
+    std::string request_id;
+    std::optional<comm::OpenAiAnswer> answer;  // once its body was read
+    bool stream = false, begun = false;
+    bool wants_metrics = false;  // when the server's state has come
+  };
+
+  static uint64_t client_of(comm::ExchangeId exchange) { return exchange | kHttpClients; }
+
+  Exchange* find(comm::ExchangeId exchange);
+  void finish(comm::ExchangeId exchange, int status, std::string body, comm::HttpHeaders more = {},
+              const char* content_type = "application/json");
+  void refuse(comm::ExchangeId exchange, const comm::OpenAiError& error);
+  void now_or_elsewhere(size_t bytes, Work work);
+
+  void generate(comm::ExchangeId exchange, comm::OpenAiRequest::Kind kind, std::shared_ptr<const std::string> body);
+  void generate(comm::ExchangeId exchange, const comm::OpenAiRequest& request,
+                std::vector<comm::OpenAiAnswer::Prompt> prompts);
+  std::vector<comm::OpenAiAnswer::Prompt> shown_prompts(const comm::OpenAiRequest& request) const;
+  std::optional<std::string> adapter_of(const std::optional<std::string>& model) const;
+  void tokens_came(comm::ExchangeId exchange, Exchange& known, std::string events);
+  void failed(comm::ExchangeId exchange, Exchange& known, const comm::Failure& failure);
+
+  void models(comm::ExchangeId exchange);
+  void model(comm::ExchangeId exchange, const std::string& name);
+  void tokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
+  void detokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
+  void health(comm::ExchangeId exchange);
+  void metrics(comm::ExchangeId exchange);
+  void status_came(comm::ExchangeId exchange, const std::string& json);
+
+  const Setup setup_;
+  const Outside outside_;
+  const int64_t started_;
+  bool serves_ = false;
+  std::string why_not_ = "the ranks are loading";
+  std::unordered_map<comm::ExchangeId, Exchange> exchanges_;
+};
+
+}  // namespace lorikeet::actors

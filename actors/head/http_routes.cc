@@ -1,0 +1,194 @@
+#include "actors/head/http_routes.h"
+
+#include <fmt/format.h>
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <random>
+
+#include "comm/openai/openai_error.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using comm::HttpAnswer;
+using comm::HttpRequest;
+
+constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxKeyBytes = 1024;
+constexpr std::string_view kBearer = "bearer ";
+constexpr std::string_view kModel = "/v1/models/";
+
+struct Row {
+  std::string_view path;
+  HttpRoute route;
+  std::string_view methods;  // separated by commas, as the header Allow wants them
+  bool needs_key = true;
+};
+constexpr Row kRows[] = {
+    {"/v1/completions", HttpRoute::completions, "POST"}, {"/v1/chat/completions", HttpRoute::chat_completions, "POST"},
+    {"/v1/models", HttpRoute::models, "GET, HEAD"},      {kModel, HttpRoute::model, "GET, HEAD"},
+    {"/tokenize", HttpRoute::tokenize, "POST"},          {"/detokenize", HttpRoute::detokenize, "POST"},
+    {"/health", HttpRoute::health, "GET, HEAD", false},  {"/ping", HttpRoute::ping, "GET, HEAD, POST", false},
+    {"/version", HttpRoute::version, "GET, HEAD"},       {"/metrics", HttpRoute::metrics, "GET, HEAD"},
+};
+
+std::string lower(std::string_view text) {
+  std::string result(text);
+  std::transform(result.begin(), result.end(), result.begin(), [](unsigned char c) { return std::tolower(c); });
+  return result;
+}
+
+std::string digest(std::string_view text) {
+  std::string result(SHA256_DIGEST_LENGTH, '\0');
+  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(),
+         reinterpret_cast<unsigned char*>(result.data()));
+  return result;
+}
+
+const Row* row_of(std::string_view path) {
+  for (const Row& row : kRows) {
+    const bool prefix = row.route == HttpRoute::model;
+    if (prefix ? path.size() > row.path.size() && path.substr(0, row.path.size()) == row.path : path == row.path) {
+      return &row;
+    }
+  }
+  return nullptr;
+}
+
+bool allows(const Row& row, std::string_view method) {
+  std::string_view methods = row.methods;
+  while (!methods.empty()) {
+    const size_t end = std::min(methods.find(", "), methods.size());
+    if (methods.substr(0, end) == method) return true;
+    methods.remove_prefix(std::min(end + 2, methods.size()));
+  }
+  return false;
+}
+
+std::string_view without_root(std::string_view path, const std::string& root) {
+  const bool below =
+      !root.empty() && path.size() > root.size() && path.substr(0, root.size()) == root && path[root.size()] == '/';
+  return below ? path.substr(root.size()) : path;
+}
+
+// "a%2Fb" -> "a/b". What is no escape stays as it is.
+std::string percent_decoded(std::string_view text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    uint8_t byte = 0;
+    const bool escape = text[i] == '%' && i + 2 < text.size();
+    const auto parsed = escape ? std::from_chars(&text[i + 1], &text[i + 1] + 2, byte, 16) : std::from_chars_result{};
+    if (escape && parsed.ec == std::errc() && parsed.ptr == &text[i + 1] + 2) {
+      result += static_cast<char>(byte);
+      i += 2;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+bool is_json(std::string_view content_type) {
+  const std::string type = lower(content_type.substr(0, content_type.find(';')));
+  return type.substr(0, type.find_last_not_of(' ') + 1) == "application/json";
+}
+
+HttpAnswer error_answer(int status, std::string_view sentence) {
+  return {status, {{"Content-Type", "application/json"}}, comm::to_body(comm::error_of(status, sentence))};
+}
+
+}  // namespace
+
+HttpKeys::HttpKeys(const std::vector<std::string>& keys) {
+  for (const std::string& key : keys) digests_.push_back(digest(key));
+}
+
+bool HttpKeys::accepts(std::string_view authorization) const {
+  if (digests_.empty()) return true;
+  if (authorization.size() <= kBearer.size() || authorization.size() > kMaxKeyBytes + kBearer.size() ||
+      lower(authorization.substr(0, kBearer.size())) != kBearer) {
+    return false;
+  }
+  const std::string given = digest(authorization.substr(kBearer.size()));
+  bool found = false;
+  for (const std::string& known : digests_) found |= CRYPTO_memcmp(given.data(), known.data(), given.size()) == 0;
+  return found;
+}
+
+HttpRoutes::HttpRoutes(Options options) : options_(std::move(options)), keys_(options_.api_keys) {}
+
+std::optional<HttpRoutes::Found> HttpRoutes::find(const HttpRequest& request) const {
+  const std::string_view path = without_root(request.path(), options_.root_path);
+  const Row* row = row_of(path);
+  if (row == nullptr) return std::nullopt;
+  Found found{row->route, ""};
+  if (row->route == HttpRoute::model) found.name = percent_decoded(path.substr(kModel.size()));
+  return found;
+}
+
+std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
+  const auto with_common = [&](HttpAnswer answer) {
+    for (auto& header : common_headers(head, request_id_of(head))) answer.headers.push_back(std::move(header));
+    return answer;
+  };
+  const std::string_view origin = head.header("origin");
+  if (head.method == "OPTIONS" && !origin.empty() && !head.header("access-control-request-method").empty()) {
+    // A browser asks without the key whether its page may ask; what it then asks needs one.
+    if (!is_allowed_origin(origin)) return with_common(error_answer(403, "pages of this origin may not ask"));
+    return with_common({204,
+                        {{"Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"},
+                         {"Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id"},
+                         {"Access-Control-Max-Age", "600"}},
+                        ""});
+  }
+  const std::string_view path = without_root(head.path(), options_.root_path);
+  const Row* row = row_of(path);
+  if ((row == nullptr || row->needs_key) && !keys_.accepts(head.header("authorization"))) {
+    HttpAnswer answer = error_answer(401, "a key is needed: Authorization: Bearer KEY");
+    answer.headers.emplace_back("WWW-Authenticate", "Bearer");
+    return with_common(std::move(answer));
+  }
+  if (row == nullptr) {
+    return with_common(error_answer(404, fmt::format("there is nothing at {}", path.substr(0, 200))));
+  }
+  if (!allows(*row, head.method)) {
+    HttpAnswer answer = error_answer(405, fmt::format("{} takes {}", row->path, row->methods));
+    answer.headers.emplace_back("Allow", row->methods);
+    return with_common(std::move(answer));
+  }
+  if (row->methods == "POST" && !is_json(head.header("content-type"))) {
+    return with_common(error_answer(415, "the body must be JSON: Content-Type: application/json"));
+  }
+  return std::nullopt;
+}
+
+bool HttpRoutes::is_allowed_origin(std::string_view origin) const {
+  return std::any_of(options_.allowed_origins.begin(), options_.allowed_origins.end(),
+                     [&](const std::string& allowed) { return allowed == "*" || allowed == origin; });
+}
+
+comm::HttpHeaders HttpRoutes::common_headers(const HttpRequest& head, const std::string& request_id) const {
+  comm::HttpHeaders headers = {{"X-Request-Id", request_id}};
+  const std::string_view origin = head.header("origin");
+  if (!origin.empty() && is_allowed_origin(origin)) {
+    headers.emplace_back("Access-Control-Allow-Origin", origin);
+    headers.emplace_back("Access-Control-Expose-Headers", "X-Request-Id");
+    headers.emplace_back("Vary", "Origin");
+  }
+  return headers;
+}
+
+std::string request_id_of(const HttpRequest& head) {
+  const std::string_view given = head.header("x-request-id");
+  const bool visible = std::all_of(given.begin(), given.end(), [](char c) { return c > 0x20 && c < 0x7F; });
+  if (!given.empty() && given.size() <= kMaxRequestIdBytes && visible) return std::string(given);
+  thread_local std::mt19937_64 random{(uint64_t{std::random_device()()} << 32) ^ std::random_device()()};
+  const uint64_t high = random(), low = random();
+  return fmt::format("{:016x}{:016x}", high, low);
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,109 @@
+#include "actors/head/request_log.h"
+
+#include <fmt/format.h>
+#include <spdlog/async.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace lorikeet::actors {
+namespace {
+
+constexpr size_t kMaxQueuedLines = 8192;
+constexpr size_t kMaxNameBytes = 300;  // of an id or a sentence in a line
+constexpr const char* kTextPattern = "%Y-%m-%d %H:%M:%S.%e %l %v";
+constexpr const char* kJsonPattern = R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l",%v})";
+
+double seconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
+
+// A name from outside as part of a line: no control characters, not endless.
+std::string shown(std::string_view text) {
+  std::string result;
+  for (const char c : text.substr(0, kMaxNameBytes))
+    result += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
+  return result;
+}
+
+std::string json_string(std::string_view text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+double rate(uint64_t before, uint64_t after, double time) {
+  return after > before && time > 0 ? static_cast<double>(after - before) / time : 0;
+}
+
+}  // namespace
+
+std::string request_line(const EndedRequest& r, bool as_json) {
+  const std::string reason = r.client_gone ? "client_gone" : r.reason;
+  if (as_json) {
+    // 499: as proxies write of a client that has left.
+    return fmt::format(
+        R"("event":"request","id":{},"adapter":{},"reason":{},"status":{},"error":{},"prompt_tokens":{},"cached_tokens":{},"tokens":{},"first_token_s":{:.4f},"total_s":{:.4f})",
+        json_string(shown(r.id)), json_string(r.adapter), json_string(reason),
+        r.client_gone     ? 499
+        : r.error.empty() ? 200
+                          : 500,
+        json_string(shown(r.error)), r.prompt_tokens, r.cached_tokens, r.tokens, seconds(r.to_first_token),
+        seconds(r.total));
+  }
+  std::string line = fmt::format("request {}: {}", shown(r.id), r.client_gone ? "client gone (499)" : reason);
+  if (!r.adapter.empty()) line += ", adapter " + shown(r.adapter);
+  line += fmt::format(", {} prompt tokens", r.prompt_tokens);
+  if (r.cached_tokens > 0) line += fmt::format(" ({} cached)", r.cached_tokens);
+  line += fmt::format(", {} generated", r.tokens);
+  if (r.tokens > 0) line += fmt::format(", first after {:.3f} s", seconds(r.to_first_token));
+  line += fmt::format(", {:.3f} s", seconds(r.total));
+  if (!r.error.empty()) line += ": " + shown(r.error);
+  return line;
+}
+
+std::string throughput_line(const ServingStatus& before, const ServingStatus& after, std::chrono::nanoseconds between) {
+  const engine::EngineStats &old = before.engine.stats, &now = after.engine.stats;
+  const uint64_t waiting = after.queues.held + static_cast<uint64_t>(std::max(now.waiting, 0));
+  const bool idle = now.prompt_tokens == old.prompt_tokens && now.generated_tokens == old.generated_tokens;
+  if (idle && now.running == 0 && waiting == 0) return "";
+  const double time = seconds(between);
+  const double used = now.blocks_total > 0 ? 100.0 * (now.blocks_total - now.blocks_free) / now.blocks_total : 0;
+  const double hits = now.prompt_tokens > 0
+                          ? 100.0 * static_cast<double>(now.prefix_hit_tokens) / static_cast<double>(now.prompt_tokens)
+                          : 0;
+  return fmt::format(
+      "Avg prompt throughput: {:.1f} tokens/s, Avg generation throughput: {:.1f} tokens/s, Running: {} reqs, Waiting: "
+      "{} "
+      "reqs, KV cache usage: {:.1f}%, Prefix cache hit rate: {:.1f}%",
+      rate(old.prompt_tokens, now.prompt_tokens, time), rate(old.generated_tokens, now.generated_tokens, time),
+      now.running, waiting, used, hits);
+}
+
+RequestLog::RequestLog(const LogOptions& options) : options_(options) {
+  const auto level = spdlog::level::from_str(options.level);
+  if (level == spdlog::level::off) return;
+  spdlog::init_thread_pool(kMaxQueuedLines, 1);
+  logger_ =
+      std::make_shared<spdlog::async_logger>("head", std::make_shared<spdlog::sinks::stderr_sink_mt>(),
+                                             spdlog::thread_pool(), spdlog::async_overflow_policy::overrun_oldest);
+  logger_->set_level(level);
+  logger_->set_pattern(options.json ? kJsonPattern : kTextPattern);
+  logger_->flush_on(spdlog::level::info);
+}
+
+RequestLog::~RequestLog() = default;
+
+void RequestLog::ended(const EndedRequest& request) {
+  if (!logger_ || !options_.requests) return;
+  const auto level = request.reason == "error" ? spdlog::level::warn : spdlog::level::info;
+  if (logger_->should_log(level)) logger_->log(level, request_line(request, options_.json));
+}
+
+void RequestLog::throughput(const std::string& line) {
+  if (!logger_ || line.empty()) return;
+  logger_->log(spdlog::level::info,
+               options_.json ? fmt::format(R"("event":"throughput","line":{})", json_string(line)) : line);
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,52 @@
+// The head's log: one line per request that has ended, and what the server does, every ten seconds, as vLLM says it.
+//
+// Lines go to the standard error through a thread of spdlog's; when nobody takes them, the oldest are dropped and nobody
+// waits.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "actors/wire/options.h"
+#include "actors/wire/server_status.h"
+
+namespace spdlog {
+class logger;
+}
+
+namespace lorikeet::actors {
+
+struct EndedRequest {
+  std::string id;       // the client's own
+  std::string adapter;  // empty: the base model
+  std::string reason;   // stop, length, abort, error
+  std::string error;    // its sentence, where it has one
+  bool client_gone = false;
+  int32_t prompt_tokens = 0, cached_tokens = 0, tokens = 0;
+  std::chrono::nanoseconds to_first_token{0}, total{0};
+};
+
+// As `as_json` or as text: "request chatcmpl-1/0: length, adapter moby, ...".
+std::string request_line(const EndedRequest& request, bool as_json);
+
+// What has happened between two looks at the server; empty where nothing has, and nothing runs or waits.
+std::string throughput_line(const ServingStatus& before, const ServingStatus& after, std::chrono::nanoseconds between);
+
+// Threads: any.
+class RequestLog {
+ public:
+  explicit RequestLog(const LogOptions& options);
+  ~RequestLog();
+
+  void ended(const EndedRequest& request);
+  void throughput(const std::string& line);
+
+ private:
+  const LogOptions options_;
+  std::shared_ptr<spdlog::logger> logger_;
+};
+
+}  // namespace lorikeet::actors

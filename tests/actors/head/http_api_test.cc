@@ -1,0 +1,281 @@
+// The routes of the HTTP door between a test that plays the HTTP server and a test that plays the gateway.
+#include "actors/head/http_api.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "comm/codec/json_codec.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using nlohmann::json;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+
+class HttpApiTest : public ::testing::Test {
+ protected:
+  struct Answered {
+    comm::HttpAnswer answer;  // or the head of a stream
+    bool begun = false, ended = false;
+    std::string pieces;
+  };
+
+  static void SetUpTestSuite() {
+    const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
+    auto tokenizer = model::Tokenizer::load(dir).value();
+    auto chat = model::ChatTemplate::load(dir, *tokenizer);
+    validation_ =
+        std::make_shared<RequestValidation>(RequestValidation::Context{model::read_model_config(dir).value(),
+                                                                       model::read_generation_defaults(dir).value(),
+                                                                       tokenizer,
+                                                                       std::move(chat),
+                                                                       100,
+                                                                       {"kjv", "moby"}});
+  }
+  static void TearDownTestSuite() { validation_.reset(); }
+
+  HttpApiTest() {
+    HttpApi::Setup setup;
+    setup.routes = std::make_shared<HttpRoutes>(HttpRoutes::Options{});
+    setup.validation = validation_;
+    setup.model_name = "tiny";
+    setup.model_root = "/models/tiny";
+    setup.adapters = {{"kjv", "/adapters/kjv"}, {"moby", "/adapters/moby"}};
+    setup.metrics_text = [](const ServerStatus& status) { return "of " + status.model; };
+    setup.short_body_bytes = 4096;
+    HttpApi::Outside outside;
+    outside.ask_gateway = [this](uint64_t client, comm::ClientMessage message) {
+      if (auto* request = std::get_if<comm::GenerateRequest>(&message)) {
+        asked_.emplace_back(client, std::move(*request));
+      } else {
+        status_asked_by_ = client;
+      }
+    };
+    outside.leave_gateway = [this](uint64_t client) { left_.push_back(client); };
+    outside.answer = [this](comm::ExchangeId id, comm::HttpAnswer answer) {
+      answered_[id] = {std::move(answer), false, true, ""};
+    };
+    outside.begin = [this](comm::ExchangeId id, comm::HttpAnswer head) {
+      answered_[id] = {std::move(head), true, false, ""};
+    };
+    outside.write = [this](comm::ExchangeId id, std::string piece) { answered_[id].pieces += piece; };
+    outside.end = [this](comm::ExchangeId id) { answered_[id].ended = true; };
+    outside.elsewhere = [this](HttpApi::Work work) { elsewhere_.push_back(std::move(work)); };
+    outside.now = [] { return int64_t{1700000000}; };
+    api_ = std::make_unique<HttpApi>(std::move(setup), std::move(outside));
+  }
+
+  void ask(comm::ExchangeId id, std::string method, std::string target, std::string body = "") {
+    comm::HttpRequest request;
+    request.method = std::move(method);
+    request.target = std::move(target);
+    request.headers = {{"content-type", "application/json"}, {"x-request-id", "r" + std::to_string(id)}};
+    request.body = std::move(body);
+    api_->request(id, std::move(request));
+  }
+
+  json body(comm::ExchangeId id) { return json::parse(answered_[id].answer.body); }
+  std::string error_code(comm::ExchangeId id) { return body(id)["error"]["code"].get<std::string>(); }
+
+  comm::Done done(const std::string& id) {
+    comm::Done done;
+    done.id = id;
+    done.finish_reason = "length";
+    done.usage = {3, 1, 4, 0};
+    return done;
+  }
+
+  static inline std::shared_ptr<const RequestValidation> validation_;
+  std::vector<std::pair<uint64_t, comm::GenerateRequest>> asked_;
+  uint64_t status_asked_by_ = 0;
+  std::vector<uint64_t> left_;
+  std::map<comm::ExchangeId, Answered> answered_;
+  std::deque<HttpApi::Work> elsewhere_;
+  std::unique_ptr<HttpApi> api_;
+};
+
+TEST_F(HttpApiTest, AsksTheGatewayForEveryChoiceAndAnswersOnce) {
+  ask(7, "POST", "/v1/completions", R"({"model": "moby", "prompt": "x", "n": 2, "max_tokens": 1})");
+  ASSERT_EQ(asked_.size(), 2u);
+  const uint64_t client = asked_[0].first;
+  EXPECT_TRUE(is_http_client(client));
+  EXPECT_EQ(asked_[1].first, client);
+  EXPECT_EQ(asked_[0].second.id, "r7/0");
+  EXPECT_EQ(asked_[1].second.id, "r7/1");
+  EXPECT_EQ(asked_[0].second.adapter, "moby");
+  api_->said(client, comm::Delta{"r7/1", " b", {2}, {}});
+  api_->said(client, comm::Delta{"r7/0", " a", {1}, {}});
+  api_->said(client, done("0"));
+  EXPECT_TRUE(answered_.empty());
+  api_->said(client, done("1"));
+  ASSERT_TRUE(answered_[7].ended);
+  EXPECT_EQ(answered_[7].answer.status, 200);
+  EXPECT_THAT(answered_[7].answer.headers, Contains(Pair("X-Request-Id", "r7")));
+  EXPECT_EQ(body(7)["id"], "cmpl-r7");
+  EXPECT_EQ(body(7)["model"], "moby");
+  EXPECT_EQ(body(7)["choices"][0]["text"], " a");
+  EXPECT_EQ(body(7)["choices"][1]["text"], " b");
+  EXPECT_EQ(api_->open_exchanges(), 0u);
+  EXPECT_TRUE(left_.empty());
+}
+
+TEST_F(HttpApiTest, StreamsEventsAsTheyComeAndItsHeadWithTheFirst) {
+  ask(1, "POST", "/v1/chat/completions", R"({"messages": [{"role": "user", "content": "x"}], "stream": true})");
+  EXPECT_TRUE(answered_.empty());
+  api_->said(asked_[0].first, comm::Delta{"0", "a", {1}, {}});
+  ASSERT_TRUE(answered_[1].begun);
+  EXPECT_FALSE(answered_[1].ended);
+  EXPECT_THAT(answered_[1].answer.headers, Contains(Pair("Content-Type", "text/event-stream; charset=utf-8")));
+  EXPECT_THAT(answered_[1].pieces, HasSubstr("\"content\":\"a\""));
+  api_->said(asked_[0].first, done("0"));
+  EXPECT_TRUE(answered_[1].ended);
+  EXPECT_THAT(answered_[1].pieces, HasSubstr("data: [DONE]\n\n"));
+  EXPECT_EQ(api_->open_exchanges(), 0u);
+}
+
+TEST_F(HttpApiTest, TakesTheAdapterFromTheModelsName) {
+  const std::pair<const char*, std::optional<std::string>> cases[] = {
+      {R"("tiny")", std::nullopt},          {"null", std::nullopt},  {R"("tiny:kjv")", "kjv"}, {R"("kjv")", "kjv"},
+      {R"("other")", std::string("other")}, {R"("")", std::string()}};
+  comm::ExchangeId id = 0;
+  for (const auto& [model, adapter] : cases) {
+    ask(++id, "POST", "/v1/completions", std::string(R"({"prompt": "x", "model": )") + model + "}");
+    EXPECT_EQ(asked_.back().second.adapter, adapter) << model;
+  }
+}
+
+TEST_F(HttpApiTest, GivesAFailureItsStatusAndTakesTheOtherChoicesWithIt) {
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x", "model": "none", "n": 2, "stream": true})");
+  const uint64_t client = asked_[0].first;
+  api_->said(client, comm::Failure{"0", "unknown_adapter", "there is no adapter"});
+  EXPECT_EQ(answered_[1].answer.status, 404);
+  EXPECT_FALSE(answered_[1].begun);
+  EXPECT_EQ(error_code(1), "model_not_found");
+  EXPECT_THAT(left_, ElementsAre(client));
+  api_->said(client, comm::Failure{"1", "unknown_adapter", "there is no adapter"});  // nobody waits for it
+  EXPECT_EQ(api_->open_exchanges(), 0u);
+
+  ask(2, "POST", "/v1/completions", R"({"prompt": "x"})");
+  api_->said(asked_.back().first, comm::Failure{"0", "queue_full", "full"});
+  EXPECT_EQ(answered_[2].answer.status, 429);
+  EXPECT_THAT(answered_[2].answer.headers, Contains(Pair("Retry-After", "1")));
+}
+
+TEST_F(HttpApiTest, EndsAStreamThatHasBegunWithTheFailure) {
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x", "stream": true})");
+  api_->said(asked_[0].first, comm::Delta{"0", "a", {1}, {}});
+  api_->said(asked_[0].first, comm::Failure{"0", "rank_lost", "rank 1 is gone"});
+  EXPECT_TRUE(answered_[1].ended);
+  EXPECT_THAT(answered_[1].pieces, HasSubstr(R"("message":"rank 1 is gone")"));
+  EXPECT_THAT(answered_[1].pieces, HasSubstr("data: [DONE]\n\n"));
+}
+
+TEST_F(HttpApiTest, LeavesTheGatewayWhenItsClientIsGone) {
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x"})");
+  api_->gone(1);
+  EXPECT_THAT(left_, ElementsAre(asked_[0].first));
+  api_->said(asked_[0].first, done("0"));
+  EXPECT_TRUE(answered_.empty());
+  api_->gone(1);
+  EXPECT_EQ(left_.size(), 1u);
+}
+
+TEST_F(HttpApiTest, ReadsLongBodiesElsewhereAndForgetsThemWhenTheirClientIsGone) {
+  const std::string long_body = R"({"prompt": ")" + std::string(8000, 'x') + "\"}";
+  ask(1, "POST", "/v1/completions", long_body);
+  ask(2, "POST", "/v1/completions", long_body);
+  ask(3, "POST", "/tokenize", long_body);
+  EXPECT_TRUE(asked_.empty());
+  ASSERT_EQ(elsewhere_.size(), 3u);
+  api_->gone(2);
+  for (const auto& work : elsewhere_) work()();
+  ASSERT_EQ(asked_.size(), 1u);
+  EXPECT_EQ(asked_[0].second.prompt->size(), 8000u);
+  EXPECT_GT(body(3)["count"].get<int>(), 0);
+}
+
+TEST_F(HttpApiTest, RefusesABodyThatIsWrong) {
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x", "temperature": "hot"})");
+  EXPECT_EQ(answered_[1].answer.status, 400);
+  EXPECT_EQ(body(1)["error"]["param"], "temperature");
+  ask(2, "POST", "/v1/chat/completions", "{");
+  EXPECT_EQ(answered_[2].answer.status, 400);
+  EXPECT_TRUE(asked_.empty());
+}
+
+TEST_F(HttpApiTest, ListsTheModelAndItsAdapters) {
+  ask(1, "GET", "/v1/models");
+  ASSERT_EQ(body(1)["data"].size(), 3u);
+  EXPECT_EQ(body(1)["data"][0]["id"], "tiny");
+  EXPECT_EQ(body(1)["data"][2]["parent"], "tiny");
+  ask(2, "GET", "/v1/models/moby");
+  EXPECT_EQ(body(2)["root"], "/adapters/moby");
+  ask(3, "GET", "/v1/models/tiny:kjv");
+  EXPECT_EQ(body(3)["id"], "kjv");
+  ask(4, "GET", "/v1/models/none");
+  EXPECT_EQ(answered_[4].answer.status, 404);
+  EXPECT_EQ(error_code(4), "model_not_found");
+}
+
+TEST_F(HttpApiTest, TokenizesAndDetokenizesAsTheModelDoes) {
+  ask(1, "POST", "/tokenize", R"({"prompt": "The whale, the whale!", "return_token_strs": true})");
+  const auto ids = body(1)["tokens"].get<std::vector<int32_t>>();
+  EXPECT_EQ(ids, validation_->context().tokenizer->encode("The whale, the whale!", true));
+  EXPECT_EQ(body(1)["count"], ids.size());
+  EXPECT_EQ(body(1)["max_model_len"], 100);
+  std::string text;
+  for (const json& piece : body(1)["token_strs"]) text += piece.get<std::string>();
+  EXPECT_EQ(text, "The whale, the whale!");
+  ask(2, "POST", "/detokenize", json{{"tokens", ids}}.dump());
+  EXPECT_EQ(body(2)["prompt"], "The whale, the whale!");
+  ask(3, "POST", "/tokenize", R"({"messages": [{"role": "user", "content": "x"}]})");
+  EXPECT_EQ(answered_[3].answer.status, 200) << answered_[3].answer.body;
+  ask(4, "POST", "/detokenize", R"({"tokens": [-1, 99999999]})");
+  EXPECT_EQ(body(4)["prompt"], "");
+}
+
+TEST_F(HttpApiTest, IsHealthyWhenEveryRankServes) {
+  ask(1, "GET", "/health");
+  EXPECT_EQ(answered_[1].answer.status, 503);
+  EXPECT_THAT(answered_[1].answer.headers, Contains(Pair("Retry-After", "1")));
+  EXPECT_EQ(body(1)["error"]["message"], "the ranks are loading");
+  api_->serving(true, "");
+  ask(2, "GET", "/ping");
+  EXPECT_EQ(answered_[2].answer.status, 200);
+  EXPECT_EQ(answered_[2].answer.body, "");
+  api_->serving(false, "rank 1 is gone");
+  ask(3, "GET", "/health");
+  EXPECT_EQ(body(3)["error"]["message"], "rank 1 is gone");
+}
+
+TEST_F(HttpApiTest, MakesItsMetricsOfTheServersState) {
+  ask(1, "GET", "/metrics");
+  ASSERT_TRUE(is_http_client(status_asked_by_));
+  ServerStatus status;
+  status.model = "tiny";
+  api_->said(status_asked_by_, comm::StatusReply{"metrics", comm::to_json(status)});
+  EXPECT_EQ(answered_[1].answer.body, "of tiny");
+  EXPECT_THAT(answered_[1].answer.headers, Contains(Pair("Content-Type", HasSubstr("version=0.0.4"))));
+  ask(2, "GET", "/metrics");
+  api_->said(status_asked_by_, comm::Failure{"metrics", "internal", "the scheduler does not answer"});
+  EXPECT_EQ(answered_[2].answer.status, 500);
+  ask(3, "GET", "/metrics");
+  api_->said(status_asked_by_, comm::StatusReply{"metrics", "{"});
+  EXPECT_EQ(answered_[3].answer.status, 500);
+}
+
+TEST_F(HttpApiTest, SaysItsVersion) {
+  ask(1, "GET", "/version");
+  EXPECT_THAT(body(1)["version"].get<std::string>(), ::testing::MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+"));
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

@@ -1,0 +1,131 @@
+#include "actors/head/http_routes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace lorikeet::actors {
+namespace {
+
+using comm::HttpRequest;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::Pair;
+
+HttpRequest ask(std::string method, std::string target, comm::HttpHeaders headers = {}) {
+  HttpRequest request;
+  request.method = std::move(method);
+  request.target = std::move(target);
+  request.headers = std::move(headers);
+  return request;
+}
+
+int refused(const HttpRoutes& routes, const HttpRequest& head) {
+  const auto answer = routes.refuse(head);
+  return answer ? answer->status : 0;
+}
+
+const comm::HttpHeaders kJsonBody = {{"content-type", "application/json; charset=utf-8"}};
+
+TEST(HttpRoutes, FindTheirPaths) {
+  const HttpRoutes routes({});
+  EXPECT_EQ(routes.find(ask("POST", "/v1/completions"))->route, HttpRoute::completions);
+  EXPECT_EQ(routes.find(ask("POST", "/v1/chat/completions?x=1"))->route, HttpRoute::chat_completions);
+  EXPECT_EQ(routes.find(ask("GET", "/v1/models"))->route, HttpRoute::models);
+  const auto model = routes.find(ask("GET", "/v1/models/Qwen%2FQwen2.5/x%zz%2"));
+  ASSERT_TRUE(model);
+  EXPECT_EQ(model->route, HttpRoute::model);
+  EXPECT_EQ(model->name, "Qwen/Qwen2.5/x%zz%2");
+  for (const char* path : {"/", "/v1", "/v1/models/", "/health/", "/v1/completions/x", "*", ""}) {
+    EXPECT_FALSE(routes.find(ask("GET", path))) << path;
+    EXPECT_EQ(refused(routes, ask("GET", path)), 404) << path;
+  }
+}
+
+TEST(HttpRoutes, RefuseMethodsAndBodiesThatTheyDoNotTake) {
+  const HttpRoutes routes({});
+  EXPECT_EQ(refused(routes, ask("GET", "/health")), 0);
+  EXPECT_EQ(refused(routes, ask("HEAD", "/health")), 0);
+  const auto answer = routes.refuse(ask("GET", "/v1/completions"));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 405);
+  EXPECT_THAT(answer->headers, Contains(Pair("Allow", "POST")));
+  EXPECT_EQ(refused(routes, ask("DELETE", "/v1/models")), 405);
+  EXPECT_EQ(refused(routes, ask("POST", "/v1/completions", kJsonBody)), 0);
+  EXPECT_EQ(refused(routes, ask("POST", "/v1/completions", {{"content-type", "APPLICATION/JSON"}})), 0);
+  EXPECT_EQ(refused(routes, ask("POST", "/v1/completions", {{"content-type", "text/plain"}})), 415);
+  EXPECT_EQ(refused(routes, ask("POST", "/v1/completions")), 415);
+}
+
+TEST(HttpRoutes, AskForAKeyEverywhereButWhereALoadBalancerLooks) {
+  HttpRoutes::Options options;
+  options.api_keys = {"first", "second"};
+  const HttpRoutes routes(options);
+  EXPECT_EQ(refused(routes, ask("GET", "/health")), 0);
+  EXPECT_EQ(refused(routes, ask("GET", "/ping")), 0);
+  for (const char* path : {"/v1/models", "/v1/models/x", "/version", "/tokenize", "/nowhere", "/v1/completions"}) {
+    EXPECT_EQ(refused(routes, ask("GET", path)), 401) << path;
+    EXPECT_EQ(refused(routes, ask("GET", path, {{"authorization", "Bearer firs"}})), 401) << path;
+  }
+  for (const char* right : {"Bearer first", "bearer second"}) {
+    EXPECT_EQ(refused(routes, ask("GET", "/v1/models", {{"authorization", right}})), 0) << right;
+  }
+  for (const char* wrong : {"", "first", "Bearer", "Bearer ", "Bearer first ", "Basic first", "Bearer third"}) {
+    EXPECT_EQ(refused(routes, ask("GET", "/v1/models", {{"authorization", wrong}})), 401) << wrong;
+  }
+  EXPECT_EQ(refused(routes, ask("GET", "/v1/models", {{"authorization", "Bearer " + std::string(5000, 'x')}})), 401);
+  EXPECT_EQ(refused(routes, ask("GET", "/nowhere", {{"authorization", "Bearer first"}})), 404);
+  const auto answer = routes.refuse(ask("GET", "/version"));
+  EXPECT_THAT(answer->headers, Contains(Pair("WWW-Authenticate", "Bearer")));
+  EXPECT_EQ(nlohmann::json::parse(answer->body)["error"]["code"], "invalid_api_key");
+}
+
+TEST(HttpRoutes, LeaveOutThePrefixOfAProxy) {
+  HttpRoutes::Options options;
+  options.root_path = "/llm";
+  const HttpRoutes routes(options);
+  EXPECT_EQ(routes.find(ask("GET", "/llm/v1/models"))->route, HttpRoute::models);
+  EXPECT_EQ(routes.find(ask("GET", "/v1/models"))->route, HttpRoute::models);
+  EXPECT_FALSE(routes.find(ask("GET", "/llmv1/models")));
+  EXPECT_FALSE(routes.find(ask("GET", "/llm")));
+}
+
+TEST(HttpRoutes, LetPagesAskOfAllowedOriginsOnly) {
+  HttpRoutes::Options options;
+  options.api_keys = {"key"};
+  options.allowed_origins = {"https://good.example"};
+  const HttpRoutes routes(options);
+  const auto preflight = [&](const char* origin) {
+    return routes.refuse(
+        ask("OPTIONS", "/v1/completions", {{"origin", origin}, {"access-control-request-method", "POST"}}));
+  };
+  const auto good = preflight("https://good.example");
+  ASSERT_TRUE(good);
+  EXPECT_EQ(good->status, 204);
+  EXPECT_THAT(good->headers, Contains(Pair("Access-Control-Allow-Origin", "https://good.example")));
+  const auto bad = preflight("https://bad.example");
+  ASSERT_TRUE(bad);
+  EXPECT_EQ(bad->status, 403);
+  EXPECT_THAT(bad->headers, Not(Contains(Pair("Access-Control-Allow-Origin", ::testing::_))));
+  EXPECT_THAT(routes.common_headers(ask("GET", "/", {{"origin", "https://good.example"}}), "id"),
+              Contains(Pair("Access-Control-Allow-Origin", "https://good.example")));
+  EXPECT_THAT(routes.common_headers(ask("GET", "/", {{"origin", "https://bad.example"}}), "id"),
+              ::testing::ElementsAre(Pair("X-Request-Id", "id")));
+}
+
+TEST(HttpRoutes, TakeTheClientsRequestIdWhereItIsVisibleText) {
+  EXPECT_EQ(request_id_of(ask("GET", "/", {{"x-request-id", "abc-123"}})), "abc-123");
+  const std::string made = request_id_of(ask("GET", "/"));
+  EXPECT_EQ(made.size(), 32u);
+  EXPECT_NE(made, request_id_of(ask("GET", "/")));
+  for (const std::string& bad : {std::string("a b"), std::string("a\xFF"), std::string(129, 'x')}) {
+    EXPECT_EQ(request_id_of(ask("GET", "/", {{"x-request-id", bad}})).size(), 32u) << bad;
+  }
+  const auto refusal = HttpRoutes({}).refuse(ask("GET", "/x", {{"x-request-id", "mine"}}));
+  EXPECT_THAT(refusal->headers, Contains(Pair("X-Request-Id", "mine")));
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

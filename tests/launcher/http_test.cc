@@ -1,0 +1,291 @@
+// A whole server through its HTTP door: the same answers as over ZeroMQ and offline, and OpenAI's own client.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdlib>
+#include <map>
+#include <sstream>
+
+#include "tests/comm/http/raw_client.h"
+#include "tests/launcher/served.h"
+
+namespace lorikeet::tests {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+// 64 requests with every adapter, each with a seed of its own.
+std::vector<json> seeded_requests() {
+  const char* adapters[] = {nullptr, "shakespeare", "kjv", "moby"};
+  const char* prompts[] = {"It was a cold morning, and", "The captain said", "And it came to pass"};
+  std::vector<json> requests;
+  for (int i = 0; i < 64; ++i) {
+    json request = {{"id", std::to_string(i)},
+                    {"prompt", prompts[i % 3]},
+                    {"max_tokens", 8 + i % 9},
+                    {"seed", 100 + i},
+                    {"temperature", 0.7 + 0.01 * i}};
+    if (const char* adapter = adapters[i % 4]) request["adapter"] = adapter;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+// What `lorikeet batch` says to each of them.
+std::vector<json> batch_results(const std::vector<json>& requests) {
+  ScratchDirectory scratch;
+  std::string lines;
+  for (const json& request : requests) lines += request.dump() + "\n";
+  write_file(scratch / "requests.jsonl", lines);
+  std::vector<std::string> flags = {"batch", "--input", (scratch / "requests.jsonl").string(), "--output",
+                                    (scratch / "results.jsonl").string()};
+  flags.insert(flags.end(), example_flags().begin(), example_flags().end());
+  const Finished run = run_lorikeet(flags);
+  EXPECT_EQ(run.status, 0) << run.err;
+  std::map<std::string, json> by_id;
+  std::istringstream results(read_file(scratch / "results.jsonl"));
+  for (std::string line; std::getline(results, line);) {
+    json result = json::parse(line);
+    by_id[result["id"].get<std::string>()] = std::move(result);
+  }
+  std::vector<json> ordered;
+  for (const json& request : requests) {
+    json result = by_id[request["id"].get<std::string>()];
+    result["request"] = request;
+    ordered.push_back(std::move(result));
+  }
+  return ordered;
+}
+
+comm::GenerateRequest generate_request(const json& line) {
+  comm::GenerateRequest request;
+  request.prompt = line["prompt"].get<std::string>();
+  request.max_tokens = line["max_tokens"].get<int32_t>();
+  request.seed = line["seed"].get<uint64_t>();
+  request.temperature = line["temperature"].get<double>();
+  if (line.contains("adapter")) request.adapter = line["adapter"].get<std::string>();
+  return request;
+}
+
+std::string python() {
+  return source_path("build/venv/bin/python").string();
+}
+
+TEST(Http, GivesOpenAisClientAndZmqTheTextsOfABatch) {
+  ASSERT_TRUE(std::filesystem::exists(python())) << "launcher/install_dependencies.sh --tests makes " << python();
+  const auto results = batch_results(seeded_requests());
+  Served server({"--tp", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+
+  std::vector<comm::GenerateRequest> requests;
+  for (const json& result : results) requests.push_back(generate_request(result["request"]));
+  const auto answers = server.ask(requests);
+  for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].text, results[i]["text"].get<std::string>()) << i;
+
+  ScratchDirectory scratch;
+  std::string lines;
+  for (const json& result : results) lines += result.dump() + "\n";
+  write_file(scratch / "results.jsonl", lines);
+  const std::string output = (scratch / "output").string();
+  const std::string command = python() + " " + source_path("tests/launcher/openai_client.py").string() + " " +
+                              server.http_url() + " " + (scratch / "results.jsonl").string() + " > " + output + " 2>&1";
+  EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
+
+  // Whoever went away in the middle of an answer has left nothing behind.
+  json status = server.status();
+  for (int i = 0; i < 300 && status["live_requests"].get<int>() > 0; ++i) status = server.status();
+  EXPECT_EQ(status["live_requests"].get<int>(), 0) << status;
+}
+
+TEST(Http, CancelsTheRequestOfAClientThatDisconnects) {
+  Served server;
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  RawClient client(server.http_port());
+  client.send(
+      post("/v1/completions", R"({"prompt": "The sea", "max_tokens": 1900, "ignore_eos": true, "stream": true})"));
+  client.read_until("data: ");
+  EXPECT_EQ(server.status()["live_requests"].get<int>(), 1);
+  client.reset();
+  json status = server.status();
+  for (int i = 0; i < 300 && status["engine"]["running"].get<int>() > 0; ++i) status = server.status();
+  EXPECT_EQ(status["engine"]["running"].get<int>(), 0);
+  EXPECT_LT(status["engine"]["generated_tokens"].get<int>(), 1900);
+}
+
+TEST(Http, AsksForTheKey) {
+  Served server({"--api-key", "secret"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  RawClient client(server.http_port());
+  client.send(get("/v1/models"));
+  EXPECT_THAT(client.read_until("\"}}"), StartsWith("HTTP/1.1 401"));
+  client.forget();
+  client.send("GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret\r\n\r\n");
+  EXPECT_THAT(client.read_until("]}"), StartsWith("HTTP/1.1 200"));
+  client.forget();
+  client.send(get("/health"));
+  EXPECT_THAT(client.read_until("\r\n\r\n"), StartsWith("HTTP/1.1 200"));
+}
+
+// Runs a program of Python's with httpx at hand; its output when it failed, else empty.
+std::string run_python(const ScratchDirectory& scratch, const std::string& program) {
+  write_file(scratch / "program.py", program);
+  const std::string output = (scratch / "output").string();
+  const std::string command = python() + " " + (scratch / "program.py").string() + " > " + output + " 2>&1";
+  return std::system(command.c_str()) == 0 ? "" : "failed: " + read_file(output);
+}
+
+TEST(Http, GivesPrometheusDataForEveryPanelOfTheDashboard) {
+  Served server;
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  ScratchDirectory scratch;
+  const std::string output = (scratch / "output").string();
+  const std::string command = python() + " " + source_path("tests/launcher/prometheus_client.py").string() + " " +
+                              server.http_url() + " " + scratch.path().string() + " > " + output + " 2>&1";
+  EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output);
+}
+
+TEST(Http, SpeaksTlsAndAsksForTheClientsCertificate) {
+  ScratchDirectory scratch;
+  const std::string key = (scratch / "key.pem").string(), certificate = (scratch / "certificate.pem").string();
+  ASSERT_EQ(std::system(("openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext "
+                         "subjectAltName=IP:127.0.0.1 -keyout " +
+                         key + " -out " + certificate + " 2> /dev/null")
+                            .c_str()),
+            0);
+  const std::string with_own = R"(
+import httpx, ssl, sys
+context = ssl.create_default_context(cafile="CERTIFICATE")
+context.load_cert_chain("CERTIFICATE", "KEY")
+client = httpx.Client(verify=context)
+for _ in range(3):
+    assert client.get("URL/v1/models").status_code == 200
+with client.stream("POST", "URL/v1/completions", json={"prompt": "x", "max_tokens": 8, "stream": True}) as answer:
+    assert answer.read().endswith(b"data: [DONE]\n\n")
+try:
+    httpx.get("URL/health", verify=ssl.create_default_context(cafile="CERTIFICATE"))
+    sys.exit("a client without a certificate was let in")
+except httpx.TransportError:
+    pass
+)";
+  Served server(
+      {"--ssl-keyfile", key, "--ssl-certfile", certificate, "--ssl-ca-certs", certificate, "--ssl-cert-reqs", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  EXPECT_THAT(server.http_url(), StartsWith("https://127.0.0.1:"));
+  std::string program = with_own;
+  for (const auto& [name, value] :
+       std::map<std::string, std::string>{{"CERTIFICATE", certificate}, {"KEY", key}, {"URL", server.http_url()}}) {
+    for (size_t at = 0; (at = program.find(name, at)) != std::string::npos; at += value.size()) {
+      program.replace(at, name.size(), value);
+    }
+  }
+  EXPECT_EQ(run_python(scratch, program), "");
+  RawClient plain(server.http_port());  // no TLS: no answer in the clear
+  plain.send(get("/health"));
+  EXPECT_EQ(plain.read_to_end().find("HTTP/1.1 200"), std::string::npos);
+}
+
+TEST(Http, LetsStreamsEndWhenItIsAskedToStopAndTakesNothingNew) {
+  Served server;
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  RawClient stream(server.http_port()), other(server.http_port());
+  other.send(get("/health"));
+  EXPECT_THAT(other.read_until("\r\n\r\n"), StartsWith("HTTP/1.1 200"));
+  stream.send(
+      post("/v1/completions", R"({"prompt": "The sea", "max_tokens": 600, "ignore_eos": true, "stream": true})"));
+  stream.read_until("data: ");
+  server.process().signal(SIGTERM);
+  bool draining = false;
+  for (int i = 0; i < 1000 && !draining; ++i) {
+    other.forget();
+    other.send(get("/health"));
+    draining = other.read_until("\r\n\r\n").rfind("HTTP/1.1 503", 0) == 0;
+    if (draining) other.read_until("}}");
+  }
+  EXPECT_TRUE(draining);
+  other.forget();
+  other.send(post("/v1/completions", R"({"prompt": "The land"})"));
+  EXPECT_THAT(other.read_until("}}"), StartsWith("HTTP/1.1 503"));
+  EXPECT_THAT(stream.read_until("data: [DONE]\n\n"), HasSubstr("\"finish_reason\":\"length\""));
+  EXPECT_EQ(server.process().wait(), 0) << server.process().err();
+}
+
+TEST(Http, EndsAtOnceWhenItIsAskedToStopASecondTime) {
+  Served server;
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto children = descendants_of(server.process().pid());
+  RawClient stream(server.http_port());
+  stream.send(
+      post("/v1/completions", R"({"prompt": "The sea", "max_tokens": 1900, "ignore_eos": true, "stream": true})"));
+  stream.read_until("data: ");
+  server.process().signal(SIGTERM);
+  server.process().signal(SIGINT);  // another one, since two of a kind may be taken for one
+  EXPECT_EQ(server.process().wait(), 0) << server.process().err();
+  EXPECT_EQ(stream.read_to_end().find("[DONE]"), std::string::npos);
+  EXPECT_TRUE(wait_until_gone(children));
+}
+
+TEST(Http, EndsARequestThatTakesTooLong) {
+  Served server({"--request-timeout", "0.5"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  RawClient client(server.http_port());
+  client.send(post("/v1/completions", R"({"prompt": "The sea", "max_tokens": 1900, "ignore_eos": true})"));
+  const std::string& answer = client.read_until("}}");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 408"));
+  EXPECT_EQ(json::parse(body_of(answer))["error"]["code"], "request_timeout");
+}
+
+TEST(Http, LogsEveryRequestWithItsId) {
+  Served server;
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  RawClient client(server.http_port());
+  const std::string body = R"({"model": "moby", "prompt": "The sea", "max_tokens": 3, "ignore_eos": true})";
+  client.send(
+      "POST /v1/completions HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\nContent-Type: application/json\r\n"
+      "Content-Length: " +
+      std::to_string(body.size()) + "\r\n\r\n" + body);
+  client.read_until("usage");
+  for (int i = 0; i < 3000 && server.process().err().find("request mine/0: ") == std::string::npos; ++i)
+    server.status();
+  EXPECT_THAT(server.process().err(), HasSubstr(" info request mine/0: length, adapter moby, "));
+}
+
+TEST(Http, IsBackAtItsPortWhenTheHeadHasDied) {
+  Served server;
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const uint16_t port = server.http_port();
+  const auto head = server.status()["head"]["pid"].get<pid_t>();
+  kill(head, SIGKILL);
+  ASSERT_TRUE(wait_until_gone({head}));
+  bool healthy = false;
+  for (int i = 0; i < 3000 && !healthy; ++i) {
+    RawClient client(port);
+    if (client.ended()) {
+      server.process().wait_for_output("never there", 0);  // lets ten milliseconds pass
+      continue;
+    }
+    client.send(get("/health"));
+    healthy = client.read_until("\r\n\r\n").rfind("HTTP/1.1 200", 0) == 0;
+  }
+  EXPECT_TRUE(healthy) << server.process().err();
+}
+
+TEST(Http, SaysThatItsPortIsTaken) {
+  Served first;
+  ASSERT_TRUE(first.ready()) << first.process().err();
+  Served second({"--port", std::to_string(first.http_port())});
+  EXPECT_FALSE(second.ready());
+  EXPECT_NE(second.process().wait(), 0);
+  EXPECT_THAT(second.process().err(), HasSubstr("the port is in use"));
+}
+
+TEST(Http, IsClosedWhereItIsNotWanted) {
+  Served server({"--no-http"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  EXPECT_EQ(server.http_url(), "");
+}
+
+}  // namespace
+}  // namespace lorikeet::tests

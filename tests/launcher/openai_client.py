@@ -1,0 +1,235 @@
+"""What people do with the unmodified `openai` package, against a running server.
+
+  openai_client.py URL RESULTS.jsonl   RESULTS: what `lorikeet batch` gave for the requests in it
+
+Prints what is wrong and exits 1 when anything is.
+"""
+import json
+import re
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BASE = "tiny-qwen2-gptq-int4"
+GREEDY = {"temperature": 0, "extra_body": {"repetition_penalty": 1, "top_k": 0, "ignore_eos": True}}
+
+
+def models(client, url):
+    names = [model.id for model in client.models.list()]
+    assert names == [BASE, "shakespeare", "kjv", "moby"], names
+    moby = client.models.retrieve("moby")
+    assert moby.parent == BASE and moby.root.endswith("/moby"), moby
+    assert client.models.retrieve(BASE).parent is None
+
+
+def completion(client, url):
+    answer = client.completions.create(model="moby", prompt="The whale", max_tokens=8, **GREEDY)
+    assert answer.object == "text_completion" and answer.model == "moby", answer
+    choice = answer.choices[0]
+    assert choice.finish_reason == "length" and choice.text, choice
+    assert answer.usage.completion_tokens == 8
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 8
+    named = client.completions.create(model=BASE + ":moby", prompt="The whale", max_tokens=8, **GREEDY)
+    assert named.choices[0].text == choice.text
+    assert len(client.completions.create(model=BASE, prompt="The whale", **GREEDY).choices) == 1  # 16 tokens
+    ids = httpx.post(url + "/tokenize", json={"prompt": "The whale"}).json()["tokens"]
+    by_ids = client.completions.create(model="moby", prompt=ids, max_tokens=8, **GREEDY)
+    assert by_ids.choices[0].text == choice.text
+    assert httpx.post(url + "/detokenize", json={"tokens": ids}).json()["prompt"] == "The whale"
+
+
+def completion_stream(client, url):
+    whole = client.completions.create(model="kjv", prompt="And it came", max_tokens=12, **GREEDY)
+    chunks = list(client.completions.create(model="kjv", prompt="And it came", max_tokens=12, stream=True,
+                                            stream_options={"include_usage": True}, **GREEDY))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    assert len(chunks) > 4
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage, chunks[-1]
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def several(client, url):
+    answer = client.completions.create(model=BASE, prompt=["The sea", "The land"], n=2, max_tokens=6, seed=5,
+                                       temperature=0.9)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    texts = [choice.text for choice in answer.choices]
+    assert texts[0] != texts[1], texts
+    assert answer.usage.completion_tokens == 24
+    # The second choice of a seed is the first one of the next.
+    again = client.completions.create(model=BASE, prompt="The sea", max_tokens=6, seed=6, temperature=0.9)
+    assert again.choices[0].text == texts[1]
+
+
+def logprobs(client, url):
+    answer = client.completions.create(model=BASE, prompt="The sea", max_tokens=5, logprobs=2, **GREEDY)
+    got = answer.choices[0].logprobs
+    assert "".join(got.tokens) == answer.choices[0].text
+    assert len(got.token_logprobs) == 5 and all(value <= 0 for value in got.token_logprobs)
+    for token, value, top in zip(got.tokens, got.token_logprobs, got.top_logprobs):
+        assert len(top) == 2 and top[token] == value == max(top.values())
+    assert got.text_offset == [sum(map(len, got.tokens[:i])) for i in range(5)]
+
+    chat = client.chat.completions.create(model=BASE, messages=[{"role": "user", "content": "Who?"}], max_tokens=5,
+                                          logprobs=True, top_logprobs=3, **GREEDY)
+    content = chat.choices[0].logprobs.content
+    assert len(content) == 5
+    assert b"".join(bytes(token.bytes) for token in content).decode() == chat.choices[0].message.content
+    for token in content:
+        assert len(token.top_logprobs) == 3
+        assert token.top_logprobs[0].token == token.token and token.top_logprobs[0].logprob == token.logprob
+
+
+def prompts_shown(client, url):
+    plain = client.completions.create(model="moby", prompt="The whale", max_tokens=6, **GREEDY)
+    ids = httpx.post(url + "/tokenize", json={"prompt": "The whale"}).json()["tokens"]
+    arguments = {**GREEDY, "extra_body": {**GREEDY["extra_body"], "return_token_ids": True}}
+    for prompt in ("The whale", ids):
+        echoed = client.completions.create(model="moby", prompt=prompt, max_tokens=6, echo=True, **arguments)
+        assert echoed.choices[0].text == "The whale" + plain.choices[0].text, echoed
+        assert echoed.choices[0].prompt_token_ids == ids and len(echoed.choices[0].token_ids) == 6, echoed
+        chunks = list(client.completions.create(model="moby", prompt=prompt, max_tokens=6, echo=True, stream=True,
+                                                **arguments))
+        assert "".join(chunk.choices[0].text for chunk in chunks) == echoed.choices[0].text
+
+
+def chat(client, url):
+    messages = [{"role": "system", "content": "Speak as a captain."}, {"role": "user", "content": "Where to?"}]
+    whole = client.chat.completions.create(model="moby", messages=messages, max_tokens=10, **GREEDY)
+    assert whole.object == "chat.completion"
+    assert whole.choices[0].message.role == "assistant" and whole.choices[0].message.content
+    chunks = list(client.chat.completions.create(model="moby", messages=messages, max_completion_tokens=10, stream=True,
+                                                 **GREEDY))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == "length"
+    parts = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+    same = client.chat.completions.create(model="moby", messages=parts, max_tokens=10, **GREEDY)
+    assert same.choices[0].message.content == text
+
+
+def stop(client, url):
+    free = client.completions.create(model="moby", prompt="The whale", max_tokens=24, **GREEDY).choices[0].text
+    word = free.split()[3]
+    assert free.count(word) >= 1
+    held = client.completions.create(model="moby", prompt="The whale", max_tokens=24, stop=[word], **GREEDY)
+    assert held.choices[0].text == free[:free.index(word)], (free, held)
+    assert held.choices[0].finish_reason == "stop" and held.choices[0].stop_reason == word
+
+
+def errors(client, url):
+    def refused(kind, code, param=None, **arguments):
+        arguments = {"model": BASE, "prompt": "x", **arguments}
+        try:
+            client.completions.create(**arguments)
+        except openai.APIStatusError as error:
+            assert type(error) is kind and error.code == code and error.param == param, (error, code)
+            assert error.response.headers["x-request-id"]
+            return
+        raise AssertionError(f"{arguments} was served")
+
+    refused(openai.NotFoundError, "model_not_found", "model", model="none")
+    refused(openai.NotFoundError, "model_not_found", "model", model="none", stream=True)
+    refused(openai.BadRequestError, "invalid_request", temperature=9)
+    refused(openai.BadRequestError, "invalid_request", "suffix", suffix="y")
+    refused(openai.BadRequestError, "invalid_request", "max_tokens", max_tokens="many")
+    refused(openai.BadRequestError, "context_length_exceeded", max_tokens=100000)
+    refused(openai.BadRequestError, "context_length_exceeded", prompt="many words " * 100000)
+    try:
+        client.models.retrieve("none")
+        raise AssertionError("there is a model none")
+    except openai.NotFoundError:
+        pass
+    assert httpx.get(url + "/nowhere").status_code == 404
+    assert httpx.get(url + "/v1/completions").status_code == 405
+    assert httpx.post(url + "/v1/completions", content="x").status_code == 415
+    big = httpx.post(url + "/v1/completions", content=b" " * (17 << 20), headers={"Content-Type": "application/json"})
+    assert big.status_code == 413 and big.json()["error"]["code"] == "body_too_large", big
+
+
+def request_ids(client, url):
+    raw = client.completions.with_raw_response.create(model=BASE, prompt="x", max_tokens=1,
+                                                      extra_headers={"X-Request-Id": "mine"})
+    assert raw.headers["x-request-id"] == "mine"
+    assert raw.parse().id == "cmpl-mine"
+    assert httpx.get(url + "/health").status_code == 200
+    assert httpx.get(url + "/ping").status_code == 200
+    assert httpx.get(url + "/version").json()["version"]
+
+
+def metrics(client, url):
+    client.completions.create(model="moby", prompt="The whale", max_tokens=4, **GREEDY)
+    answer = httpx.get(url + "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    value = lambda name: families[name].samples[0].value
+    assert value("vllm:num_requests_running") == 0 and value("vllm:num_requests_waiting") == 0
+    assert value("vllm:generation_tokens") >= 4
+    ended = {s.labels["finished_reason"]: s.value for s in families["vllm:request_success"].samples}
+    assert ended["length"] >= 1 and set(ended) == {"stop", "length", "abort", "error"}, ended
+    for name in ("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"):
+        buckets = [s for s in families["vllm:" + name].samples if s.name.endswith("_bucket")]
+        assert buckets[-1].labels["le"] == "+Inf" and buckets[-1].value >= 1
+    # As a router of the Gateway API's model-server protocol reads it: how many fit, and which are there.
+    info = families["vllm:lora_requests_info"].samples[0].labels
+    assert int(info["max_lora"]) == 8 and {"running_lora_adapters", "waiting_lora_adapters"} <= set(info), info
+    tiers = {s.labels["lora_name"]: s.labels["tier"] for s in families["vllm:lora_loaded_adapters_info"].samples}
+    dashboard = json.loads((ROOT / "examples/observability/grafana-dashboard.json").read_text())
+    names = {sample.name for family in families.values() for sample in family.samples}
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            used = set(re.findall(r"(?:vllm|lorikeet):[a-z0-9_]+", target["expr"]))
+            assert used and used <= names, (panel["title"], used - names)
+    assert tiers["moby"] == "gpu" and set(tiers) == {"shakespeare", "kjv", "moby"}, tiers
+
+
+def leaves(client, url):
+    stream = client.completions.create(model=BASE, prompt="The sea", max_tokens=1500, stream=True, **GREEDY)
+    next(iter(stream))
+    stream.close()
+
+
+def streams_as_batch(client, url):
+    """64 streams at once give the very text that `lorikeet batch` gave alone for the same seeds."""
+    with open(sys.argv[2]) as lines:
+        results = [json.loads(line) for line in lines]
+    assert len(results) == 64
+
+    def text_of(result):
+        request = result["request"]
+        stream = client.completions.create(
+            model=request.get("adapter") or BASE, prompt=request["prompt"], max_tokens=request["max_tokens"],
+            temperature=request["temperature"], seed=request["seed"], stream=True)
+        return "".join(chunk.choices[0].text for chunk in stream)
+
+    with ThreadPoolExecutor(64) as threads:
+        texts = list(threads.map(text_of, results))
+    for result, text in zip(results, texts):
+        assert text == result["text"], (result, text)
+
+
+def main():
+    url = sys.argv[1]
+    client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=300,
+                           http_client=openai.DefaultHttpxClient(limits=httpx.Limits(max_connections=100)))
+    failed = 0
+    for check in (models, completion, completion_stream, several, logprobs, prompts_shown, chat, stop, errors, request_ids, metrics, leaves,
+                  streams_as_batch):
+        try:
+            check(client, url)
+        except Exception:
+            failed += 1
+            print(f"{check.__name__}:\n{traceback.format_exc()}")
+    print(f"{failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
