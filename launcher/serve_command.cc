@@ -63,7 +63,7 @@ void add_serve_command(CLI::App& app, int& exit_status) {
   command->callback([flags, http, drain_seconds, &exit_status] {
     auto door = resolve(*http);
     if (!door) {
-      fmt::print(stderr, "lorikeet serve: {}\n", door.error().message);
+      say("lorikeet serve: {}", door.error().message);
       exit_status = 2;
       return;
     }

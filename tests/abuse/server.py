@@ -35,7 +35,8 @@ class Server:
         with open(self.out, "wb") as out:
             self.process = subprocess.Popen(
                 [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", "2",
-                 "--lora-modules", f"moby={EXAMPLES / 'adapters' / 'moby'}", "--zmq", "tcp://127.0.0.1:0", *flags],
+                 "--lora-modules", f"moby={EXAMPLES / 'adapters' / 'moby'}", "--zmq", "tcp://127.0.0.1:0", "--no-http",
+                 *flags],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=limit)
         os.close(write_end)
         self.stderr = os.fdopen(read_end, "rb", buffering=0)
