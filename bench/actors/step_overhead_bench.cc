@@ -113,7 +113,8 @@ struct Progress {
 };
 
 GatewayActor::behavior_type counting_gateway(GatewayActor::pointer, Progress* progress) {
-  return {[](ClientSaid&) {}, [](ClientGone&) {},
+  return {[](ClientSaid&) {},
+          [](ClientGone&) {},
           [progress](EngineEvents& batch) {
             size_t ended = 0;
             for (const engine::Event& event : *batch.events)
@@ -125,7 +126,9 @@ GatewayActor::behavior_type counting_gateway(GatewayActor::pointer, Progress* pr
             }
             progress->wake.notify_one();
           },
-          [](StopServing&) {}};
+          [](StopServing&) {},
+          [](const Drain&) { return true; },
+          [](Tick) {}};
 }
 
 AdapterCacheActor::behavior_type no_cache(AdapterCacheActor::pointer) {

@@ -231,8 +231,9 @@ TEST_F(HttpApiTest, TokenizesAndDetokenizesAsTheModelDoes) {
   EXPECT_EQ(ids, validation_->context().tokenizer->encode("The whale, the whale!", true));
   EXPECT_EQ(body(1)["count"], ids.size());
   EXPECT_EQ(body(1)["max_model_len"], 100);
+  const json answer = body(1);  // the loop needs it alive
   std::string text;
-  for (const json& piece : body(1)["token_strs"]) text += piece.get<std::string>();
+  for (const json& piece : answer["token_strs"]) text += piece.get<std::string>();
   EXPECT_EQ(text, "The whale, the whale!");
   ask(2, "POST", "/detokenize", json{{"tokens", ids}}.dump());
   EXPECT_EQ(body(2)["prompt"], "The whale, the whale!");

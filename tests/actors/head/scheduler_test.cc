@@ -64,11 +64,14 @@ class SchedulerTest : public ActorTest {
   // ---- the actors around it
 
   static GatewayActor::behavior_type fake_gateway(GatewayActor::pointer, std::shared_ptr<Around> around) {
-    return {[](ClientSaid&) {}, [](ClientGone&) {},
+    return {[](ClientSaid&) {},
+            [](ClientGone&) {},
             [around](EngineEvents& batch) {
               for (auto& event : *batch.events) around->events.push_back(event);
             },
-            [](StopServing&) {}};
+            [](StopServing&) {},
+            [](const Drain&) { return true; },
+            [](Tick) {}};
   }
 
   static WorkerForHead::behavior_type fake_worker(WorkerForHead::pointer, std::shared_ptr<Around> around, size_t rank) {
