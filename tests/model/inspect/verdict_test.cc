@@ -87,7 +87,6 @@ TEST(Verdict, NamesEveryTensorOfFloatsThatHoldsAValueThatIsNotFinite) {
     }
     EXPECT_GE(tensors, 3u + 8u)
         << "embedding, head, final norm; of the layer two norms, a bias, five weights or scales";
-    two layers of two norms, a bias, five weights or scales ";
   }
 }
 
