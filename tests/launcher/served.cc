@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
@@ -10,9 +11,10 @@ namespace lorikeet::tests {
 namespace {
 
 std::vector<std::string> serve_flags(const ScratchDirectory& scratch, const std::vector<std::string>& more) {
-  std::vector<std::string> flags = {"serve", "--zmq", "ipc://" + (scratch / "zmq").string(), "--port", "0"};
+  std::vector<std::string> flags = {"serve", "--zmq", "ipc://" + (scratch / "zmq").string()};
   flags.insert(flags.end(), example_flags().begin(), example_flags().end());
   flags.insert(flags.end(), more.begin(), more.end());
+  if (std::find(more.begin(), more.end(), "--port") == more.end()) flags.insert(flags.end(), {"--port", "0"});
   return flags;
 }
 

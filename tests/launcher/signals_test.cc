@@ -37,7 +37,7 @@ void wait_for_delta(comm::ZmqClient& client) {
 class SignalsToTheGroup : public testing::TestWithParam<int> {};
 
 TEST_P(SignalsToTheGroup, GiveEveryClientItsFinalAnswerAndLeaveNothing) {
-  Served server({"--tp", "2"});
+  Served server({"--tp", "2", "--drain-timeout", "0"});
   ASSERT_TRUE(server.ready()) << server.process().err();
   const auto children = descendants_of(server.process().pid());
   const auto client = server.connect();
