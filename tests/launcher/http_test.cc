@@ -51,7 +51,8 @@ std::vector<json> batch_results(const std::vector<json>& requests) {
   std::istringstream results(read_file(scratch / "results.jsonl"));
   for (std::string line; std::getline(results, line);) {
     json result = json::parse(line);
-    by_id[result["id"].get<std::string>()] = std::move(result);
+    const auto id = result["id"].get<std::string>();  // before the move, which C++ evaluates first
+    by_id[id] = std::move(result);
   }
   std::vector<json> ordered;
   for (const json& request : requests) {
@@ -144,7 +145,7 @@ TEST(Http, GivesPrometheusDataForEveryPanelOfTheDashboard) {
   ASSERT_TRUE(server.ready()) << server.process().err();
   ScratchDirectory scratch;
   const std::string output = (scratch / "output").string();
-  const std::string command = python() + " " + source_path("tests/launcher/prometheus_client.py").string() + " " +
+  const std::string command = python() + " " + source_path("tests/launcher/scrape_with_prometheus.py").string() + " " +
                               server.http_url() + " " + scratch.path().string() + " > " + output + " 2>&1";
   EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output);
 }

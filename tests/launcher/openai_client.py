@@ -217,8 +217,7 @@ def streams_as_batch(client, url):
 
 def main():
     url = sys.argv[1]
-    client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=300,
-                           http_client=openai.DefaultHttpxClient(limits=httpx.Limits(max_connections=100)))
+    client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=300)
     failed = 0
     for check in (models, completion, completion_stream, several, logprobs, prompts_shown, chat, stop, errors, request_ids, metrics, leaves,
                   streams_as_batch):

@@ -1,6 +1,6 @@
 """Lets Debian's Prometheus scrape a running server, and asks it for every expression of the dashboard.
 
-  prometheus_client.py URL DIRECTORY   DIRECTORY: for what Prometheus writes
+  scrape_with_prometheus.py URL DIRECTORY   DIRECTORY: for what Prometheus writes
 
 Prints what is wrong and exits 1 when anything is.
 """
