@@ -70,7 +70,9 @@ class Stream:
         self.tokens, self.gap, self.end = [], 0.0, None
 
     def finish(self):
-        result = json.loads(self.process.communicate(timeout=180)[0])
+        # Not communicate(): it would not see what the first line's reading has already taken from the pipe.
+        result = json.loads(self.process.stdout.readline())
+        self.process.wait(timeout=180)
         self.tokens, self.gap, self.end = result["tokens"], result["gap"], tuple(result["end"])
         return self
 
@@ -283,7 +285,7 @@ def few_descriptors(lorikeet, long):
 
 def signals_to_the_group(lorikeet, long):
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        server = Server(lorikeet)
+        server = Server(lorikeet, "--drain-timeout", "0")
         try:
             streams = [Stream(server.address, max_tokens=1500) for _ in range(4)]
             children = server.children()
