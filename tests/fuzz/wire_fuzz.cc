@@ -135,10 +135,26 @@ void read_channel(Input input) {
   }
 }
 
+// A step of a new sequence, which asks for log-probabilities where the step is even.
+engine::StepPlan plan_of(uint64_t step) {
+  engine::StepPlan plan;
+  plan.epoch = engine::Epoch(1);
+  plan.step = engine::StepId(step);
+  engine::SequenceStart start;
+  start.id = engine::SequenceId(step);
+  start.token_ids = {1, 2};
+  start.prompt_size = 2;
+  start.sampling.logprobs = step % 2 == 0 ? 2 : -1;
+  plan.starts.push_back(start);
+  plan.rows.push_back({start.id, 0, 2, true});
+  return plan;
+}
+
 // Two ranks; the head sends a plan of one row whenever fewer than two are out.
 void hear_ranks(Input input) {
+  constexpr int32_t kVocabSize = 1000;
   RankGroup group(2, 1);
-  InFlightPlans plans(2);
+  InFlightPlans plans(2, kVocabSize);
   uint64_t step = 0;
   while (!input.empty()) {
     const uint8_t what = input.byte();
@@ -155,7 +171,7 @@ void hear_ranks(Input input) {
     } else if (what % 4 == 2) {
       require_sentence(group.ready(rank));
     } else {
-      while (plans.size() < 2) plans.sent(engine::StepId(++step), 1, {});
+      while (plans.size() < 2) plans.sent(plan_of(++step), {});
       auto result = comm::decode<engine::StepResult>(input.piece());
       require_sentence(result);
       if (!result) continue;
