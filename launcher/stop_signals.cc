@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdint>
+#include <ctime>
 
 namespace lorikeet::launcher {
 namespace {
@@ -9,8 +11,22 @@ namespace {
 // A signal handler has no argument of its own, so what it reaches must be global.
 std::atomic<actors::Server*> target{nullptr};
 std::atomic<int> signalled{0};
+std::atomic<int64_t> signalled_at{0};  // nanoseconds of the monotonic clock
+
+// Signals so close together are one wish: `timeout` signals its child and then the child's group, systemd may send
+// SIGHUP behind SIGTERM. A second wish would end the server at once.
+constexpr int64_t kOneWish = 250'000'000;
+
+int64_t monotonic_ns() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);  // may be called in a signal handler
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
 
 void on_signal(int number) {
+  const int64_t now = monotonic_ns();
+  if (signalled != 0 && now - signalled_at < kOneWish) return;
+  signalled_at = now;
   signalled = number;
   if (actors::Server* server = target.load()) server->request_stop();
 }

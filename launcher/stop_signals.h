@@ -1,5 +1,5 @@
 // SIGINT, SIGTERM and SIGHUP ask a running server to stop; SIGPIPE is ignored (a closed output is an error where it is
-// written). Where SIGHUP was ignored at the start (nohup), it stays so.
+// written). Where SIGHUP was ignored at the start (nohup), it stays so. Several within a quarter of a second are one.
 #pragma once
 
 #include "actors/supervisor/server.h"

@@ -224,8 +224,12 @@ TEST(Http, EndsAtOnceWhenItIsAskedToStopASecondTime) {
       post("/v1/completions", R"({"prompt": "The sea", "max_tokens": 1900, "ignore_eos": true, "stream": true})"));
   stream.read_until("data: ");
   server.process().signal(SIGTERM);
-  server.process().signal(SIGINT);  // another one, since two of a kind may be taken for one
-  EXPECT_EQ(server.process().wait(), 0) << server.process().err();
+  while (server.process().running()) {  // those too close to the first are taken for the same wish
+    server.process().signal(SIGINT);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  // 130: one more came when the server had ended and its process had not.
+  EXPECT_THAT(server.process().wait(), testing::AnyOf(0, 128 + SIGINT)) << server.process().err();
   EXPECT_EQ(stream.read_to_end().find("[DONE]"), std::string::npos);
   EXPECT_TRUE(wait_until_gone(children));
 }

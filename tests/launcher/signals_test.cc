@@ -58,6 +58,21 @@ TEST_P(SignalsToTheGroup, GiveEveryClientItsFinalAnswerAndLeaveNothing) {
   EXPECT_FALSE(std::filesystem::exists(server.scratch() / "zmq"));
 }
 
+// As `timeout` does it: to its child, and at once to the child's group.
+TEST(Signals, ThatComeTogetherAreOneAndLetStreamsEnd) {
+  Served server({"--tp", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto client = server.connect();
+  ASSERT_TRUE(client->send(long_request(300)));
+  wait_for_delta(*client);
+  server.process().signal(SIGTERM);
+  server.process().signal_group(SIGTERM);
+  server.process().signal(SIGHUP);
+  const Answer answer = collect(*client, 1)[0];
+  EXPECT_TRUE(answer.done) << (answer.failure ? answer.failure->message : "");
+  EXPECT_EQ(server.process().wait(), 0) << server.process().err();
+}
+
 INSTANTIATE_TEST_SUITE_P(Signals, SignalsToTheGroup, testing::Values(SIGINT, SIGTERM, SIGHUP),
                          [](const auto& number) { return std::string("SIG") + sigabbrev_np(number.param); });
 
