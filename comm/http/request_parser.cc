@@ -20,6 +20,11 @@ using BeastString = boost::beast::string_view;
 // Any error ends Beast's parser; what it was stands in `refusal`.
 const error_code kRefused = make_error_code(http::error::bad_field);
 
+// The end of a chunked body takes five bytes at the least ("0", two CR LF), and Beast asserts that it sees as many.
+bool may_begin_last_chunk(std::string_view bytes) {
+  return bytes.size() < 5 && bytes.find_first_not_of("0; \t\r\n") == std::string_view::npos;
+}
+
 std::string_view view(BeastString text) {
   return {text.data(), text.size()};
 }
@@ -130,6 +135,7 @@ tl::expected<size_t, RequestParser::Refusal> RequestParser::put(std::string_view
     if (!had_head && impl_->has_bare_line_feed(bytes.substr(taken))) {
       return tl::unexpected(Refusal{400, "a line of the head must end with CR LF"});
     }
+    if (had_head && impl_->chunked() && may_begin_last_chunk(bytes.substr(taken))) break;
     error_code error;
     const size_t part = impl_->put({bytes.data() + taken, bytes.size() - taken}, error);
     taken += part;
