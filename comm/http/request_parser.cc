@@ -94,12 +94,14 @@ struct RequestParser::Impl final : http::basic_parser<true> {
   void on_finish_impl(error_code&) override {}
   void on_response_impl(int, BeastString, int, error_code&) override {}
 
-  // Beast would wait for CR LF. `bytes`: not taken yet; what of them was looked at is `scanned`.
+  // Beast would wait for CR LF. `bytes`: not taken yet; what of them was looked at is `scanned`. Beast takes whole lines, so
+  // what waits may begin with the empty line that ends the head.
   bool has_bare_line_feed(std::string_view bytes) {
     for (; scanned < bytes.size(); ++scanned) {
       if (bytes[scanned] != '\n') continue;
       if (scanned == 0 || bytes[scanned - 1] != '\r') return true;
-      if (scanned >= 3 && bytes.substr(scanned - 3, 4) == "\r\n\r\n") return false;  // the end of the head
+      const bool empty_line = scanned == 1 ? head_bytes > 0 : scanned >= 3 && bytes.substr(scanned - 3, 2) == "\r\n";
+      if (empty_line) return false;  // the end of the head
     }
     return false;
   }

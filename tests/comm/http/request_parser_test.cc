@@ -53,6 +53,18 @@ TEST(RequestParser, ReadsARequestHoweverItsBytesCome) {
   }
 }
 
+TEST(RequestParser, EndsTheHeadAtItsEmptyLineWhereverThatIsCut) {
+  const std::string bytes = "GET / HTTP/1.1\r\nHost: a\r\n\r\n\nrest";
+  for (size_t step = 1; step <= bytes.size(); ++step) {
+    SCOPED_TRACE(step);
+    RequestParser parser(kSmall);
+    const Parsed parsed = feed(parser, bytes, step);
+    ASSERT_TRUE(parsed.done) << parsed.message;
+    EXPECT_EQ(parsed.rest, "\nrest");
+    EXPECT_EQ(parser.request().target, "/");
+  }
+}
+
 TEST(RequestParser, PutsChunksTogetherAndThrowsTrailersAway) {
   const std::string bytes =
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
