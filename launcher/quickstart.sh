@@ -18,7 +18,8 @@ echo "== dependencies"
 ./launcher/install_dependencies.sh
 echo "== build, CUDA kernels $cuda (a few minutes the first time)"
 mkdir -p build
-export CCACHE_DIR="${CCACHE_DIR:-$PWD/.cache/ccache}" CCACHE_SLOPPINESS=pch_defines,time_macros
+export CCACHE_DIR="${CCACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/lorikeet/ccache}" CCACHE_BASEDIR="${CCACHE_BASEDIR:-$PWD}"
+export CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros
 cmake --preset release -DLORIKEET_CUDA=$cuda > build/quickstart.log || { cat build/quickstart.log; exit 1; }
 cmake --build --preset release --target lorikeet -j "$(nproc)"
 

@@ -43,7 +43,9 @@ fuzz() { # runs every fuzz target for 30 s, `jobs` at a time; a crash prints its
 step "dependencies"
 ./launcher/install_dependencies.sh --tests
 mkdir -p build
-export CCACHE_DIR="${CCACHE_DIR:-$PWD/.cache/ccache}" CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_MAXSIZE=5G
+# One compiler cache for all clones of a user: paths in it are relative to the clone.
+export CCACHE_DIR="${CCACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/lorikeet/ccache}" CCACHE_BASEDIR="${CCACHE_BASEDIR:-$PWD}"
+export CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_MAXSIZE=5G
 
 step "formatting and includes"
 git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
