@@ -7,6 +7,19 @@
 
 namespace lorikeet::engine {
 
+struct LogitBias {  // added to a token's logit, before penalties and temperature
+  int32_t token_id = 0;
+  float bias = 0;
+
+  bool operator==(const LogitBias&) const = default;
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("token_id", s.token_id);
+    visit("bias", s.bias);
+  }
+};
+
 struct SamplingParams {
   float temperature = 1;  // < 1e-5: greedy
   float top_p = 1;
@@ -20,7 +33,12 @@ struct SamplingParams {
   int32_t logprobs = -1;    // -1: none; k: the sampled token and the k best
   bool prompt_logprobs = false;
   bool ignore_eos = false;
-  std::vector<int32_t> stop_token_ids;  // the model's eos ids are added by the gateway, unless ignore_eos
+  std::vector<int32_t> stop_token_ids;          // the model's eos ids are added by the gateway, unless ignore_eos
+  std::vector<LogitBias> logit_bias;            // ordered by token id, each once
+  int32_t min_tokens = 0;                       // before so many, none of ids_after_min_tokens is drawn
+  std::vector<int32_t> ids_after_min_tokens;    // stop ids and the model's eos ids; empty where min_tokens is 0
+  std::vector<std::vector<int32_t>> bad_words;  // none of these sequences is generated
+  std::vector<int32_t> allowed_token_ids;       // no others are drawn; empty: all are allowed
 
   bool operator==(const SamplingParams&) const = default;
 
@@ -39,6 +57,11 @@ struct SamplingParams {
     visit("prompt_logprobs", s.prompt_logprobs);
     visit("ignore_eos", s.ignore_eos);
     visit("stop_token_ids", s.stop_token_ids);
+    visit("logit_bias", s.logit_bias);
+    visit("min_tokens", s.min_tokens);
+    visit("ids_after_min_tokens", s.ids_after_min_tokens);
+    visit("bad_words", s.bad_words);
+    visit("allowed_token_ids", s.allowed_token_ids);
   }
 };
 

@@ -36,6 +36,7 @@ add_library(lorikeet_kernels_cuda STATIC
   sampling/filtered_sampling_cuda.cu
   sampling/logprobs_cuda.cu
   sampling/sampling_cuda.cu
+  sampling/token_constraint_cuda.cu
   sampling/vocab_cut.cu)
 target_link_libraries(lorikeet_kernels_cuda PUBLIC lorikeet_settings fmt::fmt PkgConfig::GLOG
                                             PRIVATE CUDA::cudart CUDA::cublasLt)

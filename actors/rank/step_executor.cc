@@ -73,6 +73,7 @@ Result<void> StepExecutor::start(const engine::SequenceStart& start) {
     const auto prompt_end = start.token_ids.begin() + start.prompt_size;
     sequence.counts = counts_of({start.token_ids.begin(), prompt_end}, {prompt_end, start.token_ids.end()});
   }
+  sequence.rules = DrawRules::make(start.sampling);
   sequences_.insert_or_assign(start.id, std::move(sequence));
   return {};
 }
@@ -121,6 +122,10 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
   batch.sample = row.sample;
   batch.sampling = row_sampling(sequence.sampling);
   batch.counts = sequence.counts;
+  if (row.sample && sequence.rules) {
+    batch.constraint =
+        sequence.rules->next(std::span(sequence.tokens).subspan(static_cast<size_t>(sequence.prompt_size)));
+  }
   const int32_t last_target = sequence.prompt_size - 1;  // the last position whose next token is a prompt token, + 1
   if (sequence.sampling.prompt_logprobs && row.start < last_target) {
     targets.assign(static_cast<size_t>(row.count), -1);

@@ -1,13 +1,15 @@
 // Turns plans into the batches that a rank's model computes. It keeps what plans only change: each sequence's tokens,
-// block table, sampling and penalty counts. It decides nothing.
+// block table, sampling, penalty counts and rules of its draws. It decides nothing.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "actors/rank/draw_rules.h"
 #include "engine/step_plan.h"
 #include "kernels/base/error.h"
 #include "model/forward/rank_model.h"
@@ -42,6 +44,7 @@ class StepExecutor {
     engine::SamplingParams sampling;
     std::vector<int32_t> blocks;
     std::vector<model::TokenCount> counts;  // ordered by id; kept where a penalty is on
+    std::optional<DrawRules> rules;         // where its draws are restrained or steered
     int32_t pending_row = -1;               // of the step in flight that draws the last token
     uint64_t last_plan = 0;                 // in which it had a row, by plans_
   };

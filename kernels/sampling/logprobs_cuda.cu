@@ -141,6 +141,19 @@ __device__ float before_penalties(const TokenLogitArgs& args, int draw_index, in
   return now;
 }
 
+__device__ float before_constraint(const TokenLogitArgs& args, const ConstrainedRow& row, int token, float now) {
+  int low = row.biases_begin;
+  for (int high = row.biases_end; low < high;) {
+    const int middle = (low + high) / 2;
+    if (args.biases[middle].token_id < token) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low < row.biases_end && args.biases[low].token_id == token ? args.saved_of_biases[low] : now;
+}
+
 __global__ void token_logits(TokenLogitArgs args) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= args.num_rows) return;
@@ -151,6 +164,7 @@ __global__ void token_logits(TokenLogitArgs args) {
   if (column >= 0 && column < args.shard.vocab_size) {
     logit = args.shard.logits[row.logits_row * args.shard.stride + column];
     if (row.draw_index >= 0) logit = before_penalties(args, row.draw_index, token, logit);
+    if (row.constraint >= 0) logit = before_constraint(args, args.constrained[row.constraint], token, logit);
   }
   args.statistics[i].logit = logit;
 }

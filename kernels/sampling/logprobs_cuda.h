@@ -6,6 +6,7 @@
 
 #include "kernels/base/device.h"
 #include "kernels/sampling/sampling_cuda.h"
+#include "kernels/sampling/token_constraint_cuda.h"
 
 namespace lorikeet::kernels {
 
@@ -15,13 +16,14 @@ struct LogprobRow {
   int32_t top = 0;          // how many of the best tokens
   int32_t token = 0;        // the token whose logit is wanted, or ~row: the token at drawn[row]
   int32_t draw_index = -1;  // the row's place among the rows that apply_penalties_cuda changed; -1: it was not changed
+  int32_t constraint = -1;  // likewise of constrain_logits_cuda
 };
 
 // log(sum of exp(logit)) over a part of the vocabulary is largest + log(sum).
 struct LogitStatistics {
   float largest = 0;
   float sum = 0;    // of exp(logit - largest)
-  float logit = 0;  // of LogprobRow::token before penalties; -infinity where another rank has it
+  float logit = 0;  // of LogprobRow::token before constraint and penalties; -infinity where another rank has it
 };
 
 struct LogprobArgs {
@@ -49,7 +51,7 @@ struct TopTokensArgs {
 };
 void top_tokens_cuda(const TopTokensArgs& args, const Stream& stream);
 
-// Fills `logit`, after the draws. `saved` and what follows are those of PenaltyArgs.
+// Fills `logit`, after the draws. `draw_rows` to `saved` are those of PenaltyArgs, what follows is of ConstrainArgs.
 struct TokenLogitArgs {
   LogitsShard shard;
   const LogprobRow* rows = nullptr;  // [num_rows]
@@ -61,6 +63,9 @@ struct TokenLogitArgs {
   int32_t num_counts = 0;
   const int32_t* resolved = nullptr;
   const float* saved = nullptr;
+  const ConstrainedRow* constrained = nullptr;
+  const TokenBias* biases = nullptr;
+  const float* saved_of_biases = nullptr;
 };
 void token_logits_cuda(const TokenLogitArgs& args, const Stream& stream);
 

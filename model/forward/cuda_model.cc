@@ -337,6 +337,7 @@ class CudaModelImpl final : public CudaModel {
       const SamplePortion& portion = step.portions[i];
       const SampleArrays& arrays = blocks.device_samples[i];
       std::copy(portion.counts.begin(), portion.counts.end(), step.results[i].counts);
+      step.results[i].constraints.write(portion);
       if (graph == nullptr) {
         forward_->logits_of(arrays.tokens, static_cast<int32_t>(portion.tokens.size()),
                             portion_sizes[i].lora_bytes > 0 ? arrays.lora_rows : nullptr, context());

@@ -8,6 +8,7 @@
 
 #include "comm/collective/collective.h"
 #include "kernels/base/error.h"
+#include "kernels/sampling/token_constraint.h"
 #include "model/adapter/adapter.h"
 #include "model/checkpoint/weights.h"
 
@@ -49,8 +50,9 @@ struct BatchRow {
   int32_t slot = -1;                     // adapter slot; -1: the base model
   bool sample = false;                   // draw the token of position start + token_ids.size()
   RowSampling sampling;
-  std::span<const TokenCount> counts;  // where a penalty is on; ordered by token id; a pending token is not in it and
-                                       // is counted by the model
+  std::span<const TokenCount> counts;   // where a penalty is on; ordered by token id; a pending token is not in it and
+                                        // is counted by the model
+  kernels::TokenConstraint constraint;  // of the draw; see there how it is meant
   std::span<const int32_t> logprob_targets;  // not empty: [token_ids.size()], the log-probability of target i at
                                              // position start + i is wanted (prompt_logprobs); -1: not wanted there
 };

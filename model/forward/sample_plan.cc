@@ -40,7 +40,8 @@ class Planner {
     const BatchRow& row = batch_.rows[static_cast<size_t>(want.row)];
     const int32_t top = want.sample ? std::clamp(row.sampling.logprobs, 0, limits_.vocab) : 0;
     const size_t counts = want.sample ? row.counts.size() : 0;
-    if (portions_.empty() || !fits(top, counts)) {
+    const size_t biases = want.sample ? row.constraint.biases.size() : 0;
+    if (portions_.empty() || !fits(top, counts, biases)) {
       portions_.emplace_back();
       rows_ = 0;
     }
@@ -54,12 +55,13 @@ class Planner {
     }
     const int32_t draw_index = want.sample ? static_cast<int32_t>(portion.draws.size()) : -1;
     if (want.sample) draw(portion, want, logits_row);
+    const int32_t constraint = want.sample && row.constraint.any() ? constrain(portion, row, token, logits_row) : -1;
     if (want.target >= 0) {
-      portion.logprobs.push_back({logits_row, 0, want.target, draw_index});
+      portion.logprobs.push_back({logits_row, 0, want.target, draw_index, constraint});
       portion.uses.push_back({want.row, want.index, 0});
     }
     if (want.sample && row.sampling.logprobs >= 0) {
-      portion.logprobs.push_back({logits_row, top, ~want.row, draw_index});
+      portion.logprobs.push_back({logits_row, top, ~want.row, draw_index, constraint});
       portion.uses.push_back({want.row, -1, top});
       portion.stride = std::max(portion.stride, top);
     }
@@ -68,12 +70,29 @@ class Planner {
   std::vector<SamplePortion> take() { return std::move(portions_); }
 
  private:
-  bool fits(int32_t top, size_t counts) const {
+  bool fits(int32_t top, size_t counts, size_t biases) const {
     const SamplePortion& portion = portions_.back();
     const auto lists = static_cast<int64_t>(portion.logprobs.size()) + 2;
     const int64_t stride = std::max(portion.stride, top);
     return rows_ < limits_.rows && static_cast<int64_t>(portion.counts.size() + counts) <= limits_.counts &&
-           lists * stride <= limits_.best;
+           static_cast<int64_t>(portion.biases.size() + biases) <= limits_.biases && lists * stride <= limits_.best;
+  }
+
+  // Its place among the portion's constrained rows. `token` is the step's token whose logits they are.
+  int32_t constrain(SamplePortion& portion, const BatchRow& row, int32_t token, int32_t logits_row) const {
+    kernels::ConstrainedRow to;
+    to.logits_row = logits_row;
+    to.last_token = token;
+    to.mask_begin = static_cast<int32_t>(portion.masks.size());
+    const auto most = static_cast<size_t>(kernels::mask_words(limits_.vocab));
+    const auto allowed = row.constraint.allowed.first(std::min(row.constraint.allowed.size(), most));
+    to.mask_words = static_cast<int32_t>(allowed.size());
+    portion.masks.insert(portion.masks.end(), allowed.begin(), allowed.end());
+    to.biases_begin = static_cast<int32_t>(portion.biases.size());
+    portion.biases.insert(portion.biases.end(), row.constraint.biases.begin(), row.constraint.biases.end());
+    to.biases_end = static_cast<int32_t>(portion.biases.size());
+    portion.constrained.push_back(to);
+    return static_cast<int32_t>(portion.constrained.size()) - 1;
   }
 
   void draw(SamplePortion& portion, const Want& want, int32_t logits_row) {
@@ -129,6 +148,17 @@ void SampleArrays::write(const SamplePortion& portion) const {
   std::copy(portion.tokens.begin(), portion.tokens.end(), tokens);
   std::copy(portion.draws.begin(), portion.draws.end(), draws);
   std::copy(portion.logprobs.begin(), portion.logprobs.end(), logprobs);
+}
+
+ConstraintArrays::ConstraintArrays(const SamplePortion& portion, Carver& carver)
+    : rows(carver.take<kernels::ConstrainedRow>(static_cast<int64_t>(portion.constrained.size()))),
+      biases(carver.take<kernels::TokenBias>(static_cast<int64_t>(portion.biases.size()))),
+      masks(carver.take<uint32_t>(static_cast<int64_t>(portion.masks.size()))) {}
+
+void ConstraintArrays::write(const SamplePortion& portion) const {
+  std::copy(portion.constrained.begin(), portion.constrained.end(), rows);
+  std::copy(portion.biases.begin(), portion.biases.end(), biases);
+  std::copy(portion.masks.begin(), portion.masks.end(), masks);
 }
 
 }  // namespace lorikeet::model

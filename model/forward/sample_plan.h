@@ -15,6 +15,7 @@ namespace lorikeet::model {
 struct SampleLimits {
   int32_t rows = 0;    // of logits
   int64_t counts = 0;  // token counts; those of a single row always fit
+  int64_t biases = 0;  // of constraints; those of a single row always fit
   int64_t best = 0;    // best tokens that are reported, at the stride of the longest list; those of a row always fit
   int32_t vocab = 0;   // of the whole model
 };
@@ -36,6 +37,9 @@ struct SamplePortion {
   int32_t stride = 0;            // the longest list of best tokens
   std::vector<kernels::DeviceTokenCount> counts;
   bool penalties = false;
+  std::vector<kernels::ConstrainedRow> constrained;  // rows that have a constraint, and what they name
+  std::vector<kernels::TokenBias> biases;
+  std::vector<uint32_t> masks;
 };
 
 // `logits_exist`: row i of the logits is that of token i, for all tokens (a captured graph has made them).
@@ -50,6 +54,16 @@ struct SampleArrays {
 
   SampleArrays(const SamplePortion& portion, uint64_t lora_bytes, Carver& carver);
   void write(const SamplePortion& portion) const;  // on the host; lora_rows are left out
+};
+
+// The same of its constraints, which have a block of their own: nearly all portions have none.
+struct ConstraintArrays {
+  kernels::ConstrainedRow* rows;
+  kernels::TokenBias* biases;
+  uint32_t* masks;
+
+  ConstraintArrays(const SamplePortion& portion, Carver& carver);
+  void write(const SamplePortion& portion) const;  // on the host
 };
 
 }  // namespace lorikeet::model

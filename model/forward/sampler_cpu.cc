@@ -25,7 +25,7 @@ class Finisher {
         pool_(pool),
         vocab_(plan.shard(group.rank()).vocab) {}
 
-  // log(sum of exp(logit)) of every use, before penalties; empty where no use needs it.
+  // log(sum of exp(logit)) of every use, as computed; empty where no use needs it.
   std::vector<float> normalizers() {
     const bool needed = std::any_of(uses_.begin(), uses_.end(), [&](const LogitsUse& use) {
       return use.target >= 0 || (use.sample && rows_[use.row].sampling.logprobs >= 0);
@@ -79,6 +79,16 @@ class Finisher {
       result[u].resize(std::min(result[u].size(), static_cast<size_t>(k[u])));
     }
     return result;
+  }
+
+  void constrain(const std::vector<int32_t>& pending) {
+    for (size_t u = 0; u < uses_.size(); ++u) {
+      const BatchRow& row = rows_[uses_[u].row];
+      if (!uses_[u].sample || !row.constraint.any()) continue;
+      const int32_t extra = pending[uses_[u].row];
+      kernels::constrain_logits_cpu(logits_of(u), vocab_.size(), vocab_.begin, row.constraint,
+                                    extra >= 0 ? extra : row.token_ids.back());
+    }
   }
 
   void apply_penalties(const std::vector<int32_t>& pending) {
@@ -216,7 +226,7 @@ void finish_rows_cpu(std::span<const BatchRow> rows, std::span<const LogitsUse> 
   if (uses.empty()) return;
   Finisher finisher(rows, uses, logits, plan, group, pool);
   const std::vector<float> normalizers = finisher.normalizers();
-  std::vector<float> raw;  // the penalties change the logits, and what is reported is from before
+  std::vector<float> raw;  // constraints and penalties change the logits, and what is reported is from before
   std::vector<std::vector<ScoredToken>> best;
   std::vector<int32_t> targets(uses.size(), -1), wanted(uses.size(), 0);
   bool with_targets = false, with_best = false;
@@ -237,6 +247,7 @@ void finish_rows_cpu(std::span<const BatchRow> rows, std::span<const LogitsUse> 
     best = finisher.best(wanted);
     raw = logits;
   }
+  finisher.constrain(pending);
   finisher.apply_penalties(pending);
   const std::vector<int32_t> drawn = finisher.draw();
   for (size_t u = 0; u < uses.size(); ++u) {

@@ -16,7 +16,14 @@ using kernels::LogitStatistics;
 
 constexpr int32_t kGatheredRows = 32;          // of logits that are gathered over the ranks at a time
 constexpr int64_t kUsualCounts = 1 << 18;      // token counts of a portion
+constexpr int64_t kBiases = 1 << 15;           // of a portion's constraints
 constexpr int64_t kUsualBestTokens = 1 << 16;  // entries of the lists of best tokens
+
+uint64_t bytes_of_constraints(const SamplePortion& portion) {
+  Carver carver(nullptr);
+  const ConstraintArrays arrays(portion, carver);
+  return carver.used();
+}
 
 template <class T>
 T* part_of_rank(const DeviceBuffer& buffer, int rank, int64_t part) {
@@ -28,7 +35,9 @@ T* part_of_rank(const DeviceBuffer& buffer, int rank, int64_t part) {
 PortionResults::PortionResults(const SamplePortion& portion, int ranks, Carver& carver)
     : statistics(carver.take<LogitStatistics>(ranks * static_cast<int64_t>(portion.logprobs.size()))),
       best(carver.take<Candidate>(ranks * static_cast<int64_t>(portion.logprobs.size()) * portion.stride)),
-      counts(carver.take<kernels::DeviceTokenCount>(static_cast<int64_t>(portion.counts.size()))) {}
+      counts(carver.take<kernels::DeviceTokenCount>(static_cast<int64_t>(portion.counts.size()))),
+      constraints(portion, carver),
+      constraint_bytes(bytes_of_constraints(portion)) {}
 
 Result<CudaSampler> CudaSampler::make(const ShardPlan& plan, int rank, int32_t max_rows, int32_t logits_rows,
                                       int32_t max_model_len) {
@@ -41,7 +50,7 @@ Result<CudaSampler> CudaSampler::make(const ShardPlan& plan, int rank, int32_t m
   int32_t widest = 0;
   for (int r = 0; r < ranks; ++r) widest = std::max(widest, plan.shard(r).vocab.size());
   sampler.stride_ = (int64_t{widest} + 3) / 4 * 4;
-  sampler.limits_ = {logits_rows, std::max<int64_t>(kUsualCounts, std::min(vocab, max_model_len)),
+  sampler.limits_ = {logits_rows, std::max<int64_t>(kUsualCounts, std::min(vocab, max_model_len)), kBiases,
                      std::max<int64_t>(kUsualBestTokens, 2 * int64_t{vocab}), vocab};
   const int32_t own = plan.shard(rank).vocab.size();
   const int64_t lists = 2 * int64_t{logits_rows};
@@ -61,6 +70,11 @@ Result<CudaSampler> CudaSampler::make(const ShardPlan& plan, int rank, int32_t m
   }
   if (ok) ok = allocate(sampler.counts_, u(sampler.limits_.counts) * sizeof(kernels::DeviceTokenCount));
   if (ok) ok = allocate(sampler.saved_, u(sampler.limits_.counts + logits_rows) * sizeof(float));
+  if (ok) {
+    const uint64_t of_row = sizeof(kernels::ConstrainedRow) + u(kernels::mask_words(vocab)) * sizeof(uint32_t);
+    ok = allocate(sampler.constraints_, u(logits_rows) * of_row + u(kBiases) * sizeof(kernels::TokenBias) + 3 * 16);
+  }
+  if (ok) ok = allocate(sampler.saved_of_biases_, u(kBiases) * sizeof(float));
   if (ok) ok = allocate(sampler.candidates_, u(int64_t{ranks} * logits_rows) * sizeof(Candidate));
   if (ok && ranks > 1) {
     ok = allocate(sampler.gathered_, u(ranks * kGatheredRows * sampler.stride_) * sizeof(float));
@@ -76,6 +90,17 @@ Result<CudaSampler> CudaSampler::make(const ShardPlan& plan, int rank, int32_t m
   }
   stream->synchronize();
   return sampler;
+}
+
+void CudaSampler::constrain(const SamplePortion& portion, const PortionResults& results,
+                            const kernels::LogitsShard& shard, const int32_t* resolved, const kernels::Stream& stream) {
+  CHECK_LE(results.constraint_bytes, constraints_.bytes());
+  Carver carver(constraints_.data());
+  const ConstraintArrays device(portion, carver);
+  kernels::copy_to_device(constraints_.data(), results.constraints.rows, results.constraint_bytes, stream);
+  kernels::constrain_logits_cuda({shard, device.rows, static_cast<int32_t>(portion.constrained.size()), device.masks,
+                                  device.biases, resolved, saved_of_biases_.as<float>()},
+                                 stream);
 }
 
 void CudaSampler::draw_unfiltered(const SamplePortion& portion, const SampleArrays& arrays,
@@ -132,7 +157,7 @@ void CudaSampler::queue(const SamplePortion& portion, const SampleArrays& arrays
   CHECK_LE(lists, 2 * limits_.rows);
   auto* statistics = part_of_rank<LogitStatistics>(statistics_, rank_, lists);
   auto* best = part_of_rank<Candidate>(best_, rank_, int64_t{lists} * portion.stride);
-  if (lists > 0) {  // from before the penalties
+  if (lists > 0) {  // from before constraints and penalties
     kernels::LogprobArgs args;
     args.shard = shard;
     args.rows = arrays.logprobs;
@@ -146,6 +171,7 @@ void CudaSampler::queue(const SamplePortion& portion, const SampleArrays& arrays
     }
   }
 
+  if (!portion.constrained.empty()) constrain(portion, results, shard, resolved, stream);
   const auto num_counts = static_cast<int32_t>(portion.counts.size());
   if (portion.penalties) {
     kernels::copy_to_device(counts_.data(), results.counts, portion.counts.size() * sizeof(kernels::DeviceTokenCount),
@@ -171,6 +197,11 @@ void CudaSampler::queue(const SamplePortion& portion, const SampleArrays& arrays
   args.num_counts = num_counts;
   args.resolved = resolved;
   args.saved = saved_.as<float>();
+  Carver carver(constraints_.data());
+  const ConstraintArrays constraints(portion, carver);
+  args.constrained = constraints.rows;
+  args.biases = constraints.biases;
+  args.saved_of_biases = saved_of_biases_.as<float>();
   kernels::token_logits_cuda(args, stream);
   const auto statistics_bytes = static_cast<size_t>(lists) * sizeof(LogitStatistics);
   const auto best_bytes = static_cast<size_t>(lists) * static_cast<size_t>(portion.stride) * sizeof(Candidate);

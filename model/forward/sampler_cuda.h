@@ -19,6 +19,8 @@ struct PortionResults {
   kernels::LogitStatistics* statistics;  // [ranks, logprobs]
   kernels::Candidate* best;              // [ranks, logprobs, stride]
   kernels::DeviceTokenCount* counts;     // [counts], on their way to the device
+  ConstraintArrays constraints;          // likewise
+  uint64_t constraint_bytes;             // of them
 
   PortionResults(const SamplePortion& portion, int ranks, Carver& carver);
 };
@@ -47,6 +49,8 @@ class CudaSampler {
  private:
   CudaSampler(const ShardPlan& plan, int rank) : plan_(plan), rank_(rank) {}
 
+  void constrain(const SamplePortion& portion, const PortionResults& results, const kernels::LogitsShard& shard,
+                 const int32_t* resolved, const kernels::Stream& stream);
   void draw_unfiltered(const SamplePortion& portion, const SampleArrays& arrays, const kernels::LogitsShard& shard,
                        comm::DeviceCollective* group, const kernels::Stream& stream);
   void draw_filtered(const SamplePortion& portion, const SampleArrays& arrays, const kernels::LogitsShard& shard,
@@ -58,6 +62,7 @@ class CudaSampler {
   int64_t stride_ = 0;
   uint64_t bytes_ = 0;
   kernels::DeviceBuffer drawn_, draw_workspace_, cut_workspace_, statistics_workspace_, counts_, saved_;
+  kernels::DeviceBuffer constraints_, saved_of_biases_;
   kernels::DeviceBuffer candidates_;  // [ranks, logits_rows]: the ranks' draws
   kernels::DeviceBuffer gathered_;    // [ranks, kGatheredRows, stride] logits
   kernels::DeviceBuffer statistics_;  // [ranks, logprobs]

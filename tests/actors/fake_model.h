@@ -27,6 +27,7 @@ struct FakeRow {
   model::RowSampling sampling;
   std::vector<model::TokenCount> counts;
   std::vector<int32_t> targets;
+  std::vector<kernels::TokenBias> biases;  // of the constraint
 };
 
 // Draws 1000 + position of the drawn token. Threads: as RankModel.
@@ -65,7 +66,8 @@ class FakeModel final : public model::RankModel {
                       row.sample,
                       row.sampling,
                       {row.counts.begin(), row.counts.end()},
-                      {row.logprob_targets.begin(), row.logprob_targets.end()}});
+                      {row.logprob_targets.begin(), row.logprob_targets.end()},
+                      {row.constraint.biases.begin(), row.constraint.biases.end()}});
     }
     const std::lock_guard lock(mutex);
     begun.push_back(step);

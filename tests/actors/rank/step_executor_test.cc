@@ -116,6 +116,35 @@ TEST_F(StepExecutorTest, FeedsAStepWithTheTokenThatTheOneBeforeDraws) {
   EXPECT_EQ(last_row().pending_row, -1);
 }
 
+// Draws are restrained by what was generated, of which a sequence that starts anew brings its part.
+TEST_F(StepExecutorTest, RestrainsADrawAlikeBeforeAndAfterAPreemption) {
+  engine::SequenceStart start = start_of(1, {7, 8});
+  start.sampling.bad_words = {{1002, 1003, 5}};
+  start.sampling.min_tokens = 2;
+  start.sampling.ids_after_min_tokens = {6};
+  ASSERT_TRUE(executor_.begin(first_plan(start)));
+  ASSERT_EQ(last_row().biases.size(), 1U);
+  EXPECT_EQ(last_row().biases[0].token_id, 6);
+  ASSERT_TRUE(executor_.begin(decode(1, 2)));
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.begin(decode(1, 3)));
+  const std::vector<kernels::TokenBias> third = last_row().biases;
+  ASSERT_EQ(third.size(), 1U) << "past min_tokens, behind 1002 and a token that is not known yet";
+  EXPECT_EQ(third[0].token_id, 5);
+  EXPECT_EQ(third[0].after, 1003);
+  ASSERT_TRUE(executor_.finish());
+  ASSERT_TRUE(executor_.finish());
+
+  start.token_ids = {7, 8, 1002, 1003};
+  engine::StepPlan anew = first_plan(start);
+  anew.finished = {SequenceId(1)};
+  ASSERT_TRUE(executor_.begin(anew));
+  ASSERT_EQ(last_row().biases.size(), 1U);
+  EXPECT_EQ(last_row().biases[0].token_id, third[0].token_id);
+  EXPECT_EQ(last_row().biases[0].after, third[0].after);
+  ASSERT_TRUE(executor_.finish());
+}
+
 TEST_F(StepExecutorTest, ComputesAPromptInChunks) {
   engine::StepPlan first = first_plan(start_of(1, {7, 8, 9}));
   first.rows = {row_of(1, 0, 2, false)};

@@ -25,7 +25,7 @@ ModelConfig small_config() {
 
 // What all ranks make of whole rows of logits [rows][vocabulary]; that they agree is checked here.
 std::vector<RowOutput> finish(const std::vector<std::vector<float>>& logits, std::vector<RowSampling> sampling,
-                              int ranks) {
+                              int ranks, const std::vector<kernels::TokenConstraint>& constraints = {}) {
   const ShardPlan plan = ShardPlan::make(small_config(), ranks).value();
   const std::vector<int32_t> token = {1};
   std::vector<BatchRow> rows(logits.size());
@@ -34,6 +34,7 @@ std::vector<RowOutput> finish(const std::vector<std::vector<float>>& logits, std
     rows[i].token_ids = token;
     rows[i].sample = uses[i].sample = true;
     rows[i].sampling = sampling[i];
+    if (!constraints.empty()) rows[i].constraint = constraints[i];
     uses[i].row = i;
   }
   const std::vector<int32_t> pending(rows.size(), -1);
@@ -97,6 +98,51 @@ TEST(SamplerCpu, DrawsFromTheNumbersOfARowThatHasOthers) {
     for (RowSampling way : all_ways()) {
       way.logprobs = -1;
       EXPECT_EQ(finish({row_with({{8, 3}}, NAN)}, {way}, ranks)[0].token_id, 8);
+    }
+  }
+}
+
+// Against the definition: the same draws from logits that have been changed by hand.
+TEST(SamplerCpu, DrawsWithinConstraintsAndReportsLogprobsFromBefore) {
+  const std::vector<float> logits = {0.5F, 4, 3.5F, -1, 2, 1, 3, 0, 2.5F, -2, 1.5F, 3.2F};
+  const std::vector<uint32_t> allowed = {0x9b5};  // tokens 0, 2, 4, 5, 7, 8, 11
+  const std::vector<kernels::TokenBias> biases = {
+      {2, -INFINITY, 1}, {5, 2.25F, -1}, {8, -1.5F, -1}, {11, -INFINITY, 3}};
+  std::vector<float> changed = logits;
+  for (const size_t forbidden : {1, 3, 6, 9, 10, 2}) changed[forbidden] = NAN;
+  changed[5] += 2.25F;
+  changed[8] -= 1.5F;
+  for (const int ranks : {1, 2, 4}) {
+    for (RowSampling way : all_ways()) {
+      for (uint64_t seed = 0; seed < 20; ++seed) {
+        way.seed = seed;
+        RowSampling quiet = way;
+        quiet.logprobs = -1;
+        const auto outputs = finish({logits, logits}, {way, way}, ranks, {{allowed, biases}, {}});
+        EXPECT_EQ(outputs[0].token_id, finish({changed}, {quiet}, 1)[0].token_id);
+        EXPECT_EQ(outputs[1].token_id, finish({logits}, {quiet}, 1)[0].token_id) << "the neighbour";
+        ASSERT_GE(outputs[0].logprobs.size(), 2U);
+        EXPECT_EQ(outputs[0].logprobs[0].token_id, 1) << "forbidden tokens are still the most probable";
+        EXPECT_EQ(outputs[0].logprobs[0].logprob, outputs[1].logprobs[0].logprob);
+        const TokenProbability& drawn = outputs[0].logprobs.back();
+        if (outputs[0].logprobs.size() == 3) {
+          EXPECT_EQ(drawn.token_id, outputs[0].token_id);
+          EXPECT_NEAR(drawn.logprob - outputs[0].logprobs[0].logprob, logits[static_cast<size_t>(drawn.token_id)] - 4,
+                      1e-5);
+        }
+      }
+    }
+  }
+}
+
+TEST(SamplerCpu, GivesNoTokenWhereAllAreForbidden) {
+  const std::vector<uint32_t> allowed = {1U << 6};
+  const std::vector<kernels::TokenBias> biases = {{6, -INFINITY, -1}};
+  for (const int ranks : {1, 4}) {
+    for (const RowSampling& way : all_ways()) {
+      const auto outputs = finish({row_with({{3, 5}}, 0)}, {way}, ranks, {{allowed, biases}});
+      EXPECT_EQ(outputs[0].token_id, kNoToken);
+      EXPECT_TRUE(outputs[0].logprobs.empty());
     }
   }
 }

@@ -98,7 +98,7 @@ TEST(SamplePlan, TakesLogitsWhereSomebodyWantsThem) {
   rows[2].sampling.logprobs = 4;
   rows[2].slot = 6;
   const StepBatch batch(rows);
-  const auto portions = plan_samples(batch, false, {8, 100, 100, 50});
+  const auto portions = plan_samples(batch, false, {8, 100, 9, 100, 50});
   ASSERT_EQ(portions.size(), 1U);
   const SamplePortion& portion = portions[0];
   EXPECT_THAT(portion.tokens, ElementsAre(3, 5, 8, 2));  // targets, a plain draw, a filtered one
@@ -122,14 +122,14 @@ TEST(SamplePlan, CutsPortionsWhereABufferIsFull) {
   const std::vector<TokenCount> counts = {{1, 1, true}, {4, 0, true}, {9, 2, false}};
   std::vector<BatchRow> rows;
   for (int i = 0; i < 5; ++i) rows.push_back(row_of(one, 3));
-  EXPECT_EQ(plan_samples(StepBatch(rows), true, {2, 100, 100, 50}).size(), 3U) << "two rows of logits at a time";
+  EXPECT_EQ(plan_samples(StepBatch(rows), true, {2, 100, 9, 100, 50}).size(), 3U) << "two rows of logits at a time";
   for (BatchRow& row : rows) {
     row.sampling.presence_penalty = 1;
     row.counts = counts;
   }
   rows[4].token_ids = pending;
   const StepBatch batch(rows);
-  const auto by_counts = plan_samples(batch, true, {8, 7, 100, 50});
+  const auto by_counts = plan_samples(batch, true, {8, 7, 9, 100, 50});
   ASSERT_EQ(by_counts.size(), 3U);
   EXPECT_EQ(by_counts[1].draws[1].counts_begin, 3);
   EXPECT_EQ(by_counts[1].draws[1].counts_end, 6);
@@ -138,8 +138,36 @@ TEST(SamplePlan, CutsPortionsWhereABufferIsFull) {
   EXPECT_EQ(by_counts[2].draws[0].pending, 4);
   EXPECT_TRUE(by_counts[0].penalties);
   for (BatchRow& row : rows) row.sampling.logprobs = 30;
-  EXPECT_EQ(plan_samples(StepBatch(rows), true, {8, 100, 100, 50}).size(), 3U)
+  EXPECT_EQ(plan_samples(StepBatch(rows), true, {8, 100, 9, 100, 50}).size(), 3U)
       << "two lists of 30, and room for a third";
+}
+
+TEST(SamplePlan, PutsConstraintsBehindEachOtherAndCutsWhereTheirBufferIsFull) {
+  const std::vector<int32_t> ids = {1, 2};
+  const std::vector<uint32_t> mask = {7, 8, 9};
+  const std::vector<kernels::TokenBias> biases = {{1, 2, -1}, {5, -3, 4}};
+  std::vector<BatchRow> rows(4, row_of(ids, 0));
+  rows[0].constraint.allowed = mask;
+  rows[1].constraint.biases = biases;
+  rows[1].sampling.logprobs = 0;
+  rows[3].constraint = {mask, biases};
+  const StepBatch batch(rows);
+  const auto portions = plan_samples(batch, false, {8, 100, 9, 100, 50});
+  ASSERT_EQ(portions.size(), 1U);
+  const SamplePortion& portion = portions[0];
+  ASSERT_EQ(portion.constrained.size(), 3U);
+  EXPECT_THAT(portion.masks, ElementsAre(7, 8, 7, 8)) << "as many words as the vocabulary of 50 has";
+  EXPECT_EQ(portion.constrained[0].mask_words, 2);
+  EXPECT_EQ(portion.constrained[1].mask_words, 0);
+  EXPECT_EQ(portion.constrained[1].biases_end, 2);
+  EXPECT_EQ(portion.constrained[1].last_token, 3);
+  EXPECT_EQ(portion.constrained[2].mask_begin, 2);
+  EXPECT_EQ(portion.constrained[2].biases_begin, 2);
+  EXPECT_EQ(portion.constrained[2].biases_end, 4);
+  EXPECT_EQ(portion.constrained[2].logits_row, 3);
+  ASSERT_EQ(portion.logprobs.size(), 1U);
+  EXPECT_EQ(portion.logprobs[0].constraint, 1);
+  EXPECT_EQ(plan_samples(batch, false, {8, 100, 3, 100, 50}).size(), 2U);
 }
 
 TEST(DecodeGraphs, HaveAClassForEveryNumberOfRows) {
