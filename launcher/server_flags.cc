@@ -9,6 +9,7 @@
 
 #include "actors/wire/kv_budget.h"
 #include "comm/client/limits.h"
+#include "launcher/chat_flags.h"
 #include "launcher/device.h"
 #include "launcher/flag_values.h"
 #include "launcher/model_path.h"
@@ -111,9 +112,6 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--zmq", o.zmq_address,
                  "ZeroMQ address for clients (tcp://HOST:PORT, port 0 picks one; or ipc://PATH)")
       ->check(zmq_address());
-  app.add_option("--chat-template", o.chat_template,
-                 "Name of a known chat template, or a file that is one (default: the checkpoint's own)");
-
   app.add_option("--dtype", o.dtype, "Activations on the GPU; on the CPU they are float32")
       ->check(CLI::IsMember({"auto", "half", "float16", "fp16", "bfloat16", "bf16", "float32", "float"}));
   app.add_option("--quantization,-q", f.quantization, "What the checkpoint must be")
@@ -150,6 +148,8 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
       ->check(whole_number())
       ->group(group);
   app.add_option("--threads", o.threads, "CPU threads of each rank (0: cores / ranks)")->group(group);
+
+  add_chat_flags(app, o);
 
   const std::string lora = "Adapters";
   app.add_flag("--enable-lora", f.enable_lora, "Accepted as vLLM names it; adapters are always on")->group(lora);
@@ -189,6 +189,7 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   if (auto ok = actors::context_length(o, *config); !ok) return tl::unexpected(ok.error());
   if (o.load_format == "safetensors") o.load_format = "auto";
 
+  if (auto ok = check_chat_flags(o.chat); !ok) return tl::unexpected(ok.error());
   auto kv_bytes = parse_bytes(flags.kv_cache_memory);
   if (!kv_bytes) return fail("--kv-cache-memory-bytes: {}", kv_bytes.error().message);
   o.kv_cache_memory_bytes = *kv_bytes;

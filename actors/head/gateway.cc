@@ -167,10 +167,8 @@ class Gateway {
     size_t bytes = request.prompt ? request.prompt->size() : 0;
     if (request.prompt_token_ids) bytes += request.prompt_token_ids->size() * sizeof(int32_t);
     for (const std::string& stop : request.stop) bytes += stop.size();
-    if (!request.messages) return bytes;
-    bytes += request.messages->size() * sizeof(comm::Message);
-    for (const comm::Message& message : *request.messages) bytes += message.role.size() + message.content.size();
-    return bytes;
+    if (request.messages) bytes += request.messages->size() * sizeof(comm::Message);
+    return bytes + comm::chat_bytes(request);
   }
 
   // Of a request, what is needed once its text has been prepared.

@@ -97,12 +97,14 @@ class Head {
     Result<model::ChatTemplate> chat = fail("{} has no tokenizer", options_.model);
     if (*tokenizer) chat = model::ChatTemplate::load(options_.model, **tokenizer, options_.chat_template);
     if (!chat && !options_.chat_template.empty()) return tl::unexpected(chat.error());
+    if (chat && options_.chat.special_tokens_in_text) chat->trust_special_tokens();
     std::set<std::string> adapters;
     for (const auto& [name, dir] : options_.lora_modules) adapters.insert(name);
 
     GatewaySetup setup;
-    setup.validation = std::make_shared<RequestValidation>(RequestValidation::Context{
-        model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat), max_model_len_, adapters});
+    setup.validation = std::make_shared<RequestValidation>(
+        RequestValidation::Context{model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat),
+                                   max_model_len_, adapters, options_.chat});
     setup.scheduler = scheduler_;
     setup.cache = cache_;
     setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);

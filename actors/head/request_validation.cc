@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "actors/head/chat_prompt.h"
 #include "comm/client/request_json.h"
 
 namespace lorikeet::actors {
@@ -45,6 +46,9 @@ std::string quoted(const std::string& name) {
 tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const comm::GenerateRequest& request,
                                                                        uint64_t drawn_seed) const {
   PreparedRequest prepared;
+  if (request.tool_choice || request.thinking_budget || request.response_format || request.structured_outputs) {
+    return invalid("tool_choice, thinking_budget, response_format and structured_outputs are not served yet");
+  }
   engine::SamplingParams& sampling = prepared.request.sampling;
   if (auto ok = check_adapter(request); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_sampling(request, sampling); !ok) return tl::unexpected(ok.error());
@@ -91,19 +95,15 @@ tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
   } else if (request.messages) {
     if (request.messages->empty()) return invalid("messages is empty");
     if (!context_.chat_template) return invalid("{}", context_.chat_template.error().message);
-    size_t bytes = 0;
-    std::vector<model::ChatMessage> messages;
-    for (const comm::Message& message : *request.messages) {
-      bytes += message.content.size();
-      messages.push_back({message.role, message.content});
-    }
+    size_t bytes = comm::chat_bytes(request);
+    for (const comm::Message& message : *request.messages) bytes -= message.role.size();
     if (bytes > max_bytes) {
       return refuse(ErrorCode::too_long, "messages of {} bytes cannot fit into {} tokens", bytes,
                     context_.max_model_len);
     }
-    auto rendered = context_.chat_template->render(messages, *context_.tokenizer);
+    auto rendered = chat_prompt(*context_.chat_template, *context_.tokenizer, request, context_.chat);
     if (!rendered) return invalid("{}", rendered.error().message);
-    ids = *std::move(rendered);
+    ids = std::move(rendered->ids);
   } else {
     ids = *request.prompt_token_ids;
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "actors/head/text_stream.h"
+#include "actors/wire/chat_options.h"
 #include "comm/client/client_messages.h"
 #include "engine/engine.h"
 #include "engine/error.h"
@@ -40,6 +41,7 @@ class RequestValidation {
     Result<model::ChatTemplate> chat_template;          // an error refuses requests with messages, no others
     int32_t max_model_len = 0;
     std::set<std::string> adapters;  // the names that are served
+    ChatOptions chat = {};
   };
 
   explicit RequestValidation(Context context) : context_(std::move(context)) {}

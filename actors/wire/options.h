@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "actors/wire/chat_options.h"
+
 namespace lorikeet::actors {
 
 // The HTTP door of the head.
@@ -83,7 +85,8 @@ struct ServerOptions {
   int32_t drain_timeout_ms = 0;      // what runs has so long to end when the server is asked to stop
   bool time_steps = false;           // the ranks measure every step on their device; its totals are in the status
   std::string chat_template;  // empty: the checkpoint's own; else the name of a known template or a file that is one
-  std::string test_hooks;     // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
+  ChatOptions chat;
+  std::string test_hooks;  // for tests alone: comma-separated, e.g. "hold_adapter_load=kjv"
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -118,6 +121,7 @@ struct ServerOptions {
     visit("drain_timeout_ms", s.drain_timeout_ms);
     visit("time_steps", s.time_steps);
     visit("chat_template", s.chat_template);
+    visit("chat", s.chat);
     visit("test_hooks", s.test_hooks);
   }
 };

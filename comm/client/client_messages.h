@@ -2,6 +2,7 @@
 // The JSON names of the fields are the names below.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,19 +10,10 @@
 #include <variant>
 #include <vector>
 
+#include "comm/client/chat_message.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::comm {
-
-struct Message {  // of a chat
-  std::string role;
-  std::string content;
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("role", s.role);
-    visit("content", s.content);
-  }
-};
 
 // Exactly one of prompt, prompt_token_ids and messages is given. Absent values fall back to generation_config.json,
 // then to the neutral value.
@@ -42,6 +34,20 @@ struct GenerateRequest {
   bool ignore_eos = false;
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
+
+  // Of a chat alone.
+  std::vector<JsonText> tools, documents;        // objects that the chat template shows
+  std::optional<JsonText> chat_template_kwargs;  // an object: what else the template is told
+  std::optional<std::string> chat_template;      // Jinja, in place of the server's; where the server trusts clients so
+  std::optional<bool> add_generation_prompt;     // absent: true, and false beside continue_final_message
+  bool continue_final_message = false;           // the answer goes on where the last message ends
+  std::optional<JsonText> tool_choice;           // "auto", "none", "required" or {"type", "function": {"name"}}
+  std::optional<bool> parallel_tool_calls;       // absent: true
+  std::optional<std::string> reasoning_effort;   // none, minimal, low, medium, high
+  std::optional<int32_t> thinking_budget;        // tokens of reasoning, after which it is closed
+  bool include_reasoning = true;                 // in the answer
+  // Of any request: what the answer must be like.
+  std::optional<JsonText> response_format, structured_outputs;
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -66,44 +72,86 @@ struct GenerateRequest {
     visit("ignore_eos", s.ignore_eos);
     visit("include_stop_str_in_output", s.include_stop_str_in_output);
     visit("skip_special_tokens", s.skip_special_tokens);
+    visit("tools", s.tools);
+    visit("documents", s.documents);
+    visit("chat_template_kwargs", s.chat_template_kwargs);
+    visit("chat_template", s.chat_template);
+    visit("add_generation_prompt", s.add_generation_prompt);
+    visit("continue_final_message", s.continue_final_message);
+    visit("tool_choice", s.tool_choice);
+    visit("parallel_tool_calls", s.parallel_tool_calls);
+    visit("reasoning_effort", s.reasoning_effort);
+    visit("thinking_budget", s.thinking_budget);
+    visit("include_reasoning", s.include_reasoning);
+    visit("response_format", s.response_format);
+    visit("structured_outputs", s.structured_outputs);
   }
 };
+
+// Bytes of what a chat hands to its template: about the memory that it takes, and the time to read it.
+size_t chat_bytes(const GenerateRequest& request);
 
 struct Usage {
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
   int32_t total_tokens = 0;
   int32_t cached_tokens = 0;
+  int32_t reasoning_tokens = 0;  // of completion_tokens
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("prompt_tokens", s.prompt_tokens);
     visit("completion_tokens", s.completion_tokens);
     visit("total_tokens", s.total_tokens);
     visit("cached_tokens", s.cached_tokens);
+    visit("reasoning_tokens", s.reasoning_tokens);
   }
 };
 
 using TokenLogprobs = std::vector<std::pair<int32_t, float>>;  // [(token id, log-probability)], best first
+
+// A piece of a call of a tool. The first piece of a call has its id and name; all arguments put together are what the
+// model wrote.
+struct ToolCallDelta {
+  int32_t index = 0;  // of the call, from 0
+  std::optional<std::string> id, name;
+  std::optional<std::string> arguments;
+
+  bool operator==(const ToolCallDelta&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("index", s.index);
+    visit("id", s.id);
+    visit("name", s.name);
+    visit("arguments", s.arguments);
+  }
+};
+
+// Puts pieces of calls together.
+void add_tool_calls(const std::vector<ToolCallDelta>& pieces, std::vector<ToolCall>& calls);
 
 // A piece of the answer, as it is generated. text may be empty while a character or a stop string is unfinished.
 struct Delta {
   std::string id;
   std::string text;
   std::vector<int32_t> token_ids;
-  std::vector<TokenLogprobs> logprobs;  // one per token id where the request asked for them
+  std::vector<TokenLogprobs> logprobs;    // one per token id where the request asked for them
+  std::optional<std::string> reasoning;   // of a chat whose server splits it off: not in text
+  std::vector<ToolCallDelta> tool_calls;  // the same
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
     visit("text", s.text);
     visit("token_ids", s.token_ids);
     visit("logprobs", s.logprobs);
+    visit("reasoning", s.reasoning);
+    visit("tool_calls", s.tool_calls);
   }
 };
 
 // The one final answer of a request: Done or Failure.
 struct Done {
   std::string id;
-  std::string finish_reason;                          // stop, length, abort
+  std::string finish_reason;                          // stop, length, abort, tool_calls
   std::optional<std::string> stop_reason;             // the matched stop string, or a stop id in decimal; none for eos
   std::vector<std::optional<float>> prompt_logprobs;  // where asked for: none for the first token
   uint64_t seed = 0;                                  // the one that was used

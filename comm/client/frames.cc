@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "comm/client/json_order.h"
 #include "comm/client/limits.h"
 #include "comm/client/request_json.h"
 #include "comm/codec/codec.h"
@@ -76,7 +77,11 @@ Result<Message> decode_body(Encoding encoding, std::string_view body, size_t max
     }
     JsonLimits limits = kBodyLimits;
     limits.max_bytes = max_bytes;
-    return from_json<Message>(body, limits);
+    Result<Message> message = from_json<Message>(body, limits);
+    if constexpr (std::is_same_v<Message, GenerateRequest>) {
+      if (message) keep_written_order(body, *message);
+    }
+    return message;
   }
 }
 

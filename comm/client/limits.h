@@ -12,7 +12,7 @@ namespace lorikeet::comm {
 
 inline constexpr size_t kMaxBodyBytes = 16 << 20;  // a request and whatever is in it: prompts, ids, messages
 inline constexpr size_t kMaxFrameBodies = 2;  // a frame of ZeroMQ is read up to here, to be refused with a sentence
-inline constexpr size_t kMaxJsonDepth = 16;
+inline constexpr size_t kMaxJsonDepth = 64;   // schemas of tools nest
 inline constexpr size_t kMaxJsonValues = 1 << 20;  // numbers, strings, objects, ..., keys included
 inline constexpr JsonLimits kBodyLimits{kMaxBodyBytes, kMaxJsonDepth, kMaxJsonValues};
 

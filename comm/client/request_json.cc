@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "comm/client/json_order.h"
 #include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
 
@@ -39,6 +40,7 @@ Result<RequestLine> parse_request(std::string_view text) {
   if (!request) return tl::unexpected(request.error());
   if (const Result<void> checked = check_sizes(*request); !checked) return tl::unexpected(checked.error());
   line.request = *std::move(request);
+  keep_written_order(text, line.request);
   return line;
 }
 
@@ -91,37 +93,53 @@ void ResultLine::add(const Delta& delta) {
   text_ += delta.text;
   token_ids_.insert(token_ids_.end(), delta.token_ids.begin(), delta.token_ids.end());
   logprobs_.insert(logprobs_.end(), delta.logprobs.begin(), delta.logprobs.end());
+  if (delta.reasoning) reasoning_ += *delta.reasoning;
+  add_tool_calls(delta.tool_calls, tool_calls_);
 }
 
 void ResultLine::restart() {
   text_.clear();
   token_ids_.clear();
   logprobs_.clear();
+  reasoning_.clear();
+  tool_calls_.clear();
+}
+
+// Only where there is any: most answers have neither.
+void ResultLine::add_parts(nlohmann::json& line) const {
+  if (!reasoning_.empty()) line["reasoning_content"] = reasoning_;
+  if (tool_calls_.empty()) return;
+  for (const ToolCall& call : tool_calls_) line["tool_calls"].push_back(tool_call_form(call));
 }
 
 std::string ResultLine::finish(const Done& done) const {
   json usage = to_json_value(done.usage);
-  return line_of({{"id", id_value(id_, integer_id_)},
-                  {"text", text_},
-                  {"token_ids", token_ids_},
-                  {"finish_reason", done.finish_reason},
-                  {"stop_reason", to_json_value(done.stop_reason)},
-                  {"seed", done.seed},
-                  {"logprobs", with_logprobs_ ? to_json_value(logprobs_) : json(nullptr)},
-                  {"prompt_logprobs", with_prompt_logprobs_ ? to_json_value(done.prompt_logprobs) : json(nullptr)},
-                  {"usage", std::move(usage)},
-                  {"error", nullptr}});
+  if (done.usage.reasoning_tokens == 0) usage.erase("reasoning_tokens");
+  json line = {{"id", id_value(id_, integer_id_)},
+               {"text", text_},
+               {"token_ids", token_ids_},
+               {"finish_reason", done.finish_reason},
+               {"stop_reason", to_json_value(done.stop_reason)},
+               {"seed", done.seed},
+               {"logprobs", with_logprobs_ ? to_json_value(logprobs_) : json(nullptr)},
+               {"prompt_logprobs", with_prompt_logprobs_ ? to_json_value(done.prompt_logprobs) : json(nullptr)},
+               {"usage", std::move(usage)},
+               {"error", nullptr}};
+  add_parts(line);
+  return line_of(line);
 }
 
 std::string ResultLine::finish(const Failure& failure) const {
-  return line_of({{"id", id_value(id_, integer_id_)},
-                  {"text", text_},
-                  {"token_ids", token_ids_},
-                  {"finish_reason", nullptr},
-                  {"logprobs", with_logprobs_ ? to_json_value(logprobs_) : json(nullptr)},
-                  {"prompt_logprobs", nullptr},
-                  {"usage", nullptr},
-                  {"error", error_object(failure.code, failure.message)}});
+  json line = {{"id", id_value(id_, integer_id_)},
+               {"text", text_},
+               {"token_ids", token_ids_},
+               {"finish_reason", nullptr},
+               {"logprobs", with_logprobs_ ? to_json_value(logprobs_) : json(nullptr)},
+               {"prompt_logprobs", nullptr},
+               {"usage", nullptr},
+               {"error", error_object(failure.code, failure.message)}};
+  add_parts(line);
+  return line_of(line);
 }
 
 std::string unreadable_line(size_t line, std::string_view text, const std::string& message) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -35,6 +36,7 @@ std::string find_id(std::string_view text);
 
 // Collects the answers to one request and writes its result line:
 //   {"id", "text", "token_ids", "finish_reason", "logprobs", "prompt_logprobs", "usage", "error"}
+// and, where the answer has any, "reasoning_content" and "tool_calls".
 // The id is written as it came, as a string or an integer. logprobs and prompt_logprobs are null where the request did
 // not ask for them.
 class ResultLine {
@@ -47,12 +49,16 @@ class ResultLine {
   std::string finish(const Failure& failure) const;  // with what was generated before it
 
  private:
+  void add_parts(nlohmann::json& line) const;
+
   std::string id_;
   bool integer_id_;
   bool with_logprobs_, with_prompt_logprobs_;
   std::string text_;
   std::vector<int32_t> token_ids_;
   std::vector<TokenLogprobs> logprobs_;
+  std::string reasoning_;
+  std::vector<ToolCall> tool_calls_;
 };
 
 // {"id": null, "line": N, "error": {"code", "message"}}, for the line (counted from 1) of a file that holds no request.

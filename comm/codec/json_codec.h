@@ -5,7 +5,7 @@
 //   optional  the value or null
 //   enum      its number
 //   float     a number; null where it is not finite
-//   others    as their plain form
+//   others    as their plain form, or as their own: json_form() and read_json_form()
 //
 // When read: numbers, strings and structs must be there; booleans, lists and optionals may be absent or null and then
 // keep their defaults. A list of strings may be one string. An unknown key is an error. Integers must be integers in
@@ -44,6 +44,13 @@ using codec_detail::IsVector;
 using codec_detail::kUnsupported;
 using nlohmann::json;
 
+// A type with a form of its own in JSON (comm/client/chat_message.h).
+template <class T>
+concept HasJsonForm = requires(const T& value, T& target, const json& form) {
+  value.json_form();
+  target.read_json_form(form);
+};
+
 template <class T>
 json write(const T& value) {
   if constexpr (std::is_floating_point_v<T>) {
@@ -63,6 +70,8 @@ json write(const T& value) {
     list.push_back(write(value.first));
     list.push_back(write(value.second));
     return list;
+  } else if constexpr (HasJsonForm<T>) {
+    return value.json_form();
   } else if constexpr (HasFields<T>) {
     json object = json::object();
     T::fields(value, [&object](const char* name, const auto& field) { object[name] = write(field); });
@@ -210,6 +219,12 @@ void read(const Path& path, const json& value, T& target) {
     if (!value.is_array() || value.size() != 2) refuse(path, "must be a list of two");
     read(path.of(size_t{0}), value[0], target.first);
     read(path.of(size_t{1}), value[1], target.second);
+  } else if constexpr (HasJsonForm<T>) {
+    target = {};
+    if (const auto problem = target.read_json_form(value)) {
+      if (problem->member.empty()) refuse(path, problem->what);
+      refuse(path.of(problem->member.c_str()), problem->what);
+    }
   } else if constexpr (HasFields<T>) {
     read_fields(path, value, target);
   } else if constexpr (HasPlain<T>) {

@@ -59,7 +59,7 @@ std::optional<int64_t> integer_of(const json& value) {
   return static_cast<int64_t>(number);
 }
 
-BodyReader::BodyReader(std::string_view body) {
+BodyReader::BodyReader(std::string_view body) : written_(body) {
   auto parsed = parse_bounded_json(body, kBodyLimits);
   if (!parsed) {
     refuse(std::nullopt, "the body: " + parsed.error().message);

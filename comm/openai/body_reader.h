@@ -15,7 +15,7 @@ namespace lorikeet::comm {
 
 class BodyReader {
  public:
-  explicit BodyReader(std::string_view body);
+  explicit BodyReader(std::string_view body);  // which must outlive it
 
   // Each: nullopt (or the default) where the field is absent, null or wrong. Integers may be written as 16.0.
   std::optional<int64_t> integer(const char* name, int64_t least, int64_t most);
@@ -41,7 +41,10 @@ class BodyReader {
 
   bool ok() const { return !error_; }
 
+  std::string_view written() const { return written_; }  // the body
+
  private:
+  const std::string_view written_;
   nlohmann::json body_ = nlohmann::json::object();
   std::set<std::string, std::less<>> known_;
   std::optional<OpenAiError> error_;

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "comm/openai/body_reader.h"
-#include "comm/openai/chat_messages.h"
+#include "comm/openai/chat_fields.h"
 
 namespace lorikeet::comm {
 namespace {
@@ -183,20 +183,15 @@ OpenAiRequestResult parse_chat(std::string_view text) {
   }
   if (request.logprobs) common.logprobs = request.top_logprobs;
   body.ignore({"reasoning_effort", "verbosity", "parallel_tool_calls"});
-  for (const char* name :
-       {"tools", "functions", "function_call", "modalities", "audio", "prediction", "web_search_options", "echo",
-        "continue_final_message", "documents", "chat_template", "chat_template_kwargs", "mm_processor_kwargs"}) {
+  for (const char* name : {"functions", "function_call", "modalities", "audio", "prediction", "web_search_options",
+                           "echo", "mm_processor_kwargs"}) {
     body.refuse_unless_neutral(name);
   }
   if (const json& choice = body.value("tool_choice"); !choice.is_null() && choice != "none" && choice != "auto") {
     body.refuse("tool_choice", "tool_choice is not served here");
   }
-  if (!body.boolean("add_generation_prompt", true)) {
-    body.refuse("add_generation_prompt", "add_generation_prompt is always true here");
-  }
-  common.messages = read_messages(body);
-  size_t bytes = 0;
-  for (const Message& message : *common.messages) bytes += message.role.size() + message.content.size();
+  read_chat_fields(body, common);
+  const size_t bytes = chat_bytes(common);
   request.prompts.push_back(std::move(common));
   return finish(body, std::move(request), bytes);
 }

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "comm/openai/body_reader.h"
-#include "comm/openai/chat_messages.h"
+#include "comm/openai/chat_fields.h"
 
 namespace lorikeet::comm {
 namespace {
@@ -21,12 +21,13 @@ tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view text)
   BodyReader body(text);
   TokenizeRequest request;
   request.with_texts = body.boolean("return_token_strs");
-  body.ignore({"model", "add_special_tokens", "add_generation_prompt"});
+  body.ignore({"model", "add_special_tokens"});
   if (body.value("messages").is_null()) {
     request.text.prompt = body.text("prompt");
     if (!request.text.prompt) body.refuse("prompt", "prompt or messages is needed");
+    body.ignore({"messages", "add_generation_prompt"});
   } else {
-    request.text.messages = read_messages(body);
+    read_chat_fields(body, request.text);
     body.refuse_unless_neutral("prompt");
   }
   if (auto error = body.finish()) return tl::unexpected(*std::move(error));

@@ -1,6 +1,7 @@
 // A conversation, as clients send it.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,10 @@ struct ChatOptions {
   bool add_generation_prompt = true;    // end with the header of the assistant's turn
   bool continue_final_message = false;  // end inside of the last message, which the answer goes on
   std::string variables = {};           // a JSON object: what else the template is told (chat_template_kwargs)
+  std::vector<std::string> default_variables = {};  // the same, where `variables` or a later one does not say it
+  // How contents are shown: as they came; as text, so that `content` of ChatMessage::more does not count; or each as a
+  // list of parts, also where it was a string.
+  enum class Contents : uint8_t { as_given, text, parts } contents = Contents::as_given;
 };
 
 }  // namespace lorikeet::model

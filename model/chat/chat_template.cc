@@ -165,8 +165,22 @@ Result<std::vector<PromptPart>> ChatTemplate::render_parts(const std::vector<Cha
 
 Result<std::vector<int32_t>> ChatTemplate::render(const std::vector<ChatMessage>& messages, const Tokenizer& tokenizer,
                                                   const ChatOptions& options) const {
+  auto prompt = render_prompt(messages, tokenizer, options);
+  if (!prompt) return tl::unexpected(prompt.error());
+  return std::move(prompt->ids);
+}
+
+Result<ChatTemplate::Prompt> ChatTemplate::render_prompt(const std::vector<ChatMessage>& messages,
+                                                         const Tokenizer& tokenizer, const ChatOptions& options) const {
   auto text = render_whole(messages, options);
   if (!text) return tl::unexpected(text.error());
+  const size_t last = text->has_foreign() ? text->foreign_spans().back().end : 0;
+  Prompt prompt;
+  prompt.last_words = text->bytes().substr(last);
+  if (trusts_) {
+    prompt.ids = tokenizer.encode(text->view(), true);
+    return prompt;
+  }
   std::vector<TextSegment> segments;
   size_t at = 0;
   const auto add = [&](size_t end, bool own) {
@@ -178,7 +192,8 @@ Result<std::vector<int32_t>> ChatTemplate::render(const std::vector<ChatMessage>
     add(span.end, false);
   }
   add(text->size(), true);
-  return tokenizer.encode(segments);
+  prompt.ids = tokenizer.encode(segments);
+  return prompt;
 }
 
 Result<std::string> ChatTemplate::render_text(const std::vector<ChatMessage>& messages,
@@ -186,6 +201,21 @@ Result<std::string> ChatTemplate::render_text(const std::vector<ChatMessage>& me
   auto text = render_whole(messages, options);
   if (!text) return tl::unexpected(text.error());
   return text->bytes();
+}
+
+Result<ChatTemplate> ChatTemplate::with_source(const std::string& source) const {
+  auto program = jinja::Program::compile(source);
+  if (!program) return fail("chat_template: {}", program.error().message);
+  ChatTemplate result = *this;
+  result.name_ = "chat_template";
+  result.bodies_apart_ = false;
+  result.variants_.clear();
+  result.variants_.emplace("default", Variant{source, *std::move(program)});
+  return result;
+}
+
+bool ChatTemplate::shows_parts() const {
+  return variants_.at("default").program.loops_over("content");
 }
 
 bool ChatTemplate::has_tools() const {

@@ -37,6 +37,14 @@ class ChatTemplate {
   Result<std::vector<int32_t>> render(const std::vector<ChatMessage>& messages, const Tokenizer& tokenizer,
                                       const ChatOptions& options = {}) const;
 
+  // The same, and the template's words behind the last that are a client's: what it opens the answer with.
+  struct Prompt {
+    std::vector<int32_t> ids;
+    std::string last_words;
+  };
+  Result<Prompt> render_prompt(const std::vector<ChatMessage>& messages, const Tokenizer& tokenizer,
+                               const ChatOptions& options = {}) const;
+
   // The same as text, whole or in parts.
   Result<std::string> render_text(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}) const;
   Result<std::vector<PromptPart>> render_parts(const std::vector<ChatMessage>& messages,
@@ -44,6 +52,13 @@ class ChatTemplate {
 
   const std::string& name() const { return name_; }  // a known one's, else the file
   bool has_tools() const;                            // tools and calls of tools can be rendered
+  bool shows_parts() const;                          // it goes through contents, and so takes lists of parts
+
+  // Another template with this one's tokens, as a request may bring it.
+  Result<ChatTemplate> with_source(const std::string& source) const;
+
+  // Special tokens count in all words, whoever wrote them, as in transformers.
+  void trust_special_tokens() { trusts_ = true; }
 
  private:
   struct Variant {
@@ -60,6 +75,7 @@ class ChatTemplate {
   std::map<std::string, Variant> variants_;    // "default", and named ones such as "tool_use"
   std::map<std::string, std::string> tokens_;  // bos_token and the like, as the template may print them
   bool bodies_apart_ = false;
+  bool trusts_ = false;  // special tokens of clients
 };
 
 }  // namespace lorikeet::model

@@ -73,7 +73,14 @@ Result<Value> marked_content(const Value& content) {
   return fail("continue_final_message: the last message has no text to go on");
 }
 
-Result<Value> message_value(const ChatMessage& message, size_t index, bool continued) {
+Value parts_of(const Text& content) {
+  auto part = std::make_shared<Dict>();
+  put(*part, "type", Text::own("text"));
+  put(*part, "text", content);
+  return jinja::make_list({dict_value(std::move(part))});
+}
+
+Result<Value> message_value(const ChatMessage& message, size_t index, ChatOptions::Contents contents, bool continued) {
   auto dict = std::make_shared<Dict>();
   put(*dict, "role", Text::foreign(message.role));
   put(*dict, "content", Text::foreign(message.content));
@@ -93,7 +100,12 @@ Result<Value> message_value(const ChatMessage& message, size_t index, bool conti
   if (!message.more.empty()) {
     auto more = parse(message.more, true);
     if (!more) return fail("messages[{}]: {}", index, more.error().message);
-    for (const auto& [key, value] : more->dict()->items) dict->set(key, value);
+    for (const auto& [key, value] : more->dict()->items) {
+      if (contents != ChatOptions::Contents::text || key.text()->view() != "content") dict->set(key, value);
+    }
+  }
+  if (const Text* text = dict->find("content")->text(); text && contents == ChatOptions::Contents::parts) {
+    put(*dict, "content", parts_of(*text));
   }
   if (continued) {
     auto content = marked_content(*dict->find("content"));
@@ -112,7 +124,7 @@ Result<jinja::Evaluator::Variables> chat_variables(const std::vector<ChatMessage
   list.reserve(messages.size());
   for (size_t i = 0; i < messages.size(); ++i) {
     const bool continued = options.continue_final_message && i + 1 == messages.size();
-    auto message = message_value(messages[i], i, continued);
+    auto message = message_value(messages[i], i, options.contents, continued);
     if (!message) return tl::unexpected(message.error());
     list.push_back(*std::move(message));
   }
@@ -120,8 +132,11 @@ Result<jinja::Evaluator::Variables> chat_variables(const std::vector<ChatMessage
   if (!tools) return tl::unexpected(tools.error());
   auto documents = parse_list(options.documents, "documents");
   if (!documents) return tl::unexpected(documents.error());
-  if (!options.variables.empty()) {
-    auto more = parse(options.variables, true);
+  std::vector<std::string> told = options.default_variables;
+  told.push_back(options.variables);
+  for (const std::string& object : told) {
+    if (object.empty()) continue;
+    auto more = parse(object, true);
     if (!more) return fail("chat_template_kwargs: {}", more.error().message);
     for (const auto& [name, value] : more->dict()->items) variables[name.text()->bytes()] = value;
   }

@@ -28,6 +28,9 @@ class Program {
   // Whether the template speaks of this variable at all.
   bool mentions(std::string_view name) const;
 
+  // Whether a loop goes through a variable or a member of this name.
+  bool loops_over(std::string_view name) const;
+
  private:
   std::shared_ptr<const Syntax> syntax_;
 };

@@ -249,7 +249,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "",
                       "a body of 1001 bytes where 1000 are allowed"},
         MalformedCase{"NotJson", {"lorikeet/1", "json", "status", "{"}, "", "not JSON"},
-        MalformedCase{"DeepJson", {"lorikeet/1", "json", "status", std::string(900, '[')}, "", "nested deeper than 16"},
+        MalformedCase{"DeepJson", {"lorikeet/1", "json", "status", std::string(900, '[')}, "", "nested deeper than 64"},
         MalformedCase{"WrongType",
                       {"lorikeet/1", "json", "generate", R"({"id":"q","prompt":"p","max_tokens":"5"})"},
                       "q",

@@ -143,10 +143,16 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
       {true, R"({"messages": [{"role": "user", "content": 1}]})", "messages", "messages[0].content must be a string"},
       {true, R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})", "messages",
        "parts of the type text"},
-      {true, R"({"messages": [{"role": "assistant", "tool_calls": [{}]}]})", "messages", "tool_calls is not served"},
+      {true, R"({"messages": [{"role": "assistant", "tool_calls": [{}]}]})", "messages",
+       "messages[0].tool_calls[0] must be an object with a function"},
       {true, R"({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2})", "top_logprobs",
        "needs logprobs"},
-      {true, R"({"messages": [{"role": "user", "content": "a"}], "tools": [{}]})", "tools", "tools is not served here"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "tools": [{}]})", "tools",
+       "tools[0].function must be an object with a name"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "documents": [1]})", "documents",
+       "documents[0] must be an object, not a number"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": []})", "chat_template_kwargs",
+       "must be an object, not a list"},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.body);
@@ -156,6 +162,23 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
     EXPECT_EQ(request.error().param.value_or(""), c.param);
     EXPECT_THAT(request.error().message, HasSubstr(c.sentence));
   }
+}
+
+TEST(OpenAiRequest, HandsOnWhatTheChatTemplateIsTold) {
+  const GenerateRequest choice =
+      chat(R"({"messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}],
+      "tools": [{"type": "function", "function": {"name": "f", "description": "d"}}], "documents": [{"title": "t", "a": 1}],
+      "chat_template": "{{ x }}", "chat_template_kwargs": {"x": 1, "enable_thinking": false},
+      "add_generation_prompt": false, "continue_final_message": true})")
+          .choice(0);
+  EXPECT_EQ(choice.tools.at(0).text, R"({"type": "function", "function": {"name": "f", "description": "d"}})");
+  EXPECT_EQ(choice.documents.at(0).text, R"({"title": "t", "a": 1})");
+  EXPECT_EQ(choice.chat_template, "{{ x }}");
+  EXPECT_EQ(choice.chat_template_kwargs->text, R"({"x": 1, "enable_thinking": false})");
+  EXPECT_EQ(choice.add_generation_prompt, false);
+  EXPECT_TRUE(choice.continue_final_message);
+  EXPECT_EQ(choice.messages->at(0).role, "system");
+  EXPECT_EQ(choice.messages->at(0).more.text, R"({"content":[{"type": "text", "text": "a"}]})");
 }
 
 TEST(OpenAiRequest, BoundsWhatManyChoicesOfALongPromptTake) {

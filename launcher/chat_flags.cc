@@ -1,0 +1,34 @@
+#include "launcher/chat_flags.h"
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace lorikeet::launcher {
+
+void add_chat_flags(CLI::App& app, actors::ServerOptions& options) {
+  actors::ChatOptions& o = options.chat;
+  const std::string group = "Chats";
+  app.add_option("--chat-template", options.chat_template,
+                 "Name of a known chat template, or a file that is one (default: the checkpoint's own)")
+      ->group(group);
+  app.add_option("--default-chat-template-kwargs", o.default_template_kwargs,
+                 "JSON object that the template is told where a request's chat_template_kwargs do not say it")
+      ->group(group);
+  app.add_option("--chat-template-content-format", o.content_format,
+                 "Contents of messages as the template gets them: string, openai (a list of parts), or by its source")
+      ->check(CLI::IsMember({"auto", "string", "openai"}))
+      ->group(group);
+  app.add_flag("--trust-request-chat-template", o.trust_request_template, "Take chat_template of requests")
+      ->group(group);
+  app.add_flag("--special-tokens-in-messages", o.special_tokens_in_text,
+               "Special tokens count in what clients send, too, as in transformers; here they are text otherwise")
+      ->group(group);
+}
+
+Result<void> check_chat_flags(const actors::ChatOptions& options) {
+  if (options.default_template_kwargs.empty()) return {};
+  if (nlohmann::json::parse(options.default_template_kwargs, nullptr, false).is_object()) return {};
+  return fail("--default-chat-template-kwargs {}: give a JSON object", options.default_template_kwargs);
+}
+
+}  // namespace lorikeet::launcher
