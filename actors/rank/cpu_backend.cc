@@ -56,6 +56,8 @@ class CpuBackend final : public RankBackend {
     options.num_blocks = num_blocks;
     options.num_slots = options_.max_loras;
     options.num_threads = threads();
+    options.own_cores =
+        threads() * options_.tensor_parallel_size <= static_cast<int>(std::thread::hardware_concurrency());
     auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, *std::move(group));
     if (!made) return tl::unexpected(made.error());
     return std::shared_ptr<model::RankModel>(*std::move(made));

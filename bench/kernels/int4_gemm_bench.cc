@@ -10,10 +10,21 @@
 namespace lorikeet::bench {
 namespace {
 
-// Arguments: N, K, threads. Weights are rotated over far more than the caches hold.
+// The instruction set that an argument asks for (1: AVX2, 2: AVX-512); says so where this machine lacks it.
+bool takes_isa(benchmark::State& state, int64_t argument, kernels::CpuIsa& isa) {
+  isa = static_cast<kernels::CpuIsa>(argument);
+  state.SetLabel(std::string(name_of(isa)));
+  if (isa <= kernels::best_cpu_isa()) return true;
+  state.SkipWithError("this machine lacks it");
+  return false;
+}
+
+// Arguments: N, K, threads, instruction set. Weights are rotated over far more than the caches hold.
 void int4_gemv(benchmark::State& state) {
   const auto n = static_cast<int32_t>(state.range(0)), k = static_cast<int32_t>(state.range(1));
   const auto threads = static_cast<int>(state.range(2));
+  kernels::CpuIsa isa{};
+  if (!takes_isa(state, state.range(3), isa)) return;
   kernels::ThreadPool pool(threads);
   const kernels::Int4Weight first = random_int4(n, k);
   const std::vector<kernels::Int4Weight> weights((160ULL << 20) / bytes_of(first) + 1, first);
@@ -24,7 +35,7 @@ void int4_gemv(benchmark::State& state) {
   for (auto _ : state) {
     const Seconds floor = read_time(bytes, threads);
     const Seconds taken = seconds_of([&] {
-      for (const auto& weight : weights) kernels::int4_gemm_cpu(weight, x.data(), 1, y.data(), n, pool);
+      for (const auto& weight : weights) kernels::int4_gemm_cpu(weight, x.data(), 1, y.data(), n, pool, isa);
     });
     comparison.add(floor, taken);
     state.SetIterationTime(taken.wall / static_cast<double>(weights.size()));
@@ -33,11 +44,10 @@ void int4_gemv(benchmark::State& state) {
   comparison.report(state, "of_bandwidth");
 }
 BENCHMARK(int4_gemv)
-    ->ArgNames({"N", "K", "threads"})
-    ->Args({5120, 5120, 1})
-    ->Args({5120, 5120, 2})
-    ->Args({13824, 5120, 2})
-    ->Args({5120, 13824, 2})
+    ->ArgNames({"N", "K", "threads", "isa"})
+    ->ArgsProduct({{1536, 5120}, {5120}, {1}, {1, 2}})
+    ->ArgsProduct({{5120, 13824}, {5120}, {2}, {1, 2}})
+    ->ArgsProduct({{5120}, {13824}, {2}, {1, 2}})
     ->UseManualTime()
     ->Iterations(7)
     ->Unit(benchmark::kMillisecond);
@@ -74,11 +84,13 @@ BENCHMARK(dense_gemv)
     ->Iterations(7)
     ->Unit(benchmark::kMillisecond);
 
-// Arguments: M, N, K, threads. Peer: cblas_sgemm of the same shape on float weights.
+// Arguments: M, N, K, threads, instruction set. Peer: cblas_sgemm of the same shape on float weights.
 void int4_gemm(benchmark::State& state) {
   const auto m = static_cast<int32_t>(state.range(0)), n = static_cast<int32_t>(state.range(1)),
              k = static_cast<int32_t>(state.range(2));
   const auto threads = static_cast<int>(state.range(3));
+  kernels::CpuIsa isa{};
+  if (!takes_isa(state, state.range(4), isa)) return;
   kernels::ThreadPool pool(threads);
   openblas_set_num_threads(threads);
   const auto weight = random_int4(n, k);
@@ -90,7 +102,7 @@ void int4_gemm(benchmark::State& state) {
     const Seconds peer = seconds_of([&] {
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1, x.data(), k, floats.data(), k, 0, y.data(), n);
     });
-    const Seconds taken = seconds_of([&] { kernels::int4_gemm_cpu(weight, x.data(), m, y.data(), n, pool); });
+    const Seconds taken = seconds_of([&] { kernels::int4_gemm_cpu(weight, x.data(), m, y.data(), n, pool, isa); });
     comparison.add(peer, taken);
     state.SetIterationTime(taken.wall);
     state.counters["cpu_GFLOP/s"] = 2e-9 * m * n * static_cast<double>(k) / taken.cpu;
@@ -98,11 +110,9 @@ void int4_gemm(benchmark::State& state) {
   comparison.report(state, "x_openblas");
 }
 BENCHMARK(int4_gemm)
-    ->ArgNames({"M", "N", "K", "threads"})
-    ->Args({8, 5120, 5120, 1})
-    ->Args({64, 5120, 5120, 1})
-    ->Args({256, 5120, 5120, 1})
-    ->Args({256, 5120, 5120, 2})
+    ->ArgNames({"M", "N", "K", "threads", "isa"})
+    ->ArgsProduct({{2, 4, 8, 16, 64, 256}, {5120}, {5120}, {1}, {1, 2}})
+    ->ArgsProduct({{256}, {5120}, {5120}, {2}, {1, 2}})
     ->UseManualTime()
     ->Iterations(5)
     ->Unit(benchmark::kMillisecond);

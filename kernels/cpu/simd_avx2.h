@@ -15,7 +15,7 @@ struct Avx2 {
 
   // Tiles that fit into 16 registers.
   static constexpr int kGemvOutputs = 4;  // where there is one row
-  static constexpr int kTileOutputs = 2, kTileRows = 4;
+  static constexpr int kTileOutputs = 3, kTileRows = 3;
   static constexpr int kScoreVectors = 2, kValueVectors = 2;
 
   static F zero() { return _mm256_setzero_ps(); }
@@ -73,13 +73,15 @@ struct Avx2 {
   }
   static F zero_below(F x, F limit, F value) { return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value); }
 
+  // An int4 weight is scaled and its zero point taken off once for a run: scale * (sum of q x - zero * sum of x).
+  static constexpr bool kScalesRuns = true;
   struct Levels {
-    F scale = _mm256_setzero_ps(), zero_point = _mm256_setzero_ps();
-    Levels() = default;
-    Levels(float s, uint8_t z) : scale(_mm256_set1_ps(s)), zero_point(_mm256_set1_ps(z)) {}
+    Levels(float, uint8_t) {}
   };
 
-  // The nibbles of a block of B inputs, and the weights of its vector number S in nibble order.
+  // The nibbles of a block of B inputs, and vector number S of them in nibble order as floats. Those of a block of 64 stay
+  // where they are in their words (times 16^S, for which x makes up: kernels/int4/int4_product_simd.h) but for the
+  // highest, which would be the sign.
   template <int B>
   struct Nibbles {
     __m256i words;  // B / 8 of them, repeated where that is fewer than the lanes
@@ -88,15 +90,16 @@ struct Avx2 {
       if constexpr (B == 32) words = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
     }
     template <int S>
-    F weights(const Levels& levels) const {
-      __m256i shifted = words;
-      if constexpr (B == 64) shifted = _mm256_srli_epi32(words, 4 * S);
-      if constexpr (B == 32) {
-        shifted = _mm256_srlv_epi32(
-            words, _mm256_setr_epi32(8 * S, 8 * S, 8 * S, 8 * S, 8 * S + 4, 8 * S + 4, 8 * S + 4, 8 * S + 4));
+    F weights(const Levels&) const {
+      if constexpr (B == 64 && S == 7) return _mm256_cvtepi32_ps(_mm256_srli_epi32(words, 28));
+      if constexpr (B == 64 && S < 7) {
+        return _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(15 << 4 * S)));
       }
-      const F q = _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(15)));
-      return mul(sub(q, levels.zero_point), levels.scale);
+      if constexpr (B == 32) {
+        const __m256i shifted = _mm256_srlv_epi32(
+            words, _mm256_setr_epi32(8 * S, 8 * S, 8 * S, 8 * S, 8 * S + 4, 8 * S + 4, 8 * S + 4, 8 * S + 4));
+        return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(15)));
+      }
     }
   };
 };

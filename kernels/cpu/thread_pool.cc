@@ -3,8 +3,19 @@
 #include <algorithm>
 
 namespace lorikeet::kernels {
+namespace {
 
-ThreadPool::ThreadPool(int threads) {
+void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads, std::chrono::microseconds spin) : spin_(spin) {
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
@@ -17,6 +28,21 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+// Whether it became true within the time.
+template <class Condition>
+bool ThreadPool::spin_until(const Condition& condition) const {
+  if (condition()) return true;
+  if (spin_.count() == 0) return false;
+  const auto end = std::chrono::steady_clock::now() + spin_;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      pause_briefly();
+      if (condition()) return true;
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
 void ThreadPool::parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
   if (count <= 0) return;
   if (workers_.empty() || count <= grain) {
@@ -24,7 +50,7 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, const std::function<
     return;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);  // a worker that is about to sleep either sees the change or is woken
     body_ = &body;
     count_ = count;
     grain_ = grain;
@@ -33,21 +59,26 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, const std::function<
   }
   start_.notify_all();
   run_part(0);
+  const auto all_done = [this] { return running_ == 0; };
+  if (spin_until(all_done)) return;
   std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return running_ == 0; });
+  done_.wait(lock, all_done);
 }
 
 void ThreadPool::work(int index) {
   uint64_t seen = 0;
-  std::unique_lock lock(mutex_);
+  const auto has_work = [&] { return stop_ || generation_ != seen; };
   while (true) {
-    start_.wait(lock, [&] { return stop_ || generation_ != seen; });
+    if (!spin_until(has_work)) {
+      std::unique_lock lock(mutex_);
+      start_.wait(lock, has_work);
+    }
     if (stop_) return;
     seen = generation_;
-    lock.unlock();
     run_part(index);
-    lock.lock();
-    if (--running_ == 0) done_.notify_one();
+    if (--running_ > 0) continue;
+    { const std::lock_guard lock(mutex_); }  // the caller either sees the end or sleeps by now
+    done_.notify_one();
   }
 }
 

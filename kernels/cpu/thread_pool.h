@@ -1,6 +1,8 @@
 // The threads of one rank's CPU kernels.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -10,11 +12,16 @@
 
 namespace lorikeet::kernels {
 
-// Cuts loops into one part per thread. Idle threads sleep: ranks may share cores, so nothing ever spins.
+// Cuts loops into one part per thread. A layer's loops follow each other within microseconds, so a thread that has
+// nothing to do looks for the next loop for a while before it sleeps.
 // Threads: one thread calls parallel_for at a time, and works on a part itself.
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);
+  // For pools whose threads have a core each.
+  static constexpr std::chrono::microseconds kSpin{20};
+
+  // spin: how long a thread looks before it sleeps. 0 where others need the core: several ranks on few cores.
+  explicit ThreadPool(int threads, std::chrono::microseconds spin = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -28,15 +35,18 @@ class ThreadPool {
  private:
   void work(int index);
   void run_part(int index) const;
+  template <class Condition>
+  bool spin_until(const Condition& condition) const;
 
+  const std::chrono::microseconds spin_;
   std::vector<std::thread> workers_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // of those who sleep
   std::condition_variable start_, done_;
-  uint64_t generation_ = 0;
-  int running_ = 0;
-  bool stop_ = false;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> running_{0};
+  std::atomic<bool> stop_{false};
 
-  // The loop that is being run.
+  // The loop that is being run: written before generation_ moves on, read after.
   const std::function<void(int64_t, int64_t)>* body_ = nullptr;
   int64_t count_ = 0, grain_ = 1;
 };

@@ -15,21 +15,6 @@ void take_inputs(const Int4Weight& weight, const float* x, float* out) {
   }
 }
 
-// x [weight.k] in nibble order.
-void to_nibble_order(const Int4Weight& weight, int32_t lanes, const float* x, float* out) {
-  for (int32_t run = 0; run < weight.runs(); ++run) {
-    int32_t k = weight.run_begin[static_cast<size_t>(run)];
-    const int32_t end = weight.run_begin[static_cast<size_t>(run) + 1];
-    while (k < end) {
-      const int32_t block = nibble_block(end - k, lanes), words = block / 8;
-      for (int32_t word = 0; word < words; ++word) {
-        for (int32_t nibble = 0; nibble < 8; ++nibble) out[k + nibble * words + word] = x[k + 8 * word + nibble];
-      }
-      k += block;
-    }
-  }
-}
-
 }  // namespace
 
 void dequantize_row(const Int4Weight& weight, int32_t n, float* w) {
@@ -61,10 +46,11 @@ void int4_gemm_plain(const Int4Weight& weight, const float* x, int32_t m, float*
   }
 }
 
-void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool) {
-  static Int4ProductLoop* const product = int4_product_loop(best_cpu_isa());
+void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool,
+                   CpuIsa isa) {
+  Int4ProductLoop* const product = int4_product_loop(isa);
   if (product == nullptr) return int4_gemm_plain(weight, x, m, y, y_stride);
-  ProductInputs inputs(m, weight.k);
+  ProductInputs inputs(m, Int4Inputs::row_size(weight, isa));
   pool.parallel_for(m, 8, [&](int64_t begin, int64_t end) {
     std::vector<float> taken(weight.permutation.empty() ? 0 : static_cast<size_t>(weight.k));
     for (auto j = static_cast<int32_t>(begin); j < end; ++j) {
@@ -73,7 +59,7 @@ void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y
         take_inputs(weight, row, taken.data());
         row = taken.data();
       }
-      to_nibble_order(weight, lanes_of(best_cpu_isa()), row, inputs.row(j));
+      Int4Inputs::prepare(weight, isa, row, inputs.row(j));
     }
   });
   const ProductRows rows = {inputs.data(), inputs.stride(), m, y, y_stride};

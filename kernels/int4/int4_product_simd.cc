@@ -1,35 +1,35 @@
 #include "kernels/int4/int4_product_simd.h"
 
+#include <array>
+
 #include "kernels/cpu/product_simd.h"
 #include "kernels/cpu/simd.h"
 
 namespace lorikeet::kernels {
 namespace {
 
-template <class V, int B, int NT, int MT, int... S>
-inline void add_block(const uint8_t* q, int64_t row_bytes, const typename V::Levels (&levels)[NT], const float* x,
-                      int64_t x_stride, typename V::F (&sums)[NT][MT], std::integer_sequence<int, S...> /*steps*/) {
-  const auto step = [&](auto number, const typename V::template Nibbles<B>(&nibbles)[NT]) {
-    typename V::F xs[MT];
-    for (int j = 0; j < MT; ++j) xs[j] = V::load(x + j * x_stride + number() * V::kLanes);
-    for (int i = 0; i < NT; ++i) {
-      const typename V::F w = nibbles[i].template weights<number()>(levels[i]);
-      for (int j = 0; j < MT; ++j) sums[i][j] = V::fma(w, xs[j], sums[i][j]);
-    }
+// Calls block(size, k) for the blocks of a run [k, end); size is an integral constant.
+template <class V, class F>
+inline void for_blocks(int32_t k, int32_t end, const F& block) {
+  const auto blocks = [&](auto size) {
+    for (; k + size() <= end; k += size()) block(size, k);
   };
-  [&]<int... I>(std::integer_sequence<int, I...>) {
-    const typename V::template Nibbles<B> nibbles[NT] = {typename V::template Nibbles<B>(q + I * row_bytes)...};
-    (step(std::integral_constant<int, S>(), nibbles), ...);
-  }
-  (std::make_integer_sequence<int, NT>());
+  if constexpr (V::kLanes == 16) blocks(std::integral_constant<int, 128>());
+  blocks(std::integral_constant<int, 64>());
+  blocks(std::integral_constant<int, 32>());
+}
+
+template <int... S, class F>
+inline void for_steps(std::integer_sequence<int, S...> /*steps*/, const F& step) {
+  (step(std::integral_constant<int, S>()), ...);
 }
 
 // While one tile is computed, the weights of the next are fetched into the second-level cache.
 template <class V, int NT, int MT>
 void int4_tile(const Int4Weight& weight, const float* x, int64_t x_stride, int64_t n, float* y, int64_t y_stride) {
-  typename V::F sums[NT][MT];
+  typename V::F sums[NT][MT], part[NT][MT];
   for (int i = 0; i < NT; ++i) {
-    for (int j = 0; j < MT; ++j) sums[i][j] = V::zero();
+    for (int j = 0; j < MT; ++j) sums[i][j] = part[i][j] = V::zero();
   }
   const int64_t row_bytes = weight.k / 2;
   const uint8_t* q = weight.q.data() + n * row_bytes;
@@ -40,24 +40,42 @@ void int4_tile(const Int4Weight& weight, const float* x, int64_t x_stride, int64
     const uint8_t* zero = weight.zero.data() + static_cast<int64_t>(run) * weight.n + n;
     __builtin_prefetch(scale + 16);
     __builtin_prefetch(zero + 64);
-    typename V::Levels levels[NT];
-    for (int i = 0; i < NT; ++i) levels[i] = typename V::Levels(scale[i], zero[i]);
-    int32_t k = bounds[run];
-    const int32_t end = bounds[run + 1];
-    const auto blocks = [&](auto size) {
-      constexpr int kSize = size();
-      for (; k + kSize <= end; k += kSize) {
-        for (int i = 0; i < NT; ++i) __builtin_prefetch(q + (NT + i) * row_bytes + k / 2, 0, 2);
-        add_block<V, kSize>(q + k / 2, row_bytes, levels, x + k, x_stride, sums,
-                            std::make_integer_sequence<int, kSize / V::kLanes>());
+    const auto levels = [&]<int... I>(std::integer_sequence<int, I...>) {
+      return std::array<typename V::Levels, NT>{typename V::Levels(scale[I], zero[I])...};
+    }
+    (std::make_integer_sequence<int, NT>());
+    if constexpr (V::kScalesRuns) {
+      for (int i = 0; i < NT; ++i) {
+        for (int j = 0; j < MT; ++j) {
+          part[i][j] =
+              V::mul(V::set(-static_cast<float>(zero[i])), V::load(x + j * x_stride + weight.k + run * V::kLanes));
+        }
       }
-    };
-    if constexpr (V::kLanes == 16) blocks(std::integral_constant<int, 128>());
-    blocks(std::integral_constant<int, 64>());
-    blocks(std::integral_constant<int, 32>());
+    }
+    for_blocks<V>(bounds[run], bounds[run + 1], [&](auto size, int32_t k) {
+      using Nibbles = typename V::template Nibbles<size()>;
+      for (int i = 0; i < NT; ++i) __builtin_prefetch(q + (NT + i) * row_bytes + k / 2, 0, 2);
+      const auto nibbles = [&]<int... I>(std::integer_sequence<int, I...>) {
+        return std::array<Nibbles, NT>{Nibbles(q + I * row_bytes + k / 2)...};
+      }
+      (std::make_integer_sequence<int, NT>());
+      for_steps(std::make_integer_sequence<int, size() / V::kLanes>(), [&](auto number) {
+        typename V::F xs[MT];
+        for (int j = 0; j < MT; ++j) xs[j] = V::load(x + j * x_stride + k + number() * V::kLanes);
+        for (int i = 0; i < NT; ++i) {
+          const typename V::F w = nibbles[i].template weights<number()>(levels[i]);
+          for (int j = 0; j < MT; ++j) part[i][j] = V::fma(w, xs[j], part[i][j]);
+        }
+      });
+    });
+    if constexpr (V::kScalesRuns) {
+      for (int i = 0; i < NT; ++i) {
+        for (int j = 0; j < MT; ++j) sums[i][j] = V::fma(V::set(scale[i]), part[i][j], sums[i][j]);
+      }
+    }
   }
   for (int j = 0; j < MT; ++j) {
-    for (int i = 0; i < NT; ++i) y[j * y_stride + i] = V::sum(sums[i][j]);
+    for (int i = 0; i < NT; ++i) y[j * y_stride + i] = V::sum(V::kScalesRuns ? sums[i][j] : part[i][j]);
   }
 }
 

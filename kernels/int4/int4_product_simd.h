@@ -1,4 +1,4 @@
-// The vectorised loop of the int4 product on the CPU, and the order in which it takes activations.
+// The vectorised loop of the int4 product on the CPU, and the form in which it takes activations.
 #pragma once
 
 #include <cstdint>
@@ -10,15 +10,20 @@
 namespace lorikeet::kernels {
 
 // A run of an int4 weight is taken in blocks: as many as fit of 8 * lanes inputs, then of half as many, down to 32.
-// Within a block of B inputs the nibbles of the same place in their 4-byte words go together: the activation for
-// element i of the block in nibble order is x[8 * (i % (B / 8)) + i / (B / 8)].
-constexpr int32_t nibble_block(int32_t remaining, int32_t lanes) {
-  int32_t block = 8 * lanes;
-  while (block > remaining) block /= 2;
-  return block;
-}
+// Within a block of B inputs the nibbles of the same place in their 4-byte words go together ("nibble order"): element i
+// of the block is x[8 * (i % (B / 8)) + i / (B / 8)].
+//
+// Where the loop scales whole runs (AVX2), the nibbles of a whole block stay in their places in the words, so that x is
+// multiplied by 16^-place (exactly) for all places but the last; and behind its inputs a row has, for each run, a vector
+// of sums of the run's inputs, lane by lane.
+struct Int4Inputs {
+  // Floats of a prepared row.
+  static int32_t row_size(const Int4Weight& weight, CpuIsa isa);
+  // x: weight.k inputs in the order of the stored k.
+  static void prepare(const Int4Weight& weight, CpuIsa isa, const float* x, float* row);
+};
 
-// Outputs [n_begin, n_end). x is in nibble order.
+// Outputs [n_begin, n_end). x: prepared rows.
 using Int4ProductLoop = void(const Int4Weight& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end);
 
 template <CpuIsa>

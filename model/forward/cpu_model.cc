@@ -28,7 +28,7 @@ class CpuModel final : public RankModel {
         plan_(plan),
         options_(options),
         group_(std::move(group)),
-        pool_(options.num_threads),
+        pool_(options.num_threads, options.own_cores ? kernels::ThreadPool::kSpin : std::chrono::microseconds{}),
         forward_(weights_, plan_, std::move(caches), *group_, pool_),
         slots_(static_cast<size_t>(options.num_slots)) {}
 

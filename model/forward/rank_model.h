@@ -19,6 +19,7 @@ struct RankModelOptions {
   int32_t num_blocks = 1024;  // blocks in the KV pool
   int32_t num_slots = 8;      // adapter slots
   int32_t num_threads = 1;    // threads of the CPU kernels
+  bool own_cores = false;     // whether each of them has a core for itself
 };
 
 // How the token of one row is drawn. Definitions and order: formats reference, section 7 (vLLM's sampler).

@@ -9,7 +9,7 @@ namespace {
 
 TEST(ThreadPool, CoversEveryIndexOnceWhateverTheSizes) {
   for (int threads : {1, 2, 3, 8}) {
-    ThreadPool pool(threads);
+    ThreadPool pool(threads, threads == 3 ? ThreadPool::kSpin : std::chrono::microseconds(0));
     for (int64_t count : {0, 1, 2, 7, 8, 9, 64, 1001}) {
       for (int64_t grain : {1, 8, 64}) {
         std::vector<std::atomic<int>> visits(static_cast<size_t>(count));
@@ -31,16 +31,18 @@ TEST(ThreadPool, CutsOnlyAtMultiplesOfTheGrain) {
 }
 
 TEST(ThreadPool, RunsLoopsOneAfterTheOther) {
-  ThreadPool pool(4);
-  int64_t total = 0;
-  for (int round = 0; round < 500; ++round) {
-    std::atomic<int64_t> sum{0};
-    pool.parallel_for(16, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) sum += i;
-    });
-    total += sum;
+  for (const auto spin : {std::chrono::microseconds(0), ThreadPool::kSpin}) {
+    ThreadPool pool(4, spin);
+    int64_t total = 0;
+    for (int round = 0; round < 500; ++round) {
+      std::atomic<int64_t> sum{0};
+      pool.parallel_for(16, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) sum += i;
+      });
+      total += sum;
+    }
+    EXPECT_EQ(total, 500 * 120);
   }
-  EXPECT_EQ(total, 500 * 120);
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 
 #include <cstring>
 
-#include "kernels/cpu/product_cpu.h"
 #include "kernels/dense/dense_gemm.h"
 #include "kernels/int4/int4_gemm.h"
 #include "kernels/int4/int4_product_simd.h"
@@ -55,49 +54,47 @@ TEST(Int4Gemm, AgreesWithFloat64OverRandomShapes) {
   }
 }
 
+// Those that this machine has and for which there is a loop.
+std::vector<CpuIsa> instruction_sets() {
+  std::vector<CpuIsa> sets = {CpuIsa::avx2, CpuIsa::avx512};
+  std::erase_if(sets, [](CpuIsa isa) { return isa > best_cpu_isa() || int4_product_loop(isa) == nullptr; });
+  EXPECT_EQ(sets.size(), static_cast<size_t>(best_cpu_isa()));
+  return sets;
+}
+
 TEST(Int4Gemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
   std::mt19937 random(2);
   ThreadPool one(1), three(3);
-  const auto w = random_int4(69, {128, 96, 160, 1024, 224}, true, random);
-  const int32_t m = 203;
-  const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
-  std::vector<float> whole(static_cast<size_t>(m * w.n)), part(whole.size());
-  int4_gemm_cpu(w, x.data(), m, whole.data(), w.n, one);
-  for (int32_t size : {1, 2, 3, 4, 5, 8, 9, 97}) {
-    for (int32_t j = 0; j < m; j += size) {
-      int4_gemm_cpu(w, x.data() + j * w.x_size, std::min(size, m - j), part.data() + j * w.n, w.n, three);
+  for (const std::vector<int32_t>& runs : {std::vector<int32_t>{128, 96, 160, 1024, 224}, {32, 32}, {1088}}) {
+    const auto w = random_int4(69, runs, runs.size() > 2, random);
+    const int32_t m = 203;
+    const auto x = random_floats(static_cast<size_t>(m * w.x_size), random);
+    for (const CpuIsa isa : instruction_sets()) {
+      std::vector<float> whole(static_cast<size_t>(m * w.n)), part(whole.size());
+      int4_gemm_cpu(w, x.data(), m, whole.data(), w.n, one, isa);
+      for (int32_t size : {1, 2, 3, 4, 5, 8, 9, 97}) {
+        for (int32_t j = 0; j < m; j += size) {
+          int4_gemm_cpu(w, x.data() + j * w.x_size, std::min(size, m - j), part.data() + j * w.n, w.n, three, isa);
+        }
+        EXPECT_EQ(part, whole) << size << " rows, " << name_of(isa);
+      }
     }
-    EXPECT_EQ(part, whole) << size;
   }
 }
 
 TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
   std::mt19937 random(3);
+  ThreadPool pool(1);
   const auto w = random_int4(37, {128, 32, 64, 416}, false, random);
-  int tried = 0;
-  for (const CpuIsa isa : {CpuIsa::avx2, CpuIsa::avx512}) {
-    Int4ProductLoop* const product = isa <= best_cpu_isa() ? int4_product_loop(isa) : nullptr;
-    if (product == nullptr) continue;
-    for (const int32_t m : {1, 2, 3, 7, 13}) {
+  for (const CpuIsa isa : instruction_sets()) {
+    for (const int32_t m : {1, 2, 3, 7, 13, 21}) {
       const auto x = random_floats(static_cast<size_t>(m * w.k), random);
       const auto want = int4_reference(w, x, m);
-      ProductInputs inputs(m, w.k);
-      for (int32_t j = 0; j < m; ++j) {
-        float* row = inputs.row(j);
-        for (int32_t run = 0; run < w.runs(); ++run) {
-          for (int32_t k = w.run_begin[run], block = 0; k < w.run_begin[run + 1]; k += block) {
-            block = nibble_block(w.run_begin[run + 1] - k, lanes_of(isa));
-            for (int32_t i = 0; i < block; ++i) row[k + i] = x[j * w.k + k + 8 * (i % (block / 8)) + i / (block / 8)];
-          }
-        }
-      }
       std::vector<float> y(want.size(), NAN);
-      product(w, {inputs.data(), inputs.stride(), m, y.data(), w.n}, 0, w.n);
+      int4_gemm_cpu(w, x.data(), m, y.data(), w.n, pool, isa);
       EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa) << ", " << m << " rows";
     }
-    ++tried;
   }
-  EXPECT_EQ(tried, static_cast<int>(best_cpu_isa()));
 }
 
 TEST(DenseGemm, AgreesWithFloat64ForEveryTypeAndUnalignedRows) {
