@@ -104,6 +104,7 @@ bool Engine::adapter_ready(SequenceId id, SlotId slot) {
   if (found == sequences_.end()) return false;
   Sequence& sequence = *found->second;
   sequence.hold_lease(slot);
+  if (sequence.state() != SequenceState::ended) queue_.note_lease(sequence);
   destroy_if_unused(sequence);
   return true;
 }
@@ -122,7 +123,9 @@ void Engine::adapter_failed(SequenceId id, std::string message) {
 
 void Engine::finish(SequenceId id, FinishReason reason) {
   const auto found = sequences_.find(id);
-  if (found == sequences_.end() || found->second->state() == SequenceState::ended) return;
+  if (found == sequences_.end()) return;
+  found->second->prefetch_for_end();
+  if (found->second->state() == SequenceState::ended) return;
   finish(*found->second, reason, -1);
 }
 

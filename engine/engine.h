@@ -121,6 +121,7 @@ class Engine {
   std::vector<Sequence*> by_arrival() const;
 
   // engine_steps.cc: plans and results.
+  void list_candidates(size_t room);
   Schedule make_schedule();
   void preempt(Sequence& sequence);
   void admit(Sequence& sequence, StepPlan& plan);

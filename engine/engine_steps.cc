@@ -31,12 +31,23 @@ RequestError no_number(int32_t position) {
 
 // ---- plans ----
 
+// Those whom the policy may admit: `room` at the most. It takes groups by what they have been given, and each that it
+// takes has one admitted, ends the admitting, or goes on with a prompt; so it gets no further than so many groups.
+void Engine::list_candidates(size_t room) {
+  size_t num_groups = room;
+  if (queue_.num_startable() > room) {
+    num_groups += static_cast<size_t>(
+        std::ranges::count_if(running_view_, [](const RunningSequence& running) { return running.remaining > 1; }));
+  }
+  queue_.list_candidates(num_groups, room, waiting_view_, candidates_);
+}
+
 Schedule Engine::make_schedule() {
   const SchedulerLimits limits{config_.max_num_seqs, config_.max_num_batched_tokens, config_.block_size};
   const int32_t room = max_admissions(static_cast<int32_t>(running_.size()), kv_.num_free(), limits);
   waiting_view_.clear();
   candidates_.clear();
-  if (room > 0) queue_.list_candidates(static_cast<size_t>(room), waiting_view_, candidates_);
+  if (room > 0) list_candidates(static_cast<size_t>(room));
   SchedulerView view;
   view.running = running_view_;
   view.waiting = waiting_view_;
@@ -130,7 +141,7 @@ std::optional<StepPlan> Engine::plan() {
   plan.rows.reserve(planned.size());
   record.rows.reserve(planned.size());
   for (size_t i = 0; i < planned.size(); ++i) {
-    if (i + kPrefetchAhead < planned.size()) planned[i + kPrefetchAhead]->prefetch();
+    if (i + kPrefetchAhead < planned.size()) planned[i + kPrefetchAhead]->prefetch_for_plan();
     Sequence& sequence = *planned[i];
     const auto [index, count, is_new] = schedule.rows[i];
     const std::vector<BlockId>& blocks = sequence.table().blocks;
@@ -185,8 +196,11 @@ void Engine::absorb(StepResult result) {
   in_flight_.pop_front();
   events_.reserve(events_.size() + plan.rows.size());
   for (size_t i = 0; i < plan.rows.size(); ++i) {
-    if (i + 2 * kPrefetchAhead < plan.rows.size()) plan.rows[i + 2 * kPrefetchAhead].sequence->prefetch();
+    if (i + 2 * kPrefetchAhead < plan.rows.size()) {
+      plan.rows[i + 2 * kPrefetchAhead].sequence->prefetch_for_result();
+    }
     if (i + kPrefetchAhead < plan.rows.size()) plan.rows[i + kPrefetchAhead].sequence->prefetch_for_token();
+    if (i + kPrefetchAhead / 2 < plan.rows.size()) plan.rows[i + kPrefetchAhead / 2].sequence->prefetch_token();
     Sequence& sequence = *plan.rows[i].sequence;
     CHECK_EQ(result.rows[i].id.value(), sequence.id().value());
     sequence.row_returned();

@@ -71,11 +71,16 @@ void FairQueue::remove(Sequence& sequence) {
   note_queue(sequence.group());
 }
 
-void FairQueue::note_queue(GroupId group) {
-  if (at(group).queue.empty()) {
-    queued_.erase(group);
+void FairQueue::note_queue(GroupId id) {
+  Group& group = at(id);
+  const bool startable = !group.queue.empty() && group.queue.begin()->second->lease() != LeaseState::asked;
+  if (startable == group.startable_key.has_value()) return;
+  if (startable) {
+    group.startable_key = served_[static_cast<size_t>(id.value())];
+    startable_.emplace(*group.startable_key, id);
   } else {
-    queued_.insert(group);
+    startable_.erase({*group.startable_key, id});
+    group.startable_key.reset();
   }
 }
 
@@ -100,11 +105,21 @@ std::vector<GroupId> FairQueue::groups() const {
   return all;
 }
 
-void FairQueue::list_candidates(size_t limit, std::vector<WaitingSequence>& views,
-                                std::vector<Sequence*>& sequences) const {
-  for (const GroupId group : queued_) {
+void FairQueue::list_candidates(size_t num_groups, size_t limit, std::vector<WaitingSequence>& views,
+                                std::vector<Sequence*>& sequences) {
+  for (auto next = startable_.begin(); next != startable_.end() && num_groups > 0;) {
+    const auto [key, id] = *next;
+    const int64_t served = served_[static_cast<size_t>(id.value())];
+    if (key != served) {  // it was given more since, and comes later
+      next = startable_.erase(next);
+      const auto again = startable_.emplace(served, id).first;
+      at(id).startable_key = served;
+      if (next == startable_.end() || *again < *next) next = again;
+      continue;
+    }
+    ++next;
     size_t listed = 0;
-    for (const auto& [key, sequence] : at(group).queue) {
+    for (const auto& [place, sequence] : at(id).queue) {
       // Those behind one whose adapter is not there wait for the same one.
       if (listed == limit || sequence->lease() == LeaseState::asked) break;
       if (!sequence->can_start()) continue;
@@ -112,6 +127,7 @@ void FairQueue::list_candidates(size_t limit, std::vector<WaitingSequence>& view
       sequences.push_back(sequence);
       ++listed;
     }
+    if (listed > 0) --num_groups;
   }
 }
 

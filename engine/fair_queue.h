@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -34,14 +35,22 @@ class FairQueue {
   void push(Sequence& sequence);
   void remove(Sequence& sequence);
 
+  // A sequence in the queue holds its lease now.
+  void note_lease(const Sequence& sequence) { note_queue(sequence.group()); }
+
   // Marks those sequences of a group as having asked for a lease whose turn it is, and returns them.
   std::vector<Sequence*> ask_leases(GroupId group);
 
   // Those with requests.
   std::vector<GroupId> groups() const;
 
-  // Appends up to `limit` sequences of each group that can start now.
-  void list_candidates(size_t limit, std::vector<WaitingSequence>& views, std::vector<Sequence*>& sequences) const;
+  // Appends up to `limit` sequences that can start now of each of the `num_groups` groups that were given the least (of
+  // equals the lower ones), among those that have such sequences.
+  void list_candidates(size_t num_groups, size_t limit, std::vector<WaitingSequence>& views,
+                       std::vector<Sequence*>& sequences);
+
+  // Groups that list_candidates() may look at.
+  size_t num_startable() const { return startable_.size(); }
 
   void charge(GroupId group, int32_t tokens) { served_[static_cast<size_t>(group.value())] += tokens; }
   std::span<const int64_t> served() const { return served_; }  // by GroupId
@@ -54,6 +63,7 @@ class FairQueue {
     std::map<Key, Sequence*> queue;          // their lease is held, asked for or unneeded
     std::map<Key, Sequence*> without_lease;  // behind all of `queue`
     int64_t served_when_listed = 0;          // its key in by_served_
+    std::optional<int64_t> startable_key;    // and in startable_, where it is there
   };
 
   static Key key_of(const Sequence& sequence);
@@ -67,10 +77,11 @@ class FairQueue {
   std::vector<int64_t> served_;  // by GroupId
   std::vector<GroupId> free_groups_;
   std::unordered_map<std::string, GroupId> by_adapter_;
-  std::set<GroupId> queued_;  // whose `queue` is not empty
   // Every group with requests, by what it had been given when it was listed: the least of them is brought up to date
   // when it is asked for, since charging is done for every row.
   std::set<std::pair<int64_t, GroupId>> by_served_;
+  // Likewise those whose `queue` has a first one that does not wait for its adapter.
+  std::set<std::pair<int64_t, GroupId>> startable_;
 };
 
 }  // namespace lorikeet::engine

@@ -11,6 +11,7 @@ namespace {
 // Blocks that will be taken so much later are asked of the memory now.
 constexpr size_t kFarAhead = 8, kNearAhead = 4;
 constexpr size_t kMaxPrefetched = 512;   // tokens: more would not stay near the core
+constexpr size_t kLineTokens = 16;       // in a cache line
 constexpr size_t kPublishedAtOnce = 32;  // blocks, for the same reason
 
 }  // namespace
@@ -96,13 +97,24 @@ void KvCache::publish(Sequence& sequence) {
 
 void KvCache::release(Sequence& sequence) {
   BlockTable& table = sequence.table();
+  const std::span<const int32_t> tokens = sequence.tokens();
+  const size_t num_hashed = share_prefixes_ ? std::min(tokens.size(), kMaxPrefetched) : 0;
+  for (size_t i = static_cast<size_t>(table.num_published) * static_cast<size_t>(block_size_); i < num_hashed;
+       i += kLineTokens) {
+    __builtin_prefetch(&tokens[i]);
+  }
   for (size_t i = table.blocks.size(), last = i - std::min(i, kPublishedAtOnce); i-- > last;) {
     pool_.prefetch(table.blocks[i]);
+    prefixes_.prefetch_entry(table.blocks[i]);
   }
   publish(sequence);
   // Back to front, so that what builds on a prefix is evicted before it.
   for (size_t i = table.blocks.size(); i-- > 0;) {
     const BlockId block = table.blocks[i];
+    if (i >= kPublishedAtOnce) {
+      pool_.prefetch(table.blocks[i - kPublishedAtOnce]);
+      prefixes_.prefetch_entry(table.blocks[i - kPublishedAtOnce]);
+    }
     pool_.drop_reference(block, prefixes_.contains(block) ? BlockPool::Content::cached : BlockPool::Content::uncached);
   }
   table = {{}, sequence.root(), 0};

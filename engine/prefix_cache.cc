@@ -80,12 +80,13 @@ uint64_t PrefixCache::hash_of(uint64_t parent, std::span<const int32_t> tokens) 
 
 std::optional<PrefixCache::Hit> PrefixCache::find_hashed(uint64_t hash, PrefixId parent,
                                                          std::span<const int32_t> tokens) const {
-  for (int32_t block = buckets_[hash & (buckets_.size() - 1)]; block >= 0;) {
+  for (size_t place = home_of(hash); places_[place].block >= 0; place = next_place(place)) {
+    if (places_[place].hash != static_cast<uint32_t>(hash)) continue;
+    const int32_t block = places_[place].block;
     const Entry& entry = entries_[static_cast<size_t>(block)];
     if (entry.hash == hash && entry.parent == parent && std::ranges::equal(tokens_of(block), tokens)) {
       return Hit{BlockId(block), {entry.id, hash}};
     }
-    block = entry.next;
   }
   return std::nullopt;
 }
@@ -100,9 +101,10 @@ Prefix PrefixCache::insert(const Prefix& parent, std::span<const int32_t> tokens
   CHECK(!contains(block)) << "block " << block.value() << " already holds prefix " << entry(block).id.value();
   if (const auto known = find_hashed(hash, parent.id, tokens)) return known->prefix;
   const auto index = static_cast<size_t>(block.value());
-  int32_t& bucket = buckets_[hash & (buckets_.size() - 1)];
-  entries_[index] = {PrefixId(++last_id_), parent.id, hash, bucket};
-  bucket = block.value();
+  size_t place = home_of(hash);
+  while (places_[place].block >= 0) place = next_place(place);
+  places_[place] = {static_cast<uint32_t>(hash), block.value()};
+  entries_[index] = {PrefixId(++last_id_), parent.id, hash};
   std::ranges::copy(tokens, tokens_.begin() + static_cast<ptrdiff_t>(index) * block_size_);
   if (is_root(parent.id)) ++roots_.at(parent.id).users;
   return {entries_[index].id, hash};
@@ -111,11 +113,23 @@ Prefix PrefixCache::insert(const Prefix& parent, std::span<const int32_t> tokens
 void PrefixCache::erase(BlockId block) {
   if (!contains(block)) return;
   Entry& erased = entries_[static_cast<size_t>(block.value())];
-  int32_t* link = &buckets_[erased.hash & (buckets_.size() - 1)];
-  while (*link != block.value()) link = &entries_[static_cast<size_t>(*link)].next;
-  *link = erased.next;
+  size_t place = home_of(erased.hash);
+  while (places_[place].block != block.value()) place = next_place(place);
+  free_place(place);
   if (is_root(erased.parent)) drop_root_user(erased.parent);
   erased = {};
+}
+
+// Moves up what had to go past the place, so that every block is found without a gap between it and its home.
+void PrefixCache::free_place(size_t place) {
+  const size_t mask = places_.size() - 1;
+  for (size_t i = next_place(place); places_[i].block >= 0; i = next_place(i)) {
+    const size_t way = (i - home_of(places_[i].hash)) & mask;
+    if (way < ((i - place) & mask)) continue;
+    places_[place] = places_[i];
+    place = i;
+  }
+  places_[place] = {};
 }
 
 void PrefixCache::prefetch_chain(const Prefix& parent, std::span<const int32_t> tokens) const {
@@ -123,12 +137,12 @@ void PrefixCache::prefetch_chain(const Prefix& parent, std::span<const int32_t> 
   uint64_t hash = parent.hash;
   for (size_t end = block_size; end <= tokens.size(); end += block_size) {
     hash = hash_of(hash, tokens.subspan(end - block_size, block_size));
-    __builtin_prefetch(&buckets_[hash & (buckets_.size() - 1)]);
+    __builtin_prefetch(&places_[home_of(hash)]);
   }
 }
 
 void PrefixCache::prefetch_insert(BlockId block, uint64_t hash) const {
-  __builtin_prefetch(&buckets_[hash & (buckets_.size() - 1)], 1);
+  __builtin_prefetch(&places_[home_of(hash)], 1);
   __builtin_prefetch(&entry(block), 1);
   __builtin_prefetch(tokens_of(block.value()).data(), 1);
 }
@@ -138,7 +152,7 @@ void PrefixCache::prefetch_entry(BlockId block) const {
 }
 
 void PrefixCache::prefetch_links(BlockId block) const {
-  if (contains(block)) __builtin_prefetch(&buckets_[entry(block).hash & (buckets_.size() - 1)], 1);
+  if (contains(block)) __builtin_prefetch(&places_[home_of(entry(block).hash)], 1);
   __builtin_prefetch(tokens_of(block.value()).data(), 1);
 }
 
@@ -151,7 +165,7 @@ void PrefixCache::resize(int32_t num_blocks) {
   clear();
   entries_.resize(static_cast<size_t>(num_blocks));
   tokens_.resize(static_cast<size_t>(num_blocks) * static_cast<size_t>(block_size_));
-  buckets_.assign(std::bit_ceil(2 * static_cast<size_t>(num_blocks)), -1);  // so that most chains are of one
+  places_.assign(std::bit_ceil(2 * static_cast<size_t>(num_blocks)), Place{});
 }
 
 }  // namespace lorikeet::engine

@@ -81,11 +81,16 @@ class PrefixCache {
   size_t num_roots() const { return roots_.size(); }
 
  private:
-  struct Entry {
-    PrefixId id;  // 0: the block is not cached
+  struct alignas(32) Entry {  // so that none lies on two cache lines
+    PrefixId id;              // 0: the block is not cached
     PrefixId parent;
     uint64_t hash = 0;
-    int32_t next = -1;  // in the bucket's chain
+  };
+  // Of an open hash table with linear probing: what is looked for is told from what else is there without a look at
+  // the entries, each of which would be a line of memory more.
+  struct Place {
+    uint32_t hash = 0;   // the lower half of the entry's
+    int32_t block = -1;  // -1: the place is free
   };
   struct Root {
     std::pair<std::string, uint64_t> key;
@@ -95,14 +100,17 @@ class PrefixCache {
   const Entry& entry(BlockId block) const { return entries_[static_cast<size_t>(block.value())]; }
   std::span<const int32_t> tokens_of(int32_t block) const;
   std::optional<Hit> find_hashed(uint64_t hash, PrefixId parent, std::span<const int32_t> tokens) const;
+  size_t home_of(uint64_t hash) const { return static_cast<uint32_t>(hash) & (places_.size() - 1); }
+  size_t next_place(size_t place) const { return (place + 1) & (places_.size() - 1); }
+  void free_place(size_t place);
   void drop_root_user(PrefixId root);
 
   const int32_t block_size_;
   const uint64_t hash_seed_;
   uint64_t last_id_ = 0, last_root_id_ = 0;
-  HugeVector<Entry> entries_;    // [num_blocks]
-  HugeVector<int32_t> tokens_;   // [num_blocks, block_size]
-  HugeVector<int32_t> buckets_;  // [a power of two]: first block of the chain, or -1
+  HugeVector<Entry> entries_;   // [num_blocks]
+  HugeVector<int32_t> tokens_;  // [num_blocks, block_size]
+  HugeVector<Place> places_;    // [a power of two, at least twice num_blocks]
   std::map<std::pair<std::string, uint64_t>, PrefixId> root_ids_;
   std::unordered_map<PrefixId, Root> roots_;
 };

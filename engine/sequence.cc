@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace lorikeet::engine {
@@ -13,18 +14,20 @@ std::string_view name_of(SequenceState state) {
 }
 
 Sequence::Sequence(Request request, uint64_t arrival, GroupId group, const Prefix& root)
-    : tokens_(std::move(request.prompt)),
-      id_(request.id),
-      group_(group),
-      prompt_size_(static_cast<int32_t>(tokens_.size())),
-      max_tokens_(request.sampling.max_tokens),
+    : id_(request.id),
+      num_known_(static_cast<int32_t>(request.prompt.size())),
+      token_limit_(static_cast<int32_t>(
+          std::min<int64_t>(int64_t{num_known_} + request.sampling.max_tokens, std::numeric_limits<int32_t>::max()))),
       lease_(request.adapter.empty() ? LeaseState::unneeded : LeaseState::unasked),
+      group_(group),
+      prompt_size_(num_known_),
+      tokens_(std::move(request.prompt)),
       sampling_(std::move(request.sampling)),
       arrival_(arrival),
       root_(root),
       adapter_(std::move(request.adapter)) {
   CHECK_GT(prompt_size_, 0);
-  CHECK_GT(max_tokens_, 0);
+  CHECK_GT(sampling_.max_tokens, 0);
   table_.published_prefix = root;
   const std::vector<int32_t>& stops = sampling_.stop_token_ids;
   std::copy_n(stops.begin(), std::min(stops.size(), first_stops_.size()), first_stops_.begin());
@@ -62,7 +65,7 @@ SequenceStart Sequence::start(uint64_t admission, int32_t num_cached) {
   change_state(state_, SequenceState::running);
   num_computed_ = num_cached;
   num_charged_ = std::max(num_charged_, num_cached);
-  SequenceStart start{id_, slot_, tokens_, prompt_size_, sampling_};
+  SequenceStart start{id_, slot_, tokens(), prompt_size_, sampling_};
   start.sampling.prompt_logprobs = wants_prompt_logprobs();
   return start;
 }
@@ -83,6 +86,11 @@ void Sequence::row_returned() {
   --rows_in_flight_;
 }
 
+void Sequence::file_recent() const {
+  tokens_.insert(tokens_.end(), recent_.begin(), recent_.begin() + num_recent_);
+  num_recent_ = 0;
+}
+
 bool Sequence::stops_at(int32_t token) const {
   if (std::ranges::find(first_stops_, token) != first_stops_.end()) return true;
   return has_more_stops_ && std::ranges::find(sampling_.stop_token_ids, token) != sampling_.stop_token_ids.end();
@@ -92,11 +100,13 @@ Sequence::Outcome Sequence::append_token(int32_t token) {
   CHECK(state_ == SequenceState::running || state_ == SequenceState::preempted) << name_of(state_);
   CHECK_GT(pending_, 0);
   --pending_;
-  tokens_.push_back(token);
+  ++num_known_;
+  recent_[num_recent_++] = token;
+  if (num_recent_ == kMaxRecent) file_recent();
   if (stops_at(token)) {
     return {true, FinishReason::stop, token};
   }
-  if (static_cast<int32_t>(tokens_.size()) - prompt_size_ >= max_tokens_) {
+  if (num_known_ >= token_limit_) {
     return {true, FinishReason::length, -1};
   }
   return {};
@@ -119,7 +129,7 @@ void Sequence::preempt() {
 
 int32_t Sequence::lose_ranks() {
   if (rows_in_flight_ > 0) {
-    const bool fruitless = tokens_.size() == std::exchange(tokens_at_loss_, tokens_.size());
+    const bool fruitless = num_known_ == std::exchange(tokens_at_loss_, num_known_);
     fruitless_losses_ = fruitless ? fruitless_losses_ + 1 : 1;
   }
   rows_in_flight_ = 0;
@@ -132,6 +142,7 @@ void Sequence::end() {
   CHECK(state_ != SequenceState::ended) << "sequence " << id_.value() << " ended twice";
   state_ = SequenceState::ended;
   tokens_ = {};
+  num_recent_ = 0;
 }
 
 int32_t Sequence::take_uncharged() {

@@ -68,14 +68,17 @@ class alignas(64) Sequence {
   const BlockTable& table() const { return table_; }
 
   int32_t prompt_size() const { return prompt_size_; }
-  const std::vector<int32_t>& tokens() const { return tokens_; }
-  int32_t num_tokens() const { return static_cast<int32_t>(tokens_.size()) + pending_; }
+  const std::vector<int32_t>& tokens() const {
+    if (num_recent_ > 0) file_recent();
+    return tokens_;
+  }
+  int32_t num_tokens() const { return num_known_ + pending_; }
   int32_t num_computed() const { return num_computed_; }
   int32_t num_cached_tokens() const { return num_cached_tokens_; }
   int32_t rows_in_flight() const { return rows_in_flight_; }
 
   // Positions that the next plan may compute: none when the last token that max_tokens allows is already ordered.
-  int32_t remaining() const { return num_tokens() - prompt_size_ >= max_tokens_ ? 0 : num_tokens() - num_computed_; }
+  int32_t remaining() const { return num_tokens() >= token_limit_ ? 0 : num_tokens() - num_computed_; }
 
   // The age that decides who gives way when blocks run out: counts first admissions, kept across preemptions. 0: never
   // admitted.
@@ -115,13 +118,24 @@ class alignas(64) Sequence {
   // any -> ended. Lets go of the tokens.
   void end();
 
-  // Ask the memory early for what a plan, and then for what a result, will touch. With thousands of sequences running,
-  // waiting for it is most of a step.
-  void prefetch() const {
-    __builtin_prefetch(this);
-    __builtin_prefetch(reinterpret_cast<const char*>(this) + alignof(Sequence));
+  // Ask the memory early for what a plan, a result, a result's token (first where the tokens are, then their end) or an
+  // end will touch. With thousands of sequences running, waiting for it is most of a step.
+  void prefetch_for_plan() const {
+    __builtin_prefetch(this, 1);
+    __builtin_prefetch(reinterpret_cast<const char*>(this) + alignof(Sequence), 1);
   }
-  void prefetch_for_token() const { __builtin_prefetch(tokens_.data() + tokens_.size(), 1); }
+  void prefetch_for_result() const { __builtin_prefetch(this, 1); }
+  void prefetch_for_token() const {
+    if (num_recent_ + 1 == kMaxRecent) __builtin_prefetch(&tokens_, 1);
+  }
+  void prefetch_token() const {
+    if (num_recent_ + 1 == kMaxRecent) __builtin_prefetch(tokens_.data() + tokens_.size(), 1);
+  }
+  void prefetch_for_end() const {
+    for (size_t at = 0; at < sizeof(Sequence); at += alignof(Sequence)) {
+      __builtin_prefetch(reinterpret_cast<const char*>(this) + at, 1);
+    }
+  }
 
   // Positions that fairness has not counted yet: recomputed ones are nobody's fault and count once.
   int32_t take_uncharged();
@@ -130,29 +144,38 @@ class alignas(64) Sequence {
   bool stops_at(int32_t token) const;
   void change_state(SequenceState from, SequenceState to);
 
-  // What every step reads and writes comes first, within two cache lines: with thousands of sequences running, fetching
-  // them is what a step costs.
-  BlockTable table_;
-  std::vector<int32_t> tokens_;  // the prompt and the tokens emitted
+  // Files the recent tokens with the others.
+  void file_recent() const;
+
+  // What every step reads and writes comes first, in two cache lines: with thousands of sequences running, fetching
+  // them is what a step costs. The first is all that most results touch; so the last tokens are there, too, until there
+  // are enough of them.
+  static constexpr int kMaxRecent = 6;
   SequenceId id_;
-  GroupId group_;
-  int32_t prompt_size_ = 0;
-  int32_t max_tokens_ = 0;
+  int32_t num_known_ = 0;    // tokens
+  int32_t token_limit_ = 0;  // that the prompt and max_tokens allow
   int32_t pending_ = 0;
-  int32_t num_computed_ = 0;
-  int32_t num_charged_ = 0;
   int32_t rows_in_flight_ = 0;
   SequenceState state_ = SequenceState::waiting;
   LeaseState lease_ = LeaseState::unneeded;
-  bool has_more_stops_ = false;                         // than the next line holds
-  std::array<int32_t, 4> first_stops_{-1, -1, -1, -1};  // of sampling_.stop_token_ids; no token is -1
+  bool has_more_stops_ = false;  // than first_stops_ holds
+  mutable uint8_t num_recent_ = 0;
+  std::array<int32_t, 3> first_stops_{-1, -1, -1};  // of sampling_.stop_token_ids; no token is -1
+  std::array<int32_t, kMaxRecent> recent_{};        // the tokens behind tokens_
 
+  BlockTable table_;
+  GroupId group_;
+  int32_t num_computed_ = 0;
+  int32_t num_charged_ = 0;
+  int32_t prompt_size_ = 0;
+
+  mutable std::vector<int32_t> tokens_;  // the prompt and the tokens emitted, less the recent ones
   SamplingParams sampling_;
   SlotId slot_ = kBaseSlot;
   int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
   int32_t fruitless_losses_ = 0;     // of the ranks
-  size_t tokens_at_loss_ = 0;        // known when the ranks were last lost with rows in flight
+  int32_t tokens_at_loss_ = 0;       // known when the ranks were last lost with rows in flight
   uint64_t arrival_ = 0, admission_ = 0;
   Prefix root_;
   std::string adapter_;

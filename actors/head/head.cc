@@ -27,6 +27,7 @@
 #include "actors/wire/kv_budget.h"
 #include "actors/wire/system_config.h"
 #include "comm/client/zmq_server.h"
+#include "engine/step_memory.h"
 #include "kernels/base/console.h"
 #include "model/chat/chat_template.h"
 #include "model/checkpoint/shard_plan.h"
@@ -232,6 +233,7 @@ class Head {
 }  // namespace
 
 int run_head() {
+  engine::keep_step_memory();
   auto child = ChildProcess::attach();
   if (!child) {
     say("lorikeet head: {}", child.error().message);

@@ -12,6 +12,7 @@
 
 #include "engine/engine.h"
 #include "engine/plan_step.h"
+#include "engine/step_memory.h"
 
 namespace lorikeet::engine {
 namespace {
@@ -29,6 +30,7 @@ class Workload {
       : num_live_wanted_(num_sequences + queued),
         num_adapters_(num_adapters),
         engine_(config_for(num_sequences, queued)) {
+    keep_step_memory();  // as the head does
     engine_.start_epoch(Epoch(1));
     // Until the first to come have long ended.
     for (int i = 0; i < 600; ++i) step();

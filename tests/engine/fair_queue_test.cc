@@ -2,7 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <deque>
+#include <random>
+#include <tuple>
 
 namespace lorikeet::engine {
 namespace {
@@ -11,10 +14,10 @@ using ::testing::ElementsAre;
 
 class FairQueueTest : public ::testing::Test {
  protected:
-  Sequence& arrive(const std::string& adapter) {
+  Sequence& arrive(const std::string& adapter, int32_t prompt_size = 1) {
     Request request;
     request.id = SequenceId(sequences_.size() + 1);
-    request.prompt = {1};
+    request.prompt.resize(static_cast<size_t>(prompt_size), 1);
     request.adapter = adapter;
     const GroupId group = queue_.join(adapter);
     Sequence& sequence = sequences_.emplace_back(std::move(request), sequences_.size() + 1, group, Prefix{PrefixId(1)});
@@ -22,14 +25,19 @@ class FairQueueTest : public ::testing::Test {
     return sequence;
   }
 
-  std::vector<uint64_t> candidates(size_t limit) const {
+  std::vector<uint64_t> candidates(size_t limit, size_t num_groups = 100) {
     std::vector<WaitingSequence> views;
     std::vector<Sequence*> sequences;
-    queue_.list_candidates(limit, views, sequences);
+    queue_.list_candidates(num_groups, limit, views, sequences);
     EXPECT_EQ(views.size(), sequences.size());
     std::vector<uint64_t> ids;
     for (const Sequence* sequence : sequences) ids.push_back(sequence->id().value());
     return ids;
+  }
+
+  void hold_lease(Sequence& sequence) {
+    sequence.hold_lease(SlotId(0));
+    queue_.note_lease(sequence);
   }
 
   int64_t served(GroupId group) const { return queue_.served()[static_cast<size_t>(group.value())]; }
@@ -41,10 +49,83 @@ class FairQueueTest : public ::testing::Test {
 TEST_F(FairQueueTest, ListsTheOldestOfEachGroup) {
   for (int i = 0; i < 3; ++i) arrive("");
   const GroupId group = arrive("a").group();
-  for (Sequence* sequence : queue_.ask_leases(group)) sequence->hold_lease(SlotId(0));
+  for (Sequence* sequence : queue_.ask_leases(group)) hold_lease(*sequence);
   EXPECT_THAT(candidates(2), ElementsAre(1, 2, 4));
   queue_.remove(sequences_[0]);
   EXPECT_THAT(candidates(2), ElementsAre(2, 3, 4));
+}
+
+TEST_F(FairQueueTest, ListsTheGroupsThatWereGivenTheLeast) {
+  for (const char* adapter : {"a", "b", "c", "d"}) {
+    for (Sequence* sequence : queue_.ask_leases(arrive(adapter).group())) hold_lease(*sequence);
+  }
+  EXPECT_THAT(candidates(9, 2), ElementsAre(1, 2)) << "of equals the lower ones";
+  queue_.charge(sequences_[0].group(), 7);
+  queue_.charge(sequences_[1].group(), 5);
+  EXPECT_THAT(candidates(9, 3), ElementsAre(3, 4, 2));
+  queue_.charge(sequences_[2].group(), 6);
+  queue_.remove(sequences_[3]);
+  EXPECT_THAT(candidates(9, 2), ElementsAre(2, 3));
+  EXPECT_EQ(queue_.num_startable(), 3u);
+  arrive("e");
+  EXPECT_EQ(queue_.num_startable(), 3u) << "its adapter is not there";
+}
+
+// The engine shows the policy no more groups than it can get to.
+TEST_F(FairQueueTest, LeavesOutNobodyWhomThePolicyWouldAdmit) {
+  std::mt19937 random(20261129);
+  const auto below = [&random](uint32_t limit) { return static_cast<int32_t>(random() % limit); };
+  int left_out = 0;
+  for (int round = 0; round < 400; ++round) {
+    queue_ = {};
+    sequences_.clear();
+    const int32_t num_groups = 1 + below(12);
+    for (int32_t i = below(60); i-- > 0;) {
+      Sequence& sequence = arrive("adapter " + std::to_string(below(static_cast<uint32_t>(num_groups))), 1 + below(40));
+      for (Sequence* asking : queue_.ask_leases(sequence.group())) {
+        if (below(8) > 0) hold_lease(*asking);
+      }
+    }
+    std::vector<RunningSequence> running;
+    const std::vector<BlockId> table(8);
+    for (int32_t i = below(6); i-- > 0;) {
+      const GroupId group = queue_.join("adapter " + std::to_string(below(static_cast<uint32_t>(num_groups))));
+      const int32_t remaining = below(2) == 0 ? 1 : 1 + below(20);
+      running.push_back({group, remaining, 10, table});
+    }
+    for (size_t group = 0; group < queue_.served().size(); ++group) {
+      queue_.charge(GroupId(static_cast<int32_t>(group)), 10 * below(4));
+    }
+    const std::vector<int32_t> counts(1, 1);
+    const SchedulerLimits limits{1 + below(12), 12 + below(100), 16};
+    SchedulerView view;
+    view.running = running;
+    view.served = queue_.served();
+    view.reference_counts = counts;
+    view.free_blocks = below(30);
+    view.prefix_hits = [](size_t) { return PrefixHits{}; };
+    const auto rows = [&](size_t groups, size_t limit) {
+      std::vector<WaitingSequence> waiting;
+      std::vector<Sequence*> sequences;
+      queue_.list_candidates(groups, limit, waiting, sequences);
+      view.waiting = waiting;
+      std::vector<std::tuple<bool, uint64_t, int32_t>> named;  // new, which, positions
+      for (const ScheduledRow& row : plan_step(view, limits).rows) {
+        const auto index = static_cast<size_t>(row.index);
+        named.emplace_back(row.is_new, row.is_new ? sequences[index]->id().value() : index, row.count);
+      }
+      return std::pair(named, sequences.size());
+    };
+    const auto room =
+        static_cast<size_t>(max_admissions(static_cast<int32_t>(running.size()), view.free_blocks, limits));
+    const auto begun =
+        static_cast<size_t>(std::ranges::count_if(running, [](const auto& one) { return one.remaining > 1; }));
+    if (room == 0) continue;
+    const auto all = rows(1000, 1000), some = rows(room + begun, room);
+    ASSERT_EQ(all.first, some.first) << "round " << round;
+    if (some.second < all.second) ++left_out;
+  }
+  EXPECT_GT(left_out, 50);
 }
 
 TEST_F(FairQueueTest, PutsPreemptedSequencesFirst) {
@@ -68,9 +149,9 @@ TEST_F(FairQueueTest, ListsNobodyWhoseAdapterIsNotThere) {
   const auto asking = queue_.ask_leases(group);
   ASSERT_EQ(asking.size(), 2u);
   EXPECT_THAT(candidates(9), ElementsAre());
-  asking[0]->hold_lease(SlotId(0));
+  hold_lease(*asking[0]);
   EXPECT_THAT(candidates(9), ElementsAre(1));
-  asking[1]->hold_lease(SlotId(0));
+  hold_lease(*asking[1]);
   EXPECT_THAT(candidates(9), ElementsAre(1, 2));
 }
 
