@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "actors/head/chat_prompt.h"
+#include "comm/client/limits.h"
 #include "comm/client/request_json.h"
 
 namespace lorikeet::actors {
@@ -15,7 +16,6 @@ namespace {
 using engine::ErrorCode;
 using engine::RequestError;
 
-constexpr int32_t kMaxLogprobs = 20;  // as vLLM's default
 constexpr double kGreedyTemperature = 1e-5;
 constexpr double kLeastTemperature = 0.01;  // of a draw: below, the division would lose the smaller logits
 
@@ -139,8 +139,8 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
   if (!(frequency >= -2 && frequency <= 2)) return invalid("frequency_penalty is {}, not in -2 .. 2", frequency);
   if (top_k < -1) return invalid("top_k is {}: 0 or -1 switch it off, 1 or more keep so many tokens", top_k);
   if (top_k >= context_.config.vocab_size) top_k = 0;
-  if (request.logprobs && (*request.logprobs < 0 || *request.logprobs > kMaxLogprobs)) {
-    return invalid("logprobs is {}, not in 0 .. {}", *request.logprobs, kMaxLogprobs);
+  if (request.logprobs && (*request.logprobs < 0 || std::cmp_greater(*request.logprobs, comm::kMaxLogprobs))) {
+    return invalid("logprobs is {}, not in 0 .. {}", *request.logprobs, comm::kMaxLogprobs);
   }
   if (temperature >= kGreedyTemperature) temperature = std::max(temperature, kLeastTemperature);
 

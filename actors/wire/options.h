@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/wire/chat_options.h"
+#include "model/adapter/lora_limits.h"
 
 namespace lorikeet::actors {
 
@@ -75,7 +76,7 @@ struct ServerOptions {
   int32_t max_loras = 8;                     // adapter slots of every rank
   int32_t max_cpu_loras = 64;                // adapters staged in the head's memory
   uint64_t max_cpu_lora_bytes = 4ULL << 30;  // byte budget of the staged adapters
-  int32_t max_lora_rank = 512;
+  int32_t max_lora_rank = model::kMaxLoraRank;
 
   uint64_t seed = 0;                 // from which seeds of requests without one are drawn; 0: from the system
   int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)

@@ -7,6 +7,7 @@
 
 #include "comm/client/client_messages.h"
 #include "comm/codec/json_codec.h"
+#include "comm/codec/json_type_name.h"
 
 namespace lorikeet::comm {
 namespace {
@@ -75,7 +76,7 @@ json Message::json_form() const {
 }
 
 std::optional<JsonProblem> Message::read_json_form(const json& form) {
-  if (!form.is_object()) return JsonProblem{"", fmt::format("must be an object, not {}", json_detail::type_of(form))};
+  if (!form.is_object()) return JsonProblem{"", fmt::format("must be an object, not {}", json_type_name(form))};
   if (!form.contains("role")) return JsonProblem{"role", "is missing"};
   json others = json::object();
   bool has_content = false;
@@ -83,7 +84,7 @@ std::optional<JsonProblem> Message::read_json_form(const json& form) {
     std::optional<JsonProblem> problem;
     if (key == "role") {
       if (!value.is_string()) {
-        return JsonProblem{"role", fmt::format("must be a string, not {}", json_detail::type_of(value))};
+        return JsonProblem{"role", fmt::format("must be a string, not {}", json_type_name(value))};
       }
       role = value.get<std::string>();
     } else if (value.is_null()) {
@@ -96,12 +97,12 @@ std::optional<JsonProblem> Message::read_json_form(const json& form) {
         problem = read_parts(value, content);
         others[key] = value;
       } else {
-        problem = JsonProblem{key, fmt::format("must be a string or a list of parts of the type text, not {}",
-                                               json_detail::type_of(value))};
+        problem = JsonProblem{
+            key, fmt::format("must be a string or a list of parts of the type text, not {}", json_type_name(value))};
       }
     } else if (key == "reasoning_content" || key == "reasoning") {  // vLLM's older and newer name
       if (!value.is_string()) {
-        return JsonProblem{key, fmt::format("must be a string, not {}", json_detail::type_of(value))};
+        return JsonProblem{key, fmt::format("must be a string, not {}", json_type_name(value))};
       }
       if (!reasoning_content || key == "reasoning_content") reasoning_content = value.get<std::string>();
     } else if (key == "tool_calls" && value.is_array()) {

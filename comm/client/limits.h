@@ -23,6 +23,7 @@ inline constexpr size_t kMaxAdapterBytes = 256;  // of an adapter's name
 inline constexpr size_t kMaxStops = 256;
 inline constexpr size_t kMaxStopBytes = 4096;  // of one stop string
 inline constexpr size_t kMaxStopTokens = 4096;
+inline constexpr size_t kMaxLogprobs = 20;  // per token, as vLLM's default
 
 // ---- what waits
 

@@ -26,6 +26,7 @@
 
 #include "comm/codec/bounded_json.h"
 #include "comm/codec/codec.h"
+#include "comm/codec/json_type_name.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::comm {
@@ -109,25 +110,8 @@ struct Refused {
   throw Refused{fmt::format("{} {}", where.empty() ? "the message" : where, what)};
 }
 
-inline std::string_view type_of(const json& value) {
-  switch (value.type()) {
-    case json::value_t::null:
-      return "null";
-    case json::value_t::object:
-      return "an object";
-    case json::value_t::array:
-      return "a list";
-    case json::value_t::string:
-      return "a string";
-    case json::value_t::boolean:
-      return "a boolean";
-    default:
-      return "a number";
-  }
-}
-
 [[noreturn]] inline void refuse_type(const Path& path, std::string_view expected, const json& value) {
-  refuse(path, fmt::format("must be {}, not {}", expected, type_of(value)));
+  refuse(path, fmt::format("must be {}, not {}", expected, json_type_name(value)));
 }
 
 template <class T>

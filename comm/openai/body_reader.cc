@@ -30,23 +30,6 @@ bool is_neutral(const json& value) {
 
 }  // namespace
 
-std::string_view json_type_name(const json& value) {
-  switch (value.type()) {
-    case json::value_t::null:
-      return "null";
-    case json::value_t::object:
-      return "an object";
-    case json::value_t::array:
-      return "a list";
-    case json::value_t::string:
-      return "a string";
-    case json::value_t::boolean:
-      return "a boolean";
-    default:
-      return "a number";
-  }
-}
-
 std::optional<int64_t> integer_of(const json& value) {
   if (value.is_number_unsigned()) {
     const auto number = value.get<uint64_t>();

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "comm/codec/json_type_name.h"
 #include "comm/openai/openai_error.h"
 
 namespace lorikeet::comm {
@@ -49,9 +50,6 @@ class BodyReader {
   std::set<std::string, std::less<>> known_;
   std::optional<OpenAiError> error_;
 };
-
-// What a value is, for a sentence: "a string".
-std::string_view json_type_name(const nlohmann::json& value);
 
 // The integer that a JSON number is, also written as 16.0; nullopt: it is none, or does not fit.
 std::optional<int64_t> integer_of(const nlohmann::json& value);

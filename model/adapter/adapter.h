@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/base/error.h"
+#include "model/adapter/lora_limits.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/checkpoint/stored_floats.h"
 
@@ -47,7 +48,7 @@ struct Adapter {
 };
 
 struct AdapterOptions {
-  int32_t max_rank = 512;
+  int32_t max_rank = kMaxLoraRank;
 };
 
 // Reads DIR/adapter_config.json and DIR/adapter_model.safetensors, once and into memory: a file that is replaced

@@ -35,6 +35,7 @@ TEST(Limits, AreThoseOfTheProtocolsPage) {
       {"`stop` strings", kMaxStops},
       {"bytes of a `stop` string", kMaxStopBytes},
       {"`stop_token_ids`", kMaxStopTokens},
+      {"`logprobs` of a token", kMaxLogprobs},
       {"bytes of answers that wait for one client", kMaxUnreadBytes},
       {"bytes of an answer", kMaxAnswerBytes},
   };
