@@ -5,15 +5,19 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <deque>
 #include <list>
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <unordered_map>
 #include <utility>
+
+#include "actors/wire/work_queue.h"
 
 namespace lorikeet::actors {
 namespace {
+
+constexpr size_t kJobBytes = 1024;  // that the callbacks of one own, about: names, a directory
 
 std::string in_seconds(std::chrono::milliseconds time) {
   return fmt::format("{:.3g} s", static_cast<double>(time.count()) / 1000);
@@ -34,14 +38,20 @@ struct BlockingPool::State {
   mutable std::mutex mutex;
   std::condition_variable wake, ended;
   bool stop = false;
-  std::deque<Job> queue;
-  std::list<Running> running;  // no more than there are threads
-  size_t threads = 0;          // all
-  size_t idle = 0;             // of them wait for a job
-  size_t working = 0;          // of them run one that is neither slow nor given up
+  WorkQueue<Job> queue;  // waited for with `wake`, since a job alone does not make a thread's turn
+  std::unordered_map<std::string, WorkQueue<Job>::Ticket> tickets;  // of those that wait, by their key
+  std::list<Running> running;                                       // no more than there are threads
+  size_t threads = 0;                                               // all
+  size_t idle = 0;                                                  // of them wait for a job
+  size_t working = 0;                                               // of them run one that is neither slow nor given up
 
-  explicit State(Limits given) : limits(given) {}
-  bool may_take() const { return !queue.empty() && working < limits.threads; }
+  explicit State(Limits given) : limits(given), queue(given.queued_bytes) {}
+  bool may_take() const { return queue.size() > 0 && working < limits.threads; }
+  std::optional<Job> take() {
+    auto job = queue.try_pop();
+    if (job) tickets.erase(job->key);
+    return job;
+  }
   bool is_surplus() const { return idle + working >= limits.threads; }
   size_t num_given_up() const {
     return static_cast<size_t>(
@@ -54,7 +64,7 @@ BlockingPool::BlockingPool(Limits limits) : state_(std::make_shared<State>(limit
 BlockingPool::~BlockingPool() {
   std::unique_lock lock(state_->mutex);
   state_->stop = true;
-  state_->queue.clear();
+  state_->queue.close();
   state_->wake.notify_all();
   const auto all_returned = [this] { return state_->threads == state_->num_given_up(); };
   while (!all_returned()) {
@@ -85,14 +95,23 @@ void BlockingPool::submit(Job job) {
                             in_seconds(std::chrono::duration_cast<std::chrono::milliseconds>(since))));
     return;
   }
-  state_->queue.push_back(std::move(job));
+  const std::string key = job.key;
+  const auto give_up = job.give_up;
+  const auto ticket = state_->queue.push(std::move(job), kJobBytes);
+  if (!ticket) {
+    lock.unlock();
+    give_up("too many others wait for their disks");
+    return;
+  }
+  if (!key.empty()) state_->tickets[key] = *ticket;
   add_threads(state_);
   state_->wake.notify_one();
 }
 
 bool BlockingPool::cancel(const std::string& key) {
   const std::lock_guard lock(state_->mutex);
-  return std::erase_if(state_->queue, [&](const Job& job) { return job.key == key; }) > 0;
+  const auto waiting = state_->tickets.extract(key);
+  return !waiting.empty() && state_->queue.cancel(waiting.mapped()).has_value();
 }
 
 void BlockingPool::tick(TimePoint now) {
@@ -114,8 +133,8 @@ void BlockingPool::tick(TimePoint now) {
     // Whoever waits has no thread to wait for: all of them may be blocked for ever.
     if (state_->threads == state_->limits.threads + state_->limits.blocked_threads &&
         state_->num_given_up() == state_->threads) {
-      for (Job& job : std::exchange(state_->queue, {})) {
-        calls.push_back([give_up = std::move(job.give_up), threads = state_->threads] {
+      while (auto job = state_->take()) {
+        calls.push_back([give_up = std::move(job->give_up), threads = state_->threads] {
           give_up(fmt::format("all {} threads that may wait for disks are blocked", threads));
         });
       }
@@ -155,8 +174,7 @@ void BlockingPool::serve(const std::shared_ptr<State>& state) {
     state->wake.wait(lock, [&] { return state->stop || state->may_take(); });
     --state->idle;
     if (state->stop) break;
-    Job job = std::move(state->queue.front());
-    state->queue.pop_front();
+    Job job = *state->take();
     const auto call = state->running.insert(
         state->running.end(),
         {std::move(job.key), job.limit, std::move(job.give_up), std::chrono::steady_clock::now()});

@@ -27,6 +27,7 @@ class BlockingPool {
     size_t threads = 4;                    // that work at a time
     size_t blocked_threads = 16;           // beside them: in calls that are slow or given up
     std::chrono::milliseconds slow{1000};  // what a call may take before others may run beside it
+    size_t queued_bytes = 64 << 20;        // of jobs that wait for a thread
   };
   struct Job {
     std::string key;                  // whom it is for; empty: nobody, and there may be many
@@ -41,7 +42,7 @@ class BlockingPool {
   BlockingPool(const BlockingPool&) = delete;
   BlockingPool& operator=(const BlockingPool&) = delete;
 
-  // Refused by give_up, at once, while an earlier call for the key has not returned.
+  // Refused by give_up, at once, while an earlier call for the key has not returned, and where too much waits.
   void submit(Job job);
 
   // True: the key's job had not begun and will not; neither of its callbacks is called.

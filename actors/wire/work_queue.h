@@ -62,6 +62,12 @@ class WorkQueue {
     return take_oldest();
   }
 
+  // The same, but nullopt also where there is none.
+  std::optional<Item> try_pop() {
+    const std::lock_guard lock(mutex_);
+    return take_oldest();
+  }
+
   // Cancels all that waits, and lets the threads go that wait for more.
   void close() {
     std::map<Ticket, Waiting> dropped;  // destroyed without the lock
@@ -77,6 +83,11 @@ class WorkQueue {
   bool closed() const {
     const std::lock_guard lock(mutex_);
     return closed_;
+  }
+
+  size_t size() const {  // items that wait
+    const std::lock_guard lock(mutex_);
+    return items_.size();
   }
 
   // Bytes of what waits.

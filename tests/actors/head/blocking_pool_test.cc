@@ -32,8 +32,8 @@ class BlockingPoolTest : public ::testing::Test {
     lines_->wake.wait(lock, [this] { return lines_->returned == submitted_held_; });
   }
 
-  void make(size_t threads, size_t blocked_threads) {
-    pool_ = std::make_unique<BlockingPool>(BlockingPool::Limits{threads, blocked_threads, kSlow});
+  void make(size_t threads, size_t blocked_threads, size_t queued_bytes = 1 << 20) {
+    pool_ = std::make_unique<BlockingPool>(BlockingPool::Limits{threads, blocked_threads, kSlow, queued_bytes});
   }
 
   // Returns when it is let go.
@@ -157,6 +157,21 @@ TEST_F(BlockingPoolTest, CancelsWhatHasNotBegun) {
   release("a");
   EXPECT_EQ(next(), "done a");
   EXPECT_EQ(next(), "done c");
+}
+
+TEST_F(BlockingPoolTest, RefusesWhatWouldWaitBesideTooMuchElse) {
+  make(1, 1, 3000);  // two jobs of about 1 KiB
+  hold("a");
+  submit("b");
+  submit("c");
+  submit("d");
+  EXPECT_EQ(next(), "given up d: too many others wait for their disks");
+  EXPECT_TRUE(pool_->cancel("b"));
+  submit("e");
+  release("a");
+  EXPECT_EQ(next(), "done a");
+  EXPECT_EQ(next(), "done c");
+  EXPECT_EQ(next(), "done e");
 }
 
 TEST_F(BlockingPoolTest, EndsWithoutTheCallsThatItHasGivenUp) {

@@ -21,6 +21,16 @@ TEST(WorkQueue, GivesWorkInTheOrderInWhichItCame) {
   for (const char* item : {"a", "b", "c"}) EXPECT_EQ(queue.pop(), item);
 }
 
+TEST(WorkQueue, GivesNothingAtOnceWhereThereIsNothing) {
+  Queue queue(1000);
+  EXPECT_EQ(queue.try_pop(), std::nullopt);
+  queue.push("a", 1);
+  queue.push("b", 1);
+  EXPECT_EQ(queue.size(), 2u);
+  EXPECT_EQ(queue.try_pop(), "a");
+  EXPECT_EQ(queue.size(), 1u);
+}
+
 TEST(WorkQueue, RefusesWhatItHasNoRoomForUntilAThreadHasTakenSome) {
   Queue queue(2 * kItem + 10);
   EXPECT_TRUE(queue.push("a", 4));
