@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::chrono::seconds kStatusTimeout{5};
 constexpr std::chrono::milliseconds kDeadlineInterval{250};
+constexpr size_t kCountedMessages = 1024;  // of a request: more are neither gone through here nor let go of
 
 uint64_t first_seed(uint64_t seed) {
   return seed != 0 ? seed : (uint64_t{std::random_device()()} << 32) ^ std::random_device()();
@@ -36,8 +37,10 @@ class Gateway {
 
   void said(ClientSaid& said) {
     const uint64_t client = said.client;
-    if (const auto* request = std::get_if<comm::GenerateRequest>(said.message.get())) {
-      generate(client, {said.message, request});
+    if (const auto* generated = std::get_if<comm::GenerateRequest>(said.message.get())) {
+      std::shared_ptr<const comm::GenerateRequest> request(std::move(said.message), generated);
+      generate(client, request);
+      if (request) let_go(std::move(request));
     } else if (const auto* cancel = std::get_if<comm::Cancel>(said.message.get())) {
       if (const auto id = live_.find(client, cancel->id)) {
         end(*id, engine::FinishReason::abort);
@@ -121,7 +124,8 @@ class Gateway {
   }
 
  private:
-  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request) {
+  // Takes the request where it is prepared elsewhere.
+  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest>& request) {
     const std::string& name = request->id;
     if (name.size() > comm::kMaxIdBytes) {
       return refuse(
@@ -155,19 +159,28 @@ class Gateway {
           {engine::ErrorCode::queue_full,
            fmt::format("{} long texts are waiting, as many as --max-num-queued-reqs allows", long_texts_.size())});
     }
-    prepare_elsewhere(client, std::move(request), seed);
+    prepare_elsewhere(client, std::move(request), bytes, seed);
+  }
+
+  // To free a million messages takes time, too, and not this thread's.
+  void let_go(std::shared_ptr<const comm::GenerateRequest> request) {
+    if (!request->messages || request->messages->size() <= kCountedMessages) return;
+    caf::anon_send(setup_.text_preparer,
+                   PrepareText{std::move(request), 0, std::make_shared<std::atomic<bool>>(false)});
   }
 
   bool is_running(uint64_t client, const std::string& name) const {
     return live_.find(client, name).has_value() || long_texts_.contains({client, name});
   }
 
-  // What has to be gone through to check and tokenize a request, which is about the memory that it takes.
+  // What has to be gone through to check and tokenize a request, which is about the memory that it takes; at most so
+  // much where it has very many messages.
   static size_t bytes_of(const comm::GenerateRequest& request) {
     size_t bytes = request.prompt ? request.prompt->size() : 0;
     if (request.prompt_token_ids) bytes += request.prompt_token_ids->size() * sizeof(int32_t);
     for (const std::string& stop : request.stop) bytes += stop.size();
     if (request.messages) bytes += request.messages->size() * sizeof(comm::Message);
+    if (request.messages && request.messages->size() > kCountedMessages) return bytes + comm::kMaxBodyBytes;
     return bytes + comm::chat_bytes(request);
   }
 
@@ -180,10 +193,10 @@ class Gateway {
     return {request.id, request.logprobs.has_value(), request.prompt_logprobs};
   }
 
-  // The request itself is let go of here: to free a million messages takes time, too, and not this thread's.
-  void prepare_elsewhere(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, uint64_t seed) {
+  // The request itself is let go of here, and freed by who prepares it.
+  void prepare_elsewhere(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, size_t bytes,
+                         uint64_t seed) {
     const Asked asked = asked_for(*request);
-    const size_t bytes = bytes_of(*request);
     const auto wanted = std::make_shared<std::atomic<bool>>(true);
     long_texts_[{client, asked.name}] = {wanted, request->seed.value_or(seed)};
     long_bytes_ += bytes;

@@ -65,16 +65,27 @@ std::vector<BodyDecoder::Item> BodyDecoder::take() {
   return std::exchange(decoded_, {});
 }
 
+void BodyDecoder::discard(Item item) {
+  {
+    const std::lock_guard lock(mutex_);
+    discarded_.push_back(std::move(item));
+  }
+  changed_.notify_one();
+}
+
 void BodyDecoder::run() {
   // Where cores are few, whoever streams goes first.
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
   for (;;) {
     ClientId client = 0;
     ClientFrames frames;
+    std::vector<Item> discarded;  // freed without the lock
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return stopping_ || !turns_.empty(); });
+      changed_.wait(lock, [this] { return stopping_ || !turns_.empty() || !discarded_.empty(); });
       if (stopping_) return;
+      discarded.swap(discarded_);
+      if (turns_.empty()) continue;
       working_for_ = client = turns_.front();
       turns_.pop_front();
       const auto of_client = waiting_.find(client);

@@ -40,8 +40,9 @@ class BodyDecoder {
   BodyDecoder& operator=(const BodyDecoder&) = delete;
 
   void add(ClientId client, ClientFrames frames);
-  void forget(ClientId client);                            // it is gone: what waits of it is dropped
-  std::vector<Item> take();                                // what has been decoded
+  void forget(ClientId client);  // it is gone: what waits of it is dropped
+  std::vector<Item> take();      // what has been decoded
+  void discard(Item item);       // frees what nobody wants any more: a million messages take time
   size_t waiting_bytes() const { return waiting_bytes_; }  // that have not been decoded
 
  private:
@@ -57,6 +58,7 @@ class BodyDecoder {
   std::deque<ClientId> turns_;                                      // the clients of waiting_, each once
   ClientId working_for_ = 0;                                        // 0: nobody, or somebody who is gone
   std::vector<Item> decoded_;
+  std::vector<Item> discarded_;
   bool stopping_ = false;
 
   std::thread thread_;  // last: it uses the rest

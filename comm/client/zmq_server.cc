@@ -309,7 +309,10 @@ class RouterServer final : public ZmqServer {
   void take_decoded() {
     for (BodyDecoder::Item& item : decoder_->take()) {
       const auto found = by_id_.find(item.client);
-      if (found == by_id_.end()) continue;
+      if (found == by_id_.end()) {
+        decoder_->discard(std::move(item));
+        continue;
+      }
       const std::string routing_id = found->second;
       --by_routing_id_.at(routing_id).decoding;
       handle(item.client, routing_id, std::move(item.message));

@@ -521,6 +521,22 @@ TEST_F(GatewayTest, LetsAMillionEmptyMessagesBePreparedElsewhere) {
   EXPECT_EQ(all<comm::Failure>()[0].id, "empty");
 }
 
+TEST_F(GatewayTest, LeavesItToTheTextPreparerToFreeManyMessagesThatItRefuses) {
+  comm::GenerateRequest made = request("many");
+  made.prompt.reset();
+  made.messages.emplace(2000, comm::Message{"", ""});
+  auto message = std::make_shared<comm::ClientMessage>(std::move(made));
+  const std::weak_ptr<comm::ClientMessage> watched = message;
+  self_->send(gateway_, ClientSaid{kClient, std::move(message)});
+  while (heard_->answers.empty() && coordinator_.run_once()) {
+  }
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].code, "queue_full");
+  EXPECT_FALSE(watched.expired()) << "the gateway has not freed it";
+  run();
+  EXPECT_TRUE(watched.expired());
+}
+
 TEST_F(GatewayTest, AnswersEverythingBeforeItEnds) {
   say(request("a"));
   say(request("b"), kClient + 1);

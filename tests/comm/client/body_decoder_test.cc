@@ -112,5 +112,16 @@ TEST_F(BodyDecoderTest, ForgetsAClientThatIsGone) {
   EXPECT_EQ(decoder_.waiting_bytes(), 0u);
 }
 
+TEST_F(BodyDecoderTest, DecodesOnWhenItHasFreedWhatNobodyWants) {
+  decoder_.add(1, frames_of(request("late")));
+  auto late = take(1);
+  ASSERT_EQ(late.size(), 1u);
+  decoder_.discard(std::move(late[0]));
+  decoder_.add(2, frames_of(request("next")));
+  const auto items = take(1);
+  ASSERT_EQ(items.size(), 1u);
+  EXPECT_EQ(id_of(items[0]), "next");
+}
+
 }  // namespace
 }  // namespace lorikeet::comm
