@@ -9,6 +9,7 @@
 #include "launcher/http_flags.h"
 #include "launcher/server_flags.h"
 #include "launcher/stop_signals.h"
+#include "model/inspect/inspect.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -32,6 +33,7 @@ int serve(const ServerFlags& flags) {
   }
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
   warn_of_missing_adapters(*options);
+  if (const std::string cost = model::eight_bit_cost(options->model); !cost.empty()) say("note: 8 bits: {}", cost);
   actors::ServerCallbacks callbacks;
   callbacks.on_progress = [](const std::string& line) { say("{}", line); };
   callbacks.on_ready = [name = options->served_model_name](const std::string& address) {

@@ -51,6 +51,13 @@ struct InspectOptions {
 
 CheckpointReport inspect_checkpoint(const std::filesystem::path& dir, const InspectOptions& options = {});
 
+// Of a report only the counts of linear layers, which take headers and group indices alone.
+Result<CheckpointReport> count_linear_layers(const std::filesystem::path& dir);
+
+// What the modules of 8 bits cost, for whoever is about to serve the checkpoint. Empty where it has none, and where it
+// cannot be read, which the one who serves it will say.
+std::string eight_bit_cost(const std::filesystem::path& dir);
+
 struct AdapterModuleReport {
   std::string module;
   int32_t rank = 0;

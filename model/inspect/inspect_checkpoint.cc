@@ -143,6 +143,17 @@ Result<void> report_checkpoint(const InspectOptions& options, CheckpointReport& 
 
 }  // namespace
 
+Result<CheckpointReport> count_linear_layers(const std::filesystem::path& dir) {
+  auto config = read_model_config(dir);
+  if (!config) return tl::unexpected(config.error());
+  auto checkpoint = Checkpoint::open(dir);
+  if (!checkpoint) return tl::unexpected(checkpoint.error());
+  CheckpointReport report;
+  report.dir = dir;
+  count_modules(*checkpoint, *config, report);
+  return report;
+}
+
 CheckpointReport inspect_checkpoint(const std::filesystem::path& dir, const InspectOptions& options) {
   CheckpointReport report;
   report.dir = dir;

@@ -107,7 +107,18 @@ void add_modules(const AdapterReport& report, Table& table) {
   table.end_rows();
 }
 
+std::string eight_bit_text(const CheckpointReport& report) {
+  return fmt::format("{} linear layers, {}; de-quantised to 16 bits where --device is cuda: {} in all",
+                     report.eight_bit_modules, size_text(report.eight_bit_weights),
+                     size_text(2 * report.eight_bit_weights));
+}
+
 }  // namespace
+
+std::string eight_bit_cost(const std::filesystem::path& dir) {
+  const auto report = count_linear_layers(dir);
+  return report && report->eight_bit_modules > 0 ? eight_bit_text(*report) : "";
+}
 
 std::string to_table(const CheckpointReport& report) {
   Table table;
@@ -126,9 +137,7 @@ std::string to_table(const CheckpointReport& report) {
     table.line("quantisation", quantisation_text(report));
   }
   if (report.eight_bit_modules > 0) {
-    table.line("8 bits", fmt::format("{} linear layers, {}; de-quantised to 16 bits where --device is cuda: {} in all",
-                                     report.eight_bit_modules, size_text(report.eight_bit_weights),
-                                     size_text(2 * report.eight_bit_weights)));
+    table.line("8 bits", eight_bit_text(report));
   }
   if (report.tensors > 0) table.line("tensors", fmt::format("{}, {}", report.tensors, size_text(report.file_bytes)));
   if (!report.sizes.empty()) {

@@ -109,6 +109,70 @@ TEST(Hostile, AnAdapterThatDivergedFailsItsOwnRequestsAlone) {
   EXPECT_EQ(status["engine"]["blocks_free"], status["engine"]["blocks_total"]);
 }
 
+TEST(Hostile, AnAdapterThatDivergedIsSetAsideAsTheStatusSaysUntilItIsReplaced) {
+  ScratchDirectory scratch;
+  const fs::path wild = write_diverged_adapter(scratch / "wild");
+  Served server({"--tp", "2", "--lora-modules", "wild=" + wild.string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto error = [&server] {
+    for (const auto& adapter : server.status()["adapters"]) {
+      if (adapter["name"] == "wild") return adapter["error"].is_null() ? "" : adapter["error"].get<std::string>();
+    }
+    return std::string("there is no such adapter");
+  };
+  const auto code = [&server] {
+    const Answer answer = server.ask(greedy_request("Call me", "wild", 4));
+    return answer.failure ? answer.failure->code : "served";
+  };
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(error(), "");
+    EXPECT_EQ(code(), "no_token");
+  }
+  EXPECT_NE(error().find("set aside, since 3 requests in a row ended without a token"), std::string::npos) << error();
+  EXPECT_EQ(code(), "adapter_failed") << "without a step of the ranks";
+  expect_served(server, "moby");
+  const fs::path moby = source_path("examples/models/adapters/moby");
+  for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) {
+    fs::copy(moby / file, scratch / "next");
+    fs::rename(scratch / "next", wild / file);
+  }
+  EXPECT_EQ(code(), "served");
+  EXPECT_EQ(error(), "");
+}
+
+// What a rank computes with is what it checked, whatever becomes of the files.
+TEST(Hostile, ACheckpointThatIsWrittenOverOrCutShortWhileItServesChangesNoAnswer) {
+  ScratchDirectory scratch;
+  const fs::path model = scratch / "model";
+  fs::copy(source_path("examples/models/tiny-qwen2-gptq-int4"), model, fs::copy_options::recursive);
+  Served server({"--model", model.string(), "--tp", "2", "--no-enable-prefix-caching"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  std::vector<comm::GenerateRequest> requests;
+  for (const char* prompt : {"Call me", "The whale", "It was a dark night and"}) {
+    requests.push_back(greedy_request(prompt, std::nullopt, 24));
+    requests.back().logprobs = 2;
+  }
+  const auto before = server.ask(requests);
+  const auto expect_the_same = [&] {
+    const auto after = server.ask(requests);
+    for (size_t i = 0; i < before.size(); ++i) {
+      ASSERT_TRUE(before[i].done && after[i].done);
+      EXPECT_EQ(after[i].token_ids, before[i].token_ids);
+      EXPECT_EQ(after[i].logprobs, before[i].logprobs);
+    }
+  };
+  const fs::path weights = model / "model.safetensors";
+  std::string content = read_file(weights.string());
+  for (size_t i = content.size() / 100; i < content.size(); ++i) content[i] = static_cast<char>(content[i] ^ 0x55);
+  write_file(weights.string(), content);
+  expect_the_same();
+  fs::resize_file(weights, 100);
+  expect_the_same();
+  fs::resize_file(weights, 0);
+  expect_the_same();
+  EXPECT_EQ(server.status()["epoch"], 1) << "no rank was ended";
+}
+
 TEST(Hostile, AdaptersThatAreNoneForThisBaseFailTheirOwnRequestsAlone) {
   const fs::path moby = source_path("examples/models/adapters/moby");
   const std::string file = "adapter_model.safetensors";

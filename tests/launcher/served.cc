@@ -12,7 +12,8 @@ namespace {
 
 std::vector<std::string> serve_flags(const ScratchDirectory& scratch, const std::vector<std::string>& more) {
   std::vector<std::string> flags = {"serve", "--zmq", "ipc://" + (scratch / "zmq").string()};
-  flags.insert(flags.end(), example_flags().begin(), example_flags().end());
+  const bool other_model = std::find(more.begin(), more.end(), "--model") != more.end();
+  flags.insert(flags.end(), example_flags().begin() + (other_model ? 2 : 0), example_flags().end());
   flags.insert(flags.end(), more.begin(), more.end());
   if (std::find(more.begin(), more.end(), "--port") == more.end()) flags.insert(flags.end(), {"--port", "0"});
   return flags;

@@ -22,7 +22,7 @@ struct Answer {
   bool ended() const { return final_answers > 0; }
 };
 
-// `lorikeet serve` with the example model and its adapters on an ipc socket of its own.
+// `lorikeet serve` with the example model (or the --model of the flags) and its adapters on an ipc socket of its own.
 class Served {
  public:
   // err: where its standard error goes; empty: into a file (Process::err).

@@ -165,6 +165,10 @@ TEST(Verdict, TellsWhatEightBitsCost) {
   EXPECT_EQ(report.eight_bit_weights, 2u * (64 * 64 + 2 * 32 * 64 + 64 * 64 + 2 * 96 * 64));
   EXPECT_THAT(to_table(report), AllOf(HasSubstr("gptq int8"), HasSubstr("12 linear layers, 48.0 KiB"),
                                       HasSubstr("de-quantised to 16 bits where --device is cuda: 96.0 KiB in all")));
+  EXPECT_THAT(eight_bit_cost(checkpoint.dir()),
+              testing::StartsWith("12 linear layers, 48.0 KiB; de-quantised to 16 bits"));
+  EXPECT_EQ(eight_bit_cost(SyntheticCheckpoint({}).dir()), "");
+  EXPECT_EQ(eight_bit_cost("/nowhere"), "");
 }
 
 // Those of the examples and of the golden tests, served elsewhere, are not refused by inspection.
