@@ -18,7 +18,8 @@ constexpr JsonLimits kLimits{1u << 20, 16, 100'000};
 constexpr int64_t kMaxRank = 1 << 16;
 constexpr double kMaxAlpha = 1e9;
 
-// Settings that change nothing at inference, or are read below.
+// Settings that change nothing at inference, or are read below. (fan_in_fan_out is for Conv1D layers; PEFT turns it off
+// for linear ones.)
 constexpr std::array kHarmless = {"alpha_pattern",
                                   "auto_mapping",
                                   "base_model_name_or_path",
@@ -26,13 +27,18 @@ constexpr std::array kHarmless = {"alpha_pattern",
                                   "corda_config",
                                   "eva_config",
                                   "exclude_modules",
+                                  "fan_in_fan_out",
                                   "inference_mode",
                                   "init_lora_weights",
                                   "layers_pattern",
                                   "layers_to_transform",
                                   "lora_alpha",
+                                  "lora_bias",
                                   "lora_dropout",
+                                  "lora_dtype",
                                   "lora_ga_config",
+                                  "lorap_emb_lr",
+                                  "lorap_lr_ratio",
                                   "megatron_core",
                                   "modules_to_save",
                                   "peft_type",
@@ -52,8 +58,6 @@ struct Refusal {
   const char* reason;
 };
 constexpr std::array kRefused = {
-    Refusal{"lora_bias", "biases of lora_B are not served"},
-    Refusal{"fan_in_fan_out", "Conv1D layouts are not served"},
     Refusal{"use_qalora", "QA-LoRA (A over groups of inputs) is not served"},
     Refusal{"use_bdlora", "block-diagonal LoRA is not served"},
     Refusal{"kasa_config", "KaSA is not served"},
@@ -69,15 +73,10 @@ constexpr std::array kRefused = {
     Refusal{"ensure_weight_tying", "adapters tied over lm_head and the embedding are not served"},
 };
 
-bool is_off(const json& value) {
-  return value.is_null() || value == json(false) || ((value.is_object() || value.is_array()) && value.empty()) ||
-         value == json("");
-}
-
 Result<void> refuse_unserved(const JsonFields& fields, const json& root) {
   for (const auto& item : root.items()) {
     const std::string& key = item.key();
-    if (std::find(kHarmless.begin(), kHarmless.end(), key) != kHarmless.end() || is_off(item.value())) continue;
+    if (std::find(kHarmless.begin(), kHarmless.end(), key) != kHarmless.end() || is_unset(item.value())) continue;
     const auto known = std::find_if(kRefused.begin(), kRefused.end(), [&](const Refusal& r) { return key == r.key; });
     return fields.wrong(key, known != kRefused.end() ? known->reason : "unknown setting");
   }
@@ -101,29 +100,34 @@ Result<void> refuse_changed_base(const JsonFields& fields) {
 Result<void> check_kind(const JsonFields& fields) {
   auto type = fields.string_or("peft_type", "");
   auto task = fields.string_or("task_type", "CAUSAL_LM");
-  auto bias = fields.string_or("bias", "none");
   if (!type) return tl::unexpected(type.error());
   if (!task) return tl::unexpected(task.error());
-  if (!bias) return tl::unexpected(bias.error());
   if (!fields.has("peft_type")) return fields.wrong("peft_type", "is missing");
   if (*type != "LORA") return fields.wrong("peft_type", "only LORA is served");
   if (*task != "CAUSAL_LM") return fields.wrong("task_type", "only CAUSAL_LM is served");
-  if (*bias != "none") return fields.wrong("bias", "trained biases of the base are not served");
   return {};
 }
 
-// Modules that were trained and saved whole. The embedding and lm_head may be among them: whether they are still the
-// base's, their tensors say.
-Result<void> check_saved_modules(const JsonFields& fields) {
+// Modules that were trained and saved whole (the embedding and lm_head may be among them: whether they are still the
+// base's, their tensors say), and biases.
+Result<std::string> read_trained_beside(const JsonFields& fields) {
+  std::string text;
+  const auto add = [&](const std::string& what) { text += (text.empty() ? "" : "; ") + what; };
+  auto bias = fields.string_or("bias", "none");
+  auto lora_bias = fields.boolean_or("lora_bias", false);
+  if (!bias) return tl::unexpected(bias.error());
+  if (!lora_bias) return tl::unexpected(lora_bias.error());
+  if (*bias != "none") add(fmt::format("bias is {}: trained biases of the base are not served", *bias));
+  if (*lora_bias) add("lora_bias is on: biases of lora_B are not served");
   const json* saved = fields.find("modules_to_save");
-  if (saved == nullptr || is_off(*saved)) return {};
+  if (saved == nullptr || is_unset(*saved)) return text;
   for (const json& item : saved->is_array() ? *saved : json::array({*saved})) {
     const std::string name = item.is_string() ? item.get<std::string>() : "";
     const std::string own = name.substr(name.rfind('.') + 1);
     if (own == "lm_head" || own == "embed_tokens" || own == "wte") continue;
-    return fields.wrong("modules_to_save", "whole modules saved beside the LoRA are not served");
+    add(fmt::format("modules_to_save has {}: whole modules saved beside the LoRA are not served", brief(item)));
   }
-  return {};
+  return text;
 }
 
 // The number of the first purely numeric segment of a module's name, and where that segment begins.
@@ -209,7 +213,7 @@ Result<void> AdapterConfig::parse_layers(const json& root, const std::string& wh
       layers_.insert(layer.get<int64_t>());
     }
   }
-  if (const auto it = root.find("layers_pattern"); it != root.end() && !is_off(*it)) {
+  if (const auto it = root.find("layers_pattern"); it != root.end() && !is_unset(*it)) {
     const json list = it->is_array() ? *it : json::array({*it});
     for (const json& text : list) {
       if (!text.is_string()) return fail("{}: layers_pattern: {} is not an expression", where, brief(text));
@@ -231,9 +235,11 @@ Result<AdapterConfig> AdapterConfig::parse(std::string_view text, std::string_vi
   if (auto ok = check_kind(fields); !ok) return tl::unexpected(ok.error());
   if (auto ok = refuse_unserved(fields, root); !ok) return tl::unexpected(ok.error());
   if (auto ok = refuse_changed_base(fields); !ok) return tl::unexpected(ok.error());
-  if (auto ok = check_saved_modules(fields); !ok) return tl::unexpected(ok.error());
 
   AdapterConfig config;
+  auto beside = read_trained_beside(fields);
+  if (!beside) return tl::unexpected(beside.error());
+  config.trained_beside_ = *std::move(beside);
   auto rank = fields.integer("r", 1, kMaxRank);
   auto alpha = fields.number("lora_alpha", -kMaxAlpha, kMaxAlpha);
   auto rslora = fields.boolean_or("use_rslora", false);
@@ -252,7 +258,7 @@ Result<AdapterConfig> AdapterConfig::parse(std::string_view text, std::string_vi
   auto targets = parse_modules(*target, file + ": target_modules");
   if (!targets) return tl::unexpected(targets.error());
   config.targets_ = std::move(*targets);
-  if (const json* exclude = fields.find("exclude_modules"); exclude != nullptr && !is_off(*exclude)) {
+  if (const json* exclude = fields.find("exclude_modules"); exclude != nullptr && !is_unset(*exclude)) {
     auto excluded = parse_modules(*exclude, file + ": exclude_modules");
     if (!excluded) return tl::unexpected(excluded.error());
     config.excluded_ = std::move(*excluded);

@@ -29,6 +29,10 @@ class AdapterConfig {
   Result<float> scale_of(std::string_view module) const;  // alpha / r, or alpha / sqrt(r)
   Result<bool> targets(std::string_view module) const;
 
+  // What the file says was trained beside the LoRA, and is not served, in words; empty: nothing. Whether it is there
+  // the tensors say.
+  const std::string& trained_beside() const { return trained_beside_; }
+
   // The entries of target_modules; empty where it is an expression or all-linear.
   const std::vector<std::string>& target_names() const { return targets_.names; }
 
@@ -55,6 +59,7 @@ class AdapterConfig {
   int32_t rank_ = 0;
   double alpha_ = 0;
   bool use_rslora_ = false, use_dora_ = false;
+  std::string trained_beside_;
   Patterns<int32_t> rank_pattern_;
   Patterns<double> alpha_pattern_;
   ModuleSet targets_, excluded_;

@@ -54,8 +54,9 @@ class Reader {
   Result<void> check_names() const {
     const std::string where = scan_.dir.string();
     if (!scan_.strange.empty()) {
-      return fail("{}: {} tensors are no part of a LoRA adapter: {}", where, scan_.strange.size(),
-                  list_names(scan_.strange));
+      const std::string& beside = scan_.config.trained_beside();
+      return fail("{}: {} tensors are no part of a LoRA adapter: {}{}", where, scan_.strange.size(),
+                  list_names(scan_.strange), beside.empty() ? "" : " (" + beside + ")");
     }
     if (scan_.modules.empty()) return fail("{}: the adapter holds no LoRA tensors", where);
     std::vector<std::string> unmatched, incomplete, untargeted, without_magnitude, with_magnitude;

@@ -64,6 +64,11 @@ Result<void> refuse_strange_tensors(const Checkpoint& checkpoint, const ModelCon
         "how: {}",
         checkpoint.dir().string(), *std::find_if(strange.begin(), strange.end(), is_packed_name));
   }
+  const auto of_head = [](const std::string& tensor) { return tensor.starts_with(kLmHeadName); };
+  if (std::all_of(strange.begin(), strange.end(), of_head) &&
+      std::any_of(strange.begin(), strange.end(), is_packed_name)) {
+    return fail("{}: {}: a quantised lm_head is not served", checkpoint.dir().string(), strange[0]);
+  }
   const size_t count = strange.size();
   strange.resize(std::min<size_t>(count, 4));
   return fail("{}: {} tensors that {} (quantisation: {}, {} layers) has no place for: {}{}", checkpoint.dir().string(),

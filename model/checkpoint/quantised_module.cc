@@ -95,8 +95,8 @@ int32_t bits_in(int64_t words, int32_t values, int32_t stated) {
   return static_cast<int32_t>(words * 32 / values);
 }
 
-// What the shape of the packed values says: bits, and AWQ's order where they lie along the outputs. (Not the other way
-// round: which version of GPTQ an AWQ checkpoint would be, nothing says.)
+// What the shape of the packed values says: bits, and whether they lie along the outputs, as AWQ's, or along the
+// inputs, as GPTQ's (of which version, the zeros say: open_servable() looks at them).
 void read_packing(const std::vector<int64_t>& shape, QuantisedModule& m) {
   if (shape.size() != 2) return;
   if (m.method == QuantMethod::compressed_tensors) {
@@ -106,6 +106,7 @@ void read_packing(const std::vector<int64_t>& shape, QuantisedModule& m) {
   const int32_t gptq = shape[1] == m.n ? bits_in(shape[0], m.k, m.bits) : 0;
   const int32_t awq = shape[0] == m.k ? bits_in(shape[1], m.n, m.bits) : 0;
   if (is_gptq(m.method) && awq > 0 && gptq != m.bits && (gptq == 0 || awq == m.bits)) m.method = QuantMethod::awq;
+  if (m.method == QuantMethod::awq && awq == 0 && gptq > 0) m.method = QuantMethod::gptq;
   if (const int32_t bits = m.method == QuantMethod::awq ? awq : gptq; bits > 0) m.bits = bits;
 }
 

@@ -27,10 +27,12 @@ std::optional<QuantMethod> version_of(const QuantisedModule& module) {
 }
 
 // A symmetric GPTQ checkpoint shows its version in the zeros of all its modules, whatever the configuration says. Where
-// they do not agree the configuration counts, and modules that contradict it are refused when they are read.
+// they do not agree the configuration counts, and modules that contradict it are refused when they are read; where it
+// says AWQ nothing does.
 Result<QuantMethod> gptq_version(const Checkpoint& checkpoint, const ModelConfig& config) {
   const QuantMethod stated = config.quant.method;
-  if (!is_gptq(stated) || !config.quant.symmetric) return stated;
+  const bool says_awq = stated == QuantMethod::awq;
+  if (!says_awq && (!is_gptq(stated) || !config.quant.symmetric)) return stated;
   std::optional<QuantMethod> shown;
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (const Projection p : kProjections) {
@@ -41,7 +43,14 @@ Result<QuantMethod> gptq_version(const Checkpoint& checkpoint, const ModelConfig
       if (module->method == QuantMethod::awq) continue;
       if (auto ok = read_bytes(*module->zeros); !ok) return tl::unexpected(ok.error());
       const auto version = version_of(*module);
-      if (!version || (shown && *shown != *version)) return stated;
+      const bool agrees = version && (!shown || *shown == *version);
+      if (!agrees && says_awq) {
+        return fail(
+            "{}: {} is packed as GPTQ does, not as AWQ, which the configuration says, and its zeros do not show "
+            "which version of GPTQ it is",
+            checkpoint.dir().string(), place.module);
+      }
+      if (!agrees) return stated;
       shown = version;
     }
   }

@@ -40,6 +40,12 @@ class IntegerReader {
 
 Result<Architecture> architecture_of(const JsonFields& fields) {
   const json* names = fields.find("architectures");
+  // transformers goes by model_type alone, and some tools leave the list out.
+  if (const json* type = fields.find("model_type"); names == nullptr && type != nullptr) {
+    if (*type == json("qwen2")) return Architecture::qwen2;
+    if (*type == json("qwen3")) return Architecture::qwen3;
+    if (*type == json("qwen")) return Architecture::qwen;
+  }
   if (names == nullptr || !names->is_array() || names->size() != 1 || !(*names)[0].is_string()) {
     return fields.wrong("architectures", "must be a list of one name");
   }

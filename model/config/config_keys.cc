@@ -53,6 +53,7 @@ constexpr std::array<std::string_view, 38> kRead = {"architectures",
 // Training, the runtime of others, token ids (the tokenizer and generation_config.json have them), labels.
 constexpr std::array kHarmless = {"architecture",
                                   "attention_dropout",
+                                  "attention_probs_dropout_prob",
                                   "attn_dropout_prob",
                                   "attn_implementation",
                                   "attn_pdrop",
@@ -67,10 +68,14 @@ constexpr std::array kHarmless = {"architecture",
                                   "decoder_start_token_id",
                                   "diversity_penalty",
                                   "do_sample",
+                                  "dropout",
                                   "early_stopping",
                                   "emb_dropout_prob",
                                   "embd_pdrop",
                                   "encoder_no_repeat_ngram_size",
+                                  "encoder_repetition_penalty",
+                                  "epsilon_cutoff",
+                                  "eta_cutoff",
                                   "exponential_decay_length_penalty",
                                   "finetuning_task",
                                   "forced_bos_token_id",
@@ -79,19 +84,28 @@ constexpr std::array kHarmless = {"architecture",
                                   "fp32",
                                   "gradient_checkpointing",
                                   "hidden_dropout",
+                                  "hidden_dropout_prob",
                                   "id2label",
                                   "initializer_range",
                                   "is_decoder",
                                   "label2id",
+                                  "layerdrop",
                                   "length_penalty",
+                                  "logits_to_keep",
+                                  "loss_type",
                                   "max_length",
+                                  "max_new_tokens",
+                                  "max_time",
                                   "min_length",
+                                  "min_new_tokens",
+                                  "min_p",
                                   "model_max_length",
                                   "neftune_noise_alpha",
                                   "no_repeat_ngram_size",
                                   "num_beam_groups",
                                   "num_beams",
                                   "num_labels",
+                                  "num_logits_to_keep",
                                   "num_return_sequences",
                                   "onnx_safe",
                                   "output_attentions",
@@ -100,9 +114,11 @@ constexpr std::array kHarmless = {"architecture",
                                   "output_scores",
                                   "pad_token_id",
                                   "padded_vocab_size",
+                                  "penalty_alpha",
                                   "pretraining_tp",
                                   "problem_type",
                                   "remove_invalid_values",
+                                  "renormalize_logits",
                                   "repetition_penalty",
                                   "resid_pdrop",
                                   "return_dict",
@@ -113,6 +129,7 @@ constexpr std::array kHarmless = {"architecture",
                                   "task_specific_params",
                                   "temperature",
                                   "tf_legacy_loss",
+                                  "token_healing",
                                   "tokenizer_class",
                                   "tokenizer_type",
                                   "top_k",
@@ -137,6 +154,11 @@ constexpr std::array kOnly = {
     Only{"norm_type", "\"rmsnorm\""},   Only{"qkv_bias", "true"},      Only{"embedding_multiplier", "1.0"},
     Only{"residual_multiplier", "1.0"}, Only{"logits_scaling", "1.0"}, Only{"logit_scale", "1.0"},
 };
+
+// Off, these too change what is computed.
+constexpr std::array kAlwaysOn = {"causal",     "causal_attention",     "is_causal",
+                                  "rotary",     "use_causal_mask",      "use_rope",
+                                  "use_rotary", "use_rotary_embedding", "use_rotary_embeddings"};
 
 struct Refusal {
   const char* key;
@@ -164,11 +186,6 @@ constexpr std::array kRefused = {
     Refusal{"quantization", "MLX's quantisation is not served"},
 };
 
-bool is_off(const json& value) {
-  return value.is_null() || value == json(false) || ((value.is_object() || value.is_array()) && value.empty()) ||
-         value == json("");
-}
-
 template <class List>
 bool holds(const List& list, std::string_view key) {
   return std::find(list.begin(), list.end(), key) != list.end();
@@ -193,13 +210,18 @@ Result<void> refuse_unserved_keys(const JsonFields& fields, const json& object) 
   for (const auto& item : object.items()) {
     const std::string& key = item.key();
     const json& value = item.value();
-    if (is_off(value) || holds(kRead, key) || holds(kHarmless, key) || is_note(key)) continue;
+    if (value.is_boolean() && holds(kAlwaysOn, key)) {
+      if (value.get<bool>()) continue;
+      return fields.wrong(key, "only true is served");
+    }
+    if (is_unset(value) || holds(kRead, key) || holds(kHarmless, key) || is_note(key)) continue;
     const auto only = std::find_if(kOnly.begin(), kOnly.end(), [&](const Only& o) { return key == o.key; });
     if (only != kOnly.end()) {
       if (value == json::parse(only->value)) continue;
       return fields.wrong(key, fmt::format("only {} is served", only->value));
     }
     const auto known = std::find_if(kRefused.begin(), kRefused.end(), [&](const Refusal& r) { return key == r.key; });
+    if (known != kRefused.end() && value == json(0)) continue;  // none of them
     if (known != kRefused.end()) return fields.wrong(key, known->reason);
     if (is_remark(key, value)) continue;
     return fields.wrong(key, "unknown setting, which may change what the model computes");

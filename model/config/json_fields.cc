@@ -4,6 +4,11 @@ namespace lorikeet::model {
 
 using nlohmann::json;
 
+bool is_unset(const json& value) {
+  return value.is_null() || value == json(false) || ((value.is_object() || value.is_array()) && value.empty()) ||
+         value == json("");
+}
+
 std::string brief(const json& value) {
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
   if (text.size() > 80) text = text.substr(0, 77) + "...";

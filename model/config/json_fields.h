@@ -39,6 +39,9 @@ class JsonFields {
   std::string where_;
 };
 
+// Whether a setting is not made: null, false, "", {} or [].
+bool is_unset(const nlohmann::json& value);
+
 // A JSON value for a message, cut short.
 std::string brief(const nlohmann::json& value);
 

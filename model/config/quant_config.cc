@@ -86,15 +86,13 @@ Result<QuantConfig> parse_gptq(const JsonFields& fields) {
 
   auto desc_act = fields.boolean_or("desc_act", false);
   auto symmetric = fields.boolean_or("sym", true);
-  auto lm_head = fields.boolean_or("lm_head", false);
   auto marlin = fields.boolean_or("is_marlin_format", false);
-  for (const auto* flag : {&desc_act, &symmetric, &lm_head, &marlin}) {
+  for (const auto* flag : {&desc_act, &symmetric, &marlin}) {
     if (!*flag) return tl::unexpected(flag->error());
   }
   quant.desc_act = *desc_act;
   quant.symmetric = *symmetric;
   quant.symmetric_is_stated = fields.has("sym");
-  if (*lm_head) return fields.wrong("lm_head", "a quantised lm_head is not served");
   if (*marlin) return fields.wrong("is_marlin_format", "Marlin's own packing is not served; use the GPTQ checkpoint");
   if (auto ok = read_overrides(fields, quant); !ok) return tl::unexpected(ok.error());
   if (const json* adapter = fields.find("adapter"); adapter != nullptr && !is_empty(*adapter)) {

@@ -59,6 +59,14 @@ Result<void> check_pre_tokenizer(const json& pre_tokenizer) {
   return check_byte_level(steps[1]);
 }
 
+// ByteLevel, also as the only step of a Sequence.
+Result<void> check_decoder(const json& decoder) {
+  const json& steps = member(decoder, "decoders");
+  const bool one_step = member(decoder, "type") == "Sequence" && steps.is_array() && steps.size() == 1;
+  if (member(one_step ? steps[0] : decoder, "type") == "ByteLevel") return {};
+  return fail("decoder is {}; only ByteLevel is served", brief(member(decoder, "type")));
+}
+
 Result<bool> is_nfc(const json& normalizer) {
   if (normalizer.is_null()) return false;
   const json& type = member(normalizer, "type");
@@ -228,9 +236,7 @@ Result<TokenizerFiles> parse_tokenizer_json(std::string_view text) {
   auto frame = parse_post_processor(member(root, "post_processor"));
   if (!frame) return tl::unexpected(frame.error());
   files.frame = *std::move(frame);
-  if (member(member(root, "decoder"), "type") != "ByteLevel") {
-    return fail("decoder is {}; only ByteLevel is served", brief(member(member(root, "decoder"), "type")));
-  }
+  if (auto ok = check_decoder(member(root, "decoder")); !ok) return tl::unexpected(ok.error());
   const json& added = member(root, "added_tokens");
   if (!added.is_null() && !added.is_array()) return fail("added_tokens is {}, not an array", brief(added));
   for (const json& entry : added) {

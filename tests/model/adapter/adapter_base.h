@@ -45,4 +45,11 @@ inline std::string error_of(const tests::SyntheticAdapter& files, const ModelCon
   return adapter ? "" : adapter.error().message;
 }
 
+// q and down of layer 1.
+inline void fill(tests::SyntheticAdapter& files, int rank = 4) {
+  files.config = tests::plain_adapter_config(rank, 8, {"q_proj", "down_proj"});
+  files.add_pair(module_of(1, Projection::q), rank, 64, 64);
+  files.add_pair(module_of(1, Projection::down), rank, 96, 64);
+}
+
 }  // namespace lorikeet::model

@@ -123,14 +123,6 @@ TEST(AdapterConfig, RefusesKindsThatWouldBeSilentlyWrong) {
   const std::vector<Case> cases = {
       {"peft_type", "LOHA", "only LORA is served"},
       {"task_type", "SEQ_CLS", "only CAUSAL_LM is served"},
-      {"bias", "all", "trained biases"},
-      {"bias", "lora_only", "trained biases"},
-      {"modules_to_save", {"score"}, "whole modules"},
-      {"modules_to_save", {"lm_head", "model.norm"}, "whole modules"},
-      {"modules_to_save", "all", "whole modules"},
-      {"modules_to_save", {1}, "whole modules"},
-      {"lora_bias", true, "biases of lora_B"},
-      {"fan_in_fan_out", true, "Conv1D"},
       {"use_qalora", true, "QA-LoRA"},
       {"use_bdlora", {{"nblocks", 2}}, "block-diagonal"},
       {"kasa_config", {{"beta", 1e-4}}, "KaSA"},
@@ -199,6 +191,29 @@ TEST(AdapterConfig, TakesSettingsThatChangeNothing) {
       {"modules_to_save", {"lm_head", "embed_tokens"}},
       {"modules_to_save", {"model.embed_tokens"}}};
   for (const auto& [key, value] : settings) EXPECT_EQ(error_of(with(key, value)), "") << key;
+}
+
+// Whether there is any of it the tensors say (adapter_test).
+TEST(AdapterConfig, SaysWhatWasTrainedBesideTheLora) {
+  struct Case {
+    const char* key;
+    ordered_json value;
+    const char* what;
+  };
+  for (const Case& c : std::vector<Case>{{"bias", "all", "trained biases"},
+                                         {"bias", "lora_only", "trained biases"},
+                                         {"modules_to_save", {"score"}, "whole modules"},
+                                         {"modules_to_save", {"lm_head", "model.norm"}, "whole modules"},
+                                         {"modules_to_save", "all", "whole modules"},
+                                         {"modules_to_save", {1}, "whole modules"},
+                                         {"lora_bias", true, "biases of lora_B"}}) {
+    EXPECT_THAT(parsed(with(c.key, c.value)).trained_beside(), HasSubstr(c.what)) << c.key;
+  }
+  for (const ordered_json& json : {plain(), with("modules_to_save", {"lm_head"}), with("bias", "none")}) {
+    EXPECT_EQ(parsed(json).trained_beside(), "");
+  }
+  EXPECT_THAT(error_of(with("bias", 3)), HasSubstr("bias"));
+  EXPECT_EQ(error_of(with("fan_in_fan_out", true)), "") << "PEFT turns it off for linear layers";
 }
 
 TEST(AdapterConfig, IgnoresUnknownSettingsThatAreOff) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
 namespace lorikeet::tests {
 namespace {
@@ -331,6 +332,14 @@ std::string SyntheticCheckpoint::quantisation_text() const {
       break;
   }
   return text;
+}
+
+model::ShardPlan plan_of(const std::filesystem::path& dir, int size) {
+  auto config = model::read_model_config(dir);
+  if (!config) throw std::runtime_error(config.error().message);
+  auto plan = model::ShardPlan::make(*config, size);
+  if (!plan) throw std::runtime_error(plan.error().message);
+  return *plan;
 }
 
 }  // namespace lorikeet::tests

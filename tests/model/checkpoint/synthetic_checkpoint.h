@@ -99,4 +99,7 @@ class SyntheticCheckpoint {
   Matrix embedding_, lm_head_;
 };
 
+// Of a checkpoint on so many ranks; throws where there is none.
+model::ShardPlan plan_of(const std::filesystem::path& dir, int size);
+
 }  // namespace lorikeet::tests

@@ -46,6 +46,8 @@ TEST(ConfigKeys, OfPublishedModelsChangeNothing) {
        // Settings for generation, which transformers kept here before generation_config.json.
        R"({"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05, "max_length": 20, "do_sample": true,
             "num_beams": 1, "bad_words_ids": null, "is_encoder_decoder": false, "pruned_heads": {}, "chunk_size_feed_forward": 0})",
+       R"({"max_new_tokens": 512, "min_p": 0.1, "penalty_alpha": 0.6, "num_logits_to_keep": 0, "loss_type": "ForCausalLMLoss",
+            "dropout": 0.1, "hidden_dropout_prob": 0.1, "num_experts": 0, "num_nextn_predict_layers": 0, "is_causal": true})",
        // The only value that is served
        R"({"activation": "swiglu", "position_embedding_type": "rope", "qkv_bias": true, "residual_multiplier": 1.0})"}) {
     EXPECT_EQ(error_of(json::parse(text)), "") << text;
@@ -77,6 +79,8 @@ TEST(ConfigKeys, ThatChangeWhatIsComputedAreRefusedByName) {
                          {"residual_multiplier", 0.5, "only 1.0 is served"},
                          {"position_embedding_type", "alibi", "only \"rope\" is served"},
                          {"qkv_bias", 3, "only true is served"},
+                         {"is_causal", false, "only true is served"},
+                         {"use_rope", false, "only true is served"},
                          {"attention_kind", "linear", "unknown setting"},
                          {"some_new_switch", true, "unknown setting"},
                          {"some_new_factor", 0.5, "unknown setting"},

@@ -63,6 +63,7 @@ TEST(TokenizerFiles, TakesMergesAsPairsAndFilesWithoutOptionalParts) {
   file.erase("added_tokens");
   file.erase("post_processor");
   file["normalizer"] = nullptr;
+  file["decoder"] = {{"type", "Sequence"}, {"decoders", json::array({file["decoder"]})}};
   const auto files = parse_tokenizer_json(file.dump());
   ASSERT_TRUE(files) << files.error().message;
   EXPECT_FALSE(files->nfc);
@@ -87,6 +88,8 @@ TEST(TokenizerFiles, RefusesWhatIsNotImplementedWithASentence) {
       {"/post_processor", {R"({"type": "TemplateProcessing"})", "post_processor is \"TemplateProcessing\""}},
       {"/decoder", {R"({"type": "WordPiece"})", "decoder is \"WordPiece\""}},
       {"/decoder", {"null", "decoder is null"}},
+      {"/decoder",
+       {R"({"type": "Sequence", "decoders": [{"type": "ByteLevel"}, {"type": "Strip"}]})", "decoder is \"Sequence\""}},
       {"/model", {"null", "there is no model"}},
       {"/model/type", {R"("Unigram")", "model is \"Unigram\""}},
       {"/model/dropout", {"0.1", "dropout is 0.1"}},
