@@ -11,6 +11,7 @@
 #include "launcher/http_flags.h"
 #include "launcher/local_server.h"
 #include "launcher/server_flags.h"
+#include "launcher/units.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -29,6 +30,7 @@ Result<int> batch(const BatchFlags& flags) {
   auto reader = LineReader::open(flags.input);
   if (!reader) return tl::unexpected(reader.error());
   if (auto ok = check_distinct(flags.input, flags.output); !ok) return tl::unexpected(ok.error());
+  int64_t lines = flags.input == "-" ? 0 : count_lines(flags.input);  // that are to be answered; 0: not known
   AnsweredLines answered;
   if (flags.resume) {
     if (flags.output == "-") return fail("--resume needs a file as --output");
@@ -36,6 +38,7 @@ Result<int> batch(const BatchFlags& flags) {
     if (!earlier) return tl::unexpected(earlier.error());
     answered = *std::move(earlier);
     say("{} lines are answered in {}", answered.size(), flags.output);
+    lines = std::max<int64_t>(0, lines - answered.size());
   }
   auto writer = LineWriter::open(flags.output, flags.resume);
   if (!writer) return tl::unexpected(writer.error());
@@ -44,7 +47,13 @@ Result<int> batch(const BatchFlags& flags) {
   const auto begin = std::chrono::steady_clock::now();
   const size_t window = static_cast<size_t>(std::min(options->max_num_queued_reqs, 1024));
   BatchRunner runner((*server)->client(), *reader, *writer, window, std::move(answered));
-  const auto summary = runner.run([&] { return (*server)->stopped(); });
+  const auto give_up = [&] { return (*server)->stopped(); };
+  const auto summary = runner.run(give_up, [&](const BatchRunner::Summary& now) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    (*server)->progress().show({"answering", now.lines, lines, "requests",
+                                rate_text(static_cast<double>(now.streamed_tokens) / seconds) + " tokens/s"});
+  });
+  (*server)->progress().end();
   if (const int signal = (*server)->signal(); signal != 0 && !summary) {
     say("lorikeet batch: interrupted; --resume does the rest");
     return 128 + signal;

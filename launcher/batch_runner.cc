@@ -22,8 +22,9 @@ BatchRunner::BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter
                          AnsweredLines answered)
     : client_(client), reader_(reader), writer_(writer), window_(window), answered_(std::move(answered)) {}
 
-Result<BatchRunner::Summary> BatchRunner::run(const std::function<bool()>& give_up) {
-  if (auto ok = work(give_up); !ok) {
+Result<BatchRunner::Summary> BatchRunner::run(const std::function<bool()>& give_up,
+                                              const std::function<void(const Summary&)>& on_progress) {
+  if (auto ok = work(give_up, on_progress); !ok) {
     for (const auto& [line, result] : std::exchange(finished_, {})) {
       if (!writer_.write(result)) break;
     }
@@ -32,7 +33,8 @@ Result<BatchRunner::Summary> BatchRunner::run(const std::function<bool()>& give_
   return summary_;
 }
 
-Result<void> BatchRunner::work(const std::function<bool()>& give_up) {
+Result<void> BatchRunner::work(const std::function<bool()>& give_up,
+                               const std::function<void(const Summary&)>& on_progress) {
   bool more = true;
   while (more || !running_.empty() || !alone_.empty()) {
     // A slow first request must not make the results behind it pile up without limit.
@@ -49,6 +51,7 @@ Result<void> BatchRunner::work(const std::function<bool()>& give_up) {
     if (running_.empty()) continue;
     if (auto message = client_.receive(std::chrono::milliseconds(200))) {
       if (auto ok = handle(*message); !ok) return ok;
+      if (on_progress) on_progress(summary_);
     } else if (give_up()) {
       return fail("the server has stopped with {} requests unanswered", running_.size() + alone_.size());
     }
@@ -81,7 +84,10 @@ Result<void> BatchRunner::handle(const comm::ServerMessage& message) {
     return line ? running_.find(*line) : running_.end();
   };
   if (const auto* delta = std::get_if<comm::Delta>(&message)) {
-    if (const auto it = find(delta->id); it != running_.end()) it->second.result.add(*delta);
+    if (const auto it = find(delta->id); it != running_.end()) {
+      it->second.result.add(*delta);
+      summary_.streamed_tokens += static_cast<int64_t>(delta->token_ids.size());
+    }
   } else if (const auto* done = std::get_if<comm::Done>(&message)) {
     const auto it = find(done->id);
     if (it == running_.end()) return {};

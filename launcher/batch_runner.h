@@ -28,11 +28,14 @@ class BatchRunner {
 
   struct Summary {
     int64_t lines = 0, failed = 0, prompt_tokens = 0, completion_tokens = 0;
+    int64_t streamed_tokens = 0;  // that have come, also of requests that have not ended
   };
 
   // Until every line is processed, or the output cannot be written, or `give_up` says that no server will come back.
   // Also where it fails, all answers that have come are written.
-  Result<Summary> run(const std::function<bool()>& give_up);
+  // on_progress is called whenever something has come.
+  Result<Summary> run(const std::function<bool()>& give_up,
+                      const std::function<void(const Summary&)>& on_progress = {});
 
  private:
   struct Running {
@@ -41,7 +44,7 @@ class BatchRunner {
     int attempts = 0;
   };
 
-  Result<void> work(const std::function<bool()>& give_up);
+  Result<void> work(const std::function<bool()>& give_up, const std::function<void(const Summary&)>& on_progress);
   Result<void> take_line(const std::string& line);
   Result<void> send(Running& running);
   Result<void> handle(const comm::ServerMessage& message);

@@ -6,6 +6,8 @@
 
 namespace lorikeet::launcher {
 
+void add_about_commands(CLI::App& app, int& exit_status);  // completion, man
+void add_chat_command(CLI::App& app, int& exit_status);
 void add_serve_command(CLI::App& app, int& exit_status);
 void add_batch_command(CLI::App& app, int& exit_status);
 void add_bench_command(CLI::App& app, int& exit_status);

@@ -7,7 +7,7 @@ packages=(
   g++ cmake ninja-build ccache lld pkg-config git python3 curl
   libcaf-dev libzmq3-dev cppzmq-dev libcereal-dev libgloo-dev libexpected-dev libgoogle-glog-dev
   libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libpcre2-dev libutf8proc-dev libssl-dev
-  libboost-dev prometheus-cpp-dev
+  libboost-dev prometheus-cpp-dev libyaml-cpp-dev libedit-dev
   libgtest-dev libgmock-dev libbenchmark-dev libopenblas-dev
 )
 # The tests also check formatting, run the fuzz targets, and speak the JSON protocol from another language.

@@ -7,7 +7,9 @@
 #include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/http_flags.h"
+#include "launcher/served_summary.h"
 #include "launcher/server_flags.h"
+#include "launcher/server_progress.h"
 #include "launcher/stop_signals.h"
 
 namespace lorikeet::launcher {
@@ -32,10 +34,12 @@ int serve(const ServerFlags& flags) {
   }
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
   warn_of_missing_adapters(*options);
-  actors::ServerCallbacks callbacks;
-  callbacks.on_progress = [](const std::string& line) { say("{}", line); };
-  callbacks.on_ready = [name = options->served_model_name](const std::string& address) {
-    say_line(STDOUT_FILENO, fmt::format("serving {} at {}", name, address));
+  const auto progress = std::make_shared<ServerProgress>(options->tensor_parallel_size);
+  actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
+  callbacks.on_ready = [progress, &options](const actors::ServerReady& ready) {
+    progress->line().end();
+    say_line(STDOUT_FILENO, fmt::format("serving {} at {}", options->served_model_name, ready.zmq_address));
+    progress->line().say(served_summary(*options, ready, terminal_of(STDERR_FILENO)));
   };
   auto server = actors::Server::start(*options, std::move(callbacks));
   if (!server) {

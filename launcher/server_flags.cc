@@ -10,6 +10,7 @@
 #include "actors/wire/kv_budget.h"
 #include "comm/client/limits.h"
 #include "launcher/chat_flags.h"
+#include "launcher/config_file.h"
 #include "launcher/device.h"
 #include "launcher/flag_values.h"
 #include "launcher/model_path.h"
@@ -103,6 +104,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
                  "Directory of the checkpoint (config.json, *.safetensors, the tokenizer's files), or the id of one in "
                  "the Hugging Face cache")
       ->required();
+  add_config_flag(app);
   app.add_option("--served-model-name", o.served_model_name, "Name of the base model (default: the directory's name)");
   app.add_option("--lora-modules", f.lora_modules,
                  "Adapters: NAME=DIR ..., or {\"name\": NAME, \"path\": DIR}; several values, may be repeated")

@@ -8,6 +8,7 @@
 
 #include "actors/head/chat_prompt.h"
 #include "comm/client/request_json.h"
+#include "kernels/base/nearest_word.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -41,6 +42,30 @@ std::string quoted(const std::string& name) {
   return name.size() <= 80 ? "\"" + name + "\"" : "\"" + name.substr(0, 80) + "...\"";
 }
 
+// Which names are served, and the one that may have been meant: of a few around the wanted one, however many there are.
+std::string served_names(const std::string& wanted, const std::set<std::string>& served) {
+  constexpr size_t kNamesShown = 8, kNamesCompared = 32, kLongestCompared = 64;
+  if (served.empty()) return "none is served";
+  auto from = served.begin();
+  if (served.size() > kNamesCompared) {
+    from = served.lower_bound(wanted);
+    for (size_t i = 0; i < kNamesCompared / 2 && from != served.begin(); ++i) --from;
+  }
+  std::vector<std::string> compared;
+  for (size_t i = 0; i < kNamesCompared && from != served.end(); ++i, ++from) {
+    if (from->size() <= kLongestCompared) compared.push_back(*from);
+  }
+  const std::string meant = wanted.size() <= kLongestCompared ? nearest_word(wanted, compared) : "";
+  std::string text = meant.empty() ? "" : fmt::format("did you mean {}? ", quoted(meant));
+  text += served.size() == 1 ? "the one that is served: " : fmt::format("{} are served: ", served.size());
+  size_t shown = 0;
+  for (const std::string& name : served) {
+    if (shown == kNamesShown) return text + ", ...";
+    text += (shown++ == 0 ? "" : ", ") + quoted(name);
+  }
+  return text;
+}
+
 }  // namespace
 
 tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const comm::GenerateRequest& request,
@@ -68,8 +93,8 @@ RequestValidation::Refusal RequestValidation::check_adapter(const comm::Generate
   if (request.adapter->empty()) {
     return refuse(ErrorCode::unknown_adapter, "the adapter's name is empty; leave it out for the base model");
   }
-  return refuse(ErrorCode::unknown_adapter, "there is no adapter {}; {} are served", quoted(*request.adapter),
-                context_.adapters.size());
+  return refuse(ErrorCode::unknown_adapter, "there is no adapter {}; {}", quoted(*request.adapter),
+                served_names(*request.adapter, context_.adapters));
 }
 
 tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(

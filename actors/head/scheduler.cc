@@ -245,7 +245,8 @@ class Scheduler {
 
   void tell_ready() {
     const RankGroup& group = core_.group();
-    if (group.serving() && !address_.empty()) setup_.to_supervisor(control::Ready{group.epoch(), address_});
+    if (group.serving() && !address_.empty())
+      setup_.to_supervisor(control::Ready{group.epoch(), address_, 0, core_.kv_cache_tokens()});
   }
 
   void send_to_ranks(uint64_t epoch, const GroupOrder& order) {

@@ -31,7 +31,7 @@ int run_rank() {
   setup.head = child.take_head_connection().release();
   setup.start = start;
   setup.backend = *std::move(backend);
-  setup.progress = [&child](const std::string& line) { child.progress(line); };
+  setup.loading = [&child](int done, int total) { child.tell(control::Loading{done, total}); };
   setup.fatal = [&child](const std::string& why) { child.fail(fmt::format("rank {}: {}", child.start().rank, why)); };
 
   constexpr size_t kActorThreads = 1;  // one actor, which never blocks

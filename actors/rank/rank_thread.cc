@@ -68,9 +68,7 @@ void RankThread::run() {
 bool RankThread::load() {
   Result<RankLoaded> loaded = fail("not tried");
   try {
-    loaded = backend_->load([this](int done, int total) {
-      callbacks_.progress(fmt::format("rank {}: layer {} of {}", setup_.rank, done, total));
-    });
+    loaded = backend_->load(callbacks_.loading);
   } catch (const std::bad_alloc&) {
     loaded = fail("the host's memory does not hold the weights");
   }

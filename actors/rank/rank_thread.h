@@ -34,7 +34,7 @@ class RankThread {
   // Called on the rank's thread.
   struct Callbacks {
     std::function<void(Envelope)> to_scheduler;
-    std::function<void(const std::string&)> progress;               // for people
+    std::function<void(int done, int total)> loading;               // layers of the weights, one after the other
     std::function<void(std::shared_ptr<model::RankModel>)> formed;  // before `ready` is sent
     std::function<void(const std::string&)> fatal;                  // the rank cannot serve
   };

@@ -102,7 +102,7 @@ class Worker {
     callbacks.to_scheduler = [worker, scheduler](Envelope envelope) {
       caf::send_as(worker, scheduler, std::move(envelope));
     };
-    callbacks.progress = setup_.progress;
+    callbacks.loading = setup_.loading;
     callbacks.fatal = [fatal = setup_.fatal](const std::string& why) { fatal(why); };
     callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker,
                         fatal = setup_.fatal](std::shared_ptr<model::RankModel> model) {

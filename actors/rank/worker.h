@@ -27,7 +27,7 @@ namespace lorikeet::actors {
 struct WorkerSetup {
   ChildStart start;
   std::shared_ptr<RankBackend> backend;
-  std::function<void(const std::string&)> progress;  // any thread
+  std::function<void(int done, int total)> loading;  // layers; any thread
   std::function<void(const std::string&)> fatal;     // any thread; ends the process
   int head = -1;                                     // the connection to the head, which the actor takes over; or
   SchedulerForRanks scheduler;                       // the head's scheduler itself

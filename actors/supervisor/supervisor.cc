@@ -95,6 +95,10 @@ class Supervisor {
     if (child.epoch == epoch_) setup_.progress(progress.line);
   }
 
+  void take(Child& child, const control::Loading& loading) {
+    if (child.epoch == epoch_ && child.rank >= 0) setup_.loading(child.rank, loading.done, loading.total);
+  }
+
   void take(Child& child, control::Failed& failed) { child.last_words = std::move(failed.why); }
 
   void take(Child&, const control::Ready& ready) {
@@ -103,7 +107,7 @@ class Supervisor {
     http_port_ = ready.http_port;
     const bool first = std::exchange(address_, ready.address).empty();
     if (first) {
-      setup_.ready(address_);
+      setup_.ready(ready);
     } else {
       setup_.progress(fmt::format("serving again (epoch {})", epoch_));
     }

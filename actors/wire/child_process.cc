@@ -44,10 +44,6 @@ void ChildProcess::tell(const ChildReport& report) {
   if (!channel_.send(report)) _exit(1);
 }
 
-void ChildProcess::progress(const std::string& line) {
-  tell(control::Progress{line});
-}
-
 void ChildProcess::fail(const std::string& why) {
   tell(control::Failed{why});
   _exit(1);

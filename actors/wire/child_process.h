@@ -29,7 +29,6 @@ class ChildProcess {
 
   // Threads: any. Nothing is lost that could be told to anybody: without a supervisor the process ends.
   void tell(const ChildReport& report);
-  void progress(const std::string& line);
 
   // Tells the supervisor why, and ends the process without further ado. Threads: any.
   [[noreturn]] void fail(const std::string& why);

@@ -41,12 +41,23 @@ class DealerClient final : public ZmqClient {
     return transmit(ClientHeartbeat{});  // the server answers with the session
   }
 
+  // A server that lives answers the first heartbeat at once; one that does not is left to receive().
+  bool await_greeting(Milliseconds timeout) override {
+    const Clock::time_point deadline = Clock::now() + timeout;
+    for (Clock::time_point now = Clock::now(); session_.empty() && !early_ && now < deadline; now = Clock::now()) {
+      wait(std::chrono::ceil<Milliseconds>(deadline - now));
+      std::vector<zmq::message_t> frames;
+      if (take(frames)) early_ = handle(frames);
+    }
+    return !session_.empty();
+  }
+
   // Held back until the session is known: what is sent before could reach a server that dies unseen, and its requests
   // would be lost without a word.
   Result<void> send(const ClientMessage& message) override {
     return std::visit(
         [this](const auto& alternative) -> Result<void> {
-          if (session_.empty()) await_greeting();
+          if (session_.empty() && !std::exchange(awaited_, true)) await_greeting(kGreetingWait);
           if (!session_.empty()) return transmit(alternative);
           if (held_.size() >= kMaxHeldMessages) return fail("the server at {} does not answer", address_);
           held_.emplace_back(alternative);
@@ -93,17 +104,6 @@ class DealerClient final : public ZmqClient {
     }
     spoke_ = Clock::now();
     return {};
-  }
-
-  // A server that lives answers the first heartbeat at once; one that does not is left to receive().
-  void await_greeting() {
-    if (std::exchange(awaited_, true)) return;
-    const Clock::time_point deadline = Clock::now() + kGreetingWait;
-    for (Clock::time_point now = Clock::now(); session_.empty() && !early_ && now < deadline; now = Clock::now()) {
-      wait(std::chrono::ceil<Milliseconds>(deadline - now));
-      std::vector<zmq::message_t> frames;
-      if (take(frames)) early_ = handle(frames);
-    }
   }
 
   // False when there is no message.
@@ -178,8 +178,8 @@ class DealerClient final : public ZmqClient {
   const Encoding encoding_;
   zmq::context_t context_{1};
   zmq::socket_t dealer_;
-  std::string session_;  // empty until the server has said it
-  bool awaited_ = false;
+  std::string session_;                 // empty until the server has said it
+  bool awaited_ = false;                // send() has waited for it
   std::optional<ServerMessage> early_;  // for receive(): what a server said before its greeting
   std::vector<ClientFrame> held_;       // until then
   Milliseconds heartbeat_ = kDefaultHeartbeat;

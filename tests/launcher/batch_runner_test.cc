@@ -24,6 +24,7 @@ class ScriptedClient : public comm::ZmqClient {
   std::deque<comm::ServerMessage> answers;
   std::vector<std::string> sent;
 
+  bool await_greeting(std::chrono::milliseconds) override { return true; }
   Result<void> send(const comm::ClientMessage& message) override {
     const auto& request = std::get<comm::GenerateRequest>(message);
     sent.push_back(request.id);

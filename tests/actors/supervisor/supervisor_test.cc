@@ -1,5 +1,6 @@
 #include "actors/supervisor/supervisor.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "tests/actors/actor_test.h"
@@ -35,7 +36,10 @@ class SupervisorTest : public ActorTest {
     setup.options.zmq_address = "tcp://*:0";
     setup.processes = &processes_;
     setup.progress = [this](const std::string& line) { progress_.push_back(line); };
-    setup.ready = [this](const std::string& address) { ready_.push_back(address); };
+    setup.loading = [this](int32_t rank, int32_t done, int32_t total) {
+      progress_.push_back(fmt::format("rank {}: layer {} of {}", rank, done, total));
+    };
+    setup.ready = [this](const control::Ready& ready) { ready_.push_back(ready.address); };
     setup.stopped = [this](int status) { stopped_.push_back(status); };
     supervisor_ = system_.spawn(supervisor, std::move(setup));
     run();
@@ -74,7 +78,8 @@ TEST_F(SupervisorTest, StartsTheRanksWhenTheHeadAwaitsThem) {
 
 TEST_F(SupervisorTest, PassesProgressAndReadinessOn) {
   serve();
-  say(2, control::Progress{"rank 0: layer 1 of 4"});
+  say(2, control::Loading{1, 4});
+  say(1, control::Loading{1, 4});  // the head loads nothing
   EXPECT_THAT(progress_, ElementsAre("rank 0: layer 1 of 4"));
   EXPECT_THAT(ready_, ElementsAre("tcp://127.0.0.1:5555"));
 }
