@@ -8,6 +8,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "comm/client/zmq_client.h"
 #include "kernels/base/console.h"

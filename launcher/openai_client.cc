@@ -284,7 +284,8 @@ class Client final : public OpenAiClient {
     const json answer = json::parse(body, nullptr, false);
     if (answer.is_object() && answer.contains("data") && answer["data"].is_array()) {
       for (const json& model : answer["data"]) {
-        if (model.is_object() && model.contains("id") && model["id"].is_string()) models_.push_back(model["id"]);
+        if (model.is_object() && model.contains("id") && model["id"].is_string())
+          models_.push_back(model["id"].get<std::string>());
       }
     }
     if (models_.empty()) return fail("{}: /v1/models names no model", where);

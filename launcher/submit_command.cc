@@ -6,6 +6,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "comm/client/limits.h"
 #include "comm/client/request_json.h"

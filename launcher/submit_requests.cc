@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "launcher/terminal.h"
 
@@ -16,10 +17,11 @@ constexpr size_t kPromptColumns = 20;  // of a label
 comm::GenerateRequest make_request(const SubmitPlan& plan, const std::string& prompt, const std::string& adapter,
                                    int32_t answer) {
   comm::GenerateRequest request = plan.sampling;
-  if (plan.system) {
-    request.messages = {{"system", *plan.system}, {"user", prompt}};
-  } else if (plan.chat) {
-    request.messages = {{"user", prompt}};
+  if (plan.chat || plan.system) {
+    std::vector<comm::Message> messages;
+    if (plan.system) messages.push_back({"system", *plan.system});
+    messages.push_back({"user", prompt});
+    request.messages = std::move(messages);
   } else {
     request.prompt = prompt;
   }

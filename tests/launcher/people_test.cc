@@ -158,7 +158,7 @@ TEST_F(PeopleTest, ChatAnswersThePipeAsWell) {
 
 TEST(People, AreToldWithinTwoSecondsThatNoServerRuns) {
   ScratchDirectory scratch;
-  for (const std::string& command : {"submit", "status"}) {
+  for (const std::string command : {"submit", "status"}) {
     const auto begin = std::chrono::steady_clock::now();
     std::vector<std::string> arguments = {command, "--zmq", "ipc://" + (scratch / "none").string()};
     if (command == "submit") arguments.emplace_back("Hello");
