@@ -36,7 +36,7 @@ std::string escaped(std::string_view text, std::string_view special) {
 }
 
 // In single quotes of bash and zsh.
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "'";
   for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
@@ -54,21 +54,21 @@ std::string bash_words(const CommandInfo& command) {
 std::string bash_script(const CommandInfo& root) {
   std::string commands, values;
   for (const CommandInfo* command : all_commands(root)) {
-    commands += fmt::format("    {}) words={}{} ;;\n", quoted(path_of(*command)), quoted(bash_words(*command)),
+    commands += fmt::format("    {}) words={}{} ;;\n", in_quotes(path_of(*command)), in_quotes(bash_words(*command)),
                             command->commands.empty() ? "" : " nested=1");
     for (const FlagInfo& flag : command->flags) {
       if (flag.choices.empty() || flag.names.empty()) continue;
       std::string patterns;
       for (const std::string& name : flag.names) {
-        patterns += (patterns.empty() ? "" : "|") + quoted(path_of(*command) + " " + name);
+        patterns += (patterns.empty() ? "" : "|") + in_quotes(path_of(*command) + " " + name);
       }
       values +=
-          fmt::format("    {}) values={} ;;\n", patterns, quoted(fmt::format("{}", fmt::join(flag.choices, " "))));
+          fmt::format("    {}) values={} ;;\n", patterns, in_quotes(fmt::format("{}", fmt::join(flag.choices, " "))));
     }
   }
   std::string known;  // the commands, as patterns
   for (const CommandInfo* command : all_commands(root)) {
-    if (command != &root) known += (known.empty() ? "" : "|") + quoted(path_of(*command));
+    if (command != &root) known += (known.empty() ? "" : "|") + in_quotes(path_of(*command));
   }
   return fmt::format(R"(# Completion of lorikeet's command line for bash:  source <(lorikeet completion bash)
 _lorikeet() {{
@@ -105,7 +105,7 @@ std::string zsh_flag(const FlagInfo& flag) {
   std::string lines;
   for (const std::string& name : flag.names) {
     lines += fmt::format("        {} \\\n",
-                         quoted(fmt::format("*{}[{}]{}", name, escaped(flag.description, ":[]\\"), what)));
+                         in_quotes(fmt::format("*{}[{}]{}", name, escaped(flag.description, ":[]\\"), what)));
   }
   return lines;
 }
@@ -117,7 +117,7 @@ std::string zsh_script(const CommandInfo& root) {
     if (!command->commands.empty()) {
       std::string names;
       for (const CommandInfo& below : command->commands) {
-        names += "\n        " + quoted(last_word(below.name) + ":" + escaped(below.description, ":\\"));
+        names += "\n        " + in_quotes(last_word(below.name) + ":" + escaped(below.description, ":\\"));
       }
       body = fmt::format("      local -a commands=({})\n      _describe command commands\n", names);
     } else {
@@ -127,11 +127,11 @@ std::string zsh_script(const CommandInfo& root) {
       }
       body = fmt::format("      _arguments -s \\\n{}        '*:file:_files'\n", flags);
     }
-    cases += fmt::format("    {})\n{}      ;;\n", quoted(path_of(*command)), body);
+    cases += fmt::format("    {})\n{}      ;;\n", in_quotes(path_of(*command)), body);
   }
   std::string known;
   for (const CommandInfo* command : all_commands(root)) {
-    if (command != &root) known += (known.empty() ? "" : "|") + quoted(path_of(*command));
+    if (command != &root) known += (known.empty() ? "" : "|") + in_quotes(path_of(*command));
   }
   return fmt::format(R"(#compdef lorikeet
 # Completion of lorikeet's command line for zsh:  source <(lorikeet completion zsh)
@@ -157,7 +157,7 @@ fi
 
 std::string fish_script(const CommandInfo& root) {
   std::string out = "# Completion of lorikeet's command line for fish:  lorikeet completion fish | source\n";
-  const auto in_quotes = [](std::string_view text) { return "'" + escaped(text, "'\\") + "'"; };
+  const auto fish_quotes = [](std::string_view text) { return "'" + escaped(text, "'\\") + "'"; };
   for (const CommandInfo* command : all_commands(root)) {
     std::string condition;
     std::string path = path_of(*command);
@@ -171,8 +171,8 @@ std::string fish_script(const CommandInfo& root) {
       }
     }
     for (const CommandInfo& below : command->commands) {
-      out += fmt::format("complete -c lorikeet -n {} -f -a {} -d {}\n", in_quotes(condition), last_word(below.name),
-                         in_quotes(below.description));
+      out += fmt::format("complete -c lorikeet -n {} -f -a {} -d {}\n", fish_quotes(condition), last_word(below.name),
+                         fish_quotes(below.description));
     }
     for (const FlagInfo& flag : command->flags) {
       if (flag.names.empty()) continue;
@@ -181,9 +181,9 @@ std::string fish_script(const CommandInfo& root) {
         names += name.rfind("--", 0) == 0 ? " -l " + name.substr(2) : " -s " + name.substr(1);
       }
       std::string value = flag.value.empty() ? "" : " -r";
-      if (!flag.choices.empty()) value += " -f -a " + in_quotes(fmt::format("{}", fmt::join(flag.choices, " ")));
-      out += fmt::format("complete -c lorikeet -n {}{}{} -d {}\n", in_quotes(condition), names, value,
-                         in_quotes(flag.description));
+      if (!flag.choices.empty()) value += " -f -a " + fish_quotes(fmt::format("{}", fmt::join(flag.choices, " ")));
+      out += fmt::format("complete -c lorikeet -n {}{}{} -d {}\n", fish_quotes(condition), names, value,
+                         fish_quotes(flag.description));
     }
   }
   return out;

@@ -31,7 +31,7 @@ std::string url_of(const actors::HttpDoorOptions& http, int32_t port) {
 }
 
 // A word of a shell.
-std::string quoted(const std::string& word) {
+std::string in_quotes(const std::string& word) {
   std::string out = "'";
   for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
@@ -65,12 +65,12 @@ std::string served_summary(const actors::ServerOptions& options, const actors::S
   out += coloured(terminal, "1", "try") + "\n";
   const std::string zmq = ready.zmq_address == kDefaultZmq ? "" : fmt::format(" --zmq {}", ready.zmq_address);
   out += fmt::format("  lorikeet submit{}{} \"Once upon a time\"\n", zmq,
-                     adapter.empty() ? "" : " --adapter " + quoted(adapter));
+                     adapter.empty() ? "" : " --adapter " + in_quotes(adapter));
   if (ready.http_port > 0) {
     const std::string key = options.http.api_keys.empty() ? "" : " -H \"Authorization: Bearer $LORIKEET_API_KEY\"";
     out += fmt::format("  curl {}/completions{} -H 'Content-Type: application/json' \\\n    -d {}\n",
                        url_of(options.http, ready.http_port), key,
-                       quoted(fmt::format("{{\"model\": {}, \"prompt\": \"Once upon a time\"}}", json_text(model))));
+                       in_quotes(fmt::format("{{\"model\": {}, \"prompt\": \"Once upon a time\"}}", json_text(model))));
   } else {
     out += fmt::format("  lorikeet status{} --watch\n", zmq);
   }
