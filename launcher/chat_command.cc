@@ -139,7 +139,7 @@ class Chat {
       if (!message) continue;
       if (const auto* delta = std::get_if<comm::Delta>(&*message); delta != nullptr && delta->id == request.id) {
         text += delta->text;
-        if (auto ok = write_text(stdout, delta->text); !ok) return ok;
+        if (auto ok = show(*delta); !ok) return ok;
       } else if (const auto* done = std::get_if<comm::Done>(&*message); done != nullptr && done->id == request.id) {
         return end(std::move(text), note_of(*done));
       } else if (const auto* failure = std::get_if<comm::Failure>(&*message)) {
@@ -150,6 +150,17 @@ class Chat {
         return {};
       }
     }
+  }
+
+  // What a model thinks before it answers stands on lines of its own, and is no part of the talk.
+  Result<void> show(const comm::Delta& delta) {
+    std::string shown;
+    if (delta.reasoning && !delta.reasoning->empty()) {
+      shown = coloured(terminal_, "2", *delta.reasoning);
+      thinks_ = true;
+    }
+    if (!delta.text.empty() && std::exchange(thinks_, false)) shown += '\n';
+    return write_text(stdout, shown + delta.text);
   }
 
   static std::string note_of(const comm::Done& done) {
@@ -175,6 +186,7 @@ class Chat {
   ChatSession session_;
   LineEditor editor_;
   int64_t next_id_ = 0;
+  bool thinks_ = false;  // what was shown last is what the model thinks
 };
 
 Result<void> chat_over_http(const ChatFlags& flags) {

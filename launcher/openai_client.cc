@@ -307,6 +307,7 @@ class Client final : public OpenAiClient {
       comm::Delta delta;
       delta.id = id;
       delta.text = std::move(chunk.text);
+      if (!chunk.reasoning.empty()) delta.reasoning = std::move(chunk.reasoning);
       delta.token_ids = {-1};
       messages_.push_back(std::move(delta));
     }
@@ -413,8 +414,11 @@ OpenAiChunk read_openai_chunk(const std::string& data) {
   const auto delta = choice.find("delta");
   const bool of_chat = delta != choice.end() && delta->is_object();
   chunk.text = of_chat ? text_of(*delta, "content") : text_of(choice, "text");
+  for (const char* name : {"reasoning", "reasoning_content"}) {
+    if (of_chat && chunk.reasoning.empty()) chunk.reasoning = text_of(*delta, name);
+  }
   // The first piece of a chat says its role alone, the last its end alone; text that waits for its end is of a token.
-  const bool role_alone = of_chat && delta->contains("role") && chunk.text.empty();
+  const bool role_alone = of_chat && delta->contains("role") && chunk.text.empty() && chunk.reasoning.empty();
   chunk.counts = !chunk.text.empty() || (!role_alone && chunk.finish_reason.empty());
   return chunk;
 }

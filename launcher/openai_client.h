@@ -36,7 +36,8 @@ OpenAiCall openai_call(const comm::GenerateRequest& request, const std::string& 
 // What an event of the stream says, taken into the answer to the request `id`.
 struct OpenAiChunk {
   std::string text;
-  bool counts = false;  // it is of at least one token
+  std::string reasoning;  // what the model thinks before it answers
+  bool counts = false;    // it is of at least one token
   std::string finish_reason;
   comm::Usage usage;
   bool has_usage = false;
