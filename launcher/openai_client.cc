@@ -2,30 +2,23 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <boost/asio.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
 #include <deque>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 #include <utility>
 
+#include "comm/http/http_client.h"
 #include "launcher/event_stream.h"
 
 namespace lorikeet::launcher {
 namespace {
 
-namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = beast::http;
 using nlohmann::json;
-using tcp = asio::ip::tcp;
 
-constexpr std::chrono::seconds kConnectPatience{2};
 constexpr std::chrono::seconds kModelsPatience{10};
-constexpr size_t kMaxErrorBytes = 1 << 20;
 
 struct Target {
   std::string host, port, prefix;  // prefix: before /v1
@@ -53,116 +46,6 @@ Result<Target> read_url(std::string url) {
   return target;
 }
 
-using Connection = std::unique_ptr<beast::tcp_stream>;
-
-struct Pool {
-  asio::io_context io;
-  std::vector<tcp::endpoint> endpoints;
-  std::deque<Connection> idle;
-};
-
-// One request and its answer, on a connection that is given back when both have gone well.
-class Exchange : public std::enable_shared_from_this<Exchange> {
- public:
-  struct Callbacks {
-    std::function<void(std::string_view)> on_body;  // of an answer with the status 200
-    std::function<void(int status, const std::string&)>
-        on_end;  // once; another status: with the body; 0: with a reason
-  };
-
-  Exchange(Pool& pool, http::request<http::string_body> request, Callbacks callbacks)
-      : pool_(pool), request_(std::move(request)), callbacks_(std::move(callbacks)) {}
-
-  void start() {
-    if (!pool_.idle.empty()) {
-      stream_ = std::move(pool_.idle.back());
-      pool_.idle.pop_back();
-      reused_ = true;
-      return write();
-    }
-    reused_ = false;
-    stream_ = std::make_unique<beast::tcp_stream>(pool_.io);
-    stream_->expires_after(kConnectPatience);
-    stream_->async_connect(pool_.endpoints, [self = shared_from_this()](beast::error_code error, const tcp::endpoint&) {
-      if (error) return self->end(0, "it cannot be reached: " + error.message());
-      self->stream_->socket().set_option(tcp::no_delay(true), error);
-      self->write();
-    });
-  }
-
-  // Nothing is said of it any more.
-  void drop() {
-    ended_ = true;
-    beast::error_code ignored;
-    if (stream_) stream_->socket().close(ignored);
-  }
-
- private:
-  void write() {
-    stream_->expires_never();
-    http::async_write(*stream_, request_, [self = shared_from_this()](beast::error_code error, size_t) {
-      if (error) return self->lost(error);
-      self->read_head();
-    });
-  }
-
-  void read_head() {
-    parser_.emplace();
-    parser_->body_limit(boost::none);
-    http::async_read_header(*stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code error, size_t) {
-      if (error) return self->lost(error);
-      self->reused_ = false;  // the server has seen the request
-      self->read_body();
-    });
-  }
-
-  void read_body() {
-    if (parser_->is_done()) return finish();
-    parser_->get().body().data = chunk_.data();
-    parser_->get().body().size = chunk_.size();
-    http::async_read_some(*stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code error, size_t) {
-      if (self->ended_) return;
-      if (error == http::error::need_buffer) error = {};
-      if (error) return self->end(0, "the connection was lost: " + error.message());
-      const std::string_view piece(self->chunk_.data(), self->chunk_.size() - self->parser_->get().body().size);
-      if (self->status() == 200) {
-        self->callbacks_.on_body(piece);
-      } else if (self->error_.size() < kMaxErrorBytes) {
-        self->error_ += piece;
-      }
-      self->read_body();
-    });
-  }
-
-  int status() const { return static_cast<int>(parser_->get().result_int()); }
-
-  void finish() {
-    if (parser_->keep_alive() && !ended_) pool_.idle.push_back(std::move(stream_));
-    end(status(), error_);
-  }
-
-  // A server may have ended an idle connection just when it was taken: then another one is tried.
-  void lost(beast::error_code error) {
-    if (ended_) return;
-    if (reused_) return start();
-    end(0, "the connection was lost: " + error.message());
-  }
-
-  void end(int status, const std::string& text) {
-    if (!std::exchange(ended_, true)) callbacks_.on_end(status, text);
-  }
-
-  Pool& pool_;
-  http::request<http::string_body> request_;
-  Callbacks callbacks_;
-  Connection stream_;
-  bool reused_ = false, ended_ = false;
-  beast::flat_buffer buffer_;
-  std::optional<http::response_parser<http::buffer_body>> parser_;
-  std::array<char, 16384> chunk_{};
-  std::string error_;
-};
-
 std::string error_text(int status, const std::string& body) {
   if (status == 0) return body;
   const json answer = json::parse(body, nullptr, false);
@@ -179,18 +62,11 @@ std::string error_text(int status, const std::string& body) {
 
 class Client final : public OpenAiClient {
  public:
-  Client(Target target, std::string api_key, std::string model)
-      : target_(std::move(target)), api_key_(std::move(api_key)), base_model_(std::move(model)) {}
-
-  Result<void> open() {
-    beast::error_code error;
-    tcp::resolver resolver(pool_.io);
-    for (const auto& entry : resolver.resolve(target_.host, target_.port, error)) {
-      pool_.endpoints.push_back(entry.endpoint());
-    }
-    if (error) return fail("http://{}:{}: {}", target_.host, target_.port, error.message());
-    return ask_for_models();
-  }
+  Client(Target target, std::string api_key, std::string model, std::unique_ptr<comm::HttpClient> http)
+      : target_(std::move(target)),
+        api_key_(std::move(api_key)),
+        base_model_(std::move(model)),
+        http_(std::move(http)) {}
 
   const std::vector<std::string>& models() const override { return models_; }
   const std::string& base_model() const override { return base_model_; }
@@ -201,7 +77,7 @@ class Client final : public OpenAiClient {
     if (const auto* cancel = std::get_if<comm::Cancel>(&message)) {
       const auto found = running_.find(cancel->id);
       if (found == running_.end()) return {};
-      found->second.exchange->drop();
+      http_->drop(found->second.exchange);
       found->second.done.finish_reason = "abort";
       messages_.push_back(std::move(found->second.done));
       running_.erase(found);
@@ -209,74 +85,41 @@ class Client final : public OpenAiClient {
     }
     const auto* request = std::get_if<comm::GenerateRequest>(&message);
     if (request == nullptr) return fail("a server's status is asked for over ZeroMQ");
-    const OpenAiCall call = openai_call(*request, base_model_);
+    OpenAiCall call = openai_call(*request, base_model_);
     Running& running = running_[request->id];
     running.done.id = request->id;
-    running.exchange = std::make_shared<Exchange>(
-        pool_, make_request(http::verb::post, call.path, call.body),
-        Exchange::Callbacks{[this, id = request->id](std::string_view piece) { take(id, piece); },
-                            [this, id = request->id](int status, const std::string& text) { end(id, status, text); }});
-    running.exchange->start();
-    pool_.io.restart();
-    pool_.io.poll();
+    running.exchange =
+        http_->start(make_request("POST", call.path, std::move(call.body)),
+                     {[this, id = request->id](std::string_view piece) { take(id, piece); },
+                      [this, id = request->id](int status, const std::string& text) { end(id, status, text); }});
     return {};
   }
 
   std::optional<comm::ServerMessage> receive(std::chrono::milliseconds timeout) override {
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     do {
-      pool_.io.restart();
-      pool_.io.poll();
-      if (messages_.empty()) pool_.io.run_one_until(deadline);
-    } while (messages_.empty() && std::chrono::steady_clock::now() < deadline && !running_.empty());
-    if (messages_.empty()) {
-      // Without anything that runs there is nothing to wait in but the clock.
-      if (running_.empty()) asio::steady_timer(pool_.io, deadline).wait();
-      return std::nullopt;
-    }
+      http_->run_once(deadline);
+      if (running_.empty() && messages_.empty()) std::this_thread::sleep_until(deadline);  // nothing can come
+    } while (messages_.empty() && std::chrono::steady_clock::now() < deadline);
+    if (messages_.empty()) return std::nullopt;
     comm::ServerMessage message = std::move(messages_.front());
     messages_.pop_front();
     return message;
   }
 
- private:
-  struct Running {
-    std::shared_ptr<Exchange> exchange;
-    EventStream events;
-    comm::Done done;
-    std::string error;
-  };
-
-  http::request<http::string_body> make_request(http::verb verb, const std::string& path, std::string body) const {
-    http::request<http::string_body> request(verb, target_.prefix + path, 11);
-    request.set(http::field::host, target_.host + ":" + target_.port);
-    request.set(http::field::user_agent, "lorikeet");
-    if (!api_key_.empty()) request.set(http::field::authorization, "Bearer " + api_key_);
-    if (!body.empty()) {
-      request.set(http::field::content_type, "application/json");
-      request.body() = std::move(body);
-    }
-    request.prepare_payload();
-    return request;
-  }
-
   Result<void> ask_for_models() {
     std::string body, error;
     bool ended = false;
-    const auto exchange = std::make_shared<Exchange>(pool_, make_request(http::verb::get, "/v1/models", ""),
-                                                     Exchange::Callbacks{[&](std::string_view piece) { body += piece; },
-                                                                         [&](int status, const std::string& text) {
-                                                                           ended = true;
-                                                                           if (status != 200)
-                                                                             error = error_text(status, text);
-                                                                         }});
-    exchange->start();
+    const auto exchange =
+        http_->start(make_request("GET", "/v1/models", ""), {[&](std::string_view piece) { body += piece; },
+                                                             [&](int status, const std::string& text) {
+                                                               ended = true;
+                                                               if (status != 200) error = error_text(status, text);
+                                                             }});
     const auto deadline = std::chrono::steady_clock::now() + kModelsPatience;
-    while (!ended && pool_.io.run_one_until(deadline) > 0) {
-    }
+    while (!ended && std::chrono::steady_clock::now() < deadline) http_->run_once(deadline);
     if (!ended) {
-      exchange->drop();
-      pool_.io.poll();
+      http_->drop(exchange);
       error = "it does not answer";
     }
     const std::string where = fmt::format("http://{}:{}{}", target_.host, target_.port, target_.prefix);
@@ -284,13 +127,33 @@ class Client final : public OpenAiClient {
     const json answer = json::parse(body, nullptr, false);
     if (answer.is_object() && answer.contains("data") && answer["data"].is_array()) {
       for (const json& model : answer["data"]) {
-        if (model.is_object() && model.contains("id") && model["id"].is_string())
+        if (model.is_object() && model.contains("id") && model["id"].is_string()) {
           models_.push_back(model["id"].get<std::string>());
+        }
       }
     }
     if (models_.empty()) return fail("{}: /v1/models names no model", where);
     if (base_model_.empty()) base_model_ = models_.front();
     return {};
+  }
+
+ private:
+  struct Running {
+    comm::HttpClient::ExchangeId exchange = 0;
+    EventStream events;
+    comm::Done done;
+    std::string error;
+  };
+
+  comm::HttpRequest make_request(const std::string& method, const std::string& path, std::string body) const {
+    comm::HttpRequest request;
+    request.method = method;
+    request.target = target_.prefix + path;
+    request.headers.emplace_back("User-Agent", "lorikeet");
+    if (!api_key_.empty()) request.headers.emplace_back("Authorization", "Bearer " + api_key_);
+    if (!body.empty()) request.headers.emplace_back("Content-Type", "application/json");
+    request.body = std::move(body);
+    return request;
   }
 
   void take(const std::string& id, std::string_view piece) {
@@ -333,7 +196,7 @@ class Client final : public OpenAiClient {
   const std::string api_key_;
   std::string base_model_;
   std::vector<std::string> models_;
-  Pool pool_;
+  const std::unique_ptr<comm::HttpClient> http_;
   std::map<std::string, Running> running_;
   std::deque<comm::ServerMessage> messages_;
 };
@@ -343,8 +206,10 @@ class Client final : public OpenAiClient {
 Result<std::unique_ptr<OpenAiClient>> OpenAiClient::connect(const OpenAiServer& server) {
   auto target = read_url(server.url);
   if (!target) return tl::unexpected(target.error());
-  auto client = std::make_unique<Client>(*std::move(target), server.api_key, server.model);
-  if (auto ok = client->open(); !ok) return tl::unexpected(ok.error());
+  auto http = comm::HttpClient::make(target->host, target->port);
+  if (!http) return tl::unexpected(http.error());
+  auto client = std::make_unique<Client>(*std::move(target), server.api_key, server.model, *std::move(http));
+  if (auto ok = client->ask_for_models(); !ok) return tl::unexpected(ok.error());
   return client;
 }
 
