@@ -169,13 +169,15 @@ struct Done {
 
 struct Failure {
   std::string id;    // empty where the request could not be read far enough to know
-  std::string code;  // engine::name_of(ErrorCode), or malformed, server_lost
+  std::string code;  // engine::name_of(ErrorCode), or malformed, forbidden, rate_limited, timed_out, server_lost
   std::string message;
+  std::optional<int32_t> retry_after_s{};  // of rate_limited: when it is worth to ask again
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
     visit("code", s.code);
     visit("message", s.message);
+    visit("retry_after_s", s.retry_after_s);
   }
 };
 

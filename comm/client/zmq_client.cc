@@ -22,7 +22,8 @@ constexpr Milliseconds kGreetingWait{1000};  // for that word, once per connecti
 
 class DealerClient final : public ZmqClient {
  public:
-  DealerClient(std::string address, Encoding encoding) : address_(std::move(address)), encoding_(encoding) {}
+  DealerClient(std::string address, Encoding encoding, ZmqIdentity identity)
+      : address_(std::move(address)), encoding_(encoding), identity_(std::move(identity)) {}
 
   // A fresh socket: what the old one still held, in either direction, is forgotten.
   Result<void> open() {
@@ -30,6 +31,7 @@ class DealerClient final : public ZmqClient {
       dealer_ = zmq::socket_t(context_, zmq::socket_type::dealer);
       dealer_.set(zmq::sockopt::linger, kLingerMs);
       dealer_.set(zmq::sockopt::maxmsgsize, static_cast<int64_t>(kMaxAnswerBytes));
+      show_identity();
       dealer_.connect(address_);
     } catch (const zmq::error_t& error) {
       return fail("cannot connect to {}: {}", address_, error.what());
@@ -67,7 +69,10 @@ class DealerClient final : public ZmqClient {
       const Clock::time_point now = Clock::now();
       if (now - heard_ >= kSilentHeartbeats * heartbeat_) {
         heard_ = now;
-        if (!lost_) return lose(fmt::format("the server at {} is silent", address_));
+        if (!lost_) {
+          return lose(
+              fmt::format("the server at {} is silent{}", address_, is_known() ? ", or does not take this key" : ""));
+        }
       }
       if (now - spoke_ >= heartbeat_ && !transmit(ClientHeartbeat{})) spoke_ = now;
       if (now >= deadline) return std::nullopt;
@@ -78,6 +83,19 @@ class DealerClient final : public ZmqClient {
   }
 
  private:
+  bool is_known() const { return !identity_.server_key.empty() || !identity_.password.empty(); }
+
+  void show_identity() {
+    if (!identity_.server_key.empty()) {
+      dealer_.set(zmq::sockopt::curve_serverkey, identity_.server_key);
+      dealer_.set(zmq::sockopt::curve_publickey, identity_.public_key);
+      dealer_.set(zmq::sockopt::curve_secretkey, identity_.secret_key);
+    } else if (!identity_.password.empty()) {
+      dealer_.set(zmq::sockopt::plain_username, identity_.user);
+      dealer_.set(zmq::sockopt::plain_password, identity_.password);
+    }
+  }
+
   Result<void> transmit(const ClientFrame& message) {
     const Frames frames = encode_frames(encoding_, message);
     try {
@@ -176,6 +194,7 @@ class DealerClient final : public ZmqClient {
 
   const std::string address_;
   const Encoding encoding_;
+  const ZmqIdentity identity_;
   zmq::context_t context_{1};
   zmq::socket_t dealer_;
   std::string session_;  // empty until the server has said it
@@ -189,8 +208,9 @@ class DealerClient final : public ZmqClient {
 
 }  // namespace
 
-Result<std::unique_ptr<ZmqClient>> ZmqClient::connect(const std::string& address, Encoding encoding) {
-  auto client = std::make_unique<DealerClient>(address, encoding);
+Result<std::unique_ptr<ZmqClient>> ZmqClient::connect(const std::string& address, Encoding encoding,
+                                                      const ZmqIdentity& identity) {
+  auto client = std::make_unique<DealerClient>(address, encoding, identity);
   if (const Result<void> opened = client->open(); !opened) return tl::unexpected(opened.error());
   return client;
 }

@@ -11,10 +11,18 @@
 
 namespace lorikeet::comm {
 
+// What a server asks for: CURVE where server_key is given, PLAIN where a password is.
+struct ZmqIdentity {
+  std::string server_key;              // public, of the server, Z85
+  std::string public_key, secret_key;  // this client's own, Z85
+  std::string user, password;          // a tenant's name and its key
+};
+
 // Threads: one thread uses a client.
 class ZmqClient {
  public:
-  static Result<std::unique_ptr<ZmqClient>> connect(const std::string& address, Encoding encoding = Encoding::cereal);
+  static Result<std::unique_ptr<ZmqClient>> connect(const std::string& address, Encoding encoding = Encoding::cereal,
+                                                    const ZmqIdentity& identity = {});
   virtual ~ZmqClient() = default;
 
   // Messages leave once the server has greeted this client: the first waits up to a second for that, then they are

@@ -7,10 +7,12 @@ sends the prompts at once and prints each answer when it is complete. As a modul
 """
 import argparse
 import json
+import os
 import sys
 import time
 
 import zmq
+import zmq.auth
 
 VERSION = b"lorikeet/1"
 SILENT_HEARTBEATS = 5
@@ -23,8 +25,10 @@ class ServerLost(Exception):
 class Client:
     """One connection. Call events() (or wait_for_session()) often: they send the heartbeats."""
 
-    def __init__(self, address):
+    def __init__(self, address, curve=None, plain=None):
+        """curve: (own public key, own secret key, the server's public key); plain: (tenant, key)."""
         self.address = address
+        self.curve, self.plain = curve, plain
         self.context = zmq.Context.instance()
         self.socket = None
         self._open()
@@ -59,6 +63,10 @@ class Client:
         if self.socket is not None:
             self.socket.close(linger=0)  # what it still holds must not reach a server
         self.socket = self.context.socket(zmq.DEALER)
+        if self.curve:
+            self.socket.curve_publickey, self.socket.curve_secretkey, self.socket.curve_serverkey = self.curve
+        elif self.plain:
+            self.socket.plain_username, self.socket.plain_password = (text.encode() for text in self.plain)
         self.socket.connect(self.address)
         self.session = None
         self.interval = 2.0
@@ -105,9 +113,17 @@ def main():
     parser.add_argument("--adapter", help="a LoRA adapter by its name (the base model)")
     parser.add_argument("--max-tokens", type=int, default=32, help="tokens to generate at the most (%(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
+    parser.add_argument("--tenant", help="PLAIN: give the key in LORIKEET_API_KEY as this tenant's")
+    parser.add_argument("--curve-key", help="CURVE: a file of `lorikeet keygen`")
+    parser.add_argument("--server-key", help="CURVE: the server's public key")
     arguments = parser.parse_args()
 
-    client = Client(arguments.zmq)
+    curve = plain = None
+    if arguments.curve_key:
+        curve = (*zmq.auth.load_certificate(arguments.curve_key), arguments.server_key.encode())
+    elif arguments.tenant:
+        plain = (arguments.tenant, os.environ["LORIKEET_API_KEY"])
+    client = Client(arguments.zmq, curve, plain)
     try:
         for index, prompt in enumerate(arguments.prompts):
             client.generate(str(index), prompt=prompt, adapter=arguments.adapter, max_tokens=arguments.max_tokens,
