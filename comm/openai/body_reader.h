@@ -43,6 +43,8 @@ class BodyReader {
 
   std::string_view written() const { return written_; }  // the body
 
+  const std::set<std::string, std::less<>>& known() const { return known_; }  // what was asked for so far
+
  private:
   const std::string_view written_;
   nlohmann::json body_ = nlohmann::json::object();

@@ -18,6 +18,8 @@ constexpr Mapped kFailures[] = {
     {"adapter_failed", 422, "adapter_failed"},
     {"timed_out", 408, "request_timeout"},
     {"queue_full", 429, "queue_full"},
+    {"rate_limited", 429, "rate_limit_exceeded"},
+    {"forbidden", 403, "forbidden"},
     {"rank_lost", 503, "rank_lost"},
     {"shutting_down", 503, "shutting_down"},
 };
@@ -65,7 +67,7 @@ OpenAiError error_of(const Failure& failure) {
     if (mapped.gateway == failure.code) {
       const bool model = mapped.status == 404;
       return {mapped.status, failure.message, model ? std::optional<std::string>("model") : std::nullopt,
-              std::string(mapped.code)};
+              std::string(mapped.code), failure.retry_after_s.value_or(0)};
     }
   }
   return {500, failure.message, std::nullopt, failure.code};

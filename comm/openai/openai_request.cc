@@ -137,18 +137,7 @@ size_t read_prompts(BodyReader& body, const GenerateRequest& common, OpenAiReque
   return bytes;
 }
 
-}  // namespace
-
-GenerateRequest OpenAiRequest::choice(size_t index) const {
-  const auto per_prompt = static_cast<size_t>(n);
-  GenerateRequest request = prompts.at(index / per_prompt);
-  request.id = std::to_string(index);
-  if (request.seed) *request.seed += index % per_prompt;
-  return request;
-}
-
-OpenAiRequestResult parse_completion(std::string_view text) {
-  BodyReader body(text);
+OpenAiRequestResult read_completion(BodyReader& body) {
   OpenAiRequest request;
   GenerateRequest common;
   request.kind = OpenAiRequest::Kind::completion;
@@ -169,8 +158,7 @@ OpenAiRequestResult parse_completion(std::string_view text) {
   return finish(body, std::move(request), bytes);
 }
 
-OpenAiRequestResult parse_chat(std::string_view text) {
-  BodyReader body(text);
+OpenAiRequestResult read_chat(BodyReader& body) {
   OpenAiRequest request;
   GenerateRequest common;
   request.kind = OpenAiRequest::Kind::chat;
@@ -194,6 +182,32 @@ OpenAiRequestResult parse_chat(std::string_view text) {
   const size_t bytes = chat_bytes(common);
   request.prompts.push_back(std::move(common));
   return finish(body, std::move(request), bytes);
+}
+
+}  // namespace
+
+GenerateRequest OpenAiRequest::choice(size_t index) const {
+  const auto per_prompt = static_cast<size_t>(n);
+  GenerateRequest request = prompts.at(index / per_prompt);
+  request.id = std::to_string(index);
+  if (request.seed) *request.seed += index % per_prompt;
+  return request;
+}
+
+OpenAiRequestResult parse_completion(std::string_view text) {
+  BodyReader body(text);
+  return read_completion(body);
+}
+
+OpenAiRequestResult parse_chat(std::string_view text) {
+  BodyReader body(text);
+  return read_chat(body);
+}
+
+std::set<std::string, std::less<>> fields_of(OpenAiRequest::Kind kind) {
+  BodyReader body("{}");
+  static_cast<void>(kind == OpenAiRequest::Kind::chat ? read_chat(body) : read_completion(body));
+  return body.known();
 }
 
 }  // namespace lorikeet::comm

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -47,5 +49,9 @@ using OpenAiRequestResult = tl::expected<OpenAiRequest, OpenAiError>;
 // anyway; fields that only label a request (user, metadata, ...) are taken and not used.
 OpenAiRequestResult parse_completion(std::string_view body);
 OpenAiRequestResult parse_chat(std::string_view body);
+
+// The names that such a body may have, those that are taken and not used or refused by name included: what
+// openapi_requests.cc describes.
+std::set<std::string, std::less<>> fields_of(OpenAiRequest::Kind kind);
 
 }  // namespace lorikeet::comm
