@@ -86,6 +86,9 @@ class Engine {
   // While not available: the ranks of the next epoch hold another number of blocks. What cannot fit any more fails.
   void resize(int32_t num_blocks);
 
+  // Prompts that come from now on share no KV block with what was computed before. Walks over all blocks.
+  void reset_prefix_cache() { kv_.forget_prefixes(); }
+
   // Drains what has happened since the last call, in order.
   std::vector<Event> take_events() { return std::exchange(events_, {}); }
   std::vector<AdapterCall> take_adapter_calls() { return std::exchange(adapter_calls_, {}); }
