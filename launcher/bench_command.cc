@@ -9,7 +9,7 @@
 #include "launcher/commands.h"
 #include "launcher/flag_values.h"
 #include "launcher/http_flags.h"
-#include "launcher/zmq_address.h"
+#include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -137,7 +137,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
   }
   {
     auto [command, flags] = add_bench(*bench, exit_status, "serve", bench_serve, "A running server under load");
-    command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address());
+    add_zmq_flags(*command, flags->zmq);
     add_lengths(*command, *flags, 128, 128);
     add_load(*command, *flags, 256);
     command

@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "launcher/bench_report.h"
 #include "launcher/server_flags.h"
+#include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
 
@@ -26,7 +27,7 @@ struct BenchFlags {
   std::string output_json;
 
   // serve
-  std::string zmq = "tcp://127.0.0.1:5555";
+  ZmqFlags zmq;
   double request_rate = 0;
   std::vector<std::string> adapters;
   uint64_t seed = 0;

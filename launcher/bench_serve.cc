@@ -18,20 +18,20 @@ constexpr int kRoundTrips = 20;
 }  // namespace
 
 Result<void> bench_serve(const BenchFlags& flags, BenchReport& report) {
-  auto client = comm::ZmqClient::connect(flags.zmq);
+  auto client = connect(flags.zmq, comm::Encoding::cereal);
   if (!client) return tl::unexpected(client.error());
   std::vector<double> round_trips;
   std::string json;
   for (int i = 0; i < kRoundTrips; ++i) {
     auto answer = ask_status(**client, kStatusPatience);
-    if (!answer) return fail("{}: {}", flags.zmq, answer.error().message);
+    if (!answer) return fail("{}: {}", flags.zmq.address, answer.error().message);
     round_trips.push_back(answer->seconds);
     json = std::move(answer->json);
   }
   const auto status = read_status(json);
-  if (!status) return fail("{}: {}", flags.zmq, status.error().message);
+  if (!status) return fail("{}: {}", flags.zmq.address, status.error().message);
   const int32_t vocab_size = status->vocab_size;
-  if (vocab_size < 1) return fail("{}: the server does not say how large its vocabulary is", flags.zmq);
+  if (vocab_size < 1) return fail("{}: the server does not say how large its vocabulary is", flags.zmq.address);
 
   auto requests = random_requests(static_cast<size_t>(flags.num_prompts), flags.input_len, flags.output_len, vocab_size,
                                   flags.seed);
@@ -58,7 +58,7 @@ Result<void> bench_serve(const BenchFlags& flags, BenchReport& report) {
     if (times.tokens > 0) first_token.push_back(times.first_token - times.sent);
     if (times.tokens > 1) per_token.push_back(times.seconds_per_token());
   }
-  report.describe("zmq", flags.zmq);
+  report.describe("zmq", flags.zmq.address);
   report.describe("model", status->model);
   report.describe("num_prompts", flags.num_prompts);
   report.describe("request_rate", flags.request_rate);

@@ -14,5 +14,6 @@ void add_status_command(CLI::App& app, int& exit_status);
 void add_inspect_command(CLI::App& app, int& exit_status);
 void add_render_command(CLI::App& app, int& exit_status);
 void add_tokenize_command(CLI::App& app, int& exit_status);
+void add_keygen_command(CLI::App& app, int& exit_status);
 
 }  // namespace lorikeet::launcher

@@ -28,5 +28,6 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_inspect_command(app, exit_status);
   lorikeet::launcher::add_tokenize_command(app, exit_status);
   lorikeet::launcher::add_render_command(app, exit_status);
+  lorikeet::launcher::add_keygen_command(app, exit_status);
   return lorikeet::launcher::run_command_line(app, std::vector<std::string>(argv + 1, argv + argc), exit_status);
 }

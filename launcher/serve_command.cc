@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kernels/base/console.h"
+#include "launcher/access_flags.h"
 #include "launcher/commands.h"
 #include "launcher/http_flags.h"
 #include "launcher/server_flags.h"
@@ -57,17 +58,24 @@ void add_serve_command(CLI::App& app, int& exit_status) {
   auto http = std::make_shared<HttpFlags>();
   add_server_flags(*command, *flags);
   add_http_flags(*command, *http);
+  auto access = std::make_shared<AccessFlags>();
+  add_access_flags(*command, *access);
   add_log_flags(*command, flags->options.log);
   auto drain_seconds = std::make_shared<double>(30);
   add_drain_flag(*command, *drain_seconds);
-  command->callback([flags, http, drain_seconds, &exit_status] {
-    auto door = resolve(*http);
-    if (!door) {
-      say("lorikeet serve: {}", door.error().message);
+  command->callback([flags, http, access, drain_seconds, &exit_status] {
+    const auto take = [&exit_status](auto resolved, auto& to) {
+      if (resolved) {
+        to = *std::move(resolved);
+        return true;
+      }
+      say("lorikeet serve: {}", resolved.error().message);
       exit_status = 2;
-      return;
-    }
-    flags->options.http = *std::move(door);
+      return false;
+    };
+    if (!take(resolve(*http), flags->options.http)) return;
+    const std::string host = http->no_http ? "" : http->options.host;
+    if (!take(resolve(*access, host, flags->options.zmq_address), flags->options.access)) return;
     flags->options.drain_timeout_ms = static_cast<int32_t>(*drain_seconds * 1000);
     exit_status = serve(*flags);
   });

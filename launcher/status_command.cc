@@ -4,27 +4,26 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "comm/client/zmq_client.h"
 #include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/status_query.h"
 #include "launcher/status_table.h"
-#include "launcher/zmq_address.h"
+#include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
 namespace {
 
 struct StatusFlags {
-  std::string zmq = "tcp://127.0.0.1:5555";
+  ZmqFlags zmq;
   bool json = false;
   int timeout_s = 10;
 };
 
 Result<std::string> status_text(const StatusFlags& flags) {
-  auto client = comm::ZmqClient::connect(flags.zmq);
+  auto client = connect(flags.zmq, comm::Encoding::cereal);
   if (!client) return tl::unexpected(client.error());
   const auto answer = ask_status(**client, std::chrono::seconds(flags.timeout_s));
-  if (!answer) return fail("{}: {}; is a server running there?", flags.zmq, answer.error().message);
+  if (!answer) return fail("{}: {}; is a server running there?", flags.zmq.address, answer.error().message);
   if (flags.json) {  // as the server has written it, whatever its version
     const auto json = nlohmann::ordered_json::parse(answer->json, nullptr, false);
     if (!json.is_object()) return fail("the server's answer is not a JSON object");
@@ -54,7 +53,7 @@ void add_status_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<StatusFlags>();
   CLI::App* command = app.add_subcommand("status", "Shows the ranks, adapters and queues of a running server");
   command->option_defaults()->always_capture_default();
-  command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address());
+  add_zmq_flags(*command, flags->zmq);
   command->add_option("--timeout", flags->timeout_s, "Seconds to wait for the answer");
   command->add_flag("--json", flags->json, "Print the status as JSON");
   command->callback([flags, &exit_status] { exit_status = show_status(*flags); });

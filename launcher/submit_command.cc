@@ -4,12 +4,11 @@
 #include <memory>
 #include <optional>
 
-#include "comm/client/zmq_client.h"
 #include "kernels/base/console.h"
 #include "launcher/commands.h"
 #include "launcher/flag_values.h"
 #include "launcher/stream_printer.h"
-#include "launcher/zmq_address.h"
+#include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -17,7 +16,7 @@ namespace {
 constexpr const char* kBaseModel = "-";
 
 struct SubmitFlags {
-  std::string zmq = "tcp://127.0.0.1:5555";
+  ZmqFlags zmq;
   std::string encoding = "cereal";
   std::vector<std::string> prompts;
   std::vector<std::string> adapters;
@@ -102,8 +101,7 @@ class Answers {
 Result<int> submit(const SubmitFlags& flags) {
   auto requests = make_requests(flags);
   if (!requests) return tl::unexpected(requests.error());
-  auto client =
-      comm::ZmqClient::connect(flags.zmq, flags.encoding == "json" ? comm::Encoding::json : comm::Encoding::cereal);
+  auto client = connect(flags.zmq, flags.encoding == "json" ? comm::Encoding::json : comm::Encoding::cereal);
   if (!client) return tl::unexpected(client.error());
   std::vector<std::string> labels;
   for (const comm::GenerateRequest& request : *requests) labels.push_back(request.adapter.value_or("(base model)"));
@@ -140,7 +138,7 @@ void add_submit_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<SubmitFlags>();
   CLI::App* command = app.add_subcommand("submit", "Sends prompts to a running server and streams the answers");
   command->add_option("prompt", flags->prompts, "The prompts, all sent at once")->required();
-  command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address())->capture_default_str();
+  add_zmq_flags(*command, flags->zmq);
   command
       ->add_option("--adapter", flags->adapters,
                    "Adapter of each prompt, in their order; - is the base model; one is for all")

@@ -73,6 +73,8 @@ if [[ $full -eq 1 ]]; then build clang all; else build clang fuzz_targets; fi
 fuzz
 
 if [[ $full -eq 1 ]]; then
+  step "many requests out of the server's own document"
+  LORIKEET_SCHEMATHESIS_EXAMPLES=200 build/release/bin/http_test --gtest_filter=Http.AnswersAsItsOwnDocumentSays
   step "the chat templates' interpreter beside Jinja2"
   tests/jinja_differential.py build/release/bin/jinja_tool 600
   step "thread sanitizer"

@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "actors/head/live_requests.h"
+#include "actors/head/tenant_limits.h"
 #include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
 
@@ -20,6 +21,7 @@ namespace {
 
 constexpr std::chrono::seconds kStatusTimeout{5};
 constexpr std::chrono::milliseconds kDeadlineInterval{250};
+const Grant kEverything;
 
 uint64_t first_seed(uint64_t seed) {
   return seed != 0 ? seed : (uint64_t{std::random_device()()} << 32) ^ std::random_device()();
@@ -28,7 +30,7 @@ uint64_t first_seed(uint64_t seed) {
 class Gateway {
  public:
   Gateway(GatewayActor::pointer self, GatewaySetup setup)
-      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)) {
+      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)), limits_(setup_.tenants) {
     if (setup_.request_timeout.count() > 0) wait_for_deadlines();
   }
 
@@ -37,7 +39,7 @@ class Gateway {
   void said(ClientSaid& said) {
     const uint64_t client = said.client;
     if (const auto* request = std::get_if<comm::GenerateRequest>(said.message.get())) {
-      generate(client, {said.message, request});
+      generate(client, {said.message, request}, said.grant ? *said.grant : kEverything);
     } else if (const auto* cancel = std::get_if<comm::Cancel>(said.message.get())) {
       if (const auto id = live_.find(client, cancel->id)) {
         end(*id, engine::FinishReason::abort);
@@ -50,6 +52,9 @@ class Gateway {
         setup_.answer(client, std::move(done));
         note_whether_drained();
       }
+    } else if (said.grant && !said.grant->admin) {
+      refuse(client, std::get<comm::StatusRequest>(*said.message).id, "forbidden",
+             "the server's state is for administrators");
     } else {
       status(client, std::get<comm::StatusRequest>(*said.message).id);
     }
@@ -121,7 +126,7 @@ class Gateway {
   }
 
  private:
-  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request) {
+  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, const Grant& grant) {
     const std::string& name = request->id;
     if (name.size() > comm::kMaxIdBytes) {
       return refuse(
@@ -138,10 +143,15 @@ class Gateway {
           {engine::ErrorCode::invalid_request, fmt::format("another request of the id \"{}\" is still running", name)});
     }
     if (draining_) return refuse(client, name, {engine::ErrorCode::shutting_down, *draining_});
+    if (!grant.may_use(request->adapter)) {
+      return refuse(client, name, "forbidden",
+                    fmt::format("this key may not use the adapter \"{}\"", request->adapter->substr(0, 200)));
+    }
+    if (const auto refusal = limits_.take_request(grant.tenant, now())) return refuse(client, name, *refusal);
     const uint64_t seed = draw_seed();
     const size_t bytes = bytes_of(*request);
     if (bytes <= setup_.short_text_bytes) {
-      return admit(client, asked_for(*request), setup_.validation->prepare(*request, seed));
+      return admit(client, asked_for(*request, grant), setup_.validation->prepare(*request, seed));
     }
     if (long_bytes_ + bytes > setup_.max_long_bytes) {
       return refuse(
@@ -155,7 +165,7 @@ class Gateway {
           {engine::ErrorCode::queue_full,
            fmt::format("{} long texts are waiting, as many as --max-num-queued-reqs allows", long_texts_.size())});
     }
-    prepare_elsewhere(client, std::move(request), seed);
+    prepare_elsewhere(client, asked_for(*request, grant), std::move(request), seed);
   }
 
   bool is_running(uint64_t client, const std::string& name) const {
@@ -174,15 +184,16 @@ class Gateway {
   // Of a request, what is needed once its text has been prepared.
   struct Asked {
     std::string name;
+    std::string tenant;
     bool logprobs = false, prompt_logprobs = false;
   };
-  static Asked asked_for(const comm::GenerateRequest& request) {
-    return {request.id, request.logprobs.has_value(), request.prompt_logprobs};
+  static Asked asked_for(const comm::GenerateRequest& request, const Grant& grant) {
+    return {request.id, grant.tenant, request.logprobs.has_value(), request.prompt_logprobs};
   }
 
   // The request itself is let go of here: to free a million messages takes time, too, and not this thread's.
-  void prepare_elsewhere(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, uint64_t seed) {
-    const Asked asked = asked_for(*request);
+  void prepare_elsewhere(uint64_t client, const Asked& asked, std::shared_ptr<const comm::GenerateRequest> request,
+                         uint64_t seed) {
     const size_t bytes = bytes_of(*request);
     const auto wanted = std::make_shared<std::atomic<bool>>(true);
     long_texts_[{client, asked.name}] = {wanted, request->seed.value_or(seed)};
@@ -207,10 +218,17 @@ class Gateway {
 
   void admit(uint64_t client, const Asked& request, PreparationResult prepared) {
     if (!prepared) return refuse(client, request.name, prepared.error());
+    const int64_t tokens =
+        static_cast<int64_t>(prepared->request.prompt.size()) + prepared->request.sampling.max_tokens;
+    if (const auto refusal = limits_.take_tokens(request.tenant, tokens)) {
+      return refuse(client, request.name, *refusal);
+    }
     const engine::SequenceId id(++last_id_);
     TextStream text(setup_.validation->context().tokenizer, std::move(prepared->text));
     LiveRequest& live = live_.add(id, client, request.name, std::move(text));
     live.eos_token_ids = std::move(prepared->eos_token_ids);
+    live.tenant = request.tenant;
+    live.charged_tokens = tokens;
     live.wants_logprobs = request.logprobs;
     live.prompt_only = prepared->prompt_only;
     live.seed = prepared->request.sampling.seed;
@@ -233,6 +251,18 @@ class Gateway {
 
   void refuse(uint64_t client, const std::string& name, const engine::RequestError& error) {
     setup_.answer(client, comm::Failure{name, std::string(name_of(error.code)), error.message});
+    note_whether_drained();
+  }
+
+  void refuse(uint64_t client, const std::string& name, std::string code, std::string sentence) {
+    setup_.answer(client, comm::Failure{name, std::move(code), std::move(sentence)});
+    note_whether_drained();
+  }
+
+  // What its tenant has no room for now, or never.
+  void refuse(uint64_t client, const std::string& name, const TenantLimits::Refusal& refusal) {
+    if (refusal.retry_after_s == 0) return refuse(client, name, "too_long", refusal.message);
+    setup_.answer(client, comm::Failure{name, "rate_limited", refusal.message, refusal.retry_after_s});
     note_whether_drained();
   }
 
@@ -341,6 +371,7 @@ class Gateway {
       send_delta(request);
       setup_.answer(request.client, std::move(answer));
     }
+    limits_.give_tokens(request.tenant, request.charged_tokens);
     live_.erase(id);
     note_whether_drained();
   }
@@ -388,6 +419,7 @@ class Gateway {
   GatewayActor::pointer self_;
   GatewaySetup setup_;
   std::mt19937_64 seeds_;
+  TenantLimits limits_;
   uint64_t last_id_ = 0;
   LiveRequests live_;
   struct LongText {

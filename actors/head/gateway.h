@@ -40,6 +40,7 @@ struct GatewaySetup {
   std::function<void(uint64_t client, comm::ServerMessage)> answer;
   std::shared_ptr<RequestMetrics> metrics;       // counts what happens; null: nobody asks
   std::shared_ptr<RequestLog> log;               // of requests that have ended; null: there is none
+  std::vector<TenantOptions> tenants;            // those that have limits
   std::chrono::milliseconds request_timeout{0};  // from admission to the end; 0: as long as it takes
   uint64_t seed = 0;                             // of the seeds that are drawn; 0: from the system
   std::string model_name;                        // for the status

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <variant>
@@ -11,6 +12,7 @@
 #include "comm/codec/json_codec.h"
 #include "comm/openai/models.h"
 #include "comm/openai/openai_error.h"
+#include "comm/openai/openapi.h"
 #include "comm/openai/tokenize.h"
 
 namespace lorikeet::actors {
@@ -34,13 +36,17 @@ std::string choice_of(const std::string& id) {
 }  // namespace
 
 HttpApi::HttpApi(Setup setup, Outside outside)
-    : setup_(std::move(setup)), outside_(std::move(outside)), started_(outside_.now()) {}
+    : setup_(std::move(setup)),
+      outside_(std::move(outside)),
+      started_(outside_.now()),
+      openapi_(comm::openapi_document(LORIKEET_VERSION)) {}
 
 void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
   const auto found = setup_.routes->find(request);
   Exchange& known = exchanges_[exchange];
   known.request_id = request_id_of(request);
   known.headers = setup_.routes->common_headers(request, known.request_id);
+  known.grant = setup_.routes->grant_of(request);
   if (!found) return refuse(exchange, comm::error_of(404, "there is nothing here"));
   const auto body = std::make_shared<const std::string>(std::move(request.body));
   switch (found->route) {
@@ -61,8 +67,14 @@ void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
       return health(exchange);
     case HttpRoute::version:
       return finish(exchange, 200, nlohmann::json{{"version", LORIKEET_VERSION}}.dump());
+    case HttpRoute::load:
+      return load(exchange);
+    case HttpRoute::reset_prefix_cache:
+      return reset_prefix_cache(exchange);
     case HttpRoute::metrics:
       return metrics(exchange);
+    case HttpRoute::openapi:
+      return finish(exchange, 200, openapi_);
   }
 }
 
@@ -93,7 +105,9 @@ void HttpApi::finish(ExchangeId exchange, int status, std::string body, comm::Ht
 
 void HttpApi::refuse(ExchangeId exchange, const OpenAiError& error) {
   comm::HttpHeaders more;
-  if (error.status == 429 || error.status == 503) more.emplace_back("Retry-After", "1");
+  if (error.status == 429 || error.status == 503) {
+    more.emplace_back("Retry-After", std::to_string(std::max(1, error.retry_after_s)));
+  }
   finish(exchange, error.status, comm::to_body(error), std::move(more));
 }
 
@@ -108,6 +122,7 @@ void HttpApi::now_or_elsewhere(size_t bytes, Work work) {
 // ---- completions
 
 void HttpApi::generate(ExchangeId exchange, OpenAiRequest::Kind kind, std::shared_ptr<const std::string> body) {
+  find(exchange)->generates = true;
   now_or_elsewhere(body->size(), [this, exchange, kind, body] {
     auto request = std::make_shared<comm::OpenAiRequestResult>(
         kind == OpenAiRequest::Kind::chat ? comm::parse_chat(*body) : comm::parse_completion(*body));
@@ -149,7 +164,7 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
     comm::GenerateRequest choice = request.choice(i);
     choice.id = known.request_id + "/" + choice.id;  // so that the log tells whose it is
     choice.adapter = adapter;
-    outside_.ask_gateway(client_of(exchange), std::move(choice));
+    outside_.ask_gateway(client_of(exchange), known.grant, std::move(choice));
   }
 }
 
@@ -211,7 +226,10 @@ void HttpApi::failed(ExchangeId exchange, Exchange& known, const comm::Failure& 
 
 void HttpApi::models(ExchangeId exchange) {
   std::vector<comm::ServedModel> list = {{setup_.model_name, setup_.model_root, ""}};
-  for (const auto& [name, directory] : setup_.adapters) list.push_back({name, directory, setup_.model_name});
+  const Grant& grant = *find(exchange)->grant;
+  for (const auto& [name, directory] : setup_.adapters) {
+    if (grant.may_use(name)) list.push_back({name, directory, setup_.model_name});
+  }
   finish(exchange, 200, comm::model_list(list, started_, setup_.validation->context().max_model_len));
 }
 
@@ -222,7 +240,7 @@ void HttpApi::model(ExchangeId exchange, const std::string& name) {
     return finish(exchange, 200, comm::model_card({setup_.model_name, setup_.model_root, ""}, started_, length));
   }
   for (const auto& [known, directory] : setup_.adapters) {
-    if (known == *adapter) {
+    if (known == *adapter && find(exchange)->grant->may_use(known)) {
       return finish(exchange, 200, comm::model_card({known, directory, setup_.model_name}, started_, length));
     }
   }
@@ -263,9 +281,24 @@ void HttpApi::health(ExchangeId exchange) {
   serves_ ? finish(exchange, 200, "") : refuse(exchange, comm::error_of(503, why_not_));
 }
 
+// As vLLM counts it: what generates and has no whole answer.
+void HttpApi::load(ExchangeId exchange) {
+  const auto generates = [](const auto& entry) { return entry.second.generates; };
+  const auto count = std::count_if(exchanges_.begin(), exchanges_.end(), generates);
+  finish(exchange, 200, nlohmann::json{{"server_load", count}}.dump());
+}
+
+void HttpApi::reset_prefix_cache(ExchangeId exchange) {
+  outside_.reset_prefix_cache([this, exchange](bool done) {
+    done ? finish(exchange, 200, nlohmann::json{{"success", true}}.dump())
+         : refuse(exchange, comm::error_of(500, "the scheduler does not answer"));
+  });
+}
+
 void HttpApi::metrics(ExchangeId exchange) {
-  find(exchange)->wants_metrics = true;
-  outside_.ask_gateway(client_of(exchange), comm::StatusRequest{"metrics"});
+  Exchange& known = *find(exchange);
+  known.wants_metrics = true;
+  outside_.ask_gateway(client_of(exchange), known.grant, comm::StatusRequest{"metrics"});
 }
 
 void HttpApi::status_came(ExchangeId exchange, const std::string& json) {

@@ -37,13 +37,14 @@ class HttpApi {
   using Work = std::function<std::function<void()>()>;
 
   struct Outside {
-    std::function<void(uint64_t client, comm::ClientMessage)> ask_gateway;
+    std::function<void(uint64_t client, std::shared_ptr<const Grant>, comm::ClientMessage)> ask_gateway;
     std::function<void(uint64_t client)> leave_gateway;  // its requests are cancelled and nobody is answered
     std::function<void(comm::ExchangeId, comm::HttpAnswer)> answer, begin;
     std::function<void(comm::ExchangeId, std::string)> write;
     std::function<void(comm::ExchangeId)> end;
     std::function<void(Work)> elsewhere;
-    std::function<int64_t()> now;  // seconds since 1970
+    std::function<void(std::function<void(bool done)>)> reset_prefix_cache;  // the scheduler's; done: it has answered
+    std::function<int64_t()> now;                                            // seconds since 1970
   };
   struct Setup {
     std::shared_ptr<const HttpRoutes> routes;
@@ -70,9 +71,11 @@ class HttpApi {
   struct Exchange {
     comm::HttpHeaders headers;  // of its answer
     std::string request_id;
+    std::shared_ptr<const Grant> grant;
     std::optional<comm::OpenAiAnswer> answer;  // once its body was read
     bool stream = false, begun = false;
     bool wants_metrics = false;  // when the server's state has come
+    bool generates = false;      // counts as load
   };
 
   static uint64_t client_of(comm::ExchangeId exchange) { return exchange | kHttpClients; }
@@ -96,6 +99,8 @@ class HttpApi {
   void tokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
   void detokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
   void health(comm::ExchangeId exchange);
+  void load(comm::ExchangeId exchange);
+  void reset_prefix_cache(comm::ExchangeId exchange);
   void metrics(comm::ExchangeId exchange);
   void status_came(comm::ExchangeId exchange, const std::string& json);
 
@@ -104,6 +109,7 @@ class HttpApi {
   const int64_t started_;
   bool serves_ = false;
   std::string why_not_ = "the ranks are loading";
+  const std::string openapi_;
   std::unordered_map<comm::ExchangeId, Exchange> exchanges_;
 };
 

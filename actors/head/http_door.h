@@ -5,7 +5,7 @@
 //   from the HTTP server's thread: HttpSaid, HttpGone
 //   from the gateway:              AnswerHttp
 //   from the head:                 ServingChanged, StopServing
-// Tells the gateway: ClientSaid, ClientGone. Asks its body reader (an actor with a thread of its own, for long bodies):
+// Tells the gateway: ClientSaid, ClientGone. Asks the scheduler: ResetPrefixCache. Asks its body reader (an actor with a thread of its own, for long bodies):
 //   DoWork. Owns: the exchanges that have no whole answer (HttpApi). Thread: CAF's.
 //
 //            HttpSaid ...        StopServing
@@ -55,6 +55,8 @@ struct HttpDoorSetup {
   std::shared_ptr<const RequestValidation> validation;
   std::shared_ptr<RequestMetrics> metrics;
   GatewayActor gateway;
+  SchedulerActor scheduler;
+  std::shared_ptr<const Access> access;
 };
 
 // Listens from now on. Errors name the address or the file that is wrong.

@@ -1,8 +1,6 @@
 #include "actors/head/http_routes.h"
 
 #include <fmt/format.h>
-#include <openssl/crypto.h>
-#include <openssl/sha.h>
 
 #include <algorithm>
 #include <array>
@@ -18,34 +16,37 @@ using comm::HttpAnswer;
 using comm::HttpRequest;
 
 constexpr size_t kMaxRequestIdBytes = 128;
-constexpr size_t kMaxKeyBytes = 1024;
-constexpr std::string_view kBearer = "bearer ";
 constexpr std::string_view kModel = "/v1/models/";
 
+enum class Body : uint8_t { none, json };  // what a POST must bring
+
+// A route is described in comm/openai/openapi.cc, too.
 struct Row {
   std::string_view path;
   HttpRoute route;
   std::string_view methods;  // separated by commas, as the header Allow wants them
-  bool needs_key = true;
+  Body body = Body::none;
+  enum class For : uint8_t { all, keys, admins } whose = For::keys;
 };
 constexpr Row kRows[] = {
-    {"/v1/completions", HttpRoute::completions, "POST"}, {"/v1/chat/completions", HttpRoute::chat_completions, "POST"},
-    {"/v1/models", HttpRoute::models, "GET, HEAD"},      {kModel, HttpRoute::model, "GET, HEAD"},
-    {"/tokenize", HttpRoute::tokenize, "POST"},          {"/detokenize", HttpRoute::detokenize, "POST"},
-    {"/health", HttpRoute::health, "GET, HEAD", false},  {"/ping", HttpRoute::ping, "GET, HEAD, POST", false},
-    {"/version", HttpRoute::version, "GET, HEAD"},       {"/metrics", HttpRoute::metrics, "GET, HEAD"},
+    {"/v1/completions", HttpRoute::completions, "POST", Body::json},
+    {"/v1/chat/completions", HttpRoute::chat_completions, "POST", Body::json},
+    {"/v1/models", HttpRoute::models, "GET, HEAD"},
+    {kModel, HttpRoute::model, "GET, HEAD"},
+    {"/tokenize", HttpRoute::tokenize, "POST", Body::json},
+    {"/detokenize", HttpRoute::detokenize, "POST", Body::json},
+    {"/health", HttpRoute::health, "GET, HEAD", Body::none, Row::For::all},
+    {"/ping", HttpRoute::ping, "GET, HEAD, POST", Body::none, Row::For::all},
+    {"/version", HttpRoute::version, "GET, HEAD"},
+    {"/load", HttpRoute::load, "GET, HEAD"},
+    {"/reset_prefix_cache", HttpRoute::reset_prefix_cache, "POST", Body::none, Row::For::admins},
+    {"/metrics", HttpRoute::metrics, "GET, HEAD", Body::none, Row::For::admins},
+    {"/openapi.json", HttpRoute::openapi, "GET, HEAD"},
 };
 
 std::string lower(std::string_view text) {
   std::string result(text);
   std::transform(result.begin(), result.end(), result.begin(), [](unsigned char c) { return std::tolower(c); });
-  return result;
-}
-
-std::string digest(std::string_view text) {
-  std::string result(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-         reinterpret_cast<unsigned char*>(result.data()));
   return result;
 }
 
@@ -103,23 +104,18 @@ HttpAnswer error_answer(int status, std::string_view sentence) {
 
 }  // namespace
 
-HttpKeys::HttpKeys(const std::vector<std::string>& keys) {
-  for (const std::string& key : keys) digests_.push_back(digest(key));
+HttpRoutes::HttpRoutes(Options options) : options_(std::move(options)) {}
+
+std::shared_ptr<const Grant> HttpRoutes::grant_of(const HttpRequest& head) const {
+  static const auto kEverybody = std::make_shared<const Grant>();
+  return options_.access ? options_.access->of_bearer(head.header("authorization")) : kEverybody;
 }
 
-bool HttpKeys::accepts(std::string_view authorization) const {
-  if (digests_.empty()) return true;
-  if (authorization.size() <= kBearer.size() || authorization.size() > kMaxKeyBytes + kBearer.size() ||
-      lower(authorization.substr(0, kBearer.size())) != kBearer) {
-    return false;
-  }
-  const std::string given = digest(authorization.substr(kBearer.size()));
-  bool found = false;
-  for (const std::string& known : digests_) found |= CRYPTO_memcmp(given.data(), known.data(), given.size()) == 0;
-  return found;
+std::vector<HttpRoutes::Served> HttpRoutes::all() {
+  std::vector<Served> served;
+  for (const Row& row : kRows) served.push_back({row.path, row.methods});
+  return served;
 }
-
-HttpRoutes::HttpRoutes(Options options) : options_(std::move(options)), keys_(options_.api_keys) {}
 
 std::optional<HttpRoutes::Found> HttpRoutes::find(const HttpRequest& request) const {
   const std::string_view path = without_root(request.path(), options_.root_path);
@@ -147,7 +143,8 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   }
   const std::string_view path = without_root(head.path(), options_.root_path);
   const Row* row = row_of(path);
-  if ((row == nullptr || row->needs_key) && !keys_.accepts(head.header("authorization"))) {
+  const auto grant = row != nullptr && row->whose == Row::For::all ? nullptr : grant_of(head);
+  if ((row == nullptr || row->whose != Row::For::all) && !grant) {
     HttpAnswer answer = error_answer(401, "a key is needed: Authorization: Bearer KEY");
     answer.headers.emplace_back("WWW-Authenticate", "Bearer");
     return with_common(std::move(answer));
@@ -155,12 +152,15 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   if (row == nullptr) {
     return with_common(error_answer(404, fmt::format("there is nothing at {}", path.substr(0, 200))));
   }
+  if (row->whose == Row::For::admins && !grant->admin) {
+    return with_common(error_answer(403, fmt::format("{} needs a key of an administrator", row->path)));
+  }
   if (!allows(*row, head.method)) {
     HttpAnswer answer = error_answer(405, fmt::format("{} takes {}", row->path, row->methods));
     answer.headers.emplace_back("Allow", row->methods);
     return with_common(std::move(answer));
   }
-  if (row->methods == "POST" && !is_json(head.header("content-type"))) {
+  if (row->body == Body::json && !is_json(head.header("content-type"))) {
     return with_common(error_answer(415, "the body must be JSON: Content-Type: application/json"));
   }
   return std::nullopt;

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "actors/head/access.h"
 #include "comm/http/http_messages.h"
 
 namespace lorikeet::actors {
@@ -22,26 +24,17 @@ enum class HttpRoute : uint8_t {
   health,
   ping,
   version,
+  load,
+  reset_prefix_cache,
   metrics,
-};
-
-// The key that a client gives, as "Authorization: Bearer KEY". Threads: const methods from any.
-class HttpKeys {
- public:
-  explicit HttpKeys(const std::vector<std::string>& keys);
-
-  // Without keys everybody is let in. The time that it takes says nothing about the keys but how many there are.
-  bool accepts(std::string_view authorization) const;
-
- private:
-  std::vector<std::string> digests_;  // SHA-256 of each key
+  openapi,
 };
 
 // Threads: const methods from any.
 class HttpRoutes {
  public:
   struct Options {
-    std::vector<std::string> api_keys;
+    std::shared_ptr<const Access> access;      // null: everybody is let in
     std::string root_path;                     // a prefix of the path that a proxy has left in; empty: none
     std::vector<std::string> allowed_origins;  // of web pages that may ask; "*": all
   };
@@ -50,9 +43,19 @@ class HttpRoutes {
     std::string name;  // of HttpRoute::model, decoded
   };
 
+  struct Served {
+    std::string_view path;     // one that ends in / is the beginning of the paths of a route
+    std::string_view methods;  // separated by commas, as the header Allow wants them
+  };
+
   explicit HttpRoutes(Options options);
 
+  static std::vector<Served> all();
+
   std::optional<Found> find(const comm::HttpRequest& request) const;
+
+  // What the client may do; null: a stranger.
+  std::shared_ptr<const Grant> grant_of(const comm::HttpRequest& head) const;
 
   // The answer to a request that is refused by its head, or that is whole without a body (a browser's question whether
   // it may ask).
@@ -65,7 +68,6 @@ class HttpRoutes {
   bool is_allowed_origin(std::string_view origin) const;
 
   const Options options_;
-  const HttpKeys keys_;
 };
 
 // The client's X-Request-Id where it is at most 128 visible ASCII characters, else one that is made.

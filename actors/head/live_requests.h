@@ -29,10 +29,12 @@ struct LiveRequest {
   uint64_t seed = 0;
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
-  bool ended = false;      // by a stop string: what the engine still says of it is not part of the answer
-  bool timed_out = false;  // it was ended since it took too long
-  bool abandoned = false;  // the client is gone: nobody is to be answered
-  comm::Delta delta;       // what has come and has not been sent
+  std::string tenant;
+  int64_t charged_tokens = 0;  // of the tenant's tokens in flight
+  bool ended = false;          // by a stop string: what the engine still says of it is not part of the answer
+  bool timed_out = false;      // it was ended since it took too long
+  bool abandoned = false;      // the client is gone: nobody is to be answered
+  comm::Delta delta;           // what has come and has not been sent
 };
 
 // Threads: one.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/head/access.h"
 #include "actors/head/adapter_outcome.h"
 #include "actors/head/adapter_reader.h"
 #include "actors/head/request_validation.h"
@@ -28,9 +29,10 @@ struct StatusQuery {
 
 // ---- clients and requests
 
-struct ClientSaid {  // ZeroMQ thread -> gateway
+struct ClientSaid {  // ZeroMQ thread, HTTP door -> gateway
   uint64_t client = 0;
   std::shared_ptr<comm::ClientMessage> message;
+  std::shared_ptr<const Grant> grant{};  // what it may do; null: everything
 };
 struct ClientGone {
   uint64_t client = 0;
@@ -58,6 +60,9 @@ struct Submit {                              // gateway -> scheduler
 struct Finish {
   engine::SequenceId id;
   engine::FinishReason reason = engine::FinishReason::abort;
+};
+struct ResetPrefixCache {  // HTTP door -> scheduler: what comes from now on reuses nothing of before
+  int32_t unused = 0;
 };
 struct EngineEvents {  // scheduler -> gateway, in order
   std::shared_ptr<std::vector<engine::Event>> events;
@@ -126,9 +131,10 @@ using AdapterCacheActor = CacheForRanks::extend<
     caf::reacts_to<GroupLost>, caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
     caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<AdaptersStatus>>;
 
-using SchedulerActor = SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
-                                                 caf::reacts_to<SupervisorSaid>, caf::reacts_to<Tick>,
-                                                 caf::replies_to<StatusQuery>::with<ServingStatus>>;
+using SchedulerActor =
+    SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
+                              caf::replies_to<ResetPrefixCache>::with<bool>, caf::reacts_to<SupervisorSaid>,
+                              caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<ServingStatus>>;
 
 }  // namespace lorikeet::actors
 
@@ -143,6 +149,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::PrepareText)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::TextPrepared)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Submit)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Finish)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ResetPrefixCache)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::EngineEvents)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ResolveAdapter)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterResolved)

@@ -4,9 +4,11 @@
 // waits.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -15,7 +17,10 @@
 
 namespace spdlog {
 class logger;
+namespace details {
+class thread_pool;
 }
+}  // namespace spdlog
 
 namespace lorikeet::actors {
 
@@ -39,7 +44,11 @@ std::string throughput_line(const ServingStatus& before, const ServingStatus& af
 class RequestLog {
  public:
   explicit RequestLog(const LogOptions& options);
-  ~RequestLog();
+  ~RequestLog();  // as close(), with a second's patience
+
+  // Waits until what was said has been written, at the longest as told: whoever reads may have stopped. What is said
+  // afterwards is dropped. For the end of the process.
+  void close(std::chrono::milliseconds patience);
 
   void ended(const EndedRequest& request);
   void throughput(const std::string& line);
@@ -47,6 +56,9 @@ class RequestLog {
  private:
   const LogOptions options_;
   std::shared_ptr<spdlog::logger> logger_;
+  std::mutex mutex_;
+  std::shared_ptr<spdlog::details::thread_pool> pool_;  // null: closed
+  std::atomic<bool> open_{false};
 };
 
 }  // namespace lorikeet::actors

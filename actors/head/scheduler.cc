@@ -64,6 +64,11 @@ class Scheduler {
     act();
   }
 
+  bool reset_prefix_cache() {
+    core_.reset_prefix_cache();
+    return true;
+  }
+
   // ---- ranks
 
   Welcome hello(Hello& hello, WorkerForHead& worker) {
@@ -294,6 +299,7 @@ SchedulerActor::behavior_type scheduler(SchedulerActor::pointer self, SchedulerS
           [state](Serve& serve) { state->serve(serve); },
           [state](Submit& submit) { state->submit(submit); },
           [state](const Finish& finish) { state->finish(finish); },
+          [state](const ResetPrefixCache&) { return state->reset_prefix_cache(); },
           [state](const SupervisorSaid& said) { state->new_epoch(said.order); },
           [state](Tick) { state->tick(); },
           [state](const StatusQuery&) { return state->status(); }};

@@ -64,6 +64,10 @@ void ServingCore::finish(Id id, engine::FinishReason reason, TimePoint now) {
   pump(now);
 }
 
+void ServingCore::reset_prefix_cache() {
+  if (engine_) engine_->reset_prefix_cache();
+}
+
 void ServingCore::resolved(Id id, const std::string& digest, const std::string& error, TimePoint now) {
   auto request = held_.resolved(id, digest);
   if (!request) return;  // cancelled meanwhile

@@ -96,6 +96,9 @@ class ServingCore {
   void resolved(Id id, const std::string& digest, const std::string& error, TimePoint now);
   void acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error, TimePoint now);
 
+  // Requests that come from now on reuse nothing that was computed before.
+  void reset_prefix_cache();
+
   // ---- ranks; of the present epoch alone
 
   Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device);

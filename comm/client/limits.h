@@ -1,7 +1,8 @@
-// What clients and the server may send each other, at most: every door keeps to it, and comm/PROTOCOL.md says it to
-// clients (tests/comm/client/limits_test.cc holds the two together). Bytes where memory is meant.
+// What clients and the server may send each other, at most: every door keeps to it, and comm/PROTOCOL.md and
+// comm/openai/README.md say it to clients (tests/comm/client/limits_test.cc holds them together). Bytes where memory is meant.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 
 #include "comm/codec/bounded_json.h"
@@ -23,6 +24,16 @@ inline constexpr size_t kMaxAdapterBytes = 256;  // of an adapter's name
 inline constexpr size_t kMaxStops = 256;
 inline constexpr size_t kMaxStopBytes = 4096;  // of one stop string
 inline constexpr size_t kMaxStopTokens = 4096;
+
+// ---- HTTP
+
+inline constexpr size_t kMaxHttpHeadBytes = 32 << 10;  // the request's line and its headers
+inline constexpr size_t kMaxHttpHeaders = 100;
+inline constexpr size_t kMaxHttpConnections = 4096;  // past it one that rests is closed; where none does, the new one
+inline constexpr std::chrono::milliseconds kHttpHeadTime{10'000};   // for a whole head, and for TLS's handshake
+inline constexpr std::chrono::milliseconds kHttpBodyTime{60'000};   // for a whole body
+inline constexpr std::chrono::milliseconds kHttpIdleTime{75'000};   // between two requests
+inline constexpr std::chrono::milliseconds kHttpWriteTime{30'000};  // without a byte that the client takes
 
 // ---- what waits
 

@@ -200,6 +200,32 @@ TEST(Serve, RefusesWithASentenceWhatCannotBeServed) {
   }
 }
 
+TEST(Serve, LetsZmqsClientsInByTheirKeysOfCurve) {
+  ScratchDirectory scratch;
+  const auto made = [&](const std::string& name) {
+    const std::string path = (scratch / name).string();
+    const Finished run = run_lorikeet({"keygen", path});
+    EXPECT_EQ(run.status, 0) << run.err;
+    return std::pair{path, run.out.substr(0, run.out.find('\n'))};
+  };
+  const auto [server_file, server_key] = made("server");
+  const auto [client_file, client_key] = made("client");
+  const auto [strange_file, strange_key] = made("stranger");
+  EXPECT_EQ(run_lorikeet({"keygen", client_file}).status, 1) << "it never replaces a pair";
+  write_file(scratch / "clients", client_key + " acme\n");
+  Served server({"--zmq-curve-key", server_file, "--zmq-curve-clients", (scratch / "clients").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto status = [&](std::vector<std::string> keys) {
+    keys.insert(keys.begin(), {"status", "--json", "--timeout", "2", "--zmq", server.address()});
+    return run_lorikeet(keys).status;
+  };
+  EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", server_key}), 0);
+  EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", server_file}), 0);
+  EXPECT_EQ(status({"--zmq-curve-key", strange_file, "--zmq-server-key", server_key}), 1);
+  EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", strange_key}), 1);
+  EXPECT_EQ(status({}), 1);
+}
+
 TEST(Serve, WarnsAtStartOfAnAdapterWithoutItsConfiguration) {
   ScratchDirectory empty;
   Served server({"--lora-modules", "none=" + (empty / ".").string()});

@@ -42,9 +42,13 @@ class HttpApiTest : public ::testing::Test {
   }
   static void TearDownTestSuite() { validation_.reset(); }
 
-  HttpApiTest() {
+  HttpApiTest() { open(); }
+
+  void open() {
     HttpApi::Setup setup;
-    setup.routes = std::make_shared<HttpRoutes>(HttpRoutes::Options{});
+    HttpRoutes::Options routes;
+    routes.access = access_;
+    setup.routes = std::make_shared<HttpRoutes>(routes);
     setup.validation = validation_;
     setup.model_name = "tiny";
     setup.model_root = "/models/tiny";
@@ -52,7 +56,8 @@ class HttpApiTest : public ::testing::Test {
     setup.metrics_text = [](const ServerStatus& status) { return "of " + status.model; };
     setup.short_body_bytes = 4096;
     HttpApi::Outside outside;
-    outside.ask_gateway = [this](uint64_t client, comm::ClientMessage message) {
+    outside.ask_gateway = [this](uint64_t client, std::shared_ptr<const Grant> grant, comm::ClientMessage message) {
+      tenants_.push_back(grant->tenant);
       if (auto* request = std::get_if<comm::GenerateRequest>(&message)) {
         asked_.emplace_back(client, std::move(*request));
       } else {
@@ -69,15 +74,27 @@ class HttpApiTest : public ::testing::Test {
     outside.write = [this](comm::ExchangeId id, std::string piece) { answered_[id].pieces += piece; };
     outside.end = [this](comm::ExchangeId id) { answered_[id].ended = true; };
     outside.elsewhere = [this](HttpApi::Work work) { elsewhere_.push_back(std::move(work)); };
+    outside.reset_prefix_cache = [this](std::function<void(bool)> then) { resets_.push_back(std::move(then)); };
     outside.now = [] { return int64_t{1700000000}; };
     api_ = std::make_unique<HttpApi>(std::move(setup), std::move(outside));
+  }
+
+  // From now on everybody comes with this key.
+  void come_with(const CredentialOptions& credential) {
+    AccessOptions options;
+    options.credentials = {credential};
+    access_ = std::make_shared<const Access>(options);
+    key_ = credential.key;
+    open();
   }
 
   void ask(comm::ExchangeId id, std::string method, std::string target, std::string body = "") {
     comm::HttpRequest request;
     request.method = std::move(method);
     request.target = std::move(target);
-    request.headers = {{"content-type", "application/json"}, {"x-request-id", "r" + std::to_string(id)}};
+    request.headers = {{"content-type", "application/json"},
+                       {"x-request-id", "r" + std::to_string(id)},
+                       {"authorization", "Bearer " + key_}};
     request.body = std::move(body);
     api_->request(id, std::move(request));
   }
@@ -94,11 +111,15 @@ class HttpApiTest : public ::testing::Test {
   }
 
   static inline std::shared_ptr<const RequestValidation> validation_;
+  std::shared_ptr<const Access> access_;
+  std::string key_ = "none";
+  std::vector<std::string> tenants_;  // who asked the gateway
   std::vector<std::pair<uint64_t, comm::GenerateRequest>> asked_;
   uint64_t status_asked_by_ = 0;
   std::vector<uint64_t> left_;
   std::map<comm::ExchangeId, Answered> answered_;
   std::deque<HttpApi::Work> elsewhere_;
+  std::vector<std::function<void(bool)>> resets_;
   std::unique_ptr<HttpApi> api_;
 };
 
@@ -271,6 +292,61 @@ TEST_F(HttpApiTest, MakesItsMetricsOfTheServersState) {
   ask(3, "GET", "/metrics");
   api_->said(status_asked_by_, comm::StatusReply{"metrics", "{"});
   EXPECT_EQ(answered_[3].answer.status, 500);
+}
+
+TEST_F(HttpApiTest, AsksForTheTenantAndShowsItTheAdaptersThatItMayUse) {
+  CredentialOptions credential;
+  credential.key = "secret";
+  credential.tenant = "acme";
+  credential.all_adapters = false;
+  credential.adapters = {"moby"};
+  come_with(credential);
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x", "model": "kjv"})");
+  EXPECT_THAT(tenants_, ElementsAre("acme"));
+  comm::Failure refusal{"r1/0", "rate_limited", "enough"};
+  refusal.retry_after_s = 7;
+  api_->said(asked_[0].first, refusal);
+  EXPECT_EQ(answered_[1].answer.status, 429);
+  EXPECT_EQ(error_code(1), "rate_limit_exceeded");
+  EXPECT_THAT(answered_[1].answer.headers, Contains(Pair("Retry-After", "7")));
+  ask(2, "GET", "/v1/models");
+  ASSERT_EQ(body(2)["data"].size(), 2u);
+  EXPECT_EQ(body(2)["data"][0]["id"], "tiny");
+  EXPECT_EQ(body(2)["data"][1]["id"], "moby");
+  ask(3, "GET", "/v1/models/moby");
+  EXPECT_EQ(answered_[3].answer.status, 200);
+  ask(4, "GET", "/v1/models/kjv");
+  EXPECT_EQ(answered_[4].answer.status, 404);
+}
+
+TEST_F(HttpApiTest, CountsAsLoadWhatGeneratesAndHasNoWholeAnswer) {
+  ask(1, "GET", "/load");
+  EXPECT_EQ(body(1), (json{{"server_load", 0}}));
+  ask(2, "POST", "/v1/completions", R"({"prompt": "x"})");
+  ask(3, "POST", "/v1/completions", R"({"prompt": "x", "stream": true})");
+  ask(4, "POST", "/v1/completions", R"({"prompt": 1})");
+  ask(5, "GET", "/load");
+  EXPECT_EQ(body(5), (json{{"server_load", 2}}));
+  api_->said(asked_[0].first, done("0"));
+  api_->gone(3);
+  ask(6, "GET", "/load");
+  EXPECT_EQ(body(6), (json{{"server_load", 0}}));
+}
+
+TEST_F(HttpApiTest, HasThePrefixCacheForgotten) {
+  ask(1, "POST", "/reset_prefix_cache");
+  ask(2, "POST", "/reset_prefix_cache");
+  ASSERT_EQ(resets_.size(), 2u);
+  resets_[0](true);
+  EXPECT_EQ(answered_[1].answer.status, 200);
+  EXPECT_EQ(body(1), (json{{"success", true}}));
+  resets_[1](false);
+  EXPECT_EQ(answered_[2].answer.status, 500);
+}
+
+TEST_F(HttpApiTest, DescribesItself) {
+  ask(1, "GET", "/openapi.json");
+  EXPECT_EQ(body(1)["openapi"], "3.1.0");
 }
 
 TEST_F(HttpApiTest, SaysItsVersion) {

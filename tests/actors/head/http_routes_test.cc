@@ -3,7 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cctype>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "comm/openai/openapi.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -20,6 +27,12 @@ HttpRequest ask(std::string method, std::string target, comm::HttpHeaders header
   request.target = std::move(target);
   request.headers = std::move(headers);
   return request;
+}
+
+std::shared_ptr<const Access> access(const std::vector<std::string>& keys) {
+  AccessOptions options;
+  for (const std::string& key : keys) options.credentials.emplace_back().key = key;
+  return std::make_shared<const Access>(options);
 }
 
 int refused(const HttpRoutes& routes, const HttpRequest& head) {
@@ -44,6 +57,21 @@ TEST(HttpRoutes, FindTheirPaths) {
   }
 }
 
+TEST(HttpRoutes, AreTheOnesThatTheServersDocumentDescribes) {
+  std::map<std::string, std::set<std::string>> served, described;
+  for (const auto& [path, methods] : HttpRoutes::all()) {
+    std::string text(methods), name = std::string(path) + (path.back() == '/' ? "{model}" : "");
+    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+    std::istringstream list(text);
+    for (std::string method; std::getline(list >> std::ws, method, ',');) served[name].insert(method);
+  }
+  const auto document = nlohmann::json::parse(comm::openapi_document("1"));
+  for (const auto& path : document["paths"].items()) {
+    for (const auto& operation : path.value().items()) described[path.key()].insert(operation.key());
+  }
+  EXPECT_EQ(served, described);
+}
+
 TEST(HttpRoutes, RefuseMethodsAndBodiesThatTheyDoNotTake) {
   const HttpRoutes routes({});
   EXPECT_EQ(refused(routes, ask("GET", "/health")), 0);
@@ -57,11 +85,12 @@ TEST(HttpRoutes, RefuseMethodsAndBodiesThatTheyDoNotTake) {
   EXPECT_EQ(refused(routes, ask("POST", "/v1/completions", {{"content-type", "APPLICATION/JSON"}})), 0);
   EXPECT_EQ(refused(routes, ask("POST", "/v1/completions", {{"content-type", "text/plain"}})), 415);
   EXPECT_EQ(refused(routes, ask("POST", "/v1/completions")), 415);
+  EXPECT_EQ(refused(routes, ask("POST", "/reset_prefix_cache")), 0);
 }
 
 TEST(HttpRoutes, AskForAKeyEverywhereButWhereALoadBalancerLooks) {
   HttpRoutes::Options options;
-  options.api_keys = {"first", "second"};
+  options.access = access({"first", "second"});
   const HttpRoutes routes(options);
   EXPECT_EQ(refused(routes, ask("GET", "/health")), 0);
   EXPECT_EQ(refused(routes, ask("GET", "/ping")), 0);
@@ -82,6 +111,24 @@ TEST(HttpRoutes, AskForAKeyEverywhereButWhereALoadBalancerLooks) {
   EXPECT_EQ(nlohmann::json::parse(answer->body)["error"]["code"], "invalid_api_key");
 }
 
+TEST(HttpRoutes, ShowWhatIsOfAllTenantsToAdministratorsAlone) {
+  AccessOptions keys;
+  for (const char* key : {"operator", "tenant"}) {
+    keys.credentials.emplace_back().key = key;
+    keys.credentials.back().admin = key == std::string("operator");
+  }
+  HttpRoutes::Options options;
+  options.access = std::make_shared<const Access>(keys);
+  const HttpRoutes routes(options);
+  for (const auto& [method, path] :
+       std::map<std::string, std::string>{{"GET", "/metrics"}, {"POST", "/reset_prefix_cache"}}) {
+    EXPECT_EQ(refused(routes, ask(method, path)), 401) << path;
+    EXPECT_EQ(refused(routes, ask(method, path, {{"authorization", "Bearer tenant"}})), 403) << path;
+    EXPECT_EQ(refused(routes, ask(method, path, {{"authorization", "Bearer operator"}})), 0) << path;
+  }
+  EXPECT_EQ(refused(routes, ask("GET", "/load", {{"authorization", "Bearer tenant"}})), 0);
+}
+
 TEST(HttpRoutes, LeaveOutThePrefixOfAProxy) {
   HttpRoutes::Options options;
   options.root_path = "/llm";
@@ -94,7 +141,7 @@ TEST(HttpRoutes, LeaveOutThePrefixOfAProxy) {
 
 TEST(HttpRoutes, LetPagesAskOfAllowedOriginsOnly) {
   HttpRoutes::Options options;
-  options.api_keys = {"key"};
+  options.access = access({"key"});
   options.allowed_origins = {"https://good.example"};
   const HttpRoutes routes(options);
   const auto preflight = [&](const char* origin) {
