@@ -17,7 +17,6 @@ struct Field {
 
 // Null asks for the default, as does leaving a field out.
 constexpr const char* kBoolean = R"({"type": ["boolean", "null"]})";
-constexpr const char* kInteger = R"({"type": ["integer", "null"], "minimum": -2147483648, "maximum": 2147483647})";
 constexpr const char* kCount = R"({"type": ["integer", "null"], "minimum": 0, "maximum": 2147483647})";
 constexpr const char* kPenalty = R"({"type": ["number", "null"], "minimum": -2, "maximum": 2})";
 constexpr const char* kShare = R"({"type": ["number", "null"], "minimum": 0, "maximum": 1})";

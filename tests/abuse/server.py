@@ -24,6 +24,15 @@ def wait_for(condition, seconds=60):
     return bool(condition())
 
 
+class Failed(Exception):
+    pass
+
+
+def check(condition, sentence):
+    if not condition:
+        raise Failed(sentence)
+
+
 class Server:
     """Starts on a free port of the loopback, two ranks. Leads a process group of its own."""
 
@@ -35,8 +44,8 @@ class Server:
         with open(self.out, "wb") as out:
             self.process = subprocess.Popen(
                 [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", "2",
-                 "--lora-modules", f"moby={EXAMPLES / 'adapters' / 'moby'}", "--zmq", "tcp://127.0.0.1:0", "--no-http",
-                 *flags],
+                 "--lora-modules", f"moby={EXAMPLES / 'adapters' / 'moby'}", "--zmq", "tcp://127.0.0.1:0",
+                 "--port", "0", *flags],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=limit)
         os.close(write_end)
         self.stderr = os.fdopen(read_end, "rb", buffering=0)
@@ -50,6 +59,8 @@ class Server:
             raise RuntimeError(f"the server has ended: {self.said.decode(errors='replace')}")
         self.address = address.group(0)
         self.port = int(self.address.rsplit(":", 1)[1])
+        http = re.search(rb"OpenAI API at http://[^:]*:(\d+)", self.said)
+        self.http_port = int(http.group(1)) if http else None
 
     def _listen(self):
         try:
@@ -88,6 +99,10 @@ class Server:
             found = re.search(r"VmRSS:\s+(\d+) kB", status)
             return int(found.group(1)) * 1024 if found else 0
         return max(of(pid) for pid in [self.process.pid, *self.children()])
+
+    def descriptors(self):
+        """Of all its processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in [self.process.pid, *self.children()])
 
     def listening_ports(self):
         """The TCP ports of all its processes that others can connect to."""
