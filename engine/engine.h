@@ -88,6 +88,8 @@ class Engine {
 
   // Drains what has happened since the last call, in order.
   std::vector<Event> take_events() { return std::exchange(events_, {}); }
+  // Whose first rows are in plans made since the last call.
+  std::vector<SequenceId> take_started() { return std::exchange(started_, {}); }
   std::vector<AdapterCall> take_adapter_calls() { return std::exchange(adapter_calls_, {}); }
 
   EngineStats stats() const;
@@ -115,6 +117,7 @@ class Engine {
   void ask_leases(GroupId group);
   void finish(Sequence& sequence, FinishReason reason, int32_t stop_token_id);
   void fail(Sequence& sequence, RequestError error);
+  void fail_without_token(Sequence& sequence, int32_t position);
   void end(Sequence& sequence);
   void destroy_if_unused(Sequence& sequence);
   void void_lease(Sequence& sequence);
@@ -149,6 +152,7 @@ class Engine {
   std::deque<PlanInFlight> in_flight_;
 
   std::vector<Event> events_;
+  std::vector<SequenceId> started_;
   std::vector<AdapterCall> adapter_calls_;
   EngineStats stats_;
 

@@ -32,6 +32,7 @@ struct SamplingParams {
   int32_t max_tokens = 16;  // tokens to generate at the most
   int32_t logprobs = -1;    // -1: none; k: the sampled token and the k best
   bool prompt_logprobs = false;
+  int32_t prompt_top_logprobs = -1;  // of every prompt token, beside: its rank and so many of the best; -1: neither
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;          // the model's eos ids are added by the gateway, unless ignore_eos
   std::vector<LogitBias> logit_bias;            // ordered by token id, each once
@@ -39,6 +40,9 @@ struct SamplingParams {
   std::vector<int32_t> ids_after_min_tokens;    // stop ids and the model's eos ids; empty where min_tokens is 0
   std::vector<std::vector<int32_t>> bad_words;  // none of these sequences is generated
   std::vector<int32_t> allowed_token_ids;       // no others are drawn; empty: all are allowed
+
+  // Whether the request itself may leave no token that could be drawn.
+  bool may_forbid_all() const { return min_tokens > 0 || !bad_words.empty() || !allowed_token_ids.empty(); }
 
   bool operator==(const SamplingParams&) const = default;
 
@@ -55,6 +59,7 @@ struct SamplingParams {
     visit("max_tokens", s.max_tokens);
     visit("logprobs", s.logprobs);
     visit("prompt_logprobs", s.prompt_logprobs);
+    visit("prompt_top_logprobs", s.prompt_top_logprobs);
     visit("ignore_eos", s.ignore_eos);
     visit("stop_token_ids", s.stop_token_ids);
     visit("logit_bias", s.logit_bias);

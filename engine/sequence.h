@@ -103,7 +103,9 @@ class alignas(64) Sequence {
   Outcome append_token(int32_t token);
 
   // Cuts the values that were reported before a preemption; nothing remains where all were.
-  PromptLogprobsEvent take_prompt_logprobs(int32_t start, const std::vector<float>& values);
+  PromptLogprobsEvent take_prompt_logprobs(int32_t start, const std::vector<float>& values,
+                                           std::vector<int32_t> ranks = {},
+                                           std::vector<std::vector<TokenLogprob>> best = {});
 
   // running -> preempted. What was computed is void; the block table must have been emptied.
   void preempt();

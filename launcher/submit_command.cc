@@ -113,6 +113,22 @@ Result<int> submit(const SubmitFlags& flags) {
   return Answers(**client, std::move(labels)).follow(requests->size());
 }
 
+void take_biases(const std::vector<std::string>& texts, comm::GenerateRequest& request) {
+  for (const std::string& text : texts) {
+    const char* end = text.data() + text.size();
+    std::pair<int32_t, double> bias;
+    auto parsed = std::from_chars(text.data(), end, bias.first);
+    if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '=') {
+      parsed = std::from_chars(parsed.ptr + 1, end, bias.second);
+      if (parsed.ec == std::errc() && parsed.ptr == end) {
+        request.logit_bias.push_back(bias);
+        continue;
+      }
+    }
+    throw CLI::ValidationError("--logit-bias", text + " is no ID=BIAS, such as 15=-100");
+  }
+}
+
 void add_sampling_flags(CLI::App& app, comm::GenerateRequest& request) {
   const std::string group = "Sampling (the model's defaults where a flag is absent)";
   app.add_option("--max-tokens", request.max_tokens, "Tokens to generate at the most")->group(group);
@@ -131,6 +147,23 @@ void add_sampling_flags(CLI::App& app, comm::GenerateRequest& request) {
   app.add_option("--stop", request.stop, "A string that ends the answer; may be repeated")
       ->allow_extra_args(false)
       ->group(group);
+  app.add_option("--min-tokens", request.min_tokens, "Neither end nor stop before so many tokens")->group(group);
+  app.add_option_function<std::vector<std::string>>(
+         "--logit-bias", [&request](const auto& texts) { take_biases(texts, request); },
+         "ID=BIAS: what is added to a token's logit; may be repeated")
+      ->type_name("ID=BIAS")
+      ->allow_extra_args(false)
+      ->group(group);
+  app.add_option("--bad-words", request.bad_words, "A string that is not generated; may be repeated")
+      ->allow_extra_args(false)
+      ->group(group);
+  app.add_option("--allowed-token-ids", request.allowed_token_ids, "A token id that may be drawn; others are not")
+      ->allow_extra_args(false)
+      ->group(group);
+  app.add_option("--truncate-prompt-tokens", request.truncate_prompt_tokens, "Of the prompt, the last so many tokens")
+      ->group(group);
+  app.add_option("--cache-salt", request.cache_salt, "Cached prefixes are shared within one salt")->group(group);
+  app.add_option("--timeout", request.timeout, "Seconds after which the request ends")->group(group);
   app.add_flag("--ignore-eos", request.ignore_eos, "Go on past the end-of-text token")->group(group);
 }
 

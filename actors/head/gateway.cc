@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <utility>
 #include <variant>
 
@@ -27,10 +27,10 @@ uint64_t first_seed(uint64_t seed) {
 
 class Gateway {
  public:
+  using TimePoint = caf::actor_clock::time_point;
+
   Gateway(GatewayActor::pointer self, GatewaySetup setup)
-      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)) {
-    if (setup_.request_timeout.count() > 0) wait_for_deadlines();
-  }
+      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)) {}
 
   // ---- clients
 
@@ -67,6 +67,9 @@ class Gateway {
   // ---- the engine
 
   void take(EngineEvents& batch) {
+    if (batch.started && setup_.metrics) {
+      for (const StartedRequest& started : *batch.started) setup_.metrics->started(started.id, started.when);
+    }
     std::vector<engine::SequenceId> streamed;
     for (engine::Event& event : *batch.events) {
       if (const auto* token = std::get_if<engine::TokenEvent>(&event)) {
@@ -90,13 +93,15 @@ class Gateway {
   // ---- deadlines
 
   void tick() {
-    for (; !deadlines_.empty() && deadlines_.front().first <= now(); deadlines_.pop_front()) {
-      LiveRequest* request = live_.find(deadlines_.front().second);
+    waits_for_deadlines_ = false;
+    while (!deadlines_.empty() && deadlines_.begin()->first <= now()) {
+      const engine::SequenceId id = deadlines_.extract(deadlines_.begin()).value().second;
+      LiveRequest* request = live_.find(id);
       if (request == nullptr || request->ended || request->abandoned) continue;
       request->timed_out = true;
-      end(deadlines_.front().second, engine::FinishReason::abort);
+      end(id, engine::FinishReason::abort);
     }
-    wait_for_deadlines();
+    if (!deadlines_.empty()) wait_for_deadlines();
   }
 
   // ---- stopping
@@ -167,6 +172,9 @@ class Gateway {
     size_t bytes = request.prompt ? request.prompt->size() : 0;
     if (request.prompt_token_ids) bytes += request.prompt_token_ids->size() * sizeof(int32_t);
     for (const std::string& stop : request.stop) bytes += stop.size();
+    for (const std::string& word : request.bad_words) bytes += word.size();
+    bytes += request.logit_bias.size() * sizeof(engine::LogitBias);
+    if (request.allowed_token_ids) bytes += request.allowed_token_ids->size() * sizeof(int32_t);
     if (request.messages) bytes += request.messages->size() * sizeof(comm::Message);
     return bytes + comm::chat_bytes(request);
   }
@@ -174,10 +182,29 @@ class Gateway {
   // Of a request, what is needed once its text has been prepared.
   struct Asked {
     std::string name;
-    bool logprobs = false, prompt_logprobs = false;
+    bool logprobs = false, prompt_logprobs = false, prompt_top_logprobs = false, prompt_token_ids = false;
+    std::optional<TimePoint> deadline;
+    std::string time_limit;  // that it comes from
   };
-  static Asked asked_for(const comm::GenerateRequest& request) {
-    return {request.id, request.logprobs.has_value(), request.prompt_logprobs};
+  Asked asked_for(const comm::GenerateRequest& request) const {
+    Asked asked;
+    asked.name = request.id;
+    asked.logprobs = request.logprobs.has_value();
+    asked.prompt_top_logprobs = request.prompt_top_logprobs.has_value();
+    asked.prompt_logprobs = request.prompt_logprobs || asked.prompt_top_logprobs;
+    asked.prompt_token_ids = request.return_token_ids;
+    const std::chrono::duration<double> of_server = setup_.request_timeout;
+    // Wrong ones are refused when the request is checked.
+    if (request.timeout && *request.timeout > 0 && *request.timeout <= comm::kMaxTimeoutSeconds &&
+        (of_server.count() <= 0 || *request.timeout < of_server.count())) {
+      const std::chrono::duration<double> own(*request.timeout);
+      asked.deadline = now() + std::chrono::duration_cast<TimePoint::duration>(own);
+      asked.time_limit = fmt::format("{:.3g} s (timeout)", own.count());
+    } else if (of_server.count() > 0) {
+      asked.deadline = now() + setup_.request_timeout;
+      asked.time_limit = fmt::format("{:.3g} s (--request-timeout)", of_server.count());
+    }
+    return asked;
   }
 
   // The request itself is let go of here: to free a million messages takes time, too, and not this thread's.
@@ -216,17 +243,31 @@ class Gateway {
     live.seed = prepared->request.sampling.seed;
     live.prompt_tokens = static_cast<int32_t>(prepared->request.prompt.size());
     if (request.prompt_logprobs) live.prompt_logprobs.resize(prepared->request.prompt.size());
+    if (request.prompt_top_logprobs) {
+      live.prompt_ranks.resize(prepared->request.prompt.size());
+      live.prompt_top_logprobs.resize(prepared->request.prompt.size());
+    }
+    if (request.prompt_token_ids) live.prompt_token_ids = prepared->request.prompt;
     prepared->request.id = id;
-    if (setup_.request_timeout.count() > 0) deadlines_.emplace_back(now() + setup_.request_timeout, id);
+    live.deadline = request.deadline;
+    live.time_limit = request.time_limit;
+    if (live.deadline) {
+      deadlines_.emplace(*live.deadline, id);
+      if (!waits_for_deadlines_) wait_for_deadlines();
+    }
     if (setup_.metrics) {
-      setup_.metrics->admitted(id, prepared->request.adapter, live.prompt_tokens, std::chrono::steady_clock::now());
+      setup_.metrics->admitted(id, prepared->request.adapter, live.prompt_tokens, std::chrono::steady_clock::now(),
+                               prepared->request.sampling.max_tokens);
     }
     self_->send(setup_.scheduler, Submit{std::make_shared<engine::Request>(std::move(prepared->request))});
   }
 
-  caf::actor_clock::time_point now() const { return self_->clock().now(); }
+  TimePoint now() const { return self_->clock().now(); }
 
-  void wait_for_deadlines() { self_->delayed_send(caf::actor_cast<GatewayActor>(self_), kDeadlineInterval, Tick{}); }
+  void wait_for_deadlines() {
+    waits_for_deadlines_ = true;
+    self_->delayed_send(caf::actor_cast<GatewayActor>(self_), kDeadlineInterval, Tick{});
+  }
 
   // 53 bits, so that the reported seed survives JSON numbers.
   uint64_t draw_seed() { return seeds_() >> 11; }
@@ -263,7 +304,13 @@ class Gateway {
     if (request == nullptr) return;
     for (size_t i = 0; i < event.values.size(); ++i) {
       const size_t position = static_cast<size_t>(event.start) + i;
-      if (position < request->prompt_logprobs.size()) request->prompt_logprobs[position] = event.values[i];
+      if (position >= request->prompt_logprobs.size()) break;
+      request->prompt_logprobs[position] = event.values[i];
+      if (position >= request->prompt_ranks.size() || i >= event.ranks.size() || i >= event.best.size()) continue;
+      request->prompt_ranks[position] = event.ranks[i];
+      for (const engine::TokenLogprob& best : event.best[i]) {
+        request->prompt_top_logprobs[position].emplace_back(best.token_id, best.logprob);
+      }
     }
   }
 
@@ -271,10 +318,9 @@ class Gateway {
     LiveRequest* request = live_.find(finish.id);
     if (request == nullptr) return;
     if (request->timed_out) {
-      return answer_finally(finish.id, *request,
-                            comm::Failure{request->name, "timed_out",
-                                          fmt::format("it was not done within {:.3g} s (--request-timeout)",
-                                                      std::chrono::duration<double>(setup_.request_timeout).count())});
+      return answer_finally(
+          finish.id, *request,
+          comm::Failure{request->name, "timed_out", fmt::format("it was not done within {}", request->time_limit)});
     }
     comm::Done done;
     done.id = request->name;
@@ -288,11 +334,14 @@ class Gateway {
       done.finish_reason = kReasons[static_cast<size_t>(finish.reason)];
       const auto& eos = request->eos_token_ids;
       if (finish.stop_token_id >= 0 && std::find(eos.begin(), eos.end(), finish.stop_token_id) == eos.end()) {
-        done.stop_reason = std::to_string(finish.stop_token_id);
+        done.stop_reason = finish.stop_token_id;
       }
       request->delta.text += request->text.flush();
     }
     done.prompt_logprobs = std::move(request->prompt_logprobs);
+    done.prompt_ranks = std::move(request->prompt_ranks);
+    done.prompt_top_logprobs = std::move(request->prompt_top_logprobs);
+    done.prompt_token_ids = std::move(request->prompt_token_ids);
     done.seed = request->seed;
     done.usage.prompt_tokens = request->prompt_tokens;
     done.usage.completion_tokens = request->completion_tokens;
@@ -325,7 +374,10 @@ class Gateway {
     const auto* done = std::get_if<comm::Done>(&answer);
     const auto* failure = std::get_if<comm::Failure>(&answer);
     EndedRequest ended =
-        setup_.metrics->ended(id, done != nullptr ? done->finish_reason : "error", std::chrono::steady_clock::now());
+        setup_.metrics->ended(id, done != nullptr ? done->finish_reason : "error", std::chrono::steady_clock::now(),
+                              done != nullptr ? done->usage.cached_tokens : 0);
+    const bool counted = setup_.is_counted_by_its_door && setup_.is_counted_by_its_door(request.client);
+    if (!counted) setup_.metrics->answered(1, request.completion_tokens);
     if (!setup_.log) return;
     ended.id = request.name;
     ended.client_gone = request.abandoned;
@@ -341,6 +393,7 @@ class Gateway {
       send_delta(request);
       setup_.answer(request.client, std::move(answer));
     }
+    if (request.deadline) deadlines_.erase({*request.deadline, id});
     live_.erase(id);
     note_whether_drained();
   }
@@ -398,7 +451,8 @@ class Gateway {
   size_t long_bytes_ = 0;                                            // that the text preparer has, wanted or not
   std::optional<std::string> draining_;                              // why no new requests are taken
   std::optional<caf::typed_response_promise<bool>> drained_;         // while somebody waits for the last request
-  std::deque<std::pair<caf::actor_clock::time_point, engine::SequenceId>> deadlines_;  // in their order
+  std::set<std::pair<TimePoint, engine::SequenceId>> deadlines_;     // of live requests
+  bool waits_for_deadlines_ = false;                                 // a Tick is on its way
 };
 
 }  // namespace

@@ -38,9 +38,11 @@ struct GatewaySetup {
   size_t max_long_texts = 4096;        // with the text preparer at the same time; past it requests are refused
   size_t max_long_bytes = 512 << 20;   // the same, of memory that these requests take
   std::function<void(uint64_t client, comm::ServerMessage)> answer;
-  std::shared_ptr<RequestMetrics> metrics;       // counts what happens; null: nobody asks
+  std::shared_ptr<RequestMetrics> metrics;  // counts what happens; null: nobody asks
+  // Whose door makes one answer of several requests, and counts it itself; empty: nobody's does.
+  std::function<bool(uint64_t client)> is_counted_by_its_door;
   std::shared_ptr<RequestLog> log;               // of requests that have ended; null: there is none
-  std::chrono::milliseconds request_timeout{0};  // from admission to the end; 0: as long as it takes
+  std::chrono::milliseconds request_timeout{0};  // from arrival to the end, if the request wants no less; 0: none
   uint64_t seed = 0;                             // of the seeds that are drawn; 0: from the system
   std::string model_name;                        // for the status
   int32_t supervisor_pid = 0;

@@ -114,6 +114,7 @@ class Head {
     setup.metrics = metrics_;
     const auto log = std::make_shared<RequestLog>(options_.log);
     setup.log = log;
+    setup.is_counted_by_its_door = is_http_client;
     if (options_.log.level != "off") main_->spawn(throughput_log, scheduler_, log);
     setup.seed = options_.seed;
     setup.model_name = options_.served_model_name;
@@ -142,14 +143,15 @@ class Head {
     server_ = *std::move(server);
     started->set_value(server_.get());
     if (options_.http.port >= 0) {
-      if (auto ok = open_to_http(validation); !ok) return ok;
+      if (auto ok = open_to_http(validation, log); !ok) return ok;
     }
     caf::anon_send(scheduler_, Serve{gateway_, server_->address()});
     return {};
   }
 
-  Result<void> open_to_http(const std::shared_ptr<const RequestValidation>& validation) {
-    auto door = open_http_door(main_, {options_, validation, metrics_, gateway_});
+  Result<void> open_to_http(const std::shared_ptr<const RequestValidation>& validation,
+                            const std::shared_ptr<RequestLog>& log) {
+    auto door = open_http_door(main_, {options_, validation, metrics_, log, gateway_});
     if (!door) return tl::unexpected(door.error());
     http_server_ = std::move(door->server);
     http_port_ = http_server_->port();

@@ -139,25 +139,22 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
   Exchange& known = *find(exchange);
   const bool chat = request.kind == OpenAiRequest::Kind::chat;
   known.stream = request.stream;
+  known.n = request.n;
+  if (setup_.passed_over && !request.unknown_fields.empty()) {
+    setup_.passed_over(known.request_id, request.unknown_fields);
+  }
   known.answer.emplace(request, comm::OpenAiAnswer::Setup{(chat ? "chatcmpl-" : "cmpl-") + known.request_id,
                                                           request.model.value_or(setup_.model_name), outside_.now(),
                                                           [tokenizer = setup_.validation->context().tokenizer](
                                                               int32_t id) { return token_bytes(tokenizer, id); },
                                                           std::move(prompts)});
-  const auto adapter = adapter_of(request.model);
+  const auto adapter = comm::adapter_of(request.model, setup_.model_name);
   for (size_t i = 0; i < request.choices(); ++i) {
     comm::GenerateRequest choice = request.choice(i);
     choice.id = known.request_id + "/" + choice.id;  // so that the log tells whose it is
     choice.adapter = adapter;
     outside_.ask_gateway(client_of(exchange), std::move(choice));
   }
-}
-
-// The adapter that a model's name means: none for the base model, "base:adapter" or an adapter's own name.
-std::optional<std::string> HttpApi::adapter_of(const std::optional<std::string>& model) const {
-  if (!model || *model == setup_.model_name) return std::nullopt;
-  const std::string prefix = setup_.model_name + ":";
-  return model->rfind(prefix, 0) == 0 ? model->substr(prefix.size()) : *model;
 }
 
 void HttpApi::said(uint64_t client, comm::ServerMessage message) {
@@ -183,8 +180,9 @@ void HttpApi::said(uint64_t client, comm::ServerMessage message) {
 // Its head goes out with the first event, so that what is refused before has its own status.
 void HttpApi::tokens_came(ExchangeId exchange, Exchange& known, std::string events) {
   if (!known.stream) {
-    if (known.answer->ended()) finish(exchange, 200, known.answer->body());
-    return;
+    if (!known.answer->ended()) return;
+    note_answer(known);
+    return finish(exchange, 200, known.answer->body());
   }
   if (!std::exchange(known.begun, true)) {
     comm::HttpAnswer head{200, known.headers, ""};
@@ -194,8 +192,14 @@ void HttpApi::tokens_came(ExchangeId exchange, Exchange& known, std::string even
   }
   if (!events.empty()) outside_.write(exchange, std::move(events));
   if (!known.answer->ended()) return;
+  note_answer(known);
   outside_.end(exchange);
   exchanges_.erase(exchange);
+}
+
+void HttpApi::note_answer(const Exchange& known) const {
+  if (!setup_.answered) return;
+  for (const int32_t longest : known.answer->longest_choices()) setup_.answered(known.n, longest);
 }
 
 // One choice that fails takes the others with it: an answer of OpenAI's has no place for half of it.
@@ -217,7 +221,7 @@ void HttpApi::models(ExchangeId exchange) {
 
 void HttpApi::model(ExchangeId exchange, const std::string& name) {
   const int32_t length = setup_.validation->context().max_model_len;
-  const auto adapter = adapter_of(name);
+  const auto adapter = comm::adapter_of(name, setup_.model_name);
   if (!adapter) {
     return finish(exchange, 200, comm::model_card({setup_.model_name, setup_.model_root, ""}, started_, length));
   }

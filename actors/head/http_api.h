@@ -52,6 +52,10 @@ class HttpApi {
     std::string model_root;                                        // directory of the checkpoint
     std::vector<std::pair<std::string, std::string>> adapters;     // name -> directory
     std::function<std::string(const ServerStatus&)> metrics_text;  // may be empty: there are none
+    // May be empty, too: an answer is whole, whose longest choice of `n` has so many tokens (once per prompt); a body had
+    // fields that nobody knows.
+    std::function<void(int32_t n, int32_t longest)> answered;
+    std::function<void(const std::string& request_id, const std::vector<std::string>& fields)> passed_over;
     size_t short_body_bytes = 64 << 10;  // up to here a body is read in less time than a message takes
   };
 
@@ -71,6 +75,7 @@ class HttpApi {
     comm::HttpHeaders headers;  // of its answer
     std::string request_id;
     std::optional<comm::OpenAiAnswer> answer;  // once its body was read
+    int32_t n = 1;                             // choices per prompt
     bool stream = false, begun = false;
     bool wants_metrics = false;  // when the server's state has come
   };
@@ -87,7 +92,7 @@ class HttpApi {
   void generate(comm::ExchangeId exchange, const comm::OpenAiRequest& request,
                 std::vector<comm::OpenAiAnswer::Prompt> prompts);
   std::vector<comm::OpenAiAnswer::Prompt> shown_prompts(const comm::OpenAiRequest& request) const;
-  std::optional<std::string> adapter_of(const std::optional<std::string>& model) const;
+  void note_answer(const Exchange& known) const;
   void tokens_came(comm::ExchangeId exchange, Exchange& known, std::string events);
   void failed(comm::ExchangeId exchange, Exchange& known, const comm::Failure& failure);
 

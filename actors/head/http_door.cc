@@ -117,6 +117,10 @@ Result<HttpDoor> open_http_door(caf::scoped_actor& opener, const HttpDoorSetup& 
                       block = setup.options.block_size](const ServerStatus& status) {
     return metrics_text(status, metrics->collect(), loras, block, seconds_now());
   };
+  api.answered = [metrics = setup.metrics](int32_t n, int32_t longest) { metrics->answered(n, longest); };
+  api.passed_over = [log = setup.log](const std::string& request_id, const std::vector<std::string>& fields) {
+    log->passed_over(request_id, fields);
+  };
   HttpDoor door;
   door.server = *std::move(server);
   door.actor = opener->spawn<caf::monitored>(http_door, std::move(api), door.server.get(), setup.gateway);

@@ -20,6 +20,7 @@
 
 #include "actors/head/http_api.h"
 #include "actors/head/messages.h"
+#include "actors/head/request_log.h"
 #include "actors/head/request_metrics.h"
 #include "actors/head/request_validation.h"
 #include "actors/wire/options.h"
@@ -54,6 +55,7 @@ struct HttpDoorSetup {
   ServerOptions options;
   std::shared_ptr<const RequestValidation> validation;
   std::shared_ptr<RequestMetrics> metrics;
+  std::shared_ptr<RequestLog> log;
   GatewayActor gateway;
 };
 

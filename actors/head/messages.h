@@ -11,6 +11,7 @@
 #include "actors/head/adapter_outcome.h"
 #include "actors/head/adapter_reader.h"
 #include "actors/head/request_validation.h"
+#include "actors/head/started_request.h"
 #include "actors/wire/control_message.h"
 #include "actors/wire/messages.h"
 #include "actors/wire/server_status.h"
@@ -61,6 +62,7 @@ struct Finish {
 };
 struct EngineEvents {  // scheduler -> gateway, in order
   std::shared_ptr<std::vector<engine::Event>> events;
+  std::shared_ptr<const std::vector<StartedRequest>> started = nullptr;  // before them; null: none
 };
 using GatewayActor =
     caf::typed_actor<caf::reacts_to<ClientSaid>, caf::reacts_to<ClientGone>, caf::reacts_to<EngineEvents>,

@@ -4,6 +4,7 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <limits>
 #include <sstream>
 #include <utility>
 
@@ -32,6 +33,22 @@ class Families {
     ClientMetric metric = labelled(std::move(labels));
     metric.counter.value = value;
     add(std::move(name), std::move(help), MetricType::Counter, std::move(metric));
+  }
+
+  // counts: of each bucket alone, one more than there are bounds.
+  template <class Bounds>
+  void histogram(std::string name, std::string help, const Bounds& bounds, const std::vector<uint64_t>& counts,
+                 double sum) {
+    ClientMetric metric = labelled({});
+    uint64_t before = 0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      before += counts[i];
+      metric.histogram.bucket.push_back(
+          {before, i < bounds.size() ? static_cast<double>(bounds[i]) : std::numeric_limits<double>::infinity()});
+    }
+    metric.histogram.sample_count = before;
+    metric.histogram.sample_sum = sum;
+    add(std::move(name), std::move(help), MetricType::Histogram, std::move(metric));
   }
 
   std::string text() const {
@@ -84,6 +101,8 @@ void add_engine(Families& families, const ServingStatus& serving, int32_t block_
 }
 
 void add_steps(Families& families, const StepTotals& steps) {
+  families.histogram("vllm:iteration_tokens_total", "Tokens of a step, of prompts and generated ones",
+                     StepTokens::kBounds, steps.step_tokens.plain(), static_cast<double>(steps.tokens));
   families.counter("lorikeet:decode_steps_total", "Steps with one token per sequence",
                    static_cast<double>(steps.decode_steps));
   families.counter("lorikeet:decode_seconds_total", "Time of rank 0's device in them",

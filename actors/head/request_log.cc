@@ -1,6 +1,7 @@
 #include "actors/head/request_log.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/async.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -104,6 +105,15 @@ void RequestLog::throughput(const std::string& line) {
   if (!logger_ || line.empty()) return;
   logger_->log(spdlog::level::info,
                options_.json ? fmt::format(R"("event":"throughput","line":{})", json_string(line)) : line);
+}
+
+void RequestLog::passed_over(const std::string& id, const std::vector<std::string>& fields) {
+  if (!logger_ || !logger_->should_log(spdlog::level::debug)) return;
+  const std::string names = shown(fmt::format("{}", fmt::join(fields, ", ")));
+  logger_->log(spdlog::level::debug,
+               options_.json ? fmt::format(R"("event":"unknown_fields","id":{},"fields":{})", json_string(shown(id)),
+                                           json_string(names))
+                             : fmt::format("request {}: there are no such fields, passed over: {}", shown(id), names));
 }
 
 }  // namespace lorikeet::actors

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "actors/wire/options.h"
 #include "actors/wire/server_status.h"
@@ -43,6 +44,8 @@ class RequestLog {
 
   void ended(const EndedRequest& request);
   void throughput(const std::string& line);
+  // Fields of a request's body that nobody knows, at the level of debugging.
+  void passed_over(const std::string& id, const std::vector<std::string>& fields);
 
  private:
   const LogOptions options_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tl/expected.hpp>
@@ -49,7 +50,7 @@ class RequestValidation {
   // `drawn_seed` is used where the request has none.
   PreparationResult prepare(const comm::GenerateRequest& request, uint64_t drawn_seed) const;
 
-  // The ids of its prompt, its prompt_token_ids or its messages.
+  // The ids of its prompt, its prompt_token_ids or its messages, cut as truncate_prompt_tokens says.
   tl::expected<std::vector<int32_t>, engine::RequestError> prompt_of(const comm::GenerateRequest& request) const;
 
   const Context& context() const { return context_; }
@@ -57,14 +58,19 @@ class RequestValidation {
  private:
   using Refusal = tl::expected<void, engine::RequestError>;
 
+  Refusal check_timeout(const comm::GenerateRequest& request) const;
   Refusal check_adapter(const comm::GenerateRequest& request) const;
   Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
   Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
+  Refusal set_constraints(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
+  std::vector<std::vector<int32_t>> bad_words_of(const comm::GenerateRequest& request) const;
+  tl::expected<std::vector<int32_t>, engine::RequestError> whole_prompt_of(const comm::GenerateRequest& request) const;
   Refusal set_length(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
   // What ends an answer by itself: generation_config.json's tokens and the tokenizer's, as vLLM has it.
   std::vector<int32_t> end_tokens() const;
   std::vector<std::string> marked_stops(const comm::GenerateRequest& request) const;
-  uint64_t cache_salt_of(size_t prompt_size) const;
+  uint64_t rotary_base_of(size_t prompt_size) const;
+  uint64_t cache_salt_of(const comm::GenerateRequest& request, size_t prompt_size) const;
 
   Context context_;
 };

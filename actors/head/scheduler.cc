@@ -240,7 +240,11 @@ class Scheduler {
   void perform(ServingCore::Unclaim& over) { self_->send(setup_.cache, UnclaimAdapter{over.id, over.outcome}); }
 
   void perform(ServingCore::Events& events) {
-    self_->send(gateway_, EngineEvents{std::make_shared<std::vector<engine::Event>>(std::move(events.events))});
+    EngineEvents message{std::make_shared<std::vector<engine::Event>>(std::move(events.events))};
+    if (!events.started.empty()) {
+      message.started = std::make_shared<const std::vector<StartedRequest>>(std::move(events.started));
+    }
+    self_->send(gateway_, std::move(message));
   }
 
   void tell_ready() {

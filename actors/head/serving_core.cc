@@ -23,7 +23,7 @@ std::optional<End> end_of(const engine::Event& event) {
     return End{finish->id, cancelled ? AdapterOutcome::none : AdapterOutcome::success};
   }
   if (const auto* failure = std::get_if<engine::FailEvent>(&event)) {
-    const bool no_token = failure->error.code == engine::ErrorCode::no_token;
+    const bool no_token = failure->error.code == engine::ErrorCode::no_token && !failure->may_be_its_own;
     return End{failure->id, no_token ? AdapterOutcome::no_token : AdapterOutcome::none};
   }
   return std::nullopt;
@@ -177,6 +177,8 @@ void ServingCore::send_plans(TimePoint now) {
     if (!plan) return;
     if (in_flight_.size() > 0) ++sent_ahead_;
     in_flight_.sent(*plan, now);
+    step_totals_.count_tokens(*plan);
+    for (const Id id : engine_->take_started()) started_.push_back({id, now});
     effects_.push_back(SendPlan{*std::move(plan)});
   }
 }
@@ -202,7 +204,7 @@ void ServingCore::take_what_the_engine_wants() {
 void ServingCore::give_events() {
   if (events_.empty()) return;
   for (engine::Event& event : events_) end_claim(event);
-  effects_.push_back(Events{std::exchange(events_, {})});
+  effects_.push_back(Events{std::exchange(events_, {}), std::exchange(started_, {})});
 }
 
 void ServingCore::end_claim(engine::Event& event) {

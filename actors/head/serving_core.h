@@ -30,6 +30,7 @@
 #include "actors/head/held_requests.h"
 #include "actors/head/in_flight_plans.h"
 #include "actors/head/rank_group.h"
+#include "actors/head/started_request.h"
 #include "actors/wire/step_totals.h"
 #include "engine/engine.h"
 
@@ -80,6 +81,7 @@ class ServingCore {
   };
   struct Events {  // to the gateway
     std::vector<engine::Event> events;
+    std::vector<StartedRequest> started = {};  // requests whose first rows were planned, since the last events
   };
   using Effect = std::variant<FormGroup, GroupServes, GroupLost, SendPlan, Resolve, Unclaim, Acquire, Release, Events>;
 
@@ -140,6 +142,7 @@ class ServingCore {
   std::unordered_map<Id, std::string>
       claims_;  // of requests that may hold one in the adapter cache: the adapter's name
   std::vector<engine::Event> events_;
+  std::vector<StartedRequest> started_;
   std::vector<Effect> effects_;
 };
 

@@ -135,6 +135,8 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
       targets[static_cast<size_t>(i)] = sequence.tokens[static_cast<size_t>(row.start + i + 1)];
     }
     batch.logprob_targets = targets;
+    batch.sampling.target_top_logprobs = sequence.sampling.prompt_top_logprobs;
+    sampled.ranked = sequence.sampling.prompt_top_logprobs >= 0;
   }
   sampled.id = row.id;
   sampled.incarnation = sequence.incarnation;
@@ -212,6 +214,15 @@ Result<engine::StepResult> StepExecutor::finish() {
       to.prompt_logprobs_start = row.prompt_logprobs_start;
       to.prompt_logprobs.assign(output.target_logprobs.begin(),
                                 output.target_logprobs.begin() + row.prompt_logprobs_count);
+      if (!row.ranked) continue;
+      CHECK_GE(output.target_ranks.size(), to.prompt_logprobs.size());
+      CHECK_GE(output.target_best.size(), to.prompt_logprobs.size());
+      to.prompt_ranks.assign(output.target_ranks.begin(), output.target_ranks.begin() + row.prompt_logprobs_count);
+      for (size_t p = 0; p < to.prompt_logprobs.size(); ++p) {
+        auto& best = to.prompt_top_logprobs.emplace_back();
+        for (const model::TokenProbability& token : output.target_best[p])
+          best.push_back({token.token_id, token.logprob});
+      }
     }
   }
   return result;

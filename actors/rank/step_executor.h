@@ -55,6 +55,7 @@ class StepExecutor {
     size_t position = 0;                // of the drawn token
     int32_t prompt_logprobs_start = 0;  // position of the first target's token
     int32_t prompt_logprobs_count = 0;
+    bool ranked = false;  // with ranks and best tokens
   };
   struct Step {
     engine::Epoch epoch;

@@ -77,7 +77,10 @@ Result<Message> decode_body(Encoding encoding, std::string_view body, size_t max
     }
     JsonLimits limits = kBodyLimits;
     limits.max_bytes = max_bytes;
-    Result<Message> message = from_json<Message>(body, limits);
+    Result<nlohmann::json> value = parse_bounded_json(body, limits);
+    if (!value) return tl::unexpected(value.error());
+    take_integer_id(*value);
+    Result<Message> message = from_json_value<Message>(*value);
     if constexpr (std::is_same_v<Message, GenerateRequest>) {
       if (message) keep_written_order(body, *message);
     }

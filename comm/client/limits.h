@@ -23,6 +23,13 @@ inline constexpr size_t kMaxAdapterBytes = 256;  // of an adapter's name
 inline constexpr size_t kMaxStops = 256;
 inline constexpr size_t kMaxStopBytes = 4096;  // of one stop string
 inline constexpr size_t kMaxStopTokens = 4096;
+inline constexpr size_t kMaxLogitBiases = 4096;
+inline constexpr size_t kMaxBadWords = 256;
+inline constexpr size_t kMaxBadWordBytes = 256;  // of one
+inline constexpr size_t kMaxAllowedTokens = 16384;
+inline constexpr size_t kMaxCacheSaltBytes = 256;
+inline constexpr size_t kMaxPromptLogprobs = 1 << 18;  // values of all prompt tokens together
+inline constexpr double kMaxTimeoutSeconds = 1e6;
 
 // ---- what waits
 

@@ -34,13 +34,20 @@ OpenAiAnswer::OpenAiAnswer(const OpenAiRequest& request, Setup setup)
       with_logprobs_(request.logprobs),
       with_token_ids_(request.return_token_ids),
       echo_(request.echo),
+      with_prompt_logprobs_(request.prompt_logprobs),
       top_logprobs_(request.top_logprobs),
+      prompts_(setup_.prompts),
       choices_(request.choices()),
       running_(choices_.size()) {}
 
 const OpenAiAnswer::Prompt* OpenAiAnswer::prompt_of(const Choice& choice) const {
   const size_t index = static_cast<size_t>(&choice - choices_.data()) / static_cast<size_t>(n_);
-  return index < setup_.prompts.size() ? &setup_.prompts[index] : nullptr;
+  return index < prompts_.size() ? &prompts_[index] : nullptr;
+}
+
+void OpenAiAnswer::show_prompt(size_t index, Prompt prompt) {
+  if (index >= prompts_.size()) prompts_.resize(index + 1);
+  prompts_[index] = std::move(prompt);
 }
 
 OpenAiAnswer::Choice* OpenAiAnswer::find(const std::string& id) {
@@ -75,8 +82,13 @@ std::string OpenAiAnswer::finish(const Done& done) {
   choice->ended = true;
   --running_;
   choice->finish_reason = done.finish_reason;
-  if (done.stop_reason) choice->stop_reason = *done.stop_reason;
+  if (done.stop_reason) std::visit([choice](const auto& reason) { choice->stop_reason = reason; }, *done.stop_reason);
   choice->usage = done.usage;
+  if (with_prompt_logprobs_ || (echo_ && with_logprobs_)) {
+    choice->prompt_logprobs = done.prompt_logprobs;
+    choice->prompt_ranks = done.prompt_ranks;
+    choice->prompt_top_logprobs = done.prompt_top_logprobs;
+  }
   if (!stream_) return {};
   std::string events = first_event(*choice) + piece(*choice, "", true);
   if (!ended()) return events;
@@ -103,6 +115,15 @@ Usage OpenAiAnswer::usage() const {
   return sum;
 }
 
+std::vector<int32_t> OpenAiAnswer::longest_choices() const {
+  std::vector<int32_t> longest;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (i % static_cast<size_t>(n_) == 0) longest.push_back(0);
+    longest.back() = std::max(longest.back(), choices_[i].usage.completion_tokens);
+  }
+  return longest;
+}
+
 std::string OpenAiAnswer::body() const {
   Json answer = head(false);
   Json& list = answer["choices"] = Json::array();
@@ -119,14 +140,22 @@ std::string OpenAiAnswer::body() const {
       one["token_ids"] = choice.unsent_ids;
       if (prompt != nullptr && !is_chat()) one["prompt_token_ids"] = prompt->token_ids;
     }
+    if (echo_ && prompt != nullptr) choice.characters = characters(prompt->text);
     one["logprobs"] = logprobs_of(choice);
+    if (echo_ && with_logprobs_ && prompt != nullptr) add_prompt_logprobs(choice, *prompt, one["logprobs"]);
+    if (with_prompt_logprobs_ && prompt != nullptr && !is_chat()) {
+      one["prompt_logprobs"] = prompt_logprobs_of(choice, *prompt);
+    }
     one["finish_reason"] = choice.finish_reason;
     one["stop_reason"] = choice.stop_reason;
     list.push_back(std::move(one));
   }
   answer["usage"] = usage_json(usage());
-  if (with_token_ids_ && is_chat() && !setup_.prompts.empty()) {
-    answer["prompt_token_ids"] = setup_.prompts.front().token_ids;  // where vLLM has it in a chat
+  if (with_token_ids_ && is_chat() && !prompts_.empty()) {
+    answer["prompt_token_ids"] = prompts_.front().token_ids;  // where vLLM has it in a chat
+  }
+  if (with_prompt_logprobs_ && is_chat() && !prompts_.empty()) {
+    answer["prompt_logprobs"] = prompt_logprobs_of(choices_.front(), prompts_.front());  // likewise
   }
   return to_text(answer);
 }
@@ -224,6 +253,59 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
           {"token_logprobs", std::move(values)},
           {"top_logprobs", std::move(tops)},
           {"text_offset", std::move(offsets)}};
+}
+
+void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const {
+  Json all = {{"tokens", Json::array()},
+              {"token_logprobs", Json::array()},
+              {"top_logprobs", Json::array()},
+              {"text_offset", Json::array()}};
+  int64_t offset = 0;
+  for (size_t i = 0; i < prompt.token_ids.size(); ++i) {
+    const std::string text(setup_.token_bytes(prompt.token_ids[i]));
+    const bool scored = i < choice.prompt_logprobs.size() && choice.prompt_logprobs[i].has_value();
+    const float logprob = scored ? bounded(choice.prompt_logprobs[i].value()) : 0;
+    Json top;
+    if (scored && top_logprobs_ > 0 && i < choice.prompt_top_logprobs.size()) {
+      const TokenLogprobs& best = choice.prompt_top_logprobs[i];
+      for (size_t k = 0; k < std::min(best.size(), static_cast<size_t>(top_logprobs_)); ++k) {
+        top[std::string(setup_.token_bytes(best[k].first))] = bounded(best[k].second);
+      }
+      top[text] = logprob;
+    }
+    all["tokens"].push_back(text);
+    all["token_logprobs"].push_back(scored ? Json(logprob) : Json());
+    all["top_logprobs"].push_back(std::move(top));
+    all["text_offset"].push_back(offset);
+    offset += characters(text);
+  }
+  for (auto& [name, list] : all.items()) {
+    for (Json& of_answer : logprobs[name]) list.push_back(std::move(of_answer));
+  }
+  logprobs = std::move(all);
+}
+
+// null for the first token, then the token itself and the best ones in its place.
+OpenAiAnswer::Json OpenAiAnswer::prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const {
+  Json list = Json::array();
+  const auto entry = [this](int32_t id, float logprob, int32_t rank) {
+    return Json{{"logprob", bounded(logprob)}, {"rank", rank}, {"decoded_token", std::string(setup_.token_bytes(id))}};
+  };
+  const size_t count = std::min({prompt.token_ids.size(), choice.prompt_logprobs.size(), choice.prompt_ranks.size(),
+                                 choice.prompt_top_logprobs.size()});
+  for (size_t i = 0; i < count; ++i) {
+    Json of_token;
+    if (choice.prompt_logprobs[i]) {
+      const int32_t id = prompt.token_ids[i];
+      of_token[std::to_string(id)] = entry(id, *choice.prompt_logprobs[i], choice.prompt_ranks[i]);
+      int32_t rank = 0;
+      for (const auto& [best, logprob] : choice.prompt_top_logprobs[i]) {
+        if (++rank; best != id) of_token[std::to_string(best)] = entry(best, logprob, rank);
+      }
+    }
+    list.push_back(std::move(of_token));
+  }
+  return list;
 }
 
 OpenAiAnswer::Json OpenAiAnswer::usage_json(const Usage& usage) const {

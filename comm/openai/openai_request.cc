@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -57,14 +58,26 @@ void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) 
   to.ignore_eos = body.boolean("ignore_eos");
   to.include_stop_str_in_output = body.boolean("include_stop_str_in_output");
   to.skip_special_tokens = body.boolean("skip_special_tokens", true);
+  to.logit_bias = body.biases("logit_bias");
+  to.min_tokens = narrow(body.integer("min_tokens", 0, kMostInt32));
+  to.bad_words = body.texts("bad_words");
+  if (!body.value("allowed_token_ids").is_null()) to.allowed_token_ids = body.integers("allowed_token_ids");
+  to.truncate_prompt_tokens = narrow(body.integer("truncate_prompt_tokens", -1, kMostInt32));
+  if (!body.value("add_special_tokens").is_null()) to.add_special_tokens = body.boolean("add_special_tokens");
+  to.cache_salt = body.text("cache_salt");
+  to.timeout = body.number("timeout");
   request.return_token_ids = body.boolean("return_token_ids");
+  if (const auto best = narrow(body.integer("prompt_logprobs", 0, kMaxTopLogprobs))) {
+    request.prompt_logprobs = true;
+    to.prompt_top_logprobs = *best;
+    if (request.stream) body.refuse("prompt_logprobs", "prompt_logprobs come with a whole answer, not with a stream");
+  }
 
   body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id",
-               "spaces_between_special_tokens", "add_special_tokens"});
+               "spaces_between_special_tokens"});
   for (const char* name :
-       {"logit_bias", "min_tokens", "bad_words", "allowed_token_ids", "truncate_prompt_tokens", "cache_salt",
-        "prompt_logprobs", "use_beam_search", "priority", "structured_outputs", "guided_json", "guided_regex",
-        "guided_choice", "guided_grammar", "logits_processors", "kv_transfer_params", "vllm_xargs"}) {
+       {"use_beam_search", "priority", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
+        "guided_grammar", "logits_processors", "kv_transfer_params", "vllm_xargs"}) {
     body.refuse_unless_neutral(name);
   }
   const json& format = body.value("response_format");
@@ -82,6 +95,7 @@ OpenAiRequestResult finish(BodyReader& body, OpenAiRequest request, size_t promp
                                  kMaxPromptBytes));
   }
   if (auto error = body.finish()) return tl::unexpected(*std::move(error));
+  request.unknown_fields = body.unknown();
   return request;
 }
 
@@ -160,7 +174,8 @@ OpenAiRequestResult parse_completion(std::string_view text) {
   }
   request.echo = body.boolean("echo");
   if (request.echo && request.logprobs) {
-    body.refuse("echo", "echo is not served here together with logprobs: there are none of the prompt's alternatives");
+    if (request.stream) body.refuse("echo", "echo with logprobs comes with a whole answer, not with a stream");
+    common.prompt_top_logprobs = std::max(common.prompt_top_logprobs.value_or(0), request.top_logprobs);
   }
   for (const char* name : {"suffix", "prompt_embeds"}) body.refuse_unless_neutral(name);
   const auto best_of = body.integer("best_of", 1, kMaxChoicesPerPrompt);

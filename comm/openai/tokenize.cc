@@ -21,7 +21,10 @@ tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view text)
   BodyReader body(text);
   TokenizeRequest request;
   request.with_texts = body.boolean("return_token_strs");
-  body.ignore({"model", "add_special_tokens"});
+  body.ignore({"model"});
+  if (!body.value("add_special_tokens").is_null()) {
+    request.text.add_special_tokens = body.boolean("add_special_tokens");
+  }
   if (body.value("messages").is_null()) {
     request.text.prompt = body.text("prompt");
     if (!request.text.prompt) body.refuse("prompt", "prompt or messages is needed");

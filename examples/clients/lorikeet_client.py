@@ -104,14 +104,17 @@ def main():
     parser.add_argument("--zmq", default="tcp://127.0.0.1:5555", help="the server's address (%(default)s)")
     parser.add_argument("--adapter", help="a LoRA adapter by its name (the base model)")
     parser.add_argument("--max-tokens", type=int, default=32, help="tokens to generate at the most (%(default)s)")
+    parser.add_argument("--field", action="append", default=[], metavar="NAME=JSON",
+                        help="any other field of a request: min_tokens=4, timeout=2.5, 'logit_bias={\"15\": -100}', ...")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
     arguments = parser.parse_args()
 
+    fields = {name: json.loads(value) for name, value in (field.split("=", 1) for field in arguments.field)}
     client = Client(arguments.zmq)
     try:
         for index, prompt in enumerate(arguments.prompts):
             client.generate(str(index), prompt=prompt, adapter=arguments.adapter, max_tokens=arguments.max_tokens,
-                            temperature=arguments.temperature)
+                            temperature=arguments.temperature, **fields)
         texts = {str(index): "" for index in range(len(arguments.prompts))}
         failed = False
         for kind, message in client.events():

@@ -84,6 +84,11 @@ class FakeModel final : public model::RankModel {
       if (row.sample) output.token_id = end == no_token_at ? model::kNoToken : 1000 + end;
       if (row.sample && row.sampling.logprobs >= 0) output.logprobs = {{1000 + end, -0.25F}};
       for (const int32_t target : row.targets) output.target_logprobs.push_back(-static_cast<float>(target));
+      for (const int32_t target : row.targets) {
+        if (row.sampling.target_top_logprobs < 0) break;
+        output.target_ranks.push_back(target + 1);
+        output.target_best.push_back({{target + 2, -0.125F}});
+      }
       outputs.push_back(output);
     }
     in_flight.pop_front();

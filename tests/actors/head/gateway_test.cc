@@ -219,6 +219,44 @@ TEST_F(GatewayTest, EndsARequestThatTakesTooLong) {
   EXPECT_THAT(all<comm::Done>(), IsEmpty());
 }
 
+TEST_F(GatewayTest, EndsARequestAtItsOwnDeadlineWhereThatIsSooner) {
+  auto hasty = request("hasty");
+  hasty.timeout = 1.5;
+  auto patient = request("patient");
+  patient.timeout = 1000;
+  say(patient);
+  say(hasty);
+  const SequenceId soon = last_id();
+  advance(std::chrono::milliseconds(1400));
+  EXPECT_THAT(heard_->finished, IsEmpty());
+  advance(std::chrono::milliseconds(500));
+  ASSERT_EQ(heard_->finished.size(), 1u);
+  EXPECT_EQ(heard_->finished[0].id, soon);
+  happen({finish(soon, FinishReason::abort)});
+  EXPECT_EQ(all<comm::Failure>()[0].code, "timed_out");
+  EXPECT_THAT(all<comm::Failure>()[0].message, HasSubstr("within 1.5 s (timeout)"));
+  advance(std::chrono::milliseconds(9000));
+  ASSERT_EQ(heard_->finished.size(), 2u) << "the server's own limit holds for the other";
+  auto wrong = request("wrong");
+  wrong.timeout = 0;
+  say(wrong);
+  EXPECT_THAT(all<comm::Failure>().back().message, HasSubstr("timeout is 0 s"));
+}
+
+TEST_F(GatewayTest, ReturnsThePromptsTokensWhereTheyAreWanted) {
+  auto wanting = request("a");
+  wanting.return_token_ids = true;
+  wanting.truncate_prompt_tokens = 1;
+  say(wanting);
+  const auto prompt = heard_->submitted.back()->prompt;
+  EXPECT_EQ(prompt.size(), 1u);
+  happen({token(last_id(), 5), finish(last_id(), FinishReason::length)});
+  EXPECT_EQ(all<comm::Done>().back().prompt_token_ids, prompt);
+  say(request("b"));
+  happen({token(last_id(), 5), finish(last_id(), FinishReason::length)});
+  EXPECT_THAT(all<comm::Done>().back().prompt_token_ids, IsEmpty());
+}
+
 TEST_F(GatewayTest, LetsWhatRunsEndWhenItDrainsAndTakesNothingNew) {
   say(request("a"));
   const SequenceId running = last_id();
@@ -267,7 +305,7 @@ TEST_F(GatewayTest, EndsTheAnswerWithTheTokenThatCompletesAStopString) {
   EXPECT_EQ(text(), " Ish");
   const auto done = all<comm::Done>().at(0);
   EXPECT_EQ(done.finish_reason, "stop");
-  EXPECT_EQ(done.stop_reason, "mael");
+  EXPECT_EQ(done.stop_reason, comm::StopReason("mael"));
   size_t streamed = 0;
   for (const auto& delta : all<comm::Delta>()) streamed += delta.token_ids.size();
   EXPECT_EQ(done.usage.completion_tokens, static_cast<int32_t>(streamed));
@@ -281,7 +319,7 @@ TEST_F(GatewayTest, IsContentWithAStopStringWhenTheRanksAreLostAfterIt) {
   generate(" Ishmael");
   happen({engine::FailEvent{last_id(), {engine::ErrorCode::rank_lost, "rank 1 died"}}});
   EXPECT_THAT(all<comm::Failure>(), IsEmpty());
-  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, "mael");
+  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, comm::StopReason("mael"));
 }
 
 TEST_F(GatewayTest, AnswersMaxTokensZeroWithThePromptAlone) {
@@ -307,7 +345,7 @@ TEST_F(GatewayTest, NamesTheStopIdOfTheRequest) {
   with_id.stop_token_ids = {300};
   say(with_id);
   happen({token(last_id(), 300), finish(last_id(), FinishReason::stop, 300)});
-  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, "300");
+  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, comm::StopReason(300));
   EXPECT_EQ(text(), "");
   EXPECT_THAT(all<comm::Delta>().at(0).token_ids, ElementsAre(300));
 }
@@ -342,6 +380,26 @@ TEST_F(GatewayTest, GivesLogprobsWhereTheyAreWanted) {
   happen({token(last_id(), 300), finish(last_id(), FinishReason::length)});
   EXPECT_THAT(all<comm::Delta>().back().logprobs, IsEmpty());
   EXPECT_THAT(all<comm::Done>().back().prompt_logprobs, IsEmpty());
+}
+
+TEST_F(GatewayTest, GivesRanksAndBestTokensOfThePromptWhereTheyAreWanted) {
+  auto wanting = request("a");
+  wanting.prompt_top_logprobs = 1;
+  say(wanting);
+  const auto size = heard_->submitted[0]->prompt.size();
+  ASSERT_GE(size, 3u);
+  EXPECT_TRUE(heard_->submitted[0]->sampling.prompt_logprobs);
+  engine::PromptLogprobsEvent first{last_id(), 1, {-2}, {4}, {{{9, -0.5F}}}};
+  engine::PromptLogprobsEvent rest{last_id(), 2, std::vector<float>(size - 2, -3), std::vector<int32_t>(size - 2, 1),
+                                   std::vector<std::vector<engine::TokenLogprob>>(size - 2)};
+  happen({first, rest, token(last_id(), 300), finish(last_id(), FinishReason::length)});
+  const auto done = all<comm::Done>().at(0);
+  ASSERT_EQ(done.prompt_ranks.size(), size);
+  EXPECT_EQ(done.prompt_ranks[0], 0);
+  EXPECT_EQ(done.prompt_ranks[1], 4);
+  EXPECT_EQ(done.prompt_ranks[2], 1);
+  EXPECT_EQ(done.prompt_top_logprobs.at(1), (comm::TokenLogprobs{{9, -0.5F}}));
+  EXPECT_EQ(done.prompt_logprobs.at(1), -2.0F);
 }
 
 TEST_F(GatewayTest, RefusesAWrongRequestWithItsSentence) {

@@ -96,6 +96,19 @@ TEST(ServingCore, NamesAdapterAndPositionOfARowWithoutAToken) {
   server.expect_nothing_left();
 }
 
+TEST(ServingCore, BlamesNoAdapterForARequestThatMayHaveForbiddenEveryToken) {
+  ServingCoreHarness server;
+  server.form();
+  server.restrain_next = true;
+  const Id own = server.submit({1, 2, 3}, 9, "wild");
+  server.diverge(own, 5);
+  server.run();
+  EXPECT_EQ(server.clients[own].failure->code, ErrorCode::no_token);
+  EXPECT_THAT(server.clients[own].failure->message, HasSubstr("or the request forbids every token there"));
+  EXPECT_THAT(server.log, ::testing::Not(Contains("unclaim 1: no_token")));
+  server.expect_nothing_left();
+}
+
 // ---- cancelled in every state
 
 enum class State { unresolved, held, waiting_for_slot, running, lost, lost_before_its_slot };

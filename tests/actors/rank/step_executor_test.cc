@@ -204,6 +204,18 @@ TEST_F(StepExecutorTest, AsksForTheLogprobsOfPromptTokensAlone) {
   EXPECT_THAT(last_row().targets, IsEmpty());
 }
 
+TEST_F(StepExecutorTest, ReportsRanksAndBestTokensOfAPromptWhereTheyAreWanted) {
+  auto start = start_of(1, {10, 11, 12});
+  start.sampling.prompt_logprobs = true;
+  start.sampling.prompt_top_logprobs = 1;
+  ASSERT_TRUE(executor_.begin(first_plan(start)));
+  EXPECT_EQ(last_row().sampling.target_top_logprobs, 1);
+  const auto row = executor_.finish().value().rows[0];
+  EXPECT_THAT(row.prompt_ranks, ElementsAre(12, 13));
+  ASSERT_EQ(row.prompt_top_logprobs.size(), 2u);
+  EXPECT_EQ(row.prompt_top_logprobs[1].at(0).token_id, 14);
+}
+
 TEST_F(StepExecutorTest, ReportsEverythingOnRank0AndTokensAloneOnTheOthers) {
   auto start = start_of(1, {7, 8});
   start.sampling.logprobs = 1;

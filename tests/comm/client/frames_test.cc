@@ -93,7 +93,7 @@ Malformed malformed(const std::vector<std::string_view>& frames, size_t max_byte
 
 TEST(Frames, KeepTheIdOfARequestThatIsWrong) {
   EXPECT_EQ(malformed({"lorikeet/1", "json", "generate", R"({"id":"q","prompt":5})"}).id, "q");
-  EXPECT_EQ(malformed({"lorikeet/1", "json", "generate", R"({"id":5,"prompt":5})"}).id, "");
+  EXPECT_EQ(malformed({"lorikeet/1", "json", "generate", R"({"id":5,"prompt":5})"}).id, "5");
   GenerateRequest request;
   request.id = "q";
   request.stop.assign(1000, "x");

@@ -35,6 +35,13 @@ TEST(Limits, AreThoseOfTheProtocolsPage) {
       {"`stop` strings", kMaxStops},
       {"bytes of a `stop` string", kMaxStopBytes},
       {"`stop_token_ids`", kMaxStopTokens},
+      {"tokens of `logit_bias`", kMaxLogitBiases},
+      {"`bad_words`", kMaxBadWords},
+      {"bytes of a word of `bad_words`", kMaxBadWordBytes},
+      {"`allowed_token_ids`", kMaxAllowedTokens},
+      {"bytes of `cache_salt`", kMaxCacheSaltBytes},
+      {"log-probabilities of the prompt's tokens and the best ones together", kMaxPromptLogprobs},
+      {"seconds of `timeout`", static_cast<size_t>(kMaxTimeoutSeconds)},
       {"bytes of answers that wait for one client", kMaxUnreadBytes},
       {"bytes of an answer", kMaxAnswerBytes},
   };

@@ -72,6 +72,11 @@ class PythonClientTest : public ::testing::Test {
       server_->send(client, Failure{"", "malformed", "the message could not be read"});
       return;
     }
+    if (request.min_tokens == 2 && request.timeout == 2.5 && request.logit_bias.size() == 1) {
+      server_->send(
+          client,
+          Delta{request.id, fmt::format(" {} {}", request.logit_bias[0].first, request.bad_words.at(0)), {1}, {}});
+    }
     for (int32_t i = 0; i < request.max_tokens.value_or(0); ++i) {
       server_->send(client, Delta{request.id, fmt::format(" {}\xC3\xA9", i), {i}, {}});
     }
@@ -94,6 +99,12 @@ TEST_F(PythonClientTest, PrintsTheAnswersOfPromptsSentAtOnce) {
   EXPECT_EQ(output.status, 0) << output.text;
   EXPECT_EQ(output.text,
             "one 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\ntwo \xE2\x82\xAC 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\n");
+}
+
+TEST_F(PythonClientTest, SendsAnyFieldOfARequest) {
+  const Output output = client(
+      R"(--max-tokens 1 --field min_tokens=2 --field timeout=2.5 --field 'logit_bias={"15": -100}' --field 'bad_words=["a"]' 'x')");
+  EXPECT_EQ(output.text, "x 15 a 0\xC3\xA9\n[length]\n");
 }
 
 TEST_F(PythonClientTest, ReportsAFailure) {
