@@ -6,6 +6,7 @@
 #include "launcher/json_lines.h"
 
 namespace lorikeet::launcher {
+
 Result<AnsweredLines> AnsweredLines::take_over(const std::string& path) {
   AnsweredLines answered;
   std::error_code error;

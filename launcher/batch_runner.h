@@ -16,10 +16,10 @@
 
 namespace lorikeet::launcher {
 
-// Keeps about `window` requests with the server (more where a single line has more) and writes one result line per input line, in the order of the input.
-// Requests that a lost server or group of ranks had are sent again, the last of kMaxAttempts times alone, so that one
-// that ends ranks takes none along; then they fail with the server's code. What a server that goes away leaves
-// unanswered is not written at all.
+// Keeps about `window` requests with the server (more where a single line has more) and writes one result line per input
+// line, in the order of the input. Requests that a lost server or group of ranks had are sent again, the last of
+// kMaxAttempts times alone, so that one that ends ranks takes none along; then they fail with the server's code. What a
+// server that goes away leaves unanswered is not written at all.
 class BatchRunner {
  public:
   static constexpr int kMaxAttempts = 3;

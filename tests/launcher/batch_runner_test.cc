@@ -185,6 +185,24 @@ TEST_F(BatchRunnerTest, SendsAllChoicesOfALineAgain) {
   for (const auto& choice : results[0]["response"]["body"]["choices"]) EXPECT_EQ(choice["text"], "anew");
 }
 
+TEST(BatchLine, TellsFinalResultsOfBothFormsApart) {
+  EXPECT_EQ(final_result(R"({"id": "a", "error": null})")->key, "\"a\"");
+  EXPECT_EQ(final_result(R"({"id": 7, "error": null})")->key, "7");
+  EXPECT_EQ(final_result(R"({"id": null, "line": 3, "error": {"code": "invalid_request"}})")->line, 3);
+  EXPECT_FALSE(final_result(R"({"id": "a", "error": {"code": "rank_lost"}})"));
+  EXPECT_FALSE(final_result(R"({"id": "a", "err)"));
+  EXPECT_FALSE(final_result("[]"));
+  const auto of_openai = [](const char* body) {
+    return final_result(std::string(R"({"id": "batch_req_0", "custom_id": "a", "error": null, "response": )") + body +
+                        "}");
+  };
+  EXPECT_EQ(of_openai(R"({"status_code": 200, "body": {"choices": []}})")->key, "custom_id a");
+  EXPECT_TRUE(of_openai(R"({"status_code": 400, "body": {"error": {"code": "invalid_request"}}})"));
+  EXPECT_FALSE(of_openai(R"({"status_code": 503, "body": {"error": {"code": "rank_lost"}}})"));
+  EXPECT_FALSE(of_openai("null"));
+  EXPECT_FALSE(of_openai("{}"));
+}
+
 TEST_F(BatchRunnerTest, NamesTheLineThatIsNotJson) {
   const auto results = run("\n{\n");
   ASSERT_EQ(results.size(), 1u);
