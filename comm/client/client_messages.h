@@ -207,9 +207,38 @@ struct StatusReply {
   }
 };
 
+// Changes which adapters are served, or where one of them is kept. Answered by AdapterReply or Failure.
+struct AdapterRequest {
+  std::string id;
+  std::string action;               // load, unload, pin, unpin, warm or list
+  std::optional<std::string> name;  // of the adapter; not for list
+  std::optional<std::string> path;  // for load alone: its directory, as the server sees it
+  bool load_inplace = false;        // load: the name may be taken, and leads to the new content then
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("action", s.action);
+    visit("name", s.name);
+    visit("path", s.path);
+    visit("load_inplace", s.load_inplace);
+  }
+};
+
+struct AdapterReply {
+  std::string id;
+  std::string message;              // a sentence; empty for list
+  std::optional<std::string> json;  // list: one JSON object, documented in comm/PROTOCOL.md
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("message", s.message);
+    visit("json", s.json);
+  }
+};
+
 enum class Encoding : uint8_t { cereal, json };  // of the messages of one client
 
-using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest>;
-using ServerMessage = std::variant<Delta, Done, Failure, StatusReply>;
+using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest, AdapterRequest>;
+using ServerMessage = std::variant<Delta, Done, Failure, StatusReply, AdapterReply>;
 
 }  // namespace lorikeet::comm

@@ -20,6 +20,7 @@ inline constexpr JsonLimits kBodyLimits{kMaxBodyBytes, kMaxJsonDepth, kMaxJsonVa
 
 inline constexpr size_t kMaxIdBytes = 256;
 inline constexpr size_t kMaxAdapterBytes = 256;  // of an adapter's name
+inline constexpr size_t kMaxPathBytes = 4096;    // of the directory that one is loaded from
 inline constexpr size_t kMaxStops = 256;
 inline constexpr size_t kMaxStopBytes = 4096;  // of one stop string
 inline constexpr size_t kMaxStopTokens = 4096;

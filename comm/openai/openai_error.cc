@@ -16,6 +16,9 @@ constexpr Mapped kFailures[] = {
     {"too_long", 400, "context_length_exceeded"},
     {"unknown_adapter", 404, "model_not_found"},
     {"adapter_failed", 422, "adapter_failed"},
+    {"adapter_not_found", 404, "adapter_not_found"},
+    {"conflict", 409, "conflict"},
+    {"forbidden", 403, "forbidden"},
     {"timed_out", 408, "request_timeout"},
     {"queue_full", 429, "queue_full"},
     {"rank_lost", 503, "rank_lost"},
@@ -63,7 +66,7 @@ std::string to_text(const nlohmann::ordered_json& value) {
 OpenAiError error_of(const Failure& failure) {
   for (const Mapped& mapped : kFailures) {
     if (mapped.gateway == failure.code) {
-      const bool model = mapped.status == 404;
+      const bool model = mapped.gateway == "unknown_adapter";
       return {mapped.status, failure.message, model ? std::optional<std::string>("model") : std::nullopt,
               std::string(mapped.code)};
     }

@@ -3,7 +3,11 @@
 
     lorikeet_client.py --zmq tcp://127.0.0.1:5555 --adapter moby "The whale" "Call me"
 
-sends the prompts at once and prints each answer when it is complete. As a module: Client.generate() and Client.events().
+sends the prompts at once and prints each answer when it is complete.
+
+    lorikeet_client.py --zmq tcp://127.0.0.1:5555 --load moby=/adapters/moby      (--unload moby, --list)
+
+changes and shows the adapters of the server. As a module: Client.generate(), Client.adapter() and Client.events().
 """
 import argparse
 import json
@@ -41,6 +45,12 @@ class Client:
     def status(self, request_id="status"):
         self._send(b"status", {"id": request_id})
 
+    def adapter(self, action, name=None, request_id="adapter", **fields):
+        """Changes what is served: load (path=, load_inplace=), unload, pin, unpin, warm; or list, without a name."""
+        if self.session is None:
+            self.wait_for_session()
+        self._send(b"adapter", {"id": request_id, "action": action, "name": name, **fields})
+
     def wait_for_session(self):
         """What is sent before the server has named the session may be lost without a sign."""
         while self.session is None:
@@ -48,7 +58,7 @@ class Client:
                 pass
 
     def events(self):
-        """Yields (kind, message) as they come: delta, done, failure, status."""
+        """Yields (kind, message) as they come: delta, done, failure, status, adapter."""
         while True:
             yield from self._poll(self.interval)
 
@@ -98,17 +108,45 @@ class Client:
         raise ServerLost(f"the server at {self.address} {why}")
 
 
+def change_adapters(client, arguments):
+    if arguments.load:
+        name, path = arguments.load.split("=", 1)
+        client.adapter("load", name, path=path)
+    elif arguments.unload:
+        client.adapter("unload", arguments.unload)
+    else:
+        client.adapter("list")
+    for kind, message in client.events():
+        if kind == "failure":
+            print(f"{message['code']}: {message['message']}", file=sys.stderr)
+            return 1
+        if message["json"] is None:
+            print(message["message"])
+        else:
+            for row in json.loads(message["json"])["adapters"]:
+                print(f"{row['name']}: {row['tier']}, rank {row['rank']}, {row['bytes']} bytes, {row['directory']}")
+        return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description="Sends prompts to a Lorikeet server and prints the answers.")
-    parser.add_argument("prompts", nargs="+")
+    parser.add_argument("prompts", nargs="*")
     parser.add_argument("--zmq", default="tcp://127.0.0.1:5555", help="the server's address (%(default)s)")
     parser.add_argument("--adapter", help="a LoRA adapter by its name (the base model)")
     parser.add_argument("--max-tokens", type=int, default=32, help="tokens to generate at the most (%(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
+    parser.add_argument("--load", metavar="NAME=PATH", help="give a name to an adapter below the server's --lora-dir")
+    parser.add_argument("--unload", metavar="NAME", help="take the name of an adapter away")
+    parser.add_argument("--list", action="store_true", help="show the adapters")
     arguments = parser.parse_args()
+    changes = arguments.load or arguments.unload or arguments.list
+    if bool(changes) == bool(arguments.prompts):
+        parser.error("give prompts, or one of --load, --unload and --list")
 
     client = Client(arguments.zmq)
     try:
+        if changes:
+            return change_adapters(client, arguments)
         for index, prompt in enumerate(arguments.prompts):
             client.generate(str(index), prompt=prompt, adapter=arguments.adapter, max_tokens=arguments.max_tokens,
                             temperature=arguments.temperature)

@@ -32,6 +32,7 @@ TEST(Limits, AreThoseOfTheProtocolsPage) {
       {"values in JSON, keys included", kMaxJsonValues},
       {"bytes of a request's `id`", kMaxIdBytes},
       {"bytes of `adapter`", kMaxAdapterBytes},
+      {"bytes of a `path`", kMaxPathBytes},
       {"`stop` strings", kMaxStops},
       {"bytes of a `stop` string", kMaxStopBytes},
       {"`stop_token_ids`", kMaxStopTokens},

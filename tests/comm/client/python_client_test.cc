@@ -54,6 +54,7 @@ class PythonClientTest : public ::testing::Test {
     callbacks.on_message = [this](ClientId client, ClientMessage message) {
       std::unique_lock lock(mutex_);
       started_.wait(lock, [this] { return server_ != nullptr; });
+      if (const auto* request = std::get_if<AdapterRequest>(&message)) return answer(client, *request);
       answer(client, std::get<GenerateRequest>(message));
     };
     auto server = ZmqServer::start(options, std::move(callbacks));
@@ -78,6 +79,20 @@ class PythonClientTest : public ::testing::Test {
     server_->send(client, Done{request.id, "length", std::nullopt, {}, 1, {}});
   }
 
+  void answer(ClientId client, const AdapterRequest& request) {
+    if (request.action == "list") {
+      server_->send(client, AdapterReply{request.id, "", R"({"adapters": [{"name": "moby", "tier": "slot", "rank": 16,
+                                                             "bytes": 4096, "directory": "/moby"}]})"});
+    } else if (request.name == "none") {
+      server_->send(client, Failure{request.id, "unknown_adapter", "there is none"});
+    } else {
+      server_->send(
+          client,
+          AdapterReply{request.id, fmt::format("{} {} {}", request.action, *request.name, request.path.value_or("-")),
+                       std::nullopt});
+    }
+  }
+
   Output client(const std::string& arguments) const {
     return run(fmt::format("{} {}/examples/clients/lorikeet_client.py --zmq {} {}", python_, LORIKEET_SOURCE_DIR,
                            server_->address(), arguments));
@@ -94,6 +109,16 @@ TEST_F(PythonClientTest, PrintsTheAnswersOfPromptsSentAtOnce) {
   EXPECT_EQ(output.status, 0) << output.text;
   EXPECT_EQ(output.text,
             "one 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\ntwo \xE2\x82\xAC 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\n");
+}
+
+TEST_F(PythonClientTest, ChangesAndShowsAdapters) {
+  EXPECT_EQ(client("--load moby=/a=b").text, "load moby /a=b\n");
+  EXPECT_EQ(client("--unload moby").text, "unload moby -\n");
+  EXPECT_EQ(client("--list").text, "moby: slot, rank 16, 4096 bytes, /moby\n");
+  const Output output = client("--unload none");
+  EXPECT_EQ(output.status, 1);
+  EXPECT_EQ(output.text, "unknown_adapter: there is none\n");
+  EXPECT_EQ(client("--list 'a prompt'").status, 2);
 }
 
 TEST_F(PythonClientTest, ReportsAFailure) {

@@ -43,7 +43,13 @@ inline std::vector<ClientFrame> client_messages() {
   GenerateRequest small;
   small.id = "small";
   small.prompt = "";
-  return {full_request(), small, Cancel{"r-1"}, StatusRequest{"s"}, ClientHeartbeat{}};
+  return {full_request(),
+          small,
+          Cancel{"r-1"},
+          StatusRequest{"s"},
+          AdapterRequest{"l", "load", "moby", "/adapters/moby", true},
+          AdapterRequest{"a", "list", std::nullopt, std::nullopt, false},
+          ClientHeartbeat{}};
 }
 
 inline std::vector<ServerFrame> server_messages() {
@@ -55,6 +61,8 @@ inline std::vector<ServerFrame> server_messages() {
           Done{"r-2", "length", std::nullopt, {}, 0, {}},
           Failure{"r-3", "unknown_adapter", "no adapter named \"x\""},
           StatusReply{"s", R"({"ranks":[]})"},
+          AdapterReply{"l", "Success", std::nullopt},
+          AdapterReply{"a", "", R"({"adapters":[]})"},
           Heartbeat{"0123-4", 2000}};
 }
 
