@@ -10,6 +10,8 @@
 // resident one gives way: it gets no new leases and drains. Else a stream of requests for resident adapters would keep
 // another one out for ever.
 //
+// A content that is kept stays in its slot once it has one, and gives way to nobody; at least one slot has none.
+//
 // Nothing on a request's path walks over contents or slots. Not for use by two threads at once.
 #pragma once
 
@@ -73,6 +75,14 @@ class AdapterSlots {
   void sent(const std::string& digest, const std::string& error);  // error empty: resident on all ranks
   void drop(const std::string& digest);                            // no request will want it; nobody holds it
 
+  // Once in a slot the content stays there until it is kept no more. The caller leaves one slot at least to others.
+  void keep(const std::string& digest, bool kept);
+  // Whether acquire() would be answered without another content giving way that is leased.
+  bool has_slot_for(const std::string& digest) const;
+
+  int32_t size() const { return num_slots_; }
+  bool is_resident(const std::string& digest) const;
+
   // The ranks are there with empty slots; they are gone and all slots with them.
   void group_formed();
   void group_lost();
@@ -97,8 +107,9 @@ class AdapterSlots {
     int32_t slot = -1;
     uint64_t transfer = 0;  // that brings or brought it to the ranks
     bool draining = false;  // resident, and to give its slot to one that waits
-    std::set<Id> leases;    // requests that have the slot
-    std::set<Id> waiters;   // requests that have not got it yet
+    bool kept = false;
+    std::set<Id> leases;   // requests that have the slot
+    std::set<Id> waiters;  // requests that have not got it yet
     size_t claims = 0;
     uint64_t last_used = 0;
     uint64_t ticket = 0;                          // of queue_, while it waits

@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "actors/head/live_requests.h"
+#include "actors/wire/adapter_list.h"
 #include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
 
@@ -19,6 +20,7 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr std::chrono::seconds kStatusTimeout{5};
+constexpr std::chrono::seconds kChangeTimeout{180};  // the adapter cache gives up earlier, and says why
 constexpr std::chrono::milliseconds kDeadlineInterval{250};
 
 uint64_t first_seed(uint64_t seed) {
@@ -50,8 +52,10 @@ class Gateway {
         setup_.answer(client, std::move(done));
         note_whether_drained();
       }
+    } else if (const auto* status_request = std::get_if<comm::StatusRequest>(said.message.get())) {
+      status(client, status_request->id);
     } else {
-      status(client, std::get<comm::StatusRequest>(*said.message).id);
+      change_adapters(client, {said.message, &std::get<comm::AdapterRequest>(*said.message)});
     }
   }
 
@@ -116,6 +120,9 @@ class Gateway {
     for (const auto& [key, text] : std::exchange(long_texts_, {})) {
       *text.wanted = false;
       refuse(key.first, key.second, {engine::ErrorCode::shutting_down, stop.why});
+    }
+    for (const auto& [number, change] : std::exchange(changes_, {})) {
+      refuse(change.client, change.request->id, {engine::ErrorCode::shutting_down, stop.why});
     }
     self_->quit();
   }
@@ -357,6 +364,54 @@ class Gateway {
     setup_.answer(request.client, std::exchange(request.delta, std::move(next)));
   }
 
+  // ---- adapters
+
+  struct AdapterChange {
+    uint64_t client = 0;
+    std::shared_ptr<const comm::AdapterRequest> request;
+    std::chrono::steady_clock::time_point began;
+  };
+
+  void change_adapters(uint64_t client, std::shared_ptr<const comm::AdapterRequest> request) {
+    if (request->action == "list") return list_adapters(client, request->id);
+    if (draining_) return refuse(client, request->id, {engine::ErrorCode::shutting_down, *draining_});
+    const uint64_t number = ++last_change_;
+    changes_[number] = {client, request, std::chrono::steady_clock::now()};
+    self_->request(setup_.cache, kChangeTimeout, ChangeAdapter{std::move(request)})
+        .then([this, number](AdapterChanged& changed) { adapters_changed(number, changed); },
+              [this, number](caf::error& error) {
+                AdapterChanged failed{"the adapter cache: " + self_->system().render(error), "internal"};
+                adapters_changed(number, failed);
+              });
+  }
+
+  void adapters_changed(uint64_t number, AdapterChanged& changed) {
+    const auto node = changes_.extract(number);
+    if (!node) return;
+    const auto& [client, request, began] = node.mapped();
+    if (setup_.log) {
+      setup_.log->changed({request->action, request->name.value_or(""), request->path.value_or(""), changed.code,
+                           changed.message, std::chrono::steady_clock::now() - began});
+    }
+    if (changed.code.empty()) {
+      setup_.answer(client, comm::AdapterReply{request->id, std::move(changed.message), std::nullopt});
+    } else {
+      setup_.answer(client, comm::Failure{request->id, std::move(changed.code), std::move(changed.message)});
+    }
+  }
+
+  void list_adapters(uint64_t client, const std::string& name) {
+    self_->request(setup_.cache, kStatusTimeout, StatusQuery{})
+        .then(
+            [this, client, name](AdaptersStatus& adapters) {
+              setup_.answer(client, comm::AdapterReply{name, "", comm::to_json(adapter_list(adapters))});
+            },
+            [this, client, name](caf::error& error) {
+              refuse(client, name,
+                     {engine::ErrorCode::internal, "the adapters are not known: " + self_->system().render(error)});
+            });
+  }
+
   // ---- status
 
   void status(uint64_t client, const std::string& name) {
@@ -395,9 +450,11 @@ class Gateway {
     uint64_t seed = 0;
   };
   std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
-  size_t long_bytes_ = 0;                                            // that the text preparer has, wanted or not
-  std::optional<std::string> draining_;                              // why no new requests are taken
-  std::optional<caf::typed_response_promise<bool>> drained_;         // while somebody waits for the last request
+  std::map<uint64_t, AdapterChange> changes_;                        // of adapters, that are not answered yet
+  uint64_t last_change_ = 0;
+  size_t long_bytes_ = 0;                                     // that the text preparer has, wanted or not
+  std::optional<std::string> draining_;                       // why no new requests are taken
+  std::optional<caf::typed_response_promise<bool>> drained_;  // while somebody waits for the last request
   std::deque<std::pair<caf::actor_clock::time_point, engine::SequenceId>> deadlines_;  // in their order
 };
 

@@ -2,12 +2,12 @@
 // ids back into text, and gives every request exactly one final answer.
 //
 // Receives
-//   from the ZeroMQ thread: ClientSaid (generate, cancel, status), ClientGone
+//   from the ZeroMQ thread: ClientSaid (generate, cancel, status, adapter), ClientGone
 //   from the scheduler:     EngineEvents
 //   from the head's thread: Drain (answered when no request is left), StopServing
 //   from itself: Tick, where requests have a deadline
 // Tells the scheduler: Submit, Finish. Asks the text preparer: PrepareText (short texts it prepares itself); scheduler
-//   and adapter cache: StatusQuery. Answers clients through GatewaySetup::answer. Owns: the requests between admission
+//   and adapter cache: StatusQuery; the latter: ChangeAdapter. Answers clients through GatewaySetup::answer. Owns: the requests between admission
 //   and final answer (LiveRequests). Thread: CAF's.
 //
 //            ClientSaid ...          StopServing: everything is answered with shutting_down

@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <future>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -41,6 +40,7 @@ class Head {
   explicit Head(ChildProcess& child)
       : child_(child),
         options_(child.start().options),
+        adapters_(options_.lora_modules),
         config_(options_, Networking::connected, kActorThreads),
         system_(config_),
         main_(system_) {}
@@ -69,9 +69,11 @@ class Head {
 
     AdapterCacheSetup cache_setup;
     cache_setup.options = options_;
+    cache_setup.names = adapters_;
     cache_setup.make_source = [plan = *std::move(plan), options = options_](AdapterSource::Callbacks callbacks) {
       return std::make_unique<AdapterReader>(plan, options.max_lora_rank, TestHooks(options.test_hooks),
-                                             std::move(callbacks));
+                                             std::move(callbacks), AdapterReader::Patience(),
+                                             AdapterDirectories(options.lora_dirs));
     };
     cache_ = main_->spawn<caf::monitored>(adapter_cache, std::move(cache_setup));
     SchedulerSetup setup;
@@ -98,13 +100,11 @@ class Head {
     if (*tokenizer) chat = model::ChatTemplate::load(options_.model, **tokenizer, options_.chat_template);
     if (!chat && !options_.chat_template.empty()) return tl::unexpected(chat.error());
     if (chat && options_.chat.special_tokens_in_text) chat->trust_special_tokens();
-    std::set<std::string> adapters;
-    for (const auto& [name, dir] : options_.lora_modules) adapters.insert(name);
 
     GatewaySetup setup;
     setup.validation = std::make_shared<RequestValidation>(
         RequestValidation::Context{model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat),
-                                   max_model_len_, adapters, options_.chat});
+                                   max_model_len_, adapters_, options_.chat});
     setup.scheduler = scheduler_;
     setup.cache = cache_;
     setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);
@@ -214,6 +214,7 @@ class Head {
   const ServerOptions options_;
   model::ModelConfig model_config_;
   int32_t max_model_len_ = 0;
+  const AdapterNames adapters_;
   SystemConfig config_;
   const std::shared_ptr<PeerRanks> peers_ = std::make_shared<PeerRanks>();
   caf::actor_system system_;

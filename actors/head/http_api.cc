@@ -9,6 +9,7 @@
 #include "actors/head/metrics_text.h"
 #include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
+#include "comm/openai/adapters.h"
 #include "comm/openai/models.h"
 #include "comm/openai/openai_error.h"
 #include "comm/openai/tokenize.h"
@@ -52,6 +53,13 @@ void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
       return models(exchange);
     case HttpRoute::model:
       return model(exchange, found->name);
+    case HttpRoute::load_adapter:
+    case HttpRoute::unload_adapter:
+    case HttpRoute::adapters:
+    case HttpRoute::pin_adapter:
+    case HttpRoute::unpin_adapter:
+    case HttpRoute::warm_adapter:
+      return change_adapter(exchange, found->route, found->name, *body);
     case HttpRoute::tokenize:
       return tokenize(exchange, body);
     case HttpRoute::detokenize:
@@ -168,6 +176,7 @@ void HttpApi::said(uint64_t client, comm::ServerMessage message) {
     if (const auto* status = std::get_if<comm::StatusReply>(&message)) return status_came(exchange, status->json);
     if (const auto* failure = std::get_if<comm::Failure>(&message)) return refuse(exchange, comm::error_of(*failure));
   }
+  if (known->of_adapters) return adapters_said(exchange, *known->of_adapters, message);
   if (!known->answer) return;
   if (auto* delta = std::get_if<comm::Delta>(&message)) {
     delta->id = choice_of(delta->id);
@@ -211,7 +220,9 @@ void HttpApi::failed(ExchangeId exchange, Exchange& known, const comm::Failure& 
 
 void HttpApi::models(ExchangeId exchange) {
   std::vector<comm::ServedModel> list = {{setup_.model_name, setup_.model_root, ""}};
-  for (const auto& [name, directory] : setup_.adapters) list.push_back({name, directory, setup_.model_name});
+  for (auto& [name, directory] : setup_.validation->context().adapters.list()) {
+    list.push_back({std::move(name), std::move(directory), setup_.model_name});
+  }
   finish(exchange, 200, comm::model_list(list, started_, setup_.validation->context().max_model_len));
 }
 
@@ -221,13 +232,57 @@ void HttpApi::model(ExchangeId exchange, const std::string& name) {
   if (!adapter) {
     return finish(exchange, 200, comm::model_card({setup_.model_name, setup_.model_root, ""}, started_, length));
   }
-  for (const auto& [known, directory] : setup_.adapters) {
-    if (known == *adapter) {
-      return finish(exchange, 200, comm::model_card({known, directory, setup_.model_name}, started_, length));
-    }
+  if (auto directory = setup_.validation->context().adapters.directory_of(*adapter)) {
+    return finish(exchange, 200,
+                  comm::model_card({*adapter, *std::move(directory), setup_.model_name}, started_, length));
   }
   refuse(exchange, comm::error_of(comm::Failure{"", "unknown_adapter",
                                                 fmt::format("there is no model \"{}\"", name.substr(0, 200))}));
+}
+
+// ---- adapters
+
+void HttpApi::change_adapter(ExchangeId exchange, HttpRoute route, const std::string& name, const std::string& body) {
+  if (body.size() > setup_.short_body_bytes) {
+    return refuse(exchange, comm::error_of(413, fmt::format("a body of {} bytes where {} are allowed", body.size(),
+                                                            setup_.short_body_bytes)));
+  }
+  const auto parsed = [&]() -> tl::expected<comm::AdapterRequest, OpenAiError> {
+    switch (route) {
+      case HttpRoute::load_adapter:
+        return comm::parse_load_adapter(body);
+      case HttpRoute::unload_adapter:
+        return comm::parse_unload_adapter(body);
+      case HttpRoute::pin_adapter:
+        return comm::parse_adapter_action("pin", name, body);
+      case HttpRoute::unpin_adapter:
+        return comm::parse_adapter_action("unpin", name, body);
+      case HttpRoute::warm_adapter:
+        return comm::parse_adapter_action("warm", name, body);
+      default:
+        return comm::AdapterRequest{"", "list", std::nullopt, std::nullopt, false};
+    }
+  };
+  auto request = parsed();
+  if (!request) return refuse(exchange, request.error());
+  Exchange& known = *find(exchange);
+  known.of_adapters = route;
+  request->id = known.request_id;
+  outside_.ask_gateway(client_of(exchange), *std::move(request));
+}
+
+// As vLLM's routes answer: with a sentence, where it is its routes.
+void HttpApi::adapters_said(ExchangeId exchange, HttpRoute route, const comm::ServerMessage& message) {
+  if (const auto* failure = std::get_if<comm::Failure>(&message)) {
+    return refuse(exchange, comm::adapter_error_of(*failure));
+  }
+  const auto* reply = std::get_if<comm::AdapterReply>(&message);
+  if (reply == nullptr) return;
+  if (reply->json) return finish(exchange, 200, *reply->json);
+  if (route == HttpRoute::load_adapter || route == HttpRoute::unload_adapter) {
+    return finish(exchange, 200, reply->message, {}, "text/plain; charset=utf-8");
+  }
+  finish(exchange, 200, comm::adapter_message(reply->message));
 }
 
 void HttpApi::tokenize(ExchangeId exchange, std::shared_ptr<const std::string> body) {

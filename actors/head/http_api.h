@@ -50,7 +50,6 @@ class HttpApi {
     std::shared_ptr<const RequestValidation> validation;
     std::string model_name;
     std::string model_root;                                        // directory of the checkpoint
-    std::vector<std::pair<std::string, std::string>> adapters;     // name -> directory
     std::function<std::string(const ServerStatus&)> metrics_text;  // may be empty: there are none
     size_t short_body_bytes = 64 << 10;  // up to here a body is read in less time than a message takes
   };
@@ -72,7 +71,8 @@ class HttpApi {
     std::string request_id;
     std::optional<comm::OpenAiAnswer> answer;  // once its body was read
     bool stream = false, begun = false;
-    bool wants_metrics = false;  // when the server's state has come
+    bool wants_metrics = false;            // when the server's state has come
+    std::optional<HttpRoute> of_adapters;  // when the adapter cache has answered
   };
 
   static uint64_t client_of(comm::ExchangeId exchange) { return exchange | kHttpClients; }
@@ -93,6 +93,8 @@ class HttpApi {
 
   void models(comm::ExchangeId exchange);
   void model(comm::ExchangeId exchange, const std::string& name);
+  void change_adapter(comm::ExchangeId exchange, HttpRoute route, const std::string& name, const std::string& body);
+  void adapters_said(comm::ExchangeId exchange, HttpRoute route, const comm::ServerMessage& message);
   void tokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
   void detokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
   void health(comm::ExchangeId exchange);

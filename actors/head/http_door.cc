@@ -112,7 +112,6 @@ Result<HttpDoor> open_http_door(caf::scoped_actor& opener, const HttpDoorSetup& 
   api.validation = setup.validation;
   api.model_name = setup.options.served_model_name;
   api.model_root = setup.options.model;
-  api.adapters = setup.options.lora_modules;
   api.metrics_text = [metrics = setup.metrics, loras = setup.options.max_loras,
                       block = setup.options.block_size](const ServerStatus& status) {
     return metrics_text(status, metrics->collect(), loras, block, seconds_now());

@@ -20,20 +20,30 @@ using comm::HttpRequest;
 constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxKeyBytes = 1024;
 constexpr std::string_view kBearer = "bearer ";
-constexpr std::string_view kModel = "/v1/models/";
 
 struct Row {
-  std::string_view path;
+  std::string_view path;  // * stands for a name
   HttpRoute route;
   std::string_view methods;  // separated by commas, as the header Allow wants them
   bool needs_key = true;
 };
 constexpr Row kRows[] = {
-    {"/v1/completions", HttpRoute::completions, "POST"}, {"/v1/chat/completions", HttpRoute::chat_completions, "POST"},
-    {"/v1/models", HttpRoute::models, "GET, HEAD"},      {kModel, HttpRoute::model, "GET, HEAD"},
-    {"/tokenize", HttpRoute::tokenize, "POST"},          {"/detokenize", HttpRoute::detokenize, "POST"},
-    {"/health", HttpRoute::health, "GET, HEAD", false},  {"/ping", HttpRoute::ping, "GET, HEAD, POST", false},
-    {"/version", HttpRoute::version, "GET, HEAD"},       {"/metrics", HttpRoute::metrics, "GET, HEAD"},
+    {"/v1/completions", HttpRoute::completions, "POST"},
+    {"/v1/chat/completions", HttpRoute::chat_completions, "POST"},
+    {"/v1/models", HttpRoute::models, "GET, HEAD"},
+    {"/v1/models/*", HttpRoute::model, "GET, HEAD"},
+    {"/v1/load_lora_adapter", HttpRoute::load_adapter, "POST"},
+    {"/v1/unload_lora_adapter", HttpRoute::unload_adapter, "POST"},
+    {"/v1/adapters", HttpRoute::adapters, "GET, HEAD"},
+    {"/v1/adapters/*/pin", HttpRoute::pin_adapter, "POST"},
+    {"/v1/adapters/*/unpin", HttpRoute::unpin_adapter, "POST"},
+    {"/v1/adapters/*/warm", HttpRoute::warm_adapter, "POST"},
+    {"/tokenize", HttpRoute::tokenize, "POST"},
+    {"/detokenize", HttpRoute::detokenize, "POST"},
+    {"/health", HttpRoute::health, "GET, HEAD", false},
+    {"/ping", HttpRoute::ping, "GET, HEAD, POST", false},
+    {"/version", HttpRoute::version, "GET, HEAD"},
+    {"/metrics", HttpRoute::metrics, "GET, HEAD"},
 };
 
 std::string lower(std::string_view text) {
@@ -49,14 +59,20 @@ std::string digest(std::string_view text) {
   return result;
 }
 
+// The name that stands for the star in the row's path; nullopt: it is another path. Empty where there is no star.
+std::optional<std::string_view> name_in(const Row& row, std::string_view path) {
+  const size_t star = row.path.find('*');
+  if (star == std::string_view::npos) return path == row.path ? std::optional(std::string_view()) : std::nullopt;
+  const std::string_view before = row.path.substr(0, star), after = row.path.substr(star + 1);
+  if (path.size() <= before.size() + after.size()) return std::nullopt;
+  if (path.substr(0, before.size()) != before || path.substr(path.size() - after.size()) != after) return std::nullopt;
+  return path.substr(before.size(), path.size() - before.size() - after.size());
+}
+
 const Row* row_of(std::string_view path) {
-  for (const Row& row : kRows) {
-    const bool prefix = row.route == HttpRoute::model;
-    if (prefix ? path.size() > row.path.size() && path.substr(0, row.path.size()) == row.path : path == row.path) {
-      return &row;
-    }
-  }
-  return nullptr;
+  const auto found =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& row) { return name_in(row, path).has_value(); });
+  return found == std::end(kRows) ? nullptr : found;
 }
 
 bool allows(const Row& row, std::string_view method) {
@@ -125,9 +141,7 @@ std::optional<HttpRoutes::Found> HttpRoutes::find(const HttpRequest& request) co
   const std::string_view path = without_root(request.path(), options_.root_path);
   const Row* row = row_of(path);
   if (row == nullptr) return std::nullopt;
-  Found found{row->route, ""};
-  if (row->route == HttpRoute::model) found.name = percent_decoded(path.substr(kModel.size()));
-  return found;
+  return Found{row->route, percent_decoded(*name_in(*row, path))};
 }
 
 std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
@@ -160,7 +174,8 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
     answer.headers.emplace_back("Allow", row->methods);
     return with_common(std::move(answer));
   }
-  if (row->methods == "POST" && !is_json(head.header("content-type"))) {
+  const bool needs_body = row->methods == "POST" && row->path.find('*') == std::string_view::npos;
+  if (needs_body && !is_json(head.header("content-type"))) {
     return with_common(error_answer(415, "the body must be JSON: Content-Type: application/json"));
   }
   return std::nullopt;

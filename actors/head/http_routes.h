@@ -17,6 +17,12 @@ enum class HttpRoute : uint8_t {
   chat_completions,
   models,
   model,  // one of them: the rest of the path is its name
+  load_adapter,
+  unload_adapter,
+  adapters,
+  pin_adapter,  // one of them: the path has its name before the last part
+  unpin_adapter,
+  warm_adapter,
   tokenize,
   detokenize,
   health,
@@ -47,7 +53,7 @@ class HttpRoutes {
   };
   struct Found {
     HttpRoute route = HttpRoute::health;
-    std::string name;  // of HttpRoute::model, decoded
+    std::string name;  // that the path has in it, decoded
   };
 
   explicit HttpRoutes(Options options);

@@ -79,7 +79,8 @@ struct ResolveAdapter {  // scheduler -> adapter cache: read it if need be and k
 };
 struct AdapterResolved {  // the answer
   std::string digest;
-  std::string error;  // not empty: why there is no digest
+  std::string error;     // not empty: why there is no digest
+  bool unknown = false;  // there is no such name any more
 };
 struct UnclaimAdapter {  // the request is over
   engine::SequenceId id;
@@ -97,6 +98,13 @@ struct SlotAcquired {  // the answer
 struct ReleaseSlot {
   engine::SequenceId id;
   std::string digest;
+};
+struct ChangeAdapter {  // gateway -> adapter cache: a client wants other adapters, or one elsewhere
+  std::shared_ptr<const comm::AdapterRequest> request;
+};
+struct AdapterChanged {  // the answer
+  std::string message;
+  std::string code;  // of comm::Failure; empty: it is done
 };
 struct GroupFormed {  // scheduler -> adapter cache
   uint64_t epoch = 0;
@@ -124,6 +132,7 @@ using AdapterCacheActor = CacheForRanks::extend<
     caf::replies_to<ResolveAdapter>::with<AdapterResolved>, caf::reacts_to<UnclaimAdapter>,
     caf::replies_to<AcquireSlot>::with<SlotAcquired>, caf::reacts_to<ReleaseSlot>, caf::reacts_to<GroupFormed>,
     caf::reacts_to<GroupLost>, caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
+    caf::reacts_to<AdapterSource::Located>, caf::replies_to<ChangeAdapter>::with<AdapterChanged>,
     caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<AdaptersStatus>>;
 
 using SchedulerActor = SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
@@ -154,6 +163,9 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupFormed)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupLost)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Checked)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Staged)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Located)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ChangeAdapter)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterChanged)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::FactorsMade)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Serve)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::SupervisorSaid)

@@ -62,6 +62,19 @@ std::string request_line(const EndedRequest& r, bool as_json) {
   return line;
 }
 
+std::string adapter_line(const AdapterEvent& e, bool as_json) {
+  if (as_json) {
+    return fmt::format(
+        R"("event":"adapter","action":{},"adapter":{},"path":{},"code":{},"message":{},"total_s":{:.4f})",
+        json_string(e.action), json_string(shown(e.name)), json_string(shown(e.path)), json_string(e.code),
+        json_string(shown(e.message)), seconds(e.took));
+  }
+  std::string line = fmt::format("adapter {}: {}", shown(e.name), e.action);
+  if (!e.path.empty()) line += " from " + shown(e.path);
+  line += fmt::format(", {:.3f} s", seconds(e.took));
+  return line + (e.code.empty() ? ", done" : fmt::format(", {}: {}", e.code, shown(e.message)));
+}
+
 std::string throughput_line(const ServingStatus& before, const ServingStatus& after, std::chrono::nanoseconds between) {
   const engine::EngineStats &old = before.engine.stats, &now = after.engine.stats;
   const uint64_t waiting = after.queues.held + static_cast<uint64_t>(std::max(now.waiting, 0));
@@ -98,6 +111,12 @@ void RequestLog::ended(const EndedRequest& request) {
   if (!logger_ || !options_.requests) return;
   const auto level = request.reason == "error" ? spdlog::level::warn : spdlog::level::info;
   if (logger_->should_log(level)) logger_->log(level, request_line(request, options_.json));
+}
+
+void RequestLog::changed(const AdapterEvent& event) {
+  if (!logger_) return;
+  const auto level = event.code.empty() ? spdlog::level::info : spdlog::level::warn;
+  if (logger_->should_log(level)) logger_->log(level, adapter_line(event, options_.json));
 }
 
 void RequestLog::throughput(const std::string& line) {

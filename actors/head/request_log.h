@@ -29,6 +29,17 @@ struct EndedRequest {
   std::chrono::nanoseconds to_first_token{0}, total{0};
 };
 
+// What a client wanted of an adapter, and what came of it.
+struct AdapterEvent {
+  std::string action;  // load, unload, pin, unpin, warm
+  std::string name, path;
+  std::string code;     // why not; empty: it is done
+  std::string message;  // a sentence
+  std::chrono::nanoseconds took{0};
+};
+
+std::string adapter_line(const AdapterEvent& event, bool as_json);
+
 // As `as_json` or as text: "request chatcmpl-1/0: length, adapter moby, ...".
 std::string request_line(const EndedRequest& request, bool as_json);
 
@@ -42,6 +53,7 @@ class RequestLog {
   ~RequestLog();
 
   void ended(const EndedRequest& request);
+  void changed(const AdapterEvent& event);
   void throughput(const std::string& line);
 
  private:

@@ -3,11 +3,11 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "actors/head/adapter_names.h"
 #include "actors/head/text_stream.h"
 #include "actors/wire/chat_options.h"
 #include "comm/client/client_messages.h"
@@ -40,7 +40,7 @@ class RequestValidation {
     std::shared_ptr<const model::Tokenizer> tokenizer;  // null: the checkpoint has none, and takes token ids alone
     Result<model::ChatTemplate> chat_template;          // an error refuses requests with messages, no others
     int32_t max_model_len = 0;
-    std::set<std::string> adapters;  // the names that are served
+    AdapterNames adapters;  // that are served
     ChatOptions chat = {};
   };
 

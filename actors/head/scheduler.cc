@@ -212,12 +212,18 @@ class Scheduler {
 
   void perform(ServingCore::Resolve& resolve) {
     self_->request(setup_.cache, caf::infinite, ResolveAdapter{resolve.id, resolve.name})
-        .then([this, id = resolve.id](AdapterResolved& answer) { resolved(id, answer.digest, answer.error); },
-              [this, id = resolve.id](caf::error& error) { resolved(id, "", cache_failed(error)); });
+        .then(
+            [this, id = resolve.id](AdapterResolved& answer) {
+              const auto code = answer.unknown ? engine::ErrorCode::unknown_adapter : engine::ErrorCode::adapter_failed;
+              resolved(id, answer.digest, answer.error, code);
+            },
+            [this, id = resolve.id](caf::error& error) {
+              resolved(id, "", cache_failed(error), engine::ErrorCode::adapter_failed);
+            });
   }
 
-  void resolved(engine::SequenceId id, const std::string& digest, const std::string& error) {
-    core_.resolved(id, digest, error, now());
+  void resolved(engine::SequenceId id, const std::string& digest, const std::string& error, engine::ErrorCode code) {
+    core_.resolved(id, digest, error, now(), code);
     act();
   }
 

@@ -64,13 +64,14 @@ void ServingCore::finish(Id id, engine::FinishReason reason, TimePoint now) {
   pump(now);
 }
 
-void ServingCore::resolved(Id id, const std::string& digest, const std::string& error, TimePoint now) {
+void ServingCore::resolved(Id id, const std::string& digest, const std::string& error, TimePoint now,
+                           engine::ErrorCode code) {
   auto request = held_.resolved(id, digest);
   if (!request) return;  // cancelled meanwhile
   if (error.empty()) {
     start(std::move(request));
   } else {
-    fail_request(id, engine::ErrorCode::adapter_failed, error);
+    fail_request(id, code, error);
   }
   pump(now);
 }

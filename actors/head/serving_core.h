@@ -91,9 +91,10 @@ class ServingCore {
   void submit(std::shared_ptr<engine::Request> request, TimePoint now);
   void finish(Id id, engine::FinishReason reason, TimePoint now);  // unknown ids are fine
 
-  // The answers to Resolve and Acquire: `error` is not empty where there is none. Of a slot the epoch of its ranks comes
+  // The answers to Resolve and Acquire: `error` is not empty where there is none, and `code` is that of the failure then. Of a slot the epoch of its ranks comes
   // along.
-  void resolved(Id id, const std::string& digest, const std::string& error, TimePoint now);
+  void resolved(Id id, const std::string& digest, const std::string& error, TimePoint now,
+                engine::ErrorCode code = engine::ErrorCode::adapter_failed);
   void acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error, TimePoint now);
 
   // ---- ranks; of the present epoch alone

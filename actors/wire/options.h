@@ -76,6 +76,8 @@ struct ServerOptions {
   int32_t max_cpu_loras = 64;                // adapters staged in the head's memory
   uint64_t max_cpu_lora_bytes = 4ULL << 30;  // byte budget of the staged adapters
   int32_t max_lora_rank = 512;
+  bool runtime_lora_updating = false;  // clients may load, unload and pin adapters
+  std::vector<std::string> lora_dirs;  // those that they load lie below one of these
 
   uint64_t seed = 0;                 // from which seeds of requests without one are drawn; 0: from the system
   int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)
@@ -113,6 +115,8 @@ struct ServerOptions {
     visit("max_cpu_loras", s.max_cpu_loras);
     visit("max_cpu_lora_bytes", s.max_cpu_lora_bytes);
     visit("max_lora_rank", s.max_lora_rank);
+    visit("runtime_lora_updating", s.runtime_lora_updating);
+    visit("lora_dirs", s.lora_dirs);
     visit("seed", s.seed);
     visit("threads", s.threads);
     visit("heartbeat_ms", s.heartbeat_ms);

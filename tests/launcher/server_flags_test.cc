@@ -85,6 +85,24 @@ TEST_F(Flags, RefuseAnAdapterThatIsNamedAsTheBaseModel) {
   EXPECT_NE(options.error().message.find("is the name of the base model"), std::string::npos);
 }
 
+TEST_F(Flags, LetClientsLoadAdaptersFromDirectoriesAlone) {
+  EXPECT_FALSE(parse({"--model", model_, "--device", "cpu"})->runtime_lora_updating);
+  const auto without = parse({"--model", model_, "--device", "cpu", "--enable-runtime-lora-updating"});
+  ASSERT_FALSE(without);
+  EXPECT_THAT(without.error().message, HasSubstr("--lora-dir"));
+  const auto options = parse({"--model", model_, "--device", "cpu", "--enable-runtime-lora-updating", "--lora-dir",
+                              "/tmp", "--lora-dir", "/usr/../tmp"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_TRUE(options->runtime_lora_updating);
+  EXPECT_EQ(options->lora_dirs, (std::vector<std::string>{"/tmp", "/tmp"}));
+  EXPECT_FALSE(parse({"--model", model_, "--device", "cpu", "--lora-dir", "/nowhere"}));
+  setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1", 1);
+  const auto by_environment = parse({"--model", model_, "--device", "cpu"});
+  unsetenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING");
+  ASSERT_TRUE(by_environment) << by_environment.error().message;
+  EXPECT_TRUE(by_environment->runtime_lora_updating);
+}
+
 TEST_F(Flags, NameTheFlagWhoseValueIsOutOfRange) {
   for (const auto& [flag, value] : {std::pair{"--max-num-seqs", "0"},
                                     {"--block-size", "-4"},

@@ -39,13 +39,9 @@ class GatewayTest : public ActorTest {
     const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
     tokenizer_ = model::Tokenizer::load(dir).value();
     auto chat = model::ChatTemplate::load(dir, *tokenizer_);
-    validation_ =
-        std::make_shared<RequestValidation>(RequestValidation::Context{model::read_model_config(dir).value(),
-                                                                       model::read_generation_defaults(dir).value(),
-                                                                       tokenizer_,
-                                                                       std::move(chat),
-                                                                       100,
-                                                                       {"kjv"}});
+    validation_ = std::make_shared<RequestValidation>(RequestValidation::Context{
+        model::read_model_config(dir).value(), model::read_generation_defaults(dir).value(), tokenizer_,
+        std::move(chat), 100, AdapterNames(AdapterNames::List{{"kjv", "/kjv"}})});
   }
   static void TearDownTestSuite() {
     validation_.reset();
@@ -97,7 +93,8 @@ class GatewayTest : public ActorTest {
             }};
   }
 
-  static AdapterCacheActor::behavior_type fake_cache(AdapterCacheActor::pointer) {
+  static AdapterCacheActor::behavior_type fake_cache(AdapterCacheActor::pointer self) {
+    auto slow = std::make_shared<std::vector<caf::typed_response_promise<AdapterChanged>>>();  // never kept
     return {[](Envelope&) {},
             [](const ResolveAdapter&) { return AdapterResolved{}; },
             [](const UnclaimAdapter&) {},
@@ -107,9 +104,21 @@ class GatewayTest : public ActorTest {
             [](const GroupLost&) {},
             [](AdapterSource::Checked&) {},
             [](AdapterSource::Staged&) {},
+            [](const AdapterSource::Located&) {},
+            [self, slow](const ChangeAdapter& ask) -> caf::result<AdapterChanged> {
+              const std::string& name = *ask.request->name;
+              if (name == "slow") return slow->emplace_back(self->make_response_promise<AdapterChanged>());
+              if (name == "none") return AdapterChanged{"it is not there", "unknown_adapter"};
+              return AdapterChanged{ask.request->action + " " + name, ""};
+            },
             [](FactorsMade&) {},
             [](Tick) {},
-            [](const StatusQuery&) { return AdaptersStatus{}; }};
+            [](const StatusQuery&) {
+              AdaptersStatus status;
+              status.adapters.push_back(
+                  {"kjv", "d", "staged", "resident", 2, 1, 3, 16, 4096, "/kjv", std::nullopt, true, false});
+              return status;
+            }};
   }
 
   static comm::GenerateRequest request(const std::string& id) {
@@ -420,6 +429,30 @@ TEST_F(GatewayTest, DrawsAnotherSeedForEveryRequestAndReportsIt) {
   EXPECT_LT(first, 1ULL << 53) << "JSON numbers keep it";
   happen({finish(heard_->submitted[1]->id, FinishReason::length)});
   EXPECT_EQ(all<comm::Done>().at(0).seed, second);
+}
+
+TEST_F(GatewayTest, HandsChangesOfAdaptersToTheirCache) {
+  say(comm::AdapterRequest{"1", "load", "moby", "/moby", false});
+  ASSERT_EQ(all<comm::AdapterReply>().size(), 1u);
+  EXPECT_EQ(all<comm::AdapterReply>()[0].id, "1");
+  EXPECT_EQ(all<comm::AdapterReply>()[0].message, "load moby");
+  say(comm::AdapterRequest{"2", "unload", "none", std::nullopt, false});
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].id, "2");
+  EXPECT_EQ(all<comm::Failure>()[0].code, "unknown_adapter");
+  say(comm::AdapterRequest{"3", "list", std::nullopt, std::nullopt, false});
+  EXPECT_EQ(nlohmann::json::parse(all<comm::AdapterReply>().at(1).json.value()),
+            nlohmann::json::parse(R"({"adapters": [{"name": "kjv", "digest": "d", "tier": "slot", "slot": 2, "rank": 16,
+              "bytes": 4096, "leases": 1, "claims": 3, "pinned": true, "set_aside": false, "replaced": false,
+              "directory": "/kjv", "error": null}]})"));
+}
+
+TEST_F(GatewayTest, AnswersChangesOfAdaptersThatItsEndInterrupts) {
+  say(comm::AdapterRequest{"1", "load", "slow", "/slow", false});
+  EXPECT_TRUE(all<comm::AdapterReply>().empty());
+  tell(gateway_, StopServing{"it is late"});
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].code, "shutting_down");
 }
 
 TEST_F(GatewayTest, GathersTheStatus) {

@@ -32,13 +32,9 @@ class HttpApiTest : public ::testing::Test {
     const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
     auto tokenizer = model::Tokenizer::load(dir).value();
     auto chat = model::ChatTemplate::load(dir, *tokenizer);
-    validation_ =
-        std::make_shared<RequestValidation>(RequestValidation::Context{model::read_model_config(dir).value(),
-                                                                       model::read_generation_defaults(dir).value(),
-                                                                       tokenizer,
-                                                                       std::move(chat),
-                                                                       100,
-                                                                       {"kjv", "moby"}});
+    validation_ = std::make_shared<RequestValidation>(RequestValidation::Context{
+        model::read_model_config(dir).value(), model::read_generation_defaults(dir).value(), tokenizer, std::move(chat),
+        100, AdapterNames(AdapterNames::List{{"kjv", "/adapters/kjv"}, {"moby", "/adapters/moby"}})});
   }
   static void TearDownTestSuite() { validation_.reset(); }
 
@@ -48,13 +44,14 @@ class HttpApiTest : public ::testing::Test {
     setup.validation = validation_;
     setup.model_name = "tiny";
     setup.model_root = "/models/tiny";
-    setup.adapters = {{"kjv", "/adapters/kjv"}, {"moby", "/adapters/moby"}};
     setup.metrics_text = [](const ServerStatus& status) { return "of " + status.model; };
     setup.short_body_bytes = 4096;
     HttpApi::Outside outside;
     outside.ask_gateway = [this](uint64_t client, comm::ClientMessage message) {
       if (auto* request = std::get_if<comm::GenerateRequest>(&message)) {
         asked_.emplace_back(client, std::move(*request));
+      } else if (auto* change = std::get_if<comm::AdapterRequest>(&message)) {
+        changes_.emplace_back(client, std::move(*change));
       } else {
         status_asked_by_ = client;
       }
@@ -95,6 +92,7 @@ class HttpApiTest : public ::testing::Test {
 
   static inline std::shared_ptr<const RequestValidation> validation_;
   std::vector<std::pair<uint64_t, comm::GenerateRequest>> asked_;
+  std::vector<std::pair<uint64_t, comm::AdapterRequest>> changes_;
   uint64_t status_asked_by_ = 0;
   std::vector<uint64_t> left_;
   std::map<comm::ExchangeId, Answered> answered_;
@@ -271,6 +269,97 @@ TEST_F(HttpApiTest, MakesItsMetricsOfTheServersState) {
   ask(3, "GET", "/metrics");
   api_->said(status_asked_by_, comm::StatusReply{"metrics", "{"});
   EXPECT_EQ(answered_[3].answer.status, 500);
+}
+
+TEST_F(HttpApiTest, LoadsAndUnloadsAdaptersAsVllmDoes) {
+  ask(1, "POST", "/v1/load_lora_adapter", R"({"lora_name": "x", "lora_path": "/adapters/x", "load_inplace": true})");
+  ASSERT_EQ(changes_.size(), 1u);
+  EXPECT_EQ(changes_[0].second.action, "load");
+  EXPECT_EQ(changes_[0].second.id, "r1");
+  EXPECT_EQ(changes_[0].second.name, "x");
+  EXPECT_EQ(changes_[0].second.path, "/adapters/x");
+  EXPECT_TRUE(changes_[0].second.load_inplace);
+  EXPECT_TRUE(answered_.empty());
+  api_->said(changes_[0].first,
+             comm::AdapterReply{"r1", "Success: LoRA adapter 'x' added successfully.", std::nullopt});
+  EXPECT_EQ(answered_[1].answer.status, 200);
+  EXPECT_EQ(answered_[1].answer.body, "Success: LoRA adapter 'x' added successfully.");
+  EXPECT_THAT(answered_[1].answer.headers, Contains(Pair("Content-Type", "text/plain; charset=utf-8")));
+  ask(2, "POST", "/v1/unload_lora_adapter", R"({"lora_name": "x", "lora_int_id": 7})");
+  EXPECT_EQ(changes_.at(1).second.action, "unload");
+  EXPECT_EQ(changes_.at(1).second.path, std::nullopt);
+  api_->said(changes_[1].first, comm::Failure{"r2", "unknown_adapter", "The lora adapter 'x' cannot be found."});
+  EXPECT_EQ(answered_[2].answer.status, 404);
+  EXPECT_EQ(error_code(2), "model_not_found");
+  EXPECT_EQ(body(2)["error"]["param"], "lora_name");
+}
+
+TEST_F(HttpApiTest, RefusesBodiesThatNameNoAdapterToLoad) {
+  const std::pair<const char*, const char*> wrong[] = {
+      {R"({"lora_name": "x"})", "lora_path"},
+      {R"({"lora_path": "/x"})", "lora_name"},
+      {R"({"lora_name": "x", "lora_path": 1})", "lora_path"},
+      {R"({"lora_name": "x", "lora_path": "/x", "load_inplace": "yes"})", "load_inplace"},
+      {R"({"lora_name": "x", "lora_path": "/x", "scale": 2})", "scale"}};
+  for (const auto& [text, param] : wrong) {
+    ask(1, "POST", "/v1/load_lora_adapter", text);
+    EXPECT_EQ(answered_[1].answer.status, 400) << text;
+    EXPECT_EQ(body(1)["error"]["param"], param) << text;
+  }
+  ask(1, "POST", "/v1/load_lora_adapter", R"({"lora_name": "", "lora_path": "/x"})");
+  EXPECT_EQ(body(1)["error"]["message"], "Both 'lora_name' and 'lora_path' must be provided.");
+  ask(1, "POST", "/v1/unload_lora_adapter", "{}");
+  EXPECT_EQ(body(1)["error"]["message"], "'lora_name' needs to be provided to unload a LoRA adapter.");
+  ask(1, "POST", "/v1/load_lora_adapter", R"({"lora_name": "a\nb", "lora_path": "/x"})");
+  EXPECT_THAT(body(1)["error"]["message"].get<std::string>(), HasSubstr("no control characters"));
+  ask(1, "POST", "/v1/load_lora_adapter", std::string(5000, ' ') + "{}");
+  EXPECT_EQ(answered_[1].answer.status, 413);
+  EXPECT_TRUE(changes_.empty());
+}
+
+TEST_F(HttpApiTest, GivesFailuresOfChangesTheirStatus) {
+  const std::pair<const char*, int> codes[] = {{"forbidden", 403},      {"invalid_request", 400},   {"conflict", 409},
+                                               {"adapter_failed", 422}, {"adapter_not_found", 404}, {"queue_full", 429},
+                                               {"timed_out", 408},      {"shutting_down", 503},     {"internal", 500}};
+  comm::ExchangeId id = 0;
+  for (const auto& [code, status] : codes) {
+    ask(++id, "POST", "/v1/load_lora_adapter", R"({"lora_name": "x", "lora_path": "/x"})");
+    api_->said(changes_.back().first, comm::Failure{"r", code, "why"});
+    EXPECT_EQ(answered_[id].answer.status, status) << code;
+    EXPECT_EQ(body(id)["error"]["message"], "why");
+  }
+}
+
+TEST_F(HttpApiTest, ListsAndPinsAdapters) {
+  ask(1, "GET", "/v1/adapters");
+  EXPECT_EQ(changes_.at(0).second.action, "list");
+  api_->said(changes_[0].first, comm::AdapterReply{"r1", "", R"({"adapters":[]})"});
+  EXPECT_EQ(body(1), json::parse(R"({"adapters": []})"));
+  ask(2, "POST", "/v1/adapters/my%2Fmoby/pin");
+  EXPECT_EQ(changes_.at(1).second.action, "pin");
+  EXPECT_EQ(changes_.at(1).second.name, "my/moby");
+  api_->said(changes_[1].first, comm::AdapterReply{"r2", "'my/moby' is pinned", std::nullopt});
+  EXPECT_EQ(body(2)["message"], "'my/moby' is pinned");
+  ask(3, "POST", "/v1/adapters/moby/unpin", "{}");
+  EXPECT_EQ(changes_.at(2).second.action, "unpin");
+  ask(4, "POST", "/v1/adapters/moby/warm");
+  EXPECT_EQ(changes_.at(3).second.action, "warm");
+  ask(5, "POST", "/v1/adapters/moby/warm", R"({"how": 1})");
+  EXPECT_EQ(answered_[5].answer.status, 400);
+  EXPECT_EQ(changes_.size(), 4u);
+}
+
+TEST_F(HttpApiTest, ServesNamesThatComeAndGo) {
+  AdapterNames names = validation_->context().adapters;
+  names.set("late", "/adapters/late");
+  ask(1, "GET", "/v1/models/late");
+  EXPECT_EQ(body(1)["root"], "/adapters/late");
+  EXPECT_EQ(body(1)["parent"], "tiny");
+  ask(2, "GET", "/v1/models");
+  EXPECT_EQ(body(2)["data"][3]["id"], "late");
+  names.erase("late");
+  ask(3, "GET", "/v1/models/late");
+  EXPECT_EQ(answered_[3].answer.status, 404);
 }
 
 TEST_F(HttpApiTest, SaysItsVersion) {

@@ -38,6 +38,19 @@ TEST(HttpRoutes, FindTheirPaths) {
   ASSERT_TRUE(model);
   EXPECT_EQ(model->route, HttpRoute::model);
   EXPECT_EQ(model->name, "Qwen/Qwen2.5/x%zz%2");
+  EXPECT_EQ(routes.find(ask("POST", "/v1/load_lora_adapter"))->route, HttpRoute::load_adapter);
+  EXPECT_EQ(routes.find(ask("POST", "/v1/unload_lora_adapter"))->route, HttpRoute::unload_adapter);
+  EXPECT_EQ(routes.find(ask("GET", "/v1/adapters"))->route, HttpRoute::adapters);
+  const auto pin = routes.find(ask("POST", "/v1/adapters/a/b%20c/pin"));
+  ASSERT_TRUE(pin);
+  EXPECT_EQ(pin->route, HttpRoute::pin_adapter);
+  EXPECT_EQ(pin->name, "a/b c");
+  EXPECT_EQ(refused(routes, ask("POST", "/v1/adapters/a/warm")), 0) << "it needs no body";
+  EXPECT_EQ(refused(routes, ask("GET", "/v1/adapters/a/warm")), 405);
+  for (const char* path :
+       {"/v1/adapters/", "/v1/adapters/a", "/v1/adapters//pin", "/v1/adapters/pin", "/v1/adapters/a/pin/"}) {
+    EXPECT_FALSE(routes.find(ask("POST", path))) << path;
+  }
   for (const char* path : {"/", "/v1", "/v1/models/", "/health/", "/v1/completions/x", "*", ""}) {
     EXPECT_FALSE(routes.find(ask("GET", path))) << path;
     EXPECT_EQ(refused(routes, ask("GET", path)), 404) << path;

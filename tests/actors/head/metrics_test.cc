@@ -111,5 +111,61 @@ TEST(MetricsText, SaysWhatTheServerDoesUnderVllmsNames) {
   EXPECT_THAT(text, HasSubstr("lorikeet:rank_ready{model_name=\"tiny\",engine=\"0\",rank=\"0\",device=\"cpu\"} 1\n"));
 }
 
+TEST(MetricsText, SaysWhichAdaptersAreWhereAndHowLongTheyTook) {
+  ServerStatus status;
+  AdapterStatus slot, host, disk;
+  slot.name = "moby";
+  slot.host = "staged";
+  slot.slot_state = "resident";
+  slot.pinned = true;
+  host.name = "kjv";
+  host.host = "staged";
+  disk.name = "late";
+  disk.host = "on_disk";
+  status.adapters.adapters = {slot, host, disk};
+  status.adapters.lookups = {10, 7, 9, 4};
+  status.adapters.reads.add(20'000'000);
+  status.adapters.sends.add(600'000'000);
+  status.adapters.sends.add(3'000'000);
+  const std::string text = text_of(RequestMetrics("tiny", 100), status);
+  EXPECT_THAT(text, HasSubstr("adapter_name=\"moby\",level=\"gpu\",pinned=\"true\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("adapter_name=\"moby\",level=\"cpu\",pinned=\"true\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("adapter_name=\"kjv\",level=\"cpu\",pinned=\"false\"} 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("adapter_name=\"late\"")));
+  const char* common = "{model_name=\"\",engine=\"0\"";
+  const std::pair<const char*, const char*> lines[] = {{"vllm:num_gpu_loaded_lora_adapters", "} 1"},
+                                                       {"vllm:num_cpu_loaded_lora_adapters", "} 2"},
+                                                       {"vllm:max_gpu_lora_adapters", "} 8"},
+                                                       {"lorikeet:adapters_on_disk", "} 1"},
+                                                       {"vllm:lora_cache_lookups_total", ",level=\"gpu\"} 9"},
+                                                       {"vllm:lora_cache_hits_total", ",level=\"gpu\"} 4"},
+                                                       {"vllm:lora_cache_lookups_total", ",level=\"cpu\"} 10"},
+                                                       {"vllm:lora_cache_hits_total", ",level=\"cpu\"} 7"},
+                                                       {"vllm:lora_adapter_load_seconds_count", ",level=\"gpu\"} 2"},
+                                                       {"vllm:lora_adapter_load_seconds_count", ",level=\"cpu\"} 1"}};
+  for (const auto& [name, rest] : lines) EXPECT_THAT(text, HasSubstr(std::string(name) + common + rest + "\n"));
+  EXPECT_THAT(text, HasSubstr(std::string("vllm:lora_adapter_load_seconds_sum") + common + ",level=\"gpu\"} 0.603"));
+  EXPECT_THAT(text, HasSubstr(",level=\"gpu\",le=\"0.005\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr(",level=\"gpu\",le=\"0.5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr(",level=\"gpu\",le=\"1\"} 2\n"));
+}
+
+TEST(MetricsText, DoesNotGrowWithTheNumberOfAdapters) {
+  ServerStatus status;
+  AdapterStatus adapter;
+  adapter.host = "staged";
+  adapter.slot_state = "resident";
+  adapter.leases = adapter.claims = 1;
+  const auto size_with = [&](size_t count) {
+    while (status.adapters.adapters.size() < count) {
+      adapter.name = "adapter-" + std::to_string(10000 + status.adapters.adapters.size());
+      status.adapters.adapters.push_back(adapter);
+    }
+    return text_of(RequestMetrics("tiny", 100), status).size();
+  };
+  const size_t few = size_with(300);
+  EXPECT_LT(size_with(3000), few + 100);  // numbers have more digits
+}
+
 }  // namespace
 }  // namespace lorikeet::actors

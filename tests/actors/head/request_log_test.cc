@@ -26,6 +26,17 @@ EndedRequest example() {
   return request;
 }
 
+TEST(RequestLog, SaysInALineWhatBecameOfAChangeOfAdapters) {
+  const AdapterEvent loaded{"load", "moby", "/adapters/moby", "", "Success", milliseconds(120)};
+  EXPECT_EQ(adapter_line(loaded, false), "adapter moby: load from /adapters/moby, 0.120 s, done");
+  const AdapterEvent refused{"unload", "a\nb", "", "unknown_adapter", "it is not there", milliseconds(1)};
+  EXPECT_EQ(adapter_line(refused, false), "adapter a?b: unload, 0.001 s, unknown_adapter: it is not there");
+  const json line = json::parse("{" + adapter_line(refused, true) + "}");
+  EXPECT_EQ(line["event"], "adapter");
+  EXPECT_EQ(line["action"], "unload");
+  EXPECT_EQ(line["code"], "unknown_adapter");
+}
+
 TEST(RequestLog, SaysInALineHowARequestHasEnded) {
   EXPECT_EQ(request_line(example(), false),
             "request abc/0: length, adapter moby, 12 prompt tokens (8 cached), 34 generated, first after 0.015 s, "

@@ -23,12 +23,8 @@ class RequestValidationTest : public ::testing::Test {
     auto tokenizer = model::Tokenizer::load(dir).value();
     auto chat = model::ChatTemplate::load(dir, *tokenizer);
     context_ = std::make_unique<RequestValidation::Context>(
-        RequestValidation::Context{model::read_model_config(dir).value(),
-                                   model::read_generation_defaults(dir).value(),
-                                   tokenizer,
-                                   std::move(chat),
-                                   100,
-                                   {"kjv"}});
+        RequestValidation::Context{model::read_model_config(dir).value(), model::read_generation_defaults(dir).value(),
+                                   tokenizer, std::move(chat), 100, AdapterNames(AdapterNames::List{{"kjv", "/kjv"}})});
   }
   static void TearDownTestSuite() { context_.reset(); }
 
