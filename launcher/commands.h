@@ -10,6 +10,7 @@ void add_serve_command(CLI::App& app, int& exit_status);
 void add_batch_command(CLI::App& app, int& exit_status);
 void add_bench_command(CLI::App& app, int& exit_status);
 void add_submit_command(CLI::App& app, int& exit_status);
+void add_adapters_command(CLI::App& app, int& exit_status);
 void add_status_command(CLI::App& app, int& exit_status);
 void add_inspect_command(CLI::App& app, int& exit_status);
 void add_render_command(CLI::App& app, int& exit_status);

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_bench_command(app, exit_status);
   lorikeet::launcher::add_submit_command(app, exit_status);
   lorikeet::launcher::add_status_command(app, exit_status);
+  lorikeet::launcher::add_adapters_command(app, exit_status);
   lorikeet::launcher::add_inspect_command(app, exit_status);
   lorikeet::launcher::add_tokenize_command(app, exit_status);
   lorikeet::launcher::add_render_command(app, exit_status);
