@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
+#include <variant>
 
 #include "tests/comm/http/raw_client.h"
 #include "tests/launcher/served.h"

@@ -89,7 +89,7 @@ TEST_F(Flags, LetClientsLoadAdaptersFromDirectoriesAlone) {
   EXPECT_FALSE(parse({"--model", model_, "--device", "cpu"})->runtime_lora_updating);
   const auto without = parse({"--model", model_, "--device", "cpu", "--enable-runtime-lora-updating"});
   ASSERT_FALSE(without);
-  EXPECT_THAT(without.error().message, HasSubstr("--lora-dir"));
+  EXPECT_THAT(without.error().message, testing::HasSubstr("--lora-dir"));
   const auto options = parse({"--model", model_, "--device", "cpu", "--enable-runtime-lora-updating", "--lora-dir",
                               "/tmp", "--lora-dir", "/usr/../tmp"});
   ASSERT_TRUE(options) << options.error().message;
