@@ -206,7 +206,9 @@ class History {
     std::map<std::string, AdapterTables::Row> by_digest;
     for (const auto& row : tables_.rows()) {
       by_digest[row.digest] = row;
-      if (row.name == kept_ && row.host != "replaced") EXPECT_NE(row.host, "on_disk");
+      if (row.name == kept_ && row.host != "replaced") {
+        EXPECT_NE(row.host, "on_disk");
+      }
       if (row.slot < 0) continue;
       EXPECT_TRUE(slots.emplace(row.slot, row.digest).second || slots[row.slot] == row.digest);
     }
