@@ -36,7 +36,14 @@ Schedule Engine::make_schedule() {
   const int32_t room = max_admissions(static_cast<int32_t>(running_.size()), kv_.num_free(), limits);
   waiting_view_.clear();
   candidates_.clear();
-  if (room > 0) queue_.list_candidates(static_cast<size_t>(room), waiting_view_, candidates_);
+  if (trial_begins()) {
+    if (running_.empty()) {
+      waiting_view_.push_back({on_trial_->group(), on_trial_->num_tokens()});
+      candidates_.push_back(on_trial_);
+    }
+  } else if (room > 0 && !trial_runs()) {
+    queue_.list_candidates(static_cast<size_t>(room), waiting_view_, candidates_);
+  }
   SchedulerView view;
   view.running = running_view_;
   view.waiting = waiting_view_;
@@ -105,6 +112,7 @@ void Engine::close_gaps() {
 std::optional<StepPlan> Engine::plan() {
   if (!available_ || in_flight_.size() >= static_cast<size_t>(config_.max_plans_in_flight)) return std::nullopt;
   close_gaps();
+  begin_trial();
   const Schedule schedule = make_schedule();
   // The policy names sequences by their place before anything moves.
   std::vector<Sequence*> planned;
@@ -214,6 +222,7 @@ void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, Ro
   }
   events_.emplace_back(TokenEvent{row.id, row.token_id, std::move(row.logprobs)});
   ++stats_.generated_tokens;
+  if (&sequence == on_trial_) note_token_on_trial();
   const Sequence::Outcome outcome = sequence.append_token(row.token_id);
   if (outcome.complete) finish(sequence, outcome.reason, outcome.stop_token_id);
 }

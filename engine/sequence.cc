@@ -117,14 +117,9 @@ void Sequence::preempt() {
   num_computed_ = 0;
 }
 
-int32_t Sequence::lose_ranks() {
-  if (rows_in_flight_ > 0) {
-    const bool fruitless = tokens_.size() == std::exchange(tokens_at_loss_, tokens_.size());
-    fruitless_losses_ = fruitless ? fruitless_losses_ + 1 : 1;
-  }
-  rows_in_flight_ = 0;
+bool Sequence::lose_ranks() {
   pending_ = 0;
-  return fruitless_losses_;
+  return std::exchange(rows_in_flight_, 0) > 0;
 }
 
 void Sequence::end() {

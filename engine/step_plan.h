@@ -139,8 +139,9 @@ struct StepResult {
   StepId step;
   int32_t rank = 0;
   std::vector<RowResult> rows;  // in the order of the plan's rows
-  std::string error;            // not empty: the rank could not compute the step (a lost peer, most often)
+  std::string error;            // not empty: the rank could not compute the step
   StepTimes times;              // zeros where they are not measured
+  bool peer_failed = false;     // with an error: it is a peer that does not answer
 
   bool operator==(const StepResult&) const = default;
   template <class Self, class Visitor>
@@ -151,6 +152,7 @@ struct StepResult {
     visit("rows", s.rows);
     visit("error", s.error);
     visit("times", s.times);
+    visit("peer_failed", s.peer_failed);
   }
 };
 

@@ -127,7 +127,7 @@ class AdapterCache {
       if (now() - transfer.last_progress() > limit) late.push_back(number);
     }
     for (const uint64_t number : late) {
-      transfers_.at(number).fail(fmt::format("the ranks have not taken the adapter in {} ms", limit.count()));
+      transfers_.at(number).ranks_failed(fmt::format("the ranks have not taken the adapter in {} ms", limit.count()));
       end_if_finished(number);
     }
     self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kTick, Tick{});
@@ -210,7 +210,7 @@ class AdapterCache {
   void perform(AdapterSlots::Acquired& acquired) {
     const auto it = acquiring_.find(acquired.id);
     if (it == acquiring_.end()) return;
-    it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error), epoch_});
+    it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error), epoch_, acquired.ranks_failed});
     acquiring_.erase(it);
   }
 
@@ -237,7 +237,7 @@ class AdapterCache {
   void fail_transfers(int32_t rank, const std::string& why) {
     std::vector<uint64_t> numbers;
     for (auto& [number, transfer] : transfers_) {
-      transfer.fail(fmt::format("rank {}: {}", rank, why));
+      transfer.ranks_failed(fmt::format("rank {}: {}", rank, why));
       numbers.push_back(number);
     }
     for (const uint64_t number : numbers) end_if_finished(number);
@@ -262,7 +262,8 @@ class AdapterCache {
     const auto it = transfers_.find(number);
     if (it == transfers_.end() || !it->second.finished()) return;
     const auto ended = transfers_.extract(it);
-    slots_.sent(ended.mapped().adapter()->digest, ended.mapped().error());
+    const AdapterTransfer& transfer = ended.mapped();
+    slots_.sent(transfer.adapter()->digest, transfer.error(), transfer.have_ranks_failed());
     act();
   }
 

@@ -91,7 +91,7 @@ void AdapterSlots::assign_slots() {
     if (content.staged == nullptr) {  // its host copy went while it was resident, and then it lost its slot
       queue_.erase(queue_.begin());
       content.state = State::none;
-      fail_waiters(content, "the adapter's content is not in memory any more");
+      fail_waiters(content, "the adapter's content is not in memory any more", false);
       update(content);
       continue;
     }
@@ -148,17 +148,17 @@ void AdapterSlots::grant(Content& content) {
   }
 }
 
-void AdapterSlots::fail_waiters(Content& content, const std::string& error) {
+void AdapterSlots::fail_waiters(Content& content, const std::string& error, bool ranks_failed) {
   for (const Id id : std::exchange(content.waiters, {})) {
-    effects_.push_back(Acquired{id, engine::kBaseSlot, error});
+    effects_.push_back(Acquired{id, engine::kBaseSlot, error, ranks_failed});
   }
 }
 
-void AdapterSlots::sent(const std::string& digest, const std::string& error) {
+void AdapterSlots::sent(const std::string& digest, const std::string& error, bool ranks_failed) {
   const auto it = contents_.find(digest);
   if (it == contents_.end() || it->second.state != State::sending) return;
   Content& content = it->second;
-  content.error = error;
+  content.error = ranks_failed ? "" : error;
   if (error.empty()) {
     content.state = State::resident;
     grant(content);
@@ -166,7 +166,7 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error) {
     effects_.push_back(Clear{content.transfer, content.slot, digest});
     free_slots_.insert(std::exchange(content.slot, -1));
     content.state = State::none;
-    fail_waiters(content, error);
+    fail_waiters(content, error, ranks_failed);
   }
   update(content);
   assign_slots();

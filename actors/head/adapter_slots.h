@@ -48,6 +48,7 @@ class AdapterSlots {
     Id id;
     engine::SlotId slot;
     std::string error;
+    bool ranks_failed = false;  // the error is not the adapter's
   };
   struct Pin {  // keep the content in the host's memory
     std::string digest;
@@ -70,8 +71,9 @@ class AdapterSlots {
   // ids are fine.
   void acquire(Id id, const std::string& digest, std::shared_ptr<const StagedAdapter> staged);
   void release(Id id, const std::string& digest);
-  void sent(const std::string& digest, const std::string& error);  // error empty: resident on all ranks
-  void drop(const std::string& digest);                            // no request will want it; nobody holds it
+  // error empty: resident on all ranks. ranks_failed: the error is not the adapter's.
+  void sent(const std::string& digest, const std::string& error, bool ranks_failed = false);
+  void drop(const std::string& digest);  // no request will want it; nobody holds it
 
   // The ranks are there with empty slots; they are gone and all slots with them.
   void group_formed();
@@ -115,7 +117,7 @@ class AdapterSlots {
   int32_t free_slot();
   void choose_draining();
   void grant(Content& content);
-  void fail_waiters(Content& content, const std::string& error);
+  void fail_waiters(Content& content, const std::string& error, bool ranks_failed);
   void update(Content& content);
 
   std::unordered_map<std::string, Content> contents_;  // claimed, in a slot, on their way to one, or with an error

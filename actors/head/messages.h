@@ -92,7 +92,8 @@ struct AcquireSlot {  // scheduler -> adapter cache: put it on the ranks if need
 struct SlotAcquired {  // the answer
   engine::SlotId slot;
   std::string error;
-  uint64_t epoch = 0;  // of the ranks that have the slot; with their group a lease is void
+  uint64_t epoch = 0;         // of the ranks that have the slot; with their group a lease is void
+  bool ranks_failed = false;  // the error is not the adapter's: the ranks do not take what they are sent
 };
 struct ReleaseSlot {
   engine::SequenceId id;

@@ -81,6 +81,11 @@ void add_engine(Families& families, const ServingStatus& serving, int32_t block_
   families.gauge("lorikeet:epoch", "Lives of the group of ranks, from 1", static_cast<double>(serving.epoch));
   families.counter("lorikeet:restarts_total", "Times that the group of ranks was started anew",
                    serving.epoch > 0 ? static_cast<double>(serving.epoch - 1) : 0);
+  families.counter("lorikeet:rank_faults_total", "Of them: because a rank failed by itself",
+                   static_cast<double>(serving.pauses.losses_by_rank));
+  families.counter("lorikeet:pauses_total", "Times in which no stream got on since ranks were lost",
+                   static_cast<double>(serving.pauses.ended));
+  families.counter("lorikeet:pause_seconds_total", "Their length", static_cast<double>(serving.pauses.total_us) * 1e-6);
 }
 
 void add_steps(Families& families, const StepTotals& steps) {

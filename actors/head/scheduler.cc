@@ -95,7 +95,7 @@ class Scheduler {
     const EnvelopeStream stream = envelope.stream;
     auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
     if (!bytes) {
-      core_.lose_group(fmt::format("rank {}: {}", rank, bytes.error().message));
+      core_.lose_group(fmt::format("rank {}: {}", rank, bytes.error().message), true, now());
     } else if (*bytes) {
       hear(rank, stream, **bytes);
     }
@@ -106,7 +106,7 @@ class Scheduler {
 
   void new_epoch(const control::NewEpoch& order) {
     if (order.epoch <= core_.group().epoch()) return;
-    core_.start_epoch(order.epoch, order.why);
+    core_.start_epoch(order.epoch, order.why, order.by_rank, now());
     act();
     caf::anon_send_exit(rendezvous_, caf::exit_reason::user_shutdown);
     rendezvous_ = self_->spawn(rendezvous_store);
@@ -130,6 +130,8 @@ class Scheduler {
     if (const auto stats = core_.engine_stats()) status.engine.stats = *stats;
     status.engine.plans_sent_ahead = core_.plans_sent_ahead();
     status.steps = core_.step_totals();
+    status.pauses = core_.pauses().totals();
+    status.last_pauses = core_.pauses().latest();
     for (int32_t rank = 0; rank < group.size(); ++rank) {
       const RankGroup::Member& member = group.members()[static_cast<size_t>(rank)];
       status.ranks.push_back({rank, name_of(member.state), member.pid, group.epoch(), member.host, member.device,
@@ -156,13 +158,13 @@ class Scheduler {
   // What a rank has said, put together again. What cannot be read loses the group.
   void hear(int32_t rank, EnvelopeStream stream, const std::vector<uint8_t>& bytes) {
     const auto decoded = [&](auto message) {
-      if (!message) core_.lose_group(fmt::format("rank {}: {}", rank, message.error().message));
+      if (!message) core_.lose_group(fmt::format("rank {}: {}", rank, message.error().message), true, now());
       return message;
     };
     switch (stream) {
       case EnvelopeStream::group:
         if (const auto report = decoded(comm::decode<GroupReport>(bytes))) {
-          if (const auto* loaded = std::get_if<RankLoaded>(&*report)) return core_.loaded(rank, *loaded);
+          if (const auto* loaded = std::get_if<RankLoaded>(&*report)) return core_.loaded(rank, *loaded, now());
           core_.ready(rank, now());
         }
         break;
@@ -202,7 +204,7 @@ class Scheduler {
     }
     std::fill(assemblers_.begin(), assemblers_.end(), EnvelopeAssembler(kMaxRankMessageBytes));
     self_->send(setup_.cache, GroupLost{lost.epoch});
-    setup_.to_supervisor(control::GroupLost{lost.epoch, lost.why});
+    setup_.to_supervisor(control::GroupLost{lost.epoch, lost.why, lost.by_rank});
   }
 
   void perform(ServingCore::SendPlan& send) {
@@ -225,12 +227,12 @@ class Scheduler {
     self_->request(setup_.cache, caf::infinite, AcquireSlot{acquire.id, acquire.digest})
         .then([this, acquire](SlotAcquired& answer) { acquired(acquire, answer); },
               [this, acquire, epoch = core_.group().epoch()](caf::error& error) {
-                acquired(acquire, {engine::kBaseSlot, cache_failed(error), epoch});
+                acquired(acquire, {engine::kBaseSlot, cache_failed(error), epoch, false});
               });
   }
 
   void acquired(const ServingCore::Acquire& asked, const SlotAcquired& answer) {
-    core_.acquired(asked, answer.epoch, answer.slot, answer.error, now());
+    core_.acquired(asked, answer.epoch, answer.slot, answer.error, answer.ranks_failed, now());
     act();
   }
 
@@ -270,7 +272,8 @@ class Scheduler {
       const bool link = down.reason == caf::exit_reason::remote_link_unreachable;
       core_.lose_group(
           fmt::format("rank {} (process {}) is gone: {}", rank, core_.group().members()[rank].pid,
-                      link ? "its process has ended or does not answer" : self_->system().render(down.reason)));
+                      link ? "its process has ended or does not answer" : self_->system().render(down.reason)),
+          !link, now());
       return act();
     }
   }

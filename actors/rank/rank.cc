@@ -33,6 +33,9 @@ int run_rank() {
   setup.backend = *std::move(backend);
   setup.progress = [&child](const std::string& line) { child.progress(line); };
   setup.fatal = [&child](const std::string& why) { child.fail(fmt::format("rank {}: {}", child.start().rank, why)); };
+  setup.hung = [&child](const std::string& why) {
+    child.fail(fmt::format("rank {}: {}", child.start().rank, why), true);
+  };
 
   constexpr size_t kActorThreads = 1;  // one actor, which never blocks
   SystemConfig config(start.options, Networking::connected, kActorThreads);

@@ -160,14 +160,15 @@ bool RankThread::finish() {
 }
 
 bool RankThread::guarded(engine::StepId step, const std::function<Result<void>()>& work) {
+  engine::StepResult failed;
   Result<void> done;
   try {
     done = work();
   } catch (const comm::CollectiveError& error) {
     done = fail("{}", error.what());
+    failed.peer_failed = true;
   }
   if (done) return true;
-  engine::StepResult failed;
   failed.epoch = engine::Epoch(setup_.epoch);
   failed.step = step;
   failed.rank = setup_.rank;

@@ -59,7 +59,7 @@ class Worker {
     const milliseconds limit(setup_.start.options.rank_timeout_ms);
     const auto age = thread_ ? thread_->step_age() : std::nullopt;
     if (age && *age > limit) {
-      return fatal(fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, limit.count()));
+      return setup_.hung(fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, limit.count()));
     }
     self_->delayed_send(caf::actor_cast<WorkerActor>(self_), limit / 4, Tick{});
   }

@@ -31,6 +31,8 @@ struct WorkerSetup {
   std::function<void(const std::string&)> fatal;     // any thread; ends the process
   int head = -1;                                     // the connection to the head, which the actor takes over; or
   SchedulerForRanks scheduler;                       // the head's scheduler itself
+  // As `fatal`, where a step of this rank does not end.
+  std::function<void(const std::string&)> hung;
 };
 
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup);

@@ -31,8 +31,8 @@ class ServerImpl final : public Server {
         keeper_({[this](ProcessKeeper::ChildId child, ChildReport report) {
                    caf::anon_send(supervisor_.get(), ChildSaid{child, std::move(report)});
                  },
-                 [this](ProcessKeeper::ChildId child, std::string how, bool on_purpose) {
-                   caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose});
+                 [this](ProcessKeeper::ChildId child, std::string how, bool on_purpose, int signal) {
+                   caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose, signal});
                  }}) {
     std::promise<SupervisorActor> spawned;
     supervisor_ = spawned.get_future().share();

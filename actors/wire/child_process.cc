@@ -48,8 +48,8 @@ void ChildProcess::progress(const std::string& line) {
   tell(control::Progress{line});
 }
 
-void ChildProcess::fail(const std::string& why) {
-  tell(control::Failed{why});
+void ChildProcess::fail(const std::string& why, bool by_itself) {
+  tell(control::Failed{why, by_itself});
   _exit(1);
 }
 

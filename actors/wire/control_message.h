@@ -35,11 +35,13 @@ struct Stop {  // end in order
 
 struct NewEpoch {  // to the head: the ranks of `epoch` are being started
   uint64_t epoch = 0;
-  std::string why;  // the one before has ended
+  std::string why;       // the one before has ended
+  bool by_rank = false;  // it failed by itself: nobody has killed, stopped or cut it off
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("why", s.why);
+    visit("by_rank", s.by_rank);
   }
 };
 
@@ -70,9 +72,11 @@ struct Progress {
 
 struct Failed {  // the child cannot go on and ends
   std::string why;
+  bool by_itself = false;  // and not since somebody else is gone
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("why", s.why);
+    visit("by_itself", s.by_itself);
   }
 };
 
@@ -91,10 +95,12 @@ struct Ready {  // the head: requests are served by the group of `epoch`
 struct GroupLost {  // the head: the group of `epoch` cannot be used any more
   uint64_t epoch = 0;
   std::string why;
+  bool by_rank = false;  // as far as the head knows
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("why", s.why);
+    visit("by_rank", s.by_rank);
   }
 };
 

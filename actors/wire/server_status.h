@@ -66,6 +66,48 @@ struct RankStatus {
   }
 };
 
+// One time in which no stream got on, from the group's last word to the next token. Times in microseconds.
+struct PauseStatus {
+  uint64_t epoch = 0;  // that was lost last
+  std::string why;
+  bool by_rank = false;         // a rank failed by itself, and was not killed, stopped or cut off
+  uint32_t losses = 0;          // 1, but where the group was lost again before it served
+  uint64_t detect_us = 0;       // until the loss was noticed
+  uint64_t fence_us = 0;        // until no rank of the lost epoch computed any more
+  uint64_t start_us = 0;        // until all ranks had their weights
+  uint64_t join_us = 0;         // until they had met
+  uint64_t first_token_us = 0;  // until a result came
+  uint64_t again_us = 0;        // in what was lost once more
+  uint64_t total_us = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+    visit("why", s.why);
+    visit("by_rank", s.by_rank);
+    visit("losses", s.losses);
+    visit("detect_us", s.detect_us);
+    visit("fence_us", s.fence_us);
+    visit("start_us", s.start_us);
+    visit("join_us", s.join_us);
+    visit("first_token_us", s.first_token_us);
+    visit("again_us", s.again_us);
+    visit("total_us", s.total_us);
+  }
+};
+struct PauseTotals {
+  uint64_t losses = 0;          // of the group
+  uint64_t losses_by_rank = 0;  // of them
+  uint64_t ended = 0;           // pauses
+  uint64_t total_us = 0;        // of those
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("losses", s.losses);
+    visit("losses_by_rank", s.losses_by_rank);
+    visit("ended", s.ended);
+    visit("total_us", s.total_us);
+  }
+};
+
 // What the scheduler knows.
 struct ServingStatus {
   std::string zmq;  // the clients' address; empty: not open yet
@@ -77,6 +119,8 @@ struct ServingStatus {
   EngineStatus engine;
   StepTotals steps;
   std::vector<RankStatus> ranks;
+  PauseTotals pauses;
+  std::vector<PauseStatus> last_pauses;  // the latest last
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("zmq", s.zmq);
@@ -88,6 +132,8 @@ struct ServingStatus {
     visit("engine", s.engine);
     visit("steps", s.steps);
     visit("ranks", s.ranks);
+    visit("pauses", s.pauses);
+    visit("last_pauses", s.last_pauses);
   }
 };
 

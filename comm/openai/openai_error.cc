@@ -16,6 +16,7 @@ constexpr Mapped kFailures[] = {
     {"too_long", 400, "context_length_exceeded"},
     {"unknown_adapter", 404, "model_not_found"},
     {"adapter_failed", 422, "adapter_failed"},
+    {"poison", 422, "poison"},  // not to be sent again
     {"timed_out", 408, "request_timeout"},
     {"queue_full", 429, "queue_full"},
     {"rank_lost", 503, "rank_lost"},

@@ -57,7 +57,7 @@ class ServingCoreHarness {
       ASSERT_TRUE(core.admit(rank, 100 + rank, epoch, "host", "cpu"));
     }
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
-      core.loaded(rank, {num_blocks + rank, 1, 1});
+      core.loaded(rank, {num_blocks + rank, 1, 1}, now);
       act();
     }
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
@@ -68,12 +68,12 @@ class ServingCoreHarness {
   }
 
   void lose(const std::string& why = "rank 1 died") {
-    core.lose_group(why);
+    core.lose_group(why, false, now);
     act();
   }
 
-  void start_epoch() {
-    core.start_epoch(core.group().epoch() + 1, "rank 1 died");
+  void start_epoch(bool by_rank = false) {
+    core.start_epoch(core.group().epoch() + 1, "rank 1 died", by_rank, now);
     act();
   }
 
@@ -118,7 +118,7 @@ class ServingCoreHarness {
       const uint64_t content = engine::testing::FakeAdapterCache::content_of(asked.digest);
       for (auto& rank : ranks) rank.set_adapter(engine::SlotId(slot), content);
     }
-    core.acquired(asked, epoch, error.empty() ? engine::SlotId(slot) : engine::kBaseSlot, error, now);
+    core.acquired(asked, epoch, error.empty() ? engine::SlotId(slot) : engine::kBaseSlot, error, false, now);
     act();
   }
 

@@ -81,6 +81,7 @@ class WorkerTest : public ::testing::Test {
     setup.backend = backend_;
     setup.progress = [](const std::string&) {};
     setup.fatal = [this](const std::string& why) { fatal_.push(why); };
+    setup.hung = [this](const std::string& why) { fatal_.push(why); };
     setup.scheduler = scheduler_;
     worker_ = system_.spawn(worker, std::move(setup));
   }

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <csignal>
+
 #include "tests/actors/actor_test.h"
 
 namespace lorikeet::actors {
@@ -20,11 +22,12 @@ class FakeProcesses final : public Processes {
   }
   void tell(ChildId child, const ChildOrder& order) override { told.emplace_back(child, order); }
   void kill(ChildId child) override { killed.push_back(child); }
+  bool is_stopped(ChildId child) override { return std::count(stopped.begin(), stopped.end(), child) > 0; }
 
   std::vector<ChildStart> started;  // child n is started[n - 1]
   std::vector<ChildId> heads;       // that they are connected with
   std::vector<std::pair<ChildId, ChildOrder>> told;
-  std::vector<ChildId> killed;
+  std::vector<ChildId> killed, stopped;
 };
 
 class SupervisorTest : public ActorTest {
@@ -46,8 +49,10 @@ class SupervisorTest : public ActorTest {
   void say(uint64_t child, ChildReport report) { tell(supervisor_, ChildSaid{child, std::move(report)}); }
   void exit(uint64_t child, const std::string& how = "was killed by signal 9") {
     const bool on_purpose = std::count(processes_.killed.begin(), processes_.killed.end(), child) > 0;
-    tell(supervisor_, ChildExited{child, how, on_purpose});
+    tell(supervisor_, ChildExited{child, how, on_purpose, how == "was killed by signal 11" ? SIGSEGV : 0});
   }
+
+  const control::NewEpoch& new_epoch() const { return std::get<control::NewEpoch>(processes_.told.back().second); }
 
   // Head 1, ranks 2 and 3.
   void serve() {
@@ -107,6 +112,31 @@ TEST_F(SupervisorTest, NamesTheRankThatWasKilledRatherThanThePeerThatMissedIt) {
   exit(2, "exited with status 1");
   tell(supervisor_, ChildExited{3, "was killed by signal 9", false});
   EXPECT_THAT(progress_, ElementsAre("rank 1 was killed by signal 9"));
+}
+
+TEST_F(SupervisorTest, TellsWhatARankDidByItselfFromWhatWasDoneToIt) {
+  serve();
+  exit(3, "was killed by signal 11");
+  exit(2);
+  EXPECT_TRUE(new_epoch().by_rank);
+  exit(5, "was killed by signal 9");
+  exit(4);
+  EXPECT_FALSE(new_epoch().by_rank);
+  say(1, control::GroupLost{3, "rank 0: the device has failed", true});
+  exit(6);
+  exit(7);
+  EXPECT_TRUE(new_epoch().by_rank);
+}
+
+TEST_F(SupervisorTest, BlamesNoRankForWhatAStoppedOneHasHeldUp) {
+  serve();
+  processes_.stopped = {3};
+  say(2, control::Failed{"rank 0: step 7 has not ended in 2000 ms", true});
+  exit(2, "exited with status 1");
+  EXPECT_THAT(processes_.killed, ElementsAre(3));
+  exit(3);
+  EXPECT_FALSE(new_epoch().by_rank);
+  EXPECT_THAT(progress_, ElementsAre("rank 1 has been stopped by somebody", "rank 0: step 7 has not ended in 2000 ms"));
 }
 
 TEST_F(SupervisorTest, GivesUpWhenTheHeadCannotStart) {
