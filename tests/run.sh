@@ -59,6 +59,9 @@ ctest --preset release -j "$jobs" --output-on-failure
 step "abuse of a running server"
 if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/abuse/abuse.py --long; else /usr/bin/python3 tests/abuse/abuse.py; fi
 
+step "chaos among the processes of a running server"
+if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/chaos/chaos.py --long; else /usr/bin/python3 tests/chaos/chaos.py; fi
+
 step "address and undefined-behaviour sanitizers"
 if [[ $full -eq 1 ]]; then
   build asan all

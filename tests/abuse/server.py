@@ -1,4 +1,4 @@
-"""A `lorikeet serve` of the example model for abuse.py, and what can be seen of its processes from outside."""
+"""A `lorikeet serve` of the example model for abuse.py and chaos.py, and what can be seen of its processes from outside."""
 import json
 import os
 import pathlib
@@ -25,17 +25,18 @@ def wait_for(condition, seconds=60):
 
 
 class Server:
-    """Starts on a free port of the loopback, two ranks. Leads a process group of its own."""
+    """Starts on a free port of the loopback. Leads a process group of its own."""
 
-    def __init__(self, lorikeet, *flags, descriptors=None):
+    def __init__(self, lorikeet, *flags, descriptors=None, ranks=2, adapters=None):
+        adapters = adapters or {"moby": EXAMPLES / "adapters" / "moby"}
         self.scratch = tempfile.TemporaryDirectory(prefix="lorikeet-abuse-")
         self.out = pathlib.Path(self.scratch.name, "out")
         limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
         read_end, write_end = os.pipe()
         with open(self.out, "wb") as out:
             self.process = subprocess.Popen(
-                [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", "2",
-                 "--lora-modules", f"moby={EXAMPLES / 'adapters' / 'moby'}", "--zmq", "tcp://127.0.0.1:0", "--no-http",
+                [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", str(ranks),
+                 "--lora-modules", *(f"{name}={path}" for name, path in adapters.items()), "--zmq", "tcp://127.0.0.1:0", "--no-http",
                  *flags],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=limit)
         os.close(write_end)
@@ -76,6 +77,18 @@ class Server:
                 continue
             if parent == self.process.pid:
                 found.append(int(entry.name))
+        return found
+
+    def processes(self):
+        """Role ("head", "rank 0", ...) -> pid, of the children that are not dead yet."""
+        found = {}
+        for pid in self.children():
+            try:
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
+            except OSError:
+                continue
+            if words[0] == "lorikeet" and len(words) > 1:
+                found[" ".join(words[1:])] = pid
         return found
 
     def memory(self):
