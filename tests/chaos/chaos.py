@@ -24,7 +24,7 @@ from server import ROOT, Server, status_of, wait_for  # noqa: E402
 from faults import Faults  # noqa: E402
 from streams import Client, ServerLost, Streams, adapters_in, requests, undisturbed  # noqa: E402
 
-BEAT = 0.2  # seconds between heartbeats
+BEAT = 0.5  # seconds between heartbeats; ten are waited for
 MOST_GROWTH = 64 << 20  # bytes that a process may hold after the faults above what it held before
 
 
