@@ -24,6 +24,16 @@ def wait_for(condition, seconds=60):
     return bool(condition())
 
 
+def memory_of(pid):
+    """Bytes that a process has in memory; 0 where there is none."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found.group(1)) * 1024 if found else 0
+
+
 class Server:
     """Starts on a free port of the loopback. Leads a process group of its own."""
 
@@ -93,14 +103,7 @@ class Server:
 
     def memory(self):
         """Bytes that the largest of its processes has in memory."""
-        def of(pid):
-            try:
-                status = pathlib.Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                return 0
-            found = re.search(r"VmRSS:\s+(\d+) kB", status)
-            return int(found.group(1)) * 1024 if found else 0
-        return max(of(pid) for pid in [self.process.pid, *self.children()])
+        return max(memory_of(pid) for pid in [self.process.pid, *self.children()])
 
     def listening_ports(self):
         """The TCP ports of all its processes that others can connect to."""
