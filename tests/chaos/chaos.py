@@ -67,6 +67,21 @@ def is_quiet(state):
             and all(held == (0, 0) for held in adapters) and state["engine"]["plans_in_flight"] == 0)
 
 
+def wait_for_another_group(server, epoch):
+    """Until one of a later epoch serves: what the client has still to read of the lost one is not taken for recovery."""
+    def has_come():
+        state = status(server.address)
+        return state["serving"] and state["epoch"] > epoch
+    check(wait_for(has_come, 60), f"no group serves after that of epoch {epoch}")
+
+
+def told_of(state, epoch):
+    """What the server says its pauses since then were spent on, in seconds."""
+    parts = ("detect", "fence", "start", "join", "first_token", "again")
+    pauses = [pause for pause in state["last_pauses"] if pause["epoch"] >= epoch]
+    return ", ".join(f"{part} {sum(pause[part + '_us'] for pause in pauses) / 1e6:.2f}" for part in parts) if pauses else "none"
+
+
 def recover(streams, when, patience):
     """Waits until streams have gone on for a while after what happened at `when`."""
     check(wait_for(lambda: streams.tokens_since(when) > 40, patience), f"no stream goes on within {patience} s")
@@ -91,14 +106,17 @@ def disturb(server, ranks, seed, count, tokens, seconds):
         streams.begin_pause()
         when = time.monotonic()
         what = faults.kinds()[kind][1]()
+        if kind.startswith("kill") or "stop" in kind:
+            wait_for_another_group(server, state["epoch"])
         recover(streams, time.monotonic(), 60)
-        # An unnoticed fault ends before its recovery begins; one that is noticed late shows as a gap that goes on.
-        if kind in ("stop a rank", "cut a socket"):
+        # It may be one that is missed late, or never.
+        if kind == "cut a socket":
             time.sleep(1.5 * faults.bound)
             recover(streams, time.monotonic(), 60)
         pause = streams.longest_gap(when)
         pauses.setdefault(kind, []).append(pause)
-        print(f"  {number + 1:3}  {pause:6.2f} s  {what} ({hit})", flush=True)
+        told = told_of(status(server.address), state["epoch"])
+        print(f"  {number + 1:3}  {pause:6.2f} s  {what} ({hit}); the server says: {told}", flush=True)
         check(not streams.wrong, f"{what}: " + "; ".join(streams.wrong[:3]))
     check(streams.finish(120), "streams do not end")
     check(not streams.wrong, "; ".join(streams.wrong[:3]))
