@@ -20,6 +20,31 @@ struct LogitBias {  // added to a token's logit, before penalties and temperatur
   }
 };
 
+// What an answer is held to, which the ranks do: model/grammar/answer_constraint.h says how.
+struct AnswerRules {
+  int32_t grammar_kind = -1;         // model::GrammarKind; -1: there is no grammar
+  std::string grammar;               // of what is no reasoning
+  std::vector<int32_t> stop_ids;     // that may come where the grammar is complete
+  int32_t thinking = 0;              // model::AnswerConstraint::Thinking
+  int32_t thinking_budget = -1;      // tokens of reasoning; -1: any number
+  std::vector<int32_t> opening_tag;  // ids around reasoning
+  std::vector<int32_t> closing_tag;
+
+  bool any() const { return grammar_kind >= 0 || thinking_budget >= 0; }
+
+  bool operator==(const AnswerRules&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("grammar_kind", s.grammar_kind);
+    visit("grammar", s.grammar);
+    visit("stop_ids", s.stop_ids);
+    visit("thinking", s.thinking);
+    visit("thinking_budget", s.thinking_budget);
+    visit("opening_tag", s.opening_tag);
+    visit("closing_tag", s.closing_tag);
+  }
+};
+
 struct SamplingParams {
   float temperature = 1;  // < 1e-5: greedy
   float top_p = 1;
@@ -39,6 +64,7 @@ struct SamplingParams {
   std::vector<int32_t> ids_after_min_tokens;    // stop ids and the model's eos ids; empty where min_tokens is 0
   std::vector<std::vector<int32_t>> bad_words;  // none of these sequences is generated
   std::vector<int32_t> allowed_token_ids;       // no others are drawn; empty: all are allowed
+  AnswerRules answer;
 
   bool operator==(const SamplingParams&) const = default;
 
@@ -62,6 +88,7 @@ struct SamplingParams {
     visit("ids_after_min_tokens", s.ids_after_min_tokens);
     visit("bad_words", s.bad_words);
     visit("allowed_token_ids", s.allowed_token_ids);
+    visit("answer", s.answer);
   }
 };
 

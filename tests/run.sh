@@ -73,6 +73,8 @@ if [[ $full -eq 1 ]]; then build clang all; else build clang fuzz_targets; fi
 fuzz
 
 if [[ $full -eq 1 ]]; then
+  step "answers of 300 schemas"
+  LORIKEET_FULL=1 ctest --preset release -R 'StructuredTest.GivesOpenAisClient' --output-on-failure
   step "the chat templates' interpreter beside Jinja2"
   tests/jinja_differential.py build/release/bin/jinja_tool 600
   step "thread sanitizer"

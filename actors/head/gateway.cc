@@ -140,7 +140,9 @@ class Gateway {
     if (draining_) return refuse(client, name, {engine::ErrorCode::shutting_down, *draining_});
     const uint64_t seed = draw_seed();
     const size_t bytes = bytes_of(*request);
-    if (bytes <= setup_.short_text_bytes) {
+    // A client's template may run long, and a grammar takes long to compile.
+    const bool may_take_long = request->chat_template || wants_grammar(*request);
+    if (bytes <= setup_.short_text_bytes && !may_take_long) {
       return admit(client, asked_for(*request), setup_.validation->prepare(*request, seed));
     }
     if (long_bytes_ + bytes > setup_.max_long_bytes) {
@@ -211,6 +213,11 @@ class Gateway {
     TextStream text(setup_.validation->context().tokenizer, std::move(prepared->text));
     LiveRequest& live = live_.add(id, client, request.name, std::move(text));
     live.eos_token_ids = std::move(prepared->eos_token_ids);
+    if (prepared->reading) {
+      live.parser.emplace(prepared->reading->parser);
+      live.shows_reasoning = prepared->reading->shows_reasoning;
+      live.calls_end_it = prepared->reading->calls_end_it;
+    }
     live.wants_logprobs = request.logprobs;
     live.prompt_only = prepared->prompt_only;
     live.seed = prepared->request.sampling.seed;
@@ -244,7 +251,7 @@ class Gateway {
     if (request == nullptr || request->ended || request->abandoned || request->prompt_only) return false;
     ++request->completion_tokens;
     comm::Delta& delta = request->delta;
-    delta.text += request->text.push(token.token_id);
+    add_text(*request, request->text.push(token.token_id));
     delta.token_ids.push_back(token.token_id);
     if (request->wants_logprobs) {
       comm::TokenLogprobs logprobs;
@@ -256,6 +263,41 @@ class Gateway {
       end(token.id, engine::FinishReason::stop);
     }
     return true;
+  }
+
+  // What the text of a token turns out to be.
+  void add_text(LiveRequest& request, std::string text) {
+    if (!request.parser) {
+      request.delta.text += text;
+      return;
+    }
+    const bool before = request.parser->in_reasoning();
+    add_piece(request, request.parser->push(text));
+    if (before || request.parser->in_reasoning()) ++request.reasoning_tokens;
+  }
+
+  void add_piece(LiveRequest& request, model::AnswerPiece piece) {
+    comm::Delta& delta = request.delta;
+    delta.text += piece.text;
+    if (!piece.reasoning.empty() && request.shows_reasoning) {
+      delta.reasoning = delta.reasoning.value_or("") + piece.reasoning;
+    }
+    for (model::ToolCallPiece& call : piece.tool_calls) {
+      std::optional<std::string> id;
+      if (call.name) id = fmt::format("call_{:016x}{:08x}", seeds_(), static_cast<uint32_t>(seeds_()));
+      delta.tool_calls.push_back({call.index, std::move(id), std::move(call.name), std::move(call.arguments)});
+    }
+  }
+
+  // The end of the text; what the parser has held back with it.
+  void flush_text(LiveRequest& request) {
+    std::string rest = request.text.flush();
+    if (!request.parser) {
+      request.delta.text += rest;
+      return;
+    }
+    add_piece(request, request.parser->push(rest));
+    add_piece(request, request.parser->flush());
   }
 
   void take_prompt_logprobs(const engine::PromptLogprobsEvent& event) {
@@ -290,12 +332,16 @@ class Gateway {
       if (finish.stop_token_id >= 0 && std::find(eos.begin(), eos.end(), finish.stop_token_id) == eos.end()) {
         done.stop_reason = std::to_string(finish.stop_token_id);
       }
-      request->delta.text += request->text.flush();
+    }
+    if (!request->prompt_only) flush_text(*request);
+    if (done.finish_reason == "stop" && request->parser && request->parser->calls() > 0 && request->calls_end_it) {
+      done.finish_reason = "tool_calls";
     }
     done.prompt_logprobs = std::move(request->prompt_logprobs);
     done.seed = request->seed;
     done.usage.prompt_tokens = request->prompt_tokens;
     done.usage.completion_tokens = request->completion_tokens;
+    done.usage.reasoning_tokens = request->reasoning_tokens;
     done.usage.total_tokens = request->prompt_tokens + request->completion_tokens;
     done.usage.cached_tokens = finish.num_cached_tokens;
     answer_finally(finish.id, *request, std::move(done));
@@ -351,7 +397,8 @@ class Gateway {
   }
 
   void send_delta(LiveRequest& request) {
-    if (request.delta.text.empty() && request.delta.token_ids.empty()) return;
+    const comm::Delta& delta = request.delta;
+    if (delta.text.empty() && delta.token_ids.empty() && !delta.reasoning && delta.tool_calls.empty()) return;
     comm::Delta next;
     next.id = request.name;
     setup_.answer(request.client, std::exchange(request.delta, std::move(next)));

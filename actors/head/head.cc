@@ -101,10 +101,16 @@ class Head {
     std::set<std::string> adapters;
     for (const auto& [name, dir] : options_.lora_modules) adapters.insert(name);
 
+    std::shared_ptr<model::GrammarSource> grammars;
+    if (*tokenizer) {
+      grammars = std::make_shared<model::GrammarSource>([tokenizer = *tokenizer, size = model_config_.vocab_size] {
+        return model::make_grammar_compiler(*tokenizer, size);
+      });
+    }
     GatewaySetup setup;
     setup.validation = std::make_shared<RequestValidation>(
         RequestValidation::Context{model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat),
-                                   max_model_len_, adapters, options_.chat});
+                                   max_model_len_, adapters, options_.chat, std::move(grammars)});
     setup.scheduler = scheduler_;
     setup.cache = cache_;
     setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);

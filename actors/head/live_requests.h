@@ -13,6 +13,7 @@
 #include "actors/head/text_stream.h"
 #include "comm/client/client_messages.h"
 #include "engine/engine.h"
+#include "model/chat/answer/answer_parser.h"
 
 namespace lorikeet::actors {
 
@@ -22,6 +23,9 @@ struct LiveRequest {
   uint64_t client = 0;
   std::string name;  // the client's own
   TextStream text;
+  std::optional<model::AnswerParser> parser;  // where the text holds more than what is said
+  bool shows_reasoning = true, calls_end_it = true;
+  int32_t reasoning_tokens = 0;
   std::vector<int32_t> eos_token_ids;
   std::vector<std::optional<float>> prompt_logprobs;  // [prompt] where asked for, else empty
   bool wants_logprobs = false;

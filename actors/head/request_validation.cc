@@ -6,7 +6,6 @@
 #include <cmath>
 #include <utility>
 
-#include "actors/head/chat_prompt.h"
 #include "comm/client/request_json.h"
 
 namespace lorikeet::actors {
@@ -46,16 +45,14 @@ std::string quoted(const std::string& name) {
 tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const comm::GenerateRequest& request,
                                                                        uint64_t drawn_seed) const {
   PreparedRequest prepared;
-  if (request.tool_choice || request.thinking_budget || request.response_format || request.structured_outputs) {
-    return invalid("tool_choice, thinking_budget, response_format and structured_outputs are not served yet");
-  }
   engine::SamplingParams& sampling = prepared.request.sampling;
   if (auto ok = check_adapter(request); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_sampling(request, sampling); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_stops(request, prepared); !ok) return tl::unexpected(ok.error());
-  auto prompt = prompt_of(request);
+  auto prompt = read_prompt(request);
   if (!prompt) return tl::unexpected(prompt.error());
-  prepared.request.prompt = *std::move(prompt);
+  if (auto ok = set_answer(request, prompt->opening, prepared); !ok) return tl::unexpected(ok.error());
+  prepared.request.prompt = std::move(prompt->ids);
   if (auto ok = set_length(request, prepared); !ok) return tl::unexpected(ok.error());
   prepared.request.adapter = request.adapter.value_or("");
   prepared.request.cache_salt = cache_salt_of(prepared.request.prompt.size());
@@ -74,11 +71,32 @@ RequestValidation::Refusal RequestValidation::check_adapter(const comm::Generate
 
 tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
     const comm::GenerateRequest& request) const {
+  return read_prompt(request).map([](ChatPrompt prompt) { return std::move(prompt.ids); });
+}
+
+RequestValidation::Refusal RequestValidation::set_answer(const comm::GenerateRequest& request,
+                                                         const std::string& opening, PreparedRequest& prepared) const {
+  auto answer = answer_rules(request, context_.chat, opening, context_.tokenizer.get(), context_.grammars.get());
+  if (!answer) return invalid("{}", answer.error().message);
+  if (answer->rules.grammar_kind >= 0) {
+    if (!prepared.request.sampling.allowed_token_ids.empty()) {
+      return invalid("allowed_token_ids and a grammar exclude each other");
+    }
+    answer->rules.stop_ids = end_tokens();
+    if (answer->rules.stop_ids.empty()) return invalid("the model has no end token, so no grammar can be met");
+  }
+  prepared.request.sampling.answer = std::move(answer->rules);
+  prepared.reading = std::move(answer->reading);
+  return {};
+}
+
+tl::expected<ChatPrompt, RequestError> RequestValidation::read_prompt(const comm::GenerateRequest& request) const {
   const int given = request.prompt.has_value() + request.prompt_token_ids.has_value() + request.messages.has_value();
   if (given != 1) {
     return invalid("exactly one of prompt, prompt_token_ids and messages is needed, the request has {}", given);
   }
   std::vector<int32_t> ids;
+  std::string opening;
   // A token is at least one byte, and no token of these vocabularies is longer than this: a text that cannot fit is
   // refused before it is tokenized.
   constexpr size_t kMaxTokenBytes = 512;
@@ -104,6 +122,7 @@ tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
     auto rendered = chat_prompt(*context_.chat_template, *context_.tokenizer, request, context_.chat);
     if (!rendered) return invalid("{}", rendered.error().message);
     ids = std::move(rendered->ids);
+    opening = std::move(rendered->opening);
   } else {
     ids = *request.prompt_token_ids;
   }
@@ -114,7 +133,7 @@ tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
                      context_.config.vocab_size - 1);
     }
   }
-  return ids;
+  return ChatPrompt{std::move(ids), std::move(opening)};
 }
 
 RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateRequest& request,

@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "actors/head/answer_rules.h"
+#include "actors/head/chat_prompt.h"
 #include "actors/head/text_stream.h"
 #include "actors/wire/chat_options.h"
 #include "comm/client/client_messages.h"
@@ -24,8 +27,9 @@ namespace lorikeet::actors {
 struct PreparedRequest {
   engine::Request request;  // without its id; adapter is still a name
   TextStream::Options text;
-  std::vector<int32_t> eos_token_ids;  // those of stop_token_ids that are the model's own
-  bool prompt_only = false;            // max_tokens is 0: the token that the engine generates all the same is dropped
+  std::vector<int32_t> eos_token_ids;    // those of stop_token_ids that are the model's own
+  std::optional<AnswerReading> reading;  // how its text is read, where it is not the answer itself
+  bool prompt_only = false;              // max_tokens is 0: the token that the engine generates all the same is dropped
 };
 
 using PreparationResult = tl::expected<PreparedRequest, engine::RequestError>;
@@ -42,6 +46,7 @@ class RequestValidation {
     int32_t max_model_len = 0;
     std::set<std::string> adapters;  // the names that are served
     ChatOptions chat = {};
+    std::shared_ptr<model::GrammarSource> grammars = nullptr;  // null: there are none
   };
 
   explicit RequestValidation(Context context) : context_(std::move(context)) {}
@@ -57,6 +62,8 @@ class RequestValidation {
  private:
   using Refusal = tl::expected<void, engine::RequestError>;
 
+  tl::expected<ChatPrompt, engine::RequestError> read_prompt(const comm::GenerateRequest& request) const;
+  Refusal set_answer(const comm::GenerateRequest& request, const std::string& opening, PreparedRequest& prepared) const;
   Refusal check_adapter(const comm::GenerateRequest& request) const;
   Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
   Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;

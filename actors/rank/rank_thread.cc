@@ -102,7 +102,8 @@ bool RankThread::join(Form form) {
     return false;
   }
   model_ = *std::move(made);
-  executor_.emplace(*model_, setup_.rank, setup_.block_size, form.num_blocks, setup_.num_slots);
+  executor_.emplace(*model_, setup_.rank, setup_.block_size, form.num_blocks, setup_.num_slots, setup_.grammars,
+                    setup_.vocab_size);
   callbacks_.formed(model_);
   send(RankReady{});
   return true;
@@ -138,6 +139,9 @@ bool RankThread::begin(const Work& work) {
     return false;
   }
   const auto plan = comm::decode<engine::StepPlan>(*encoded);
+  while (plan && executor_->must_wait(*plan)) {
+    if (!finish()) return false;
+  }
   return guarded(plan ? plan->step : engine::StepId(0), [&]() -> Result<void> {
     if (!plan) return tl::unexpected(plan.error());
     if (step_started_ns_ == 0) step_started_ns_ = now_ns();

@@ -112,9 +112,10 @@ class Worker {
       caf::anon_send(worker, RankFormed{std::make_shared<RankAdapters>(adapters, backend->shard_plan(),
                                                                        std::move(model), std::move(to_others))});
     };
-    thread_ = std::make_unique<RankThread>(
-        RankThread::Setup{start.rank, start.epoch, start.options.block_size, start.options.max_loras}, setup_.backend,
-        std::move(callbacks));
+    thread_ =
+        std::make_unique<RankThread>(RankThread::Setup{start.rank, start.epoch, start.options.block_size,
+                                                       start.options.max_loras, setup_.grammars, setup_.vocab_size},
+                                     setup_.backend, std::move(callbacks));
     watch();
   }
 

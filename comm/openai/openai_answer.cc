@@ -18,6 +18,16 @@ int64_t characters(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
+nlohmann::ordered_json call_piece(const ToolCallDelta& call) {
+  nlohmann::ordered_json piece = {{"index", call.index}};
+  if (call.id) piece["id"] = *call.id;
+  if (call.name) piece["type"] = "function";
+  nlohmann::ordered_json& function = piece["function"] = nlohmann::ordered_json::object();
+  if (call.name) function["name"] = *call.name;
+  function["arguments"] = call.arguments.value_or("");
+  return piece;
+}
+
 float bounded(float logprob) {
   return std::max(logprob, kLeastLogprob);
 }
@@ -61,11 +71,13 @@ std::string OpenAiAnswer::add(const Delta& delta) {
   }
   if (!stream_) {
     choice->text += delta.text;
+    if (delta.reasoning) choice->reasoning += *delta.reasoning;
+    add_tool_calls(delta.tool_calls, choice->tool_calls);
     return {};
   }
   // Without text there is nothing to show yet: a character or a stop string is unfinished.
   std::string events = first_event(*choice);
-  if (!delta.text.empty()) events += piece(*choice, delta.text, false);
+  if (!delta.text.empty() || delta.reasoning || !delta.tool_calls.empty()) events += piece(*choice, delta, false);
   return events;
 }
 
@@ -78,7 +90,7 @@ std::string OpenAiAnswer::finish(const Done& done) {
   if (done.stop_reason) choice->stop_reason = *done.stop_reason;
   choice->usage = done.usage;
   if (!stream_) return {};
-  std::string events = first_event(*choice) + piece(*choice, "", true);
+  std::string events = first_event(*choice) + piece(*choice, {}, true);
   if (!ended()) return events;
   if (include_usage_) {
     Json sums = head(true);
@@ -98,6 +110,7 @@ Usage OpenAiAnswer::usage() const {
       sum.cached_tokens += one.cached_tokens;
     }
     sum.completion_tokens += one.completion_tokens;
+    sum.reasoning_tokens += one.reasoning_tokens;
   }
   sum.total_tokens = sum.prompt_tokens + sum.completion_tokens;
   return sum;
@@ -112,6 +125,10 @@ std::string OpenAiAnswer::body() const {
     Json one = {{"index", i}};
     if (is_chat()) {
       one["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      Json& message = one["message"];
+      if (choice.text.empty() && !choice.tool_calls.empty()) message["content"] = nullptr;
+      if (!choice.reasoning.empty()) message["reasoning"] = message["reasoning_content"] = choice.reasoning;
+      for (const ToolCall& call : choice.tool_calls) message["tool_calls"].push_back(Json(tool_call_form(call)));
     } else {
       one["text"] = echo_ && prompt != nullptr ? prompt->text + choice.text : choice.text;
     }
@@ -166,12 +183,15 @@ std::string OpenAiAnswer::first_event(Choice& choice) {
                 {"finish_reason", nullptr}});
 }
 
-std::string OpenAiAnswer::piece(Choice& choice, const std::string& text, bool last) {
+std::string OpenAiAnswer::piece(Choice& choice, const Delta& delta, bool last) {
   Json one = {{"index", &choice - choices_.data()}};
   if (is_chat()) {
-    one["delta"] = last && text.empty() ? Json::object() : Json{{"content", text}};
+    Json& of_chat = one["delta"] = Json::object();
+    if (!delta.text.empty()) of_chat["content"] = delta.text;
+    if (delta.reasoning) of_chat["reasoning"] = of_chat["reasoning_content"] = *delta.reasoning;
+    for (const ToolCallDelta& call : delta.tool_calls) of_chat["tool_calls"].push_back(call_piece(call));
   } else {
-    one["text"] = text;
+    one["text"] = delta.text;
   }
   if (with_token_ids_) one["token_ids"] = choice.unsent_ids;
   one["logprobs"] = logprobs_of(choice);
@@ -227,10 +247,12 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
 }
 
 OpenAiAnswer::Json OpenAiAnswer::usage_json(const Usage& usage) const {
-  return {{"prompt_tokens", usage.prompt_tokens},
-          {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.total_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  Json sums = {{"prompt_tokens", usage.prompt_tokens},
+               {"completion_tokens", usage.completion_tokens},
+               {"total_tokens", usage.total_tokens},
+               {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  if (usage.reasoning_tokens > 0) sums["completion_tokens_details"] = {{"reasoning_tokens", usage.reasoning_tokens}};
+  return sums;
 }
 
 }  // namespace lorikeet::comm

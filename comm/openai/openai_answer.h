@@ -47,7 +47,8 @@ class OpenAiAnswer {
 
   struct Choice {
     bool begun = false, ended = false;
-    std::string text;  // of an answer that is no stream
+    std::string text, reasoning;       // of an answer that is no stream
+    std::vector<ToolCall> tool_calls;  // the same
     std::vector<int32_t> token_ids;
     std::vector<TokenLogprobs> logprobs;  // not sent yet, one per token of unsent_ids
     std::vector<int32_t> unsent_ids;
@@ -65,7 +66,7 @@ class OpenAiAnswer {
   Json token_entry(int32_t id, float logprob) const;
   std::string event(const Json& choice_json) const;
   std::string first_event(Choice& choice);
-  std::string piece(Choice& choice, const std::string& text, bool last);
+  std::string piece(Choice& choice, const Delta& delta, bool last);
   Json usage_json(const Usage& usage) const;
 
   const Setup setup_;

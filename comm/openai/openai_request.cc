@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "comm/openai/answer_fields.h"
 #include "comm/openai/body_reader.h"
 #include "comm/openai/chat_fields.h"
 
@@ -63,14 +64,10 @@ void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) 
                "spaces_between_special_tokens", "add_special_tokens"});
   for (const char* name :
        {"logit_bias", "min_tokens", "bad_words", "allowed_token_ids", "truncate_prompt_tokens", "cache_salt",
-        "prompt_logprobs", "use_beam_search", "priority", "structured_outputs", "guided_json", "guided_regex",
-        "guided_choice", "guided_grammar", "logits_processors", "kv_transfer_params", "vllm_xargs"}) {
+        "prompt_logprobs", "use_beam_search", "priority", "logits_processors", "kv_transfer_params", "vllm_xargs"}) {
     body.refuse_unless_neutral(name);
   }
-  const json& format = body.value("response_format");
-  if (!format.is_null() && !(format.is_object() && format.value("type", json()) == json("text"))) {
-    body.refuse("response_format", "response_format is not served here but as {\"type\": \"text\"}");
-  }
+  read_format_fields(body, to);
 }
 
 OpenAiRequestResult finish(BodyReader& body, OpenAiRequest request, size_t prompt_bytes) {
@@ -182,14 +179,12 @@ OpenAiRequestResult parse_chat(std::string_view text) {
     request.top_logprobs = *top;
   }
   if (request.logprobs) common.logprobs = request.top_logprobs;
-  body.ignore({"reasoning_effort", "verbosity", "parallel_tool_calls"});
+  body.ignore({"verbosity"});
   for (const char* name : {"functions", "function_call", "modalities", "audio", "prediction", "web_search_options",
                            "echo", "mm_processor_kwargs"}) {
     body.refuse_unless_neutral(name);
   }
-  if (const json& choice = body.value("tool_choice"); !choice.is_null() && choice != "none" && choice != "auto") {
-    body.refuse("tool_choice", "tool_choice is not served here");
-  }
+  read_tool_fields(body, common);
   read_chat_fields(body, common);
   const size_t bytes = chat_bytes(common);
   request.prompts.push_back(std::move(common));

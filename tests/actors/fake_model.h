@@ -28,6 +28,7 @@ struct FakeRow {
   std::vector<model::TokenCount> counts;
   std::vector<int32_t> targets;
   std::vector<kernels::TokenBias> biases;  // of the constraint
+  std::vector<uint32_t> allowed;           // the same
 };
 
 // Draws 1000 + position of the drawn token. Threads: as RankModel.
@@ -67,7 +68,8 @@ class FakeModel final : public model::RankModel {
                       row.sampling,
                       {row.counts.begin(), row.counts.end()},
                       {row.logprob_targets.begin(), row.logprob_targets.end()},
-                      {row.constraint.biases.begin(), row.constraint.biases.end()}});
+                      {row.constraint.biases.begin(), row.constraint.biases.end()},
+                      {row.constraint.allowed.begin(), row.constraint.allowed.end()}});
     }
     const std::lock_guard lock(mutex);
     begun.push_back(step);

@@ -254,6 +254,103 @@ TEST_F(GatewayTest, CountsWhatHappensToRequests) {
   EXPECT_EQ(count("vllm:request_success_total"), 1);
 }
 
+// A server that looks for reasoning and calls of tools in answers.
+class GatewayChatTest : public GatewayTest {
+ protected:
+  void SetUp() override {
+    const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
+    auto context = validation_->context();
+    context.chat_template = model::ChatTemplate::load(dir, *tokenizer_, "qwen3");
+    context.max_model_len = 1000;
+    context.chat.enable_auto_tool_choice = true;
+    context.chat.tool_call_parser = "hermes";
+    context.chat.reasoning_parser = "qwen3";
+    plain_ = std::exchange(validation_, std::make_shared<RequestValidation>(std::move(context)));
+    GatewayTest::SetUp();
+  }
+  void TearDown() override {
+    GatewayTest::TearDown();
+    validation_ = plain_;
+  }
+
+  static comm::GenerateRequest chat(const std::string& id) {
+    comm::GenerateRequest made;
+    made.id = id;
+    made.messages.emplace().push_back({"user", "How warm?"});
+    made.tools = {{R"({"type": "function", "function": {"name": "f"}})"}};
+    return made;
+  }
+
+  std::string reasoning() {
+    std::string joined;
+    for (const auto& delta : all<comm::Delta>()) joined += delta.reasoning.value_or("");
+    return joined;
+  }
+  std::vector<comm::ToolCall> calls() {
+    std::vector<comm::ToolCall> made;
+    for (const auto& delta : all<comm::Delta>()) comm::add_tool_calls(delta.tool_calls, made);
+    return made;
+  }
+
+  std::shared_ptr<const RequestValidation> plain_;
+};
+
+TEST_F(GatewayChatTest, TellsReasoningAndCallsFromWhatIsSaid) {
+  say(chat("a"));
+  const auto thought = generate("<think>\nHm, well\n</think>");
+  const auto rest = generate(
+      "\n\nLet me look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>\n"
+      "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>");
+  happen({token(last_id(), kEos), finish(last_id(), FinishReason::stop, kEos)});
+  EXPECT_EQ(text(), "Let me look.");
+  EXPECT_EQ(reasoning(), "Hm, well");
+  const auto made = calls();
+  ASSERT_EQ(made.size(), 2u);
+  EXPECT_EQ(made[0].name, "f");
+  EXPECT_EQ(made[0].arguments, R"({"city": "Oslo"})");
+  EXPECT_EQ(made[0].id.rfind("call_", 0), 0u);
+  EXPECT_NE(made[0].id, made[1].id);
+  int pieces = 0;
+  for (const auto& delta : all<comm::Delta>()) pieces += delta.tool_calls.empty() ? 0 : 1;
+  EXPECT_GT(pieces, 3) << "arguments come as they are written";
+  const auto done = all<comm::Done>().at(0);
+  EXPECT_EQ(done.finish_reason, "tool_calls");
+  EXPECT_EQ(done.usage.completion_tokens, static_cast<int32_t>(thought.size() + rest.size()) + 1);
+  int32_t opening = 0;  // tokens before the one that makes the tag whole
+  for (std::string so_far; so_far.find("<think>") == std::string::npos; ++opening) {
+    so_far += tokenizer_->bytes_of(thought[static_cast<size_t>(opening)]);
+  }
+  EXPECT_EQ(done.usage.reasoning_tokens, static_cast<int32_t>(thought.size()) - opening + 1);
+}
+
+TEST_F(GatewayChatTest, KeepsAFinishReasonOfItsOwnWhereACallWasCutOff) {
+  auto named = chat("a");
+  named.include_reasoning = false;
+  say(named);
+  generate("<think>x</think><tool_call>{\"name\": \"f\", \"arguments\": {\"a");
+  happen({finish(last_id(), FinishReason::length)});
+  EXPECT_EQ(reasoning(), "");
+  EXPECT_EQ(calls().at(0).arguments, "{\"a");
+  EXPECT_EQ(all<comm::Done>().at(0).finish_reason, "length");
+}
+
+TEST_F(GatewayChatTest, LeavesAPromptsAnswerAsItIs) {
+  say(request("a"));
+  generate("<think>x</think>");
+  happen({finish(last_id(), FinishReason::length)});
+  EXPECT_EQ(text(), "<think>x</think>");
+  EXPECT_EQ(all<comm::Done>().at(0).usage.reasoning_tokens, 0);
+}
+
+TEST_F(GatewayChatTest, RefusesWhatIsAskedOfAnAnswerInVain) {
+  auto asks = chat("a");
+  asks.tool_choice = comm::JsonText{R"("perhaps")"};
+  say(asks);
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].code, "invalid_request");
+  EXPECT_THAT(all<comm::Failure>()[0].message, HasSubstr("tool_choice must be"));
+}
+
 TEST_F(GatewayTest, EndsTheAnswerWithTheTokenThatCompletesAStopString) {
   auto with_stop = request("a");
   with_stop.stop = {"mael"};

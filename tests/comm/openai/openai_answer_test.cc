@@ -42,6 +42,63 @@ std::vector<json> events(const std::string& text) {
   return list;
 }
 
+Delta calling(std::vector<ToolCallDelta> calls) {
+  Delta delta;
+  delta.id = "0";
+  delta.tool_calls = std::move(calls);
+  return delta;
+}
+
+Delta thinking(std::string text) {
+  Delta delta;
+  delta.id = "0";
+  delta.reasoning = std::move(text);
+  return delta;
+}
+
+constexpr const char* kChat = R"({"messages": [{"role": "user", "content": "a"}], "stream": %})";
+
+OpenAiAnswer chat_answer(bool stream) {
+  std::string body = kChat;
+  return answer_to(parse_chat(body.replace(body.find('%'), 1, stream ? "true" : "false")));
+}
+
+TEST(OpenAiAnswer, HasReasoningAndCallsInPlacesOfTheirOwn) {
+  OpenAiAnswer answer = chat_answer(false);
+  answer.add(thinking("Hm"));
+  answer.add(thinking(", so"));
+  answer.add(calling({{0, "call_1", "f", "{\"a\""}}));
+  answer.add(calling({{0, std::nullopt, std::nullopt, ": 1}"}, {1, "call_2", "g", "{}"}}));
+  Done end = done("0", 3, 9, "tool_calls");
+  end.usage.reasoning_tokens = 4;
+  answer.finish(end);
+  const json body = json::parse(answer.body());
+  const json& message = body["choices"][0]["message"];
+  EXPECT_EQ(message["content"], nullptr);
+  EXPECT_EQ(message["reasoning_content"], "Hm, so");
+  EXPECT_EQ(message["reasoning"], "Hm, so");
+  EXPECT_EQ(message["tool_calls"], json::parse(R"([
+      {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}},
+      {"id": "call_2", "type": "function", "function": {"name": "g", "arguments": "{}"}}])"));
+  EXPECT_EQ(body["choices"][0]["finish_reason"], "tool_calls");
+  EXPECT_EQ(body["usage"]["completion_tokens_details"]["reasoning_tokens"], 4);
+}
+
+TEST(OpenAiAnswer, StreamsReasoningAndCallsInPieces) {
+  OpenAiAnswer answer = chat_answer(true);
+  std::string stream = answer.add(thinking("Hm"));
+  stream += answer.add(calling({{0, "call_1", "f", "{"}}));
+  stream += answer.add(calling({{0, std::nullopt, std::nullopt, "}"}}));
+  stream += answer.finish(done("0", 3, 9, "tool_calls"));
+  const std::vector<json> list = events(stream);
+  const auto delta = [&list](size_t i) { return list.at(i)["choices"][0]["delta"]; };
+  EXPECT_EQ(delta(1), json::parse(R"({"reasoning": "Hm", "reasoning_content": "Hm"})"));
+  EXPECT_EQ(delta(2)["tool_calls"], json::parse(R"([{"index": 0, "id": "call_1", "type": "function",
+                                                     "function": {"name": "f", "arguments": "{"}}])"));
+  EXPECT_EQ(delta(3)["tool_calls"], json::parse(R"([{"index": 0, "function": {"arguments": "}"}}])"));
+  EXPECT_EQ(list.at(4)["choices"][0]["finish_reason"], "tool_calls");
+}
+
 TEST(OpenAiAnswer, PutsACompletionTogether) {
   OpenAiAnswer answer = answer_to(parse_completion(R"({"prompt": "p", "logprobs": 1})"));
   EXPECT_EQ(answer.add({"0", "zero", {0}, {{{0, -0.5F}, {1, -1.5F}}}}), "");

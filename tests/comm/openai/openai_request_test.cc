@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 namespace lorikeet::comm {
 namespace {
 
@@ -134,8 +136,13 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
       {false, R"({"prompt": "a", "suffix": "b"})", "suffix", "suffix is not served here"},
       {false, R"({"prompt": "a", "best_of": 3})", "best_of", "best_of is not served here"},
       {false, R"({"prompt": "a", "logit_bias": {"1": 5}})", "logit_bias", "logit_bias is not served here"},
-      {false, R"({"prompt": "a", "response_format": {"type": "json_object"}})", "response_format",
-       "is not served here"},
+      {false, R"({"prompt": "a", "response_format": "json"})", "response_format",
+       "response_format must be an object, not a string"},
+      {false, R"({"prompt": "a", "guided_json": {}, "guided_regex": "a"})", "guided_regex", "exclude each other"},
+      {false, R"({"prompt": "a", "guided_json": {}, "structured_outputs": {}})", "structured_outputs",
+       "exclude each other"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": 1})", "tool_choice",
+       "tool_choice must be a string or an object, not a number"},
       {false, R"({"prompt": "a", "temprature": 1})", "temprature", "there is no field \"temprature\""},
       {true, "{}", "messages", "messages is missing"},
       {true, R"({"messages": []})", "messages", "at least one message"},
@@ -179,6 +186,29 @@ TEST(OpenAiRequest, HandsOnWhatTheChatTemplateIsTold) {
   EXPECT_TRUE(choice.continue_final_message);
   EXPECT_EQ(choice.messages->at(0).role, "system");
   EXPECT_EQ(choice.messages->at(0).more.text, R"({"content":[{"type": "text", "text": "a"}]})");
+}
+
+TEST(OpenAiRequest, HandsOnWhatTheAnswerMustBeLike) {
+  const GenerateRequest asked = chat(R"({"messages": [{"role": "user", "content": "a"}], "parallel_tool_calls": false,
+      "tools": [{"type": "function", "function": {"name": "f"}}], "reasoning_effort": "low", "thinking_token_budget": 7,
+      "tool_choice": {"type": "function", "function": {"name": "f"}}, "include_reasoning": false,
+      "response_format": {"type": "json_schema", "json_schema": {"schema": {"z": 1, "a": 2}}}})")
+                                    .choice(0);
+  EXPECT_EQ(nlohmann::json::parse(asked.tool_choice->text)["function"]["name"], "f");
+  EXPECT_EQ(asked.parallel_tool_calls, false);
+  EXPECT_EQ(asked.reasoning_effort, "low");
+  EXPECT_EQ(asked.thinking_budget, 7);
+  EXPECT_FALSE(asked.include_reasoning);
+  EXPECT_EQ(asked.response_format->text, R"({"type": "json_schema", "json_schema": {"schema": {"z": 1, "a": 2}}})");
+  const GenerateRequest plain =
+      chat(R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": "auto"})").choice(0);
+  EXPECT_EQ(plain.tool_choice->text, "\"auto\"");
+  EXPECT_EQ(plain.parallel_tool_calls, std::nullopt);
+  const auto guided = parse_completion(R"({"prompt": "a", "guided_json": {"z": 1, "a": [2]}})");
+  ASSERT_TRUE(guided) << guided.error().message;
+  EXPECT_EQ(guided->choice(0).structured_outputs->text, R"({"json": {"z": 1, "a": [2]}})");
+  const auto choice = parse_completion(R"({"prompt": "a", "guided_choice": ["x", "y"]})");
+  EXPECT_EQ(choice->choice(0).structured_outputs->text, R"({"choice": ["x", "y"]})");
 }
 
 TEST(OpenAiRequest, BoundsWhatManyChoicesOfALongPromptTake) {
