@@ -1,5 +1,6 @@
 #include "model/grammar/grammar_spec.h"
 
+#include "model/grammar/pattern_check.h"
 #include "model/grammar/schema_check.h"
 
 namespace lorikeet::model {
@@ -41,8 +42,8 @@ Result<void> check_grammar(const GrammarSpec& spec) {
     return fail("it has {} bytes, more than {}", spec.text.size(), kMaxGrammarBytes);
   }
   if (spec.kind == GrammarKind::json_schema) return check_schema(spec.text);
-  if (spec.kind == GrammarKind::structural_tag) return check_tag_schemas(spec.text);
-  return {};
+  if (spec.kind == GrammarKind::structural_tag) return check_tag(spec.text);
+  return check_pattern(spec.text);
 }
 
 }  // namespace lorikeet::model

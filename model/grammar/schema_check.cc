@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "model/grammar/pattern_check.h"
+
 namespace lorikeet::model {
 namespace {
 
@@ -81,6 +83,11 @@ Result<void> check_keywords(const json& schema, const std::string& where) {
   if (member(schema, "allOf").is_array() && schema["allOf"].size() > 1) {
     return fail("{}the keyword \"allOf\" is not supported with more than one schema", of(where));
   }
+  if (const json& pattern = member(schema, "pattern"); pattern.is_string()) {
+    if (auto ok = check_pattern(pattern.get_ref<const std::string&>()); !ok) {
+      return fail("{}\"pattern\": {}", of(where), ok.error().message);
+    }
+  }
   for (const std::string_view keyword : kRepeats) {
     const json& count = member(schema, keyword);
     if (count.is_number() && count > kMaxRepeats) {
@@ -107,6 +114,9 @@ Result<void> check(const json& schema, const std::string& where, int depth) {
     const json& map = member(schema, keyword);
     if (!map.is_object()) continue;
     for (const auto& [name, inner] : map.items()) {
+      if (auto ok = keyword == "patternProperties" ? check_pattern(name) : Result<void>(); !ok) {
+        return fail("{}: {}", below(where, keyword), ok.error().message);
+      }
       if (auto ok = check(inner, below(below(where, keyword), name.substr(0, 64)), depth + 1); !ok) return ok;
     }
   }
@@ -119,6 +129,9 @@ Result<void> check_tags(const json& value, int depth) {
   for (const auto& [key, inner] : value.items()) {
     const bool schema = key == "json_schema" || key == "schema";
     if (auto ok = schema ? check(inner, "", 0) : check_tags(inner, depth + 1); !ok) return ok;
+    if (!inner.is_string() || (key != "pattern" && key != "grammar")) continue;
+    if (auto ok = check_pattern(inner.get_ref<const std::string&>()); !ok)
+      return fail("{}: {}", key, ok.error().message);
   }
   return {};
 }
@@ -132,7 +145,7 @@ Result<void> check_schema(std::string_view text) {
   return check(schema, "", 0);
 }
 
-Result<void> check_tag_schemas(std::string_view text) {
+Result<void> check_tag(std::string_view text) {
   const json tag = json::parse(text, nullptr, false);
   if (!tag.is_object()) return fail("a structural tag is an object");
   return check_tags(tag, 0);

@@ -12,7 +12,7 @@ namespace lorikeet::model {
 // Errors: "properties.a: the keyword \"not\" is not supported".
 Result<void> check_schema(std::string_view schema);
 
-// Of all the schemas in a structural tag.
-Result<void> check_tag_schemas(std::string_view tag);
+// All schemas, expressions and grammars in a structural tag.
+Result<void> check_tag(std::string_view tag);
 
 }  // namespace lorikeet::model

@@ -148,6 +148,28 @@ TEST_F(GrammarTest, SaysWhatIsWrong) {
   EXPECT_EQ(error_of({GrammarKind::lark, "start: \"a\" | \"b\""}), "none");
 }
 
+// What leads nowhere, or round in a circle, ends: as a grammar or with a sentence.
+TEST_F(GrammarTest, EndsWithWhatRefersToItself) {
+  for (const GrammarSpec& spec :
+       {GrammarSpec{GrammarKind::ebnf, "root ::= root"},
+        GrammarSpec{GrammarKind::ebnf, "root ::= a\na ::= root | \"x\"\n"},
+        GrammarSpec{GrammarKind::json_schema, R"({"$ref": "#"})"},
+        GrammarSpec{GrammarKind::json_schema,
+                    R"({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})"},
+        GrammarSpec{GrammarKind::json_schema, R"({"$ref": "#/$defs/missing"})"},
+        GrammarSpec{GrammarKind::json_schema,
+                    R"({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})"}}) {
+    SCOPED_TRACE(spec.text);
+    const auto compiled = compiler_->compile(spec);
+    if (!compiled) {
+      EXPECT_NE(compiled.error().message, "");
+      continue;
+    }
+    std::vector<uint32_t> mask(static_cast<size_t>(kernels::mask_words(kVocab)));
+    (*compiled)->begin({kEnd})->fill(mask);
+  }
+}
+
 TEST_F(GrammarTest, KeepsTheLatestWithinABudget) {
   const auto compiler = make_grammar_compiler(*tokenizer_, kVocab, 1 << 20).value();
   const GrammarSpec first = choice_grammar({"first"});
