@@ -6,6 +6,7 @@
 
 #include "comm/client/zmq_client.h"
 #include "kernels/base/console.h"
+#include "launcher/answer_flags.h"
 #include "launcher/commands.h"
 #include "launcher/flag_values.h"
 #include "launcher/stream_printer.h"
@@ -64,7 +65,7 @@ class Answers {
       if (!message) continue;
       Result<void> shown;
       if (const auto* delta = std::get_if<comm::Delta>(&*message)) {
-        if (const auto i = index_of(delta->id)) shown = printer_.text(*i, delta->text);
+        if (const auto i = index_of(delta->id)) shown = printer_.text(*i, text_of(*delta));
       } else if (const auto* done = std::get_if<comm::Done>(&*message)) {
         const auto i = index_of(done->id);
         if (!i) continue;
@@ -84,6 +85,16 @@ class Answers {
   }
 
  private:
+  // Everything that there is of a piece, in the order in which a model writes it.
+  static std::string text_of(const comm::Delta& delta) {
+    std::string text = delta.reasoning.value_or("") + delta.text;
+    for (const comm::ToolCallDelta& call : delta.tool_calls) {
+      if (call.name) text += fmt::format("\n{} ", *call.name);
+      text += call.arguments.value_or("");
+    }
+    return text;
+  }
+
   // The ids are ours (make_requests): the index of the request in decimal. What the server says is checked all the
   // same.
   std::optional<size_t> index_of(const std::string& id) const {
@@ -150,6 +161,7 @@ void add_submit_command(CLI::App& app, int& exit_status) {
       ->check(CLI::IsMember({"cereal", "json"}))
       ->capture_default_str();
   add_sampling_flags(*command, flags->sampling);
+  add_answer_flags(*command, flags->sampling);
   command->callback([flags, &exit_status] {
     const auto failed = submit(*flags);
     if (!failed) say("lorikeet submit: {}", failed.error().message);

@@ -120,6 +120,26 @@ TEST_F(StructuredTest, DrawsTheSameTokensWhenSequencesArePreemptedAndRanksDie) {
   EXPECT_GT(cramped.status()["engine"]["preemptions"].get<int>(), 0);
 }
 
+TEST_F(StructuredTest, AreAskedForOnTheCommandLine) {
+  Served server({"--chat-template", "qwen2.5"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto submit = [&server](std::vector<std::string> more) {
+    more.insert(more.begin(), {"submit", "--zmq", server.address()});
+    return run_lorikeet(more);
+  };
+  const Finished choice = submit({"--structured-outputs", R"({"choice": ["only this"]})", "The captain said"});
+  EXPECT_EQ(choice.status, 0) << choice.err;
+  EXPECT_NE(choice.out.find("only this"), std::string::npos) << choice.out;
+  write_file(server.scratch() / "tools.json", R"([{"type": "function", "function": {"name": "look_out"}}])");
+  const Finished call = submit({"--chat", "--tools", (server.scratch() / "tools.json").string(), "--tool-choice",
+                                "required", "--max-tokens", "200", "--temperature", "0", "What is there?"});
+  EXPECT_EQ(call.status, 0) << call.err;
+  EXPECT_NE(call.out.find("look_out {"), std::string::npos) << call.out;
+  const Finished wrong = submit({"--structured-outputs", "no JSON", "x"});
+  EXPECT_EQ(wrong.status, 2);
+  EXPECT_NE(wrong.err.find("give a JSON object"), std::string::npos) << wrong.err;
+}
+
 TEST_F(StructuredTest, ClosesReasoningWithinItsBudget) {
   Served server({"--chat-template", "qwen3", "--reasoning-parser", "deepseek_r1"});
   ASSERT_TRUE(server.ready()) << server.process().err();
