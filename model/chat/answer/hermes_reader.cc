@@ -99,7 +99,8 @@ class HermesReader final : public ToolCallReader {
     }
   }
 
-  bool is_arguments() const { return key_ == "\"arguments\"" || key_ == "\"parameters\""; }
+  // The first ones: of a second such key nothing can be made any more.
+  bool is_arguments() const { return !whole_ && (key_ == "\"arguments\"" || key_ == "\"parameters\""); }
 
   void give(ToolCallPiece* piece) {
     if (!has_name_) return;

@@ -117,6 +117,11 @@ TEST(HermesCalls, AreReadBetweenTheirTags) {
             (Answer{" and more", "", {{"f", "null"}}}));
 }
 
+TEST(HermesCalls, HaveTheirFirstArguments) {
+  EXPECT_EQ(with_hermes("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}, \"arguments\": {}}</tool_call>"),
+            (Answer{"", "", {{"f", R"({"a": 1})"}}}));
+}
+
 TEST(HermesCalls, AreGivenAsFarAsTheyAreKnown) {
   AnswerParser::Options options;
   options.tool_calls = ToolCallForm::hermes;
