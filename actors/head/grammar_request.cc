@@ -70,10 +70,10 @@ Spec of_choice(const Json& list) {
 Spec of_structured_outputs(const Json& given) {
   constexpr const char* kKinds[] = {"json", "regex", "choice", "grammar", "structural_tag", "json_object"};
   const char* kind = nullptr;
-  for (const auto& [key, value] : given.items()) {
-    if (value.is_null() || value == false) continue;
-    const auto found = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const char* one) { return key == one; });
-    if (found == std::end(kKinds)) return fail("structured_outputs.{} is not served here", key.substr(0, 64));
+  for (const auto& item : given.items()) {
+    if (item.value().is_null() || item.value() == false) continue;
+    const auto found = std::find(std::begin(kKinds), std::end(kKinds), std::string_view(item.key()));
+    if (found == std::end(kKinds)) return fail("structured_outputs.{} is not served here", item.key().substr(0, 64));
     if (kind != nullptr) return fail("structured_outputs has {} and {}, where one is expected", kind, *found);
     kind = *found;
   }
