@@ -138,7 +138,7 @@ def refusals(client, url):
 
     assert 'properties.a: the keyword "not" is not supported' in refusal(**schema({"properties": {"a": {"not": {}}}}))
     assert "response_format: " in refusal(**schema({"type": "nothing"}))
-    assert "minimum" in refusal(**schema({"type": "integer", "minimum": 5, "maximum": 4})).lower()
+    assert "response_format: " in refusal(**schema({"type": "integer", "minimum": 5, "maximum": 4}))
     assert "more than 65536" in refusal(**schema({"enum": ["x" * 70000]}))
     assert "structured_outputs: " in refusal(extra_body={"structured_outputs": {"regex": "a("}})
     assert "no tool is named" in refusal(tools=[LOOK], tool_choice={"type": "function", "function": {"name": "x"}})
