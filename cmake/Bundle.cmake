@@ -10,14 +10,14 @@ endif()
 set_target_properties(lorikeet PROPERTIES INSTALL_RPATH "${bundle_rpath}")
 target_link_options(lorikeet PRIVATE -Wl,--disable-new-dtags)
 
-install(TARGETS lorikeet RUNTIME_DEPENDENCY_SET lorikeet_libraries RUNTIME DESTINATION bin)
+install(TARGETS lorikeet RUNTIME_DEPENDENCY_SET lorikeet_libraries RUNTIME DESTINATION bin COMPONENT program)
 install(RUNTIME_DEPENDENCY_SET lorikeet_libraries
         PRE_EXCLUDE_REGEXES
           # glibc, which belongs to the host's kernel and loader
           "^ld-linux" "^linux-vdso" "^lib(c|m|dl|rt|pthread|resolv|util)\\.so"
           # the driver, and what CUDA's own installation brings
           "^libcuda\\.so" "^libnvidia" "^libcudart\\.so" "^libcublas"
-        LIBRARY DESTINATION lib)
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/examples/ DESTINATION share/lorikeet/examples PATTERN "*.pyc" EXCLUDE
+        LIBRARY DESTINATION lib COMPONENT libraries)
+install(DIRECTORY ${CMAKE_SOURCE_DIR}/examples/ DESTINATION share/lorikeet/examples COMPONENT program PATTERN "*.pyc" EXCLUDE
         PATTERN "__pycache__" EXCLUDE)
-install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/comm/PROTOCOL.md DESTINATION share/lorikeet)
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/comm/PROTOCOL.md DESTINATION share/lorikeet COMPONENT program)

@@ -10,12 +10,32 @@ find_package(spdlog REQUIRED)
 find_package(fmt REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto SSL)
 find_package(Boost 1.74 REQUIRED)  # headers: Asio and Beast
+find_package(yaml-cpp REQUIRED)
 find_package(GTest REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(PROMETHEUS REQUIRED IMPORTED_TARGET prometheus-cpp-core)
+pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
 pkg_check_modules(GLOG REQUIRED IMPORTED_TARGET libglog)
+
+# Grammars of answers. launcher/install_grammar_library.sh builds the library, once, outside of the repository.
+file(STRINGS ${CMAKE_SOURCE_DIR}/launcher/install_grammar_library.sh xgrammar_version REGEX "^version=")
+string(REPLACE "version=" "xgrammar-" xgrammar_name ${xgrammar_version})
+find_library(XGRAMMAR_LIBRARY xgrammar NO_DEFAULT_PATH
+  PATHS $ENV{LORIKEET_XGRAMMAR_DIR}/lib $ENV{XDG_CACHE_HOME}/lorikeet/${xgrammar_name}/lib
+    $ENV{HOME}/.cache/lorikeet/${xgrammar_name}/lib)
+set(LORIKEET_HAVE_GRAMMAR OFF)
+if(LORIKEET_GRAMMAR AND XGRAMMAR_LIBRARY)
+  get_filename_component(xgrammar_directory ${XGRAMMAR_LIBRARY}/../.. ABSOLUTE)
+  add_library(xgrammar STATIC IMPORTED)
+  set_target_properties(xgrammar PROPERTIES IMPORTED_LOCATION ${XGRAMMAR_LIBRARY}
+    INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${xgrammar_directory}/include
+    INTERFACE_INCLUDE_DIRECTORIES ${xgrammar_directory}/include)
+  set(LORIKEET_HAVE_GRAMMAR ON)
+else()
+  message(STATUS "grammars are off: launcher/install_dependencies.sh --grammar builds what they need")
+endif()
 
 set(LORIKEET_HAVE_CUDA OFF)
 if(LORIKEET_CUDA)

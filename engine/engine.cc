@@ -35,6 +35,7 @@ EngineStats Engine::stats() const {
   stats.running = static_cast<int32_t>(running_.size() - num_gaps_);
   stats.blocks_total = kv_.num_blocks();
   stats.blocks_free = kv_.num_free();
+  stats.set_aside = static_cast<int32_t>(set_aside_.size());
   stats.plans_in_flight = static_cast<int32_t>(in_flight_.size());
   return stats;
 }
@@ -147,9 +148,11 @@ void Engine::end(Sequence& sequence) {
     finished_on_ranks_.push_back(sequence.id());
     remove_running(sequence);
   } else {
-    queue_.remove(sequence);
+    if (set_aside_.erase(sequence.arrival()) == 0) queue_.remove(sequence);
     --(state == SequenceState::waiting ? stats_.waiting : stats_.preempted);
   }
+  if (on_trial_ == &sequence) on_trial_ = nullptr;
+  before_trial_.erase(sequence.id());
   sequence.end();
   if (state != SequenceState::running) ask_leases(sequence.group());  // its place in the queue is free
   destroy_if_unused(sequence);
@@ -163,74 +166,6 @@ void Engine::destroy_if_unused(Sequence& sequence) {
   queue_.leave(sequence.group());
   kv_.close_root(sequence.root());
   sequences_.erase(sequence.id());
-}
-
-// ---- epochs ----
-
-std::vector<Sequence*> Engine::by_arrival() const {
-  std::vector<Sequence*> all;
-  all.reserve(sequences_.size());
-  for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
-  std::ranges::sort(all, {}, &Sequence::arrival);
-  return all;
-}
-
-void Engine::ranks_lost(const std::string& why) {
-  available_ = false;
-  in_flight_.clear();
-  close_gaps();
-  for (const Running& running : running_) {
-    preempt(*running.sequence);
-    --stats_.preemptions;  // of these it is not said that blocks are short
-    ++stats_.resumptions;
-  }
-  running_.clear();
-  running_view_.clear();
-  finished_on_ranks_.clear();
-  for (Sequence* sequence : by_arrival()) {
-    const int32_t fruitless_losses = sequence->lose_ranks();
-    void_lease(*sequence);
-    if (sequence->state() == SequenceState::ended) {
-      destroy_if_unused(*sequence);
-    } else if (fruitless_losses >= kMaxFruitlessLosses) {
-      fail(*sequence,
-           {ErrorCode::rank_lost,
-            fmt::format("the ranks were lost {} times while they worked on the request: {}", fruitless_losses, why)});
-    }
-  }
-  kv_.clear();
-}
-
-// The slots went with the ranks. What was asked for is not wanted any more: it will be asked for in the next epoch.
-void Engine::void_lease(Sequence& sequence) {
-  const LeaseState lease = sequence.lease();
-  if (lease == LeaseState::asked) adapter_calls_.push_back(ReleaseAdapter{sequence.id(), sequence.adapter()});
-  if (lease != LeaseState::asked && lease != LeaseState::held) return;
-  const bool queued = sequence.state() != SequenceState::ended;
-  if (queued) queue_.remove(sequence);
-  sequence.set_lease(queued ? LeaseState::unasked : LeaseState::unneeded);
-  if (queued) queue_.push(sequence);
-}
-
-void Engine::resize(int32_t num_blocks) {
-  CHECK(!available_);
-  CHECK_GT(num_blocks, 0);
-  if (num_blocks == config_.num_blocks) return;
-  config_.num_blocks = num_blocks;
-  kv_.resize(num_blocks);
-  for (Sequence* sequence : by_arrival()) {
-    auto error = check_blocks(sequence->prompt_size(), sequence->sampling().max_tokens, num_blocks);
-    if (error && sequence->state() != SequenceState::ended) fail(*sequence, *std::move(error));
-  }
-}
-
-void Engine::start_epoch(Epoch epoch) {
-  CHECK(!available_) << "epoch " << epoch.value() << " began before the ranks of the last one were lost";
-  CHECK_GT(epoch.value(), epoch_.value());
-  epoch_ = epoch;
-  last_step_ = StepId();
-  available_ = true;
-  for (const GroupId group : queue_.groups()) ask_leases(group);
 }
 
 }  // namespace lorikeet::engine

@@ -6,7 +6,10 @@
 //                       ^   (lease, slot, blocks)      |   (eos, stop, length, cancel)
 //                       |                              |
 //                       +--------- preempted <---------+  (out of blocks, ranks lost: computed again
-//                                                          later, from the prompt and the tokens emitted)
+//                                     |      ^               later, from the prompt and the tokens emitted)
+//             three losses are blamed |      | all others have ended: tried alone
+//                                     v      |
+//                                    set aside
 //
 // Up to `max_plans_in_flight` plans may be out before the first result is back: a decode row of a later plan takes the
 // token that the ranks draw in the earlier one. Results come back in order. A token computed ahead for a sequence that
@@ -15,10 +18,12 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <tl/expected.hpp>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/engine_stats.h"
@@ -48,8 +53,8 @@ struct EngineConfig {
 
 class Engine {
  public:
-  // Losses of the ranks in a row, without a token between them, after which a request is given up.
-  static constexpr int32_t kMaxFruitlessLosses = 3;
+  // Losses that the ranks caused themselves and that found a request being computed, after which it is set aside.
+  static constexpr int32_t kMaxBlamedLosses = 3;
 
   explicit Engine(EngineConfig config);  // CHECKs that every limit is positive
   Engine(const Engine&) = delete;
@@ -76,18 +81,29 @@ class Engine {
   void absorb(StepResult result);
 
   // The ranks are gone, and their memory: everything in flight is forgotten, and what ran will be computed again from
-  // prompt and emitted tokens. A request whose rows were in flight at kMaxFruitlessLosses such losses fails with
-  // rank_lost and `why`. plan() and add() do nothing until start_epoch makes the engine available again. An engine
+  // prompt and emitted tokens. plan() and add() do nothing until start_epoch makes the engine available again. An engine
   // begins unavailable. start_epoch CHECKs that it is not available and that the epoch is a later one.
-  void ranks_lost(const std::string& why);
+  void ranks_lost();
   void start_epoch(Epoch epoch);
+
+  // While not available, once per loss at the most: a rank caused it itself, so that one of the requests that were being
+  // computed may have. What has been there at kMaxBlamedLosses of them is set aside and computed alone, once all others
+  // that are here now have ended; if it is blamed once more then, it fails with poison and `why`, and when it has got a
+  // few tokens, it is acquitted.
+  void blame_requests(const std::string& why);
+
   bool available() const { return available_; }
 
   // While not available: the ranks of the next epoch hold another number of blocks. What cannot fit any more fails.
   void resize(int32_t num_blocks);
 
+  // Prompts that come from now on share no KV block with what was computed before. Walks over all blocks.
+  void reset_prefix_cache() { kv_.forget_prefixes(); }
+
   // Drains what has happened since the last call, in order.
   std::vector<Event> take_events() { return std::exchange(events_, {}); }
+  // Whose first rows are in plans made since the last call.
+  std::vector<SequenceId> take_started() { return std::exchange(started_, {}); }
   std::vector<AdapterCall> take_adapter_calls() { return std::exchange(adapter_calls_, {}); }
 
   EngineStats stats() const;
@@ -115,10 +131,18 @@ class Engine {
   void ask_leases(GroupId group);
   void finish(Sequence& sequence, FinishReason reason, int32_t stop_token_id);
   void fail(Sequence& sequence, RequestError error);
+  void fail_without_token(Sequence& sequence, int32_t position);
   void end(Sequence& sequence);
   void destroy_if_unused(Sequence& sequence);
+
+  // engine_epochs.cc: ranks that come and go.
   void void_lease(Sequence& sequence);
   std::vector<Sequence*> by_arrival() const;
+  void set_aside(Sequence& sequence);
+  void begin_trial();
+  void note_token_on_trial();
+  bool trial_begins() const;  // as soon as nothing else runs
+  bool trial_runs() const;
 
   // engine_steps.cc: plans and results.
   void list_candidates(size_t room);
@@ -149,7 +173,19 @@ class Engine {
   std::vector<SequenceId> finished_on_ranks_;  // what the next plan tells the ranks to drop
   std::deque<PlanInFlight> in_flight_;
 
+  // Of the last loss: whose rows were in flight, and whether they were alone because they were on trial.
+  struct Suspect {
+    SequenceId id;
+    bool alone = false;
+  };
+  std::vector<Suspect> suspects_;
+  std::map<uint64_t, Sequence*> set_aside_;      // by arrival; neither in the queue nor running
+  std::unordered_set<SequenceId> before_trial_;  // that are to end before one of them is tried
+  Sequence* on_trial_ = nullptr;                 // in the queue, or running alone
+  int32_t trial_tokens_ = 0;                     // it has got so many
+
   std::vector<Event> events_;
+  std::vector<SequenceId> started_;
   std::vector<AdapterCall> adapter_calls_;
   EngineStats stats_;
 

@@ -11,6 +11,7 @@ struct EngineStats {
   uint64_t plans = 0, preemptions = 0, prefix_hit_tokens = 0, prompt_tokens = 0, generated_tokens = 0;
   int32_t plans_in_flight = 0, max_plans_in_flight_seen = 0;
   int32_t max_adapters_in_a_plan = 0;  // distinct, the base model not counted
+  int32_t set_aside = 0;               // waiting or preempted, to be computed alone when the others have ended
   uint64_t resumptions = 0;            // sequences that ran when the ranks were lost, and were put back
 
   template <class Self, class Visitor>
@@ -28,6 +29,7 @@ struct EngineStats {
     visit("plans_in_flight", s.plans_in_flight);
     visit("max_plans_in_flight_seen", s.max_plans_in_flight_seen);
     visit("max_adapters_in_a_plan", s.max_adapters_in_a_plan);
+    visit("set_aside", s.set_aside);
     visit("resumptions", s.resumptions);
   }
 };

@@ -22,11 +22,6 @@ bool is_logprob(float value) {
   return value < std::numeric_limits<float>::infinity();
 }
 
-RequestError no_number(int32_t position) {
-  return {ErrorCode::no_token,
-          fmt::format("there is no token for position {}: the logits before it are not finite", position)};
-}
-
 }  // namespace
 
 // ---- plans ----
@@ -47,7 +42,14 @@ Schedule Engine::make_schedule() {
   const int32_t room = max_admissions(static_cast<int32_t>(running_.size()), kv_.num_free(), limits);
   waiting_view_.clear();
   candidates_.clear();
-  if (room > 0) list_candidates(static_cast<size_t>(room));
+  if (trial_begins()) {
+    if (running_.empty()) {
+      waiting_view_.push_back({on_trial_->group(), on_trial_->num_tokens()});
+      candidates_.push_back(on_trial_);
+    }
+  } else if (room > 0 && !trial_runs()) {
+    list_candidates(static_cast<size_t>(room));
+  }
   SchedulerView view;
   view.running = running_view_;
   view.waiting = waiting_view_;
@@ -76,6 +78,7 @@ void Engine::admit(Sequence& sequence, StepPlan& plan) {
   plan.starts.push_back(sequence.start(num_admissions_ + 1, num_cached));
   if (is_first) {
     ++num_admissions_;
+    started_.push_back(sequence.id());
     --stats_.waiting;
     stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_size());
     stats_.prefix_hit_tokens += static_cast<uint64_t>(num_cached);
@@ -116,6 +119,7 @@ void Engine::close_gaps() {
 std::optional<StepPlan> Engine::plan() {
   if (!available_ || in_flight_.size() >= static_cast<size_t>(config_.max_plans_in_flight)) return std::nullopt;
   close_gaps();
+  begin_trial();
   const Schedule schedule = make_schedule();
   // The policy names sequences by their place before anything moves.
   std::vector<Sequence*> planned;
@@ -212,22 +216,33 @@ void Engine::absorb(StepResult result) {
   }
 }
 
+void Engine::fail_without_token(Sequence& sequence, int32_t position) {
+  const bool may_be_its_own = sequence.sampling().may_forbid_all();
+  FailEvent event{sequence.id(), {ErrorCode::no_token, ""}, may_be_its_own};
+  event.error.message = fmt::format("there is no token for position {}: the logits before it are not finite{}",
+                                    position, may_be_its_own ? ", or the request forbids every token there" : "");
+  events_.emplace_back(std::move(event));
+  end(sequence);
+}
+
 // A row whose logits or log-probabilities are no numbers ends its own request; the others go on.
 void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row) {
   if (!row.prompt_logprobs.empty()) {
-    auto event = sequence.take_prompt_logprobs(row.prompt_logprobs_start, row.prompt_logprobs);
+    auto event = sequence.take_prompt_logprobs(row.prompt_logprobs_start, row.prompt_logprobs,
+                                               std::move(row.prompt_ranks), std::move(row.prompt_top_logprobs));
     const auto bad = std::ranges::find_if_not(event.values, is_logprob);
     if (bad != event.values.end()) {
-      return fail(sequence, no_number(event.start + static_cast<int32_t>(bad - event.values.begin())));
+      return fail_without_token(sequence, event.start + static_cast<int32_t>(bad - event.values.begin()));
     }
     if (!event.values.empty()) events_.emplace_back(std::move(event));
   }
   if (!planned.sample) return;
   if (row.token_id < 0 || !std::ranges::all_of(row.logprobs, is_logprob, &TokenLogprob::logprob)) {
-    return fail(sequence, no_number(planned.end));
+    return fail_without_token(sequence, planned.end);
   }
   events_.emplace_back(TokenEvent{row.id, row.token_id, std::move(row.logprobs)});
   ++stats_.generated_tokens;
+  if (&sequence == on_trial_) note_token_on_trial();
   const Sequence::Outcome outcome = sequence.append_token(row.token_id);
   if (outcome.complete) finish(sequence, outcome.reason, outcome.stop_token_id);
 }

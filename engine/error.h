@@ -14,16 +14,17 @@ enum class ErrorCode : uint8_t {
   adapter_failed,   // the adapter cannot be served
   too_long,         // prompt + max_tokens exceed the context, or the KV pool
   queue_full,       // past --max-num-queued-reqs
-  rank_lost,        // the ranks died again and again while they worked on the request
+  rank_lost,        // the ranks are not available
+  poison,           // the ranks fail whenever they compute the request, alone as well
   no_token,         // the model's logits are not finite, so that no token can be drawn
   shutting_down,    // the server is going away
   internal,
 };
 
 constexpr std::string_view name_of(ErrorCode code) {
-  constexpr std::string_view names[] = {"invalid_request", "unknown_adapter", "adapter_failed",
-                                        "too_long",        "queue_full",      "rank_lost",
-                                        "no_token",        "shutting_down",   "internal"};
+  constexpr std::string_view names[] = {"invalid_request", "unknown_adapter", "adapter_failed", "too_long",
+                                        "queue_full",      "rank_lost",       "poison",         "no_token",
+                                        "shutting_down",   "internal"};
   static_assert(std::size(names) == static_cast<size_t>(ErrorCode::internal) + 1);
   return names[static_cast<size_t>(code)];
 }

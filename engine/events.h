@@ -19,6 +19,8 @@ struct PromptLogprobsEvent {
   SequenceId id;
   int32_t start = 0;  // values[i] belongs to the prompt token at position start + i (position 0 has none)
   std::vector<float> values;
+  std::vector<int32_t> ranks = {};  // these two as RowResult has them
+  std::vector<std::vector<TokenLogprob>> best = {};
 };
 struct TokenEvent {
   SequenceId id;
@@ -34,6 +36,7 @@ struct FinishEvent {
 struct FailEvent {
   SequenceId id;
   RequestError error;
+  bool may_be_its_own = false;  // no_token: the request restrains its draws, which may have left none
 };
 using Event = std::variant<PromptLogprobsEvent, TokenEvent, FinishEvent, FailEvent>;
 

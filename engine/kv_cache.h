@@ -41,6 +41,9 @@ class KvCache {
   // Publishes, then empties the table. Cached content stays findable until its block is taken again.
   void release(Sequence& sequence);
 
+  // Forgets which blocks hold which prefix; tables keep theirs. What is published behind a forgotten prefix is not found.
+  void forget_prefixes() { prefixes_.clear(); }
+
   // Forgets all content: the ranks' memory is gone. CHECKs that no table holds a block.
   void clear();
 

@@ -20,6 +20,31 @@ struct LogitBias {  // added to a token's logit, before penalties and temperatur
   }
 };
 
+// What an answer is held to, which the ranks do: model/grammar/answer_constraint.h says how.
+struct AnswerRules {
+  int32_t grammar_kind = -1;         // model::GrammarKind; -1: there is no grammar
+  std::string grammar;               // of what is no reasoning
+  std::vector<int32_t> stop_ids;     // that may come where the grammar is complete
+  int32_t thinking = 0;              // model::AnswerConstraint::Thinking
+  int32_t thinking_budget = -1;      // tokens of reasoning; -1: any number
+  std::vector<int32_t> opening_tag;  // ids around reasoning
+  std::vector<int32_t> closing_tag;
+
+  bool any() const { return grammar_kind >= 0 || thinking_budget >= 0; }
+
+  bool operator==(const AnswerRules&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("grammar_kind", s.grammar_kind);
+    visit("grammar", s.grammar);
+    visit("stop_ids", s.stop_ids);
+    visit("thinking", s.thinking);
+    visit("thinking_budget", s.thinking_budget);
+    visit("opening_tag", s.opening_tag);
+    visit("closing_tag", s.closing_tag);
+  }
+};
+
 struct SamplingParams {
   float temperature = 1;  // < 1e-5: greedy
   float top_p = 1;
@@ -32,6 +57,7 @@ struct SamplingParams {
   int32_t max_tokens = 16;  // tokens to generate at the most
   int32_t logprobs = -1;    // -1: none; k: the sampled token and the k best
   bool prompt_logprobs = false;
+  int32_t prompt_top_logprobs = -1;  // of every prompt token, beside: its rank and so many of the best; -1: neither
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;          // the model's eos ids are added by the gateway, unless ignore_eos
   std::vector<LogitBias> logit_bias;            // ordered by token id, each once
@@ -39,6 +65,10 @@ struct SamplingParams {
   std::vector<int32_t> ids_after_min_tokens;    // stop ids and the model's eos ids; empty where min_tokens is 0
   std::vector<std::vector<int32_t>> bad_words;  // none of these sequences is generated
   std::vector<int32_t> allowed_token_ids;       // no others are drawn; empty: all are allowed
+  AnswerRules answer;
+
+  // Whether the request itself may leave no token that could be drawn.
+  bool may_forbid_all() const { return min_tokens > 0 || !bad_words.empty() || !allowed_token_ids.empty(); }
 
   bool operator==(const SamplingParams&) const = default;
 
@@ -55,6 +85,7 @@ struct SamplingParams {
     visit("max_tokens", s.max_tokens);
     visit("logprobs", s.logprobs);
     visit("prompt_logprobs", s.prompt_logprobs);
+    visit("prompt_top_logprobs", s.prompt_top_logprobs);
     visit("ignore_eos", s.ignore_eos);
     visit("stop_token_ids", s.stop_token_ids);
     visit("logit_bias", s.logit_bias);
@@ -62,6 +93,7 @@ struct SamplingParams {
     visit("ids_after_min_tokens", s.ids_after_min_tokens);
     visit("bad_words", s.bad_words);
     visit("allowed_token_ids", s.allowed_token_ids);
+    visit("answer", s.answer);
   }
 };
 

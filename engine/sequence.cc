@@ -112,10 +112,16 @@ Sequence::Outcome Sequence::append_token(int32_t token) {
   return {};
 }
 
-PromptLogprobsEvent Sequence::take_prompt_logprobs(int32_t start, const std::vector<float>& values) {
+PromptLogprobsEvent Sequence::take_prompt_logprobs(int32_t start, const std::vector<float>& values,
+                                                   std::vector<int32_t> ranks,
+                                                   std::vector<std::vector<TokenLogprob>> best) {
   CHECK_LE(start, next_prompt_logprob_) << "prompt log-probabilities of sequence " << id_.value() << " have a gap";
   const auto known = std::min(static_cast<size_t>(next_prompt_logprob_ - start), values.size());
   PromptLogprobsEvent event{id_, next_prompt_logprob_, {values.begin() + static_cast<ptrdiff_t>(known), values.end()}};
+  ranks.erase(ranks.begin(), ranks.begin() + static_cast<ptrdiff_t>(std::min(known, ranks.size())));
+  best.erase(best.begin(), best.begin() + static_cast<ptrdiff_t>(std::min(known, best.size())));
+  event.ranks = std::move(ranks);
+  event.best = std::move(best);
   next_prompt_logprob_ += static_cast<int32_t>(event.values.size());
   CHECK_LE(next_prompt_logprob_, prompt_size_);
   return event;
@@ -127,14 +133,9 @@ void Sequence::preempt() {
   num_computed_ = 0;
 }
 
-int32_t Sequence::lose_ranks() {
-  if (rows_in_flight_ > 0) {
-    const bool fruitless = num_known_ == std::exchange(tokens_at_loss_, num_known_);
-    fruitless_losses_ = fruitless ? fruitless_losses_ + 1 : 1;
-  }
-  rows_in_flight_ = 0;
+bool Sequence::lose_ranks() {
   pending_ = 0;
-  return fruitless_losses_;
+  return std::exchange(rows_in_flight_, 0) > 0;
 }
 
 void Sequence::end() {

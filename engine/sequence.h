@@ -106,14 +106,19 @@ class alignas(64) Sequence {
   Outcome append_token(int32_t token);
 
   // Cuts the values that were reported before a preemption; nothing remains where all were.
-  PromptLogprobsEvent take_prompt_logprobs(int32_t start, const std::vector<float>& values);
+  PromptLogprobsEvent take_prompt_logprobs(int32_t start, const std::vector<float>& values,
+                                           std::vector<int32_t> ranks = {},
+                                           std::vector<std::vector<TokenLogprob>> best = {});
 
   // running -> preempted. What was computed is void; the block table must have been emptied.
   void preempt();
 
-  // The ranks and their plans are gone: no row of this sequence will come back. Returns how many times in a row that
-  // has happened while rows were in flight, and without a token between.
-  int32_t lose_ranks();
+  // The ranks and their plans are gone: no row of this sequence will come back. Returns whether any was in flight.
+  bool lose_ranks();
+
+  // A loss that may be this sequence's doing; returns how many there have been. It is cleared of them.
+  int32_t blame() { return ++blamed_losses_; }
+  void acquit() { blamed_losses_ = 0; }
 
   // any -> ended. Lets go of the tokens.
   void end();
@@ -174,8 +179,7 @@ class alignas(64) Sequence {
   SlotId slot_ = kBaseSlot;
   int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
-  int32_t fruitless_losses_ = 0;     // of the ranks
-  int32_t tokens_at_loss_ = 0;       // known when the ranks were last lost with rows in flight
+  int32_t blamed_losses_ = 0;
   uint64_t arrival_ = 0, admission_ = 0;
   Prefix root_;
   std::string adapter_;

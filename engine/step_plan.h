@@ -106,6 +106,10 @@ struct RowResult {
   std::vector<TokenLogprob> logprobs;  // the k best, best first; the drawn token is appended where it is not among them
   int32_t prompt_logprobs_start = 0;   // prompt_logprobs[i] belongs to the prompt token at position start + i
   std::vector<float> prompt_logprobs;
+  // Where asked for, [prompt_logprobs]: as how manieth the prompt token comes (1: none is more probable; equal ones
+  // count before it), and the k best tokens in its place, best first.
+  std::vector<int32_t> prompt_ranks = {};
+  std::vector<std::vector<TokenLogprob>> prompt_top_logprobs = {};
 
   bool operator==(const RowResult&) const = default;
   template <class Self, class Visitor>
@@ -115,6 +119,8 @@ struct RowResult {
     visit("logprobs", s.logprobs);
     visit("prompt_logprobs_start", s.prompt_logprobs_start);
     visit("prompt_logprobs", s.prompt_logprobs);
+    visit("prompt_ranks", s.prompt_ranks);
+    visit("prompt_top_logprobs", s.prompt_top_logprobs);
   }
 };
 
@@ -139,8 +145,9 @@ struct StepResult {
   StepId step;
   int32_t rank = 0;
   std::vector<RowResult> rows;  // in the order of the plan's rows
-  std::string error;            // not empty: the rank could not compute the step (a lost peer, most often)
+  std::string error;            // not empty: the rank could not compute the step
   StepTimes times;              // zeros where they are not measured
+  bool peer_failed = false;     // with an error: it is a peer that does not answer
 
   bool operator==(const StepResult&) const = default;
   template <class Self, class Visitor>
@@ -151,6 +158,7 @@ struct StepResult {
     visit("rows", s.rows);
     visit("error", s.error);
     visit("times", s.times);
+    visit("peer_failed", s.peer_failed);
   }
 };
 

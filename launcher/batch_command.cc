@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
+#include <span>
 
 #include "kernels/base/console.h"
 #include "launcher/batch_output.h"
@@ -11,6 +13,8 @@
 #include "launcher/http_flags.h"
 #include "launcher/local_server.h"
 #include "launcher/server_flags.h"
+#include "launcher/units.h"
+#include "model/tokenizer/tokenizer.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -22,6 +26,30 @@ struct BatchFlags {
   bool resume = false;
 };
 
+// Its tokenizer is read when a line needs it first.
+BatchModel model_of(const actors::ServerOptions& options) {
+  using Tokenizer = std::shared_ptr<const model::Tokenizer>;
+  const auto tokenizer = [loaded = std::make_shared<std::optional<Tokenizer>>(), dir = options.model]() -> Tokenizer {
+    if (!*loaded) *loaded = model::Tokenizer::is_in(dir) ? model::Tokenizer::load(dir).value_or(nullptr) : nullptr;
+    return **loaded;
+  };
+  BatchModel model;
+  model.name = options.served_model_name;
+  model.token_bytes = [tokenizer](int32_t id) {
+    const auto loaded = tokenizer();
+    return loaded ? loaded->bytes_of(id) : std::string_view();
+  };
+  model.decode = [tokenizer](std::span<const int32_t> ids) {
+    const auto loaded = tokenizer();
+    return loaded ? loaded->decode(ids, false) : std::string();
+  };
+  model.now = [] {
+    return int64_t{
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count()};
+  };
+  return model;
+}
+
 // The exit status: 0, or 128 and the signal that interrupted it.
 Result<int> batch(const BatchFlags& flags) {
   auto options = resolve(flags.server);
@@ -29,6 +57,7 @@ Result<int> batch(const BatchFlags& flags) {
   auto reader = LineReader::open(flags.input);
   if (!reader) return tl::unexpected(reader.error());
   if (auto ok = check_distinct(flags.input, flags.output); !ok) return tl::unexpected(ok.error());
+  int64_t lines = flags.input == "-" ? 0 : count_lines(flags.input);  // that are to be answered; 0: not known
   AnsweredLines answered;
   if (flags.resume) {
     if (flags.output == "-") return fail("--resume needs a file as --output");
@@ -36,6 +65,7 @@ Result<int> batch(const BatchFlags& flags) {
     if (!earlier) return tl::unexpected(earlier.error());
     answered = *std::move(earlier);
     say("{} lines are answered in {}", answered.size(), flags.output);
+    lines = std::max<int64_t>(0, lines - answered.size());
   }
   auto writer = LineWriter::open(flags.output, flags.resume);
   if (!writer) return tl::unexpected(writer.error());
@@ -43,8 +73,14 @@ Result<int> batch(const BatchFlags& flags) {
   if (!server) return tl::unexpected(server.error());
   const auto begin = std::chrono::steady_clock::now();
   const size_t window = static_cast<size_t>(std::min(options->max_num_queued_reqs, 1024));
-  BatchRunner runner((*server)->client(), *reader, *writer, window, std::move(answered));
-  const auto summary = runner.run([&] { return (*server)->stopped(); });
+  BatchRunner runner((*server)->client(), *reader, *writer, window, std::move(answered), model_of(*options));
+  const auto give_up = [&] { return (*server)->stopped(); };
+  const auto summary = runner.run(give_up, [&](const BatchRunner::Summary& now) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    (*server)->progress().show({"answering", now.lines, lines, "requests",
+                                rate_text(static_cast<double>(now.streamed_tokens) / seconds) + " tokens/s"});
+  });
+  (*server)->progress().end();
   if (const int signal = (*server)->signal(); signal != 0 && !summary) {
     say("lorikeet batch: interrupted; --resume does the rest");
     return 128 + signal;
@@ -66,7 +102,9 @@ void add_batch_command(CLI::App& app, int& exit_status) {
   add_server_flags(*command, flags->server);
   refuse_http_flags(*command, flags->server.foreign);
   command->remove_option(command->get_option("--zmq"));
-  command->add_option("--input,-i", flags->input, "Requests, one JSON object per line; - is the standard input")
+  command
+      ->add_option("--input,-i", flags->input,
+                   "Requests, one JSON object per line, ours or those of OpenAI's batches; - is the standard input")
       ->required();
   command->add_option("--output,-o", flags->output, "Results, one JSON object per line; - is the standard output")
       ->required();

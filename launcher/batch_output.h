@@ -2,11 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <unordered_map>
 
-#include "comm/client/request_json.h"
 #include "kernels/base/error.h"
+#include "launcher/batch_line.h"
 
 namespace lorikeet::launcher {
 
@@ -19,17 +20,14 @@ class AnsweredLines {
   static Result<AnsweredLines> take_over(const std::string& path);
 
   // Whether the input's line `number` (from 1) has its answer. Of lines with one id, each answer counts for one.
-  bool take(const Result<comm::RequestLine>& line, int64_t number);
+  bool take(const Result<std::unique_ptr<BatchLine>>& line, int64_t number);
 
   int64_t size() const { return size_; }
 
  private:
-  std::unordered_map<std::string, int64_t> by_id_;  // how many, by the id in JSON
+  std::unordered_map<std::string, int64_t> by_key_;  // how many
   std::unordered_map<int64_t, int64_t> by_line_;
   int64_t size_ = 0;
 };
-
-// Whether a failure says something of the server and nothing of the request: the request may be sent again.
-bool is_of_the_server(std::string_view code);
 
 }  // namespace lorikeet::launcher

@@ -9,7 +9,7 @@
 #include "launcher/commands.h"
 #include "launcher/flag_values.h"
 #include "launcher/http_flags.h"
-#include "launcher/zmq_address.h"
+#include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -89,6 +89,52 @@ void add_load(CLI::App& app, BenchFlags& flags, int32_t num_prompts) {
       ->check(CLI::NonNegativeNumber);
 }
 
+void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
+  const std::string server = "Server";
+  add_zmq_flags(app, flags.zmq);
+  app.add_option("--url,--base-url", flags.url, "Over HTTP instead: http://HOST:PORT of any server with OpenAI's API")
+      ->group(server);
+  app.add_option("--model", flags.model, "Name of the base model (default: the first that the server names)")
+      ->group(server);
+  app.add_option("--vocab-size", flags.vocab_size, "Ids of random prompts are below it (0: as the server says)")
+      ->check(CLI::NonNegativeNumber)
+      ->group(server);
+  const std::string load = "Load";
+  app.add_option("--request-rate", flags.request_rates,
+                 "Requests a second, or inf; several are run one after the other (default: inf)")
+      ->group(load);
+  app.add_option("--burstiness", flags.burstiness,
+                 "Shape of the gamma distribution of the distances: 1 is a Poisson process, less is burstier")
+      ->check(finite_number(1e-3, 1e6))
+      ->group(load);
+  app.add_option(
+         "--trace", flags.trace,
+         "Replay a file of lines {\"timestamp\": ms, \"input_length\": N, \"output_length\": N, \"adapter\": NAME}")
+      ->group(load);
+  app.add_option("--trace-speed", flags.trace_speed, "How many times faster")
+      ->check(finite_number(1e-3, 1e6))
+      ->group(load);
+  app.add_option("--seed", flags.seed, "Of prompts, adapters and distances")->check(whole_number())->group(load);
+  const std::string adapters = "Adapters";
+  app.add_option("--adapter,--lora-modules", flags.adapters, "Adapters that the requests ask for; - is the base model")
+      ->group(adapters);
+  app.add_option("--adapter-mix", flags.adapter_mix, "In which order")
+      ->check(CLI::IsMember({"round-robin", "uniform", "zipf"}))
+      ->group(adapters);
+  app.add_option("--zipf-exponent", flags.zipf_exponent, "How uneven")->check(finite_number(0, 10))->group(adapters);
+  const std::string figures = "Figures";
+  app.add_option("--goodput", flags.goodput, "Limits of a good request in ms, such as ttft:500 tpot:50 e2el:10000")
+      ->group(figures);
+  app.add_option("--plot", flags.plot, "SVG file of latency over the rates, and of tokens/s of a user and of a GPU")
+      ->group(figures);
+  app.add_option("--gpus", flags.gpus, "GPUs of the server, for that")->check(CLI::PositiveNumber)->group(figures);
+  app.footer(
+      "Examples:\n"
+      "  lorikeet bench serve --request-rate 1 2 4 8 --plot load.svg\n"
+      "  lorikeet bench serve --url http://localhost:8000 --max-concurrency 32 \\\n"
+      "    --adapter kjv moby --adapter-mix zipf --goodput ttft:500 tpot:50");
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, int& exit_status) {
@@ -137,16 +183,9 @@ void add_bench_command(CLI::App& app, int& exit_status) {
   }
   {
     auto [command, flags] = add_bench(*bench, exit_status, "serve", bench_serve, "A running server under load");
-    command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address());
     add_lengths(*command, *flags, 128, 128);
     add_load(*command, *flags, 256);
-    command
-        ->add_option("--request-rate", flags->request_rate,
-                     "Requests a second, at the distances of a Poisson process (0: as fast as allowed)")
-        ->check(finite_number(0, 1e6));
-    command->add_option("--adapter,--lora-modules", flags->adapters,
-                        "Adapters that the requests take in turn; - is the base model");
-    command->add_option("--seed", flags->seed, "Of prompts and distances")->check(whole_number());
+    add_serve_load(*command, flags->serve);
   }
 }
 

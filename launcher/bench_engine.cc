@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "kernels/base/console.h"
 #include "launcher/device.h"
 #include "launcher/status_query.h"
+#include "launcher/units.h"
 #include "model/config/config.h"
 
 namespace lorikeet::launcher {
@@ -53,8 +55,17 @@ Result<std::unique_ptr<BenchEngine>> BenchEngine::start(actors::ServerOptions op
 }
 
 Result<Load> BenchEngine::load(std::vector<comm::GenerateRequest> requests, const LoadOptions& options) {
-  auto load = run_load(server_->client(), std::move(requests), options, [this] { return server_->stopped(); });
+  LoadOptions with_progress = options;
+  const auto begin = std::chrono::steady_clock::now();
+  with_progress.on_progress = [&](size_t, int64_t tokens) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    server_->progress().show({"measuring", seen_tokens_ + tokens, expected_tokens_, "tokens",
+                              rate_text(static_cast<double>(tokens) / seconds) + " tokens/s"});
+  };
+  auto load = run_load(server_->client(), std::move(requests), with_progress, [this] { return server_->stopped(); });
   if (!load) return load;
+  seen_tokens_ += load->tokens();
+  if (seen_tokens_ >= expected_tokens_) server_->progress().end();
   if (const std::string* error = load->first_error()) return fail("a request failed: {}", *error);
   return load;
 }

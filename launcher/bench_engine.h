@@ -23,6 +23,8 @@ class BenchEngine {
 
   // Fails when a request does.
   Result<Load> load(std::vector<comm::GenerateRequest> requests, const LoadOptions& options = {});
+  // What is to be generated in all, for the progress that people see of load().
+  void expect_tokens(int64_t tokens) { expected_tokens_ += tokens; }
   std::vector<comm::GenerateRequest> requests(size_t count, int32_t input_len, int32_t output_len);
 
   // Tokens of a prompt that leave room for one generated, in the context and in the KV pool.
@@ -55,6 +57,7 @@ class BenchEngine {
   uint64_t next_seed_ = 1;
   int64_t kv_cache_tokens_ = 0;
   int64_t longest_prompt_ = 0;
+  int64_t expected_tokens_ = 0, seen_tokens_ = 0;
   std::unique_ptr<LocalServer> server_;
 };
 

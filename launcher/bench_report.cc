@@ -41,9 +41,12 @@ std::string BenchReport::table() const {
     out += fmt::format("  {}: {}\n", key, setting(value));
   }
   size_t width = 0;
-  for (const Figure& figure : figures_) width = std::max(width, figure.name.size());
+  for (const Figure& figure : figures_) {
+    if (!figure.detail) width = std::max(width, figure.name.size());
+  }
   out += fmt::format("{:<{}}  {:>12} {:<9} {:>12}  {:>5}\n", "", width, "measured", "", "floor", "share");
   for (const Figure& figure : figures_) {
+    if (figure.detail) continue;
     out += fmt::format("{:<{}}  {:>12} {:<9}", figure.name, width, number(figure.value), figure.unit);
     if (figure.floor > 0) out += fmt::format(" {:>12}  {:>5.2f}", number(figure.floor), figure.share());
     if (!figure.against.empty()) out += fmt::format("  ({})", figure.against);

@@ -14,6 +14,7 @@ struct Figure {
   double floor = 0;          // of the same unit: a time can be no shorter, a rate no higher; 0: there is none
   bool rate = false;         // more is better
   std::string against = "";  // what the floor is, where it is not the report's usual one
+  bool detail = false;       // in JSON alone
 
   // How much of what is possible was reached: 1 at the floor. 0 without one.
   double share() const;

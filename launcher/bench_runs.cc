@@ -66,6 +66,10 @@ void add_device_figures(BenchReport& report, const std::string& prefix, const Ro
               1e-9 * static_cast<double>(rounds.steps.decode_idle.percentile(0.99)) * kUs, "us", 0, false, ""});
 }
 
+int64_t rounds_of(const BenchFlags& flags) {
+  return int64_t{flags.num_iters_warmup} + flags.num_iters;
+}
+
 // The context of the mean decode step.
 double mean_context(const BenchFlags& flags) {
   return flags.input_len + 0.5 * flags.output_len;
@@ -122,6 +126,8 @@ void take_adapters_in_turn(std::vector<comm::GenerateRequest>& requests, int32_t
 // A batch that loses one request at every step, so that no step has the adapters of the one before.
 Result<void> add_changing_mix(BenchReport& report, BenchEngine& engine, const BenchFlags& flags) {
   Rounds warmup, rounds;
+  // The batch's first request generates two tokens, every further one a token more.
+  engine.expect_tokens(rounds_of(flags) * flags.batch_size * (int64_t{flags.batch_size} + 3) / 2);
   for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
     auto requests = engine.requests(static_cast<size_t>(flags.batch_size), flags.input_len, flags.output_len);
     take_adapters_in_turn(requests, flags.changing_adapters);
@@ -161,6 +167,7 @@ Result<void> bench_latency(const BenchFlags& flags, BenchReport& report) {
   report.describe("input_len", flags.input_len);
   report.describe("output_len", flags.output_len);
   Rounds warmup, rounds;
+  engine.expect_tokens(rounds_of(flags) * flags.batch_size * flags.output_len);
   for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
     auto requests = engine.requests(static_cast<size_t>(flags.batch_size), flags.input_len, flags.output_len);
     Rounds& into = i < flags.num_iters_warmup ? warmup : rounds;
@@ -198,6 +205,7 @@ Result<void> bench_throughput(const BenchFlags& flags, BenchReport& report) {
   report.describe("output_len", flags.output_len);
   LoadOptions load;
   load.max_concurrency = static_cast<size_t>(std::min(limit, engine.options().max_num_queued_reqs));
+  engine.expect_tokens(int64_t{width + flags.num_prompts} * flags.output_len);
   Rounds warmup, rounds;
   const auto requests = [&](int32_t count) {
     return engine.requests(static_cast<size_t>(count), flags.input_len, flags.output_len);
@@ -229,6 +237,7 @@ Result<void> bench_prefill(const BenchFlags& flags, BenchReport& report) {
   report.describe("max_num_batched_tokens", engine.options().max_num_batched_tokens);
   auto lengths = prefill_lengths(flags.input_lens, engine.longest_prompt());
   if (!lengths) return tl::unexpected(lengths.error());
+  engine.expect_tokens(rounds_of(flags) * static_cast<int64_t>(lengths->size()));
   for (const int32_t length : *lengths) {
     Rounds warmup, rounds;
     for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {
@@ -262,6 +271,8 @@ Result<void> bench_lora(const BenchFlags& flags, BenchReport& report) {
   report.describe("input_len", flags.input_len);
   report.describe("output_len", flags.output_len);
 
+  engine.expect_tokens(rounds_of(flags) * static_cast<int64_t>(flags.num_adapters.size()) * flags.batch_size *
+                       flags.output_len);
   // In turn, so that what disturbs the machine disturbs all alike.
   std::vector<Rounds> warmup(flags.num_adapters.size()), rounds(flags.num_adapters.size());
   for (int32_t i = 0; i < flags.num_iters_warmup + flags.num_iters; ++i) {

@@ -9,8 +9,27 @@
 #include "kernels/base/error.h"
 #include "launcher/bench_report.h"
 #include "launcher/server_flags.h"
+#include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
+
+// The load on a server that runs already.
+struct ServeLoadFlags {
+  ZmqFlags zmq;
+  std::string url, model;  // with a URL: over HTTP, with the key of `zmq`
+  std::vector<std::string> request_rates;
+  double burstiness = 1;
+  std::vector<std::string> adapters;
+  std::string adapter_mix = "round-robin";
+  double zipf_exponent = 1;
+  std::vector<std::string> goodput;
+  std::string trace;       // a file; empty: random lengths and times
+  double trace_speed = 1;  // how many times faster it is replayed
+  int32_t vocab_size = 0;  // 0: as the server says
+  int32_t gpus = 1;
+  std::string plot;
+  uint64_t seed = 0;
+};
 
 struct BenchFlags {
   ServerFlags server;
@@ -24,12 +43,7 @@ struct BenchFlags {
   int32_t changing_adapters = 0;      // latency: over which one more load changes its mix at every step
   int32_t lora_rank = 16;
   std::string output_json;
-
-  // serve
-  std::string zmq = "tcp://127.0.0.1:5555";
-  double request_rate = 0;
-  std::vector<std::string> adapters;
-  uint64_t seed = 0;
+  ServeLoadFlags serve;
 };
 
 // A batch of equal requests, sent at once, again and again: what one step costs. With changing_adapters also the

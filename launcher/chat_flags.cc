@@ -23,9 +23,22 @@ void add_chat_flags(CLI::App& app, actors::ServerOptions& options) {
   app.add_flag("--special-tokens-in-messages", o.special_tokens_in_text,
                "Special tokens count in what clients send, too, as in transformers; here they are text otherwise")
       ->group(group);
+  app.add_flag("--enable-auto-tool-choice", o.enable_auto_tool_choice,
+               "Look for calls of tools in answers; needs --tool-call-parser")
+      ->group(group);
+  app.add_option("--tool-call-parser", o.tool_call_parser, "The form in which the model writes calls of tools")
+      ->check(CLI::IsMember({"hermes", "qwen3_coder"}))
+      ->group(group);
+  app.add_option("--reasoning-parser", o.reasoning_parser,
+                 "Split reasoning (<think>) off answers: of models that may (qwen3) or always do (deepseek_r1)")
+      ->check(CLI::IsMember({"qwen3", "deepseek_r1"}))
+      ->group(group);
 }
 
 Result<void> check_chat_flags(const actors::ChatOptions& options) {
+  if (options.enable_auto_tool_choice && options.tool_call_parser.empty()) {
+    return fail("--enable-auto-tool-choice needs --tool-call-parser");
+  }
   if (options.default_template_kwargs.empty()) return {};
   if (nlohmann::json::parse(options.default_template_kwargs, nullptr, false).is_object()) return {};
   return fail("--default-chat-template-kwargs {}: give a JSON object", options.default_template_kwargs);

@@ -6,28 +6,13 @@
 #include <algorithm>
 
 #include "kernels/base/console.h"
+#include "kernels/base/nearest_word.h"
+#include "launcher/config_file.h"
 
 namespace lorikeet::launcher {
 namespace {
 
 constexpr int kUsage = 2;
-
-// Levenshtein's distance, with two neighbouring letters swapped counting as one change.
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
-  for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-  for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t change = a[i - 1] == b[j - 1] ? 0 : 1;
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + change});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-      }
-    }
-  }
-  return d[a.size()][b.size()];
-}
 
 std::vector<std::string> commands_of(const CLI::App& app) {
   std::vector<std::string> names;
@@ -62,7 +47,7 @@ int usage_error(const std::string& command, const std::string& message) {
 }
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& known) {
-  const std::string guess = nearest(word, known);
+  const std::string guess = nearest_word(word, known);
   return guess.empty() ? "" : fmt::format("; did you mean '{}'?", guess);
 }
 
@@ -88,19 +73,23 @@ std::string command_error(const CLI::App& app, const std::vector<std::string>& a
   return fmt::format("there is no command '{}', only {}", word, fmt::join(commands, ", "));
 }
 
-}  // namespace
-
-std::string nearest(std::string_view word, const std::vector<std::string>& known) {
-  std::string best;
-  size_t best_distance = word.size() / 3 + 1;
-  for (const std::string& candidate : known) {
-    const size_t d = distance(word, candidate);
-    if (d >= best_distance) continue;
-    best_distance = d;
-    best = candidate;
+// Flags of a --config file in place of the flag, where the command has it.
+Result<std::vector<std::string>> with_config_file(const CLI::App& app, const std::vector<std::string>& words) {
+  const CLI::App* command = &app;
+  size_t depth = 0;  // how many of the words name commands
+  for (; depth < words.size(); ++depth) {
+    const auto below = command->get_subcommands([&](const CLI::App* c) { return c->get_name() == words[depth]; });
+    if (below.empty()) break;
+    command = below.front();
   }
-  return best;
+  if (command->get_option_no_throw("--config") == nullptr) return words;
+  const auto rest = words.begin() + static_cast<std::ptrdiff_t>(depth);
+  auto expanded = expand_config_file(*command, {rest, words.end()});
+  if (expanded) expanded->insert(expanded->begin(), words.begin(), rest);
+  return expanded;
 }
+
+}  // namespace
 
 int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, const int& exit_status) {
   std::vector<std::string> words = arguments;
@@ -110,6 +99,11 @@ int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, c
   }
   if (const std::string message = command_error(app, words); !message.empty()) {
     return usage_error(app.get_name(), message);
+  }
+  if (auto expanded = with_config_file(app, words); expanded) {
+    words = *std::move(expanded);
+  } else {
+    return usage_error(app.get_name() + " " + words.front(), expanded.error().message);
   }
   std::reverse(words.begin(), words.end());  // as the parser takes them
   try {

@@ -8,7 +8,6 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace lorikeet::launcher {
@@ -17,8 +16,5 @@ namespace lorikeet::launcher {
 // guess where a word is nearly a known one. `exit_status` is what the commands of `app` write to. Returns the status of
 // the process.
 int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, const int& exit_status);
-
-// The word of `known` that is closest to `word`, if that is within a third of its letters; else empty.
-std::string nearest(std::string_view word, const std::vector<std::string>& known);
 
 }  // namespace lorikeet::launcher

@@ -6,13 +6,17 @@
 
 namespace lorikeet::launcher {
 
+void add_about_commands(CLI::App& app, int& exit_status);  // completion, man
+void add_chat_command(CLI::App& app, int& exit_status);
 void add_serve_command(CLI::App& app, int& exit_status);
 void add_batch_command(CLI::App& app, int& exit_status);
 void add_bench_command(CLI::App& app, int& exit_status);
 void add_submit_command(CLI::App& app, int& exit_status);
+void add_adapters_command(CLI::App& app, int& exit_status);
 void add_status_command(CLI::App& app, int& exit_status);
 void add_inspect_command(CLI::App& app, int& exit_status);
 void add_render_command(CLI::App& app, int& exit_status);
 void add_tokenize_command(CLI::App& app, int& exit_status);
+void add_keygen_command(CLI::App& app, int& exit_status);
 
 }  // namespace lorikeet::launcher

@@ -5,6 +5,8 @@
 
 #include <sstream>
 
+#include "launcher/command_tree.h"
+
 namespace lorikeet::launcher {
 namespace {
 
@@ -19,20 +21,6 @@ std::string row(const std::string& left, const std::string& right) {
     line.resize(kNames, ' ');
   }
   return line + wrap(right, kColumns - kNames, kNames) + "\n";
-}
-
-// "TEXT:{auto,cpu,cuda}" -> {"TEXT", "auto, cpu, cuda"}.
-std::pair<std::string, std::string> type_and_choices(const std::string& type) {
-  const size_t colon = type.find(':');
-  const std::string name = type.substr(0, colon);
-  const size_t open = type.find('{'), close = type.find('}');
-  if (open == std::string::npos || close == std::string::npos) return {name, ""};
-  std::string choices;
-  for (const char c : type.substr(open + 1, close - open - 1)) {
-    choices += c;
-    if (c == ',') choices += ' ';
-  }
-  return {name, choices};
 }
 
 }  // namespace
@@ -64,25 +52,14 @@ std::string HelpFormatter::make_description(const CLI::App* app) const {
 }
 
 std::string HelpFormatter::make_option(const CLI::Option* option, bool is_positional) const {
-  std::string left, right = option->get_description();
-  if (is_positional) {
-    left = option->get_name(true);
-  } else {
-    // Every name but the positional one, short ones first: "-q,--quantization".
-    std::vector<std::string> names;
-    for (const std::string& name : option->get_snames()) names.push_back(fmt::format("-{}", name));
-    for (const std::string& name : option->get_lnames()) names.push_back(fmt::format("--{}", name));
-    left = fmt::format("{}", fmt::join(names, ","));
-  }
-  if (option->get_items_expected_max() > 0 && !is_positional) {
-    const auto [type, choices] = type_and_choices(option->get_type_name());
-    left += " " + (type.empty() ? std::string("VALUE") : type);
-    if (option->get_items_expected_max() > 1) left += " ...";
-    if (!choices.empty()) right += ": " + choices;
-    const std::string value = option->get_default_str();
-    if (!value.empty() && value != "\"\"" && value != "[]" && right.find("default") == std::string::npos) {
-      right += fmt::format(" (default: {})", value);
-    }
+  const FlagInfo info = flag_info(*option);
+  if (is_positional) return row(option->get_name(true), info.description);
+  std::string left = fmt::format("{}", fmt::join(info.names, ",")), right = info.description;
+  if (!info.value.empty()) {
+    left += " " + info.value;
+    if (info.several) left += " ...";
+    if (!info.choices.empty()) right += fmt::format(": {}", fmt::join(info.choices, ", "));
+    if (!info.default_value.empty()) right += fmt::format(" (default: {})", info.default_value);
   }
   return row(left, right);
 }

@@ -13,9 +13,7 @@ namespace lorikeet::launcher {
 
 struct HttpFlags {
   actors::HttpDoorOptions options;  // flags that need no translation write here
-  std::string api_key_file;         // a key per line
   bool no_http = false;
-  bool allow_unauthenticated = false;
 };
 
 // For `serve`.
@@ -30,8 +28,7 @@ void add_drain_flag(CLI::App& app, double& seconds);
 // For commands that open no HTTP door: the same names are among what is refused. `given` must outlive the parsing.
 void refuse_http_flags(CLI::App& app, ForeignFlags& given);
 
-// Reads the key file and the environment (LORIKEET_API_KEY, else VLLM_API_KEY, where no flag gives a key), and refuses
-// a door that strangers could reach without a key.
+// Who may come in through it is in access_flags.h.
 Result<actors::HttpDoorOptions> resolve(const HttpFlags& flags);
 
 }  // namespace lorikeet::launcher

@@ -1,5 +1,8 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -26,8 +29,31 @@ Result<int> show(const Report& report, bool json) {
   return report.refusal ? 1 : 0;
 }
 
+// What stands in the way of reading `path` as either; empty: nothing.
+std::string not_inspectable(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) return fmt::format("{}: there is no such file or directory", path);
+  if (!fs::is_directory(status))
+    return fmt::format("{}: it is no directory; give the one that holds config.json or adapter_config.json", path);
+  const auto holds = [&](const fs::path& dir, const char* name) { return fs::exists(dir / name, error); };
+  if (holds(path, "config.json") || holds(path, "adapter_config.json")) return "";
+  std::vector<std::string> below;
+  for (fs::directory_iterator it(path, error), end; !error && it != end && below.size() < 4; it.increment(error)) {
+    std::error_code ignored;
+    if (!fs::is_directory(it->path(), ignored)) continue;
+    if (holds(it->path(), "config.json") || holds(it->path(), "adapter_config.json"))
+      below.push_back(it->path().string());
+  }
+  std::sort(below.begin(), below.end());
+  return fmt::format("{}: neither a checkpoint (config.json) nor an adapter (adapter_config.json){}", path,
+                     below.empty() ? "" : fmt::format("; below it are {}", fmt::join(below, ", ")));
+}
+
 // 0 when the directory can be served, 1 when it cannot.
 Result<int> inspect(const InspectFlags& flags) {
+  if (const std::string why = not_inspectable(flags.directory); !why.empty()) return fail("{}", why);
   if (model::kind_of_directory(flags.directory) == model::DirectoryKind::adapter) {
     std::optional<model::ModelConfig> base;
     if (!flags.base.empty()) {

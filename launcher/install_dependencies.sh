@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that Lorikeet builds with, where they are missing. Needs root (or sudo) only if something is.
-# With --tests also what the tests need, and the Python packages of tests/requirements.txt into build/venv.
+# With --tests also what the tests need, and the Python packages of tests/requirements.txt into build/venv. With --tests or
+# --grammar also the library for grammars, built from PyPI's source outside of the repository (about two minutes, once).
 set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache lld pkg-config git python3 curl
   libcaf-dev libzmq3-dev cppzmq-dev libcereal-dev libgloo-dev libexpected-dev libgoogle-glog-dev
   libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libpcre2-dev libutf8proc-dev libssl-dev
-  libboost-dev prometheus-cpp-dev
+  libboost-dev prometheus-cpp-dev libyaml-cpp-dev libedit-dev
   libgtest-dev libgmock-dev libbenchmark-dev libopenblas-dev
 )
 # The tests also check formatting, run the fuzz targets, and speak the JSON protocol from another language.
@@ -15,6 +16,8 @@ if [[ "${1:-}" == "--tests" ]]; then
   packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq python3-jinja2 python3-venv openssl procps
     prometheus)
 fi
+
+if [[ "${1:-}" == "--grammar" ]]; then packages+=(python3-venv); fi
 
 missing=()
 for package in "${packages[@]}"; do
@@ -34,6 +37,10 @@ if [[ ${#missing[@]} -gt 0 ]]; then
   export DEBIAN_FRONTEND=noninteractive
   $sudo apt-get update -qq
   $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+fi
+
+if [[ "${1:-}" == "--grammar" || "${1:-}" == "--tests" ]]; then
+  "$(dirname "$0")/install_grammar_library.sh"
 fi
 
 if [[ "${1:-}" == "--tests" ]]; then

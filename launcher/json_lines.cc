@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -37,6 +38,27 @@ std::optional<std::string> LineReader::next() {
 
 bool LineReader::failed() const {
   return file_ && file_->bad();
+}
+
+int64_t count_lines(const std::string& path) {
+  if (path == "-") return 0;
+  std::ifstream file(path, std::ios::binary);
+  int64_t lines = 0;
+  bool empty = true;  // the present line
+  std::array<char, 1 << 16> buffer;
+  do {
+    file.read(buffer.data(), buffer.size());
+    for (std::streamsize i = 0; i < file.gcount(); ++i) {
+      const char c = buffer[static_cast<size_t>(i)];
+      if (c == '\n') {
+        lines += empty ? 0 : 1;
+        empty = true;
+      } else if (c != ' ' && c != '\t' && c != '\r') {
+        empty = false;
+      }
+    }
+  } while (file);
+  return lines + (empty ? 0 : 1);
 }
 
 void LineWriter::Close::operator()(std::FILE* file) const {

@@ -30,6 +30,9 @@ class LineReader {
   int64_t number_ = 0;
 };
 
+// The lines of a file that are not empty; 0 where it is the standard input or cannot be read.
+int64_t count_lines(const std::string& path);
+
 // Writes lines to a file; "-" is the standard output. Every write is checked, so that a full disk is told, not ignored.
 class LineWriter {
  public:

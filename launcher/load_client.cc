@@ -8,6 +8,8 @@
 #include <random>
 #include <utility>
 
+#include "launcher/load_plan.h"
+
 namespace lorikeet::launcher {
 namespace {
 
@@ -25,20 +27,15 @@ std::optional<size_t> index_of(const std::string& id, size_t size) {
   return index;
 }
 
-// When each request may be sent at the earliest.
-std::vector<double> send_times(size_t count, const LoadOptions& options) {
-  std::vector<double> times(count, 0);
-  if (options.request_rate <= 0) return times;
-  std::mt19937_64 random(options.seed);
-  std::exponential_distribution<double> distance(options.request_rate);
-  for (size_t i = 1; i < count; ++i) times[i] = times[i - 1] + distance(random);
-  return times;
-}
-
 class Run {
  public:
-  Run(comm::ZmqClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options)
-      : client_(client), requests_(std::move(requests)), send_times_(send_times(requests_.size(), options)) {
+  Run(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options)
+      : client_(client),
+        requests_(std::move(requests)),
+        send_times_(options.send_times.size() == requests_.size()
+                        ? options.send_times
+                        : send_times(requests_.size(), options.request_rate, options.burstiness, options.seed)),
+        on_progress_(options.on_progress) {
     window_ = options.max_concurrency == 0 ? requests_.size() : options.max_concurrency;
     load_.requests.resize(requests_.size());
   }
@@ -52,6 +49,7 @@ class Run {
         continue;
       }
       if (auto ok = take(*message); !ok) return tl::unexpected(ok.error());
+      if (on_progress_) on_progress_(ended_, tokens_);
     }
     load_.seconds = seconds_since(begin_);
     return std::move(load_);
@@ -83,12 +81,20 @@ class Run {
       const auto i = index_of(delta->id, next_);
       if (!i || delta->token_ids.empty()) return {};
       RequestTimes& times = load_.requests[*i];
-      if (times.tokens == 0) times.first_token = now;
+      if (times.tokens == 0) {
+        times.first_token = now;
+      } else {
+        times.gaps.push_back(static_cast<float>(now - times.last_token));
+      }
       times.last_token = now;
       times.tokens += static_cast<int32_t>(delta->token_ids.size());
+      tokens_ += static_cast<int64_t>(delta->token_ids.size());
     } else if (const auto* done = std::get_if<comm::Done>(&message)) {
       if (const auto i = index_of(done->id, next_)) {
-        load_.requests[*i].prompt_tokens = done->usage.prompt_tokens;
+        RequestTimes& times = load_.requests[*i];
+        times.prompt_tokens = done->usage.prompt_tokens;
+        // A server may send several tokens in one piece; its own count is right.
+        if (times.tokens > 0 && done->usage.completion_tokens > 0) times.tokens = done->usage.completion_tokens;
         end(*i, now);
       }
     } else if (const auto* failure = std::get_if<comm::Failure>(&message)) {
@@ -107,10 +113,12 @@ class Run {
     ++ended_;
   }
 
-  comm::ZmqClient& client_;
+  comm::ServerClient& client_;
   std::vector<comm::GenerateRequest> requests_;
   std::vector<double> send_times_;
+  const std::function<void(size_t, int64_t)> on_progress_;
   size_t window_ = 0, next_ = 0, ended_ = 0;
+  int64_t tokens_ = 0;
   const Clock::time_point begin_ = Clock::now();
   Load load_;
 };
@@ -136,8 +144,8 @@ const std::string* Load::first_error() const {
   return nullptr;
 }
 
-Result<Load> run_load(comm::ZmqClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options,
-                      const std::function<bool()>& give_up) {
+Result<Load> run_load(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests,
+                      const LoadOptions& options, const std::function<bool()>& give_up) {
   return Run(client, std::move(requests), options).run(give_up);
 }
 

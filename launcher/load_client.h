@@ -13,9 +13,12 @@
 namespace lorikeet::launcher {
 
 struct LoadOptions {
-  double request_rate = 0;     // requests a second, at the distances of a Poisson process; 0: as soon as allowed
+  double request_rate = 0;     // requests a second, at random distances (launcher/load_plan.h); 0: as soon as allowed
+  double burstiness = 1;       // of the distances
   size_t max_concurrency = 0;  // requests that are with the server at once; 0: any number
   uint64_t seed = 0;           // of the distances
+  std::vector<double> send_times;  // when each may be sent at the earliest, in seconds; empty: by the rate
+  std::function<void(size_t ended, int64_t tokens)> on_progress;  // requests and tokens so far, whenever some have come
 };
 
 // Seconds since the load began.
@@ -25,7 +28,8 @@ struct RequestTimes {
   double last_token = 0;
   double done = 0;
   int32_t prompt_tokens = 0, tokens = 0;
-  std::string error;  // not empty: the request failed
+  std::vector<float> gaps;  // seconds between pieces of the answer, after the first
+  std::string error;        // not empty: the request failed
 
   double seconds_per_token() const {  // of the tokens after the first; 0 where there is none
     return tokens > 1 ? (last_token - first_token) / (tokens - 1) : 0;
@@ -43,8 +47,8 @@ struct Load {
 
 // The requests' ids are set here. Fails when the server is lost, or when nothing comes for a while and `give_up` says
 // that nothing will.
-Result<Load> run_load(comm::ZmqClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options,
-                      const std::function<bool()>& give_up);
+Result<Load> run_load(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests,
+                      const LoadOptions& options, const std::function<bool()>& give_up);
 
 // Greedy requests of random prompts that generate exactly `output_len` tokens; ids of the vocabulary's first
 // `vocab_size`. No two share a prefix to speak of.

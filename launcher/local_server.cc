@@ -7,11 +7,8 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <mutex>
 #include <string_view>
 #include <utility>
-
-#include "kernels/base/console.h"
 
 namespace lorikeet::launcher {
 
@@ -91,17 +88,16 @@ Result<std::unique_ptr<LocalServer>> LocalServer::start(actors::ServerOptions op
 
   auto ready = std::make_shared<std::promise<void>>();
   auto told = ready->get_future();
-  actors::ServerCallbacks callbacks;
-  callbacks.on_progress = [](const std::string& line) { say("{}", line); };
-  callbacks.on_ready = [ready, once = std::make_shared<std::once_flag>()](const std::string&) {
-    std::call_once(*once, [&] { ready->set_value(); });  // told again when a lost head has come back
-  };
+  const auto progress = std::make_shared<ServerProgress>(options.tensor_parallel_size);
+  actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
+  callbacks.on_ready = [ready](const actors::ServerReady&) { ready->set_value(); };
   auto server = actors::Server::start(options, std::move(callbacks));
   if (!server) return tl::unexpected(server.error());
   std::unique_ptr<LocalServer> local(new LocalServer(std::move(signals), *std::move(directory), *std::move(server)));
   while (told.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
     if (local->stopped()) return fail("the server did not start");
   }
+  local->progress_ = progress;
   auto client = comm::ZmqClient::connect(options.zmq_address);
   if (!client) return tl::unexpected(client.error());
   local->client_ = *std::move(client);

@@ -11,6 +11,7 @@
 #include "comm/client/zmq_client.h"
 #include "kernels/base/descriptor.h"
 #include "kernels/base/error.h"
+#include "launcher/server_progress.h"
 #include "launcher/stop_signals.h"
 
 namespace lorikeet::launcher {
@@ -39,13 +40,15 @@ class LocalServer {
   ~LocalServer();
 
   comm::ZmqClient& client() { return *client_; }
-  bool stopped() const;                                // on its own, or by a signal: nobody answers any more
-  int signal() const { return signals_->received(); }  // that stopped it; 0: none
+  ProgressLine& progress() { return progress_->line(); }  // what the server says stands above it
+  bool stopped() const;                                   // on its own, or by a signal: nobody answers any more
+  int signal() const { return signals_->received(); }     // that stopped it; 0: none
 
  private:
   LocalServer(std::unique_ptr<StopSignals> signals, TemporaryDirectory directory,
               std::unique_ptr<actors::Server> server);
 
+  std::shared_ptr<ServerProgress> progress_;
   std::unique_ptr<StopSignals> signals_;
   TemporaryDirectory directory_;
   std::unique_ptr<actors::Server> server_;

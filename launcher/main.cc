@@ -9,6 +9,7 @@
 #include "launcher/command_line.h"
 #include "launcher/commands.h"
 #include "launcher/help_formatter.h"
+#include "launcher/version.h"
 
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "head") == 0) return lorikeet::actors::run_head();
@@ -16,7 +17,7 @@ int main(int argc, char** argv) {
 
   CLI::App app{"Lorikeet serves a Qwen model in int4, cut over several devices,\nwith a LoRA adapter per request.",
                "lorikeet"};
-  app.set_version_flag("--version", "lorikeet " LORIKEET_VERSION);
+  app.set_version_flag("--version", lorikeet::launcher::version_text);
   app.require_subcommand(1);
   app.formatter(std::make_shared<lorikeet::launcher::HelpFormatter>());
   int exit_status = 0;
@@ -24,9 +25,13 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_batch_command(app, exit_status);
   lorikeet::launcher::add_bench_command(app, exit_status);
   lorikeet::launcher::add_submit_command(app, exit_status);
+  lorikeet::launcher::add_chat_command(app, exit_status);
   lorikeet::launcher::add_status_command(app, exit_status);
+  lorikeet::launcher::add_adapters_command(app, exit_status);
   lorikeet::launcher::add_inspect_command(app, exit_status);
   lorikeet::launcher::add_tokenize_command(app, exit_status);
   lorikeet::launcher::add_render_command(app, exit_status);
+  lorikeet::launcher::add_about_commands(app, exit_status);
+  lorikeet::launcher::add_keygen_command(app, exit_status);
   return lorikeet::launcher::run_command_line(app, std::vector<std::string>(argv + 1, argv + argc), exit_status);
 }

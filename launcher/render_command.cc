@@ -18,6 +18,7 @@ using Json = nlohmann::ordered_json;
 struct RenderFlags {
   std::string model;
   std::string chat_template;
+  bool special_tokens = false;
   std::string input = "-";
   std::string output = "-";
 };
@@ -47,6 +48,7 @@ Result<void> render(const RenderFlags& flags) {
   if (!tokenizer) return tl::unexpected(tokenizer.error());
   auto chat = model::ChatTemplate::load(flags.model, **tokenizer, flags.chat_template);
   if (!chat) return tl::unexpected(chat.error());
+  if (flags.special_tokens) chat->trust_special_tokens();
   if (auto ok = check_distinct(flags.input, flags.output); !ok) return ok;
   auto reader = LineReader::open(flags.input);
   if (!reader) return tl::unexpected(reader.error());
@@ -71,6 +73,8 @@ void add_render_command(CLI::App& app, int& exit_status) {
       ->required();
   command->add_option("--chat-template", flags->chat_template,
                       "Name of a known chat template, or a file that is one (default: the checkpoint's own)");
+  command->add_flag("--special-tokens-in-messages", flags->special_tokens,
+                    "Special tokens count in messages, too, as in transformers");
   command->add_option("--input", flags->input,
                       "Lines of {\"messages\": [...], \"tools\", \"documents\", \"add_generation_prompt\", "
                       "\"continue_final_message\", \"enable_thinking\", \"chat_template_kwargs\"}; - is the standard "

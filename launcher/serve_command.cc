@@ -5,9 +5,12 @@
 #include <memory>
 
 #include "kernels/base/console.h"
+#include "launcher/access_flags.h"
 #include "launcher/commands.h"
 #include "launcher/http_flags.h"
+#include "launcher/served_summary.h"
 #include "launcher/server_flags.h"
+#include "launcher/server_progress.h"
 #include "launcher/stop_signals.h"
 #include "model/inspect/inspect.h"
 
@@ -34,10 +37,12 @@ int serve(const ServerFlags& flags) {
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
   warn_of_missing_adapters(*options);
   if (const std::string cost = model::eight_bit_cost(options->model); !cost.empty()) say("note: 8 bits: {}", cost);
-  actors::ServerCallbacks callbacks;
-  callbacks.on_progress = [](const std::string& line) { say("{}", line); };
-  callbacks.on_ready = [name = options->served_model_name](const std::string& address) {
-    say_line(STDOUT_FILENO, fmt::format("serving {} at {}", name, address));
+  const auto progress = std::make_shared<ServerProgress>(options->tensor_parallel_size);
+  actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
+  callbacks.on_ready = [progress, &options](const actors::ServerReady& ready) {
+    progress->line().end();
+    say_line(STDOUT_FILENO, fmt::format("serving {} at {}", options->served_model_name, ready.zmq_address));
+    progress->line().say(served_summary(*options, ready, terminal_of(STDERR_FILENO)));
   };
   auto server = actors::Server::start(*options, std::move(callbacks));
   if (!server) {
@@ -59,17 +64,24 @@ void add_serve_command(CLI::App& app, int& exit_status) {
   auto http = std::make_shared<HttpFlags>();
   add_server_flags(*command, *flags);
   add_http_flags(*command, *http);
+  auto access = std::make_shared<AccessFlags>();
+  add_access_flags(*command, *access);
   add_log_flags(*command, flags->options.log);
   auto drain_seconds = std::make_shared<double>(30);
   add_drain_flag(*command, *drain_seconds);
-  command->callback([flags, http, drain_seconds, &exit_status] {
-    auto door = resolve(*http);
-    if (!door) {
-      say("lorikeet serve: {}", door.error().message);
+  command->callback([flags, http, access, drain_seconds, &exit_status] {
+    const auto take = [&exit_status](auto resolved, auto& to) {
+      if (resolved) {
+        to = *std::move(resolved);
+        return true;
+      }
+      say("lorikeet serve: {}", resolved.error().message);
       exit_status = 2;
-      return;
-    }
-    flags->options.http = *std::move(door);
+      return false;
+    };
+    if (!take(resolve(*http), flags->options.http)) return;
+    const std::string host = http->no_http ? "" : http->options.host;
+    if (!take(resolve(*access, host, flags->options.zmq_address), flags->options.access)) return;
     flags->options.drain_timeout_ms = static_cast<int32_t>(*drain_seconds * 1000);
     exit_status = serve(*flags);
   });

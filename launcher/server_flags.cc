@@ -2,14 +2,17 @@
 
 #include <fmt/ranges.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 
 #include "actors/wire/kv_budget.h"
+#include "comm/client/adapter_request.h"
 #include "comm/client/limits.h"
 #include "launcher/chat_flags.h"
+#include "launcher/config_file.h"
 #include "launcher/device.h"
 #include "launcher/flag_values.h"
 #include "launcher/model_path.h"
@@ -83,6 +86,9 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
       return fail("--lora-modules: a name of {} bytes, at most {} are allowed", module->first.size(),
                   comm::kMaxAdapterBytes);
     }
+    if (!comm::is_adapter_name(module->first)) {
+      return fail("--lora-modules: a name with control characters in it");
+    }
     if (module->first == options.served_model_name) {
       return fail("--lora-modules: '{}' is the name of the base model", module->first);
     }
@@ -91,6 +97,23 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
     }
     options.lora_modules.push_back(*std::move(module));
   }
+  return {};
+}
+
+// vLLM's variable may be set for all of a host's servers, so that by itself it needs no directory.
+Result<void> check_runtime_loading(actors::ServerOptions& options) {
+  if (options.runtime_lora_updating && options.lora_dirs.empty()) {
+    return fail("--enable-runtime-lora-updating: say with --lora-dir where adapters may be loaded from");
+  }
+  for (std::string& dir : options.lora_dirs) {
+    std::error_code error;
+    const auto found = std::filesystem::canonical(dir, error);
+    if (error || !std::filesystem::is_directory(found, error)) return fail("--lora-dir {}: it is not a directory", dir);
+    dir = std::filesystem::absolute(dir).lexically_normal().string();
+  }
+  const char* allowed = std::getenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING");
+  const std::string value = allowed == nullptr ? "" : allowed;
+  options.runtime_lora_updating |= value == "1" || value == "true" || value == "True";
   return {};
 }
 
@@ -103,6 +126,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
                  "Directory of the checkpoint (config.json, *.safetensors, the tokenizer's files), or the id of one in "
                  "the Hugging Face cache")
       ->required();
+  add_config_flag(app);
   app.add_option("--served-model-name", o.served_model_name, "Name of the base model (default: the directory's name)");
   app.add_option("--lora-modules", f.lora_modules,
                  "Adapters: NAME=DIR ..., or {\"name\": NAME, \"path\": DIR}; several values, may be repeated")
@@ -156,6 +180,13 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--max-loras", o.max_loras, "Adapter slots of each rank: distinct adapters in one step")->group(lora);
   app.add_option("--max-cpu-loras", o.max_cpu_loras, "Adapters kept in the head's memory")->group(lora);
   app.add_option("--max-cpu-lora-bytes", f.max_cpu_lora_memory, "Memory for them, such as 4G or 4GiB")->group(lora);
+  app.add_flag("--enable-runtime-lora-updating", o.runtime_lora_updating,
+               "Let clients load, unload and pin adapters (or VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in the environment)")
+      ->group(lora);
+  app.add_option("--lora-dir", o.lora_dirs,
+                 "Directory below which those adapters must lie, links followed; may be repeated")
+      ->allow_extra_args(false)
+      ->group(lora);
   app.add_option("--max-lora-rank", o.max_lora_rank, "Adapters of a higher rank are refused")->group(lora);
 
   const std::string processes = "Processes";
@@ -210,6 +241,7 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   if (!dtype) return tl::unexpected(dtype.error());
   o.dtype = *dtype;
   if (auto ok = read_lora_modules(flags.lora_modules, o); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_runtime_loading(o); !ok) return tl::unexpected(ok.error());
   return o;
 }
 

@@ -15,7 +15,7 @@ constexpr std::chrono::milliseconds kReceivePatience{200};
 
 }  // namespace
 
-Result<StatusAnswer> ask_status(comm::ZmqClient& client, std::chrono::seconds patience) {
+Result<StatusAnswer> ask_status(comm::ServerClient& client, std::chrono::seconds patience) {
   const Clock::time_point begin = Clock::now();
   if (auto sent = client.send(comm::StatusRequest{"status"}); !sent) return tl::unexpected(sent.error());
   while (Clock::now() - begin < patience) {

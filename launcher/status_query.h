@@ -18,7 +18,7 @@ struct StatusAnswer {
 };
 
 // Errors: the server's refusal, no answer in time.
-Result<StatusAnswer> ask_status(comm::ZmqClient& client, std::chrono::seconds patience);
+Result<StatusAnswer> ask_status(comm::ServerClient& client, std::chrono::seconds patience);
 
 // What the text says. It may be of another version: unknown keys are passed over, and what is missing has its default.
 // Errors: it is not a JSON object of such fields.

@@ -1,155 +1,210 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <charconv>
+#include <iostream>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <utility>
 
-#include "comm/client/zmq_client.h"
+#include "comm/client/limits.h"
+#include "comm/client/request_json.h"
 #include "kernels/base/console.h"
+#include "launcher/answer_flags.h"
 #include "launcher/commands.h"
-#include "launcher/flag_values.h"
+#include "launcher/sampling_flags.h"
+#include "launcher/server_connection.h"
 #include "launcher/stream_printer.h"
-#include "launcher/zmq_address.h"
+#include "launcher/submit_requests.h"
+#include "launcher/terminal.h"
+#include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
 namespace {
 
-constexpr const char* kBaseModel = "-";
+constexpr const char* kStandardInput = "-";
 
 struct SubmitFlags {
-  std::string zmq = "tcp://127.0.0.1:5555";
+  ZmqFlags zmq;
   std::string encoding = "cereal";
-  std::vector<std::string> prompts;
-  std::vector<std::string> adapters;
-  bool chat = false;
-  comm::GenerateRequest sampling;  // everything but id, prompt and adapter
+  bool json = false;
+  SubmitPlan plan;
 };
 
-// One request per (prompt, adapter) pair: as many adapters as prompts, or one of either for all of the other.
-Result<std::vector<comm::GenerateRequest>> make_requests(const SubmitFlags& flags) {
-  const size_t prompts = flags.prompts.size();
-  const size_t adapters = std::max<size_t>(flags.adapters.size(), 1);
-  if (prompts != adapters && prompts != 1 && adapters != 1) {
-    return fail("{} prompts and {} adapters: give as many of one as of the other, or one of either", prompts, adapters);
+Result<std::string> read_standard_input() {
+  std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  if (text.size() > comm::kMaxBodyBytes) return fail("the standard input has more than {} bytes", comm::kMaxBodyBytes);
+  if (!text.empty() && text.back() == '\n') text.pop_back();  // of the last line, as shells and editors add it
+  if (text.empty()) return fail("the standard input is empty");
+  return text;
+}
+
+// "-" stands for the standard input; so does no prompt at all where that is no terminal.
+Result<void> read_prompts(std::vector<std::string>& prompts) {
+  if (prompts.empty()) {
+    if (isatty(STDIN_FILENO) != 0) return fail("give a prompt, or - to read one from the standard input");
+    prompts.emplace_back(kStandardInput);
   }
-  std::vector<comm::GenerateRequest> requests;
-  for (size_t i = 0; i < std::max(prompts, adapters); ++i) {
-    comm::GenerateRequest request = flags.sampling;
-    request.id = std::to_string(i);
-    const std::string& prompt = flags.prompts[prompts == 1 ? 0 : i];
-    if (flags.chat) {
-      request.messages = {{"user", prompt}};
-    } else {
-      request.prompt = prompt;
-    }
-    if (!flags.adapters.empty()) {
-      const std::string& adapter = flags.adapters[adapters == 1 ? 0 : i];
-      if (adapter != kBaseModel) request.adapter = adapter;
-    }
-    requests.push_back(std::move(request));
+  bool read = false;
+  for (std::string& prompt : prompts) {
+    if (prompt != kStandardInput) continue;
+    if (std::exchange(read, true)) return fail("the standard input can be one prompt only");
+    auto text = read_standard_input();
+    if (!text) return tl::unexpected(text.error());
+    prompt = *std::move(text);
   }
-  return requests;
+  return {};
 }
 
 // Follows the answers of the requests that have been sent until each has its final one.
 class Answers {
  public:
-  Answers(comm::ZmqClient& client, std::vector<std::string> labels)
-      : client_(client), size_(labels.size()), printer_(stdout, std::move(labels)) {}
+  Answers(comm::ServerClient& client, const std::vector<LabelledRequest>& requests, bool json)
+      : client_(client), json_(json), printer_(stdout, labels_of(requests), style()), results_(requests.size()) {
+    for (const LabelledRequest& request : requests) lines_.emplace_back(comm::RequestLine{request.request, true});
+  }
 
   // The number of requests that failed.
-  Result<int> follow(size_t running) {
+  Result<int> follow() {
+    size_t running = lines_.size();
     while (running > 0) {
-      auto message = client_.receive(std::chrono::milliseconds(1000));
+      const auto message = client_.receive(std::chrono::milliseconds(1000));
       if (!message) continue;
-      Result<void> shown;
-      if (const auto* delta = std::get_if<comm::Delta>(&*message)) {
-        if (const auto i = index_of(delta->id)) shown = printer_.text(*i, delta->text);
-      } else if (const auto* done = std::get_if<comm::Done>(&*message)) {
-        const auto i = index_of(done->id);
-        if (!i) continue;
-        shown = printer_.end(*i, fmt::format("[{}: {} tokens, seed {}]", done->finish_reason,
-                                             done->usage.completion_tokens, done->seed));
-        --running;
-      } else if (const auto* failure = std::get_if<comm::Failure>(&*message)) {
-        const auto i = index_of(failure->id);
-        if (!i) return fail("{}", failure->message);
-        shown = printer_.end(*i, fmt::format("[{}: {}]", failure->code, failure->message));
-        ++failed_;
-        --running;
-      }
-      if (!shown) return tl::unexpected(shown.error());
+      const auto ended = take(*message);
+      if (!ended) return tl::unexpected(ended.error());
+      running -= *ended ? 1 : 0;
     }
     return failed_;
   }
 
  private:
+  static std::vector<std::string> labels_of(const std::vector<LabelledRequest>& requests) {
+    std::vector<std::string> labels;
+    for (const LabelledRequest& request : requests) labels.push_back(request.label);
+    return labels;
+  }
+
+  // Where the output goes to a file or another program, it is the answers and nothing beside them.
+  static StreamPrinter::Style style() {
+    const Terminal terminal = terminal_of(STDOUT_FILENO);
+    return {terminal, isatty(STDOUT_FILENO) != 0};
+  }
+
+  // Whether the message ended a request.
+  Result<bool> take(const comm::ServerMessage& message) {
+    if (const auto* delta = std::get_if<comm::Delta>(&message)) {
+      const auto i = index_of(delta->id);
+      if (!i) return false;
+      lines_[*i].add(*delta);
+      if (json_) return false;
+      comm::Delta shown_piece = *delta;
+      shown_piece.text = text_of(*delta);
+      if (auto shown = printer_.delta(*i, shown_piece); !shown) return tl::unexpected(shown.error());
+      return false;
+    }
+    if (const auto* done = std::get_if<comm::Done>(&message)) {
+      const auto i = index_of(done->id);
+      if (!i) return false;
+      const auto shown = json_ ? result(*i, lines_[*i].finish(*done))
+                               : printer_.end(*i, fmt::format("[{}: {} tokens, seed {}]", done->finish_reason,
+                                                              done->usage.completion_tokens, done->seed));
+      if (!shown) return tl::unexpected(shown.error());
+      return true;
+    }
+    const auto* failure = std::get_if<comm::Failure>(&message);
+    if (failure == nullptr) return false;
+    const auto i = index_of(failure->id);
+    if (!i) return fail("{}", failure->message);
+    ++failed_;
+    const auto shown = json_ ? result(*i, lines_[*i].finish(*failure))
+                             : printer_.fail(*i, fmt::format("[{}: {}]", failure->code, failure->message));
+    if (!shown) return tl::unexpected(shown.error());
+    return true;
+  }
+
+  // The lines are written in the order of the requests.
+  Result<void> result(size_t i, std::string line) {
+    results_[i] = std::move(line);
+    for (; next_ < results_.size() && results_[next_]; ++next_) {
+      if (auto ok = write_text(stdout, *results_[next_] + "\n"); !ok) return ok;
+    }
+    return {};
+  }
+
+  // Everything that there is of a piece, in the order in which a model writes it.
+  static std::string text_of(const comm::Delta& delta) {
+    std::string text = delta.reasoning.value_or("") + delta.text;
+    for (const comm::ToolCallDelta& call : delta.tool_calls) {
+      if (call.name) text += fmt::format("\n{} ", *call.name);
+      text += call.arguments.value_or("");
+    }
+    return text;
+  }
+
   // The ids are ours (make_requests): the index of the request in decimal. What the server says is checked all the
   // same.
   std::optional<size_t> index_of(const std::string& id) const {
     size_t index = 0;
     const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), index);
-    if (error != std::errc() || end != id.data() + id.size() || index >= size_) return std::nullopt;
+    if (error != std::errc() || end != id.data() + id.size() || index >= lines_.size()) return std::nullopt;
     return index;
   }
 
-  comm::ZmqClient& client_;
-  size_t size_;
+  comm::ServerClient& client_;
+  bool json_;
   StreamPrinter printer_;
+  std::vector<comm::ResultLine> lines_;              // of each request: what has come of its answer
+  std::vector<std::optional<std::string>> results_;  // in JSON: what has ended
+  size_t next_ = 0;                                  // of them: the first that is not written
   int failed_ = 0;
 };
 
-Result<int> submit(const SubmitFlags& flags) {
-  auto requests = make_requests(flags);
+Result<int> submit(SubmitFlags& flags) {
+  if (auto ok = read_prompts(flags.plan.prompts); !ok) return tl::unexpected(ok.error());
+  const auto requests = make_requests(flags.plan);
   if (!requests) return tl::unexpected(requests.error());
-  auto client =
-      comm::ZmqClient::connect(flags.zmq, flags.encoding == "json" ? comm::Encoding::json : comm::Encoding::cereal);
+  auto client = connect_to_server(flags.zmq, flags.encoding == "json" ? comm::Encoding::json : comm::Encoding::cereal);
   if (!client) return tl::unexpected(client.error());
-  std::vector<std::string> labels;
-  for (const comm::GenerateRequest& request : *requests) labels.push_back(request.adapter.value_or("(base model)"));
-  for (comm::GenerateRequest& request : *requests) {
-    if (auto sent = (*client)->send(std::move(request)); !sent) return tl::unexpected(sent.error());
+  for (const LabelledRequest& request : *requests) {
+    if (auto sent = (*client)->send(request.request); !sent) return tl::unexpected(sent.error());
   }
-  return Answers(**client, std::move(labels)).follow(requests->size());
-}
-
-void add_sampling_flags(CLI::App& app, comm::GenerateRequest& request) {
-  const std::string group = "Sampling (the model's defaults where a flag is absent)";
-  app.add_option("--max-tokens", request.max_tokens, "Tokens to generate at the most")->group(group);
-  app.add_option("--temperature", request.temperature, "0 is greedy")->group(group);
-  app.add_option("--top-p", request.top_p, "Smallest set of tokens with this much probability")->group(group);
-  app.add_option("--top-k", request.top_k, "The k best tokens; 0 is all")->group(group);
-  app.add_option("--min-p", request.min_p, "Least probability, relative to the best token's")->group(group);
-  app.add_option("--repetition-penalty", request.repetition_penalty, "Divides the logits of tokens seen; 1 is none")
-      ->group(group);
-  app.add_option("--presence-penalty", request.presence_penalty, "Subtracted once from tokens generated")->group(group);
-  app.add_option("--frequency-penalty", request.frequency_penalty, "Subtracted as often as a token was generated")
-      ->group(group);
-  app.add_option("--seed", request.seed, "Of the draws; the answer reports the one used")
-      ->check(whole_number())
-      ->group(group);
-  app.add_option("--stop", request.stop, "A string that ends the answer; may be repeated")
-      ->allow_extra_args(false)
-      ->group(group);
-  app.add_flag("--ignore-eos", request.ignore_eos, "Go on past the end-of-text token")->group(group);
+  return Answers(**client, *requests, flags.json).follow();
 }
 
 }  // namespace
 
 void add_submit_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<SubmitFlags>();
+  SubmitPlan& plan = flags->plan;
   CLI::App* command = app.add_subcommand("submit", "Sends prompts to a running server and streams the answers");
-  command->add_option("prompt", flags->prompts, "The prompts, all sent at once")->required();
-  command->add_option("--zmq", flags->zmq, "Address of the server")->check(zmq_address())->capture_default_str();
+  command->add_option("PROMPT", plan.prompts, "The prompts, all sent at once; - is the standard input");
+  add_zmq_flags(*command, flags->zmq);
   command
-      ->add_option("--adapter", flags->adapters,
+      ->add_option("--adapter", plan.adapters,
                    "Adapter of each prompt, in their order; - is the base model; one is for all")
       ->allow_extra_args(false);
-  command->add_flag("--chat", flags->chat, "Send each prompt as a user's message, through the chat template");
+  command->add_flag("--chat", plan.chat, "Send each prompt as a user's message, through the chat template");
+  command->add_option("--system", plan.system, "A system message before each prompt; implies --chat");
+  command->add_option("--n", plan.answers, "Answers to each prompt, from seeds one after the other")
+      ->check(CLI::Range(1, 128))
+      ->capture_default_str();
+  command->add_flag("--json", flags->json,
+                    "Print a line of JSON for each answer: text, token ids, log-probabilities, usage, seed");
+  command
+      ->add_option("--logprobs", plan.sampling.logprobs,
+                   "Show every token's log-probability and those of the N best beside it")
+      ->check(CLI::Range(0, 20));
   command->add_option("--encoding", flags->encoding, "How messages are encoded")
       ->check(CLI::IsMember({"cereal", "json"}))
       ->capture_default_str();
-  add_sampling_flags(*command, flags->sampling);
+  add_sampling_flags(*command, plan.sampling);
+  add_answer_flags(*command, plan.sampling);
+  command->footer(
+      "Examples:\n"
+      "  lorikeet submit --adapter kjv \"And it came to pass\"\n"
+      "  lorikeet submit --adapter kjv --adapter moby --adapter - \"The sea was\"\n"
+      "  git diff | lorikeet submit --system \"Write a commit message.\" --json -");
   command->callback([flags, &exit_status] {
     const auto failed = submit(*flags);
     if (!failed) say("lorikeet submit: {}", failed.error().message);

@@ -59,6 +59,9 @@ ctest --preset release -j "$jobs" --output-on-failure
 step "abuse of a running server"
 if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/abuse/abuse.py --long; else /usr/bin/python3 tests/abuse/abuse.py; fi
 
+step "chaos among the processes of a running server"
+if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/chaos/chaos.py --long; else /usr/bin/python3 tests/chaos/chaos.py; fi
+
 step "address and undefined-behaviour sanitizers"
 if [[ $full -eq 1 ]]; then
   build asan all
@@ -73,6 +76,10 @@ if [[ $full -eq 1 ]]; then build clang all; else build clang fuzz_targets; fi
 fuzz
 
 if [[ $full -eq 1 ]]; then
+  step "many requests out of the server's own document"
+  LORIKEET_SCHEMATHESIS_EXAMPLES=200 build/release/bin/http_test --gtest_filter=Http.AnswersAsItsOwnDocumentSays
+  step "answers of 300 schemas"
+  LORIKEET_FULL=1 ctest --preset release -R 'StructuredTest.GivesOpenAisClient' --output-on-failure
   step "the chat templates' interpreter beside Jinja2"
   tests/jinja_differential.py build/release/bin/jinja_tool 600
   step "thread sanitizer"

@@ -8,6 +8,7 @@
 #include <utility>
 #include <variant>
 
+#include "actors/head/adapter_changes.h"
 #include "actors/head/adapter_slots.h"
 #include "actors/head/adapter_transfer.h"
 #include "actors/head/host_adapters.h"
@@ -25,6 +26,7 @@ class AdapterCache {
         options_(std::move(setup.options)),
         host_({options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
         slots_(options_.max_loras),
+        changes_({options_.runtime_lora_updating, options_.served_model_name}, std::move(setup.names), host_, slots_),
         source_(setup.make_source(callbacks(self))) {
     tick();
   }
@@ -34,6 +36,8 @@ class AdapterCache {
   caf::result<AdapterResolved> resolve(const ResolveAdapter& ask) {
     auto promise = self_->make_response_promise<AdapterResolved>();
     resolving_.emplace(ask.id, promise);
+    ++lookups_.lookups;
+    lookups_.host_hits += host_.is_staged(ask.name) ? 1 : 0;
     host_.resolve(ask.id, ask.name);
     act();
     return promise;
@@ -49,6 +53,8 @@ class AdapterCache {
   caf::result<SlotAcquired> acquire(const AcquireSlot& ask) {
     auto promise = self_->make_response_promise<SlotAcquired>();
     acquiring_.emplace(ask.id, promise);
+    ++lookups_.slot_lookups;
+    lookups_.slot_hits += slots_.is_resident(ask.digest) ? 1 : 0;
     slots_.acquire(ask.id, ask.digest, host_.staged(ask.digest));
     act();
     return promise;
@@ -61,7 +67,19 @@ class AdapterCache {
     act();
   }
 
+  caf::result<AdapterChanged> change(const ChangeAdapter& ask) {
+    auto promise = self_->make_response_promise<AdapterChanged>();
+    changing_.emplace(changes_.begin(*ask.request, now()), promise);
+    act();
+    return promise;
+  }
+
   // ---- the disk
+
+  void located(const AdapterSource::Located& found) {
+    changes_.located(found.key, found.directory);
+    act();
+  }
 
   void checked(const AdapterSource::Checked& found) {
     host_.checked(found.name, found.stamp, found.error);
@@ -69,6 +87,8 @@ class AdapterCache {
   }
 
   void staged(AdapterSource::Staged& found) {
+    const auto began = reading_since_.extract(found.name);
+    if (began && found.adapter) reads_.add(since(began.mapped()));
     host_.read(found.name, found.stamp, std::move(found.adapter));
     act();
   }
@@ -80,6 +100,7 @@ class AdapterCache {
     workers_ = std::move(formed.workers);
     assemblers_.assign(workers_.size(), EnvelopeAssembler(kMaxRankMessageBytes));
     slots_.group_formed();
+    changes_.group_formed(now());
     act();
   }
 
@@ -88,6 +109,7 @@ class AdapterCache {
     workers_.clear();
     assemblers_.clear();
     transfers_.clear();
+    sending_since_.clear();
     slots_.group_lost();
     act();
   }
@@ -121,13 +143,15 @@ class AdapterCache {
 
   void tick() {
     source_->tick(now());
+    changes_.tick(now());
+    act();
     const std::chrono::milliseconds limit(options_.rank_timeout_ms);
     std::vector<uint64_t> late;
     for (const auto& [number, transfer] : transfers_) {
       if (now() - transfer.last_progress() > limit) late.push_back(number);
     }
     for (const uint64_t number : late) {
-      transfers_.at(number).fail(fmt::format("the ranks have not taken the adapter in {} ms", limit.count()));
+      transfers_.at(number).ranks_failed(fmt::format("the ranks have not taken the adapter in {} ms", limit.count()));
       end_if_finished(number);
     }
     self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kTick, Tick{});
@@ -138,6 +162,9 @@ class AdapterCache {
     status.transfers = transfers_.size();
     status.staged_bytes = host_.staged_bytes();
     status.blocked = source_->left_behind().size();
+    status.lookups = lookups_;
+    status.reads = reads_;
+    status.sends = sends_;
     for (HostAdapters::Row& row : host_.rows()) {
       AdapterSlots::Row slot = slots_.row(row.digest);
       AdapterStatus& adapter = status.adapters.emplace_back();
@@ -150,6 +177,8 @@ class AdapterCache {
       adapter.claims = row.claims;
       adapter.rank = row.max_rank;
       adapter.bytes = row.bytes;
+      adapter.pinned = row.kept;
+      adapter.set_aside = row.set_aside;
       adapter.directory = std::move(row.dir);
       std::string& error = row.error.empty() ? slot.error : row.error;
       if (!error.empty()) adapter.error = std::move(error);
@@ -159,6 +188,9 @@ class AdapterCache {
 
  private:
   AdapterTransfer::TimePoint now() const { return self_->clock().now(); }
+  uint64_t since(AdapterTransfer::TimePoint began) const {
+    return static_cast<uint64_t>(std::chrono::nanoseconds(now() - began).count());
+  }
 
   static AdapterSource::Callbacks callbacks(AdapterCacheActor::pointer self) {
     const caf::actor_addr address = self->address();  // weak: the source belongs to the actor
@@ -166,7 +198,8 @@ class AdapterCache {
       if (auto actor = caf::actor_cast<AdapterCacheActor>(address)) caf::anon_send(actor, std::move(message));
     };
     return {[send](AdapterSource::Checked found) { send(std::move(found)); },
-            [send](AdapterSource::Staged found) { send(std::move(found)); }};
+            [send](AdapterSource::Staged found) { send(std::move(found)); },
+            [send](AdapterSource::Located found) { send(std::move(found)); }};
   }
 
   // Whether the present message is the worker's own. CAF takes the sender's process from the connection.
@@ -179,44 +212,61 @@ class AdapterCache {
     for (;;) {
       auto of_host = host_.take_effects();
       auto of_slots = slots_.take_effects();
-      if (of_host.empty() && of_slots.empty()) return;
+      auto of_changes = changes_.take_effects();
+      if (of_host.empty() && of_slots.empty() && of_changes.empty()) return;
       for (auto& effect : of_host) std::visit([this](auto& wanted) { perform(wanted); }, effect);
       for (auto& effect : of_slots) std::visit([this](auto& wanted) { perform(wanted); }, effect);
+      for (auto& effect : of_changes) std::visit([this](auto& wanted) { perform(wanted); }, effect);
     }
   }
 
   void perform(HostAdapters::Check& check) { source_->check(check.name, check.dir); }
-  void perform(HostAdapters::Read& read) { source_->read(read.name, read.dir, read.file_bytes); }
+  void perform(HostAdapters::Read& read) {
+    reading_since_[read.name] = now();
+    source_->read(read.name, read.dir, read.file_bytes);
+  }
   void perform(HostAdapters::Cancel& cancel) {
-    if (source_->cancel(cancel.name)) host_.cancelled(cancel.name);
+    if (!source_->cancel(cancel.name)) return;
+    reading_since_.erase(cancel.name);
+    host_.cancelled(cancel.name);
   }
   void perform(HostAdapters::Unclaimed& unclaimed) { slots_.unclaimed(unclaimed.digest); }
   void perform(HostAdapters::Dropped& dropped) { slots_.drop(dropped.digest); }
+  void perform(HostAdapters::Keep& keep) { slots_.keep(keep.digest, keep.kept); }
+  void perform(AdapterChanges::Locate& locate) { source_->locate(locate.key, locate.path); }
+
+  void perform(AdapterChanges::Ended& ended) {
+    const auto promise = changing_.extract(ended.number);
+    if (promise) promise.mapped().deliver(AdapterChanged{std::move(ended.message), std::move(ended.code)});
+  }
+
   void perform(AdapterSlots::Pin& pin) { host_.pin(pin.digest); }
   void perform(AdapterSlots::Unpin& unpin) { host_.unpin(unpin.digest); }
 
   void perform(HostAdapters::Resolved& resolved) {
     if (resolved.error.empty()) slots_.claimed(resolved.digest);
-    answer_resolve(resolved);
+    if (!changes_.resolved(resolved)) answer_resolve(resolved);
   }
 
   void answer_resolve(HostAdapters::Resolved& resolved) {
     const auto it = resolving_.find(resolved.id);
     if (it == resolving_.end()) return;
-    it->second.deliver(AdapterResolved{std::move(resolved.digest), std::move(resolved.error)});
+    it->second.deliver(AdapterResolved{std::move(resolved.digest), std::move(resolved.error), resolved.unknown});
     resolving_.erase(it);
   }
 
   void perform(AdapterSlots::Acquired& acquired) {
+    if (changes_.acquired(acquired)) return;
     const auto it = acquiring_.find(acquired.id);
     if (it == acquiring_.end()) return;
-    it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error), epoch_});
+    it->second.deliver(SlotAcquired{acquired.slot, std::move(acquired.error), epoch_, acquired.ranks_failed});
     acquiring_.erase(it);
   }
 
   void perform(AdapterSlots::Send& wanted) {
     const auto [it, added] =
         transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now());
+    sending_since_[wanted.transfer] = now();
     send(it->second.start());
   }
 
@@ -237,7 +287,7 @@ class AdapterCache {
   void fail_transfers(int32_t rank, const std::string& why) {
     std::vector<uint64_t> numbers;
     for (auto& [number, transfer] : transfers_) {
-      transfer.fail(fmt::format("rank {}: {}", rank, why));
+      transfer.ranks_failed(fmt::format("rank {}: {}", rank, why));
       numbers.push_back(number);
     }
     for (const uint64_t number : numbers) end_if_finished(number);
@@ -262,7 +312,10 @@ class AdapterCache {
     const auto it = transfers_.find(number);
     if (it == transfers_.end() || !it->second.finished()) return;
     const auto ended = transfers_.extract(it);
-    slots_.sent(ended.mapped().adapter()->digest, ended.mapped().error());
+    const AdapterTransfer& transfer = ended.mapped();
+    const auto began = sending_since_.extract(number);
+    if (began && transfer.error().empty()) sends_.add(since(began.mapped()));
+    slots_.sent(transfer.adapter()->digest, transfer.error(), transfer.have_ranks_failed());
     act();
   }
 
@@ -270,12 +323,18 @@ class AdapterCache {
   const ServerOptions options_;
   HostAdapters host_;
   AdapterSlots slots_;
+  AdapterChanges changes_;
+  std::unordered_map<uint64_t, caf::typed_response_promise<AdapterChanged>> changing_;  // by number of the change
   std::unordered_map<engine::SequenceId, caf::typed_response_promise<AdapterResolved>> resolving_;
   std::unordered_map<engine::SequenceId, caf::typed_response_promise<SlotAcquired>> acquiring_;
   uint64_t epoch_ = 0;
   std::vector<WorkerForHead> workers_;         // [ranks]; empty: the group is not there
   std::vector<EnvelopeAssembler> assemblers_;  // [ranks], too
   std::map<uint64_t, AdapterTransfer> transfers_;
+  std::map<uint64_t, AdapterTransfer::TimePoint> sending_since_;               // by transfer
+  std::unordered_map<std::string, AdapterTransfer::TimePoint> reading_since_;  // by key
+  AdapterLookups lookups_;
+  Durations reads_, sends_;
   std::unique_ptr<AdapterSource> source_;  // last: its threads end before the rest does
 };
 
@@ -292,6 +351,8 @@ AdapterCacheActor::behavior_type adapter_cache(AdapterCacheActor::pointer self, 
           [state](const GroupLost& group) { state->lost(group); },
           [state](const AdapterSource::Checked& found) { state->checked(found); },
           [state](AdapterSource::Staged& found) { state->staged(found); },
+          [state](const AdapterSource::Located& found) { state->located(found); },
+          [state](const ChangeAdapter& ask) { return state->change(ask); },
           [state](const FactorsMade& made) { state->factors_made(made); },
           [state](Tick) { state->tick(); },
           [state](const StatusQuery&) { return state->status(); }};

@@ -3,10 +3,11 @@
 // Receives
 //   from the scheduler: ResolveAdapter -> AdapterResolved, UnclaimAdapter, AcquireSlot -> SlotAcquired, ReleaseSlot,
 //                       GroupFormed, GroupLost
+//   from the gateway:   ChangeAdapter -> AdapterChanged
 //   from ranks:         Envelope (AdapterReport)
-//   from its threads:   AdapterSource::Checked, AdapterSource::Staged, FactorsMade
+//   from its threads:   AdapterSource::Checked, AdapterSource::Staged, AdapterSource::Located, FactorsMade
 //   StatusQuery -> AdaptersStatus, from what it knows: no disk is asked
-// Owns: the tables of adapters with their claims and leases, the staged host copies, the transfers under way.
+// Owns: the tables of adapters with their claims and leases, the names, the staged host copies, the transfers under way.
 // Thread: CAF's; disks and DoRA's arithmetic have threads of their own (AdapterReader).
 //
 //            GroupFormed
@@ -22,6 +23,7 @@
 #include <functional>
 #include <memory>
 
+#include "actors/head/adapter_names.h"
 #include "actors/head/messages.h"
 #include "actors/wire/options.h"
 
@@ -29,6 +31,7 @@ namespace lorikeet::actors {
 
 struct AdapterCacheSetup {
   ServerOptions options;
+  AdapterNames names;  // begins with those of the options
   std::function<std::unique_ptr<AdapterSource>(AdapterSource::Callbacks)> make_source;
 };
 

@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include "actors/head/adapter_key.h"
+
 namespace lorikeet::actors {
 namespace {
 
@@ -31,12 +33,13 @@ struct AdapterReader::Context {
   const model::ShardPlan plan;
   const int32_t max_lora_rank;
   const TestHooks hooks;
+  const AdapterDirectories directories;
   std::mutex mutex;
   std::condition_variable stop_wake;
   bool stop = false;
 
-  Context(model::ShardPlan given, int32_t rank, TestHooks test_hooks)
-      : plan(std::move(given)), max_lora_rank(rank), hooks(std::move(test_hooks)) {}
+  Context(model::ShardPlan given, int32_t rank, TestHooks test_hooks, AdapterDirectories allowed)
+      : plan(std::move(given)), max_lora_rank(rank), hooks(std::move(test_hooks)), directories(std::move(allowed)) {}
 
   Staged stage(const std::string& name, const std::string& dir) const {
     for (int attempt = 1;; ++attempt) {
@@ -48,6 +51,11 @@ struct AdapterReader::Context {
       if (!before.config.regular || !before.tensors.regular) {  // opening a pipe waits for its writer
         return {name, before, fail("{}: the adapter's files are not regular files", dir)};
       }
+      // Links may have been moved since a client named the directory.
+      if (is_loaded_key(name)) {
+        if (auto ok = directories.locate(name_in_key(name), dir); !ok)
+          return {name, before, fail("{}", ok.error().message)};
+      }
       auto adapter = stage_adapter(version, plan, max_lora_rank);
       if (stamp_of(version) == before) return {name, before, std::move(adapter)};
       if (attempt == kReadAttempts) return {name, before, fail("{}: the files change while they are read", dir)};
@@ -57,7 +65,7 @@ struct AdapterReader::Context {
   // The test hooks "hold_adapter_load=NAME,release_file=PATH" (or hold_adapter_check): one adapter's reading, or the
   // look at its files, waits until the file is there.
   void hold(const std::string& hook, const std::string& name) {
-    if (hooks.value_of(hook) != name) return;
+    if (hooks.value_of(hook) != name_in_key(name)) return;
     const std::filesystem::path release = hooks.value_of("release_file").value_or("");
     std::unique_lock lock(mutex);
     std::error_code error;
@@ -71,10 +79,10 @@ AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestH
     : AdapterReader(std::move(plan), max_lora_rank, std::move(hooks), std::move(callbacks), Patience()) {}
 
 AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks,
-                             Patience patience)
+                             Patience patience, AdapterDirectories directories)
     : patience_(patience),
       callbacks_(std::move(callbacks)),
-      context_(std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks))),
+      context_(std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks), std::move(directories))),
       checks_(kChecks),
       reads_(read_limits()) {}
 
@@ -111,6 +119,22 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
     callbacks_.staged({name, {}, fail("{}: reading the adapter: {}", dir, why)});
   };
   reads_.submit(std::move(job));
+}
+
+void AdapterReader::locate(std::string key, std::string path) {
+  BlockingPool::Job job;
+  job.key = key;
+  job.limit = patience_.check;
+  job.call = [this, context = context_, key, path]() -> BlockingPool::Finish {
+    return [this, found = Located{key, context->directories.locate(name_in_key(key), path)}] {
+      callbacks_.located(found);
+    };
+  };
+  job.give_up = [this, key, path](const std::string& why) {
+    const AdapterRefusal refusal{"adapter_failed", fmt::format("{}: looking for the adapter: {}", path, why)};
+    callbacks_.located({key, tl::unexpected(refusal)});
+  };
+  checks_.submit(std::move(job));
 }
 
 bool AdapterReader::cancel(const std::string& name) {

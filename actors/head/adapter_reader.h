@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/head/adapter_directories.h"
 #include "actors/head/blocking_pool.h"
 #include "actors/head/file_stamp.h"
 #include "actors/head/staged_adapter.h"
@@ -32,16 +33,22 @@ class AdapterSource {
     FileStamp stamp;  // of the files that were read
     Result<std::shared_ptr<const StagedAdapter>> adapter;
   };
-  // Called on the source's threads, or from check(), read() and tick().
+  struct Located {
+    std::string key;
+    tl::expected<std::string, AdapterRefusal> directory;
+  };
+  // Called on the source's threads, or from check(), read(), locate() and tick().
   struct Callbacks {
     std::function<void(Checked)> checked;
     std::function<void(Staged)> staged;
+    std::function<void(Located)> located;
   };
 
   virtual ~AdapterSource() = default;
-  // At most one check or read of a name is under way.
+  // `name` is the key of the adapter's work (actors/head/adapter_key.h): at most one call for a key is under way.
   virtual void check(std::string name, std::string dir) = 0;                      // gives Checked
   virtual void read(std::string name, std::string dir, uint64_t file_bytes) = 0;  // gives Staged
+  virtual void locate(std::string key, std::string path) = 0;                     // gives Located, of a client's path
   virtual bool cancel(const std::string& name) = 0;          // true: its check or read had not begun and never will
   virtual void run(std::function<void()> work) = 0;          // anything else that would hold up an actor
   virtual void tick(TimePoint now) = 0;                      // about once a second: deadlines
@@ -58,13 +65,16 @@ class AdapterReader final : public AdapterSource {
   };
 
   AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks);
-  AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks, Patience patience);
+  // `directories`: where the adapters of names that were loaded at run time must be.
+  AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks, Patience patience,
+                AdapterDirectories directories = {});
   ~AdapterReader() override;  // waits for the reads that run, as long as they may take
   AdapterReader(const AdapterReader&) = delete;
   AdapterReader& operator=(const AdapterReader&) = delete;
 
   void check(std::string name, std::string dir) override;
   void read(std::string name, std::string dir, uint64_t file_bytes) override;
+  void locate(std::string key, std::string path) override;
   bool cancel(const std::string& name) override;
   void run(std::function<void()> work) override;
   void tick(TimePoint now) override;

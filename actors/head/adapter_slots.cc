@@ -72,6 +72,33 @@ void AdapterSlots::drop(const std::string& digest) {
   assign_slots();
 }
 
+void AdapterSlots::keep(const std::string& digest, bool kept) {
+  if (!kept && !contents_.contains(digest)) return;
+  Content& content = find_or_add(digest);
+  content.kept = kept;
+  if (kept && content.draining) {
+    content.draining = false;
+    grant(content);
+  }
+  update(content);
+  assign_slots();
+}
+
+bool AdapterSlots::is_resident(const std::string& digest) const {
+  const auto it = contents_.find(digest);
+  return it != contents_.end() && it->second.state == State::resident;
+}
+
+bool AdapterSlots::has_slot_for(const std::string& digest) const {
+  if (!group_) return false;
+  const auto it = contents_.find(digest);
+  const State state = it == contents_.end() ? State::none : it->second.state;
+  if (state == State::resident) return !it->second.draining;
+  if (state != State::none) return state == State::sending;
+  const auto idle = [](const Index& index) { return !index.empty() && std::get<0>(*index.begin()) == 0; };
+  return queue_.empty() && (!free_slots_.empty() || idle(resident_) || idle(draining_));
+}
+
 AdapterSlots::Content& AdapterSlots::find_or_add(const std::string& digest) {
   const auto it = contents_.try_emplace(digest).first;
   it->second.digest = &it->first;
@@ -91,7 +118,7 @@ void AdapterSlots::assign_slots() {
     if (content.staged == nullptr) {  // its host copy went while it was resident, and then it lost its slot
       queue_.erase(queue_.begin());
       content.state = State::none;
-      fail_waiters(content, "the adapter's content is not in memory any more");
+      fail_waiters(content, "the adapter's content is not in memory any more", false);
       update(content);
       continue;
     }
@@ -148,17 +175,17 @@ void AdapterSlots::grant(Content& content) {
   }
 }
 
-void AdapterSlots::fail_waiters(Content& content, const std::string& error) {
+void AdapterSlots::fail_waiters(Content& content, const std::string& error, bool ranks_failed) {
   for (const Id id : std::exchange(content.waiters, {})) {
-    effects_.push_back(Acquired{id, engine::kBaseSlot, error});
+    effects_.push_back(Acquired{id, engine::kBaseSlot, error, ranks_failed});
   }
 }
 
-void AdapterSlots::sent(const std::string& digest, const std::string& error) {
+void AdapterSlots::sent(const std::string& digest, const std::string& error, bool ranks_failed) {
   const auto it = contents_.find(digest);
   if (it == contents_.end() || it->second.state != State::sending) return;
   Content& content = it->second;
-  content.error = error;
+  content.error = ranks_failed ? "" : error;
   if (error.empty()) {
     content.state = State::resident;
     grant(content);
@@ -166,7 +193,7 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error) {
     effects_.push_back(Clear{content.transfer, content.slot, digest});
     free_slots_.insert(std::exchange(content.slot, -1));
     content.state = State::none;
-    fail_waiters(content, error);
+    fail_waiters(content, error, ranks_failed);
   }
   update(content);
   assign_slots();
@@ -198,7 +225,9 @@ void AdapterSlots::group_lost() {
 // Brings what depends on the content's state up to date: its place in an index, its pin, its being known at all. The
 // content may be gone afterwards.
 void AdapterSlots::update(Content& content) {
-  Index* const index = content.state != State::resident ? nullptr : content.draining ? &draining_ : &resident_;
+  Index* const index = content.state != State::resident || content.kept ? nullptr
+                       : content.draining                               ? &draining_
+                                                                        : &resident_;
   const Key key(content.leases.size(), content.claims > 0, content.last_used, &content);
   if (index != content.index || key != content.key) {
     if (content.index != nullptr) content.index->erase(content.key);
@@ -211,7 +240,7 @@ void AdapterSlots::update(Content& content) {
   if (pin && !content.pinned) effects_.push_back(Pin{*content.digest});
   if (!pin && content.pinned) effects_.push_back(Unpin{*content.digest});
   content.pinned = pin;
-  if (!pin && content.state == State::none && content.claims == 0 && content.error.empty()) {
+  if (!pin && content.state == State::none && content.claims == 0 && !content.kept && content.error.empty()) {
     contents_.erase(contents_.find(*content.digest));
   }
 }

@@ -10,6 +10,8 @@
 // resident one gives way: it gets no new leases and drains. Else a stream of requests for resident adapters would keep
 // another one out for ever.
 //
+// A content that is kept stays in its slot once it has one, and gives way to nobody; at least one slot has none.
+//
 // Nothing on a request's path walks over contents or slots. Not for use by two threads at once.
 #pragma once
 
@@ -48,6 +50,7 @@ class AdapterSlots {
     Id id;
     engine::SlotId slot;
     std::string error;
+    bool ranks_failed = false;  // the error is not the adapter's
   };
   struct Pin {  // keep the content in the host's memory
     std::string digest;
@@ -70,8 +73,17 @@ class AdapterSlots {
   // ids are fine.
   void acquire(Id id, const std::string& digest, std::shared_ptr<const StagedAdapter> staged);
   void release(Id id, const std::string& digest);
-  void sent(const std::string& digest, const std::string& error);  // error empty: resident on all ranks
-  void drop(const std::string& digest);                            // no request will want it; nobody holds it
+  // error empty: resident on all ranks. ranks_failed: the error is not the adapter's.
+  void sent(const std::string& digest, const std::string& error, bool ranks_failed = false);
+  void drop(const std::string& digest);  // no request will want it; nobody holds it
+
+  // Once in a slot the content stays there until it is kept no more. The caller leaves one slot at least to others.
+  void keep(const std::string& digest, bool kept);
+  // Whether acquire() would be answered without another content giving way that is leased.
+  bool has_slot_for(const std::string& digest) const;
+
+  int32_t size() const { return num_slots_; }
+  bool is_resident(const std::string& digest) const;
 
   // The ranks are there with empty slots; they are gone and all slots with them.
   void group_formed();
@@ -97,8 +109,9 @@ class AdapterSlots {
     int32_t slot = -1;
     uint64_t transfer = 0;  // that brings or brought it to the ranks
     bool draining = false;  // resident, and to give its slot to one that waits
-    std::set<Id> leases;    // requests that have the slot
-    std::set<Id> waiters;   // requests that have not got it yet
+    bool kept = false;
+    std::set<Id> leases;   // requests that have the slot
+    std::set<Id> waiters;  // requests that have not got it yet
     size_t claims = 0;
     uint64_t last_used = 0;
     uint64_t ticket = 0;                          // of queue_, while it waits
@@ -115,7 +128,7 @@ class AdapterSlots {
   int32_t free_slot();
   void choose_draining();
   void grant(Content& content);
-  void fail_waiters(Content& content, const std::string& error);
+  void fail_waiters(Content& content, const std::string& error, bool ranks_failed);
   void update(Content& content);
 
   std::unordered_map<std::string, Content> contents_;  // claimed, in a slot, on their way to one, or with an error

@@ -51,7 +51,7 @@ void AdapterTransfer::send_chunks(int32_t rank, std::vector<Envelope>& out) {
 
 bool AdapterTransfer::is_rank(int32_t rank) {
   if (rank >= 0 && rank < static_cast<int32_t>(ranks_.size())) return true;
-  fail(fmt::format("an answer from rank {} of {}", rank, ranks_.size()));
+  ranks_failed(fmt::format("an answer from rank {} of {}", rank, ranks_.size()));
   return false;
 }
 
@@ -100,6 +100,11 @@ void AdapterTransfer::done(int32_t rank, const AdapterDone& done, TimePoint now)
 
 void AdapterTransfer::fail(std::string error) {
   if (error_.empty()) error_ = std::move(error);
+}
+
+void AdapterTransfer::ranks_failed(std::string error) {
+  if (error_.empty()) ranks_failed_ = true;
+  fail(std::move(error));
 }
 
 }  // namespace lorikeet::actors

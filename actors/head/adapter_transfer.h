@@ -39,7 +39,9 @@ class AdapterTransfer {
   std::vector<Envelope> factors(const std::vector<DoraValues>& by_rank) const;
 
   void done(int32_t rank, const AdapterDone& done, TimePoint now);
-  void fail(std::string error);
+  void fail(std::string error);          // the adapter's error
+  void ranks_failed(std::string error);  // the ranks do not do their part, whatever the adapter
+  bool have_ranks_failed() const { return ranks_failed_; }
 
   bool finished() const { return !error_.empty() || num_done_ == static_cast<int32_t>(ranks_.size()); }
   const std::string& error() const { return error_; }
@@ -66,6 +68,7 @@ class AdapterTransfer {
   std::vector<DoraValues> norms_;
   int32_t num_norms_ = 0, num_done_ = 0;
   std::string error_;
+  bool ranks_failed_ = false;
   TimePoint last_progress_;
 };
 

@@ -4,14 +4,16 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <utility>
 #include <variant>
 
 #include "actors/head/live_requests.h"
+#include "actors/head/tenant_limits.h"
+#include "actors/wire/adapter_list.h"
 #include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
 
@@ -19,8 +21,11 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr std::chrono::seconds kStatusTimeout{5};
+constexpr std::chrono::seconds kChangeTimeout{180};  // the adapter cache gives up earlier, and says why
 constexpr std::chrono::milliseconds kDeadlineInterval{250};
 constexpr size_t kCountedMessages = 1024;  // of a request: more are neither gone through here nor let go of
+const Grant kEverything;
+constexpr const char* kForAdministrators = "the server's state and its adapters are for administrators";
 
 uint64_t first_seed(uint64_t seed) {
   return seed != 0 ? seed : (uint64_t{std::random_device()()} << 32) ^ std::random_device()();
@@ -28,10 +33,10 @@ uint64_t first_seed(uint64_t seed) {
 
 class Gateway {
  public:
+  using TimePoint = caf::actor_clock::time_point;
+
   Gateway(GatewayActor::pointer self, GatewaySetup setup)
-      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)) {
-    if (setup_.request_timeout.count() > 0) wait_for_deadlines();
-  }
+      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)), limits_(setup_.tenants) {}
 
   // ---- clients
 
@@ -39,7 +44,7 @@ class Gateway {
     const uint64_t client = said.client;
     if (const auto* generated = std::get_if<comm::GenerateRequest>(said.message.get())) {
       std::shared_ptr<const comm::GenerateRequest> request(std::move(said.message), generated);
-      generate(client, request);
+      generate(client, request, said.grant ? *said.grant : kEverything);
       if (request) let_go(std::move(request));
     } else if (const auto* cancel = std::get_if<comm::Cancel>(said.message.get())) {
       if (const auto id = live_.find(client, cancel->id)) {
@@ -53,8 +58,13 @@ class Gateway {
         setup_.answer(client, std::move(done));
         note_whether_drained();
       }
+    } else if (said.grant && !said.grant->admin) {
+      std::visit([&](const auto& message) { refuse(client, message.id, "forbidden", kForAdministrators); },
+                 *said.message);
+    } else if (const auto* status_request = std::get_if<comm::StatusRequest>(said.message.get())) {
+      status(client, status_request->id);
     } else {
-      status(client, std::get<comm::StatusRequest>(*said.message).id);
+      change_adapters(client, {said.message, &std::get<comm::AdapterRequest>(*said.message)});
     }
   }
 
@@ -70,6 +80,9 @@ class Gateway {
   // ---- the engine
 
   void take(EngineEvents& batch) {
+    if (batch.started && setup_.metrics) {
+      for (const StartedRequest& started : *batch.started) setup_.metrics->started(started.id, started.when);
+    }
     std::vector<engine::SequenceId> streamed;
     for (engine::Event& event : *batch.events) {
       if (const auto* token = std::get_if<engine::TokenEvent>(&event)) {
@@ -93,13 +106,15 @@ class Gateway {
   // ---- deadlines
 
   void tick() {
-    for (; !deadlines_.empty() && deadlines_.front().first <= now(); deadlines_.pop_front()) {
-      LiveRequest* request = live_.find(deadlines_.front().second);
+    waits_for_deadlines_ = false;
+    while (!deadlines_.empty() && deadlines_.begin()->first <= now()) {
+      const engine::SequenceId id = deadlines_.extract(deadlines_.begin()).value().second;
+      LiveRequest* request = live_.find(id);
       if (request == nullptr || request->ended || request->abandoned) continue;
       request->timed_out = true;
-      end(deadlines_.front().second, engine::FinishReason::abort);
+      end(id, engine::FinishReason::abort);
     }
-    wait_for_deadlines();
+    if (!deadlines_.empty()) wait_for_deadlines();
   }
 
   // ---- stopping
@@ -120,12 +135,15 @@ class Gateway {
       *text.wanted = false;
       refuse(key.first, key.second, {engine::ErrorCode::shutting_down, stop.why});
     }
+    for (const auto& [number, change] : std::exchange(changes_, {})) {
+      refuse(change.client, change.request->id, {engine::ErrorCode::shutting_down, stop.why});
+    }
     self_->quit();
   }
 
  private:
   // Takes the request where it is prepared elsewhere.
-  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest>& request) {
+  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest>& request, const Grant& grant) {
     const std::string& name = request->id;
     if (name.size() > comm::kMaxIdBytes) {
       return refuse(
@@ -142,10 +160,17 @@ class Gateway {
           {engine::ErrorCode::invalid_request, fmt::format("another request of the id \"{}\" is still running", name)});
     }
     if (draining_) return refuse(client, name, {engine::ErrorCode::shutting_down, *draining_});
+    if (!grant.may_use(request->adapter)) {
+      return refuse(client, name, "forbidden",
+                    fmt::format("this key may not use the adapter \"{}\"", request->adapter->substr(0, 200)));
+    }
+    if (const auto refusal = limits_.take_request(grant.tenant, now())) return refuse(client, name, *refusal);
     const uint64_t seed = draw_seed();
     const size_t bytes = bytes_of(*request);
-    if (bytes <= setup_.short_text_bytes) {
-      return admit(client, asked_for(*request), setup_.validation->prepare(*request, seed));
+    // A client's template may run long, and a grammar takes long to compile.
+    const bool may_take_long = request->chat_template || wants_grammar(*request);
+    if (bytes <= setup_.short_text_bytes && !may_take_long) {
+      return admit(client, asked_for(*request, grant), setup_.validation->prepare(*request, seed));
     }
     if (long_bytes_ + bytes > setup_.max_long_bytes) {
       return refuse(
@@ -159,7 +184,8 @@ class Gateway {
           {engine::ErrorCode::queue_full,
            fmt::format("{} long texts are waiting, as many as --max-num-queued-reqs allows", long_texts_.size())});
     }
-    prepare_elsewhere(client, std::move(request), bytes, seed);
+    const Asked asked = asked_for(*request, grant);
+    prepare_elsewhere(client, asked, std::move(request), bytes, seed);
   }
 
   // To free a million messages takes time, too, and not this thread's.
@@ -179,6 +205,9 @@ class Gateway {
     size_t bytes = request.prompt ? request.prompt->size() : 0;
     if (request.prompt_token_ids) bytes += request.prompt_token_ids->size() * sizeof(int32_t);
     for (const std::string& stop : request.stop) bytes += stop.size();
+    for (const std::string& word : request.bad_words) bytes += word.size();
+    bytes += request.logit_bias.size() * sizeof(engine::LogitBias);
+    if (request.allowed_token_ids) bytes += request.allowed_token_ids->size() * sizeof(int32_t);
     if (request.messages) bytes += request.messages->size() * sizeof(comm::Message);
     if (request.messages && request.messages->size() > kCountedMessages) return bytes + comm::kMaxBodyBytes;
     return bytes + comm::chat_bytes(request);
@@ -187,16 +216,36 @@ class Gateway {
   // Of a request, what is needed once its text has been prepared.
   struct Asked {
     std::string name;
-    bool logprobs = false, prompt_logprobs = false;
+    std::string tenant;
+    bool logprobs = false, prompt_logprobs = false, prompt_top_logprobs = false, prompt_token_ids = false;
+    std::optional<TimePoint> deadline;
+    std::string time_limit;  // that it comes from
   };
-  static Asked asked_for(const comm::GenerateRequest& request) {
-    return {request.id, request.logprobs.has_value(), request.prompt_logprobs};
+  Asked asked_for(const comm::GenerateRequest& request, const Grant& grant) const {
+    Asked asked;
+    asked.name = request.id;
+    asked.tenant = grant.tenant;
+    asked.logprobs = request.logprobs.has_value();
+    asked.prompt_top_logprobs = request.prompt_top_logprobs.has_value();
+    asked.prompt_logprobs = request.prompt_logprobs || asked.prompt_top_logprobs;
+    asked.prompt_token_ids = request.return_token_ids;
+    const std::chrono::duration<double> of_server = setup_.request_timeout;
+    // Wrong ones are refused when the request is checked.
+    if (request.timeout && *request.timeout > 0 && *request.timeout <= comm::kMaxTimeoutSeconds &&
+        (of_server.count() <= 0 || *request.timeout < of_server.count())) {
+      const std::chrono::duration<double> own(*request.timeout);
+      asked.deadline = now() + std::chrono::duration_cast<TimePoint::duration>(own);
+      asked.time_limit = fmt::format("{:.3g} s (timeout)", own.count());
+    } else if (of_server.count() > 0) {
+      asked.deadline = now() + setup_.request_timeout;
+      asked.time_limit = fmt::format("{:.3g} s (--request-timeout)", of_server.count());
+    }
+    return asked;
   }
 
   // The request itself is let go of here, and freed by who prepares it.
-  void prepare_elsewhere(uint64_t client, std::shared_ptr<const comm::GenerateRequest> request, size_t bytes,
-                         uint64_t seed) {
-    const Asked asked = asked_for(*request);
+  void prepare_elsewhere(uint64_t client, const Asked& asked, std::shared_ptr<const comm::GenerateRequest> request,
+                         size_t bytes, uint64_t seed) {
     const auto wanted = std::make_shared<std::atomic<bool>>(true);
     long_texts_[{client, asked.name}] = {wanted, request->seed.value_or(seed)};
     long_bytes_ += bytes;
@@ -220,32 +269,70 @@ class Gateway {
 
   void admit(uint64_t client, const Asked& request, PreparationResult prepared) {
     if (!prepared) return refuse(client, request.name, prepared.error());
+    const int64_t tokens =
+        static_cast<int64_t>(prepared->request.prompt.size()) + prepared->request.sampling.max_tokens;
+    if (const auto refusal = limits_.take_tokens(request.tenant, tokens)) {
+      return refuse(client, request.name, *refusal);
+    }
     const engine::SequenceId id(++last_id_);
     TextStream text(setup_.validation->context().tokenizer, std::move(prepared->text));
     LiveRequest& live = live_.add(id, client, request.name, std::move(text));
     live.eos_token_ids = std::move(prepared->eos_token_ids);
+    live.tenant = request.tenant;
+    live.charged_tokens = tokens;
+    if (prepared->reading) {
+      live.parser.emplace(prepared->reading->parser);
+      live.shows_reasoning = prepared->reading->shows_reasoning;
+      live.calls_end_it = prepared->reading->calls_end_it;
+    }
     live.wants_logprobs = request.logprobs;
     live.prompt_only = prepared->prompt_only;
     live.seed = prepared->request.sampling.seed;
     live.prompt_tokens = static_cast<int32_t>(prepared->request.prompt.size());
     if (request.prompt_logprobs) live.prompt_logprobs.resize(prepared->request.prompt.size());
+    if (request.prompt_top_logprobs) {
+      live.prompt_ranks.resize(prepared->request.prompt.size());
+      live.prompt_top_logprobs.resize(prepared->request.prompt.size());
+    }
+    if (request.prompt_token_ids) live.prompt_token_ids = prepared->request.prompt;
     prepared->request.id = id;
-    if (setup_.request_timeout.count() > 0) deadlines_.emplace_back(now() + setup_.request_timeout, id);
+    live.deadline = request.deadline;
+    live.time_limit = request.time_limit;
+    if (live.deadline) {
+      deadlines_.emplace(*live.deadline, id);
+      if (!waits_for_deadlines_) wait_for_deadlines();
+    }
     if (setup_.metrics) {
-      setup_.metrics->admitted(id, prepared->request.adapter, live.prompt_tokens, std::chrono::steady_clock::now());
+      setup_.metrics->admitted(id, prepared->request.adapter, live.prompt_tokens, std::chrono::steady_clock::now(),
+                               prepared->request.sampling.max_tokens);
     }
     self_->send(setup_.scheduler, Submit{std::make_shared<engine::Request>(std::move(prepared->request))});
   }
 
-  caf::actor_clock::time_point now() const { return self_->clock().now(); }
+  TimePoint now() const { return self_->clock().now(); }
 
-  void wait_for_deadlines() { self_->delayed_send(caf::actor_cast<GatewayActor>(self_), kDeadlineInterval, Tick{}); }
+  void wait_for_deadlines() {
+    waits_for_deadlines_ = true;
+    self_->delayed_send(caf::actor_cast<GatewayActor>(self_), kDeadlineInterval, Tick{});
+  }
 
   // 53 bits, so that the reported seed survives JSON numbers.
   uint64_t draw_seed() { return seeds_() >> 11; }
 
   void refuse(uint64_t client, const std::string& name, const engine::RequestError& error) {
     setup_.answer(client, comm::Failure{name, std::string(name_of(error.code)), error.message});
+    note_whether_drained();
+  }
+
+  void refuse(uint64_t client, const std::string& name, std::string code, std::string sentence) {
+    setup_.answer(client, comm::Failure{name, std::move(code), std::move(sentence)});
+    note_whether_drained();
+  }
+
+  // What its tenant has no room for now, or never.
+  void refuse(uint64_t client, const std::string& name, const TenantLimits::Refusal& refusal) {
+    if (refusal.retry_after_s == 0) return refuse(client, name, "too_long", refusal.message);
+    setup_.answer(client, comm::Failure{name, "rate_limited", refusal.message, refusal.retry_after_s});
     note_whether_drained();
   }
 
@@ -257,7 +344,7 @@ class Gateway {
     if (request == nullptr || request->ended || request->abandoned || request->prompt_only) return false;
     ++request->completion_tokens;
     comm::Delta& delta = request->delta;
-    delta.text += request->text.push(token.token_id);
+    add_text(*request, request->text.push(token.token_id));
     delta.token_ids.push_back(token.token_id);
     if (request->wants_logprobs) {
       comm::TokenLogprobs logprobs;
@@ -271,12 +358,53 @@ class Gateway {
     return true;
   }
 
+  // What the text of a token turns out to be.
+  void add_text(LiveRequest& request, std::string text) {
+    if (!request.parser) {
+      request.delta.text += text;
+      return;
+    }
+    const bool before = request.parser->in_reasoning();
+    add_piece(request, request.parser->push(text));
+    if (before || request.parser->in_reasoning()) ++request.reasoning_tokens;
+  }
+
+  void add_piece(LiveRequest& request, model::AnswerPiece piece) {
+    comm::Delta& delta = request.delta;
+    delta.text += piece.text;
+    if (!piece.reasoning.empty() && request.shows_reasoning) {
+      delta.reasoning = delta.reasoning.value_or("") + piece.reasoning;
+    }
+    for (model::ToolCallPiece& call : piece.tool_calls) {
+      std::optional<std::string> id;
+      if (call.name) id = fmt::format("call_{:016x}{:08x}", seeds_(), static_cast<uint32_t>(seeds_()));
+      delta.tool_calls.push_back({call.index, std::move(id), std::move(call.name), std::move(call.arguments)});
+    }
+  }
+
+  // The end of the text; what the parser has held back with it.
+  void flush_text(LiveRequest& request) {
+    std::string rest = request.text.flush();
+    if (!request.parser) {
+      request.delta.text += rest;
+      return;
+    }
+    add_piece(request, request.parser->push(rest));
+    add_piece(request, request.parser->flush());
+  }
+
   void take_prompt_logprobs(const engine::PromptLogprobsEvent& event) {
     LiveRequest* request = live_.find(event.id);
     if (request == nullptr) return;
     for (size_t i = 0; i < event.values.size(); ++i) {
       const size_t position = static_cast<size_t>(event.start) + i;
-      if (position < request->prompt_logprobs.size()) request->prompt_logprobs[position] = event.values[i];
+      if (position >= request->prompt_logprobs.size()) break;
+      request->prompt_logprobs[position] = event.values[i];
+      if (position >= request->prompt_ranks.size() || i >= event.ranks.size() || i >= event.best.size()) continue;
+      request->prompt_ranks[position] = event.ranks[i];
+      for (const engine::TokenLogprob& best : event.best[i]) {
+        request->prompt_top_logprobs[position].emplace_back(best.token_id, best.logprob);
+      }
     }
   }
 
@@ -284,10 +412,9 @@ class Gateway {
     LiveRequest* request = live_.find(finish.id);
     if (request == nullptr) return;
     if (request->timed_out) {
-      return answer_finally(finish.id, *request,
-                            comm::Failure{request->name, "timed_out",
-                                          fmt::format("it was not done within {:.3g} s (--request-timeout)",
-                                                      std::chrono::duration<double>(setup_.request_timeout).count())});
+      return answer_finally(
+          finish.id, *request,
+          comm::Failure{request->name, "timed_out", fmt::format("it was not done within {}", request->time_limit)});
     }
     comm::Done done;
     done.id = request->name;
@@ -301,14 +428,21 @@ class Gateway {
       done.finish_reason = kReasons[static_cast<size_t>(finish.reason)];
       const auto& eos = request->eos_token_ids;
       if (finish.stop_token_id >= 0 && std::find(eos.begin(), eos.end(), finish.stop_token_id) == eos.end()) {
-        done.stop_reason = std::to_string(finish.stop_token_id);
+        done.stop_reason = finish.stop_token_id;
       }
-      request->delta.text += request->text.flush();
+    }
+    if (!request->prompt_only) flush_text(*request);
+    if (done.finish_reason == "stop" && request->parser && request->parser->calls() > 0 && request->calls_end_it) {
+      done.finish_reason = "tool_calls";
     }
     done.prompt_logprobs = std::move(request->prompt_logprobs);
+    done.prompt_ranks = std::move(request->prompt_ranks);
+    done.prompt_top_logprobs = std::move(request->prompt_top_logprobs);
+    done.prompt_token_ids = std::move(request->prompt_token_ids);
     done.seed = request->seed;
     done.usage.prompt_tokens = request->prompt_tokens;
     done.usage.completion_tokens = request->completion_tokens;
+    done.usage.reasoning_tokens = request->reasoning_tokens;
     done.usage.total_tokens = request->prompt_tokens + request->completion_tokens;
     done.usage.cached_tokens = finish.num_cached_tokens;
     answer_finally(finish.id, *request, std::move(done));
@@ -338,7 +472,10 @@ class Gateway {
     const auto* done = std::get_if<comm::Done>(&answer);
     const auto* failure = std::get_if<comm::Failure>(&answer);
     EndedRequest ended =
-        setup_.metrics->ended(id, done != nullptr ? done->finish_reason : "error", std::chrono::steady_clock::now());
+        setup_.metrics->ended(id, done != nullptr ? done->finish_reason : "error", std::chrono::steady_clock::now(),
+                              done != nullptr ? done->usage.cached_tokens : 0);
+    const bool counted = setup_.is_counted_by_its_door && setup_.is_counted_by_its_door(request.client);
+    if (!counted) setup_.metrics->answered(1, request.completion_tokens);
     if (!setup_.log) return;
     ended.id = request.name;
     ended.client_gone = request.abandoned;
@@ -354,6 +491,8 @@ class Gateway {
       send_delta(request);
       setup_.answer(request.client, std::move(answer));
     }
+    limits_.give_tokens(request.tenant, request.charged_tokens);
+    if (request.deadline) deadlines_.erase({*request.deadline, id});
     live_.erase(id);
     note_whether_drained();
   }
@@ -364,10 +503,59 @@ class Gateway {
   }
 
   void send_delta(LiveRequest& request) {
-    if (request.delta.text.empty() && request.delta.token_ids.empty()) return;
+    const comm::Delta& delta = request.delta;
+    if (delta.text.empty() && delta.token_ids.empty() && !delta.reasoning && delta.tool_calls.empty()) return;
     comm::Delta next;
     next.id = request.name;
     setup_.answer(request.client, std::exchange(request.delta, std::move(next)));
+  }
+
+  // ---- adapters
+
+  struct AdapterChange {
+    uint64_t client = 0;
+    std::shared_ptr<const comm::AdapterRequest> request;
+    std::chrono::steady_clock::time_point began;
+  };
+
+  void change_adapters(uint64_t client, std::shared_ptr<const comm::AdapterRequest> request) {
+    if (request->action == "list") return list_adapters(client, request->id);
+    if (draining_) return refuse(client, request->id, {engine::ErrorCode::shutting_down, *draining_});
+    const uint64_t number = ++last_change_;
+    changes_[number] = {client, request, std::chrono::steady_clock::now()};
+    self_->request(setup_.cache, kChangeTimeout, ChangeAdapter{std::move(request)})
+        .then([this, number](AdapterChanged& changed) { adapters_changed(number, changed); },
+              [this, number](caf::error& error) {
+                AdapterChanged failed{"the adapter cache: " + self_->system().render(error), "internal"};
+                adapters_changed(number, failed);
+              });
+  }
+
+  void adapters_changed(uint64_t number, AdapterChanged& changed) {
+    const auto node = changes_.extract(number);
+    if (!node) return;
+    const auto& [client, request, began] = node.mapped();
+    if (setup_.log) {
+      setup_.log->changed({request->action, request->name.value_or(""), request->path.value_or(""), changed.code,
+                           changed.message, std::chrono::steady_clock::now() - began});
+    }
+    if (changed.code.empty()) {
+      setup_.answer(client, comm::AdapterReply{request->id, std::move(changed.message), std::nullopt});
+    } else {
+      setup_.answer(client, comm::Failure{request->id, std::move(changed.code), std::move(changed.message)});
+    }
+  }
+
+  void list_adapters(uint64_t client, const std::string& name) {
+    self_->request(setup_.cache, kStatusTimeout, StatusQuery{})
+        .then(
+            [this, client, name](AdaptersStatus& adapters) {
+              setup_.answer(client, comm::AdapterReply{name, "", comm::to_json(adapter_list(adapters))});
+            },
+            [this, client, name](caf::error& error) {
+              refuse(client, name,
+                     {engine::ErrorCode::internal, "the adapters are not known: " + self_->system().render(error)});
+            });
   }
 
   // ---- status
@@ -401,6 +589,7 @@ class Gateway {
   GatewayActor::pointer self_;
   GatewaySetup setup_;
   std::mt19937_64 seeds_;
+  TenantLimits limits_;
   uint64_t last_id_ = 0;
   LiveRequests live_;
   struct LongText {
@@ -408,10 +597,13 @@ class Gateway {
     uint64_t seed = 0;
   };
   std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
-  size_t long_bytes_ = 0;                                            // that the text preparer has, wanted or not
-  std::optional<std::string> draining_;                              // why no new requests are taken
-  std::optional<caf::typed_response_promise<bool>> drained_;         // while somebody waits for the last request
-  std::deque<std::pair<caf::actor_clock::time_point, engine::SequenceId>> deadlines_;  // in their order
+  std::map<uint64_t, AdapterChange> changes_;                        // of adapters, that are not answered yet
+  uint64_t last_change_ = 0;
+  size_t long_bytes_ = 0;                                         // that the text preparer has, wanted or not
+  std::optional<std::string> draining_;                           // why no new requests are taken
+  std::optional<caf::typed_response_promise<bool>> drained_;      // while somebody waits for the last request
+  std::set<std::pair<TimePoint, engine::SequenceId>> deadlines_;  // of live requests
+  bool waits_for_deadlines_ = false;                              // a Tick is on its way
 };
 
 }  // namespace

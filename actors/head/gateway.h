@@ -2,12 +2,12 @@
 // ids back into text, and gives every request exactly one final answer.
 //
 // Receives
-//   from the ZeroMQ thread: ClientSaid (generate, cancel, status), ClientGone
+//   from the ZeroMQ thread: ClientSaid (generate, cancel, status, adapter), ClientGone
 //   from the scheduler:     EngineEvents
 //   from the head's thread: Drain (answered when no request is left), StopServing
 //   from itself: Tick, where requests have a deadline
 // Tells the scheduler: Submit, Finish. Asks the text preparer: PrepareText (short texts it prepares itself); scheduler
-//   and adapter cache: StatusQuery. Answers clients through GatewaySetup::answer. Owns: the requests between admission
+//   and adapter cache: StatusQuery; the latter: ChangeAdapter. Answers clients through GatewaySetup::answer. Owns: the requests between admission
 //   and final answer (LiveRequests). Thread: CAF's.
 //
 //            ClientSaid ...          StopServing: everything is answered with shutting_down
@@ -38,9 +38,12 @@ struct GatewaySetup {
   size_t max_long_texts = 4096;        // with the text preparer at the same time; past it requests are refused
   size_t max_long_bytes = 512 << 20;   // the same, of memory that these requests take
   std::function<void(uint64_t client, comm::ServerMessage)> answer;
-  std::shared_ptr<RequestMetrics> metrics;       // counts what happens; null: nobody asks
+  std::shared_ptr<RequestMetrics> metrics;  // counts what happens; null: nobody asks
+  // Whose door makes one answer of several requests, and counts it itself; empty: nobody's does.
+  std::function<bool(uint64_t client)> is_counted_by_its_door;
   std::shared_ptr<RequestLog> log;               // of requests that have ended; null: there is none
-  std::chrono::milliseconds request_timeout{0};  // from admission to the end; 0: as long as it takes
+  std::vector<TenantOptions> tenants;            // those that have limits
+  std::chrono::milliseconds request_timeout{0};  // from arrival to the end, if the request wants no less; 0: none
   uint64_t seed = 0;                             // of the seeds that are drawn; 0: from the system
   std::string model_name;                        // for the status
   int32_t supervisor_pid = 0;

@@ -10,8 +10,8 @@
 #include <cstdio>
 #include <future>
 #include <memory>
-#include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 
@@ -42,9 +42,16 @@ class Head {
   explicit Head(ChildProcess& child)
       : child_(child),
         options_(child.start().options),
+        adapters_(options_.lora_modules),
         config_(options_, Networking::connected, kActorThreads),
         system_(config_),
         main_(system_) {}
+
+  // Ends the process, when what was said has been written.
+  [[noreturn]] void give_up(const std::string& why) {
+    if (log_) log_->close(kLogPatience);
+    child_.fail(why);
+  }
 
   // Until the supervisor says stop.
   Result<void> run() {
@@ -55,6 +62,7 @@ class Head {
   }
 
  private:
+  static constexpr std::chrono::milliseconds kLogPatience{1000};
   static constexpr size_t kActorThreads = 4;  // gateway, HTTP door, scheduler and adapter cache at once
 
   // What the ranks need; they load while the tokenizer does.
@@ -70,9 +78,11 @@ class Head {
 
     AdapterCacheSetup cache_setup;
     cache_setup.options = options_;
+    cache_setup.names = adapters_;
     cache_setup.make_source = [plan = *std::move(plan), options = options_](AdapterSource::Callbacks callbacks) {
       return std::make_unique<AdapterReader>(plan, options.max_lora_rank, TestHooks(options.test_hooks),
-                                             std::move(callbacks));
+                                             std::move(callbacks), AdapterReader::Patience(),
+                                             AdapterDirectories(options.lora_dirs));
     };
     cache_ = main_->spawn<caf::monitored>(adapter_cache, std::move(cache_setup));
     SchedulerSetup setup;
@@ -99,13 +109,17 @@ class Head {
     if (*tokenizer) chat = model::ChatTemplate::load(options_.model, **tokenizer, options_.chat_template);
     if (!chat && !options_.chat_template.empty()) return tl::unexpected(chat.error());
     if (chat && options_.chat.special_tokens_in_text) chat->trust_special_tokens();
-    std::set<std::string> adapters;
-    for (const auto& [name, dir] : options_.lora_modules) adapters.insert(name);
 
+    std::shared_ptr<model::GrammarSource> grammars;
+    if (*tokenizer) {
+      grammars = std::make_shared<model::GrammarSource>([tokenizer = *tokenizer, size = model_config_.vocab_size] {
+        return model::make_grammar_compiler(*tokenizer, size);
+      });
+    }
     GatewaySetup setup;
     setup.validation = std::make_shared<RequestValidation>(
         RequestValidation::Context{model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat),
-                                   max_model_len_, adapters, options_.chat});
+                                   max_model_len_, adapters_, options_.chat, std::move(grammars)});
     setup.scheduler = scheduler_;
     setup.cache = cache_;
     setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);
@@ -113,9 +127,11 @@ class Head {
     metrics_ = std::make_shared<RequestMetrics>(options_.served_model_name, max_model_len_);
     setup.request_timeout = std::chrono::milliseconds(options_.request_timeout_ms);
     setup.metrics = metrics_;
-    const auto log = std::make_shared<RequestLog>(options_.log);
-    setup.log = log;
-    if (options_.log.level != "off") main_->spawn(throughput_log, scheduler_, log);
+    log_ = std::make_shared<RequestLog>(options_.log);
+    setup.log = log_;
+    setup.is_counted_by_its_door = is_http_client;
+    if (options_.log.level != "off") main_->spawn(throughput_log, scheduler_, log_);
+    setup.tenants = options_.access.tenants;
     setup.seed = options_.seed;
     setup.model_name = options_.served_model_name;
     setup.supervisor_pid = child_.start().parent_pid;
@@ -133,12 +149,7 @@ class Head {
 
     comm::ZmqServerOptions zmq;
     zmq.address = options_.zmq_address;
-    comm::ZmqServerCallbacks callbacks;
-    callbacks.on_message = [to = gateway_](comm::ClientId client, comm::ClientMessage message) {
-      caf::anon_send(to, ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message))});
-    };
-    callbacks.on_gone = [to = gateway_](comm::ClientId client) { caf::anon_send(to, ClientGone{client}); };
-    auto server = comm::ZmqServer::start(zmq, std::move(callbacks));
+    auto server = comm::ZmqServer::start(secured(std::move(zmq)), zmq_callbacks());
     if (!server) return tl::unexpected(server.error());
     server_ = *std::move(server);
     started->set_value(server_.get());
@@ -149,8 +160,43 @@ class Head {
     return {};
   }
 
+  // A user's name is its grant's number.
+  comm::ZmqServerOptions secured(comm::ZmqServerOptions zmq) const {
+    const auto named = [](const std::optional<size_t>& grant) {
+      return grant ? std::optional<std::string>(std::to_string(*grant)) : std::nullopt;
+    };
+    if (options_.access.zmq_mechanism == "plain") zmq.mechanism = comm::ZmqMechanism::plain;
+    if (options_.access.zmq_mechanism == "curve") zmq.mechanism = comm::ZmqMechanism::curve;
+    zmq.secret_key = options_.access.zmq_secret_key;
+    zmq.users.of_curve_key = [named, access = access_](const std::string& key) { return named(access->of_curve(key)); };
+    zmq.users.of_password = [named, access = access_](std::string_view user, std::string_view password) {
+      return named(access->of_password(user, password));
+    };
+    return zmq;
+  }
+
+  // They run on ZeroMQ's thread, one at a time.
+  comm::ZmqServerCallbacks zmq_callbacks() const {
+    using Grants = std::unordered_map<comm::ClientId, std::shared_ptr<const Grant>>;
+    const auto grants = std::make_shared<Grants>();
+    comm::ZmqServerCallbacks callbacks;
+    callbacks.on_user = [grants, access = access_](comm::ClientId client, const std::string& user) {
+      (*grants)[client] = access->numbered(user);
+    };
+    callbacks.on_message = [grants, to = gateway_](comm::ClientId client, comm::ClientMessage message) {
+      const auto found = grants->find(client);
+      caf::anon_send(to, ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message)),
+                                    found == grants->end() ? nullptr : found->second});
+    };
+    callbacks.on_gone = [grants, to = gateway_](comm::ClientId client) {
+      grants->erase(client);
+      caf::anon_send(to, ClientGone{client});
+    };
+    return callbacks;
+  }
+
   Result<void> open_to_http(const std::shared_ptr<const RequestValidation>& validation) {
-    auto door = open_http_door(main_, {options_, validation, metrics_, gateway_});
+    auto door = open_http_door(main_, {options_, validation, metrics_, log_, gateway_, scheduler_, access_});
     if (!door) return tl::unexpected(door.error());
     http_server_ = std::move(door->server);
     http_port_ = http_server_->port();
@@ -194,10 +240,9 @@ class Head {
   void wait() {
     bool stop = false;
     while (!stop) {
-      main_->receive([&](caf::ok_atom) { stop = true; },
-                     [&](const caf::down_msg& down) {
-                       child_.fail("an actor of the head has died: " + system_.render(down.reason));
-                     });
+      main_->receive(
+          [&](caf::ok_atom) { stop = true; },
+          [&](const caf::down_msg& down) { give_up("an actor of the head has died: " + system_.render(down.reason)); });
     }
     drain();
     caf::anon_send(gateway_, StopServing{"the server is going away"});
@@ -209,12 +254,14 @@ class Head {
       http_server_.reset();
     }
     server_.reset();
+    log_->close(kLogPatience);
   }
 
   ChildProcess& child_;
   const ServerOptions options_;
   model::ModelConfig model_config_;
   int32_t max_model_len_ = 0;
+  const AdapterNames adapters_;
   SystemConfig config_;
   const std::shared_ptr<PeerRanks> peers_ = std::make_shared<PeerRanks>();
   caf::actor_system system_;
@@ -222,7 +269,9 @@ class Head {
   AdapterCacheActor cache_;
   SchedulerActor scheduler_;
   GatewayActor gateway_;
+  const std::shared_ptr<const Access> access_ = std::make_shared<const Access>(options_.access);
   std::shared_ptr<RequestMetrics> metrics_;
+  std::shared_ptr<RequestLog> log_;
   std::unique_ptr<comm::ZmqServer> server_;
   std::promise<HttpDoorActor> http_opened_;
   std::shared_future<HttpDoorActor> http_door_ = http_opened_.get_future().share();
@@ -240,7 +289,7 @@ int run_head() {
     return 2;
   }
   Head head(**child);
-  if (auto ok = head.run(); !ok) (*child)->fail(ok.error().message);
+  if (auto ok = head.run(); !ok) head.give_up(ok.error().message);
   // Everything has been answered; actors that wait for ranks would only hold up the end.
   _exit(0);
 }

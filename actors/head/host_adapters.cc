@@ -4,15 +4,34 @@
 
 #include <algorithm>
 
+#include "actors/head/adapter_key.h"
+
 namespace lorikeet::actors {
 
 HostAdapters::HostAdapters(Limits limits, const std::vector<std::pair<std::string, std::string>>& modules)
     : limits_(limits) {
-  for (const auto& [name, dir] : modules) {
-    const auto it = names_.try_emplace(name).first;
-    it->second.name = &it->first;
-    it->second.dir = dir;
-  }
+  for (const auto& [name, dir] : modules) add(names_, name, name, dir);
+}
+
+HostAdapters::Name& HostAdapters::add(std::unordered_map<std::string, Name>& to, const std::string& name,
+                                      const std::string& key, std::string dir) {
+  Name& entry = to[&to == &names_ ? name : key];
+  entry.name = name;
+  entry.key = key;
+  entry.dir = std::move(dir);
+  return entry;
+}
+
+// Null: what the work was for is gone.
+HostAdapters::Name* HostAdapters::find_work(const std::string& key) {
+  if (const auto hidden = hidden_.find(key); hidden != hidden_.end()) return &hidden->second;
+  const auto it = names_.find(is_loaded_key(key) ? name_in_key(key) : key);
+  return it != names_.end() && it->second.key == key ? &it->second : nullptr;
+}
+
+std::vector<HostAdapters::Effect> HostAdapters::take_effects() {
+  erase_rests();
+  return std::exchange(effects_, {});
 }
 
 // ---- requests
@@ -20,7 +39,7 @@ HostAdapters::HostAdapters(Limits limits, const std::vector<std::pair<std::strin
 void HostAdapters::resolve(Id id, const std::string& name) {
   const auto it = names_.find(name);
   if (it == names_.end()) {
-    effects_.push_back(Resolved{id, "", "there is no adapter " + name});
+    effects_.push_back(Resolved{id, "", "there is no adapter " + name, true});
     return;
   }
   requests_[id] = {&it->second, nullptr};
@@ -52,7 +71,7 @@ void HostAdapters::stop_waiting(Name& name, Id id) {
   switch (name.work) {
     case Work::checking:
     case Work::reading:
-      effects_.push_back(Cancel{*name.name});
+      effects_.push_back(Cancel{name.key});
       break;
     case Work::queued:
       memory_queue_.erase(name.ticket);
@@ -66,6 +85,7 @@ void HostAdapters::stop_waiting(Name& name, Id id) {
     case Work::none:
       break;
   }
+  note_rest(name);
 }
 
 void HostAdapters::answer(std::set<Id> ids, Content* content, const std::string& error) {
@@ -87,19 +107,20 @@ void HostAdapters::answer(std::set<Id> ids, Content* content, const std::string&
 void HostAdapters::start_check(Name& name) {
   name.work = Work::checking;
   name.waiters.merge(name.late);
-  effects_.push_back(Check{*name.name, name.dir});
+  effects_.push_back(Check{name.key, name.dir});
 }
 
 void HostAdapters::start_read(Name& name) {
   name.work = Work::reading;
   name.waiters.merge(name.late);  // it looks at the files again
-  effects_.push_back(Read{*name.name, name.dir, name.file_bytes});
+  effects_.push_back(Read{name.key, name.dir, name.file_bytes});
 }
 
 // The name's work is done and its waiters are answered: those who came meanwhile are next.
 void HostAdapters::go_on(Name& name) {
   name.work = Work::none;
   if (name.awaited()) start_check(name);
+  note_rest(name);
 }
 
 void HostAdapters::fail_waiters(Name& name, std::string error) {
@@ -109,17 +130,21 @@ void HostAdapters::fail_waiters(Name& name, std::string error) {
 }
 
 void HostAdapters::checked(const std::string& name, const FileStamp& stamp, const std::string& error) {
-  Name& entry = names_.at(name);
-  if (entry.work != Work::checking) return;
+  Name* const known = find_work(name);
+  if (known == nullptr || known->work != Work::checking) return;
+  Name& entry = *known;
   entry.file_bytes = static_cast<uint64_t>(std::max<int64_t>(0, stamp.tensors.bytes));
   if (!entry.awaited()) {  // nobody wants it any more
     entry.work = Work::none;
+    note_rest(entry);
   } else if (!error.empty()) {
     fail_waiters(entry, error);
   } else if (entry.content == nullptr || !entry.stamp.still_holds(stamp)) {
     start_read(entry);
   } else if (entry.content->staged != nullptr || entry.content->set_aside()) {
     give(entry, *entry.content);
+  } else if (!can_ever_fit(entry.content->bytes)) {
+    fail_waiters(entry, why_it_cannot_fit(entry.content->bytes));
   } else if (memory_queue_.empty() && make_room(entry.content->bytes)) {
     read_into_place(entry, entry.content->bytes);
   } else {
@@ -130,19 +155,20 @@ void HostAdapters::checked(const std::string& name, const FileStamp& stamp, cons
 
 void HostAdapters::read(const std::string& name, const FileStamp& stamp,
                         Result<std::shared_ptr<const StagedAdapter>> adapter) {
-  Name& entry = names_.at(name);
-  if (entry.work != Work::reading) return;
+  Name* const known_name = find_work(name);
+  if (known_name == nullptr || known_name->work != Work::reading) return;
+  Name& entry = *known_name;
   const bool had_place = leave_place(entry);
   if (!adapter) {
     fail_waiters(entry, adapter.error().message);
-  } else if (const uint64_t bytes = (*adapter)->bytes; bytes > limits_.bytes) {
-    fail_waiters(entry, "the adapter takes " + std::to_string(bytes) + " bytes of the " +
-                            std::to_string(limits_.bytes) + " that staged adapters may take");
   } else if (const auto known = contents_.find((*adapter)->digest);
              known != contents_.end() && (known->second.staged != nullptr || known->second.set_aside())) {
     lead(entry, known->second, stamp);
+  } else if (const uint64_t bytes = (*adapter)->bytes; !can_ever_fit(bytes)) {
+    fail_waiters(entry, why_it_cannot_fit(bytes));
   } else if (!entry.awaited() && !(memory_queue_.empty() && fits(bytes, {}))) {
     entry.work = Work::none;  // nobody wants it any more, and it would take the place of something else
+    note_rest(entry);
   } else if ((had_place || memory_queue_.empty()) && make_room(bytes)) {
     lead(entry, stage(*std::move(adapter)), stamp);
   } else {
@@ -152,8 +178,9 @@ void HostAdapters::read(const std::string& name, const FileStamp& stamp,
 }
 
 void HostAdapters::cancelled(const std::string& name) {
-  Name& entry = names_.at(name);
-  if (entry.work != Work::checking && entry.work != Work::reading) return;
+  Name* const known = find_work(name);
+  if (known == nullptr || (known->work != Work::checking && known->work != Work::reading)) return;
+  Name& entry = *known;
   leave_place(entry);
   go_on(entry);
   serve_memory_queue();
@@ -163,15 +190,16 @@ void HostAdapters::cancelled(const std::string& name) {
 void HostAdapters::lead(Name& name, Content& content, const FileStamp& stamp) {
   name.stamp = stamp;
   name.error.clear();
-  content.name = *name.name;
+  content.name = name.name;
   content.dir = name.dir;
   Content* before = std::exchange(name.content, &content);
-  if (before != &content) {
-    ++content.names;
-    if (before != nullptr) --before->names;
-  }
+  if (before == &content) return give(name, content);
+  ++content.names;
+  if (name.kept) change_keepers(content, true);
   give(name, content);
-  if (before != nullptr) drop_if_stale(*before);
+  if (before == nullptr) return;
+  --before->names;
+  name.kept ? change_keepers(*before, false) : drop_if_stale(*before);
 }
 
 void HostAdapters::give(Name& name, Content& content) {
@@ -231,7 +259,9 @@ HostAdapters::Content& HostAdapters::stage(std::shared_ptr<const StagedAdapter> 
 // Puts a staged content at the end of the list where it belongs.
 void HostAdapters::file(Content& content) {
   if (content.list == nullptr || content.list == &draining_) return;
-  ContentList* to = content.held() ? &held_ : &idle_;
+  ContentList* to = content.keepers > 0 ? &kept_ : content.held() ? &held_ : &idle_;
+  if (content.list == &kept_) kept_bytes_ -= content.bytes;
+  if (to == &kept_) kept_bytes_ += content.bytes;
   to->splice(to->end(), *content.list, content.place);
   content.list = to;
 }
@@ -265,6 +295,20 @@ void HostAdapters::drop_if_stale(Content& content) {
   if (content.staged != nullptr) evict(content);
   effects_.push_back(Dropped{*content.digest});
   contents_.erase(contents_.find(*content.digest));
+}
+
+// Whether one fits when all have gone that ever go.
+bool HostAdapters::can_ever_fit(uint64_t bytes) const {
+  return kept_bytes_ + bytes <= limits_.bytes && kept_.size() + 1 <= static_cast<size_t>(limits_.count);
+}
+
+std::string HostAdapters::why_it_cannot_fit(uint64_t bytes) const {
+  std::string why = "the adapter takes " + std::to_string(bytes) + " bytes of the " + std::to_string(limits_.bytes) +
+                    " that staged adapters may take";
+  if (!kept_.empty()) {
+    why += ", of which " + std::to_string(kept_.size()) + " that are pinned take " + std::to_string(kept_bytes_);
+  }
+  return why;
 }
 
 // Whether one more content fits, once `freed` has gone.
@@ -309,6 +353,11 @@ void HostAdapters::serve_memory_queue() {
   while (!memory_queue_.empty()) {
     const auto first = memory_queue_.begin();
     Name& name = *first->second;
+    if (!can_ever_fit(name.needed_bytes)) {  // something was pinned meanwhile
+      memory_queue_.erase(first);
+      fail_waiters(name, why_it_cannot_fit(name.needed_bytes));
+      continue;
+    }
     if (!make_room(name.needed_bytes)) break;
     memory_queue_.erase(first);
     read_into_place(name, name.needed_bytes);
@@ -328,12 +377,16 @@ void HostAdapters::choose_draining() {
   while (!draining_.empty()) {
     Content& last = *draining_.back();
     if (!memory_queue_.empty() && !fits(needed, {draining_bytes_ - last.bytes, draining_.size() - 1})) break;
-    draining_bytes_ -= last.bytes;
-    held_.splice(held_.end(), draining_, last.place);
-    last.list = &held_;
-    // Its files may have been replaced meanwhile.
-    for (Name* name : std::exchange(last.parked, {})) start_check(*name);
+    undrain(last);
   }
+}
+
+void HostAdapters::undrain(Content& content) {
+  draining_bytes_ -= content.bytes;
+  held_.splice(held_.end(), draining_, content.place);
+  content.list = &held_;
+  // Its files may have been replaced meanwhile.
+  for (Name* name : std::exchange(content.parked, {})) start_check(*name);
 }
 
 // ---- status
@@ -350,6 +403,7 @@ std::vector<HostAdapters::Row> HostAdapters::rows() const {
       row.max_rank = content->max_rank;
       row.claims = content->claims;
       row.bytes = content->bytes;
+      row.set_aside = content->set_aside();
       if (content->staged != nullptr) row.host = "staged";
     }
     rows.push_back(std::move(row));
@@ -358,6 +412,7 @@ std::vector<HostAdapters::Row> HostAdapters::rows() const {
   for (const auto& [name, entry] : names_) {
     Row& row = add(name, entry.dir, entry.content);
     row.error = entry.error;
+    row.kept = entry.kept;
     if (entry.content != nullptr && entry.content->set_aside()) row.error = why_set_aside(*entry.content);
     if (entry.work == Work::reading) row.host = "reading";
     if (entry.work == Work::queued || entry.work == Work::parked) row.host = "waiting_for_memory";
@@ -365,6 +420,10 @@ std::vector<HostAdapters::Row> HostAdapters::rows() const {
   const auto by_name = [](const Row& a, const Row& b) { return a.name < b.name; };
   std::sort(rows.begin(), rows.end(), by_name);
   const auto num_names = static_cast<ptrdiff_t>(rows.size());
+  for (const auto& [key, entry] : hidden_) {
+    if (entry.content == nullptr) continue;
+    add(entry.name, entry.dir, entry.content).host = entry.leaves ? "replaced" : "loading";
+  }
   for (const auto& [digest, content] : contents_) {
     if (content.names == 0) add(content.name, content.dir, &content).host = "replaced";
   }

@@ -11,6 +11,13 @@
 // claims and are evicted when their last holder ends, so that no stream of requests keeps an adapter out. A name whose
 // files were replaced leads to the new content from then on; the old one stays until nobody holds it.
 //
+// Names come and go while requests run. A directory that is to get a name is read like any other, and found by requests
+// once it has entered the table; a name that leaves it, or leads to another directory from then on, is served to those
+// requests that had come before.
+//
+// A content that a name keeps (`lorikeet adapters pin`) stays in memory. It gives way to nobody, so what does not fit
+// beside the kept ones is refused rather than let wait.
+//
 // A content whose requests end without a token, since its logits are not finite, is set aside: it gets no new claims
 // until it is replaced.
 //
@@ -45,7 +52,8 @@ class HostAdapters {
     uint64_t bytes = 0;  // of all of them
   };
 
-  // What is to be done, in order.
+  // What is to be done, in order. `name` is the key of the name's work (actors/head/adapter_key.h), here and in the
+  // answers.
   struct Check {  // look at the files: checked() follows
     std::string name, dir;
   };
@@ -59,6 +67,7 @@ class HostAdapters {
   struct Resolved {  // the answer to resolve(); without an error the content is claimed
     Id id;
     std::string digest, error;
+    bool unknown = false;  // there is no such name
   };
   struct Unclaimed {  // one claim less
     std::string digest;
@@ -66,7 +75,11 @@ class HostAdapters {
   struct Dropped {  // no name leads to it any more and nobody holds it
     std::string digest;
   };
-  using Effect = std::variant<Check, Read, Cancel, Resolved, Unclaimed, Dropped>;
+  struct Keep {  // names keep the content now, or do no more
+    std::string digest;
+    bool kept = false;
+  };
+  using Effect = std::variant<Check, Read, Cancel, Resolved, Unclaimed, Dropped, Keep>;
 
   HostAdapters(Limits limits, const std::vector<std::pair<std::string, std::string>>& modules);
   HostAdapters(const HostAdapters&) = delete;
@@ -81,21 +94,37 @@ class HostAdapters {
   void read(const std::string& name, const FileStamp& stamp, Result<std::shared_ptr<const StagedAdapter>> adapter);
   void cancelled(const std::string& name);
 
+  // A directory that is to get a name, under a new loaded_key(): its content is claimed as by resolve(), and requests
+  // find it when it enters. What had the name leaves, and hands on that it is kept.
+  void prepare(Id id, const std::string& key, std::string dir);
+  void enter(const std::string& key);    // prepared, and resolved without an error
+  void abandon(const std::string& key);  // prepared; its claim is unclaimed as any other
+  // Requests find the name no more; those that wait for it are served. False: there is no such name.
+  bool leave(const std::string& name);
+  bool knows(const std::string& name) const { return names_.contains(name); }
+  bool is_staged(const std::string& name) const;  // what it led to at the last look at its files
+
+  // A name keeps its content, which is staged, and whatever it leads to later; or does so no more. Errors: no such
+  // name, no content, no room beside the kept ones for others.
+  Result<void> keep(const std::string& name, bool kept);
+
   // A group's hold; as many unpins as pins. Unknown digests are fine.
   void pin(const std::string& digest);
   void unpin(const std::string& digest);
 
   std::shared_ptr<const StagedAdapter> staged(const std::string& digest) const;  // null: not in memory
 
-  std::vector<Effect> take_effects() { return std::exchange(effects_, {}); }
+  std::vector<Effect> take_effects();
 
   struct Row {  // of the status
     std::string name, digest, dir, host, error;
     int32_t max_rank = 0;
     size_t claims = 0;
     uint64_t bytes = 0;
+    bool kept = false, set_aside = false;
   };
-  std::vector<Row> rows() const;  // by name, then contents that were replaced and are still held
+  // By name, then contents that were replaced and are still held, and those that are to get a name.
+  std::vector<Row> rows() const;
   uint64_t staged_bytes() const { return staged_bytes_; }
 
  private:
@@ -110,13 +139,15 @@ class HostAdapters {
   // In both structures what every request touches comes first, and lies beside the key in its map: with many names it
   // is in no cache.
   struct Name {
-    const std::string* name = nullptr;  // the key
     Work work = Work::none;
+    bool leaves = false;         // no request finds it: it goes when its work is done and nobody waits
+    bool kept = false;           // it keeps its content
     Content* content = nullptr;  // last read; null: none yet
     std::set<Id> waiters;        // requests that the present work answers
     std::set<Id> late;           // requests that came after it had begun
     FileStamp stamp;             // of the files that the content was read from
     uint64_t file_bytes = 0;     // of the tensors, when they were looked at last
+    std::string name, key;       // what requests call it, and what its work is told by
     std::string dir;
     uint64_t needed_bytes = 0;  // of memory for which it waits, or which are kept for its reading
     bool has_place = false;     // its needed bytes are among the reserved ones
@@ -129,17 +160,18 @@ class HostAdapters {
   struct Content {
     const std::string* digest = nullptr;          // the key
     std::shared_ptr<const StagedAdapter> staged;  // null: not in the host's memory
-    ContentList* list = nullptr;                  // idle_, held_ or draining_; null: not staged
+    ContentList* list = nullptr;                  // idle_, held_, draining_ or kept_; null: not staged
     ContentList::iterator place;
     size_t claims = 0, pins = 0;
-    size_t names = 0;  // that lead to it
+    size_t names = 0;    // that lead to it
+    size_t keepers = 0;  // names that keep it
     uint64_t bytes = 0;
     int32_t max_rank = 0;
     int without_token = 0;   // requests in a row that ended so
     std::string name, dir;   // that it was read from last
     std::set<Name*> parked;  // names whose requests wait until it is known whether it is evicted
 
-    bool held() const { return claims + pins > 0; }
+    bool held() const { return claims + pins + keepers > 0; }
     bool set_aside() const { return without_token >= kMostWithoutToken; }
   };
   struct Request {
@@ -152,6 +184,12 @@ class HostAdapters {
     size_t count = 0;
   };
 
+  Name* find_work(const std::string& key);
+  Name& add(std::unordered_map<std::string, Name>& to, const std::string& name, const std::string& key,
+            std::string dir);
+  void change_keepers(Content& content, bool one_more);
+  void note_rest(const Name& name);
+  void erase_rests();
   void stop_waiting(Name& name, Id id);
   void answer(std::set<Id> ids, Content* content, const std::string& error);
   void start_check(Name& name);
@@ -166,7 +204,10 @@ class HostAdapters {
   void released(Content& content);
   void evict(Content& content);
   void drop_if_stale(Content& content);
+  void undrain(Content& content);
   bool fits(uint64_t bytes, Room freed) const;
+  bool can_ever_fit(uint64_t bytes) const;
+  std::string why_it_cannot_fit(uint64_t bytes) const;
   bool make_room(uint64_t bytes);
   void queue_for_memory(Name& name, uint64_t bytes);
   void read_into_place(Name& name, uint64_t bytes);
@@ -176,10 +217,14 @@ class HostAdapters {
 
   const Limits limits_;
   std::unordered_map<std::string, Name> names_;
+  std::unordered_map<std::string, Name> hidden_;  // by key: that no request finds, since they have not entered or leave
+  std::vector<std::string> rests_;                // keys of those that leave and whose work is done
   std::unordered_map<std::string, Content> contents_;  // by digest
   std::unordered_map<Id, Request> requests_;
   ContentList idle_, held_, draining_;      // of staged contents, least recently used first
+  ContentList kept_;                        // and those that give way to nobody
   uint64_t draining_bytes_ = 0;             // of those in draining_
+  uint64_t kept_bytes_ = 0;                 // of those in kept_
   std::map<uint64_t, Name*> memory_queue_;  // by ticket
   uint64_t tickets_ = 0;
   uint64_t staged_bytes_ = 0;

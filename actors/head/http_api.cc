@@ -2,15 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <variant>
 
+#include "actors/head/live_page.h"
 #include "actors/head/metrics_text.h"
 #include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
+#include "comm/openai/adapters.h"
 #include "comm/openai/models.h"
 #include "comm/openai/openai_error.h"
+#include "comm/openai/openapi.h"
 #include "comm/openai/tokenize.h"
 
 namespace lorikeet::actors {
@@ -34,13 +38,17 @@ std::string choice_of(const std::string& id) {
 }  // namespace
 
 HttpApi::HttpApi(Setup setup, Outside outside)
-    : setup_(std::move(setup)), outside_(std::move(outside)), started_(outside_.now()) {}
+    : setup_(std::move(setup)),
+      outside_(std::move(outside)),
+      started_(outside_.now()),
+      openapi_(comm::openapi_document(LORIKEET_VERSION)) {}
 
 void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
   const auto found = setup_.routes->find(request);
   Exchange& known = exchanges_[exchange];
   known.request_id = request_id_of(request);
   known.headers = setup_.routes->common_headers(request, known.request_id);
+  known.grant = setup_.routes->grant_of(request);
   if (!found) return refuse(exchange, comm::error_of(404, "there is nothing here"));
   const auto body = std::make_shared<const std::string>(std::move(request.body));
   switch (found->route) {
@@ -52,6 +60,13 @@ void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
       return models(exchange);
     case HttpRoute::model:
       return model(exchange, found->name);
+    case HttpRoute::load_adapter:
+    case HttpRoute::unload_adapter:
+    case HttpRoute::adapters:
+    case HttpRoute::pin_adapter:
+    case HttpRoute::unpin_adapter:
+    case HttpRoute::warm_adapter:
+      return change_adapter(exchange, found->route, found->name, *body);
     case HttpRoute::tokenize:
       return tokenize(exchange, body);
     case HttpRoute::detokenize:
@@ -61,8 +76,18 @@ void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
       return health(exchange);
     case HttpRoute::version:
       return finish(exchange, 200, nlohmann::json{{"version", LORIKEET_VERSION}}.dump());
+    case HttpRoute::load:
+      return load(exchange);
+    case HttpRoute::reset_prefix_cache:
+      return reset_prefix_cache(exchange);
     case HttpRoute::metrics:
       return metrics(exchange);
+    case HttpRoute::openapi:
+      return finish(exchange, 200, openapi_);
+    case HttpRoute::page:
+      return finish(exchange, 200, std::string(live_page()),
+                    {{"Content-Security-Policy", kLivePagePolicy}, {"X-Content-Type-Options", "nosniff"}},
+                    "text/html; charset=utf-8");
   }
 }
 
@@ -93,7 +118,9 @@ void HttpApi::finish(ExchangeId exchange, int status, std::string body, comm::Ht
 
 void HttpApi::refuse(ExchangeId exchange, const OpenAiError& error) {
   comm::HttpHeaders more;
-  if (error.status == 429 || error.status == 503) more.emplace_back("Retry-After", "1");
+  if (error.status == 429 || error.status == 503) {
+    more.emplace_back("Retry-After", std::to_string(std::max(1, error.retry_after_s)));
+  }
   finish(exchange, error.status, comm::to_body(error), std::move(more));
 }
 
@@ -108,6 +135,7 @@ void HttpApi::now_or_elsewhere(size_t bytes, Work work) {
 // ---- completions
 
 void HttpApi::generate(ExchangeId exchange, OpenAiRequest::Kind kind, std::shared_ptr<const std::string> body) {
+  find(exchange)->generates = true;
   now_or_elsewhere(body->size(), [this, exchange, kind, body] {
     auto request = std::make_shared<comm::OpenAiRequestResult>(
         kind == OpenAiRequest::Kind::chat ? comm::parse_chat(*body) : comm::parse_completion(*body));
@@ -139,25 +167,22 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
   Exchange& known = *find(exchange);
   const bool chat = request.kind == OpenAiRequest::Kind::chat;
   known.stream = request.stream;
+  known.n = request.n;
+  if (setup_.passed_over && !request.unknown_fields.empty()) {
+    setup_.passed_over(known.request_id, request.unknown_fields);
+  }
   known.answer.emplace(request, comm::OpenAiAnswer::Setup{(chat ? "chatcmpl-" : "cmpl-") + known.request_id,
                                                           request.model.value_or(setup_.model_name), outside_.now(),
                                                           [tokenizer = setup_.validation->context().tokenizer](
                                                               int32_t id) { return token_bytes(tokenizer, id); },
                                                           std::move(prompts)});
-  const auto adapter = adapter_of(request.model);
+  const auto adapter = comm::adapter_of(request.model, setup_.model_name);
   for (size_t i = 0; i < request.choices(); ++i) {
     comm::GenerateRequest choice = request.choice(i);
     choice.id = known.request_id + "/" + choice.id;  // so that the log tells whose it is
     choice.adapter = adapter;
-    outside_.ask_gateway(client_of(exchange), std::move(choice));
+    outside_.ask_gateway(client_of(exchange), known.grant, std::move(choice));
   }
-}
-
-// The adapter that a model's name means: none for the base model, "base:adapter" or an adapter's own name.
-std::optional<std::string> HttpApi::adapter_of(const std::optional<std::string>& model) const {
-  if (!model || *model == setup_.model_name) return std::nullopt;
-  const std::string prefix = setup_.model_name + ":";
-  return model->rfind(prefix, 0) == 0 ? model->substr(prefix.size()) : *model;
 }
 
 void HttpApi::said(uint64_t client, comm::ServerMessage message) {
@@ -168,6 +193,7 @@ void HttpApi::said(uint64_t client, comm::ServerMessage message) {
     if (const auto* status = std::get_if<comm::StatusReply>(&message)) return status_came(exchange, status->json);
     if (const auto* failure = std::get_if<comm::Failure>(&message)) return refuse(exchange, comm::error_of(*failure));
   }
+  if (known->of_adapters) return adapters_said(exchange, *known->of_adapters, message);
   if (!known->answer) return;
   if (auto* delta = std::get_if<comm::Delta>(&message)) {
     delta->id = choice_of(delta->id);
@@ -183,8 +209,9 @@ void HttpApi::said(uint64_t client, comm::ServerMessage message) {
 // Its head goes out with the first event, so that what is refused before has its own status.
 void HttpApi::tokens_came(ExchangeId exchange, Exchange& known, std::string events) {
   if (!known.stream) {
-    if (known.answer->ended()) finish(exchange, 200, known.answer->body());
-    return;
+    if (!known.answer->ended()) return;
+    note_answer(known);
+    return finish(exchange, 200, known.answer->body());
   }
   if (!std::exchange(known.begun, true)) {
     comm::HttpAnswer head{200, known.headers, ""};
@@ -194,8 +221,14 @@ void HttpApi::tokens_came(ExchangeId exchange, Exchange& known, std::string even
   }
   if (!events.empty()) outside_.write(exchange, std::move(events));
   if (!known.answer->ended()) return;
+  note_answer(known);
   outside_.end(exchange);
   exchanges_.erase(exchange);
+}
+
+void HttpApi::note_answer(const Exchange& known) const {
+  if (!setup_.answered) return;
+  for (const int32_t longest : known.answer->longest_choices()) setup_.answered(known.n, longest);
 }
 
 // One choice that fails takes the others with it: an answer of OpenAI's has no place for half of it.
@@ -211,23 +244,71 @@ void HttpApi::failed(ExchangeId exchange, Exchange& known, const comm::Failure& 
 
 void HttpApi::models(ExchangeId exchange) {
   std::vector<comm::ServedModel> list = {{setup_.model_name, setup_.model_root, ""}};
-  for (const auto& [name, directory] : setup_.adapters) list.push_back({name, directory, setup_.model_name});
+  const Grant& grant = *find(exchange)->grant;
+  for (auto& [name, directory] : setup_.validation->context().adapters.list()) {
+    if (grant.may_use(name)) list.push_back({std::move(name), std::move(directory), setup_.model_name});
+  }
   finish(exchange, 200, comm::model_list(list, started_, setup_.validation->context().max_model_len));
 }
 
 void HttpApi::model(ExchangeId exchange, const std::string& name) {
   const int32_t length = setup_.validation->context().max_model_len;
-  const auto adapter = adapter_of(name);
+  const auto adapter = comm::adapter_of(name, setup_.model_name);
   if (!adapter) {
     return finish(exchange, 200, comm::model_card({setup_.model_name, setup_.model_root, ""}, started_, length));
   }
-  for (const auto& [known, directory] : setup_.adapters) {
-    if (known == *adapter) {
-      return finish(exchange, 200, comm::model_card({known, directory, setup_.model_name}, started_, length));
-    }
+  auto directory = setup_.validation->context().adapters.directory_of(*adapter);
+  if (directory && find(exchange)->grant->may_use(*adapter)) {
+    return finish(exchange, 200,
+                  comm::model_card({*adapter, *std::move(directory), setup_.model_name}, started_, length));
   }
   refuse(exchange, comm::error_of(comm::Failure{"", "unknown_adapter",
                                                 fmt::format("there is no model \"{}\"", name.substr(0, 200))}));
+}
+
+// ---- adapters
+
+void HttpApi::change_adapter(ExchangeId exchange, HttpRoute route, const std::string& name, const std::string& body) {
+  if (body.size() > setup_.short_body_bytes) {
+    return refuse(exchange, comm::error_of(413, fmt::format("a body of {} bytes where {} are allowed", body.size(),
+                                                            setup_.short_body_bytes)));
+  }
+  const auto parsed = [&]() -> tl::expected<comm::AdapterRequest, OpenAiError> {
+    switch (route) {
+      case HttpRoute::load_adapter:
+        return comm::parse_load_adapter(body);
+      case HttpRoute::unload_adapter:
+        return comm::parse_unload_adapter(body);
+      case HttpRoute::pin_adapter:
+        return comm::parse_adapter_action("pin", name, body);
+      case HttpRoute::unpin_adapter:
+        return comm::parse_adapter_action("unpin", name, body);
+      case HttpRoute::warm_adapter:
+        return comm::parse_adapter_action("warm", name, body);
+      default:
+        return comm::AdapterRequest{"", "list", std::nullopt, std::nullopt, false};
+    }
+  };
+  auto request = parsed();
+  if (!request) return refuse(exchange, request.error());
+  Exchange& known = *find(exchange);
+  known.of_adapters = route;
+  request->id = known.request_id;
+  outside_.ask_gateway(client_of(exchange), known.grant, *std::move(request));
+}
+
+// As vLLM's routes answer: with a sentence, where it is its routes.
+void HttpApi::adapters_said(ExchangeId exchange, HttpRoute route, const comm::ServerMessage& message) {
+  if (const auto* failure = std::get_if<comm::Failure>(&message)) {
+    return refuse(exchange, comm::adapter_error_of(*failure));
+  }
+  const auto* reply = std::get_if<comm::AdapterReply>(&message);
+  if (reply == nullptr) return;
+  if (reply->json) return finish(exchange, 200, *reply->json);
+  if (route == HttpRoute::load_adapter || route == HttpRoute::unload_adapter) {
+    return finish(exchange, 200, reply->message, {}, "text/plain; charset=utf-8");
+  }
+  finish(exchange, 200, comm::adapter_message(reply->message));
 }
 
 void HttpApi::tokenize(ExchangeId exchange, std::shared_ptr<const std::string> body) {
@@ -263,9 +344,24 @@ void HttpApi::health(ExchangeId exchange) {
   serves_ ? finish(exchange, 200, "") : refuse(exchange, comm::error_of(503, why_not_));
 }
 
+// As vLLM counts it: what generates and has no whole answer.
+void HttpApi::load(ExchangeId exchange) {
+  const auto generates = [](const auto& entry) { return entry.second.generates; };
+  const auto count = std::count_if(exchanges_.begin(), exchanges_.end(), generates);
+  finish(exchange, 200, nlohmann::json{{"server_load", count}}.dump());
+}
+
+void HttpApi::reset_prefix_cache(ExchangeId exchange) {
+  outside_.reset_prefix_cache([this, exchange](bool done) {
+    done ? finish(exchange, 200, nlohmann::json{{"success", true}}.dump())
+         : refuse(exchange, comm::error_of(500, "the scheduler does not answer"));
+  });
+}
+
 void HttpApi::metrics(ExchangeId exchange) {
-  find(exchange)->wants_metrics = true;
-  outside_.ask_gateway(client_of(exchange), comm::StatusRequest{"metrics"});
+  Exchange& known = *find(exchange);
+  known.wants_metrics = true;
+  outside_.ask_gateway(client_of(exchange), known.grant, comm::StatusRequest{"metrics"});
 }
 
 void HttpApi::status_came(ExchangeId exchange, const std::string& json) {

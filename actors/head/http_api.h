@@ -37,21 +37,25 @@ class HttpApi {
   using Work = std::function<std::function<void()>()>;
 
   struct Outside {
-    std::function<void(uint64_t client, comm::ClientMessage)> ask_gateway;
+    std::function<void(uint64_t client, std::shared_ptr<const Grant>, comm::ClientMessage)> ask_gateway;
     std::function<void(uint64_t client)> leave_gateway;  // its requests are cancelled and nobody is answered
     std::function<void(comm::ExchangeId, comm::HttpAnswer)> answer, begin;
     std::function<void(comm::ExchangeId, std::string)> write;
     std::function<void(comm::ExchangeId)> end;
     std::function<void(Work)> elsewhere;
-    std::function<int64_t()> now;  // seconds since 1970
+    std::function<void(std::function<void(bool done)>)> reset_prefix_cache;  // the scheduler's; done: it has answered
+    std::function<int64_t()> now;                                            // seconds since 1970
   };
   struct Setup {
     std::shared_ptr<const HttpRoutes> routes;
     std::shared_ptr<const RequestValidation> validation;
     std::string model_name;
     std::string model_root;                                        // directory of the checkpoint
-    std::vector<std::pair<std::string, std::string>> adapters;     // name -> directory
     std::function<std::string(const ServerStatus&)> metrics_text;  // may be empty: there are none
+    // May be empty, too: an answer is whole, whose longest choice of `n` has so many tokens (once per prompt); a body had
+    // fields that nobody knows.
+    std::function<void(int32_t n, int32_t longest)> answered;
+    std::function<void(const std::string& request_id, const std::vector<std::string>& fields)> passed_over;
     size_t short_body_bytes = 64 << 10;  // up to here a body is read in less time than a message takes
   };
 
@@ -70,9 +74,13 @@ class HttpApi {
   struct Exchange {
     comm::HttpHeaders headers;  // of its answer
     std::string request_id;
+    std::shared_ptr<const Grant> grant;
     std::optional<comm::OpenAiAnswer> answer;  // once its body was read
+    int32_t n = 1;                             // choices per prompt
     bool stream = false, begun = false;
-    bool wants_metrics = false;  // when the server's state has come
+    bool wants_metrics = false;            // when the server's state has come
+    bool generates = false;                // counts as load
+    std::optional<HttpRoute> of_adapters;  // when the adapter cache has answered
   };
 
   static uint64_t client_of(comm::ExchangeId exchange) { return exchange | kHttpClients; }
@@ -87,15 +95,19 @@ class HttpApi {
   void generate(comm::ExchangeId exchange, const comm::OpenAiRequest& request,
                 std::vector<comm::OpenAiAnswer::Prompt> prompts);
   std::vector<comm::OpenAiAnswer::Prompt> shown_prompts(const comm::OpenAiRequest& request) const;
-  std::optional<std::string> adapter_of(const std::optional<std::string>& model) const;
+  void note_answer(const Exchange& known) const;
   void tokens_came(comm::ExchangeId exchange, Exchange& known, std::string events);
   void failed(comm::ExchangeId exchange, Exchange& known, const comm::Failure& failure);
 
   void models(comm::ExchangeId exchange);
   void model(comm::ExchangeId exchange, const std::string& name);
+  void change_adapter(comm::ExchangeId exchange, HttpRoute route, const std::string& name, const std::string& body);
+  void adapters_said(comm::ExchangeId exchange, HttpRoute route, const comm::ServerMessage& message);
   void tokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
   void detokenize(comm::ExchangeId exchange, std::shared_ptr<const std::string> body);
   void health(comm::ExchangeId exchange);
+  void load(comm::ExchangeId exchange);
+  void reset_prefix_cache(comm::ExchangeId exchange);
   void metrics(comm::ExchangeId exchange);
   void status_came(comm::ExchangeId exchange, const std::string& json);
 
@@ -104,6 +116,7 @@ class HttpApi {
   const int64_t started_;
   bool serves_ = false;
   std::string why_not_ = "the ranks are loading";
+  const std::string openapi_;
   std::unordered_map<comm::ExchangeId, Exchange> exchanges_;
 };
 

@@ -5,8 +5,8 @@
 //   from the HTTP server's thread: HttpSaid, HttpGone
 //   from the gateway:              AnswerHttp
 //   from the head:                 ServingChanged, StopServing
-// Tells the gateway: ClientSaid, ClientGone. Asks its body reader (an actor with a thread of its own, for long bodies):
-//   DoWork. Owns: the exchanges that have no whole answer (HttpApi). Thread: CAF's.
+// Tells the gateway: ClientSaid, ClientGone. Asks the scheduler: ResetPrefixCache. Asks its body reader (an actor with a
+//   thread of its own, for long bodies): DoWork. Owns: the exchanges that have no whole answer (HttpApi). Thread: CAF's.
 //
 //            HttpSaid ...        StopServing
 //   serving -----------> serving -----------> (the actor ends)
@@ -20,6 +20,7 @@
 
 #include "actors/head/http_api.h"
 #include "actors/head/messages.h"
+#include "actors/head/request_log.h"
 #include "actors/head/request_metrics.h"
 #include "actors/head/request_validation.h"
 #include "actors/wire/options.h"
@@ -54,7 +55,10 @@ struct HttpDoorSetup {
   ServerOptions options;
   std::shared_ptr<const RequestValidation> validation;
   std::shared_ptr<RequestMetrics> metrics;
+  std::shared_ptr<RequestLog> log;
   GatewayActor gateway;
+  SchedulerActor scheduler;
+  std::shared_ptr<const Access> access;
 };
 
 // Listens from now on. Errors name the address or the file that is wrong.

@@ -1,8 +1,6 @@
 #include "actors/head/http_routes.h"
 
 #include <fmt/format.h>
-#include <openssl/crypto.h>
-#include <openssl/sha.h>
 
 #include <algorithm>
 #include <array>
@@ -18,22 +16,38 @@ using comm::HttpAnswer;
 using comm::HttpRequest;
 
 constexpr size_t kMaxRequestIdBytes = 128;
-constexpr size_t kMaxKeyBytes = 1024;
-constexpr std::string_view kBearer = "bearer ";
-constexpr std::string_view kModel = "/v1/models/";
 
+enum class Body : uint8_t { none, json };  // what a POST must bring
+
+// A route is described in comm/openai/openapi.cc, too.
 struct Row {
-  std::string_view path;
+  std::string_view path;  // * stands for a name
   HttpRoute route;
   std::string_view methods;  // separated by commas, as the header Allow wants them
-  bool needs_key = true;
+  Body body = Body::none;
+  enum class For : uint8_t { all, keys, admins } whose = For::keys;
 };
 constexpr Row kRows[] = {
-    {"/v1/completions", HttpRoute::completions, "POST"}, {"/v1/chat/completions", HttpRoute::chat_completions, "POST"},
-    {"/v1/models", HttpRoute::models, "GET, HEAD"},      {kModel, HttpRoute::model, "GET, HEAD"},
-    {"/tokenize", HttpRoute::tokenize, "POST"},          {"/detokenize", HttpRoute::detokenize, "POST"},
-    {"/health", HttpRoute::health, "GET, HEAD", false},  {"/ping", HttpRoute::ping, "GET, HEAD, POST", false},
-    {"/version", HttpRoute::version, "GET, HEAD"},       {"/metrics", HttpRoute::metrics, "GET, HEAD"},
+    {"/v1/completions", HttpRoute::completions, "POST", Body::json},
+    {"/v1/chat/completions", HttpRoute::chat_completions, "POST", Body::json},
+    {"/v1/models", HttpRoute::models, "GET, HEAD"},
+    {"/v1/models/*", HttpRoute::model, "GET, HEAD"},
+    {"/v1/load_lora_adapter", HttpRoute::load_adapter, "POST", Body::json, Row::For::admins},
+    {"/v1/unload_lora_adapter", HttpRoute::unload_adapter, "POST", Body::json, Row::For::admins},
+    {"/v1/adapters", HttpRoute::adapters, "GET, HEAD", Body::none, Row::For::admins},
+    {"/v1/adapters/*/pin", HttpRoute::pin_adapter, "POST", Body::none, Row::For::admins},
+    {"/v1/adapters/*/unpin", HttpRoute::unpin_adapter, "POST", Body::none, Row::For::admins},
+    {"/v1/adapters/*/warm", HttpRoute::warm_adapter, "POST", Body::none, Row::For::admins},
+    {"/tokenize", HttpRoute::tokenize, "POST", Body::json},
+    {"/detokenize", HttpRoute::detokenize, "POST", Body::json},
+    {"/health", HttpRoute::health, "GET, HEAD", Body::none, Row::For::all},
+    {"/ping", HttpRoute::ping, "GET, HEAD, POST", Body::none, Row::For::all},
+    {"/version", HttpRoute::version, "GET, HEAD"},
+    {"/load", HttpRoute::load, "GET, HEAD"},
+    {"/reset_prefix_cache", HttpRoute::reset_prefix_cache, "POST", Body::none, Row::For::admins},
+    {"/metrics", HttpRoute::metrics, "GET, HEAD", Body::none, Row::For::admins},
+    {"/openapi.json", HttpRoute::openapi, "GET, HEAD"},
+    {"/", HttpRoute::page, "GET, HEAD", Body::none, Row::For::all},
 };
 
 std::string lower(std::string_view text) {
@@ -42,21 +56,20 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-std::string digest(std::string_view text) {
-  std::string result(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-         reinterpret_cast<unsigned char*>(result.data()));
-  return result;
+// The name that stands for the star in the row's path; nullopt: it is another path. Empty where there is no star.
+std::optional<std::string_view> name_in(const Row& row, std::string_view path) {
+  const size_t star = row.path.find('*');
+  if (star == std::string_view::npos) return path == row.path ? std::optional(std::string_view()) : std::nullopt;
+  const std::string_view before = row.path.substr(0, star), after = row.path.substr(star + 1);
+  if (path.size() <= before.size() + after.size()) return std::nullopt;
+  if (path.substr(0, before.size()) != before || path.substr(path.size() - after.size()) != after) return std::nullopt;
+  return path.substr(before.size(), path.size() - before.size() - after.size());
 }
 
 const Row* row_of(std::string_view path) {
-  for (const Row& row : kRows) {
-    const bool prefix = row.route == HttpRoute::model;
-    if (prefix ? path.size() > row.path.size() && path.substr(0, row.path.size()) == row.path : path == row.path) {
-      return &row;
-    }
-  }
-  return nullptr;
+  const auto found =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& row) { return name_in(row, path).has_value(); });
+  return found == std::end(kRows) ? nullptr : found;
 }
 
 bool allows(const Row& row, std::string_view method) {
@@ -103,31 +116,24 @@ HttpAnswer error_answer(int status, std::string_view sentence) {
 
 }  // namespace
 
-HttpKeys::HttpKeys(const std::vector<std::string>& keys) {
-  for (const std::string& key : keys) digests_.push_back(digest(key));
+HttpRoutes::HttpRoutes(Options options) : options_(std::move(options)) {}
+
+std::shared_ptr<const Grant> HttpRoutes::grant_of(const HttpRequest& head) const {
+  static const auto kEverybody = std::make_shared<const Grant>();
+  return options_.access ? options_.access->of_bearer(head.header("authorization")) : kEverybody;
 }
 
-bool HttpKeys::accepts(std::string_view authorization) const {
-  if (digests_.empty()) return true;
-  if (authorization.size() <= kBearer.size() || authorization.size() > kMaxKeyBytes + kBearer.size() ||
-      lower(authorization.substr(0, kBearer.size())) != kBearer) {
-    return false;
-  }
-  const std::string given = digest(authorization.substr(kBearer.size()));
-  bool found = false;
-  for (const std::string& known : digests_) found |= CRYPTO_memcmp(given.data(), known.data(), given.size()) == 0;
-  return found;
+std::vector<HttpRoutes::Served> HttpRoutes::all() {
+  std::vector<Served> served;
+  for (const Row& row : kRows) served.push_back({row.path, row.methods});
+  return served;
 }
-
-HttpRoutes::HttpRoutes(Options options) : options_(std::move(options)), keys_(options_.api_keys) {}
 
 std::optional<HttpRoutes::Found> HttpRoutes::find(const HttpRequest& request) const {
   const std::string_view path = without_root(request.path(), options_.root_path);
   const Row* row = row_of(path);
   if (row == nullptr) return std::nullopt;
-  Found found{row->route, ""};
-  if (row->route == HttpRoute::model) found.name = percent_decoded(path.substr(kModel.size()));
-  return found;
+  return Found{row->route, percent_decoded(*name_in(*row, path))};
 }
 
 std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
@@ -147,7 +153,8 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   }
   const std::string_view path = without_root(head.path(), options_.root_path);
   const Row* row = row_of(path);
-  if ((row == nullptr || row->needs_key) && !keys_.accepts(head.header("authorization"))) {
+  const auto grant = row != nullptr && row->whose == Row::For::all ? nullptr : grant_of(head);
+  if ((row == nullptr || row->whose != Row::For::all) && !grant) {
     HttpAnswer answer = error_answer(401, "a key is needed: Authorization: Bearer KEY");
     answer.headers.emplace_back("WWW-Authenticate", "Bearer");
     return with_common(std::move(answer));
@@ -155,12 +162,15 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   if (row == nullptr) {
     return with_common(error_answer(404, fmt::format("there is nothing at {}", path.substr(0, 200))));
   }
+  if (row->whose == Row::For::admins && !grant->admin) {
+    return with_common(error_answer(403, fmt::format("{} needs a key of an administrator", row->path)));
+  }
   if (!allows(*row, head.method)) {
     HttpAnswer answer = error_answer(405, fmt::format("{} takes {}", row->path, row->methods));
     answer.headers.emplace_back("Allow", row->methods);
     return with_common(std::move(answer));
   }
-  if (row->methods == "POST" && !is_json(head.header("content-type"))) {
+  if (row->body == Body::json && !is_json(head.header("content-type"))) {
     return with_common(error_answer(415, "the body must be JSON: Content-Type: application/json"));
   }
   return std::nullopt;

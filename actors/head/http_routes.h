@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "actors/head/access.h"
 #include "comm/http/http_messages.h"
 
 namespace lorikeet::actors {
@@ -17,42 +19,50 @@ enum class HttpRoute : uint8_t {
   chat_completions,
   models,
   model,  // one of them: the rest of the path is its name
+  load_adapter,
+  unload_adapter,
+  adapters,
+  pin_adapter,  // one of them: the path has its name before the last part
+  unpin_adapter,
+  warm_adapter,
   tokenize,
   detokenize,
   health,
   ping,
   version,
+  load,
+  reset_prefix_cache,
   metrics,
-};
-
-// The key that a client gives, as "Authorization: Bearer KEY". Threads: const methods from any.
-class HttpKeys {
- public:
-  explicit HttpKeys(const std::vector<std::string>& keys);
-
-  // Without keys everybody is let in. The time that it takes says nothing about the keys but how many there are.
-  bool accepts(std::string_view authorization) const;
-
- private:
-  std::vector<std::string> digests_;  // SHA-256 of each key
+  openapi,
+  page,  // for people
 };
 
 // Threads: const methods from any.
 class HttpRoutes {
  public:
   struct Options {
-    std::vector<std::string> api_keys;
+    std::shared_ptr<const Access> access;      // null: everybody is let in
     std::string root_path;                     // a prefix of the path that a proxy has left in; empty: none
     std::vector<std::string> allowed_origins;  // of web pages that may ask; "*": all
   };
   struct Found {
     HttpRoute route = HttpRoute::health;
-    std::string name;  // of HttpRoute::model, decoded
+    std::string name;  // that the path has in it, decoded
+  };
+
+  struct Served {
+    std::string_view path;     // * stands for a name
+    std::string_view methods;  // separated by commas, as the header Allow wants them
   };
 
   explicit HttpRoutes(Options options);
 
+  static std::vector<Served> all();
+
   std::optional<Found> find(const comm::HttpRequest& request) const;
+
+  // What the client may do; null: a stranger.
+  std::shared_ptr<const Grant> grant_of(const comm::HttpRequest& head) const;
 
   // The answer to a request that is refused by its head, or that is whole without a body (a browser's question whether
   // it may ask).
@@ -65,7 +75,6 @@ class HttpRoutes {
   bool is_allowed_origin(std::string_view origin) const;
 
   const Options options_;
-  const HttpKeys keys_;
 };
 
 // The client's X-Request-Id where it is at most 128 visible ASCII characters, else one that is made.

@@ -13,7 +13,7 @@ void InFlightPlans::sent(const engine::StepPlan& plan, TimePoint when) {
   for (const engine::SequenceStart& start : plan.starts) {
     const engine::SamplingParams& s = start.sampling;
     if (s.logprobs >= 0 || s.prompt_logprobs) {
-      wishes_[start.id] = {s.logprobs, s.prompt_logprobs, start.prompt_size};
+      wishes_[start.id] = {s.logprobs, s.prompt_logprobs, s.prompt_top_logprobs, start.prompt_size};
     }
   }
   Plan& added = plans_[plan.step];
@@ -36,6 +36,7 @@ InFlightPlans::Row InFlightPlans::expected(const engine::StepRow& row) const {
   if (wish.prompt_logprobs && row.start + 1 < wish.prompt_size) {
     expected.prompt_logprobs_start = row.start + 1;
     expected.prompt_logprobs_count = std::min(row.start + row.count, wish.prompt_size - 1) - row.start;
+    expected.prompt_top_logprobs = wish.prompt_top_logprobs;
   }
   return expected;
 }
@@ -111,6 +112,17 @@ Result<void> InFlightPlans::compare_row(const Row& row, const engine::RowResult&
     return fail("with {} log-probabilities from position {} of the prompt of sequence {}, not {} from {}",
                 answer.prompt_logprobs.size(), answer.prompt_logprobs_start, row.id.value(), of_prompt,
                 row.prompt_logprobs_start);
+  }
+  const size_t ranked = row.prompt_top_logprobs >= 0 ? of_prompt : 0;
+  if (answer.prompt_ranks.size() != ranked || answer.prompt_top_logprobs.size() != ranked) {
+    return fail("with {} ranks and {} lists of best tokens of the prompt of sequence {}, not {}",
+                answer.prompt_ranks.size(), answer.prompt_top_logprobs.size(), row.id.value(), ranked);
+  }
+  for (const auto& best : answer.prompt_top_logprobs) {
+    const bool tokens = std::all_of(best.begin(), best.end(), [this](const auto& l) { return is_token(l.token_id); });
+    if (!tokens || best.size() > static_cast<size_t>(row.prompt_top_logprobs)) {
+      return fail("with best tokens of the prompt of sequence {} that are none, or too many", row.id.value());
+    }
   }
   return {};
 }

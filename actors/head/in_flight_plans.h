@@ -46,6 +46,7 @@ class InFlightPlans {
     int32_t logprobs = -1;              // as SamplingParams::logprobs
     int32_t prompt_logprobs_start = 0;  // position
     int32_t prompt_logprobs_count = 0;
+    int32_t prompt_top_logprobs = -1;  // ranks and so many of the best tokens are wanted beside; -1: are not
   };
   struct Plan {
     engine::Epoch epoch;
@@ -58,6 +59,7 @@ class InFlightPlans {
   struct Wish {
     int32_t logprobs = -1;
     bool prompt_logprobs = false;
+    int32_t prompt_top_logprobs = -1;
     int32_t prompt_size = 0;
   };
 

@@ -1,6 +1,7 @@
 // The requests that have been admitted and not answered, by sequence and by the client's own name for them.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -13,6 +14,7 @@
 #include "actors/head/text_stream.h"
 #include "comm/client/client_messages.h"
 #include "engine/engine.h"
+#include "model/chat/answer/answer_parser.h"
 
 namespace lorikeet::actors {
 
@@ -22,13 +24,23 @@ struct LiveRequest {
   uint64_t client = 0;
   std::string name;  // the client's own
   TextStream text;
+  std::optional<model::AnswerParser> parser;  // where the text holds more than what is said
+  bool shows_reasoning = true, calls_end_it = true;
+  int32_t reasoning_tokens = 0;
   std::vector<int32_t> eos_token_ids;
   std::vector<std::optional<float>> prompt_logprobs;  // [prompt] where asked for, else empty
+  std::vector<int32_t> prompt_ranks;                  // likewise
+  std::vector<comm::TokenLogprobs> prompt_top_logprobs;
   bool wants_logprobs = false;
   bool prompt_only = false;  // no token belongs to the answer
   uint64_t seed = 0;
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
+  std::vector<int32_t> prompt_token_ids;  // where asked for, else empty
+  std::string tenant;
+  int64_t charged_tokens = 0;  // of the tenant's tokens in flight
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::string time_limit;  // that the deadline comes from, for a sentence
   bool ended = false;      // by a stop string: what the engine still says of it is not part of the answer
   bool timed_out = false;  // it was ended since it took too long
   bool abandoned = false;  // the client is gone: nobody is to be answered

@@ -8,9 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "actors/head/access.h"
 #include "actors/head/adapter_outcome.h"
 #include "actors/head/adapter_reader.h"
 #include "actors/head/request_validation.h"
+#include "actors/head/started_request.h"
 #include "actors/wire/control_message.h"
 #include "actors/wire/messages.h"
 #include "actors/wire/server_status.h"
@@ -28,9 +30,10 @@ struct StatusQuery {
 
 // ---- clients and requests
 
-struct ClientSaid {  // ZeroMQ thread -> gateway
+struct ClientSaid {  // ZeroMQ thread, HTTP door -> gateway
   uint64_t client = 0;
   std::shared_ptr<comm::ClientMessage> message;
+  std::shared_ptr<const Grant> grant{};  // what it may do; null: everything
 };
 struct ClientGone {
   uint64_t client = 0;
@@ -59,8 +62,12 @@ struct Finish {
   engine::SequenceId id;
   engine::FinishReason reason = engine::FinishReason::abort;
 };
+struct ResetPrefixCache {  // HTTP door -> scheduler: what comes from now on reuses nothing of before
+  int32_t unused = 0;
+};
 struct EngineEvents {  // scheduler -> gateway, in order
   std::shared_ptr<std::vector<engine::Event>> events;
+  std::shared_ptr<const std::vector<StartedRequest>> started = nullptr;  // before them; null: none
 };
 using GatewayActor =
     caf::typed_actor<caf::reacts_to<ClientSaid>, caf::reacts_to<ClientGone>, caf::reacts_to<EngineEvents>,
@@ -79,7 +86,8 @@ struct ResolveAdapter {  // scheduler -> adapter cache: read it if need be and k
 };
 struct AdapterResolved {  // the answer
   std::string digest;
-  std::string error;  // not empty: why there is no digest
+  std::string error;     // not empty: why there is no digest
+  bool unknown = false;  // there is no such name any more
 };
 struct UnclaimAdapter {  // the request is over
   engine::SequenceId id;
@@ -92,11 +100,19 @@ struct AcquireSlot {  // scheduler -> adapter cache: put it on the ranks if need
 struct SlotAcquired {  // the answer
   engine::SlotId slot;
   std::string error;
-  uint64_t epoch = 0;  // of the ranks that have the slot; with their group a lease is void
+  uint64_t epoch = 0;         // of the ranks that have the slot; with their group a lease is void
+  bool ranks_failed = false;  // the error is not the adapter's: the ranks do not take what they are sent
 };
 struct ReleaseSlot {
   engine::SequenceId id;
   std::string digest;
+};
+struct ChangeAdapter {  // gateway -> adapter cache: a client wants other adapters, or one elsewhere
+  std::shared_ptr<const comm::AdapterRequest> request;
+};
+struct AdapterChanged {  // the answer
+  std::string message;
+  std::string code;  // of comm::Failure; empty: it is done
 };
 struct GroupFormed {  // scheduler -> adapter cache
   uint64_t epoch = 0;
@@ -124,11 +140,13 @@ using AdapterCacheActor = CacheForRanks::extend<
     caf::replies_to<ResolveAdapter>::with<AdapterResolved>, caf::reacts_to<UnclaimAdapter>,
     caf::replies_to<AcquireSlot>::with<SlotAcquired>, caf::reacts_to<ReleaseSlot>, caf::reacts_to<GroupFormed>,
     caf::reacts_to<GroupLost>, caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
+    caf::reacts_to<AdapterSource::Located>, caf::replies_to<ChangeAdapter>::with<AdapterChanged>,
     caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<AdaptersStatus>>;
 
-using SchedulerActor = SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
-                                                 caf::reacts_to<SupervisorSaid>, caf::reacts_to<Tick>,
-                                                 caf::replies_to<StatusQuery>::with<ServingStatus>>;
+using SchedulerActor =
+    SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
+                              caf::replies_to<ResetPrefixCache>::with<bool>, caf::reacts_to<SupervisorSaid>,
+                              caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<ServingStatus>>;
 
 }  // namespace lorikeet::actors
 
@@ -143,6 +161,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::PrepareText)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::TextPrepared)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Submit)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Finish)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ResetPrefixCache)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::EngineEvents)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ResolveAdapter)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterResolved)
@@ -154,6 +173,9 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupFormed)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupLost)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Checked)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Staged)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Located)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ChangeAdapter)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterChanged)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::FactorsMade)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Serve)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::SupervisorSaid)

@@ -4,8 +4,12 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <limits>
 #include <sstream>
+#include <tuple>
 #include <utility>
+
+#include "actors/wire/adapter_list.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -17,6 +21,7 @@ using Labels = std::vector<ClientMetric::Label>;
 
 constexpr size_t kMaxAdapters = 256;  // with metrics of their own
 constexpr double kNanoseconds = 1e-9;
+constexpr double kLoadSeconds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
 
 class Families {
  public:
@@ -32,6 +37,40 @@ class Families {
     ClientMetric metric = labelled(std::move(labels));
     metric.counter.value = value;
     add(std::move(name), std::move(help), MetricType::Counter, std::move(metric));
+  }
+
+  // counts: of each bucket alone, one more than there are bounds.
+  template <class Bounds>
+  void histogram(std::string name, std::string help, const Bounds& bounds, const std::vector<uint64_t>& counts,
+                 double sum) {
+    ClientMetric metric = labelled({});
+    uint64_t before = 0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      before += counts[i];
+      metric.histogram.bucket.push_back(
+          {before, i < bounds.size() ? static_cast<double>(bounds[i]) : std::numeric_limits<double>::infinity()});
+    }
+    metric.histogram.sample_count = before;
+    metric.histogram.sample_sum = sum;
+    add(std::move(name), std::move(help), MetricType::Histogram, std::move(metric));
+  }
+
+  // `times`: of 1 / 8 of their length exactly, as the histogram has them.
+  void histogram(std::string name, std::string help, const Durations& times, Labels labels = {}) {
+    ClientMetric metric = labelled(std::move(labels));
+    const TimeHistogram::Plain counts = times.histogram.plain();
+    const auto count_up_to = [&](double seconds) {
+      uint64_t count = 0;
+      for (const auto& [longest_ns, more] : counts) {
+        if (static_cast<double>(longest_ns) * kNanoseconds <= seconds) count += more;
+      }
+      return count;
+    };
+    for (const double bound : kLoadSeconds) metric.histogram.bucket.push_back({count_up_to(bound), bound});
+    metric.histogram.bucket.push_back({times.histogram.count(), std::numeric_limits<double>::infinity()});
+    metric.histogram.sample_count = times.histogram.count();
+    metric.histogram.sample_sum = static_cast<double>(times.ns) * kNanoseconds;
+    add(std::move(name), std::move(help), MetricType::Histogram, std::move(metric));
   }
 
   std::string text() const {
@@ -81,9 +120,16 @@ void add_engine(Families& families, const ServingStatus& serving, int32_t block_
   families.gauge("lorikeet:epoch", "Lives of the group of ranks, from 1", static_cast<double>(serving.epoch));
   families.counter("lorikeet:restarts_total", "Times that the group of ranks was started anew",
                    serving.epoch > 0 ? static_cast<double>(serving.epoch - 1) : 0);
+  families.counter("lorikeet:rank_faults_total", "Of them: because a rank failed by itself",
+                   static_cast<double>(serving.pauses.losses_by_rank));
+  families.counter("lorikeet:pauses_total", "Times in which no stream got on since ranks were lost",
+                   static_cast<double>(serving.pauses.ended));
+  families.counter("lorikeet:pause_seconds_total", "Their length", static_cast<double>(serving.pauses.total_us) * 1e-6);
 }
 
 void add_steps(Families& families, const StepTotals& steps) {
+  families.histogram("vllm:iteration_tokens_total", "Tokens of a step, of prompts and generated ones",
+                     StepTokens::kBounds, steps.step_tokens.plain(), static_cast<double>(steps.tokens));
   families.counter("lorikeet:decode_steps_total", "Steps with one token per sequence",
                    static_cast<double>(steps.decode_steps));
   families.counter("lorikeet:decode_seconds_total", "Time of rank 0's device in them",
@@ -107,15 +153,55 @@ void add_ranks(Families& families, const std::vector<RankStatus>& ranks) {
 }
 
 // Where an adapter's weights are: as vLLM's proposal names the tiers.
-const char* tier_of(const AdapterStatus& adapter) {
-  if (adapter.slot_state == "resident") return "gpu";
-  return adapter.host == "staged" || adapter.host == "replaced" ? "cpu" : "disk";
+std::string vllm_tier_of(const AdapterStatus& adapter) {
+  const std::string tier(tier_of(adapter));
+  return tier == "slot" ? "gpu" : tier == "host" ? "cpu" : tier;
+}
+
+// Which adapters are where, under the names that vLLM's routers are to read.
+void add_residency(Families& families, const AdaptersStatus& status, int32_t max_loras) {
+  size_t in_slots = 0, in_memory = 0, on_disk = 0, series = 0;
+  for (const AdapterStatus& adapter : status.adapters) {
+    const bool slot = adapter.slot_state == "resident";
+    const bool host = adapter.host == "staged" || adapter.host == "replaced";
+    in_slots += slot ? 1 : 0;
+    in_memory += host ? 1 : 0;
+    on_disk += !slot && !host ? 1 : 0;
+    const char* pinned = adapter.pinned ? "true" : "false";
+    for (const auto& [level, loaded] : {std::pair("gpu", slot), std::pair("cpu", host)}) {
+      if (!loaded || series == kMaxAdapters) continue;
+      ++series;
+      families.gauge("vllm:lora_adapter_loaded", "1: the adapter's weights are in the slots (gpu), in memory (cpu)", 1,
+                     {{"adapter_name", adapter.name}, {"level", level}, {"pinned", pinned}});
+    }
+  }
+  families.gauge("vllm:num_gpu_loaded_lora_adapters", "Adapters in the ranks' slots", static_cast<double>(in_slots));
+  families.gauge("vllm:num_cpu_loaded_lora_adapters", "Adapters in the head's memory", static_cast<double>(in_memory));
+  families.gauge("vllm:max_gpu_lora_adapters", "Slots of each rank", max_loras);
+  families.gauge("lorikeet:adapters_on_disk", "Adapters that are in neither", static_cast<double>(on_disk));
+  const AdapterLookups& lookups = status.lookups;
+  const std::tuple<const char*, uint64_t, uint64_t> levels[] = {{"gpu", lookups.slot_lookups, lookups.slot_hits},
+                                                                {"cpu", lookups.lookups, lookups.host_hits}};
+  for (const auto& [level, count, hits] : levels) {
+    families.counter("vllm:lora_cache_lookups_total", "Requests whose adapter was looked for in slots or memory",
+                     static_cast<double>(count), {{"level", level}});
+  }
+  for (const auto& [level, count, hits] : levels) {
+    families.counter("vllm:lora_cache_hits_total", "Requests whose adapter was there", static_cast<double>(hits),
+                     {{"level", level}});
+  }
+  const char* const help = "Time that an adapter took from disk into memory (cpu), from there to all ranks (gpu)";
+  families.histogram("vllm:lora_adapter_load_seconds", help, status.sends, {{"level", "gpu"}});
+  families.histogram("vllm:lora_adapter_load_seconds", help, status.reads, {{"level", "cpu"}});
 }
 
 void add_adapters(Families& families, const AdaptersStatus& status, int32_t max_loras, int64_t now) {
   std::string running, waiting;
   size_t resident = 0, staged = 0;
-  const auto append = [](std::string& list, const std::string& name) { list += (list.empty() ? "" : ",") + name; };
+  size_t listed = 0;  // a label is bounded, too
+  const auto append = [&listed](std::string& list, const std::string& name) {
+    if (listed++ < kMaxAdapters) list += (list.empty() ? "" : ",") + name;
+  };
   for (const AdapterStatus& adapter : status.adapters) {
     if (adapter.leases > 0) append(running, adapter.name);
     if (adapter.claims > adapter.leases) append(waiting, adapter.name);
@@ -136,7 +222,7 @@ void add_adapters(Families& families, const AdaptersStatus& status, int32_t max_
   for (size_t i = 0; i < shown; ++i) {
     const AdapterStatus& adapter = status.adapters[i];
     families.gauge("vllm:lora_loaded_adapters_info", "1, with the tier that an adapter's weights are in", 1,
-                   {{"lora_name", adapter.name}, {"tier", tier_of(adapter)}});
+                   {{"lora_name", adapter.name}, {"tier", vllm_tier_of(adapter)}});
   }
   for (size_t i = 0; i < shown; ++i) {
     const AdapterStatus& adapter = status.adapters[i];
@@ -154,6 +240,7 @@ std::string metrics_text(const ServerStatus& status, std::vector<MetricFamily> c
   add_steps(families, status.serving.steps);
   add_ranks(families, status.serving.ranks);
   add_adapters(families, status.adapters, max_loras, now);
+  add_residency(families, status.adapters, max_loras);
   return families.text();
 }
 

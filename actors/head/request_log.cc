@@ -1,17 +1,22 @@
 #include "actors/head/request_log.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/async.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <future>
 #include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
 
 namespace lorikeet::actors {
 namespace {
 
 constexpr size_t kMaxQueuedLines = 8192;
+constexpr std::chrono::milliseconds kPatience{1000};
 constexpr size_t kMaxNameBytes = 300;  // of an id or a sentence in a line
 constexpr const char* kTextPattern = "%Y-%m-%d %H:%M:%S.%e %l %v";
 constexpr const char* kJsonPattern = R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l",%v})";
@@ -62,6 +67,19 @@ std::string request_line(const EndedRequest& r, bool as_json) {
   return line;
 }
 
+std::string adapter_line(const AdapterEvent& e, bool as_json) {
+  if (as_json) {
+    return fmt::format(
+        R"("event":"adapter","action":{},"adapter":{},"path":{},"code":{},"message":{},"total_s":{:.4f})",
+        json_string(e.action), json_string(shown(e.name)), json_string(shown(e.path)), json_string(e.code),
+        json_string(shown(e.message)), seconds(e.took));
+  }
+  std::string line = fmt::format("adapter {}: {}", shown(e.name), e.action);
+  if (!e.path.empty()) line += " from " + shown(e.path);
+  line += fmt::format(", {:.3f} s", seconds(e.took));
+  return line + (e.code.empty() ? ", done" : fmt::format(", {}: {}", e.code, shown(e.message)));
+}
+
 std::string throughput_line(const ServingStatus& before, const ServingStatus& after, std::chrono::nanoseconds between) {
   const engine::EngineStats &old = before.engine.stats, &now = after.engine.stats;
   const uint64_t waiting = after.queues.held + static_cast<uint64_t>(std::max(now.waiting, 0));
@@ -83,27 +101,58 @@ std::string throughput_line(const ServingStatus& before, const ServingStatus& af
 RequestLog::RequestLog(const LogOptions& options) : options_(options) {
   const auto level = spdlog::level::from_str(options.level);
   if (level == spdlog::level::off) return;
-  spdlog::init_thread_pool(kMaxQueuedLines, 1);
-  logger_ =
-      std::make_shared<spdlog::async_logger>("head", std::make_shared<spdlog::sinks::stderr_sink_mt>(),
-                                             spdlog::thread_pool(), spdlog::async_overflow_policy::overrun_oldest);
+  pool_ = std::make_shared<spdlog::details::thread_pool>(kMaxQueuedLines, 1);
+  logger_ = std::make_shared<spdlog::async_logger>("head", std::make_shared<spdlog::sinks::stderr_sink_mt>(), pool_,
+                                                   spdlog::async_overflow_policy::overrun_oldest);
+  logger_->set_error_handler([](const std::string&) {});  // what cannot be said is dropped
   logger_->set_level(level);
   logger_->set_pattern(options.json ? kJsonPattern : kTextPattern);
   logger_->flush_on(spdlog::level::info);
+  open_ = true;
 }
 
-RequestLog::~RequestLog() = default;
+RequestLog::~RequestLog() {
+  close(kPatience);
+}
+
+void RequestLog::close(std::chrono::milliseconds patience) {
+  open_ = false;
+  const std::lock_guard lock(mutex_);
+  if (!pool_) return;
+  // The pool's end waits for its thread, which may wait for a reader for ever.
+  auto written = std::make_shared<std::promise<void>>();
+  std::thread([pool = std::move(pool_), written]() mutable {
+    pool.reset();
+    written->set_value();
+  }).detach();
+  written->get_future().wait_for(patience);
+}
 
 void RequestLog::ended(const EndedRequest& request) {
-  if (!logger_ || !options_.requests) return;
+  if (!open_ || !options_.requests) return;
   const auto level = request.reason == "error" ? spdlog::level::warn : spdlog::level::info;
   if (logger_->should_log(level)) logger_->log(level, request_line(request, options_.json));
 }
 
+void RequestLog::changed(const AdapterEvent& event) {
+  if (!logger_) return;
+  const auto level = event.code.empty() ? spdlog::level::info : spdlog::level::warn;
+  if (logger_->should_log(level)) logger_->log(level, adapter_line(event, options_.json));
+}
+
 void RequestLog::throughput(const std::string& line) {
-  if (!logger_ || line.empty()) return;
+  if (!open_ || line.empty()) return;
   logger_->log(spdlog::level::info,
                options_.json ? fmt::format(R"("event":"throughput","line":{})", json_string(line)) : line);
+}
+
+void RequestLog::passed_over(const std::string& id, const std::vector<std::string>& fields) {
+  if (!logger_ || !logger_->should_log(spdlog::level::debug)) return;
+  const std::string names = shown(fmt::format("{}", fmt::join(fields, ", ")));
+  logger_->log(spdlog::level::debug,
+               options_.json ? fmt::format(R"("event":"unknown_fields","id":{},"fields":{})", json_string(shown(id)),
+                                           json_string(names))
+                             : fmt::format("request {}: there are no such fields, passed over: {}", shown(id), names));
 }
 
 }  // namespace lorikeet::actors

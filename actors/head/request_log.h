@@ -4,18 +4,24 @@
 // waits.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "actors/wire/options.h"
 #include "actors/wire/server_status.h"
 
 namespace spdlog {
 class logger;
+namespace details {
+class thread_pool;
 }
+}  // namespace spdlog
 
 namespace lorikeet::actors {
 
@@ -29,6 +35,17 @@ struct EndedRequest {
   std::chrono::nanoseconds to_first_token{0}, total{0};
 };
 
+// What a client wanted of an adapter, and what came of it.
+struct AdapterEvent {
+  std::string action;  // load, unload, pin, unpin, warm
+  std::string name, path;
+  std::string code;     // why not; empty: it is done
+  std::string message;  // a sentence
+  std::chrono::nanoseconds took{0};
+};
+
+std::string adapter_line(const AdapterEvent& event, bool as_json);
+
 // As `as_json` or as text: "request chatcmpl-1/0: length, adapter moby, ...".
 std::string request_line(const EndedRequest& request, bool as_json);
 
@@ -39,14 +56,24 @@ std::string throughput_line(const ServingStatus& before, const ServingStatus& af
 class RequestLog {
  public:
   explicit RequestLog(const LogOptions& options);
-  ~RequestLog();
+  ~RequestLog();  // as close(), with a second's patience
+
+  // Waits until what was said has been written, at the longest as told: whoever reads may have stopped. What is said
+  // afterwards is dropped. For the end of the process.
+  void close(std::chrono::milliseconds patience);
 
   void ended(const EndedRequest& request);
+  void changed(const AdapterEvent& event);
   void throughput(const std::string& line);
+  // Fields of a request's body that nobody knows, at the level of debugging.
+  void passed_over(const std::string& id, const std::vector<std::string>& fields);
 
  private:
   const LogOptions options_;
   std::shared_ptr<spdlog::logger> logger_;
+  std::mutex mutex_;
+  std::shared_ptr<spdlog::details::thread_pool> pool_;  // null: closed
+  std::atomic<bool> open_{false};
 };
 
 }  // namespace lorikeet::actors

@@ -1,14 +1,17 @@
 #include "actors/head/request_validation.h"
 
 #include <fmt/format.h>
+#include <openssl/sha.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
-#include "actors/head/chat_prompt.h"
 #include "comm/client/limits.h"
 #include "comm/client/request_json.h"
+#include "kernels/base/nearest_word.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -16,6 +19,7 @@ namespace {
 using engine::ErrorCode;
 using engine::RequestError;
 
+constexpr double kMaxLogitBias = 100;  // OpenAI's range; what is beyond counts as its end, as in vLLM
 constexpr double kGreedyTemperature = 1e-5;
 constexpr double kLeastTemperature = 0.01;  // of a draw: below, the division would lose the smaller logits
 
@@ -41,24 +45,47 @@ std::string quoted(const std::string& name) {
   return name.size() <= 80 ? "\"" + name + "\"" : "\"" + name.substr(0, 80) + "...\"";
 }
 
+constexpr const char* kWhitespace = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
+
+// Which names are served, and the one that may have been meant: of the first few, however many there are.
+std::string served_names(const std::string& wanted, const AdapterNames& served) {
+  constexpr size_t kNamesShown = 8, kNamesCompared = 32, kLongestCompared = 64;
+  const size_t count = served.size();
+  const AdapterNames::List first = served.list(kNamesCompared);
+  if (first.empty()) return "none is served";
+  std::vector<std::string> compared;
+  for (const auto& [name, directory] : first) {
+    if (name.size() <= kLongestCompared) compared.push_back(name);
+  }
+  const std::string meant = wanted.size() <= kLongestCompared ? nearest_word(wanted, compared) : "";
+  std::string text = meant.empty() ? "" : fmt::format("did you mean {}? ", quoted(meant));
+  text += count == 1 ? "the one that is served: " : fmt::format("{} are served: ", count);
+  for (size_t i = 0; i < first.size(); ++i) {
+    if (i == kNamesShown) return text + ", ...";
+    text += (i == 0 ? "" : ", ") + quoted(first[i].first);
+  }
+  return text;
+}
+
 }  // namespace
 
 tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const comm::GenerateRequest& request,
                                                                        uint64_t drawn_seed) const {
   PreparedRequest prepared;
-  if (request.tool_choice || request.thinking_budget || request.response_format || request.structured_outputs) {
-    return invalid("tool_choice, thinking_budget, response_format and structured_outputs are not served yet");
-  }
   engine::SamplingParams& sampling = prepared.request.sampling;
   if (auto ok = check_adapter(request); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_timeout(request); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_sampling(request, sampling); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_stops(request, prepared); !ok) return tl::unexpected(ok.error());
-  auto prompt = prompt_of(request);
+  if (auto ok = set_constraints(request, sampling); !ok) return tl::unexpected(ok.error());
+  auto prompt = read_prompt(request);
   if (!prompt) return tl::unexpected(prompt.error());
-  prepared.request.prompt = *std::move(prompt);
+  if (auto ok = set_answer(request, prompt->opening, prepared); !ok) return tl::unexpected(ok.error());
+  prepared.request.prompt = std::move(prompt->ids);
   if (auto ok = set_length(request, prepared); !ok) return tl::unexpected(ok.error());
+  if (request.cache_salt && request.cache_salt->empty()) return invalid("cache_salt is empty; leave it out");
   prepared.request.adapter = request.adapter.value_or("");
-  prepared.request.cache_salt = cache_salt_of(prepared.request.prompt.size());
+  prepared.request.cache_salt = cache_salt_of(request, prepared.request.prompt.size());
   sampling.seed = request.seed.value_or(drawn_seed);
   return prepared;
 }
@@ -68,17 +95,56 @@ RequestValidation::Refusal RequestValidation::check_adapter(const comm::Generate
   if (request.adapter->empty()) {
     return refuse(ErrorCode::unknown_adapter, "the adapter's name is empty; leave it out for the base model");
   }
-  return refuse(ErrorCode::unknown_adapter, "there is no adapter {}; {} are served", quoted(*request.adapter),
-                context_.adapters.size());
+  return refuse(ErrorCode::unknown_adapter, "there is no adapter {}; {}", quoted(*request.adapter),
+                served_names(*request.adapter, context_.adapters));
+}
+
+RequestValidation::Refusal RequestValidation::check_timeout(const comm::GenerateRequest& request) const {
+  if (!request.timeout || (*request.timeout > 0 && *request.timeout <= comm::kMaxTimeoutSeconds)) return {};
+  return invalid("timeout is {} s, not above 0 and up to {:.0f}", *request.timeout, comm::kMaxTimeoutSeconds);
 }
 
 tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
     const comm::GenerateRequest& request) const {
+  return read_prompt(request).map([](ChatPrompt prompt) { return std::move(prompt.ids); });
+}
+
+RequestValidation::Refusal RequestValidation::set_answer(const comm::GenerateRequest& request,
+                                                         const std::string& opening, PreparedRequest& prepared) const {
+  auto answer = answer_rules(request, context_.chat, opening, context_.tokenizer.get(), context_.grammars.get());
+  if (!answer) return invalid("{}", answer.error().message);
+  if (answer->rules.grammar_kind >= 0) {
+    if (!prepared.request.sampling.allowed_token_ids.empty()) {
+      return invalid("allowed_token_ids and a grammar exclude each other");
+    }
+    answer->rules.stop_ids = end_tokens();
+    if (answer->rules.stop_ids.empty()) return invalid("the model has no end token, so no grammar can be met");
+  }
+  prepared.request.sampling.answer = std::move(answer->rules);
+  prepared.reading = std::move(answer->reading);
+  return {};
+}
+
+tl::expected<ChatPrompt, RequestError> RequestValidation::read_prompt(const comm::GenerateRequest& request) const {
+  auto prompt = whole_prompt_of(request);
+  if (!prompt || !request.truncate_prompt_tokens) return prompt;
+  int64_t most = *request.truncate_prompt_tokens;
+  if (most == 0 || most < -1 || most > context_.max_model_len) {
+    return invalid("truncate_prompt_tokens is {}, neither -1 nor in 1 .. {}", most, context_.max_model_len);
+  }
+  if (most == -1) most = std::max(context_.max_model_len - std::max(request.max_tokens.value_or(1), 1), 1);
+  std::vector<int32_t>& ids = prompt->ids;
+  if (static_cast<int64_t>(ids.size()) > most) ids.erase(ids.begin(), ids.end() - most);
+  return prompt;
+}
+
+tl::expected<ChatPrompt, RequestError> RequestValidation::whole_prompt_of(const comm::GenerateRequest& request) const {
   const int given = request.prompt.has_value() + request.prompt_token_ids.has_value() + request.messages.has_value();
   if (given != 1) {
     return invalid("exactly one of prompt, prompt_token_ids and messages is needed, the request has {}", given);
   }
   std::vector<int32_t> ids;
+  std::string opening;
   // A token is at least one byte, and no token of these vocabularies is longer than this: a text that cannot fit is
   // refused before it is tokenized.
   constexpr size_t kMaxTokenBytes = 512;
@@ -87,23 +153,26 @@ tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
     return invalid("the checkpoint has no tokenizer; give prompt_token_ids");
   }
   if (request.prompt) {
-    if (request.prompt->size() > max_bytes) {
+    if (request.prompt->size() > max_bytes && !request.truncate_prompt_tokens) {
       return refuse(ErrorCode::too_long, "a prompt of {} bytes cannot fit into {} tokens", request.prompt->size(),
                     context_.max_model_len);
     }
-    ids = context_.tokenizer->encode_prompt(*request.prompt);
+    ids = request.add_special_tokens.value_or(true) ? context_.tokenizer->encode_prompt(*request.prompt)
+                                                    : context_.tokenizer->encode(*request.prompt, true);
   } else if (request.messages) {
     if (request.messages->empty()) return invalid("messages is empty");
     if (!context_.chat_template) return invalid("{}", context_.chat_template.error().message);
     size_t bytes = comm::chat_bytes(request);
     for (const comm::Message& message : *request.messages) bytes -= message.role.size();
-    if (bytes > max_bytes) {
+    if (bytes > max_bytes && !request.truncate_prompt_tokens) {
       return refuse(ErrorCode::too_long, "messages of {} bytes cannot fit into {} tokens", bytes,
                     context_.max_model_len);
     }
     auto rendered = chat_prompt(*context_.chat_template, *context_.tokenizer, request, context_.chat);
     if (!rendered) return invalid("{}", rendered.error().message);
     ids = std::move(rendered->ids);
+    if (request.add_special_tokens.value_or(false)) ids = context_.tokenizer->framed(std::move(ids));
+    opening = std::move(rendered->opening);
   } else {
     ids = *request.prompt_token_ids;
   }
@@ -114,7 +183,7 @@ tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
                      context_.config.vocab_size - 1);
     }
   }
-  return ids;
+  return ChatPrompt{std::move(ids), std::move(opening)};
 }
 
 RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateRequest& request,
@@ -142,6 +211,10 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
   if (request.logprobs && (*request.logprobs < 0 || std::cmp_greater(*request.logprobs, comm::kMaxLogprobs))) {
     return invalid("logprobs is {}, not in 0 .. {}", *request.logprobs, comm::kMaxLogprobs);
   }
+  if (request.prompt_top_logprobs &&
+      (*request.prompt_top_logprobs < 0 || std::cmp_greater(*request.prompt_top_logprobs, comm::kMaxLogprobs))) {
+    return invalid("prompt_top_logprobs is {}, not in 0 .. {}", *request.prompt_top_logprobs, comm::kMaxLogprobs);
+  }
   if (temperature >= kGreedyTemperature) temperature = std::max(temperature, kLeastTemperature);
 
   to.temperature = static_cast<float>(temperature);
@@ -152,7 +225,8 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
   to.presence_penalty = static_cast<float>(presence);
   to.frequency_penalty = static_cast<float>(frequency);
   to.logprobs = request.logprobs.value_or(-1);
-  to.prompt_logprobs = request.prompt_logprobs;
+  to.prompt_logprobs = request.prompt_logprobs || request.prompt_top_logprobs;
+  to.prompt_top_logprobs = request.prompt_top_logprobs.value_or(-1);
   to.ignore_eos = request.ignore_eos;
   return {};
 }
@@ -162,7 +236,7 @@ RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequ
   if (!context_.tokenizer && !request.stop.empty()) {
     return invalid("the checkpoint has no tokenizer, so stop strings mean nothing; give stop_token_ids");
   }
-  if (auto ok = comm::check_stops(request); !ok) return invalid("{}", ok.error().message);
+  if (auto ok = comm::check_lists(request); !ok) return invalid("{}", ok.error().message);
   for (const int32_t id : request.stop_token_ids) {
     if (id < 0 || id >= context_.config.vocab_size) {
       return invalid("stop token id {} is outside of the vocabulary 0 .. {}", id, context_.config.vocab_size - 1);
@@ -176,9 +250,69 @@ RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequ
   }
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  prepared.text = {request.stop, ids, request.include_stop_str_in_output, request.skip_special_tokens,
-                   marked_stops(request)};
+  const int32_t min_tokens = request.min_tokens.value_or(0);
+  if (min_tokens < 0) return invalid("min_tokens is {}, below 0", min_tokens);
+  if (min_tokens > 0) {  // the model's own end is held back, too, where it is ignored
+    prepared.request.sampling.min_tokens = min_tokens;
+    std::vector<int32_t>& later = prepared.request.sampling.ids_after_min_tokens;
+    later = end_tokens();
+    later.insert(later.end(), ids.begin(), ids.end());
+    std::sort(later.begin(), later.end());
+    later.erase(std::unique(later.begin(), later.end()), later.end());
+  }
+  prepared.text = {request.stop,          ids,       request.include_stop_str_in_output, request.skip_special_tokens,
+                   marked_stops(request), min_tokens};
   return {};
+}
+
+RequestValidation::Refusal RequestValidation::set_constraints(const comm::GenerateRequest& request,
+                                                              engine::SamplingParams& to) const {
+  const auto is_token = [this](int32_t id) { return id >= 0 && id < context_.config.vocab_size; };
+  for (const auto& [id, bias] : request.logit_bias) {
+    if (!is_token(id)) {
+      return invalid("logit_bias has token id {}, outside of the vocabulary 0 .. {}", id,
+                     context_.config.vocab_size - 1);
+    }
+    if (std::isnan(bias)) return invalid("logit_bias of token id {} is not a number", id);
+    to.logit_bias.push_back({id, static_cast<float>(std::clamp(bias, -kMaxLogitBias, kMaxLogitBias))});
+  }
+  std::sort(to.logit_bias.begin(), to.logit_bias.end(),
+            [](const engine::LogitBias& a, const engine::LogitBias& b) { return a.token_id < b.token_id; });
+  const auto twice = std::adjacent_find(
+      to.logit_bias.begin(), to.logit_bias.end(),
+      [](const engine::LogitBias& a, const engine::LogitBias& b) { return a.token_id == b.token_id; });
+  if (twice != to.logit_bias.end()) return invalid("logit_bias has token id {} twice", twice->token_id);
+  if (request.allowed_token_ids) {
+    if (request.allowed_token_ids->empty()) return invalid("allowed_token_ids is empty: no token could be drawn");
+    for (const int32_t id : *request.allowed_token_ids) {
+      if (!is_token(id)) {
+        return invalid("allowed_token_ids has {}, outside of the vocabulary 0 .. {}", id,
+                       context_.config.vocab_size - 1);
+      }
+    }
+    to.allowed_token_ids = *request.allowed_token_ids;
+  }
+  if (!request.bad_words.empty() && !context_.tokenizer) {
+    return invalid("the checkpoint has no tokenizer, so bad_words mean nothing; give logit_bias");
+  }
+  to.bad_words = bad_words_of(request);
+  return {};
+}
+
+// A word at the begin of a text, and behind a space where the space becomes part of its first token (vLLM's rule).
+std::vector<std::vector<int32_t>> RequestValidation::bad_words_of(const comm::GenerateRequest& request) const {
+  std::vector<std::vector<int32_t>> words;
+  for (const std::string& word : request.bad_words) {
+    const size_t begin = word.find_first_not_of(kWhitespace);
+    const std::string bare = begin == std::string::npos ? word : word.substr(begin);
+    std::vector<int32_t> first = context_.tokenizer->encode(bare, true);
+    if (first.empty()) continue;
+    std::vector<int32_t> spaced = context_.tokenizer->encode(" " + bare, true);
+    const bool another = begin != std::string::npos && spaced.front() != first.front() && spaced.size() == first.size();
+    words.push_back(std::move(first));
+    if (another) words.push_back(std::move(spaced));
+  }
+  return words;
 }
 
 std::vector<int32_t> RequestValidation::end_tokens() const {
@@ -218,14 +352,35 @@ RequestValidation::Refusal RequestValidation::set_length(const comm::GenerateReq
     return refuse(ErrorCode::too_long, "{} prompt tokens and max_tokens {} exceed the context of {}", prompt,
                   *request.max_tokens, context_.max_model_len);
   }
+  if (to.sampling.min_tokens > request.max_tokens.value_or(static_cast<int32_t>(left))) {
+    return invalid("min_tokens is {}, above max_tokens {}", to.sampling.min_tokens,
+                   request.max_tokens.value_or(static_cast<int32_t>(left)));
+  }
+  const auto of_prompt = static_cast<size_t>(prompt) * static_cast<size_t>(to.sampling.prompt_top_logprobs + 1);
+  if (of_prompt > comm::kMaxPromptLogprobs) {
+    return invalid("prompt_top_logprobs {} of {} tokens are more than {} values", to.sampling.prompt_top_logprobs,
+                   prompt, comm::kMaxPromptLogprobs);
+  }
   prepared.prompt_only = request.max_tokens == 0;
   to.sampling.max_tokens = std::max(request.max_tokens.value_or(static_cast<int32_t>(left)), 1);
   to.max_tokens_may_shrink = !request.max_tokens;
   return {};
 }
 
-// With dynamic NTK a sequence's rotary base follows from its prompt's length, and so does the content of its KV blocks.
-uint64_t RequestValidation::cache_salt_of(size_t prompt_size) const {
+// With dynamic NTK a sequence's rotary base follows from its prompt's length, and so does the content of its KV blocks. A
+// client's salt comes as a part of its SHA-256: nobody finds the one of a salt that he does not know.
+uint64_t RequestValidation::cache_salt_of(const comm::GenerateRequest& request, size_t prompt_size) const {
+  const uint64_t base = rotary_base_of(prompt_size);
+  if (!request.cache_salt) return base;
+  const std::string text = fmt::format("{} {}", base, *request.cache_salt);
+  std::array<uint8_t, SHA256_DIGEST_LENGTH> hash{};
+  SHA256(reinterpret_cast<const uint8_t*>(text.data()), text.size(), hash.data());
+  uint64_t salt = 0;
+  std::memcpy(&salt, hash.data(), sizeof salt);
+  return salt;
+}
+
+uint64_t RequestValidation::rotary_base_of(size_t prompt_size) const {
   const model::ModelConfig& config = context_.config;
   if (!config.use_dynamic_ntk || config.seq_length <= 0) return 0;
   uint64_t alpha = 1;  // 2^ceil(log2(n / seq_length) + 1) - 1, at least 1

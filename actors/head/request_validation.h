@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
+#include <optional>
 #include <string>
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "actors/head/adapter_names.h"
+#include "actors/head/answer_rules.h"
+#include "actors/head/chat_prompt.h"
 #include "actors/head/text_stream.h"
 #include "actors/wire/chat_options.h"
 #include "comm/client/client_messages.h"
@@ -24,8 +27,9 @@ namespace lorikeet::actors {
 struct PreparedRequest {
   engine::Request request;  // without its id; adapter is still a name
   TextStream::Options text;
-  std::vector<int32_t> eos_token_ids;  // those of stop_token_ids that are the model's own
-  bool prompt_only = false;            // max_tokens is 0: the token that the engine generates all the same is dropped
+  std::vector<int32_t> eos_token_ids;    // those of stop_token_ids that are the model's own
+  std::optional<AnswerReading> reading;  // how its text is read, where it is not the answer itself
+  bool prompt_only = false;              // max_tokens is 0: the token that the engine generates all the same is dropped
 };
 
 using PreparationResult = tl::expected<PreparedRequest, engine::RequestError>;
@@ -40,8 +44,9 @@ class RequestValidation {
     std::shared_ptr<const model::Tokenizer> tokenizer;  // null: the checkpoint has none, and takes token ids alone
     Result<model::ChatTemplate> chat_template;          // an error refuses requests with messages, no others
     int32_t max_model_len = 0;
-    std::set<std::string> adapters;  // the names that are served
+    AdapterNames adapters;  // that are served
     ChatOptions chat = {};
+    std::shared_ptr<model::GrammarSource> grammars = nullptr;  // null: there are none
   };
 
   explicit RequestValidation(Context context) : context_(std::move(context)) {}
@@ -49,7 +54,7 @@ class RequestValidation {
   // `drawn_seed` is used where the request has none.
   PreparationResult prepare(const comm::GenerateRequest& request, uint64_t drawn_seed) const;
 
-  // The ids of its prompt, its prompt_token_ids or its messages.
+  // The ids of its prompt, its prompt_token_ids or its messages, cut as truncate_prompt_tokens says.
   tl::expected<std::vector<int32_t>, engine::RequestError> prompt_of(const comm::GenerateRequest& request) const;
 
   const Context& context() const { return context_; }
@@ -57,14 +62,21 @@ class RequestValidation {
  private:
   using Refusal = tl::expected<void, engine::RequestError>;
 
+  Refusal check_timeout(const comm::GenerateRequest& request) const;
+  tl::expected<ChatPrompt, engine::RequestError> read_prompt(const comm::GenerateRequest& request) const;
+  Refusal set_answer(const comm::GenerateRequest& request, const std::string& opening, PreparedRequest& prepared) const;
   Refusal check_adapter(const comm::GenerateRequest& request) const;
   Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
   Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
+  Refusal set_constraints(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
+  std::vector<std::vector<int32_t>> bad_words_of(const comm::GenerateRequest& request) const;
+  tl::expected<ChatPrompt, engine::RequestError> whole_prompt_of(const comm::GenerateRequest& request) const;
   Refusal set_length(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
   // What ends an answer by itself: generation_config.json's tokens and the tokenizer's, as vLLM has it.
   std::vector<int32_t> end_tokens() const;
   std::vector<std::string> marked_stops(const comm::GenerateRequest& request) const;
-  uint64_t cache_salt_of(size_t prompt_size) const;
+  uint64_t rotary_base_of(size_t prompt_size) const;
+  uint64_t cache_salt_of(const comm::GenerateRequest& request, size_t prompt_size) const;
 
   Context context_;
 };

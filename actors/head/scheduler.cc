@@ -64,6 +64,11 @@ class Scheduler {
     act();
   }
 
+  bool reset_prefix_cache() {
+    core_.reset_prefix_cache();
+    return true;
+  }
+
   // ---- ranks
 
   Welcome hello(Hello& hello, WorkerForHead& worker) {
@@ -95,7 +100,7 @@ class Scheduler {
     const EnvelopeStream stream = envelope.stream;
     auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
     if (!bytes) {
-      core_.lose_group(fmt::format("rank {}: {}", rank, bytes.error().message));
+      core_.lose_group(fmt::format("rank {}: {}", rank, bytes.error().message), true, now());
     } else if (*bytes) {
       hear(rank, stream, **bytes);
     }
@@ -106,7 +111,7 @@ class Scheduler {
 
   void new_epoch(const control::NewEpoch& order) {
     if (order.epoch <= core_.group().epoch()) return;
-    core_.start_epoch(order.epoch, order.why);
+    core_.start_epoch(order.epoch, order.why, order.by_rank, now());
     act();
     caf::anon_send_exit(rendezvous_, caf::exit_reason::user_shutdown);
     rendezvous_ = self_->spawn(rendezvous_store);
@@ -130,6 +135,8 @@ class Scheduler {
     if (const auto stats = core_.engine_stats()) status.engine.stats = *stats;
     status.engine.plans_sent_ahead = core_.plans_sent_ahead();
     status.steps = core_.step_totals();
+    status.pauses = core_.pauses().totals();
+    status.last_pauses = core_.pauses().latest();
     for (int32_t rank = 0; rank < group.size(); ++rank) {
       const RankGroup::Member& member = group.members()[static_cast<size_t>(rank)];
       status.ranks.push_back({rank, name_of(member.state), member.pid, group.epoch(), member.host, member.device,
@@ -156,13 +163,13 @@ class Scheduler {
   // What a rank has said, put together again. What cannot be read loses the group.
   void hear(int32_t rank, EnvelopeStream stream, const std::vector<uint8_t>& bytes) {
     const auto decoded = [&](auto message) {
-      if (!message) core_.lose_group(fmt::format("rank {}: {}", rank, message.error().message));
+      if (!message) core_.lose_group(fmt::format("rank {}: {}", rank, message.error().message), true, now());
       return message;
     };
     switch (stream) {
       case EnvelopeStream::group:
         if (const auto report = decoded(comm::decode<GroupReport>(bytes))) {
-          if (const auto* loaded = std::get_if<RankLoaded>(&*report)) return core_.loaded(rank, *loaded);
+          if (const auto* loaded = std::get_if<RankLoaded>(&*report)) return core_.loaded(rank, *loaded, now());
           core_.ready(rank, now());
         }
         break;
@@ -202,7 +209,7 @@ class Scheduler {
     }
     std::fill(assemblers_.begin(), assemblers_.end(), EnvelopeAssembler(kMaxRankMessageBytes));
     self_->send(setup_.cache, GroupLost{lost.epoch});
-    setup_.to_supervisor(control::GroupLost{lost.epoch, lost.why});
+    setup_.to_supervisor(control::GroupLost{lost.epoch, lost.why, lost.by_rank});
   }
 
   void perform(ServingCore::SendPlan& send) {
@@ -212,12 +219,18 @@ class Scheduler {
 
   void perform(ServingCore::Resolve& resolve) {
     self_->request(setup_.cache, caf::infinite, ResolveAdapter{resolve.id, resolve.name})
-        .then([this, id = resolve.id](AdapterResolved& answer) { resolved(id, answer.digest, answer.error); },
-              [this, id = resolve.id](caf::error& error) { resolved(id, "", cache_failed(error)); });
+        .then(
+            [this, id = resolve.id](AdapterResolved& answer) {
+              const auto code = answer.unknown ? engine::ErrorCode::unknown_adapter : engine::ErrorCode::adapter_failed;
+              resolved(id, answer.digest, answer.error, code);
+            },
+            [this, id = resolve.id](caf::error& error) {
+              resolved(id, "", cache_failed(error), engine::ErrorCode::adapter_failed);
+            });
   }
 
-  void resolved(engine::SequenceId id, const std::string& digest, const std::string& error) {
-    core_.resolved(id, digest, error, now());
+  void resolved(engine::SequenceId id, const std::string& digest, const std::string& error, engine::ErrorCode code) {
+    core_.resolved(id, digest, error, now(), code);
     act();
   }
 
@@ -225,12 +238,12 @@ class Scheduler {
     self_->request(setup_.cache, caf::infinite, AcquireSlot{acquire.id, acquire.digest})
         .then([this, acquire](SlotAcquired& answer) { acquired(acquire, answer); },
               [this, acquire, epoch = core_.group().epoch()](caf::error& error) {
-                acquired(acquire, {engine::kBaseSlot, cache_failed(error), epoch});
+                acquired(acquire, {engine::kBaseSlot, cache_failed(error), epoch, false});
               });
   }
 
   void acquired(const ServingCore::Acquire& asked, const SlotAcquired& answer) {
-    core_.acquired(asked, answer.epoch, answer.slot, answer.error, now());
+    core_.acquired(asked, answer.epoch, answer.slot, answer.error, answer.ranks_failed, now());
     act();
   }
 
@@ -240,12 +253,17 @@ class Scheduler {
   void perform(ServingCore::Unclaim& over) { self_->send(setup_.cache, UnclaimAdapter{over.id, over.outcome}); }
 
   void perform(ServingCore::Events& events) {
-    self_->send(gateway_, EngineEvents{std::make_shared<std::vector<engine::Event>>(std::move(events.events))});
+    EngineEvents message{std::make_shared<std::vector<engine::Event>>(std::move(events.events))};
+    if (!events.started.empty()) {
+      message.started = std::make_shared<const std::vector<StartedRequest>>(std::move(events.started));
+    }
+    self_->send(gateway_, std::move(message));
   }
 
   void tell_ready() {
     const RankGroup& group = core_.group();
-    if (group.serving() && !address_.empty()) setup_.to_supervisor(control::Ready{group.epoch(), address_});
+    if (group.serving() && !address_.empty())
+      setup_.to_supervisor(control::Ready{group.epoch(), address_, 0, core_.kv_cache_tokens()});
   }
 
   void send_to_ranks(uint64_t epoch, const GroupOrder& order) {
@@ -270,7 +288,8 @@ class Scheduler {
       const bool link = down.reason == caf::exit_reason::remote_link_unreachable;
       core_.lose_group(
           fmt::format("rank {} (process {}) is gone: {}", rank, core_.group().members()[rank].pid,
-                      link ? "its process has ended or does not answer" : self_->system().render(down.reason)));
+                      link ? "its process has ended or does not answer" : self_->system().render(down.reason)),
+          !link, now());
       return act();
     }
   }
@@ -294,6 +313,7 @@ SchedulerActor::behavior_type scheduler(SchedulerActor::pointer self, SchedulerS
           [state](Serve& serve) { state->serve(serve); },
           [state](Submit& submit) { state->submit(submit); },
           [state](const Finish& finish) { state->finish(finish); },
+          [state](const ResetPrefixCache&) { return state->reset_prefix_cache(); },
           [state](const SupervisorSaid& said) { state->new_epoch(said.order); },
           [state](Tick) { state->tick(); },
           [state](const StatusQuery&) { return state->status(); }};

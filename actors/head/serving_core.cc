@@ -23,7 +23,7 @@ std::optional<End> end_of(const engine::Event& event) {
     return End{finish->id, cancelled ? AdapterOutcome::none : AdapterOutcome::success};
   }
   if (const auto* failure = std::get_if<engine::FailEvent>(&event)) {
-    const bool no_token = failure->error.code == engine::ErrorCode::no_token;
+    const bool no_token = failure->error.code == engine::ErrorCode::no_token && !failure->may_be_its_own;
     return End{failure->id, no_token ? AdapterOutcome::no_token : AdapterOutcome::none};
   }
   return std::nullopt;
@@ -64,13 +64,18 @@ void ServingCore::finish(Id id, engine::FinishReason reason, TimePoint now) {
   pump(now);
 }
 
-void ServingCore::resolved(Id id, const std::string& digest, const std::string& error, TimePoint now) {
+void ServingCore::reset_prefix_cache() {
+  if (engine_) engine_->reset_prefix_cache();
+}
+
+void ServingCore::resolved(Id id, const std::string& digest, const std::string& error, TimePoint now,
+                           engine::ErrorCode code) {
   auto request = held_.resolved(id, digest);
   if (!request) return;  // cancelled meanwhile
   if (error.empty()) {
     start(std::move(request));
   } else {
-    fail_request(id, engine::ErrorCode::adapter_failed, error);
+    fail_request(id, code, error);
   }
   pump(now);
 }
@@ -86,9 +91,10 @@ void ServingCore::fail_request(Id id, engine::ErrorCode code, std::string messag
 }
 
 void ServingCore::acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error,
-                           TimePoint now) {
+                           bool ranks_failed, TimePoint now) {
   // The engine has taken back what it asked of ranks that are gone, and a lease on their slots is void.
   if (epoch != group_.epoch() || !group_.serving()) return;
+  if (ranks_failed) return lose_group(error, true, now);
   if (!error.empty()) {
     engine_->adapter_failed(asked.id, error);
   } else if (!engine_->adapter_ready(asked.id, slot)) {
@@ -103,9 +109,10 @@ Result<void> ServingCore::admit(int32_t rank, int32_t pid, uint64_t epoch, std::
   return group_.admit(rank, pid, epoch, std::move(host), std::move(device));
 }
 
-void ServingCore::loaded(int32_t rank, const RankLoaded& loaded) {
-  if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group(ok.error().message);
+void ServingCore::loaded(int32_t rank, const RankLoaded& loaded, TimePoint now) {
+  if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group(ok.error().message, true, now);
   if (!group_.all_loaded()) return;
+  pauses_.all_loaded(now);
   fit_engine(group_.num_blocks());
   effects_.push_back(FormGroup{num_blocks_});
 }
@@ -118,8 +125,9 @@ void ServingCore::fit_engine(int32_t num_blocks) {
 }
 
 void ServingCore::ready(int32_t rank, TimePoint now) {
-  if (auto ok = group_.ready(rank); !ok) return lose_group(ok.error().message);
+  if (auto ok = group_.ready(rank); !ok) return lose_group(ok.error().message, true, now);
   if (!group_.serving()) return;
+  pauses_.served(anybody_waits(), now);
   effects_.push_back(GroupServes{group_.epoch()});
   engine_->start_epoch(engine::Epoch(group_.epoch()));
   for (auto& request : held_.take_waiting()) start(std::move(request));
@@ -129,29 +137,41 @@ void ServingCore::ready(int32_t rank, TimePoint now) {
 void ServingCore::result(int32_t rank, engine::StepResult result, TimePoint now) {
   if (group_.lost()) return;
   result.rank = rank;
-  if (auto ok = in_flight_.add(std::move(result)); !ok) return lose_group(ok.error().message);
+  const bool by_rank = !result.peer_failed;
+  if (auto ok = in_flight_.add(std::move(result)); !ok) return lose_group(ok.error().message, by_rank, now);
   while (auto agreed = in_flight_.take_agreed(now)) {
+    pauses_.token(now);
     step_totals_.add(agreed->times);
     engine_->absorb(*std::move(agreed));
   }
   pump(now);
 }
 
-void ServingCore::lose_group(const std::string& why) {
+void ServingCore::lose_group(const std::string& why, bool by_rank, TimePoint now) {
   if (group_.lost()) return;
-  effects_.push_back(GroupLost{group_.epoch(), why});
+  effects_.push_back(GroupLost{group_.epoch(), why, by_rank});
+  pauses_.lost(group_.epoch(), why, in_flight_.oldest_began(), now);
   const bool served = group_.serving();
   group_.lose();
   in_flight_.clear();
-  if (engine_ && served) engine_->ranks_lost(why);
+  if (engine_ && served) engine_->ranks_lost();
   take_what_the_engine_wants();
   give_events();
 }
 
-void ServingCore::start_epoch(uint64_t epoch, const std::string& why) {
+void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now) {
   if (epoch <= group_.epoch()) return;
-  lose_group(why);
+  lose_group(why, by_rank, now);
+  if (engine_ && by_rank) engine_->blame_requests(why);
+  pauses_.epoch_began(why, by_rank, now);
   group_.start_epoch(epoch);
+  take_what_the_engine_wants();
+  give_events();
+}
+
+bool ServingCore::anybody_waits() const {
+  const engine::EngineStats stats = engine_->stats();
+  return held_.size() > 0 || stats.waiting + stats.preempted + stats.running > 0;
 }
 
 void ServingCore::tick(TimePoint now) {
@@ -159,7 +179,8 @@ void ServingCore::tick(TimePoint now) {
   const auto began = in_flight_.oldest_began();
   if (!began || now - *began <= limit) return;
   lose_group(
-      fmt::format("ranks {} have not answered in {} ms", fmt::join(in_flight_.unanswered(), ", "), limit.count()));
+      fmt::format("ranks {} have not answered in {} ms", fmt::join(in_flight_.unanswered(), ", "), limit.count()), true,
+      now);
 }
 
 // ---- what follows
@@ -177,6 +198,8 @@ void ServingCore::send_plans(TimePoint now) {
     if (!plan) return;
     if (in_flight_.size() > 0) ++sent_ahead_;
     in_flight_.sent(*plan, now);
+    step_totals_.count_tokens(*plan);
+    for (const Id id : engine_->take_started()) started_.push_back({id, now});
     effects_.push_back(SendPlan{*std::move(plan)});
   }
 }
@@ -202,7 +225,7 @@ void ServingCore::take_what_the_engine_wants() {
 void ServingCore::give_events() {
   if (events_.empty()) return;
   for (engine::Event& event : events_) end_claim(event);
-  effects_.push_back(Events{std::exchange(events_, {})});
+  effects_.push_back(Events{std::exchange(events_, {}), std::exchange(started_, {})});
 }
 
 void ServingCore::end_claim(engine::Event& event) {

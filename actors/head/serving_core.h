@@ -29,7 +29,9 @@
 #include "actors/head/adapter_outcome.h"
 #include "actors/head/held_requests.h"
 #include "actors/head/in_flight_plans.h"
+#include "actors/head/pause_log.h"
 #include "actors/head/rank_group.h"
+#include "actors/head/started_request.h"
 #include "actors/wire/step_totals.h"
 #include "engine/engine.h"
 
@@ -58,6 +60,7 @@ class ServingCore {
   struct GroupLost {  // fence the ranks; tell the adapter cache, which forgets all slots and leases, and the supervisor
     uint64_t epoch = 0;
     std::string why;
+    bool by_rank = false;
   };
   struct SendPlan {  // to all ranks
     engine::StepPlan plan;
@@ -80,6 +83,7 @@ class ServingCore {
   };
   struct Events {  // to the gateway
     std::vector<engine::Event> events;
+    std::vector<StartedRequest> started = {};  // requests whose first rows were planned, since the last events
   };
   using Effect = std::variant<FormGroup, GroupServes, GroupLost, SendPlan, Resolve, Unclaim, Acquire, Release, Events>;
 
@@ -91,22 +95,31 @@ class ServingCore {
   void submit(std::shared_ptr<engine::Request> request, TimePoint now);
   void finish(Id id, engine::FinishReason reason, TimePoint now);  // unknown ids are fine
 
-  // The answers to Resolve and Acquire: `error` is not empty where there is none. Of a slot the epoch of its ranks comes
-  // along.
-  void resolved(Id id, const std::string& digest, const std::string& error, TimePoint now);
-  void acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error, TimePoint now);
+  // The answers to Resolve and Acquire: `error` is not empty where there is none, and `code` is that of the failure then.
+  // Of a slot the epoch of its ranks comes along. ranks_failed: it is not the adapter's fault, and the group is lost; it is
+  // asked for again in the next epoch.
+  void resolved(Id id, const std::string& digest, const std::string& error, TimePoint now,
+                engine::ErrorCode code = engine::ErrorCode::adapter_failed);
+  void acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error, bool ranks_failed,
+                TimePoint now);
+
+  // Requests that come from now on reuse nothing that was computed before.
+  void reset_prefix_cache();
 
   // ---- ranks; of the present epoch alone
 
   Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device);
   // Whatever contradicts what the rank was asked or said before loses the group.
-  void loaded(int32_t rank, const RankLoaded& loaded);
+  void loaded(int32_t rank, const RankLoaded& loaded, TimePoint now);
   void ready(int32_t rank, TimePoint now);
   void result(int32_t rank, engine::StepResult result, TimePoint now);
 
-  void lose_group(const std::string& why);                   // once per epoch; later reasons are not heard
-  void start_epoch(uint64_t epoch, const std::string& why);  // `why` the last one is over; no news if it is not later
-  void tick(TimePoint now);                                  // loses ranks that do not answer in time
+  // Once per epoch; later reasons are not heard. by_rank: a rank failed by itself, as far as is known here.
+  void lose_group(const std::string& why, bool by_rank, TimePoint now);
+  // Why the last epoch is over, from who knows best; no news if this one is not later. Requests are blamed for what a
+  // rank did by itself (engine::Engine::blame_requests).
+  void start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now);
+  void tick(TimePoint now);  // loses ranks that do not answer in time
 
   std::vector<Effect> take_effects() { return std::exchange(effects_, {}); }
 
@@ -116,12 +129,14 @@ class ServingCore {
   const HeldRequests& held() const { return held_; }
   std::optional<engine::EngineStats> engine_stats() const;
   const StepTotals& step_totals() const { return step_totals_; }
+  const PauseLog& pauses() const { return pauses_; }
   uint64_t plans_sent_ahead() const { return sent_ahead_; }
   int64_t kv_cache_tokens() const { return int64_t{num_blocks_} * config_.engine.block_size; }
 
  private:
   void start(std::shared_ptr<engine::Request> request);
   void fail_request(Id id, engine::ErrorCode code, std::string message);
+  bool anybody_waits() const;
   void fit_engine(int32_t num_blocks);
   void pump(TimePoint now);
   void send_plans(TimePoint now);
@@ -136,10 +151,12 @@ class ServingCore {
   InFlightPlans in_flight_;
   uint64_t sent_ahead_ = 0;  // plans that were sent while an earlier one had no result
   StepTotals step_totals_;
+  PauseLog pauses_;
   HeldRequests held_;
   std::unordered_map<Id, std::string>
       claims_;  // of requests that may hold one in the adapter cache: the adapter's name
   std::vector<engine::Event> events_;
+  std::vector<StartedRequest> started_;
   std::vector<Effect> effects_;
 };
 

@@ -34,22 +34,25 @@ TextStream::TextStream(std::shared_ptr<const model::Tokenizer> tokenizer, Option
     : tokenizer_(tokenizer),
       stop_token_ids_(ascending(std::move(options.stop_token_ids))),
       include_stop_(options.include_stop_str_in_output),
+      held_tokens_(options.min_tokens),
       marks_(tokenizer != nullptr && options.skip_special_tokens && has_marks(options)),
       stops_(options.stop),
       detokenizer_(std::move(tokenizer), options.skip_special_tokens),
       matcher_(patterns_of(options), options.include_stop_str_in_output) {}
 
 std::string TextStream::push(int32_t id) {
+  const bool may_match = held_tokens_ <= 0;
+  if (!may_match) --held_tokens_;
   const bool stops = std::binary_search(stop_token_ids_.begin(), stop_token_ids_.end(), id);
   if (stops && !include_stop_) return {};
   if (!tokenizer_) return {};
-  if (marks_ && tokenizer_->is_special(id)) return unmarked(matcher_.push(marked(tokenizer_->bytes_of(id))));
-  return unmarked(matcher_.push(detokenizer_.push(id)));
+  if (marks_ && tokenizer_->is_special(id)) return unmarked(matcher_.push(marked(tokenizer_->bytes_of(id)), may_match));
+  return unmarked(matcher_.push(detokenizer_.push(id), may_match));
 }
 
 std::string TextStream::flush() {
   if (matcher_.matched()) return {};
-  std::string text = unmarked(matcher_.push(detokenizer_.flush()));
+  std::string text = unmarked(matcher_.push(detokenizer_.flush(), held_tokens_ <= 0));
   return text + unmarked(matcher_.flush());
 }
 

@@ -25,6 +25,7 @@ class TextStream {
     // By the stop strings: the same with its special tokens between marks (marked), where it spells some that
     // skip_special_tokens leaves out of the text; else empty.
     std::vector<std::string> marked_stop = {};
+    int32_t min_tokens = 0;  // no stop string ends within so many
   };
 
   // A special token as marked_stop has it. The marks are bytes that no UTF-8 holds.
@@ -49,6 +50,7 @@ class TextStream {
   std::shared_ptr<const model::Tokenizer> tokenizer_;
   std::vector<int32_t> stop_token_ids_;  // ascending
   bool include_stop_;
+  int32_t held_tokens_;   // that are still to come before a stop string may end
   bool marks_;            // special tokens pass the matcher, between marks
   bool in_mark_ = false;  // the text given out last ended between marks
   std::vector<std::string> stops_;

@@ -9,7 +9,7 @@
 
 #include "actors/rank/rank_backend.h"
 #include "actors/wire/kv_budget.h"
-#include "comm/collective/nccl_collective.h"
+#include "comm/collective/peer_collective.h"
 #include "kernels/base/device.h"
 #include "model/checkpoint/weights.h"
 #include "model/config/config.h"
@@ -82,7 +82,9 @@ class CudaBackend final : public RankBackend {
       nccl.size = options_.tensor_parallel_size;
       nccl.prefix = prefix;
       nccl.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
-      auto made = comm::make_nccl_collective(store, nccl);
+      comm::PeerOptions peers;
+      peers.shares_device = ranks_per_device_ > 1;
+      auto made = comm::make_device_collective(store, nccl, peers);
       if (!made) return tl::unexpected(made.error());
       group = *std::move(made);
       const std::lock_guard lock(mutex_);

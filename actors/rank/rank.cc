@@ -13,8 +13,21 @@
 #include "actors/wire/child_process.h"
 #include "actors/wire/system_config.h"
 #include "kernels/base/console.h"
+#include "model/config/config.h"
+#include "model/grammar/grammar_source.h"
 
 namespace lorikeet::actors {
+namespace {
+
+std::shared_ptr<model::GrammarSource> grammars_of(const std::string& dir, int32_t vocab_size) {
+  return std::make_shared<model::GrammarSource>([dir, vocab_size]() -> Result<std::shared_ptr<model::GrammarCompiler>> {
+    const auto tokenizer = model::Tokenizer::load(dir);
+    if (!tokenizer) return tl::unexpected(tokenizer.error());
+    return model::make_grammar_compiler(**tokenizer, vocab_size);
+  });
+}
+
+}  // namespace
 
 int run_rank() {
   auto attached = ChildProcess::attach();
@@ -31,8 +44,15 @@ int run_rank() {
   setup.head = child.take_head_connection().release();
   setup.start = start;
   setup.backend = *std::move(backend);
-  setup.progress = [&child](const std::string& line) { child.progress(line); };
+  if (const auto model_config = model::read_model_config(start.options.model)) {  // if not, loading says why
+    setup.vocab_size = model_config->vocab_size;
+    setup.grammars = grammars_of(start.options.model, setup.vocab_size);
+  }
+  setup.loading = [&child](int done, int total) { child.tell(control::Loading{done, total}); };
   setup.fatal = [&child](const std::string& why) { child.fail(fmt::format("rank {}: {}", child.start().rank, why)); };
+  setup.hung = [&child](const std::string& why) {
+    child.fail(fmt::format("rank {}: {}", child.start().rank, why), true);
+  };
 
   constexpr size_t kActorThreads = 1;  // one actor, which never blocks
   SystemConfig config(start.options, Networking::connected, kActorThreads);

@@ -68,9 +68,7 @@ void RankThread::run() {
 bool RankThread::load() {
   Result<RankLoaded> loaded = fail("not tried");
   try {
-    loaded = backend_->load([this](int done, int total) {
-      callbacks_.progress(fmt::format("rank {}: layer {} of {}", setup_.rank, done, total));
-    });
+    loaded = backend_->load(callbacks_.loading);
   } catch (const std::bad_alloc&) {
     loaded = fail("the host's memory does not hold the weights");
   }
@@ -102,7 +100,8 @@ bool RankThread::join(Form form) {
     return false;
   }
   model_ = *std::move(made);
-  executor_.emplace(*model_, setup_.rank, setup_.block_size, form.num_blocks, setup_.num_slots);
+  executor_.emplace(*model_, setup_.rank, setup_.block_size, form.num_blocks, setup_.num_slots, setup_.grammars,
+                    setup_.vocab_size);
   callbacks_.formed(model_);
   send(RankReady{});
   return true;
@@ -138,6 +137,9 @@ bool RankThread::begin(const Work& work) {
     return false;
   }
   const auto plan = comm::decode<engine::StepPlan>(*encoded);
+  while (plan && executor_->must_wait(*plan)) {
+    if (!finish()) return false;
+  }
   return guarded(plan ? plan->step : engine::StepId(0), [&]() -> Result<void> {
     if (!plan) return tl::unexpected(plan.error());
     if (step_started_ns_ == 0) step_started_ns_ = now_ns();
@@ -160,14 +162,15 @@ bool RankThread::finish() {
 }
 
 bool RankThread::guarded(engine::StepId step, const std::function<Result<void>()>& work) {
+  engine::StepResult failed;
   Result<void> done;
   try {
     done = work();
   } catch (const comm::CollectiveError& error) {
     done = fail("{}", error.what());
+    failed.peer_failed = true;
   }
   if (done) return true;
-  engine::StepResult failed;
   failed.epoch = engine::Epoch(setup_.epoch);
   failed.step = step;
   failed.rank = setup_.rank;

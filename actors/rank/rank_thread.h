@@ -34,7 +34,7 @@ class RankThread {
   // Called on the rank's thread.
   struct Callbacks {
     std::function<void(Envelope)> to_scheduler;
-    std::function<void(const std::string&)> progress;               // for people
+    std::function<void(int done, int total)> loading;               // layers of the weights, one after the other
     std::function<void(std::shared_ptr<model::RankModel>)> formed;  // before `ready` is sent
     std::function<void(const std::string&)> fatal;                  // the rank cannot serve
   };
@@ -43,6 +43,8 @@ class RankThread {
     uint64_t epoch = 0;
     int32_t block_size = 16;
     int32_t num_slots = 8;
+    std::shared_ptr<model::GrammarSource> grammars = nullptr;
+    int32_t vocab_size = 0;  // that grammars are compiled for
   };
 
   RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Callbacks callbacks);

@@ -74,6 +74,7 @@ Result<void> StepExecutor::start(const engine::SequenceStart& start) {
     sequence.counts = counts_of({start.token_ids.begin(), prompt_end}, {prompt_end, start.token_ids.end()});
   }
   sequence.rules = DrawRules::make(start.sampling);
+  if (start.sampling.answer.any()) sequence.answer.emplace(start.sampling.answer, grammars_.get(), vocab_size_);
   sequences_.insert_or_assign(start.id, std::move(sequence));
   return {};
 }
@@ -122,10 +123,8 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
   batch.sample = row.sample;
   batch.sampling = row_sampling(sequence.sampling);
   batch.counts = sequence.counts;
-  if (row.sample && sequence.rules) {
-    batch.constraint =
-        sequence.rules->next(std::span(sequence.tokens).subspan(static_cast<size_t>(sequence.prompt_size)));
-  }
+  if (row.sample && sequence.rules) batch.constraint = sequence.rules->next(generated(sequence));
+  if (row.sample && sequence.answer) batch.constraint = sequence.answer->next(generated(sequence), batch.constraint);
   const int32_t last_target = sequence.prompt_size - 1;  // the last position whose next token is a prompt token, + 1
   if (sequence.sampling.prompt_logprobs && row.start < last_target) {
     targets.assign(static_cast<size_t>(row.count), -1);
@@ -135,12 +134,26 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
       targets[static_cast<size_t>(i)] = sequence.tokens[static_cast<size_t>(row.start + i + 1)];
     }
     batch.logprob_targets = targets;
+    batch.sampling.target_top_logprobs = sequence.sampling.prompt_top_logprobs;
+    sampled.ranked = sequence.sampling.prompt_top_logprobs >= 0;
   }
   sampled.id = row.id;
   sampled.incarnation = sequence.incarnation;
   sampled.sample = row.sample;
   sampled.position = static_cast<size_t>(end);
   return batch;
+}
+
+std::span<const int32_t> StepExecutor::generated(const Sequence& sequence) {
+  return std::span(sequence.tokens).subspan(static_cast<size_t>(sequence.prompt_size));
+}
+
+bool StepExecutor::must_wait(const engine::StepPlan& plan) {
+  if (steps_.empty()) return false;
+  return std::any_of(plan.rows.begin(), plan.rows.end(), [this](const engine::StepRow& row) {
+    const auto it = row.sample ? sequences_.find(row.id) : sequences_.end();
+    return it != sequences_.end() && it->second.answer && it->second.answer->must_wait(generated(it->second));
+  });
 }
 
 Result<void> StepExecutor::begin(const engine::StepPlan& plan) {
@@ -212,6 +225,15 @@ Result<engine::StepResult> StepExecutor::finish() {
       to.prompt_logprobs_start = row.prompt_logprobs_start;
       to.prompt_logprobs.assign(output.target_logprobs.begin(),
                                 output.target_logprobs.begin() + row.prompt_logprobs_count);
+      if (!row.ranked) continue;
+      CHECK_GE(output.target_ranks.size(), to.prompt_logprobs.size());
+      CHECK_GE(output.target_best.size(), to.prompt_logprobs.size());
+      to.prompt_ranks.assign(output.target_ranks.begin(), output.target_ranks.begin() + row.prompt_logprobs_count);
+      for (size_t p = 0; p < to.prompt_logprobs.size(); ++p) {
+        auto& best = to.prompt_top_logprobs.emplace_back();
+        for (const model::TokenProbability& token : output.target_best[p])
+          best.push_back({token.token_id, token.logprob});
+      }
     }
   }
   return result;

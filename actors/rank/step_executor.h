@@ -4,12 +4,16 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "actors/rank/draw_rules.h"
+#include "actors/rank/rank_answer.h"
 #include "engine/step_plan.h"
 #include "kernels/base/error.h"
 #include "model/forward/rank_model.h"
@@ -20,8 +24,19 @@ namespace lorikeet::actors {
 // used any more; comm::CollectiveError passes through from the model.
 class StepExecutor {
  public:
-  StepExecutor(model::RankModel& model, int32_t rank, int32_t block_size, int32_t num_blocks, int32_t num_slots)
-      : model_(model), rank_(rank), block_size_(block_size), num_blocks_(num_blocks), num_slots_(num_slots) {}
+  // grammars: may be null; sequences that want one then have no token that may be drawn.
+  StepExecutor(model::RankModel& model, int32_t rank, int32_t block_size, int32_t num_blocks, int32_t num_slots,
+               std::shared_ptr<model::GrammarSource> grammars = nullptr, int32_t vocab_size = 0)
+      : model_(model),
+        rank_(rank),
+        block_size_(block_size),
+        num_blocks_(num_blocks),
+        num_slots_(num_slots),
+        grammars_(std::move(grammars)),
+        vocab_size_(vocab_size) {}
+
+  // Whether a draw of the plan depends on a token that a step in flight is still to draw: that step is finished first.
+  bool must_wait(const engine::StepPlan& plan);
 
   // Applies the plan and starts its step; only if in_flight() < model::RankModel::kMaxStepsInFlight.
   Result<void> begin(const engine::StepPlan& plan);
@@ -45,6 +60,7 @@ class StepExecutor {
     std::vector<int32_t> blocks;
     std::vector<model::TokenCount> counts;  // ordered by id; kept where a penalty is on
     std::optional<DrawRules> rules;         // where its draws are restrained or steered
+    std::optional<RankAnswer> answer;       // where it is held to a grammar, or its reasoning to a budget
     int32_t pending_row = -1;               // of the step in flight that draws the last token
     uint64_t last_plan = 0;                 // in which it had a row, by plans_
   };
@@ -55,6 +71,7 @@ class StepExecutor {
     size_t position = 0;                // of the drawn token
     int32_t prompt_logprobs_start = 0;  // position of the first target's token
     int32_t prompt_logprobs_count = 0;
+    bool ranked = false;  // with ranks and best tokens
   };
   struct Step {
     engine::Epoch epoch;
@@ -63,12 +80,15 @@ class StepExecutor {
     bool decode = false;  // one token per row
   };
 
+  static std::span<const int32_t> generated(const Sequence& sequence);
   Result<void> start(const engine::SequenceStart& start);
   Result<void> append(const engine::BlockAppend& append);
   Result<model::BatchRow> batch_row(const engine::StepRow& row, std::vector<int32_t>& targets, SampledRow& sampled);
 
   model::RankModel& model_;
   int32_t rank_, block_size_, num_blocks_, num_slots_;
+  std::shared_ptr<model::GrammarSource> grammars_;
+  int32_t vocab_size_;
   uint64_t next_incarnation_ = 1;
   uint64_t plans_ = 0;  // begun, this one included
   std::unordered_map<engine::SequenceId, Sequence> sequences_;

@@ -59,7 +59,7 @@ class Worker {
     const milliseconds limit(setup_.start.options.rank_timeout_ms);
     const auto age = thread_ ? thread_->step_age() : std::nullopt;
     if (age && *age > limit) {
-      return fatal(fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, limit.count()));
+      return setup_.hung(fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, limit.count()));
     }
     self_->delayed_send(caf::actor_cast<WorkerActor>(self_), limit / 4, Tick{});
   }
@@ -102,7 +102,7 @@ class Worker {
     callbacks.to_scheduler = [worker, scheduler](Envelope envelope) {
       caf::send_as(worker, scheduler, std::move(envelope));
     };
-    callbacks.progress = setup_.progress;
+    callbacks.loading = setup_.loading;
     callbacks.fatal = [fatal = setup_.fatal](const std::string& why) { fatal(why); };
     callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker,
                         fatal = setup_.fatal](std::shared_ptr<model::RankModel> model) {
@@ -112,9 +112,10 @@ class Worker {
       caf::anon_send(worker, RankFormed{std::make_shared<RankAdapters>(adapters, backend->shard_plan(),
                                                                        std::move(model), std::move(to_others))});
     };
-    thread_ = std::make_unique<RankThread>(
-        RankThread::Setup{start.rank, start.epoch, start.options.block_size, start.options.max_loras}, setup_.backend,
-        std::move(callbacks));
+    thread_ =
+        std::make_unique<RankThread>(RankThread::Setup{start.rank, start.epoch, start.options.block_size,
+                                                       start.options.max_loras, setup_.grammars, setup_.vocab_size},
+                                     setup_.backend, std::move(callbacks));
     watch();
   }
 

@@ -21,16 +21,21 @@
 #include "actors/rank/messages.h"
 #include "actors/rank/rank_backend.h"
 #include "actors/wire/control_message.h"
+#include "model/grammar/grammar_source.h"
 
 namespace lorikeet::actors {
 
 struct WorkerSetup {
   ChildStart start;
   std::shared_ptr<RankBackend> backend;
-  std::function<void(const std::string&)> progress;  // any thread
+  std::function<void(int done, int total)> loading;  // layers; any thread
   std::function<void(const std::string&)> fatal;     // any thread; ends the process
   int head = -1;                                     // the connection to the head, which the actor takes over; or
   SchedulerForRanks scheduler;                       // the head's scheduler itself
+  // As `fatal`, where a step of this rank does not end.
+  std::function<void(const std::string&)> hung;
+  std::shared_ptr<model::GrammarSource> grammars;  // may be null
+  int32_t vocab_size = 0;                          // that they are compiled for
 };
 
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup);

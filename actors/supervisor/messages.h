@@ -18,6 +18,7 @@ struct ChildExited {
   uint64_t child = 0;
   std::string how;          // "exited with status 1", "was killed by signal 9"
   bool on_purpose = false;  // we killed it while it lived
+  int signal = 0;           // that ended it; 0: none did
 };
 struct StopServer {};
 

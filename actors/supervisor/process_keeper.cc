@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -63,21 +64,29 @@ Result<int> start_process(const std::string& program, const ChildStart& start, i
   return pid;
 }
 
+struct KernelState {
+  char state = 0;  // as proc(5) has it
+  unsigned flags = 0;
+};
+
+// nullopt: there is no such process.
+std::optional<KernelState> kernel_state(int pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string text;
+  if (!std::getline(file, text)) return std::nullopt;
+  KernelState found;
+  const size_t name = text.rfind(')');  // the name may hold anything
+  if (name == std::string::npos) return found;
+  (void)std::sscanf(text.c_str() + name + 1, " %c %*d %*d %*d %*d %*d %u", &found.state, &found.flags);
+  return found;
+}
+
 // Whether the kernel has begun to end it. That is so before anything of it is closed, so whoever has noticed its end
 // asks too late to be told otherwise; that it can be waited for comes later.
 bool is_ending(int pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string text;
-  if (!std::getline(file, text)) return true;
   constexpr unsigned kExiting = 4;  // PF_EXITING
-  char state = 0;
-  unsigned flags = 0;
-  const size_t name = text.rfind(')');  // the name may hold anything
-  if (name == std::string::npos ||
-      std::sscanf(text.c_str() + name + 1, " %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2) {
-    return false;
-  }
-  return state == 'Z' || state == 'X' || (flags & kExiting) != 0;
+  const auto found = kernel_state(pid);
+  return !found || found->state == 'Z' || found->state == 'X' || (found->flags & kExiting) != 0;
 }
 
 std::string how_it_ended(int status) {
@@ -126,12 +135,12 @@ void ProcessKeeper::forget(ChildId id) {
 
 void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId head) {
   auto ends = ControlChannel::make_pair();
-  if (!ends) return callbacks_.exited(id, ends.error().message, false);
+  if (!ends) return callbacks_.exited(id, ends.error().message, false, 0);
   auto connection = connect_with_head(start);
   if (!connection) {
     close(ends->first);
     close(ends->second);
-    return callbacks_.exited(id, connection.error().message, false);
+    return callbacks_.exited(id, connection.error().message, false, 0);
   }
   Result<int> pid = fail("was not wanted any more");
   {
@@ -146,7 +155,7 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     send(head, control::RankConnection{start.epoch, start.rank}, connection->second.get());
     connection->second.reset();
   }
-  if (!pid) return callbacks_.exited(id, pid.error().message, false);
+  if (!pid) return callbacks_.exited(id, pid.error().message, false, 0);
 
   if (child.channel->send(start)) {
     for (;;) {
@@ -172,7 +181,7 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     child.pid = 0;
     on_purpose = child.killed;
   }
-  callbacks_.exited(id, how_it_ended(status), on_purpose);
+  callbacks_.exited(id, how_it_ended(status), on_purpose, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
 
 std::shared_ptr<ProcessKeeper::Child> ProcessKeeper::find(ChildId id) {
@@ -202,6 +211,14 @@ void ProcessKeeper::kill(ChildId id) {
   if (is_ending(child->pid)) return;
   child->killed = true;
   ::kill(child->pid, SIGKILL);
+}
+
+bool ProcessKeeper::is_stopped(ChildId id) {
+  const auto child = find(id);
+  if (!child) return false;
+  const std::lock_guard lock(child->mutex);
+  const auto found = child->pid == 0 ? std::nullopt : kernel_state(child->pid);
+  return found && (found->state == 'T' || found->state == 't');
 }
 
 }  // namespace lorikeet::actors

@@ -25,6 +25,8 @@ class Processes {
   virtual ChildId spawn(ChildStart start, ChildId head) = 0;
   virtual void tell(ChildId child, const ChildOrder& order) = 0;
   virtual void kill(ChildId child) = 0;  // SIGKILL; gone children are fine
+  // Whether somebody has stopped it (SIGSTOP, a debugger), so that it does nothing.
+  virtual bool is_stopped(ChildId child) = 0;
 };
 
 // Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
@@ -35,8 +37,9 @@ class ProcessKeeper final : public Processes {
   // Called on the children's threads.
   struct Callbacks {
     std::function<void(ChildId, ChildReport)> said;
-    // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). The last of a child.
-    std::function<void(ChildId, std::string how, bool on_purpose)> exited;
+    // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). signal: 0 where none has ended it.
+    // The last of a child.
+    std::function<void(ChildId, std::string how, bool on_purpose, int signal)> exited;
   };
 
   // program: what the children are; this one, but for tests.
@@ -47,6 +50,7 @@ class ProcessKeeper final : public Processes {
   ChildId spawn(ChildStart start, ChildId head) override;
   void tell(ChildId child, const ChildOrder& order) override;
   void kill(ChildId child) override;
+  bool is_stopped(ChildId child) override;
 
  private:
   struct Child {

@@ -31,8 +31,8 @@ class ServerImpl final : public Server {
         keeper_({[this](ProcessKeeper::ChildId child, ChildReport report) {
                    caf::anon_send(supervisor_.get(), ChildSaid{child, std::move(report)});
                  },
-                 [this](ProcessKeeper::ChildId child, std::string how, bool on_purpose) {
-                   caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose});
+                 [this](ProcessKeeper::ChildId child, std::string how, bool on_purpose, int signal) {
+                   caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose, signal});
                  }}) {
     std::promise<SupervisorActor> spawned;
     supervisor_ = spawned.get_future().share();
@@ -42,9 +42,12 @@ class ServerImpl final : public Server {
     setup.progress = [this](const std::string& line) {
       if (callbacks_.on_progress) callbacks_.on_progress(line);
     };
-    setup.ready = [this](const std::string& address) {
-      address_ = address;
-      if (callbacks_.on_ready) callbacks_.on_ready(address);
+    setup.loading = [this](int32_t rank, int32_t done, int32_t total) {
+      if (callbacks_.on_loading) callbacks_.on_loading(rank, done, total);
+    };
+    setup.ready = [this](const control::Ready& ready) {
+      address_ = ready.address;
+      if (callbacks_.on_ready) callbacks_.on_ready({ready.address, ready.http_port, ready.kv_cache_tokens});
     };
     setup.stopped = [this, configured = options.zmq_address](int status) {
       for (const std::string& address : {configured, address_}) comm::remove_dead_socket(address);

@@ -10,10 +10,19 @@
 
 namespace lorikeet::actors {
 
+// Where a server is and what it can hold.
+struct ServerReady {
+  std::string zmq_address;
+  int32_t http_port = 0;  // 0: it opens no HTTP door
+  int64_t kv_cache_tokens = 0;
+};
+
 // What the supervisor tells its caller. Called on the supervisor's threads; must not block.
 struct ServerCallbacks {
-  std::function<void(const std::string& line)> on_progress;      // a sentence for people: loading, ranks, failures
-  std::function<void(const std::string& zmq_address)> on_ready;  // requests are served from now on
+  std::function<void(const std::string& line)> on_progress;  // a sentence for people: ranks, failures
+  // So many layers of a rank's weights are there; again from the first one when ranks had to be started anew.
+  std::function<void(int32_t rank, int32_t done, int32_t total)> on_loading;
+  std::function<void(const ServerReady&)> on_ready;  // requests are served from now on; once
 };
 
 // The supervisor: starts the head and the ranks as child processes (`/proc/self/exe head`, `... rank`), watches them,

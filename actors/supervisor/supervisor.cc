@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <csignal>
 #include <map>
 #include <optional>
 #include <utility>
@@ -16,6 +18,12 @@ using ChildId = Processes::ChildId;
 
 constexpr int kMaxFailures = 3;  // epochs in a row that never came to serve
 constexpr std::chrono::seconds kStopPatience{5};
+
+// Signals that a process brings upon itself. Whoever wants it to end sends others.
+bool is_fault(int signal) {
+  constexpr std::array kFaults = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGTRAP};
+  return std::find(kFaults.begin(), kFaults.end(), signal) != kFaults.end();
+}
 
 class Supervisor {
  public:
@@ -42,9 +50,9 @@ class Supervisor {
     if (is_head) return lose_head(child.last_words.empty() ? "the head " + exited.how : child.last_words);
     if (child.epoch == epoch_) {
       if (!child.last_words.empty()) {
-        lose_group(child.last_words, Evidence::words);
+        lose_group(child.last_words, Evidence::words, child.failed_by_itself);
       } else if (!exited.on_purpose) {
-        lose_group(fmt::format("rank {} {}", child.rank, exited.how), Evidence::death);
+        lose_group(fmt::format("rank {} {}", child.rank, exited.how), Evidence::death, is_fault(exited.signal));
       }
     }
     restart_if_clear();
@@ -67,6 +75,7 @@ class Supervisor {
     int32_t rank = -1;  // -1: the head
     uint64_t epoch = 0;
     std::string last_words;
+    bool failed_by_itself = false;
   };
 
   void start_head() { start(-1); }
@@ -95,7 +104,14 @@ class Supervisor {
     if (child.epoch == epoch_) setup_.progress(progress.line);
   }
 
-  void take(Child& child, control::Failed& failed) { child.last_words = std::move(failed.why); }
+  void take(Child& child, const control::Loading& loading) {
+    if (child.epoch == epoch_ && child.rank >= 0) setup_.loading(child.rank, loading.done, loading.total);
+  }
+
+  void take(Child& child, control::Failed& failed) {
+    child.last_words = std::move(failed.why);
+    child.failed_by_itself = failed.by_itself;
+  }
 
   void take(Child&, const control::Ready& ready) {
     if (ready.epoch != epoch_ || stopping_) return;
@@ -103,34 +119,48 @@ class Supervisor {
     http_port_ = ready.http_port;
     const bool first = std::exchange(address_, ready.address).empty();
     if (first) {
-      setup_.ready(address_);
+      setup_.ready(ready);
     } else {
       setup_.progress(fmt::format("serving again (epoch {})", epoch_));
     }
   }
 
   void take(Child&, const control::GroupLost& lost) {
-    if (lost.epoch == epoch_) lose_group(lost.why, Evidence::reported);
+    if (lost.epoch == epoch_) lose_group(lost.why, Evidence::reported, lost.by_rank);
   }
 
   // ---- restarting
 
-  void lose_group(const std::string& why, Evidence evidence) {
+  // by_rank: it failed by itself. What its peers miss of a rank that somebody has stopped is nobody's fault.
+  void lose_group(const std::string& why, Evidence evidence, bool by_rank) {
     if (!loss_) {
-      loss_ = Loss{why, evidence};
+      loss_ = Loss{why, evidence, by_rank, name_stopped_ranks()};
       kill_ranks();
     } else if (evidence > loss_->evidence) {
-      loss_ = Loss{why, evidence};
+      loss_->by_rank = evidence == Evidence::death ? by_rank : by_rank || loss_->by_rank;
+      loss_->why = why;
+      loss_->evidence = evidence;
     }
     restart_if_clear();
   }
 
+  bool name_stopped_ranks() {
+    bool found = false;
+    for (const auto& [id, child] : children_) {
+      if (child.rank < 0 || !setup_.processes->is_stopped(id)) continue;
+      setup_.progress(fmt::format("rank {} has been stopped by somebody", child.rank));
+      found = true;
+    }
+    return found;
+  }
+
   void restart_if_clear() {
     if (stopping_ || !loss_ || has_ranks()) return;
-    const std::string why = std::exchange(loss_, std::nullopt)->why;
-    if (!next_epoch(why)) return;
+    const Loss loss = *std::exchange(loss_, std::nullopt);
+    if (!next_epoch(loss.why)) return;
     for (const auto& [id, child] : children_) {
-      if (child.rank < 0) setup_.processes->tell(id, control::NewEpoch{epoch_, why});
+      if (child.rank < 0)
+        setup_.processes->tell(id, control::NewEpoch{epoch_, loss.why, loss.by_rank && !loss.was_stopped});
     }
     start_ranks_if_clear();
   }
@@ -189,6 +219,8 @@ class Supervisor {
   struct Loss {  // of the present group, until its ranks are dead
     std::string why;
     Evidence evidence = Evidence::reported;
+    bool by_rank = false;
+    bool was_stopped = false;  // a rank, by somebody
   };
 
   SupervisorActor::pointer self_;

@@ -33,8 +33,9 @@ struct SupervisorSetup {
   Processes* processes = nullptr;  // outlives the actor
   // Called on the actor's thread.
   std::function<void(const std::string&)> progress;
-  std::function<void(const std::string& zmq_address)> ready;  // once
-  std::function<void(int status)> stopped;                    // once; all children are dead
+  std::function<void(int32_t rank, int32_t done, int32_t total)> loading;  // layers
+  std::function<void(const control::Ready&)> ready;                        // once
+  std::function<void(int status)> stopped;                                 // once; all children are dead
 };
 
 SupervisorActor::behavior_type supervisor(SupervisorActor::pointer self, SupervisorSetup setup);

@@ -44,12 +44,8 @@ void ChildProcess::tell(const ChildReport& report) {
   if (!channel_.send(report)) _exit(1);
 }
 
-void ChildProcess::progress(const std::string& line) {
-  tell(control::Progress{line});
-}
-
-void ChildProcess::fail(const std::string& why) {
-  tell(control::Failed{why});
+void ChildProcess::fail(const std::string& why, bool by_itself) {
+  tell(control::Failed{why, by_itself});
   _exit(1);
 }
 

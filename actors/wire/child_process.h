@@ -29,10 +29,10 @@ class ChildProcess {
 
   // Threads: any. Nothing is lost that could be told to anybody: without a supervisor the process ends.
   void tell(const ChildReport& report);
-  void progress(const std::string& line);
 
-  // Tells the supervisor why, and ends the process without further ado. Threads: any.
-  [[noreturn]] void fail(const std::string& why);
+  // Tells the supervisor why, and ends the process without further ado. by_itself: not since somebody else is gone, so
+  // that what it computed may have been the reason. Threads: any.
+  [[noreturn]] void fail(const std::string& why, bool by_itself = false);
 
   // Calls on_order for each order and the descriptor that came with it, on a thread of its own; ends the process with
   // the channel.

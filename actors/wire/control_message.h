@@ -35,11 +35,13 @@ struct Stop {  // end in order
 
 struct NewEpoch {  // to the head: the ranks of `epoch` are being started
   uint64_t epoch = 0;
-  std::string why;  // the one before has ended
+  std::string why;       // the one before has ended
+  bool by_rank = false;  // it failed by itself: nobody has killed, stopped or cut it off
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("why", s.why);
+    visit("by_rank", s.by_rank);
   }
 };
 
@@ -68,11 +70,22 @@ struct Progress {
   }
 };
 
+struct Loading {  // a rank: so many layers of its weights are there
+  int32_t done = 0, total = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("done", s.done);
+    visit("total", s.total);
+  }
+};
+
 struct Failed {  // the child cannot go on and ends
   std::string why;
+  bool by_itself = false;  // and not since somebody else is gone
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("why", s.why);
+    visit("by_itself", s.by_itself);
   }
 };
 
@@ -80,21 +93,25 @@ struct Ready {  // the head: requests are served by the group of `epoch`
   uint64_t epoch = 0;
   std::string address;    // of the clients' socket
   int32_t http_port = 0;  // of the HTTP door; 0: there is none
+  int64_t kv_cache_tokens = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("address", s.address);
     visit("http_port", s.http_port);
+    visit("kv_cache_tokens", s.kv_cache_tokens);
   }
 };
 
 struct GroupLost {  // the head: the group of `epoch` cannot be used any more
   uint64_t epoch = 0;
   std::string why;
+  bool by_rank = false;  // as far as the head knows
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("why", s.why);
+    visit("by_rank", s.by_rank);
   }
 };
 
@@ -103,7 +120,7 @@ struct GroupLost {  // the head: the group of `epoch` cannot be used any more
 // What a child is told, and what it reports: one type for each direction, so that neither side can be made to read what
 // only it may say.
 using ChildOrder = std::variant<control::Stop, control::NewEpoch, control::RankConnection>;
-using ChildReport =
-    std::variant<control::AwaitsRanks, control::Progress, control::Failed, control::Ready, control::GroupLost>;
+using ChildReport = std::variant<control::AwaitsRanks, control::Progress, control::Failed, control::Ready,
+                                 control::GroupLost, control::Loading>;
 
 }  // namespace lorikeet::actors

@@ -12,11 +12,62 @@
 
 namespace lorikeet::actors {
 
+// What lets a client in, and what it may do then: a key (HTTP: Bearer; ZeroMQ: PLAIN's password), or the public key of a
+// client of CURVE.
+struct CredentialOptions {
+  std::string key;
+  std::string curve_public_key;  // Z85; one of both is empty
+  std::string tenant = "default";
+  bool all_adapters = true;
+  std::vector<std::string> adapters;  // else these
+  bool admin = true;
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("key", s.key);
+    visit("curve_public_key", s.curve_public_key);
+    visit("tenant", s.tenant);
+    visit("all_adapters", s.all_adapters);
+    visit("adapters", s.adapters);
+    visit("admin", s.admin);
+  }
+};
+
+// How much a tenant may ask for; 0: no limit.
+struct TenantOptions {
+  std::string name;
+  int32_t requests_per_minute = 0;
+  int64_t tokens_in_flight = 0;
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("name", s.name);
+    visit("requests_per_minute", s.requests_per_minute);
+    visit("tokens_in_flight", s.tokens_in_flight);
+  }
+};
+
+// Who may come in over either door.
+struct AccessOptions {
+  std::vector<CredentialOptions> credentials;
+  std::vector<TenantOptions> tenants;          // those that have limits
+  std::string zmq_mechanism;                   // empty: everybody is let in; plain; curve
+  std::string zmq_public_key, zmq_secret_key;  // the server's, of CURVE, Z85
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("credentials", s.credentials);
+    visit("tenants", s.tenants);
+    visit("zmq_mechanism", s.zmq_mechanism);
+    visit("zmq_public_key", s.zmq_public_key);
+    visit("zmq_secret_key", s.zmq_secret_key);
+  }
+};
+
 // The HTTP door of the head.
 struct HttpDoorOptions {
   std::string host = "127.0.0.1";
   int32_t port = -1;                         // -1: there is no door; 0: one is picked
-  std::vector<std::string> api_keys;         // none: everybody is let in
   std::string root_path;                     // of the path, that a proxy leaves in
   std::vector<std::string> allowed_origins;  // of web pages; "*": all
   std::string ssl_keyfile, ssl_certfile;     // PEM; both or none
@@ -27,7 +78,6 @@ struct HttpDoorOptions {
   static void fields(Self& s, Visitor&& visit) {
     visit("host", s.host);
     visit("port", s.port);
-    visit("api_keys", s.api_keys);
     visit("root_path", s.root_path);
     visit("allowed_origins", s.allowed_origins);
     visit("ssl_keyfile", s.ssl_keyfile);
@@ -59,6 +109,7 @@ struct ServerOptions {
   std::string device = "cpu";  // cpu or cuda ("auto" has been decided)
   std::string zmq_address = "tcp://127.0.0.1:5555";
   HttpDoorOptions http;
+  AccessOptions access;
   LogOptions log;
 
   int32_t max_model_len = 0;  // 0: from the checkpoint
@@ -77,6 +128,8 @@ struct ServerOptions {
   int32_t max_cpu_loras = 64;                // adapters staged in the head's memory
   uint64_t max_cpu_lora_bytes = 4ULL << 30;  // byte budget of the staged adapters
   int32_t max_lora_rank = model::kMaxLoraRank;
+  bool runtime_lora_updating = false;  // clients may load, unload and pin adapters
+  std::vector<std::string> lora_dirs;  // those that they load lie below one of these
 
   uint64_t seed = 0;                 // from which seeds of requests without one are drawn; 0: from the system
   int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)
@@ -98,6 +151,7 @@ struct ServerOptions {
     visit("device", s.device);
     visit("zmq_address", s.zmq_address);
     visit("http", s.http);
+    visit("access", s.access);
     visit("log", s.log);
     visit("max_model_len", s.max_model_len);
     visit("max_num_seqs", s.max_num_seqs);
@@ -114,6 +168,8 @@ struct ServerOptions {
     visit("max_cpu_loras", s.max_cpu_loras);
     visit("max_cpu_lora_bytes", s.max_cpu_lora_bytes);
     visit("max_lora_rank", s.max_lora_rank);
+    visit("runtime_lora_updating", s.runtime_lora_updating);
+    visit("lora_dirs", s.lora_dirs);
     visit("seed", s.seed);
     visit("threads", s.threads);
     visit("heartbeat_ms", s.heartbeat_ms);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "actors/wire/step_totals.h"
+#include "actors/wire/time_histogram.h"
 #include "engine/engine.h"
 
 namespace lorikeet::actors {
@@ -66,6 +67,48 @@ struct RankStatus {
   }
 };
 
+// One time in which no stream got on, from the group's last word to the next token. Times in microseconds.
+struct PauseStatus {
+  uint64_t epoch = 0;  // that was lost last
+  std::string why;
+  bool by_rank = false;         // a rank failed by itself, and was not killed, stopped or cut off
+  uint32_t losses = 0;          // 1, but where the group was lost again before it served
+  uint64_t detect_us = 0;       // until the loss was noticed
+  uint64_t fence_us = 0;        // until no rank of the lost epoch computed any more
+  uint64_t start_us = 0;        // until all ranks had their weights
+  uint64_t join_us = 0;         // until they had met
+  uint64_t first_token_us = 0;  // until a result came
+  uint64_t again_us = 0;        // in what was lost once more
+  uint64_t total_us = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+    visit("why", s.why);
+    visit("by_rank", s.by_rank);
+    visit("losses", s.losses);
+    visit("detect_us", s.detect_us);
+    visit("fence_us", s.fence_us);
+    visit("start_us", s.start_us);
+    visit("join_us", s.join_us);
+    visit("first_token_us", s.first_token_us);
+    visit("again_us", s.again_us);
+    visit("total_us", s.total_us);
+  }
+};
+struct PauseTotals {
+  uint64_t losses = 0;          // of the group
+  uint64_t losses_by_rank = 0;  // of them
+  uint64_t ended = 0;           // pauses
+  uint64_t total_us = 0;        // of those
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("losses", s.losses);
+    visit("losses_by_rank", s.losses_by_rank);
+    visit("ended", s.ended);
+    visit("total_us", s.total_us);
+  }
+};
+
 // What the scheduler knows.
 struct ServingStatus {
   std::string zmq;  // the clients' address; empty: not open yet
@@ -77,6 +120,8 @@ struct ServingStatus {
   EngineStatus engine;
   StepTotals steps;
   std::vector<RankStatus> ranks;
+  PauseTotals pauses;
+  std::vector<PauseStatus> last_pauses;  // the latest last
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("zmq", s.zmq);
@@ -88,14 +133,16 @@ struct ServingStatus {
     visit("engine", s.engine);
     visit("steps", s.steps);
     visit("ranks", s.ranks);
+    visit("pauses", s.pauses);
+    visit("last_pauses", s.last_pauses);
   }
 };
 
 // One name, or a replaced content that a request still holds.
 struct AdapterStatus {
   std::string name;
-  std::string digest;      // of its content; empty: not read yet
-  std::string host;        // the tier of the host's copy: on_disk, reading, waiting_for_memory, staged, replaced
+  std::string digest;  // of its content; empty: not read yet
+  std::string host;    // the tier of the host's copy: on_disk, reading, waiting_for_memory, staged, replaced, loading
   std::string slot_state;  // none, waiting, sending, resident
   std::optional<int32_t> slot;
   uint64_t leases = 0;  // requests that the engine runs on it
@@ -104,6 +151,8 @@ struct AdapterStatus {
   uint64_t bytes = 0;   // of its slices
   std::string directory;
   std::optional<std::string> error;  // of its files, its last way to the ranks, or why it is set aside
+  bool pinned = false;
+  bool set_aside = false;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("name", s.name);
@@ -117,6 +166,37 @@ struct AdapterStatus {
     visit("bytes", s.bytes);
     visit("directory", s.directory);
     visit("error", s.error);
+    visit("pinned", s.pinned);
+    visit("set_aside", s.set_aside);
+  }
+};
+
+// How long something took, each time that it was done.
+struct Durations {
+  TimeHistogram histogram;
+  uint64_t ns = 0;  // of all together
+  void add(uint64_t more_ns) {
+    histogram.add(more_ns);
+    ns += more_ns;
+  }
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("histogram", s.histogram);
+    visit("ns", s.ns);
+  }
+};
+
+// How often requests found their adapter where it was looked for, since the start.
+struct AdapterLookups {
+  uint64_t lookups = 0;                      // requests with an adapter
+  uint64_t host_hits = 0;                    // of them: it was in the head's memory
+  uint64_t slot_lookups = 0, slot_hits = 0;  // those that asked for a slot; it was in one of all ranks
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("lookups", s.lookups);
+    visit("host_hits", s.host_hits);
+    visit("slot_lookups", s.slot_lookups);
+    visit("slot_hits", s.slot_hits);
   }
 };
 
@@ -125,12 +205,18 @@ struct AdaptersStatus {
   uint64_t transfers = 0;     // adapters on their way to the ranks
   uint64_t staged_bytes = 0;  // of all adapters in the head's memory
   uint64_t blocked = 0;       // adapters whose disk has not answered in time, and still does not
+  AdapterLookups lookups;
+  Durations reads;  // of adapters from disk into the head's memory
+  Durations sends;  // of adapters from there to all ranks
   std::vector<AdapterStatus> adapters;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("adapter_transfers", s.transfers);
     visit("staged_adapter_bytes", s.staged_bytes);
     visit("blocked_adapters", s.blocked);
+    visit("adapter_lookups", s.lookups);
+    visit("adapter_reads", s.reads);
+    visit("adapter_sends", s.sends);
     visit("adapters", s.adapters);
   }
 };

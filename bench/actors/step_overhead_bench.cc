@@ -91,7 +91,7 @@ int run_worker(int head) {
   setup.start.rank = 0;
   setup.head = head;
   setup.backend = std::make_shared<InstantBackend>();
-  setup.progress = [](const std::string&) {};
+  setup.loading = [](int, int) {};
   setup.fatal = [](const std::string&) { _exit(1); };
   SystemConfig config(setup.start.options, Networking::connected, 1);
   caf::actor_system system{config};
@@ -141,6 +141,8 @@ AdapterCacheActor::behavior_type no_cache(AdapterCacheActor::pointer) {
           [](const GroupLost&) {},
           [](AdapterSource::Checked&) {},
           [](AdapterSource::Staged&) {},
+          [](const AdapterSource::Located&) {},
+          [](const ChangeAdapter&) { return AdapterChanged{}; },
           [](FactorsMade&) {},
           [](Tick) {},
           [](const StatusQuery&) { return AdaptersStatus{}; }};

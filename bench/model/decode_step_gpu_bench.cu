@@ -1,23 +1,27 @@
-// Whole steps of the 14B model on one device, without actors: decode steps of several batch sizes, without adapters,
+// Whole steps of the 14B model on one device, or cut over several, without actors: decode steps of several batch sizes, without adapters,
 // with distinct ones and with a mix that changes at every step, and prompts. Weights are random. Two steps are in
 // flight, as when the scheduler plans ahead, and every token feeds the next step on the device.
 //
 // Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, or the operations of its
 // products at cuBLASLt's rate where they take longer, both measured in the same run. One factor changes at a time from a
 // default point: batches; adapters, with who applied them; draws; prompts. With --kernels it prints the kernels' times
-// instead.
+// instead. With --tensor-parallel-size each rank is a process with a device of its own (or a share of one, where there
+// are fewer); figures and floors are those of rank 0. --nccl: the ranks do not use each other's memory.
 //
 //   decode_step_gpu_bench [--only batches|adapters|draws|prompts] [--rows N] [--context N] [--fp8] [--max-lora-rank N]
-//                         [--kernels] [--shares-device] [--model DIR] [--steps N]
+//                         [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl]
 #include <cstring>
 #include <numeric>
 #include <set>
 #include <string>
 
+#include "bench/comm/forked_ranks.h"
 #include "bench/kernels/gpu_floors.cuh"
 #include "bench/model/kernel_times.h"
+#include "comm/collective/peer_collective.h"
 #include "kernels/cuda/library_gemm.h"
 #include "model/forward/cuda_model.h"
+#include "tests/comm/collective/file_rendezvous.h"
 
 namespace lorikeet::model {
 namespace {
@@ -28,7 +32,7 @@ constexpr int32_t kAdapters = 64;  // in slots
 constexpr int32_t kLoraRank = 16;
 constexpr int32_t kBlockSize = 16;
 constexpr int kWarmUpSteps = 8;
-constexpr double kWarmUpSeconds = 2;
+constexpr int kWarmUpRounds = 90;  // some two seconds
 constexpr int32_t kLongestPrompt = 2048;
 
 struct Options {
@@ -41,6 +45,8 @@ struct Options {
   std::string model = LORIKEET_SOURCE_DIR "/examples/configs/qwen2.5-14b-int4";
   int steps = 48;
   int32_t context = 512;
+  int ranks = 1;
+  bool peers = true;  // sums over each other's memory
 };
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
@@ -65,7 +71,7 @@ class Numbers {
   uint64_t state_ = 1;
 };
 
-Adapter random_adapter(const ShardPlan& plan) {
+Adapter random_adapter(const ShardPlan& plan, int rank) {
   Numbers numbers;
   Adapter adapter;
   adapter.digest = "random";
@@ -75,8 +81,8 @@ Adapter random_adapter(const ShardPlan& plan) {
       LoraPair& pair = layer[static_cast<size_t>(p)].emplace();
       pair.rank = kLoraRank;
       pair.scale = 1;
-      pair.inputs = plan.inputs(p, 0).size();
-      pair.outputs = plan.outputs(p, 0).size();
+      pair.inputs = plan.inputs(p, rank).size();
+      pair.outputs = plan.outputs(p, rank).size();
       const auto matrix = [&](int32_t size) {
         std::vector<float> values(static_cast<size_t>(kLoraRank) * static_cast<size_t>(size));
         for (float& value : values) value = 0.02F * numbers.next();
@@ -117,18 +123,26 @@ std::vector<Draw> draws() {
 
 class Bench {
  public:
-  explicit Bench(const Options& options)
-      : options_(options), plan_(must(ShardPlan::make(must(read_model_config(options.model)), 1))) {}
+  // `store`: where the ranks meet.
+  Bench(const Options& options, int rank, comm::Rendezvous& store)
+      : options_(options),
+        rank_(rank),
+        store_(store),
+        plan_(must(ShardPlan::make(must(read_model_config(options.model)), options.ranks))) {}
 
   void run() {
+    const int devices = must(kernels::device_count());
+    shares_device_ = options_.shares_device || devices < options_.ranks;
+    const auto used = kernels::use_device(rank_ % devices);
+    CHECK(used) << used.error().message;
     // Records of the kernels are kept from before the first graph is captured.
     if (options_.kernels) times_ = std::make_unique<bench::KernelTimes>(must(bench::KernelTimes::make()));
     kernels::Stream stream = must(kernels::Stream::make());
     const kernels::DeviceProperties properties = kernels::device_properties();
     read_ = kernels::bench::measure_memory(stream).read;
     flops_ = measure_flops(stream);
-    fmt::print("{}: read {:.3f} TB/s (bulk copies), cuBLASLt fp16 {:.0f} TFLOP/s\n", properties.name, read_ / 1e12,
-               flops_ / 1e12);
+    fmt::print("{} x {}: read {:.3f} TB/s (bulk copies), cuBLASLt fp16 {:.0f} TFLOP/s\n", options_.ranks,
+               properties.name, read_ / 1e12, flops_ / 1e12);
     load();
     fill_cache();
     warm_up();
@@ -191,17 +205,17 @@ class Bench {
     options.max_model_len = options_.context + 4096;
     options.num_slots = kAdapters;
     options.max_lora_rank = options_.lora_rank;
-    const Adapter adapter = random_adapter(plan_);
+    const Adapter adapter = random_adapter(plan_, rank_);
     lora_bytes_ = static_cast<double>(adapter.bytes) / sizeof(float) * 2;
     options.lora_bytes = static_cast<uint64_t>(1.1 * kAdapters * lora_bytes_);
     options.time_steps = true;
-    options.shares_device = options_.shares_device;
+    options.shares_device = shares_device_;
     const auto begin = std::chrono::steady_clock::now();
-    model_ = must(load_cuda_model(nullptr, plan_, 0, options));
+    model_ = must(load_cuda_model(nullptr, plan_, rank_, options));
     const double load_s = seconds_since(begin);
     blocks_of_sequence_ = (options_.context + kWarmUpSteps + 4 * options_.steps) / kBlockSize + 1;
     const int32_t spare = kLongestPrompt / kBlockSize;
-    const auto started = model_->start(options_.rows * blocks_of_sequence_ + spare, nullptr);
+    const auto started = model_->start(options_.rows * blocks_of_sequence_ + spare, join());
     CHECK(started) << started.error().message;
     fmt::print("{}: random weights on the device after {:.1f} s, {} graphs after {:.1f} s\n",
                plan_.config().dir.filename().string(), load_s, model_->graphs_captured(), seconds_since(begin));
@@ -214,8 +228,23 @@ class Bench {
     step_bytes_ = static_cast<double>(model_->weight_bytes()) - embedding;
     kv_bytes_ = static_cast<double>(model_->kv_block_bytes()) / kBlockSize;
     for (const Projection p : kProjections) {
-      layer_flops_ += 2.0 * output_size(config, p) * input_size(config, p);
+      layer_flops_ += 2.0 * output_size(config, p) * input_size(config, p) / options_.ranks;
     }
+  }
+
+  std::shared_ptr<comm::DeviceCollective> join() {
+    if (options_.ranks == 1) return nullptr;
+    comm::NcclOptions nccl;
+    nccl.rank = rank_;
+    nccl.size = options_.ranks;
+    nccl.prefix = "bench";
+    comm::PeerOptions peers;
+    peers.enabled = options_.peers;
+    peers.shares_device = shares_device_;
+    std::shared_ptr<comm::DeviceCollective> group = must(comm::make_device_collective(store_, nccl, peers));
+    const bool by_peers = group->takes_norm(1, plan_.config().hidden_size, kernels::Dtype::f16);
+    fmt::print("sums of decode steps over {}\n", by_peers ? "the memory of peers" : "NCCL");
+    return group;
   }
 
   std::vector<int32_t> random_ids(int32_t count) {
@@ -310,8 +339,7 @@ class Bench {
 
   // Prompts lower the clocks of what follows them for a while, and a device that has waited raises them slowly.
   void warm_up() {
-    const auto begin = std::chrono::steady_clock::now();
-    while (seconds_since(begin) < kWarmUpSeconds) {
+    for (int round = 0; round < kWarmUpRounds; ++round) {
       const std::span<Sequence> sequences = behind_their_prompts(1);
       for (int i = 0; i < kWarmUpSteps; ++i) {
         begin_step(sequences, 0);
@@ -399,7 +427,8 @@ class Bench {
     std::vector<double> ms;
     for (int i = 0; i < 7; ++i) ms.push_back(once());
     const double products = layer_flops_ * tokens * config.num_layers;
-    const double attention = 2.0 * tokens * tokens * config.num_heads * config.head_dim * config.num_layers;
+    const double attention =
+        2.0 * tokens * tokens * config.num_heads * config.head_dim * config.num_layers / options_.ranks;
     const double floor_ms = 1e3 * (products + attention) / flops_;
     const double median = percentile(ms, 0.5);
     fmt::print("{:64} {:>9} {:9.2f} {:9.2f} {:5.0f}% {:9.0f}\n", name, "", median, floor_ms, 100 * floor_ms / median,
@@ -422,7 +451,10 @@ class Bench {
   }
 
   const Options options_;
+  const int rank_;
+  comm::Rendezvous& store_;
   const ShardPlan plan_;
+  bool shares_device_ = false;
   std::unique_ptr<bench::KernelTimes> times_;
   std::unique_ptr<CudaModel> model_;
   Numbers numbers_;
@@ -458,15 +490,24 @@ int main(int argc, char** argv) {
       options.lora_rank = std::max(16, std::atoi(argv[++i]));
     } else if (flag == "--only" && value != nullptr) {
       options.only = argv[++i];
+    } else if (flag == "--tensor-parallel-size" && value != nullptr) {
+      options.ranks = std::clamp(std::atoi(argv[++i]), 1, 8);
+    } else if (flag == "--nccl") {
+      options.peers = false;
     } else if (flag == "--fp8") {
       options.fp8 = true;
     } else {
       fmt::print(
           stderr,
           "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts] [--rows N] [--context N] [--fp8]\n"
-          "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n");
+          "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
+          "       [--tensor-parallel-size N] [--nccl]\n");
       return 2;
     }
   }
-  lorikeet::model::Bench(options).run();
+  const lorikeet::comm::TemporaryDirectory directory;
+  return lorikeet::bench::run_ranks(options.ranks, [&](int rank) {
+    lorikeet::comm::FileRendezvous store(directory.path());
+    lorikeet::model::Bench(options, rank, store).run();
+  });
 }

@@ -34,6 +34,16 @@ struct GenerateRequest {
   bool ignore_eos = false;
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
+  std::vector<std::pair<int32_t, double>> logit_bias;  // [(token id, -100 .. 100)]; in JSON also {"id": bias}
+  std::optional<int32_t> min_tokens;                   // before so many, neither end nor stop
+  std::vector<std::string> bad_words;                  // not to be generated, with and without a space in front
+  std::optional<std::vector<int32_t>> allowed_token_ids;
+  std::optional<int32_t> truncate_prompt_tokens;  // the last so many of the prompt; -1: as many as the context holds
+  std::optional<bool> add_special_tokens;         // around the prompt; absent: to a prompt's text, not to messages
+  std::optional<std::string> cache_salt;          // prefixes are shared only with requests of the same one
+  std::optional<double> timeout;                  // seconds from arrival to the end
+  bool return_token_ids = false;                  // Done has the prompt's
+  std::optional<int32_t> prompt_top_logprobs;  // prompt_logprobs, and for every token its rank and so many of the best
 
   // Of a chat alone.
   std::vector<JsonText> tools, documents;        // objects that the chat template shows
@@ -72,6 +82,16 @@ struct GenerateRequest {
     visit("ignore_eos", s.ignore_eos);
     visit("include_stop_str_in_output", s.include_stop_str_in_output);
     visit("skip_special_tokens", s.skip_special_tokens);
+    visit("logit_bias", s.logit_bias);
+    visit("min_tokens", s.min_tokens);
+    visit("bad_words", s.bad_words);
+    visit("allowed_token_ids", s.allowed_token_ids);
+    visit("truncate_prompt_tokens", s.truncate_prompt_tokens);
+    visit("add_special_tokens", s.add_special_tokens);
+    visit("cache_salt", s.cache_salt);
+    visit("timeout", s.timeout);
+    visit("return_token_ids", s.return_token_ids);
+    visit("prompt_top_logprobs", s.prompt_top_logprobs);
     visit("tools", s.tools);
     visit("documents", s.documents);
     visit("chat_template_kwargs", s.chat_template_kwargs);
@@ -148,14 +168,21 @@ struct Delta {
   }
 };
 
+// What ended an answer: the stop string, or the stop id.
+using StopReason = std::variant<std::string, int32_t>;
+
 // The one final answer of a request: Done or Failure.
 struct Done {
   std::string id;
   std::string finish_reason;                          // stop, length, abort, tool_calls
-  std::optional<std::string> stop_reason;             // the matched stop string, or a stop id in decimal; none for eos
+  std::optional<StopReason> stop_reason;              // none for the model's own end token
   std::vector<std::optional<float>> prompt_logprobs;  // where asked for: none for the first token
   uint64_t seed = 0;                                  // the one that was used
   Usage usage;
+  std::vector<int32_t> prompt_token_ids = {};  // where asked for (return_token_ids)
+  // Where asked for, per prompt token, 0 and empty for the first: its rank (1: none is more probable), the best tokens.
+  std::vector<int32_t> prompt_ranks = {};
+  std::vector<TokenLogprobs> prompt_top_logprobs = {};
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
@@ -164,18 +191,23 @@ struct Done {
     visit("prompt_logprobs", s.prompt_logprobs);
     visit("seed", s.seed);
     visit("usage", s.usage);
+    visit("prompt_token_ids", s.prompt_token_ids);
+    visit("prompt_ranks", s.prompt_ranks);
+    visit("prompt_top_logprobs", s.prompt_top_logprobs);
   }
 };
 
 struct Failure {
   std::string id;    // empty where the request could not be read far enough to know
-  std::string code;  // engine::name_of(ErrorCode), or malformed, server_lost
+  std::string code;  // engine::name_of(ErrorCode), or malformed, forbidden, rate_limited, timed_out, server_lost
   std::string message;
+  std::optional<int32_t> retry_after_s{};  // of rate_limited: when it is worth to ask again
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
     visit("code", s.code);
     visit("message", s.message);
+    visit("retry_after_s", s.retry_after_s);
   }
 };
 
@@ -207,9 +239,38 @@ struct StatusReply {
   }
 };
 
+// Changes which adapters are served, or where one of them is kept. Answered by AdapterReply or Failure.
+struct AdapterRequest {
+  std::string id;
+  std::string action;               // load, unload, pin, unpin, warm or list
+  std::optional<std::string> name;  // of the adapter; not for list
+  std::optional<std::string> path;  // for load alone: its directory, as the server sees it
+  bool load_inplace = false;        // load: the name may be taken, and leads to the new content then
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("action", s.action);
+    visit("name", s.name);
+    visit("path", s.path);
+    visit("load_inplace", s.load_inplace);
+  }
+};
+
+struct AdapterReply {
+  std::string id;
+  std::string message;              // a sentence; empty for list
+  std::optional<std::string> json;  // list: one JSON object, documented in comm/PROTOCOL.md
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+    visit("message", s.message);
+    visit("json", s.json);
+  }
+};
+
 enum class Encoding : uint8_t { cereal, json };  // of the messages of one client
 
-using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest>;
-using ServerMessage = std::variant<Delta, Done, Failure, StatusReply>;
+using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest, AdapterRequest>;
+using ServerMessage = std::variant<Delta, Done, Failure, StatusReply, AdapterReply>;
 
 }  // namespace lorikeet::comm

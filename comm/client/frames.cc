@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "comm/client/adapter_request.h"
 #include "comm/client/json_order.h"
 #include "comm/client/limits.h"
 #include "comm/client/request_json.h"
@@ -21,6 +22,8 @@ constexpr std::string_view kKind<Cancel> = "cancel";
 template <>
 constexpr std::string_view kKind<StatusRequest> = "status";
 template <>
+constexpr std::string_view kKind<AdapterRequest> = "adapter";
+template <>
 constexpr std::string_view kKind<ClientHeartbeat> = "heartbeat";
 template <>
 constexpr std::string_view kKind<Delta> = "delta";
@@ -30,6 +33,8 @@ template <>
 constexpr std::string_view kKind<Failure> = "failure";
 template <>
 constexpr std::string_view kKind<StatusReply> = "status";
+template <>
+constexpr std::string_view kKind<AdapterReply> = "adapter";
 template <>
 constexpr std::string_view kKind<Heartbeat> = "heartbeat";
 
@@ -77,7 +82,10 @@ Result<Message> decode_body(Encoding encoding, std::string_view body, size_t max
     }
     JsonLimits limits = kBodyLimits;
     limits.max_bytes = max_bytes;
-    Result<Message> message = from_json<Message>(body, limits);
+    Result<nlohmann::json> value = parse_bounded_json(body, limits);
+    if (!value) return tl::unexpected(value.error());
+    take_integer_id(*value);
+    Result<Message> message = from_json_value<Message>(*value);
     if constexpr (std::is_same_v<Message, GenerateRequest>) {
       if (message) keep_written_order(body, *message);
     }
@@ -149,6 +157,10 @@ tl::expected<Decoded<ClientFrame>, Malformed> decode_client_frames(std::span<con
   if (const auto* request = std::get_if<GenerateRequest>(&decoded->message)) {
     if (const Result<void> checked = check_sizes(*request); !checked) {
       return tl::unexpected<Malformed>(Malformed{decoded->encoding, request->id, checked.error().message});
+    }
+  } else if (const auto* change = std::get_if<AdapterRequest>(&decoded->message)) {
+    if (const Result<void> checked = check_sizes(*change); !checked) {
+      return tl::unexpected<Malformed>(Malformed{decoded->encoding, change->id, checked.error().message});
     }
   }
   return decoded;

@@ -37,8 +37,8 @@ struct ClientHeartbeat {
   static void fields(Self&, Visitor&&) {}
 };
 
-using ClientFrame = std::variant<GenerateRequest, Cancel, StatusRequest, ClientHeartbeat>;
-using ServerFrame = std::variant<Delta, Done, Failure, StatusReply, Heartbeat>;
+using ClientFrame = std::variant<GenerateRequest, Cancel, StatusRequest, AdapterRequest, ClientHeartbeat>;
+using ServerFrame = std::variant<Delta, Done, Failure, StatusReply, AdapterReply, Heartbeat>;
 
 template <class Frame>
 struct Decoded {

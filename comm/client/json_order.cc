@@ -151,4 +151,8 @@ void keep_written_order(std::string_view text, GenerateRequest& request) {
   }
 }
 
+std::string_view written_member(std::string_view object, std::string_view name) {
+  return find(members(object), name).value_or(std::string_view());
+}
+
 }  // namespace lorikeet::comm

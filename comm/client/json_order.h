@@ -12,4 +12,7 @@ namespace lorikeet::comm {
 // names are written with escapes keep the document's order.
 void keep_written_order(std::string_view text, GenerateRequest& request);
 
+// The value of a member of an object, as it was written; empty where there is none of that name.
+std::string_view written_member(std::string_view object, std::string_view name);
+
 }  // namespace lorikeet::comm

@@ -1,7 +1,8 @@
-// What clients and the server may send each other, at most: every door keeps to it, and comm/PROTOCOL.md says it to
-// clients (tests/comm/client/limits_test.cc holds the two together). Bytes where memory is meant.
+// What clients and the server may send each other, at most: every door keeps to it, and comm/PROTOCOL.md and
+// comm/openai/README.md say it to clients (tests/comm/client/limits_test.cc holds them together). Bytes where memory is meant.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 
 #include "comm/codec/bounded_json.h"
@@ -20,10 +21,28 @@ inline constexpr JsonLimits kBodyLimits{kMaxBodyBytes, kMaxJsonDepth, kMaxJsonVa
 
 inline constexpr size_t kMaxIdBytes = 256;
 inline constexpr size_t kMaxAdapterBytes = 256;  // of an adapter's name
+inline constexpr size_t kMaxPathBytes = 4096;    // of the directory that one is loaded from
 inline constexpr size_t kMaxStops = 256;
 inline constexpr size_t kMaxStopBytes = 4096;  // of one stop string
 inline constexpr size_t kMaxStopTokens = 4096;
+inline constexpr size_t kMaxLogitBiases = 4096;
+inline constexpr size_t kMaxBadWords = 256;
+inline constexpr size_t kMaxBadWordBytes = 256;  // of one
+inline constexpr size_t kMaxAllowedTokens = 16384;
+inline constexpr size_t kMaxCacheSaltBytes = 256;
+inline constexpr size_t kMaxPromptLogprobs = 1 << 18;  // values of all prompt tokens together
+inline constexpr double kMaxTimeoutSeconds = 1e6;
 inline constexpr size_t kMaxLogprobs = 20;  // per token, as vLLM's default
+
+// ---- HTTP
+
+inline constexpr size_t kMaxHttpHeadBytes = 32 << 10;  // the request's line and its headers
+inline constexpr size_t kMaxHttpHeaders = 100;
+inline constexpr size_t kMaxHttpConnections = 4096;  // past it one that rests is closed; where none does, the new one
+inline constexpr std::chrono::milliseconds kHttpHeadTime{10'000};   // for a whole head, and for TLS's handshake
+inline constexpr std::chrono::milliseconds kHttpBodyTime{60'000};   // for a whole body
+inline constexpr std::chrono::milliseconds kHttpIdleTime{75'000};   // between two requests
+inline constexpr std::chrono::milliseconds kHttpWriteTime{30'000};  // without a byte that the client takes
 
 // ---- what waits
 

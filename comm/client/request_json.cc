@@ -31,11 +31,7 @@ Result<RequestLine> parse_request(std::string_view text) {
   Result<json> value = parse_bounded_json(text, kBodyLimits);
   if (!value) return tl::unexpected(value.error());
   RequestLine line;
-  if (value->is_object()) {
-    const auto id = value->find("id");
-    line.integer_id = id != value->end() && id->is_number_integer();
-    if (line.integer_id) *id = id->dump();
-  }
+  line.integer_id = take_integer_id(*value);
   Result<GenerateRequest> request = from_json_value<GenerateRequest>(*value);
   if (!request) return tl::unexpected(request.error());
   if (const Result<void> checked = check_sizes(*request); !checked) return tl::unexpected(checked.error());
@@ -44,7 +40,15 @@ Result<RequestLine> parse_request(std::string_view text) {
   return line;
 }
 
-Result<void> check_stops(const GenerateRequest& request) {
+bool take_integer_id(json& message) {
+  if (!message.is_object()) return false;
+  const auto id = message.find("id");
+  if (id == message.end() || !id->is_number_integer()) return false;
+  *id = id->dump();
+  return true;
+}
+
+Result<void> check_lists(const GenerateRequest& request) {
   if (request.stop.size() > kMaxStops) return fail("stop has {} strings, more than {}", request.stop.size(), kMaxStops);
   for (const std::string& stop : request.stop) {
     if (stop.empty()) return fail("stop has an empty string");
@@ -55,6 +59,21 @@ Result<void> check_stops(const GenerateRequest& request) {
   if (request.stop_token_ids.size() > kMaxStopTokens) {
     return fail("stop_token_ids has {} ids, more than {}", request.stop_token_ids.size(), kMaxStopTokens);
   }
+  if (request.logit_bias.size() > kMaxLogitBiases) {
+    return fail("logit_bias has {} tokens, more than {}", request.logit_bias.size(), kMaxLogitBiases);
+  }
+  if (request.bad_words.size() > kMaxBadWords) {
+    return fail("bad_words has {} strings, more than {}", request.bad_words.size(), kMaxBadWords);
+  }
+  for (const std::string& word : request.bad_words) {
+    if (word.empty()) return fail("bad_words has an empty string");
+    if (word.size() > kMaxBadWordBytes) {
+      return fail("bad_words has a string of {} bytes, more than {}", word.size(), kMaxBadWordBytes);
+    }
+  }
+  if (request.allowed_token_ids && request.allowed_token_ids->size() > kMaxAllowedTokens) {
+    return fail("allowed_token_ids has {} ids, more than {}", request.allowed_token_ids->size(), kMaxAllowedTokens);
+  }
   return {};
 }
 
@@ -64,7 +83,10 @@ Result<void> check_sizes(const GenerateRequest& request) {
   if (request.adapter && request.adapter->size() > kMaxAdapterBytes) {
     return fail("adapter has {} bytes, more than {}", request.adapter->size(), kMaxAdapterBytes);
   }
-  if (auto ok = check_stops(request); !ok) return ok;
+  if (request.cache_salt && request.cache_salt->size() > kMaxCacheSaltBytes) {
+    return fail("cache_salt has {} bytes, more than {}", request.cache_salt->size(), kMaxCacheSaltBytes);
+  }
+  if (auto ok = check_lists(request); !ok) return ok;
   const char* not_finite = nullptr;
   GenerateRequest::fields(request, [&](const char* name, const auto& field) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, std::optional<double>>) {
@@ -79,6 +101,7 @@ std::string find_id(std::string_view text) {
   const Result<json> value = parse_bounded_json(text, kBodyLimits);
   if (!value || !value->is_object()) return "";
   const auto id = value->find("id");
+  if (id != value->end() && id->is_number_integer()) return id->dump();
   if (id == value->end() || !id->is_string() || id->get_ref<const std::string&>().size() > kMaxIdBytes) return "";
   return id->get<std::string>();
 }
@@ -87,7 +110,9 @@ ResultLine::ResultLine(const RequestLine& line)
     : id_(line.request.id),
       integer_id_(line.integer_id),
       with_logprobs_(line.request.logprobs.has_value()),
-      with_prompt_logprobs_(line.request.prompt_logprobs) {}
+      with_prompt_logprobs_(line.request.prompt_logprobs || line.request.prompt_top_logprobs),
+      with_prompt_top_(line.request.prompt_top_logprobs.has_value()),
+      with_prompt_ids_(line.request.return_token_ids) {}
 
 void ResultLine::add(const Delta& delta) {
   text_ += delta.text;
@@ -125,6 +150,11 @@ std::string ResultLine::finish(const Done& done) const {
                {"prompt_logprobs", with_prompt_logprobs_ ? to_json_value(done.prompt_logprobs) : json(nullptr)},
                {"usage", std::move(usage)},
                {"error", nullptr}};
+  if (with_prompt_ids_) line["prompt_token_ids"] = done.prompt_token_ids;
+  if (with_prompt_top_) {
+    line["prompt_ranks"] = done.prompt_ranks;
+    line["prompt_top_logprobs"] = to_json_value(done.prompt_top_logprobs);
+  }
   add_parts(line);
   return line_of(line);
 }
@@ -148,7 +178,7 @@ std::string unreadable_line(size_t line, std::string_view text, const std::strin
     const auto found = value->find("id");
     if (found != value->end() && found->is_number_integer()) id = *found;
   }
-  if (const std::string name = find_id(text); !name.empty()) id = name;
+  if (const std::string name = find_id(text); id.is_null() && !name.empty()) id = name;
   return line_of({{"id", std::move(id)}, {"line", line}, {"error", error_object("invalid_request", message)}});
 }
 

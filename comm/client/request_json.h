@@ -24,10 +24,13 @@ struct RequestLine {
 // that names the field.
 Result<RequestLine> parse_request(std::string_view text);
 
-// Refuses stop strings and ids past their limits (limits.h), and empty strings.
-Result<void> check_stops(const GenerateRequest& request);
+// The `id` that is an integer becomes its decimal form. Whether it was one.
+bool take_integer_id(nlohmann::json& message);
 
-// Refuses what no server would take, whatever its model: an empty or long id, thousands of stop strings, values that
+// Refuses lists past their limits (limits.h: stop strings and ids, biases, bad words, allowed ids), and empty strings.
+Result<void> check_lists(const GenerateRequest& request);
+
+// Refuses what no server would take, whatever its model: an empty or long id, lists past their limits, values that
 // are not finite. What depends on the model (lengths, ranges of ids and sampling values) is the gateway's to check.
 Result<void> check_sizes(const GenerateRequest& request);
 
@@ -38,7 +41,7 @@ std::string find_id(std::string_view text);
 //   {"id", "text", "token_ids", "finish_reason", "logprobs", "prompt_logprobs", "usage", "error"}
 // and, where the answer has any, "reasoning_content" and "tool_calls".
 // The id is written as it came, as a string or an integer. logprobs and prompt_logprobs are null where the request did
-// not ask for them.
+// not ask for them; prompt_token_ids, prompt_ranks and prompt_top_logprobs are there where it did.
 class ResultLine {
  public:
   explicit ResultLine(const RequestLine& line);
@@ -53,7 +56,7 @@ class ResultLine {
 
   std::string id_;
   bool integer_id_;
-  bool with_logprobs_, with_prompt_logprobs_;
+  bool with_logprobs_, with_prompt_logprobs_, with_prompt_top_, with_prompt_ids_;
   std::string text_;
   std::vector<int32_t> token_ids_;
   std::vector<TokenLogprobs> logprobs_;

@@ -22,7 +22,8 @@ constexpr Milliseconds kGreetingWait{1000};  // for that word, once per connecti
 
 class DealerClient final : public ZmqClient {
  public:
-  DealerClient(std::string address, Encoding encoding) : address_(std::move(address)), encoding_(encoding) {}
+  DealerClient(std::string address, Encoding encoding, ZmqIdentity identity)
+      : address_(std::move(address)), encoding_(encoding), identity_(std::move(identity)) {}
 
   // A fresh socket: what the old one still held, in either direction, is forgotten.
   Result<void> open() {
@@ -30,6 +31,7 @@ class DealerClient final : public ZmqClient {
       dealer_ = zmq::socket_t(context_, zmq::socket_type::dealer);
       dealer_.set(zmq::sockopt::linger, kLingerMs);
       dealer_.set(zmq::sockopt::maxmsgsize, static_cast<int64_t>(kMaxAnswerBytes));
+      show_identity();
       dealer_.connect(address_);
     } catch (const zmq::error_t& error) {
       return fail("cannot connect to {}: {}", address_, error.what());
@@ -41,12 +43,23 @@ class DealerClient final : public ZmqClient {
     return transmit(ClientHeartbeat{});  // the server answers with the session
   }
 
+  // A server that lives answers the first heartbeat at once; one that does not is left to receive().
+  bool await_greeting(Milliseconds timeout) override {
+    const Clock::time_point deadline = Clock::now() + timeout;
+    for (Clock::time_point now = Clock::now(); session_.empty() && !early_ && now < deadline; now = Clock::now()) {
+      wait(std::chrono::ceil<Milliseconds>(deadline - now));
+      std::vector<zmq::message_t> frames;
+      if (take(frames)) early_ = handle(frames);
+    }
+    return !session_.empty();
+  }
+
   // Held back until the session is known: what is sent before could reach a server that dies unseen, and its requests
   // would be lost without a word.
   Result<void> send(const ClientMessage& message) override {
     return std::visit(
         [this](const auto& alternative) -> Result<void> {
-          if (session_.empty()) await_greeting();
+          if (session_.empty() && !std::exchange(awaited_, true)) await_greeting(kGreetingWait);
           if (!session_.empty()) return transmit(alternative);
           if (held_.size() >= kMaxHeldMessages) return fail("the server at {} does not answer", address_);
           held_.emplace_back(alternative);
@@ -67,7 +80,10 @@ class DealerClient final : public ZmqClient {
       const Clock::time_point now = Clock::now();
       if (now - heard_ >= kSilentHeartbeats * heartbeat_) {
         heard_ = now;
-        if (!lost_) return lose(fmt::format("the server at {} is silent", address_));
+        if (!lost_) {
+          return lose(
+              fmt::format("the server at {} is silent{}", address_, is_known() ? ", or does not take this key" : ""));
+        }
       }
       if (now - spoke_ >= heartbeat_ && !transmit(ClientHeartbeat{})) spoke_ = now;
       if (now >= deadline) return std::nullopt;
@@ -78,6 +94,19 @@ class DealerClient final : public ZmqClient {
   }
 
  private:
+  bool is_known() const { return !identity_.server_key.empty() || !identity_.password.empty(); }
+
+  void show_identity() {
+    if (!identity_.server_key.empty()) {
+      dealer_.set(zmq::sockopt::curve_serverkey, identity_.server_key);
+      dealer_.set(zmq::sockopt::curve_publickey, identity_.public_key);
+      dealer_.set(zmq::sockopt::curve_secretkey, identity_.secret_key);
+    } else if (!identity_.password.empty()) {
+      dealer_.set(zmq::sockopt::plain_username, identity_.user);
+      dealer_.set(zmq::sockopt::plain_password, identity_.password);
+    }
+  }
+
   Result<void> transmit(const ClientFrame& message) {
     const Frames frames = encode_frames(encoding_, message);
     try {
@@ -93,17 +122,6 @@ class DealerClient final : public ZmqClient {
     }
     spoke_ = Clock::now();
     return {};
-  }
-
-  // A server that lives answers the first heartbeat at once; one that does not is left to receive().
-  void await_greeting() {
-    if (std::exchange(awaited_, true)) return;
-    const Clock::time_point deadline = Clock::now() + kGreetingWait;
-    for (Clock::time_point now = Clock::now(); session_.empty() && !early_ && now < deadline; now = Clock::now()) {
-      wait(std::chrono::ceil<Milliseconds>(deadline - now));
-      std::vector<zmq::message_t> frames;
-      if (take(frames)) early_ = handle(frames);
-    }
   }
 
   // False when there is no message.
@@ -176,10 +194,11 @@ class DealerClient final : public ZmqClient {
 
   const std::string address_;
   const Encoding encoding_;
+  const ZmqIdentity identity_;
   zmq::context_t context_{1};
   zmq::socket_t dealer_;
-  std::string session_;  // empty until the server has said it
-  bool awaited_ = false;
+  std::string session_;                 // empty until the server has said it
+  bool awaited_ = false;                // send() has waited for it
   std::optional<ServerMessage> early_;  // for receive(): what a server said before its greeting
   std::vector<ClientFrame> held_;       // until then
   Milliseconds heartbeat_ = kDefaultHeartbeat;
@@ -189,8 +208,9 @@ class DealerClient final : public ZmqClient {
 
 }  // namespace
 
-Result<std::unique_ptr<ZmqClient>> ZmqClient::connect(const std::string& address, Encoding encoding) {
-  auto client = std::make_unique<DealerClient>(address, encoding);
+Result<std::unique_ptr<ZmqClient>> ZmqClient::connect(const std::string& address, Encoding encoding,
+                                                      const ZmqIdentity& identity) {
+  auto client = std::make_unique<DealerClient>(address, encoding, identity);
   if (const Result<void> opened = client->open(); !opened) return tl::unexpected(opened.error());
   return client;
 }

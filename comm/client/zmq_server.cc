@@ -24,6 +24,7 @@
 #include "comm/client/body_decoder.h"
 #include "comm/client/connection_limit.h"
 #include "comm/client/frames.h"
+#include "comm/client/zap_handler.h"
 
 namespace lorikeet::comm {
 namespace {
@@ -74,6 +75,7 @@ struct Client {
   std::string routing_id;
   std::string session;
   Encoding encoding = Encoding::json;  // of its last message
+  std::string user;                    // that has connected; empty: nobody was asked
   bool delimited = false;              // its last message had an empty frame in front: a REQ socket's, say
   bool greeted = false;
   Clock::time_point heard, spoke;
@@ -130,6 +132,7 @@ class RouterServer final : public ZmqServer {
     }
     decoder_.reset();  // it wakes
     connections_.reset();
+    zap_.reset();
     router_.close();
     context_.close();  // ZeroMQ's threads release the last bodies here
     close(wake_fd_);
@@ -153,6 +156,7 @@ class RouterServer final : public ZmqServer {
       // A peer whose kernel takes nothing for so long is cut off, which frees what waits for it.
       router_.set(zmq::sockopt::tcp_maxrt, static_cast<int>(kSilentHeartbeats * heartbeat_.count()));
       router_.set(zmq::sockopt::handshake_ivl, options_.handshake_ms);
+      secure();
       const size_t most = options_.max_connections;
       connections_.emplace(context_, router_, most > 0 ? most : descriptors_for_connections(kReservedDescriptors));
       router_.bind(options_.address);
@@ -178,6 +182,18 @@ class RouterServer final : public ZmqServer {
   }
 
  private:
+  void secure() {
+    if (options_.mechanism == ZmqMechanism::none) return;
+    zap_.emplace(context_, options_.users);
+    router_.set(zmq::sockopt::zap_domain, "lorikeet");
+    if (options_.mechanism == ZmqMechanism::plain) {
+      router_.set(zmq::sockopt::plain_server, 1);
+    } else {
+      router_.set(zmq::sockopt::curve_server, 1);
+      router_.set(zmq::sockopt::curve_secretkey, options_.secret_key);
+    }
+  }
+
   void wake() {
     const uint64_t one = 1;
     PCHECK(write(wake_fd_, &one, sizeof(one)) == sizeof(one)) << "eventfd";
@@ -186,14 +202,15 @@ class RouterServer final : public ZmqServer {
   void loop() {
     const Milliseconds tick = std::max(heartbeat_ / 4, Milliseconds(1));
     Clock::time_point next_tick = Clock::now() + tick;
-    zmq::pollitem_t items[] = {{router_.handle(), 0, ZMQ_POLLIN, 0},
-                               {nullptr, wake_fd_, ZMQ_POLLIN, 0},
-                               {connections_->handle(), 0, ZMQ_POLLIN, 0}};
+    std::vector<zmq::pollitem_t> items = {{router_.handle(), 0, ZMQ_POLLIN, 0},
+                                          {nullptr, wake_fd_, ZMQ_POLLIN, 0},
+                                          {connections_->handle(), 0, ZMQ_POLLIN, 0}};
+    if (zap_) items.push_back({zap_->handle(), 0, ZMQ_POLLIN, 0});
     while (true) {
       items[0].events = is_full() ? 0 : ZMQ_POLLIN;
       const auto wait = std::chrono::ceil<Milliseconds>(next_tick - Clock::now());
       try {
-        zmq::poll(items, 3, std::max(wait, Milliseconds(0)));
+        zmq::poll(items, std::max(wait, Milliseconds(0)));
       } catch (const zmq::error_t& error) {
         if (error.num() != EINTR) throw;
         continue;
@@ -203,6 +220,7 @@ class RouterServer final : public ZmqServer {
         (void)!read(wake_fd_, &count, sizeof(count));
       }
       if ((items[2].revents & ZMQ_POLLIN) != 0) connections_->act();
+      if (zap_ && (items[3].revents & ZMQ_POLLIN) != 0) zap_->act();
       take_decoded();
       const bool stopping = send_outbox();
       if (stopping) return;
@@ -284,17 +302,19 @@ class RouterServer final : public ZmqServer {
         if (frames.size() < kKeptFrames) frames.push_back(std::move(frame));
       }
       const std::string routing_id = frames[0].to_string();
+      const char* user = zap_ && frames.size() > 1 ? zmq_msg_gets(frames[1].handle(), "User-Id") : nullptr;
+      const std::string named = user == nullptr ? "" : user;
       frames.erase(frames.begin());
-      handle(routing_id, std::move(frames));
+      handle(routing_id, named, std::move(frames));
     }
   }
 
-  void handle(const std::string& routing_id, ClientFrames frames) {
+  void handle(const std::string& routing_id, const std::string& user, ClientFrames frames) {
     std::vector<std::string_view> parts;
     for (const zmq::message_t& frame : frames) parts.push_back(frame.to_string_view());
     // A REQ socket puts an empty frame in front, sees no answer without one, and gives up its connection over one.
     const bool delimited = parts.size() > 1 && parts[0].empty();
-    const ClientId id = heard_from(routing_id, encoding_of(parts), delimited);
+    const ClientId id = heard_from(routing_id, user, encoding_of(parts), delimited);
     if (id == 0) return;
     Client& client = by_routing_id_.at(routing_id);
     const bool is_heartbeat = parts.size() == kFrameCount && parts.back().empty();
@@ -336,19 +356,26 @@ class RouterServer final : public ZmqServer {
   }
 
   // Notes that a client lives, and greets a new one. 0 when the greeting already found it gone.
-  ClientId heard_from(const std::string& routing_id, std::optional<Encoding> encoding, bool delimited) {
+  ClientId heard_from(const std::string& routing_id, const std::string& user, std::optional<Encoding> encoding,
+                      bool delimited) {
     const Clock::time_point now = Clock::now();
     auto found = by_routing_id_.find(routing_id);
+    if (found != by_routing_id_.end() && found->second.user != user) {
+      drop(routing_id, "another user has taken its routing id");
+      found = by_routing_id_.end();
+    }
     const bool is_new = found == by_routing_id_.end();
     if (is_new) {
       Client client;
       client.id = ++last_client_;
       client.routing_id = routing_id;
+      client.user = user;
       client.session = fmt::format("{}-{}", server_tag_, client.id);
       const auto unread = unread_.find(routing_id);
       client.pending = unread == unread_.end() ? std::make_shared<PendingBytes>(0) : unread->second;
       by_id_[client.id] = routing_id;
       found = by_routing_id_.emplace(routing_id, std::move(client)).first;
+      if (zap_ && callbacks_.on_user) callbacks_.on_user(found->second.id, user);
     }
     Client& client = found->second;
     client.heard = now;
@@ -398,6 +425,7 @@ class RouterServer final : public ZmqServer {
   std::unordered_map<std::string, std::shared_ptr<PendingBytes>> unread_;  // of dropped clients
   ClientId last_client_ = 0;
   std::optional<ConnectionLimit> connections_;
+  std::optional<ZapHandler> zap_;
   Clock::time_point listened_;  // when it last did not, since the decoder had enough to do
 
   std::optional<BodyDecoder> decoder_;

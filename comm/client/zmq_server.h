@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 
 #include "comm/client/client_messages.h"
@@ -18,18 +20,32 @@ namespace lorikeet::comm {
 
 using ClientId = uint64_t;  // one per connected client, never reused
 
+// Who may connect. ZeroMQ asks for each connection, on the server's thread.
+enum class ZmqMechanism : uint8_t { none, plain, curve };
+
+// The name that the server's owner gives to whoever comes with it; nullopt: nobody, and the connection is refused.
+struct ZmqUsers {
+  std::function<std::optional<std::string>(const std::string& public_key)> of_curve_key;  // Z85
+  std::function<std::optional<std::string>(std::string_view user, std::string_view password)> of_password;
+};
+
 struct ZmqServerOptions {
   std::string address = "tcp://127.0.0.1:5555";  // any ZeroMQ endpoint; port 0 or * picks one
   int64_t max_message_bytes = kMaxBodyBytes;
   int64_t max_pending_bytes =
-      kMaxUnreadBytes;         // answers that a client has not read; past it the client is dropped (on_gone)
-  int heartbeat_ms = 2000;     // a client that said nothing for 5 heartbeats is gone
-  int handshake_ms = 3000;     // a connection that is not ZeroMQ's by then is cut
+      kMaxUnreadBytes;      // answers that a client has not read; past it the client is dropped (on_gone)
+  int heartbeat_ms = 2000;  // a client that said nothing for 5 heartbeats is gone
+  int handshake_ms = 3000;  // a connection that is not ZeroMQ's by then is cut
+  ZmqMechanism mechanism = ZmqMechanism::none;
+  std::string secret_key;      // the server's, of CURVE, Z85
+  ZmqUsers users;              // of plain or curve
   size_t max_connections = 0;  // 0: what the process's descriptors allow, some left for ranks and files
 };
 
 // Called on the server's thread; they must not block.
 struct ZmqServerCallbacks {
+  std::function<void(ClientId, const std::string& user)>
+      on_user;  // before its first message; not of ZmqMechanism::none
   std::function<void(ClientId, ClientMessage)> on_message;
   std::function<void(ClientId)> on_gone;  // every request of this client is to be cancelled
 };

@@ -2,17 +2,20 @@
 //
 //   struct    an object, keys named as the fields
 //   pair      a list of two
+//   variant   its alternative: a string or an integer
 //   optional  the value or null
 //   enum      its number
 //   float     a number; null where it is not finite
 //   others    as their plain form, or as their own: json_form() and read_json_form()
 //
 // When read: numbers, strings and structs must be there; booleans, lists and optionals may be absent or null and then
-// keep their defaults. A list of strings may be one string. An unknown key is an error. Integers must be integers in
-// the range of their type. Where another version may have written the text (JsonKeys::any), unknown keys are passed
-// over and whatever is missing keeps its default.
+// keep their defaults. A list of strings may be one string, a list of pairs that begin with an integer an object with
+// these as keys. An unknown key is an error. Integers must be in the range of their type; 1000.0 is one. Where another
+// version may have written the text (JsonKeys::any), unknown keys are passed over and whatever is missing keeps its
+// default.
 #pragma once
 
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -22,6 +25,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "comm/codec/bounded_json.h"
@@ -41,6 +45,7 @@ using codec_detail::HasFields;
 using codec_detail::HasPlain;
 using codec_detail::IsOptional;
 using codec_detail::IsPair;
+using codec_detail::IsVariant;
 using codec_detail::IsVector;
 using codec_detail::kUnsupported;
 using nlohmann::json;
@@ -51,6 +56,11 @@ concept HasJsonForm = requires(const T& value, T& target, const json& form) {
   value.json_form();
   target.read_json_form(form);
 };
+
+template <class T>
+struct IsKeyed : std::false_type {};
+template <class Key, class T>
+struct IsKeyed<std::pair<Key, T>> : std::bool_constant<std::is_integral_v<Key>> {};
 
 template <class T>
 json write(const T& value) {
@@ -73,6 +83,8 @@ json write(const T& value) {
     return list;
   } else if constexpr (HasJsonForm<T>) {
     return value.json_form();
+  } else if constexpr (IsVariant<T>::value) {
+    return std::visit([](const auto& alternative) { return write(alternative); }, value);
   } else if constexpr (HasFields<T>) {
     json object = json::object();
     T::fields(value, [&object](const char* name, const auto& field) { object[name] = write(field); });
@@ -117,7 +129,14 @@ struct Refused {
 template <class T>
 T read_integer(const Path& path, const json& value) {
   if (!value.is_number()) refuse_type(path, "an integer", value);
-  if (!value.is_number_integer()) refuse(path, fmt::format("must be an integer, not {}", value.dump()));
+  if (value.is_number_float()) {
+    constexpr double kExact = 9007199254740992.0;  // 2^53: doubles below it that are whole are what was written
+    const auto number = value.get<double>();
+    if (!(std::abs(number) < kExact) || number != std::trunc(number)) {
+      refuse(path, fmt::format("must be an integer, not {}", value.dump()));
+    }
+    return read_integer<T>(path, json(static_cast<int64_t>(number)));
+  }
   const bool fits =
       value.is_number_unsigned() ? std::in_range<T>(value.get<uint64_t>()) : std::in_range<T>(value.get<int64_t>());
   if (!fits) {
@@ -129,6 +148,20 @@ T read_integer(const Path& path, const json& value) {
 
 template <class T>
 void read(const Path& path, const json& value, T& target);
+
+// {"15": -100}: a list of pairs by their first members.
+template <class T>
+void read_keyed(const Path& path, const json& value, std::vector<T>& target) {
+  for (const auto& item : value.items()) {
+    auto& [key, mapped] = target.emplace_back();
+    const char* end = item.key().data() + item.key().size();
+    const auto parsed = std::from_chars(item.key().data(), end, key);
+    if (parsed.ec != std::errc() || parsed.ptr != end) {
+      refuse(path, fmt::format("has the key {}, which is no integer in range", excerpt(item.key())));
+    }
+    read(path.of(item.key().c_str()), item.value(), mapped);
+  }
+}
 
 template <class T>
 void read_fields(const Path& path, const json& value, T& target) {
@@ -190,6 +223,9 @@ void read(const Path& path, const json& value, T& target) {
         return;
       }
     }
+    if constexpr (IsKeyed<typename T::value_type>::value) {
+      if (value.is_object()) return read_keyed(path, value, target);
+    }
     if (!value.is_array()) refuse_type(path, "a list", value);
     target.reserve(value.size());
     for (size_t i = 0; i < value.size(); ++i) read(path.of(i), value[i], target.emplace_back());
@@ -209,6 +245,11 @@ void read(const Path& path, const json& value, T& target) {
       if (problem->member.empty()) refuse(path, problem->what);
       refuse(path.of(problem->member.c_str()), problem->what);
     }
+  } else if constexpr (IsVariant<T>::value) {
+    static_assert(std::is_same_v<T, std::variant<std::string, int32_t>>, "no JSON for this variant");
+    if (!value.is_string() && !value.is_number()) refuse_type(path, "a string or an integer", value);
+    value.is_string() ? read(path, value, target.template emplace<std::string>())
+                      : read(path, value, target.template emplace<int32_t>());
   } else if constexpr (HasFields<T>) {
     read_fields(path, value, target);
   } else if constexpr (HasPlain<T>) {

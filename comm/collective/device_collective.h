@@ -7,6 +7,7 @@
 #include "comm/collective/collective.h"
 #include "kernels/base/device.h"
 #include "kernels/base/dtype.h"
+#include "kernels/layer/rms_norm_cuda.h"
 
 namespace lorikeet::comm {
 
@@ -26,6 +27,13 @@ class DeviceCollective {
   // data [count] of F16, BF16 or F32 becomes the sum over ranks, the same bits on every rank.
   virtual void all_reduce(void* data, size_t count, kernels::Dtype dtype, const kernels::Stream& stream) = 0;
 
+  // Whether all_reduce_norm takes so many rows: a question of sizes and of the machine, so alike on all ranks.
+  virtual bool takes_norm(int32_t tokens, int32_t width, kernels::Dtype dtype) const = 0;
+
+  // What follows a layer's product in one kernel: args.delta becomes the sum over ranks, which is added to the residual
+  // stream, and args.out the norm. The same bits as all_reduce and add_rms_norm_cuda; args.delta is undefined behind it.
+  virtual void all_reduce_norm(const kernels::AddRmsNormArgs& args, const kernels::Stream& stream) = 0;
+
   // send [bytes] of every rank -> receive [size() * bytes], ordered by rank. send may be receive + rank() * bytes.
   virtual void all_gather(const void* send, void* receive, size_t bytes, const kernels::Stream& stream) = 0;
 
@@ -36,6 +44,9 @@ class DeviceCollective {
   // peer_lost when a peer has died, timeout when the wait lasts longer than the communicator's operation timeout (a
   // peer has stopped), aborted after abort().
   virtual void wait(const kernels::Event& event) = 0;
+
+  // Throws as wait does where the communicator is known to be dead. Does not wait.
+  virtual void check() = 0;
 
   // Ends a running wait() and all later calls with CollectiveError{aborted}, within 100 ms.
   virtual void abort() = 0;

@@ -64,6 +64,12 @@ class NcclCollective final : public DeviceCollective {
           [&] { return ncclAllReduce(data, data, count, nccl_type(dtype), ncclSum, communicator_, stream.handle()); });
   }
 
+  bool takes_norm(int32_t, int32_t, kernels::Dtype) const override { return false; }
+
+  void all_reduce_norm(const kernels::AddRmsNormArgs&, const kernels::Stream&) override {
+    LOG(FATAL) << "NCCL's sums have no norms behind them";
+  }
+
   void all_gather(const void* send, void* receive, size_t bytes, const kernels::Stream& stream) override {
     queue("all_gather", [&] { return ncclAllGather(send, receive, bytes, ncclUint8, communicator_, stream.handle()); });
   }
@@ -80,6 +86,11 @@ class NcclCollective final : public DeviceCollective {
       look("waiting", deadline);
       std::this_thread::sleep_for(kPollPeriod);
     }
+  }
+
+  void check() override {
+    throw_if_dead();
+    look("checking", Clock::time_point::max());
   }
 
   void abort() override { aborted_ = true; }

@@ -30,17 +30,18 @@ struct HttpServerOptions {
   uint16_t port = 8000;  // 0 picks one
   std::optional<TlsOptions> tls;
 
-  size_t max_head_bytes = 32 << 10;
-  size_t max_headers = 100;
-  size_t max_body_bytes = 16 << 20;
-  size_t max_all_body_bytes = 256 << 20;  // of all requests that have no whole answer yet; past it 503
-  size_t max_pending_bytes = 8 << 20;     // of an answer that its client has not read; past it the client is dropped
-  size_t max_connections = 4096;          // past it one that rests is closed; where none does, the new one
+  // What its owner allows; none of it may be 0.
+  size_t max_head_bytes = 0;
+  size_t max_headers = 0;
+  size_t max_body_bytes = 0;
+  size_t max_all_body_bytes = 0;  // of all requests that have no whole answer yet; past it 503
+  size_t max_pending_bytes = 0;   // of an answer that its client has not read; past it the client is dropped
+  size_t max_connections = 0;     // past it one that rests is closed; where none does, the new one
 
-  std::chrono::milliseconds head_timeout{10'000};   // for a whole head, and for TLS's handshake
-  std::chrono::milliseconds body_timeout{60'000};   // for a whole body
-  std::chrono::milliseconds idle_timeout{75'000};   // between two requests
-  std::chrono::milliseconds write_timeout{30'000};  // without a byte that the client takes, while some wait
+  std::chrono::milliseconds head_timeout{0};   // for a whole head, and for TLS's handshake
+  std::chrono::milliseconds body_timeout{0};   // for a whole body
+  std::chrono::milliseconds idle_timeout{0};   // between two requests
+  std::chrono::milliseconds write_timeout{0};  // without a byte that the client takes, while some wait
 };
 
 // Called on the server's thread; they must not block.

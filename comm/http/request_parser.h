@@ -18,9 +18,9 @@ namespace lorikeet::comm {
 class RequestParser {
  public:
   struct Limits {
-    size_t head_bytes = 32 << 10;  // request line and headers
-    size_t headers = 100;          // trailers included
-    size_t body_bytes = 16 << 20;
+    size_t head_bytes = 0;  // request line and headers
+    size_t headers = 0;     // trailers included
+    size_t body_bytes = 0;
   };
   struct Refusal {
     int status = 400;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -146,6 +147,27 @@ std::vector<std::string> BodyReader::texts(const char* name) {
   return list;
 }
 
+std::vector<std::pair<int32_t, double>> BodyReader::biases(const char* name) {
+  std::vector<std::pair<int32_t, double>> list;
+  const json& given = value(name);
+  if (given.is_null()) return list;
+  if (!given.is_object()) {
+    refuse(name, fmt::format("{} must be an object of token ids and numbers, not {}", name, json_type_name(given)));
+    return list;
+  }
+  for (const auto& item : given.items()) {
+    int32_t id = 0;
+    const char* end = item.key().data() + item.key().size();
+    const auto parsed = std::from_chars(item.key().data(), end, id);
+    if (parsed.ec != std::errc() || parsed.ptr != end || !item.value().is_number()) {
+      refuse(name, fmt::format("{} must be an object of token ids and numbers; {} is none", name, excerpt(item.key())));
+      return {};
+    }
+    list.emplace_back(id, item.value().get<double>());
+  }
+  return list;
+}
+
 void BodyReader::ignore(std::initializer_list<const char*> names) {
   for (const char* name : names) known_.insert(name);
 }
@@ -154,13 +176,13 @@ void BodyReader::refuse_unless_neutral(const char* name) {
   if (!is_neutral(value(name))) refuse(name, fmt::format("{} is not served here; leave it out", name));
 }
 
-std::optional<OpenAiError> BodyReader::finish() {
+std::vector<std::string> BodyReader::unknown() const {
+  constexpr size_t kMost = 16;
+  std::vector<std::string> names;
   for (const auto& item : body_.items()) {
-    if (!known_.contains(item.key())) {
-      refuse(item.key().substr(0, 64), fmt::format("there is no field {}", excerpt(item.key())));
-    }
+    if (names.size() < kMost && !known_.contains(item.key())) names.push_back(excerpt(item.key()));
   }
-  return error_;
+  return names;
 }
 
 }  // namespace lorikeet::comm

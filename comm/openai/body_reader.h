@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "comm/codec/json_type_name.h"
@@ -24,7 +25,8 @@ class BodyReader {
   std::optional<std::string> text(const char* name);
   bool boolean(const char* name, bool otherwise = false);
   std::vector<int32_t> integers(const char* name);
-  std::vector<std::string> texts(const char* name);  // one string is a list of one
+  std::vector<std::string> texts(const char* name);                  // one string is a list of one
+  std::vector<std::pair<int32_t, double>> biases(const char* name);  // {"15": -100}
 
   // The value itself, null where it is absent; the caller checks it and says refuse().
   const nlohmann::json& value(const char* name);
@@ -37,12 +39,18 @@ class BodyReader {
 
   void refuse(std::optional<std::string> param, std::string sentence);
 
-  // After every field was asked for: refuses what is left over. The first thing that was wrong; nullopt: nothing.
-  std::optional<OpenAiError> finish();
+  // After every field was asked for: the first thing that was wrong; nullopt: nothing. Fields that nobody asked for are
+  // passed over, as vLLM does, whose clients send what newer servers know.
+  std::optional<OpenAiError> finish() { return std::move(error_); }
+
+  // The names of those, for people: a few of them, none long.
+  std::vector<std::string> unknown() const;
 
   bool ok() const { return !error_; }
 
   std::string_view written() const { return written_; }  // the body
+
+  const std::set<std::string, std::less<>>& known() const { return known_; }  // what was asked for so far
 
  private:
   const std::string_view written_;

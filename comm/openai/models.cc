@@ -33,4 +33,10 @@ std::string model_list(const std::vector<ServedModel>& models, int64_t created, 
   return to_text({{"object", "list"}, {"data", std::move(data)}});
 }
 
+std::optional<std::string> adapter_of(const std::optional<std::string>& model, const std::string& base) {
+  if (!model || *model == base) return std::nullopt;
+  const std::string prefix = base + ":";
+  return model->rfind(prefix, 0) == 0 ? model->substr(prefix.size()) : *model;
+}
+
 }  // namespace lorikeet::comm

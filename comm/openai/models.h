@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,9 @@ struct ServedModel {
   std::string root;    // the directory that it is read from
   std::string parent;  // the base model of an adapter; empty: it is a base model
 };
+
+// The adapter that a model's name means: none for the base model, "base:adapter" or an adapter's own name.
+std::optional<std::string> adapter_of(const std::optional<std::string>& model, const std::string& base);
 
 // `created`: seconds since 1970, when the server started.
 std::string model_card(const ServedModel& model, int64_t created, int32_t max_model_len);

@@ -18,6 +18,16 @@ int64_t characters(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
+nlohmann::ordered_json call_piece(const ToolCallDelta& call) {
+  nlohmann::ordered_json piece = {{"index", call.index}};
+  if (call.id) piece["id"] = *call.id;
+  if (call.name) piece["type"] = "function";
+  nlohmann::ordered_json& function = piece["function"] = nlohmann::ordered_json::object();
+  if (call.name) function["name"] = *call.name;
+  function["arguments"] = call.arguments.value_or("");
+  return piece;
+}
+
 float bounded(float logprob) {
   return std::max(logprob, kLeastLogprob);
 }
@@ -34,13 +44,20 @@ OpenAiAnswer::OpenAiAnswer(const OpenAiRequest& request, Setup setup)
       with_logprobs_(request.logprobs),
       with_token_ids_(request.return_token_ids),
       echo_(request.echo),
+      with_prompt_logprobs_(request.prompt_logprobs),
       top_logprobs_(request.top_logprobs),
+      prompts_(setup_.prompts),
       choices_(request.choices()),
       running_(choices_.size()) {}
 
 const OpenAiAnswer::Prompt* OpenAiAnswer::prompt_of(const Choice& choice) const {
   const size_t index = static_cast<size_t>(&choice - choices_.data()) / static_cast<size_t>(n_);
-  return index < setup_.prompts.size() ? &setup_.prompts[index] : nullptr;
+  return index < prompts_.size() ? &prompts_[index] : nullptr;
+}
+
+void OpenAiAnswer::show_prompt(size_t index, Prompt prompt) {
+  if (index >= prompts_.size()) prompts_.resize(index + 1);
+  prompts_[index] = std::move(prompt);
 }
 
 OpenAiAnswer::Choice* OpenAiAnswer::find(const std::string& id) {
@@ -61,11 +78,13 @@ std::string OpenAiAnswer::add(const Delta& delta) {
   }
   if (!stream_) {
     choice->text += delta.text;
+    if (delta.reasoning) choice->reasoning += *delta.reasoning;
+    add_tool_calls(delta.tool_calls, choice->tool_calls);
     return {};
   }
   // Without text there is nothing to show yet: a character or a stop string is unfinished.
   std::string events = first_event(*choice);
-  if (!delta.text.empty()) events += piece(*choice, delta.text, false);
+  if (!delta.text.empty() || delta.reasoning || !delta.tool_calls.empty()) events += piece(*choice, delta, false);
   return events;
 }
 
@@ -75,10 +94,15 @@ std::string OpenAiAnswer::finish(const Done& done) {
   choice->ended = true;
   --running_;
   choice->finish_reason = done.finish_reason;
-  if (done.stop_reason) choice->stop_reason = *done.stop_reason;
+  if (done.stop_reason) std::visit([choice](const auto& reason) { choice->stop_reason = reason; }, *done.stop_reason);
   choice->usage = done.usage;
+  if (with_prompt_logprobs_ || (echo_ && with_logprobs_)) {
+    choice->prompt_logprobs = done.prompt_logprobs;
+    choice->prompt_ranks = done.prompt_ranks;
+    choice->prompt_top_logprobs = done.prompt_top_logprobs;
+  }
   if (!stream_) return {};
-  std::string events = first_event(*choice) + piece(*choice, "", true);
+  std::string events = first_event(*choice) + piece(*choice, {}, true);
   if (!ended()) return events;
   if (include_usage_) {
     Json sums = head(true);
@@ -98,9 +122,19 @@ Usage OpenAiAnswer::usage() const {
       sum.cached_tokens += one.cached_tokens;
     }
     sum.completion_tokens += one.completion_tokens;
+    sum.reasoning_tokens += one.reasoning_tokens;
   }
   sum.total_tokens = sum.prompt_tokens + sum.completion_tokens;
   return sum;
+}
+
+std::vector<int32_t> OpenAiAnswer::longest_choices() const {
+  std::vector<int32_t> longest;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (i % static_cast<size_t>(n_) == 0) longest.push_back(0);
+    longest.back() = std::max(longest.back(), choices_[i].usage.completion_tokens);
+  }
+  return longest;
 }
 
 std::string OpenAiAnswer::body() const {
@@ -112,6 +146,10 @@ std::string OpenAiAnswer::body() const {
     Json one = {{"index", i}};
     if (is_chat()) {
       one["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      Json& message = one["message"];
+      if (choice.text.empty() && !choice.tool_calls.empty()) message["content"] = nullptr;
+      if (!choice.reasoning.empty()) message["reasoning"] = message["reasoning_content"] = choice.reasoning;
+      for (const ToolCall& call : choice.tool_calls) message["tool_calls"].push_back(Json(tool_call_form(call)));
     } else {
       one["text"] = echo_ && prompt != nullptr ? prompt->text + choice.text : choice.text;
     }
@@ -119,14 +157,22 @@ std::string OpenAiAnswer::body() const {
       one["token_ids"] = choice.unsent_ids;
       if (prompt != nullptr && !is_chat()) one["prompt_token_ids"] = prompt->token_ids;
     }
+    if (echo_ && prompt != nullptr) choice.characters = characters(prompt->text);
     one["logprobs"] = logprobs_of(choice);
+    if (echo_ && with_logprobs_ && prompt != nullptr) add_prompt_logprobs(choice, *prompt, one["logprobs"]);
+    if (with_prompt_logprobs_ && prompt != nullptr && !is_chat()) {
+      one["prompt_logprobs"] = prompt_logprobs_of(choice, *prompt);
+    }
     one["finish_reason"] = choice.finish_reason;
     one["stop_reason"] = choice.stop_reason;
     list.push_back(std::move(one));
   }
   answer["usage"] = usage_json(usage());
-  if (with_token_ids_ && is_chat() && !setup_.prompts.empty()) {
-    answer["prompt_token_ids"] = setup_.prompts.front().token_ids;  // where vLLM has it in a chat
+  if (with_token_ids_ && is_chat() && !prompts_.empty()) {
+    answer["prompt_token_ids"] = prompts_.front().token_ids;  // where vLLM has it in a chat
+  }
+  if (with_prompt_logprobs_ && is_chat() && !prompts_.empty()) {
+    answer["prompt_logprobs"] = prompt_logprobs_of(choices_.front(), prompts_.front());  // likewise
   }
   return to_text(answer);
 }
@@ -166,12 +212,15 @@ std::string OpenAiAnswer::first_event(Choice& choice) {
                 {"finish_reason", nullptr}});
 }
 
-std::string OpenAiAnswer::piece(Choice& choice, const std::string& text, bool last) {
+std::string OpenAiAnswer::piece(Choice& choice, const Delta& delta, bool last) {
   Json one = {{"index", &choice - choices_.data()}};
   if (is_chat()) {
-    one["delta"] = last && text.empty() ? Json::object() : Json{{"content", text}};
+    Json& of_chat = one["delta"] = Json::object();
+    if (!delta.text.empty()) of_chat["content"] = delta.text;
+    if (delta.reasoning) of_chat["reasoning"] = of_chat["reasoning_content"] = *delta.reasoning;
+    for (const ToolCallDelta& call : delta.tool_calls) of_chat["tool_calls"].push_back(call_piece(call));
   } else {
-    one["text"] = text;
+    one["text"] = delta.text;
   }
   if (with_token_ids_) one["token_ids"] = choice.unsent_ids;
   one["logprobs"] = logprobs_of(choice);
@@ -226,11 +275,66 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
           {"text_offset", std::move(offsets)}};
 }
 
+void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const {
+  Json all = {{"tokens", Json::array()},
+              {"token_logprobs", Json::array()},
+              {"top_logprobs", Json::array()},
+              {"text_offset", Json::array()}};
+  int64_t offset = 0;
+  for (size_t i = 0; i < prompt.token_ids.size(); ++i) {
+    const std::string text(setup_.token_bytes(prompt.token_ids[i]));
+    const bool scored = i < choice.prompt_logprobs.size() && choice.prompt_logprobs[i].has_value();
+    const float logprob = scored ? bounded(choice.prompt_logprobs[i].value()) : 0;
+    Json top;
+    if (scored && top_logprobs_ > 0 && i < choice.prompt_top_logprobs.size()) {
+      const TokenLogprobs& best = choice.prompt_top_logprobs[i];
+      for (size_t k = 0; k < std::min(best.size(), static_cast<size_t>(top_logprobs_)); ++k) {
+        top[std::string(setup_.token_bytes(best[k].first))] = bounded(best[k].second);
+      }
+      top[text] = logprob;
+    }
+    all["tokens"].push_back(text);
+    all["token_logprobs"].push_back(scored ? Json(logprob) : Json());
+    all["top_logprobs"].push_back(std::move(top));
+    all["text_offset"].push_back(offset);
+    offset += characters(text);
+  }
+  for (auto& [name, list] : all.items()) {
+    for (Json& of_answer : logprobs[name]) list.push_back(std::move(of_answer));
+  }
+  logprobs = std::move(all);
+}
+
+// null for the first token, then the token itself and the best ones in its place.
+OpenAiAnswer::Json OpenAiAnswer::prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const {
+  Json list = Json::array();
+  const auto entry = [this](int32_t id, float logprob, int32_t rank) {
+    return Json{{"logprob", bounded(logprob)}, {"rank", rank}, {"decoded_token", std::string(setup_.token_bytes(id))}};
+  };
+  const size_t count = std::min({prompt.token_ids.size(), choice.prompt_logprobs.size(), choice.prompt_ranks.size(),
+                                 choice.prompt_top_logprobs.size()});
+  for (size_t i = 0; i < count; ++i) {
+    Json of_token;
+    if (choice.prompt_logprobs[i]) {
+      const int32_t id = prompt.token_ids[i];
+      of_token[std::to_string(id)] = entry(id, *choice.prompt_logprobs[i], choice.prompt_ranks[i]);
+      int32_t rank = 0;
+      for (const auto& [best, logprob] : choice.prompt_top_logprobs[i]) {
+        if (++rank; best != id) of_token[std::to_string(best)] = entry(best, logprob, rank);
+      }
+    }
+    list.push_back(std::move(of_token));
+  }
+  return list;
+}
+
 OpenAiAnswer::Json OpenAiAnswer::usage_json(const Usage& usage) const {
-  return {{"prompt_tokens", usage.prompt_tokens},
-          {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.total_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  Json sums = {{"prompt_tokens", usage.prompt_tokens},
+               {"completion_tokens", usage.completion_tokens},
+               {"total_tokens", usage.total_tokens},
+               {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  if (usage.reasoning_tokens > 0) sums["completion_tokens_details"] = {{"reasoning_tokens", usage.reasoning_tokens}};
+  return sums;
 }
 
 }  // namespace lorikeet::comm

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,28 +34,36 @@ class OpenAiAnswer {
   // `request` says the shape; its prompts are not kept.
   OpenAiAnswer(const OpenAiRequest& request, Setup setup);
 
+  // Of one that was not known from the begin; for answers that are no streams.
+  void show_prompt(size_t index, Prompt prompt);
+
   // An event of a choice; its id is the choice's index (OpenAiRequest::choice). Of a stream: what is to be sent now.
   // Events of choices that have ended or do not exist are dropped.
   std::string add(const Delta& delta);
   std::string finish(const Done& done);  // the last one's is followed by the sums, where asked for, and [DONE]
 
   bool ended() const { return running_ == 0; }
-  std::string body() const;  // of an answer that is no stream, when it has ended
-  Usage usage() const;       // so far; prompts count once, however many choices they have
+  std::string body() const;                      // of an answer that is no stream, when it has ended
+  std::vector<int32_t> longest_choices() const;  // per prompt, in tokens
+  Usage usage() const;                           // so far; prompts count once, however many choices they have
 
  private:
   using Json = nlohmann::ordered_json;
 
   struct Choice {
     bool begun = false, ended = false;
-    std::string text;  // of an answer that is no stream
+    std::string text, reasoning;       // of an answer that is no stream
+    std::vector<ToolCall> tool_calls;  // the same
     std::vector<int32_t> token_ids;
     std::vector<TokenLogprobs> logprobs;  // not sent yet, one per token of unsent_ids
     std::vector<int32_t> unsent_ids;
     std::string finish_reason;
     Json stop_reason;
     Usage usage;
-    int64_t characters = 0;  // of the tokens whose log-probabilities were written
+    int64_t characters = 0;                             // of the tokens whose log-probabilities were written
+    std::vector<std::optional<float>> prompt_logprobs;  // these as Done has them, where they are shown
+    std::vector<int32_t> prompt_ranks;
+    std::vector<TokenLogprobs> prompt_top_logprobs;
   };
 
   bool is_chat() const { return kind_ == OpenAiRequest::Kind::chat; }
@@ -62,17 +71,20 @@ class OpenAiAnswer {
   const Prompt* prompt_of(const Choice& choice) const;  // null: it is not shown
   Json head(bool chunk) const;
   Json logprobs_of(Choice& choice) const;  // of the unsent tokens; null where not asked for
+  void add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const;  // of an echoed prompt
+  Json prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const;                   // in vLLM's form
   Json token_entry(int32_t id, float logprob) const;
   std::string event(const Json& choice_json) const;
   std::string first_event(Choice& choice);
-  std::string piece(Choice& choice, const std::string& text, bool last);
+  std::string piece(Choice& choice, const Delta& delta, bool last);
   Json usage_json(const Usage& usage) const;
 
   const Setup setup_;
   const OpenAiRequest::Kind kind_;
   const int32_t n_;
-  const bool stream_, include_usage_, continuous_usage_, with_logprobs_, with_token_ids_, echo_;
+  const bool stream_, include_usage_, continuous_usage_, with_logprobs_, with_token_ids_, echo_, with_prompt_logprobs_;
   const int32_t top_logprobs_;
+  std::vector<Prompt> prompts_;
   std::vector<Choice> choices_;
   size_t running_;
 };

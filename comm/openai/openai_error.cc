@@ -16,8 +16,13 @@ constexpr Mapped kFailures[] = {
     {"too_long", 400, "context_length_exceeded"},
     {"unknown_adapter", 404, "model_not_found"},
     {"adapter_failed", 422, "adapter_failed"},
+    {"adapter_not_found", 404, "adapter_not_found"},
+    {"conflict", 409, "conflict"},
+    {"poison", 422, "poison"},  // not to be sent again
     {"timed_out", 408, "request_timeout"},
     {"queue_full", 429, "queue_full"},
+    {"rate_limited", 429, "rate_limit_exceeded"},
+    {"forbidden", 403, "forbidden"},
     {"rank_lost", 503, "rank_lost"},
     {"shutting_down", 503, "shutting_down"},
 };
@@ -63,9 +68,9 @@ std::string to_text(const nlohmann::ordered_json& value) {
 OpenAiError error_of(const Failure& failure) {
   for (const Mapped& mapped : kFailures) {
     if (mapped.gateway == failure.code) {
-      const bool model = mapped.status == 404;
+      const bool model = mapped.gateway == "unknown_adapter";
       return {mapped.status, failure.message, model ? std::optional<std::string>("model") : std::nullopt,
-              std::string(mapped.code)};
+              std::string(mapped.code), failure.retry_after_s.value_or(0)};
     }
   }
   return {500, failure.message, std::nullopt, failure.code};

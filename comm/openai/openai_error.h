@@ -1,6 +1,7 @@
 // Errors as OpenAI's clients read them: a status and {"error": {"message", "type", "param", "code"}}.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@ struct OpenAiError {
   std::string message;               // a sentence
   std::optional<std::string> param;  // the field of the request that is wrong
   std::string code;                  // for programs: engine::name_of(ErrorCode), or OpenAI's where it has one
+  int32_t retry_after_s = 0;         // of a 429 or 503: when it is worth to ask again; 0: not known
 };
 
 // What the gateway says of a request. Its codes keep their names but where OpenAI's clients look for another:

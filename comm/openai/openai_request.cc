@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
+#include "comm/openai/answer_fields.h"
 #include "comm/openai/body_reader.h"
 #include "comm/openai/chat_fields.h"
 
@@ -57,20 +59,27 @@ void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) 
   to.ignore_eos = body.boolean("ignore_eos");
   to.include_stop_str_in_output = body.boolean("include_stop_str_in_output");
   to.skip_special_tokens = body.boolean("skip_special_tokens", true);
+  to.logit_bias = body.biases("logit_bias");
+  to.min_tokens = narrow(body.integer("min_tokens", 0, kMostInt32));
+  to.bad_words = body.texts("bad_words");
+  if (!body.value("allowed_token_ids").is_null()) to.allowed_token_ids = body.integers("allowed_token_ids");
+  to.truncate_prompt_tokens = narrow(body.integer("truncate_prompt_tokens", -1, kMostInt32));
+  if (!body.value("add_special_tokens").is_null()) to.add_special_tokens = body.boolean("add_special_tokens");
+  to.cache_salt = body.text("cache_salt");
+  to.timeout = body.number("timeout");
   request.return_token_ids = body.boolean("return_token_ids");
+  if (const auto best = narrow(body.integer("prompt_logprobs", 0, kMaxTopLogprobs))) {
+    request.prompt_logprobs = true;
+    to.prompt_top_logprobs = *best;
+    if (request.stream) body.refuse("prompt_logprobs", "prompt_logprobs come with a whole answer, not with a stream");
+  }
 
   body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id",
-               "spaces_between_special_tokens", "add_special_tokens"});
-  for (const char* name :
-       {"logit_bias", "min_tokens", "bad_words", "allowed_token_ids", "truncate_prompt_tokens", "cache_salt",
-        "prompt_logprobs", "use_beam_search", "priority", "structured_outputs", "guided_json", "guided_regex",
-        "guided_choice", "guided_grammar", "logits_processors", "kv_transfer_params", "vllm_xargs"}) {
+               "spaces_between_special_tokens"});
+  for (const char* name : {"use_beam_search", "priority", "logits_processors", "kv_transfer_params", "vllm_xargs"}) {
     body.refuse_unless_neutral(name);
   }
-  const json& format = body.value("response_format");
-  if (!format.is_null() && !(format.is_object() && format.value("type", json()) == json("text"))) {
-    body.refuse("response_format", "response_format is not served here but as {\"type\": \"text\"}");
-  }
+  read_format_fields(body, to);
 }
 
 OpenAiRequestResult finish(BodyReader& body, OpenAiRequest request, size_t prompt_bytes) {
@@ -82,6 +91,7 @@ OpenAiRequestResult finish(BodyReader& body, OpenAiRequest request, size_t promp
                                  kMaxPromptBytes));
   }
   if (auto error = body.finish()) return tl::unexpected(*std::move(error));
+  request.unknown_fields = body.unknown();
   return request;
 }
 
@@ -137,6 +147,52 @@ size_t read_prompts(BodyReader& body, const GenerateRequest& common, OpenAiReque
   return bytes;
 }
 
+OpenAiRequestResult read_completion(BodyReader& body) {
+  OpenAiRequest request;
+  GenerateRequest common;
+  request.kind = OpenAiRequest::Kind::completion;
+  read_common(body, request, common);
+  if (!common.max_tokens) common.max_tokens = 16;  // OpenAI's default
+  if (const auto logprobs = narrow(body.integer("logprobs", 0, kMaxTopLogprobs))) {
+    request.logprobs = true;
+    common.logprobs = request.top_logprobs = *logprobs;
+  }
+  request.echo = body.boolean("echo");
+  if (request.echo && request.logprobs) {
+    if (request.stream) body.refuse("echo", "echo with logprobs comes with a whole answer, not with a stream");
+    common.prompt_top_logprobs = std::max(common.prompt_top_logprobs.value_or(0), request.top_logprobs);
+  }
+  for (const char* name : {"suffix", "prompt_embeds"}) body.refuse_unless_neutral(name);
+  const auto best_of = body.integer("best_of", 1, kMaxChoicesPerPrompt);
+  if (best_of && *best_of != request.n) body.refuse("best_of", "best_of is not served here but as the same as n");
+  const size_t bytes = read_prompts(body, common, request);
+  return finish(body, std::move(request), bytes);
+}
+
+OpenAiRequestResult read_chat(BodyReader& body) {
+  OpenAiRequest request;
+  GenerateRequest common;
+  request.kind = OpenAiRequest::Kind::chat;
+  read_common(body, request, common);
+  if (const auto most = body.integer("max_completion_tokens", 0, kMostInt32)) common.max_tokens = narrow(most);
+  request.logprobs = body.boolean("logprobs");
+  if (const auto top = narrow(body.integer("top_logprobs", 0, kMaxTopLogprobs))) {
+    if (*top > 0 && !request.logprobs) body.refuse("top_logprobs", "top_logprobs needs logprobs to be true");
+    request.top_logprobs = *top;
+  }
+  if (request.logprobs) common.logprobs = request.top_logprobs;
+  body.ignore({"verbosity"});
+  for (const char* name : {"functions", "function_call", "modalities", "audio", "prediction", "web_search_options",
+                           "echo", "mm_processor_kwargs"}) {
+    body.refuse_unless_neutral(name);
+  }
+  read_tool_fields(body, common);
+  read_chat_fields(body, common);
+  const size_t bytes = chat_bytes(common);
+  request.prompts.push_back(std::move(common));
+  return finish(body, std::move(request), bytes);
+}
+
 }  // namespace
 
 GenerateRequest OpenAiRequest::choice(size_t index) const {
@@ -149,51 +205,18 @@ GenerateRequest OpenAiRequest::choice(size_t index) const {
 
 OpenAiRequestResult parse_completion(std::string_view text) {
   BodyReader body(text);
-  OpenAiRequest request;
-  GenerateRequest common;
-  request.kind = OpenAiRequest::Kind::completion;
-  read_common(body, request, common);
-  if (!common.max_tokens) common.max_tokens = 16;  // OpenAI's default
-  if (const auto logprobs = narrow(body.integer("logprobs", 0, kMaxTopLogprobs))) {
-    request.logprobs = true;
-    common.logprobs = request.top_logprobs = *logprobs;
-  }
-  request.echo = body.boolean("echo");
-  if (request.echo && request.logprobs) {
-    body.refuse("echo", "echo is not served here together with logprobs: there are none of the prompt's alternatives");
-  }
-  for (const char* name : {"suffix", "prompt_embeds"}) body.refuse_unless_neutral(name);
-  const auto best_of = body.integer("best_of", 1, kMaxChoicesPerPrompt);
-  if (best_of && *best_of != request.n) body.refuse("best_of", "best_of is not served here but as the same as n");
-  const size_t bytes = read_prompts(body, common, request);
-  return finish(body, std::move(request), bytes);
+  return read_completion(body);
 }
 
 OpenAiRequestResult parse_chat(std::string_view text) {
   BodyReader body(text);
-  OpenAiRequest request;
-  GenerateRequest common;
-  request.kind = OpenAiRequest::Kind::chat;
-  read_common(body, request, common);
-  if (const auto most = body.integer("max_completion_tokens", 0, kMostInt32)) common.max_tokens = narrow(most);
-  request.logprobs = body.boolean("logprobs");
-  if (const auto top = narrow(body.integer("top_logprobs", 0, kMaxTopLogprobs))) {
-    if (*top > 0 && !request.logprobs) body.refuse("top_logprobs", "top_logprobs needs logprobs to be true");
-    request.top_logprobs = *top;
-  }
-  if (request.logprobs) common.logprobs = request.top_logprobs;
-  body.ignore({"reasoning_effort", "verbosity", "parallel_tool_calls"});
-  for (const char* name : {"functions", "function_call", "modalities", "audio", "prediction", "web_search_options",
-                           "echo", "mm_processor_kwargs"}) {
-    body.refuse_unless_neutral(name);
-  }
-  if (const json& choice = body.value("tool_choice"); !choice.is_null() && choice != "none" && choice != "auto") {
-    body.refuse("tool_choice", "tool_choice is not served here");
-  }
-  read_chat_fields(body, common);
-  const size_t bytes = chat_bytes(common);
-  request.prompts.push_back(std::move(common));
-  return finish(body, std::move(request), bytes);
+  return read_chat(body);
+}
+
+std::set<std::string, std::less<>> fields_of(OpenAiRequest::Kind kind) {
+  BodyReader body("{}");
+  static_cast<void>(kind == OpenAiRequest::Kind::chat ? read_chat(body) : read_completion(body));
+  return body.known();
 }
 
 }  // namespace lorikeet::comm

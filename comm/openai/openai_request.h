@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -29,10 +31,12 @@ struct OpenAiRequest {
   bool logprobs = false;
   int32_t top_logprobs = 0;  // alternatives per token
   bool return_token_ids = false;
-  bool echo = false;  // of a completion: its text begins with the prompt's
+  bool prompt_logprobs = false;             // the answer has them, with ranks, in vLLM's form
+  bool echo = false;                        // of a completion: its text begins with the prompt's
+  std::vector<std::string> unknown_fields;  // that were passed over
 
   // Whether the answer shows the prompts' tokens or text, which its owner then gives to OpenAiAnswer.
-  bool shows_prompts() const { return echo || return_token_ids; }
+  bool shows_prompts() const { return echo || return_token_ids || prompt_logprobs; }
 
   size_t choices() const { return prompts.size() * static_cast<size_t>(n); }
 
@@ -44,8 +48,12 @@ struct OpenAiRequest {
 using OpenAiRequestResult = tl::expected<OpenAiRequest, OpenAiError>;
 
 // Errors: 400 with the field in `param`. Fields that are not served are refused by name unless they say what happens
-// anyway; fields that only label a request (user, metadata, ...) are taken and not used.
+// anyway; fields that only label a request (user, metadata, ...) and such as nobody knows are taken and not used.
 OpenAiRequestResult parse_completion(std::string_view body);
 OpenAiRequestResult parse_chat(std::string_view body);
+
+// The names that such a body may have, those that are taken and not used or refused by name included: what
+// openapi_requests.cc describes.
+std::set<std::string, std::less<>> fields_of(OpenAiRequest::Kind kind);
 
 }  // namespace lorikeet::comm

@@ -15,13 +15,13 @@ std::string to_text(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-}  // namespace
-
-tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view text) {
-  BodyReader body(text);
+tl::expected<TokenizeRequest, OpenAiError> read_tokenize(BodyReader& body) {
   TokenizeRequest request;
   request.with_texts = body.boolean("return_token_strs");
-  body.ignore({"model", "add_special_tokens"});
+  body.ignore({"model"});
+  if (!body.value("add_special_tokens").is_null()) {
+    request.text.add_special_tokens = body.boolean("add_special_tokens");
+  }
   if (body.value("messages").is_null()) {
     request.text.prompt = body.text("prompt");
     if (!request.text.prompt) body.refuse("prompt", "prompt or messages is needed");
@@ -34,13 +34,38 @@ tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view text)
   return request;
 }
 
-tl::expected<std::vector<int32_t>, OpenAiError> parse_detokenize(std::string_view text) {
-  BodyReader body(text);
+tl::expected<std::vector<int32_t>, OpenAiError> read_detokenize(BodyReader& body) {
   body.ignore({"model"});
   if (body.value("tokens").is_null()) body.refuse("tokens", "tokens is missing");
   std::vector<int32_t> ids = body.integers("tokens");
   if (auto error = body.finish()) return tl::unexpected(*std::move(error));
   return ids;
+}
+
+}  // namespace
+
+tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view text) {
+  BodyReader body(text);
+  return read_tokenize(body);
+}
+
+tl::expected<std::vector<int32_t>, OpenAiError> parse_detokenize(std::string_view text) {
+  BodyReader body(text);
+  return read_detokenize(body);
+}
+
+std::set<std::string, std::less<>> fields_of_tokenize() {
+  BodyReader text("{}"), chat(R"({"messages": [{"role": "user"}]})");
+  for (BodyReader* body : {&text, &chat}) static_cast<void>(read_tokenize(*body));
+  auto names = text.known();
+  names.insert(chat.known().begin(), chat.known().end());
+  return names;
+}
+
+std::set<std::string, std::less<>> fields_of_detokenize() {
+  BodyReader body("{}");
+  static_cast<void>(read_detokenize(body));
+  return body.known();
 }
 
 std::string tokenize_answer(const std::vector<int32_t>& ids, int32_t max_model_len, bool with_texts,

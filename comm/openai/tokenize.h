@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -20,6 +21,10 @@ struct TokenizeRequest {
 
 tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view body);
 tl::expected<std::vector<int32_t>, OpenAiError> parse_detokenize(std::string_view body);
+
+// The names that their bodies may have.
+std::set<std::string, std::less<>> fields_of_tokenize();
+std::set<std::string, std::less<>> fields_of_detokenize();
 
 std::string tokenize_answer(const std::vector<int32_t>& ids, int32_t max_model_len, bool with_texts,
                             const std::function<std::string_view(int32_t)>& token_bytes);

@@ -3,14 +3,20 @@
 
     lorikeet_client.py --zmq tcp://127.0.0.1:5555 --adapter moby "The whale" "Call me"
 
-sends the prompts at once and prints each answer when it is complete. As a module: Client.generate() and Client.events().
+sends the prompts at once and prints each answer when it is complete.
+
+    lorikeet_client.py --zmq tcp://127.0.0.1:5555 --load moby=/adapters/moby      (--unload moby, --list)
+
+changes and shows the adapters of the server. As a module: Client.generate(), Client.adapter() and Client.events().
 """
 import argparse
 import json
+import os
 import sys
 import time
 
 import zmq
+import zmq.auth
 
 VERSION = b"lorikeet/1"
 SILENT_HEARTBEATS = 5
@@ -23,8 +29,10 @@ class ServerLost(Exception):
 class Client:
     """One connection. Call events() (or wait_for_session()) often: they send the heartbeats."""
 
-    def __init__(self, address):
+    def __init__(self, address, curve=None, plain=None):
+        """curve: (own public key, own secret key, the server's public key); plain: (tenant, key)."""
         self.address = address
+        self.curve, self.plain = curve, plain
         self.context = zmq.Context.instance()
         self.socket = None
         self._open()
@@ -41,6 +49,12 @@ class Client:
     def status(self, request_id="status"):
         self._send(b"status", {"id": request_id})
 
+    def adapter(self, action, name=None, request_id="adapter", **fields):
+        """Changes what is served: load (path=, load_inplace=), unload, pin, unpin, warm; or list, without a name."""
+        if self.session is None:
+            self.wait_for_session()
+        self._send(b"adapter", {"id": request_id, "action": action, "name": name, **fields})
+
     def wait_for_session(self):
         """What is sent before the server has named the session may be lost without a sign."""
         while self.session is None:
@@ -48,7 +62,7 @@ class Client:
                 pass
 
     def events(self):
-        """Yields (kind, message) as they come: delta, done, failure, status."""
+        """Yields (kind, message) as they come: delta, done, failure, status, adapter."""
         while True:
             yield from self._poll(self.interval)
 
@@ -59,6 +73,10 @@ class Client:
         if self.socket is not None:
             self.socket.close(linger=0)  # what it still holds must not reach a server
         self.socket = self.context.socket(zmq.DEALER)
+        if self.curve:
+            self.socket.curve_publickey, self.socket.curve_secretkey, self.socket.curve_serverkey = self.curve
+        elif self.plain:
+            self.socket.plain_username, self.socket.plain_password = (text.encode() for text in self.plain)
         self.socket.connect(self.address)
         self.session = None
         self.interval = 2.0
@@ -98,20 +116,59 @@ class Client:
         raise ServerLost(f"the server at {self.address} {why}")
 
 
+def change_adapters(client, arguments):
+    if arguments.load:
+        name, path = arguments.load.split("=", 1)
+        client.adapter("load", name, path=path)
+    elif arguments.unload:
+        client.adapter("unload", arguments.unload)
+    else:
+        client.adapter("list")
+    for kind, message in client.events():
+        if kind == "failure":
+            print(f"{message['code']}: {message['message']}", file=sys.stderr)
+            return 1
+        if message["json"] is None:
+            print(message["message"])
+        else:
+            for row in json.loads(message["json"])["adapters"]:
+                print(f"{row['name']}: {row['tier']}, rank {row['rank']}, {row['bytes']} bytes, {row['directory']}")
+        return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description="Sends prompts to a Lorikeet server and prints the answers.")
-    parser.add_argument("prompts", nargs="+")
+    parser.add_argument("prompts", nargs="*")
     parser.add_argument("--zmq", default="tcp://127.0.0.1:5555", help="the server's address (%(default)s)")
     parser.add_argument("--adapter", help="a LoRA adapter by its name (the base model)")
     parser.add_argument("--max-tokens", type=int, default=32, help="tokens to generate at the most (%(default)s)")
+    parser.add_argument("--field", action="append", default=[], metavar="NAME=JSON",
+                        help="any other field of a request: min_tokens=4, timeout=2.5, 'logit_bias={\"15\": -100}', ...")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
+    parser.add_argument("--tenant", help="PLAIN: give the key in LORIKEET_API_KEY as this tenant's")
+    parser.add_argument("--curve-key", help="CURVE: a file of `lorikeet keygen`")
+    parser.add_argument("--server-key", help="CURVE: the server's public key")
+    parser.add_argument("--load", metavar="NAME=PATH", help="give a name to an adapter below the server's --lora-dir")
+    parser.add_argument("--unload", metavar="NAME", help="take the name of an adapter away")
+    parser.add_argument("--list", action="store_true", help="show the adapters")
     arguments = parser.parse_args()
+    changes = arguments.load or arguments.unload or arguments.list
+    if bool(changes) == bool(arguments.prompts):
+        parser.error("give prompts, or one of --load, --unload and --list")
 
-    client = Client(arguments.zmq)
+    fields = {name: json.loads(value) for name, value in (field.split("=", 1) for field in arguments.field)}
+    curve = plain = None
+    if arguments.curve_key:
+        curve = (*zmq.auth.load_certificate(arguments.curve_key), arguments.server_key.encode())
+    elif arguments.tenant:
+        plain = (arguments.tenant, os.environ["LORIKEET_API_KEY"])
+    client = Client(arguments.zmq, curve, plain)
     try:
+        if changes:
+            return change_adapters(client, arguments)
         for index, prompt in enumerate(arguments.prompts):
             client.generate(str(index), prompt=prompt, adapter=arguments.adapter, max_tokens=arguments.max_tokens,
-                            temperature=arguments.temperature)
+                            temperature=arguments.temperature, **fields)
         texts = {str(index): "" for index in range(len(arguments.prompts))}
         failed = False
         for kind, message in client.events():

@@ -31,7 +31,11 @@ bool takes_bytes(int descriptor) {
 
 void say_line(int descriptor, std::string line) {
   line += '\n';
-  for (std::string_view rest = line; !rest.empty();) {
+  say_text(descriptor, line);
+}
+
+void say_text(int descriptor, std::string_view text) {
+  for (std::string_view rest = text; !rest.empty();) {
     // A pipe that is writable takes this much without making anybody wait.
     const std::string_view piece = rest.substr(0, PIPE_BUF);
     if (!takes_bytes(descriptor)) return;

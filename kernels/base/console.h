@@ -20,6 +20,9 @@ namespace lorikeet {
 // until the reader reads again.
 void say_line(int descriptor, std::string line);
 
+// The same as it is, for what is rewritten in place on a terminal.
+void say_text(int descriptor, std::string_view text);
+
 // The same, for standard error.
 template <class... Args>
 void say(fmt::format_string<Args...> format, Args&&... args) {

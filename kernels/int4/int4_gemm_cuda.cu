@@ -114,7 +114,7 @@ struct Int4Gemm::Impl {
                               gathered.as<uint16_t>(), weight.k, total);
   }
 
-  void run_decode(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream) {
+  void run_decode(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream, bool late_x) {
     Int4LoraSize lora;
     if (args.lora != nullptr) lora = {args.lora->linear.projections, args.lora->rows.max_rank};
     const Int4DecodeShape& launch = shape(weight, args.m, args.dtype, lora);
@@ -123,7 +123,7 @@ struct Int4Gemm::Impl {
       args.x = gathered.data();
       args.x_stride = weight.k;
     }
-    int4_decode(weight, args, launch, stream, args.follows_product && left_room);
+    int4_decode(weight, args, launch, stream, args.follows_product && left_room, late_x);
     left_room = launch.leaves_room;
   }
 
@@ -212,7 +212,7 @@ bool Int4Gemm::takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype
   return m <= kNormRows && int4_decode_takes_norm(weight, impl_->shape(weight, m, dtype, {}));
 }
 
-void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
+void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x) {
   if (args.m == 0 || weight.n == 0) return;
   CHECK_GT(args.m, 0);
   CHECK_LE(args.m, impl_->max_rows);
@@ -220,7 +220,7 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
   CHECK(!args.silu_mul || weight.paired);
   CHECK(args.lora == nullptr || (args.m <= kInt4DecodeRows && args.bias == nullptr));
   if (args.m <= kInt4DecodeRows) {
-    impl_->run_decode(weight, args, stream);
+    impl_->run_decode(weight, args, stream, late_x);
     return;
   }
   impl_->left_room = false;

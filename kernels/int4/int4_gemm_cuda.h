@@ -30,8 +30,9 @@ class Int4Gemm {
 
   // Queues the product. Up to kInt4DecodeRows tokens it can be captured in a graph; above, the first call for a shape
   // must not be captured, as devices without a kernel of ours for it (kernels/int4/prefill/int4_prefill.h) choose an
-  // algorithm.
-  void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream);
+  // algorithm. `late_x`: the kernel in front waits for other ranks, so that there is time to bring more of the weight
+  // before x is there.
+  void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x = false);
 
   // Whether the product of m rows takes a NormPrologue.
   bool takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype);

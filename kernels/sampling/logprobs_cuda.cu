@@ -169,6 +169,23 @@ __global__ void token_logits(TokenLogitArgs args) {
   args.statistics[i].logit = logit;
 }
 
+// One block per row.
+__global__ void __launch_bounds__(kThreads) count_at_least(CountAtLeastArgs args) {
+  const int row = blockIdx.x;
+  float least = -INFINITY;  // as the ranks say that do not have the token
+  for (int rank = 0; rank < args.ranks; rank++) {
+    least = fmaxf(least, args.statistics[rank * args.num_rows + row].logit);
+  }
+  const float* logits = args.shard.logits + args.rows[row].logits_row * args.shard.stride;
+  unsigned long long count = 0;
+  for (int column = threadIdx.x; column < args.shard.vocab_size; column += kThreads) {
+    count += logits[column] >= least ? 1 : 0;
+  }
+  __shared__ unsigned long long of_warp[kThreads / device::kWarpSize];
+  count = device::block_sum(count, of_warp);
+  if (threadIdx.x == 0) args.counts[row] = static_cast<int32_t>(count);
+}
+
 unsigned chunks_of(int32_t vocab_size) {
   return static_cast<unsigned>((vocab_size + kChunk - 1) / kChunk);
 }
@@ -205,6 +222,12 @@ void top_tokens_cuda(const TopTokensArgs& args, const Stream& stream) {
     device::launch_overlapped(top_tokens, dim3(cut.chunks(), static_cast<unsigned>(cut.num_rows)), device::kCutThreads,
                               0, stream.handle(), listing);
   }
+}
+
+void count_at_least_cuda(const CountAtLeastArgs& args, const Stream& stream) {
+  if (args.num_rows == 0) return;
+  count_at_least<<<args.num_rows, kThreads, 0, stream.handle()>>>(args);
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 
 void token_logits_cuda(const TokenLogitArgs& args, const Stream& stream) {

@@ -69,4 +69,16 @@ struct TokenLogitArgs {
 };
 void token_logits_cuda(const TokenLogitArgs& args, const Stream& stream);
 
+// How many tokens of this part are at least as good as each row's token, whose logit is the largest of the ranks'
+// statistics. Of rows that no penalty or constraint has changed.
+struct CountAtLeastArgs {
+  LogitsShard shard;
+  const LogprobRow* rows = nullptr;  // [num_rows]
+  int32_t num_rows = 0;
+  const LogitStatistics* statistics = nullptr;  // [ranks, num_rows]
+  int32_t ranks = 1;
+  int32_t* counts = nullptr;  // out [num_rows]
+};
+void count_at_least_cuda(const CountAtLeastArgs& args, const Stream& stream);
+
 }  // namespace lorikeet::kernels

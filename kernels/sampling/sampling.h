@@ -60,6 +60,9 @@ LogitMass logit_mass_cpu(const float* logits, int32_t size);
 // log(sum of exp(logit)) over parts, added in their order.
 float log_normalizer_cpu(const LogitMass* parts, int32_t count);
 
+// Logits [size] that are at least `logit`.
+int32_t count_at_least_cpu(const float* logits, int32_t size, float logit);
+
 // The k best tokens of logits [size], best first; what is not a number counts as -infinity.
 std::vector<ScoredToken> top_tokens_cpu(const float* logits, int32_t size, int32_t vocab_begin, int32_t k);
 

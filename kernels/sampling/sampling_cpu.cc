@@ -122,6 +122,10 @@ float log_normalizer_cpu(const LogitMass* parts, int32_t count) {
   return max + std::log(sum);
 }
 
+int32_t count_at_least_cpu(const float* logits, int32_t size, float logit) {
+  return static_cast<int32_t>(std::count_if(logits, logits + size, [logit](float x) { return x >= logit; }));
+}
+
 std::vector<ScoredToken> top_tokens_cpu(const float* logits, int32_t size, int32_t vocab_begin, int32_t k) {
   std::vector<ScoredToken> heap;  // the worst in front
   if (k <= 0) return heap;

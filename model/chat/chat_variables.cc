@@ -34,7 +34,9 @@ Result<Value> parse_list(const std::vector<std::string>& texts, const char* name
 }
 
 void put(Dict& dict, std::string_view key, Value value) {
-  dict.set(Text::own(std::string(key)), std::move(value));
+  // What every message has.
+  static const Value kRole = Text::own("role"), kContent = Text::own("content");
+  dict.set(key == "role" ? kRole : key == "content" ? kContent : Value(Text::own(std::string(key))), std::move(value));
 }
 
 Value dict_value(std::shared_ptr<Dict> dict) {

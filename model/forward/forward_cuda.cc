@@ -168,19 +168,25 @@ void CudaForward::norm(const float* weight, const void* delta, const int32_t* ro
   args.tokens = tokens;
   args.width = plan_.config().hidden_size;
   args.done = done;
-  kernels::add_rms_norm_cuda(args, context.stream);
+  if (delta != nullptr && sums_in_norm(tokens, context)) {
+    context.group->all_reduce_norm(args, context.stream);
+  } else {
+    kernels::add_rms_norm_cuda(args, context.stream);
+  }
   stream_ = residual_.as<float>();
 }
 
 ProductExtras CudaForward::norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
                                        const StepSize& size, const StepContext& context) {
-  // Adapters' kernels of their own read the normed rows from memory.
-  if ((size.lora_bytes > 0 && !fuses_lora(layer, first, size)) ||
+  // Adapters' kernels of their own read the normed rows from memory. A sum over ranks is made once, not by every block
+  // of the product.
+  ProductExtras extras;
+  extras.follows_sum = delta != nullptr && sums_in_norm(size.tokens, context);
+  if (extras.follows_sum || (size.lora_bytes > 0 && !fuses_lora(layer, first, size)) ||
       !linear_.takes_norm(linear_of(layer, first), size.tokens)) {
     norm(weight, delta, nullptr, size.tokens, normed_.data(), context, done_counter(layer, first, size));
-    return {};
+    return extras;
   }
-  ProductExtras extras;
   extras.norm.residual = stream_;
   extras.norm.delta = delta;
   if (delta != nullptr) {
@@ -193,8 +199,12 @@ ProductExtras CudaForward::norm_before(int32_t layer, Projection first, const fl
   return extras;
 }
 
+bool CudaForward::sums_in_norm(int32_t tokens, const StepContext& context) const {
+  return context.group != nullptr && context.group->takes_norm(tokens, plan_.config().hidden_size, options_.dtype);
+}
+
 void CudaForward::reduce(int32_t tokens, const StepContext& context) {
-  if (context.group == nullptr) return;
+  if (context.group == nullptr || sums_in_norm(tokens, context)) return;
   context.group->all_reduce(delta_.data(),
                             static_cast<size_t>(tokens) * static_cast<size_t>(plan_.config().hidden_size),
                             options_.dtype, context.stream);

@@ -65,13 +65,16 @@ class CudaForward {
   void embed(const StepSize& size, const StepArrays& arrays, const int32_t* drawn, const StepContext& context);
   void attention(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context);
   void mlp(int32_t layer, const StepSize& size, const StepArrays& arrays, const StepContext& context);
+  // With `delta`, this rank's part of a sum where sums_in_norm.
   void norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
             const StepContext& context, uint32_t* done = nullptr);
   // The norm before the product that begins with `first`: what the product makes it of, or run into normed_.
   ProductExtras norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
                             const StepSize& size, const StepContext& context);
   void head(const void* x, int32_t rows, const unsigned char* lora_rows, int32_t max_rank, const StepContext& context);
+  // Sums over the ranks what a product has left in delta_, unless the norm behind it does so.
   void reduce(int32_t tokens, const StepContext& context);
+  bool sums_in_norm(int32_t tokens, const StepContext& context) const;
   kernels::LoraLinear lora_linear(int32_t layer, Projection first) const;
   kernels::LoraArgs lora_args(int32_t layer, Projection first, const StepSize& size, const StepArrays& arrays) const;
   // A layer's product that begins with projection `first`.

@@ -41,7 +41,7 @@ void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const Devi
     args.norm = extras.norm;
     args.lora = extras.lora;
     args.follows_product = extras.follows_product;
-    int4_.run(std::get<kernels::PackedInt4Weight>(product.weight), args, stream);
+    int4_.run(std::get<kernels::PackedInt4Weight>(product.weight), args, stream, extras.follows_sum);
   }
 }
 
@@ -59,7 +59,7 @@ void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, cons
   args.norm = extras.norm;
   args.lora = extras.lora;
   args.follows_product = extras.follows_product;
-  int4_.run(std::get<kernels::PackedInt4Weight>(gate_up.products[0].weight), args, stream);
+  int4_.run(std::get<kernels::PackedInt4Weight>(gate_up.products[0].weight), args, stream, extras.follows_sum);
 }
 
 bool CudaLinear::takes_lora(const DeviceLinear& linear, int32_t m, const kernels::LoraLinear& lora,

@@ -20,6 +20,7 @@ struct ProductExtras {
   kernels::NormPrologue norm;  // with a residual: takes the place of x
   const kernels::Int4Lora* lora = nullptr;
   bool follows_product = false;  // the kernel in front is a product of the same CudaLinear
+  bool follows_sum = false;      // it waits for other ranks
 };
 
 // Owns the scratch memory. Threads: one at a time, on one stream.

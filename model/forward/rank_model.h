@@ -30,7 +30,8 @@ struct RowSampling {
   float min_p = 0;
   float repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
   uint64_t seed = 0;
-  int32_t logprobs = -1;  // -1: none
+  int32_t logprobs = -1;             // -1: none
+  int32_t target_top_logprobs = -1;  // of every target: its rank and so many of the best tokens; -1: neither
 };
 
 // One distinct token id of a sequence, for the penalties.
@@ -78,6 +79,9 @@ struct RowOutput {
   std::vector<TokenProbability>
       logprobs;                        // the k best, best first (ties: lower id first); drawn token appended if absent
   std::vector<float> target_logprobs;  // [logprob_targets.size()]
+  // Where asked for, [logprob_targets.size()]: tokens that are at least as probable, the target among them; the best.
+  std::vector<int32_t> target_ranks;
+  std::vector<std::vector<TokenProbability>> target_best;
 };
 
 // Of the step that was finished last. Zeros: not measured.

@@ -39,9 +39,11 @@ class Planner {
   void add(const Want& want) {
     const BatchRow& row = batch_.rows[static_cast<size_t>(want.row)];
     const int32_t top = want.sample ? std::clamp(row.sampling.logprobs, 0, limits_.vocab) : 0;
+    const bool ranked = want.target >= 0 && row.sampling.target_top_logprobs >= 0;
+    const int32_t target_top = ranked ? std::min(row.sampling.target_top_logprobs, limits_.vocab) : 0;
     const size_t counts = want.sample ? row.counts.size() : 0;
     const size_t biases = want.sample ? row.constraint.biases.size() : 0;
-    if (portions_.empty() || !fits(top, counts, biases)) {
+    if (portions_.empty() || !fits(std::max(top, target_top), counts, biases)) {
       portions_.emplace_back();
       rows_ = 0;
     }
@@ -57,12 +59,14 @@ class Planner {
     if (want.sample) draw(portion, want, logits_row);
     const int32_t constraint = want.sample && row.constraint.any() ? constrain(portion, row, token, logits_row) : -1;
     if (want.target >= 0) {
-      portion.logprobs.push_back({logits_row, 0, want.target, draw_index, constraint});
-      portion.uses.push_back({want.row, want.index, 0});
+      portion.logprobs.push_back({logits_row, target_top, want.target, draw_index, constraint});
+      portion.uses.push_back({want.row, want.index, target_top, ranked});
+      portion.stride = std::max(portion.stride, target_top);
+      portion.ranked |= ranked;
     }
     if (want.sample && row.sampling.logprobs >= 0) {
       portion.logprobs.push_back({logits_row, top, ~want.row, draw_index, constraint});
-      portion.uses.push_back({want.row, -1, top});
+      portion.uses.push_back({want.row, -1, top, false});
       portion.stride = std::max(portion.stride, top);
     }
   }

@@ -25,6 +25,7 @@ struct LogprobUse {
   int32_t row = 0;            // of the batch
   int32_t target_index = -1;  // of the row's target_logprobs; -1: the drawn token and the best ones
   int32_t top = 0;
+  bool ranked = false;  // with the target's rank
 };
 
 struct SamplePortion {
@@ -35,6 +36,7 @@ struct SamplePortion {
   std::vector<kernels::LogprobRow> logprobs;
   std::vector<LogprobUse> uses;  // [logprobs]
   int32_t stride = 0;            // the longest list of best tokens
+  bool ranked = false;           // the ranks of targets are wanted
   std::vector<kernels::DeviceTokenCount> counts;
   bool penalties = false;
   std::vector<kernels::ConstrainedRow> constrained;  // rows that have a constraint, and what they name

@@ -56,6 +56,18 @@ class Finisher {
     return own;
   }
 
+  // How many raw logits of a use are at least `at`, for the uses that want to know; 0 for the others.
+  std::vector<int32_t> counts_at_least(const std::vector<float>& at, const std::vector<bool>& wanted) {
+    std::vector<int32_t> own(uses_.size(), 0);
+    for_each_use([&](size_t u) {
+      if (wanted[u]) own[u] = kernels::count_at_least_cpu(logits_of(u), vocab_.size(), at[u]);
+    });
+    const std::vector<int32_t> all = gather(own);
+    std::fill(own.begin(), own.end(), 0);
+    for (size_t i = 0; i < all.size(); ++i) own[i % own.size()] += all[i];
+    return own;
+  }
+
   // The k best raw logits of every use that asks for them, best first.
   std::vector<std::vector<ScoredToken>> best(const std::vector<int32_t>& k) {
     std::vector<std::vector<ScoredToken>> of_use(uses_.size());
@@ -229,24 +241,41 @@ void finish_rows_cpu(std::span<const BatchRow> rows, std::span<const LogitsUse> 
   std::vector<float> raw;  // constraints and penalties change the logits, and what is reported is from before
   std::vector<std::vector<ScoredToken>> best;
   std::vector<int32_t> targets(uses.size(), -1), wanted(uses.size(), 0);
-  bool with_targets = false, with_best = false;
+  std::vector<bool> ranked(uses.size(), false);
+  bool with_targets = false, with_best = false, with_ranks = false;
   for (size_t u = 0; u < uses.size(); ++u) {
     targets[u] = uses[u].target;
     with_targets |= uses[u].target >= 0;
-    if (uses[u].sample) wanted[u] = std::clamp(rows[uses[u].row].sampling.logprobs, 0, plan.config().vocab_size);
+    if (const int32_t top = rows[uses[u].row].sampling.target_top_logprobs; uses[u].target >= 0 && top >= 0) {
+      wanted[u] = std::min(top, plan.config().vocab_size);
+      ranked[u] = with_ranks = true;
+    }
+    if (uses[u].sample) {
+      wanted[u] = std::max(wanted[u], std::clamp(rows[uses[u].row].sampling.logprobs, 0, plan.config().vocab_size));
+    }
     with_best |= uses[u].sample && rows[uses[u].row].sampling.logprobs >= 0;
   }
+  if (with_best || with_ranks) best = finisher.best(wanted);
   if (with_targets) {
     const std::vector<float> at = finisher.logits_at(targets);
+    std::vector<int32_t> counts;
+    if (with_ranks) counts = finisher.counts_at_least(at, ranked);
     for (size_t u = 0; u < uses.size(); ++u) {
       if (targets[u] < 0) continue;
-      outputs[uses[u].row].target_logprobs[static_cast<size_t>(uses[u].target_index)] = at[u] - normalizers[u];
+      RowOutput& output = outputs[uses[u].row];
+      const auto index = static_cast<size_t>(uses[u].target_index);
+      output.target_logprobs[index] = at[u] - normalizers[u];
+      if (!ranked[u]) continue;
+      output.target_ranks.resize(output.target_logprobs.size());
+      output.target_best.resize(output.target_logprobs.size());
+      output.target_ranks[index] = counts[u];
+      const auto top = static_cast<size_t>(rows[uses[u].row].sampling.target_top_logprobs);
+      for (const ScoredToken& token : std::span(best[u]).first(std::min(top, best[u].size()))) {
+        output.target_best[index].push_back({token.token_id, token.score - normalizers[u]});
+      }
     }
   }
-  if (with_best) {
-    best = finisher.best(wanted);
-    raw = logits;
-  }
+  if (with_best) raw = logits;
   finisher.constrain(pending);
   finisher.apply_penalties(pending);
   const std::vector<int32_t> drawn = finisher.draw();
@@ -260,7 +289,8 @@ void finish_rows_cpu(std::span<const BatchRow> rows, std::span<const LogitsUse> 
     if (drawn[u] == kNoToken || rows[uses[u].row].sampling.logprobs < 0) continue;
     std::vector<TokenProbability>& out = outputs[uses[u].row].logprobs;
     bool among = false;
-    for (const ScoredToken& token : best[u]) {
+    const auto top = static_cast<size_t>(rows[uses[u].row].sampling.logprobs);
+    for (const ScoredToken& token : std::span(best[u]).first(std::min(top, best[u].size()))) {
       out.push_back({token.token_id, token.score - normalizers[u]});
       among |= token.token_id == drawn[u];
     }

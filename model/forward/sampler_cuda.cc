@@ -35,6 +35,7 @@ T* part_of_rank(const DeviceBuffer& buffer, int rank, int64_t part) {
 PortionResults::PortionResults(const SamplePortion& portion, int ranks, Carver& carver)
     : statistics(carver.take<LogitStatistics>(ranks * static_cast<int64_t>(portion.logprobs.size()))),
       best(carver.take<Candidate>(ranks * static_cast<int64_t>(portion.logprobs.size()) * portion.stride)),
+      counts_at_least(carver.take<int32_t>(portion.ranked ? ranks * static_cast<int64_t>(portion.logprobs.size()) : 0)),
       counts(carver.take<kernels::DeviceTokenCount>(static_cast<int64_t>(portion.counts.size()))),
       constraints(portion, carver),
       constraint_bytes(bytes_of_constraints(portion)) {}
@@ -80,6 +81,7 @@ Result<CudaSampler> CudaSampler::make(const ShardPlan& plan, int rank, int32_t m
     ok = allocate(sampler.gathered_, u(ranks * kGatheredRows * sampler.stride_) * sizeof(float));
   }
   if (ok) ok = allocate(sampler.statistics_, u(ranks * lists) * sizeof(LogitStatistics));
+  if (ok) ok = allocate(sampler.at_least_, u(ranks * lists) * sizeof(int32_t));
   if (ok) ok = allocate(sampler.best_, u(ranks * sampler.limits_.best) * sizeof(Candidate));
   if (!ok) return tl::unexpected(ok.error());
   auto stream = kernels::Stream::make();
@@ -210,6 +212,14 @@ void CudaSampler::queue(const SamplePortion& portion, const SampleArrays& arrays
     group->all_gather(statistics, statistics_.data(), statistics_bytes, stream);
     if (best_bytes > 0) group->all_gather(best, best_.data(), best_bytes, stream);
   }
+  if (portion.ranked) {
+    auto* counts = part_of_rank<int32_t>(at_least_, rank_, lists);
+    kernels::count_at_least_cuda(
+        {shard, arrays.logprobs, lists, statistics_.as<LogitStatistics>(), plan_.size(), counts}, stream);
+    const auto counts_bytes = static_cast<size_t>(lists) * sizeof(int32_t);
+    if (group != nullptr) group->all_gather(counts, at_least_.data(), counts_bytes, stream);
+    kernels::copy_to_host(results.counts_at_least, at_least_.data(), ranks * counts_bytes, stream);
+  }
   kernels::copy_to_host(results.statistics, statistics_.data(), ranks * statistics_bytes, stream);
   if (best_bytes > 0) kernels::copy_to_host(results.best, best_.data(), ranks * best_bytes, stream);
 }
@@ -242,11 +252,21 @@ void CudaSampler::finish(const SamplePortion& portion, const PortionResults& res
     const float normalizer = kernels::log_normalizer_cpu(parts.data(), static_cast<int32_t>(ranks));
     if (use.target_index >= 0) {
       output.target_logprobs[static_cast<size_t>(use.target_index)] = logit - normalizer;
-      continue;
+      if (!use.ranked) continue;
     }
     std::sort(best.begin(), best.end(),
               [](const kernels::ScoredToken& a, const kernels::ScoredToken& b) { return a.better_than(b); });
     best.resize(std::min(best.size(), static_cast<size_t>(use.top)));
+    if (use.ranked) {
+      output.target_ranks.resize(output.target_logprobs.size());
+      output.target_best.resize(output.target_logprobs.size());
+      const auto index = static_cast<size_t>(use.target_index);
+      for (size_t r = 0; r < ranks; ++r) output.target_ranks[index] += results.counts_at_least[r * lists + i];
+      for (const kernels::ScoredToken& token : best) {
+        output.target_best[index].push_back({token.token_id, token.score - normalizer});
+      }
+      continue;
+    }
     bool among = false;
     for (const kernels::ScoredToken& token : best) {
       output.logprobs.push_back({token.token_id, token.score - normalizer});

@@ -18,6 +18,7 @@ namespace lorikeet::model {
 struct PortionResults {
   kernels::LogitStatistics* statistics;  // [ranks, logprobs]
   kernels::Candidate* best;              // [ranks, logprobs, stride]
+  int32_t* counts_at_least;              // [ranks, logprobs]; none unless portion.ranked
   kernels::DeviceTokenCount* counts;     // [counts], on their way to the device
   ConstraintArrays constraints;          // likewise
   uint64_t constraint_bytes;             // of them
@@ -67,6 +68,7 @@ class CudaSampler {
   kernels::DeviceBuffer gathered_;    // [ranks, kGatheredRows, stride] logits
   kernels::DeviceBuffer statistics_;  // [ranks, logprobs]
   kernels::DeviceBuffer best_;        // [ranks, limits_.best]
+  kernels::DeviceBuffer at_least_;    // [ranks, logprobs] counts of tokens
 };
 
 }  // namespace lorikeet::model

@@ -26,7 +26,7 @@ StopStringMatcher::StopStringMatcher(std::vector<std::string> stops, bool includ
   }
 }
 
-std::string StopStringMatcher::push(std::string_view text) {
+std::string StopStringMatcher::push(std::string_view text, bool may_match) {
   if (matched_) return {};
   for (const char byte : text) {
     held_ += byte;
@@ -34,7 +34,9 @@ std::string StopStringMatcher::push(std::string_view text) {
       Stop& stop = stops_[i];
       if (stop.text.empty()) continue;
       stop.matched = advance(stop.text, stop.fallback, stop.matched, byte);
-      if (stop.matched == stop.text.size() && !matched_) matched_ = i;
+      if (stop.matched < stop.text.size()) continue;
+      if (may_match && !matched_) matched_ = i;
+      if (!may_match) stop.matched = stop.fallback[stop.matched];
     }
     if (!matched_) continue;
     if (!include_) held_.resize(held_.size() - stops_[*matched_].text.size());

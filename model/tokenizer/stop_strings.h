@@ -21,8 +21,9 @@ class StopStringMatcher {
   // Empty stop strings are never found.
   StopStringMatcher(std::vector<std::string> stops, bool include_stop_str_in_output);
 
-  // The text that may be given out now. After a stop string was found: nothing, whatever comes.
-  std::string push(std::string_view text);
+  // The text that may be given out now. After a stop string was found: nothing, whatever comes. Of text that may not
+  // match, the stop strings that end in it are passed over.
+  std::string push(std::string_view text, bool may_match = true);
   // At the end of the stream: what was held back; empty if a stop string was found.
   std::string flush();
 

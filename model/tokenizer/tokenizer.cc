@@ -205,7 +205,10 @@ std::vector<int32_t> Tokenizer::encode(std::span<const TextSegment> segments) co
 }
 
 std::vector<int32_t> Tokenizer::encode_prompt(std::string_view text, bool parse_special) const {
-  std::vector<int32_t> ids = encode(text, parse_special);
+  return framed(encode(text, parse_special));
+}
+
+std::vector<int32_t> Tokenizer::framed(std::vector<int32_t> ids) const {
   ids.insert(ids.begin(), impl_->frame.prefix.begin(), impl_->frame.prefix.end());
   ids.insert(ids.end(), impl_->frame.suffix.begin(), impl_->frame.suffix.end());
   return ids;

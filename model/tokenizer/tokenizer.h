@@ -43,6 +43,7 @@ class Tokenizer {
   // A raw prompt: its ids, and around them what the tokenizer's post-processor puts there (a begin
   // token, say). Chat templates write such tokens themselves: their text is not for this.
   std::vector<int32_t> encode_prompt(std::string_view text, bool parse_special = true) const;
+  std::vector<int32_t> framed(std::vector<int32_t> ids) const;  // the second half of it
 
   // ids -> text; invalid UTF-8 becomes U+FFFD, ids outside the vocabulary become nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special) const;

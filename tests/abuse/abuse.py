@@ -19,7 +19,8 @@ import subprocess
 import sys
 import time
 
-from server import ROOT, Server, status_of, wait_for
+import http_door
+from server import ROOT, Failed, Server, check, status_of, wait_for
 
 sys.path.insert(0, str(ROOT / "examples" / "clients"))
 import zmq  # noqa: E402
@@ -28,15 +29,6 @@ from lorikeet_client import Client, ServerLost  # noqa: E402
 MIB = 1 << 20
 ALLOWED_GAP = 0.02  # seconds by which a stream's largest gap may grow
 STREAM = dict(prompt="Call me", max_tokens=600, temperature=0, ignore_eos=True)
-
-
-class Failed(Exception):
-    pass
-
-
-def check(condition, sentence):
-    if not condition:
-        raise Failed(sentence)
 
 
 def stream(address, fields):
@@ -178,7 +170,8 @@ def nothing(server, long):
 
 
 def no_port_but_the_clients(server, long):
-    check(server.listening_ports() == {server.port}, f"listens at {server.listening_ports()}, not at {server.port} alone")
+    doors = {server.port, server.http_port}
+    check(server.listening_ports() == doors, f"listens at {server.listening_ports()}, not at {doors} alone")
 
 
 def idle_connections(server, long):
@@ -295,7 +288,7 @@ def reader_that_sleeps(server, long):
 
 
 ABUSES = [nothing, no_port_but_the_clients, idle_connections, raw_bytes, rubbish_messages, empty_messages,
-          large_id_lists, large_bodies, killed_clients, reader_that_sleeps]
+          large_id_lists, large_bodies, killed_clients, reader_that_sleeps, *http_door.ABUSES]
 
 
 # ---- abuses that take a server of their own
@@ -319,7 +312,7 @@ def closed_stderr(lorikeet, long):
 
 
 def few_descriptors(lorikeet, long):
-    server = Server(lorikeet, descriptors=64)
+    server = Server(lorikeet, "--no-http", descriptors=64)
     try:
         idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
         served(server.address)

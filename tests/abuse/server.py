@@ -1,4 +1,4 @@
-"""A `lorikeet serve` of the example model for abuse.py, and what can be seen of its processes from outside."""
+"""A `lorikeet serve` of the example model for abuse.py and chaos.py, and what can be seen of its processes from outside."""
 import json
 import os
 import pathlib
@@ -24,19 +24,39 @@ def wait_for(condition, seconds=60):
     return bool(condition())
 
 
-class Server:
-    """Starts on a free port of the loopback, two ranks. Leads a process group of its own."""
+class Failed(Exception):
+    pass
 
-    def __init__(self, lorikeet, *flags, descriptors=None):
+
+def check(condition, sentence):
+    if not condition:
+        raise Failed(sentence)
+
+
+def memory_of(pid):
+    """Bytes that a process has in memory; 0 where there is none."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found.group(1)) * 1024 if found else 0
+
+
+class Server:
+    """Starts on a free port of the loopback. Leads a process group of its own."""
+
+    def __init__(self, lorikeet, *flags, descriptors=None, ranks=2, adapters=None):
+        adapters = adapters or {"moby": EXAMPLES / "adapters" / "moby"}
         self.scratch = tempfile.TemporaryDirectory(prefix="lorikeet-abuse-")
         self.out = pathlib.Path(self.scratch.name, "out")
         limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
         read_end, write_end = os.pipe()
         with open(self.out, "wb") as out:
             self.process = subprocess.Popen(
-                [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", "2",
-                 "--lora-modules", f"moby={EXAMPLES / 'adapters' / 'moby'}", "--zmq", "tcp://127.0.0.1:0", "--no-http",
-                 *flags],
+                [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", str(ranks),
+                 "--lora-modules", *(f"{name}={path}" for name, path in adapters.items()), "--zmq", "tcp://127.0.0.1:0",
+                 "--port", "0", *flags],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=limit)
         os.close(write_end)
         self.stderr = os.fdopen(read_end, "rb", buffering=0)
@@ -50,6 +70,8 @@ class Server:
             raise RuntimeError(f"the server has ended: {self.said.decode(errors='replace')}")
         self.address = address.group(0)
         self.port = int(self.address.rsplit(":", 1)[1])
+        http = re.search(rb"OpenAI API at http://[^:]*:(\d+)", self.said)
+        self.http_port = int(http.group(1)) if http else None
 
     def _listen(self):
         try:
@@ -87,17 +109,25 @@ class Server:
                 return 0.0
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return sum(of(pid) for pid in [self.process.pid, *self.children()])
+    def processes(self):
+        """Role ("head", "rank 0", ...) -> pid, of the children that are not dead yet."""
+        found = {}
+        for pid in self.children():
+            try:
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
+            except OSError:
+                continue
+            if words[0] == "lorikeet" and len(words) > 1:
+                found[" ".join(words[1:])] = pid
+        return found
 
     def memory(self):
         """Bytes that the largest of its processes has in memory."""
-        def of(pid):
-            try:
-                status = pathlib.Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                return 0
-            found = re.search(r"VmRSS:\s+(\d+) kB", status)
-            return int(found.group(1)) * 1024 if found else 0
-        return max(of(pid) for pid in [self.process.pid, *self.children()])
+        return max(memory_of(pid) for pid in [self.process.pid, *self.children()])
+
+    def descriptors(self):
+        """Of all its processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in [self.process.pid, *self.children()])
 
     def listening_ports(self):
         """The TCP ports of all its processes that others can connect to."""

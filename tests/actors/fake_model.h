@@ -28,6 +28,7 @@ struct FakeRow {
   std::vector<model::TokenCount> counts;
   std::vector<int32_t> targets;
   std::vector<kernels::TokenBias> biases;  // of the constraint
+  std::vector<uint32_t> allowed;           // the same
 };
 
 // Draws 1000 + position of the drawn token. Threads: as RankModel.
@@ -67,7 +68,8 @@ class FakeModel final : public model::RankModel {
                       row.sampling,
                       {row.counts.begin(), row.counts.end()},
                       {row.logprob_targets.begin(), row.logprob_targets.end()},
-                      {row.constraint.biases.begin(), row.constraint.biases.end()}});
+                      {row.constraint.biases.begin(), row.constraint.biases.end()},
+                      {row.constraint.allowed.begin(), row.constraint.allowed.end()}});
     }
     const std::lock_guard lock(mutex);
     begun.push_back(step);
@@ -84,6 +86,11 @@ class FakeModel final : public model::RankModel {
       if (row.sample) output.token_id = end == no_token_at ? model::kNoToken : 1000 + end;
       if (row.sample && row.sampling.logprobs >= 0) output.logprobs = {{1000 + end, -0.25F}};
       for (const int32_t target : row.targets) output.target_logprobs.push_back(-static_cast<float>(target));
+      for (const int32_t target : row.targets) {
+        if (row.sampling.target_top_logprobs < 0) break;
+        output.target_ranks.push_back(target + 1);
+        output.target_best.push_back({{target + 2, -0.125F}});
+      }
       outputs.push_back(output);
     }
     in_flight.pop_front();

@@ -221,7 +221,7 @@ class EngineHarness {
     grant_leases();
     while (plan()) {
     }
-    return absorb();
+    return absorb() || grant_next();  // the latter: of a request that is to be tried alone
   }
 
   // Until nothing is left to do; returns the number of steps. Everything must have ended then.
@@ -235,11 +235,18 @@ class EngineHarness {
   }
 
   void lose_ranks() {
-    engine.ranks_lost("rank 1 died");
+    engine.ranks_lost();
     in_flight.clear();
     tables_.clear();
     take_all();
     adapters.forget_slots();
+  }
+
+  // The ranks were lost by a fault of their own.
+  void fault() {
+    lose_ranks();
+    engine.blame_requests("rank 1 died");
+    take_all();
   }
 
   // With as many blocks as before, or another number.

@@ -21,6 +21,21 @@ TEST(Engine, StartsBehindACachedPrefix) {
   EXPECT_EQ(server.engine.stats().prompt_tokens, 20u);
 }
 
+TEST(Engine, SharesNothingOfBeforeAResetWhetherItRunsOrHasEnded) {
+  EngineHarness server(small_config());
+  server.add(count_to(10), 1);
+  server.run();
+  server.add(count_to(9), 30);
+  server.step();
+  server.engine.reset_prefix_cache();
+  const SequenceId third = server.add(count_to(10), 1);
+  server.run();
+  EXPECT_EQ(server.clients[third].finish->num_cached_tokens, 0);
+  const SequenceId fourth = server.add(count_to(10), 1);
+  server.run();
+  EXPECT_EQ(server.clients[fourth].finish->num_cached_tokens, 8) << "what was computed after it is shared";
+}
+
 TEST(Engine, SharesAPrefixThatIsStillBeingComputedByAnEarlierPlan) {
   EngineConfig config = small_config();
   config.max_plans_in_flight = 2;

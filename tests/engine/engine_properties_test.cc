@@ -103,7 +103,8 @@ class RandomHistory {
         if (draw(0, 4) == 0) harness_.fail_next_lease();
         break;
       case 9:
-        if (draw(0, 9) == 0 && harness_.engine.available()) harness_.lose_ranks();
+        if (draw(0, calm_) == 0 && harness_.engine.available())
+          draw(0, 2) == 0 ? harness_.lose_ranks() : harness_.fault();
         break;
       case 10:
         if (!harness_.engine.available()) start_epoch();
@@ -132,7 +133,9 @@ class RandomHistory {
       const bool has_adapter = client.request.adapter.empty() || harness_.adapters.has_lease(id);
       someone_can |= !client.is_done() && has_adapter;
     }
-    EXPECT_EQ(harness_.plan(), harness_.engine.available() && someone_can);
+    const bool all_may = harness_.engine.stats().set_aside == 0;
+    const bool planned = harness_.plan();
+    if (planned || all_may) EXPECT_EQ(planned, harness_.engine.available() && someone_can);
   }
 
   void start_epoch() {
@@ -141,6 +144,7 @@ class RandomHistory {
   }
 
   std::mt19937_64 random_;
+  const int calm_ = draw(0, 7) == 0 ? 0 : 9;  // how seldom the ranks are lost
   const int32_t num_slots_;
   uint64_t num_requests_ = 0;
   EngineHarness harness_;
@@ -173,7 +177,7 @@ TEST(EngineProperties, HoldInRandomHistories) {
   EXPECT_GT(resumptions, 500u);
   EXPECT_GT(failures[ErrorCode::no_token], 100);
   EXPECT_GT(failures[ErrorCode::adapter_failed], 10);
-  EXPECT_GT(failures[ErrorCode::rank_lost], 0);
+  EXPECT_GT(failures[ErrorCode::poison], 0);
   EXPECT_GE(max_adapters, 3);
   EXPECT_EQ(max_in_flight, 3);
 }

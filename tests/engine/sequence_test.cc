@@ -138,5 +138,16 @@ TEST(SequenceDeathTest, ChangesStateOnlyAlongTheDiagram) {
   EXPECT_DEATH(sequence.append_token(1), "ended");
 }
 
+TEST(Sequence, CutsRanksAndBestTokensOfAPromptAsItsLogprobs) {
+  Sequence sequence = make({1, 2, 3, 4}, 1, {}, "", true);
+  sequence.take_prompt_logprobs(1, {-1, -2}, {3, 4}, {{{7, -0.5F}}, {{8, -0.25F}}});
+  const PromptLogprobsEvent event = sequence.take_prompt_logprobs(2, {-2, -3}, {4, 5}, {{{8, -0.25F}}, {{9, -0.125F}}});
+  EXPECT_EQ(event.start, 3);
+  EXPECT_THAT(event.values, ElementsAre(-3));
+  EXPECT_THAT(event.ranks, ElementsAre(5));
+  ASSERT_EQ(event.best.size(), 1u);
+  EXPECT_EQ(event.best[0].at(0).token_id, 9);
+}
+
 }  // namespace
 }  // namespace lorikeet::engine

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "comm/client/adapter_request.h"
+#include "comm/openai/adapters.h"
 #include "comm/openai/openai_answer.h"
 #include "comm/openai/openai_request.h"
 #include "comm/openai/tokenize.h"
@@ -54,6 +56,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data + 1), size - 1);
   (void)parse_tokenize(body);
   (void)parse_detokenize(body);
+  for (const auto& change : {parse_load_adapter(body), parse_unload_adapter(body)}) {
+    if (change ? !check_sizes(*change) : change.error().message.empty()) std::abort();
+  }
   const auto request = data[0] % 2 == 0 ? parse_completion(body) : parse_chat(body);
   if (request) {
     answer(*request);

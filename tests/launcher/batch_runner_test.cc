@@ -22,9 +22,14 @@ class ScriptedClient : public comm::ZmqClient {
  public:
   std::function<void(const comm::GenerateRequest&)> on_request;
   std::deque<comm::ServerMessage> answers;
-  std::vector<std::string> sent;
+  std::vector<std::string> sent, cancelled;
 
+  bool await_greeting(std::chrono::milliseconds) override { return true; }
   Result<void> send(const comm::ClientMessage& message) override {
+    if (const auto* cancel = std::get_if<comm::Cancel>(&message)) {
+      cancelled.push_back(cancel->id);
+      return {};
+    }
     const auto& request = std::get<comm::GenerateRequest>(message);
     sent.push_back(request.id);
     on_request(request);
@@ -45,7 +50,7 @@ class BatchRunnerTest : public testing::Test {
     write_file(scratch_ / "in", input);
     auto reader = LineReader::open((scratch_ / "in").string()).value();
     auto writer = LineWriter::open((scratch_ / "out").string()).value();
-    BatchRunner runner(client_, reader, writer, window);
+    BatchRunner runner(client_, reader, writer, window, {}, model_);
     outcome_ = runner.run([] { return true; });
     EXPECT_TRUE(writer.close().has_value());
     std::istringstream lines(read_file(scratch_ / "out"));
@@ -62,6 +67,7 @@ class BatchRunnerTest : public testing::Test {
 
   ScratchDirectory scratch_;
   ScriptedClient client_;
+  BatchModel model_;
   Result<BatchRunner::Summary> outcome_ = fail("not run");
 };
 
@@ -99,6 +105,103 @@ TEST_F(BatchRunnerTest, JoinsThePiecesOfAnAnswer) {
   EXPECT_EQ(results[0]["token_ids"], (std::vector<int>{1, 2}));
   EXPECT_EQ(results[0]["logprobs"], nlohmann::json::parse("[[[1,-0.5],[2,-1.0]],[[2,-0.25]]]"));
   EXPECT_TRUE(results[0]["error"].is_null());
+}
+
+TEST_F(BatchRunnerTest, AnswersOpenAisLinesInTheirForm) {
+  model_.name = "tiny";
+  model_.token_bytes = [](int32_t) { return std::string_view("t"); };
+  model_.decode = [](std::span<const int32_t> ids) { return std::to_string(ids.size()) + " tokens"; };
+  model_.now = [] { return int64_t{1700000000}; };
+  std::vector<comm::GenerateRequest> asked;
+  client_.on_request = [&](const comm::GenerateRequest& request) {
+    asked.push_back(request);
+    if (request.adapter == "none") {
+      client_.answers.push_back(comm::Failure{request.id, "unknown_adapter", "there is no adapter"});
+      return;
+    }
+    client_.answers.push_back(comm::Delta{request.id, " of " + request.id, {1}, {}});
+    comm::Done done;
+    done.id = request.id;
+    done.finish_reason = "length";
+    done.usage = {3, 1, 4, 0};
+    done.prompt_token_ids = {7, 8, 9};
+    client_.answers.push_back(done);
+  };
+  const auto results =
+      run(R"({"custom_id": "a", "method": "POST", "url": "/v1/completions", )"
+          R"("body": {"model": "tiny:moby", "prompt": [7, 8, 9], "n": 2, "echo": true, "max_tokens": 1000.0}})"
+          "\n"
+          R"({"custom_id": "b", "url": "/v1/chat/completions", )"
+          R"("body": {"model": "none", "messages": [{"role": "user", "content": "x"}], "stream": true}})"
+          "\n"
+          R"({"custom_id": "c", "url": "/v1/completions", "body": {"prompt": "x", "temperature": "hot"}})"
+          "\n"
+          R"({"custom_id": "d", "url": "/v1/embeddings", "body": {}})"
+          "\n"
+          R"({"custom_id": 5, "url": "/v1/completions", "body": {"prompt": "x"}})"
+          "\n"
+          R"({"id": "own", "prompt": "x"})"
+          "\n");
+  ASSERT_EQ(results.size(), 6u);
+  ASSERT_EQ(asked.size(), 4u);
+  EXPECT_EQ(asked[0].adapter, "moby");
+  EXPECT_EQ(asked[0].max_tokens, 1000);
+  EXPECT_EQ(results[0]["custom_id"], "a");
+  EXPECT_EQ(results[0]["id"], "batch_req_0");
+  EXPECT_TRUE(results[0]["error"].is_null());
+  EXPECT_EQ(results[0]["response"]["status_code"], 200);
+  const auto& body = results[0]["response"]["body"];
+  EXPECT_EQ(body["object"], "text_completion");
+  EXPECT_EQ(body["model"], "tiny:moby");
+  ASSERT_EQ(body["choices"].size(), 2u);
+  EXPECT_EQ(body["choices"][1]["text"], "3 tokens of 0/1/1");
+  EXPECT_EQ(body["usage"]["completion_tokens"], 2);
+  EXPECT_EQ(results[1]["response"]["status_code"], 404);
+  EXPECT_EQ(results[1]["response"]["body"]["error"]["code"], "model_not_found");
+  EXPECT_EQ(results[2]["response"]["status_code"], 400);
+  EXPECT_EQ(results[2]["response"]["body"]["error"]["param"], "temperature");
+  EXPECT_EQ(results[3]["response"]["body"]["error"]["param"], "url");
+  EXPECT_EQ(results[4]["line"], 5);
+  EXPECT_EQ(results[5]["id"], "own");
+  EXPECT_EQ(outcome_->failed, 4);
+}
+
+// Of several choices one is lost with the ranks: all are asked for anew, and what the others still say is not heard.
+TEST_F(BatchRunnerTest, SendsAllChoicesOfALineAgain) {
+  model_.now = [] { return int64_t{0}; };
+  client_.on_request = [&](const comm::GenerateRequest& request) {
+    if (request.id == "0/1/1") {
+      client_.answers.push_back(comm::Failure{"0/0/1", "rank_lost", "rank 1 died"});
+      client_.answers.push_back(comm::Delta{"0/1/1", "late", {1}, {}});
+      finish("0/1/1");
+    } else if (request.id.back() == '2') {
+      client_.answers.push_back(comm::Delta{request.id, "anew", {1}, {}});
+      finish(request.id);
+    }
+  };
+  const auto results = run(R"({"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "x", "n": 2}})"
+                           "\n");
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(client_.cancelled, std::vector<std::string>{"0/1/1"});
+  for (const auto& choice : results[0]["response"]["body"]["choices"]) EXPECT_EQ(choice["text"], "anew");
+}
+
+TEST(BatchLine, TellsFinalResultsOfBothFormsApart) {
+  EXPECT_EQ(final_result(R"({"id": "a", "error": null})")->key, "\"a\"");
+  EXPECT_EQ(final_result(R"({"id": 7, "error": null})")->key, "7");
+  EXPECT_EQ(final_result(R"({"id": null, "line": 3, "error": {"code": "invalid_request"}})")->line, 3);
+  EXPECT_FALSE(final_result(R"({"id": "a", "error": {"code": "rank_lost"}})"));
+  EXPECT_FALSE(final_result(R"({"id": "a", "err)"));
+  EXPECT_FALSE(final_result("[]"));
+  const auto of_openai = [](const char* body) {
+    return final_result(std::string(R"({"id": "batch_req_0", "custom_id": "a", "error": null, "response": )") + body +
+                        "}");
+  };
+  EXPECT_EQ(of_openai(R"({"status_code": 200, "body": {"choices": []}})")->key, "custom_id a");
+  EXPECT_TRUE(of_openai(R"({"status_code": 400, "body": {"error": {"code": "invalid_request"}}})"));
+  EXPECT_FALSE(of_openai(R"({"status_code": 503, "body": {"error": {"code": "rank_lost"}}})"));
+  EXPECT_FALSE(of_openai("null"));
+  EXPECT_FALSE(of_openai("{}"));
 }
 
 TEST_F(BatchRunnerTest, NamesTheLineThatIsNotJson) {
@@ -214,9 +317,9 @@ TEST_F(BatchRunnerTest, SendsAgainOnResumeWhatOnlyTheServerFailed) {
   auto answered = AnsweredLines::take_over((scratch_ / "out").string());
   ASSERT_TRUE(answered);
   EXPECT_EQ(answered->size(), 1);
-  EXPECT_FALSE(answered->take(comm::parse_request(R"({"id": "a"})"), 1));
-  EXPECT_TRUE(answered->take(comm::parse_request(R"({"id": "b"})"), 2));
-  EXPECT_FALSE(answered->take(comm::parse_request(R"({"id": "b"})"), 3)) << "one answer, one line";
+  EXPECT_FALSE(answered->take(BatchLine::parse(R"({"id": "a"})", 1, {}), 1));
+  EXPECT_TRUE(answered->take(BatchLine::parse(R"({"id": "b"})", 1, {}), 2));
+  EXPECT_FALSE(answered->take(BatchLine::parse(R"({"id": "b"})", 1, {}), 3)) << "one answer, one line";
   EXPECT_EQ(AnsweredLines::take_over((scratch_ / "absent").string())->size(), 0);
   EXPECT_FALSE(AnsweredLines::take_over(scratch_.path().string()));
 }

@@ -84,6 +84,42 @@ INSTANTIATE_TEST_SUITE_P(Formats, BatchOverFormats,
                            return name;
                          });
 
+// The same requests in our form and in OpenAI's, restrained in every way, over one rank and over two.
+TEST(Batch, AnswersOpenAisLinesAsItsOwnWhateverTheRanks) {
+  const nlohmann::json sampling = {{"max_tokens", 16},
+                                   {"temperature", 0.9},
+                                   {"seed", 7},
+                                   {"logit_bias", {{"5", 2}, {"300", -100}}},
+                                   {"bad_words", {"the", "and"}},
+                                   {"min_tokens", 16},
+                                   {"prompt", "And it came to pass"}};
+  nlohmann::json own = sampling, body = sampling;
+  own["id"] = "own";
+  own["adapter"] = "kjv";
+  body["model"] = "kjv";
+  body["echo"] = true;
+  body["return_token_ids"] = true;
+  const nlohmann::json theirs = {
+      {"custom_id", "theirs"}, {"method", "POST"}, {"url", "/v1/completions"}, {"body", body}};
+  std::set<std::string> texts;
+  for (const char* ranks : {"1", "2"}) {
+    std::istringstream results(
+        run_batch(own.dump() + "\n" + theirs.dump() + "\n", example_flags_with({"--tp", ranks})));
+    std::string first, second;
+    ASSERT_TRUE(std::getline(results, first) && std::getline(results, second));
+    const auto result = nlohmann::json::parse(first), answer = nlohmann::json::parse(second);
+    EXPECT_EQ(answer["custom_id"], "theirs");
+    EXPECT_EQ(answer["response"]["status_code"], 200) << answer;
+    const auto& choice = answer["response"]["body"]["choices"][0];
+    EXPECT_EQ(choice["text"], "And it came to pass" + result["text"].get<std::string>());
+    EXPECT_EQ(choice["token_ids"], result["token_ids"]);
+    EXPECT_EQ(choice["token_ids"].size(), 16u) << "neither end nor stop before min_tokens";
+    for (const auto& id : choice["token_ids"]) EXPECT_NE(id, 300);
+    texts.insert(first);
+  }
+  EXPECT_EQ(texts.size(), 1u);
+}
+
 // Perplexity of a text in windows of 1,024 tokens, from prompt_logprobs.
 double perplexity(const std::string& text_file, const nlohmann::json& adapter) {
   ScratchDirectory scratch;

@@ -99,6 +99,46 @@ TEST(BenchCommand, ServeLoadsARunningServer) {
   EXPECT_EQ(status["kv_cache_tokens"], status["engine"]["blocks_total"].get<int64_t>() * 16);
 }
 
+TEST(BenchCommand, ServeLoadsAnyServerWithOpenAisApi) {
+  Served served({"--api-key", "secret"});
+  ASSERT_TRUE(served.ready());
+  ScratchDirectory scratch;
+  const std::string plot = (scratch / "load.svg").string();
+  const auto figures = run_bench({"serve",
+                                  "--url",
+                                  served.http_url(),
+                                  "--api-key",
+                                  "secret",
+                                  "--num-prompts",
+                                  "6",
+                                  "--input-len",
+                                  "8",
+                                  "--output-len",
+                                  "4",
+                                  "--request-rate",
+                                  "50",
+                                  "inf",
+                                  "--adapter",
+                                  "kjv",
+                                  "moby",
+                                  "--adapter-mix",
+                                  "zipf",
+                                  "--goodput",
+                                  "ttft:60000",
+                                  "--plot",
+                                  plot});
+  EXPECT_EQ(figures.at("50 requests/s: requests that failed")["value"], 0);
+  EXPECT_EQ(figures.at("no limit: requests that failed")["value"], 0);
+  EXPECT_GT(figures.at("no limit: goodput")["value"], 0);
+  EXPECT_GT(figures.at("no limit: between tokens, p99")["value"], 0);
+  EXPECT_GT(figures.at("no limit: kjv: output tokens")["value"], 0);
+  EXPECT_EQ(served.status()["engine"]["generated_tokens"], 48);
+  EXPECT_THAT(read_file(plot), HasSubstr("</svg>"));
+  const Finished stranger = run_lorikeet({"bench", "serve", "--url", served.http_url()});
+  EXPECT_EQ(stranger.status, 1);
+  EXPECT_THAT(stranger.err, HasSubstr("lorikeet bench serve: http://127.0.0.1:"));
+}
+
 TEST(BenchCommand, EndsWithASentenceWhereItCannotMeasure) {
   const Finished nowhere = run_lorikeet({"bench", "latency", "--model", "/nowhere", "--device", "cpu"});
   EXPECT_EQ(nowhere.status, 1);

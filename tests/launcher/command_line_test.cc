@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <sstream>
 
+#include "kernels/base/nearest_word.h"
 #include "tests/launcher/process.h"
 
 namespace lorikeet::launcher {
@@ -15,11 +17,11 @@ using testing::HasSubstr;
 using testing::StartsWith;
 using tests::run_lorikeet;
 
-TEST(Nearest, FindsAWordWithinAThirdOfItsLetters) {
+TEST(NearestWord, FindsAWordWithinAThirdOfItsLetters) {
   const std::vector<std::string> known = {"serve", "submit", "status"};
-  EXPECT_EQ(nearest("sevre", known), "serve");
-  EXPECT_EQ(nearest("stats", known), "status");
-  EXPECT_EQ(nearest("chat", known), "");
+  EXPECT_EQ(nearest_word("sevre", known), "serve");
+  EXPECT_EQ(nearest_word("stats", known), "status");
+  EXPECT_EQ(nearest_word("chat", known), "");
 }
 
 struct Mistake {
@@ -56,7 +58,8 @@ TEST(CommandLine, NamesItselfInTheErrorsOfAServer) {
 }
 
 TEST(CommandLine, HelpsIn80ColumnsWithoutTheParsersNotation) {
-  for (const char* command : {"serve", "batch", "submit", "status", "inspect", "tokenize"}) {
+  for (const char* command :
+       {"serve", "batch", "submit", "status", "inspect", "tokenize", "chat", "completion", "man"}) {
     const auto finished = run_lorikeet({command, "--help"});
     EXPECT_EQ(finished.status, 0);
     std::istringstream lines(finished.out);
@@ -64,6 +67,53 @@ TEST(CommandLine, HelpsIn80ColumnsWithoutTheParsersNotation) {
     for (const char* notation : {"TEXT:{", "{false}", "=auto"})
       EXPECT_EQ(finished.out.find(notation), std::string::npos);
   }
+}
+
+TEST(CommandLine, SaysWhatItIsBuiltOf) {
+  const std::string version = run_lorikeet({"--version"}).out;
+  for (const char* part : {"lorikeet 0.", "(commit ", "CUDA ", "NCCL ", "CAF 0.17.6"}) {
+    EXPECT_THAT(version, HasSubstr(part));
+  }
+}
+
+TEST(CommandLine, TakesFlagsFromAFile) {
+  tests::ScratchDirectory scratch;
+  const std::string file = (scratch / "lorikeet.yaml").string();
+  tests::write_file(file, "model: /no/such/model\nmax-model-len: 1k\n");
+  EXPECT_THAT(run_lorikeet({"serve", "--config", file}).err, HasSubstr("there is no directory /no/such/model"));
+  EXPECT_THAT(run_lorikeet({"serve", "/nor/this", "--config", file}).err, HasSubstr("there is no directory /nor/this"));
+  tests::write_file(file, "modell: /no/such/model\n");
+  const auto wrong = run_lorikeet({"serve", "--config", file});
+  EXPECT_EQ(wrong.status, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("line 1: there is no flag 'modell'; did you mean 'model'?"));
+}
+
+// What bash would offer behind the words.
+std::string completed(const std::string& words) {
+  tests::ScratchDirectory scratch;
+  const std::string lorikeet = std::string(LORIKEET_BINARY_DIR) + "/lorikeet";
+  const std::string script = "source <(" + lorikeet + " completion bash); COMP_WORDS=(" + words +
+                             "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _lorikeet; echo \"${COMPREPLY[*]}\"";
+  tests::write_file(scratch / "script", script);
+  EXPECT_EQ(std::system(("bash " + (scratch / "script").string() + " > " + (scratch / "out").string()).c_str()), 0);
+  return tests::read_file(scratch / "out");
+}
+
+TEST(CommandLine, CompletesItselfInBash) {
+  EXPECT_EQ(completed("lorikeet sub"), "submit\n");
+  EXPECT_EQ(completed("lorikeet serve --tensor"), "--tensor-parallel-size\n");
+  EXPECT_EQ(completed("lorikeet serve --device c"), "cpu cuda\n");
+  EXPECT_EQ(completed("lorikeet bench lat"), "latency\n");
+}
+
+TEST(CommandLine, HasAManPageForEveryCommand) {
+  for (const char* command : {"serve", "submit", "chat", "status"}) {
+    const auto page = run_lorikeet({"man", command});
+    EXPECT_EQ(page.status, 0);
+    EXPECT_THAT(page.out, StartsWith(".TH LORIKEET\\-"));
+  }
+  EXPECT_THAT(run_lorikeet({"man", "bench", "serve"}).out, HasSubstr("LORIKEET\\-BENCH\\-SERVE"));
+  EXPECT_EQ(run_lorikeet({"man", "nothing"}).status, 1);
 }
 
 TEST(CommandLine, TakesHelpAsACommand) {

@@ -4,9 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
-
-#include "tests/launcher/process.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -16,12 +13,6 @@ using ::testing::HasSubstr;
 
 class HttpFlagsTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    unsetenv("LORIKEET_API_KEY");
-    unsetenv("VLLM_API_KEY");
-  }
-  void TearDown() override { SetUp(); }
-
   static Result<actors::HttpDoorOptions> parse(std::vector<std::string> arguments) {
     CLI::App app;
     HttpFlags flags;
@@ -36,39 +27,12 @@ TEST_F(HttpFlagsTest, OpenADoorOnLoopbackByDefault) {
   const auto door = parse({}).value();
   EXPECT_EQ(door.host, "127.0.0.1");
   EXPECT_EQ(door.port, 8000);
-  EXPECT_TRUE(door.api_keys.empty());
   EXPECT_EQ(parse({"--no-http"}).value().port, -1);
   EXPECT_EQ(parse({"--port", "0"}).value().port, 0);
 }
 
-TEST_F(HttpFlagsTest, LetNobodyInFromOutsideWithoutAKeyUnlessToldTo) {
-  EXPECT_THAT(parse({"--host", "0.0.0.0"}).error().message, HasSubstr("--allow-unauthenticated"));
-  EXPECT_TRUE(parse({"--host", "0.0.0.0", "--allow-unauthenticated"}));
-  EXPECT_TRUE(parse({"--host", "0.0.0.0", "--api-key", "k"}));
-  for (const char* own : {"localhost", "127.0.0.2", "::1"}) EXPECT_TRUE(parse({"--host", own})) << own;
-}
-
-TEST_F(HttpFlagsTest, TakeKeysFromFlagsFileAndEnvironment) {
-  tests::ScratchDirectory scratch;
-  const std::string file = (scratch / "keys").string();
-  tests::write_file(file, "# ours\nthird\n\n  fourth \r\n");
-  EXPECT_THAT(parse({"--api-key", "first", "second", "--api-key-file", file}).value().api_keys,
-              ElementsAre("first", "second", "third", "fourth"));
-  setenv("VLLM_API_KEY", "theirs", 1);
-  EXPECT_THAT(parse({}).value().api_keys, ElementsAre("theirs"));
-  setenv("LORIKEET_API_KEY", "ours", 1);
-  EXPECT_THAT(parse({}).value().api_keys, ElementsAre("ours"));
-  EXPECT_THAT(parse({"--api-key", "flag"}).value().api_keys, ElementsAre("flag"));
-}
-
 TEST_F(HttpFlagsTest, RefuseWhatCannotBeMeant) {
-  tests::ScratchDirectory scratch;
-  tests::write_file(scratch / "empty", "# nothing\n");
   const std::pair<std::vector<std::string>, const char*> cases[] = {
-      {{"--api-key-file", "/nowhere"}, "/nowhere: it cannot be read"},
-      {{"--api-key-file", (scratch / "empty").string()}, "there is no key in it"},
-      {{"--api-key", "a b"}, "visible ASCII"},
-      {{"--api-key", ""}, "visible ASCII"},
       {{"--ssl-keyfile", "k"}, "go together"},
       {{"--ssl-cert-reqs", "2"}, "need --ssl-certfile"},
       {{"--root-path", "x"}, "begins with /"},

@@ -132,6 +132,104 @@ TEST(Http, AsksForTheKey) {
   EXPECT_THAT(client.read_until("\r\n\r\n"), StartsWith("HTTP/1.1 200"));
 }
 
+// A request with a body, or without one where there is none, and what comes back: the status and the whole answer.
+struct Exchanged {
+  int status = 0;
+  std::string answer;
+};
+
+Exchanged exchange(uint16_t port, const std::string& head, const std::string& body = "") {
+  RawClient client(port);
+  client.send(head + "\r\nHost: a\r\nConnection: close\r\n" +
+              (body.empty() ? "\r\n" : "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body));
+  const std::string answer = client.read_to_end();
+  return {answer.size() > 12 ? std::stoi(answer.substr(9, 3)) : 0, answer};
+}
+
+TEST(Http, GivesEveryErrorItsStatusInOpenAisForm) {
+  ScratchDirectory scratch;
+  write_file(scratch / "keys.json",
+             R"({"keys": [{"key": "all"}, {"key": "one", "tenant": "bound", "adapters": ["moby"]}],
+    "tenants": {"bound": {"requests_per_minute": 1}}})");
+  std::filesystem::create_directory(scratch / "empty");
+  Served server(
+      {"--api-key-file", (scratch / "keys.json").string(), "--lora-modules", "broken=" + (scratch / "empty").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const std::string json_body = "\r\nContent-Type: application/json", all = "\r\nAuthorization: Bearer all",
+                    one = "\r\nAuthorization: Bearer one", completions = "POST /v1/completions HTTP/1.1";
+  struct Case {
+    std::string head, body;
+    int status;
+    const char* code;
+  };
+  const Case cases[] = {
+      {completions + all + json_body, "{", 400, "invalid_request"},
+      {completions + all + json_body, R"({"prompt": "x", "max_tokens": 1000000})", 400, "context_length_exceeded"},
+      {completions + json_body, R"({"prompt": "x"})", 401, "invalid_api_key"},
+      {completions + one + json_body, R"({"prompt": "x", "model": "kjv"})", 403, "forbidden"},
+      {"GET /metrics HTTP/1.1" + one, "", 403, "forbidden"},
+      {"GET /nowhere HTTP/1.1" + all, "", 404, "not_found"},
+      {completions + all + json_body, R"({"prompt": "x", "model": "nobody"})", 404, "model_not_found"},
+      {"GET /v1/models/nobody HTTP/1.1" + all, "", 404, "model_not_found"},
+      {"DELETE /v1/models HTTP/1.1" + all, "", 405, "method_not_allowed"},
+      {completions + all + json_body + "\r\nContent-Length: 20000000", "", 413, "body_too_large"},
+      {completions + all, R"({"prompt": "x"})", 415, "unsupported_media_type"},
+      {completions + all + json_body, R"({"prompt": "x", "model": "broken"})", 422, "adapter_failed"},
+      {completions + one + json_body, R"({"prompt": "x", "n": 2})", 429, "rate_limit_exceeded"},
+      {"GET /health HTTP/1.1\r\nX: " + std::string(40'000, 'x'), "", 431, "head_too_large"},
+  };
+  for (const auto& [head, body, status, code] : cases) {
+    const auto [got, answer] = exchange(server.http_port(), head, body);
+    ASSERT_EQ(got, status) << head << " " << body << "\n" << answer;
+    const json error = json::parse(body_of(answer))["error"];
+    EXPECT_EQ(error["code"], code) << answer;
+    EXPECT_FALSE(error["message"].get<std::string>().empty());
+    EXPECT_TRUE(error["type"].is_string() && error.contains("param")) << answer;
+    EXPECT_EQ(answer.find("Retry-After: ") != std::string::npos, status == 429) << answer;
+  }
+}
+
+TEST(Http, SharesATenantsLimitsWithZmq) {
+  ScratchDirectory scratch;
+  write_file(scratch / "keys.json", R"({"keys": [{"key": "secret", "tenant": "acme"}, {"key": "k", "admin": true}],
+    "tenants": {"acme": {"requests_per_minute": 2}}})");
+  Served server({"--api-key-file", (scratch / "keys.json").string(), "--zmq-plain"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  auto client =
+      comm::ZmqClient::connect(server.address(), comm::Encoding::json, {"", "", "", "acme", "secret"}).value();
+  const auto ask = [&] {
+    EXPECT_TRUE(client->send(greedy_request("x", std::nullopt, 1)));
+    return collect(*client, 1).front();
+  };
+  EXPECT_TRUE(ask().done.has_value());
+  const std::string head =
+      "POST /v1/completions HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer secret";
+  EXPECT_EQ(exchange(server.http_port(), head, R"({"prompt": "x", "max_tokens": 1})").status, 200);
+  EXPECT_EQ(exchange(server.http_port(), head, R"({"prompt": "x", "max_tokens": 1})").status, 429);
+  const Answer refused = ask();
+  ASSERT_TRUE(refused.failure.has_value());
+  EXPECT_EQ(refused.failure->code, "rate_limited");
+  EXPECT_TRUE(refused.failure->retry_after_s.has_value());
+}
+
+TEST(Http, AnswersAsItsOwnDocumentSays) {
+  ASSERT_TRUE(std::filesystem::exists(python())) << "launcher/install_dependencies.sh --tests makes " << python();
+  Served server({"--api-key", "secret", "--max-model-len", "40"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  ScratchDirectory scratch;
+  const std::string output = (scratch / "output").string();
+  const char* more = std::getenv("LORIKEET_SCHEMATHESIS_EXAMPLES");  // tests/run.sh --full asks for more
+  const std::string command =
+      "cd " + scratch.path().string() + " && " + source_path("build/venv/bin/schemathesis").string() + " run " +
+      server.http_url() + "/openapi.json -H 'Authorization: Bearer secret' --seed 1 --phases " +
+      (more != nullptr ? std::string("coverage,fuzzing --max-examples ") + more : "fuzzing --max-examples 8") +
+      " --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+      "response_schema_conformance,unsupported_method,ignored_auth --suppress-health-check all "
+      "--generation-database none > " +
+      output + " 2>&1";
+  EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
+}
+
 // Runs a program of Python's with httpx at hand; its output when it failed, else empty.
 std::string run_python(const ScratchDirectory& scratch, const std::string& program) {
   write_file(scratch / "program.py", program);

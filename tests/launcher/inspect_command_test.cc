@@ -38,5 +38,19 @@ TEST(Inspect, FailsWithASentenceForWhatIsNoCheckpoint) {
   EXPECT_NE((run.out + run.err).find("config.json"), std::string::npos) << run.out << run.err;
 }
 
+TEST(Inspect, SaysWhatLiesBelowAFolderThatIsNeither) {
+  const std::string models = source_path("examples/models").string();
+  const Finished run = run_lorikeet({"inspect", models});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_EQ(run.err, "lorikeet inspect: " + models +
+                         ": neither a checkpoint (config.json) nor an adapter (adapter_config.json); below it are " +
+                         kModel + "\n");
+  EXPECT_EQ(run_lorikeet({"inspect", "/dev/null"}).err,
+            "lorikeet inspect: /dev/null: it is no directory; give the one that holds config.json or "
+            "adapter_config.json\n");
+  EXPECT_EQ(run_lorikeet({"inspect", "/no/such"}).err,
+            "lorikeet inspect: /no/such: there is no such file or directory\n");
+}
+
 }  // namespace
 }  // namespace lorikeet::tests

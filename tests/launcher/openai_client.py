@@ -124,6 +124,72 @@ def stop(client, url):
     assert held.choices[0].finish_reason == "stop" and held.choices[0].stop_reason == word
 
 
+def restrained(client, url):
+    """logit_bias, min_tokens, bad_words, allowed_token_ids, against what the model says without them."""
+    def ask(max_tokens=8, **more):
+        return client.completions.create(model="moby", prompt="The whale", max_tokens=max_tokens, temperature=0,
+                                         extra_body={"repetition_penalty": 1, "top_k": 0, "return_token_ids": True, **more})
+
+    plain = ask(logprobs=5, ignore_eos=True).choices[0]
+    first = plain.token_ids[0]
+    second = list(plain.logprobs.top_logprobs[0])[1]
+    held = ask(logit_bias={str(first): -100}, ignore_eos=True, logprobs=5).choices[0]
+    assert held.logprobs.tokens[0] == second, (plain, held)
+    assert held.logprobs.token_logprobs[0] == plain.logprobs.top_logprobs[0][second], "the model's, without the bias"
+    assert ask(logit_bias={"300": 100}, ignore_eos=True).choices[0].token_ids == [300] * 8
+    allowed = [id for id in range(2048) if id % 5 == 0]
+    assert all(id in allowed for id in ask(24, allowed_token_ids=allowed, ignore_eos=True).choices[0].token_ids)
+    stopped = ask(stop_token_ids=[first]).choices[0]
+    assert stopped.finish_reason == "stop" and stopped.stop_reason == first and stopped.token_ids == [first], stopped
+    later = ask(24, stop_token_ids=[first], min_tokens=5).choices[0]
+    assert len(later.token_ids) >= 5 and first not in later.token_ids[:5], later
+    words = {word for word in plain.text.split() if word.isalpha()}
+    spelt = [httpx.post(url + "/tokenize", json={"prompt": " " + word}).json()["tokens"] for word in words]
+    said = lambda word, ids: any(ids[i:i + len(word)] == word for i in range(len(ids)))
+    spelt = [word for word in spelt if said(word, plain.token_ids)]
+    assert spelt, (words, plain)
+    spared = ask(24, bad_words=sorted(words), ignore_eos=True).choices[0]
+    assert not any(said(word, spared.token_ids) for word in spelt), (words, spared)
+    empty = httpx.post(url + "/v1/completions", json={"prompt": "x", "allowed_token_ids": []})
+    assert empty.status_code == 400 and "allowed_token_ids is empty" in empty.text, empty.text
+
+
+def prompts_cut_and_scored(client, url):
+    ids = httpx.post(url + "/tokenize", json={"prompt": "And it came to pass in those days"}).json()["tokens"]
+    body = {**GREEDY["extra_body"], "return_token_ids": True, "prompt_logprobs": 2}
+    cut = client.completions.create(model="kjv", prompt=ids, max_tokens=1, temperature=0,
+                                    extra_body={**body, "truncate_prompt_tokens": 4, "cache_salt": "mine"}).choices[0]
+    assert cut.prompt_token_ids == ids[-4:]
+    short = client.completions.create(model="kjv", prompt=ids[-4:], max_tokens=1, temperature=0,
+                                      extra_body=body).choices[0]
+    assert cut.prompt_logprobs == short.prompt_logprobs and cut.token_ids == short.token_ids, (cut, short)
+    assert short.prompt_logprobs[0] is None and len(short.prompt_logprobs) == 4
+    for id, scores in zip(ids[-3:], short.prompt_logprobs[1:]):
+        own = scores[str(id)]
+        assert set(own) == {"logprob", "rank", "decoded_token"} and 2 <= len(scores) <= 3, scores
+        by_rank = sorted(scores.values(), key=lambda score: score["rank"])
+        assert [score["rank"] for score in by_rank[:2]] == [1, 2]
+        assert [s["logprob"] for s in by_rank] == sorted((s["logprob"] for s in by_rank), reverse=True), scores
+    # What a prompt's token is worth is what it would be worth as an answer.
+    answer = client.completions.create(model="kjv", prompt=ids[:-1], max_tokens=1, temperature=0, logprobs=2,
+                                       extra_body={**GREEDY["extra_body"], "allowed_token_ids": [ids[-1]]}).choices[0]
+    whole = client.completions.create(model="kjv", prompt=ids, max_tokens=1, temperature=0, extra_body=body).choices[0]
+    assert abs(answer.logprobs.token_logprobs[0] - whole.prompt_logprobs[-1][str(ids[-1])]["logprob"]) < 1e-4
+    echoed = client.completions.create(model="kjv", prompt=ids, max_tokens=2, echo=True, logprobs=2, **GREEDY).choices[0]
+    got = echoed.logprobs
+    assert len(got.tokens) == len(ids) + 2 and "".join(got.tokens) == echoed.text, echoed
+    assert got.token_logprobs[0] is None and got.top_logprobs[0] is None
+    assert abs(got.token_logprobs[len(ids) - 1] - answer.logprobs.token_logprobs[0]) < 1e-4
+    assert got.text_offset == [sum(map(len, got.tokens[:i])) for i in range(len(got.tokens))]
+
+
+def deadlines(client, url):
+    late = httpx.post(url + "/v1/completions", timeout=60, json={
+        "prompt": "The sea", "max_tokens": 1500, "ignore_eos": True, "timeout": 0.01, "a_field_of_tomorrow": 1})
+    assert late.status_code == 408 and late.json()["error"]["code"] == "request_timeout", late.text
+    assert "(timeout)" in late.json()["error"]["message"]
+
+
 def errors(client, url):
     def refused(kind, code, param=None, **arguments):
         arguments = {"model": BASE, "prompt": "x", **arguments}
@@ -219,7 +285,8 @@ def main():
     url = sys.argv[1]
     client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=300)
     failed = 0
-    for check in (models, completion, completion_stream, several, logprobs, prompts_shown, chat, stop, errors, request_ids, metrics, leaves,
+    for check in (models, completion, completion_stream, several, logprobs, prompts_shown, chat, stop, restrained,
+                  prompts_cut_and_scored, deadlines, errors, request_ids, metrics, leaves,
                   streams_as_batch):
         try:
             check(client, url)

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 #include <random>
 #include <set>
@@ -54,7 +55,9 @@ TEST(Serve, GivesTheSameBitsAloneAndAllAtOnceInAnyOrder) {
 }
 
 TEST(Serve, GivesTheSameBitsWhenSequencesArePreempted) {
-  const auto requests = golden_generate_requests(read_golden());
+  auto requests = golden_generate_requests(read_golden());
+  const size_t plain = requests.size();
+  for (size_t i = 0; i < plain; i += 3) requests.push_back(restrained(requests[i]));
   std::vector<Answer> alone;
   {
     Served roomy({"--tp", "2"});
@@ -75,6 +78,7 @@ TEST(Serve, GivesTheSameBitsWithPrefixHits) {
   auto requests = golden_generate_requests(read_golden());
   for (auto& request : requests) {
     request.prompt_logprobs = false;  // such requests take no hits
+    if (&request - requests.data() >= 20) request = restrained(request);
     std::vector<int32_t>& prompt = *request.prompt_token_ids;
     const std::vector<int32_t> once = prompt;
     while (prompt.size() < 100) prompt.insert(prompt.end(), once.begin(), once.end());
@@ -102,6 +106,7 @@ TEST(Serve, DrawsTheSameTokensForTheSameSeedInAnyCompany) {
     if (i % 4 == 1) request.top_p = 0.9;
     if (i % 5 == 2) request.min_p = 0.05;
     if (i % 3 == 1) request.frequency_penalty = 0.5;
+    if (i % 4 == 3) request = restrained(request);
     requests.push_back(request);
   }
   expect_same_bits(server.ask(requests), each_alone(server, requests));
@@ -198,6 +203,36 @@ TEST(Serve, RefusesWithASentenceWhatCannotBeServed) {
     EXPECT_NE(run.status, 0) << c.sentence;
     EXPECT_NE((run.err + run.out).find(c.sentence), std::string::npos) << c.sentence << "\n" << run.err << run.out;
   }
+}
+
+TEST(Serve, LetsZmqsClientsInByTheirKeysOfCurve) {
+  ScratchDirectory scratch;
+  const auto made = [&](const std::string& name) {
+    const std::string path = (scratch / name).string();
+    const Finished run = run_lorikeet({"keygen", path});
+    EXPECT_EQ(run.status, 0) << run.err;
+    return std::pair{path, run.out.substr(0, run.out.find('\n'))};
+  };
+  const auto [server_file, server_key] = made("server");
+  const auto [client_file, client_key] = made("client");
+  const auto [strange_file, strange_key] = made("stranger");
+  EXPECT_EQ(run_lorikeet({"keygen", client_file}).status, 1) << "it never replaces a pair";
+  write_file(scratch / "clients", client_key + " acme\n");
+  Served server({"--zmq-curve-key", server_file, "--zmq-curve-clients", (scratch / "clients").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto status = [&](std::vector<std::string> keys) {
+    keys.insert(keys.begin(), {"status", "--json", "--timeout", "2", "--zmq", server.address()});
+    return run_lorikeet(keys).status;
+  };
+  EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", server_key}), 0);
+  EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", server_file}), 0);
+  EXPECT_EQ(status({"--zmq-curve-key", strange_file, "--zmq-server-key", server_key}), 1);
+  EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", strange_key}), 1);
+  EXPECT_EQ(status({}), 1);
+  const std::string python = "/usr/bin/python3 " + source_path("examples/clients/lorikeet_client.py").string() +
+                             " --zmq " + server.address() + " --max-tokens 2 --curve-key " + client_file +
+                             " --server-key '" + server_key + "' x > /dev/null";
+  EXPECT_EQ(std::system(python.c_str()), 0);
 }
 
 TEST(Serve, WarnsAtStartOfAnAdapterWithoutItsConfiguration) {

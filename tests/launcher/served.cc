@@ -118,6 +118,18 @@ std::vector<comm::GenerateRequest> golden_generate_requests(const nlohmann::json
   return requests;
 }
 
+comm::GenerateRequest restrained(comm::GenerateRequest request) {
+  request.logit_bias = {{5, 2.5}, {300, -3}, {301, 1}};
+  request.bad_words = {"the", "of the", "and"};
+  request.min_tokens = request.max_tokens;
+  request.ignore_eos = false;
+  request.allowed_token_ids.emplace();
+  for (int32_t id = 0; id < 2048; ++id) {
+    if (id % 7 != 0) request.allowed_token_ids->push_back(id);
+  }
+  return request;
+}
+
 comm::GenerateRequest greedy_request(const std::string& prompt, const std::optional<std::string>& adapter,
                                      int max_tokens) {
   comm::GenerateRequest request;

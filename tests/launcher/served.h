@@ -56,6 +56,9 @@ std::vector<Answer> collect(comm::ZmqClient& client, size_t count, int seconds =
 // The 28 requests of the example model's reference outputs.
 std::vector<comm::GenerateRequest> golden_generate_requests(const nlohmann::json& golden);
 
+// With biases, forbidden words and tokens, and the end held back: all that a draw may be restrained by.
+comm::GenerateRequest restrained(comm::GenerateRequest request);
+
 // A short greedy request with the id "0".
 comm::GenerateRequest greedy_request(const std::string& prompt, const std::optional<std::string>& adapter,
                                      int max_tokens);

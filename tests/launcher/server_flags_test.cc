@@ -50,6 +50,29 @@ class Flags : public testing::Test {
   const std::string adapter_ = tests::source_path("examples/models/adapters/kjv").string();
 };
 
+TEST_F(Flags, TakeWhatVllmCallsToolsReasoningAndTemplates) {
+  const auto options =
+      parse({"--model", model_, "--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder", "--reasoning-parser",
+             "qwen3", "--default-chat-template-kwargs", R"({"enable_thinking": false})",
+             "--chat-template-content-format", "openai", "--trust-request-chat-template"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_TRUE(options->chat.enable_auto_tool_choice);
+  EXPECT_EQ(options->chat.tool_call_parser, "qwen3_coder");
+  EXPECT_EQ(options->chat.reasoning_parser, "qwen3");
+  EXPECT_EQ(options->chat.default_template_kwargs, R"({"enable_thinking": false})");
+  EXPECT_EQ(options->chat.content_format, "openai");
+  EXPECT_TRUE(options->chat.trust_request_template);
+  const auto error = [this](std::vector<std::string> more) {
+    more.insert(more.begin(), {"--model", model_});
+    const auto refused = parse(more);
+    return refused ? std::string("none") : refused.error().message;
+  };
+  EXPECT_EQ(error({"--enable-auto-tool-choice"}), "--enable-auto-tool-choice needs --tool-call-parser");
+  EXPECT_EQ(error({"--default-chat-template-kwargs", "[]"}), "--default-chat-template-kwargs []: give a JSON object");
+  EXPECT_NE(error({"--tool-call-parser", "pythonic"}), "none");
+  EXPECT_NE(error({"--reasoning-parser", "granite"}), "none");
+}
+
 TEST_F(Flags, AllowTheWholeLengthToWhichYarnStretchesTheCheckpoint) {
   const tests::TempDir dir;
   std::ifstream file(std::filesystem::path(model_) / "config.json");
@@ -83,6 +106,24 @@ TEST_F(Flags, RefuseAnAdapterThatIsNamedAsTheBaseModel) {
   const auto options = parse({"--model", model_, "--served-model-name", "a", "--lora-modules", "a=" + adapter_});
   ASSERT_FALSE(options.has_value());
   EXPECT_NE(options.error().message.find("is the name of the base model"), std::string::npos);
+}
+
+TEST_F(Flags, LetClientsLoadAdaptersFromDirectoriesAlone) {
+  EXPECT_FALSE(parse({"--model", model_, "--device", "cpu"})->runtime_lora_updating);
+  const auto without = parse({"--model", model_, "--device", "cpu", "--enable-runtime-lora-updating"});
+  ASSERT_FALSE(without);
+  EXPECT_THAT(without.error().message, testing::HasSubstr("--lora-dir"));
+  const auto options = parse({"--model", model_, "--device", "cpu", "--enable-runtime-lora-updating", "--lora-dir",
+                              "/tmp", "--lora-dir", "/usr/../tmp"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_TRUE(options->runtime_lora_updating);
+  EXPECT_EQ(options->lora_dirs, (std::vector<std::string>{"/tmp", "/tmp"}));
+  EXPECT_FALSE(parse({"--model", model_, "--device", "cpu", "--lora-dir", "/nowhere"}));
+  setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1", 1);
+  const auto by_environment = parse({"--model", model_, "--device", "cpu"});
+  unsetenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING");
+  ASSERT_TRUE(by_environment) << by_environment.error().message;
+  EXPECT_TRUE(by_environment->runtime_lora_updating);
 }
 
 TEST_F(Flags, NameTheFlagWhoseValueIsOutOfRange) {

@@ -9,12 +9,12 @@
 namespace lorikeet::kernels {
 namespace {
 
-constexpr int32_t kFirstUnits = 2;  // of a warp's ring that are asked for before x
+constexpr int32_t kFirstUnits = 2;  // of a warp's ring that are asked for before x, where x comes soon
 
 }  // namespace
 
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
-                 const Stream& stream, bool beside) {
+                 const Stream& stream, bool beside, bool late_x) {
   if (shape.streams_x) return int4_stream(weight, args, shape, stream);
   const int4::KeptSizes sizes(weight, args.m, shape);
   auto p = int4::common_params<int4::DecodeParams>(weight, args);
@@ -27,7 +27,7 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   p.groups_with_more = weight.tiles % groups;
   p.stages = shape.depth;
   p.chunk = shape.chunk;
-  p.first_stages = std::clamp(kFirstUnits / shape.chunk, 1, shape.depth);
+  p.first_stages = late_x ? shape.depth : std::clamp(kFirstUnits / shape.chunk, 1, shape.depth);
   p.x_row_bytes = sizes.x_row_bytes;
   p.parts_offset = static_cast<int32_t>(sizes.x);
   p.ring_offset = static_cast<int32_t>(sizes.ring_offset());

@@ -22,8 +22,8 @@ bool int4_decode_takes_norm(const PackedInt4Weight& weight, const Int4DecodeShap
 
 // m up to kInt4DecodeRows. A streaming shape does not permute x: where the weight has a permutation, args.x must be in
 // the order of the stored inputs (gather_inputs_cuda). `beside`: the kernel in front is a product whose shape leaves
-// room.
+// room. `late_x`: it waits for other ranks, so that all stages are asked for before x.
 void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Int4DecodeShape& shape,
-                 const Stream& stream, bool beside = false);
+                 const Stream& stream, bool beside = false, bool late_x = false);
 
 }  // namespace lorikeet::kernels

@@ -30,6 +30,8 @@ inline bool is_test(std::string_view name) {
 // object.name, and object[key]: undefined where there is none, an error where `object` is undefined itself.
 Value attribute_of(const Value& object, std::string_view name);
 Value item_of(const Value& object, const Value& key);
+// Whether a dict has an attribute of this name whatever its keys.
+bool is_dict_attribute(std::string_view name);
 // object.name(arguments) of a value's own methods; false where it has none of that name.
 bool call_method(Evaluator& evaluator, const Value& object, std::string_view name, const Arguments& arguments,
                  Value* result);

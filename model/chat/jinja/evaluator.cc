@@ -132,7 +132,14 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
       if (out_->size() > limits_.max_output) raise("the template prints more than {} bytes", limits_.max_output);
       break;
     case StatementKind::print:
-      for (const auto& expression : statement.expressions) print(evaluate(*expression));
+      for (const auto& expression : statement.expressions) {
+        if (expression->kind == ExpressionKind::binary && expression->text == "+") {
+          print_sum(*expression);
+        } else {
+          Value made;
+          print(see(*expression, made));
+        }
+      }
       break;
     case StatementKind::if_else:
       return execute_if(statement);
@@ -180,7 +187,7 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
 
 Evaluator::Flow Evaluator::execute_if(const Statement& statement) {
   for (size_t i = 0; i < statement.blocks.size(); ++i) {
-    if (i == statement.expressions.size() || evaluate(*statement.expressions[i]).truth()) {
+    if (i == statement.expressions.size() || is_true(*statement.expressions[i])) {
       return execute(statement.blocks[i]);
     }
   }
@@ -194,7 +201,7 @@ Evaluator::Flow Evaluator::execute_for(const Statement& statement) {
     passes = [this, &statement, outer](const Value& item) {
       const ScopeGuard scope(*this, outer);
       assign(statement.target, item);
-      return evaluate(*statement.expressions[1]).truth();
+      return is_true(*statement.expressions[1]);
     };
   }
   const auto loop = std::make_shared<LoopContext>(iterate(evaluate(*statement.expressions[0])), std::move(passes));

@@ -70,6 +70,12 @@ class Evaluator {
   Value call_macro(const Statement& statement, const std::string& name, Scope* closure, const Arguments& arguments);
 
   Value evaluate(const Expression& expression);
+  // The value where it lies, or `made`. Nothing that is evaluated meanwhile moves or changes it: expressions bring no
+  // names into the scopes that they see, and members of namespaces, which change, are made.
+  const Value& see(const Expression& expression, Value& made);
+  const Value* find(const Expression& expression);  // null: it must be made
+  bool is_true(const Expression& expression);
+  void print_sum(const Expression& expression);
   Value evaluate_name(const Expression& expression) const;
   Value evaluate_item(const Expression& expression);
   Value evaluate_call(const Expression& expression, const std::pair<std::string, Value>* extra = nullptr);

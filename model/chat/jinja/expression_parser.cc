@@ -290,6 +290,7 @@ class ExpressionParser {
       if (member.kind == Token::Kind::name) {
         auto node = make(Kind::attribute, token.line, std::move(object));
         node->text = member.text;
+        node->names_key = !is_dict_attribute(node->text);
         return node;
       }
       if (member.kind != Token::Kind::integer) raise("line {}: a name or number is expected after '.'", token.line);

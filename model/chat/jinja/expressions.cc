@@ -1,5 +1,6 @@
 // The evaluator's part for expressions.
 #include <algorithm>
+#include <array>
 
 #include "model/chat/jinja/builtins.h"
 #include "model/chat/jinja/evaluator.h"
@@ -23,8 +24,81 @@ bool holds(std::string_view op, const Value& left, const Value& right) {
 
 Value Evaluator::call(const Value& callee, const Arguments& arguments) {
   if (const Callable* function = callee.callable()) return function->call(*this, arguments);
-  if (const auto* undefined = callee.get<Undefined>()) raise("{}", undefined->why);
+  if (const auto* undefined = callee.get<Undefined>()) raise("{}", undefined->sentence());
   raise("a {} is called", callee.type_name());
+}
+
+const Value* Evaluator::find(const Expression& expression) {
+  charge(1);
+  switch (expression.kind) {
+    case ExpressionKind::constant:
+      return &expression.constant;
+    case ExpressionKind::name: {
+      const Value* value = lookup(expression.name);
+      return value->is_undefined() ? nullptr : value;
+    }
+    case ExpressionKind::attribute: {
+      const Value* object = expression.names_key ? find(*expression.children[0]) : nullptr;
+      return object != nullptr && object->dict() != nullptr ? object->dict()->find(expression.text) : nullptr;
+    }
+    case ExpressionKind::item: {
+      const Text* key = expression.children[1]->constant.text();
+      const bool constant = expression.children[1]->kind == ExpressionKind::constant && key != nullptr;
+      const Value* object = constant ? find(*expression.children[0]) : nullptr;
+      return object != nullptr && object->dict() != nullptr ? object->dict()->find(key->view()) : nullptr;
+    }
+    default:
+      return nullptr;
+  }
+}
+
+const Value& Evaluator::see(const Expression& expression, Value& made) {
+  if (const Value* there = find(expression)) return *there;
+  made = evaluate(expression);
+  return made;
+}
+
+bool Evaluator::is_true(const Expression& expression) {
+  const DepthGuard depth(*this, expression.line);
+  switch (expression.kind) {
+    case ExpressionKind::logical_not:
+      return !is_true(*expression.children[0]);
+    case ExpressionKind::logical_and:
+      return is_true(*expression.children[0]) && is_true(*expression.children[1]);
+    case ExpressionKind::logical_or:
+      return is_true(*expression.children[0]) || is_true(*expression.children[1]);
+    default: {
+      Value made;
+      return see(expression, made).truth();
+    }
+  }
+}
+
+// Texts that are added up only to be printed are printed one after the other.
+void Evaluator::print_sum(const Expression& expression) {
+  constexpr size_t kMost = 12;
+  std::array<const Expression*, kMost> terms{};  // the last one first
+  size_t count = 0;
+  const Expression* rest = &expression;
+  for (; rest->kind == ExpressionKind::binary && rest->text == "+" && count + 1 < kMost;
+       rest = rest->children[0].get()) {
+    terms[count++] = rest->children[1].get();
+  }
+  terms[count++] = rest;
+  std::array<Value, kMost> made;
+  std::array<const Value*, kMost> values{};
+  bool plain = true;
+  for (size_t i = 0; i < count; ++i) {
+    values[i] = &see(*terms[count - 1 - i], made[i]);
+    plain = plain && values[i]->text() != nullptr && !values[i]->text()->is_markup();
+  }
+  if (plain) {
+    for (size_t i = 0; i < count; ++i) print(*values[i]);
+    return;
+  }
+  Value sum = *values[0];
+  for (size_t i = 1; i < count; ++i) sum = binary(*this, "+", sum, *values[i]);
+  print(sum);
 }
 
 Value Evaluator::evaluate(const Expression& expression) {
@@ -52,8 +126,15 @@ Value Evaluator::evaluate(const Expression& expression) {
       }
       return std::shared_ptr<const Dict>(std::move(dict));
     }
-    case ExpressionKind::attribute:
-      return attribute_of(evaluate(*children[0]), expression.text);
+    case ExpressionKind::attribute: {
+      Value made;
+      const Value& object = see(*children[0], made);
+      if (expression.names_key && object.dict() != nullptr) {
+        const Value* found = object.dict()->find(expression.text);
+        return found != nullptr ? *found : Value(Undefined{{}, &expression.text});
+      }
+      return attribute_of(object, expression.text);
+    }
     case ExpressionKind::item:
       return evaluate_item(expression);
     case ExpressionKind::slice:
@@ -63,17 +144,19 @@ Value Evaluator::evaluate(const Expression& expression) {
     case ExpressionKind::filter:
       return evaluate_filter(expression);
     case ExpressionKind::test: {
-      const Value tested = evaluate(*children[0]);
+      Value made;
+      const Value& tested = see(*children[0], made);
       return tests().at(expression.text)(*this, tested, evaluate_arguments(expression.arguments));
     }
     case ExpressionKind::logical_not:
-      return !evaluate(*children[0]).truth();
+      return !is_true(*children[0]);
     case ExpressionKind::negative:
     case ExpressionKind::positive:
       return evaluate_sign(expression);
     case ExpressionKind::binary: {
-      const Value left = evaluate(*children[0]);
-      return binary(*this, expression.text, left, evaluate(*children[1]));
+      Value made_left, made_right;
+      const Value& left = see(*children[0], made_left);
+      return binary(*this, expression.text, left, see(*children[1], made_right));
     }
     case ExpressionKind::concat:
       return evaluate_concat(expression);
@@ -85,7 +168,7 @@ Value Evaluator::evaluate(const Expression& expression) {
       return left.truth() == (expression.kind == ExpressionKind::logical_or) ? left : evaluate(*children[1]);
     }
     case ExpressionKind::conditional:
-      if (evaluate(*children[0]).truth()) return evaluate(*children[1]);
+      if (is_true(*children[0])) return evaluate(*children[1]);
       if (children[2]) return evaluate(*children[2]);
       return Undefined{"the inline if-expression evaluated to false and no else section was defined"};
   }
@@ -94,14 +177,19 @@ Value Evaluator::evaluate(const Expression& expression) {
 
 Value Evaluator::evaluate_name(const Expression& expression) const {
   const Value* value = lookup(expression.name);
-  if (!value->is_undefined() || !value->get<Undefined>()->why.empty()) return *value;
+  const auto* undefined = value->get<Undefined>();
+  if (undefined == nullptr || undefined->member != nullptr || !undefined->why.empty()) return *value;
   return Undefined{fmt::format("'{}' is undefined", expression.text)};
 }
 
 Value Evaluator::evaluate_item(const Expression& expression) {
-  const Value object = evaluate(*expression.children[0]);
+  Value made;
+  const Value& object = see(*expression.children[0], made);
   const Expression& index = *expression.children[1];
-  if (index.kind != ExpressionKind::slice) return item_of(object, evaluate(index));
+  if (index.kind != ExpressionKind::slice) {
+    Value made_index;
+    return item_of(object, see(index, made_index));
+  }
   Value parts[3] = {None{}, None{}, None{}};
   for (size_t i = 0; i < 3; ++i) {
     if (index.children[i]) parts[i] = evaluate(*index.children[i]);
@@ -179,6 +267,14 @@ Value Evaluator::evaluate_filter(const Expression& expression, const Value* inpu
 }
 
 Value Evaluator::evaluate_comparison(const Expression& expression) {
+  if (expression.operators.size() == 1) {
+    Value made_left, made_right;
+    const Value& left = see(*expression.children[0], made_left);
+    const Value& right = see(*expression.children[1], made_right);
+    if (const List* list = right.list()) charge(list->items.size());
+    if (const Text* text = right.text()) charge_bytes(text->size());
+    return holds(expression.operators[0], left, right);
+  }
   Value left = evaluate(*expression.children[0]);
   for (size_t i = 0; i < expression.operators.size(); ++i) {
     Value right = evaluate(*expression.children[i + 1]);
@@ -192,7 +288,10 @@ Value Evaluator::evaluate_comparison(const Expression& expression) {
 
 Value Evaluator::evaluate_concat(const Expression& expression) {
   Text text;
-  for (const auto& child : expression.children) append_text(evaluate(*child), &text);
+  for (const auto& child : expression.children) {
+    Value made;
+    append_text(see(*child, made), &text);
+  }
   charge_bytes(text.size());
   return text;
 }
@@ -207,7 +306,7 @@ Value Evaluator::evaluate_sign(const Expression& expression) {
   } else if (const auto* number = value.get<int64_t>()) {
     integer = *number;
   } else if (const auto* undefined = value.get<Undefined>()) {
-    raise("{}", undefined->why);
+    raise("{}", undefined->sentence());
   } else {
     raise("line {}: a sign before a {}", expression.line, value.type_name());
   }

@@ -108,8 +108,12 @@ bool call_method(Evaluator&, const Value& object, std::string_view name, const A
   return false;
 }
 
+bool is_dict_attribute(std::string_view name) {
+  return has(kDictMethods, name) || has(kDictChanges, name) || name.starts_with("__");
+}
+
 Value attribute_of(const Value& object, std::string_view name) {
-  if (const auto* undefined = object.get<Undefined>()) raise("{}", undefined->why);
+  if (const auto* undefined = object.get<Undefined>()) raise("{}", undefined->sentence());
   if (LoopContext* loop = object.loop()) {
     return name == "cycle" || name == "changed" ? bound_method(object, name) : loop_attribute(*loop, name);
   }

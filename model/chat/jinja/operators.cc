@@ -12,7 +12,7 @@ constexpr size_t kMaxRepeated = 16 << 20;  // bytes or items that * may make
 
 [[noreturn]] void unsupported(std::string_view op, const Value& left, const Value& right) {
   for (const Value* value : {&left, &right}) {
-    if (const auto* undefined = value->get<Undefined>()) raise("{}", undefined->why);
+    if (const auto* undefined = value->get<Undefined>()) raise("{}", undefined->sentence());
   }
   raise("unsupported operand type(s) for {}: '{}' and '{}'", op, left.type_name(), right.type_name());
 }
@@ -239,7 +239,7 @@ std::shared_ptr<List> iterate(const Value& value) {
 }
 
 Value slice(const Value& object, const Value& begin, const Value& end, const Value& step) {
-  if (const auto* undefined = object.get<Undefined>()) raise("{}", undefined->why);
+  if (const auto* undefined = object.get<Undefined>()) raise("{}", undefined->sentence());
   const Text* text = object.text();
   const List* list = object.list();
   if (!text && (!list || list->kind == List::Kind::generator || list->kind == List::Kind::view)) {
@@ -271,7 +271,7 @@ Value slice(const Value& object, const Value& begin, const Value& end, const Val
 }
 
 Value item_of(const Value& object, const Value& key) {
-  if (const auto* undefined = object.get<Undefined>()) raise("{}", undefined->why);
+  if (const auto* undefined = object.get<Undefined>()) raise("{}", undefined->sentence());
   if (const Dict* dict = object.dict()) {
     const Value* found = is_hashable(key) ? dict->find(key) : nullptr;
     if (found) return *found;

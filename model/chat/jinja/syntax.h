@@ -53,6 +53,7 @@ struct Expression {
   Value constant = {};
   NameId name = -1;
   std::string text = {};
+  bool names_key = false;  // of an attribute: what a dict has under this name is a key's value, and nothing else
   std::vector<ExpressionPtr> children = {};
   std::vector<std::string> operators = {};
   CallArguments arguments = {};

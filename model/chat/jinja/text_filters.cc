@@ -257,7 +257,7 @@ Value to_integer(Evaluator&, const Value& input, const Arguments& arguments) {
   } else if (const auto* number = input.get<double>(); number && real_to_integer(*number, &integer)) {
     return integer;
   } else if (const auto* undefined = input.get<Undefined>()) {
-    raise("{}", undefined->why);
+    raise("{}", undefined->sentence());
   }
   return otherwise ? *otherwise : Value(int64_t{0});
 }
@@ -274,7 +274,7 @@ Value to_real(Evaluator&, const Value& input, const Arguments& arguments) {
   } else if (input.get<double>()) {
     return input;
   } else if (const auto* undefined = input.get<Undefined>()) {
-    raise("{}", undefined->why);
+    raise("{}", undefined->sentence());
   }
   const Value* otherwise = argument(arguments, 0, "default");
   return otherwise ? *otherwise : Value(0.0);

@@ -12,6 +12,7 @@ namespace lorikeet::model::jinja {
 namespace {
 
 constexpr int kMaxNesting = 100;
+constexpr size_t kFewKeys = 8;  // of a dict: are looked through faster than hashed
 
 struct Number {
   bool is_float = false;
@@ -133,6 +134,10 @@ bool is_true_list(const List& list) {
 
 }  // namespace
 
+std::string Undefined::sentence() const {
+  return member == nullptr ? why : fmt::format("'dict object' has no attribute '{}'", *member);
+}
+
 bool Value::same_object(const Value& other) const {
   if (variant_.index() != other.variant_.index()) return false;
   return std::visit(
@@ -182,7 +187,7 @@ Value make_list(std::vector<Value> items, List::Kind kind, std::string name) {
 }
 
 size_t Dict::position(std::string_view key) const {
-  if (items.size() <= 8) {
+  if (items.size() <= kFewKeys) {
     for (size_t i = 0; i < items.size(); ++i) {
       if (const Text* text = items[i].first.text(); text && text->view() == key) return i;
     }
@@ -215,8 +220,11 @@ void Dict::set(Value key, Value value) {
     items[at].second = std::move(value);
     return;
   }
-  if (const Text* text = key.text()) by_text_.emplace(text->bytes(), items.size());
   items.emplace_back(std::move(key), std::move(value));
+  if (items.size() <= kFewKeys) return;
+  for (size_t i = items.size() == kFewKeys + 1 ? 0 : items.size() - 1; i < items.size(); ++i) {
+    if (const Text* text = items[i].first.text()) by_text_.emplace(text->bytes(), i);
+  }
 }
 
 bool equal(const Value& a, const Value& b) {
@@ -267,7 +275,7 @@ int compare(const Value& a, const Value& b) {
     return sign(p->items.size() < q->items.size(), p->items.size() > q->items.size());
   }
   for (const Value* value : {&a, &b}) {
-    if (const auto* undefined = value->get<Undefined>()) raise("{}", undefined->why);
+    if (const auto* undefined = value->get<Undefined>()) raise("{}", undefined->sentence());
   }
   raise("'{}' and '{}' have no order", a.type_name(), b.type_name());
 }

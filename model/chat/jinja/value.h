@@ -40,7 +40,11 @@ struct LoopContext;
 class Value;
 
 struct Undefined {
-  std::string why;  // what an error says when it is used
+  std::string why = {};  // what an error says when it is used; or
+  const std::string* member =
+      nullptr;  // the name, in the template, that a dict lacks: most are looked for and not used
+
+  std::string sentence() const;
 };
 struct None {};
 struct BigInteger {  // beyond 64 bits: printed and compared, nothing else
@@ -108,7 +112,7 @@ struct Dict {
   size_t position(const Value& key) const;  // items.size() where there is no such key
   size_t position(std::string_view key) const;
 
-  std::unordered_map<std::string, size_t> by_text_;  // where keys are strings
+  std::unordered_map<std::string, size_t> by_text_;  // where keys are strings, and many
 };
 
 struct Namespace {

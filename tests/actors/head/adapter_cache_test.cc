@@ -23,6 +23,7 @@ struct Disk {
   std::vector<std::string> asked;
   std::vector<std::function<void()>> work;
   std::vector<std::string> blocked;
+  std::string key;  // of the adapter that is to be loaded
   int ticks = 0;
   bool idle = false;  // nothing that was asked for has begun
 };
@@ -32,6 +33,10 @@ class FakeSource final : public AdapterSource {
   explicit FakeSource(std::shared_ptr<Disk> disk) : disk_(std::move(disk)) {}
   void check(std::string name, std::string) override { disk_->asked.push_back("check " + name); }
   void read(std::string name, std::string, uint64_t) override { disk_->asked.push_back("read " + name); }
+  void locate(std::string key, std::string path) override {
+    disk_->asked.push_back("locate " + path);
+    disk_->key = key;
+  }
   bool cancel(const std::string& name) override {
     disk_->asked.push_back("cancel " + name);
     return disk_->idle;
@@ -47,10 +52,12 @@ class FakeSource final : public AdapterSource {
 struct Answers {
   std::map<uint64_t, AdapterResolved> resolved;
   std::map<uint64_t, SlotAcquired> acquired;
+  std::vector<AdapterChanged> changed;
 };
 
 // Plays the scheduler: asks, and keeps the answers.
-using AskActor = caf::typed_actor<caf::reacts_to<ResolveAdapter>, caf::reacts_to<AcquireSlot>>;
+using AskActor =
+    caf::typed_actor<caf::reacts_to<ResolveAdapter>, caf::reacts_to<AcquireSlot>, caf::reacts_to<ChangeAdapter>>;
 AskActor::behavior_type asker(AskActor::pointer self, AdapterCacheActor cache, std::shared_ptr<Answers> answers) {
   return {[=](const ResolveAdapter& ask) {
             self->request(cache, caf::infinite, ask).then([=](AdapterResolved& answer) {
@@ -60,6 +67,11 @@ AskActor::behavior_type asker(AskActor::pointer self, AdapterCacheActor cache, s
           [=](const AcquireSlot& ask) {
             self->request(cache, caf::infinite, ask).then([=](SlotAcquired& answer) {
               answers->acquired[ask.id.value()] = answer;
+            });
+          },
+          [=](const ChangeAdapter& ask) {
+            self->request(cache, caf::infinite, ask).then([=](AdapterChanged& answer) {
+              answers->changed.push_back(answer);
             });
           }};
 }
@@ -74,6 +86,8 @@ class AdapterCacheTest : public ActorTest {
     AdapterCacheSetup setup;
     setup.options.lora_modules = {{"moby", "/moby"}, {"kjv", "/kjv"}};
     setup.options.max_loras = 1;
+    setup.options.runtime_lora_updating = true;
+    setup.names = names_;
     setup.options.rank_timeout_ms = 10'000;
     setup.make_source = [disk = disk_](AdapterSource::Callbacks) { return std::make_unique<FakeSource>(disk); };
     cache_ = system_.spawn(adapter_cache, std::move(setup));
@@ -101,6 +115,10 @@ class AdapterCacheTest : public ActorTest {
     tell(asker_, ResolveAdapter{SequenceId(id), name});
     tell(cache_, AdapterSource::Checked{name, stamp(1)});
     tell(cache_, AdapterSource::Staged{name, stamp(1), std::move(found)});
+  }
+
+  static std::shared_ptr<const comm::AdapterRequest> load(const std::string& name, const std::string& path) {
+    return std::make_shared<comm::AdapterRequest>(comm::AdapterRequest{"1", "load", name, path, false});
   }
 
   void acquire(uint64_t id, const std::string& digest) { tell(asker_, AcquireSlot{SequenceId(id), digest}); }
@@ -133,6 +151,7 @@ class AdapterCacheTest : public ActorTest {
     return {};
   }
 
+  AdapterNames names_;
   std::shared_ptr<Disk> disk_ = std::make_shared<Disk>();
   std::shared_ptr<Answers> answers_ = std::make_shared<Answers>();
   std::array<std::shared_ptr<std::vector<Envelope>>, 2> heard_ = {std::make_shared<std::vector<Envelope>>(),
@@ -164,6 +183,27 @@ TEST_F(AdapterCacheTest, BringsAnAdapterFromTheDiskIntoASlotOfAllRanks) {
   EXPECT_EQ(row("moby")["slot"], 0);
   EXPECT_EQ(row("moby")["leases"], 1);
   EXPECT_EQ(row("kjv")["host"], "on_disk");
+}
+
+TEST_F(AdapterCacheTest, LoadsAnAdapterAtRunTimeAndAnswersWhenAllRanksHaveIt) {
+  form();
+  tell(asker_, ChangeAdapter{load("late", "/late")});
+  EXPECT_THAT(disk_->asked, ElementsAre("locate /late"));
+  tell(cache_, AdapterSource::Located{disk_->key, "/late"});
+  tell(cache_, AdapterSource::Checked{disk_->key, stamp(1)});
+  tell(cache_, AdapterSource::Staged{disk_->key, stamp(1), std::shared_ptr<const StagedAdapter>(adapter("L"))});
+  EXPECT_THAT(orders(0), ElementsAre("begin", "chunk"));
+  done(0, "L");
+  EXPECT_THAT(answers_->changed, IsEmpty());
+  EXPECT_FALSE(names_.contains("late"));
+  done(1, "L");
+  ASSERT_EQ(answers_->changed.size(), 1u);
+  EXPECT_EQ(answers_->changed[0].code, "");
+  EXPECT_TRUE(names_.contains("late"));
+  EXPECT_EQ(row("late")["slot_state"], "resident");
+  tell(asker_, ChangeAdapter{load("bad", "/bad")});
+  tell(cache_, AdapterSource::Located{disk_->key, tl::unexpected(AdapterRefusal{"forbidden", "not there"})});
+  EXPECT_EQ(answers_->changed.at(1).code, "forbidden");
 }
 
 TEST_F(AdapterCacheTest, RollsBackOnAllRanksWhenOneRefuses) {

@@ -11,6 +11,9 @@
 #include <set>
 #include <thread>
 
+#include "actors/head/adapter_key.h"
+#include "tests/model/temp_dir.h"
+
 namespace lorikeet::actors {
 namespace {
 
@@ -27,7 +30,11 @@ class AdapterReaderTest : public ::testing::Test {
                                    if (!found.adapter) error_ = found.adapter.error().message;
                                    if (found.adapter) digest_ = (*found.adapter)->digest;
                                    push((found.adapter ? "staged " : "failed ") + found.name);
-                                 }});
+                                 },
+                                 [this](AdapterReader::Located found) {
+                                   push(found.directory ? "at " + *found.directory : found.directory.error().code);
+                                 }},
+        AdapterReader::Patience(), AdapterDirectories({(models_ / "adapters").string(), dir_.path().string()}));
   }
 
   void push(std::string line) {
@@ -46,6 +53,7 @@ class AdapterReaderTest : public ::testing::Test {
     return line;
   }
 
+  tests::TempDir dir_;
   std::string adapter(const std::string& name) { return (models_ / "adapters" / name).string(); }
 
   const std::filesystem::path models_ = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models";
@@ -55,6 +63,24 @@ class AdapterReaderTest : public ::testing::Test {
   std::deque<std::string> lines_;
   std::unique_ptr<AdapterReader> reader_;
 };
+
+TEST_F(AdapterReaderTest, ReadsWhatClientsLoadFromBelowItsDirectoriesAlone) {
+  make("");
+  const std::string key = loaded_key("kjv", 1);
+  reader_->locate(key, "kjv");
+  EXPECT_EQ(next(), "at " + std::filesystem::canonical(adapter("kjv")).string());
+  reader_->locate(key, "/etc");
+  EXPECT_EQ(next(), "forbidden");
+  std::filesystem::create_directory_symlink(adapter("kjv"), dir_ / "link");
+  reader_->read(key, (dir_ / "link").string(), 0);
+  EXPECT_EQ(next(), "staged " + key);
+  // A link that is moved once a client has named it.
+  std::filesystem::remove(dir_ / "link");
+  std::filesystem::create_directory_symlink(models_ / "tiny-qwen2-gptq-int4", dir_ / "link");
+  reader_->read(key, (dir_ / "link").string(), 0);
+  EXPECT_EQ(next(), "failed " + key);
+  EXPECT_NE(error_.find("is not below"), std::string::npos) << error_;
+}
 
 TEST_F(AdapterReaderTest, ReadsAndChecksOnItsThreads) {
   make("");

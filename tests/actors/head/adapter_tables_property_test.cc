@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "actors/head/adapter_key.h"
 #include "tests/actors/head/adapter_tables.h"
 #include "tests/actors/head/staged_adapters.h"
 
@@ -31,7 +32,7 @@ std::string describe(const AdapterTables& tables) {
 // answered.
 class History {
  public:
-  explicit History(uint32_t seed) : random_(seed) {}
+  History(uint32_t seed, bool names_change) : names_change_(names_change), random_(seed) {}
 
   void run() {
     for (int step = 0; step < 300; ++step) {
@@ -57,9 +58,17 @@ class History {
   uint32_t below(uint32_t n) { return std::uniform_int_distribution<uint32_t>(0, n - 1)(random_); }
   static std::string digest_of(const std::string& name, int64_t version) { return name + std::to_string(version); }
 
+  // The name that a key's files have their versions by.
+  static std::string files_of(const std::string& key) { return name_in_key(key); }
+
   void collect() {
     for (auto& effect : tables_.take_effects()) {
       if (const auto* resolved = std::get_if<HostAdapters::Resolved>(&effect)) {
+        if (resolved->unknown) {  // it was unloaded before
+          EXPECT_FALSE(served_.contains(requests_.at(resolved->id.value()).name));
+          requests_.erase(resolved->id.value());
+          continue;
+        }
         ASSERT_EQ(resolved->error, "");
         Request& request = requests_.at(resolved->id.value());
         request.state = claimed;
@@ -81,9 +90,9 @@ class History {
         tables_.cancelled(cancel->name);
         collect();
       } else if (const auto* check = std::get_if<HostAdapters::Check>(&effect)) {
-        pending_.push_back({effect, versions_[check->name]});
+        pending_.push_back({effect, versions_[files_of(check->name)]});
       } else if (const auto* read = std::get_if<HostAdapters::Read>(&effect)) {
-        pending_.push_back({effect, versions_[read->name]});
+        pending_.push_back({effect, versions_[files_of(read->name)]});
       } else if (!std::holds_alternative<AdapterSlots::Clear>(effect)) {
         pending_.push_back({effect, 0});
       }
@@ -96,7 +105,7 @@ class History {
     if (const auto* check = std::get_if<HostAdapters::Check>(&wish.effect)) {
       tables_.checked(check->name, stamp(wish.seen));
     } else if (const auto* read = std::get_if<HostAdapters::Read>(&wish.effect)) {
-      tables_.read(read->name, stamp(wish.seen), staged(digest_of(read->name, wish.seen)));
+      tables_.read(read->name, stamp(wish.seen), staged(digest_of(files_of(read->name), wish.seen)));
     } else {
       const auto& send = std::get<AdapterSlots::Send>(wish.effect);
       tables_.sent(send.adapter->digest, below(5) == 0 ? "a rank refuses" : "");
@@ -108,8 +117,49 @@ class History {
     const auto [id, request] = *it;
     if (request.state >= acquiring) tables_.release(SequenceId(id), request.digest);
     tables_.unclaim(SequenceId(id));
+    if (const auto load = loads_.extract(id)) {
+      tables_.host([&](auto& table) { table.abandon(load.mapped()); });
+    }
     requests_.erase(it);
     collect();
+  }
+
+  // A name leaves, a directory is to get one, or gets it, or a name keeps its content or does so no more.
+  void change_names() {
+    const std::string name(1, static_cast<char>('a' + below(4)));
+    switch (below(4)) {
+      case 0:
+        tables_.host([&](auto& table) { table.leave(name); });
+        served_.erase(name);
+        if (kept_ == name) kept_.clear();
+        break;
+      case 1: {
+        const uint64_t id = ++next_;
+        requests_[id] = {resolving, name, "", versions_[name], -1};
+        loads_[id] = loaded_key(name, id);
+        tables_.host([&](auto& table) { table.prepare(SequenceId(id), loads_[id], "/" + name); });
+        break;
+      }
+      case 2: {
+        const auto load = std::find_if(loads_.begin(), loads_.end(),
+                                       [&](const auto& l) { return requests_.at(l.first).state == claimed; });
+        if (load == loads_.end()) break;
+        const auto request = requests_.find(load->first);
+        served_.insert(request->second.name);
+        tables_.host([&](auto& table) { table.enter(load->second); });
+        end(request);
+        break;
+      }
+      default:
+        if (!kept_.empty()) {
+          tables_.host([&](auto& table) { EXPECT_TRUE(table.keep(kept_, false)); });
+          kept_.clear();
+        } else {
+          tables_.host([&](auto& table) {
+            if (table.keep(name, true)) kept_ = name;
+          });
+        }
+    }
   }
 
   void toggle_group() {
@@ -123,6 +173,10 @@ class History {
   }
 
   void take_step() {
+    if (names_change_ && below(4) == 0) {
+      change_names();
+      return collect();
+    }
     const uint32_t what = below(10);
     if (what < 3) {
       const std::string name(1, static_cast<char>('a' + below(4)));
@@ -152,6 +206,9 @@ class History {
     std::map<std::string, AdapterTables::Row> by_digest;
     for (const auto& row : tables_.rows()) {
       by_digest[row.digest] = row;
+      if (row.name == kept_ && row.host != "replaced") {
+        EXPECT_NE(row.host, "on_disk");
+      }
       if (row.slot < 0) continue;
       EXPECT_TRUE(slots.emplace(row.slot, row.digest).second || slots[row.slot] == row.digest);
     }
@@ -169,6 +226,7 @@ class History {
   // Requests end as soon as they have what they asked for.
   void end_all() {
     if (!group_) toggle_group();
+    if (!kept_.empty()) tables_.host([&](auto& table) { EXPECT_TRUE(table.keep(std::exchange(kept_, ""), false)); });
     collect();
     for (int round = 0; round < 2000 && (!pending_.empty() || !requests_.empty()); ++round) {
       while (!pending_.empty()) grant(0);
@@ -188,7 +246,11 @@ class History {
   }
 
   static constexpr uint64_t kBudget = 35;  // for three of ten bytes
+  const bool names_change_;
   std::mt19937 random_;
+  std::set<std::string> served_ = {"a", "b", "c", "d"};
+  std::string kept_;                       // the name that keeps its content; empty: none does
+  std::map<uint64_t, std::string> loads_;  // request -> the key of the directory that is to get a name
   AdapterTables tables_{{3, kBudget}, 2, {{"a", "/a"}, {"b", "/b"}, {"c", "/c"}, {"d", "/d"}}};
   std::map<std::string, int64_t> versions_;
   std::map<uint64_t, Request> requests_;
@@ -200,7 +262,14 @@ class History {
 TEST(AdapterTablesProperty, HoldTheirPromisesInRandomHistories) {
   for (uint32_t seed = 1; seed <= 200; ++seed) {
     SCOPED_TRACE(seed);
-    History(seed).run();
+    History(seed, false).run();
+  }
+}
+
+TEST(AdapterTablesProperty, HoldTheirPromisesWhileNamesComeAndGo) {
+  for (uint32_t seed = 1; seed <= 200; ++seed) {
+    SCOPED_TRACE(seed);
+    History(seed, true).run();
   }
 }
 

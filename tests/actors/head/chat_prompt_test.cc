@@ -59,14 +59,14 @@ TEST_F(ChatPromptTest, ShowsToolsCallsAndTheirResults) {
 TEST_F(ChatPromptTest, TellsTheTemplateWhatRequestAndServerSay) {
   EXPECT_THAT(prompt(asking("a")).value(), EndsWith("<|im_start|>assistant\n"));
   auto quick = asking("a");
-  quick.chat_template_kwargs = {{R"({"enable_thinking": false})"}};
+  quick.chat_template_kwargs = comm::JsonText{R"({"enable_thinking": false})"};
   EXPECT_THAT(prompt(quick).value(), EndsWith("<|im_start|>assistant\n<think>\n\n</think>\n\n"));
   EXPECT_THAT(opening_, EndsWith("<think>\n\n</think>\n\n"));
   options_.default_template_kwargs = R"({"enable_thinking": false})";
   EXPECT_THAT(prompt(asking("a")).value(), EndsWith("</think>\n\n"));
-  quick.chat_template_kwargs = {{R"({"enable_thinking": true})"}};
+  quick.chat_template_kwargs = comm::JsonText{R"({"enable_thinking": true})"};
   EXPECT_THAT(prompt(quick).value(), EndsWith("<|im_start|>assistant\n")) << "the request's word is the last";
-  quick.chat_template_kwargs = {{R"([1])"}};
+  quick.chat_template_kwargs = comm::JsonText{R"([1])"};
   EXPECT_THAT(prompt(quick).error().message, HasSubstr("chat_template_kwargs: not a JSON object"));
   options_.default_template_kwargs.clear();
   auto effortless = asking("a");
@@ -90,7 +90,7 @@ TEST_F(ChatPromptTest, GoesOnWithTheLastMessage) {
 TEST_F(ChatPromptTest, TakesTemplatesOfClientsOnlyWhereTheyAreTrusted) {
   auto request = asking("a");
   request.chat_template = "{{ messages[0].content }}{{ word }}";
-  request.chat_template_kwargs = {{R"({"word": "!"})"}};
+  request.chat_template_kwargs = comm::JsonText{R"({"word": "!"})"};
   EXPECT_THAT(prompt(request).error().message, HasSubstr("--trust-request-chat-template"));
   options_.trust_request_template = true;
   EXPECT_EQ(prompt(request).value(), "a!");

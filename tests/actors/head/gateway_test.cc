@@ -2,11 +2,9 @@
 
 #include <gmock/gmock.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "actors/head/text_preparer.h"
-#include "tests/actors/actor_test.h"
+#include "tests/actors/head/gateway_fixture.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -16,164 +14,6 @@ using engine::SequenceId;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-struct Answer {
-  uint64_t client = 0;
-  comm::ServerMessage message;
-};
-
-struct Heard {
-  std::vector<std::shared_ptr<engine::Request>> submitted;
-  std::vector<Finish> finished;
-  std::vector<Answer> answers;
-};
-
-constexpr uint64_t kClient = 5;
-constexpr int32_t kEos = 2047;
-
-constexpr size_t kMaxLongBytes = 100'000;
-
-class GatewayTest : public ActorTest {
- protected:
-  static void SetUpTestSuite() {
-    const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
-    tokenizer_ = model::Tokenizer::load(dir).value();
-    auto chat = model::ChatTemplate::load(dir, *tokenizer_);
-    validation_ =
-        std::make_shared<RequestValidation>(RequestValidation::Context{model::read_model_config(dir).value(),
-                                                                       model::read_generation_defaults(dir).value(),
-                                                                       tokenizer_,
-                                                                       std::move(chat),
-                                                                       100,
-                                                                       {"kjv"}});
-  }
-  static void TearDownTestSuite() {
-    validation_.reset();
-    tokenizer_.reset();
-  }
-
-  void SetUp() override {
-    scheduler_ = system_.spawn(fake_scheduler, heard_);
-    cache_ = system_.spawn(fake_cache);
-    GatewaySetup setup;
-    setup.validation = validation_;
-    setup.scheduler = scheduler_;
-    setup.cache = cache_;
-    setup.text_preparer = text_preparer_ = system_.spawn(text_preparer, validation_);
-    setup.short_text_bytes = 40;
-    setup.max_long_texts = 2;
-    setup.max_long_bytes = kMaxLongBytes;
-    setup.answer = [heard = heard_](uint64_t client, comm::ServerMessage message) {
-      heard->answers.push_back({client, std::move(message)});
-    };
-    setup.metrics = metrics_;
-    setup.request_timeout = std::chrono::seconds(10);
-    setup.seed = 1;
-    setup.model_name = "tiny";
-    setup.supervisor_pid = 42;
-    gateway_ = system_.spawn(gateway, std::move(setup));
-    run();
-  }
-
-  void TearDown() override {
-    end(gateway_);
-    end(scheduler_);
-    end(cache_);
-    end(text_preparer_);
-  }
-
-  static SchedulerActor::behavior_type fake_scheduler(SchedulerActor::pointer, std::shared_ptr<Heard> heard) {
-    return {[](Hello&, WorkerForHead&) { return Welcome{}; },
-            [](Envelope&) {},
-            [](Serve&) {},
-            [heard](Submit& submit) { heard->submitted.push_back(submit.request); },
-            [heard](const Finish& finish) { heard->finished.push_back(finish); },
-            [](SupervisorSaid&) {},
-            [](Tick) {},
-            [](const StatusQuery&) {
-              ServingStatus status;
-              status.zmq = "tcp://here";
-              return status;
-            }};
-  }
-
-  static AdapterCacheActor::behavior_type fake_cache(AdapterCacheActor::pointer) {
-    return {[](Envelope&) {},
-            [](const ResolveAdapter&) { return AdapterResolved{}; },
-            [](const UnclaimAdapter&) {},
-            [](const AcquireSlot&) { return SlotAcquired{}; },
-            [](const ReleaseSlot&) {},
-            [](const GroupFormed&) {},
-            [](const GroupLost&) {},
-            [](AdapterSource::Checked&) {},
-            [](AdapterSource::Staged&) {},
-            [](FactorsMade&) {},
-            [](Tick) {},
-            [](const StatusQuery&) { return AdaptersStatus{}; }};
-  }
-
-  static comm::GenerateRequest request(const std::string& id) {
-    comm::GenerateRequest made;
-    made.id = id;
-    made.prompt = "Call me";
-    return made;
-  }
-
-  void say(comm::ClientMessage message, uint64_t client = kClient) {
-    tell(gateway_, ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message))});
-  }
-
-  void happen(std::vector<engine::Event> events) {
-    tell(gateway_, EngineEvents{std::make_shared<std::vector<engine::Event>>(std::move(events))});
-  }
-
-  SequenceId last_id() { return heard_->submitted.back()->id; }
-
-  static engine::TokenEvent token(SequenceId id, int32_t token_id) {
-    engine::TokenEvent event;
-    event.id = id;
-    event.token_id = token_id;
-    return event;
-  }
-  static engine::FinishEvent finish(SequenceId id, FinishReason reason, int32_t stop_token_id = -1) {
-    engine::FinishEvent event;
-    event.id = id;
-    event.reason = reason;
-    event.stop_token_id = stop_token_id;
-    event.num_cached_tokens = 1;
-    return event;
-  }
-
-  std::vector<int32_t> generate(const std::string& text) {
-    const auto ids = tokenizer_->encode(text, false);
-    for (const int32_t id : ids) happen({token(last_id(), id)});
-    return ids;
-  }
-
-  template <class T>
-  std::vector<T> all() {
-    std::vector<T> found;
-    for (const Answer& answer : heard_->answers) {
-      if (const auto* message = std::get_if<T>(&answer.message)) found.push_back(*message);
-    }
-    return found;
-  }
-
-  std::string text() {
-    std::string joined;
-    for (const auto& delta : all<comm::Delta>()) joined += delta.text;
-    return joined;
-  }
-
-  static inline std::shared_ptr<const model::Tokenizer> tokenizer_;
-  static inline std::shared_ptr<const RequestValidation> validation_;
-  std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
-  std::shared_ptr<RequestMetrics> metrics_ = std::make_shared<RequestMetrics>("tiny", 100);
-  SchedulerActor scheduler_;
-  AdapterCacheActor cache_;
-  TextPreparerActor text_preparer_;
-  GatewayActor gateway_;
-};
 
 TEST_F(GatewayTest, StreamsAnAnswerAndEndsItOnce) {
   say(request("a"));
@@ -219,6 +59,44 @@ TEST_F(GatewayTest, EndsARequestThatTakesTooLong) {
   EXPECT_THAT(all<comm::Done>(), IsEmpty());
 }
 
+TEST_F(GatewayTest, EndsARequestAtItsOwnDeadlineWhereThatIsSooner) {
+  auto hasty = request("hasty");
+  hasty.timeout = 1.5;
+  auto patient = request("patient");
+  patient.timeout = 1000;
+  say(patient);
+  say(hasty);
+  const SequenceId soon = last_id();
+  advance(std::chrono::milliseconds(1400));
+  EXPECT_THAT(heard_->finished, IsEmpty());
+  advance(std::chrono::milliseconds(500));
+  ASSERT_EQ(heard_->finished.size(), 1u);
+  EXPECT_EQ(heard_->finished[0].id, soon);
+  happen({finish(soon, FinishReason::abort)});
+  EXPECT_EQ(all<comm::Failure>()[0].code, "timed_out");
+  EXPECT_THAT(all<comm::Failure>()[0].message, HasSubstr("within 1.5 s (timeout)"));
+  advance(std::chrono::milliseconds(9000));
+  ASSERT_EQ(heard_->finished.size(), 2u) << "the server's own limit holds for the other";
+  auto wrong = request("wrong");
+  wrong.timeout = 0;
+  say(wrong);
+  EXPECT_THAT(all<comm::Failure>().back().message, HasSubstr("timeout is 0 s"));
+}
+
+TEST_F(GatewayTest, ReturnsThePromptsTokensWhereTheyAreWanted) {
+  auto wanting = request("a");
+  wanting.return_token_ids = true;
+  wanting.truncate_prompt_tokens = 1;
+  say(wanting);
+  const auto prompt = heard_->submitted.back()->prompt;
+  EXPECT_EQ(prompt.size(), 1u);
+  happen({token(last_id(), 5), finish(last_id(), FinishReason::length)});
+  EXPECT_EQ(all<comm::Done>().back().prompt_token_ids, prompt);
+  say(request("b"));
+  happen({token(last_id(), 5), finish(last_id(), FinishReason::length)});
+  EXPECT_THAT(all<comm::Done>().back().prompt_token_ids, IsEmpty());
+}
+
 TEST_F(GatewayTest, LetsWhatRunsEndWhenItDrainsAndTakesNothingNew) {
   say(request("a"));
   const SequenceId running = last_id();
@@ -254,6 +132,103 @@ TEST_F(GatewayTest, CountsWhatHappensToRequests) {
   EXPECT_EQ(count("vllm:request_success_total"), 1);
 }
 
+// A server that looks for reasoning and calls of tools in answers.
+class GatewayChatTest : public GatewayTest {
+ protected:
+  void SetUp() override {
+    const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
+    auto context = validation_->context();
+    context.chat_template = model::ChatTemplate::load(dir, *tokenizer_, "qwen3");
+    context.max_model_len = 1000;
+    context.chat.enable_auto_tool_choice = true;
+    context.chat.tool_call_parser = "hermes";
+    context.chat.reasoning_parser = "qwen3";
+    plain_ = std::exchange(validation_, std::make_shared<RequestValidation>(std::move(context)));
+    GatewayTest::SetUp();
+  }
+  void TearDown() override {
+    GatewayTest::TearDown();
+    validation_ = plain_;
+  }
+
+  static comm::GenerateRequest chat(const std::string& id) {
+    comm::GenerateRequest made;
+    made.id = id;
+    made.messages.emplace().push_back({"user", "How warm?"});
+    made.tools = {{R"({"type": "function", "function": {"name": "f"}})"}};
+    return made;
+  }
+
+  std::string reasoning() {
+    std::string joined;
+    for (const auto& delta : all<comm::Delta>()) joined += delta.reasoning.value_or("");
+    return joined;
+  }
+  std::vector<comm::ToolCall> calls() {
+    std::vector<comm::ToolCall> made;
+    for (const auto& delta : all<comm::Delta>()) comm::add_tool_calls(delta.tool_calls, made);
+    return made;
+  }
+
+  std::shared_ptr<const RequestValidation> plain_;
+};
+
+TEST_F(GatewayChatTest, TellsReasoningAndCallsFromWhatIsSaid) {
+  say(chat("a"));
+  const auto thought = generate("<think>\nHm, well\n</think>");
+  const auto rest = generate(
+      "\n\nLet me look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>\n"
+      "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>");
+  happen({token(last_id(), kEos), finish(last_id(), FinishReason::stop, kEos)});
+  EXPECT_EQ(text(), "Let me look.");
+  EXPECT_EQ(reasoning(), "Hm, well");
+  const auto made = calls();
+  ASSERT_EQ(made.size(), 2u);
+  EXPECT_EQ(made[0].name, "f");
+  EXPECT_EQ(made[0].arguments, R"({"city": "Oslo"})");
+  EXPECT_EQ(made[0].id.rfind("call_", 0), 0u);
+  EXPECT_NE(made[0].id, made[1].id);
+  int pieces = 0;
+  for (const auto& delta : all<comm::Delta>()) pieces += delta.tool_calls.empty() ? 0 : 1;
+  EXPECT_GT(pieces, 3) << "arguments come as they are written";
+  const auto done = all<comm::Done>().at(0);
+  EXPECT_EQ(done.finish_reason, "tool_calls");
+  EXPECT_EQ(done.usage.completion_tokens, static_cast<int32_t>(thought.size() + rest.size()) + 1);
+  int32_t opening = 0;  // tokens before the one that makes the tag whole
+  for (std::string so_far; so_far.find("<think>") == std::string::npos; ++opening) {
+    so_far += tokenizer_->bytes_of(thought[static_cast<size_t>(opening)]);
+  }
+  EXPECT_EQ(done.usage.reasoning_tokens, static_cast<int32_t>(thought.size()) - opening + 1);
+}
+
+TEST_F(GatewayChatTest, KeepsAFinishReasonOfItsOwnWhereACallWasCutOff) {
+  auto named = chat("a");
+  named.include_reasoning = false;
+  say(named);
+  generate("<think>x</think><tool_call>{\"name\": \"f\", \"arguments\": {\"a");
+  happen({finish(last_id(), FinishReason::length)});
+  EXPECT_EQ(reasoning(), "");
+  EXPECT_EQ(calls().at(0).arguments, "{\"a");
+  EXPECT_EQ(all<comm::Done>().at(0).finish_reason, "length");
+}
+
+TEST_F(GatewayChatTest, LeavesAPromptsAnswerAsItIs) {
+  say(request("a"));
+  generate("<think>x</think>");
+  happen({finish(last_id(), FinishReason::length)});
+  EXPECT_EQ(text(), "<think>x</think>");
+  EXPECT_EQ(all<comm::Done>().at(0).usage.reasoning_tokens, 0);
+}
+
+TEST_F(GatewayChatTest, RefusesWhatIsAskedOfAnAnswerInVain) {
+  auto asks = chat("a");
+  asks.tool_choice = comm::JsonText{R"("perhaps")"};
+  say(asks);
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].code, "invalid_request");
+  EXPECT_THAT(all<comm::Failure>()[0].message, HasSubstr("tool_choice must be"));
+}
+
 TEST_F(GatewayTest, EndsTheAnswerWithTheTokenThatCompletesAStopString) {
   auto with_stop = request("a");
   with_stop.stop = {"mael"};
@@ -267,7 +242,7 @@ TEST_F(GatewayTest, EndsTheAnswerWithTheTokenThatCompletesAStopString) {
   EXPECT_EQ(text(), " Ish");
   const auto done = all<comm::Done>().at(0);
   EXPECT_EQ(done.finish_reason, "stop");
-  EXPECT_EQ(done.stop_reason, "mael");
+  EXPECT_EQ(done.stop_reason, comm::StopReason("mael"));
   size_t streamed = 0;
   for (const auto& delta : all<comm::Delta>()) streamed += delta.token_ids.size();
   EXPECT_EQ(done.usage.completion_tokens, static_cast<int32_t>(streamed));
@@ -281,7 +256,7 @@ TEST_F(GatewayTest, IsContentWithAStopStringWhenTheRanksAreLostAfterIt) {
   generate(" Ishmael");
   happen({engine::FailEvent{last_id(), {engine::ErrorCode::rank_lost, "rank 1 died"}}});
   EXPECT_THAT(all<comm::Failure>(), IsEmpty());
-  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, "mael");
+  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, comm::StopReason("mael"));
 }
 
 TEST_F(GatewayTest, AnswersMaxTokensZeroWithThePromptAlone) {
@@ -307,7 +282,7 @@ TEST_F(GatewayTest, NamesTheStopIdOfTheRequest) {
   with_id.stop_token_ids = {300};
   say(with_id);
   happen({token(last_id(), 300), finish(last_id(), FinishReason::stop, 300)});
-  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, "300");
+  EXPECT_EQ(all<comm::Done>().at(0).stop_reason, comm::StopReason(300));
   EXPECT_EQ(text(), "");
   EXPECT_THAT(all<comm::Delta>().at(0).token_ids, ElementsAre(300));
 }
@@ -342,6 +317,26 @@ TEST_F(GatewayTest, GivesLogprobsWhereTheyAreWanted) {
   happen({token(last_id(), 300), finish(last_id(), FinishReason::length)});
   EXPECT_THAT(all<comm::Delta>().back().logprobs, IsEmpty());
   EXPECT_THAT(all<comm::Done>().back().prompt_logprobs, IsEmpty());
+}
+
+TEST_F(GatewayTest, GivesRanksAndBestTokensOfThePromptWhereTheyAreWanted) {
+  auto wanting = request("a");
+  wanting.prompt_top_logprobs = 1;
+  say(wanting);
+  const auto size = heard_->submitted[0]->prompt.size();
+  ASSERT_GE(size, 3u);
+  EXPECT_TRUE(heard_->submitted[0]->sampling.prompt_logprobs);
+  engine::PromptLogprobsEvent first{last_id(), 1, {-2}, {4}, {{{9, -0.5F}}}};
+  engine::PromptLogprobsEvent rest{last_id(), 2, std::vector<float>(size - 2, -3), std::vector<int32_t>(size - 2, 1),
+                                   std::vector<std::vector<engine::TokenLogprob>>(size - 2)};
+  happen({first, rest, token(last_id(), 300), finish(last_id(), FinishReason::length)});
+  const auto done = all<comm::Done>().at(0);
+  ASSERT_EQ(done.prompt_ranks.size(), size);
+  EXPECT_EQ(done.prompt_ranks[0], 0);
+  EXPECT_EQ(done.prompt_ranks[1], 4);
+  EXPECT_EQ(done.prompt_ranks[2], 1);
+  EXPECT_EQ(done.prompt_top_logprobs.at(1), (comm::TokenLogprobs{{9, -0.5F}}));
+  EXPECT_EQ(done.prompt_logprobs.at(1), -2.0F);
 }
 
 TEST_F(GatewayTest, RefusesAWrongRequestWithItsSentence) {
@@ -420,6 +415,30 @@ TEST_F(GatewayTest, DrawsAnotherSeedForEveryRequestAndReportsIt) {
   EXPECT_LT(first, 1ULL << 53) << "JSON numbers keep it";
   happen({finish(heard_->submitted[1]->id, FinishReason::length)});
   EXPECT_EQ(all<comm::Done>().at(0).seed, second);
+}
+
+TEST_F(GatewayTest, HandsChangesOfAdaptersToTheirCache) {
+  say(comm::AdapterRequest{"1", "load", "moby", "/moby", false});
+  ASSERT_EQ(all<comm::AdapterReply>().size(), 1u);
+  EXPECT_EQ(all<comm::AdapterReply>()[0].id, "1");
+  EXPECT_EQ(all<comm::AdapterReply>()[0].message, "load moby");
+  say(comm::AdapterRequest{"2", "unload", "none", std::nullopt, false});
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].id, "2");
+  EXPECT_EQ(all<comm::Failure>()[0].code, "unknown_adapter");
+  say(comm::AdapterRequest{"3", "list", std::nullopt, std::nullopt, false});
+  EXPECT_EQ(nlohmann::json::parse(all<comm::AdapterReply>().at(1).json.value()),
+            nlohmann::json::parse(R"({"adapters": [{"name": "kjv", "digest": "d", "tier": "slot", "slot": 2, "rank": 16,
+              "bytes": 4096, "leases": 1, "claims": 3, "pinned": true, "set_aside": false, "replaced": false,
+              "directory": "/kjv", "error": null}]})"));
+}
+
+TEST_F(GatewayTest, AnswersChangesOfAdaptersThatItsEndInterrupts) {
+  say(comm::AdapterRequest{"1", "load", "slow", "/slow", false});
+  EXPECT_TRUE(all<comm::AdapterReply>().empty());
+  tell(gateway_, StopServing{"it is late"});
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].code, "shutting_down");
 }
 
 TEST_F(GatewayTest, GathersTheStatus) {
@@ -528,7 +547,7 @@ TEST_F(GatewayTest, LeavesItToTheTextPreparerToFreeManyMessagesThatItRefuses) {
   auto message = std::make_shared<comm::ClientMessage>(std::move(made));
   const std::weak_ptr<comm::ClientMessage> watched = message;
   self_->send(gateway_, ClientSaid{kClient, std::move(message)});
-  while (heard_->answers.empty() && coordinator_.run_once()) {
+  while (heard_->answers.empty() && coordinator_.try_run_once()) {
   }
   ASSERT_EQ(all<comm::Failure>().size(), 1u);
   EXPECT_EQ(all<comm::Failure>()[0].code, "queue_full");

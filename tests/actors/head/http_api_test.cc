@@ -32,29 +32,31 @@ class HttpApiTest : public ::testing::Test {
     const auto dir = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4";
     auto tokenizer = model::Tokenizer::load(dir).value();
     auto chat = model::ChatTemplate::load(dir, *tokenizer);
-    validation_ =
-        std::make_shared<RequestValidation>(RequestValidation::Context{model::read_model_config(dir).value(),
-                                                                       model::read_generation_defaults(dir).value(),
-                                                                       tokenizer,
-                                                                       std::move(chat),
-                                                                       100,
-                                                                       {"kjv", "moby"}});
+    validation_ = std::make_shared<RequestValidation>(RequestValidation::Context{
+        model::read_model_config(dir).value(), model::read_generation_defaults(dir).value(), tokenizer, std::move(chat),
+        100, AdapterNames(AdapterNames::List{{"kjv", "/adapters/kjv"}, {"moby", "/adapters/moby"}})});
   }
   static void TearDownTestSuite() { validation_.reset(); }
 
-  HttpApiTest() {
+  HttpApiTest() { open(); }
+
+  void open() {
     HttpApi::Setup setup;
-    setup.routes = std::make_shared<HttpRoutes>(HttpRoutes::Options{});
+    HttpRoutes::Options routes;
+    routes.access = access_;
+    setup.routes = std::make_shared<HttpRoutes>(routes);
     setup.validation = validation_;
     setup.model_name = "tiny";
     setup.model_root = "/models/tiny";
-    setup.adapters = {{"kjv", "/adapters/kjv"}, {"moby", "/adapters/moby"}};
     setup.metrics_text = [](const ServerStatus& status) { return "of " + status.model; };
     setup.short_body_bytes = 4096;
     HttpApi::Outside outside;
-    outside.ask_gateway = [this](uint64_t client, comm::ClientMessage message) {
+    outside.ask_gateway = [this](uint64_t client, std::shared_ptr<const Grant> grant, comm::ClientMessage message) {
+      tenants_.push_back(grant->tenant);
       if (auto* request = std::get_if<comm::GenerateRequest>(&message)) {
         asked_.emplace_back(client, std::move(*request));
+      } else if (auto* change = std::get_if<comm::AdapterRequest>(&message)) {
+        changes_.emplace_back(client, std::move(*change));
       } else {
         status_asked_by_ = client;
       }
@@ -69,15 +71,27 @@ class HttpApiTest : public ::testing::Test {
     outside.write = [this](comm::ExchangeId id, std::string piece) { answered_[id].pieces += piece; };
     outside.end = [this](comm::ExchangeId id) { answered_[id].ended = true; };
     outside.elsewhere = [this](HttpApi::Work work) { elsewhere_.push_back(std::move(work)); };
+    outside.reset_prefix_cache = [this](std::function<void(bool)> then) { resets_.push_back(std::move(then)); };
     outside.now = [] { return int64_t{1700000000}; };
     api_ = std::make_unique<HttpApi>(std::move(setup), std::move(outside));
+  }
+
+  // From now on everybody comes with this key.
+  void come_with(const CredentialOptions& credential) {
+    AccessOptions options;
+    options.credentials = {credential};
+    access_ = std::make_shared<const Access>(options);
+    key_ = credential.key;
+    open();
   }
 
   void ask(comm::ExchangeId id, std::string method, std::string target, std::string body = "") {
     comm::HttpRequest request;
     request.method = std::move(method);
     request.target = std::move(target);
-    request.headers = {{"content-type", "application/json"}, {"x-request-id", "r" + std::to_string(id)}};
+    request.headers = {{"content-type", "application/json"},
+                       {"x-request-id", "r" + std::to_string(id)},
+                       {"authorization", "Bearer " + key_}};
     request.body = std::move(body);
     api_->request(id, std::move(request));
   }
@@ -94,11 +108,16 @@ class HttpApiTest : public ::testing::Test {
   }
 
   static inline std::shared_ptr<const RequestValidation> validation_;
+  std::shared_ptr<const Access> access_;
+  std::string key_ = "none";
+  std::vector<std::string> tenants_;  // who asked the gateway
   std::vector<std::pair<uint64_t, comm::GenerateRequest>> asked_;
+  std::vector<std::pair<uint64_t, comm::AdapterRequest>> changes_;
   uint64_t status_asked_by_ = 0;
   std::vector<uint64_t> left_;
   std::map<comm::ExchangeId, Answered> answered_;
   std::deque<HttpApi::Work> elsewhere_;
+  std::vector<std::function<void(bool)>> resets_;
   std::unique_ptr<HttpApi> api_;
 };
 
@@ -271,6 +290,164 @@ TEST_F(HttpApiTest, MakesItsMetricsOfTheServersState) {
   ask(3, "GET", "/metrics");
   api_->said(status_asked_by_, comm::StatusReply{"metrics", "{"});
   EXPECT_EQ(answered_[3].answer.status, 500);
+}
+
+TEST_F(HttpApiTest, AsksForTheTenantAndShowsItTheAdaptersThatItMayUse) {
+  CredentialOptions credential;
+  credential.key = "secret";
+  credential.tenant = "acme";
+  credential.all_adapters = false;
+  credential.adapters = {"moby"};
+  come_with(credential);
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x", "model": "kjv"})");
+  EXPECT_THAT(tenants_, ElementsAre("acme"));
+  comm::Failure refusal{"r1/0", "rate_limited", "enough"};
+  refusal.retry_after_s = 7;
+  api_->said(asked_[0].first, refusal);
+  EXPECT_EQ(answered_[1].answer.status, 429);
+  EXPECT_EQ(error_code(1), "rate_limit_exceeded");
+  EXPECT_THAT(answered_[1].answer.headers, Contains(Pair("Retry-After", "7")));
+  ask(2, "GET", "/v1/models");
+  ASSERT_EQ(body(2)["data"].size(), 2u);
+  EXPECT_EQ(body(2)["data"][0]["id"], "tiny");
+  EXPECT_EQ(body(2)["data"][1]["id"], "moby");
+  ask(3, "GET", "/v1/models/moby");
+  EXPECT_EQ(answered_[3].answer.status, 200);
+  ask(4, "GET", "/v1/models/kjv");
+  EXPECT_EQ(answered_[4].answer.status, 404);
+}
+
+TEST_F(HttpApiTest, CountsAsLoadWhatGeneratesAndHasNoWholeAnswer) {
+  ask(1, "GET", "/load");
+  EXPECT_EQ(body(1), (json{{"server_load", 0}}));
+  ask(2, "POST", "/v1/completions", R"({"prompt": "x"})");
+  ask(3, "POST", "/v1/completions", R"({"prompt": "x", "stream": true})");
+  ask(4, "POST", "/v1/completions", R"({"prompt": 1})");
+  ask(5, "GET", "/load");
+  EXPECT_EQ(body(5), (json{{"server_load", 2}}));
+  api_->said(asked_[0].first, done("0"));
+  api_->gone(3);
+  ask(6, "GET", "/load");
+  EXPECT_EQ(body(6), (json{{"server_load", 0}}));
+}
+
+TEST_F(HttpApiTest, HasThePrefixCacheForgotten) {
+  ask(1, "POST", "/reset_prefix_cache");
+  ask(2, "POST", "/reset_prefix_cache");
+  ASSERT_EQ(resets_.size(), 2u);
+  resets_[0](true);
+  EXPECT_EQ(answered_[1].answer.status, 200);
+  EXPECT_EQ(body(1), (json{{"success", true}}));
+  resets_[1](false);
+  EXPECT_EQ(answered_[2].answer.status, 500);
+}
+
+TEST_F(HttpApiTest, DescribesItself) {
+  ask(1, "GET", "/openapi.json");
+  EXPECT_EQ(body(1)["openapi"], "3.1.0");
+}
+
+TEST_F(HttpApiTest, LoadsAndUnloadsAdaptersAsVllmDoes) {
+  ask(1, "POST", "/v1/load_lora_adapter", R"({"lora_name": "x", "lora_path": "/adapters/x", "load_inplace": true})");
+  ASSERT_EQ(changes_.size(), 1u);
+  EXPECT_EQ(changes_[0].second.action, "load");
+  EXPECT_EQ(changes_[0].second.id, "r1");
+  EXPECT_EQ(changes_[0].second.name, "x");
+  EXPECT_EQ(changes_[0].second.path, "/adapters/x");
+  EXPECT_TRUE(changes_[0].second.load_inplace);
+  EXPECT_TRUE(answered_.empty());
+  api_->said(changes_[0].first,
+             comm::AdapterReply{"r1", "Success: LoRA adapter 'x' added successfully.", std::nullopt});
+  EXPECT_EQ(answered_[1].answer.status, 200);
+  EXPECT_EQ(answered_[1].answer.body, "Success: LoRA adapter 'x' added successfully.");
+  EXPECT_THAT(answered_[1].answer.headers, Contains(Pair("Content-Type", "text/plain; charset=utf-8")));
+  ask(2, "POST", "/v1/unload_lora_adapter", R"({"lora_name": "x", "lora_int_id": 7})");
+  EXPECT_EQ(changes_.at(1).second.action, "unload");
+  EXPECT_EQ(changes_.at(1).second.path, std::nullopt);
+  api_->said(changes_[1].first, comm::Failure{"r2", "unknown_adapter", "The lora adapter 'x' cannot be found."});
+  EXPECT_EQ(answered_[2].answer.status, 404);
+  EXPECT_EQ(error_code(2), "model_not_found");
+  EXPECT_EQ(body(2)["error"]["param"], "lora_name");
+}
+
+TEST_F(HttpApiTest, RefusesBodiesThatNameNoAdapterToLoad) {
+  const std::pair<const char*, const char*> wrong[] = {
+      {R"({"lora_name": "x"})", "lora_path"},
+      {R"({"lora_path": "/x"})", "lora_name"},
+      {R"({"lora_name": "x", "lora_path": 1})", "lora_path"},
+      {R"({"lora_name": "x", "lora_path": "/x", "load_inplace": "yes"})", "load_inplace"}};
+  for (const auto& [text, param] : wrong) {
+    ask(1, "POST", "/v1/load_lora_adapter", text);
+    EXPECT_EQ(answered_[1].answer.status, 400) << text;
+    EXPECT_EQ(body(1)["error"]["param"], param) << text;
+  }
+  ask(1, "POST", "/v1/load_lora_adapter", R"({"lora_name": "", "lora_path": "/x"})");
+  EXPECT_EQ(body(1)["error"]["message"], "Both 'lora_name' and 'lora_path' must be provided.");
+  ask(1, "POST", "/v1/unload_lora_adapter", "{}");
+  EXPECT_EQ(body(1)["error"]["message"], "'lora_name' needs to be provided to unload a LoRA adapter.");
+  ask(1, "POST", "/v1/load_lora_adapter", R"({"lora_name": "a\nb", "lora_path": "/x"})");
+  EXPECT_THAT(body(1)["error"]["message"].get<std::string>(), HasSubstr("no control characters"));
+  ask(1, "POST", "/v1/load_lora_adapter", std::string(5000, ' ') + "{}");
+  EXPECT_EQ(answered_[1].answer.status, 413);
+  EXPECT_TRUE(changes_.empty());
+}
+
+TEST_F(HttpApiTest, GivesFailuresOfChangesTheirStatus) {
+  const std::pair<const char*, int> codes[] = {{"forbidden", 403},      {"invalid_request", 400},   {"conflict", 409},
+                                               {"adapter_failed", 422}, {"adapter_not_found", 404}, {"queue_full", 429},
+                                               {"timed_out", 408},      {"shutting_down", 503},     {"internal", 500}};
+  comm::ExchangeId id = 0;
+  for (const auto& [code, status] : codes) {
+    ask(++id, "POST", "/v1/load_lora_adapter", R"({"lora_name": "x", "lora_path": "/x"})");
+    api_->said(changes_.back().first, comm::Failure{"r", code, "why"});
+    EXPECT_EQ(answered_[id].answer.status, status) << code;
+    EXPECT_EQ(body(id)["error"]["message"], "why");
+  }
+}
+
+TEST_F(HttpApiTest, ListsAndPinsAdapters) {
+  ask(1, "GET", "/v1/adapters");
+  EXPECT_EQ(changes_.at(0).second.action, "list");
+  api_->said(changes_[0].first, comm::AdapterReply{"r1", "", R"({"adapters":[]})"});
+  EXPECT_EQ(body(1), json::parse(R"({"adapters": []})"));
+  ask(2, "POST", "/v1/adapters/my%2Fmoby/pin");
+  EXPECT_EQ(changes_.at(1).second.action, "pin");
+  EXPECT_EQ(changes_.at(1).second.name, "my/moby");
+  api_->said(changes_[1].first, comm::AdapterReply{"r2", "'my/moby' is pinned", std::nullopt});
+  EXPECT_EQ(body(2)["message"], "'my/moby' is pinned");
+  ask(3, "POST", "/v1/adapters/moby/unpin", "{}");
+  EXPECT_EQ(changes_.at(2).second.action, "unpin");
+  ask(4, "POST", "/v1/adapters/moby/warm");
+  EXPECT_EQ(changes_.at(3).second.action, "warm");
+  ask(5, "POST", "/v1/adapters/moby/warm", "[]");
+  EXPECT_EQ(answered_[5].answer.status, 400);
+  EXPECT_EQ(changes_.size(), 4u);
+}
+
+TEST_F(HttpApiTest, ServesNamesThatComeAndGo) {
+  AdapterNames names = validation_->context().adapters;
+  names.set("late", "/adapters/late");
+  ask(1, "GET", "/v1/models/late");
+  EXPECT_EQ(body(1)["root"], "/adapters/late");
+  EXPECT_EQ(body(1)["parent"], "tiny");
+  ask(2, "GET", "/v1/models");
+  EXPECT_EQ(body(2)["data"][3]["id"], "late");
+  names.erase("late");
+  ask(3, "GET", "/v1/models/late");
+  EXPECT_EQ(answered_[3].answer.status, 404);
+}
+
+TEST_F(HttpApiTest, ShowsPeopleAPageThatHasNothingFromElsewhere) {
+  ask(1, "GET", "/");
+  const comm::HttpAnswer& answer = answered_[1].answer;
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_THAT(answer.headers, Contains(Pair("Content-Type", "text/html; charset=utf-8")));
+  EXPECT_THAT(answer.headers, Contains(Pair("Content-Security-Policy", HasSubstr("default-src 'none'"))));
+  EXPECT_EQ(answer.body.rfind("<!doctype html>", 0), 0u);
+  EXPECT_THAT(answer.body, HasSubstr("</html>"));
+  for (const char* elsewhere : {"http:", "https:", "src=", "@import", "url("}) {
+    EXPECT_EQ(answer.body.find(elsewhere), std::string::npos) << elsewhere;
+  }
 }
 
 TEST_F(HttpApiTest, SaysItsVersion) {

@@ -3,7 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cctype>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "comm/openai/openapi.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -22,6 +29,12 @@ HttpRequest ask(std::string method, std::string target, comm::HttpHeaders header
   return request;
 }
 
+std::shared_ptr<const Access> access(const std::vector<std::string>& keys) {
+  AccessOptions options;
+  for (const std::string& key : keys) options.credentials.emplace_back().key = key;
+  return std::make_shared<const Access>(options);
+}
+
 int refused(const HttpRoutes& routes, const HttpRequest& head) {
   const auto answer = routes.refuse(head);
   return answer ? answer->status : 0;
@@ -38,10 +51,40 @@ TEST(HttpRoutes, FindTheirPaths) {
   ASSERT_TRUE(model);
   EXPECT_EQ(model->route, HttpRoute::model);
   EXPECT_EQ(model->name, "Qwen/Qwen2.5/x%zz%2");
-  for (const char* path : {"/", "/v1", "/v1/models/", "/health/", "/v1/completions/x", "*", ""}) {
+  EXPECT_EQ(routes.find(ask("POST", "/v1/load_lora_adapter"))->route, HttpRoute::load_adapter);
+  EXPECT_EQ(routes.find(ask("POST", "/v1/unload_lora_adapter"))->route, HttpRoute::unload_adapter);
+  EXPECT_EQ(routes.find(ask("GET", "/v1/adapters"))->route, HttpRoute::adapters);
+  const auto pin = routes.find(ask("POST", "/v1/adapters/a/b%20c/pin"));
+  ASSERT_TRUE(pin);
+  EXPECT_EQ(pin->route, HttpRoute::pin_adapter);
+  EXPECT_EQ(pin->name, "a/b c");
+  EXPECT_EQ(refused(routes, ask("POST", "/v1/adapters/a/warm")), 0) << "it needs no body";
+  EXPECT_EQ(refused(routes, ask("GET", "/v1/adapters/a/warm")), 405);
+  for (const char* path :
+       {"/v1/adapters/", "/v1/adapters/a", "/v1/adapters//pin", "/v1/adapters/pin", "/v1/adapters/a/pin/"}) {
+    EXPECT_FALSE(routes.find(ask("POST", path))) << path;
+  }
+  for (const char* path : {"//", "/v1", "/v1/models/", "/health/", "/v1/completions/x", "*", ""}) {
     EXPECT_FALSE(routes.find(ask("GET", path))) << path;
     EXPECT_EQ(refused(routes, ask("GET", path)), 404) << path;
   }
+}
+
+TEST(HttpRoutes, AreTheOnesThatTheServersDocumentDescribes) {
+  std::map<std::string, std::set<std::string>> served, described;
+  for (const auto& [path, methods] : HttpRoutes::all()) {
+    std::string text(methods), name(path);
+    if (const size_t star = name.find('*'); star != std::string::npos) name.replace(star, 1, "{name}");
+    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+    std::istringstream list(text);
+    for (std::string method; std::getline(list >> std::ws, method, ',');) served[name].insert(method);
+  }
+  EXPECT_EQ(served.erase("/"), 1u) << "the page for people is no part of the API";
+  const auto document = nlohmann::json::parse(comm::openapi_document("1"));
+  for (const auto& path : document["paths"].items()) {
+    for (const auto& operation : path.value().items()) described[path.key()].insert(operation.key());
+  }
+  EXPECT_EQ(served, described);
 }
 
 TEST(HttpRoutes, RefuseMethodsAndBodiesThatTheyDoNotTake) {
@@ -57,11 +100,12 @@ TEST(HttpRoutes, RefuseMethodsAndBodiesThatTheyDoNotTake) {
   EXPECT_EQ(refused(routes, ask("POST", "/v1/completions", {{"content-type", "APPLICATION/JSON"}})), 0);
   EXPECT_EQ(refused(routes, ask("POST", "/v1/completions", {{"content-type", "text/plain"}})), 415);
   EXPECT_EQ(refused(routes, ask("POST", "/v1/completions")), 415);
+  EXPECT_EQ(refused(routes, ask("POST", "/reset_prefix_cache")), 0);
 }
 
 TEST(HttpRoutes, AskForAKeyEverywhereButWhereALoadBalancerLooks) {
   HttpRoutes::Options options;
-  options.api_keys = {"first", "second"};
+  options.access = access({"first", "second"});
   const HttpRoutes routes(options);
   EXPECT_EQ(refused(routes, ask("GET", "/health")), 0);
   EXPECT_EQ(refused(routes, ask("GET", "/ping")), 0);
@@ -82,6 +126,24 @@ TEST(HttpRoutes, AskForAKeyEverywhereButWhereALoadBalancerLooks) {
   EXPECT_EQ(nlohmann::json::parse(answer->body)["error"]["code"], "invalid_api_key");
 }
 
+TEST(HttpRoutes, ShowWhatIsOfAllTenantsToAdministratorsAlone) {
+  AccessOptions keys;
+  for (const char* key : {"operator", "tenant"}) {
+    keys.credentials.emplace_back().key = key;
+    keys.credentials.back().admin = key == std::string("operator");
+  }
+  HttpRoutes::Options options;
+  options.access = std::make_shared<const Access>(keys);
+  const HttpRoutes routes(options);
+  for (const auto& [method, path] :
+       std::map<std::string, std::string>{{"GET", "/metrics"}, {"POST", "/reset_prefix_cache"}}) {
+    EXPECT_EQ(refused(routes, ask(method, path)), 401) << path;
+    EXPECT_EQ(refused(routes, ask(method, path, {{"authorization", "Bearer tenant"}})), 403) << path;
+    EXPECT_EQ(refused(routes, ask(method, path, {{"authorization", "Bearer operator"}})), 0) << path;
+  }
+  EXPECT_EQ(refused(routes, ask("GET", "/load", {{"authorization", "Bearer tenant"}})), 0);
+}
+
 TEST(HttpRoutes, LeaveOutThePrefixOfAProxy) {
   HttpRoutes::Options options;
   options.root_path = "/llm";
@@ -94,7 +156,7 @@ TEST(HttpRoutes, LeaveOutThePrefixOfAProxy) {
 
 TEST(HttpRoutes, LetPagesAskOfAllowedOriginsOnly) {
   HttpRoutes::Options options;
-  options.api_keys = {"key"};
+  options.access = access({"key"});
   options.allowed_origins = {"https://good.example"};
   const HttpRoutes routes(options);
   const auto preflight = [&](const char* origin) {

@@ -202,6 +202,18 @@ TEST_F(ComparedResults, AreRefusedWithWhatIsWrong) {
   EXPECT_THAT(with([](Answer& r) { r.rank = 1; }), HasSubstr("log-probabilities")) << "rank 1 tells tokens alone";
 }
 
+TEST_F(ComparedResults, HaveRanksAndBestTokensOfThePromptAsAsked) {
+  plan_.starts[0].sampling.prompt_top_logprobs = 1;
+  EXPECT_THAT(said_of(right_), HasSubstr("with 0 ranks and 0 lists of best tokens of the prompt of sequence 1, not 2"));
+  right_.rows[0].prompt_ranks = {1, 7};
+  right_.rows[0].prompt_top_logprobs = {{{5, -0.5F}}, {}};
+  EXPECT_EQ(said_of(right_), "");
+  right_.rows[0].prompt_top_logprobs[1] = {{kVocabulary, -1}};
+  EXPECT_THAT(said_of(right_), HasSubstr("that are none, or too many"));
+  right_.rows[0].prompt_top_logprobs[1] = {{5, -1}, {6, -2}};
+  EXPECT_THAT(said_of(right_), HasSubstr("that are none, or too many"));
+}
+
 TEST_F(ComparedResults, KnowAsLittleOfAFinishedSequenceAsTheRanks) {
   InFlightPlans plans(1, kVocabulary);
   plans.sent(plan_, kNow);

@@ -51,6 +51,30 @@ TEST(RequestMetrics, CountRequestsTokensAndTimes) {
       HasSubstr("lorikeet:adapter_generation_tokens_total{adapter=\"moby\",engine=\"0\",model_name=\"tiny\"} 3\n"));
 }
 
+TEST(RequestMetrics, TellTheStagesOfARequestApart) {
+  RequestMetrics metrics("tiny", 100);
+  const RequestMetrics::TimePoint begin{std::chrono::seconds(100)};
+  metrics.admitted(SequenceId(1), "", 10, begin, 16);
+  metrics.started(SequenceId(1), begin + milliseconds(500));
+  metrics.generated(SequenceId(1), 1, begin + milliseconds(1500));
+  metrics.generated(SequenceId(1), 1, begin + milliseconds(3500));
+  metrics.ended(SequenceId(1), "length", begin + milliseconds(9000), 4);
+  metrics.admitted(SequenceId(2), "", 10, begin, 16);
+  metrics.ended(SequenceId(2), "abort", begin + milliseconds(1000));  // it never left the queue
+  metrics.answered(3, 7);
+  const std::string text = text_of(metrics);
+  const std::pair<const char*, const char*> sums[] = {
+      {"vllm:request_queue_time_seconds", "0.5"},     {"vllm:request_prefill_time_seconds", "1"},
+      {"vllm:request_decode_time_seconds", "2"},      {"vllm:request_inference_time_seconds", "3"},
+      {"vllm:request_params_max_tokens", "32"},       {"vllm:request_prefill_kv_computed_tokens", "16"},
+      {"vllm:request_prompt_tokens", "20"},           {"vllm:request_params_n", "3"},
+      {"vllm:request_max_num_generation_tokens", "7"}};
+  for (const auto& [name, sum] : sums) {
+    EXPECT_THAT(text, HasSubstr(std::string(name) + "_sum" + kLabels + " " + sum + "\n"));
+  }
+  EXPECT_THAT(text, HasSubstr("vllm:request_queue_time_seconds_count" + std::string(kLabels) + " 1\n"));
+}
+
 TEST(RequestMetrics, GiveOnlySoManyAdaptersALabel) {
   RequestMetrics metrics("tiny", 100);
   for (size_t i = 0; i < RequestMetrics::kMaxAdapterLabels + 10; ++i) {
@@ -76,6 +100,11 @@ TEST(MetricsText, SaysWhatTheServerDoesUnderVllmsNames) {
   engine.blocks_free = 75;
   engine.prompt_tokens = 1000;
   engine.prefix_hit_tokens = 250;
+  engine::StepPlan step;
+  step.rows = {{SequenceId(1), 0, 40, false}, {SequenceId(2), 7, 1, true}};
+  status.serving.steps.count_tokens(step);
+  step.rows = {{SequenceId(2), 8, 1, true}};
+  status.serving.steps.count_tokens(step);
   RankStatus rank;
   rank.state = "ready";
   rank.device = "cpu";
@@ -103,12 +132,73 @@ TEST(MetricsText, SaysWhatTheServerDoesUnderVllmsNames) {
   for (const auto& [name, value] : plain) {
     EXPECT_THAT(text, HasSubstr(std::string(name) + common + " " + value + "\n"));
   }
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_bucket{model_name=\"tiny\",engine=\"0\",le=\"1\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_bucket{model_name=\"tiny\",engine=\"0\",le=\"32\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_bucket{model_name=\"tiny\",engine=\"0\",le=\"64\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_bucket{model_name=\"tiny\",engine=\"0\",le=\"+Inf\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_sum{model_name=\"tiny\",engine=\"0\"} 42\n"));
   EXPECT_THAT(text, HasSubstr("vllm:lora_requests_info{model_name=\"tiny\",engine=\"0\",max_lora=\"8\","
                               "running_lora_adapters=\"moby\",waiting_lora_adapters=\"kjv\"} 1700000000\n"));
   EXPECT_THAT(text, HasSubstr("lora_name=\"moby\",tier=\"gpu\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("lora_name=\"kjv\",tier=\"cpu\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("lora_name=\"a \\\"quoted\\\"\\nname\",tier=\"disk\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("lorikeet:rank_ready{model_name=\"tiny\",engine=\"0\",rank=\"0\",device=\"cpu\"} 1\n"));
+}
+
+TEST(MetricsText, SaysWhichAdaptersAreWhereAndHowLongTheyTook) {
+  ServerStatus status;
+  AdapterStatus slot, host, disk;
+  slot.name = "moby";
+  slot.host = "staged";
+  slot.slot_state = "resident";
+  slot.pinned = true;
+  host.name = "kjv";
+  host.host = "staged";
+  disk.name = "late";
+  disk.host = "on_disk";
+  status.adapters.adapters = {slot, host, disk};
+  status.adapters.lookups = {10, 7, 9, 4};
+  status.adapters.reads.add(20'000'000);
+  status.adapters.sends.add(600'000'000);
+  status.adapters.sends.add(3'000'000);
+  const std::string text = text_of(RequestMetrics("tiny", 100), status);
+  EXPECT_THAT(text, HasSubstr("adapter_name=\"moby\",level=\"gpu\",pinned=\"true\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("adapter_name=\"moby\",level=\"cpu\",pinned=\"true\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("adapter_name=\"kjv\",level=\"cpu\",pinned=\"false\"} 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("adapter_name=\"late\"")));
+  const char* common = "{model_name=\"\",engine=\"0\"";
+  const std::pair<const char*, const char*> lines[] = {{"vllm:num_gpu_loaded_lora_adapters", "} 1"},
+                                                       {"vllm:num_cpu_loaded_lora_adapters", "} 2"},
+                                                       {"vllm:max_gpu_lora_adapters", "} 8"},
+                                                       {"lorikeet:adapters_on_disk", "} 1"},
+                                                       {"vllm:lora_cache_lookups_total", ",level=\"gpu\"} 9"},
+                                                       {"vllm:lora_cache_hits_total", ",level=\"gpu\"} 4"},
+                                                       {"vllm:lora_cache_lookups_total", ",level=\"cpu\"} 10"},
+                                                       {"vllm:lora_cache_hits_total", ",level=\"cpu\"} 7"},
+                                                       {"vllm:lora_adapter_load_seconds_count", ",level=\"gpu\"} 2"},
+                                                       {"vllm:lora_adapter_load_seconds_count", ",level=\"cpu\"} 1"}};
+  for (const auto& [name, rest] : lines) EXPECT_THAT(text, HasSubstr(std::string(name) + common + rest + "\n"));
+  EXPECT_THAT(text, HasSubstr(std::string("vllm:lora_adapter_load_seconds_sum") + common + ",level=\"gpu\"} 0.603"));
+  EXPECT_THAT(text, HasSubstr(",level=\"gpu\",le=\"0.005\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr(",level=\"gpu\",le=\"0.5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr(",level=\"gpu\",le=\"1\"} 2\n"));
+}
+
+TEST(MetricsText, DoesNotGrowWithTheNumberOfAdapters) {
+  ServerStatus status;
+  AdapterStatus adapter;
+  adapter.host = "staged";
+  adapter.slot_state = "resident";
+  adapter.leases = adapter.claims = 1;
+  const auto size_with = [&](size_t count) {
+    while (status.adapters.adapters.size() < count) {
+      adapter.name = "adapter-" + std::to_string(10000 + status.adapters.adapters.size());
+      status.adapters.adapters.push_back(adapter);
+    }
+    return text_of(RequestMetrics("tiny", 100), status).size();
+  };
+  const size_t few = size_with(300);
+  EXPECT_LT(size_with(3000), few + 100);  // numbers have more digits
 }
 
 }  // namespace

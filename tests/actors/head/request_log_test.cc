@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -24,6 +25,17 @@ EndedRequest example() {
   request.to_first_token = milliseconds(15);
   request.total = milliseconds(1250);
   return request;
+}
+
+TEST(RequestLog, SaysInALineWhatBecameOfAChangeOfAdapters) {
+  const AdapterEvent loaded{"load", "moby", "/adapters/moby", "", "Success", milliseconds(120)};
+  EXPECT_EQ(adapter_line(loaded, false), "adapter moby: load from /adapters/moby, 0.120 s, done");
+  const AdapterEvent refused{"unload", "a\nb", "", "unknown_adapter", "it is not there", milliseconds(1)};
+  EXPECT_EQ(adapter_line(refused, false), "adapter a?b: unload, 0.001 s, unknown_adapter: it is not there");
+  const json line = json::parse("{" + adapter_line(refused, true) + "}");
+  EXPECT_EQ(line["event"], "adapter");
+  EXPECT_EQ(line["action"], "unload");
+  EXPECT_EQ(line["code"], "unknown_adapter");
 }
 
 TEST(RequestLog, SaysInALineHowARequestHasEnded) {
@@ -71,6 +83,57 @@ TEST(RequestLog, SaysWhatTheServerDidBetweenTwoLooks) {
       "reqs, KV cache usage: 50.0%, Prefix cache hit rate: 25.0%");
   // An engine that was made anew counts from nothing.
   EXPECT_THAT(throughput_line(after, before, seconds(10)), HasSubstr("generation throughput: 0.0 tokens/s"));
+}
+
+// The standard error, sent elsewhere while it lives.
+class ErrorInto {
+ public:
+  explicit ErrorInto(int descriptor) { dup2(descriptor, STDERR_FILENO); }
+  ~ErrorInto() {
+    dup2(kept_, STDERR_FILENO);
+    close(kept_);
+  }
+
+ private:
+  const int kept_ = dup(STDERR_FILENO);
+};
+
+LogOptions info() {
+  LogOptions options;
+  options.level = "info";
+  return options;
+}
+
+TEST(RequestLog, HasWrittenEveryLineWhenItIsClosed) {
+  std::FILE* file = std::tmpfile();
+  ASSERT_NE(file, nullptr);
+  {
+    const ErrorInto error(fileno(file));
+    RequestLog log(info());
+    for (int i = 0; i < 2000; ++i) log.ended(example());
+    log.close(std::chrono::seconds(30));
+    log.ended(example());
+    log.throughput("too late");
+  }
+  std::rewind(file);
+  int lines = 0;
+  for (int c = 0; (c = std::fgetc(file)) != EOF;) lines += c == '\n' ? 1 : 0;
+  std::fclose(file);
+  EXPECT_EQ(lines, 2000);
+}
+
+TEST(RequestLog, EndsThoughNobodyReadsIt) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const ErrorInto error(ends[1]);
+  RequestLog log(info());
+  for (int i = 0; i < 2000; ++i) log.ended(example());  // more than a pipe holds
+  log.close(std::chrono::milliseconds(10));
+  int lines = 0;  // its thread goes on when somebody reads
+  for (char c = 0; lines < 2000 && read(ends[0], &c, 1) == 1;) lines += c == '\n' ? 1 : 0;
+  EXPECT_EQ(lines, 2000);
+  close(ends[0]);
+  close(ends[1]);
 }
 
 }  // namespace

@@ -23,12 +23,8 @@ class RequestValidationTest : public ::testing::Test {
     auto tokenizer = model::Tokenizer::load(dir).value();
     auto chat = model::ChatTemplate::load(dir, *tokenizer);
     context_ = std::make_unique<RequestValidation::Context>(
-        RequestValidation::Context{model::read_model_config(dir).value(),
-                                   model::read_generation_defaults(dir).value(),
-                                   tokenizer,
-                                   std::move(chat),
-                                   100,
-                                   {"kjv"}});
+        RequestValidation::Context{model::read_model_config(dir).value(), model::read_generation_defaults(dir).value(),
+                                   tokenizer, std::move(chat), 100, AdapterNames(AdapterNames::List{{"kjv", "/kjv"}})});
   }
   static void TearDownTestSuite() { context_.reset(); }
 
@@ -153,6 +149,114 @@ TEST_F(RequestValidationTest, RefusesAbsurdSamplingValues) {
   expect_range<int32_t>(&Request::top_k, {-1, 0, 1, 2'000'000'000}, {-2, -2'000'000'000}, "top_k is");
   expect_range<int32_t>(&Request::logprobs, {0, 20}, {-1, 21, 2'000'000'000}, "logprobs is");
   expect_range<int32_t>(&Request::max_tokens, {0, 1, 97}, {-1, -2'000'000'000}, "max_tokens is");
+}
+
+TEST_F(RequestValidationTest, TakesBiasesInOrderAndWithinOpenAisRange) {
+  auto request = with_ids();
+  request.logit_bias = {{9, 1000}, {3, -2.5}, {5, -kInfinity}};
+  const auto bias = prepare(request)->request.sampling.logit_bias;
+  EXPECT_EQ(bias, (std::vector<engine::LogitBias>{{3, -2.5F}, {5, -100}, {9, 100}}));
+  request.logit_bias = {{2048, 1}};
+  expect_refusal(request, ErrorCode::invalid_request, "logit_bias has token id 2048");
+  request.logit_bias = {{7, 1}, {3, 1}, {7, 2}};
+  expect_refusal(request, ErrorCode::invalid_request, "logit_bias has token id 7 twice");
+  request.logit_bias = {{7, kNan}};
+  expect_refusal(request, ErrorCode::invalid_request, "logit_bias of token id 7 is not a number");
+}
+
+TEST_F(RequestValidationTest, HoldsEndAndStopTokensBackForMinTokens) {
+  auto request = with_ids();
+  request.min_tokens = 4;
+  request.stop_token_ids = {9};
+  request.stop = {"end"};
+  const auto prepared = prepare(request).value();
+  EXPECT_EQ(prepared.request.sampling.min_tokens, 4);
+  EXPECT_THAT(prepared.request.sampling.ids_after_min_tokens, ElementsAre(9, 2045, 2047));
+  EXPECT_EQ(prepared.text.min_tokens, 4);
+  request.ignore_eos = true;
+  EXPECT_THAT(prepare(request)->request.sampling.ids_after_min_tokens, ElementsAre(9, 2045, 2047));
+  EXPECT_THAT(prepare(with_ids())->request.sampling.ids_after_min_tokens, ::testing::IsEmpty());
+  request.max_tokens = 3;
+  expect_refusal(request, ErrorCode::invalid_request, "min_tokens is 4, above max_tokens 3");
+  request.min_tokens = -1;
+  expect_refusal(request, ErrorCode::invalid_request, "min_tokens is -1");
+}
+
+TEST_F(RequestValidationTest, RefusesAnEmptySetOfAllowedTokens) {
+  auto request = with_ids();
+  request.allowed_token_ids = {5, 2047};
+  EXPECT_THAT(prepare(request)->request.sampling.allowed_token_ids, ElementsAre(5, 2047));
+  request.allowed_token_ids->clear();
+  expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids is empty");
+  request.allowed_token_ids = {2048};
+  expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids has 2048");
+}
+
+// vLLM's rule: as it begins a text, and behind a space where that gives as many tokens that begin otherwise.
+TEST_F(RequestValidationTest, SpellsBadWordsWithAndWithoutASpace) {
+  const auto& tokenizer = *context_->tokenizer;
+  auto request = with_ids();
+  const std::vector<std::string> words = {"whale", "  sea", "the old man", "Ishmael", "\n", " "};
+  for (const std::string& word : words) {
+    request.bad_words = {word};
+    const bool blank = word.find_first_not_of(" \n") == std::string::npos;
+    const std::string bare = blank ? word : word.substr(word.find_first_not_of(' '));
+    std::vector<std::vector<int32_t>> expected = {tokenizer.encode(bare, true)};
+    const auto spaced = tokenizer.encode(" " + bare, true);
+    if (!blank && spaced.size() == expected[0].size() && spaced[0] != expected[0][0]) expected.push_back(spaced);
+    EXPECT_EQ(prepare(request)->request.sampling.bad_words, expected) << word;
+  }
+  request.bad_words = words;
+  EXPECT_GT(prepare(request)->request.sampling.bad_words.size(), words.size());
+  request.bad_words = {""};
+  expect_refusal(request, ErrorCode::invalid_request, "bad_words has an empty string");
+  auto context = *context_;
+  context.tokenizer = nullptr;
+  request.bad_words = {"x"};
+  const auto refused = RequestValidation(context).prepare(request, 1);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("bad_words mean nothing"));
+}
+
+TEST_F(RequestValidationTest, KeepsTheEndOfAPromptThatIsToBeCut) {
+  auto request = with_ids({1, 2, 3, 4, 5});
+  request.truncate_prompt_tokens = 3;
+  EXPECT_THAT(prepare(request)->request.prompt, ElementsAre(3, 4, 5));
+  request.truncate_prompt_tokens = 50;
+  EXPECT_EQ(prepare(request)->request.prompt.size(), 5u);
+  auto long_one = with_ids(std::vector<int32_t>(300, 1));
+  long_one.truncate_prompt_tokens = -1;
+  EXPECT_EQ(prepare(long_one)->request.prompt.size(), 99u);
+  long_one.max_tokens = 40;
+  EXPECT_EQ(prepare(long_one)->request.prompt.size(), 60u);
+  comm::GenerateRequest text;
+  text.prompt = std::string(60'000, 'a') + " end";
+  text.truncate_prompt_tokens = 2;
+  const auto whole = context_->tokenizer->encode(*text.prompt, true);
+  EXPECT_THAT(prepare(text)->request.prompt, ElementsAre(whole[whole.size() - 2], whole.back()));
+  for (const int32_t wrong : {0, -2, 101}) {
+    request.truncate_prompt_tokens = wrong;
+    expect_refusal(request, ErrorCode::invalid_request, "truncate_prompt_tokens is " + std::to_string(wrong));
+  }
+}
+
+TEST_F(RequestValidationTest, SharesPrefixesOnlyWithRequestsOfTheSameSalt) {
+  auto request = with_ids();
+  const auto salt = [&](std::optional<std::string> of_client) {
+    request.cache_salt = std::move(of_client);
+    return prepare(request)->request.cache_salt;
+  };
+  EXPECT_EQ(salt(std::nullopt), 0u);
+  EXPECT_NE(salt("a"), 0u);
+  EXPECT_EQ(salt("a"), salt("a"));
+  EXPECT_NE(salt("a"), salt("b"));
+  request.cache_salt = "";
+  expect_refusal(request, ErrorCode::invalid_request, "cache_salt is empty");
+}
+
+TEST_F(RequestValidationTest, RefusesDeadlinesThatAreNone) {
+  using Request = comm::GenerateRequest;
+  expect_range<double>(&Request::timeout, {0.001, 1e6}, {0, -1, 1e7, kNan, kInfinity}, "timeout is");
 }
 
 TEST_F(RequestValidationTest, RefusesWhatDoesNotFitIntoTheContext) {

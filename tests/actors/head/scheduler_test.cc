@@ -95,6 +95,8 @@ class SchedulerTest : public ActorTest {
             [=](const GroupLost& group) { note("lost " + std::to_string(group.epoch)); },
             [](AdapterSource::Checked&) {},
             [](AdapterSource::Staged&) {},
+            [](const AdapterSource::Located&) {},
+            [](const ChangeAdapter&) { return AdapterChanged{}; },
             [](FactorsMade&) {},
             [around](Tick) { around->work(); },
             [](const StatusQuery&) { return AdaptersStatus{}; }};

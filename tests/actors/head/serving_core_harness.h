@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actors/head/serving_core.h"
@@ -26,11 +27,14 @@ class ServingCoreHarness {
   struct Client {
     engine::Request request;  // its adapter is a name
     std::vector<int32_t> tokens;
+    bool started = false;
     std::optional<engine::FinishReason> finish;
     std::optional<engine::RequestError> failure;
 
     bool is_done() const { return finish || failure; }
   };
+
+  bool restrain_next = false;  // the next request forbids some tokens
 
   explicit ServingCoreHarness(int32_t num_ranks = 2) : core(config_of(num_ranks)), num_ranks_(num_ranks) {}
 
@@ -57,7 +61,7 @@ class ServingCoreHarness {
       ASSERT_TRUE(core.admit(rank, 100 + rank, epoch, "host", "cpu"));
     }
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
-      core.loaded(rank, {num_blocks + rank, 1, 1});
+      core.loaded(rank, {num_blocks + rank, 1, 1}, now);
       act();
     }
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
@@ -68,12 +72,12 @@ class ServingCoreHarness {
   }
 
   void lose(const std::string& why = "rank 1 died") {
-    core.lose_group(why);
+    core.lose_group(why, false, now);
     act();
   }
 
-  void start_epoch() {
-    core.start_epoch(core.group().epoch() + 1, "rank 1 died");
+  void start_epoch(bool by_rank = false) {
+    core.start_epoch(core.group().epoch() + 1, "rank 1 died", by_rank, now);
     act();
   }
 
@@ -84,6 +88,7 @@ class ServingCoreHarness {
     request->adapter = std::move(adapter);
     request->sampling.max_tokens = max_tokens;
     request->sampling.prompt_logprobs = prompt_logprobs;
+    if (std::exchange(restrain_next, false)) request->sampling.bad_words = {{1, 1}};
     clients[request->id].request = *request;
     core.submit(request, now);
     act();
@@ -118,7 +123,7 @@ class ServingCoreHarness {
       const uint64_t content = engine::testing::FakeAdapterCache::content_of(asked.digest);
       for (auto& rank : ranks) rank.set_adapter(engine::SlotId(slot), content);
     }
-    core.acquired(asked, epoch, error.empty() ? engine::SlotId(slot) : engine::kBaseSlot, error, now);
+    core.acquired(asked, epoch, error.empty() ? engine::SlotId(slot) : engine::kBaseSlot, error, false, now);
     act();
   }
 
@@ -256,6 +261,9 @@ class ServingCoreHarness {
   }
 
   void perform(ServingCore::Events& events) {
+    for (const StartedRequest& started : events.started) {
+      EXPECT_FALSE(std::exchange(clients.at(started.id).started, true)) << "request " << started.id.value();
+    }
     for (const engine::Event& event : events.events) {
       std::visit([this](const auto& e) { see(clients.at(e.id), e); }, event);
     }
@@ -265,6 +273,7 @@ class ServingCoreHarness {
 
   void see(Client& client, const engine::TokenEvent& event) {
     EXPECT_FALSE(client.is_done()) << "a token after the end of " << event.id.value();
+    EXPECT_TRUE(client.started) << "a token before the start of " << event.id.value();
     client.tokens.push_back(event.token_id);
   }
 

@@ -96,6 +96,19 @@ TEST(ServingCore, NamesAdapterAndPositionOfARowWithoutAToken) {
   server.expect_nothing_left();
 }
 
+TEST(ServingCore, BlamesNoAdapterForARequestThatMayHaveForbiddenEveryToken) {
+  ServingCoreHarness server;
+  server.form();
+  server.restrain_next = true;
+  const Id own = server.submit({1, 2, 3}, 9, "wild");
+  server.diverge(own, 5);
+  server.run();
+  EXPECT_EQ(server.clients[own].failure->code, ErrorCode::no_token);
+  EXPECT_THAT(server.clients[own].failure->message, HasSubstr("or the request forbids every token there"));
+  EXPECT_THAT(server.log, ::testing::Not(Contains("unclaim 1: no_token")));
+  server.expect_nothing_left();
+}
+
 // ---- cancelled in every state
 
 enum class State { unresolved, held, waiting_for_slot, running, lost, lost_before_its_slot };
@@ -199,7 +212,7 @@ TEST(ServingCore, HearsNothingFromRanksThatAreLost) {
   const auto late = server.execute(0);
   server.lose();
   server.say(0, late);
-  server.core.loaded(0, {5, 1, 1});
+  server.core.loaded(0, {5, 1, 1}, server.now);
   server.core.ready(1, server.now);
   EXPECT_TRUE(server.core.group().lost());
   server.lose("another reason");
@@ -208,6 +221,72 @@ TEST(ServingCore, HearsNothingFromRanksThatAreLost) {
   server.form();
   server.run();
   server.expect_nothing_left();
+}
+
+TEST(ServingCore, AsksForAnAdapterAgainThatTheRanksDidNotTake) {
+  ServingCoreHarness server;
+  server.form();
+  const Id id = server.submit({1, 2}, 3, "moby");
+  server.resolve(id);
+  const auto asked = server.take_question();
+  server.core.acquired(asked, 1, engine::kBaseSlot, "the ranks have not taken the adapter in 10 ms", true, server.now);
+  server.lose();  // carries the effects out
+  EXPECT_EQ(server.lost->why, "the ranks have not taken the adapter in 10 ms");
+  EXPECT_FALSE(server.clients[id].is_done());
+  server.start_epoch();
+  server.form();
+  server.run();
+  EXPECT_EQ(server.clients[id].finish, FinishReason::length);
+  server.expect_nothing_left();
+}
+
+TEST(ServingCore, EndsARequestAtWhichTheRanksAlwaysFailAndNoOther) {
+  ServingCoreHarness server;
+  server.form();
+  const Id poison = server.submit({1, 2, 3}, 12);
+  for (int i = 0; i <= engine::Engine::kMaxBlamedLosses; ++i) {
+    ASSERT_FALSE(server.clients[poison].is_done());
+    server.lose("rank 1: an illegal address");
+    server.start_epoch(true);
+    server.form();
+  }
+  EXPECT_EQ(server.clients[poison].failure->code, ErrorCode::poison);
+  const Id other = server.submit({1, 2, 3}, 12);
+  server.run();
+  EXPECT_EQ(server.clients[other].finish, FinishReason::length);
+  server.expect_nothing_left();
+}
+
+TEST(ServingCore, TellsAPeersLossFromARanksOwn) {
+  for (const bool peer_failed : {false, true}) {
+    ServingCoreHarness server;
+    server.form();
+    server.submit({1, 2}, 9);
+    auto result = server.execute(0);
+    result.rows.clear();
+    result.error = "all_reduce: connection reset by peer";
+    result.peer_failed = peer_failed;
+    server.say(0, result);
+    ASSERT_TRUE(server.lost);
+    EXPECT_EQ(server.lost->by_rank, !peer_failed);
+  }
+}
+
+TEST(ServingCore, CountsThePauseUntilTheNextResult) {
+  ServingCoreHarness server;
+  server.form();
+  const Id id = server.submit({1, 2}, 9);
+  server.step();
+  server.now += std::chrono::milliseconds(30);
+  server.lose();
+  server.start_epoch();
+  server.form();
+  server.now += std::chrono::milliseconds(5);
+  server.run();
+  EXPECT_TRUE(server.clients[id].finish);
+  ASSERT_EQ(server.core.pauses().latest().size(), 1u);
+  EXPECT_EQ(server.core.pauses().latest()[0].detect_us, 30'000u);
+  EXPECT_EQ(server.core.pauses().latest()[0].first_token_us, 5'000u);
 }
 
 TEST(ServingCore, FitsTheEngineToTheBlocksOfEachEpoch) {
@@ -256,7 +335,7 @@ TEST(ServingCore, LosesTheEpochOfARankThatSaysWhatItWasNotAsked) {
   EXPECT_TRUE(server.core.group().lost()) << "before it has loaded";
   server.start_epoch();
   ASSERT_TRUE(server.core.admit(0, 1, 2, "", ""));
-  server.core.loaded(0, {0, 1, 1});
+  server.core.loaded(0, {0, 1, 1}, server.now);
   EXPECT_TRUE(server.core.group().lost()) << "without blocks";
   server.start_epoch();
   server.say(0, {});

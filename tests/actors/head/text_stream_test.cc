@@ -71,6 +71,23 @@ TEST_F(TextStreamTest, FindsSpecialTokensOfStopStringsThatItLeavesOutOfTheText) 
   EXPECT_FALSE(without.matched());
 }
 
+TEST_F(TextStreamTest, PassesOverStopStringsThatEndWithinMinTokens) {
+  const std::string text = "years and years and years";
+  const auto ids = encode(text);
+  TextStream::Options options;
+  options.stop = {"years"};
+  for (size_t min_tokens = 0; min_tokens <= ids.size(); ++min_tokens) {
+    // By the definition: the first occurrence that ends past the text of so many tokens.
+    const size_t passed = tokenizer_->decode({ids.data(), min_tokens}, true).size();
+    size_t at = text.find("years");
+    while (at != std::string::npos && at + 5 <= passed) at = text.find("years", at + 1);
+    options.min_tokens = static_cast<int32_t>(min_tokens);
+    TextStream stream(tokenizer_, options);
+    EXPECT_EQ(run(stream, ids), text.substr(0, at)) << min_tokens;
+    EXPECT_EQ(stream.matched().has_value(), at != std::string::npos) << min_tokens;
+  }
+}
+
 TEST_F(TextStreamTest, LeavesOutTheTextOfAStopId) {
   const auto ids = encode("Some years");
   TextStream without(tokenizer_, {{}, {ids.back()}, false, true});

@@ -1,5 +1,6 @@
 #include "actors/rank/rank_thread.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,9 +27,9 @@ class RankThreadTest : public ::testing::Test {
   void start() {
     RankThread::Callbacks callbacks;
     callbacks.to_scheduler = [this](Envelope envelope) { push(std::move(envelope)); };
-    callbacks.progress = [this](const std::string& line) {
+    callbacks.loading = [this](int done, int total) {
       const std::lock_guard lock(mutex_);
-      progress_.push_back(line);
+      progress_.push_back(fmt::format("rank 1: layer {} of {}", done, total));
     };
     callbacks.formed = [](std::shared_ptr<model::RankModel>) {};
     callbacks.fatal = [this](const std::string& why) { fatal_.set_value(why); };

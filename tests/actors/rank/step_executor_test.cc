@@ -86,6 +86,106 @@ TEST_F(StepExecutorTest, ComputesAPromptAndThenWhatItDrew) {
   EXPECT_EQ(executor_.finish().value().rows[0].token_id, 1004);
 }
 
+// Allows the tokens of FakeModel, one after the other: 1000 + position of the prompt's end, and so on.
+class InTurn final : public model::GrammarState {
+ public:
+  bool accept(int32_t token) override {
+    last_ = token;
+    return true;
+  }
+  void fill(std::span<uint32_t> allowed) override {
+    std::fill(allowed.begin(), allowed.end(), 0U);
+    allowed[static_cast<size_t>(last_ + 1) / 32] |= 1U << ((last_ + 1) % 32);
+  }
+
+ private:
+  int32_t last_ = 1001;
+};
+class InTurnGrammar final : public model::CompiledGrammar {
+ public:
+  std::unique_ptr<model::GrammarState> begin(const std::vector<int32_t>&) const override {
+    return std::make_unique<InTurn>();
+  }
+  size_t bytes() const override { return 1; }
+};
+class InTurnCompiler final : public model::GrammarCompiler {
+ public:
+  Result<std::shared_ptr<const model::CompiledGrammar>> compile(const model::GrammarSpec& spec) override {
+    if (spec.text == "none") return fail("there is none");
+    return std::make_shared<const InTurnGrammar>();
+  }
+};
+
+class GrammarExecutorTest : public StepExecutorTest {
+ protected:
+  static std::shared_ptr<model::GrammarSource> source() {
+    return std::make_shared<model::GrammarSource>(
+        []() -> Result<std::shared_ptr<model::GrammarCompiler>> { return std::make_shared<InTurnCompiler>(); });
+  }
+  static engine::SequenceStart held(engine::SequenceStart start, std::string grammar = "in turn") {
+    start.sampling.answer.grammar_kind = 1;
+    start.sampling.answer.grammar = std::move(grammar);
+    return start;
+  }
+  std::vector<int32_t> allowed(size_t row = 0) {
+    std::vector<int32_t> ids;
+    const auto& words = model_.begun.back().at(row).allowed;
+    for (size_t id = 0; id < words.size() * 32; ++id) {
+      if ((words[id / 32] >> (id % 32) & 1) != 0) ids.push_back(static_cast<int32_t>(id));
+    }
+    return ids;
+  }
+
+  StepExecutor grammar_executor_{model_, 0, 4, 8, 2, source(), 1100};
+};
+
+TEST_F(GrammarExecutorTest, MasksADrawByTheTokensBeforeIt) {
+  ASSERT_TRUE(grammar_executor_.begin(first_plan(held(start_of(1, {7, 8})))));
+  EXPECT_THAT(allowed(), ElementsAre(1002));
+  const engine::StepPlan next = decode(1, 2);
+  EXPECT_TRUE(grammar_executor_.must_wait(next)) << "the token before it is still being drawn";
+  ASSERT_TRUE(grammar_executor_.finish());
+  EXPECT_FALSE(grammar_executor_.must_wait(next));
+  ASSERT_TRUE(grammar_executor_.begin(next));
+  EXPECT_THAT(allowed(), ElementsAre(1003));
+}
+
+TEST_F(GrammarExecutorTest, GoesOnWhereAnInterruptedAnswerWas) {
+  ASSERT_TRUE(grammar_executor_.begin(first_plan(held(start_of(1, {7, 8, 1002, 1003}, 2)))));
+  EXPECT_THAT(allowed(), ElementsAre(1004));
+}
+
+TEST_F(GrammarExecutorTest, WaitsForNobodyElse) {
+  engine::StepPlan both = first_plan(start_of(1, {7}));
+  both.starts.push_back(held(start_of(2, {5, 6})));
+  both.blocks.push_back(blocks_of(2, {4}));
+  both.rows.push_back(row_of(2, 0, 1, false));
+  ASSERT_TRUE(grammar_executor_.begin(both));
+  EXPECT_THAT(allowed(0), IsEmpty());
+  engine::StepPlan next = plan();
+  next.rows = {row_of(1, 1, 1, true), row_of(2, 1, 1, true)};
+  EXPECT_FALSE(grammar_executor_.must_wait(next)) << "the prompt's end draws its first token now";
+  ASSERT_TRUE(grammar_executor_.begin(next));
+  EXPECT_THAT(allowed(0), IsEmpty());
+  EXPECT_THAT(allowed(1), ElementsAre(1002));
+}
+
+TEST_F(GrammarExecutorTest, AllowsNothingWhereAGrammarCannotBeCompiled) {
+  ASSERT_TRUE(grammar_executor_.begin(first_plan(held(start_of(1, {7, 8}), "none"))));
+  EXPECT_THAT(model_.begun.back().at(0).allowed, ElementsAre(0U));
+  ASSERT_TRUE(executor_.begin(first_plan(held(start_of(1, {7, 8})))));
+  EXPECT_THAT(model_.begun.back().at(0).allowed, ElementsAre(0U)) << "nor where there are none at all";
+}
+
+TEST_F(GrammarExecutorTest, LetsAnAnswerEndThatMinTokensWouldHoldBack) {
+  auto start = held(start_of(1, {7, 8}));
+  start.sampling.min_tokens = 5;
+  start.sampling.ids_after_min_tokens = {1002};
+  ASSERT_TRUE(grammar_executor_.begin(first_plan(start)));
+  EXPECT_THAT(allowed(), ElementsAre(1002));
+  EXPECT_THAT(model_.begun.back().at(0).biases, IsEmpty());
+}
+
 TEST_F(StepExecutorTest, TellsWhatAStepTookAndWhetherItDecoded) {
   model_.times = {1.5, 0.25};
   ASSERT_TRUE(executor_.begin(first_plan(start_of(1, {7, 8, 9}))));
@@ -202,6 +302,18 @@ TEST_F(StepExecutorTest, AsksForTheLogprobsOfPromptTokensAlone) {
   EXPECT_THAT(result.rows[0].prompt_logprobs, ElementsAre(-13.0F));
   ASSERT_TRUE(executor_.begin(decode(1, 5)));
   EXPECT_THAT(last_row().targets, IsEmpty());
+}
+
+TEST_F(StepExecutorTest, ReportsRanksAndBestTokensOfAPromptWhereTheyAreWanted) {
+  auto start = start_of(1, {10, 11, 12});
+  start.sampling.prompt_logprobs = true;
+  start.sampling.prompt_top_logprobs = 1;
+  ASSERT_TRUE(executor_.begin(first_plan(start)));
+  EXPECT_EQ(last_row().sampling.target_top_logprobs, 1);
+  const auto row = executor_.finish().value().rows[0];
+  EXPECT_THAT(row.prompt_ranks, ElementsAre(12, 13));
+  ASSERT_EQ(row.prompt_top_logprobs.size(), 2u);
+  EXPECT_EQ(row.prompt_top_logprobs[1].at(0).token_id, 14);
 }
 
 TEST_F(StepExecutorTest, ReportsEverythingOnRank0AndTokensAloneOnTheOthers) {

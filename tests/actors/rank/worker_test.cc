@@ -79,8 +79,9 @@ class WorkerTest : public ::testing::Test {
     setup.start.options.max_loras = 2;
     setup.start.options.rank_timeout_ms = timeout_ms_;
     setup.backend = backend_;
-    setup.progress = [](const std::string&) {};
+    setup.loading = [](int, int) {};
     setup.fatal = [this](const std::string& why) { fatal_.push(why); };
+    setup.hung = [this](const std::string& why) { fatal_.push(why); };
     setup.scheduler = scheduler_;
     worker_ = system_.spawn(worker, std::move(setup));
   }

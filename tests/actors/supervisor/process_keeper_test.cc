@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -17,11 +18,12 @@ class ProcessKeeperTest : public ::testing::Test {
  protected:
   ProcessKeeper::Callbacks callbacks() {
     return {[](ProcessKeeper::ChildId, const ChildReport&) {},
-            [this](ProcessKeeper::ChildId, const std::string& how, bool on_purpose) {
+            [this](ProcessKeeper::ChildId, const std::string& how, bool on_purpose, int signal) {
               {
                 const std::lock_guard lock(mutex_);
                 how_ = how;
                 on_purpose_ = on_purpose;
+                signal_ = signal;
                 ++exited_;
               }
               wake_.notify_one();
@@ -50,6 +52,7 @@ class ProcessKeeperTest : public ::testing::Test {
   int exited_ = 0;
   std::string how_;
   bool on_purpose_ = false;
+  int signal_ = 0;
 };
 
 TEST_F(ProcessKeeperTest, LeavesNoDescriptorAndNoThreadOfFiftyDeadChildren) {
@@ -90,6 +93,22 @@ TEST_F(ProcessKeeperTest, KnowsWhomItHasKilledItself) {
   keeper.kill(id);  // too late
   EXPECT_EQ(how_, "exited with status 1");
   EXPECT_FALSE(on_purpose_);
+}
+
+TEST_F(ProcessKeeperTest, SeesWhoIsStoppedAndWhatEndedIt) {
+  const auto script = std::filesystem::temp_directory_path() / fmt::format("lorikeet-test-{}.sh", getpid());
+  std::ofstream(script) << "#!/bin/sh\nkill -s STOP $$\nexec sleep 1000\n";
+  std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+  ProcessKeeper keeper(callbacks(), script);
+  const auto id = keeper.spawn(ChildStart(), 0);
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!keeper.is_stopped(id) && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  EXPECT_TRUE(keeper.is_stopped(id));
+  keeper.kill(id);
+  wait_for_exits(1);
+  EXPECT_EQ(signal_, SIGKILL);
+  EXPECT_FALSE(keeper.is_stopped(id)) << "it is gone";
+  std::filesystem::remove(script);
 }
 
 TEST_F(ProcessKeeperTest, TellsThatAProgramCannotBeStarted) {

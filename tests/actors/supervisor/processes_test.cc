@@ -53,6 +53,10 @@ class Streams {
       request.temperature = 1;
       request.seed = 7;
       request.presence_penalty = 0.5F;
+      request.logit_bias = {{5, 3}, {300, -4}};
+      request.bad_words = {"the", " of the"};
+      request.min_tokens = 400;
+      request.ignore_eos = false;
       requests_.push_back(request);
     }
     undisturbed_ = server.ask(requests_);

@@ -1,6 +1,9 @@
 #include "actors/supervisor/supervisor.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
+
+#include <csignal>
 
 #include "tests/actors/actor_test.h"
 
@@ -20,11 +23,12 @@ class FakeProcesses final : public Processes {
   }
   void tell(ChildId child, const ChildOrder& order) override { told.emplace_back(child, order); }
   void kill(ChildId child) override { killed.push_back(child); }
+  bool is_stopped(ChildId child) override { return std::count(stopped.begin(), stopped.end(), child) > 0; }
 
   std::vector<ChildStart> started;  // child n is started[n - 1]
   std::vector<ChildId> heads;       // that they are connected with
   std::vector<std::pair<ChildId, ChildOrder>> told;
-  std::vector<ChildId> killed;
+  std::vector<ChildId> killed, stopped;
 };
 
 class SupervisorTest : public ActorTest {
@@ -35,7 +39,10 @@ class SupervisorTest : public ActorTest {
     setup.options.zmq_address = "tcp://*:0";
     setup.processes = &processes_;
     setup.progress = [this](const std::string& line) { progress_.push_back(line); };
-    setup.ready = [this](const std::string& address) { ready_.push_back(address); };
+    setup.loading = [this](int32_t rank, int32_t done, int32_t total) {
+      progress_.push_back(fmt::format("rank {}: layer {} of {}", rank, done, total));
+    };
+    setup.ready = [this](const control::Ready& ready) { ready_.push_back(ready.address); };
     setup.stopped = [this](int status) { stopped_.push_back(status); };
     supervisor_ = system_.spawn(supervisor, std::move(setup));
     run();
@@ -46,8 +53,10 @@ class SupervisorTest : public ActorTest {
   void say(uint64_t child, ChildReport report) { tell(supervisor_, ChildSaid{child, std::move(report)}); }
   void exit(uint64_t child, const std::string& how = "was killed by signal 9") {
     const bool on_purpose = std::count(processes_.killed.begin(), processes_.killed.end(), child) > 0;
-    tell(supervisor_, ChildExited{child, how, on_purpose});
+    tell(supervisor_, ChildExited{child, how, on_purpose, how == "was killed by signal 11" ? SIGSEGV : 0});
   }
+
+  const control::NewEpoch& new_epoch() const { return std::get<control::NewEpoch>(processes_.told.back().second); }
 
   // Head 1, ranks 2 and 3.
   void serve() {
@@ -74,7 +83,8 @@ TEST_F(SupervisorTest, StartsTheRanksWhenTheHeadAwaitsThem) {
 
 TEST_F(SupervisorTest, PassesProgressAndReadinessOn) {
   serve();
-  say(2, control::Progress{"rank 0: layer 1 of 4"});
+  say(2, control::Loading{1, 4});
+  say(1, control::Loading{1, 4});  // the head loads nothing
   EXPECT_THAT(progress_, ElementsAre("rank 0: layer 1 of 4"));
   EXPECT_THAT(ready_, ElementsAre("tcp://127.0.0.1:5555"));
 }
@@ -107,6 +117,31 @@ TEST_F(SupervisorTest, NamesTheRankThatWasKilledRatherThanThePeerThatMissedIt) {
   exit(2, "exited with status 1");
   tell(supervisor_, ChildExited{3, "was killed by signal 9", false});
   EXPECT_THAT(progress_, ElementsAre("rank 1 was killed by signal 9"));
+}
+
+TEST_F(SupervisorTest, TellsWhatARankDidByItselfFromWhatWasDoneToIt) {
+  serve();
+  exit(3, "was killed by signal 11");
+  exit(2);
+  EXPECT_TRUE(new_epoch().by_rank);
+  exit(5, "was killed by signal 9");
+  exit(4);
+  EXPECT_FALSE(new_epoch().by_rank);
+  say(1, control::GroupLost{3, "rank 0: the device has failed", true});
+  exit(6);
+  exit(7);
+  EXPECT_TRUE(new_epoch().by_rank);
+}
+
+TEST_F(SupervisorTest, BlamesNoRankForWhatAStoppedOneHasHeldUp) {
+  serve();
+  processes_.stopped = {3};
+  say(2, control::Failed{"rank 0: step 7 has not ended in 2000 ms", true});
+  exit(2, "exited with status 1");
+  EXPECT_THAT(processes_.killed, ElementsAre(3));
+  exit(3);
+  EXPECT_FALSE(new_epoch().by_rank);
+  EXPECT_THAT(progress_, ElementsAre("rank 1 has been stopped by somebody", "rank 0: step 7 has not ended in 2000 ms"));
 }
 
 TEST_F(SupervisorTest, GivesUpWhenTheHeadCannotStart) {

@@ -33,6 +33,7 @@ ServerStatus full_status() {
   serving.engine.plans_sent_ahead = 9;
   for (const uint64_t idle : {3, 400, 400}) serving.steps.add({1000, idle, true});
   serving.ranks.push_back({1, "ready", 43, 3, "host", "cpu", 1ULL << 40, 65536, 31});
+  serving.last_pauses.push_back({2, "rank 1 died", false, 1, 1, 2, 3, 4, 5, 0, 15});
   status.adapters.transfers = 1;
   status.adapters.staged_bytes = 1ULL << 33;
   status.adapters.adapters.push_back({"kjv", "d", "staged", "resident", 2, 1, 3, 16, 4096, "/kjv", std::nullopt});

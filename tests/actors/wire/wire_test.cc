@@ -117,10 +117,13 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   const auto ready = carried<ChildReport>(control::Ready{2, "tcp://here"});
   EXPECT_EQ(ready.epoch, 2u);
   EXPECT_EQ(ready.address, "tcp://here");
+  const auto loading = carried<ChildReport>(control::Loading{1, 4});
+  EXPECT_EQ(loading.done, 1);
+  EXPECT_EQ(loading.total, 4);
   const auto lost = carried<ChildReport>(control::GroupLost{3, "rank 1 died"});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 5);
+  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 6);
 }
 
 TEST(Wire, RoundTripsTheStartOfAChildWithAllOptions) {

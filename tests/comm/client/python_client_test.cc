@@ -54,6 +54,7 @@ class PythonClientTest : public ::testing::Test {
     callbacks.on_message = [this](ClientId client, ClientMessage message) {
       std::unique_lock lock(mutex_);
       started_.wait(lock, [this] { return server_ != nullptr; });
+      if (const auto* request = std::get_if<AdapterRequest>(&message)) return answer(client, *request);
       answer(client, std::get<GenerateRequest>(message));
     };
     auto server = ZmqServer::start(options, std::move(callbacks));
@@ -72,10 +73,29 @@ class PythonClientTest : public ::testing::Test {
       server_->send(client, Failure{"", "malformed", "the message could not be read"});
       return;
     }
+    if (request.min_tokens == 2 && request.timeout == 2.5 && request.logit_bias.size() == 1) {
+      server_->send(
+          client,
+          Delta{request.id, fmt::format(" {} {}", request.logit_bias[0].first, request.bad_words.at(0)), {1}, {}});
+    }
     for (int32_t i = 0; i < request.max_tokens.value_or(0); ++i) {
       server_->send(client, Delta{request.id, fmt::format(" {}\xC3\xA9", i), {i}, {}});
     }
     server_->send(client, Done{request.id, "length", std::nullopt, {}, 1, {}});
+  }
+
+  void answer(ClientId client, const AdapterRequest& request) {
+    if (request.action == "list") {
+      server_->send(client, AdapterReply{request.id, "", R"({"adapters": [{"name": "moby", "tier": "slot", "rank": 16,
+                                                             "bytes": 4096, "directory": "/moby"}]})"});
+    } else if (request.name == "none") {
+      server_->send(client, Failure{request.id, "unknown_adapter", "there is none"});
+    } else {
+      server_->send(
+          client,
+          AdapterReply{request.id, fmt::format("{} {} {}", request.action, *request.name, request.path.value_or("-")),
+                       std::nullopt});
+    }
   }
 
   Output client(const std::string& arguments) const {
@@ -94,6 +114,22 @@ TEST_F(PythonClientTest, PrintsTheAnswersOfPromptsSentAtOnce) {
   EXPECT_EQ(output.status, 0) << output.text;
   EXPECT_EQ(output.text,
             "one 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\ntwo \xE2\x82\xAC 0\xC3\xA9 1\xC3\xA9 2\xC3\xA9\n[length]\n");
+}
+
+TEST_F(PythonClientTest, SendsAnyFieldOfARequest) {
+  const Output output = client(
+      R"(--max-tokens 1 --field min_tokens=2 --field timeout=2.5 --field 'logit_bias={"15": -100}' --field 'bad_words=["a"]' 'x')");
+  EXPECT_EQ(output.text, "x 15 a 0\xC3\xA9\n[length]\n");
+}
+
+TEST_F(PythonClientTest, ChangesAndShowsAdapters) {
+  EXPECT_EQ(client("--load moby=/a=b").text, "load moby /a=b\n");
+  EXPECT_EQ(client("--unload moby").text, "unload moby -\n");
+  EXPECT_EQ(client("--list").text, "moby: slot, rank 16, 4096 bytes, /moby\n");
+  const Output output = client("--unload none");
+  EXPECT_EQ(output.status, 1);
+  EXPECT_EQ(output.text, "unknown_adapter: there is none\n");
+  EXPECT_EQ(client("--list 'a prompt'").status, 2);
 }
 
 TEST_F(PythonClientTest, ReportsAFailure) {

@@ -28,7 +28,10 @@ TEST(RequestJson, ReadsEveryFieldOfALine) {
   const Result<GenerateRequest> request = parsed(R"({"id":"7","prompt":"Hi","adapter":"kjv","max_tokens":5,
     "temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"repetition_penalty":1.2,"presence_penalty":0.1,
     "frequency_penalty":-0.1,"seed":12345678901234567890,"stop":["a","b"],"stop_token_ids":[3],"logprobs":5,
-    "prompt_logprobs":true,"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false})");
+    "prompt_logprobs":true,"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,
+    "logit_bias":{"15":-100},"min_tokens":2,"bad_words":["whale"],"allowed_token_ids":[1,2],
+    "truncate_prompt_tokens":-1,"add_special_tokens":false,"cache_salt":"s","timeout":1.5,
+    "return_token_ids":true})");
   ASSERT_TRUE(request) << request.error().message;
   EXPECT_EQ(request->id, "7");
   EXPECT_EQ(request->prompt, "Hi");
@@ -47,6 +50,15 @@ TEST(RequestJson, ReadsEveryFieldOfALine) {
   EXPECT_EQ(request->logprobs, 5);
   EXPECT_TRUE(request->prompt_logprobs && request->ignore_eos && request->include_stop_str_in_output);
   EXPECT_FALSE(request->skip_special_tokens);
+  EXPECT_EQ(request->logit_bias, (std::vector<std::pair<int32_t, double>>{{15, -100}}));
+  EXPECT_EQ(request->min_tokens, 2);
+  EXPECT_EQ(request->bad_words, std::vector<std::string>{"whale"});
+  EXPECT_EQ(request->allowed_token_ids, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(request->truncate_prompt_tokens, -1);
+  EXPECT_EQ(request->add_special_tokens, false);
+  EXPECT_EQ(request->cache_salt, "s");
+  EXPECT_EQ(request->timeout, 1.5);
+  EXPECT_TRUE(request->return_token_ids);
 }
 
 TEST(RequestJson, LeavesAbsentValuesAbsent) {
@@ -99,6 +111,22 @@ TEST(RequestJson, RefusesSizesThatNoServerWouldTake) {
   request.erase("stop");
   request["stop_token_ids"] = std::vector<int>(5000, 1);
   EXPECT_EQ(error_of(request.dump()), "stop_token_ids has 5000 ids, more than 4096");
+  request.erase("stop_token_ids");
+  request["allowed_token_ids"] = std::vector<int>(20000, 1);
+  EXPECT_EQ(error_of(request.dump()), "allowed_token_ids has 20000 ids, more than 16384");
+  request.erase("allowed_token_ids");
+  request["logit_bias"] = std::vector<std::pair<int, int>>(4097, {1, 1});
+  EXPECT_EQ(error_of(request.dump()), "logit_bias has 4097 tokens, more than 4096");
+  request.erase("logit_bias");
+  request["bad_words"] = std::vector<std::string>(257, "w");
+  EXPECT_EQ(error_of(request.dump()), "bad_words has 257 strings, more than 256");
+  request["bad_words"] = std::string(257, 'w');
+  EXPECT_EQ(error_of(request.dump()), "bad_words has a string of 257 bytes, more than 256");
+  request["bad_words"] = "";
+  EXPECT_EQ(error_of(request.dump()), "bad_words has an empty string");
+  request.erase("bad_words");
+  request["cache_salt"] = std::string(257, 's');
+  EXPECT_EQ(error_of(request.dump()), "cache_salt has 257 bytes, more than 256");
 }
 
 TEST(RequestJson, RefusesValuesThatAreNotFinite) {
@@ -112,7 +140,8 @@ TEST(RequestJson, RefusesValuesThatAreNotFinite) {
 
 TEST(RequestJson, FindsTheIdOfALineThatIsWrong) {
   EXPECT_EQ(find_id(R"({"prompt":5,"id":"7"})"), "7");
-  EXPECT_EQ(find_id(R"({"id":7})"), "");
+  EXPECT_EQ(find_id(R"({"id":7})"), "7");
+  EXPECT_EQ(find_id(R"({"id":7.5})"), "");
   EXPECT_EQ(find_id(R"({"id":"7")"), "");
   EXPECT_EQ(find_id(R"(["id","7"])"), "");
 }

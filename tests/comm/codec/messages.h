@@ -36,6 +36,16 @@ inline GenerateRequest full_request() {
   request.ignore_eos = true;
   request.include_stop_str_in_output = true;
   request.skip_special_tokens = false;
+  request.logit_bias = {{0, -100}, {151643, 0.1}};
+  request.min_tokens = 3;
+  request.bad_words = {"whale", "a b"};
+  request.allowed_token_ids = {5, 6};
+  request.truncate_prompt_tokens = -1;
+  request.add_special_tokens = false;
+  request.cache_salt = "tenant";
+  request.timeout = 0.25;
+  request.return_token_ids = true;
+  request.prompt_top_logprobs = 2;
   return request;
 }
 
@@ -43,18 +53,28 @@ inline std::vector<ClientFrame> client_messages() {
   GenerateRequest small;
   small.id = "small";
   small.prompt = "";
-  return {full_request(), small, Cancel{"r-1"}, StatusRequest{"s"}, ClientHeartbeat{}};
+  return {full_request(),
+          small,
+          Cancel{"r-1"},
+          StatusRequest{"s"},
+          AdapterRequest{"l", "load", "moby", "/adapters/moby", true},
+          AdapterRequest{"a", "list", std::nullopt, std::nullopt, false},
+          ClientHeartbeat{}};
 }
 
 inline std::vector<ServerFrame> server_messages() {
   Delta delta{"r-1", "wor\xC3\xA9", {1, 2}, {{{1, -0.1F}, {9, -2.5F}}, {{2, -1e-30F}}}};
-  Done done{"r-1", "stop", "END", {std::nullopt, -0.25F, -17.F}, 0x8000000000000001, {3, 4, 7, 2}};
+  Done done{"r-1",        "stop",    "END",     {std::nullopt, -0.25F, -17.F},   0x8000000000000001,
+            {3, 4, 7, 2}, {5, 6, 7}, {0, 1, 9}, {{}, {{6, -0.25F}}, {{1, -1.F}}}};
   return {delta,
           Delta{"r-2", "", {}, {}},
           done,
-          Done{"r-2", "length", std::nullopt, {}, 0, {}},
+          Done{"r-2", "length", std::nullopt, {}, 0, {}, {}, {}, {}},
+          Done{"r-3", "stop", 2045, {}, 0, {}, {}, {}, {}},
           Failure{"r-3", "unknown_adapter", "no adapter named \"x\""},
           StatusReply{"s", R"({"ranks":[]})"},
+          AdapterReply{"l", "Success", std::nullopt},
+          AdapterReply{"a", "", R"({"adapters":[]})"},
           Heartbeat{"0123-4", 2000}};
 }
 

@@ -1,5 +1,4 @@
-// Ranks are processes that share the GPUs of this host; NCCL takes several ranks on one GPU only where it believes them
-// on different hosts (NCCL_HOSTID). This process itself stays off the GPU, since a forked child could not use it then.
+// What both communicators between GPUs must do.
 #include "comm/collective/nccl_collective.h"
 
 #include <gmock/gmock.h>
@@ -7,96 +6,22 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <thread>
 
 #include "tests/comm/collective/file_rendezvous.h"
+#include "tests/comm/collective/gpu_ranks.h"
 #include "tests/comm/collective/processes.h"
 
 namespace lorikeet::comm {
 namespace {
 
+using DeviceGroup = GpuRanks;
 using namespace std::chrono_literals;
 using kernels::Dtype;
 using Clock = std::chrono::steady_clock;
 using ::testing::Each;
 using ::testing::HasSubstr;
-
-// What one rank does; empty when all was right, else what was wrong.
-using RankBody = std::function<std::string(DeviceCollective&, const kernels::Stream&)>;
-
-// In a child: takes a device for the rank. Empty, or why there is none.
-std::string take_device(int rank) {
-  setenv("NCCL_HOSTID", std::to_string(rank).c_str(), 1);
-  setenv("NCCL_SOCKET_IFNAME", "lo", 1);
-  const Result<int> count = kernels::device_count();
-  if (!count) return count.error().message;
-  if (*count == 0) return "this host has no CUDA device";
-  const Result<void> used = kernels::use_device(rank % *count);
-  return used ? "" : used.error().message;
-}
-
-kernels::DeviceBuffer allocate(uint64_t bytes) {
-  Result<kernels::DeviceBuffer> buffer = kernels::DeviceBuffer::allocate(bytes, "a test");
-  CHECK(buffer) << buffer.error().message;
-  return std::move(*buffer);
-}
-
-// Joins the communicator `prefix` and runs the body. An error that it lets out is wrong.
-std::string join_and_run(const std::filesystem::path& directory, const NcclOptions& options, const RankBody& body) {
-  FileRendezvous store(directory);
-  Result<std::unique_ptr<DeviceCollective>> collective = make_nccl_collective(store, options);
-  if (!collective) return collective.error().message;
-  const Result<kernels::Stream> stream = kernels::Stream::make();
-  if (!stream) return stream.error().message;
-  try {
-    return body(**collective, *stream);
-  } catch (const CollectiveError& error) {
-    return std::string("threw ") + error.what();
-  }
-}
-
-NcclOptions options_of(int rank, int size) {
-  NcclOptions options;
-  options.rank = rank;
-  options.size = size;
-  options.prefix = "test";
-  return options;
-}
-
-class NcclCollective : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const std::string trouble = run_processes(1, take_device)[0];
-    if (!trouble.empty()) GTEST_SKIP() << trouble;
-  }
-
-  std::vector<std::string> run_ranks(int size, const RankBody& body,
-                                     std::chrono::milliseconds operation_timeout = 30s) {
-    return run_processes(size, [&](int rank) {
-      const std::string trouble = take_device(rank);
-      if (!trouble.empty()) return trouble;
-      NcclOptions options = options_of(rank, size);
-      options.prefix = fmt::format("test of {}", size);  // a test may run several groups
-      options.operation_timeout = operation_timeout;
-      return join_and_run(directory_.path(), options, body);
-    });
-  }
-
-  TemporaryDirectory directory_;
-};
-
-// Queues an all-reduce of `count` floats and waits for it.
-void reduce_and_wait(DeviceCollective& collective, const kernels::Stream& stream, size_t count) {
-  const kernels::DeviceBuffer data = allocate(count * sizeof(float));
-  kernels::fill_bytes(data.data(), 0, data.bytes(), stream);
-  const Result<kernels::Event> event = kernels::Event::make();
-  CHECK(event) << event.error().message;
-  collective.all_reduce(data.data(), count, Dtype::f32, stream);
-  event->record(stream);
-  collective.wait(*event);
-}
 
 template <class T>
 std::string check_sum(DeviceCollective& collective, const kernels::Stream& stream, Dtype dtype, size_t count,
@@ -136,7 +61,7 @@ float stored_f32(int value) {
   return static_cast<float>(value);
 }
 
-TEST_F(NcclCollective, SumsOnEveryRankInAllTypes) {
+TEST_P(DeviceGroup, SumsOnEveryRankInAllTypes) {
   for (const int size : {1, 2, 4}) {
     EXPECT_THAT(run_ranks(size,
                           [](DeviceCollective& collective, const kernels::Stream& stream) {
@@ -153,7 +78,7 @@ TEST_F(NcclCollective, SumsOnEveryRankInAllTypes) {
   }
 }
 
-TEST_F(NcclCollective, GathersByRankAndBroadcasts) {
+TEST_P(DeviceGroup, GathersByRankAndBroadcasts) {
   EXPECT_THAT(run_ranks(3,
                         [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                           const size_t part = 1000;
@@ -180,7 +105,7 @@ TEST_F(NcclCollective, GathersByRankAndBroadcasts) {
               Each(""));
 }
 
-TEST_F(NcclCollective, ReplaysWithinAGraph) {
+TEST_P(DeviceGroup, ReplaysWithinAGraph) {
   EXPECT_THAT(run_ranks(2,
                         [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                           const size_t count = 5120;
@@ -204,7 +129,7 @@ TEST_F(NcclCollective, ReplaysWithinAGraph) {
               Each(""));
 }
 
-TEST_F(NcclCollective, ReportsAKilledPeerAtOnce) {
+TEST_P(DeviceGroup, ReportsAKilledPeerAtOnce) {
   const std::vector<std::string> reports =
       run_ranks(2, [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
         reduce_and_wait(collective, stream, 5120);
@@ -228,7 +153,7 @@ TEST_F(NcclCollective, ReportsAKilledPeerAtOnce) {
   EXPECT_EQ(reports[1], "killed by signal 9");
 }
 
-TEST_F(NcclCollective, ReportsAStoppedPeerAfterTheOperationTimeout) {
+TEST_P(DeviceGroup, ReportsAStoppedPeerAfterTheOperationTimeout) {
   const std::vector<std::string> reports = run_ranks(
       2,
       [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
@@ -246,7 +171,7 @@ TEST_F(NcclCollective, ReportsAStoppedPeerAfterTheOperationTimeout) {
   EXPECT_EQ(reports[0], "");
 }
 
-TEST_F(NcclCollective, AbortsAWaitFromAnotherThread) {
+TEST_P(DeviceGroup, AbortsAWaitFromAnotherThread) {
   const std::vector<std::string> reports =
       run_ranks(2, [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
         reduce_and_wait(collective, stream, 5120);
@@ -264,7 +189,7 @@ TEST_F(NcclCollective, AbortsAWaitFromAnotherThread) {
   EXPECT_EQ(reports[0], "");
 }
 
-TEST_F(NcclCollective, ASurvivorJoinsANewCommunicatorWithANewRank) {
+TEST_P(DeviceGroup, ASurvivorJoinsANewCommunicatorWithANewRank) {
   // Processes 0 and 1 are the first group; 1 dies, and process 2 takes its place.
   const std::vector<std::string> reports = run_processes(3, [&](int process) -> std::string {
     const std::string trouble = take_device(process);
@@ -276,7 +201,7 @@ TEST_F(NcclCollective, ASurvivorJoinsANewCommunicatorWithANewRank) {
       store.get("first_is_over", 60s);
     } else {
       const std::string wrong =
-          join_and_run(directory_.path(), options_of(process, 2),
+          join_and_run(directory_.path(), options_of(process, 2), GetParam(),
                        [&](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                          reduce_and_wait(collective, stream, 100);
                          if (process == 1) raise(SIGKILL);
@@ -289,26 +214,29 @@ TEST_F(NcclCollective, ASurvivorJoinsANewCommunicatorWithANewRank) {
                        });
       if (!wrong.empty()) return wrong;
     }
-    return join_and_run(directory_.path(), second, [](DeviceCollective& collective, const kernels::Stream& stream) {
-      return check_sum<float>(collective, stream, Dtype::f32, 5120, stored_f32);
-    });
+    return join_and_run(directory_.path(), second, GetParam(),
+                        [](DeviceCollective& collective, const kernels::Stream& stream) {
+                          return check_sum<float>(collective, stream, Dtype::f32, 5120, stored_f32);
+                        });
   });
   EXPECT_EQ(reports[0], "");
   EXPECT_EQ(reports[1], "killed by signal 9");
   EXPECT_EQ(reports[2], "");
 }
 
-TEST_F(NcclCollective, SaysThatARankDidNotCome) {
+TEST_P(DeviceGroup, SaysThatARankDidNotCome) {
   const std::vector<std::string> reports = run_processes(1, [&](int rank) {
     const std::string trouble = take_device(rank);
     if (!trouble.empty()) return trouble;
     NcclOptions options = options_of(0, 2);
     options.connect_timeout = 2s;
-    return join_and_run(directory_.path(), options,
+    return join_and_run(directory_.path(), options, GetParam(),
                         [](DeviceCollective&, const kernels::Stream&) { return std::string("it connected"); });
   });
   EXPECT_THAT(reports[0], HasSubstr("rank 0 of 2 could not join test"));
 }
+
+INSTANTIATE_TEST_SUITE_P(Communicators, DeviceGroup, ::testing::Bool(), name_of_ranks);
 
 TEST(NcclOptions, OfNoRankOfTheGroupAreRefused) {
   const TemporaryDirectory directory;

@@ -18,12 +18,22 @@ namespace lorikeet::tests {
 
 class HttpFixture : public ::testing::Test {
  protected:
+  static constexpr std::chrono::seconds kPatience{30};
   struct Came {
     comm::ExchangeId id = 0;
     comm::HttpRequest request;
   };
 
-  HttpFixture() { options_.port = 0; }
+  HttpFixture() {
+    options_.port = 0;
+    options_.max_head_bytes = 32 << 10;
+    options_.max_headers = 100;
+    options_.max_body_bytes = 16 << 20;
+    options_.max_all_body_bytes = 256 << 20;
+    options_.max_pending_bytes = 8 << 20;
+    options_.max_connections = 4096;
+    options_.head_timeout = options_.body_timeout = options_.idle_timeout = options_.write_timeout = 2 * kPatience;
+  }
 
   void serve() {
     comm::HttpCallbacks callbacks;
@@ -67,7 +77,6 @@ class HttpFixture : public ::testing::Test {
     return came_.empty();
   }
 
-  static constexpr std::chrono::seconds kPatience{30};
   comm::HttpServerOptions options_;
   std::function<std::optional<comm::HttpAnswer>(const comm::HttpRequest&)> on_head_;
   std::mutex mutex_;

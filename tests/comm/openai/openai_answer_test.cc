@@ -42,6 +42,112 @@ std::vector<json> events(const std::string& text) {
   return list;
 }
 
+TEST(OpenAiAnswer, NamesAStopIdByItsNumberAndCountsTheLongestChoice) {
+  OpenAiAnswer answer = answer_to(parse_completion(R"({"prompt": ["p", "q"], "n": 2})"));
+  Done ends[] = {done("0", 3, 2), done("1", 3, 7), done("2", 3, 4), done("3", 3, 1)};
+  ends[0].stop_reason = 2045;
+  for (const Done& end : ends) answer.finish(end);
+  EXPECT_EQ(json::parse(answer.body())["choices"][0]["stop_reason"], 2045);
+  EXPECT_TRUE(json::parse(answer.body())["choices"][1]["stop_reason"].is_null());
+  EXPECT_EQ(answer.longest_choices(), (std::vector<int32_t>{7, 4}));
+}
+
+TEST(OpenAiAnswer, ShowsThePromptsLogprobsInVllmsForm) {
+  for (const bool of_chat : {false, true}) {
+    OpenAiAnswer answer =
+        answer_to(of_chat ? parse_chat(R"({"messages": [{"role": "user", "content": "p"}], "prompt_logprobs": 2})")
+                          : parse_completion(R"({"prompt": "p", "prompt_logprobs": 2})"),
+                  {{{0, 2, 1}, "zero two one"}});
+    Done end = done("0", 3, 1);
+    end.prompt_logprobs = {std::nullopt, -3.0F, -0.5F};
+    end.prompt_ranks = {0, 7, 1};
+    end.prompt_top_logprobs = {{}, {{1, -0.25F}, {0, -1.5F}}, {{1, -0.5F}, {2, -2.0F}}};
+    answer.finish(end);
+    const json body = json::parse(answer.body());
+    const json& shown = of_chat ? body["prompt_logprobs"] : body["choices"][0]["prompt_logprobs"];
+    EXPECT_EQ(shown, json::parse(R"([null,
+        {"2": {"logprob": -3.0, "rank": 7, "decoded_token": " two"},
+         "1": {"logprob": -0.25, "rank": 1, "decoded_token": " one"},
+         "0": {"logprob": -1.5, "rank": 2, "decoded_token": "zero"}},
+        {"1": {"logprob": -0.5, "rank": 1, "decoded_token": " one"},
+         "2": {"logprob": -2.0, "rank": 2, "decoded_token": " two"}}])"));
+  }
+}
+
+TEST(OpenAiAnswer, PutsTheLogprobsOfAnEchoedPromptBeforeThoseOfTheAnswer) {
+  OpenAiAnswer answer =
+      answer_to(parse_completion(R"({"prompt": "p", "echo": true, "logprobs": 1})"), {{{0, 2}, "zero two"}});
+  answer.add({"0", " one", {1}, {{{1, -0.5F}}}});
+  Done end = done("0", 2, 1);
+  end.prompt_logprobs = {std::nullopt, -3.0F};
+  end.prompt_ranks = {0, 7};
+  end.prompt_top_logprobs = {{}, {{1, -0.25F}}};
+  answer.finish(end);
+  const json choice = json::parse(answer.body())["choices"][0];
+  EXPECT_EQ(choice["text"], "zero two one");
+  EXPECT_EQ(choice["logprobs"], json::parse(R"({"tokens": ["zero", " two", " one"],
+      "token_logprobs": [null, -3.0, -0.5], "text_offset": [0, 4, 8],
+      "top_logprobs": [null, {" one": -0.25, " two": -3.0}, {" one": -0.5}]})"));
+  EXPECT_FALSE(choice.contains("prompt_logprobs"));
+}
+
+Delta calling(std::vector<ToolCallDelta> calls) {
+  Delta delta;
+  delta.id = "0";
+  delta.tool_calls = std::move(calls);
+  return delta;
+}
+
+Delta thinking(std::string text) {
+  Delta delta;
+  delta.id = "0";
+  delta.reasoning = std::move(text);
+  return delta;
+}
+
+constexpr const char* kChat = R"({"messages": [{"role": "user", "content": "a"}], "stream": %})";
+
+OpenAiAnswer chat_answer(bool stream) {
+  std::string body = kChat;
+  return answer_to(parse_chat(body.replace(body.find('%'), 1, stream ? "true" : "false")));
+}
+
+TEST(OpenAiAnswer, HasReasoningAndCallsInPlacesOfTheirOwn) {
+  OpenAiAnswer answer = chat_answer(false);
+  answer.add(thinking("Hm"));
+  answer.add(thinking(", so"));
+  answer.add(calling({{0, "call_1", "f", "{\"a\""}}));
+  answer.add(calling({{0, std::nullopt, std::nullopt, ": 1}"}, {1, "call_2", "g", "{}"}}));
+  Done end = done("0", 3, 9, "tool_calls");
+  end.usage.reasoning_tokens = 4;
+  answer.finish(end);
+  const json body = json::parse(answer.body());
+  const json& message = body["choices"][0]["message"];
+  EXPECT_EQ(message["content"], nullptr);
+  EXPECT_EQ(message["reasoning_content"], "Hm, so");
+  EXPECT_EQ(message["reasoning"], "Hm, so");
+  EXPECT_EQ(message["tool_calls"], json::parse(R"([
+      {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}},
+      {"id": "call_2", "type": "function", "function": {"name": "g", "arguments": "{}"}}])"));
+  EXPECT_EQ(body["choices"][0]["finish_reason"], "tool_calls");
+  EXPECT_EQ(body["usage"]["completion_tokens_details"]["reasoning_tokens"], 4);
+}
+
+TEST(OpenAiAnswer, StreamsReasoningAndCallsInPieces) {
+  OpenAiAnswer answer = chat_answer(true);
+  std::string stream = answer.add(thinking("Hm"));
+  stream += answer.add(calling({{0, "call_1", "f", "{"}}));
+  stream += answer.add(calling({{0, std::nullopt, std::nullopt, "}"}}));
+  stream += answer.finish(done("0", 3, 9, "tool_calls"));
+  const std::vector<json> list = events(stream);
+  const auto delta = [&list](size_t i) { return list.at(i)["choices"][0]["delta"]; };
+  EXPECT_EQ(delta(1), json::parse(R"({"reasoning": "Hm", "reasoning_content": "Hm"})"));
+  EXPECT_EQ(delta(2)["tool_calls"], json::parse(R"([{"index": 0, "id": "call_1", "type": "function",
+                                                     "function": {"name": "f", "arguments": "{"}}])"));
+  EXPECT_EQ(delta(3)["tool_calls"], json::parse(R"([{"index": 0, "function": {"arguments": "}"}}])"));
+  EXPECT_EQ(list.at(4)["choices"][0]["finish_reason"], "tool_calls");
+}
+
 TEST(OpenAiAnswer, PutsACompletionTogether) {
   OpenAiAnswer answer = answer_to(parse_completion(R"({"prompt": "p", "logprobs": 1})"));
   EXPECT_EQ(answer.add({"0", "zero", {0}, {{{0, -0.5F}, {1, -1.5F}}}}), "");

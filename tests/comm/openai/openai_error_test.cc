@@ -13,7 +13,7 @@ TEST(OpenAiError, HasTheStatusThatBelongsToTheGatewaysCode) {
   const std::pair<const char*, int> cases[] = {
       {"malformed", 400},      {"invalid_request", 400}, {"too_long", 400},  {"unknown_adapter", 404},
       {"adapter_failed", 422}, {"queue_full", 429},      {"rank_lost", 503}, {"shutting_down", 503},
-      {"timed_out", 408},      {"internal", 500},        {"news", 500}};
+      {"timed_out", 408},      {"internal", 500},        {"news", 500},      {"poison", 422}};
   for (const auto& [code, status] : cases) EXPECT_EQ(error_of(Failure{"0", code, "why"}).status, status) << code;
 }
 

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 namespace lorikeet::comm {
 namespace {
 
@@ -45,7 +47,9 @@ TEST(OpenAiRequest, TakesEveryFieldOfACompletion) {
       "top_p": 0.9, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "presence_penalty": 0.25,
       "frequency_penalty": -0.5, "seed": 11, "stop": "\n", "stop_token_ids": [5, 6], "logprobs": 3, "ignore_eos": true,
       "include_stop_str_in_output": true, "skip_special_tokens": false, "return_token_ids": true, "user": "somebody",
-      "best_of": 2, "suffix": null, "logit_bias": {}, "echo": false})");
+      "best_of": 2, "suffix": null, "logit_bias": {"15": -100, "7": 2.5}, "echo": false, "min_tokens": 2.0,
+      "bad_words": ["whale"], "allowed_token_ids": [1, 2], "truncate_prompt_tokens": -1, "add_special_tokens": false,
+      "cache_salt": "tenant", "timeout": 1.5})");
   EXPECT_TRUE(completion(R"({"prompt": "a", "echo": true})").echo);
   EXPECT_FALSE(request.echo);
   EXPECT_THAT(request.model, Optional(std::string("moby")));
@@ -68,6 +72,30 @@ TEST(OpenAiRequest, TakesEveryFieldOfACompletion) {
   EXPECT_THAT(third.stop_token_ids, ElementsAre(5, 6));
   EXPECT_THAT(third.logprobs, Optional(3));
   EXPECT_TRUE(third.ignore_eos && third.include_stop_str_in_output && !third.skip_special_tokens);
+  EXPECT_THAT(third.logit_bias, ::testing::UnorderedElementsAre(std::pair(15, -100.0), std::pair(7, 2.5)));
+  EXPECT_THAT(third.min_tokens, Optional(2));
+  EXPECT_THAT(third.bad_words, ElementsAre("whale"));
+  EXPECT_THAT(third.allowed_token_ids, Optional(ElementsAre(1, 2)));
+  EXPECT_THAT(third.truncate_prompt_tokens, Optional(-1));
+  EXPECT_THAT(third.add_special_tokens, Optional(false));
+  EXPECT_THAT(third.cache_salt, Optional(std::string("tenant")));
+  EXPECT_THAT(third.timeout, Optional(1.5));
+}
+
+TEST(OpenAiRequest, AsksForThePromptsLogprobsWhereTheyAreShown) {
+  const OpenAiRequest echo = completion(R"({"prompt": "a", "echo": true, "logprobs": 3})");
+  EXPECT_THAT(echo.choice(0).prompt_top_logprobs, Optional(3));
+  EXPECT_FALSE(echo.prompt_logprobs);
+  const OpenAiRequest both = completion(R"({"prompt": "a", "echo": true, "logprobs": 1, "prompt_logprobs": 4})");
+  EXPECT_THAT(both.choice(0).prompt_top_logprobs, Optional(4));
+  EXPECT_TRUE(both.prompt_logprobs && both.shows_prompts());
+  EXPECT_EQ(completion(R"({"prompt": "a", "logprobs": 3})").choice(0).prompt_top_logprobs, std::nullopt);
+}
+
+TEST(OpenAiRequest, PassesOverFieldsThatNobodyKnows) {
+  const OpenAiRequest request = completion(R"({"prompt": "a", "temprature": 1, "x_new": {"y": []}})");
+  EXPECT_THAT(request.unknown_fields, ElementsAre("\"temprature\"", "\"x_new\""));
+  EXPECT_TRUE(completion(R"({"prompt": "a", "user": "u"})").unknown_fields.empty());
 }
 
 TEST(OpenAiRequest, CountsTheSeedOnForEachChoiceOfAPrompt) {
@@ -130,13 +158,26 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
       {false, R"({"prompt": "a", "stop": [1]})", "stop", "element 0 is a number"},
       {false, R"({"prompt": "a", "stop_token_ids": ["x"]})", "stop_token_ids", "element 0"},
       {false, R"({"prompt": "a", "logprobs": 21})", "logprobs", "not in 0 .. 20"},
-      {false, R"({"prompt": "a", "echo": true, "logprobs": 1})", "echo", "together with logprobs"},
+      {false, R"({"prompt": "a", "echo": true, "logprobs": 1, "stream": true})", "echo", "not with a stream"},
+      {false, R"({"prompt": "a", "prompt_logprobs": 1, "stream": true})", "prompt_logprobs", "not with a stream"},
+      {false, R"({"prompt": "a", "prompt_logprobs": -1})", "prompt_logprobs", "not in 0 .. 20"},
       {false, R"({"prompt": "a", "suffix": "b"})", "suffix", "suffix is not served here"},
       {false, R"({"prompt": "a", "best_of": 3})", "best_of", "best_of is not served here"},
-      {false, R"({"prompt": "a", "logit_bias": {"1": 5}})", "logit_bias", "logit_bias is not served here"},
-      {false, R"({"prompt": "a", "response_format": {"type": "json_object"}})", "response_format",
-       "is not served here"},
-      {false, R"({"prompt": "a", "temprature": 1})", "temprature", "there is no field \"temprature\""},
+      {false, R"({"prompt": "a", "logit_bias": {"x": 5}})", "logit_bias", "object of token ids and numbers; \"x\""},
+      {false, R"({"prompt": "a", "logit_bias": {"1": "5"}})", "logit_bias", "object of token ids and numbers; \"1\""},
+      {false, R"({"prompt": "a", "logit_bias": [1]})", "logit_bias", "not a list"},
+      {false, R"({"prompt": "a", "min_tokens": -1})", "min_tokens", "min_tokens is -1"},
+      {false, R"({"prompt": "a", "allowed_token_ids": "all"})", "allowed_token_ids", "must be a list of integers"},
+      {false, R"({"prompt": "a", "truncate_prompt_tokens": -2})", "truncate_prompt_tokens", "is -2, not in -1"},
+      {false, R"({"prompt": "a", "cache_salt": 5})", "cache_salt", "must be a string"},
+      {false, R"({"prompt": "a", "timeout": "1s"})", "timeout", "must be a number"},
+      {false, R"({"prompt": "a", "response_format": "json"})", "response_format",
+       "response_format must be an object, not a string"},
+      {false, R"({"prompt": "a", "guided_json": {}, "guided_regex": "a"})", "guided_regex", "exclude each other"},
+      {false, R"({"prompt": "a", "guided_json": {}, "structured_outputs": {}})", "structured_outputs",
+       "exclude each other"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": 1})", "tool_choice",
+       "tool_choice must be a string or an object, not a number"},
       {true, "{}", "messages", "messages is missing"},
       {true, R"({"messages": []})", "messages", "at least one message"},
       {true, R"({"messages": ["a"]})", "messages", "messages[0] must be an object with a role"},
@@ -179,6 +220,29 @@ TEST(OpenAiRequest, HandsOnWhatTheChatTemplateIsTold) {
   EXPECT_TRUE(choice.continue_final_message);
   EXPECT_EQ(choice.messages->at(0).role, "system");
   EXPECT_EQ(choice.messages->at(0).more.text, R"({"content":[{"type": "text", "text": "a"}]})");
+}
+
+TEST(OpenAiRequest, HandsOnWhatTheAnswerMustBeLike) {
+  const GenerateRequest asked = chat(R"({"messages": [{"role": "user", "content": "a"}], "parallel_tool_calls": false,
+      "tools": [{"type": "function", "function": {"name": "f"}}], "reasoning_effort": "low", "thinking_token_budget": 7,
+      "tool_choice": {"type": "function", "function": {"name": "f"}}, "include_reasoning": false,
+      "response_format": {"type": "json_schema", "json_schema": {"schema": {"z": 1, "a": 2}}}})")
+                                    .choice(0);
+  EXPECT_EQ(nlohmann::json::parse(asked.tool_choice->text)["function"]["name"], "f");
+  EXPECT_EQ(asked.parallel_tool_calls, false);
+  EXPECT_EQ(asked.reasoning_effort, "low");
+  EXPECT_EQ(asked.thinking_budget, 7);
+  EXPECT_FALSE(asked.include_reasoning);
+  EXPECT_EQ(asked.response_format->text, R"({"type": "json_schema", "json_schema": {"schema": {"z": 1, "a": 2}}})");
+  const GenerateRequest plain =
+      chat(R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": "auto"})").choice(0);
+  EXPECT_EQ(plain.tool_choice->text, "\"auto\"");
+  EXPECT_EQ(plain.parallel_tool_calls, std::nullopt);
+  const auto guided = parse_completion(R"({"prompt": "a", "guided_json": {"z": 1, "a": [2]}})");
+  ASSERT_TRUE(guided) << guided.error().message;
+  EXPECT_EQ(guided->choice(0).structured_outputs->text, R"({"json": {"z": 1, "a": [2]}})");
+  const auto choice = parse_completion(R"({"prompt": "a", "guided_choice": ["x", "y"]})");
+  EXPECT_EQ(choice->choice(0).structured_outputs->text, R"({"choice": ["x", "y"]})");
 }
 
 TEST(OpenAiRequest, BoundsWhatManyChoicesOfALongPromptTake) {

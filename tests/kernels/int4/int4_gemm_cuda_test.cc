@@ -40,11 +40,12 @@ class Int4GemmCuda : public CudaTest {
     int32_t m = 1;
     const std::vector<float>* bias = nullptr;
     bool silu_mul = false;
+    bool late_x = false;
   };
   // y [m, outputs] as stored, of x [m, x_size].
   std::vector<uint16_t> multiply(const PackedInt4Weight& weight, const HalfTensor& x, const Call& call) {
     Int4Gemm gemm = make_gemm(call.m, weight);
-    return run(weight, x, call, [&](const Int4GemmArgs& args) { gemm.run(weight, args, stream_); });
+    return run(weight, x, call, [&](const Int4GemmArgs& args) { gemm.run(weight, args, stream_, call.late_x); });
   }
   std::vector<uint16_t> multiply(const PackedInt4Weight& weight, const HalfTensor& x, const Call& call,
                                  const Int4DecodeWish& wish) {
@@ -182,6 +183,7 @@ TEST_F(Int4GemmCuda, GivesARowTheSameBitsInAnyBatch) {
         const std::vector<uint16_t> some = multiply(packed, x, {dtype, m});
         EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin()))
             << dtype_name(dtype) << " n " << n << " k " << k << " m " << m;
+        EXPECT_EQ(some, multiply(packed, x, {dtype, m, nullptr, false, true})) << "behind a sum";
       }
     }
   }

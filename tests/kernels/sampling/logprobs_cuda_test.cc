@@ -152,5 +152,31 @@ TEST_F(LogprobsCuda, TokenLogitsAreThoseFromBeforeThePenalties) {
   EXPECT_EQ(result[5].logit, -INFINITY) << "another rank has it";
 }
 
+TEST_F(LogprobsCuda, CountTheTokensOfAPartThatAreAtLeastAsGood) {
+  for (const int32_t vocab : {1, 100, 4097, 151936}) {
+    const int64_t stride = vocab + 3;
+    std::vector<float> logits = random_floats(static_cast<size_t>(3 * stride), random_, 5, -20);
+    logits[static_cast<size_t>(stride)] = NAN;
+    const std::vector<LogprobRow> wanted = {{2, 0, 0}, {0, 0, 0}, {1, 0, 0}};
+    // The token's logit comes from the second of two ranks; the first row's stands in this part, too.
+    std::vector<LogitStatistics> statistics(6, {0, 0, -INFINITY});
+    statistics[3].logit = logits[static_cast<size_t>(2 * stride + vocab / 2)];
+    statistics[4].logit = 0;
+    statistics[5].logit = -1;
+    const DeviceBuffer device_logits = to_device(logits), rows = to_device(wanted), of_ranks = to_device(statistics);
+    const DeviceBuffer counts = poisoned(3 * sizeof(int32_t));
+    count_at_least_cuda({shard_of(device_logits, stride, 7, vocab), rows.as<LogprobRow>(), 3,
+                         of_ranks.as<LogitStatistics>(), 2, counts.as<int32_t>()},
+                        stream_);
+    std::vector<int32_t> expected;
+    for (size_t i = 0; i < wanted.size(); i++) {
+      const auto begin = logits.begin() + wanted[i].logits_row * stride;
+      expected.push_back(static_cast<int32_t>(
+          std::count_if(begin, begin + vocab, [&](float x) { return x >= statistics[3 + i].logit; })));
+    }
+    EXPECT_EQ(to_host<int32_t>(counts), expected) << "vocabulary " << vocab;
+  }
+}
+
 }  // namespace
 }  // namespace lorikeet::kernels

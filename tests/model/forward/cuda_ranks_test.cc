@@ -6,7 +6,7 @@
 
 #include <cstdlib>
 
-#include "comm/collective/nccl_collective.h"
+#include "comm/collective/peer_collective.h"
 #include "model/forward/cuda_model.h"
 #include "tests/comm/collective/file_rendezvous.h"
 #include "tests/comm/collective/processes.h"
@@ -72,7 +72,9 @@ std::string run_rank(const std::filesystem::path& directory, const tests::Golden
   nccl.rank = rank;
   nccl.size = size;
   nccl.prefix = "ranks";
-  auto group = comm::make_nccl_collective(store, nccl);
+  comm::PeerOptions peers;
+  peers.shares_device = options.shares_device;
+  auto group = comm::make_device_collective(store, nccl, peers);
   if (!group) return group.error().message;
   const std::shared_ptr<comm::DeviceCollective> shared = *std::move(group);
   try {

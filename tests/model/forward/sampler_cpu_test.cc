@@ -147,5 +147,49 @@ TEST(SamplerCpu, GivesNoTokenWhereAllAreForbidden) {
   }
 }
 
+// Against the definition, over whole rows.
+TEST(SamplerCpu, RanksTargetsAndListsTheBestInTheirPlace) {
+  const std::vector<std::vector<float>> logits = {row_with({{3, 5}, {4, 7}, {9, 5}}, 1), row_with({{0, -1}}, 2)};
+  const std::vector<int32_t> tokens = {1, 2, 3}, targets = {9, 0, -1};
+  for (const int ranks : {1, 2, 4}) {
+    const ShardPlan plan = ShardPlan::make(small_config(), ranks).value();
+    std::vector<BatchRow> rows(1);
+    rows[0].token_ids = tokens;
+    rows[0].logprob_targets = targets;
+    rows[0].sampling.target_top_logprobs = 2;
+    std::vector<LogitsUse> uses(2);
+    for (int32_t i = 0; i < 2; ++i) uses[static_cast<size_t>(i)] = {0, i, targets[static_cast<size_t>(i)], i, false};
+    auto groups = comm::make_local_group(ranks);
+    std::vector<std::vector<RowOutput>> outputs(static_cast<size_t>(ranks), std::vector<RowOutput>(1));
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < ranks; ++rank) {
+      threads.emplace_back([&, rank] {
+        auto& own = outputs[static_cast<size_t>(rank)];
+        own[0].target_logprobs.resize(3);
+        const Range vocab = plan.shard(rank).vocab;
+        std::vector<float> part;
+        for (const auto& row : logits) part.insert(part.end(), row.begin() + vocab.begin, row.begin() + vocab.end);
+        kernels::ThreadPool pool(1);
+        finish_rows_cpu(rows, uses, {-1}, part, plan, *groups[static_cast<size_t>(rank)], pool, own);
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    for (const auto& of_rank : outputs) {
+      const RowOutput& output = of_rank[0];
+      EXPECT_EQ(output.target_ranks, (std::vector<int32_t>{3, 12, 0})) << "equal ones count before it";
+      ASSERT_EQ(output.target_best.size(), 3u);
+      ASSERT_EQ(output.target_best[0].size(), 2u);
+      EXPECT_EQ(output.target_best[0][0].token_id, 4);
+      EXPECT_EQ(output.target_best[0][1].token_id, 3);
+      EXPECT_EQ(output.target_best[1][0].token_id, 1);
+      EXPECT_TRUE(output.target_best[2].empty());
+      double mass = 0;
+      for (const float x : logits[0]) mass += std::exp(static_cast<double>(x));
+      EXPECT_NEAR(output.target_logprobs[0], 5 - std::log(mass), 1e-5);
+      EXPECT_NEAR(output.target_best[0][0].logprob, 7 - std::log(mass), 1e-5);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lorikeet::model

@@ -142,6 +142,25 @@ TEST(SamplePlan, CutsPortionsWhereABufferIsFull) {
       << "two lists of 30, and room for a third";
 }
 
+TEST(SamplePlan, WantsRanksAndBestTokensOfTargetsThatAskForThem) {
+  const std::vector<int32_t> ids = {1, 2, 3}, targets = {2, -1, 7};
+  std::vector<BatchRow> rows(2, row_of(ids, 0));
+  for (BatchRow& row : rows) row.logprob_targets = targets;
+  rows[1].sampling.target_top_logprobs = 3;
+  const auto portions = plan_samples(StepBatch(rows), false, {8, 100, 9, 100, 50});
+  ASSERT_EQ(portions.size(), 1U);
+  EXPECT_TRUE(portions[0].ranked);
+  EXPECT_EQ(portions[0].stride, 3);
+  int ranked = 0;
+  for (size_t i = 0; i < portions[0].uses.size(); ++i) {
+    ranked += portions[0].uses[i].ranked;
+    EXPECT_EQ(portions[0].logprobs[i].top, portions[0].uses[i].ranked ? 3 : 0);
+  }
+  EXPECT_EQ(ranked, 2);
+  rows.pop_back();
+  EXPECT_FALSE(plan_samples(StepBatch(rows), false, {8, 100, 9, 100, 50})[0].ranked);
+}
+
 TEST(SamplePlan, PutsConstraintsBehindEachOtherAndCutsWhereTheirBufferIsFull) {
   const std::vector<int32_t> ids = {1, 2};
   const std::vector<uint32_t> mask = {7, 8, 9};

@@ -1,0 +1,64 @@
+#include "actors/head/adapter_directories.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <system_error>
+
+namespace lorikeet::actors {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFiles[] = {"adapter_config.json", "adapter_model.safetensors"};
+
+// Whether `path` is `root` or below it; both without links and dots.
+bool is_below(const fs::path& root, const fs::path& path) {
+  return std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();
+}
+
+}  // namespace
+
+bool AdapterDirectories::holds(const fs::path& canonical) const {
+  return std::any_of(roots_.begin(), roots_.end(), [&](const std::string& root) {
+    std::error_code error;
+    const fs::path found = fs::canonical(root, error);
+    return !error && is_below(found, canonical);
+  });
+}
+
+tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::string& name,
+                                                                     const std::string& path) const {
+  const auto refuse = [](const char* code, std::string message) {
+    return tl::unexpected(AdapterRefusal{code, std::move(message)});
+  };
+  if (roots_.empty()) return refuse("forbidden", "adapters are loaded from below --lora-dir, and none is given");
+  const auto outside = [&] {
+    return refuse("forbidden", fmt::format("{} is not below {} (--lora-dir)", path, fmt::join(roots_, ", ")));
+  };
+  const auto missing = [&](const std::string& what) {
+    return refuse("adapter_not_found", fmt::format("Loading lora {} failed: No adapter found for {}", name, what));
+  };
+  std::error_code error;
+  fs::path given(path);
+  for (size_t i = 0; i < roots_.size() && given.is_relative(); ++i) {
+    const fs::path below = fs::path(roots_[i]) / path;
+    if (fs::exists(below, error) || i + 1 == roots_.size()) given = below;
+  }
+  // What is there of it leads below a root, or it is not said whether the rest is there.
+  const fs::path directory = fs::weakly_canonical(given, error);
+  if (error || !holds(directory)) return outside();
+  if (!fs::is_directory(directory, error)) return missing(path);
+  for (const char* file : kFiles) {
+    const fs::path target = fs::weakly_canonical(directory / file, error);
+    if (error || !holds(target)) {
+      return refuse("forbidden", fmt::format("{} leads to a file that is not below {} (--lora-dir)",
+                                             (fs::path(path) / file).string(), fmt::join(roots_, ", ")));
+    }
+    if (!fs::exists(target, error)) return missing((fs::path(path) / file).string());
+  }
+  return directory.string();
+}
+
+}  // namespace lorikeet::actors

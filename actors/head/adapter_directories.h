@@ -1,0 +1,34 @@
+// Where clients may have adapters loaded from: below --lora-dir, whatever links lead there or away.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+namespace lorikeet::actors {
+
+// Why a change of the served adapters is refused; `code` is that of comm::Failure.
+struct AdapterRefusal {
+  std::string code, message;
+};
+
+// Threads: const methods from any. They block on the disk.
+class AdapterDirectories {
+ public:
+  AdapterDirectories() = default;  // none: every path is refused
+  explicit AdapterDirectories(std::vector<std::string> roots) : roots_(std::move(roots)) {}
+
+  // The directory that a client's path means, without links: a relative path is looked for below each root in turn.
+  // Refuses what is not there (adapter_not_found), and paths and files of the adapter that lead out of all roots
+  // (forbidden). What lies outside is answered alike whether it exists or not.
+  tl::expected<std::string, AdapterRefusal> locate(const std::string& name, const std::string& path) const;
+
+ private:
+  bool holds(const std::filesystem::path& canonical) const;
+
+  std::vector<std::string> roots_;
+};
+
+}  // namespace lorikeet::actors

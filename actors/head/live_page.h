@@ -1,0 +1,16 @@
+// The page for people at `/` of the HTTP door (live_page.html): what the server does, its adapters, a box to try prompts.
+// One file without anything from elsewhere; its data comes from the door's other paths, with a key where one is asked for.
+#pragma once
+
+#include <string_view>
+
+namespace lorikeet::actors {
+
+std::string_view live_page();  // HTML
+
+// What a browser may do with it: its own script and styles, and questions to this server alone.
+inline constexpr const char* kLivePagePolicy =
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+}  // namespace lorikeet::actors

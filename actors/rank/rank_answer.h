@@ -1,0 +1,38 @@
+// What the answer of one sequence is held to on a rank: engine::AnswerRules as the constraint of its next draw.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/sampling_params.h"
+#include "kernels/sampling/token_constraint.h"
+#include "model/grammar/answer_constraint.h"
+#include "model/grammar/grammar_source.h"
+
+namespace lorikeet::actors {
+
+// Threads: one. Every rank makes the same of the same tokens.
+class RankAnswer {
+ public:
+  // Compiles the grammar, unless it has been compiled before. The head has done so, too: where it cannot be done here,
+  // no token may be drawn, which ends the request alone.
+  RankAnswer(const engine::AnswerRules& rules, model::GrammarSource* grammars, int32_t vocab_size);
+
+  // Whether next() needs the last of `generated`, which is model::kPendingToken.
+  bool must_wait(std::span<const int32_t> generated);
+
+  // For the token behind `generated`; `others` restrains the same draw. Where nothing is left of both, the answer's
+  // rules stand alone: an end that min_tokens forbids is better than none. Lives until the next call.
+  kernels::TokenConstraint next(std::span<const int32_t> generated, kernels::TokenConstraint others);
+
+ private:
+  void take(std::span<const int32_t> generated);
+
+  model::AnswerConstraint constraint_;
+  std::vector<uint32_t> nothing_;  // not empty: no token may be drawn
+  size_t taken_ = 0;               // tokens that the constraint knows
+};
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,18 @@
+// What an AdapterRequest must be, whichever door it came through.
+#pragma once
+
+#include <string_view>
+
+#include "comm/client/client_messages.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::comm {
+
+// Whether the action exists, has what it needs and nothing else, and its texts are not too long.
+Result<void> check_sizes(const AdapterRequest& request);
+
+// A name that an adapter may be loaded under: 1 to kMaxAdapterBytes bytes, no control characters, since names stand in
+// lines of logs and in labels of metrics.
+bool is_adapter_name(std::string_view name);
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,48 @@
+// How the ranks of one host hand each other a file descriptor: over Unix sockets, whose names and secrets they learn
+// from the store. The sockets stay open, so that the death of a rank shows at once.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comm/collective/rendezvous.h"
+#include "kernels/base/descriptor.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::comm {
+
+struct PeerExchangeOptions {
+  int rank = 0;
+  int size = 1;
+  std::string prefix;  // of the keys in the store: one per epoch
+  std::chrono::milliseconds timeout{30'000};
+};
+
+// What a rank says of itself. `about` is for the caller's use: at most kMostAboutBytes.
+inline constexpr size_t kMostAboutBytes = 256;
+struct PeerOffer {
+  Descriptor descriptor;
+  std::string about;
+};
+
+// The other ranks as this one met them, by rank; the own place is empty.
+struct Peers {
+  std::vector<PeerOffer> offers;
+  std::vector<Descriptor> lines;  // nothing is sent over them any more
+};
+
+// Ranks that offer nothing take part, too, since the others must learn of it: with an `offer` that is an error, whose
+// sentence the call then fails with. All ranks call it. Only processes of the same user on the same host are believed.
+// Fails with a sentence; throws as the store does.
+Result<Peers> exchange_with_peers(Rendezvous& store, const PeerExchangeOptions& options, Result<PeerOffer> offer);
+
+// Whether all ranks say yes; each says so once under each name. Waits for three time-outs, as others may have used theirs
+// before they say no. Throws as the store does.
+bool all_agree(Rendezvous& store, const PeerExchangeOptions& options, const std::string& name, bool yes);
+
+// The rank whose process has ended or closed its line, or -1. Does not wait.
+int lost_peer(const Peers& peers);
+
+}  // namespace lorikeet::comm

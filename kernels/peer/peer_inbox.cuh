@@ -1,0 +1,133 @@
+// An inbox and how blocks wait on it. Included by peer_sum_cuda.cu.
+//
+// Sums: three parts, used in turn, each with a place for every sender. A word that has not been sent is kNotSent; a
+// rank whose data has this word sends another NaN in its place. While turn t is read, the part of turn t - 1 is made
+// kNotSent again: it is written next in turn t + 2, by peers that have seen all of turn t + 1 from this rank, which
+// begins when turn t has ended.
+//
+// Gathers carry any bits, so each word travels with the number of its turn; two parts in turn are enough, as nothing is
+// cleared.
+#pragma once
+
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/peer/peer_sum_cuda.h"
+
+namespace lorikeet::kernels {
+
+struct alignas(16) PeerTurns {
+  uint32_t sum_turn;  // 0 .. 2
+  uint32_t failed;
+  uint32_t used[3];  // bytes of a sender's place that the last sum of each part took
+  uint32_t sum_arrived;
+  uint32_t gather_turn;  // counts, and wraps
+  uint32_t gather_arrived;
+};
+
+namespace peer {
+
+inline constexpr uint32_t kNotSent = 0xffffffffU;     // two NaNs of fp16 or bf16, one of float
+inline constexpr uint32_t kAnotherNan = 0x7fffffffU;  // likewise
+inline constexpr uint64_t kGatherPlace = 2 * kMostPeerGatherBytes;
+inline constexpr int kLooksBetween = 512;  // at the inbox, between two at the host's memory
+
+__device__ __forceinline__ unsigned char* sum_place(const PeerGroup& g, int owner, uint32_t turn, int sender) {
+  return g.inboxes[owner] + (turn * g.ranks + sender) * kMostPeerSumBytes;
+}
+
+__device__ __forceinline__ uint2* gather_place(const PeerGroup& g, int owner, uint32_t turn, int sender) {
+  return reinterpret_cast<uint2*>(g.inboxes[owner] + 3 * g.ranks * kMostPeerSumBytes +
+                                  ((turn & 1) * g.ranks + sender) * kGatherPlace);
+}
+
+__device__ __forceinline__ uint32_t to_send(uint32_t word) {
+  return word == kNotSent ? kAnotherNan : word;
+}
+__device__ __forceinline__ uint2 to_send(uint2 v) {
+  return make_uint2(to_send(v.x), to_send(v.y));
+}
+__device__ __forceinline__ uint4 to_send(uint4 v) {
+  return make_uint4(to_send(v.x), to_send(v.y), to_send(v.z), to_send(v.w));
+}
+
+__device__ __forceinline__ void store_to_peer(void* to, uint2 v) {
+  asm volatile("st.relaxed.sys.global.v2.u32 [%0], {%1,%2};" ::"l"(to), "r"(v.x), "r"(v.y) : "memory");
+}
+__device__ __forceinline__ void store_to_peer(void* to, uint4 v) {
+  asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+__device__ __forceinline__ void look(const void* from, uint2& v) {
+  asm volatile("ld.relaxed.sys.global.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from) : "memory");
+}
+__device__ __forceinline__ void look(const void* from, uint4& v) {
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from)
+               : "memory");
+}
+__device__ __forceinline__ bool is_there(uint2 v) {
+  return v.x != kNotSent && v.y != kNotSent;
+}
+__device__ __forceinline__ bool is_there(uint4 v) {
+  return v.x != kNotSent && v.y != kNotSent && v.z != kNotSent && v.w != kNotSent;
+}
+
+__device__ __forceinline__ uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
+
+// A thread's waits within one operation.
+class Patience {
+ public:
+  __device__ __forceinline__ explicit Patience(const PeerGroup& group) : group_(group) {}
+
+  // Counts a look that found something missing. False: do not look again.
+  __device__ __forceinline__ bool look_again() {
+    if (++looks_ % kLooksBetween != 0) return !ended_;
+    return !ended_ && look_around();
+  }
+
+ private:
+  // Seldom: the host's memory is far away.
+  __device__ __forceinline__ bool look_around() {
+    if (began_ == 0) began_ = nanoseconds();
+    uint32_t abort;
+    asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(abort) : "l"(group_.abort) : "memory");
+    const bool late = nanoseconds() - began_ > group_.most_ns;
+    if (abort == 0 && !late) return true;
+    ended_ = true;
+    const auto why = static_cast<uint32_t>(abort != 0 ? PeerFailure::aborted : PeerFailure::timeout);
+    asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(group_.failure), "r"(why) : "memory");
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(&group_.turns->failed), "r"(1) : "memory");
+    return false;
+  }
+
+  const PeerGroup& group_;
+  uint64_t began_ = 0;
+  int looks_ = 0;
+  bool ended_ = false;
+};
+
+// The turns as the operation finds them, for all threads of the block, by way of shared memory.
+__device__ __forceinline__ void read_turns(const PeerGroup& group, PeerTurns* seen) {
+  constexpr int kVectors = sizeof(PeerTurns) / sizeof(uint4);
+  if (threadIdx.x < kVectors) {
+    reinterpret_cast<uint4*>(seen)[threadIdx.x] = __ldcg(reinterpret_cast<const uint4*>(group.turns) + threadIdx.x);
+  }
+  __syncthreads();
+}
+
+// By thread 0 of every block behind read_turns: the last one to come ends the turn for the operation behind.
+template <class End>
+__device__ __forceinline__ void leave_turn(uint32_t* arrived, End&& end) {
+  if (gridDim.x > 1) {
+    if (atomicAdd(arrived, 1) != gridDim.x - 1) return;
+    *arrived = 0;
+  }
+  end();
+}
+
+}  // namespace peer
+}  // namespace lorikeet::kernels

@@ -1,0 +1,408 @@
+#include "kernels/peer/peer_sum_cuda.h"
+
+#include <algorithm>
+
+#include "kernels/base/cuda_check.h"
+#include "kernels/cuda/done_counter.cuh"
+#include "kernels/cuda/element_dispatch.cuh"
+#include "kernels/cuda/overlap_launch.cuh"
+#include "kernels/layer/rms_norm_row.cuh"
+#include "kernels/peer/peer_inbox.cuh"
+
+namespace lorikeet::kernels {
+namespace {
+
+using device::kNormThreads;
+using peer::Patience;
+
+constexpr int kThreads = 256;
+constexpr int kVectorBytes = 16;
+
+// Ends the turn for the sum behind: by thread 0 of every block.
+__device__ __forceinline__ void leave_sum(const PeerGroup& group, const PeerTurns& seen, uint64_t bytes) {
+  peer::leave_turn(&group.turns->sum_arrived, [&] {
+    group.turns->used[seen.sum_turn] = static_cast<uint32_t>((bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes);
+    group.turns->sum_turn = seen.sum_turn == 2 ? 0 : seen.sum_turn + 1;
+  });
+}
+
+// Makes the part of the turn before ready for the turn after the next: by all blocks together.
+__device__ __forceinline__ void clear_last_part(const PeerGroup& group, const PeerTurns& seen) {
+  const uint32_t last = seen.sum_turn == 0 ? 2 : seen.sum_turn - 1;
+  const auto vectors = static_cast<int>(seen.used[last] / kVectorBytes);
+  const uint4 empty = make_uint4(peer::kNotSent, peer::kNotSent, peer::kNotSent, peer::kNotSent);
+  for (int s = 0; s < group.ranks; s++) {
+    if (s == group.rank) continue;
+    auto* place = reinterpret_cast<uint4*>(peer::sum_place(group, group.rank, last, s));
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < vectors; i += gridDim.x * blockDim.x) place[i] = empty;
+  }
+}
+
+// The i-th of the ranks but this one.
+__device__ __forceinline__ int other_rank(const PeerGroup& group, int i) {
+  return i < group.rank ? i : i + 1;
+}
+
+template <int kRanks, class Vector>
+__device__ __forceinline__ void send(const PeerGroup& group, uint32_t turn, uint64_t offset, Vector v) {
+  v = peer::to_send(v);
+#pragma unroll
+  for (int i = 0; i + 1 < kRanks; i++) {
+    if (i + 1 < group.ranks) {
+      peer::store_to_peer(peer::sum_place(group, other_rank(group, i), turn, group.rank) + offset, v);
+    }
+  }
+}
+
+template <int kRanks, class Vector>
+__device__ __forceinline__ void look_at_all(const PeerGroup& group, uint32_t turn, uint64_t offset,
+                                            Vector (&got)[kRanks - 1]) {
+#pragma unroll
+  for (int i = 0; i + 1 < kRanks; i++) {
+    if (i + 1 < group.ranks) {
+      peer::look(peer::sum_place(group, group.rank, turn, other_rank(group, i)) + offset, got[i]);
+    }
+  }
+}
+
+// Looks again at what was not there.
+template <int kRanks, class Vector>
+__device__ __forceinline__ void wait_for_all(const PeerGroup& group, uint32_t turn, uint64_t offset,
+                                             Vector (&got)[kRanks - 1], Patience& patience) {
+#pragma unroll
+  for (int i = 0; i + 1 < kRanks; i++) {
+    if (i + 1 >= group.ranks) break;
+    while (!peer::is_there(got[i]) && patience.look_again()) {
+      peer::look(peer::sum_place(group, group.rank, turn, other_rank(group, i)) + offset, got[i]);
+    }
+  }
+}
+
+// add(part) for every rank's part in the order of the ranks.
+template <int kRanks, class Vector, class Add>
+__device__ __forceinline__ void add_in_order(const PeerGroup& group, Vector own, const Vector (&got)[kRanks - 1],
+                                             Add&& add) {
+#pragma unroll
+  for (int s = 0; s < kRanks; s++) {
+    if (s >= group.ranks) break;
+    Vector part = own;
+    if (s < kRanks - 1 && s < group.rank) part = got[s < kRanks - 1 ? s : 0];
+    if (s > 0 && s > group.rank) part = got[s > 0 ? s - 1 : 0];
+    add(part);
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void add_words(float4& sum, uint2 part, bool first) {
+  const float2 low = device::unpack<T>(part.x);
+  const float2 high = device::unpack<T>(part.y);
+  if (first) {
+    sum = make_float4(low.x, low.y, high.x, high.y);
+  } else {
+    sum = make_float4(sum.x + low.x, sum.y + low.y, sum.z + high.x, sum.w + high.y);
+  }
+}
+
+// A block per row, and as add_rms_norm (kernels/layer/rms_norm_cuda.cu) behind the sum: the same bits.
+template <class T, int kVectors, int kRanks>
+__global__ void __launch_bounds__(kNormThreads)
+    sum_and_norm(const __grid_constant__ PeerGroup group, const __grid_constant__ AddRmsNormArgs args,
+                 bool next_waits) {
+  __shared__ float of_warp[2][device::kNormWarps];
+  __shared__ PeerTurns seen;
+  const int thread = static_cast<int>(threadIdx.x);
+  if (!next_waits) device::allow_next_kernel();
+  float4 weight[kVectors];  // read-only
+#pragma unroll
+  for (int v = 0; v < kVectors; v++) {
+    const int column = device::norm_column(v, thread);
+    if (column < args.width) weight[v] = __ldg(reinterpret_cast<const float4*>(args.weight + column));
+  }
+  device::wait_for_previous_kernel();
+
+  const auto row_bytes = static_cast<uint64_t>(args.width) * sizeof(T);
+  Patience patience(group);
+  int round = 0;
+  for (int row = blockIdx.x; row < args.tokens; row += gridDim.x, round++) {
+    const size_t first = static_cast<size_t>(row) * args.width;
+    uint2 own[kVectors];
+    float4 x[kVectors];
+#pragma unroll
+    for (int v = 0; v < kVectors; v++) {
+      const int column = device::norm_column(v, thread);
+      if (column >= args.width) continue;
+      own[v] = *reinterpret_cast<const uint2*>(static_cast<const T*>(args.delta) + first + column);
+      x[v] = *reinterpret_cast<const float4*>(args.residual + first + column);
+    }
+    if (round == 0) {
+      peer::read_turns(group, &seen);
+      if (thread == 0) leave_sum(group, seen, args.tokens * row_bytes);
+    }
+    if (seen.failed != 0) {  // who counts rows must not wait for them all the same
+      device::signal_done(args.done);
+      continue;
+    }
+    const uint32_t turn = seen.sum_turn;
+    const auto offset = [&](int v) { return row * row_bytes + device::norm_column(v, thread) * sizeof(T); };
+#pragma unroll
+    for (int v = 0; v < kVectors; v++) {
+      if (device::norm_column(v, thread) < args.width) send<kRanks>(group, turn, offset(v), own[v]);
+    }
+    if (round == 0) clear_last_part(group, seen);
+
+    uint2 got[kVectors][kRanks - 1];
+#pragma unroll
+    for (int v = 0; v < kVectors; v++) {
+      if (device::norm_column(v, thread) < args.width) look_at_all<kRanks>(group, turn, offset(v), got[v]);
+    }
+    float squares = 0;
+#pragma unroll
+    for (int v = 0; v < kVectors; v++) {
+      const int column = device::norm_column(v, thread);
+      if (column >= args.width) continue;
+      wait_for_all<kRanks>(group, turn, offset(v), got[v], patience);
+      float4 sum;
+      bool is_first = true;
+      add_in_order<kRanks>(group, own[v], got[v], [&](uint2 part) {
+        add_words<T>(sum, part, is_first);
+        is_first = false;
+      });
+      x[v] = device::add_delta<T>(x[v], make_uint2(device::pack<T>(sum.x, sum.y), device::pack<T>(sum.z, sum.w)));
+      float* residual_out = args.residual_out != nullptr ? args.residual_out : args.residual;
+      *reinterpret_cast<float4*>(residual_out + first + column) = x[v];
+      squares = device::add_squares(squares, x[v]);
+    }
+    squares = device::warp_sum(squares);
+    if (thread % device::kWarpSize == 0) of_warp[round & 1][thread / device::kWarpSize] = squares;
+    __syncthreads();
+    if (next_waits && row + static_cast<int>(gridDim.x) >= args.tokens) device::allow_next_kernel();
+    const float factor = device::norm_factor(of_warp[round & 1], args.width, args.epsilon);
+    T* out = static_cast<T*>(args.out) + first;
+#pragma unroll
+    for (int v = 0; v < kVectors; v++) {
+      const int column = device::norm_column(v, thread);
+      if (column < args.width) *reinterpret_cast<uint2*>(out + column) = device::normed<T>(x[v], factor, weight[v]);
+    }
+    device::signal_done(args.done);
+  }
+}
+
+// Vectors of 16 bytes, the last one perhaps not whole.
+template <class T>
+__device__ __forceinline__ uint4 load_vector(const T* data, uint64_t count) {
+  constexpr uint64_t kElements = kVectorBytes / sizeof(T);
+  if (count >= kElements) return *reinterpret_cast<const uint4*>(data);
+  alignas(16) T elements[kElements];
+  for (uint64_t i = 0; i < kElements; i++) elements[i] = i < count ? data[i] : device::from_float<T>(0.0F);
+  return *reinterpret_cast<const uint4*>(elements);
+}
+template <class T>
+__device__ __forceinline__ void store_vector(T* data, uint64_t count, uint4 v) {
+  constexpr uint64_t kElements = kVectorBytes / sizeof(T);
+  if (count >= kElements) {
+    *reinterpret_cast<uint4*>(data) = v;
+    return;
+  }
+  alignas(16) T elements[kElements];
+  *reinterpret_cast<uint4*>(elements) = v;
+  for (uint64_t i = 0; i < count; i++) data[i] = elements[i];
+}
+
+// The sum of vectors of T, and how it is rounded.
+template <class T>
+struct VectorSum {
+  float4 low, high;
+  __device__ __forceinline__ void add(uint4 part, bool first) {
+    add_words<T>(low, make_uint2(part.x, part.y), first);
+    add_words<T>(high, make_uint2(part.z, part.w), first);
+  }
+  __device__ __forceinline__ uint4 rounded() const {
+    return make_uint4(device::pack<T>(low.x, low.y), device::pack<T>(low.z, low.w), device::pack<T>(high.x, high.y),
+                      device::pack<T>(high.z, high.w));
+  }
+};
+template <>
+struct VectorSum<float> {
+  float4 sum;
+  __device__ __forceinline__ void add(uint4 part, bool first) {
+    const float4 v =
+        make_float4(__uint_as_float(part.x), __uint_as_float(part.y), __uint_as_float(part.z), __uint_as_float(part.w));
+    sum = first ? v : make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
+  }
+  __device__ __forceinline__ uint4 rounded() const {
+    return make_uint4(__float_as_uint(sum.x), __float_as_uint(sum.y), __float_as_uint(sum.z), __float_as_uint(sum.w));
+  }
+};
+
+template <class T, int kRanks>
+__global__ void __launch_bounds__(kThreads)
+    sum(const __grid_constant__ PeerGroup group, T* data, uint64_t count, bool next_waits) {
+  constexpr uint64_t kElements = kVectorBytes / sizeof(T);
+  __shared__ PeerTurns seen;
+  if (!next_waits) device::allow_next_kernel();
+  device::wait_for_previous_kernel();
+  peer::read_turns(group, &seen);
+  if (threadIdx.x == 0) leave_sum(group, seen, count * sizeof(T));
+  if (seen.failed != 0) return;
+  const uint32_t turn = seen.sum_turn;
+  const uint64_t vectors = (count + kElements - 1) / kElements;
+  const uint64_t begin = blockIdx.x * kThreads + threadIdx.x;
+  const uint64_t step = uint64_t{gridDim.x} * kThreads;
+  Patience patience(group);
+  for (uint64_t i = begin; i < vectors; i += step) {
+    send<kRanks>(group, turn, i * kVectorBytes, load_vector(data + i * kElements, count - i * kElements));
+  }
+  clear_last_part(group, seen);
+  for (uint64_t i = begin; i < vectors; i += step) {
+    const uint64_t offset = i * kVectorBytes;
+    uint4 got[kRanks - 1];
+    look_at_all<kRanks>(group, turn, offset, got);
+    const uint4 own = load_vector(data + i * kElements, count - i * kElements);
+    wait_for_all<kRanks>(group, turn, offset, got, patience);
+    VectorSum<T> total;
+    bool is_first = true;
+    add_in_order<kRanks>(group, own, got, [&](uint4 part) {
+      total.add(part, is_first);
+      is_first = false;
+    });
+    store_vector(data + i * kElements, count - i * kElements, total.rounded());
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) gather(const __grid_constant__ PeerGroup group, const uint32_t* send,
+                                                   uint32_t* receive, int words, bool next_waits) {
+  __shared__ PeerTurns seen;
+  if (!next_waits) device::allow_next_kernel();
+  device::wait_for_previous_kernel();
+  peer::read_turns(group, &seen);
+  const uint32_t turn = seen.gather_turn;
+  if (threadIdx.x == 0) {
+    peer::leave_turn(&group.turns->gather_arrived, [&] { group.turns->gather_turn = turn + 1; });
+  }
+  if (seen.failed != 0) return;
+  const int begin = blockIdx.x * kThreads + threadIdx.x;
+  const int step = gridDim.x * kThreads;
+  for (int i = begin; i < words; i += step) {
+    const uint32_t word = send[i];
+    for (int r = 0; r < group.ranks; r++) {
+      if (r != group.rank) {
+        peer::store_to_peer(peer::gather_place(group, r, turn, group.rank) + i, make_uint2(word, turn));
+      }
+    }
+    receive[group.rank * words + i] = word;
+  }
+  Patience patience(group);
+  for (int r = 0; r < group.ranks; r++) {
+    if (r == group.rank) continue;
+    const uint2* place = peer::gather_place(group, group.rank, turn, r);
+    for (int i = begin; i < words; i += step) {
+      uint2 got;
+      do {
+        peer::look(place + i, got);
+      } while (got.y != turn && patience.look_again());
+      receive[r * words + i] = got.x;
+    }
+  }
+}
+
+// f(integral constant) for the smallest number of ranks that a kernel is made for and holds all.
+template <class F>
+void with_ranks(int32_t ranks, F&& f) {
+  if (ranks <= 2) return f(std::integral_constant<int, 2>{});
+  if (ranks <= 4) return f(std::integral_constant<int, 4>{});
+  f(std::integral_constant<int, kMostPeers>{});
+}
+
+template <class T, int kRanks>
+void launch_norm(const PeerGroup& group, const AddRmsNormArgs& args, cudaStream_t stream) {
+  constexpr int kColumns = kNormThreads * device::kNormVector;
+  static_assert(4 * kColumns == kMostPeerNormWidth);
+  const int blocks = std::min(args.tokens, group.most_blocks);
+  // Who waits for `done` does so for a bounded time, which must not begin before the peers have sent.
+  const bool next_waits = group.shares_device || args.done != nullptr;
+  const auto launch = [&](auto* kernel) {
+    device::launch_overlapped(kernel, blocks, kNormThreads, 0, stream, group, args, next_waits);
+  };
+  if (args.width <= kColumns) return launch(sum_and_norm<T, 1, kRanks>);
+  if (args.width <= 2 * kColumns) return launch(sum_and_norm<T, 2, kRanks>);
+  if (args.width <= 3 * kColumns) return launch(sum_and_norm<T, 3, kRanks>);
+  launch(sum_and_norm<T, 4, kRanks>);
+}
+
+void check_group(const PeerGroup& group) {
+  CHECK_GE(group.ranks, 2);
+  CHECK_LE(group.ranks, kMostPeers);
+  CHECK_GE(group.most_blocks, 1);
+}
+
+int blocks_for(const PeerGroup& group, uint64_t threads) {
+  return static_cast<int>(
+      std::min<uint64_t>((threads + kThreads - 1) / kThreads, static_cast<uint64_t>(group.most_blocks)));
+}
+
+}  // namespace
+
+uint64_t peer_inbox_bytes(int32_t ranks) {
+  return static_cast<uint64_t>(ranks) * (3 * kMostPeerSumBytes + 2 * peer::kGatherPlace);
+}
+
+uint64_t peer_turns_bytes() {
+  return sizeof(PeerTurns);
+}
+
+void clear_peer_inbox(const PeerMemory& inbox, int32_t ranks, const DeviceBuffer& turns, const Stream& stream) {
+  fill_bytes(inbox.data(), 0xff, peer_inbox_bytes(ranks), stream);  // kNotSent; and no turn's number for long
+  fill_bytes(turns.data(), 0, peer_turns_bytes(), stream);
+  stream.synchronize();
+}
+
+void peer_sum_cuda(const PeerGroup& group, void* data, uint64_t count, Dtype dtype, const Stream& stream) {
+  check_group(group);
+  CHECK_LE(count * size_of(dtype), kMostPeerSumBytes);
+  CHECK_EQ(reinterpret_cast<uintptr_t>(data) % kVectorBytes, 0U);
+  if (count == 0) return;
+  const auto launch = [&](auto element) {
+    using T = typename decltype(element)::type;
+    with_ranks(group.ranks, [&](auto ranks) {
+      const int blocks = blocks_for(group, (count * sizeof(T) + kVectorBytes - 1) / kVectorBytes);
+      device::launch_overlapped(sum<T, decltype(ranks)::value>, blocks, kThreads, 0, stream.handle(), group,
+                                static_cast<T*>(data), count, group.shares_device);
+    });
+  };
+  if (dtype == Dtype::f32) {
+    launch(Element<float>{});
+  } else {
+    with_activation_type(dtype, launch);
+  }
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+}
+
+void peer_sum_norm_cuda(const PeerGroup& group, const AddRmsNormArgs& args, const Stream& stream) {
+  check_group(group);
+  CHECK_EQ(args.width % 8, 0);
+  CHECK_LE(args.width, kMostPeerNormWidth);
+  CHECK_LE(static_cast<uint64_t>(args.tokens) * static_cast<uint64_t>(args.width) * size_of(args.dtype),
+           kMostPeerSumBytes);
+  CHECK(args.rows == nullptr && args.delta != nullptr);
+  if (args.tokens == 0) return;
+  with_activation_type(args.dtype, [&](auto element) {
+    with_ranks(group.ranks, [&](auto ranks) {
+      launch_norm<typename decltype(element)::type, decltype(ranks)::value>(group, args, stream.handle());
+    });
+  });
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+}
+
+void peer_gather_cuda(const PeerGroup& group, const void* send, void* receive, uint64_t bytes, const Stream& stream) {
+  check_group(group);
+  CHECK_LE(bytes, kMostPeerGatherBytes);
+  CHECK_EQ(bytes % 4, 0U);
+  if (bytes == 0) return;
+  const auto words = static_cast<int>(bytes / 4);
+  device::launch_overlapped(gather, blocks_for(group, bytes / 4), kThreads, 0, stream.handle(), group,
+                            static_cast<const uint32_t*>(send), static_cast<uint32_t*>(receive), words,
+                            group.shares_device);
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+}
+
+}  // namespace lorikeet::kernels

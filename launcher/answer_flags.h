@@ -1,0 +1,13 @@
+// Flags of `lorikeet submit` about chats and what their answers must be like. Names are those of the request's fields.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "comm/client/client_messages.h"
+
+namespace lorikeet::launcher {
+
+// `request` must outlive the parsing.
+void add_answer_flags(CLI::App& app, comm::GenerateRequest& request);
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,229 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "comm/client/zmq_client.h"
+#include "kernels/base/console.h"
+#include "kernels/base/nearest_word.h"
+#include "launcher/chat_session.h"
+#include "launcher/commands.h"
+#include "launcher/line_editor.h"
+#include "launcher/openai_client.h"
+#include "launcher/sampling_flags.h"
+#include "launcher/server_connection.h"
+#include "launcher/status_query.h"
+#include "launcher/terminal.h"
+#include "launcher/zmq_flags.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+constexpr const char* kBaseModel = "-";
+constexpr std::chrono::seconds kStatusPatience{10};
+
+struct ChatFlags {
+  ZmqFlags zmq;
+  std::string url;  // with a URL: over HTTP, with the key of `zmq`
+  std::string adapter;
+  std::optional<std::string> system;
+  comm::GenerateRequest sampling;
+};
+
+// Ctrl-C while an answer streams: it ends the answer. Outside of one it ends the program, as everywhere.
+volatile sig_atomic_t interrupted = 0;
+
+class InterruptWatch {
+ public:
+  InterruptWatch() {
+    interrupted = 0;
+    struct sigaction watch = {};
+    watch.sa_handler = [](int) { interrupted = 1; };
+    sigaction(SIGINT, &watch, &before_);
+  }
+  ~InterruptWatch() { sigaction(SIGINT, &before_, nullptr); }
+  InterruptWatch(const InterruptWatch&) = delete;
+  InterruptWatch& operator=(const InterruptWatch&) = delete;
+
+ private:
+  struct sigaction before_ = {};
+};
+
+class Chat {
+ public:
+  // models: names that the server answers to; empty: it is asked when they are wanted.
+  Chat(comm::ServerClient& client, const ChatFlags& flags, std::vector<std::string> models = {})
+      : client_(client),
+        models_(std::move(models)),
+        terminal_(terminal_of(STDOUT_FILENO)),
+        typed_(isatty(STDIN_FILENO) != 0),
+        session_(flags.sampling, flags.adapter, flags.system) {}
+
+  Result<void> run() {
+    if (typed_) say("/help lists what there is beside talking; Ctrl-D ends it");
+    while (true) {
+      const auto line = read();
+      if (!line) return {};
+      const ChatOrder order = session_.take(*line);
+      if (!order.say.empty()) say("{}", order.say);
+      if (order.kind == ChatOrder::Kind::quit) return {};
+      Result<void> done;
+      if (order.kind == ChatOrder::Kind::adapter) done = change_adapter(order.argument);
+      if (order.kind == ChatOrder::Kind::send || order.kind == ChatOrder::Kind::retry) done = answer();
+      if (!done) return done;
+    }
+  }
+
+ private:
+  // A line that ends with a backslash goes on in the next one.
+  std::optional<std::string> read() {
+    const std::string prompt = (session_.adapter().empty() ? "" : session_.adapter()) + "> ";
+    auto text = editor_.read(prompt);
+    while (text && !text->empty() && text->back() == '\\') {
+      const auto more = editor_.read(std::string(prompt.size() - 2, ' ') + ". ");
+      if (!more) break;
+      text->back() = '\n';
+      *text += *more;
+    }
+    return text;
+  }
+
+  Result<std::vector<std::string>> adapters() {
+    if (!models_.empty()) return models_;
+    const auto answer = ask_status(client_, kStatusPatience);
+    if (!answer) return tl::unexpected(answer.error());
+    const auto status = read_status(answer->json);
+    if (!status) return tl::unexpected(status.error());
+    std::vector<std::string> names;
+    for (const actors::AdapterStatus& adapter : status->adapters.adapters) {
+      if (!adapter.name.empty()) names.push_back(adapter.name);
+    }
+    return names;
+  }
+
+  Result<void> change_adapter(const std::string& name) {
+    const auto names = adapters();
+    if (!names) return tl::unexpected(names.error());
+    if (name == kBaseModel || std::find(names->begin(), names->end(), name) != names->end()) {
+      session_.use_adapter(name == kBaseModel ? "" : name);
+      say("{} answers from now on", name == kBaseModel ? "the base model" : name);
+      return {};
+    }
+    const std::string guess = name.empty() ? "" : nearest_word(name.substr(0, 64), *names);
+    say("{}{}served: {}", name.empty() ? "" : fmt::format("there is no adapter {}; ", name),
+        guess.empty() ? "" : fmt::format("did you mean {}? ", guess),
+        names->empty() ? "none" : fmt::format("{}", fmt::join(*names, ", ")));
+    return {};
+  }
+
+  Result<void> answer() {
+    comm::GenerateRequest request = session_.request();
+    request.id = std::to_string(next_id_++);
+    const InterruptWatch watch;
+    if (auto sent = client_.send(request); !sent) return sent;
+    std::string text;
+    bool cancelled = false;
+    while (true) {
+      if (interrupted != 0 && !std::exchange(cancelled, true)) {
+        if (auto sent = client_.send(comm::Cancel{request.id}); !sent) return sent;
+      }
+      const auto message = client_.receive(std::chrono::milliseconds(100));
+      if (!message) continue;
+      if (const auto* delta = std::get_if<comm::Delta>(&*message); delta != nullptr && delta->id == request.id) {
+        text += delta->text;
+        if (auto ok = show(*delta); !ok) return ok;
+      } else if (const auto* done = std::get_if<comm::Done>(&*message); done != nullptr && done->id == request.id) {
+        return end(std::move(text), note_of(*done));
+      } else if (const auto* failure = std::get_if<comm::Failure>(&*message)) {
+        if (!failure->id.empty() && failure->id != request.id) continue;
+        session_.refused();
+        if (failure->id.empty()) return fail("{}", failure->message);
+        say("[{}: {}]", failure->code, failure->message);
+        return {};
+      }
+    }
+  }
+
+  // What a model thinks before it answers stands on lines of its own, and is no part of the talk.
+  Result<void> show(const comm::Delta& delta) {
+    std::string shown;
+    if (delta.reasoning && !delta.reasoning->empty()) {
+      shown = coloured(terminal_, "2", *delta.reasoning);
+      thinks_ = true;
+    }
+    if (!delta.text.empty() && std::exchange(thinks_, false)) shown += '\n';
+    return write_text(stdout, shown + delta.text);
+  }
+
+  static std::string note_of(const comm::Done& done) {
+    if (done.finish_reason == "length") {
+      return fmt::format("[ended after {} tokens: --max-tokens, or the context is full]", done.usage.completion_tokens);
+    }
+    return done.finish_reason == "abort" ? "[stopped]" : "";
+  }
+
+  Result<void> end(std::string text, const std::string& note) {
+    if (text.empty() || text.back() != '\n') {
+      if (auto ok = write_text(stdout, "\n"); !ok) return ok;
+    }
+    if (!note.empty()) say("{}", coloured(terminal_, "2", note));
+    session_.answered(std::move(text));
+    return {};
+  }
+
+  comm::ServerClient& client_;
+  const std::vector<std::string> models_;
+  const Terminal terminal_;
+  const bool typed_;
+  ChatSession session_;
+  LineEditor editor_;
+  int64_t next_id_ = 0;
+  bool thinks_ = false;  // what was shown last is what the model thinks
+};
+
+Result<void> chat_over_http(const ChatFlags& flags) {
+  std::string key = flags.zmq.api_key;
+  if (const char* given = std::getenv("LORIKEET_API_KEY"); key.empty() && given != nullptr) key = given;
+  auto client = OpenAiClient::connect({flags.url, key, ""});
+  if (!client) return tl::unexpected(client.error());
+  return Chat(**client, flags, (*client)->models()).run();
+}
+
+Result<void> chat(const ChatFlags& flags) {
+  if (!flags.url.empty()) return chat_over_http(flags);
+  auto client = connect_to_server(flags.zmq);
+  if (!client) return tl::unexpected(client.error());
+  return Chat(**client, flags).run();
+}
+
+}  // namespace
+
+void add_chat_command(CLI::App& app, int& exit_status) {
+  auto flags = std::make_shared<ChatFlags>();
+  CLI::App* command = app.add_subcommand("chat", "Talks with a running server in the terminal");
+  add_zmq_flags(*command, flags->zmq);
+  command->add_option("--url", flags->url, "Over HTTP instead: http://HOST:PORT of any server with OpenAI's API");
+  command->add_option("--adapter", flags->adapter, "Adapter that answers (default: the base model)");
+  command->add_option("--system", flags->system, "A system message before the talk");
+  add_sampling_flags(*command, flags->sampling);
+  command->footer(
+      "In the talk, /adapter NAME lets another adapter answer, /help lists the rest.\n"
+      "Ctrl-C ends an answer and not the program.");
+  command->callback([flags, &exit_status] {
+    if (flags->adapter == kBaseModel) flags->adapter.clear();
+    if (auto ok = chat(*flags); !ok) {
+      say("lorikeet chat: {}", ok.error().message);
+      exit_status = 1;
+    }
+  });
+}
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,48 @@
+// A client of OpenAI's API over HTTP, streaming: of this server, of vLLM, of any other. It answers in the messages of the
+// client protocol, so that what speaks with a server does not ask which door it has come through.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/client/server_client.h"
+
+namespace lorikeet::launcher {
+
+struct OpenAiServer {
+  std::string url;      // http://HOST:PORT, with /v1 or without
+  std::string api_key;  // empty: none
+  std::string model;    // that requests without an adapter ask for; empty: the first that the server names
+};
+
+// Tokens come without their ids: a delta has one -1 for each piece of text that came, and `done` has the server's count
+// in its usage. Requests may ask for text, token ids or messages. Cancelling ends the connection.
+class OpenAiClient : public comm::ServerClient {
+ public:
+  // Asks the server for its models. Errors: the URL, nobody answers, the answer is none of OpenAI's API.
+  static Result<std::unique_ptr<OpenAiClient>> connect(const OpenAiServer& server);
+
+  virtual const std::vector<std::string>& models() const = 0;  // as the server names them, adapters among them
+  virtual const std::string& base_model() const = 0;
+};
+
+// "/v1/completions" or "/v1/chat/completions" with its body, for a request.
+struct OpenAiCall {
+  std::string path, body;
+};
+OpenAiCall openai_call(const comm::GenerateRequest& request, const std::string& base_model);
+
+// What an event of the stream says, taken into the answer to the request `id`.
+struct OpenAiChunk {
+  std::string text;
+  std::string reasoning;  // what the model thinks before it answers
+  bool counts = false;    // it is of at least one token
+  std::string finish_reason;
+  comm::Usage usage;
+  bool has_usage = false;
+  std::string error;  // not empty: the request has failed
+};
+OpenAiChunk read_openai_chunk(const std::string& data);
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,81 @@
+#include "launcher/served_summary.h"
+
+#include <fmt/format.h>
+
+#include "launcher/help_formatter.h"
+#include "launcher/server_connection.h"
+#include "launcher/units.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+constexpr size_t kNames = 12;  // columns of the names
+constexpr size_t kAdaptersShown = 8;
+
+std::string adapters_text(const actors::ServerOptions& options) {
+  if (options.lora_modules.empty()) return "none";
+  std::string text;
+  for (size_t i = 0; i < options.lora_modules.size(); ++i) {
+    if (i == kAdaptersShown)
+      return text + fmt::format(", and {} more", count_text(static_cast<int64_t>(options.lora_modules.size() - i)));
+    text += (i == 0 ? "" : ", ") + options.lora_modules[i].first;
+  }
+  return text;
+}
+
+// As clients on this host reach it.
+std::string url_of(const actors::HttpDoorOptions& http, int32_t port) {
+  std::string host = http.host == "0.0.0.0" || http.host == "::" ? "localhost" : http.host;
+  if (host.find(':') != std::string::npos) host = "[" + host + "]";
+  return fmt::format("{}://{}:{}{}/v1", http.ssl_certfile.empty() ? "http" : "https", host, port, http.root_path);
+}
+
+// A word of a shell.
+std::string in_quotes(const std::string& word) {
+  std::string out = "'";
+  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+std::string json_text(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "\"";
+}
+
+}  // namespace
+
+std::string served_summary(const actors::ServerOptions& options, const actors::ServerReady& ready,
+                           const Terminal& terminal) {
+  std::string out;
+  const auto line = [&](const std::string& name, const std::string& text) {
+    out += "  " + coloured(terminal, "1", padded(name, kNames)) +
+           wrap(text, terminal.columns - kNames - 2, kNames + 2) + "\n";
+  };
+  const std::string adapter = options.lora_modules.empty() ? "" : options.lora_modules.front().first;
+  const std::string model = adapter.empty() ? options.served_model_name : adapter;
+  line("ranks", fmt::format("{} on {}; the KV cache holds {} tokens", options.tensor_parallel_size, options.device,
+                            count_text(ready.kv_cache_tokens)));
+  line("adapters", adapters_text(options));
+  line("ZeroMQ", ready.zmq_address);
+  if (ready.http_port > 0) line("OpenAI API", url_of(options.http, ready.http_port));
+  out += coloured(terminal, "1", "try") + "\n";
+  const std::string zmq = ready.zmq_address == kDefaultZmq ? "" : fmt::format(" --zmq {}", ready.zmq_address);
+  out += fmt::format("  lorikeet submit{}{} \"Once upon a time\"\n", zmq,
+                     adapter.empty() ? "" : " --adapter " + in_quotes(adapter));
+  if (ready.http_port > 0) {
+    const std::string key = options.access.credentials.empty() ? "" : " -H \"Authorization: Bearer $LORIKEET_API_KEY\"";
+    out += fmt::format("  curl {}/completions{} -H 'Content-Type: application/json' \\\n    -d {}\n",
+                       url_of(options.http, ready.http_port), key,
+                       in_quotes(fmt::format("{{\"model\": {}, \"prompt\": \"Once upon a time\"}}", json_text(model))));
+  } else {
+    out += fmt::format("  lorikeet status{} --watch\n", zmq);
+  }
+  out.pop_back();
+  return out;
+}
+
+}  // namespace lorikeet::launcher

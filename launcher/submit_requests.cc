@@ -1,0 +1,76 @@
+#include "launcher/submit_requests.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "launcher/terminal.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+constexpr const char* kBaseModel = "-";
+constexpr size_t kPromptColumns = 20;  // of a label
+
+comm::GenerateRequest make_request(const SubmitPlan& plan, const std::string& prompt, const std::string& adapter,
+                                   int32_t answer) {
+  comm::GenerateRequest request = plan.sampling;
+  if (plan.chat || plan.system) {
+    std::vector<comm::Message> messages;
+    if (plan.system) messages.push_back({"system", *plan.system});
+    messages.push_back({"user", prompt});
+    request.messages = std::move(messages);
+  } else {
+    request.prompt = prompt;
+  }
+  if (adapter != kBaseModel) request.adapter = adapter;
+  if (request.seed) *request.seed += static_cast<uint64_t>(answer);
+  return request;
+}
+
+// What tells the requests apart, and no more: adapter, beginning of the prompt, number of the answer.
+std::string label_of(const SubmitPlan& plan, const std::string& prompt, const std::string& adapter, int32_t answer) {
+  std::string label;
+  if (plan.prompts.size() == 1 || plan.adapters.size() > 1) label = adapter == kBaseModel ? "(base model)" : adapter;
+  if (plan.prompts.size() > 1) label += (label.empty() ? "" : ": ") + shortened(prompt, kPromptColumns);
+  if (plan.answers > 1) label += fmt::format(" #{}", answer + 1);
+  return label;
+}
+
+// Equal beginnings are numbered.
+void make_distinct(std::vector<LabelledRequest>& requests) {
+  std::set<std::string> seen;
+  for (LabelledRequest& request : requests) {
+    const std::string label = request.label;
+    for (int number = 2; !seen.insert(request.label).second; ++number) {
+      request.label = fmt::format("{} ({})", label, number);
+    }
+  }
+}
+
+}  // namespace
+
+Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan) {
+  const std::vector<std::string> adapters =
+      plan.adapters.empty() ? std::vector<std::string>{kBaseModel} : plan.adapters;
+  const size_t prompts = plan.prompts.size();
+  if (prompts != adapters.size() && prompts != 1 && adapters.size() != 1) {
+    return fail("{} prompts and {} adapters: give as many of one as of the other, or one of either", prompts,
+                adapters.size());
+  }
+  std::vector<LabelledRequest> requests;
+  for (size_t i = 0; i < std::max(prompts, adapters.size()); ++i) {
+    const std::string& prompt = plan.prompts[prompts == 1 ? 0 : i];
+    const std::string& adapter = adapters[adapters.size() == 1 ? 0 : i];
+    for (int32_t answer = 0; answer < plan.answers; ++answer) {
+      requests.push_back({make_request(plan, prompt, adapter, answer), label_of(plan, prompt, adapter, answer)});
+      requests.back().request.id = std::to_string(requests.size() - 1);
+    }
+  }
+  make_distinct(requests);
+  return requests;
+}
+
+}  // namespace lorikeet::launcher

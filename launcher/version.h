@@ -1,0 +1,13 @@
+// Which program this is, and of which libraries it was built.
+#pragma once
+
+#include <string>
+
+namespace lorikeet::launcher {
+
+extern const char* const kVersion;  // "0.1.0"
+
+// A line for the program with its commit, and one for what it was built with.
+std::string version_text();
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,91 @@
+#include "actors/head/adapter_directories.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/model/temp_dir.h"
+
+namespace lorikeet::actors {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class AdapterDirectoriesTest : public ::testing::Test {
+ protected:
+  AdapterDirectoriesTest() {
+    make_adapter("allowed/moby");
+    make_adapter("outside/kjv");
+    fs::create_directories(dir_ / "more");
+    directories_ = AdapterDirectories({(dir_ / "more").string(), (dir_ / "allowed").string()});
+  }
+
+  void make_adapter(const std::string& at) {
+    tests::write_file(dir_ / (at + "/adapter_config.json"), "{}");
+    tests::write_file(dir_ / (at + "/adapter_model.safetensors"), "");
+  }
+  std::string path(const std::string& below) const { return (dir_ / below).string(); }
+
+  // The directory without links, or the refusal.
+  std::string locate(const std::string& given) const {
+    const auto found = directories_.locate("x", given);
+    return found ? *found : found.error().code + ": " + found.error().message;
+  }
+  std::string real(const std::string& below) const { return fs::canonical(dir_ / below).string(); }
+
+  tests::TempDir dir_;
+  AdapterDirectories directories_;
+};
+
+TEST_F(AdapterDirectoriesTest, FindsWhatLiesBelowOne) {
+  EXPECT_EQ(locate(path("allowed/moby")), real("allowed/moby"));
+  EXPECT_EQ(locate(path("allowed/../allowed/./moby/")), real("allowed/moby"));
+  EXPECT_EQ(locate("moby"), real("allowed/moby"));
+  fs::create_directory_symlink("moby", dir_ / "allowed/latest");
+  EXPECT_EQ(locate("latest"), real("allowed/moby"));
+}
+
+TEST_F(AdapterDirectoriesTest, FindsFilesThatAreLinksToOthersBelowOne) {
+  tests::write_file(dir_ / "more/blob", "{}");
+  fs::remove(dir_ / "allowed/moby/adapter_config.json");
+  fs::create_symlink(dir_ / "more/blob", dir_ / "allowed/moby/adapter_config.json");
+  EXPECT_EQ(locate("moby"), real("allowed/moby"));
+}
+
+TEST_F(AdapterDirectoriesTest, RefusesWhatLiesOutsideWhetherItIsThereOrNot) {
+  for (const char* given :
+       {"outside/kjv", "outside/none", "allowed/../outside/kjv", "allowed-too", "allowed/none/../../outside"}) {
+    EXPECT_THAT(locate(path(given)), StartsWith("forbidden: " + path(given) + " is not below ")) << given;
+  }
+  EXPECT_THAT(locate("../outside/kjv"), StartsWith("forbidden: "));
+  EXPECT_THAT(locate("/"), StartsWith("forbidden: "));
+}
+
+TEST_F(AdapterDirectoriesTest, RefusesLinksThatLeadOut) {
+  fs::create_directory_symlink(dir_ / "outside/kjv", dir_ / "allowed/escape");
+  EXPECT_THAT(locate("escape"), StartsWith("forbidden: escape is not below "));
+  fs::remove(dir_ / "allowed/moby/adapter_model.safetensors");
+  fs::create_symlink(dir_ / "outside/kjv/adapter_model.safetensors", dir_ / "allowed/moby/adapter_model.safetensors");
+  EXPECT_THAT(locate("moby"),
+              StartsWith("forbidden: moby/adapter_model.safetensors leads to a file that is not below"));
+}
+
+TEST_F(AdapterDirectoriesTest, SaysAsVllmWhatIsMissing) {
+  EXPECT_EQ(locate("none"), "adapter_not_found: Loading lora x failed: No adapter found for none");
+  fs::remove(dir_ / "allowed/moby/adapter_model.safetensors");
+  EXPECT_EQ(locate("moby"),
+            "adapter_not_found: Loading lora x failed: No adapter found for moby/adapter_model.safetensors");
+}
+
+TEST_F(AdapterDirectoriesTest, RefuseEveryPathWhereThereIsNone) {
+  const auto found = AdapterDirectories().locate("x", path("allowed/moby"));
+  ASSERT_FALSE(found);
+  EXPECT_EQ(found.error().code, "forbidden");
+  EXPECT_THAT(found.error().message, HasSubstr("--lora-dir"));
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

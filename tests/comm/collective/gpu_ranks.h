@@ -1,0 +1,53 @@
+// The ranks of a communicator between GPUs, as processes that share the GPUs of this host; NCCL takes several ranks on
+// one GPU only where it believes them on different hosts (NCCL_HOSTID). The test's own process stays off the GPU, since
+// a forked child could not use it then.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "comm/collective/peer_collective.h"
+#include "tests/comm/collective/file_rendezvous.h"
+
+namespace lorikeet::comm {
+
+// What one rank does; empty when all was right, else what was wrong.
+using GpuRankBody = std::function<std::string(DeviceCollective&, const kernels::Stream&)>;
+
+// In a child: takes a device for the rank. Empty, or why there is none.
+std::string take_device(int rank);
+
+kernels::DeviceBuffer allocate(uint64_t bytes);
+
+NcclOptions options_of(int rank, int size);
+
+// Joins the communicator `prefix` and runs the body. An error that it lets out is wrong. Ranks beyond the devices share
+// them.
+std::string join_and_run(const std::filesystem::path& directory, const NcclOptions& options, bool peers,
+                         const GpuRankBody& body);
+
+// Queues an all-reduce of `count` floats and waits for it.
+void reduce_and_wait(DeviceCollective& collective, const kernels::Stream& stream, size_t count);
+
+// With and without the memory of peers.
+class GpuRanks : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override;
+
+  std::vector<std::string> run_ranks(
+      int size, const GpuRankBody& body,
+      std::chrono::milliseconds operation_timeout = std::chrono::milliseconds(30'000)) const;
+
+  TemporaryDirectory directory_;
+};
+
+inline std::string name_of_ranks(const ::testing::TestParamInfo<bool>& peers) {
+  return peers.param ? "Peers" : "Nccl";
+}
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,147 @@
+// Adapters loaded into a running server, through both doors and the command line.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <variant>
+
+#include "tests/comm/http/raw_client.h"
+#include "tests/launcher/served.h"
+
+namespace lorikeet::tests {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+// A directory below which clients may load adapters, with good and bad ones.
+class AdapterFolder {
+ public:
+  AdapterFolder() {
+    for (const char* name : {"moby", "kjv", "corrupt"}) {
+      const std::string from = std::string(name) == "corrupt" ? "kjv" : name;
+      fs::copy(source_path("examples/models/adapters/" + from), dir() / name);
+    }
+    fs::resize_file(dir() / "corrupt/adapter_model.safetensors", 1000);
+    fs::copy(source_path("tests/data/formats/qwen2.5-awq/adapters/all-r8"), dir() / "other-base");
+    fs::create_directory(dir() / "empty");
+    fs::create_directory_symlink(source_path("examples/models/adapters/kjv"), dir() / "escape");
+  }
+  fs::path dir() const { return scratch_.path(); }
+
+  std::vector<std::string> flags() const {
+    return {"--enable-runtime-lora-updating", "--lora-dir", dir().string(), "--tp", "2"};
+  }
+
+ private:
+  ScratchDirectory scratch_;
+};
+
+// The answer to a change; nothing where none came in time.
+std::optional<comm::ServerMessage> ask(const Served& server, comm::Encoding encoding, comm::AdapterRequest request) {
+  const auto client = comm::ZmqClient::connect(server.address(), encoding).value();
+  EXPECT_TRUE(client->send(request).has_value());
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (std::chrono::steady_clock::now() < end) {
+    if (auto message = client->receive(std::chrono::milliseconds(100))) return message;
+  }
+  return std::nullopt;
+}
+
+Finished adapters(const Served& server, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "adapters");
+  arguments.insert(arguments.end(), {"--zmq", server.address()});
+  return run_lorikeet(arguments);
+}
+
+TEST(Adapters, AreLoadedIntoARunningServerByOpenAisUsers) {
+  const AdapterFolder folder;
+  Served server(folder.flags());
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  ScratchDirectory scratch;
+  const std::string output = (scratch / "output").string();
+  const std::string command = source_path("build/venv/bin/python").string() + " " +
+                              source_path("tests/launcher/adapters_client.py").string() + " " + server.http_url() +
+                              " " + folder.dir().string() + " > " + output + " 2>&1";
+  EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
+  for (const auto& row : server.status()["adapters"]) {
+    EXPECT_EQ(row["claims"], 0) << row;
+    EXPECT_EQ(row["leases"], 0) << row;
+  }
+}
+
+TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {
+  const AdapterFolder folder;
+  Served server(folder.flags());
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const std::string kjv = server.ask(greedy_request("The whale", "kjv", 8)).text;
+  for (const auto encoding : {comm::Encoding::cereal, comm::Encoding::json}) {
+    const std::string name = encoding == comm::Encoding::json ? "by-json" : "by-cereal";
+    const auto answer = ask(server, encoding, {"1", "load", name, (folder.dir() / "kjv").string(), false});
+    ASSERT_TRUE(answer && std::holds_alternative<comm::AdapterReply>(*answer)) << server.process().err();
+    EXPECT_EQ(std::get<comm::AdapterReply>(*answer).id, "1");
+    EXPECT_EQ(server.ask(greedy_request("The whale", name, 8)).text, kjv);
+    const auto refused = ask(server, encoding, {"2", "load", "x", "escape", false});
+    ASSERT_TRUE(refused && std::holds_alternative<comm::Failure>(*refused));
+    EXPECT_EQ(std::get<comm::Failure>(*refused).code, "forbidden");
+    const auto malformed = ask(server, encoding, {"3", "load", "x", std::nullopt, false});
+    ASSERT_TRUE(malformed && std::holds_alternative<comm::Failure>(*malformed));
+    EXPECT_EQ(std::get<comm::Failure>(*malformed).code, "malformed");
+  }
+
+  Finished run = adapters(server, {"load", "late", "moby"});
+  EXPECT_EQ(run.status, 0) << run.err;
+  EXPECT_EQ(run.out, "Success: LoRA adapter 'late' added successfully.\n");
+  run = adapters(server, {"pin", "late"});
+  EXPECT_EQ(run.out, "'late' is pinned\n") << run.err;
+  run = adapters(server, {"list", "--json"});
+  const json list = json::parse(run.out);
+  ASSERT_EQ(list["adapters"].size(), 6u) << run.out;
+  for (const json& row : list["adapters"]) {
+    if (row["name"] != "late") continue;
+    EXPECT_TRUE(row["pinned"].get<bool>());
+    EXPECT_EQ(row["tier"], "slot");
+  }
+  EXPECT_THAT(adapters(server, {"list"}).out, HasSubstr("\n  name"));
+  EXPECT_EQ(adapters(server, {"warm", "late"}).status, 0);
+  EXPECT_EQ(adapters(server, {"unpin", "late"}).status, 0);
+  EXPECT_EQ(adapters(server, {"load", "late", "corrupt", "--load-inplace"}).status, 1);
+  EXPECT_EQ(server.ask(greedy_request("The whale", "late", 8)).text,
+            server.ask(greedy_request("The whale", "moby", 8)).text);
+  EXPECT_EQ(adapters(server, {"unload", "late"}).status, 0);
+  run = adapters(server, {"unload", "late"});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_EQ(run.err, "lorikeet adapters unload: The lora adapter 'late' cannot be found.\n");
+  const Answer gone = server.ask(greedy_request("The whale", "late", 8));
+  ASSERT_TRUE(gone.failure);
+  EXPECT_EQ(gone.failure->code, "unknown_adapter");
+
+  // The log is written by a thread of its own.
+  const std::string last = "adapter late: unload, ";
+  for (int i = 0; i < 3000 && server.process().err().find(last) == std::string::npos; ++i) server.status();
+  EXPECT_THAT(server.process().err(), HasSubstr(last));
+  EXPECT_THAT(server.process().err(), HasSubstr(" info adapter late: load from moby, "));
+  EXPECT_THAT(server.process().err(), HasSubstr(" warning adapter x: load from escape, "));
+}
+
+TEST(Adapters, AreChangedByNobodyUnlessTheServerAllowsIt) {
+  Served server({"--lora-dir", source_path("examples/models/adapters").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  RawClient client(server.http_port());
+  client.send(post("/v1/load_lora_adapter", R"({"lora_name": "x", "lora_path": "kjv"})"));
+  EXPECT_THAT(client.read_until("}}"), HasSubstr("HTTP/1.1 403"));
+  client.forget();
+  client.send(post("/v1/unload_lora_adapter", R"({"lora_name": "kjv"})"));
+  EXPECT_THAT(client.read_until("}}"), HasSubstr("--enable-runtime-lora-updating"));
+  const Finished run = adapters(server, {"unload", "kjv"});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_THAT(run.err, HasSubstr("--enable-runtime-lora-updating"));
+  EXPECT_EQ(server.status()["adapters"].size(), 3u);
+}
+
+}  // namespace
+}  // namespace lorikeet::tests

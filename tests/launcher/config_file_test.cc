@@ -1,0 +1,74 @@
+#include "launcher/config_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/launcher/process.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class ConfigFileTest : public testing::Test {
+ protected:
+  ConfigFileTest() {
+    app_.add_option("MODEL,--model", model_);
+    app_.add_option("--max-model-len", length_);
+    app_.add_option("--tensor-parallel-size,--tp", ranks_);
+    app_.add_option("--lora-modules", modules_);
+    app_.add_flag("--log-json", flag_);
+    add_config_flag(app_);
+  }
+
+  Result<std::vector<std::string>> expand(const std::string& yaml, std::vector<std::string> more = {}) {
+    tests::write_file(path_, yaml);
+    more.insert(more.end(), {"--config", path_});
+    return expand_config_file(app_, more);
+  }
+
+  tests::ScratchDirectory scratch_;
+  const std::string path_ = (scratch_ / "lorikeet.yaml").string();
+  CLI::App app_;
+  std::string model_, length_;
+  int ranks_ = 1;
+  std::vector<std::string> modules_;
+  bool flag_ = false;
+};
+
+TEST_F(ConfigFileTest, MakesFlagsOfKeys) {
+  const auto flags = expand(
+      "model: /models/a b\nmax_model_len: 32k\nlog-json: true\n"
+      "lora-modules: [a=/a, b=/b]\n");
+  EXPECT_THAT(flags.value(), ElementsAre("--model", "/models/a b", "--max-model-len", "32k", "--log-json",
+                                         "--lora-modules", "a=/a", "b=/b"));
+}
+
+TEST_F(ConfigFileTest, TakesModulesAsMaps) {
+  const auto flags = expand("lora-modules:\n  - {name: kjv, path: /kjv}\n");
+  EXPECT_THAT(flags.value(), ElementsAre("--lora-modules", R"({"name":"kjv","path":"/kjv"})"));
+}
+
+TEST_F(ConfigFileTest, LetsTheCommandLineWin) {
+  EXPECT_THAT(expand("tensor-parallel-size: 4\nmodel: /a\n", {"/b", "--tp=2"}).value(), ElementsAre("/b", "--tp=2"));
+}
+
+TEST_F(ConfigFileTest, LeavesArgumentsWithoutAFileAlone) {
+  EXPECT_THAT(expand_config_file(app_, {"/a", "--tp", "2"}).value(), ElementsAre("/a", "--tp", "2"));
+  EXPECT_THAT(expand("").value(), IsEmpty());
+}
+
+TEST_F(ConfigFileTest, SaysWhereAFileIsWrong) {
+  EXPECT_EQ(expand("model: /a\nmax-model-length: 9\n").error().message,
+            "--config " + path_ + ", line 2: there is no flag 'max-model-length'; did you mean 'max-model-len'?");
+  EXPECT_THAT(expand("model: [\n").error().message, HasSubstr(", line "));
+  EXPECT_THAT(expand("- model\n").error().message, HasSubstr("it is not a map of flags to values"));
+  EXPECT_THAT(expand("config: other.yaml\n").error().message, HasSubstr("there is no flag 'config'"));
+  EXPECT_THAT(expand_config_file(app_, {"--config"}).error().message, HasSubstr("give a file"));
+  EXPECT_THAT(expand_config_file(app_, {"--config=/no/such"}).error().message, HasSubstr("cannot be read"));
+}
+
+}  // namespace
+}  // namespace lorikeet::launcher

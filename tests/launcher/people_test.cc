@@ -1,0 +1,173 @@
+// What people see of the built `lorikeet` in terminals of several sizes, and what programs get in pipes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/launcher/served.h"
+#include "tests/launcher/terminal_process.h"
+
+namespace lorikeet::tests {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::Not;
+
+// One server for all tests: they look at clients.
+class PeopleTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { server_ = new Served({"--tp", "2"}); }
+  static void TearDownTestSuite() {
+    delete server_;
+    server_ = nullptr;
+  }
+  void SetUp() override { ASSERT_TRUE(server_->ready()); }
+
+  static std::vector<std::string> to_server(const std::string& command, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {command, "--zmq", server_->address()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+
+  static inline Served* server_ = nullptr;
+};
+
+TEST_F(PeopleTest, APipeGetsTheAnswerAndNothingBesideIt) {
+  const auto finished = run_lorikeet(to_server("submit", {"--max-tokens", "8", "--seed", "7", "Call me"}));
+  EXPECT_EQ(finished.status, 0);
+  EXPECT_THAT(finished.out, Not(HasSubstr("[")));
+  EXPECT_EQ(finished.out.back(), '\n');
+  EXPECT_EQ(finished.err, "");
+}
+
+TEST_F(PeopleTest, AnAnswerIsALineOfJsonWhereThatIsAskedFor) {
+  const auto finished = run_lorikeet(to_server("submit", {"--json", "--logprobs", "2", "--max-tokens", "3", "--seed",
+                                                          "7", "--n", "2", "--adapter", "kjv", "And it"}));
+  EXPECT_EQ(finished.status, 0) << finished.err;
+  std::istringstream lines(finished.out);
+  std::vector<json> answers;
+  for (std::string line; std::getline(lines, line);) answers.push_back(json::parse(line));
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(answers[0]["id"], 0);
+  EXPECT_EQ(answers[0]["seed"], 7);
+  EXPECT_EQ(answers[1]["seed"], 8);
+  EXPECT_EQ(answers[0]["token_ids"].size(), 3u);
+  EXPECT_EQ(answers[0]["logprobs"].size(), 3u);
+  EXPECT_TRUE(answers[0]["error"].is_null());
+}
+
+TEST_F(PeopleTest, AnUnknownAdapterIsAnsweredWithThoseThatAreServed) {
+  const auto finished = run_lorikeet(to_server("submit", {"--adapter", "mobi", "Call me"}));
+  EXPECT_EQ(finished.status, 1);
+  EXPECT_THAT(finished.err, HasSubstr("there is no adapter \"mobi\"; did you mean \"moby\"? 3 are served: \"kjv\", "
+                                      "\"moby\", \"shakespeare\""));
+}
+
+TEST_F(PeopleTest, ATerminalShowsSeveralAnswersBehindLabelsThatDiffer) {
+  TerminalProcess submit(
+      to_server("submit", {"--max-tokens", "24", "--seed", "7", "--adapter", "kjv", "And it came", "In the beginning"}),
+      80, 24);
+  EXPECT_EQ(submit.wait(), 0);
+  EXPECT_THAT(submit.shown(), HasSubstr("And it came     \x1b[0m | "));
+  EXPECT_THAT(submit.shown(), HasSubstr("In the beginning\x1b[0m | "));
+  EXPECT_THAT(submit.shown(), HasSubstr("24 tokens, seed 7]"));
+  EXPECT_LE(widest_line(submit.shown()), 80u);
+}
+
+TEST_F(PeopleTest, ATerminalWithoutColoursGetsNoCodes) {
+  TerminalProcess submit(to_server("submit", {"--max-tokens", "4", "--adapter", "kjv", "--adapter", "moby", "It was"}),
+                         200, 50, {"NO_COLOR=1"});
+  EXPECT_EQ(submit.wait(), 0);
+  EXPECT_THAT(submit.shown(), HasSubstr("kjv  | "));
+  EXPECT_THAT(submit.shown(), Not(HasSubstr("\x1b[")));
+}
+
+TEST_F(PeopleTest, StatusFitsTheTerminalAndWatchShowsRates) {
+  TerminalProcess status(to_server("status", {}), 80, 24);
+  EXPECT_EQ(status.wait(), 0);
+  EXPECT_LE(widest_line(status.shown()), 80u);
+  EXPECT_THAT(status.shown(), HasSubstr("tiny-qwen2-gptq-int4"));
+  TerminalProcess watch(to_server("status", {"--watch", "0.1"}), 200, 50);
+  EXPECT_TRUE(watch.wait_for("tokens/s generated"));
+  watch.type("\x03");
+  EXPECT_EQ(watch.wait(), 128 + SIGINT);
+}
+
+TEST_F(PeopleTest, StatusGivesRawValuesAsJson) {
+  const auto finished = run_lorikeet(to_server("status", {"--json"}));
+  EXPECT_EQ(finished.status, 0);
+  EXPECT_TRUE(json::parse(finished.out)["steps"]["decode_idle"].is_array());
+}
+
+TEST_F(PeopleTest, ServeSaysWhatIsServedWhereAndLoadsInFewLines) {
+  const std::string err = server_->process().err();
+  EXPECT_THAT(err, HasSubstr("layers on 2 ranks in "));
+  EXPECT_THAT(err, Not(HasSubstr("rank 0: layer")));
+  EXPECT_THAT(err, HasSubstr("  adapters    shakespeare, kjv, moby\n"));
+  EXPECT_THAT(err, HasSubstr("lorikeet submit --zmq " + server_->address() + " --adapter 'shakespeare'"));
+}
+
+TEST_F(PeopleTest, ChatTalksThroughSeveralAdapters) {
+  TerminalProcess chat(to_server("chat", {"--adapter", "kjv", "--max-tokens", "8", "--seed", "7"}), 80, 24);
+  ASSERT_TRUE(chat.wait_for("kjv> ")) << chat.shown();
+  chat.type("Hello\n");
+  ASSERT_TRUE(chat.wait_for("[ended after 8 tokens")) << chat.shown();
+  ASSERT_TRUE(chat.wait_for("kjv> "));
+  chat.type("/adapter mobi\n");
+  ASSERT_TRUE(chat.wait_for("did you mean moby?")) << chat.shown();
+  ASSERT_TRUE(chat.wait_for("kjv> "));
+  chat.type("/adapter moby\n");
+  ASSERT_TRUE(chat.wait_for("moby> ")) << chat.shown();
+  chat.type("not sent\x03");  // the line is dropped
+  ASSERT_TRUE(chat.wait_for("moby> ")) << chat.shown();
+  chat.type("\x04");
+  EXPECT_EQ(chat.wait(), 0);
+  EXPECT_EQ(server_->status()["live_requests"], 0);
+}
+
+TEST_F(PeopleTest, CtrlCEndsAnAnswerAndNotTheChat) {
+  TerminalProcess chat(to_server("chat", {"--max-tokens", "1900", "--ignore-eos"}), 80, 24);
+  ASSERT_TRUE(chat.wait_for("> "));
+  chat.type("Hello\n");
+  for (int i = 0; i < 600 && server_->status()["engine"]["running"] == 0; ++i) {
+  }
+  chat.type("\x03");
+  ASSERT_TRUE(chat.wait_for("[stopped]")) << chat.shown();
+  ASSERT_TRUE(chat.wait_for("> "));
+  chat.type("/quit\n");
+  EXPECT_EQ(chat.wait(), 0);
+}
+
+TEST_F(PeopleTest, ChatAnswersThePipeAsWell) {
+  ScratchDirectory scratch;
+  write_file(scratch / "talk", "Hello\n/retry\n");
+  const std::string command = std::string(LORIKEET_BINARY_DIR) + "/lorikeet chat --max-tokens 4 --seed 7 --url " +
+                              server_->http_url() + " < " + (scratch / "talk").string() + " > " +
+                              (scratch / "answers").string();
+  EXPECT_EQ(std::system(command.c_str()), 0);
+  const std::string answers = read_file(scratch / "answers");
+  EXPECT_EQ(answers.size() % 2, 0u);
+  EXPECT_EQ(answers.substr(0, answers.size() / 2), answers.substr(answers.size() / 2)) << "the same seed";
+  EXPECT_GT(answers.size(), 2u);
+}
+
+TEST(People, AreToldWithinTwoSecondsThatNoServerRuns) {
+  ScratchDirectory scratch;
+  for (const std::string command : {"submit", "status"}) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::vector<std::string> arguments = {command, "--zmq", "ipc://" + (scratch / "none").string()};
+    if (command == "submit") arguments.emplace_back("Hello");
+    const auto finished = run_lorikeet(arguments);
+    EXPECT_EQ(finished.status, 1);
+    EXPECT_THAT(finished.err, HasSubstr("is a server running there"));
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << "1.5 s on an idle machine";
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::tests
