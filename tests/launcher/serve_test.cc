@@ -221,7 +221,7 @@ TEST(Serve, LetsZmqsClientsInByTheirKeysOfCurve) {
   Served server({"--zmq-curve-key", server_file, "--zmq-curve-clients", (scratch / "clients").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
   const auto status = [&](std::vector<std::string> keys) {
-    keys.insert(keys.begin(), {"status", "--json", "--timeout", "2", "--zmq", server.address()});
+    keys.insert(keys.begin(), {"status", "--json", "--timeout", "1", "--zmq", server.address()});
     return run_lorikeet(keys).status;
   };
   EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", server_key}), 0);
