@@ -166,7 +166,14 @@ Result<std::unique_ptr<Collective>> make_gloo_collective(Rendezvous& store, cons
   if (options.size == 1) return std::move(make_local_group(1).front());
   Result<std::unique_ptr<GlooMesh>> mesh = connect_gloo_mesh(store, options);
   if (!mesh) return tl::unexpected(mesh.error());
-  return std::make_unique<GlooCollective>(*std::move(mesh));
+  auto collective = std::make_unique<GlooCollective>(*std::move(mesh));
+  try {
+    collective
+        ->barrier();  // a rank that is connected may have peers that are not yet, to which its leaving were a loss
+  } catch (const CollectiveError& error) {
+    return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix, error.what());
+  }
+  return collective;
 }
 
 }  // namespace lorikeet::comm

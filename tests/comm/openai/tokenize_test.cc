@@ -23,7 +23,7 @@ TEST(Tokenize, TakesAPromptOrMessages) {
   EXPECT_EQ(chat->text.messages->at(0).content, "a");
   EXPECT_FALSE(chat->with_texts);
   EXPECT_THAT(parse_tokenize("{}").error().message, HasSubstr("prompt or messages is needed"));
-  EXPECT_THAT(parse_tokenize(R"({"prompt": "a", "x": 1})").error().message, HasSubstr("no field \"x\""));
+  EXPECT_TRUE(parse_tokenize(R"({"prompt": "a", "x": 1})")) << "fields that nobody knows are passed over";
 }
 
 TEST(Tokenize, AnswersWithIdsAndTheirTexts) {
