@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
 #include <map>
 #include <optional>
@@ -11,6 +10,8 @@
 #include <utility>
 #include <variant>
 
+#include "actors/head/asked_request.h"
+#include "actors/head/live_answer.h"
 #include "actors/head/live_requests.h"
 #include "actors/head/tenant_limits.h"
 #include "actors/wire/adapter_list.h"
@@ -23,7 +24,6 @@ namespace {
 constexpr std::chrono::seconds kStatusTimeout{5};
 constexpr std::chrono::seconds kChangeTimeout{180};  // the adapter cache gives up earlier, and says why
 constexpr std::chrono::milliseconds kDeadlineInterval{250};
-constexpr size_t kCountedMessages = 1024;  // of a request: more are neither gone through here nor let go of
 const Grant kEverything;
 constexpr const char* kForAdministrators = "the server's state and its adapters are for administrators";
 
@@ -88,7 +88,7 @@ class Gateway {
       if (const auto* token = std::get_if<engine::TokenEvent>(&event)) {
         if (take_token(*token)) streamed.push_back(token->id);
       } else if (const auto* prompt = std::get_if<engine::PromptLogprobsEvent>(&event)) {
-        take_prompt_logprobs(*prompt);
+        if (LiveRequest* request = live_.find(prompt->id)) add_prompt_logprobs(*request, *prompt);
       } else if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) {
         take_finish(*finish);
       } else {
@@ -170,7 +170,8 @@ class Gateway {
     // A client's template may run long, and a grammar takes long to compile.
     const bool may_take_long = request->chat_template || wants_grammar(*request);
     if (bytes <= setup_.short_text_bytes && !may_take_long) {
-      return admit(client, asked_for(*request, grant), setup_.validation->prepare(*request, seed));
+      return admit(client, asked_for(*request, grant, setup_.request_timeout, now()),
+                   setup_.validation->prepare(*request, seed));
     }
     if (long_bytes_ + bytes > setup_.max_long_bytes) {
       return refuse(
@@ -184,7 +185,7 @@ class Gateway {
           {engine::ErrorCode::queue_full,
            fmt::format("{} long texts are waiting, as many as --max-num-queued-reqs allows", long_texts_.size())});
     }
-    const Asked asked = asked_for(*request, grant);
+    const AskedRequest asked = asked_for(*request, grant, setup_.request_timeout, now());
     prepare_elsewhere(client, asked, std::move(request), bytes, seed);
   }
 
@@ -199,53 +200,9 @@ class Gateway {
     return live_.find(client, name).has_value() || long_texts_.contains({client, name});
   }
 
-  // What has to be gone through to check and tokenize a request, which is about the memory that it takes; at most so
-  // much where it has very many messages.
-  static size_t bytes_of(const comm::GenerateRequest& request) {
-    size_t bytes = request.prompt ? request.prompt->size() : 0;
-    if (request.prompt_token_ids) bytes += request.prompt_token_ids->size() * sizeof(int32_t);
-    for (const std::string& stop : request.stop) bytes += stop.size();
-    for (const std::string& word : request.bad_words) bytes += word.size();
-    bytes += request.logit_bias.size() * sizeof(engine::LogitBias);
-    if (request.allowed_token_ids) bytes += request.allowed_token_ids->size() * sizeof(int32_t);
-    if (request.messages) bytes += request.messages->size() * sizeof(comm::Message);
-    if (request.messages && request.messages->size() > kCountedMessages) return bytes + comm::kMaxBodyBytes;
-    return bytes + comm::chat_bytes(request);
-  }
-
-  // Of a request, what is needed once its text has been prepared.
-  struct Asked {
-    std::string name;
-    std::string tenant;
-    bool logprobs = false, prompt_logprobs = false, prompt_top_logprobs = false, prompt_token_ids = false;
-    std::optional<TimePoint> deadline;
-    std::string time_limit;  // that it comes from
-  };
-  Asked asked_for(const comm::GenerateRequest& request, const Grant& grant) const {
-    Asked asked;
-    asked.name = request.id;
-    asked.tenant = grant.tenant;
-    asked.logprobs = request.logprobs.has_value();
-    asked.prompt_top_logprobs = request.prompt_top_logprobs.has_value();
-    asked.prompt_logprobs = request.prompt_logprobs || asked.prompt_top_logprobs;
-    asked.prompt_token_ids = request.return_token_ids;
-    const std::chrono::duration<double> of_server = setup_.request_timeout;
-    // Wrong ones are refused when the request is checked.
-    if (request.timeout && *request.timeout > 0 && *request.timeout <= comm::kMaxTimeoutSeconds &&
-        (of_server.count() <= 0 || *request.timeout < of_server.count())) {
-      const std::chrono::duration<double> own(*request.timeout);
-      asked.deadline = now() + std::chrono::duration_cast<TimePoint::duration>(own);
-      asked.time_limit = fmt::format("{:.3g} s (timeout)", own.count());
-    } else if (of_server.count() > 0) {
-      asked.deadline = now() + setup_.request_timeout;
-      asked.time_limit = fmt::format("{:.3g} s (--request-timeout)", of_server.count());
-    }
-    return asked;
-  }
-
   // The request itself is let go of here, and freed by who prepares it.
-  void prepare_elsewhere(uint64_t client, const Asked& asked, std::shared_ptr<const comm::GenerateRequest> request,
-                         size_t bytes, uint64_t seed) {
+  void prepare_elsewhere(uint64_t client, const AskedRequest& asked,
+                         std::shared_ptr<const comm::GenerateRequest> request, size_t bytes, uint64_t seed) {
     const auto wanted = std::make_shared<std::atomic<bool>>(true);
     long_texts_[{client, asked.name}] = {wanted, request->seed.value_or(seed)};
     long_bytes_ += bytes;
@@ -267,7 +224,7 @@ class Gateway {
             });
   }
 
-  void admit(uint64_t client, const Asked& request, PreparationResult prepared) {
+  void admit(uint64_t client, const AskedRequest& request, PreparationResult prepared) {
     if (!prepared) return refuse(client, request.name, prepared.error());
     const int64_t tokens =
         static_cast<int64_t>(prepared->request.prompt.size()) + prepared->request.sampling.max_tokens;
@@ -342,70 +299,12 @@ class Gateway {
   bool take_token(const engine::TokenEvent& token) {
     LiveRequest* request = live_.find(token.id);
     if (request == nullptr || request->ended || request->abandoned || request->prompt_only) return false;
-    ++request->completion_tokens;
-    comm::Delta& delta = request->delta;
-    add_text(*request, request->text.push(token.token_id));
-    delta.token_ids.push_back(token.token_id);
-    if (request->wants_logprobs) {
-      comm::TokenLogprobs logprobs;
-      for (const engine::TokenLogprob& best : token.logprobs) logprobs.emplace_back(best.token_id, best.logprob);
-      delta.logprobs.push_back(std::move(logprobs));
-    }
+    add_token(*request, token, seeds_);
     if (request->text.matched()) {
       request->ended = true;
       end(token.id, engine::FinishReason::stop);
     }
     return true;
-  }
-
-  // What the text of a token turns out to be.
-  void add_text(LiveRequest& request, std::string text) {
-    if (!request.parser) {
-      request.delta.text += text;
-      return;
-    }
-    const bool before = request.parser->in_reasoning();
-    add_piece(request, request.parser->push(text));
-    if (before || request.parser->in_reasoning()) ++request.reasoning_tokens;
-  }
-
-  void add_piece(LiveRequest& request, model::AnswerPiece piece) {
-    comm::Delta& delta = request.delta;
-    delta.text += piece.text;
-    if (!piece.reasoning.empty() && request.shows_reasoning) {
-      delta.reasoning = delta.reasoning.value_or("") + piece.reasoning;
-    }
-    for (model::ToolCallPiece& call : piece.tool_calls) {
-      std::optional<std::string> id;
-      if (call.name) id = fmt::format("call_{:016x}{:08x}", seeds_(), static_cast<uint32_t>(seeds_()));
-      delta.tool_calls.push_back({call.index, std::move(id), std::move(call.name), std::move(call.arguments)});
-    }
-  }
-
-  // The end of the text; what the parser has held back with it.
-  void flush_text(LiveRequest& request) {
-    std::string rest = request.text.flush();
-    if (!request.parser) {
-      request.delta.text += rest;
-      return;
-    }
-    add_piece(request, request.parser->push(rest));
-    add_piece(request, request.parser->flush());
-  }
-
-  void take_prompt_logprobs(const engine::PromptLogprobsEvent& event) {
-    LiveRequest* request = live_.find(event.id);
-    if (request == nullptr) return;
-    for (size_t i = 0; i < event.values.size(); ++i) {
-      const size_t position = static_cast<size_t>(event.start) + i;
-      if (position >= request->prompt_logprobs.size()) break;
-      request->prompt_logprobs[position] = event.values[i];
-      if (position >= request->prompt_ranks.size() || i >= event.ranks.size() || i >= event.best.size()) continue;
-      request->prompt_ranks[position] = event.ranks[i];
-      for (const engine::TokenLogprob& best : event.best[i]) {
-        request->prompt_top_logprobs[position].emplace_back(best.token_id, best.logprob);
-      }
-    }
   }
 
   void take_finish(const engine::FinishEvent& finish) {
@@ -416,36 +315,7 @@ class Gateway {
           finish.id, *request,
           comm::Failure{request->name, "timed_out", fmt::format("it was not done within {}", request->time_limit)});
     }
-    comm::Done done;
-    done.id = request->name;
-    if (request->prompt_only) {
-      done.finish_reason = finish.reason == engine::FinishReason::abort ? "abort" : "length";
-    } else if (const auto matched = request->text.matched()) {
-      done.finish_reason = "stop";
-      done.stop_reason = *matched;
-    } else {
-      constexpr const char* kReasons[] = {"stop", "length", "abort"};
-      done.finish_reason = kReasons[static_cast<size_t>(finish.reason)];
-      const auto& eos = request->eos_token_ids;
-      if (finish.stop_token_id >= 0 && std::find(eos.begin(), eos.end(), finish.stop_token_id) == eos.end()) {
-        done.stop_reason = finish.stop_token_id;
-      }
-    }
-    if (!request->prompt_only) flush_text(*request);
-    if (done.finish_reason == "stop" && request->parser && request->parser->calls() > 0 && request->calls_end_it) {
-      done.finish_reason = "tool_calls";
-    }
-    done.prompt_logprobs = std::move(request->prompt_logprobs);
-    done.prompt_ranks = std::move(request->prompt_ranks);
-    done.prompt_top_logprobs = std::move(request->prompt_top_logprobs);
-    done.prompt_token_ids = std::move(request->prompt_token_ids);
-    done.seed = request->seed;
-    done.usage.prompt_tokens = request->prompt_tokens;
-    done.usage.completion_tokens = request->completion_tokens;
-    done.usage.reasoning_tokens = request->reasoning_tokens;
-    done.usage.total_tokens = request->prompt_tokens + request->completion_tokens;
-    done.usage.cached_tokens = finish.num_cached_tokens;
-    answer_finally(finish.id, *request, std::move(done));
+    answer_finally(finish.id, *request, finish_answer(*request, finish, seeds_));
   }
 
   void take_failure(const engine::FailEvent& failure) {

@@ -1,0 +1,37 @@
+// What the gateway keeps of a request while its text is prepared, and what preparing it costs.
+//
+// Threads: functions from any.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "actors/head/access.h"
+#include "comm/client/client_messages.h"
+
+namespace lorikeet::actors {
+
+// Messages of a request that are gone through and let go of on the gateway's thread; where there are more, neither.
+inline constexpr size_t kCountedMessages = 1024;
+
+struct AskedRequest {
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  std::string name;    // the client's own
+  std::string tenant;  // whose limits hold
+  bool logprobs = false, prompt_logprobs = false, prompt_top_logprobs = false, prompt_token_ids = false;
+  std::optional<TimePoint> deadline;
+  std::string time_limit;  // that the deadline comes from, for a sentence
+};
+
+// server_timeout: 0 where there is none; the sooner of the server's and the request's own is its deadline.
+AskedRequest asked_for(const comm::GenerateRequest& request, const Grant& grant,
+                       std::chrono::milliseconds server_timeout, AskedRequest::TimePoint now);
+
+// What has to be gone through to check and tokenize a request, which is about the memory that it takes; at most so much
+// where it has very many messages.
+size_t bytes_of(const comm::GenerateRequest& request);
+
+}  // namespace lorikeet::actors
