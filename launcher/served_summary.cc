@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "launcher/help_formatter.h"
 #include "launcher/server_connection.h"
 #include "launcher/units.h"
@@ -46,6 +48,12 @@ std::string json_text(const std::string& text) {
   return out + "\"";
 }
 
+// Over HTTP; keys of CURVE are ZeroMQ's alone.
+bool asks_for_keys(const actors::AccessOptions& access) {
+  return std::any_of(access.credentials.begin(), access.credentials.end(),
+                     [](const actors::CredentialOptions& credential) { return !credential.key.empty(); });
+}
+
 }  // namespace
 
 std::string served_summary(const actors::ServerOptions& options, const actors::ServerReady& ready,
@@ -60,14 +68,15 @@ std::string served_summary(const actors::ServerOptions& options, const actors::S
   line("ranks", fmt::format("{} on {}; the KV cache holds {} tokens", options.tensor_parallel_size, options.device,
                             count_text(ready.kv_cache_tokens)));
   line("adapters", adapters_text(options));
-  line("ZeroMQ", ready.zmq_address);
+  const std::string& mechanism = options.access.zmq_mechanism;
+  line("ZeroMQ", ready.zmq_address + (mechanism.empty() ? "" : ", for clients with keys (" + mechanism + ")"));
   if (ready.http_port > 0) line("OpenAI API", url_of(options.http, ready.http_port));
   out += coloured(terminal, "1", "try") + "\n";
   const std::string zmq = ready.zmq_address == kDefaultZmq ? "" : fmt::format(" --zmq {}", ready.zmq_address);
   out += fmt::format("  lorikeet submit{}{} \"Once upon a time\"\n", zmq,
                      adapter.empty() ? "" : " --adapter " + in_quotes(adapter));
   if (ready.http_port > 0) {
-    const std::string key = options.access.credentials.empty() ? "" : " -H \"Authorization: Bearer $LORIKEET_API_KEY\"";
+    const std::string key = !asks_for_keys(options.access) ? "" : " -H \"Authorization: Bearer $LORIKEET_API_KEY\"";
     out += fmt::format("  curl {}/completions{} -H 'Content-Type: application/json' \\\n    -d {}\n",
                        url_of(options.http, ready.http_port), key,
                        in_quotes(fmt::format("{{\"model\": {}, \"prompt\": \"Once upon a time\"}}", json_text(model))));

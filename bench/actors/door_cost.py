@@ -3,8 +3,9 @@
 
     bench/actors/door_cost.py [--lorikeet build/release/bin/lorikeet] [--streams 64] [--tokens 400] [--rounds 5]
 
-The example model on two ranks. CPU is that of the head's process, all of it: doors, gateway, scheduler. Prints the best of
-the rounds, since other programs take the machine's time too.
+The example model on two ranks. CPU is that of the head's process, all of it: doors, gateway, scheduler. A crowd is 1,000
+connections that rest, 500 slow ones and 200 looks at /health a second. Prints the best of the rounds, since other programs
+take the machine's time too.
 """
 import argparse
 import json
@@ -138,6 +139,13 @@ def main():
                 costs.append((cpu_seconds(head) - before) / tokens * 1e6)
             print(f"{name}: {min(costs):.1f} us of the head's CPU per token of {arguments.streams} streams "
                   f"({', '.join(f'{cost:.1f}' for cost in costs)})", flush=True)
+        crowd, shares = Crowd(server), []
+        for _ in range(arguments.rounds):
+            before, begin = cpu_seconds(head), time.monotonic()
+            time.sleep(2)
+            shares.append((cpu_seconds(head) - before) / (time.monotonic() - begin))
+        crowd.leave()
+        print(f"a crowd alone takes {min(shares) * 1000:.0f} ms of the head's CPU a second", flush=True)
         alone, crowded = [], []
         for _ in range(arguments.rounds):
             alone.append(percentile(http_streams(server, arguments.streams, arguments.tokens)[1], 0.99))
