@@ -71,7 +71,7 @@ class Chat {
     if (typed_) say("/help lists what there is beside talking; Ctrl-D ends it");
     while (true) {
       const auto line = read();
-      if (!line) return {};
+      if (!line) return typed_ ? write_text(stdout, "\n") : Result<void>();
       const ChatOrder order = session_.take(*line);
       if (!order.say.empty()) say("{}", order.say);
       if (order.kind == ChatOrder::Kind::quit) return {};

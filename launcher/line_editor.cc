@@ -47,7 +47,11 @@ std::optional<std::string> LineEditor::read(const std::string& prompt) {
   dropped_ = false;
   int count = 0;
   const char* text = el_gets(editor_, &count);
-  if (dropped_) return "";
+  if (dropped_) {
+    std::fputs("\n", stdout);
+    std::fflush(stdout);
+    return "";
+  }
   if (text == nullptr || count <= 0) return std::nullopt;
   line.assign(text, static_cast<size_t>(count));
   if (line.back() == '\n') line.pop_back();

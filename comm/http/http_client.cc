@@ -4,6 +4,7 @@
 #include <boost/asio.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
@@ -69,7 +70,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   void read_head() {
     parser_.emplace();
-    parser_->body_limit(boost::none);
+    parser_->body_limit(std::numeric_limits<uint64_t>::max());  // none at all would refuse every length
     http::async_read_header(*stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code error, size_t) {
       if (error) return self->lost(error);
       self->reused_ = false;  // the server has seen the request
