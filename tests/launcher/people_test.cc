@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -154,6 +155,23 @@ TEST_F(PeopleTest, ChatAnswersThePipeAsWell) {
   EXPECT_EQ(answers.size() % 2, 0u);
   EXPECT_EQ(answers.substr(0, answers.size() / 2), answers.substr(answers.size() / 2)) << "the same seed";
   EXPECT_GT(answers.size(), 2u);
+}
+
+TEST_F(PeopleTest, TheLivePageShowsTheServerInABrowser) {
+  if (!std::filesystem::exists("/usr/bin/chromium")) GTEST_SKIP() << "there is no Chromium";
+  server_->ask(greedy_request("Call me", "moby", 4));
+  ScratchDirectory scratch;
+  // In the browser's own time four seconds pass, in which the page looks twice.
+  const std::string command =
+      "/usr/bin/chromium --headless=new --no-sandbox --disable-gpu --virtual-time-budget=4000 " +
+      ("--user-data-dir=" + (scratch / "profile").string()) + " --dump-dom " + server_->http_url() + "/ > " +
+      (scratch / "page").string() + " 2> /dev/null";
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  const std::string page = read_file(scratch / "page");
+  for (const char* shown : {">serving</p>", "tiny-qwen2-gptq-int4</span>", "0 running", "data-name=\"1 (cpu)\"",
+                            "data-name=\"moby\"", "on the ranks", "aria-label=\"unload moby\"", "value=\"kjv\""}) {
+    EXPECT_THAT(page, HasSubstr(shown));
+  }
 }
 
 TEST(People, AreToldWithinTwoSecondsThatNoServerRuns) {
