@@ -10,7 +10,8 @@ using testing::ElementsAre;
 
 std::vector<std::string> labels(const SubmitPlan& plan) {
   std::vector<std::string> labels;
-  for (const LabelledRequest& request : make_requests(plan).value()) labels.push_back(request.label);
+  const std::vector<LabelledRequest> requests = make_requests(plan).value();
+  for (const LabelledRequest& request : requests) labels.push_back(request.label);
   return labels;
 }
 
