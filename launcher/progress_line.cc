@@ -14,29 +14,35 @@ namespace {
 
 constexpr std::chrono::milliseconds kTerminalInterval{100};
 constexpr std::chrono::seconds kPlainInterval{10};
-constexpr size_t kBarColumns = 24;
-constexpr size_t kColumnsForABar = 60;  // narrower terminals get the numbers only
+constexpr size_t kMostBarColumns = 24;
+constexpr size_t kLeastBarColumns = 8;  // where there is less room, the numbers stand alone
 
-std::string bar_of(double share) {
-  const auto full = static_cast<size_t>(share * kBarColumns);
-  return fmt::format("[{:#<{}}{:.<{}}] ", "", full, "", kBarColumns - full);
+std::string bar_of(double share, size_t columns) {
+  const auto full = static_cast<size_t>(share * static_cast<double>(columns));
+  return fmt::format("[{:#<{}}{:.<{}}] ", "", full, "", columns - full);
 }
 
 }  // namespace
 
 std::string progress_text(const Progress& progress, double seconds_left, size_t columns) {
+  const double share =
+      progress.total > 0
+          ? std::clamp(static_cast<double>(progress.done) / static_cast<double>(progress.total), 0.0, 1.0)
+          : 0;
+  std::string numbers = progress.total > 0
+                            ? fmt::format("{:.0f} %, {} of {} {}", 100 * share, count_text(progress.done),
+                                          count_text(progress.total), progress.unit)
+                            : fmt::format("{} {}", count_text(progress.done), progress.unit);
+  if (!progress.more.empty()) numbers += ", " + progress.more;
+  if (seconds_left >= 0) numbers += fmt::format(", {} left", duration_text(std::max(seconds_left, 1.0)));
   std::string text = progress.what + "  ";
-  if (progress.total > 0) {
-    const double share = std::clamp(static_cast<double>(progress.done) / static_cast<double>(progress.total), 0.0, 1.0);
-    if (columns >= kColumnsForABar) text += bar_of(share);
-    text += fmt::format("{:.0f} %, {} of {} {}", 100 * share, count_text(progress.done), count_text(progress.total),
-                        progress.unit);
-  } else {
-    text += fmt::format("{} {}", count_text(progress.done), progress.unit);
+  // The bar takes what the numbers leave.
+  constexpr size_t kBrackets = 3;
+  const size_t taken = text_width(text) + text_width(numbers) + kBrackets;
+  if (progress.total > 0 && columns >= taken + kLeastBarColumns) {
+    text += bar_of(share, std::min(columns - taken, kMostBarColumns));
   }
-  if (!progress.more.empty()) text += ", " + progress.more;
-  if (seconds_left >= 0) text += fmt::format(", {} left", duration_text(std::max(seconds_left, 1.0)));
-  return shortened(text, columns);
+  return shortened(text + numbers, columns);
 }
 
 ProgressLine::ProgressLine(int descriptor, std::function<Clock::time_point()> now)

@@ -16,6 +16,9 @@ TEST(ProgressText, ShowsABarCountsAndTheTimeLeft) {
   const Progress progress{"answering", 250, 1000, "requests", "812 tokens/s"};
   EXPECT_EQ(progress_text(progress, 80, 100),
             "answering  [######..................] 25 %, 250 of 1,000 requests, 812 tokens/s, 80.0 s left");
+  EXPECT_EQ(progress_text(progress, 80, 79),
+            "answering  [##.........] 25 %, 250 of 1,000 requests, 812 tokens/s, 80.0 s left")
+      << "the bar gives way, the time does not";
   EXPECT_EQ(progress_text(progress, -1, 50), "answering  25 %, 250 of 1,000 requests, 812 tok...");
   EXPECT_EQ(progress_text({"answering", 7, 0, "requests", ""}, -1, 80), "answering  7 requests");
 }
