@@ -34,8 +34,12 @@ void ReasoningSplitter::push(std::string_view text, std::string* reasoning, std:
       answer->append(std::exchange(held_, {}));
       return;
     }
+    state_ = State::reasoning_begin;
+  }
+  if (state_ == State::reasoning_begin) {
     held_.erase(0, std::min(held_.find_first_not_of('\n'), held_.size()));
-    state_ = held_.empty() ? State::open : State::reasoning;
+    if (held_.empty()) return;
+    state_ = State::reasoning;
   }
   if (state_ == State::reasoning) {
     const size_t close = held_.find(kClose);

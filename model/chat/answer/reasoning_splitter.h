@@ -21,10 +21,10 @@ class ReasoningSplitter {
   void push(std::string_view text, std::string* reasoning, std::string* answer);
   void flush(std::string* reasoning, std::string* answer);  // the text has ended
 
-  bool in_reasoning() const { return state_ == State::open || state_ == State::reasoning; }
+  bool in_reasoning() const { return state_ >= State::open && state_ <= State::reasoning; }
 
  private:
-  enum class State : uint8_t { may_open, open, reasoning, answer_begin, answer };
+  enum class State : uint8_t { may_open, open, reasoning_begin, reasoning, answer_begin, answer };
 
   State state_;
   std::string held_;  // not decided yet
