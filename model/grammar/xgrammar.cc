@@ -13,10 +13,18 @@
 namespace lorikeet::model {
 namespace {
 
+// Tokens that may stand in JSON: XGrammar lets a string of a bounded length have control characters, which JSON does not.
+using PlainTokens = std::shared_ptr<const std::vector<uint32_t>>;  // [mask_words(vocab_size)]
+
+bool is_plain(std::string_view text) {
+  return std::none_of(text.begin(), text.end(),
+                      [](char c) { return static_cast<unsigned char>(c) < 0x20 && c != '\n'; });
+}
+
 class XGrammarState final : public GrammarState {
  public:
-  XGrammarState(const xgrammar::CompiledGrammar& grammar, const std::vector<int32_t>& stop_ids)
-      : matcher_(grammar, stop_ids), stop_ids_(stop_ids) {}
+  XGrammarState(const xgrammar::CompiledGrammar& grammar, const std::vector<int32_t>& stop_ids, PlainTokens plain)
+      : matcher_(grammar, stop_ids), stop_ids_(stop_ids), plain_(std::move(plain)) {}
 
   bool accept(int32_t token) override {
     if (matcher_.IsTerminated()) return std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end();
@@ -40,24 +48,28 @@ class XGrammarState final : public GrammarState {
     mask.dtype = {kDLInt, 32, 1};
     mask.shape = shape;
     matcher_.FillNextTokenBitmask(&mask);
+    for (size_t i = 0; plain_ && i < std::min(allowed.size(), plain_->size()); ++i) allowed[i] &= (*plain_)[i];
   }
 
  private:
   xgrammar::GrammarMatcher matcher_;
   std::vector<int32_t> stop_ids_;
+  PlainTokens plain_;  // null: all may stand
 };
 
 class XGrammar final : public CompiledGrammar {
  public:
-  explicit XGrammar(xgrammar::CompiledGrammar grammar) : grammar_(std::move(grammar)) {}
+  XGrammar(xgrammar::CompiledGrammar grammar, PlainTokens plain)
+      : grammar_(std::move(grammar)), plain_(std::move(plain)) {}
 
   std::unique_ptr<GrammarState> begin(const std::vector<int32_t>& stop_ids) const override {
-    return std::make_unique<XGrammarState>(grammar_, stop_ids);
+    return std::make_unique<XGrammarState>(grammar_, stop_ids, plain_);
   }
   size_t bytes() const override { return grammar_.MemorySizeBytes(); }
 
  private:
   xgrammar::CompiledGrammar grammar_;
+  PlainTokens plain_;
 };
 
 // "[12:00:00] /x/y.cc:12: Check failed: (x) is false: what is wrong": without what says where in the library.
@@ -75,8 +87,8 @@ std::string sentence_of(std::string_view what) {
 
 class XGrammarCompiler final : public GrammarCompiler {
  public:
-  XGrammarCompiler(const xgrammar::TokenizerInfo& vocabulary, size_t cache_bytes)
-      : compiler_(vocabulary, 1, false), cache_bytes_(cache_bytes) {}
+  XGrammarCompiler(const xgrammar::TokenizerInfo& vocabulary, PlainTokens plain, size_t cache_bytes)
+      : compiler_(vocabulary, 1, false), plain_(std::move(plain)), cache_bytes_(cache_bytes) {}
 
   Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSpec& spec) override {
     if (auto ok = check_grammar(spec); !ok) return tl::unexpected(ok.error());
@@ -88,7 +100,7 @@ class XGrammarCompiler final : public GrammarCompiler {
     }
     std::shared_ptr<const CompiledGrammar> grammar;
     try {
-      grammar = std::make_shared<XGrammar>(compiled(spec));
+      grammar = std::make_shared<XGrammar>(compiled(spec), is_json(spec) ? plain_ : nullptr);
     } catch (const std::exception& error) {
       return fail("{}", sentence_of(error.what()));
     }
@@ -102,6 +114,16 @@ class XGrammarCompiler final : public GrammarCompiler {
     std::shared_ptr<const CompiledGrammar> grammar;
     size_t bytes = 0;
   };
+
+  // Not where text of other kinds may stand beside it.
+  static bool is_json(const GrammarSpec& spec) {
+    if (spec.kind == GrammarKind::json_schema) return true;
+    if (spec.kind != GrammarKind::structural_tag) return false;
+    constexpr std::string_view kOthers[] = {"any_text", "qwen_xml_parameter", "triggered_tags", "\"regex\"",
+                                            "\"grammar\""};
+    return std::none_of(std::begin(kOthers), std::end(kOthers),
+                        [&](std::string_view other) { return spec.text.find(other) != std::string::npos; });
+  }
 
   xgrammar::CompiledGrammar compiled(const GrammarSpec& spec) {
     switch (spec.kind) {
@@ -137,6 +159,7 @@ class XGrammarCompiler final : public GrammarCompiler {
 
   std::mutex mutex_;
   xgrammar::GrammarCompiler compiler_;
+  const PlainTokens plain_;
   const size_t cache_bytes_;
   size_t kept_bytes_ = 0;
   std::list<Kept> kept_;  // the latest first
@@ -156,9 +179,13 @@ Result<std::shared_ptr<GrammarCompiler>> make_grammar_compiler(const Tokenizer& 
     // No grammar spells a special token, or one that the tokenizer does not have: an empty text is never allowed.
     if (!tokenizer.is_special(id)) vocabulary[static_cast<size_t>(id)] = tokenizer.bytes_of(id);
   }
+  auto plain = std::make_shared<std::vector<uint32_t>>((vocabulary.size() + 31) / 32);
+  for (size_t id = 0; id < vocabulary.size(); ++id) {
+    if (is_plain(vocabulary[id])) (*plain)[id / 32] |= 1U << (id % 32);
+  }
   try {
     const xgrammar::TokenizerInfo info(vocabulary, xgrammar::VocabType::RAW, vocab_size, std::vector<int32_t>{});
-    return std::make_shared<XGrammarCompiler>(info, cache_bytes);
+    return std::make_shared<XGrammarCompiler>(info, std::move(plain), cache_bytes);
   } catch (const std::exception& error) {
     return fail("the vocabulary cannot be used for grammars: {}", sentence_of(error.what()));
   }

@@ -161,14 +161,18 @@ def schemas(client, url):
         text = answer.choices[0].message.content
         if answer.choices[0].finish_reason != "stop":
             return "unfinished", chosen[index]["name"] + ": " + text[:80]
-        jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
+        try:
+            jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
+        except (ValueError, jsonschema.ValidationError) as error:
+            return "invalid", f"{chosen[index]['name']}: {error}: {text!r}"
         return "valid", text
 
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(ask, range(count)))
-    kinds = {kind: [text for found, text in results if found == kind] for kind in ("valid", "unfinished", "refused")}
+    kinds = {kind: [text for found, text in results if found == kind] for kind in ("valid", "invalid", "unfinished", "refused")}
     print(f"{count} schemas: " + ", ".join(f"{len(texts)} {kind}" for kind, texts in kinds.items()))
-    print("\n".join(f"  {kind}: {text}" for kind in ("unfinished", "refused") for text in kinds[kind]))
+    print("\n".join(f"  {kind}: {text}" for kind in ("invalid", "unfinished", "refused") for text in kinds[kind]))
+    assert not kinds["invalid"], "invalid"
     assert len(kinds["refused"]) <= 0.05 * count, "refused"
     assert len(kinds["valid"]) >= 0.95 * (count - len(kinds["refused"])), "unfinished"
 

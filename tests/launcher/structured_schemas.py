@@ -33,7 +33,7 @@ def formatted(r):
 
 def nullable(r):
     inner = leaf(r)
-    if "type" in inner and isinstance(inner["type"], str) and "enum" not in inner:
+    if inner.get("type", "null") != "null" and "enum" not in inner:
         return r.choice([{"anyOf": [inner, {"type": "null"}]}, dict(inner, type=[inner["type"], "null"])])
     return {"anyOf": [inner, {"type": "null"}]}
 

@@ -138,6 +138,21 @@ TEST_F(GrammarTest, NeverAllowsSpecialTokensOrThoseThatTheTokenizerLacks) {
   EXPECT_EQ(ids.back(), kEnd);
 }
 
+TEST_F(GrammarTest, KeepsControlCharactersOutOfJsonAlone) {
+  const auto has_control = [this](const GrammarSpec& spec, const char* begin) {
+    const auto state = compiler_->compile(spec).value()->begin({kEnd});
+    for (const int32_t id : tokenizer_->encode(begin, false)) EXPECT_TRUE(state->accept(id));
+    const std::vector<int32_t> ids = allowed(*state);
+    return std::any_of(ids.begin(), ids.end(), [](int32_t id) {
+      const std::string_view text = tokenizer_->bytes_of(id);
+      return std::any_of(text.begin(), text.end(), [](char c) { return c == '\t' || c == '\f' || c == '\x1d'; });
+    });
+  };
+  EXPECT_FALSE(has_control({GrammarKind::json_schema, R"({"type": "string", "maxLength": 9})"}, "\"a"));
+  EXPECT_FALSE(has_control({GrammarKind::json_schema, R"({"type": "string"})"}, "\"a"));
+  EXPECT_TRUE(has_control({GrammarKind::regex, "[^x]*"}, "a"));
+}
+
 TEST_F(GrammarTest, SaysWhatIsWrong) {
   EXPECT_THAT(error_of({GrammarKind::ebnf, "root ::= other"}), HasSubstr("other"));
   EXPECT_NE(error_of({GrammarKind::regex, "a(b"}), "none");
