@@ -38,7 +38,7 @@ struct ChatFlags {
   comm::GenerateRequest sampling;
 };
 
-// Ctrl-C while an answer streams: it ends the answer. Outside of one it ends the program, as everywhere.
+// Ctrl-C while an answer streams: it ends the answer. While a line is typed it drops the line (line_editor.h).
 volatile sig_atomic_t interrupted = 0;
 
 class InterruptWatch {

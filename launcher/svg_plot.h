@@ -17,7 +17,7 @@ struct Chart {
   std::vector<Curve> curves;
 };
 
-// The charts, one below the other, each from 0 or below to a round number above what is largest. Values that are not
+// The charts, one below the other, each from 0 to a round number above what is largest. Values that are not
 // finite are left out.
 std::string svg_of(const std::vector<Chart>& charts);
 
