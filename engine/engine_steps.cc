@@ -217,7 +217,8 @@ void Engine::absorb(StepResult result) {
 }
 
 void Engine::fail_without_token(Sequence& sequence, int32_t position) {
-  const bool may_be_its_own = sequence.sampling().may_forbid_all();
+  // A grammar, too, may leave nothing to draw.
+  const bool may_be_its_own = sequence.sampling().may_forbid_all() || sequence.sampling().answer.any();
   FailEvent event{sequence.id(), {ErrorCode::no_token, ""}, may_be_its_own};
   event.error.message = fmt::format("there is no token for position {}: the logits before it are not finite{}",
                                     position, may_be_its_own ? ", or the request forbids every token there" : "");

@@ -305,6 +305,32 @@ TEST(Engine, FailsTheRequestAloneWhoseRowHasNoToken) {
   EXPECT_EQ(server.clients[good].tokens.size(), 9u);
 }
 
+TEST(Engine, SaysOfARequestWithoutATokenWhetherItMayHaveForbiddenThemAll) {
+  std::vector<SamplingParams> restrained(4);
+  restrained[0].min_tokens = 2;
+  restrained[1].bad_words = {{1, 2}};
+  restrained[2].allowed_token_ids = {5};
+  restrained[3].answer.grammar_kind = 0;
+  std::vector<SamplingParams> free(2);
+  free[1].logit_bias = {{3, -100}};
+  for (const bool may_forbid : {true, false}) {
+    for (const SamplingParams& sampling : may_forbid ? restrained : free) {
+      EngineHarness server(small_config());
+      Request request;
+      request.id = SequenceId(1);
+      request.prompt = {1, 2, 3};
+      request.sampling = sampling;
+      request.sampling.max_tokens = 4;
+      server.rank.diverging[request.id] = 3;
+      ASSERT_TRUE(server.add(request));
+      server.step();
+      ASSERT_TRUE(server.clients[request.id].failure);
+      EXPECT_EQ(server.clients[request.id].failure->error.code, ErrorCode::no_token);
+      EXPECT_EQ(server.clients[request.id].failure->may_be_its_own, may_forbid);
+    }
+  }
+}
+
 TEST(Engine, FailsARequestWhoseLogprobsAreNoNumbers) {
   for (const bool of_prompt : {false, true}) {
     EngineHarness server(small_config());
