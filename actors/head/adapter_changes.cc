@@ -146,7 +146,7 @@ bool AdapterChanges::acquired(const AdapterSlots::Acquired& answer) {
   if (answer.error.empty()) {
     finish(it);
   } else {
-    end(it, answer.error, "adapter_failed");
+    end(it, answer.error, answer.ranks_failed ? "rank_lost" : "adapter_failed");
   }
   return true;
 }

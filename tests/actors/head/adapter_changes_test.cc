@@ -75,8 +75,8 @@ class AdapterChangesTest : public ::testing::Test {
     slots_->group_lost();
     act();
   }
-  void sent(const std::string& digest, const std::string& error = "") {
-    slots_->sent(digest, error);
+  void sent(const std::string& digest, const std::string& error = "", bool ranks_failed = false) {
+    slots_->sent(digest, error, ranks_failed);
     act();
   }
   void release_disk() {
@@ -223,6 +223,9 @@ TEST_F(AdapterChangesTest, RefusesABadAdapterAndChangesNothing) {
   sent("of /c", "rank 1: no memory");
   EXPECT_EQ(answer(refused), "adapter_failed: rank 1: no memory");
   EXPECT_THAT(clears_, ElementsAre("of /c"));
+  const uint64_t unheard = load("c", "/c");
+  sent("of /c", "the ranks do not answer", true);
+  EXPECT_EQ(answer(unheard), "rank_lost: the ranks do not answer");
   EXPECT_EQ(names_.directory_of("a"), "/a");
   resolve(2, "a");
   EXPECT_EQ(resolved_[2].digest, "of /a");
