@@ -59,14 +59,15 @@ Finished adapters(const Served& server, std::vector<std::string> arguments) {
 }
 
 TEST(Adapters, AreLoadedIntoARunningServerByOpenAisUsers) {
+  const std::string python = source_path("build/venv/bin/python").string();
+  ASSERT_TRUE(fs::exists(python)) << "launcher/install_dependencies.sh --tests makes " << python;
   const AdapterFolder folder;
   Served server(folder.flags());
   ASSERT_TRUE(server.ready()) << server.process().err();
   ScratchDirectory scratch;
   const std::string output = (scratch / "output").string();
-  const std::string command = source_path("build/venv/bin/python").string() + " " +
-                              source_path("tests/launcher/adapters_client.py").string() + " " + server.http_url() +
-                              " " + folder.dir().string() + " > " + output + " 2>&1";
+  const std::string command = python + " " + source_path("tests/launcher/adapters_client.py").string() + " " +
+                              server.http_url() + " " + folder.dir().string() + " > " + output + " 2>&1";
   EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
   for (const auto& row : server.status()["adapters"]) {
     EXPECT_EQ(row["claims"], 0) << row;
