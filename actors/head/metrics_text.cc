@@ -55,7 +55,7 @@ class Families {
     add(std::move(name), std::move(help), MetricType::Histogram, std::move(metric));
   }
 
-  // `times`: of 1 / 8 of their length exactly, as the histogram has them.
+  // A duration near a bucket's bound may be counted above it: TimeHistogram knows them to an eighth of their length.
   void histogram(std::string name, std::string help, const Durations& times, Labels labels = {}) {
     ClientMetric metric = labelled(std::move(labels));
     const TimeHistogram::Plain counts = times.histogram.plain();

@@ -69,7 +69,8 @@ def refuses(server):
         assert all(part in error["message"] for part in parts), error
 
     before = server.adapters()
-    refused(server.load("moby", server.directory + "/kjv"), 400, "'moby' has already been loaded", "'load_inplace' to True")
+    refused(server.load("moby", server.directory + "/kjv"), 400, "'moby' has already been loaded",
+            "'load_inplace' to True")
     refused(server.load(BASE, server.directory + "/kjv"), 400, "the base model")
     refused(server.load("x", "/etc"), 403, "/etc is not below", "--lora-dir")
     refused(server.load("x", server.directory + "/../.."), 403, "is not below")
@@ -97,7 +98,8 @@ def pins_and_warms(server):
     families = {f.name: f for f in text_string_to_metric_families(server.http.get("/metrics").text)}
     loaded = [s.labels for s in families["vllm:lora_adapter_loaded"].samples if s.labels["adapter_name"] == "kept"]
     assert {s["level"] for s in loaded} == {"gpu", "cpu"} and all(s["pinned"] == "true" for s in loaded), loaded
-    count = {s.labels["level"]: s.value for s in families["vllm:lora_adapter_load_seconds"].samples if s.name.endswith("_count")}
+    loads = families["vllm:lora_adapter_load_seconds"].samples
+    count = {s.labels["level"]: s.value for s in loads if s.name.endswith("_count")}
     assert count["gpu"] >= 1 and count["cpu"] >= 1, count
     lookups = {s.labels["level"]: s.value for s in families["vllm:lora_cache_lookups"].samples}
     hits = {s.labels["level"]: s.value for s in families["vllm:lora_cache_hits"].samples}
