@@ -115,7 +115,8 @@ TEST(Hostile, AnAdapterThatDivergedIsSetAsideAsTheStatusSaysUntilItIsReplaced) {
   Served server({"--tp", "2", "--lora-modules", "wild=" + wild.string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
   const auto error = [&server] {
-    for (const auto& adapter : server.status()["adapters"]) {
+    const auto status = server.status();
+    for (const auto& adapter : status["adapters"]) {
       if (adapter["name"] == "wild") return adapter["error"].is_null() ? "" : adapter["error"].get<std::string>();
     }
     return std::string("there is no such adapter");
