@@ -245,7 +245,14 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
   if (shared.is_last) join_parts<T, kHeadDim>(args, partials, item, out);
 }
 
-// cluster: how many blocks share their shared memory and, if the batch is divided so, every pair.
+// cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair.
+//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 226 to 243 registers
+//            (179 to 185 for heads of 64), 288 B of stack
+//   shared   Shared<T, Kv, kHeadDim>: a ring of keys and values per warp, q, results of the warps; <= 99 kB
+//   device   8.0; clusters from 9.0 on
+//   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
+//            last part of a pair to arrive joins the parts
+//   floor    60 % of it at one row and a context of 32k, 31 % at 4k; fp8 at 8 rows and 8k: 55 % of a whole step's
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
     decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster) {

@@ -49,7 +49,11 @@ __device__ __forceinline__ void load_tile(const PrefillAttentionArgs& args, cons
   device::commit_async_copies();
 }
 
-// Block (head, tile of queries). The two buffers for keys and values alternate: one is filled while the other is used.
+// CTA (head, tile of queries). The two buffers for keys and values alternate: one is filled while the other is used.
+//   grid     (heads, tiles of 64 queries), 128 threads, 212 or 216 registers (142 to 159 for heads of 64), two on a multiprocessor
+//   shared   4 * kKeyTile * kHeadDim elements: keys and values, two buffers
+//   device   8.0 (cp.async, mma.sync)
+//   waits    for the kernel in front
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2) prefill_attention(PrefillAttentionArgs args) {
   constexpr int kSteps = kHeadDim / 16;      // tensor-core steps over head_dim

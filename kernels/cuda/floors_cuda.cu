@@ -15,7 +15,7 @@ constexpr int kThreads = 256;
 constexpr uint64_t kReadBytes = 4ULL << 30;
 constexpr int32_t kProductSize = 8192;
 
-// Random bits, the exponent the same: products' speed depends on how much the bits toggle.
+// Random bits, the exponent the same: products' speed depends on how much the bits toggle. One thread per pair, 256 threads.
 __global__ void fill_random_halves(uint32_t* pairs, uint64_t count, uint32_t seed) {
   const uint64_t i = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= count) return;

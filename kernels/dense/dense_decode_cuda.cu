@@ -70,6 +70,11 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
   return v;
 }
 
+// Large outputs for few tokens (lm_head): each warp streams the weights of its own outputs.
+//   grid     a CTA a multiprocessor, 512 threads, 64 registers
+//   shared   x of all tokens and a ring per warp: shared_bytes()
+//   device   8.0, where shared_bytes() fits
+//   waits    for the kernel in front, with the first weights already requested
 template <class T, class Out>
 __global__ void __launch_bounds__(kThreads, 1) dense_decode(DenseGemmArgs args) {
   extern __shared__ __align__(128) unsigned char shared[];

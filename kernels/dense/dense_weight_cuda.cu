@@ -12,6 +12,7 @@ unsigned blocks_for(int64_t count) {
   return static_cast<unsigned>((count + kThreads - 1) / kThreads);
 }
 
+// One thread per element, when weights are loaded: 256 threads, up to 10 registers, no shared memory.
 template <class From, class To>
 __global__ void __launch_bounds__(kThreads) convert(const From* from, To* to, int64_t count) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -37,6 +38,7 @@ __device__ uint64_t mix(uint64_t x) {
   return x ^ x >> 31;
 }
 
+// One thread per element, for benches: 256 threads, 12 registers, no shared memory.
 template <class To>
 __global__ void __launch_bounds__(kThreads) fill_uniform(To* to, int64_t count, float bound, uint64_t seed) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;

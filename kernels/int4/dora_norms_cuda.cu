@@ -29,7 +29,8 @@ __device__ __forceinline__ int output_of(const Rows& rows, int row) {
   return row / int4::kTileRows * 8 + within % 8 + within / 8 * rows.half_outputs;
 }
 
-// One block per row.
+// One CTA per row. When an adapter is loaded, never in a step.
+//   grid     rows, 256 threads, 32 registers, 288 B of shared memory
 template <class T>
 __global__ void __launch_bounds__(kThreads) squared_norms(Rows rows, DoraPair pair, float* norms) {
   const int row = rows.first_row + blockIdx.x;

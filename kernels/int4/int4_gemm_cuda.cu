@@ -26,7 +26,8 @@ unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
-// out[token][k] = x[token][permutation[k]], 0 where that is -1.
+// out[token][k] = x[token][permutation[k]], 0 where that is -1. For desc_act checkpoints.
+//   grid     one thread per element, 256 threads, 18 registers, no shared memory; waits for the kernel in front
 __global__ void __launch_bounds__(kThreads)
     gather_inputs(const uint16_t* x, int64_t x_stride, const int32_t* permutation, uint16_t* out, int32_t k,
                   int64_t total) {
@@ -48,6 +49,7 @@ struct FinishArgs {
 };
 
 // What follows the product of unpacked weights: order, bias, SiLU-mul. One thread per output.
+//   grid     tokens * outputs / 256, 256 threads, 24 registers, no shared memory; launched in the ordinary way
 template <class T>
 __global__ void __launch_bounds__(kThreads) finish_products(FinishArgs args) {
   const int per_tile = args.silu_mul ? 8 : kTileRows;

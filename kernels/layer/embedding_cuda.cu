@@ -10,7 +10,10 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kVector = 8;  // elements of one 16-byte load
 
-// Block (token, part): a thread makes kVector neighbouring elements of the row.
+// CTA (token, part): a thread makes kVector neighbouring elements of the row.
+//   grid     (tokens, hidden / 2,048), 256 threads, 36 registers, 2 kB of shared memory (A's row of an adapter)
+//   waits    for the kernel in front; zeroes the step's counters, so it comes first in a step
+//   floor    not measured alone: tokens * hidden * (2 read + 4 written) bytes, 0.45 us at 64 tokens of 5,120
 template <class T>
 __global__ void __launch_bounds__(kThreads) embed(EmbeddingArgs args) {
   device::allow_next_kernel();

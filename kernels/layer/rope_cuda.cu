@@ -11,6 +11,9 @@ namespace {
 constexpr int kAngleThreads = 128;
 constexpr int kWarps = 8;
 
+// One thread per angle of a token; once a step, for all layers.
+//   grid     tokens * head_dim / 2 / 128, 128 threads, 17 registers (32 B of stack: the sine of large angles)
+//   waits    for the kernel in front
 __global__ void __launch_bounds__(kAngleThreads) rope_angles(RopeAnglesArgs args) {
   device::allow_next_kernel();
   device::wait_for_previous_kernel();
@@ -29,7 +32,9 @@ __global__ void __launch_bounds__(kAngleThreads) rope_angles(RopeAnglesArgs args
   reinterpret_cast<float2*>(args.cos_sin)[i] = make_float2(cosine * args.factor, sine * args.factor);
 }
 
-// One warp per head of a token.
+// One warp per head of a token; prompts alone, as decode attention does this itself.
+//   grid     (tokens, (heads + 2 * kv_heads) / 8), 256 threads, 40 registers, no shared memory
+//   waits    for the kernel in front
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kWarps* device::kWarpSize) rope_and_store(RopeArgs args) {
   device::allow_next_kernel();

@@ -97,7 +97,12 @@ __device__ __forceinline__ ExpandCut cut_outputs(const ExpandParams& p, int row_
   return cut;
 }
 
-// T: of the adapters; Y: of y.
+// T: of the adapters; Y: of y. Adds B (A x) to y, for chunks of output tiles of a tile of rows.
+//   grid     rows * output tiles / warps, up to four CTAs a multiprocessor; kExpandThreads threads, 122 or 128 registers
+//   shared   ExpandRing::kSharedBytes: A x of a tile of rows, a ring of B and y per warp
+//   device   8.0
+//   waits    for the kernel in front, with the first weights already requested
+//   floor    with shrink: 32 rows of 32 adapters of rank 16 cost 3.0 ms a step, their floor is 0.96 (bench/RESULTS.md)
 template <class T, class Y, bool kSilu>
 __global__ void __launch_bounds__(kExpandThreads, ExpandRing<Y, kSilu>::kBlocks)
     expand(const __grid_constant__ ExpandParams p) {

@@ -92,7 +92,11 @@ __device__ __forceinline__ void wait_for_x(const ShrinkParams& p) {
 inline constexpr int kPartsBlocks = 3;  // of a multiprocessor
 inline constexpr int kPartsSharedBytes = kShrinkWarps * kSliceBlocks * 2 * device::kWarpSize * 16;
 
-// Units have 8 ranks.
+// A x of up to kLoraDecodeRows rows, in parts of the inputs. Units have 8 ranks.
+//   grid     units * projections * parts, up to three CTAs a multiprocessor; 256 threads, 72 registers
+//   shared   kPartsSharedBytes and 4 kB: a ring per warp, sums of the warps
+//   device   8.0
+//   waits    for x's writer by its counter, two kernels in front (done_counter.cuh); A is requested before
 template <class T>
 __global__ void __launch_bounds__(kShrinkThreads, kPartsBlocks) shrink_parts(const __grid_constant__ ShrinkParams p) {
   constexpr int kRows = LoraRowPlan::kTileRows;
@@ -188,7 +192,11 @@ inline constexpr int kShrinkDepth = 5;   // steps in a warp's ring
 inline constexpr int kShrinkBlocks = 2;  // of a multiprocessor
 inline constexpr int kShrinkSharedBytes = kShrinkWarps * kShrinkDepth * (kUnitTiles + 2) * device::kWarpSize * 16;
 
-// Units have 16 ranks.
+// A x of any number of rows. Units have 16 ranks.
+//   grid     units * projections, up to two CTAs a multiprocessor; 256 threads, 75 registers
+//   shared   kShrinkSharedBytes and 16 kB: a ring per warp, sums of the warps
+//   device   8.0
+//   waits    as shrink_parts
 template <class T>
 __global__ void __launch_bounds__(kShrinkThreads, kShrinkBlocks) shrink(const __grid_constant__ ShrinkParams p) {
   constexpr int kRows = LoraRowPlan::kTileRows;

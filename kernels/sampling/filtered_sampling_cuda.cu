@@ -119,6 +119,9 @@ __device__ __noinline__ void offer_slowly(const CutRule& rule, const CutValues& 
 
 // CTA (chunk, row). Tokens that are kept for sure are drawn from at once, those about the cut are listed; the last
 // CTA of a row puts these in order and ends the draw.
+//   grid     (vocabulary / 4,096, rows), 256 threads, 48 registers, 33 kB of shared memory (the list)
+//   waits    for the kernel in front
+//   cost     with its two predecessors 42 us a step above temperature alone at one row, 130 at 64 (top_p); aim 25 and 60
 __global__ void __launch_bounds__(kCutThreads) draw_filtered(const __grid_constant__ Drawing args) {
   device::allow_next_kernel();
   __shared__ __align__(16) unsigned char shared_bytes[sizeof(DrawShared)];

@@ -18,7 +18,7 @@ __device__ __forceinline__ float penalise(const DrawRow& row, float logit, int i
   return logit;
 }
 
-// One block per row.
+// One CTA per row: rows, 256 threads, 32 registers, 1 B of shared memory; launched in the ordinary way.
 __global__ void __launch_bounds__(kThreads) apply_penalties(PenaltyArgs args) {
   const DrawRow row = args.rows[blockIdx.x];
   if (row.draw_row < 0 || !row.penalised()) return;
@@ -54,7 +54,8 @@ __device__ DrawWorkspace workspace_of(const UnfilteredDrawArgs& args) {
   return {arrivals, reinterpret_cast<Candidate*>(arrivals + (args.workspace_rows + 63) / 64 * 64)};
 }
 
-// Block (chunk, row); the last block of a row to arrive picks the best of the chunks.
+// CTA (chunk, row); the last CTA of a row to arrive picks the best of the chunks.
+//   grid     (vocabulary / 4,096, rows), 256 threads, 29 registers, 65 B of shared memory; launched in the ordinary way
 __global__ void __launch_bounds__(kThreads) draw_unfiltered(UnfilteredDrawArgs args) {
   const DrawRow row = args.rows[blockIdx.y];
   if (row.draw_row < 0) return;
@@ -106,6 +107,7 @@ __global__ void __launch_bounds__(kThreads) draw_unfiltered(UnfilteredDrawArgs a
   if (args.drawn != nullptr) args.drawn[row.draw_row] = device::drawn_token(best);
 }
 
+// One thread per row: 256 threads, 32 registers. Under tensor parallelism, when every rank has the candidates of all.
 __global__ void compare_draws(CompareDrawsArgs args) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= args.num_rows || args.rows[i].draw_row < 0) return;

@@ -9,7 +9,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kChunk = 4096;  // tokens of a block
 
-// Block (chunk, row). A token's bits and biases are applied by the block of its chunk, one after the other.
+// CTA (chunk, row). A token's bits and biases are applied by the CTA of its chunk, one after the other.
+//   grid     (vocabulary / 4,096, rows that are constrained), 256 threads, 24 registers, no shared memory; launched in the ordinary way
 __global__ void __launch_bounds__(kThreads) constrain_logits(ConstrainArgs args) {
   const ConstrainedRow row = args.rows[blockIdx.y];
   float* logits = args.shard.logits + row.logits_row * args.shard.stride;

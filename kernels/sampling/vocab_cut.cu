@@ -15,6 +15,8 @@ using device::OwnTokens;
 constexpr float kLongest = 32;  // of the histogram, in nats: a token that far from the best has no mass
 
 // CTA (chunk, row). The last CTA of a row joins the chunks.
+//   grid     (vocabulary / 4,096, rows), 256 threads, 32 registers, 100 B of shared memory
+//   waits    for the kernel in front
 __global__ void __launch_bounds__(kCutThreads) find_best(const __grid_constant__ CutArgs args) {
   device::allow_next_kernel();
   device::wait_for_previous_kernel();
@@ -124,6 +126,8 @@ __device__ __forceinline__ BinFound find_bin(const unsigned long long* histogram
 }
 
 // CTA (chunk, row). The last CTA of a row finds the bins about the cut.
+//   grid     (vocabulary / 4,096, rows), 256 threads, 38 registers, 8 kB of shared memory (the histogram)
+//   waits    for the kernel in front
 __global__ void __launch_bounds__(kCutThreads) count_distances(const __grid_constant__ CutArgs args) {
   device::allow_next_kernel();
   const CutRule rule(args, blockIdx.y);

@@ -42,7 +42,8 @@ struct PackTarget {
   float inverse_factor;
 };
 
-// One thread: 32 inputs of one output.
+// One thread: 32 inputs of one output. When weights are loaded.
+//   grid     outputs * inputs / 32 / 256, 256 threads, 30 registers, no shared memory
 __global__ void __launch_bounds__(kThreads) pack_rows(PackSource source, PackTarget target) {
   const int sub_blocks = source.k / kSubBlock;
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -90,7 +91,8 @@ __device__ uint32_t hash(uint64_t x) {
   return static_cast<uint32_t>(x ^ x >> 33);
 }
 
-// One thread: four bytes of a unit. Scales lie in [0.75, 1.25) * middle.
+// One thread: four bytes of a unit. Scales lie in [0.75, 1.25) * middle. For benches.
+//   grid     bytes / 4 / 256, 256 threads, 18 registers, no shared memory
 __global__ void __launch_bounds__(kThreads)
     fill_random(uint8_t* data, int64_t words, int32_t words_of_unit, float middle, uint64_t seed) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -103,7 +105,8 @@ __global__ void __launch_bounds__(kThreads)
   reinterpret_cast<uint32_t*>(data)[i] = bits;
 }
 
-// One warp: one unit of one tile.
+// One warp: one unit of one tile. For products of many tokens on devices without a kernel of their own.
+//   grid     units / 8, 256 threads, 40 registers, no shared memory
 template <class T>
 __global__ void __launch_bounds__(kThreads) unpack(const uint8_t* data, int32_t units, int32_t scale_block,
                                                    bool asymmetric, float factor, T* out, int32_t k, int64_t total) {

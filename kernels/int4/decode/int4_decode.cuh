@@ -79,6 +79,14 @@ inline constexpr int kDecodeBlocks = 2;  // one of another kernel, say, beside o
 inline constexpr int kDecodeBlocks = 1;
 #endif
 
+// Few tokens (shape.cu says which shapes): each warp streams its own items through a ring and multiplies.
+//   grid     shape.blocks in clusters of 2 or 4, at most one CTA a multiprocessor; 512 threads, 768 with LoRA's own warps; 60 to 64
+//            registers (80 with LoRA's own warps), so that a CTA of the next product finds room beside
+//   shared   shape.bytes: x, a ring of shape.depth stages per warp, sums
+//   device   8.0; clusters and room for a second CTA from 9.0 on
+//   waits    for the kernel in front, with the first stages already requested; with LoRA for the other CTAs of this product
+//            (kernels/cuda/WAITING.md, way 3)
+//   floor    at one token 61 % (qkv), 53 % (o), 77 % (gate_up), 70 % (down) of the read bandwidth
 template <class T, class Format, DecodeLora kLora>
 __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by_own_warps ? 1 : kDecodeBlocks)
     decode(const __grid_constant__ DecodeParams p) {

@@ -116,6 +116,13 @@ __device__ __forceinline__ void add_over_cluster(uint32_t ring, int rank, float 
 }
 #endif
 
+// Products of more tokens than kInt4DecodeRows.
+//   grid     tiles of 128 outputs * blocks of kColumns tokens * cluster (1 or 2), 384 threads: one group of four warps requests,
+//            two compute; 168 registers at launch, redistributed; one CTA a multiprocessor
+//   shared   PrefillStage::kSharedBytes: up to five stages of weights and x
+//   device   9.0a (wgmma, tensor copies); other devices unpack for cuBLASLt
+//   waits    for the kernel in front
+//   floor    0.68 to 1.27 times as fast as cuBLASLt fp16 from 80 to 4,096 tokens; 78 % of a whole prompt's floor
 template <class T, class Format, int kColumns>
 __global__ void __launch_bounds__(kPrefillThreads, 1)
     prefill(const __grid_constant__ PrefillParams p, const __grid_constant__ CUtensorMap x_map) {
