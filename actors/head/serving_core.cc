@@ -111,6 +111,7 @@ Result<void> ServingCore::admit(int32_t rank, int32_t pid, uint64_t epoch, std::
 
 void ServingCore::loaded(int32_t rank, const RankLoaded& loaded, TimePoint now) {
   if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group(ok.error().message, true, now);
+  if (!first_loaded_) first_loaded_ = now;
   if (!group_.all_loaded()) return;
   pauses_.all_loaded(now);
   fit_engine(group_.num_blocks());
@@ -165,6 +166,8 @@ void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_ra
   if (engine_ && by_rank) engine_->blame_requests(why);
   pauses_.epoch_began(why, by_rank, now);
   group_.start_epoch(epoch);
+  epoch_began_ = now;
+  first_loaded_.reset();
   take_what_the_engine_wants();
   give_events();
 }
@@ -174,7 +177,24 @@ bool ServingCore::anybody_waits() const {
   return held_.size() > 0 || stats.waiting + stats.preempted + stats.running > 0;
 }
 
+// A rank that is stopped before it has said hello is missed by nobody. How long loading takes is not known before; but
+// all ranks load as much from the same disk, so that one which needs three times as long as the first hangs.
+void ServingCore::lose_ranks_that_do_not_load(TimePoint now) {
+  if (group_.lost() || group_.all_loaded() || !epoch_began_ || !first_loaded_) return;
+  const auto took = *first_loaded_ - *epoch_began_;
+  if (now - *first_loaded_ <= 2 * took + config_.rank_timeout + kRankGrace) return;
+  std::vector<int32_t> missing;
+  for (int32_t rank = 0; rank < group_.size(); ++rank) {
+    const RankGroup::RankState state = group_.members()[static_cast<size_t>(rank)].state;
+    if (state == RankGroup::RankState::absent || state == RankGroup::RankState::loading) missing.push_back(rank);
+  }
+  lose_group(fmt::format("ranks {} have not loaded, {} ms after the first one", fmt::join(missing, ", "),
+                         std::chrono::duration_cast<std::chrono::milliseconds>(now - *first_loaded_).count()),
+             false, now);
+}
+
 void ServingCore::tick(TimePoint now) {
+  lose_ranks_that_do_not_load(now);
   const auto limit = config_.rank_timeout + kRankGrace;
   const auto began = in_flight_.oldest_began();
   if (!began || now - *began <= limit) return;

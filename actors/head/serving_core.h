@@ -143,10 +143,12 @@ class ServingCore {
   void take_what_the_engine_wants();
   void give_events();
   void end_claim(engine::Event& event);
+  void lose_ranks_that_do_not_load(TimePoint now);
 
   Config config_;
   RankGroup group_;
-  std::optional<engine::Engine> engine_;  // since the first ranks have loaded; it outlives them
+  std::optional<TimePoint> epoch_began_, first_loaded_;  // of an epoch after the first; when its first rank had loaded
+  std::optional<engine::Engine> engine_;                 // since the first ranks have loaded; it outlives them
   int32_t num_blocks_ = 0;
   InFlightPlans in_flight_;
   uint64_t sent_ahead_ = 0;  // plans that were sent while an earlier one had no result

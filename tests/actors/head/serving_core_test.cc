@@ -319,6 +319,26 @@ TEST(ServingCore, LosesRanksThatDoNotAnswerInTime) {
   EXPECT_EQ(server.lost->why, "ranks 1 have not answered in 32000 ms");
 }
 
+TEST(ServingCore, LosesRanksThatNeedMuchLongerToLoadThanOthers) {
+  ServingCoreHarness server;
+  server.form();
+  server.lose();
+  server.start_epoch();
+  ASSERT_TRUE(server.core.admit(1, 12, 2, "", ""));
+  server.now += std::chrono::hours(1);
+  server.core.tick(server.now);
+  EXPECT_FALSE(server.core.group().lost()) << "perhaps the model is large";
+  server.core.loaded(1, {20, 1, 1}, server.now);
+  server.now += std::chrono::hours(2) + std::chrono::seconds(32);
+  server.core.tick(server.now);
+  EXPECT_FALSE(server.core.group().lost());
+  server.now += std::chrono::milliseconds(1);
+  server.core.tick(server.now);
+  server.lose();  // carries the effects out
+  EXPECT_EQ(server.lost->why, "ranks 0 have not loaded, 7232001 ms after the first one");
+  EXPECT_FALSE(server.lost->by_rank);
+}
+
 TEST(ServingCore, WaitsForNobodyWhereNothingIsInFlight) {
   ServingCoreHarness server;
   server.form();
