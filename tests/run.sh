@@ -60,7 +60,8 @@ step "abuse of a running server"
 if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/abuse/abuse.py --long; else /usr/bin/python3 tests/abuse/abuse.py; fi
 
 step "chaos among the processes of a running server"
-if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/chaos/chaos.py --long; else /usr/bin/python3 tests/chaos/chaos.py; fi
+# The same faults every time, so that a failure is the change's; --long draws others.
+if [[ $full -eq 1 ]]; then /usr/bin/python3 tests/chaos/chaos.py --long; else /usr/bin/python3 tests/chaos/chaos.py --seed 29163; fi
 
 step "address and undefined-behaviour sanitizers"
 if [[ $full -eq 1 ]]; then
