@@ -16,7 +16,7 @@ enum class ErrorCode : uint8_t {
   queue_full,       // past --max-num-queued-reqs
   rank_lost,        // the ranks are not available
   poison,           // the ranks fail whenever they compute the request, alone as well
-  no_token,         // the model's logits are not finite, so that no token can be drawn
+  no_token,         // no token can be drawn: logits that are not finite, or the request forbids all
   shutting_down,    // the server is going away
   internal,
 };

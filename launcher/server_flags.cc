@@ -153,7 +153,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
       ->group(group);
   app.add_option("--max-num-queued-reqs", o.max_num_queued_reqs, "Requests that may wait; one more is refused")
       ->group(group);
-  app.add_option("--request-timeout", f.request_timeout, "Seconds from a request's admission to its end (0: no limit)")
+  app.add_option("--request-timeout", f.request_timeout, "Seconds from a request's arrival to its end (0: no limit)")
       ->check(CLI::Range(0.0, 1e6))
       ->group(group);
   app.add_option("--block-size", o.block_size, "Positions in a block of the KV cache")->group(group);
