@@ -355,7 +355,8 @@ AdapterCacheActor::behavior_type adapter_cache(AdapterCacheActor::pointer self, 
           [state](const ChangeAdapter& ask) { return state->change(ask); },
           [state](const FactorsMade& made) { state->factors_made(made); },
           [state](Tick) { state->tick(); },
-          [state](const StatusQuery&) { return state->status(); }};
+          [state](const StatusQuery&) { return state->status(); },
+          [](Pulse) { return true; }};
 }
 
 }  // namespace lorikeet::actors

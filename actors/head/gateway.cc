@@ -480,10 +480,13 @@ class Gateway {
 
 GatewayActor::behavior_type gateway(GatewayActor::pointer self, GatewaySetup setup) {
   auto state = std::make_shared<Gateway>(self, std::move(setup));
-  return {
-      [state](ClientSaid& said) { state->said(said); },       [state](const ClientGone& gone) { state->gone(gone); },
-      [state](EngineEvents& events) { state->take(events); }, [state](const StopServing& stop) { state->stop(stop); },
-      [state](Drain& drain) { return state->drain(drain); },  [state](Tick) { state->tick(); }};
+  return {[state](ClientSaid& said) { state->said(said); },
+          [state](const ClientGone& gone) { state->gone(gone); },
+          [state](EngineEvents& events) { state->take(events); },
+          [state](const StopServing& stop) { state->stop(stop); },
+          [state](Drain& drain) { return state->drain(drain); },
+          [state](Tick) { state->tick(); },
+          [](Pulse) { return true; }};
 }
 
 }  // namespace lorikeet::actors

@@ -37,6 +37,30 @@
 namespace lorikeet::actors {
 namespace {
 
+// Answers the supervisor once all actors without which the head is of no use have answered: an actor that hangs is
+// noticed as a stopped process is.
+caf::behavior heart(caf::event_based_actor* self, ChildProcess* child, SchedulerActor scheduler,
+                    AdapterCacheActor cache) {
+  const auto gateway = std::make_shared<GatewayActor>();
+  const auto unheard = [](const caf::error&) {};
+  const auto alive = [child](bool) { child->tell(control::Alive{}); };
+  return {[=](const Serve& serve) { *gateway = serve.gateway; },
+          [=](Pulse pulse) {
+            self->request(scheduler, caf::infinite, pulse)
+                .then(
+                    [=](bool) {
+                      self->request(cache, caf::infinite, pulse)
+                          .then(
+                              [=](bool answered) {
+                                if (!*gateway) return alive(answered);
+                                self->request(*gateway, caf::infinite, pulse).then(alive, unheard);
+                              },
+                              unheard);
+                    },
+                    unheard);
+          }};
+}
+
 class Head {
  public:
   explicit Head(ChildProcess& child)
@@ -94,6 +118,7 @@ class Head {
     setup.rank_of = [peers = peers_](const caf::node_id& node) { return peers->rank_of(node); };
     setup.to_supervisor = [this](ChildReport report) { scheduler_said(std::move(report)); };
     scheduler_ = main_->spawn<caf::monitored>(scheduler, std::move(setup));
+    heart_ = main_->spawn(heart, &child_, scheduler_, cache_);
     child_.tell(control::AwaitsRanks{});
     child_.listen([this](const ChildOrder& order, Descriptor with) { supervisor_said(order, std::move(with)); });
     return {};
@@ -146,6 +171,7 @@ class Head {
     };
     const auto validation = setup.validation;
     gateway_ = main_->spawn<caf::monitored>(gateway, std::move(setup));
+    caf::anon_send(heart_, Serve{gateway_, ""});
 
     comm::ZmqServerOptions zmq;
     zmq.address = options_.zmq_address;
@@ -222,7 +248,9 @@ class Head {
       caf::anon_send(scheduler_, SupervisorSaid{*epoch});
     } else if (const auto* connection = std::get_if<control::RankConnection>(&order)) {
       if (with) offer_to_rank(system_, std::move(with), connection->rank, peers_, scheduler_);
-    } else {
+    } else if (std::holds_alternative<control::Ping>(order)) {
+      caf::anon_send(heart_, Pulse{});
+    } else if (std::holds_alternative<control::Stop>(order)) {
       caf::anon_send(caf::actor_cast<caf::actor>(main_.ptr()), caf::ok_atom_v);
     }
   }
@@ -266,6 +294,7 @@ class Head {
   const std::shared_ptr<PeerRanks> peers_ = std::make_shared<PeerRanks>();
   caf::actor_system system_;
   caf::scoped_actor main_;
+  caf::actor heart_;
   AdapterCacheActor cache_;
   SchedulerActor scheduler_;
   GatewayActor gateway_;

@@ -28,6 +28,12 @@ struct StatusQuery {
   int32_t unused = 0;
 };
 
+// ---- to every actor without which the head is of no use: it answers, so it is not stuck
+
+struct Pulse {
+  int32_t unused = 0;
+};
+
 // ---- clients and requests
 
 struct ClientSaid {  // ZeroMQ thread, HTTP door -> gateway
@@ -71,7 +77,8 @@ struct EngineEvents {  // scheduler -> gateway, in order
 };
 using GatewayActor =
     caf::typed_actor<caf::reacts_to<ClientSaid>, caf::reacts_to<ClientGone>, caf::reacts_to<EngineEvents>,
-                     caf::reacts_to<StopServing>, caf::replies_to<Drain>::with<bool>, caf::reacts_to<Tick>>;
+                     caf::reacts_to<StopServing>, caf::replies_to<Drain>::with<bool>, caf::reacts_to<Tick>,
+                     caf::replies_to<Pulse>::with<bool>>;
 using TextPreparerActor = caf::typed_actor<caf::replies_to<PrepareText>::with<TextPrepared>>;
 struct Serve {  // head's main thread -> scheduler: clients can reach the gateway from now on
   GatewayActor gateway;
@@ -136,21 +143,25 @@ struct SupervisorSaid {  // the head's control thread -> scheduler
 
 // ---- the interfaces
 
-using AdapterCacheActor = CacheForRanks::extend<
-    caf::replies_to<ResolveAdapter>::with<AdapterResolved>, caf::reacts_to<UnclaimAdapter>,
-    caf::replies_to<AcquireSlot>::with<SlotAcquired>, caf::reacts_to<ReleaseSlot>, caf::reacts_to<GroupFormed>,
-    caf::reacts_to<GroupLost>, caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
-    caf::reacts_to<AdapterSource::Located>, caf::replies_to<ChangeAdapter>::with<AdapterChanged>,
-    caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<AdaptersStatus>>;
+using AdapterCacheActor =
+    CacheForRanks::extend<caf::replies_to<ResolveAdapter>::with<AdapterResolved>, caf::reacts_to<UnclaimAdapter>,
+                          caf::replies_to<AcquireSlot>::with<SlotAcquired>, caf::reacts_to<ReleaseSlot>,
+                          caf::reacts_to<GroupFormed>, caf::reacts_to<GroupLost>,
+                          caf::reacts_to<AdapterSource::Checked>, caf::reacts_to<AdapterSource::Staged>,
+                          caf::reacts_to<AdapterSource::Located>, caf::replies_to<ChangeAdapter>::with<AdapterChanged>,
+                          caf::reacts_to<FactorsMade>, caf::reacts_to<Tick>,
+                          caf::replies_to<StatusQuery>::with<AdaptersStatus>, caf::replies_to<Pulse>::with<bool>>;
 
 using SchedulerActor =
     SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
                               caf::replies_to<ResetPrefixCache>::with<bool>, caf::reacts_to<SupervisorSaid>,
-                              caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<ServingStatus>>;
+                              caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<ServingStatus>,
+                              caf::replies_to<Pulse>::with<bool>>;
 
 }  // namespace lorikeet::actors
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::StatusQuery)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::Pulse)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ServingStatus)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdaptersStatus)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ClientSaid)

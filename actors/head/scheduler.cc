@@ -79,6 +79,8 @@ class Scheduler {
     }
     auto ok = core_.admit(hello.rank, hello.pid, hello.epoch, std::move(hello.host), std::move(hello.device));
     if (!ok) {
+      const RankGroup& group = core_.group();
+      welcome.later = hello.epoch > group.epoch() || (hello.epoch == group.epoch() && group.lost());
       welcome.refused = ok.error().message;
       return welcome;
     }
@@ -100,7 +102,7 @@ class Scheduler {
     const EnvelopeStream stream = envelope.stream;
     auto bytes = assemblers_[static_cast<size_t>(rank)].add(std::move(envelope));
     if (!bytes) {
-      core_.lose_group(fmt::format("rank {}: {}", rank, bytes.error().message), true, now());
+      core_.lose_group({fmt::format("rank {}: {}", rank, bytes.error().message), true, {rank}}, now());
     } else if (*bytes) {
       hear(rank, stream, **bytes);
     }
@@ -163,7 +165,7 @@ class Scheduler {
   // What a rank has said, put together again. What cannot be read loses the group.
   void hear(int32_t rank, EnvelopeStream stream, const std::vector<uint8_t>& bytes) {
     const auto decoded = [&](auto message) {
-      if (!message) core_.lose_group(fmt::format("rank {}: {}", rank, message.error().message), true, now());
+      if (!message) core_.lose_group({fmt::format("rank {}: {}", rank, message.error().message), true, {rank}}, now());
       return message;
     };
     switch (stream) {
@@ -209,7 +211,7 @@ class Scheduler {
     }
     std::fill(assemblers_.begin(), assemblers_.end(), EnvelopeAssembler(kMaxRankMessageBytes));
     self_->send(setup_.cache, GroupLost{lost.epoch});
-    setup_.to_supervisor(control::GroupLost{lost.epoch, lost.why, lost.by_rank});
+    setup_.to_supervisor(control::GroupLost{lost.epoch, lost.loss.why, lost.loss.by_rank, lost.loss.ranks});
   }
 
   void perform(ServingCore::SendPlan& send) {
@@ -287,9 +289,11 @@ class Scheduler {
       // A broken link may be a killed process or one that has stopped.
       const bool link = down.reason == caf::exit_reason::remote_link_unreachable;
       core_.lose_group(
-          fmt::format("rank {} (process {}) is gone: {}", rank, core_.group().members()[rank].pid,
-                      link ? "its process has ended or does not answer" : self_->system().render(down.reason)),
-          !link, now());
+          {fmt::format("rank {} (process {}) is gone: {}", rank, core_.group().members()[rank].pid,
+                       link ? "its process has ended or does not answer" : self_->system().render(down.reason)),
+           !link,
+           {static_cast<int32_t>(rank)}},
+          now());
       return act();
     }
   }
@@ -316,7 +320,8 @@ SchedulerActor::behavior_type scheduler(SchedulerActor::pointer self, SchedulerS
           [state](const ResetPrefixCache&) { return state->reset_prefix_cache(); },
           [state](const SupervisorSaid& said) { state->new_epoch(said.order); },
           [state](Tick) { state->tick(); },
-          [state](const StatusQuery&) { return state->status(); }};
+          [state](const StatusQuery&) { return state->status(); },
+          [](Pulse) { return true; }};
 }
 
 }  // namespace lorikeet::actors

@@ -94,7 +94,7 @@ void ServingCore::acquired(const Acquire& asked, uint64_t epoch, engine::SlotId 
                            bool ranks_failed, TimePoint now) {
   // The engine has taken back what it asked of ranks that are gone, and a lease on their slots is void.
   if (epoch != group_.epoch() || !group_.serving()) return;
-  if (ranks_failed) return lose_group(error, true, now);
+  if (ranks_failed) return lose_group({error, true, {}}, now);
   if (!error.empty()) {
     engine_->adapter_failed(asked.id, error);
   } else if (!engine_->adapter_ready(asked.id, slot)) {
@@ -110,8 +110,7 @@ Result<void> ServingCore::admit(int32_t rank, int32_t pid, uint64_t epoch, std::
 }
 
 void ServingCore::loaded(int32_t rank, const RankLoaded& loaded, TimePoint now) {
-  if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group(ok.error().message, true, now);
-  if (!first_loaded_) first_loaded_ = now;
+  if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group({ok.error().message, true, {rank}}, now);
   if (!group_.all_loaded()) return;
   pauses_.all_loaded(now);
   fit_engine(group_.num_blocks());
@@ -126,7 +125,7 @@ void ServingCore::fit_engine(int32_t num_blocks) {
 }
 
 void ServingCore::ready(int32_t rank, TimePoint now) {
-  if (auto ok = group_.ready(rank); !ok) return lose_group(ok.error().message, true, now);
+  if (auto ok = group_.ready(rank); !ok) return lose_group({ok.error().message, true, {rank}}, now);
   if (!group_.serving()) return;
   pauses_.served(anybody_waits(), now);
   effects_.push_back(GroupServes{group_.epoch()});
@@ -138,8 +137,13 @@ void ServingCore::ready(int32_t rank, TimePoint now) {
 void ServingCore::result(int32_t rank, engine::StepResult result, TimePoint now) {
   if (group_.lost()) return;
   result.rank = rank;
-  const bool by_rank = !result.peer_failed;
-  if (auto ok = in_flight_.add(std::move(result)); !ok) return lose_group(ok.error().message, by_rank, now);
+  // Whose peer has failed can go on itself. Of ranks that disagree nobody knows which one is wrong.
+  const bool peer_failed = result.peer_failed, failed = !result.error.empty();
+  if (auto ok = in_flight_.add(std::move(result)); !ok) {
+    const bool is_this_one = failed && !peer_failed;
+    return lose_group({ok.error().message, !peer_failed, is_this_one ? std::vector{rank} : std::vector<int32_t>()},
+                      now);
+  }
   while (auto agreed = in_flight_.take_agreed(now)) {
     pauses_.token(now);
     step_totals_.add(agreed->times);
@@ -148,10 +152,10 @@ void ServingCore::result(int32_t rank, engine::StepResult result, TimePoint now)
   pump(now);
 }
 
-void ServingCore::lose_group(const std::string& why, bool by_rank, TimePoint now) {
+void ServingCore::lose_group(const RankLoss& loss, TimePoint now) {
   if (group_.lost()) return;
-  effects_.push_back(GroupLost{group_.epoch(), why, by_rank});
-  pauses_.lost(group_.epoch(), why, in_flight_.oldest_began(), now);
+  effects_.push_back(GroupLost{group_.epoch(), loss});
+  pauses_.lost(group_.epoch(), loss.why, in_flight_.oldest_began(), now);
   const bool served = group_.serving();
   group_.lose();
   in_flight_.clear();
@@ -162,12 +166,10 @@ void ServingCore::lose_group(const std::string& why, bool by_rank, TimePoint now
 
 void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now) {
   if (epoch <= group_.epoch()) return;
-  lose_group(why, by_rank, now);
+  lose_group({why, by_rank, {}}, now);
   if (engine_ && by_rank) engine_->blame_requests(why);
   pauses_.epoch_began(why, by_rank, now);
   group_.start_epoch(epoch);
-  epoch_began_ = now;
-  first_loaded_.reset();
   take_what_the_engine_wants();
   give_events();
 }
@@ -177,30 +179,13 @@ bool ServingCore::anybody_waits() const {
   return held_.size() > 0 || stats.waiting + stats.preempted + stats.running > 0;
 }
 
-// A rank that is stopped before it has said hello is missed by nobody. How long loading takes is not known before; but
-// all ranks load as much from the same disk, so that one which needs three times as long as the first hangs.
-void ServingCore::lose_ranks_that_do_not_load(TimePoint now) {
-  if (group_.lost() || group_.all_loaded() || !epoch_began_ || !first_loaded_) return;
-  const auto took = *first_loaded_ - *epoch_began_;
-  if (now - *first_loaded_ <= 2 * took + config_.rank_timeout + kRankGrace) return;
-  std::vector<int32_t> missing;
-  for (int32_t rank = 0; rank < group_.size(); ++rank) {
-    const RankGroup::RankState state = group_.members()[static_cast<size_t>(rank)].state;
-    if (state == RankGroup::RankState::absent || state == RankGroup::RankState::loading) missing.push_back(rank);
-  }
-  lose_group(fmt::format("ranks {} have not loaded, {} ms after the first one", fmt::join(missing, ", "),
-                         std::chrono::duration_cast<std::chrono::milliseconds>(now - *first_loaded_).count()),
-             false, now);
-}
-
 void ServingCore::tick(TimePoint now) {
-  lose_ranks_that_do_not_load(now);
   const auto limit = config_.rank_timeout + kRankGrace;
   const auto began = in_flight_.oldest_began();
   if (!began || now - *began <= limit) return;
-  lose_group(
-      fmt::format("ranks {} have not answered in {} ms", fmt::join(in_flight_.unanswered(), ", "), limit.count()), true,
-      now);
+  const std::vector<int32_t> ranks = in_flight_.unanswered();
+  lose_group({fmt::format("ranks {} have not answered in {} ms", fmt::join(ranks, ", "), limit.count()), true, ranks},
+             now);
 }
 
 // ---- what follows

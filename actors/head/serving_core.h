@@ -31,6 +31,7 @@
 #include "actors/head/in_flight_plans.h"
 #include "actors/head/pause_log.h"
 #include "actors/head/rank_group.h"
+#include "actors/head/rank_loss.h"
 #include "actors/head/started_request.h"
 #include "actors/wire/step_totals.h"
 #include "engine/engine.h"
@@ -59,8 +60,7 @@ class ServingCore {
   };
   struct GroupLost {  // fence the ranks; tell the adapter cache, which forgets all slots and leases, and the supervisor
     uint64_t epoch = 0;
-    std::string why;
-    bool by_rank = false;
+    RankLoss loss;
   };
   struct SendPlan {  // to all ranks
     engine::StepPlan plan;
@@ -114,8 +114,7 @@ class ServingCore {
   void ready(int32_t rank, TimePoint now);
   void result(int32_t rank, engine::StepResult result, TimePoint now);
 
-  // Once per epoch; later reasons are not heard. by_rank: a rank failed by itself, as far as is known here.
-  void lose_group(const std::string& why, bool by_rank, TimePoint now);
+  void lose_group(const RankLoss& loss, TimePoint now);  // once per epoch; later reasons are not heard
   // Why the last epoch is over, from who knows best; no news if this one is not later. Requests are blamed for what a
   // rank did by itself (engine::Engine::blame_requests).
   void start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now);
@@ -143,12 +142,10 @@ class ServingCore {
   void take_what_the_engine_wants();
   void give_events();
   void end_claim(engine::Event& event);
-  void lose_ranks_that_do_not_load(TimePoint now);
 
   Config config_;
   RankGroup group_;
-  std::optional<TimePoint> epoch_began_, first_loaded_;  // of an epoch after the first; when its first rank had loaded
-  std::optional<engine::Engine> engine_;                 // since the first ranks have loaded; it outlives them
+  std::optional<engine::Engine> engine_;  // since the first ranks have loaded; it outlives them
   int32_t num_blocks_ = 0;
   InFlightPlans in_flight_;
   uint64_t sent_ahead_ = 0;  // plans that were sent while an earlier one had no result

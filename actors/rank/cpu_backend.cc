@@ -8,6 +8,7 @@
 #include "actors/rank/rank_backend.h"
 #include "actors/wire/kv_budget.h"
 #include "comm/collective/group.h"
+#include "comm/collective/renewable_collective.h"
 #include "model/checkpoint/weights.h"
 #include "model/config/config.h"
 
@@ -42,14 +43,20 @@ class CpuBackend final : public RankBackend {
     return RankLoaded{*blocks, block_bytes, weights_->bytes};
   }
 
-  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, const std::string& prefix,
-                                                 int32_t num_blocks) override {
-    auto group = make_group(store, prefix);
-    if (!group) return tl::unexpected(group.error());
+  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t num_blocks) override {
+    auto group = make_group(store, rendezvous_prefix(epoch));
+    if (!group) throw comm::CollectiveError(comm::CollectiveFailure::peer_lost, group.error().message);
     {
       const std::lock_guard lock(mutex_);
       group_ = *group;
-      if (aborted_) group_->abort();
+      epoch_ = epoch;
+      if (epoch < aborted_before_) group_->abort();
+    }
+    communicator_->renew(*std::move(group));
+    if (model_) {
+      if (num_blocks > num_blocks_) return fail("the KV cache holds {} blocks, not {}", num_blocks_, num_blocks);
+      model_->forget_steps();
+      return model_;
     }
     model::RankModelOptions options;
     options.block_size = options_.block_size;
@@ -58,15 +65,17 @@ class CpuBackend final : public RankBackend {
     options.num_threads = threads();
     options.own_cores =
         threads() * options_.tensor_parallel_size <= static_cast<int>(std::thread::hardware_concurrency());
-    auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, *std::move(group));
+    auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, communicator_);
     if (!made) return tl::unexpected(made.error());
-    return std::shared_ptr<model::RankModel>(*std::move(made));
+    model_ = *std::move(made);
+    num_blocks_ = num_blocks;
+    return model_;
   }
 
-  void abort() override {
+  void abort(uint64_t before_epoch) override {
     const std::lock_guard lock(mutex_);
-    aborted_ = true;
-    if (group_) group_->abort();
+    aborted_before_ = std::max(aborted_before_, before_epoch);
+    if (group_ && epoch_ < aborted_before_) group_->abort();
   }
 
   const model::ShardPlan& shard_plan() const override { return *plan_; }
@@ -97,10 +106,14 @@ class CpuBackend final : public RankBackend {
   const ServerOptions options_;
   const int32_t rank_;
   std::optional<model::ShardPlan> plan_;
-  std::optional<model::RankWeights> weights_;
-  std::mutex mutex_;  // guards what follows
+  std::optional<model::RankWeights> weights_;  // until the model has them
+  const std::shared_ptr<comm::RenewableCollective> communicator_ = std::make_shared<comm::RenewableCollective>();
+  std::shared_ptr<model::RankModel> model_;
+  int32_t num_blocks_ = 0;  // of it
+  std::mutex mutex_;        // guards what follows
   std::shared_ptr<comm::Collective> group_;
-  bool aborted_ = false;
+  uint64_t epoch_ = 0;  // of it
+  uint64_t aborted_before_ = 0;
 };
 
 }  // namespace

@@ -73,14 +73,14 @@ class CudaBackend final : public RankBackend {
     return RankLoaded{*blocks, model_->kv_block_bytes(), model_->weight_bytes()};
   }
 
-  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, const std::string& prefix,
-                                                 int32_t num_blocks) override {
+  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t num_blocks) override {
+    if (!model_) return fail("a CUDA rank joins one group only");
     std::shared_ptr<comm::DeviceCollective> group;
     if (options_.tensor_parallel_size > 1) {
       comm::NcclOptions nccl;
       nccl.rank = rank_;
       nccl.size = options_.tensor_parallel_size;
-      nccl.prefix = prefix;
+      nccl.prefix = rendezvous_prefix(epoch);
       nccl.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
       comm::PeerOptions peers;
       peers.shares_device = ranks_per_device_ > 1;
@@ -89,16 +89,17 @@ class CudaBackend final : public RankBackend {
       group = *std::move(made);
       const std::lock_guard lock(mutex_);
       group_ = group;
-      if (aborted_) group_->abort();
+      epoch_ = epoch;
+      if (epoch < aborted_before_) group_->abort();
     }
     if (auto started = model_->start(num_blocks, std::move(group)); !started) return tl::unexpected(started.error());
     return std::shared_ptr<model::RankModel>(std::move(model_));
   }
 
-  void abort() override {
+  void abort(uint64_t before_epoch) override {
     const std::lock_guard lock(mutex_);
-    aborted_ = true;
-    if (group_) group_->abort();
+    aborted_before_ = std::max(aborted_before_, before_epoch);
+    if (group_ && epoch_ < aborted_before_) group_->abort();
   }
 
   const model::ShardPlan& shard_plan() const override { return *plan_; }
@@ -133,7 +134,8 @@ class CudaBackend final : public RankBackend {
   std::unique_ptr<model::CudaModel> model_;  // between load and join
   std::mutex mutex_;                         // guards what follows
   std::shared_ptr<comm::DeviceCollective> group_;
-  bool aborted_ = false;
+  uint64_t epoch_ = 0;  // of it
+  uint64_t aborted_before_ = 0;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <caf/all.hpp>
 #include <cstdio>
+#include <future>
 #include <memory>
 #include <variant>
 
@@ -37,6 +38,15 @@ int run_rank() {
   }
   ChildProcess& child = **attached;
   const ChildStart& start = child.start();
+  // Listened to from the beginning, since it answers pings.
+  std::promise<WorkerActor> spawned;
+  // A rank has nothing to save, and what it computes belongs to an epoch that ends with it.
+  child.listen([of = spawned.get_future().share()](const ChildOrder& order, Descriptor) {
+    if (std::holds_alternative<control::Stop>(order)) _exit(0);
+    if (const auto* leave = std::get_if<control::LeaveGroup>(&order)) {
+      caf::anon_send(of.get(), LeaveGroup{leave->epoch});
+    }
+  });
   auto backend = make_rank_backend(start.options, start.rank);
   if (!backend) child.fail(fmt::format("rank {}: {}", start.rank, backend.error().message));
 
@@ -50,6 +60,7 @@ int run_rank() {
   }
   setup.loading = [&child](int done, int total) { child.tell(control::Loading{done, total}); };
   setup.fatal = [&child](const std::string& why) { child.fail(fmt::format("rank {}: {}", child.start().rank, why)); };
+  setup.left = [&child](uint64_t epoch) { child.tell(control::HasLeft{epoch}); };
   setup.hung = [&child](const std::string& why) {
     child.fail(fmt::format("rank {}: {}", child.start().rank, why), true);
   };
@@ -57,11 +68,7 @@ int run_rank() {
   constexpr size_t kActorThreads = 1;  // one actor, which never blocks
   SystemConfig config(start.options, Networking::connected, kActorThreads);
   caf::actor_system system{config};
-  system.spawn(worker, std::move(setup));
-  // A rank has nothing to save, and what it computes belongs to an epoch that ends with it.
-  child.listen([](const ChildOrder& order, Descriptor) {
-    if (std::holds_alternative<control::Stop>(order)) _exit(0);
-  });
+  spawned.set_value(system.spawn(worker, std::move(setup)));
   for (;;) pause();
 }
 

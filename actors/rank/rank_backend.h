@@ -1,6 +1,7 @@
 // What a rank needs of its kind of device: weights, the way into the group, the model.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,7 +15,7 @@
 
 namespace lorikeet::actors {
 
-// Threads: load and join from the rank's step thread, in this order, once; abort from any thread, at any time.
+// Threads: load and join from the rank's step thread; first load, once; abort from any thread, at any time.
 class RankBackend {
  public:
   virtual ~RankBackend() = default;
@@ -22,16 +23,23 @@ class RankBackend {
   // Reads this rank's part of the checkpoint. progress(done, total) counts layers.
   virtual Result<RankLoaded> load(const std::function<void(int, int)>& progress) = 0;
 
-  // Meets the other ranks and makes the model. `prefix` begins the keys of this epoch in the store.
-  virtual Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, const std::string& prefix,
+  // Meets the other ranks of an epoch, and makes the model. In a later epoch it is the same model, without steps in
+  // flight; its KV cache holds num_blocks at the most from then on. Throws comm::CollectiveError where the ranks do not
+  // meet. Errors: what no other epoch would mend.
+  virtual Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch,
                                                          int32_t num_blocks) = 0;
 
-  // Ends collectives that wait for a peer.
-  virtual void abort() = 0;
+  // Ends collectives of epochs before this one that wait for a peer, also those that begin later.
+  virtual void abort(uint64_t before_epoch) = 0;
 
   // The cut of base and adapters; after load.
   virtual const model::ShardPlan& shard_plan() const = 0;
 };
+
+// What begins the keys of an epoch in the rendezvous store.
+inline std::string rendezvous_prefix(uint64_t epoch) {
+  return "epoch" + std::to_string(epoch) + "/";
+}
 
 // The one for options.device; refuses a device that this build does not serve.
 Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -26,28 +27,40 @@ RankThread::RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Callba
     : setup_(setup),
       backend_(std::move(backend)),
       callbacks_(std::move(callbacks)),
+      own_epoch_(setup.epoch),
       queue_(kMaxQueuedPlanBytes),
+      epoch_(setup.epoch),
       thread_([this] { run(); }) {}
 
 RankThread::~RankThread() {
-  abort();
+  queue_.close();
+  backend_->abort(std::numeric_limits<uint64_t>::max());
   thread_.join();
 }
 
 Result<void> RankThread::form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store) {
-  if (queue_.push(Form{num_blocks, std::move(store)}, 0) || queue_.closed()) return {};
+  if (queue_.push(Form{epoch_, num_blocks, std::move(store)}, 0) || queue_.closed()) return {};
   return fail("no room for the group that is to be formed");
 }
 
 Result<void> RankThread::plan(std::vector<uint8_t> encoded) {
   const size_t bytes = encoded.size();
-  if (queue_.push(std::move(encoded), bytes) || queue_.closed()) return {};
+  if (queue_.push(EncodedPlan{epoch_, std::move(encoded)}, bytes) || queue_.closed()) return {};
   return fail("no room for a plan of {} bytes behind {} that wait", bytes, queue_.bytes());
 }
 
-void RankThread::abort() {
-  queue_.close();
-  backend_->abort();
+void RankThread::fence() {
+  backend_->abort(epoch_ + 1);
+}
+
+void RankThread::leave(uint64_t epoch, std::shared_ptr<void> what_ends) {
+  epoch_ = epoch;
+  backend_->abort(epoch);
+  queue_.push(Leave{epoch, std::move(what_ends)}, 0);
+}
+
+void RankThread::announce() {
+  queue_.push(Announce{epoch_}, 0);
 }
 
 std::optional<std::chrono::milliseconds> RankThread::step_age() const {
@@ -58,11 +71,47 @@ std::optional<std::chrono::milliseconds> RankThread::step_age() const {
 
 void RankThread::run() {
   if (!load()) return;
-  auto work = queue_.pop();
-  if (!work) return;
-  auto* form = std::get_if<Form>(&*work);
-  if (form == nullptr) return callbacks_.fatal("a plan has come before the group was formed");
-  if (join(std::move(*form))) step_loop();
+  for (auto work = queue_.pop(); work; work = next_ ? std::exchange(next_, std::nullopt) : queue_.pop()) {
+    if (!std::visit([this](auto& what) { return perform(what); }, *work)) return;
+  }
+}
+
+// What is left of epochs that are over is dropped.
+bool RankThread::perform(Form& form) {
+  if (form.epoch != epoch_) return true;
+  if (form.epoch == formed_epoch_) {
+    callbacks_.fatal("the group is to be formed a second time");
+    return false;
+  }
+  formed_epoch_ = form.epoch;
+  try {
+    if (!join(form)) return false;
+    next_ = step_loop();
+  } catch (const comm::CollectiveError& error) {  // the next epoch's group may be joined
+    report_failure(engine::StepId(0), fmt::format("the ranks did not meet: {}", error.what()), true);
+  }
+  return true;
+}
+
+bool RankThread::perform(const EncodedPlan& plan) {
+  if (plan.epoch != epoch_ || plan.epoch == formed_epoch_) return true;  // the latter: a step of it has failed
+  callbacks_.fatal("a plan has come before the group was formed");
+  return false;
+}
+
+bool RankThread::perform(Leave& leave) {
+  executor_.reset();
+  begun_.clear();
+  step_started_ns_ = 0;
+  leave.what_ends.reset();
+  callbacks_.left(leave.epoch);
+  return true;
+}
+
+bool RankThread::perform(const Announce& announce) {
+  own_epoch_ = announce.epoch;
+  send(*loaded_);
+  return true;
 }
 
 bool RankThread::load() {
@@ -76,22 +125,20 @@ bool RankThread::load() {
     callbacks_.fatal(loaded.error().message);
     return false;
   }
-  most_blocks_ = loaded->num_blocks;
-  send(*loaded);
+  loaded_ = *loaded;
+  send(*loaded_);
   return true;
 }
 
-bool RankThread::join(Form form) {
-  if (form.num_blocks < 1 || form.num_blocks > most_blocks_) {
+bool RankThread::join(Form& form) {
+  if (form.num_blocks < 1 || form.num_blocks > loaded_->num_blocks) {
     callbacks_.fatal(fmt::format("the group is to hold {} KV blocks, where this rank can hold 1 .. {}", form.num_blocks,
-                                 most_blocks_));
+                                 loaded_->num_blocks));
     return false;
   }
   Result<std::shared_ptr<model::RankModel>> made = fail("not tried");
   try {
-    made = backend_->join(*form.store, fmt::format("epoch{}/", setup_.epoch), form.num_blocks);
-  } catch (const comm::CollectiveError& error) {
-    made = fail("the ranks did not meet: {}", error.what());
+    made = backend_->join(*form.store, form.epoch, form.num_blocks);
   } catch (const std::bad_alloc&) {
     made = fail("the host's memory does not hold weights and KV cache; see --kv-cache-memory-bytes");
   }
@@ -100,27 +147,33 @@ bool RankThread::join(Form form) {
     return false;
   }
   model_ = *std::move(made);
+  loaded_->num_blocks = form.num_blocks;  // what there is from now on
   executor_.emplace(*model_, setup_.rank, setup_.block_size, form.num_blocks, setup_.num_slots, setup_.grammars,
                     setup_.vocab_size);
-  callbacks_.formed(model_);
+  callbacks_.formed(model_, form.epoch);
   send(RankReady{});
   return true;
 }
 
 // Begins plans as they come, two at the most, and finishes steps as soon as they are ready; waits for a step in small
 // slices while the plan that could run behind it is not here yet.
-void RankThread::step_loop() {
+// Returns what is no plan; nothing where a step has failed, or the queue was closed.
+std::optional<RankThread::Work> RankThread::step_loop() {
   for (;;) {
     if (executor_->in_flight() < model::RankModel::kMaxStepsInFlight) {
-      const auto work = next_work();
-      if (work && !begin(*work)) return;
+      auto work = next_work();
+      if (work) {
+        const auto* plan = std::get_if<EncodedPlan>(&*work);
+        if (plan == nullptr) return work;
+        if (plan->epoch == formed_epoch_ && !begin(*plan)) return std::nullopt;
+      }
     }
     const bool full = executor_->in_flight() == model::RankModel::kMaxStepsInFlight;
     if (executor_->in_flight() > 0 && (full || executor_->ready())) {
-      if (!finish()) return;
+      if (!finish()) return std::nullopt;
       continue;
     }
-    if (queue_.closed()) return;
+    if (queue_.closed()) return std::nullopt;
   }
 }
 
@@ -130,13 +183,8 @@ std::optional<RankThread::Work> RankThread::next_work() {
   return queue_.pop_within(executor_->ready() ? std::chrono::microseconds(0) : kStepPoll);
 }
 
-bool RankThread::begin(const Work& work) {
-  const auto* encoded = std::get_if<EncodedPlan>(&work);
-  if (encoded == nullptr) {
-    callbacks_.fatal("the group is to be formed a second time");
-    return false;
-  }
-  const auto plan = comm::decode<engine::StepPlan>(*encoded);
+bool RankThread::begin(const EncodedPlan& encoded) {
+  const auto plan = comm::decode<engine::StepPlan>(encoded.bytes);
   while (plan && executor_->must_wait(*plan)) {
     if (!finish()) return false;
   }
@@ -162,22 +210,28 @@ bool RankThread::finish() {
 }
 
 bool RankThread::guarded(engine::StepId step, const std::function<Result<void>()>& work) {
-  engine::StepResult failed;
   Result<void> done;
+  bool peer_failed = false;
   try {
     done = work();
   } catch (const comm::CollectiveError& error) {
     done = fail("{}", error.what());
-    failed.peer_failed = true;
+    peer_failed = true;
   }
   if (done) return true;
-  failed.epoch = engine::Epoch(setup_.epoch);
+  report_failure(step, done.error().message, peer_failed);
+  return false;
+}
+
+void RankThread::report_failure(engine::StepId step, std::string error, bool peer_failed) {
+  engine::StepResult failed;
+  failed.epoch = engine::Epoch(formed_epoch_);
   failed.step = step;
   failed.rank = setup_.rank;
-  failed.error = done.error().message;
+  failed.error = std::move(error);
+  failed.peer_failed = peer_failed;
   step_started_ns_ = 0;
   send(failed);
-  return false;
 }
 
 void RankThread::send(const GroupReport& report) {
@@ -189,7 +243,7 @@ void RankThread::send(const engine::StepResult& result) {
 }
 
 void RankThread::send(EnvelopeStream stream, uint64_t step, std::vector<uint8_t> bytes) {
-  const Envelope like{stream, setup_.rank, setup_.epoch, step, true, {}};
+  const Envelope like{stream, setup_.rank, own_epoch_, step, true, {}};
   for (Envelope& part : split(like, std::move(bytes))) callbacks_.to_scheduler(std::move(part));
 }
 

@@ -3,8 +3,11 @@
 //
 //            load            form()              plan() ...
 //   loading ------> loaded --------> stepping ------------> stepping
-//      |                                |
-//      `--> fatal                       `--> failed (a peer is lost, or a plan was refused; told in a StepResult)
+//      |              ^     |           |
+//      `--> fatal     |     `-----------`--> failed (a peer is lost, or a plan was refused; told in a StepResult)
+//                     |                        |
+//                     `------------------------'
+//                       leave(): the group is lost; weights, KV cache and model stay for the next epoch
 #pragma once
 
 #include <atomic>
@@ -34,9 +37,10 @@ class RankThread {
   // Called on the rank's thread.
   struct Callbacks {
     std::function<void(Envelope)> to_scheduler;
-    std::function<void(int done, int total)> loading;               // layers of the weights, one after the other
-    std::function<void(std::shared_ptr<model::RankModel>)> formed;  // before `ready` is sent
-    std::function<void(const std::string&)> fatal;                  // the rank cannot serve
+    std::function<void(int done, int total)> loading;  // layers of the weights, one after the other
+    std::function<void(std::shared_ptr<model::RankModel>, uint64_t epoch)> formed;  // before `ready` is sent
+    std::function<void(uint64_t epoch)> left;       // nothing of an epoch before this one is done any more
+    std::function<void(const std::string&)> fatal;  // the rank cannot serve
   };
   struct Setup {
     int32_t rank = 0;
@@ -52,10 +56,15 @@ class RankThread {
   RankThread(const RankThread&) = delete;
   RankThread& operator=(const RankThread&) = delete;
 
-  // Both are done in turn. Errors: there is no room for more.
+  // Both are done in turn, of the present epoch. Errors: there is no room for more.
   Result<void> form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store);
   Result<void> plan(std::vector<uint8_t> encoded);  // an engine::StepPlan
-  void abort();                                     // the epoch is over: ends a running collective, takes no more plans
+  void fence();                                     // the present epoch is over: ends a running collective
+
+  // Another epoch is the present one: ends a running collective, drops what waits, lets go of `what_ends`, and calls
+  // `left`. Afterwards announce() has the head told of the weights in that epoch.
+  void leave(uint64_t epoch, std::shared_ptr<void> what_ends);
+  void announce();
 
   // How long the present step has been running; nullopt: none is.
   std::optional<std::chrono::milliseconds> step_age() const;
@@ -63,18 +72,34 @@ class RankThread {
 
  private:
   struct Form {
+    uint64_t epoch = 0;
     int32_t num_blocks = 0;
     std::unique_ptr<comm::Rendezvous> store;
   };
-  using EncodedPlan = std::vector<uint8_t>;
-  using Work = std::variant<Form, EncodedPlan>;
+  struct EncodedPlan {
+    uint64_t epoch = 0;
+    std::vector<uint8_t> bytes;
+  };
+  struct Leave {
+    uint64_t epoch = 0;
+    std::shared_ptr<void> what_ends;
+  };
+  struct Announce {
+    uint64_t epoch = 0;
+  };
+  using Work = std::variant<Form, EncodedPlan, Leave, Announce>;
 
   void run();
   bool load();
-  bool join(Form form);
-  void step_loop();
+  bool perform(Form& form);
+  bool perform(const EncodedPlan& plan);
+  bool perform(Leave& leave);
+  bool perform(const Announce& announce);
+  bool join(Form& form);
+  void report_failure(engine::StepId step, std::string error, bool peer_failed);
+  std::optional<Work> step_loop();
   std::optional<Work> next_work();
-  bool begin(const Work& work);
+  bool begin(const EncodedPlan& plan);
   bool finish();
   bool guarded(engine::StepId step, const std::function<Result<void>()>& work);
   void send(const GroupReport& report);
@@ -84,12 +109,16 @@ class RankThread {
   const Setup setup_;
   const std::shared_ptr<RankBackend> backend_;
   const Callbacks callbacks_;
-  int32_t most_blocks_ = 0;  // that the rank can hold
+  std::optional<RankLoaded> loaded_;
+  uint64_t own_epoch_;         // that the head is spoken to of
+  uint64_t formed_epoch_ = 0;  // that was joined last, or could not be
+  std::optional<Work> next_;   // that has ended the steps
   std::optional<StepExecutor> executor_;
   std::shared_ptr<model::RankModel> model_;
   std::deque<engine::StepId> begun_;
 
   WorkQueue<Work> queue_;
+  std::atomic<uint64_t> epoch_;              // the present one
   std::atomic<int64_t> step_started_ns_{0};  // 0: no step runs
   std::atomic<uint64_t> steps_finished_{0};
   std::thread thread_;

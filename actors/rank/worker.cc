@@ -5,6 +5,7 @@
 
 #include <array>
 #include <chrono>
+#include <optional>
 #include <set>
 #include <utility>
 #include <variant>
@@ -22,6 +23,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kConnectTimeout{10'000};
 constexpr milliseconds kHelloTimeout{10'000};
+constexpr milliseconds kHelloPause{5};  // before the head is asked again
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -33,7 +35,8 @@ class Worker {
   Worker(WorkerActor::pointer self, WorkerSetup setup) : self_(self), setup_(std::move(setup)) {
     self_->set_down_handler([this](const caf::down_msg& down) { head_lost(down); });
     if (setup_.scheduler) {
-      say_hello(setup_.scheduler);
+      scheduler_ = setup_.scheduler;
+      say_hello();
     } else {
       connect();
     }
@@ -52,7 +55,26 @@ class Worker {
     if (const auto ok = is_plan ? thread_->plan(**std::move(bytes)) : perform(**bytes); !ok) fatal(ok.error().message);
   }
 
-  void formed(RankFormed& formed) { adapters_ = std::move(formed.adapters); }
+  void formed(RankFormed& formed) {
+    if (formed.epoch == setup_.start.epoch) adapters_ = std::move(formed.adapters);
+  }
+
+  // The group is lost, and this rank is not: it goes on in the next one.
+  void leave(const LeaveGroup& order) {
+    if (order.epoch <= setup_.start.epoch) return;
+    setup_.start.epoch = order.epoch;
+    assembler_ = EnvelopeAssembler();
+    if (!thread_) {  // it says hello as one of the new epoch, once the last one is answered
+      setup_.left(order.epoch);
+      if (scheduler_ && !hello_in_flight_) say_hello();
+      return;
+    }
+    thread_->leave(order.epoch, std::exchange(adapters_, nullptr));
+  }
+
+  void left(const GroupLeft& left) {
+    if (left.epoch == setup_.start.epoch) say_hello();
+  }
 
   // The watchdog: a handler that hangs cannot be ended from outside, the process can.
   void watch() {
@@ -74,26 +96,45 @@ class Worker {
         .then(
             [this](const caf::node_id&, caf::strong_actor_ptr& head, const std::set<std::string>&) {
               if (!head) return fatal("the head offers nothing");
-              say_hello(caf::actor_cast<SchedulerForRanks>(head));
+              scheduler_ = caf::actor_cast<SchedulerForRanks>(head);
+              say_hello();
             },
             [this](caf::error& error) { fatal("the head cannot be reached: " + self_->system().render(error)); });
   }
 
-  void say_hello(const SchedulerForRanks& scheduler) {
+  void say_hello() {
+    hello_in_flight_ = true;
     const ChildStart& start = setup_.start;
     Hello hello{start.rank, getpid(), start.epoch, host_name(), start.options.device};
-    self_->request(scheduler, kHelloTimeout, std::move(hello), WorkerForHead(caf::actor_cast<WorkerForHead>(self_)))
-        .then([this, scheduler](Welcome& welcome) { serve(scheduler, welcome); },
+    self_->request(scheduler_, kHelloTimeout, std::move(hello), WorkerForHead(caf::actor_cast<WorkerForHead>(self_)))
+        .then([this, epoch = start.epoch](Welcome& welcome) { welcomed(epoch, welcome); },
               [this](caf::error& error) { fatal("the head does not answer: " + self_->system().render(error)); });
+  }
+
+  // As a rank of `epoch`. Where another one is present by now, its hello is said when the thread has left the old one.
+  void welcomed(uint64_t epoch, Welcome& welcome) {
+    hello_in_flight_ = false;
+    if (epoch != setup_.start.epoch) {
+      if (!thread_) say_hello();
+    } else if (welcome.refused.empty()) {
+      refused_since_.reset();
+      serve(welcome);
+    } else {
+      const auto now = self_->clock().now();
+      if (!refused_since_) refused_since_ = now;
+      if (!welcome.later || now - *refused_since_ > kHelloTimeout) return fatal("the head refuses: " + welcome.refused);
+      self_->delayed_send(caf::actor_cast<WorkerActor>(self_), kHelloPause, GroupLeft{epoch});
+    }
   }
 
   // ---- serving
 
-  void serve(const SchedulerForRanks& scheduler, Welcome& welcome) {
-    if (!welcome.refused.empty()) return fatal("the head refuses: " + welcome.refused);
+  void serve(Welcome& welcome) {
+    rendezvous_ = welcome.rendezvous;
+    if (thread_) return thread_->announce();
+    const SchedulerForRanks scheduler = scheduler_;
     // Monitored only now that it has answered: a dead proxy out of CAF's cache never does.
     self_->monitor(scheduler);
-    rendezvous_ = welcome.rendezvous;
     const ChildStart& start = setup_.start;
     const RankAdapters::Setup adapters{start.rank, start.epoch, start.options.max_loras};
     RankThread::Callbacks callbacks;
@@ -104,13 +145,19 @@ class Worker {
     };
     callbacks.loading = setup_.loading;
     callbacks.fatal = [fatal = setup_.fatal](const std::string& why) { fatal(why); };
-    callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker,
-                        fatal = setup_.fatal](std::shared_ptr<model::RankModel> model) {
+    callbacks.left = [worker, left = setup_.left](uint64_t epoch) {
+      left(epoch);
+      caf::anon_send(worker, GroupLeft{epoch});
+    };
+    callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker, fatal = setup_.fatal](
+                           std::shared_ptr<model::RankModel> model, uint64_t epoch) {
+      RankAdapters::Setup of_epoch = adapters;
+      of_epoch.epoch = epoch;
       RankAdapters::Callbacks to_others;
       to_others.to_cache = [worker, cache](Envelope envelope) { caf::send_as(worker, cache, std::move(envelope)); };
       to_others.fatal = fatal;
-      caf::anon_send(worker, RankFormed{std::make_shared<RankAdapters>(adapters, backend->shard_plan(),
-                                                                       std::move(model), std::move(to_others))});
+      caf::anon_send(worker, RankFormed{epoch, std::make_shared<RankAdapters>(of_epoch, backend->shard_plan(),
+                                                                              std::move(model), std::move(to_others))});
     };
     thread_ =
         std::make_unique<RankThread>(RankThread::Setup{start.rank, start.epoch, start.options.block_size,
@@ -125,12 +172,12 @@ class Worker {
     if (const auto* form = std::get_if<FormGroup>(&*order)) {
       return thread_->form(form->num_blocks, make_actor_rendezvous(self_->system(), rendezvous_));
     }
-    thread_->abort();
+    thread_->fence();
     return {};
   }
 
   void head_lost(const caf::down_msg& down) {
-    if (thread_) thread_->abort();
+    if (thread_) thread_->fence();
     fatal("the head is lost: " + self_->system().render(down.reason));
   }
 
@@ -140,6 +187,9 @@ class Worker {
 
   WorkerActor::pointer self_;
   WorkerSetup setup_;
+  SchedulerForRanks scheduler_;
+  bool hello_in_flight_ = false;
+  std::optional<caf::actor_clock::time_point> refused_since_;
   RendezvousActor rendezvous_;
   EnvelopeAssembler assembler_;
   std::unique_ptr<RankThread> thread_;
@@ -151,7 +201,9 @@ class Worker {
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup) {
   auto state = std::make_shared<Worker>(self, std::move(setup));
   return {[state](Envelope& envelope) { state->take(envelope); },
-          [state](RankFormed& formed) { state->formed(formed); }, [state](Tick) { state->watch(); }};
+          [state](RankFormed& formed) { state->formed(formed); },
+          [state](const LeaveGroup& order) { state->leave(order); },
+          [state](const GroupLeft& left) { state->left(left); }, [state](Tick) { state->watch(); }};
 }
 
 }  // namespace lorikeet::actors

@@ -7,6 +7,9 @@
 //
 //              connect, hello               FormGroup, plans, adapters ...
 //   connecting -------------> serving ------------------------------------> serving
+//       |                     ^  |  LeaveGroup: the thread leaves the collectives of the lost epoch
+//       |               hello |  v
+//       |                    leaving
 //       |                        |
 //       | refused, no answer     | the head is lost, or a step takes longer than rank_timeout_ms
 //       `----------------------> fatal (the process ends; the supervisor starts a new epoch)
@@ -36,6 +39,7 @@ struct WorkerSetup {
   std::function<void(const std::string&)> hung;
   std::shared_ptr<model::GrammarSource> grammars;  // may be null
   int32_t vocab_size = 0;                          // that they are compiled for
+  std::function<void(uint64_t epoch)> left;        // any thread: nothing of an epoch before this one is done any more
 };
 
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup);

@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/base/console.h"
+
 namespace lorikeet::actors {
 namespace {
 
@@ -83,7 +85,7 @@ std::optional<KernelState> kernel_state(int pid) {
 
 // Whether the kernel has begun to end it. That is so before anything of it is closed, so whoever has noticed its end
 // asks too late to be told otherwise; that it can be waited for comes later.
-bool is_ending(int pid) {
+bool kernel_is_ending(int pid) {
   constexpr unsigned kExiting = 4;  // PF_EXITING
   const auto found = kernel_state(pid);
   return !found || found->state == 'Z' || found->state == 'X' || (found->flags & kExiting) != 0;
@@ -104,7 +106,10 @@ ProcessKeeper::~ProcessKeeper() {
   }
   for (const ChildId id : all) kill(id);
   std::unique_lock lock(mutex_);
-  all_ended_.wait(lock, [this] { return children_.empty(); });
+  if (!all_ended_.wait_for(lock, std::chrono::seconds(10), [this] { return children_.empty(); })) {
+    say("{} processes cannot be killed and are left behind", children_.size());
+    _exit(1);  // their threads wait for them
+  }
   if (last_ended_.joinable()) last_ended_.join();
 }
 
@@ -208,17 +213,33 @@ void ProcessKeeper::kill(ChildId id) {
   child->kill_wanted = true;
   if (child->pid == 0) return;
   // What somebody else has killed is not our doing: its peers often tell of the loss before it is dead.
-  if (is_ending(child->pid)) return;
+  if (kernel_is_ending(child->pid)) return;
   child->killed = true;
   ::kill(child->pid, SIGKILL);
 }
 
-bool ProcessKeeper::is_stopped(ChildId id) {
+int ProcessKeeper::pid_of(ChildId id) {
   const auto child = find(id);
-  if (!child) return false;
+  if (!child) return 0;
   const std::lock_guard lock(child->mutex);
-  const auto found = child->pid == 0 ? std::nullopt : kernel_state(child->pid);
+  return child->pid;
+}
+
+bool ProcessKeeper::is_stopped(ChildId id) {
+  const int pid = pid_of(id);
+  const auto found = pid == 0 ? std::nullopt : kernel_state(pid);
   return found && (found->state == 'T' || found->state == 't');
+}
+
+bool ProcessKeeper::is_ending(ChildId id) {
+  const int pid = pid_of(id);
+  return pid != 0 && kernel_is_ending(pid);
+}
+
+std::string ProcessKeeper::describe(ChildId id) {
+  const int pid = pid_of(id);
+  const auto found = pid == 0 ? std::nullopt : kernel_state(pid);
+  return found ? fmt::format("process {}, state {}", pid, found->state) : "no process";
 }
 
 }  // namespace lorikeet::actors

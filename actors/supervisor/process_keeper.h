@@ -27,6 +27,9 @@ class Processes {
   virtual void kill(ChildId child) = 0;  // SIGKILL; gone children are fine
   // Whether somebody has stopped it (SIGSTOP, a debugger), so that it does nothing.
   virtual bool is_stopped(ChildId child) = 0;
+  // Whether the kernel has begun to end it: its exit will be told.
+  virtual bool is_ending(ChildId child) = 0;
+  virtual std::string describe(ChildId child) = 0;  // for people, such as "process 4711"
 };
 
 // Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
@@ -45,12 +48,15 @@ class ProcessKeeper final : public Processes {
   // program: what the children are; this one, but for tests.
   explicit ProcessKeeper(Callbacks callbacks, std::string program = "/proc/self/exe")
       : callbacks_(std::move(callbacks)), program_(std::move(program)) {}
-  ~ProcessKeeper() override;  // kills and reaps all
+  // Kills and reaps all. What the kernel does not end within 10 s is named, and our own process ended with status 1.
+  ~ProcessKeeper() override;
 
   ChildId spawn(ChildStart start, ChildId head) override;
   void tell(ChildId child, const ChildOrder& order) override;
   void kill(ChildId child) override;
   bool is_stopped(ChildId child) override;
+  bool is_ending(ChildId child) override;
+  std::string describe(ChildId child) override;
 
  private:
   struct Child {
@@ -66,6 +72,7 @@ class ProcessKeeper final : public Processes {
   void forget(ChildId id);
   void send(ChildId id, const ChildOrder& order, int descriptor);
   std::shared_ptr<Child> find(ChildId id);
+  int pid_of(ChildId id);  // 0: there is none
 
   const Callbacks callbacks_;
   const std::string program_;

@@ -1,21 +1,10 @@
-// The actor that keeps the server's processes alive: it decides what is started, what is killed, and when to give up.
+// The actor around what the supervisor decides (actors/supervisor/supervision.h): it hands it what it hears, and the time.
 //
 // Receives
-//   from the process keeper: ChildSaid (AwaitsRanks, Progress, Failed, Ready, GroupLost), ChildExited
+//   from the process keeper: ChildSaid (a ChildReport), ChildExited
 //   from the server object:  StopServer
-// Tells the head: NewEpoch, Stop. Tells its caller: progress, ready, stopped. Owns: the list of children and the count
-// of epochs. Thread: CAF's.
-//
-//             AwaitsRanks: they are started          ready
-//   starting -----------------------------> loading -------> serving
-//                                            |  ^              |
-//        lost before the first `ready`, or   |  |              | lose_group(): a rank died, or the head gave the group
-//        the third time in a row without one |  | all ranks    | up; lose_head(). The ranks are killed.
-//                                            |  | are dead     v
-//                                            |  `---------- losing       the epoch counts on
-//                                            v                 |
-//                        stopped <------- stopping <-----------'         StopServer, in any state: the head answers
-//                                                                        everything and ends, then the ranks are killed
+//   from itself:             Tick, with every beat
+// Tells the children, through the keeper, ChildOrder. Tells its caller: progress, ready, stopped. Thread: CAF's.
 #pragma once
 
 #include <caf/all.hpp>

@@ -6,6 +6,7 @@
 
 #include <csignal>
 #include <utility>
+#include <variant>
 
 namespace lorikeet::actors {
 
@@ -57,6 +58,10 @@ void ChildProcess::listen(std::function<void(ChildOrder, Descriptor)> on_order) 
       auto order = reserve_ ? reserve_->open_for(receive) : receive();
       if (!order) fail(order.error().message);
       if (!*order) _exit(1);
+      if (start_.rank >= 0 && std::holds_alternative<control::Ping>(**order)) {
+        tell(control::Alive{});
+        continue;
+      }
       on_order(**std::move(order), channel_.take_descriptor());
     }
   }).detach();

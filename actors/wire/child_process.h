@@ -35,7 +35,7 @@ class ChildProcess {
   [[noreturn]] void fail(const std::string& why, bool by_itself = false);
 
   // Calls on_order for each order and the descriptor that came with it, on a thread of its own; ends the process with
-  // the channel.
+  // the channel. A rank's pings are answered here: that its steps get on is watched by others.
   void listen(std::function<void(ChildOrder, Descriptor)> on_order);
 
  private:

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "actors/wire/options.h"
 
@@ -31,6 +32,19 @@ namespace control {
 struct Stop {  // end in order
   template <class Self, class Visitor>
   static void fields(Self&, Visitor&&) {}
+};
+
+struct Ping {  // answered with Alive
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
+
+struct LeaveGroup {  // to a rank: its group is lost; it leaves the collectives, says HasLeft, and joins that of `epoch`
+  uint64_t epoch = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+  }
 };
 
 struct NewEpoch {  // to the head: the ranks of `epoch` are being started
@@ -79,6 +93,19 @@ struct Loading {  // a rank: so many layers of its weights are there
   }
 };
 
+struct Alive {  // after a Ping; the head's has gone through all its actors
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
+
+struct HasLeft {  // a rank: nothing of what it does belongs to an epoch before this one
+  uint64_t epoch = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("epoch", s.epoch);
+  }
+};
+
 struct Failed {  // the child cannot go on and ends
   std::string why;
   bool by_itself = false;  // and not since somebody else is gone
@@ -106,12 +133,14 @@ struct Ready {  // the head: requests are served by the group of `epoch`
 struct GroupLost {  // the head: the group of `epoch` cannot be used any more
   uint64_t epoch = 0;
   std::string why;
-  bool by_rank = false;  // as far as the head knows
+  bool by_rank = false;        // as far as the head knows
+  std::vector<int32_t> ranks;  // that cannot go on; empty: it is not known which, or none
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("why", s.why);
     visit("by_rank", s.by_rank);
+    visit("ranks", s.ranks);
   }
 };
 
@@ -119,8 +148,9 @@ struct GroupLost {  // the head: the group of `epoch` cannot be used any more
 
 // What a child is told, and what it reports: one type for each direction, so that neither side can be made to read what
 // only it may say.
-using ChildOrder = std::variant<control::Stop, control::NewEpoch, control::RankConnection>;
+using ChildOrder =
+    std::variant<control::Stop, control::NewEpoch, control::RankConnection, control::Ping, control::LeaveGroup>;
 using ChildReport = std::variant<control::AwaitsRanks, control::Progress, control::Failed, control::Ready,
-                                 control::GroupLost, control::Loading>;
+                                 control::GroupLost, control::Loading, control::Alive, control::HasLeft>;
 
 }  // namespace lorikeet::actors

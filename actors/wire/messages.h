@@ -43,6 +43,7 @@ using RendezvousActor =
 
 struct Welcome {
   std::string refused;  // not empty: why the rank is not wanted; the handles are then void
+  bool later = false;   // it may be wanted in a moment: the head does not know of its epoch yet, or it not of the next
   CacheForRanks cache;
   RendezvousActor rendezvous;
 };
@@ -62,7 +63,7 @@ typename Inspector::result_type inspect(Inspector& f, Hello& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, Welcome& x) {
-  return f(caf::meta::type_name("Welcome"), x.refused, x.cache, x.rendezvous);
+  return f(caf::meta::type_name("Welcome"), x.refused, x.later, x.cache, x.rendezvous);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, StorePut& x) {

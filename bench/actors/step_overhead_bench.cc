@@ -68,10 +68,10 @@ class InstantBackend final : public RankBackend {
     plan_ = model::ShardPlan::make(config, 1).value();
     return RankLoaded{1 << 20, 1, 1};
   }
-  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous&, const std::string&, int32_t) override {
+  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous&, uint64_t, int32_t) override {
     return std::make_shared<InstantModel>();
   }
-  void abort() override {}
+  void abort(uint64_t) override {}
   const model::ShardPlan& shard_plan() const override { return *plan_; }
 
  private:
@@ -128,7 +128,8 @@ GatewayActor::behavior_type counting_gateway(GatewayActor::pointer, Progress* pr
           },
           [](StopServing&) {},
           [](const Drain&) { return true; },
-          [](Tick) {}};
+          [](Tick) {},
+          [](Pulse) { return true; }};
 }
 
 AdapterCacheActor::behavior_type no_cache(AdapterCacheActor::pointer) {
@@ -145,7 +146,8 @@ AdapterCacheActor::behavior_type no_cache(AdapterCacheActor::pointer) {
           [](const ChangeAdapter&) { return AdapterChanged{}; },
           [](FactorsMade&) {},
           [](Tick) {},
-          [](const StatusQuery&) { return AdaptersStatus{}; }};
+          [](const StatusQuery&) { return AdaptersStatus{}; },
+          [](Pulse) { return true; }};
 }
 
 // The head's side, and the worker's process.

@@ -92,6 +92,12 @@ class CpuModel final : public RankModel {
     return std::move(finished.outputs);
   }
 
+  void forget_steps() override {
+    results_.clear();
+    last_drawn_.clear();
+    last_end_.reset();
+  }
+
   StepTimes step_times() const override { return times_; }
 
   uint64_t kv_block_bytes() const override {

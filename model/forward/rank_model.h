@@ -120,6 +120,10 @@ class RankModel {
   // Waits for the oldest step begun and gives its outputs, one per row. Throws as begin_step does.
   virtual std::vector<RowOutput> finish_step() = 0;
 
+  // Forgets the steps that were begun and not finished, as if they had never been: their group is lost. Of backends
+  // whose model outlives it. Thread: the one that steps.
+  virtual void forget_steps() {}
+
   // Bytes of one KV block on this rank.
   virtual uint64_t kv_block_bytes() const = 0;
 

@@ -96,6 +96,10 @@ class FakeModel final : public model::RankModel {
     in_flight.pop_front();
     return outputs;
   }
+  void forget_steps() override {
+    const std::lock_guard lock(mutex);
+    in_flight.clear();
+  }
   uint64_t kv_block_bytes() const override { return 1; }
 
   std::mutex mutex;  // guards what follows
@@ -130,26 +134,33 @@ class FakeBackend final : public RankBackend {
   explicit FakeBackend(int32_t ranks = 1) : plan_(model::ShardPlan::make(small_config(), ranks).value()) {}
 
   Result<RankLoaded> load(const std::function<void(int, int)>& progress) override {
+    const std::lock_guard wait(loading);
     if (!load_error.empty()) return fail("{}", load_error);
     if (no_memory_to_load) throw std::bad_alloc();
     progress(1, 1);
     return RankLoaded{num_blocks, 1, 1};
   }
-  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, const std::string& prefix,
-                                                 int32_t blocks) override {
-    store.set(prefix + "joined", {});
+  Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t blocks) override {
+    store.set(rendezvous_prefix(epoch) + "joined", {});
     if (no_memory_to_join) throw std::bad_alloc();
+    if (nobody_to_meet) throw comm::CollectiveError(comm::CollectiveFailure::peer_lost, "rank 0 is lost");
     joined_blocks = blocks;
+    joined_epoch = epoch;
+    aborted = false;
+    model->forget_steps();
     return std::shared_ptr<model::RankModel>(model);
   }
-  void abort() override { aborted = true; }
+  void abort(uint64_t before_epoch) override { aborted = before_epoch > joined_epoch; }
   const model::ShardPlan& shard_plan() const override { return plan_; }
 
   std::shared_ptr<FakeModel> model = std::make_shared<FakeModel>();
+  std::mutex loading;  // whoever holds it keeps the rank from loading
   std::string load_error;
   bool no_memory_to_load = false, no_memory_to_join = false;
+  std::atomic<bool> nobody_to_meet{false};
   int32_t num_blocks = 64;
   std::atomic<int32_t> joined_blocks{0};
+  std::atomic<uint64_t> joined_epoch{0};
   std::atomic<bool> aborted{false};
 
  private:

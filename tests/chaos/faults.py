@@ -30,7 +30,7 @@ class Faults:
                  "kill a rank that starts": (2, self.kill_starting), "kill a rank that loads": (2, self.kill_loading),
                  "kill a rank that joins": (2, self.kill_joining), "pause a rank": (2, self.pause_rank),
                  "stop a rank": (1, self.stop_rank), "stop a rank that starts": (1, self.stop_starting),
-                 "pause the head": (1, self.pause_head),
+                 "pause the head": (1, self.pause_head), "stop the head": (1, self.stop_head),
                  "kill the head": (1, self.kill_head), "kill head and rank": (1, self.kill_head_and_rank),
                  "cut a socket": (2, self.cut_socket)}
         if self.ranks > 1:
@@ -114,6 +114,10 @@ class Faults:
         time.sleep(delay)
         send(pid, signal.SIGSTOP)
         return f"killed {name}, and stopped its successor {1000 * delay:.0f} ms later"
+
+    def stop_head(self):
+        send(self.server.processes().get("head"), signal.SIGSTOP)
+        return "stopped the head for good"
 
     def kill_head(self):
         return self._kill("head")

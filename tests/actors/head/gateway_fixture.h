@@ -88,7 +88,8 @@ class GatewayTest : public ActorTest {
               ServingStatus status;
               status.zmq = "tcp://here";
               return status;
-            }};
+            },
+            [](Pulse) { return true; }};
   }
 
   static AdapterCacheActor::behavior_type fake_cache(AdapterCacheActor::pointer self) {
@@ -116,7 +117,8 @@ class GatewayTest : public ActorTest {
               status.adapters.push_back(
                   {"kjv", "d", "staged", "resident", 2, 1, 3, 16, 4096, "/kjv", std::nullopt, true, false});
               return status;
-            }};
+            },
+            [](Pulse) { return true; }};
   }
 
   static comm::GenerateRequest request(const std::string& id) {

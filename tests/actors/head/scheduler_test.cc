@@ -71,7 +71,8 @@ class SchedulerTest : public ActorTest {
             },
             [](StopServing&) {},
             [](const Drain&) { return true; },
-            [](Tick) {}};
+            [](Tick) {},
+            [](Pulse) { return true; }};
   }
 
   static WorkerForHead::behavior_type fake_worker(WorkerForHead::pointer, std::shared_ptr<Around> around, size_t rank) {
@@ -99,7 +100,8 @@ class SchedulerTest : public ActorTest {
             [](const ChangeAdapter&) { return AdapterChanged{}; },
             [](FactorsMade&) {},
             [around](Tick) { around->work(); },
-            [](const StatusQuery&) { return AdaptersStatus{}; }};
+            [](const StatusQuery&) { return AdaptersStatus{}; },
+            [](Pulse) { return true; }};
   }
 
   // ---- what they do

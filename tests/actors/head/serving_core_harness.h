@@ -72,7 +72,7 @@ class ServingCoreHarness {
   }
 
   void lose(const std::string& why = "rank 1 died") {
-    core.lose_group(why, false, now);
+    core.lose_group({why, false, {}}, now);
     act();
   }
 

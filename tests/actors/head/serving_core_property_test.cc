@@ -114,7 +114,7 @@ class RandomServer {
     const bool serving = server_.core.group().serving();
     server_.say(said.rank, std::move(said.result));
     if (serving && server_.core.group().lost()) {
-      EXPECT_TRUE(said.lie || has_lied_) << server_.lost->why;
+      EXPECT_TRUE(said.lie || has_lied_) << server_.lost->loss.why;
       has_lied_ = false;
       ++losses;
       results_.clear();

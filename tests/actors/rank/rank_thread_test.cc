@@ -31,7 +31,8 @@ class RankThreadTest : public ::testing::Test {
       const std::lock_guard lock(mutex_);
       progress_.push_back(fmt::format("rank 1: layer {} of {}", done, total));
     };
-    callbacks.formed = [](std::shared_ptr<model::RankModel>) {};
+    callbacks.formed = [](std::shared_ptr<model::RankModel>, uint64_t) {};
+    callbacks.left = [this](uint64_t epoch) { left_.set_value(epoch); };
     callbacks.fatal = [this](const std::string& why) { fatal_.set_value(why); };
     thread_ = std::make_unique<RankThread>(RankThread::Setup{1, 5, 4, 2}, backend_, callbacks);
   }
@@ -69,9 +70,9 @@ class RankThreadTest : public ::testing::Test {
   }
 
   // The first plan starts a sequence, later ones go on with it.
-  static std::vector<uint8_t> plan(uint64_t step) {
+  static std::vector<uint8_t> plan(uint64_t step, uint64_t epoch = 5) {
     engine::StepPlan made;
-    made.epoch = engine::Epoch(5);
+    made.epoch = engine::Epoch(epoch);
     made.step = engine::StepId(step);
     const engine::SequenceId id(1);
     if (step == 1) {
@@ -88,6 +89,7 @@ class RankThreadTest : public ::testing::Test {
   std::deque<Envelope> said_;
   std::vector<std::string> progress_;
   std::promise<std::string> fatal_;
+  std::promise<uint64_t> left_;
   std::unique_ptr<RankThread> thread_;
 };
 
@@ -193,9 +195,80 @@ TEST_F(RankThreadTest, RefusesAPlanThatThereIsNoRoomFor) {
   EXPECT_THAT(refused.error().message, HasSubstr("no room for a plan"));
 }
 
+TEST_F(RankThreadTest, ReportsThatTheRanksDidNotMeetAndJoinsTheNextEpoch) {
+  backend_->nobody_to_meet = true;
+  start();
+  ASSERT_TRUE(is_report<RankLoaded>(next()));
+  ASSERT_TRUE(thread_->form(8, std::make_unique<NoStore>()));
+  const auto failed = next_result();
+  EXPECT_THAT(failed.error, HasSubstr("the ranks did not meet: rank 0 is lost"));
+  EXPECT_TRUE(failed.peer_failed);
+  backend_->nobody_to_meet = false;
+  thread_->leave(6, nullptr);
+  EXPECT_EQ(left_.get_future().get(), 6u);
+  thread_->announce();
+  EXPECT_TRUE(is_report<RankLoaded>(next()));
+  ASSERT_TRUE(thread_->form(8, std::make_unique<NoStore>()));
+  EXPECT_TRUE(is_report<RankReady>(next()));
+}
+
+// ---- the next epoch
+
+TEST_F(RankThreadTest, KeepsWeightsAndModelForTheNextEpoch) {
+  start_and_form();
+  ASSERT_TRUE(thread_->plan(plan(1)));
+  EXPECT_EQ(next_result().rows[0].token_id, 1001);
+  auto adapters = std::make_shared<int>();
+  const std::weak_ptr<int> adapters_of_the_old_epoch = adapters;
+  thread_->leave(6, std::move(adapters));
+  EXPECT_EQ(left_.get_future().get(), 6u);
+  EXPECT_TRUE(adapters_of_the_old_epoch.expired());
+  EXPECT_TRUE(backend_->aborted);
+  thread_->announce();
+  Envelope envelope = next();
+  EXPECT_EQ(envelope.epoch, 6u);
+  EXPECT_EQ(std::get<RankLoaded>(message_in<GroupReport>(envelope)).num_blocks, 8) << "the KV cache that there is";
+  ASSERT_TRUE(thread_->form(8, std::make_unique<NoStore>()));
+  envelope = next();
+  EXPECT_EQ(envelope.epoch, 6u);
+  EXPECT_TRUE(is_report<RankReady>(envelope));
+  EXPECT_EQ(backend_->joined_epoch, 6u);
+  EXPECT_EQ(progress_.size(), 1u) << "nothing was loaded again";
+  ASSERT_TRUE(thread_->plan(plan(1, 6)));
+  envelope = next();
+  EXPECT_EQ(envelope.epoch, 6u);
+  EXPECT_EQ(message_in<engine::StepResult>(envelope).rows[0].token_id, 1001) << "the sequence starts anew";
+}
+
+TEST_F(RankThreadTest, DoesNothingMoreOfAnEpochWhoseStepHasFailedOrThatItHasLeft) {
+  start_and_form();
+  backend_->model->lost_peer = true;
+  ASSERT_TRUE(thread_->plan(plan(1)));
+  const auto failed = next_result();
+  EXPECT_TRUE(failed.peer_failed);
+  ASSERT_TRUE(thread_->plan(plan(2)));
+  thread_->leave(6, nullptr);
+  EXPECT_EQ(left_.get_future().get(), 6u);
+  EXPECT_FALSE(thread_->step_age());
+  thread_->announce();
+  EXPECT_EQ(next().epoch, 6u);
+}
+
+TEST_F(RankThreadTest, LeavesWhileItStillLoads) {
+  std::unique_lock loading(backend_->loading);
+  start();
+  thread_->leave(6, nullptr);
+  auto left = left_.get_future();
+  thread_->announce();
+  loading.unlock();
+  EXPECT_EQ(left.get(), 6u);
+  EXPECT_EQ(next().epoch, 5u) << "of the epoch in which it was begun; the head does not hear it";
+  EXPECT_EQ(next().epoch, 6u);
+}
+
 TEST_F(RankThreadTest, AbortsTheCollectiveWhenItsEpochIsOver) {
   start_and_form();
-  thread_->abort();
+  thread_->fence();
   EXPECT_TRUE(backend_->aborted);
   thread_.reset();
 }

@@ -48,6 +48,7 @@ class Channel {
 
 struct Head {
   std::string refuse;
+  int later = 0;  // so many hellos are refused for the moment
   RendezvousActor store;
   CacheForRanks cache;
   Channel<Hello> hellos;
@@ -57,7 +58,8 @@ struct Head {
 SchedulerForRanks::behavior_type fake_scheduler(SchedulerForRanks::pointer, Head* head) {
   return {[head](Hello& hello, WorkerForHead&) {
             head->hellos.push(hello);
-            return Welcome{head->refuse, head->cache, head->store};
+            if (head->later > 0) return Welcome{"not yet", head->later-- > 0, {}, {}};
+            return Welcome{head->refuse, false, head->cache, head->store};
           },
           [head](Envelope& envelope) { head->to_scheduler.push(std::move(envelope)); }};
 }
@@ -82,6 +84,7 @@ class WorkerTest : public ::testing::Test {
     setup.loading = [](int, int) {};
     setup.fatal = [this](const std::string& why) { fatal_.push(why); };
     setup.hung = [this](const std::string& why) { fatal_.push(why); };
+    setup.left = [this](uint64_t epoch) { left_.push(epoch); };
     setup.scheduler = scheduler_;
     worker_ = system_.spawn(worker, std::move(setup));
   }
@@ -121,12 +124,33 @@ class WorkerTest : public ::testing::Test {
   int32_t timeout_ms_ = 60'000;
   std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
   Channel<std::string> fatal_;
+  Channel<uint64_t> left_;
   Head head_;
   SystemConfig config_{ServerOptions{}, Networking::none, 2};
   caf::actor_system system_{config_};
   SchedulerForRanks scheduler_;
   WorkerActor worker_;
 };
+
+TEST_F(WorkerTest, GoesOnInTheNextEpochWhenItsGroupIsLost) {
+  start_and_form();
+  EXPECT_EQ(head_.hellos.next().epoch, 3u);
+  head_.later = 2;  // it does not know of the next epoch yet
+  caf::anon_send(worker_, LeaveGroup{4});
+  EXPECT_EQ(left_.next(), 4u);
+  for (int hellos = 0; hellos < 3; ++hellos) EXPECT_EQ(head_.hellos.next().epoch, 4u);
+  Envelope loaded = head_.to_scheduler.next();
+  EXPECT_TRUE(is_report<RankLoaded>(loaded));
+  EXPECT_EQ(loaded.epoch, 4u);
+  tell(GroupOrder(FormGroup{8}), 3);  // of an epoch that is over
+  tell(GroupOrder(FormGroup{8}), 4);
+  EXPECT_EQ(head_.to_scheduler.next().epoch, 4u);
+  caf::anon_send(worker_, LeaveGroup{4});  // it has
+  auto plan = first_plan();
+  plan.epoch = engine::Epoch(4);
+  tell(plan, 4);
+  EXPECT_EQ(message_in<engine::StepResult>(head_.to_scheduler.next()).rows[0].token_id, 1001);
+}
 
 TEST_F(WorkerTest, SaysHelloLoadsFormsAndSteps) {
   start_and_form();

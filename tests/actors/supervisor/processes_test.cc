@@ -110,7 +110,8 @@ TEST(Processes, LetEveryStreamGoOnWhenARankIsKilled) {
     const auto after = server.status();
     EXPECT_EQ(after["epoch"].get<int>(), before["epoch"].get<int>() + 1);
     EXPECT_EQ(after["head"]["pid"], before["head"]["pid"]) << "the head and its clients are left alone";
-    EXPECT_NE(pid_of(after, 0), pid_of(before, 0));
+    EXPECT_NE(pid_of(after, rank), pid_of(before, rank));
+    EXPECT_EQ(pid_of(after, 1 - rank), pid_of(before, 1 - rank)) << "who survives stays";
     EXPECT_EQ(after["engine"]["resumptions"].get<int>(), before["engine"]["resumptions"].get<int>() + 6);
     EXPECT_EQ(after["engine"]["blocks_free"], after["engine"]["blocks_total"]);
     for (const auto& adapter : after["adapters"]) {

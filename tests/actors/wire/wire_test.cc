@@ -107,7 +107,9 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   const auto connection = carried<ChildOrder>(control::RankConnection{4, 1});
   EXPECT_EQ(connection.epoch, 4u);
   EXPECT_EQ(connection.rank, 1);
-  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 3);
+  carried<ChildOrder>(control::Ping{});
+  EXPECT_EQ(carried<ChildOrder>(control::LeaveGroup{5}).epoch, 5u);
+  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 5);
 }
 
 TEST(Wire, RoundTripsReportsOfAChild) {
@@ -120,10 +122,14 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   const auto loading = carried<ChildReport>(control::Loading{1, 4});
   EXPECT_EQ(loading.done, 1);
   EXPECT_EQ(loading.total, 4);
-  const auto lost = carried<ChildReport>(control::GroupLost{3, "rank 1 died"});
+  carried<ChildReport>(control::Alive{});
+  EXPECT_EQ(carried<ChildReport>(control::HasLeft{6}).epoch, 6u);
+  const auto lost = carried<ChildReport>(control::GroupLost{3, "rank 1 died", true, {1}});
+  EXPECT_TRUE(lost.by_rank);
+  EXPECT_EQ(lost.ranks, std::vector<int32_t>{1});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 6);
+  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 8);
 }
 
 TEST(Wire, RoundTripsTheStartOfAChildWithAllOptions) {

@@ -1,0 +1,530 @@
+#include "actors/supervisor/supervision.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <csignal>
+#include <functional>
+#include <memory>
+
+#include "tests/actors/supervisor/fake_processes.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using State = Supervision::State;
+
+// A supervision of two ranks, whose processes and clock a test plays.
+class Supervised {
+ public:
+  explicit Supervised(const std::string& device = "cpu") {
+    ServerOptions options;
+    options.tensor_parallel_size = 2;
+    options.device = device;
+    options.zmq_address = "tcp://*:0";
+    options.heartbeat_ms = 500;
+    decides = std::make_unique<Supervision>(
+        options, processes,
+        Supervision::Callbacks{[this](const std::string& line) { progress.push_back(line); },
+                               [this](int32_t rank, int32_t done, int32_t total) {
+                                 progress.push_back(fmt::format("rank {}: layer {} of {}", rank, done, total));
+                               },
+                               [this](const control::Ready& told) { ready.push_back(told.address); },
+                               [this](int status) { stopped.push_back(status); }});
+    decides->start(now);
+  }
+
+  void say(uint64_t child, ChildReport report) { decides->said(child, report, now); }
+  void exit(uint64_t child, const std::string& how = "was killed by signal 9") {
+    const bool on_purpose = FakeProcesses::contains(processes.killed, child);
+    decides->exited(child, how, on_purpose, how == "was killed by signal 11" ? SIGSEGV : 0, now);
+  }
+
+  // Head 1, ranks 2 and 3.
+  void serve() {
+    say(1, control::AwaitsRanks{});
+    say(2, control::Alive{});
+    say(3, control::Alive{});
+    say(1, control::Ready{1, "tcp://127.0.0.1:5555"});
+  }
+  void serve_again() { say(1, control::Ready{decides->epoch(), "tcp://127.0.0.1:5555"}); }
+
+  // Beats, to which all but these answer.
+  void beat(int count, const std::vector<uint64_t>& silent = {}) {
+    for (int i = 0; i < count; ++i) {
+      now += milliseconds(500);
+      decides->tick(now);
+      for (uint64_t child = 1; child <= processes.started.size(); ++child) {
+        if (!FakeProcesses::contains(silent, child)) say(child, control::Alive{});
+      }
+    }
+  }
+
+  State state() const { return decides->state(); }
+  const control::NewEpoch& new_epoch() const {
+    const auto told = std::find_if(processes.told.rbegin(), processes.told.rend(), [](const auto& order) {
+      return std::holds_alternative<control::NewEpoch>(order.second);
+    });
+    return std::get<control::NewEpoch>(told->second);
+  }
+  std::vector<uint64_t> told_to_leave(uint64_t epoch) const {
+    std::vector<uint64_t> children;
+    for (const auto& [child, order] : processes.told) {
+      const auto* leave = std::get_if<control::LeaveGroup>(&order);
+      if (leave != nullptr && leave->epoch == epoch) children.push_back(child);
+    }
+    return children;
+  }
+
+  FakeProcesses processes;
+  std::vector<std::string> progress, ready;
+  std::vector<int> stopped;
+  Supervision::TimePoint now{std::chrono::hours(1)};
+  std::unique_ptr<Supervision> decides;
+};
+
+class SupervisionTest : public ::testing::Test, protected Supervised {};
+
+// ---- starting
+
+TEST_F(SupervisionTest, StartsTheRanksWhenTheHeadAwaitsThem) {
+  ASSERT_EQ(processes.started.size(), 1u);
+  EXPECT_EQ(processes.started[0].rank, -1);
+  say(1, control::AwaitsRanks{});
+  ASSERT_EQ(processes.started.size(), 3u);
+  EXPECT_EQ(processes.started[1].rank, 0);
+  EXPECT_EQ(processes.started[2].rank, 1);
+  EXPECT_THAT(processes.heads, ElementsAre(0, 1, 1));
+  EXPECT_EQ(processes.started[2].epoch, 1u);
+}
+
+TEST_F(SupervisionTest, PassesProgressAndReadinessOn) {
+  serve();
+  say(2, control::Loading{1, 4});
+  say(1, control::Loading{1, 4});  // the head loads nothing
+  EXPECT_THAT(progress, ElementsAre("rank 0: layer 1 of 4"));
+  EXPECT_THAT(ready, ElementsAre("tcp://127.0.0.1:5555"));
+}
+
+TEST_F(SupervisionTest, GivesUpWhenTheFirstStartFails) {
+  say(1, control::AwaitsRanks{});
+  say(3, control::Failed{"rank 1: model.safetensors is cut short"});
+  exit(3, "exited with status 1");
+  EXPECT_THAT(progress, ElementsAre("rank 1: model.safetensors is cut short"));
+  EXPECT_TRUE(std::holds_alternative<control::Stop>(processes.told.back().second));
+  EXPECT_THAT(stopped, IsEmpty());
+  exit(1, "exited with status 0");
+  EXPECT_THAT(processes.killed, ElementsAre(2));
+  exit(2);
+  EXPECT_THAT(stopped, ElementsAre(1));
+}
+
+TEST_F(SupervisionTest, GivesUpWhenTheHeadCannotStart) {
+  say(1, control::Failed{"/nowhere/config.json: no such file"});
+  exit(1, "exited with status 1");
+  EXPECT_THAT(progress, ElementsAre("/nowhere/config.json: no such file"));
+  EXPECT_THAT(stopped, ElementsAre(1));
+}
+
+TEST_F(SupervisionTest, GivesUpOnAFirstStartThatDoesNotGetOn) {
+  say(1, control::AwaitsRanks{});
+  beat(2 * 121);
+  EXPECT_THAT(processes.killed, ElementsAre(2, 3));
+  exit(2);
+  exit(3);
+  EXPECT_THAT(progress, ElementsAre("no rank has got on in 120 s of starting"));
+  EXPECT_EQ(state(), State::stopping);
+}
+
+TEST_F(SupervisionTest, LetsALoadTakeAsLongAsItGetsOn) {
+  say(1, control::AwaitsRanks{});
+  for (int layer = 1; layer < 40; ++layer) {
+    beat(200);
+    say(3, control::Loading{layer, 40});
+  }
+  EXPECT_EQ(state(), State::forming);
+  EXPECT_THAT(processes.killed, IsEmpty());
+}
+
+// ---- whose fault
+
+TEST_F(SupervisionTest, PrefersTheWordsOfTheRankToWhatTheHeadHasHeard) {
+  say(1, control::AwaitsRanks{});
+  say(3, control::Failed{"rank 1: model.safetensors is cut short"});
+  processes.ending = {3};
+  say(1, control::GroupLost{1, "rank 1 is gone", false, {1}});
+  exit(3, "exited with status 1");
+  EXPECT_THAT(progress, ElementsAre("rank 1: model.safetensors is cut short"));
+}
+
+TEST_F(SupervisionTest, NamesTheRankThatWasKilledRatherThanThePeerThatMissedIt) {
+  serve();
+  processes.ending = {3};
+  say(2, control::Failed{"rank 0: all_reduce: connection reset by peer"});
+  exit(2, "exited with status 1");
+  decides->exited(3, "was killed by signal 9", false, SIGKILL, now);
+  EXPECT_THAT(progress, ElementsAre("rank 1 was killed by signal 9"));
+}
+
+TEST_F(SupervisionTest, TellsWhatARankDidByItselfFromWhatWasDoneToIt) {
+  serve();
+  exit(3, "was killed by signal 11");
+  EXPECT_TRUE(new_epoch().by_rank);
+  serve_again();
+  exit(4, "was killed by signal 9");
+  EXPECT_FALSE(new_epoch().by_rank);
+  serve_again();
+  say(1, control::GroupLost{3, "rank 0: the device has failed", true, {0}});
+  EXPECT_THAT(processes.killed, ElementsAre(2)) << "the one whose device it is";
+  exit(2);
+  EXPECT_TRUE(new_epoch().by_rank);
+}
+
+TEST_F(SupervisionTest, BlamesNoRankForWhatAStoppedOneHasHeldUp) {
+  serve();
+  processes.stopped = {3};
+  say(2, control::Failed{"rank 0: step 7 has not ended in 2000 ms", true});
+  exit(2, "exited with status 1");
+  EXPECT_THAT(processes.killed, ElementsAre(3));
+  exit(3);
+  EXPECT_FALSE(new_epoch().by_rank);
+  EXPECT_THAT(progress, ElementsAre("rank 1 has been stopped by somebody", "rank 0: step 7 has not ended in 2000 ms"));
+}
+
+// ---- survivors and successors
+
+TEST_F(SupervisionTest, KeepsTheOthersWhenARankDiesAndStartsItsSuccessorAtOnce) {
+  serve();
+  exit(3);
+  EXPECT_THAT(processes.killed, IsEmpty());
+  EXPECT_THAT(told_to_leave(2), ElementsAre(2));
+  EXPECT_THAT(progress, ElementsAre("rank 1 was killed by signal 9"));
+  EXPECT_EQ(processes.told.back().first, 1u);
+  EXPECT_EQ(new_epoch().epoch, 2u);
+  ASSERT_EQ(processes.started.size(), 4u);
+  EXPECT_EQ(processes.started[3].rank, 1);
+  EXPECT_EQ(processes.started[3].epoch, 2u);
+  say(2, control::HasLeft{2});
+  serve_again();
+  EXPECT_EQ(progress.back(), "serving again (epoch 2)");
+  EXPECT_EQ(ready.size(), 1u);
+}
+
+TEST_F(SupervisionTest, StartsASuccessorOnlyWhenItsPredecessorIsDead) {
+  serve();
+  processes.ending = {3};
+  say(1, control::GroupLost{1, "rank 0: connection reset by peer", false, {}});
+  EXPECT_EQ(processes.started.size(), 3u) << "the other rank still holds its device";
+  EXPECT_EQ(state(), State::losing);
+  decides->exited(3, "was killed by signal 9", false, SIGKILL, now);
+  EXPECT_EQ(processes.started.size(), 4u);
+  say(1, control::GroupLost{1, "late", false, {}});
+  EXPECT_EQ(decides->epoch(), 2u) << "of an epoch that is over";
+}
+
+TEST_F(SupervisionTest, KeepsAllWhereOnlyALinkIsLost) {
+  serve();
+  say(1, control::GroupLost{1, "rank 0: connection reset by peer", false, {}});
+  EXPECT_THAT(told_to_leave(2), ElementsAre(2, 3));
+  EXPECT_EQ(processes.started.size(), 3u);
+  serve_again();
+  EXPECT_EQ(state(), State::serving);
+}
+
+TEST_F(SupervisionTest, KillsAllWhereARankFailedAndItIsNotKnownWhich) {
+  serve();
+  say(1, control::GroupLost{1, "ranks 0 and 1 disagree", true, {}});
+  EXPECT_THAT(processes.killed, ElementsAre(2, 3));
+  exit(2);
+  EXPECT_EQ(processes.started.size(), 3u);
+  exit(3);
+  EXPECT_EQ(processes.started.size(), 5u);
+  EXPECT_THAT(progress, ElementsAre("ranks 0 and 1 disagree")) << "a rank that was killed on purpose is no news";
+}
+
+TEST(Supervision, KillsAllOfAGroupWhoseRanksCannotJoinAnother) {
+  Supervised server("cuda");
+  server.serve();
+  server.exit(3);
+  EXPECT_THAT(server.processes.killed, ElementsAre(2));
+  server.exit(2);
+  EXPECT_EQ(server.processes.started.size(), 5u);
+}
+
+TEST_F(SupervisionTest, TellsSurvivorsOfEveryLossOnTheWay) {
+  serve();
+  exit(3);
+  say(2, control::HasLeft{2});
+  exit(4);
+  EXPECT_THAT(told_to_leave(3), ElementsAre(2));
+  EXPECT_EQ(decides->epoch(), 3u);
+  exit(2);
+  EXPECT_EQ(decides->epoch(), 4u);
+  EXPECT_THAT(told_to_leave(4), ElementsAre(5));
+  EXPECT_EQ(processes.started.size(), 6u);
+}
+
+TEST_F(SupervisionTest, ReplacesASurvivorThatDoesNotLeaveInTime) {
+  serve();
+  exit(3);
+  beat(11);
+  EXPECT_THAT(processes.killed, ElementsAre(2));
+  exit(2);
+  EXPECT_EQ(progress.back(), "rank 0 (process 102) has not left the group in time");
+  EXPECT_EQ(processes.started.back().rank, 0);
+}
+
+// ---- who does not answer
+
+TEST_F(SupervisionTest, ReplacesARankThatIsSilent) {
+  serve();
+  beat(10, {3});
+  EXPECT_THAT(processes.killed, IsEmpty());
+  beat(1, {3});
+  EXPECT_THAT(processes.killed, ElementsAre(3));
+  exit(3);
+  EXPECT_EQ(progress.back(), "rank 1 (process 103) does not answer");
+  EXPECT_FALSE(new_epoch().by_rank);
+  EXPECT_EQ(processes.started.size(), 4u);
+}
+
+TEST_F(SupervisionTest, ReplacesAHeadThatIsSilent) {
+  serve();
+  beat(11, {1});
+  EXPECT_THAT(processes.killed, ElementsAre(1));
+  exit(1);
+  EXPECT_EQ(progress.back(), "the head (process 101) does not answer");
+  EXPECT_THAT(processes.killed, ElementsAre(1, 2, 3));
+  EXPECT_EQ(processes.started.back().rank, -1);
+  EXPECT_EQ(processes.started.back().options.zmq_address, "tcp://127.0.0.1:5555");
+}
+
+TEST_F(SupervisionTest, WaitsLongerForAFirstWord) {
+  say(1, control::AwaitsRanks{});
+  beat(39, {2, 3});
+  EXPECT_THAT(processes.killed, IsEmpty());
+  beat(3, {2, 3});
+  EXPECT_THAT(processes.killed, ElementsAre(2, 3));
+}
+
+TEST_F(SupervisionTest, TakesNobodyForSilentSinceItWasStoppedItself) {
+  serve();
+  now += std::chrono::hours(1);
+  beat(5);
+  EXPECT_THAT(processes.killed, IsEmpty());
+}
+
+TEST_F(SupervisionTest, NamesAndLeavesBehindWhatCannotBeKilled) {
+  serve();
+  say(1, control::GroupLost{1, "rank 1: the device has failed", true, {1}});
+  say(2, control::HasLeft{2});
+  beat(10, {3});
+  EXPECT_EQ(processes.started.size(), 3u);
+  beat(1, {3});
+  EXPECT_THAT(progress,
+              ElementsAre("rank 1 (process 103) cannot be killed and is left behind", "rank 1: the device has failed"));
+  EXPECT_EQ(processes.started.size(), 4u);
+  exit(3);  // after all
+  EXPECT_EQ(processes.started.size(), 4u);
+  decides->stop(now);
+  exit(1, "exited with status 0");
+  exit(2);
+  exit(4);
+  EXPECT_THAT(stopped, ElementsAre(0));
+}
+
+// ---- again and again
+
+TEST_F(SupervisionTest, BacksOffWhenTheRanksAreLostAgainAndAgainAndNeverGivesUp) {
+  serve();
+  uint64_t newest = 3;
+  for (int loss = 0; loss < static_cast<int>(RestartPacer::kBurst); ++loss) {
+    exit(newest++);
+    EXPECT_EQ(state(), State::forming);
+    serve_again();
+  }
+  const size_t started = processes.started.size();
+  exit(newest);
+  EXPECT_EQ(state(), State::backing_off);
+  say(2, control::HasLeft{decides->epoch()});
+  EXPECT_THAT(progress.back(), HasSubstr("again and again"));
+  EXPECT_EQ(processes.started.size(), started);
+  beat(1);
+  EXPECT_EQ(processes.started.size(), started + 1);
+  for (int loss = 0; loss < 20; ++loss) {
+    exit(processes.started.size());
+    say(2, control::HasLeft{decides->epoch()});
+    beat(61);
+    EXPECT_EQ(state(), State::forming);
+  }
+  EXPECT_THAT(stopped, IsEmpty());
+  serve_again();
+  EXPECT_EQ(state(), State::serving);
+}
+
+// ---- the head
+
+TEST_F(SupervisionTest, StartsTheHeadAnewAtTheSameAddress) {
+  serve();
+  exit(1, "was killed by signal 11");
+  EXPECT_THAT(progress, ElementsAre("the head was killed by signal 11"));
+  ASSERT_EQ(processes.started.size(), 4u);
+  EXPECT_EQ(processes.started[3].rank, -1);
+  EXPECT_EQ(processes.started[3].options.zmq_address, "tcp://127.0.0.1:5555");
+  EXPECT_EQ(processes.started[3].epoch, 2u);
+  say(4, control::AwaitsRanks{});
+  EXPECT_EQ(processes.started.size(), 4u) << "the old ranks are not dead yet";
+  exit(2);
+  exit(3);
+  ASSERT_EQ(processes.started.size(), 6u);
+  EXPECT_EQ(processes.heads[5], 4u);
+}
+
+TEST_F(SupervisionTest, StartsNoRanksForAHeadThatIsEnding) {
+  serve();
+  processes.ending = {1};
+  say(2, control::Failed{"rank 0: the head is lost"});
+  exit(2, "exited with status 1");
+  EXPECT_EQ(processes.started.size(), 3u);
+  exit(1, "was killed by signal 9");
+  EXPECT_THAT(progress, ElementsAre("the head was killed by signal 9"));
+  EXPECT_EQ(decides->epoch(), 2u);
+  EXPECT_EQ(processes.started.back().rank, -1);
+}
+
+// ---- stopping
+
+TEST_F(SupervisionTest, StopsTheHeadBeforeTheRanks) {
+  serve();
+  decides->stop(now);
+  EXPECT_EQ(processes.told.back().first, 1u);
+  EXPECT_TRUE(std::holds_alternative<control::Stop>(processes.told.back().second));
+  EXPECT_THAT(processes.killed, IsEmpty());
+  exit(1, "exited with status 0");
+  EXPECT_THAT(processes.killed, ElementsAre(2, 3));
+  exit(2);
+  exit(3);
+  EXPECT_THAT(stopped, ElementsAre(0));
+  decides->stop(now);
+  EXPECT_EQ(stopped.size(), 1u);
+}
+
+TEST_F(SupervisionTest, KillsAHeadThatDoesNotStop) {
+  serve();
+  decides->stop(now);
+  beat(8, {1, 2, 3});
+  EXPECT_THAT(processes.killed, IsEmpty());
+  beat(4, {1, 2, 3});
+  EXPECT_THAT(processes.killed, ElementsAre(1, 2, 3));
+}
+
+TEST_F(SupervisionTest, StopsWhileItRestarts) {
+  serve();
+  processes.ending = {3};
+  say(1, control::GroupLost{1, "rank 1 is gone", false, {1}});
+  decides->stop(now);
+  exit(3);
+  EXPECT_EQ(processes.started.size(), 3u);
+  exit(1, "exited with status 0");
+  exit(2);
+  EXPECT_THAT(stopped, ElementsAre(0));
+}
+
+TEST_F(SupervisionTest, EndsAtOnceWhenItIsAskedASecondTime) {
+  serve();
+  decides->stop(now);
+  EXPECT_THAT(processes.killed, IsEmpty());
+  decides->stop(now);
+  EXPECT_THAT(processes.killed, ElementsAre(1, 2, 3));
+  for (const uint64_t child : {1, 2, 3}) exit(child);
+  EXPECT_THAT(stopped, ElementsAre(0));
+}
+
+// ---- every state of the group, every event
+
+struct Event {
+  const char* name;
+  std::function<void(Supervised&)> happen;
+};
+
+uint64_t a_live_rank(const Supervised& server) {
+  for (uint64_t child = server.processes.started.size(); child > 0; --child) {
+    if (server.processes.started[child - 1].rank >= 0) return child;
+  }
+  return 0;
+}
+
+std::vector<Event> events() {
+  return {{"awaits ranks", [](Supervised& s) { s.say(s.state() == State::starting ? 4 : 1, control::AwaitsRanks{}); }},
+          {"ready", [](Supervised& s) { s.serve_again(); }},
+          {"group lost",
+           [](Supervised& s) {
+             s.say(1, control::GroupLost{s.decides->epoch(), "a link", false, {}});
+           }},
+          {"a rank exits", [](Supervised& s) { s.exit(a_live_rank(s)); }},
+          {"the head exits", [](Supervised& s) { s.exit(s.state() == State::starting ? 4 : 1); }},
+          {"stop", [](Supervised& s) { s.decides->stop(s.now); }},
+          {"tick", [](Supervised& s) { s.decides->tick(s.now); }}};
+}
+
+void enter(Supervised& server, State state) {
+  server.serve();
+  switch (state) {
+    case State::starting:
+      server.exit(1);
+      break;
+    case State::forming:
+      server.exit(3);
+      break;
+    case State::serving:
+      break;
+    case State::losing:
+      server.processes.ending = {3};
+      server.say(1, control::GroupLost{1, "rank 1 is gone", false, {}});
+      break;
+    case State::backing_off:
+      for (int loss = 0; loss <= static_cast<int>(RestartPacer::kBurst); ++loss) server.exit(a_live_rank(server));
+      break;
+    case State::stopping:
+      server.decides->stop(server.now);
+      break;
+    case State::stopped:
+      server.decides->stop(server.now);
+      for (const uint64_t child : {1, 2, 3}) server.exit(child);
+      break;
+  }
+  ASSERT_EQ(server.state(), state);
+}
+
+TEST(Supervision, GoesWhereTheDiagramSaysFromEveryStateOfTheGroupAtEveryEvent) {
+  using S = State;
+  const std::pair<S, std::vector<S>> table[] = {
+      // awaits ranks, ready, group lost, a rank exits, the head exits, stop, tick
+      {S::starting, {S::forming, S::starting, S::starting, S::starting, S::starting, S::stopping, S::starting}},
+      {S::forming, {S::forming, S::serving, S::forming, S::forming, S::starting, S::stopping, S::forming}},
+      {S::serving, {S::serving, S::serving, S::forming, S::forming, S::starting, S::stopping, S::serving}},
+      {S::losing, {S::losing, S::losing, S::losing, S::forming, S::starting, S::stopping, S::losing}},
+      {S::backing_off,
+       {S::backing_off, S::backing_off, S::backing_off, S::backing_off, S::backing_off, S::stopping, S::backing_off}},
+      {S::stopping, {S::stopping, S::stopping, S::stopping, S::stopping, S::stopping, S::stopping, S::stopping}},
+      {S::stopped, {S::stopped, S::stopped, S::stopped, S::stopped, S::stopped, S::stopped, S::stopped}}};
+  for (const auto& [from, to] : table) {
+    const auto all = events();
+    ASSERT_EQ(all.size(), to.size());
+    for (size_t i = 0; i < all.size(); ++i) {
+      SCOPED_TRACE(testing::Message() << "state " << static_cast<int>(from) << ": " << all[i].name);
+      Supervised server;
+      ASSERT_NO_FATAL_FAILURE(enter(server, from));
+      all[i].happen(server);
+      EXPECT_EQ(server.state(), to[i]);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorikeet::actors
