@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "comm/collective/peer_collective.h"
 #include "model/forward/cuda_model.h"
 #include "tests/comm/collective/file_rendezvous.h"
@@ -15,6 +17,7 @@
 namespace lorikeet::model {
 namespace {
 
+using comm::take_device;
 using kernels::Dtype;
 using ::testing::Each;
 
@@ -35,7 +38,16 @@ tests::AddOverRanks add_over(comm::DeviceCollective& group) {
   };
 }
 
-CudaModelOptions small_options(Dtype dtype) {
+// One rank's answers to all cases: where they differ from the reference.
+std::string run_rank(const std::filesystem::path& directory, const tests::GoldenCheckpoint& checkpoint, int rank,
+                     int size, Dtype dtype, double tolerance) {
+  if (const std::string trouble = take_device(rank); !trouble.empty()) return trouble;
+  const auto config = read_model_config(checkpoint.directory);
+  if (!config) return config.error().message;
+  const auto plan = ShardPlan::make(*config, size);
+  if (!plan) return plan.error().message;
+  const auto source = open_weights(checkpoint.directory, *plan, rank);
+  if (!source) return source.error().message;
   CudaModelOptions options;
   options.max_num_seqs = 2;
   options.max_num_batched_tokens = 256;
@@ -43,20 +55,6 @@ CudaModelOptions small_options(Dtype dtype) {
   options.dtype = dtype;
   options.kv_dtype = dtype == Dtype::f16 ? kernels::KvDtype::f16 : kernels::KvDtype::bf16;
   options.num_slots = 4;
-  return options;
-}
-
-// One rank's answers to all cases: where they differ from the reference.
-std::string run_rank(const std::filesystem::path& directory, const tests::GoldenCheckpoint& checkpoint, int rank,
-                     int size, Dtype dtype, double tolerance) {
-  if (const std::string trouble = comm::take_device(rank); !trouble.empty()) return trouble;
-  const auto config = read_model_config(checkpoint.directory);
-  if (!config) return config.error().message;
-  const auto plan = ShardPlan::make(*config, size);
-  if (!plan) return plan.error().message;
-  const auto source = open_weights(checkpoint.directory, *plan, rank);
-  if (!source) return source.error().message;
-  CudaModelOptions options = small_options(dtype);
   options.shares_device = kernels::device_count().value() < size;
   const auto model = load_cuda_model(source->get(), *plan, rank, options);
   if (!model) return model.error().message;
@@ -79,16 +77,15 @@ std::string run_rank(const std::filesystem::path& directory, const tests::Golden
   }
 }
 
-class CudaRanks : public testing::Test {
+class CudaRanks : public testing::TestWithParam<std::tuple<std::string, int, Dtype>> {
  protected:
   void SetUp() override {
-    const std::string trouble = comm::run_processes(1, comm::take_device)[0];
+    const std::string trouble = comm::run_processes(1, take_device)[0];
     if (!trouble.empty()) GTEST_SKIP() << trouble;
   }
 };
-class CudaRankGroups : public CudaRanks, public testing::WithParamInterface<std::tuple<std::string, int, Dtype>> {};
 
-TEST_P(CudaRankGroups, AgreeWithTheReference) {
+TEST_P(CudaRanks, AgreeWithTheReference) {
   const auto& [name, size, dtype] = GetParam();
   const bool example = name == "example";
   const auto checkpoint = example ? tests::example_checkpoint() : tests::format_checkpoint(name);
@@ -104,27 +101,6 @@ TEST_P(CudaRankGroups, AgreeWithTheReference) {
       Each(""));
 }
 
-// Whole engines that know nothing of each other and share one device, which the multi-process service may let run them
-// side by side: their kernels must not wait for blocks that the other keeps off it.
-TEST_F(CudaRanks, EnginesWithAdaptersShareADevice) {
-  const auto checkpoint = tests::example_checkpoint();
-  const auto run_alone = [&](int) -> std::string {
-    if (const std::string trouble = comm::take_device(0); !trouble.empty()) return trouble;
-    const auto config = read_model_config(checkpoint.directory);
-    if (!config) return config.error().message;
-    const auto plan = ShardPlan::make(*config, 1);
-    if (!plan) return plan.error().message;
-    const auto source = open_weights(checkpoint.directory, *plan, 0);
-    if (!source) return source.error().message;
-    const auto model = load_cuda_model(source->get(), *plan, 0, small_options(Dtype::f16));
-    if (!model) return model.error().message;
-    if (const auto start = (*model)->start(kBlocks, nullptr); !start) return start.error().message;
-    tests::GoldenRun run(checkpoint, *plan, 0, **model, kBlocks);
-    return run.differences(tests::kHalfLogprobTolerance);
-  };
-  EXPECT_THAT(comm::run_processes(2, run_alone), Each(""));
-}
-
 std::vector<std::tuple<std::string, int, Dtype>> groups() {
   std::vector<std::tuple<std::string, int, Dtype>> made = {
       {"example", 2, Dtype::f16}, {"example", 4, Dtype::f16}, {"example", 2, Dtype::bf16}};
@@ -132,7 +108,7 @@ std::vector<std::tuple<std::string, int, Dtype>> groups() {
   return made;
 }
 
-INSTANTIATE_TEST_SUITE_P(Groups, CudaRankGroups, testing::ValuesIn(groups()), [](const auto& group) {
+INSTANTIATE_TEST_SUITE_P(Groups, CudaRanks, testing::ValuesIn(groups()), [](const auto& group) {
   return tests::test_name_of(
       fmt::format("{}_tp{}_{}", std::get<0>(group.param), std::get<1>(group.param), name_of(std::get<2>(group.param))));
 });
