@@ -199,6 +199,11 @@ class PeerCollective final : public DeviceCollective {
     }
   }
 
+  const kernels::PeerGroup* peers() override {
+    throw_if_dead("peers");
+    return &inboxes_.group();
+  }
+
   void broadcast(void* data, size_t bytes, int root, const kernels::Stream& stream) override {
     throw_if_dead("broadcast");
     guarded([&] { library_->broadcast(data, bytes, root, stream); });

@@ -6,7 +6,7 @@
 // begins when turn t has ended.
 //
 // Gathers carry any bits, so each word travels with the number of its turn; two parts in turn are enough, as nothing is
-// cleared.
+// cleared. So do rows (peer_row.cuh), each of which counts turns of its own.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +23,7 @@ struct alignas(16) PeerTurns {
   uint32_t sum_arrived;
   uint32_t gather_turn;  // counts, and wraps
   uint32_t gather_arrived;
+  uint32_t row_turns[kMostPeerRows];  // count, and wrap
   unsigned long long host_looked_ns;  // when a thread last looked whether the host has raised `abort`
 };
 
@@ -31,6 +32,7 @@ namespace peer {
 inline constexpr uint32_t kNotSent = 0xffffffffU;     // two NaNs of fp16 or bf16, one of float
 inline constexpr uint32_t kAnotherNan = 0x7fffffffU;  // likewise
 inline constexpr uint64_t kGatherPlace = 2 * kMostPeerGatherBytes;
+inline constexpr uint64_t kRowPlace = 2 * kMostPeerRowWords * sizeof(uint32_t);  // words beside their turns' numbers
 inline constexpr int kLooksBetween = 512;         // of a thread at the inbox, before it looks around
 inline constexpr uint64_t kHostLookNs = 100'000;  // between two looks at the host's memory by any thread of the device
 
@@ -41,6 +43,11 @@ __device__ __forceinline__ unsigned char* sum_place(const PeerGroup& g, int owne
 __device__ __forceinline__ uint2* gather_place(const PeerGroup& g, int owner, uint32_t turn, int sender) {
   return reinterpret_cast<uint2*>(g.inboxes[owner] + 3 * g.ranks * kMostPeerSumBytes +
                                   ((turn & 1) * g.ranks + sender) * kGatherPlace);
+}
+
+__device__ __forceinline__ uint2* row_place(const PeerGroup& g, int owner, uint32_t turn, int sender, int row) {
+  unsigned char* rows = g.inboxes[owner] + g.ranks * (3 * kMostPeerSumBytes + 2 * kGatherPlace);
+  return reinterpret_cast<uint2*>(rows + (((turn & 1) * g.ranks + sender) * kMostPeerRows + row) * kRowPlace);
 }
 
 __device__ __forceinline__ uint32_t to_send(uint32_t word) {
@@ -92,6 +99,9 @@ class Patience {
     if (++looks_ % kLooksBetween != 0) return !ended_;
     return !ended_ && look_around();
   }
+  // Whether a wait has ended before its word came.
+  __device__ __forceinline__ bool ended() const { return ended_; }
+
  private:
   // The host's memory is far away, and takes looks one by one, half a microsecond each. Where every thread of a grid that
   // waits made one, the peer waited so much longer for the next sum that all of its threads did, too, and so on: sums of
@@ -131,7 +141,7 @@ class Patience {
 
 // The turns as the operation finds them, for all threads of the block, by way of shared memory.
 __device__ __forceinline__ void read_turns(const PeerGroup& group, PeerTurns* seen) {
-  constexpr int kVectors = offsetof(PeerTurns, host_looked_ns) / sizeof(uint4);
+  constexpr int kVectors = offsetof(PeerTurns, row_turns) / sizeof(uint4);
   if (threadIdx.x < kVectors) {
     reinterpret_cast<uint4*>(seen)[threadIdx.x] = __ldcg(reinterpret_cast<const uint4*>(group.turns) + threadIdx.x);
   }

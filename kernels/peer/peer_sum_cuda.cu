@@ -355,7 +355,8 @@ int blocks_for(const PeerGroup& group, uint64_t threads) {
 }  // namespace
 
 uint64_t peer_inbox_bytes(int32_t ranks) {
-  return static_cast<uint64_t>(ranks) * (3 * kMostPeerSumBytes + 2 * peer::kGatherPlace);
+  return static_cast<uint64_t>(ranks) *
+         (3 * kMostPeerSumBytes + 2 * peer::kGatherPlace + 2 * kMostPeerRows * peer::kRowPlace);
 }
 
 uint64_t peer_turns_bytes() {
