@@ -37,7 +37,7 @@ int serve(const ServerFlags& flags) {
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
   warn_of_missing_adapters(*options);
   if (const std::string cost = model::eight_bit_cost(options->model); !cost.empty()) say("note: 8 bits: {}", cost);
-  const auto progress = std::make_shared<ServerProgress>(options->tensor_parallel_size);
+  const auto progress = std::make_shared<ServerProgress>("lorikeet serve", options->tensor_parallel_size);
   actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
   callbacks.on_ready = [progress, &options](const actors::ServerReady& ready) {
     progress->line().end();

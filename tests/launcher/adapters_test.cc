@@ -75,6 +75,32 @@ TEST(Adapters, AreLoadedIntoARunningServerByOpenAisUsers) {
   }
 }
 
+TEST(Adapters, AreServedFromMemoryAfterTheirFilesWereDeletedUntilOthersAreThere) {
+  const AdapterFolder folder;
+  Served server({"--tp", "2", "--lora-modules", "mine=" + (folder.dir() / "moby").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto answer = [&server](const std::string& adapter) {
+    const Answer answer = server.ask(greedy_request("Call me", adapter, 8));
+    EXPECT_FALSE(answer.failure) << answer.failure->message;
+    return answer.token_ids;
+  };
+  const auto of_moby = answer("mine");
+  ASSERT_EQ(of_moby.size(), 8u);
+  fs::remove_all(folder.dir() / "moby");
+  EXPECT_EQ(answer("mine"), of_moby);
+  const auto error = [&server] {
+    for (const auto& row : server.status()["adapters"]) {
+      if (row["name"] == "mine") return row["error"].is_string() ? row["error"].get<std::string>() : "";
+    }
+    return std::string("there is no such adapter");
+  };
+  EXPECT_THAT(error(), HasSubstr("its files are gone; what they held is served from memory"));
+  fs::copy(source_path("examples/models/adapters/shakespeare"), folder.dir() / "moby");
+  EXPECT_EQ(answer("mine"), answer("shakespeare")) << "from now on it is what is there";
+  EXPECT_NE(answer("mine"), of_moby);
+  EXPECT_EQ(error(), "");
+}
+
 TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {
   const AdapterFolder folder;
   Served server(folder.flags());
