@@ -111,6 +111,13 @@ void add_batch_command(CLI::App& app, int& exit_status) {
       ->required();
   command->add_flag("--resume", flags->resume,
                     "Go on with the output of a run that was interrupted: lines whose id it answers are skipped");
+  command->footer(
+      "A line is a request: {\"id\": 1, \"prompt\": \"It was\", \"adapter\": \"kjv\"}\n"
+      "\n"
+      "Examples:\n"
+      "  lorikeet batch /models/qwen --lora-modules kjv=/adapters/kjv \\\n"
+      "    --input requests.jsonl --output results.jsonl\n"
+      "  lorikeet batch --config serve.yaml -i requests.jsonl -o results.jsonl --resume");
   command->callback([flags, &exit_status] {
     const auto status = batch(*flags);
     if (!status) say("lorikeet batch: {}", status.error().message);

@@ -69,6 +69,11 @@ void add_serve_command(CLI::App& app, int& exit_status) {
   add_log_flags(*command, flags->options.log);
   auto drain_seconds = std::make_shared<double>(30);
   add_drain_flag(*command, *drain_seconds);
+  command->footer(
+      "Examples:\n"
+      "  lorikeet serve /models/qwen --lora-modules kjv=/lora/kjv moby=/lora/moby\n"
+      "  lorikeet serve Qwen/Qwen2.5-14B-Instruct-GPTQ-Int4 --tensor-parallel-size 2\n"
+      "  lorikeet serve --config serve.yaml --host 0.0.0.0 --api-key-file keys.txt");
   command->callback([flags, http, access, drain_seconds, &exit_status] {
     const auto take = [&exit_status](auto resolved, auto& to) {
       if (resolved) {

@@ -69,7 +69,8 @@ TEST(Adapters, AreLoadedIntoARunningServerByOpenAisUsers) {
   const std::string command = python + " " + source_path("tests/launcher/adapters_client.py").string() + " " +
                               server.http_url() + " " + folder.dir().string() + " > " + output + " 2>&1";
   EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
-  for (const auto& row : server.status()["adapters"]) {
+  const auto status = server.status();
+  for (const auto& row : status["adapters"]) {
     EXPECT_EQ(row["claims"], 0) << row;
     EXPECT_EQ(row["leases"], 0) << row;
   }
@@ -80,16 +81,17 @@ TEST(Adapters, AreServedFromMemoryAfterTheirFilesWereDeletedUntilOthersAreThere)
   Served server({"--tp", "2", "--lora-modules", "mine=" + (folder.dir() / "moby").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
   const auto answer = [&server](const std::string& adapter) {
-    const Answer answer = server.ask(greedy_request("Call me", adapter, 8));
-    EXPECT_FALSE(answer.failure) << answer.failure->message;
-    return answer.token_ids;
+    const Answer got = server.ask(greedy_request("Call me", adapter, 8));
+    EXPECT_FALSE(got.failure) << got.failure->message;
+    return got.token_ids;
   };
   const auto of_moby = answer("mine");
   ASSERT_EQ(of_moby.size(), 8u);
   fs::remove_all(folder.dir() / "moby");
   EXPECT_EQ(answer("mine"), of_moby);
   const auto error = [&server] {
-    for (const auto& row : server.status()["adapters"]) {
+    const auto status = server.status();
+    for (const auto& row : status["adapters"]) {
       if (row["name"] == "mine") return row["error"].is_string() ? row["error"].get<std::string>() : "";
     }
     return std::string("there is no such adapter");

@@ -65,8 +65,9 @@ TEST_F(PeopleTest, AnAnswerIsALineOfJsonWhereThatIsAskedFor) {
 TEST_F(PeopleTest, AnUnknownAdapterIsAnsweredWithThoseThatAreServed) {
   const auto finished = run_lorikeet(to_server("submit", {"--adapter", "mobi", "Call me"}));
   EXPECT_EQ(finished.status, 1);
-  EXPECT_THAT(finished.err, HasSubstr("there is no adapter \"mobi\"; did you mean \"moby\"? 3 are served: "
-                                      "\"shakespeare\", \"kjv\", \"moby\""));
+  EXPECT_THAT(finished.err,
+              HasSubstr("lorikeet submit: there is no adapter \"mobi\"; did you mean \"moby\"? 3 are served: "
+                        "\"shakespeare\", \"kjv\", \"moby\""));
 }
 
 TEST_F(PeopleTest, ATerminalShowsSeveralAnswersBehindLabelsThatDiffer) {
