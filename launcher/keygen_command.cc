@@ -30,7 +30,7 @@ int keygen(const std::string& path) {
 void add_keygen_command(CLI::App& app, int& exit_status) {
   auto path = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("keygen", "Makes a pair of keys for ZeroMQ's CURVE; prints the public one");
-  command->add_option("file", *path, "Where the pair is written, readable for its owner alone")->required();
+  command->add_option("FILE", *path, "Where the pair is written, readable for its owner alone")->required();
   command->callback([path, &exit_status] { exit_status = keygen(*path); });
 }
 

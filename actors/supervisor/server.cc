@@ -42,6 +42,9 @@ class ServerImpl final : public Server {
     setup.progress = [this](const std::string& line) {
       if (callbacks_.on_progress) callbacks_.on_progress(line);
     };
+    setup.failure = [this](const std::string& why) {
+      if (callbacks_.on_failure) callbacks_.on_failure(why);
+    };
     setup.loading = [this](int32_t rank, int32_t done, int32_t total) {
       if (callbacks_.on_loading) callbacks_.on_loading(rank, done, total);
     };
