@@ -218,7 +218,7 @@ TEST_F(WorkerTest, EndsWhenTheHeadSaysWhatCannotBeRead) {
   Envelope forged = envelope_of(GroupOrder(Fence{}), 1, 3);
   forged.bytes.back() = 7;  // there is no such order
   caf::anon_send(worker_, forged);
-  EXPECT_THAT(fatal_.next(), HasSubstr("alternative 7 where 0 .. 1 was expected"));
+  EXPECT_THAT(fatal_.next(), HasSubstr("alternative 7 where 0 .. 3 was expected"));
 }
 
 TEST_F(WorkerTest, MeetsOthersThroughTheStoreActor) {
