@@ -21,11 +21,11 @@ struct FileStamp {
   File config, tensors;
   // False: written so shortly before the look that a write after it may have left the same time of change; such a stamp
   // says nothing about later ones.
-  bool settled = true;
+  bool conclusive = true;
 
   bool operator==(const FileStamp& other) const { return config == other.config && tensors == other.tensors; }
   // Whether files that look like `now` hold what they held when this stamp was taken.
-  bool still_holds(const FileStamp& now) const { return settled && *this == now; }
+  bool still_holds(const FileStamp& now) const { return conclusive && *this == now; }
 };
 
 // Links are followed. Blocks on the disk.
