@@ -44,7 +44,7 @@ EngineStats Engine::stats() const {
 
 tl::expected<void, RequestError> Engine::check(const Request& request) const {
   if (!available_) return refuse(ErrorCode::rank_lost, "the ranks are not available at the moment");
-  if (sequences_.contains(request.id)) {
+  if (sequences_.find(request.id) != nullptr) {
     return refuse(ErrorCode::internal, fmt::format("request id {} is already in use", request.id.value()));
   }
   if (request.prompt.empty()) return refuse(ErrorCode::invalid_request, "the prompt is empty");
@@ -82,12 +82,11 @@ tl::expected<void, RequestError> Engine::add(Request request) {
     request.sampling.max_tokens = static_cast<int32_t>(std::clamp<int64_t>(fit, 1, request.sampling.max_tokens));
   }
   if (auto passed = check(request); !passed) return passed;
-  const SequenceId id = request.id;
   const GroupId group = queue_.join(request.adapter);
   const Prefix root = kv_.open_root(request.adapter, request.cache_salt);
   auto sequence = pool_.make(std::move(request), ++num_arrivals_, group, root);
   queue_.push(*sequence);
-  sequences_.emplace(id, std::move(sequence));
+  sequences_.insert(std::move(sequence));
   ++stats_.waiting;
   ask_leases(group);
   return {};
@@ -101,9 +100,9 @@ void Engine::ask_leases(GroupId group) {
 }
 
 bool Engine::adapter_ready(SequenceId id, SlotId slot) {
-  const auto found = sequences_.find(id);
-  if (found == sequences_.end()) return false;
-  Sequence& sequence = *found->second;
+  Sequence* const found = sequences_.find(id);
+  if (found == nullptr) return false;
+  Sequence& sequence = *found;
   sequence.hold_lease(slot);
   if (sequence.state() != SequenceState::ended) queue_.note_lease(sequence);
   destroy_if_unused(sequence);
@@ -111,9 +110,9 @@ bool Engine::adapter_ready(SequenceId id, SlotId slot) {
 }
 
 void Engine::adapter_failed(SequenceId id, std::string message) {
-  const auto found = sequences_.find(id);
-  if (found == sequences_.end()) return;
-  Sequence& sequence = *found->second;
+  Sequence* const found = sequences_.find(id);
+  if (found == nullptr) return;
+  Sequence& sequence = *found;
   sequence.lose_lease();
   if (sequence.state() == SequenceState::ended) {
     destroy_if_unused(sequence);
@@ -123,11 +122,9 @@ void Engine::adapter_failed(SequenceId id, std::string message) {
 }
 
 void Engine::finish(SequenceId id, FinishReason reason) {
-  const auto found = sequences_.find(id);
-  if (found == sequences_.end()) return;
-  found->second->prefetch_for_end();
-  if (found->second->state() == SequenceState::ended) return;
-  finish(*found->second, reason, -1);
+  Sequence* const found = sequences_.find(id);
+  if (found == nullptr || found->state() == SequenceState::ended) return;
+  finish(*found, reason, -1);
 }
 
 void Engine::finish(Sequence& sequence, FinishReason reason, int32_t stop_token_id) {
@@ -165,7 +162,7 @@ void Engine::destroy_if_unused(Sequence& sequence) {
   if (sequence.lease() == LeaseState::held) adapter_calls_.push_back(ReleaseAdapter{sequence.id(), sequence.adapter()});
   queue_.leave(sequence.group());
   kv_.close_root(sequence.root());
-  sequences_.erase(sequence.id());
+  sequences_.extract(sequence.id());
 }
 
 }  // namespace lorikeet::engine

@@ -22,7 +22,6 @@
 #include <optional>
 #include <string>
 #include <tl/expected.hpp>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -33,9 +32,10 @@
 #include "engine/ids.h"
 #include "engine/kv_cache.h"
 #include "engine/plan_step.h"
+#include "engine/record_index.h"
+#include "engine/record_pool.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
-#include "engine/sequence_pool.h"
 #include "engine/step_plan.h"
 
 namespace lorikeet::engine {
@@ -131,7 +131,7 @@ class Engine {
   void ask_leases(GroupId group);
   void finish(Sequence& sequence, FinishReason reason, int32_t stop_token_id);
   void fail(Sequence& sequence, RequestError error);
-  void fail_without_token(Sequence& sequence, int32_t position);
+  void fail_without_token(Sequence& sequence, int32_t position, bool is_its_own);
   void end(Sequence& sequence);
   void destroy_if_unused(Sequence& sequence);
 
@@ -163,8 +163,11 @@ class Engine {
   StepId last_step_;
   uint64_t num_arrivals_ = 0, num_admissions_ = 0;
 
-  SequencePool pool_;
-  std::unordered_map<SequenceId, SequencePool::Pointer> sequences_;  // ended ones too, until nobody names them
+  RecordPool<Sequence> pool_;
+  struct IdOf {
+    SequenceId operator()(const Sequence& sequence) const { return sequence.id(); }
+  };
+  RecordIndex<Sequence, IdOf> sequences_{pool_};  // ended ones too, until nobody names them
   // By admission. The view shows the policy the same sequences in the same order, and is kept from plan to plan: with
   // thousands of them, looking at each once more is what a plan costs. An end leaves a gap, which the next plan closes.
   std::vector<Running> running_;

@@ -12,7 +12,7 @@ namespace lorikeet::engine {
 std::vector<Sequence*> Engine::by_arrival() const {
   std::vector<Sequence*> all;
   all.reserve(sequences_.size());
-  for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
+  sequences_.for_each([&all](Sequence& sequence) { all.push_back(&sequence); });
   std::ranges::sort(all, {}, &Sequence::arrival);
   return all;
 }
@@ -58,9 +58,9 @@ void Engine::blame_requests(const std::string& why) {
   CHECK(!available_);
   bool found_any = false;
   for (const auto& [id, alone] : std::exchange(suspects_, {})) {
-    const auto found = sequences_.find(id);
-    if (found == sequences_.end()) continue;  // cancelled meanwhile
-    Sequence& sequence = *found->second;
+    Sequence* const found = sequences_.find(id);
+    if (found == nullptr) continue;  // cancelled meanwhile
+    Sequence& sequence = *found;
     if (alone) {
       fail(sequence, {ErrorCode::poison,
                       fmt::format("{} losses of the ranks found the request being computed, the last one found it "
@@ -73,9 +73,10 @@ void Engine::blame_requests(const std::string& why) {
   }
   if (!found_any) return;
   before_trial_.clear();
-  for (const auto& [id, other] : sequences_) {
-    if (other->state() != SequenceState::ended && !set_aside_.contains(other->arrival())) before_trial_.insert(id);
-  }
+  sequences_.for_each([this](const Sequence& other) {
+    if (other.state() != SequenceState::ended && !set_aside_.contains(other.arrival()))
+      before_trial_.insert(other.id());
+  });
 }
 
 void Engine::set_aside(Sequence& sequence) {

@@ -12,6 +12,7 @@ namespace lorikeet::engine {
 namespace {
 
 constexpr size_t kPrefetchAhead = 16;  // sequences
+constexpr ptrdiff_t kEndsFarAhead = 4, kEndsNearAhead = 2;
 
 RunningSequence view_of(const Sequence& sequence) {
   return {sequence.group(), sequence.remaining(), sequence.num_computed(), sequence.table().blocks};
@@ -101,6 +102,12 @@ void Engine::remove_running(const Sequence& sequence) {
   CHECK(place != running_.end() && place->sequence == &sequence);
   place->sequence = nullptr;
   ++num_gaps_;
+  // Where many end at once, as those of a client that goes away, they end in the order in which they came.
+  const auto after = [this, place](ptrdiff_t ahead) {
+    return running_.end() - place > ahead ? (place + ahead)->sequence : nullptr;
+  };
+  if (const Sequence* const far = after(kEndsFarAhead)) far->prefetch_for_end();
+  if (const Sequence* const near = after(kEndsNearAhead)) kv_.prefetch_for_release(*near);
 }
 
 void Engine::close_gaps() {
@@ -216,12 +223,11 @@ void Engine::absorb(StepResult result) {
   }
 }
 
-void Engine::fail_without_token(Sequence& sequence, int32_t position) {
-  // A grammar, too, may leave nothing to draw.
-  const bool may_be_its_own = sequence.sampling().may_forbid_all() || sequence.sampling().answer.any();
-  FailEvent event{sequence.id(), {ErrorCode::no_token, ""}, may_be_its_own};
-  event.error.message = fmt::format("there is no token for position {}: the logits before it are not finite{}",
-                                    position, may_be_its_own ? ", or the request forbids every token there" : "");
+void Engine::fail_without_token(Sequence& sequence, int32_t position, bool is_its_own) {
+  FailEvent event{sequence.id(), {ErrorCode::no_token, ""}, is_its_own};
+  event.error.message =
+      fmt::format("there is no token for position {}: {}", position,
+                  is_its_own ? "the request forbids every token there" : "the logits before it are not finite");
   events_.emplace_back(std::move(event));
   end(sequence);
 }
@@ -233,13 +239,13 @@ void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, Ro
                                                std::move(row.prompt_ranks), std::move(row.prompt_top_logprobs));
     const auto bad = std::ranges::find_if_not(event.values, is_logprob);
     if (bad != event.values.end()) {
-      return fail_without_token(sequence, event.start + static_cast<int32_t>(bad - event.values.begin()));
+      return fail_without_token(sequence, event.start + static_cast<int32_t>(bad - event.values.begin()), false);
     }
-    if (!event.values.empty()) events_.emplace_back(std::move(event));
+    if (!event.values.empty()) events_.emplace_back(Boxed<PromptLogprobsEvent>(std::move(event)));
   }
   if (!planned.sample) return;
   if (row.token_id < 0 || !std::ranges::all_of(row.logprobs, is_logprob, &TokenLogprob::logprob)) {
-    return fail_without_token(sequence, planned.end);
+    return fail_without_token(sequence, planned.end, row.token_id == kAllForbidden);
   }
   events_.emplace_back(TokenEvent{row.id, row.token_id, std::move(row.logprobs)});
   ++stats_.generated_tokens;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -36,9 +38,19 @@ struct FinishEvent {
 struct FailEvent {
   SequenceId id;
   RequestError error;
-  bool may_be_its_own = false;  // no_token: the request restrains its draws, which may have left none
+  bool is_its_own = false;  // no_token: the request forbids every token
 };
-using Event = std::variant<PromptLogprobsEvent, TokenEvent, FinishEvent, FailEvent>;
+
+// A rare event apart, so that the others, of which a step has thousands, are small. Copies share it.
+template <class Rare>
+struct Boxed {
+  Boxed(Rare rare) : id(rare.id), event(std::make_shared<const Rare>(std::move(rare))) {}  // NOLINT: stands for it
+  operator const Rare&() const { return *event; }                                          // NOLINT: the same
+
+  SequenceId id;
+  std::shared_ptr<const Rare> event;
+};
+using Event = std::variant<TokenEvent, Boxed<PromptLogprobsEvent>, FinishEvent, FailEvent>;
 
 // What the engine wants of the adapter cache. A lease is asked for once per request and epoch and released once, when
 // no plan in flight touches the adapter any more; leases that are held when the ranks are lost are void and not

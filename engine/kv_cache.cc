@@ -120,6 +120,17 @@ void KvCache::release(Sequence& sequence) {
   table = {{}, sequence.root(), 0};
 }
 
+void KvCache::prefetch_for_release(const Sequence& sequence) const {
+  const BlockTable& table = sequence.table();
+  __builtin_prefetch(table.blocks.data());
+  const std::span<const int32_t> tokens = sequence.filed_tokens();
+  const size_t end = share_prefixes_ ? std::min(tokens.size(), kMaxPrefetched) : 0;
+  for (size_t i = static_cast<size_t>(table.num_published) * static_cast<size_t>(block_size_); i < end;
+       i += kLineTokens) {
+    __builtin_prefetch(&tokens[i]);
+  }
+}
+
 void KvCache::clear() {
   CHECK_EQ(pool_.num_free(), pool_.num_blocks());
   prefixes_.clear();

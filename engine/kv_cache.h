@@ -41,6 +41,9 @@ class KvCache {
   // Publishes, then empties the table. Cached content stays findable until its block is taken again.
   void release(Sequence& sequence);
 
+  // Asks the memory early for what release() will read of the sequence.
+  void prefetch_for_release(const Sequence& sequence) const;
+
   // Forgets which blocks hold which prefix; tables keep theirs. What is published behind a forgotten prefix is not found.
   void forget_prefixes() { prefixes_.clear(); }
 

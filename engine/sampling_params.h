@@ -67,9 +67,6 @@ struct SamplingParams {
   std::vector<int32_t> allowed_token_ids;       // no others are drawn; empty: all are allowed
   AnswerRules answer;
 
-  // Whether the request itself may leave no token that could be drawn.
-  bool may_forbid_all() const { return min_tokens > 0 || !bad_words.empty() || !allowed_token_ids.empty(); }
-
   bool operator==(const SamplingParams&) const = default;
 
   template <class Self, class Visitor>

@@ -72,6 +72,8 @@ class alignas(64) Sequence {
     if (num_recent_ > 0) file_recent();
     return tokens_;
   }
+  // The same, but the last few may be missing: nothing is written for it.
+  const std::vector<int32_t>& filed_tokens() const { return tokens_; }
   int32_t num_tokens() const { return num_known_ + pending_; }
   int32_t num_computed() const { return num_computed_; }
   int32_t num_cached_tokens() const { return num_cached_tokens_; }

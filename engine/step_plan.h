@@ -98,11 +98,15 @@ struct TokenLogprob {
   }
 };
 
+inline constexpr int32_t kNoToken = -1;       // no row of logits that is finite
+inline constexpr int32_t kAllForbidden = -2;  // the request itself allows no token
+
 struct RowResult {
   SequenceId id;
-  // The drawn token; -1 where the row did not sample, or where none could be drawn since its logits are not finite: the
-  // sequence then ends. Rows of it that were planned before that was known are computed with any token in its place.
-  int32_t token_id = -1;
+  // The drawn token; kNoToken where the row did not sample. Where it did and none could be drawn, the sequence ends, and
+  // this says why: kNoToken or kAllForbidden. Rows of it that were planned before that was known are computed with any
+  // token in its place.
+  int32_t token_id = kNoToken;
   std::vector<TokenLogprob> logprobs;  // the k best, best first; the drawn token is appended where it is not among them
   int32_t prompt_logprobs_start = 0;   // prompt_logprobs[i] belongs to the prompt token at position start + i
   std::vector<float> prompt_logprobs;

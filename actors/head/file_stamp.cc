@@ -8,7 +8,7 @@ namespace lorikeet::actors {
 namespace {
 
 // Kernels count times of change in ticks of up to 10 ms, file systems in steps of up to 2 s.
-constexpr int64_t kSettledAfterNs = 2'100'000'000;
+constexpr int64_t kConclusiveAfterNs = 2'100'000'000;
 
 int64_t nanoseconds(const timespec& time) {
   return time.tv_sec * 1'000'000'000LL + time.tv_nsec;
@@ -22,8 +22,8 @@ FileStamp::File stamp_of_file(const std::filesystem::path& path) {
 }
 
 // Where our clock is behind the file system's, files look young for longer: they are read more often, and rightly.
-bool is_settled(const FileStamp::File& file, int64_t now_ns) {
-  return file.bytes < 0 || file.changed_ns + kSettledAfterNs < now_ns;
+bool is_conclusive(const FileStamp::File& file, int64_t now_ns) {
+  return file.bytes < 0 || file.changed_ns + kConclusiveAfterNs < now_ns;
 }
 
 }  // namespace
@@ -32,7 +32,7 @@ FileStamp stamp_of(const std::filesystem::path& dir) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();  // before the look
   const int64_t now_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
   FileStamp stamp{stamp_of_file(dir / "adapter_config.json"), stamp_of_file(dir / "adapter_model.safetensors")};
-  stamp.settled = is_settled(stamp.config, now_ns) && is_settled(stamp.tensors, now_ns);
+  stamp.conclusive = is_conclusive(stamp.config, now_ns) && is_conclusive(stamp.tensors, now_ns);
   return stamp;
 }
 

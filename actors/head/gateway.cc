@@ -87,7 +87,7 @@ class Gateway {
     for (engine::Event& event : *batch.events) {
       if (const auto* token = std::get_if<engine::TokenEvent>(&event)) {
         if (take_token(*token)) streamed.push_back(token->id);
-      } else if (const auto* prompt = std::get_if<engine::PromptLogprobsEvent>(&event)) {
+      } else if (const auto* prompt = std::get_if<engine::Boxed<engine::PromptLogprobsEvent>>(&event)) {
         if (LiveRequest* request = live_.find(prompt->id)) add_prompt_logprobs(*request, *prompt);
       } else if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) {
         take_finish(*finish);

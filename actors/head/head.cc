@@ -238,18 +238,24 @@ class Head {
 
   // On the scheduler's thread.
   void scheduler_said(ChildReport report) {
-    const bool opened = http_door_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
     if (auto* ready = std::get_if<control::Ready>(&report)) {
       ready->http_port = http_port_;
-      if (opened) caf::anon_send(http_door_.get(), ServingChanged{true, ""});
-    } else if (const auto* lost = std::get_if<control::GroupLost>(&report)) {
-      if (opened) caf::anon_send(http_door_.get(), ServingChanged{false, lost->why});
+      tell_http_door({true, ""});
+    } else if (std::holds_alternative<control::GroupLost>(report)) {
+      tell_http_door({false, "the ranks are lost and start again"});
     }
     child_.tell(report);
   }
 
+  void tell_http_door(ServingChanged changed) const {
+    const bool opened = http_door_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    if (opened) caf::anon_send(http_door_.get(), std::move(changed));
+  }
+
   void supervisor_said(const ChildOrder& order, Descriptor with) {
     if (const auto* epoch = std::get_if<control::NewEpoch>(&order)) {
+      // The supervisor has seen who died; what ranks said of it may blame one that has lost its peer.
+      if (!epoch->why.empty()) tell_http_door({false, epoch->why});
       caf::anon_send(scheduler_, SupervisorSaid{*epoch});
     } else if (const auto* connection = std::get_if<control::RankConnection>(&order)) {
       if (with) offer_to_rank(system_, std::move(with), connection->rank, peers_, scheduler_);

@@ -10,23 +10,36 @@ namespace lorikeet::actors {
 
 HostAdapters::HostAdapters(Limits limits, const std::vector<std::pair<std::string, std::string>>& modules)
     : limits_(limits) {
-  for (const auto& [name, dir] : modules) add(names_, name, name, dir);
+  names_.reserve(modules.size());
+  contents_.reserve(modules.size());
+  for (const auto& [name, dir] : modules) {
+    if (Name* const twice = names_.find(name)) {
+      twice->dir = dir;
+    } else {
+      names_.insert(make_name(name, name, dir));
+    }
+  }
 }
 
-HostAdapters::Name& HostAdapters::add(std::unordered_map<std::string, Name>& to, const std::string& name,
-                                      const std::string& key, std::string dir) {
-  Name& entry = to[&to == &names_ ? name : key];
-  entry.name = name;
-  entry.key = key;
-  entry.dir = std::move(dir);
-  return entry;
+engine::RecordPool<HostAdapters::Name>::Pointer HostAdapters::make_name(const std::string& name, const std::string& key,
+                                                                        std::string dir) {
+  auto made = name_pool_.make();
+  made->name = name;
+  made->key = key;
+  made->dir = std::move(dir);
+  return made;
+}
+
+HostAdapters::Name* HostAdapters::find_hidden(const std::string& key) const {
+  const auto it = hidden_.find(key);
+  return it != hidden_.end() ? it->second.get() : nullptr;
 }
 
 // Null: what the work was for is gone.
 HostAdapters::Name* HostAdapters::find_work(const std::string& key) {
-  if (const auto hidden = hidden_.find(key); hidden != hidden_.end()) return &hidden->second;
-  const auto it = names_.find(is_loaded_key(key) ? name_in_key(key) : key);
-  return it != names_.end() && it->second.key == key ? &it->second : nullptr;
+  if (Name* const hidden = find_hidden(key)) return hidden;
+  Name* const name = names_.find(is_loaded_key(key) ? name_in_key(key) : key);
+  return name != nullptr && name->key == key ? name : nullptr;
 }
 
 std::vector<HostAdapters::Effect> HostAdapters::take_effects() {
@@ -37,14 +50,15 @@ std::vector<HostAdapters::Effect> HostAdapters::take_effects() {
 // ---- requests
 
 void HostAdapters::resolve(Id id, const std::string& name) {
-  const auto it = names_.find(name);
-  if (it == names_.end()) {
+  Name* const entry = names_.find(name);
+  if (entry == nullptr) {
     effects_.push_back(Resolved{id, "", "there is no adapter " + name, true});
     return;
   }
-  requests_[id] = {&it->second, nullptr};
-  it->second.late.insert(id);
-  if (it->second.work == Work::none) start_check(it->second);
+  if (entry->content != nullptr) engine::prefetch_record(entry->content);
+  requests_[id] = {entry, nullptr};
+  entry->late.insert(id);
+  if (entry->work == Work::none) start_check(*entry);
 }
 
 void HostAdapters::unclaim(Id id, AdapterOutcome outcome) {
@@ -57,7 +71,7 @@ void HostAdapters::unclaim(Id id, AdapterOutcome outcome) {
     --content.claims;
     if (outcome == AdapterOutcome::no_token) ++content.without_token;
     if (outcome == AdapterOutcome::success && !content.set_aside()) content.without_token = 0;
-    effects_.push_back(Unclaimed{*content.digest});
+    effects_.push_back(Unclaimed{content.digest});
     released(content);
   } else {
     stop_waiting(*request.name, id);
@@ -96,7 +110,7 @@ void HostAdapters::answer(std::set<Id> ids, Content* content, const std::string&
     } else {
       ++content->claims;
       requests_[id] = {nullptr, content};
-      effects_.push_back(Resolved{id, *content->digest, ""});
+      effects_.push_back(Resolved{id, content->digest, ""});
     }
   }
   if (content != nullptr) file(*content);
@@ -133,19 +147,22 @@ void HostAdapters::checked(const std::string& name, const FileStamp& stamp, cons
   Name* const known = find_work(name);
   if (known == nullptr || known->work != Work::checking) return;
   Name& entry = *known;
+  if (entry.content !=
+      nullptr) {  // what a claim touches: the digest, the count of references, the neighbours on a list
+    __builtin_prefetch(entry.content->digest.data());
+    engine::prefetch_record(entry.content->staged.get());
+    __builtin_prefetch(entry.content->links.before, 1);
+    __builtin_prefetch(entry.content->links.behind, 1);
+  }
   entry.file_bytes = static_cast<uint64_t>(std::max<int64_t>(0, stamp.tensors.bytes));
   if (!entry.awaited()) {  // nobody wants it any more
     entry.work = Work::none;
     note_rest(entry);
   } else if (!error.empty()) {
     fail_waiters(entry, error);
-  } else if (stamp.is_missing() && entry.content != nullptr && entry.content->staged != nullptr) {
-    entry.error = entry.dir + ": its files are gone; what they held is served from memory until others are there";
-    give(entry, *entry.content);
   } else if (entry.content == nullptr || !entry.stamp.still_holds(stamp)) {
     start_read(entry);
   } else if (entry.content->staged != nullptr || entry.content->set_aside()) {
-    entry.error.clear();
     give(entry, *entry.content);
   } else if (!can_ever_fit(entry.content->bytes)) {
     fail_waiters(entry, why_it_cannot_fit(entry.content->bytes));
@@ -165,9 +182,9 @@ void HostAdapters::read(const std::string& name, const FileStamp& stamp,
   const bool had_place = leave_place(entry);
   if (!adapter) {
     fail_waiters(entry, adapter.error().message);
-  } else if (const auto known = contents_.find((*adapter)->digest);
-             known != contents_.end() && (known->second.staged != nullptr || known->second.set_aside())) {
-    lead(entry, known->second, stamp);
+  } else if (Content* const known = contents_.find((*adapter)->digest);
+             known != nullptr && (known->staged != nullptr || known->set_aside())) {
+    lead(entry, *known, stamp);
   } else if (const uint64_t bytes = (*adapter)->bytes; !can_ever_fit(bytes)) {
     fail_waiters(entry, why_it_cannot_fit(bytes));
   } else if (!entry.awaited() && !(memory_queue_.empty() && fits(bytes, {}))) {
@@ -198,18 +215,18 @@ void HostAdapters::lead(Name& name, Content& content, const FileStamp& stamp) {
   content.dir = name.dir;
   Content* before = std::exchange(name.content, &content);
   if (before == &content) return give(name, content);
-  content.leading.insert(&name);
+  ++content.names;
   if (name.kept) change_keepers(content, true);
   give(name, content);
   if (before == nullptr) return;
-  before->leading.erase(&name);
+  --before->names;
   name.kept ? change_keepers(*before, false) : drop_if_stale(*before);
 }
 
 void HostAdapters::give(Name& name, Content& content) {
   if (content.set_aside()) {
     fail_waiters(name, why_set_aside(content));
-  } else if (content.list == &draining_) {
+  } else if (content.place == Place::draining) {
     name.work = Work::parked;
     content.parked.insert(&name);
   } else {
@@ -227,54 +244,64 @@ std::string HostAdapters::why_set_aside(const Content& content) {
 // ---- memory
 
 void HostAdapters::pin(const std::string& digest) {
-  const auto it = contents_.find(digest);
-  if (it == contents_.end()) return;
-  ++it->second.pins;
-  file(it->second);
+  Content* const content = contents_.find(digest);
+  if (content == nullptr) return;
+  ++content->pins;
+  file(*content);
 }
 
 void HostAdapters::unpin(const std::string& digest) {
-  const auto it = contents_.find(digest);
-  if (it == contents_.end()) return;
-  --it->second.pins;
-  released(it->second);
+  Content* const content = contents_.find(digest);
+  if (content == nullptr) return;
+  --content->pins;
+  released(*content);
 }
 
 std::shared_ptr<const StagedAdapter> HostAdapters::staged(const std::string& digest) const {
-  const auto it = contents_.find(digest);
-  return it != contents_.end() ? it->second.staged : nullptr;
+  const Content* const content = contents_.find(digest);
+  return content != nullptr ? content->staged : nullptr;
 }
 
 HostAdapters::Content& HostAdapters::stage(std::shared_ptr<const StagedAdapter> adapter) {
-  const auto it = contents_.try_emplace(adapter->digest).first;
-  Content& content = it->second;
-  content.digest = &it->first;
+  Content* known = contents_.find(adapter->digest);
+  if (known == nullptr) {
+    auto made = content_pool_.make();
+    made->digest = adapter->digest;
+    known = &contents_.insert(std::move(made));
+  }
+  Content& content = *known;
   content.bytes = adapter->bytes;
   content.max_rank = adapter->max_rank;
   content.staged = std::move(adapter);
-  content.list = &idle_;
-  content.place = idle_.insert(idle_.end(), &content);
+  put(content, Place::idle);
   staged_bytes_ += content.bytes;
   ++staged_count_;
   file(content);
   return content;
 }
 
+// At the end of a list, or on none.
+void HostAdapters::put(Content& content, Place place) {
+  if (content.place != Place::on_disk) list(content.place).erase(content);
+  if (content.place == Place::kept) kept_bytes_ -= content.bytes;
+  if (content.place == Place::draining) draining_bytes_ -= content.bytes;
+  content.place = place;
+  if (place != Place::on_disk) list(place).push_back(content);
+  if (place == Place::kept) kept_bytes_ += content.bytes;
+  if (place == Place::draining) draining_bytes_ += content.bytes;
+}
+
 // Puts a staged content at the end of the list where it belongs.
 void HostAdapters::file(Content& content) {
-  if (content.list == nullptr || content.list == &draining_) return;
-  ContentList* to = content.keepers > 0 ? &kept_ : content.held() ? &held_ : &idle_;
-  if (content.list == &kept_) kept_bytes_ -= content.bytes;
-  if (to == &kept_) kept_bytes_ += content.bytes;
-  to->splice(to->end(), *content.list, content.place);
-  content.list = to;
+  if (content.place == Place::on_disk || content.place == Place::draining) return;
+  put(content, content.keepers > 0 ? Place::kept : content.held() ? Place::held : Place::idle);
 }
 
 void HostAdapters::released(Content& content) {
   if (content.held()) return;
-  if (content.leading.empty()) {
+  if (content.names == 0) {
     drop_if_stale(content);
-  } else if (content.list == &draining_) {
+  } else if (content.place == Place::draining) {
     evict(content);
   } else {
     file(content);
@@ -284,9 +311,7 @@ void HostAdapters::released(Content& content) {
 
 // Out of the host's memory. Requests that waited for that read it again, after those for whom it gave way.
 void HostAdapters::evict(Content& content) {
-  if (content.list == &draining_) draining_bytes_ -= content.bytes;
-  content.list->erase(content.place);
-  content.list = nullptr;
+  put(content, Place::on_disk);
   content.staged = nullptr;
   staged_bytes_ -= content.bytes;
   --staged_count_;
@@ -295,22 +320,23 @@ void HostAdapters::evict(Content& content) {
 
 // Content that no name leads to any more goes as soon as nobody holds it.
 void HostAdapters::drop_if_stale(Content& content) {
-  if (!content.leading.empty() || content.held()) return;
+  if (content.names > 0 || content.held()) return;
   if (content.staged != nullptr) evict(content);
-  effects_.push_back(Dropped{*content.digest});
-  contents_.erase(contents_.find(*content.digest));
+  const auto dropped = contents_.extract(content.digest);
+  effects_.push_back(Dropped{dropped->digest});
 }
 
 // Whether one fits when all have gone that ever go.
 bool HostAdapters::can_ever_fit(uint64_t bytes) const {
-  return kept_bytes_ + bytes <= limits_.bytes && kept_.size() + 1 <= static_cast<size_t>(limits_.count);
+  return kept_bytes_ + bytes <= limits_.bytes && list(Place::kept).size() + 1 <= static_cast<size_t>(limits_.count);
 }
 
 std::string HostAdapters::why_it_cannot_fit(uint64_t bytes) const {
   std::string why = "the adapter takes " + std::to_string(bytes) + " bytes of the " + std::to_string(limits_.bytes) +
                     " that staged adapters may take";
-  if (!kept_.empty()) {
-    why += ", of which " + std::to_string(kept_.size()) + " that are pinned take " + std::to_string(kept_bytes_);
+  if (!list(Place::kept).empty()) {
+    why += ", of which " + std::to_string(list(Place::kept).size()) + " that are pinned take " +
+           std::to_string(kept_bytes_);
   }
   return why;
 }
@@ -324,8 +350,8 @@ bool HostAdapters::fits(uint64_t bytes, Room freed) const {
 // Evicts contents that nobody holds, least recently used first, until one of `bytes` fits.
 bool HostAdapters::make_room(uint64_t bytes) {
   while (!fits(bytes, {})) {
-    if (idle_.empty()) return false;
-    evict(*idle_.front());
+    if (list(Place::idle).empty()) return false;
+    evict(list(Place::idle).front());
   }
   return true;
 }
@@ -372,101 +398,82 @@ void HostAdapters::serve_memory_queue() {
 // As many contents give way as the first in the queue needs and no more, least recently used first.
 void HostAdapters::choose_draining() {
   const uint64_t needed = memory_queue_.empty() ? 0 : memory_queue_.begin()->second->needed_bytes;
-  while (!memory_queue_.empty() && !held_.empty() && !fits(needed, {draining_bytes_, draining_.size()})) {
-    Content& content = *held_.front();
-    draining_.splice(draining_.end(), held_, content.place);
-    content.list = &draining_;
-    draining_bytes_ += content.bytes;
+  const ContentList& held = list(Place::held);
+  const ContentList& draining = list(Place::draining);
+  while (!memory_queue_.empty() && !held.empty() && !fits(needed, {draining_bytes_, draining.size()})) {
+    put(held.front(), Place::draining);
   }
-  while (!draining_.empty()) {
-    Content& last = *draining_.back();
-    if (!memory_queue_.empty() && !fits(needed, {draining_bytes_ - last.bytes, draining_.size() - 1})) break;
+  while (!draining.empty()) {
+    Content& last = draining.back();
+    if (!memory_queue_.empty() && !fits(needed, {draining_bytes_ - last.bytes, draining.size() - 1})) break;
     undrain(last);
   }
 }
 
 void HostAdapters::undrain(Content& content) {
-  draining_bytes_ -= content.bytes;
-  held_.splice(held_.end(), draining_, content.place);
-  content.list = &held_;
+  put(content, Place::held);
   // Its files may have been replaced meanwhile.
   for (Name* name : std::exchange(content.parked, {})) start_check(*name);
 }
 
 // ---- status
 
-HostAdapters::Row HostAdapters::row_of(const std::string& name, const std::string& dir, const Content* content) {
-  Row row;
-  row.name = name;
-  row.dir = dir;
-  row.host = "on_disk";
-  if (content == nullptr) return row;
-  row.digest = *content->digest;
-  row.max_rank = content->max_rank;
-  row.claims = content->claims;
-  row.bytes = content->bytes;
-  row.set_aside = content->set_aside();
-  if (content->staged != nullptr) row.host = "staged";
-  return row;
-}
-
-HostAdapters::Row HostAdapters::row_of(const Name& name) {
-  Row row = row_of(name.name, name.dir, name.content);
-  row.error = name.error;
-  row.kept = name.kept;
-  if (name.content != nullptr && name.content->set_aside()) row.error = why_set_aside(*name.content);
-  if (name.work == Work::reading) row.host = "reading";
-  if (name.work == Work::queued || name.work == Work::parked) row.host = "waiting_for_memory";
-  return row;
-}
-
 std::vector<HostAdapters::Row> HostAdapters::rows() const {
   std::vector<Row> rows;
-  for (const auto& [name, entry] : names_) rows.push_back(row_of(entry));
+  const auto add = [&](const std::string& name, const std::string& dir, const Content* content) -> Row& {
+    Row row;
+    row.name = name;
+    row.dir = dir;
+    row.host = "on_disk";
+    if (content != nullptr) {
+  names_.for_each([&rows](const Name& entry) { rows.push_back(row_of(entry)); });
+      row.max_rank = content->max_rank;
+      row.claims = content->claims;
+      row.bytes = content->bytes;
+      row.set_aside = content->set_aside();
+      if (content->staged != nullptr) row.host = "staged";
+    }
+    rows.push_back(std::move(row));
+    return rows.back();
+  };
+    if (entry->content == nullptr) continue;
+    rows.push_back(row_of(entry->name, entry->dir, entry->content));
+    rows.back().host = entry->leaves ? "replaced" : "loading";
+  }
+  contents_.for_each([&](const Content& content) {
+    if (!content.leading.empty()) return;
+    rows.push_back(row_of(content.name, content.dir, &content));
+    rows.back().host = "replaced";
+  });
+    row.error = entry.error;
+    row.kept = entry.kept;
+    if (entry.content != nullptr && entry.content->set_aside()) row.error = why_set_aside(*entry.content);
+    if (entry.work == Work::reading) row.host = "reading";
+    if (entry.work == Work::queued || entry.work == Work::parked) row.host = "waiting_for_memory";
+<<<<<<< host_adapters.cc
+  });
+=======
+  }
+>>>>>>> /work/wt/people/actors/head/host_adapters.cc
   const auto by_name = [](const Row& a, const Row& b) { return a.name < b.name; };
   std::sort(rows.begin(), rows.end(), by_name);
   const auto num_names = static_cast<ptrdiff_t>(rows.size());
   for (const auto& [key, entry] : hidden_) {
+<<<<<<< host_adapters.cc
+    if (entry->content == nullptr) continue;
+    add(entry->name, entry->dir, entry->content).host = entry->leaves ? "replaced" : "loading";
+=======
     if (entry.content == nullptr) continue;
-    rows.push_back(row_of(entry.name, entry.dir, entry.content));
-    rows.back().host = entry.leaves ? "replaced" : "loading";
+    add(entry.name, entry.dir, entry.content).host = entry.leaves ? "replaced" : "loading";
   }
   for (const auto& [digest, content] : contents_) {
-    if (!content.leading.empty()) continue;
-    rows.push_back(row_of(content.name, content.dir, &content));
-    rows.back().host = "replaced";
+    if (content.names == 0) add(content.name, content.dir, &content).host = "replaced";
+>>>>>>> /work/wt/people/actors/head/host_adapters.cc
   }
+  contents_.for_each([&](const Content& content) {
+    if (content.names == 0) add(content.name, content.dir, &content).host = "replaced";
+  });
   std::sort(rows.begin() + num_names, rows.end(), by_name);
-  return rows;
-}
-
-std::vector<HostAdapters::Row> HostAdapters::rows(const std::vector<std::string>& digests, size_t others) const {
-  std::set<const Content*> near;
-  for (const ContentList* list : {&idle_, &held_, &draining_, &kept_}) near.insert(list->begin(), list->end());
-  for (const std::string& digest : digests) {
-    if (const auto found = contents_.find(digest); found != contents_.end()) near.insert(&found->second);
-  }
-  std::vector<Row> rows;
-  std::set<const Name*> listed;
-  for (const Content* content : near) {
-    for (const Name* name : content->leading) {
-      const auto entered = names_.find(name->name);
-      if (entered != names_.end() && &entered->second == name) {
-        rows.push_back(row_of(*name));
-        listed.insert(name);
-      } else {  // no request finds it
-        rows.push_back(row_of(name->name, name->dir, content));
-        rows.back().host = name->leaves ? "replaced" : "loading";
-      }
-    }
-    if (!content->leading.empty()) continue;
-    rows.push_back(row_of(content->name, content->dir, content));
-    rows.back().host = "replaced";
-  }
-  for (auto it = names_.begin(); it != names_.end() && others > 0; ++it, --others) {
-    if (!listed.contains(&it->second)) rows.push_back(row_of(it->second));
-  }
-  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.name < b.name; });
   return rows;
 }
 

@@ -9,8 +9,7 @@
 // Claims and pins hold a content. A claim is a request's, from its arrival to its end; a pin is a group's, while it
 // leases a slot with the content or waits for one. While an adapter waits for memory, others give way: they get no new
 // claims and are evicted when their last holder ends, so that no stream of requests keeps an adapter out. A name whose
-// files were replaced leads to the new content from then on; the old one stays until nobody holds it. A name whose files
-// are gone keeps leading to what they held while that is staged, since it is served right without them.
+// files were replaced leads to the new content from then on; the old one stays until nobody holds it.
 //
 // Names come and go while requests run. A directory that is to get a name is read like any other, and found by requests
 // once it has entered the table; a name that leaves it, or leads to another directory from then on, is served to those
@@ -25,8 +24,8 @@
 // Nothing on a request's path walks over names or contents. Not for use by two threads at once.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -38,8 +37,11 @@
 
 #include "actors/head/adapter_outcome.h"
 #include "actors/head/file_stamp.h"
+#include "actors/head/record_list.h"
 #include "actors/head/staged_adapter.h"
 #include "engine/ids.h"
+#include "engine/record_index.h"
+#include "engine/record_pool.h"
 #include "kernels/base/error.h"
 
 namespace lorikeet::actors {
@@ -100,11 +102,9 @@ class HostAdapters {
   void prepare(Id id, const std::string& key, std::string dir);
   void enter(const std::string& key);    // prepared, and resolved without an error
   void abandon(const std::string& key);  // prepared; its claim is unclaimed as any other
-  // A name that leads to a directory from now on, under a new loaded_key(); its files are read when it is asked for.
-  void restore(const std::string& key, std::string dir);
   // Requests find the name no more; those that wait for it are served. False: there is no such name.
   bool leave(const std::string& name);
-  bool knows(const std::string& name) const { return names_.contains(name); }
+  bool knows(const std::string& name) const { return names_.find(name) != nullptr; }
   bool is_staged(const std::string& name) const;  // what it led to at the last look at its files
 
   // A name keeps its content, which is staged, and whatever it leads to later; or does so no more. Errors: no such
@@ -128,10 +128,11 @@ class HostAdapters {
   };
   // By name, then contents that were replaced and are still held, and those that are to get a name.
   std::vector<Row> rows() const;
-  // The same of what is in memory or has one of these digests, and of `others` names at the most; at the cost of those.
-  std::vector<Row> rows(const std::vector<std::string>& digests, size_t others) const;
-  size_t size() const { return names_.size(); }  // names
   uint64_t staged_bytes() const { return staged_bytes_; }
+
+  // At how many places of its indices it has looked so far, for names and for contents: tests show by it that what a
+  // request costs does not depend on how many there are.
+  uint64_t looks() const { return names_.looks() + contents_.looks(); }
 
  private:
   enum class Work : uint8_t {
@@ -142,44 +143,52 @@ class HostAdapters {
     parked   // its content gives way to those that are queued
   };
   struct Content;
-  // In both structures what every request touches comes first, and lies beside the key in its map: with many names it
-  // is in no cache.
-  struct Name {
-    Work work = Work::none;
-    bool leaves = false;         // no request finds it: it goes when its work is done and nobody waits
-    bool kept = false;           // it keeps its content
+  // In both structures what every request touches comes first: with many names it is in no cache.
+  struct alignas(64) Name {
+    std::string name;            // what requests call it
     Content* content = nullptr;  // last read; null: none yet
-    std::set<Id> waiters;        // requests that the present work answers
-    std::set<Id> late;           // requests that came after it had begun
-    FileStamp stamp;             // of the files that the content was read from
     uint64_t file_bytes = 0;     // of the tensors, when they were looked at last
-    std::string name, key;       // what requests call it, and what its work is told by
+    Work work = Work::none;
+    bool leaves = false;     // no request finds it: it goes when its work is done and nobody waits
+    bool kept = false;       // it keeps its content
+    bool has_place = false;  // its needed bytes are among the reserved ones
+    std::string key;         // what its work is told by
     std::string dir;
-    uint64_t needed_bytes = 0;  // of memory for which it waits, or which are kept for its reading
-    bool has_place = false;     // its needed bytes are among the reserved ones
-    uint64_t ticket = 0;        // of memory_queue_
+    std::set<Id> waiters;       // requests that the present work answers
+    std::set<Id> late;          // requests that came after it had begun
+    FileStamp stamp;            // of the files that the content was read from
     std::string error;          // of the last look or reading
+    uint64_t needed_bytes = 0;  // of memory for which it waits, or which are kept for its reading
+    uint64_t ticket = 0;        // of memory_queue_
 
     bool awaited() const { return !waiters.empty() || !late.empty(); }
   };
-  using ContentList = std::list<Content*>;
-  struct Content {
-    const std::string* digest = nullptr;          // the key
+  // Where a content's host copy is: on the list of those that nobody holds, that are held, that give way, that names keep.
+  enum class Place : uint8_t { on_disk, idle, held, draining, kept };
+  struct alignas(64) Content {
+    std::string digest;
     std::shared_ptr<const StagedAdapter> staged;  // null: not in the host's memory
-    ContentList* list = nullptr;                  // idle_, held_, draining_ or kept_; null: not staged
-    ContentList::iterator place;
+    Place place = Place::on_disk;
+    int without_token = 0;  // requests in a row that ended so
+    ListLinks<Content> links;
     size_t claims = 0, pins = 0;
-    size_t keepers = 0;       // names that keep it
-    std::set<Name*> leading;  // names that lead to it
+    size_t names = 0;    // that lead to it
+    size_t keepers = 0;  // names that keep it
     uint64_t bytes = 0;
     int32_t max_rank = 0;
-    int without_token = 0;   // requests in a row that ended so
-    std::string name, dir;   // that it was read from last
     std::set<Name*> parked;  // names whose requests wait until it is known whether it is evicted
+    std::string name, dir;   // that it was read from last
 
     bool held() const { return claims + pins + keepers > 0; }
     bool set_aside() const { return without_token >= kMostWithoutToken; }
   };
+  struct NameOf {
+    const std::string& operator()(const Name& name) const { return name.name; }
+  };
+  struct DigestOf {
+    const std::string& operator()(const Content& content) const { return content.digest; }
+  };
+  using ContentList = RecordList<Content, &Content::links>;
   struct Request {
     Name* name = nullptr;        // it waits there
     Content* content = nullptr;  // it has claimed this
@@ -191,8 +200,8 @@ class HostAdapters {
   };
 
   Name* find_work(const std::string& key);
-  Name& add(std::unordered_map<std::string, Name>& to, const std::string& name, const std::string& key,
-            std::string dir);
+  engine::RecordPool<Name>::Pointer make_name(const std::string& name, const std::string& key, std::string dir);
+  Name* find_hidden(const std::string& key) const;
   void change_keepers(Content& content, bool one_more);
   void note_rest(const Name& name);
   void erase_rests();
@@ -205,9 +214,10 @@ class HostAdapters {
   void lead(Name& name, Content& content, const FileStamp& stamp);
   void give(Name& name, Content& content);
   static std::string why_set_aside(const Content& content);
-  static Row row_of(const std::string& name, const std::string& dir, const Content* content);
-  static Row row_of(const Name& name);
   Content& stage(std::shared_ptr<const StagedAdapter> adapter);
+  ContentList& list(Place place) { return lists_[static_cast<size_t>(place) - 1]; }
+  const ContentList& list(Place place) const { return lists_[static_cast<size_t>(place) - 1]; }
+  void put(Content& content, Place place);
   void file(Content& content);
   void released(Content& content);
   void evict(Content& content);
@@ -224,15 +234,17 @@ class HostAdapters {
   void choose_draining();
 
   const Limits limits_;
-  std::unordered_map<std::string, Name> names_;
-  std::unordered_map<std::string, Name> hidden_;  // by key: that no request finds, since they have not entered or leave
-  std::vector<std::string> rests_;                // keys of those that leave and whose work is done
-  std::unordered_map<std::string, Content> contents_;  // by digest
+  engine::RecordPool<Name> name_pool_;
+  engine::RecordPool<Content> content_pool_;
+  engine::RecordIndex<Name, NameOf> names_{name_pool_};
+  // By key: that no request finds, since they have not entered or leave.
+  std::unordered_map<std::string, engine::RecordPool<Name>::Pointer> hidden_;
+  std::vector<std::string> rests_;  // keys of those that leave and whose work is done
+  engine::RecordIndex<Content, DigestOf> contents_{content_pool_};
   std::unordered_map<Id, Request> requests_;
-  ContentList idle_, held_, draining_;      // of staged contents, least recently used first
-  ContentList kept_;                        // and those that give way to nobody
-  uint64_t draining_bytes_ = 0;             // of those in draining_
-  uint64_t kept_bytes_ = 0;                 // of those in kept_
+  std::array<ContentList, 4> lists_;        // of staged contents by Place, least recently used first
+  uint64_t draining_bytes_ = 0;             // of those that give way
+  uint64_t kept_bytes_ = 0;                 // of those that names keep
   std::map<uint64_t, Name*> memory_queue_;  // by ticket
   uint64_t tickets_ = 0;
   uint64_t staged_bytes_ = 0;

@@ -89,7 +89,8 @@ Result<void> InFlightPlans::compare_with_plan(const Plan& plan, const engine::St
 // `whole`: log-probabilities come from this rank, else the tokens alone.
 Result<void> InFlightPlans::compare_row(const Row& row, const engine::RowResult& answer, bool whole) const {
   if (answer.id != row.id) return fail("with sequence {}, not {}", answer.id.value(), row.id.value());
-  const bool drawn = answer.token_id != -1;
+  const bool forbidden = row.sample && answer.token_id == engine::kAllForbidden;
+  const bool drawn = answer.token_id != engine::kNoToken && !forbidden;
   if (drawn && (!row.sample || !is_token(answer.token_id))) {
     return fail("with token {} for sequence {}, which {}", answer.token_id, row.id.value(),
                 row.sample ? "is none" : "was to draw none");

@@ -115,7 +115,7 @@ void RequestMetrics::admitted(engine::SequenceId id, const std::string& adapter_
 
 void RequestMetrics::started(engine::SequenceId id, TimePoint when) {
   const auto found = running_.find(id);
-  if (found != running_.end()) found->second.planned = std::max(when, found->second.arrived);
+  if (found != running_.end()) found->second.planned = std::max(when, found->second.admitted);
 }
 
 void RequestMetrics::answered(int32_t n, int32_t longest) {
@@ -129,7 +129,7 @@ void RequestMetrics::generated(engine::SequenceId id, int32_t tokens, TimePoint 
   Running& request = found->second;
   if (request.tokens == 0) {
     request.first = now;
-    time_to_first_token_.Observe(seconds(request.arrived, now));
+    time_to_first_token_.Observe(seconds(request.admitted, now));
   } else {
     inter_token_latency_.Observe(seconds(request.last, now));
   }
@@ -149,17 +149,17 @@ EndedRequest RequestMetrics::ended(engine::SequenceId id, std::string_view reaso
   ended.adapter = request.adapter_name;
   ended.prompt_tokens = request.prompt_tokens;
   ended.tokens = request.tokens;
-  ended.total = now - request.arrived;
+  ended.total = now - request.admitted;
   ended_by(reason).Increment();
-  e2e_latency_.Observe(seconds(request.arrived, now));
+  e2e_latency_.Observe(seconds(request.admitted, now));
   request_prompt_tokens_.Observe(request.prompt_tokens);
   request_generation_tokens_.Observe(request.tokens);
   params_max_tokens_.Observe(request.max_tokens);
   computed_prompt_tokens_.Observe(std::max(0, request.prompt_tokens - cached_tokens));
   const bool planned = request.planned != TimePoint{};
-  if (planned) queue_time_.Observe(seconds(request.arrived, request.planned));
+  if (planned) queue_time_.Observe(seconds(request.admitted, request.planned));
   if (request.tokens == 0) return ended;
-  ended.to_first_token = request.first - request.arrived;
+  ended.to_first_token = request.first - request.admitted;
   decode_time_.Observe(seconds(request.first, request.last));
   if (planned) {
     prefill_time_.Observe(seconds(request.planned, request.first));

@@ -50,8 +50,8 @@ class RequestMetrics {
     prometheus::Counter* tokens;
   };
   struct Running {
-    TimePoint arrived, first, last;  // first, last: of its tokens
-    TimePoint planned;               // its first rows; the clock's begin: not yet
+    TimePoint admitted, first, last;  // first, last: of its tokens
+    TimePoint planned;                // its first rows; the clock's begin: not yet
     int32_t prompt_tokens = 0, max_tokens = 0, tokens = 0;
     std::string adapter_name;
     Adapter* adapter = nullptr;

@@ -23,7 +23,7 @@ std::optional<End> end_of(const engine::Event& event) {
     return End{finish->id, cancelled ? AdapterOutcome::none : AdapterOutcome::success};
   }
   if (const auto* failure = std::get_if<engine::FailEvent>(&event)) {
-    const bool no_token = failure->error.code == engine::ErrorCode::no_token && !failure->may_be_its_own;
+    const bool no_token = failure->error.code == engine::ErrorCode::no_token && !failure->is_its_own;
     return End{failure->id, no_token ? AdapterOutcome::no_token : AdapterOutcome::none};
   }
   return std::nullopt;

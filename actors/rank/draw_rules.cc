@@ -1,6 +1,7 @@
 #include "actors/rank/draw_rules.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace lorikeet::actors {
@@ -59,6 +60,29 @@ kernels::TokenConstraint DrawRules::next(std::span<const int32_t> generated) {
   merged_.insert(merged_.end(), fixed.begin(), fixed.end());
   sort_by_token(merged_);
   return {allowed_, merged_};
+}
+
+bool leaves_a_token(const kernels::TokenConstraint& constraint, int32_t vocab_size) {
+  const auto forbids = [&](int32_t token) {
+    const auto before = [](const TokenBias& bias, int32_t id) { return bias.token_id < id; };
+    auto at = std::lower_bound(constraint.biases.begin(), constraint.biases.end(), token, before);
+    while (at != constraint.biases.end() && at->token_id == token && at->bias != -INFINITY) ++at;
+    return at != constraint.biases.end() && at->token_id == token;
+  };
+  if (constraint.allowed.empty()) {
+    if (vocab_size == 0) return true;
+    int32_t token = 0;  // there are no more steps than biases
+    while (token < vocab_size && forbids(token)) ++token;
+    return token < vocab_size;
+  }
+  for (size_t word = 0; word < constraint.allowed.size(); ++word) {
+    for (uint32_t bits = constraint.allowed[word]; bits != 0; bits &= bits - 1) {
+      const auto token = static_cast<int32_t>(word * 32) + std::countr_zero(bits);
+      if (vocab_size > 0 && token >= vocab_size) return false;
+      if (!forbids(token)) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace lorikeet::actors

@@ -33,4 +33,8 @@ class DrawRules {
   std::vector<kernels::TokenBias> merged_;           // of the last call
 };
 
+// Whether some token may be drawn whatever the token before the draw is: where there is none all the same, the logits are
+// not finite. vocab_size: tokens; 0: not known, and more than are forbidden one by one.
+bool leaves_a_token(const kernels::TokenConstraint& constraint, int32_t vocab_size);
+
 }  // namespace lorikeet::actors

@@ -125,6 +125,7 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
   batch.counts = sequence.counts;
   if (row.sample && sequence.rules) batch.constraint = sequence.rules->next(generated(sequence));
   if (row.sample && sequence.answer) batch.constraint = sequence.answer->next(generated(sequence), batch.constraint);
+  sampled.all_forbidden = !leaves_a_token(batch.constraint, vocab_size_);
   const int32_t last_target = sequence.prompt_size - 1;  // the last position whose next token is a prompt token, + 1
   if (sequence.sampling.prompt_logprobs && row.start < last_target) {
     targets.assign(static_cast<size_t>(row.count), -1);
@@ -207,7 +208,7 @@ Result<engine::StepResult> StepExecutor::finish() {
     to.id = row.id;
     const bool no_token = row.sample && output.token_id < 0;
     if (row.sample) {
-      to.token_id = no_token ? model::kNoToken : output.token_id;
+      to.token_id = !no_token ? output.token_id : row.all_forbidden ? engine::kAllForbidden : engine::kNoToken;
       // What is planned behind a row without a token is computed as the model does it where that row is still in flight.
       const int32_t token = no_token ? model::kTokenInstead : output.token_id;
       const auto it = sequences_.find(row.id);

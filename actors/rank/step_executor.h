@@ -68,6 +68,7 @@ class StepExecutor {
     engine::SequenceId id;
     uint64_t incarnation = 0;
     bool sample = false;
+    bool all_forbidden = false;         // no token that may be drawn
     size_t position = 0;                // of the drawn token
     int32_t prompt_logprobs_start = 0;  // position of the first target's token
     int32_t prompt_logprobs_count = 0;

@@ -30,6 +30,7 @@
 #include "actors/wire/system_config.h"
 #include "bench/comm/loopback.h"
 #include "comm/codec/codec.h"
+#include "tests/actors/fake_adapter_cache.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -132,24 +133,6 @@ GatewayActor::behavior_type counting_gateway(GatewayActor::pointer, Progress* pr
           [](Pulse) { return true; }};
 }
 
-AdapterCacheActor::behavior_type no_cache(AdapterCacheActor::pointer) {
-  return {[](Envelope&) {},
-          [](const ResolveAdapter&) { return AdapterResolved{}; },
-          [](const UnclaimAdapter&) {},
-          [](const AcquireSlot&) { return SlotAcquired{}; },
-          [](const ReleaseSlot&) {},
-          [](const GroupFormed&) {},
-          [](const GroupLost&) {},
-          [](AdapterSource::Checked&) {},
-          [](AdapterSource::Staged&) {},
-          [](const AdapterSource::Located&) {},
-          [](const ChangeAdapter&) { return AdapterChanged{}; },
-          [](FactorsMade&) {},
-          [](Tick) {},
-          [](const StatusQuery&) { return AdaptersStatus{}; },
-          [](Pulse) { return true; }};
-}
-
 // The head's side, and the worker's process.
 class Pair {
  public:
@@ -157,7 +140,7 @@ class Pair {
     SchedulerSetup setup;
     setup.options = options();
     setup.max_model_len = kContext;
-    setup.cache = system_.spawn(no_cache);
+    setup.cache = system_.spawn(fake_adapter_cache, FakeCacheAnswers{});
     setup.to_supervisor = [this](const ChildReport& report) {
       {
         const std::lock_guard lock(progress_.mutex);

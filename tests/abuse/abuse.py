@@ -1,19 +1,23 @@
 #!/usr/bin/python3
 """What people, programs and the system may do to a running server, done to one on the loopback.
 
-    tests/abuse/abuse.py [--lorikeet build/release/bin/lorikeet] [--long]
+    tests/abuse/abuse.py [--lorikeet build/release/bin/lorikeet] [--long] [--gaps N]
 
 While each kind of abuse goes on, a stream runs beside it; it must end with the tokens that it has undisturbed. How far
-apart its tokens come is printed, not judged: it depends on what else the machine does. Where it is more than 20 ms, the
-stream runs once more beside other processes that use as much of the CPU as the abuse did, to show what of it is the
-server's own. Ends in "N passed, N failed". Needs pyzmq, for Debian's python3.
+apart its tokens come is printed, not judged: it depends on what else the machine does. Ends in "N passed, N failed".
+Needs pyzmq, for Debian's python3.
+
+--gaps N shows what of the gaps is the server's own, N times for each abuse: by the times at which the tokens come onto
+the wire (wire.py), since a client that waits for its turn on the CPU sees gaps that nobody has sent; with a server that
+the system prefers to all others and an abuser that it prefers least (groups of processes of their own: sched(7),
+autogroup), since the server has as few cores here as the abuser. Needs root.
 """
 import argparse
 import json
-import math
 import os
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -21,13 +25,13 @@ import time
 
 import http_door
 from server import ROOT, Failed, Server, check, status_of, wait_for
+from wire import Wire, port_of
 
 sys.path.insert(0, str(ROOT / "examples" / "clients"))
 import zmq  # noqa: E402
 from lorikeet_client import Client, ServerLost  # noqa: E402
 
 MIB = 1 << 20
-ALLOWED_GAP = 0.02  # seconds by which a stream's largest gap may grow
 STREAM = dict(prompt="Call me", max_tokens=600, temperature=0, ignore_eos=True)
 
 
@@ -61,7 +65,9 @@ class Stream:
 
     def __init__(self, address, **fields):
         self.process = subprocess.Popen([sys.executable, "-B", __file__, "--stream", address,
-                                         json.dumps({**STREAM, **fields})], stdout=subprocess.PIPE, text=True)
+                                         json.dumps({**STREAM, **fields})], stdout=subprocess.PIPE, text=True,
+                                        start_new_session=True)
+        prefer(self.process.pid, -20)
         check(self.process.stdout.readline() != "", "nothing streams")
         self.tokens, self.gap, self.end = [], 0.0, None
 
@@ -73,54 +79,40 @@ class Stream:
         return self
 
 
-class Burners:
-    """Processes that use `load` CPUs between them, as many as it takes."""
-
-    PROGRAM = ("import sys, time\nshare = float(sys.argv[1])\n"
-               "while True:\n"
-               "    begin = time.process_time()\n"
-               "    while time.process_time() - begin < 0.01 * share: pass\n"
-               "    time.sleep(0.01 * (1 - share))\n")
-
-    def __init__(self, load):
-        count = math.ceil(load)
-        self.processes = [subprocess.Popen([sys.executable, "-c", self.PROGRAM, str(min(load / count, 0.99))])
-                          for _ in range(count)]
-
-    def end(self):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-class CpuMeter:
-    """CPU seconds of the server, this process and the children that it has waited for, since it was made."""
-
-    def __init__(self, server):
-        self.server, self.begin, self.clock = server, self._now(server), time.monotonic()
-
-    @staticmethod
-    def _now(server):
-        return server.cpu_seconds() + sum(os.times()[:4])
-
-    def used(self):
-        return self._now(self.server) - self.begin
-
-    def elapsed(self):
-        return time.monotonic() - self.clock
-
-
-def gap_note(server, gap, load):
-    """What is printed of a stream's largest gap beside an abuse that used `load` CPUs."""
-    note = f", largest gap {gap * 1000:.0f} ms"
-    if gap <= ALLOWED_GAP or load < 0.05:
-        return note
-    burners = Burners(load)
+def prefer(pid, niceness):
+    """How the system treats the process's session beside others, as far as we may say so."""
     try:
-        outside = Stream(server.address).finish().gap
+        with open(f"/proc/{pid}/autogroup", "w") as group:
+            group.write(str(niceness))
+    except OSError:
+        pass
+
+
+def largest_gaps(server, abuse, long):
+    """Of a stream beside the abuse, in seconds: on the wire, and as its client sees it."""
+    stream = Stream(server.address)
+    wire = Wire(server.port, port_of(stream.process.pid, server.port))
+    try:
+        abuse(server, long)
     finally:
-        burners.end()
-    return note + f"; beside {load:.1f} CPUs of others {outside * 1000:.0f} ms"
+        stream.finish()
+        on_the_wire = wire.close()
+    return on_the_wire, stream.gap
+
+
+def show_gaps(server, times, long):
+    """A line for each abuse that takes no longer than its stream."""
+    os.setsid()
+    prefer(server.process.pid, -20)
+    prefer(os.getpid(), 19)
+    print("largest gaps of a stream in ms, on the wire (as its client saw them): median, then each", flush=True)
+    alone = None
+    for abuse in ABUSES:
+        gaps = [largest_gaps(server, abuse, long) for _ in range(times)]
+        wire, client = ([round(1000 * gap[kind]) for gap in gaps] for kind in (0, 1))
+        alone = statistics.median(wire) if alone is None else alone
+        print(f"{abuse.__name__.replace('_', ' '):28} {statistics.median(wire):4.0f} ({statistics.median(client):.0f}), "
+              f"grown by {statistics.median(wire) - alone:.0f}; {sorted(wire)} ({sorted(client)})", flush=True)
 
 
 def ask(address, **fields):
@@ -355,6 +347,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--lorikeet", default=str(ROOT / "build" / "release" / "bin" / "lorikeet"))
     parser.add_argument("--stream", nargs=2, metavar=("ADDRESS", "FIELDS"), help=argparse.SUPPRESS)
+    parser.add_argument("--gaps", type=int, metavar="N", help="how far apart a stream's tokens come, N times each; root")
     parser.add_argument("--long", action="store_true", help="more of everything; minutes instead of seconds")
     arguments = parser.parse_args()
     if arguments.stream:
@@ -371,22 +364,21 @@ def main():
 
     server = Server(arguments.lorikeet)
     try:
-        meter = CpuMeter(server)
+        if arguments.gaps:
+            return show_gaps(server, arguments.gaps, arguments.long)
         reference = Stream(server.address).finish()
-        alone = meter.used()
         for abuse in ABUSES:
             name, error, begin = abuse.__name__.replace("_", " "), None, time.monotonic()
-            meter = CpuMeter(server)
             beside = Stream(server.address)
             try:
                 abuse(server, arguments.long)
             except (Failed, ServerLost, RuntimeError, OSError, zmq.ZMQError) as problem:
                 error = f"{type(problem).__name__}: {problem}"
             beside.finish()
-            seconds, load = time.monotonic() - begin, max(0.0, meter.used() - alone) / meter.elapsed()
+            seconds = time.monotonic() - begin
             if error is None and (beside.end != ("done", "length") or beside.tokens != reference.tokens):
                 error = f"the stream beside it ended in {beside.end} with {len(beside.tokens)} tokens"
-            report(name, error, seconds, gap_note(server, beside.gap, load))
+            report(name, error, seconds, f", largest gap {beside.gap * 1000:.0f} ms")
         begin = time.monotonic()
         status = server.stop()
         report("ends when it is asked to", None if status == 0 else f"exit status {status}", time.monotonic() - begin)

@@ -105,15 +105,6 @@ class Server:
                 found.append(int(entry.name))
         return found
 
-    def cpu_seconds(self):
-        """That all its processes have used."""
-        def of(pid):
-            try:
-                fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                return 0.0
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return sum(of(pid) for pid in [self.process.pid, *self.children()])
     def processes(self):
         """Role ("head", "rank 0", ...) -> pid, of the children that are not dead yet."""
         found = {}

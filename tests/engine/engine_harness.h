@@ -256,8 +256,10 @@ class EngineHarness {
       engine.resize(*num_blocks);
     }
     auto diverging = std::move(rank.diverging);
+    auto forbidding = std::move(rank.forbidding);
     rank = FakeRank(config, kVocabulary);
     rank.diverging = std::move(diverging);
+    rank.forbidding = std::move(forbidding);
     engine.start_epoch(Epoch(++epoch_));
     take_all();
   }

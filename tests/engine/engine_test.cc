@@ -305,16 +305,14 @@ TEST(Engine, FailsTheRequestAloneWhoseRowHasNoToken) {
   EXPECT_EQ(server.clients[good].tokens.size(), 9u);
 }
 
-TEST(Engine, SaysOfARequestWithoutATokenWhetherItMayHaveForbiddenThemAll) {
-  std::vector<SamplingParams> restrained(4);
-  restrained[0].min_tokens = 2;
-  restrained[1].bad_words = {{1, 2}};
-  restrained[2].allowed_token_ids = {5};
-  restrained[3].answer.grammar_kind = 0;
-  std::vector<SamplingParams> free(2);
-  free[1].logit_bias = {{3, -100}};
-  for (const bool may_forbid : {true, false}) {
-    for (const SamplingParams& sampling : may_forbid ? restrained : free) {
+TEST(Engine, SaysOfARequestWithoutATokenWhetherItForbidsThemAll) {
+  std::vector<SamplingParams> kinds(5);
+  kinds[0].min_tokens = 2;
+  kinds[1].bad_words = {{1, 2}};
+  kinds[2].allowed_token_ids = {5};
+  kinds[3].answer.grammar_kind = 0;
+  for (const bool forbids : {true, false}) {
+    for (const SamplingParams& sampling : kinds) {
       EngineHarness server(small_config());
       Request request;
       request.id = SequenceId(1);
@@ -322,11 +320,15 @@ TEST(Engine, SaysOfARequestWithoutATokenWhetherItMayHaveForbiddenThemAll) {
       request.sampling = sampling;
       request.sampling.max_tokens = 4;
       server.rank.diverging[request.id] = 3;
+      if (forbids) server.rank.forbidding.insert(request.id);
       ASSERT_TRUE(server.add(request));
       server.step();
       ASSERT_TRUE(server.clients[request.id].failure);
       EXPECT_EQ(server.clients[request.id].failure->error.code, ErrorCode::no_token);
-      EXPECT_EQ(server.clients[request.id].failure->may_be_its_own, may_forbid);
+      EXPECT_EQ(server.clients[request.id].failure->is_its_own, forbids);
+      EXPECT_THAT(server.clients[request.id].failure->error.message,
+                  ::testing::EndsWith(forbids ? "the request forbids every token there"
+                                              : "the logits before it are not finite"));
     }
   }
 }

@@ -70,6 +70,7 @@ class FakeRank {
   // From this position on the logits of a sequence are not finite: no token is drawn. What was planned ahead is
   // computed with token 0 in its place.
   std::map<SequenceId, int32_t> diverging;
+  std::set<SequenceId> forbidding;  // those of them whose requests forbid every token there
 
   size_t num_sequences() const { return sequences_.size(); }
   int64_t num_positions_computed() const { return num_positions_computed_; }
@@ -185,7 +186,9 @@ class FakeRank {
     if (row.sample) {
       const auto diverges = diverging.find(row.id);
       const bool no_token = diverges != diverging.end() && end >= diverges->second;
-      if (!no_token) result.token_id = token_drawn(digest, vocabulary_);
+      result.token_id = !no_token                     ? token_drawn(digest, vocabulary_)
+                        : forbidding.contains(row.id) ? kAllForbidden
+                                                      : kNoToken;
       sequence.tokens.push_back(std::max(result.token_id, 0));
     }
     return result;

@@ -396,6 +396,24 @@ TEST(Http, IsBackAtItsPortWhenTheHeadHasDied) {
   EXPECT_TRUE(healthy) << server.process().err();
 }
 
+TEST(Http, SaysWhichRankHasDiedAndNotItsSurvivor) {
+  Served server({"--tp", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  bool named = false;
+  for (int epoch = 1; !named && epoch < 10; ++epoch) {  // it may serve again before it is asked
+    kill(server.status()["ranks"][1]["pid"].get<pid_t>(), SIGKILL);
+    bool serves_again = false;
+    while (!named && !serves_again) {
+      const std::string answer = exchange(server.http_port(), "GET /health HTTP/1.1").answer;
+      EXPECT_THAT(answer, ::testing::Not(HasSubstr("rank 0")));
+      named = answer.find("rank 1 was killed by signal 9") != std::string::npos;
+      const json status = server.status();
+      serves_again = status["epoch"] == epoch + 1 && status["serving"].get<bool>();
+    }
+  }
+  EXPECT_TRUE(named) << server.process().err();
+}
+
 TEST(Http, SaysThatItsPortIsTaken) {
   Served first;
   ASSERT_TRUE(first.ready()) << first.process().err();

@@ -104,6 +104,8 @@ TEST(Signals, TheRankThatDiesIsNamedEveryTimeAndLeavesNoDescriptorAndNoThread) {
     kill(status["ranks"][static_cast<size_t>(i % 2)]["pid"].get<int>(), SIGKILL);
     EXPECT_EQ(collect(*client, 1)[0].final_answers, 1);
     ASSERT_TRUE(server.ask(greedy_request("Call me", std::nullopt, 2)).done);
+    EXPECT_EQ(server.status()["last_pauses"].back()["why"],
+              "rank " + std::to_string(i % 2) + " was killed by signal 9");
     if (i == 0) {
       descriptors = entries_of(self / "fd");
       threads = entries_of(self / "task");

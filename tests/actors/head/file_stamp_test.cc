@@ -38,9 +38,9 @@ class FileStampTest : public ::testing::Test {
   }
 
   // The stamp as it is once the files have been left alone for a while.
-  static FileStamp settled_stamp(const fs::path& dir) {
+  static FileStamp conclusive_stamp(const fs::path& dir) {
     FileStamp stamp = stamp_of(dir);
-    stamp.settled = true;
+    stamp.conclusive = true;
     return stamp;
   }
 
@@ -62,7 +62,7 @@ TEST_F(FileStampTest, ChangesWithTheFiles) {
 }
 
 TEST_F(FileStampTest, HoldsForFilesThatAreLeftAlone) {
-  const FileStamp stamp = settled_stamp(scratch_ / "v1");
+  const FileStamp stamp = conclusive_stamp(scratch_ / "v1");
   EXPECT_TRUE(stamp.still_holds(stamp_of(scratch_ / "v1")));
   const FileStamp old = stamp_of(fs::path(LORIKEET_SOURCE_DIR) / "examples/models/adapters/kjv");
   EXPECT_TRUE(old.config.regular && old.tensors.regular);
@@ -71,14 +71,14 @@ TEST_F(FileStampTest, HoldsForFilesThatAreLeftAlone) {
 
 TEST_F(FileStampTest, SaysNothingAboutFilesThatWereJustWritten) {
   const FileStamp stamp = stamp_of(scratch_ / "v1");
-  EXPECT_FALSE(stamp.settled);
+  EXPECT_FALSE(stamp.conclusive);
   EXPECT_FALSE(stamp.still_holds(stamp_of(scratch_ / "v1"))) << "they may be written again at the same time of change";
 }
 
 TEST_F(FileStampTest, ChangesWhenALinkToTheDirectoryIsMoved) {
   const fs::path link = scratch_ / "current";
   fs::create_symlink("v1", link);
-  const FileStamp stamp = settled_stamp(link);
+  const FileStamp stamp = conclusive_stamp(link);
   EXPECT_TRUE(stamp.still_holds(stamp_of(scratch_ / "v1")));
   fs::create_symlink("v2", scratch_ / "next");
   fs::rename(scratch_ / "next", link);
@@ -90,7 +90,7 @@ TEST_F(FileStampTest, ChangesWhenALinkToAFileIsMoved) {
   fs::create_directory(dir);
   for (const char* file : kFiles) fs::create_symlink(scratch_ / "v1" / file, dir / file);
   for (const char* file : kFiles) {
-    const FileStamp stamp = settled_stamp(dir);
+    const FileStamp stamp = conclusive_stamp(dir);
     fs::remove(dir / file);
     fs::create_symlink(scratch_ / "v2" / file, dir / file);
     EXPECT_FALSE(stamp.still_holds(stamp_of(dir))) << file;
@@ -98,7 +98,7 @@ TEST_F(FileStampTest, ChangesWhenALinkToAFileIsMoved) {
 }
 
 TEST_F(FileStampTest, ChangesWhenTheDirectoryIsReplaced) {
-  const FileStamp stamp = settled_stamp(scratch_ / "v1");
+  const FileStamp stamp = conclusive_stamp(scratch_ / "v1");
   fs::rename(scratch_ / "v1", scratch_ / "old");
   fs::rename(scratch_ / "v2", scratch_ / "v1");
   EXPECT_FALSE(stamp.still_holds(stamp_of(scratch_ / "v1")));
@@ -106,7 +106,7 @@ TEST_F(FileStampTest, ChangesWhenTheDirectoryIsReplaced) {
 
 TEST_F(FileStampTest, ChangesWhenOneFileIsReplacedByRenaming) {
   for (const char* file : kFiles) {
-    const FileStamp stamp = settled_stamp(scratch_ / "v1");
+    const FileStamp stamp = conclusive_stamp(scratch_ / "v1");
     fs::rename(scratch_ / "v2" / file, scratch_ / "v1" / file);
     EXPECT_FALSE(stamp.still_holds(stamp_of(scratch_ / "v1"))) << file;
   }
@@ -115,8 +115,8 @@ TEST_F(FileStampTest, ChangesWhenOneFileIsReplacedByRenaming) {
 TEST_F(FileStampTest, ChangesWhenAFileIsWrittenInPlaceAndItsTimeRestored) {
   for (const char* file : kFiles) {
     const fs::path path = scratch_ / "v1" / file;
-    const FileStamp stamp = settled_stamp(scratch_ / "v1");
-    // The kernel's clock of changes ticks now and then; a write within one tick is what `settled` is for.
+    const FileStamp stamp = conclusive_stamp(scratch_ / "v1");
+    // The kernel's clock of changes ticks now and then; a write within one tick is what `conclusive` is for.
     FileStamp after = stamp;
     while (after.config.changed_ns == stamp.config.changed_ns && after.tensors.changed_ns == stamp.tensors.changed_ns) {
       write(path, "content of v3");

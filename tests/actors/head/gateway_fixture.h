@@ -10,6 +10,7 @@
 #include "actors/head/gateway.h"
 #include "actors/head/text_preparer.h"
 #include "tests/actors/actor_test.h"
+#include "tests/actors/fake_adapter_cache.h"
 
 namespace lorikeet::actors {
 
@@ -46,7 +47,7 @@ class GatewayTest : public ActorTest {
 
   void SetUp() override {
     scheduler_ = system_.spawn(fake_scheduler, heard_);
-    cache_ = system_.spawn(fake_cache);
+    cache_ = system_.spawn(fake_adapter_cache, cache_answers());
     GatewaySetup setup;
     setup.validation = validation_;
     setup.scheduler = scheduler_;
@@ -92,33 +93,18 @@ class GatewayTest : public ActorTest {
             [](Pulse) { return true; }};
   }
 
-  static AdapterCacheActor::behavior_type fake_cache(AdapterCacheActor::pointer self) {
+  static FakeCacheAnswers cache_answers() {
+    FakeCacheAnswers answers;
     auto slow = std::make_shared<std::vector<caf::typed_response_promise<AdapterChanged>>>();  // never kept
-    return {[](Envelope&) {},
-            [](const ResolveAdapter&) { return AdapterResolved{}; },
-            [](const UnclaimAdapter&) {},
-            [](const AcquireSlot&) { return SlotAcquired{}; },
-            [](const ReleaseSlot&) {},
-            [](const GroupFormed&) {},
-            [](const GroupLost&) {},
-            [](AdapterSource::Checked&) {},
-            [](AdapterSource::Staged&) {},
-            [](const AdapterSource::Located&) {},
-            [self, slow](const ChangeAdapter& ask) -> caf::result<AdapterChanged> {
-              const std::string& name = *ask.request->name;
-              if (name == "slow") return slow->emplace_back(self->make_response_promise<AdapterChanged>());
-              if (name == "none") return AdapterChanged{"it is not there", "unknown_adapter"};
-              return AdapterChanged{ask.request->action + " " + name, ""};
-            },
-            [](FactorsMade&) {},
-            [](Tick) {},
-            [](const StatusQuery&) {
-              AdaptersStatus status;
-              status.adapters.push_back(
-                  {"kjv", "d", "staged", "resident", 2, 1, 3, 16, 4096, "/kjv", std::nullopt, true, false});
-              return status;
-            },
-            [](Pulse) { return true; }};
+    answers.change = [slow](AdapterCacheActor::pointer self, const ChangeAdapter& ask) -> caf::result<AdapterChanged> {
+      const std::string& name = *ask.request->name;
+      if (name == "slow") return slow->emplace_back(self->make_response_promise<AdapterChanged>());
+      if (name == "none") return AdapterChanged{"it is not there", "unknown_adapter"};
+      return AdapterChanged{ask.request->action + " " + name, ""};
+    };
+    answers.status.adapters.push_back(
+        {"kjv", "d", "staged", "resident", 2, 1, 3, 16, 4096, "/kjv", std::nullopt, true, false});
+    return answers;
   }
 
   static comm::GenerateRequest request(const std::string& id) {

@@ -347,7 +347,7 @@ TEST_F(HostAdaptersTest, SaysThatFilesAreGoneWhereNothingOfThemIsInMemory) {
 TEST_F(HostAdaptersTest, ReadsFilesAgainThatWereWrittenShortlyBeforeTheyWereRead) {
   make({2, 4, 100});
   FileStamp young = stamp(1);
-  young.settled = false;
+  young.conclusive = false;
   resolve(1, "a");
   tables_->checked("a", young);
   tables_->read("a", young, staged("A"));
@@ -411,6 +411,54 @@ TEST_F(HostAdaptersTest, ServesReplacedFilesOfAContentThatWasSetAside) {
   read("a", "A3", 10, 3);
   EXPECT_EQ(wishes().back(), "resolved 7 A3");
   EXPECT_EQ(row("a").error, "");
+}
+
+// Counts the places at which the tables look, which no machine makes faster or slower: hits, evictions, waiting for
+// memory, giving way, cancelled waits, all beside `names` names.
+uint64_t looks_beside(size_t names) {
+  std::vector<std::pair<std::string, std::string>> modules;
+  for (size_t i = 0; i < names; ++i) modules.emplace_back("n" + std::to_string(i), "/" + std::to_string(i));
+  HostAdapters table({4, 40}, modules);
+  uint64_t last_id = 0;
+  std::vector<SequenceId> claimed;
+  const auto act = [&] {
+    for (auto effects = table.take_effects(); !effects.empty(); effects = table.take_effects()) {
+      for (auto& effect : effects) {
+        if (const auto* check = std::get_if<HostAdapters::Check>(&effect)) {
+          table.checked(check->name, stamp(1), "");
+        } else if (const auto* read = std::get_if<HostAdapters::Read>(&effect)) {
+          table.read(read->name, stamp(1), staged("digest of " + read->name));
+        } else if (const auto* resolved = std::get_if<HostAdapters::Resolved>(&effect)) {
+          claimed.push_back(resolved->id);
+        }
+      }
+    }
+  };
+  const auto round = [&] {
+    for (size_t i = 0; i < 8; ++i) {  // twice what fits: half of them wait for memory
+      table.resolve(SequenceId(++last_id), "n" + std::to_string(i));
+      act();
+    }
+    table.unclaim(SequenceId(last_id), AdapterOutcome::none);  // one that waits is cancelled
+    while (!claimed.empty()) {
+      table.unclaim(std::exchange(claimed.front(), claimed.back()), AdapterOutcome::success);
+      claimed.pop_back();
+      act();
+    }
+  };
+  round();
+  const uint64_t before = table.looks();
+  for (int i = 0; i < 100; ++i) round();
+  return table.looks() - before;
+}
+
+TEST(HostAdaptersCost, OfARequestDoesNotGrowWithTheNumberOfNames) {
+  const uint64_t requests = 100 * 8;
+  for (const size_t names : {size_t{10}, size_t{1000}, size_t{20000}}) {
+    const uint64_t looks = looks_beside(names);
+    EXPECT_GE(looks, requests) << names << " names";
+    EXPECT_LE(looks, 40 * requests) << names << " names";
+  }
 }
 
 }  // namespace

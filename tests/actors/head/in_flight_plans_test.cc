@@ -175,6 +175,13 @@ TEST_F(ComparedResults, PassWhereTheyAnswerThePlan) {
   EXPECT_EQ(said_of(brief), "");
 }
 
+TEST_F(ComparedResults, MaySayThatARequestForbidsEveryToken) {
+  right_.rows[2].token_id = right_.rows[3].token_id = engine::kAllForbidden;
+  EXPECT_THAT(said_of(right_), HasSubstr("2 log-probabilities"));
+  right_.rows[2].logprobs.clear();
+  EXPECT_EQ(said_of(right_), "");
+}
+
 TEST_F(ComparedResults, AreRefusedWithWhatIsWrong) {
   const auto with = [this](auto change) {
     engine::StepResult wrong = right_;
@@ -189,7 +196,8 @@ TEST_F(ComparedResults, AreRefusedWithWhatIsWrong) {
   EXPECT_THAT(with([](Answer& r) { r.rows[1].id = SequenceId(3); }), HasSubstr("with sequence 3, not 2"));
   EXPECT_THAT(with([](Answer& r) { r.rows[0].token_id = 4; }), HasSubstr("which was to draw none"));
   EXPECT_THAT(with([](Answer& r) { r.rows[3].token_id = kVocabulary; }), HasSubstr("token 100 for sequence 4"));
-  EXPECT_THAT(with([](Answer& r) { r.rows[3].token_id = -2; }), HasSubstr("token -2 for sequence 4"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[3].token_id = -3; }), HasSubstr("token -3 for sequence 4"));
+  EXPECT_THAT(with([](Answer& r) { r.rows[0].token_id = engine::kAllForbidden; }), HasSubstr("was to draw none"));
   EXPECT_THAT(with([](Answer& r) { r.rows[3].logprobs = {{9, -1}}; }), HasSubstr("1 log-probabilities"));
   EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs.clear(); }), HasSubstr("0 log-probabilities"));
   EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs.resize(3); }), HasSubstr("3 log-probabilities"));

@@ -9,7 +9,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -201,10 +200,11 @@ class ServingCoreHarness {
     }
   }
 
-  // From this position on the logits of a request are not finite.
-  void diverge(Id id, int32_t position) {
+  // From this position on the logits of a request are not finite, or it forbids every token.
+  void diverge(Id id, int32_t position, bool forbids = false) {
     diverging_[id] = position;
-    for (auto& rank : ranks) rank.diverging = diverging_;
+    if (forbids) forbidding_.insert(id);
+    for (auto& rank : ranks) tell_what_diverges(rank);
   }
 
   static std::string digest_of(const std::string& name) { return name.empty() ? "" : "digest of " + name; }
@@ -227,6 +227,11 @@ class ServingCoreHarness {
     for (auto& effect : core.take_effects()) std::visit([this](auto& wanted) { perform(wanted); }, effect);
   }
 
+  void tell_what_diverges(engine::testing::FakeRank& rank) const {
+    rank.diverging = diverging_;
+    rank.forbidding = forbidding_;
+  }
+
   void perform(ServingCore::FormGroup& form) { log.push_back("form " + std::to_string(form.num_blocks)); }
 
   void perform(ServingCore::GroupServes& serves) {
@@ -234,7 +239,7 @@ class ServingCoreHarness {
     epoch_ = serves.epoch;
     executed_.assign(static_cast<size_t>(num_ranks_), 0);
     for (int32_t i = 0; i < num_ranks_; ++i) ranks.emplace_back(engine_config_, kVocabulary);
-    for (auto& rank : ranks) rank.diverging = diverging_;
+    for (auto& rank : ranks) tell_what_diverges(rank);
   }
 
   void perform(ServingCore::GroupLost& what) {
@@ -354,6 +359,7 @@ class ServingCoreHarness {
   std::vector<size_t> executed_;  // [ranks]: of `plans`
   std::map<std::string, int32_t> slots_;
   std::map<Id, int32_t> diverging_;
+  std::set<Id> forbidding_;
 };
 
 }  // namespace lorikeet::actors

@@ -96,17 +96,20 @@ TEST(ServingCore, NamesAdapterAndPositionOfARowWithoutAToken) {
   server.expect_nothing_left();
 }
 
-TEST(ServingCore, BlamesNoAdapterForARequestThatMayHaveForbiddenEveryToken) {
-  ServingCoreHarness server;
-  server.form();
-  server.restrain_next = true;
-  const Id own = server.submit({1, 2, 3}, 9, "wild");
-  server.diverge(own, 5);
-  server.run();
-  EXPECT_EQ(server.clients[own].failure->code, ErrorCode::no_token);
-  EXPECT_THAT(server.clients[own].failure->message, HasSubstr("or the request forbids every token there"));
-  EXPECT_THAT(server.log, ::testing::Not(Contains("unclaim 1: no_token")));
-  server.expect_nothing_left();
+TEST(ServingCore, BlamesAnAdapterForARestrainedRequestUnlessItForbidsEveryToken) {
+  for (const bool forbids : {false, true}) {
+    ServingCoreHarness server;
+    server.form();
+    server.restrain_next = true;
+    const Id id = server.submit({1, 2, 3}, 9, "wild");
+    server.diverge(id, 5, forbids);
+    server.run();
+    EXPECT_EQ(server.clients[id].failure->code, ErrorCode::no_token);
+    EXPECT_THAT(server.clients[id].failure->message,
+                HasSubstr(forbids ? "the request forbids every token there" : "the logits before it are not finite"));
+    EXPECT_EQ(std::ranges::count(server.log, "unclaim 1: no_token"), forbids ? 0 : 1);
+    server.expect_nothing_left();
+  }
 }
 
 // ---- cancelled in every state

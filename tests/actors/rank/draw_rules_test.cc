@@ -119,5 +119,24 @@ TEST(DrawRules, AgreeWithTheDefinitionOnRandomWords) {
   }
 }
 
+TEST(DrawRules, AreToldFromConstraintsThatLeaveNoToken) {
+  const float never = -INFINITY;
+  const std::vector<uint32_t> none(2), two{1U << 3, 1U << 1}, beyond{0, 1U << 8};  // 3 and 33; 40
+  const std::vector<kernels::TokenBias> of_three{{3, never, -1}},
+      of_both{{3, never, 9}, {33, -100, -1}, {33, never, -1}};
+  EXPECT_TRUE(leaves_a_token({}, kVocab));
+  EXPECT_FALSE(leaves_a_token({none, {}}, kVocab));
+  EXPECT_TRUE(leaves_a_token({two, {}}, kVocab));
+  EXPECT_TRUE(leaves_a_token({two, of_three}, kVocab));
+  EXPECT_FALSE(leaves_a_token({two, of_both}, kVocab)) << "not, where the token before it happens to be 9";
+  EXPECT_FALSE(leaves_a_token({beyond, {}}, kVocab)) << "past the vocabulary";
+  EXPECT_TRUE(leaves_a_token({{}, of_both}, kVocab));
+  std::vector<kernels::TokenBias> all;
+  for (int32_t token = 0; token < kVocab; ++token) all.push_back({token, never, -1});
+  EXPECT_FALSE(leaves_a_token({{}, all}, kVocab));
+  EXPECT_TRUE(leaves_a_token({{}, all}, kVocab + 1));
+  EXPECT_TRUE(leaves_a_token({{}, all}, 0)) << "a vocabulary that nobody knows is larger";
+}
+
 }  // namespace
 }  // namespace lorikeet::actors

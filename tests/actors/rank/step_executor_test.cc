@@ -370,6 +370,22 @@ TEST_F(StepExecutorTest, GoesOnWithOthersWhereARowHasNoToken) {
   EXPECT_EQ(executor_.finish().value().rows[1].token_id, 1003);
 }
 
+TEST_F(StepExecutorTest, SaysWhetherARowWithoutATokenWasAllowedAny) {
+  model_.no_token_at = 1;
+  engine::StepPlan both = first_plan(start_of(1, {7}));
+  both.starts[0].sampling.allowed_token_ids = {5};
+  both.starts[0].sampling.bad_words = {{5}};
+  both.starts.push_back(start_of(2, {6}));
+  both.starts[1].sampling.allowed_token_ids = {5, 6};
+  both.starts[1].sampling.bad_words = {{5}};
+  both.blocks.push_back(blocks_of(2, {4}));
+  both.rows.push_back(row_of(2, 0, 1, true));
+  ASSERT_TRUE(executor_.begin(both));
+  const auto result = executor_.finish().value();
+  EXPECT_EQ(result.rows[0].token_id, engine::kAllForbidden);
+  EXPECT_EQ(result.rows[1].token_id, engine::kNoToken);
+}
+
 TEST_F(StepExecutorTest, PassesSlotAndSamplingOn) {
   auto start = start_of(1, {7});
   start.slot = SlotId(1);
