@@ -33,5 +33,6 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_render_command(app, exit_status);
   lorikeet::launcher::add_about_commands(app, exit_status);
   lorikeet::launcher::add_keygen_command(app, exit_status);
+  lorikeet::launcher::add_worker_command(app, exit_status);
   return lorikeet::launcher::run_command_line(app, std::vector<std::string>(argv + 1, argv + argc), exit_status);
 }

@@ -19,7 +19,8 @@ constexpr uint64_t kDefaultKvBytes = 512ULL << 20;
 
 class CpuBackend final : public RankBackend {
  public:
-  CpuBackend(const ServerOptions& options, int32_t rank) : options_(options), rank_(rank) {}
+  CpuBackend(const ServerOptions& options, int32_t rank, const RankPlace& place)
+      : options_(options), rank_(rank), place_(place) {}
 
   Result<RankLoaded> load(const std::function<void(int, int)>& progress) override {
     auto config = model::read_model_config(options_.model);
@@ -63,8 +64,7 @@ class CpuBackend final : public RankBackend {
     options.num_blocks = num_blocks;
     options.num_slots = options_.max_loras;
     options.num_threads = threads();
-    options.own_cores =
-        threads() * options_.tensor_parallel_size <= static_cast<int>(std::thread::hardware_concurrency());
+    options.own_cores = threads() * ranks_on_host() <= static_cast<int>(std::thread::hardware_concurrency());
     auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, communicator_);
     if (!made) return tl::unexpected(made.error());
     model_ = *std::move(made);
@@ -86,8 +86,10 @@ class CpuBackend final : public RankBackend {
   int threads() const {
     if (options_.threads > 0) return options_.threads;
     const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-    return std::max(1, cores / options_.tensor_parallel_size);
+    return std::max(1, cores / ranks_on_host());
   }
+
+  int ranks_on_host() const { return place_.ranks_on_host > 0 ? place_.ranks_on_host : options_.tensor_parallel_size; }
 
   Result<std::shared_ptr<comm::Collective>> make_group(comm::Rendezvous& store, const std::string& prefix) const {
     if (options_.tensor_parallel_size == 1) {
@@ -97,6 +99,7 @@ class CpuBackend final : public RankBackend {
     gloo.rank = rank_;
     gloo.size = options_.tensor_parallel_size;
     gloo.prefix = prefix;
+    if (!place_.address.empty()) gloo.interface_address = place_.address;
     gloo.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
     auto group = comm::make_gloo_collective(store, gloo);
     if (!group) return tl::unexpected(group.error());
@@ -105,6 +108,7 @@ class CpuBackend final : public RankBackend {
 
   const ServerOptions options_;
   const int32_t rank_;
+  const RankPlace place_;
   std::optional<model::ShardPlan> plan_;
   std::optional<model::RankWeights> weights_;  // until the model has them
   const std::shared_ptr<comm::RenewableCollective> communicator_ = std::make_shared<comm::RenewableCollective>();
@@ -118,8 +122,8 @@ class CpuBackend final : public RankBackend {
 
 }  // namespace
 
-std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank) {
-  return std::make_shared<CpuBackend>(options, rank);
+std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank, const RankPlace& place) {
+  return std::make_shared<CpuBackend>(options, rank, place);
 }
 
 }  // namespace lorikeet::actors

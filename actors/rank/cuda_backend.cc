@@ -32,7 +32,8 @@ kernels::KvDtype kv_dtype(const ServerOptions& options, kernels::Dtype activatio
 
 class CudaBackend final : public RankBackend {
  public:
-  CudaBackend(const ServerOptions& options, int32_t rank) : options_(options), rank_(rank) {}
+  CudaBackend(const ServerOptions& options, int32_t rank, const RankPlace& place)
+      : options_(options), rank_(rank), place_(place) {}
 
   Result<RankLoaded> load(const std::function<void(int, int)>& progress) override {
     auto config = model::read_model_config(options_.model);
@@ -84,6 +85,8 @@ class CudaBackend final : public RankBackend {
       nccl.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
       comm::PeerOptions peers;
       peers.shares_device = ranks_per_device_ > 1;
+      // Their memory is within reach on one host only.
+      peers.enabled = place_.ranks_on_host == 0 || place_.ranks_on_host == options_.tensor_parallel_size;
       auto made = comm::make_device_collective(store, nccl, peers);
       if (!made) return tl::unexpected(made.error());
       group = *std::move(made);
@@ -110,6 +113,9 @@ class CudaBackend final : public RankBackend {
     const auto devices = kernels::device_count();
     if (!devices) return tl::unexpected(devices.error());
     if (*devices == 0) return fail("this host has no CUDA device");
+    if (place_.device >= *devices)
+      return fail("this host has {} CUDA devices and no device {}", *devices, place_.device);
+    if (place_.device >= 0) return kernels::use_device(place_.device);
     ranks_per_device_ = (options_.tensor_parallel_size + *devices - 1) / *devices;
     if (ranks_per_device_ > 1) {
       // NCCL refuses two ranks of one host on one device, so each says that it is a host of its own.
@@ -129,6 +135,7 @@ class CudaBackend final : public RankBackend {
 
   const ServerOptions options_;
   const int32_t rank_;
+  const RankPlace place_;
   int32_t ranks_per_device_ = 1;
   std::optional<model::ShardPlan> plan_;
   std::unique_ptr<model::CudaModel> model_;  // between load and join
@@ -140,8 +147,8 @@ class CudaBackend final : public RankBackend {
 
 }  // namespace
 
-std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank) {
-  return std::make_shared<CudaBackend>(options, rank);
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, const RankPlace& place) {
+  return std::make_shared<CudaBackend>(options, rank, place);
 }
 
 }  // namespace lorikeet::actors

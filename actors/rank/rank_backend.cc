@@ -2,10 +2,11 @@
 
 namespace lorikeet::actors {
 
-Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank) {
-  if (options.device == "cpu") return make_cpu_backend(options, rank);
+Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank,
+                                                       const RankPlace& place) {
+  if (options.device == "cpu") return make_cpu_backend(options, rank, place);
 #ifdef LORIKEET_HAVE_CUDA
-  if (options.device == "cuda") return make_cuda_backend(options, rank);
+  if (options.device == "cuda") return make_cuda_backend(options, rank, place);
 #endif
   return fail("device {} is not served by this build", options.device);
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "actors/wire/control_message.h"
 #include "actors/wire/options.h"
 #include "actors/wire/wire.h"
 #include "comm/collective/rendezvous.h"
@@ -42,12 +43,13 @@ inline std::string rendezvous_prefix(uint64_t epoch) {
 }
 
 // The one for options.device; refuses a device that this build does not serve.
-Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank);
+Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank,
+                                                       const RankPlace& place = {});
 
 // Float32 on the CPU, with Gloo between the ranks.
-std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank);
+std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank, const RankPlace& place = {});
 
 // fp16 or bf16 on a CUDA device, with NCCL between the ranks; in builds that have CUDA.
-std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank);
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, const RankPlace& place = {});
 
 }  // namespace lorikeet::actors

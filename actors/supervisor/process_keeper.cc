@@ -156,7 +156,9 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     if (pid) child.pid = *pid;
   }
   connection->first.reset();
-  if (pid && connection->second) {
+  if (pid && connection->second && callbacks_.connect) {
+    callbacks_.connect(id, start, std::move(connection->second));
+  } else if (pid && connection->second) {
     send(head, control::RankConnection{start.epoch, start.rank}, connection->second.get());
     connection->second.reset();
   }

@@ -30,6 +30,8 @@ class Processes {
   // Whether the kernel has begun to end it: its exit will be told.
   virtual bool is_ending(ChildId child) = 0;
   virtual std::string describe(ChildId child) = 0;  // for people, such as "process 4711"
+  // Whether it is not started yet since no host has room for it.
+  virtual bool awaits_host(ChildId) { return false; }
 };
 
 // Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
@@ -43,6 +45,8 @@ class ProcessKeeper final : public Processes {
     // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). signal: 0 where none has ended it.
     // The last of a child.
     std::function<void(ChildId, std::string how, bool on_purpose, int signal)> exited;
+    // Takes the head's end of a rank's connection; none: the head is a child of this keeper and gets it.
+    std::function<void(ChildId, const ChildStart&, Descriptor)> connect{};
   };
 
   // program: what the children are; this one, but for tests.
@@ -58,6 +62,9 @@ class ProcessKeeper final : public Processes {
   bool is_ending(ChildId child) override;
   std::string describe(ChildId child) override;
 
+  // As tell(); a descriptor goes with it (-1: none) and stays open here.
+  void send(ChildId child, const ChildOrder& order, int descriptor);
+
  private:
   struct Child {
     std::mutex mutex;  // guards what follows; held while its pid is used
@@ -70,7 +77,6 @@ class ProcessKeeper final : public Processes {
 
   void live(ChildId id, Child& child, ChildStart start, ChildId head);
   void forget(ChildId id);
-  void send(ChildId id, const ChildOrder& order, int descriptor);
   std::shared_ptr<Child> find(ChildId id);
   int pid_of(ChildId id);  // 0: there is none
 

@@ -274,6 +274,10 @@ void Supervision::look_at(ChildId id, Child& child, bool is_beat, TimePoint now)
     return lose_head("the head does not end", now);
   }
   if (state_ == State::stopping) return;
+  if (processes_.awaits_host(id)) {  // for as long as it takes: requests have their own deadlines
+    child.started = child.since = last_progress_ = now;
+    return;
+  }
   const bool late = child.has_spoken ? child.silent_beats >= kSilentBeats : now - child.started > kStartPatience;
   if (late || (child.state == RankState::leaving && now - child.since > kLeavePatience)) {
     const std::string why = fmt::format("{} ({}) {}", name_of_child(child.rank), processes_.describe(id),

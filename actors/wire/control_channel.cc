@@ -62,6 +62,14 @@ Result<void> ControlChannel::send(const ChildReport& report) {
   return send_bytes(comm::encode(report));
 }
 
+Result<void> ControlChannel::send(const HostOrder& order) {
+  return send_bytes(comm::encode(order));
+}
+
+Result<void> ControlChannel::send(const HostReport& report) {
+  return send_bytes(comm::encode(report));
+}
+
 Result<void> ControlChannel::send_bytes(const std::vector<uint8_t>& bytes, int descriptor) {
   const auto size = static_cast<uint32_t>(bytes.size());
   std::vector<uint8_t> frame = {static_cast<uint8_t>(size), static_cast<uint8_t>(size >> 8),
@@ -144,6 +152,14 @@ Result<std::optional<ChildOrder>> ControlChannel::receive_order() {
 
 Result<std::optional<ChildReport>> ControlChannel::receive_report() {
   return decoded<ChildReport>(receive_bytes());
+}
+
+Result<std::optional<HostOrder>> ControlChannel::receive_host_order() {
+  return decoded<HostOrder>(receive_bytes());
+}
+
+Result<std::optional<HostReport>> ControlChannel::receive_host_report() {
+  return decoded<HostReport>(receive_bytes());
 }
 
 }  // namespace lorikeet::actors

@@ -10,18 +10,35 @@
 
 namespace lorikeet::actors {
 
+// Where a rank is, in a cluster of hosts. On one host, what is not said here follows from its number.
+struct RankPlace {
+  int32_t device = -1;         // of its host; -1: its number modulo the devices
+  int32_t ranks_on_host = 0;   // of its group; 0: all
+  std::string address;         // numeric, that its collectives listen on; empty: of the loopback
+  std::string interface_name;  // with that address; empty: not known
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("device", s.device);
+    visit("ranks_on_host", s.ranks_on_host);
+    visit("address", s.address);
+    visit("interface_name", s.interface_name);
+  }
+};
+
 // The first message to a child.
 struct ChildStart {
   ServerOptions options;
   uint64_t epoch = 1;  // of the group that a rank belongs to; the first one that a head serves
   int32_t rank = -1;   // -1: the head
   int32_t parent_pid = 0;
+  RankPlace place{};
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("options", s.options);
     visit("epoch", s.epoch);
     visit("rank", s.rank);
     visit("parent_pid", s.parent_pid);
+    visit("place", s.place);
   }
 };
 

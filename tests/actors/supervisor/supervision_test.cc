@@ -526,5 +526,24 @@ TEST(Supervision, GoesWhereTheDiagramSaysFromEveryStateOfTheGroupAtEveryEvent) {
   }
 }
 
+// ---- several hosts
+
+TEST_F(SupervisionTest, WaitsForARanksHostForAsLongAsItTakes) {
+  serve();
+  exit(3, "is lost with its host");
+  say(2, control::HasLeft{2});
+  ASSERT_EQ(processes.started.size(), 4u);
+  processes.awaiting = {4};
+  beat(2000, {4});
+  EXPECT_EQ(state(), State::forming);
+  EXPECT_THAT(processes.killed, IsEmpty());
+  EXPECT_EQ(processes.started.size(), 4u);
+  processes.awaiting.clear();
+  beat(39, {4});
+  EXPECT_THAT(processes.killed, IsEmpty()) << "its time begins with its process";
+  beat(2, {4});
+  EXPECT_THAT(processes.killed, ElementsAre(4));
+}
+
 }  // namespace
 }  // namespace lorikeet::actors
