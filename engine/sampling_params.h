@@ -23,7 +23,7 @@ struct LogitBias {  // added to a token's logit, before penalties and temperatur
 // What an answer is held to, which the ranks do: model/grammar/answer_constraint.h says how.
 struct AnswerRules {
   int32_t grammar_kind = -1;         // model::GrammarKind; -1: there is no grammar
-  std::string grammar;               // of what is no reasoning
+  std::string grammar;               // its text; its digest on the way to the ranks
   std::vector<int32_t> stop_ids;     // that may come where the grammar is complete
   int32_t thinking = 0;              // model::AnswerConstraint::Thinking
   int32_t thinking_budget = -1;      // tokens of reasoning; -1: any number

@@ -24,7 +24,7 @@ Result<std::string> page_of(const CLI::App& app, const std::vector<std::string>&
     for (const CommandInfo& below : command->commands) {
       if (below.name == command->name + " " + word) found = &below;
     }
-    if (found == nullptr) return fail("there is no command '{} {}'", command->name, word);
+    if (found == nullptr) return fail("'{}' has no command '{}'", command->name, word);
     command = found;
   }
   return man_page(*command, kVersion);

@@ -74,6 +74,12 @@ void add_adapters_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<AdaptersFlags>();
   CLI::App* command = app.add_subcommand("adapters", "Shows and changes the adapters of a running server");
   command->require_subcommand(1);
+  command->footer(
+      "Examples, of a server with --enable-runtime-lora-updating --lora-dir /adapters:\n"
+      "  lorikeet adapters list\n"
+      "  lorikeet adapters load moby moby           # /adapters/moby\n"
+      "  lorikeet adapters load moby moby-2 --load-inplace\n"
+      "  lorikeet adapters unload moby");
   const auto add = [&](const std::string& action, const std::string& help) {
     CLI::App* sub = command->add_subcommand(action, help);
     sub->option_defaults()->always_capture_default();

@@ -69,7 +69,7 @@ Result<int> batch(const BatchFlags& flags) {
   }
   auto writer = LineWriter::open(flags.output, flags.resume);
   if (!writer) return tl::unexpected(writer.error());
-  auto server = LocalServer::start(*options);
+  auto server = LocalServer::start("lorikeet batch", *options);
   if (!server) return tl::unexpected(server.error());
   const auto begin = std::chrono::steady_clock::now();
   const size_t window = static_cast<size_t>(std::min(options->max_num_queued_reqs, 1024));
@@ -87,8 +87,9 @@ Result<int> batch(const BatchFlags& flags) {
   }
   if (!summary) return fail("{}; --resume does the rest", summary.error().message);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  say("{} lines, {} failed, {} prompt and {} generated tokens in {:.2f} s", summary->lines, summary->failed,
-      summary->prompt_tokens, summary->completion_tokens, seconds);
+  say("{} {}, {} failed, {} prompt and {} generated tokens in {:.2f} s", summary->lines,
+      summary->lines == 1 ? "line" : "lines", summary->failed, summary->prompt_tokens, summary->completion_tokens,
+      seconds);
   if (auto ok = writer->close(); !ok) return tl::unexpected(ok.error());
   return 0;
 }
@@ -110,6 +111,13 @@ void add_batch_command(CLI::App& app, int& exit_status) {
       ->required();
   command->add_flag("--resume", flags->resume,
                     "Go on with the output of a run that was interrupted: lines whose id it answers are skipped");
+  command->footer(
+      "A line is a request: {\"id\": 1, \"prompt\": \"It was\", \"adapter\": \"kjv\"}\n"
+      "\n"
+      "Examples:\n"
+      "  lorikeet batch /models/qwen --lora-modules kjv=/adapters/kjv \\\n"
+      "    --input requests.jsonl --output results.jsonl\n"
+      "  lorikeet batch --config serve.yaml -i requests.jsonl -o results.jsonl --resume");
   command->callback([flags, &exit_status] {
     const auto status = batch(*flags);
     if (!status) say("lorikeet batch: {}", status.error().message);

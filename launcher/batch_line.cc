@@ -133,6 +133,22 @@ comm::OpenAiRequestResult parse_body(const Json& line) {
   return refused("url", "url must be /v1/chat/completions or /v1/completions");
 }
 
+// A line of our own form without what people write from habit with OpenAI's: `model`, which is an adapter's name or the
+// base's, and `stream`, for which a file has no place. What contradicts itself stays, and is refused as unknown.
+std::string without_habits(std::string_view text, const BatchModel& model) {
+  Json line = Json::parse(text);
+  if (const auto stream = line.find("stream"); stream != line.end() && stream->is_boolean()) line.erase(stream);
+  const auto asked = line.find("model");
+  if (asked == line.end() || !asked->is_string()) return line.dump();
+  const auto adapter = comm::adapter_of(asked->get<std::string>(), model.name);
+  const auto given = line.find("adapter");
+  const bool agrees = given == line.end() || given->is_null() || !adapter || *given == *adapter;
+  if (!agrees) return line.dump();
+  line.erase("model");
+  if (adapter) line["adapter"] = *adapter;
+  return line.dump();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<BatchLine>> BatchLine::parse(std::string_view text, int64_t number, const BatchModel& model) {
@@ -142,7 +158,8 @@ Result<std::unique_ptr<BatchLine>> BatchLine::parse(std::string_view text, int64
     if (id == value->end() || !id->is_string()) return fail("custom_id must be a string");
     return std::make_unique<OpenAiLine>(id->get<std::string>(), number, model, parse_body(Json::parse(text)));
   }
-  auto own = comm::parse_request(text);
+  const bool has_habits = value && value->is_object() && (value->contains("model") || value->contains("stream"));
+  auto own = comm::parse_request(has_habits ? without_habits(text, model) : std::string(text));
   if (!own) return tl::unexpected(own.error());
   return std::make_unique<OwnLine>(*std::move(own));
 }

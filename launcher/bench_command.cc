@@ -92,8 +92,7 @@ void add_load(CLI::App& app, BenchFlags& flags, int32_t num_prompts) {
 void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
   const std::string server = "Server";
   add_zmq_flags(app, flags.zmq);
-  app.add_option("--url,--base-url", flags.url, "Over HTTP instead: http://HOST:PORT of any server with OpenAI's API")
-      ->group(server);
+  add_url_flags(app, flags.http);
   app.add_option("--model", flags.model, "Name of the base model (default: the first that the server names)")
       ->group(server);
   app.add_option("--vocab-size", flags.vocab_size, "Ids of random prompts are below it (0: as the server says)")
@@ -132,7 +131,8 @@ void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
       "Examples:\n"
       "  lorikeet bench serve --request-rate 1 2 4 8 --plot load.svg\n"
       "  lorikeet bench serve --url http://localhost:8000 --max-concurrency 32 \\\n"
-      "    --adapter kjv moby --adapter-mix zipf --goodput ttft:500 tpot:50");
+      "    --adapter kjv moby --adapter-mix zipf --goodput ttft:500 tpot:50\n"
+      "  lorikeet bench serve --url https://HOST --cacert ca.pem --request-rate inf");
 }
 
 }  // namespace
@@ -140,6 +140,11 @@ void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
 void add_bench_command(CLI::App& app, int& exit_status) {
   CLI::App* bench = app.add_subcommand("bench", "Measures the engine beside what the machine gives at the most");
   bench->require_subcommand(1);
+  bench->footer(
+      "Examples:\n"
+      "  lorikeet bench latency /models/qwen --batch-size 64 --input-len 512\n"
+      "  lorikeet bench lora /models/qwen --batch-size 32 --num-adapters 0 1 32\n"
+      "  lorikeet bench serve --request-rate 1 2 4 8 --plot load.svg");
   {
     auto [command, flags] =
         add_bench(*bench, exit_status, "latency", bench_latency, "A batch of equal requests, again and again");

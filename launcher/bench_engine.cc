@@ -41,7 +41,7 @@ Result<std::unique_ptr<BenchEngine>> BenchEngine::start(actors::ServerOptions op
   engine->floors_ = device->floors;
   engine->ranks_per_device_ = (options.tensor_parallel_size + device->count - 1) / device->count;
 
-  auto server = LocalServer::start(options);
+  auto server = LocalServer::start("lorikeet bench", options);
   if (!server) return tl::unexpected(server.error());
   engine->server_ = *std::move(server);
   engine->options_ = std::move(options);

@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "launcher/bench_report.h"
 #include "launcher/server_flags.h"
+#include "launcher/url_flags.h"
 #include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
@@ -16,7 +17,8 @@ namespace lorikeet::launcher {
 // The load on a server that runs already.
 struct ServeLoadFlags {
   ZmqFlags zmq;
-  std::string url, model;  // with a URL: over HTTP, with the key of `zmq`
+  UrlFlags http;  // with a URL: over HTTP, with the key of `zmq`
+  std::string model;
   std::vector<std::string> request_rates;
   double burstiness = 1;
   std::vector<std::string> adapters;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -13,7 +12,6 @@
 #include "launcher/load_client.h"
 #include "launcher/load_figures.h"
 #include "launcher/load_plan.h"
-#include "launcher/openai_client.h"
 #include "launcher/progress_line.h"
 #include "launcher/server_connection.h"
 #include "launcher/status_query.h"
@@ -56,13 +54,11 @@ Result<Server> connect_over_zmq(const ZmqFlags& flags) {
   return server;
 }
 
-Result<Server> connect_over_http(const ServeLoadFlags& flags) {
-  std::string key = flags.zmq.api_key;
-  if (const char* given = std::getenv("LORIKEET_API_KEY"); key.empty() && given != nullptr) key = given;
-  auto client = OpenAiClient::connect({flags.url, key, flags.model});
+Result<Server> connect_to_url(const ServeLoadFlags& flags) {
+  auto client = connect_over_http(flags.http, flags.zmq.api_key, flags.model);
   if (!client) return tl::unexpected(client.error());
   const std::string model = (*client)->base_model();
-  return Server{*std::move(client), flags.url, model, kVocabOverHttp, 0};
+  return Server{*std::move(client), flags.http.url, model, kVocabOverHttp, 0};
 }
 
 // What one run sends.
@@ -213,16 +209,17 @@ Result<void> bench_serve(const BenchFlags& flags, BenchReport& report) {
     rates.push_back(*rate);
   }
   if (rates.empty() || !serve.trace.empty()) rates = {0};
-  auto server = serve.url.empty() ? connect_over_zmq(serve.zmq) : connect_over_http(serve);
+  auto server = serve.http.url.empty() ? connect_over_zmq(serve.zmq) : connect_to_url(serve);
   if (!server) return tl::unexpected(server.error());
   const int32_t vocab_size = serve.vocab_size > 0 ? serve.vocab_size : server->vocab_size;
-  report.describe(serve.url.empty() ? "zmq" : "url", server->where);
+  report.describe(serve.http.url.empty() ? "zmq" : "url", server->where);
   report.describe("model", server->model);
   report.describe("num_prompts", flags.num_prompts);
   report.describe("max_concurrency", flags.max_concurrency);
   report.describe("input_len", flags.input_len);
   report.describe("output_len", flags.output_len);
-  if (rates.size() == 1) report.describe("request_rate", rates.front());
+  if (rates.size() == 1 && rates.front() > 0) report.describe("request_rate", rates.front());
+  if (rates.size() == 1 && rates.front() == 0) report.describe("request_rate", "inf");
   if (serve.burstiness != 1) report.describe("burstiness", serve.burstiness);
   if (!serve.trace.empty()) report.describe("trace", serve.trace);
   if (!serve.adapters.empty()) report.describe("adapters", serve.adapters.size());
@@ -236,6 +233,9 @@ Result<void> bench_serve(const BenchFlags& flags, BenchReport& report) {
     const auto load = run_one(*server, *std::move(planned), flags, rate, rates.size() > 1 ? name : "loading");
     if (!load) return tl::unexpected(load.error());
     const LoadFigures figures = figures_of(*load, *limits);
+    if (figures.failed == figures.requests && load->first_error() != nullptr) {
+      return fail("none of {} requests was answered: {}", figures.requests, *load->first_error());
+    }
     add_figures(report, prefix, *load, figures, rate, server->round_trip, *limits);
     if (!serve.adapters.empty())
       add_adapters(report, prefix, figures_by_label(*load, adapters, *limits), load->seconds);

@@ -17,11 +17,11 @@
 #include "launcher/chat_session.h"
 #include "launcher/commands.h"
 #include "launcher/line_editor.h"
-#include "launcher/openai_client.h"
 #include "launcher/sampling_flags.h"
 #include "launcher/server_connection.h"
 #include "launcher/status_query.h"
 #include "launcher/terminal.h"
+#include "launcher/url_flags.h"
 #include "launcher/zmq_flags.h"
 
 namespace lorikeet::launcher {
@@ -32,7 +32,7 @@ constexpr std::chrono::seconds kStatusPatience{10};
 
 struct ChatFlags {
   ZmqFlags zmq;
-  std::string url;  // with a URL: over HTTP, with the key of `zmq`
+  UrlFlags http;  // with a URL: over HTTP, with the key of `zmq`
   std::string adapter;
   std::optional<std::string> system;
   comm::GenerateRequest sampling;
@@ -146,7 +146,8 @@ class Chat {
         if (!failure->id.empty() && failure->id != request.id) continue;
         session_.refused();
         if (failure->id.empty()) return fail("{}", failure->message);
-        say("[{}: {}]", failure->code, failure->message);
+        if (!typed_) return fail("{} [{}]", failure->message, failure->code);  // nobody is there to do better
+        say("lorikeet chat: {} [{}]", failure->message, failure->code);
         return {};
       }
     }
@@ -190,15 +191,13 @@ class Chat {
 };
 
 Result<void> chat_over_http(const ChatFlags& flags) {
-  std::string key = flags.zmq.api_key;
-  if (const char* given = std::getenv("LORIKEET_API_KEY"); key.empty() && given != nullptr) key = given;
-  auto client = OpenAiClient::connect({flags.url, key, ""});
+  auto client = connect_over_http(flags.http, flags.zmq.api_key, "");
   if (!client) return tl::unexpected(client.error());
   return Chat(**client, flags, (*client)->models()).run();
 }
 
 Result<void> chat(const ChatFlags& flags) {
-  if (!flags.url.empty()) return chat_over_http(flags);
+  if (!flags.http.url.empty()) return chat_over_http(flags);
   auto client = connect_to_server(flags.zmq);
   if (!client) return tl::unexpected(client.error());
   return Chat(**client, flags).run();
@@ -210,13 +209,17 @@ void add_chat_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<ChatFlags>();
   CLI::App* command = app.add_subcommand("chat", "Talks with a running server in the terminal");
   add_zmq_flags(*command, flags->zmq);
-  command->add_option("--url", flags->url, "Over HTTP instead: http://HOST:PORT of any server with OpenAI's API");
+  add_url_flags(*command, flags->http);
   command->add_option("--adapter", flags->adapter, "Adapter that answers (default: the base model)");
   command->add_option("--system", flags->system, "A system message before the talk");
   add_sampling_flags(*command, flags->sampling);
   command->footer(
       "In the talk, /adapter NAME lets another adapter answer, /help lists the rest.\n"
-      "Ctrl-C ends an answer and not the program.");
+      "Ctrl-C ends an answer and not the program.\n"
+      "\n"
+      "Examples:\n"
+      "  lorikeet chat --adapter kjv --system \"Be brief.\"\n"
+      "  lorikeet chat --url https://HOST:8000 --cacert ca.pem");
   command->callback([flags, &exit_status] {
     if (flags->adapter == kBaseModel) flags->adapter.clear();
     if (auto ok = chat(*flags); !ok) {

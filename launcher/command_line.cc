@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/base/console.h"
 #include "kernels/base/nearest_word.h"
@@ -62,15 +63,30 @@ std::string unexpected(const CLI::App& command) {
   return fmt::format("unexpected: {}", fmt::join(rest, " "));
 }
 
+struct CommandError {
+  std::string command, message;  // as people call the one below which there is no such command
+};
+
 // A command that is missing or that does not exist, before the parser says something less clear.
-std::string command_error(const CLI::App& app, const std::vector<std::string>& arguments) {
-  const std::vector<std::string> commands = commands_of(app);
-  if (arguments.empty()) return fmt::format("give a command: {}", fmt::join(commands, ", "));
-  const std::string& word = arguments.front();
-  if (word.empty() || word.front() == '-' || std::count(commands.begin(), commands.end(), word) > 0) return "";
-  const std::string guess = did_you_mean(word, commands);
-  if (!guess.empty()) return fmt::format("there is no command '{}'{}", word, guess);
-  return fmt::format("there is no command '{}', only {}", word, fmt::join(commands, ", "));
+std::optional<CommandError> command_error(const CLI::App& app, const std::vector<std::string>& arguments) {
+  const CLI::App* command = &app;
+  std::string name = app.get_name();
+  for (const std::string& word : arguments) {
+    const std::vector<std::string> commands = commands_of(*command);
+    if (commands.empty() || word.empty() || word.front() == '-') return std::nullopt;
+    const auto below = command->get_subcommands([&word](const CLI::App* c) { return c->get_name() == word; });
+    if (below.empty()) {
+      const std::string guess = did_you_mean(word, commands);
+      return CommandError{name, guess.empty()
+                                    ? fmt::format("there is no command '{}', only {}", word, fmt::join(commands, ", "))
+                                    : fmt::format("there is no command '{}'{}", word, guess)};
+    }
+    command = below.front();
+    name += " " + word;
+  }
+  const std::vector<std::string> commands = commands_of(*command);
+  if (commands.empty()) return std::nullopt;
+  return CommandError{name, fmt::format("give a command: {}", fmt::join(commands, ", "))};
 }
 
 // Flags of a --config file in place of the flag, where the command has it.
@@ -97,9 +113,7 @@ int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, c
     words.erase(words.begin());
     words.emplace_back("--help");
   }
-  if (const std::string message = command_error(app, words); !message.empty()) {
-    return usage_error(app.get_name(), message);
-  }
+  if (const auto error = command_error(app, words)) return usage_error(error->command, error->message);
   if (auto expanded = with_config_file(app, words); expanded) {
     words = *std::move(expanded);
   } else {

@@ -155,23 +155,35 @@ fi
                      known, cases);
 }
 
+// When its flags are offered. The words may come in any place, so that one that is also a command below another
+// ("serve" and "bench serve") is not where that other one is.
+std::string fish_condition(const CommandInfo& root, const CommandInfo& command) {
+  if (&command == &root) return "__fish_use_subcommand";
+  const std::string path = path_of(command);
+  std::string condition;
+  const size_t space = path.find(' ');
+  if (space != std::string::npos) condition = "__fish_seen_subcommand_from " + path.substr(0, space) + "; and ";
+  condition += "__fish_seen_subcommand_from " + last_word(path);
+  for (const CommandInfo* other : all_commands(root)) {
+    const std::string of_other = path_of(*other);
+    if (space == std::string::npos && of_other.find(' ') != std::string::npos && last_word(of_other) == path) {
+      condition += "; and not __fish_seen_subcommand_from " + of_other.substr(0, of_other.find(' '));
+    }
+  }
+  return condition;
+}
+
 std::string fish_script(const CommandInfo& root) {
   std::string out = "# Completion of lorikeet's command line for fish:  lorikeet completion fish | source\n";
   const auto fish_quotes = [](std::string_view text) { return "'" + escaped(text, "'\\") + "'"; };
   for (const CommandInfo* command : all_commands(root)) {
-    std::string condition;
-    std::string path = path_of(*command);
-    if (path.empty()) {
-      condition = "__fish_use_subcommand";
-    } else {
-      for (size_t space = 0; space != std::string::npos;) {
-        space = path.find(' ');
-        condition += (condition.empty() ? "" : "; and ") + ("__fish_seen_subcommand_from " + path.substr(0, space));
-        if (space != std::string::npos) path.erase(0, space + 1);
-      }
-    }
+    const std::string condition = fish_condition(root, *command);
+    std::string below_alone;  // once one is chosen, the others are no choice
+    for (const CommandInfo& below : command->commands) below_alone += " " + last_word(below.name);
+    if (command != &root) below_alone = condition + "; and not __fish_seen_subcommand_from" + below_alone;
     for (const CommandInfo& below : command->commands) {
-      out += fmt::format("complete -c lorikeet -n {} -f -a {} -d {}\n", fish_quotes(condition), last_word(below.name),
+      out += fmt::format("complete -c lorikeet -n {} -f -a {} -d {}\n",
+                         fish_quotes(command == &root ? condition : below_alone), last_word(below.name),
                          fish_quotes(below.description));
     }
     for (const FlagInfo& flag : command->flags) {

@@ -79,13 +79,17 @@ void add_inspect_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<InspectFlags>();
   CLI::App* command = app.add_subcommand(
       "inspect", "Says what a checkpoint or an adapter is, what it costs, and whether it can be served");
-  command->add_option("directory", flags->directory, "The checkpoint's or the adapter's directory")->required();
+  command->add_option("DIR", flags->directory, "The checkpoint's or the adapter's directory")->required();
   command->add_option("--base", flags->base, "The checkpoint that the adapter would be served over");
   command
       ->add_option("--memory", flags->memories,
                    "Memory of a device, such as 24G, to say how many tokens fit; may be repeated")
       ->allow_extra_args(false);
   command->add_flag("--json", flags->json, "Print the report as JSON");
+  command->footer(
+      "Examples:\n"
+      "  lorikeet inspect /models/qwen --memory 24G --memory 80G\n"
+      "  lorikeet inspect /adapters/kjv --base /models/qwen");
   command->callback([flags, &exit_status] {
     const auto status = inspect(*flags);
     if (!status) say("lorikeet inspect: {}", status.error().message);

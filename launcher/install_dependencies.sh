@@ -11,10 +11,11 @@ packages=(
   libboost-dev prometheus-cpp-dev libyaml-cpp-dev libedit-dev
   libgtest-dev libgmock-dev libbenchmark-dev libopenblas-dev
 )
-# The tests also check formatting, run the fuzz targets, and speak the JSON protocol from another language.
+# The tests also check formatting, run the fuzz targets, speak the JSON protocol from another language, press the live
+# page's buttons, and let shells complete.
 if [[ "${1:-}" == "--tests" ]]; then
   packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq python3-jinja2 python3-venv openssl procps iproute2
-    prometheus)
+    prometheus chromium zsh fish man-db)
 fi
 
 if [[ "${1:-}" == "--grammar" ]]; then packages+=(python3-venv); fi
@@ -25,12 +26,12 @@ for package in "${packages[@]}"; do
 done
 if [[ ${#missing[@]} -gt 0 ]]; then
   if ! command -v apt-get > /dev/null; then
-    echo "this host has no apt-get; Lorikeet needs what these packages of Debian 12 hold: ${missing[*]}" >&2
+    echo "install_dependencies.sh: this host has no apt-get; Lorikeet needs what these packages of Debian 12 hold: ${missing[*]}" >&2
     exit 1
   fi
   sudo=""
   if [[ $EUID -ne 0 ]]; then
-    command -v sudo > /dev/null || { echo "these packages are missing, and there is no sudo to install them: ${missing[*]}" >&2; exit 1; }
+    command -v sudo > /dev/null || { echo "install_dependencies.sh: these packages are missing, and there is no sudo to install them: ${missing[*]}" >&2; exit 1; }
     sudo="sudo"
   fi
   echo "installing: ${missing[*]}"

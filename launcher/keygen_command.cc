@@ -59,7 +59,7 @@ void add_keygen_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<KeygenFlags>();
   CLI::App* command = app.add_subcommand(
       "keygen", "Makes a pair of keys for ZeroMQ's CURVE and prints the public one; or a cluster's certificates");
-  auto* file = command->add_option("file", flags->file, "Where the pair is written, readable for its owner alone");
+  auto* file = command->add_option("FILE", flags->file, "Where the pair is written, readable for its owner alone");
   auto* cluster = command->add_option("--cluster", flags->cluster,
                                       "Directory for the certificates and the join token of a cluster");
   command->add_option("--host", flags->hosts, "Add a worker with a certificate of its own to that cluster")
@@ -71,7 +71,7 @@ void add_keygen_command(CLI::App& app, int& exit_status) {
       ->needs(cluster);
   file->excludes(cluster);
   command->callback([flags, &exit_status] {
-    if (flags->file.empty() && flags->cluster.empty()) throw CLI::RequiredError("file or --cluster");
+    if (flags->file.empty() && flags->cluster.empty()) throw CLI::RequiredError("FILE or --cluster");
     exit_status = flags->cluster.empty() ? keygen(flags->file) : cluster_keygen(*flags);
   });
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <mutex>
 #include <string_view>
 #include <utility>
 
@@ -80,7 +81,7 @@ bool LocalServer::stopped() const {
   return done_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
 }
 
-Result<std::unique_ptr<LocalServer>> LocalServer::start(actors::ServerOptions options) {
+Result<std::unique_ptr<LocalServer>> LocalServer::start(const std::string& command, actors::ServerOptions options) {
   auto signals = std::make_unique<StopSignals>();
   auto directory = TemporaryDirectory::make();
   if (!directory) return tl::unexpected(directory.error());
@@ -88,14 +89,33 @@ Result<std::unique_ptr<LocalServer>> LocalServer::start(actors::ServerOptions op
 
   auto ready = std::make_shared<std::promise<void>>();
   auto told = ready->get_future();
-  const auto progress = std::make_shared<ServerProgress>(options.tensor_parallel_size);
+  const auto progress = std::make_shared<ServerProgress>(command, options.tensor_parallel_size);
   actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
-  callbacks.on_ready = [ready](const actors::ServerReady&) { ready->set_value(); };
+  // What ends the server before it serves is the error of this call, and said by whoever gets that.
+  struct Failure {
+    std::mutex mutex;
+    std::string why;
+    bool serves = false;
+  };
+  const auto failure = std::make_shared<Failure>();
+  callbacks.on_failure = [failure, say = callbacks.on_failure](const std::string& why) {
+    const std::lock_guard lock(failure->mutex);
+    failure->serves ? say(why) : void(failure->why = why);
+  };
+  callbacks.on_ready = [ready, failure](const actors::ServerReady&) {
+    {
+      const std::lock_guard lock(failure->mutex);
+      failure->serves = true;
+    }
+    ready->set_value();
+  };
   auto server = actors::Server::start(options, std::move(callbacks));
   if (!server) return tl::unexpected(server.error());
   std::unique_ptr<LocalServer> local(new LocalServer(std::move(signals), *std::move(directory), *std::move(server)));
   while (told.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
-    if (local->stopped()) return fail("the server did not start");
+    if (!local->stopped()) continue;
+    const std::lock_guard lock(failure->mutex);
+    return fail("{}", failure->why.empty() ? "the server did not start" : failure->why);
   }
   local->progress_ = progress;
   auto client = comm::ZmqClient::connect(options.zmq_address);

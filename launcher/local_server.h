@@ -35,8 +35,9 @@ class TemporaryDirectory {
 // Stops the server at the end. SIGINT, SIGTERM and SIGHUP stop it earlier.
 class LocalServer {
  public:
-  // Starts the server and waits until it serves; options.zmq_address is chosen here. Progress goes to standard error.
-  static Result<std::unique_ptr<LocalServer>> start(actors::ServerOptions options);
+  // Starts the server and waits until it serves; options.zmq_address is chosen here. Progress goes to standard error,
+  // and so does what goes wrong later, behind `command`, such as "lorikeet batch".
+  static Result<std::unique_ptr<LocalServer>> start(const std::string& command, actors::ServerOptions options);
   ~LocalServer();
 
   comm::ZmqClient& client() { return *client_; }

@@ -34,5 +34,12 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_about_commands(app, exit_status);
   lorikeet::launcher::add_keygen_command(app, exit_status);
   lorikeet::launcher::add_worker_command(app, exit_status);
+  app.footer(
+      "Examples:\n"
+      "  lorikeet serve MODEL --lora-modules NAME=DIR ...   # says what to try\n"
+      "  lorikeet chat --adapter NAME\n"
+      "  lorikeet status --watch\n"
+      "\n"
+      "`lorikeet COMMAND --help` lists what a command takes.");
   return lorikeet::launcher::run_command_line(app, std::vector<std::string>(argv + 1, argv + argc), exit_status);
 }

@@ -10,7 +10,6 @@
 #include <thread>
 #include <utility>
 
-#include "comm/http/http_client.h"
 #include "launcher/event_stream.h"
 
 namespace lorikeet::launcher {
@@ -22,15 +21,16 @@ constexpr std::chrono::seconds kModelsPatience{10};
 
 struct Target {
   std::string host, port, prefix;  // prefix: before /v1
+  bool tls = false;
 };
 
 Result<Target> read_url(std::string url) {
-  constexpr std::string_view kScheme = "http://";
-  if (url.rfind("https://", 0) == 0) return fail("{}: https is not spoken here; measure behind what ends TLS", url);
-  if (url.rfind(kScheme, 0) != 0) return fail("{}: give http://HOST:PORT", url);
-  url.erase(0, kScheme.size());
-  const size_t slash = url.find('/');
+  constexpr std::string_view kPlain = "http://", kTls = "https://";
   Target target;
+  target.tls = url.rfind(kTls, 0) == 0;
+  if (!target.tls && url.rfind(kPlain, 0) != 0) return fail("{}: give http://HOST:PORT or https://HOST:PORT", url);
+  url.erase(0, (target.tls ? kTls : kPlain).size());
+  const size_t slash = url.find('/');
   std::string authority = url.substr(0, slash);
   if (slash != std::string::npos) target.prefix = url.substr(slash);
   while (!target.prefix.empty() && target.prefix.back() == '/') target.prefix.pop_back();
@@ -40,9 +40,9 @@ Result<Target> read_url(std::string url) {
   const size_t colon = authority.rfind(':');
   const bool has_port = colon != std::string::npos && authority.find(']', colon) == std::string::npos;
   target.host = authority.substr(0, has_port ? colon : std::string::npos);
-  target.port = has_port ? authority.substr(colon + 1) : "80";
+  target.port = has_port ? authority.substr(colon + 1) : target.tls ? "443" : "80";
   if (target.host.size() > 2 && target.host.front() == '[') target.host = target.host.substr(1, target.host.size() - 2);
-  if (target.host.empty() || target.port.empty()) return fail("{}: give http://HOST:PORT", url);
+  if (target.host.empty() || target.port.empty()) return fail("{}: give http://HOST:PORT or https://HOST:PORT", url);
   return target;
 }
 
@@ -122,7 +122,8 @@ class Client final : public OpenAiClient {
       http_->drop(exchange);
       error = "it does not answer";
     }
-    const std::string where = fmt::format("http://{}:{}{}", target_.host, target_.port, target_.prefix);
+    const std::string where =
+        fmt::format("{}://{}:{}{}", target_.tls ? "https" : "http", target_.host, target_.port, target_.prefix);
     if (!error.empty()) return fail("{}: {}", where, error);
     const json answer = json::parse(body, nullptr, false);
     if (answer.is_object() && answer.contains("data") && answer["data"].is_array()) {
@@ -206,7 +207,9 @@ class Client final : public OpenAiClient {
 Result<std::unique_ptr<OpenAiClient>> OpenAiClient::connect(const OpenAiServer& server) {
   auto target = read_url(server.url);
   if (!target) return tl::unexpected(target.error());
-  auto http = comm::HttpClient::make(target->host, target->port);
+  std::optional<comm::ClientTls> tls;
+  if (target->tls) tls = server.tls;
+  auto http = comm::HttpClient::make(target->host, target->port, tls);
   if (!http) return tl::unexpected(http.error());
   auto client = std::make_unique<Client>(*std::move(target), server.api_key, server.model, *std::move(http));
   if (auto ok = client->ask_for_models(); !ok) return tl::unexpected(ok.error());

@@ -7,13 +7,15 @@
 #include <vector>
 
 #include "comm/client/server_client.h"
+#include "comm/http/http_client.h"
 
 namespace lorikeet::launcher {
 
 struct OpenAiServer {
-  std::string url;      // http://HOST:PORT, with /v1 or without
-  std::string api_key;  // empty: none
-  std::string model;    // that requests without an adapter ask for; empty: the first that the server names
+  std::string url;           // http://HOST:PORT or https://..., with /v1 or without
+  std::string api_key;       // empty: none
+  std::string model;         // that requests without an adapter ask for; empty: the first that the server names
+  comm::ClientTls tls = {};  // for https
 };
 
 // Tokens come without their ids: a delta has one -1 for each piece of text that came, and `done` has the server's count

@@ -14,13 +14,27 @@ for argument in "$@"; do
   esac
 done
 
+# CUDA architectures of the cards that are here, by their compute capability; newer ones compile PTX when they start.
+architectures=()
+if [[ $cuda = ON ]] && capabilities=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | sort -u); then
+  for capability in $capabilities; do
+    case "$capability" in
+      9.0) architectures+=(90a) ;;
+      8.0|8.6|8.9) architectures+=("${capability/./}") ;;
+      [0-7].*) echo "a card of compute capability $capability is not used: 8.0 and newer are" ;;
+      *) architectures+=(80-virtual) ;;
+    esac
+  done
+  [[ ${#architectures[@]} -gt 0 ]] || cuda=OFF
+fi
+
 echo "== dependencies"
 ./launcher/install_dependencies.sh
 echo "== build, CUDA kernels $cuda (a few minutes the first time)"
 mkdir -p build
 export CCACHE_DIR="${CCACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/lorikeet/ccache}" CCACHE_BASEDIR="${CCACHE_BASEDIR:-$PWD}"
 export CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros
-cmake --preset release -DLORIKEET_CUDA=$cuda > build/quickstart.log || { cat build/quickstart.log; exit 1; }
+cmake --preset release -DLORIKEET_CUDA=$cuda -DLORIKEET_CUDA_ARCHITECTURES="$(IFS=';'; echo "${architectures[*]:-90a}")" > build/quickstart.log || { cat build/quickstart.log; exit 1; }
 grep -o 'grammars are off.*' build/quickstart.log || true
 cmake --build --preset release --target lorikeet -j "$(nproc)"
 

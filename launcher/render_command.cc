@@ -69,7 +69,7 @@ void add_render_command(CLI::App& app, int& exit_status) {
   CLI::App* command = app.add_subcommand(
       "render", "Shows what conversations become by the chat template; needs only the tokenizer's files");
   command->option_defaults()->always_capture_default();
-  command->add_option("--model", flags->model, "Directory with the tokenizer's files and the chat template")
+  command->add_option("MODEL,--model", flags->model, "Directory with the tokenizer's files and the chat template")
       ->required();
   command->add_option("--chat-template", flags->chat_template,
                       "Name of a known chat template, or a file that is one (default: the checkpoint's own)");

@@ -55,7 +55,7 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
   warn_of_missing_adapters(*options);
   if (const std::string cost = model::eight_bit_cost(options->model); !cost.empty()) say("note: 8 bits: {}", cost);
-  const auto progress = std::make_shared<ServerProgress>(options->tensor_parallel_size);
+  const auto progress = std::make_shared<ServerProgress>("lorikeet serve", options->tensor_parallel_size);
   actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
   callbacks.on_ready = [progress, &options](const actors::ServerReady& ready) {
     progress->line().end();
@@ -89,6 +89,11 @@ void add_serve_command(CLI::App& app, int& exit_status) {
   add_cluster_flags(*command, *cluster);
   auto drain_seconds = std::make_shared<double>(30);
   add_drain_flag(*command, *drain_seconds);
+  command->footer(
+      "Examples:\n"
+      "  lorikeet serve /models/qwen --lora-modules kjv=/lora/kjv moby=/lora/moby\n"
+      "  lorikeet serve Qwen/Qwen2.5-14B-Instruct-GPTQ-Int4 --tensor-parallel-size 2\n"
+      "  lorikeet serve --config serve.yaml --host 0.0.0.0 --api-key-file keys.txt");
   command->callback([flags, http, access, cluster, drain_seconds, &exit_status] {
     const auto take = [&exit_status](auto resolved, auto& to) {
       if (resolved) {

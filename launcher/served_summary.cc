@@ -70,7 +70,11 @@ std::string served_summary(const actors::ServerOptions& options, const actors::S
   line("adapters", adapters_text(options));
   const std::string& mechanism = options.access.zmq_mechanism;
   line("ZeroMQ", ready.zmq_address + (mechanism.empty() ? "" : ", for clients with keys (" + mechanism + ")"));
-  if (ready.http_port > 0) line("OpenAI API", url_of(options.http, ready.http_port));
+  if (ready.http_port > 0) {
+    const std::string url = url_of(options.http, ready.http_port);
+    line("OpenAI API", url);
+    line("live page", url.substr(0, url.rfind('/') + 1));
+  }
   out += coloured(terminal, "1", "try") + "\n";
   const std::string zmq = ready.zmq_address == kDefaultZmq ? "" : fmt::format(" --zmq {}", ready.zmq_address);
   out += fmt::format("  lorikeet submit{}{} \"Once upon a time\"\n", zmq,

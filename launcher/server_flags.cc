@@ -166,7 +166,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--gpu-memory-utilization", f.gpu_memory_utilization, "Share of the GPU's memory to use")
       ->group(group);
   app.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", f.enable_prefix_caching,
-               "Reuse the KV blocks of equal prefixes under the same adapter")
+               "Reuse the KV blocks of equal prefixes under the same adapter (default: on)")
       ->group(group);
   app.add_option("--seed", o.seed, "Where the seeds of requests without one are drawn from (0: the system)")
       ->check(whole_number())

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "launcher/units.h"
 
@@ -22,12 +23,20 @@ Progress LayerCount::add(int32_t rank, int32_t done, int32_t total) {
   return {"loading", sum, all, "layers", ""};
 }
 
-ServerProgress::ServerProgress(int32_t ranks)
-    : ranks_(ranks), layers_(ranks), begin_(ProgressLine::Clock::now()), line_(STDERR_FILENO) {}
+ServerProgress::ServerProgress(std::string command, int32_t ranks)
+    : command_(std::move(command)),
+      ranks_(ranks),
+      layers_(ranks),
+      begin_(ProgressLine::Clock::now()),
+      line_(STDERR_FILENO) {}
 
 actors::ServerCallbacks ServerProgress::callbacks(const std::shared_ptr<ServerProgress>& progress) {
   actors::ServerCallbacks callbacks;
   callbacks.on_progress = [progress](const std::string& line) { progress->line_.say(line); };
+  callbacks.on_failure = [progress](const std::string& why) {
+    progress->line_.end();
+    progress->line_.say(fmt::format("{}: {}", progress->command_, why));
+  };
   callbacks.on_loading = [progress](int32_t rank, int32_t done, int32_t total) {
     progress->loading(rank, done, total);
   };

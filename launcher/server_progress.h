@@ -28,9 +28,10 @@ class LayerCount {
 // Shows on standard error. Threads: any.
 class ServerProgress {
  public:
-  explicit ServerProgress(int32_t ranks);
+  // command: what failures stand behind, such as "lorikeet serve".
+  ServerProgress(std::string command, int32_t ranks);
 
-  // on_progress and on_loading of callbacks that call it as long as they live.
+  // on_progress, on_failure and on_loading of callbacks that call it as long as they live.
   static actors::ServerCallbacks callbacks(const std::shared_ptr<ServerProgress>& progress);
 
   ProgressLine& line() { return line_; }
@@ -38,6 +39,7 @@ class ServerProgress {
  private:
   void loading(int32_t rank, int32_t done, int32_t total);
 
+  const std::string command_;
   const int32_t ranks_;
   std::mutex mutex_;
   LayerCount layers_;

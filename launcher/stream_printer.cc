@@ -94,10 +94,9 @@ Result<void> StreamPrinter::end(size_t answer, const std::string& note) {
   return {};
 }
 
-Result<void> StreamPrinter::fail(size_t answer, const std::string& note) {
+Result<void> StreamPrinter::fail(size_t answer, const std::string& command, const std::string& why) {
   if (auto ok = close(answer); !ok) return ok;
-  if (labels_.size() > 1 && style_.notes) return line(answer, note);
-  say("{}{}", labels_.size() > 1 ? labels_[answer] + " | " : "", note);
+  say("{}: {}{}", command, labels_.size() > 1 ? labels_[answer] + ": " : "", why);
   return {};
 }
 

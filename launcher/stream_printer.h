@@ -27,7 +27,8 @@ class StreamPrinter {
   Result<void> text(size_t answer, const std::string& piece);
   Result<void> delta(size_t answer, const comm::Delta& delta);  // its text, and what it has of log-probabilities
   Result<void> end(size_t answer, const std::string& note);     // prints what is left, and a closing note
-  Result<void> fail(size_t answer, const std::string& note);    // the same; the note is said whatever the style
+  // Prints what is left; why it failed goes to standard error as every reason does, behind `command`.
+  Result<void> fail(size_t answer, const std::string& command, const std::string& why);
 
  private:
   static constexpr size_t kLineWidth = 80;

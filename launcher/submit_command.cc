@@ -117,8 +117,9 @@ class Answers {
     const auto i = index_of(failure->id);
     if (!i) return fail("{}", failure->message);
     ++failed_;
-    const auto shown = json_ ? result(*i, lines_[*i].finish(*failure))
-                             : printer_.fail(*i, fmt::format("[{}: {}]", failure->code, failure->message));
+    const auto shown =
+        json_ ? result(*i, lines_[*i].finish(*failure))
+              : printer_.fail(*i, "lorikeet submit", fmt::format("{} [{}]", failure->message, failure->code));
     if (!shown) return tl::unexpected(shown.error());
     return true;
   }

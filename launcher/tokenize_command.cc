@@ -54,7 +54,7 @@ void add_tokenize_command(CLI::App& app, int& exit_status) {
   auto flags = std::make_shared<TokenizeFlags>();
   CLI::App* command = app.add_subcommand("tokenize", "Turns texts into token ids; needs only the tokenizer's files");
   command->option_defaults()->always_capture_default();
-  command->add_option("--model", flags->model, "Directory with tokenizer.json, or vocab.json and merges.txt")
+  command->add_option("MODEL,--model", flags->model, "Directory with tokenizer.json, or vocab.json and merges.txt")
       ->required();
   command->add_option("--input", flags->input, "Lines of {\"text\": ...}; - is the standard input");
   command->add_option("--output", flags->output,

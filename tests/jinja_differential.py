@@ -100,6 +100,20 @@ class Maker:
     def block(self, depth=0):
         return "".join(self.text() + self.statement(depth) for _ in range(self.random.randrange(1, 4))) + self.text()
 
+    def macro(self, inner):
+        """A macro that may be called before what it names is set, with blocks, and with more than its parameters."""
+        name = self.pick("m", "k")
+        special = self.pick("", "", "{{ varargs }}", "{{ kwargs }}", "{{ caller() }}", "{{ caller(n) }}", "{{ caller is defined }}")
+        parameters = self.pick("", "a", "a, n=q", f"a={self.expression(2)}, q=a", "n, a=n", "s=n, n=s")
+        arguments = self.pick("", "1", "1, 2", "n=4", "q, n=s", "a=1", "1, 2, 3")
+        call = self.pick(
+            "{{ " + f"{name}({arguments})" + " }}",
+            self.tag(f"call{self.pick('', '(x)', '(n, q=n)')} {name}({arguments})") + "{{ x }}{{ q }}" + inner() + self.tag("endcall"),
+        )
+        late = self.pick("", self.tag(f"set {self.pick('n', 'q', 's', name)} = {self.expression(2)}"))
+        body = self.tag(f"macro {name}({parameters})") + "{{ n }}{{ q }}" + special + inner() + self.tag("endmacro")
+        return self.pick(body + call + late, body + late + call, call + body, body + self.pick("", call))
+
     def statement(self, depth):
         kind = self.random.randrange(11) if depth < 3 else 0
         inner = lambda: self.block(depth + 1)  # noqa: E731
@@ -118,6 +132,8 @@ class Maker:
             return self.tag("set q") + inner() + self.tag("endset") + "{{ q }}"
         if kind == 8:
             return self.tag("set ns = namespace(a=1)") + self.tag(f"set ns.a = {self.expression()}") + "{{ ns.a }}"
+        if kind == 9 and self.random.random() < 0.5:
+            return self.macro(inner)
         if kind == 9:
             return self.tag(f"macro m(a, b={self.expression(2)})") + "{{ a }}{{ b }}" + inner() + self.tag("endmacro") + "{{ m(" + self.expression(2) + ") }}"
         return self.pick(self.tag("generation") + inner() + self.tag("endgeneration"), "{# c #}", self.tag(f"with q = {self.expression()}") + "{{ q }}" + self.tag("endwith"), self.tag("filter upper") + inner() + self.tag("endfilter"))

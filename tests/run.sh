@@ -81,6 +81,8 @@ if [[ $full -eq 1 ]]; then
   LORIKEET_SCHEMATHESIS_EXAMPLES=200 build/release/bin/http_test --gtest_filter=Http.AnswersAsItsOwnDocumentSays
   step "answers of 300 schemas"
   LORIKEET_FULL=1 ctest --preset release -R 'StructuredTest.GivesOpenAisClient' --output-on-failure
+  step "JSON Schema's own test suite"
+  build/venv/bin/python tests/schema_suite.py build/release/bin/grammar_tool
   step "the chat templates' interpreter beside Jinja2"
   tests/jinja_differential.py build/release/bin/jinja_tool 600
   step "thread sanitizer"

@@ -139,9 +139,13 @@ void HostAdapters::checked(const std::string& name, const FileStamp& stamp, cons
     note_rest(entry);
   } else if (!error.empty()) {
     fail_waiters(entry, error);
+  } else if (stamp.is_missing() && entry.content != nullptr && entry.content->staged != nullptr) {
+    entry.error = entry.dir + ": its files are gone; what they held is served from memory until others are there";
+    give(entry, *entry.content);
   } else if (entry.content == nullptr || !entry.stamp.still_holds(stamp)) {
     start_read(entry);
   } else if (entry.content->staged != nullptr || entry.content->set_aside()) {
+    entry.error.clear();
     give(entry, *entry.content);
   } else if (!can_ever_fit(entry.content->bytes)) {
     fail_waiters(entry, why_it_cannot_fit(entry.content->bytes));

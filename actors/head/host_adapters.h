@@ -9,7 +9,8 @@
 // Claims and pins hold a content. A claim is a request's, from its arrival to its end; a pin is a group's, while it
 // leases a slot with the content or waits for one. While an adapter waits for memory, others give way: they get no new
 // claims and are evicted when their last holder ends, so that no stream of requests keeps an adapter out. A name whose
-// files were replaced leads to the new content from then on; the old one stays until nobody holds it.
+// files were replaced leads to the new content from then on; the old one stays until nobody holds it. A name whose files
+// are gone keeps leading to what they held while that is staged, since it is served right without them.
 //
 // Names come and go while requests run. A directory that is to get a name is read like any other, and found by requests
 // once it has entered the table; a name that leaves it, or leads to another directory from then on, is served to those

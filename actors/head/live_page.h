@@ -8,9 +8,9 @@ namespace lorikeet::actors {
 
 std::string_view live_page();  // HTML
 
-// What a browser may do with it: its own script and styles, and questions to this server alone.
+// What a browser may do with it: its own script, styles and icon, and questions to this server alone.
 inline constexpr const char* kLivePagePolicy =
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 
 }  // namespace lorikeet::actors

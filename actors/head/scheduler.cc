@@ -172,6 +172,9 @@ class Scheduler {
       case EnvelopeStream::group:
         if (const auto report = decoded(comm::decode<GroupReport>(bytes))) {
           if (const auto* loaded = std::get_if<RankLoaded>(&*report)) return core_.loaded(rank, *loaded, now());
+          if (const auto* grammar = std::get_if<GrammarCompiled>(&*report)) {
+            return core_.grammar_compiled(rank, *grammar, now());
+          }
           core_.ready(rank, now());
         }
         break;
@@ -213,6 +216,8 @@ class Scheduler {
     self_->send(setup_.cache, GroupLost{lost.epoch});
     setup_.to_supervisor(control::GroupLost{lost.epoch, lost.loss.why, lost.loss.by_rank, lost.loss.ranks});
   }
+
+  void perform(ServingCore::SendToRanks& send) { send_to_ranks(core_.group().epoch(), send.order); }
 
   void perform(ServingCore::SendPlan& send) {
     const engine::StepPlan& plan = send.plan;

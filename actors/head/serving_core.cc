@@ -34,7 +34,8 @@ std::optional<End> end_of(const engine::Event& event) {
 ServingCore::ServingCore(Config config)
     : config_(std::move(config)),
       group_(config_.ranks, config_.first_epoch),
-      in_flight_(config_.ranks, config_.vocab_size) {}
+      in_flight_(config_.ranks, config_.vocab_size),
+      grammars_(config_.ranks) {}
 
 // ---- requests
 
@@ -44,7 +45,10 @@ void ServingCore::submit(std::shared_ptr<engine::Request> request, TimePoint now
   if (waiting >= static_cast<size_t>(std::max(1, config_.engine.max_num_queued_requests))) {
     fail_request(id, engine::ErrorCode::queue_full,
                  fmt::format("{} requests are waiting, as many as --max-num-queued-reqs allows", waiting));
-  } else if (request->adapter.empty()) {
+    return pump(now);
+  }
+  if (request->sampling.answer.grammar_kind >= 0) grammars_.claim(id, request->sampling.answer);
+  if (request->adapter.empty()) {
     start(std::move(request));
   } else {
     // Its content is claimed as it arrives: the adapter is read while the request waits for its turn.
@@ -83,6 +87,7 @@ void ServingCore::resolved(Id id, const std::string& digest, const std::string& 
 void ServingCore::start(std::shared_ptr<engine::Request> request) {
   if (!group_.serving()) return held_.add_waiting(std::move(request));
   const Id id = request->id;
+  if (!grammars_.ready(id)) return held_.add_without_grammar(std::move(request));
   if (auto ok = engine_->add(std::move(*request)); !ok) fail_request(id, ok.error().code, ok.error().message);
 }
 
@@ -129,8 +134,24 @@ void ServingCore::ready(int32_t rank, TimePoint now) {
   if (!group_.serving()) return;
   pauses_.served(anybody_waits(), now);
   effects_.push_back(GroupServes{group_.epoch()});
+  grammars_.group_serves();
   engine_->start_epoch(engine::Epoch(group_.epoch()));
   for (auto& request : held_.take_waiting()) start(std::move(request));
+  pump(now);
+}
+
+void ServingCore::grammar_compiled(int32_t rank, const GrammarCompiled& answer, TimePoint now) {
+  if (group_.lost()) return;
+  if (auto ok = grammars_.answered(rank, answer, now); !ok) return lose_group({ok.error().message, true, {rank}}, now);
+  for (const GrammarBook::Settled& settled : grammars_.take_settled()) {
+    auto request = held_.take_without_grammar(settled.id);
+    if (!request) continue;  // cancelled meanwhile
+    if (settled.error.empty()) {
+      start(std::move(request));
+    } else {
+      fail_request(settled.id, engine::ErrorCode::internal, "the grammar cannot be compiled: " + settled.error);
+    }
+  }
   pump(now);
 }
 
@@ -159,6 +180,8 @@ void ServingCore::lose_group(const RankLoss& loss, TimePoint now) {
   const bool served = group_.serving();
   group_.lose();
   in_flight_.clear();
+  grammars_.group_lost();
+  held_.group_lost();
   if (engine_ && served) engine_->ranks_lost();
   take_what_the_engine_wants();
   give_events();
@@ -181,6 +204,10 @@ bool ServingCore::anybody_waits() const {
 
 void ServingCore::tick(TimePoint now) {
   const auto limit = config_.rank_timeout + kRankGrace;
+  const auto unheard = grammars_.waits_since();
+  if (unheard && now - *unheard > limit) {
+    return lose_group({fmt::format("a rank has not compiled a grammar in {} ms", limit.count()), true, {}}, now);
+  }
   const auto began = in_flight_.oldest_began();
   if (!began || now - *began <= limit) return;
   const std::vector<int32_t> ranks = in_flight_.unanswered();
@@ -192,6 +219,7 @@ void ServingCore::tick(TimePoint now) {
 
 // Everything that can be done now.
 void ServingCore::pump(TimePoint now) {
+  send_grammars(now);
   send_plans(now);
   take_what_the_engine_wants();
   give_events();
@@ -203,10 +231,18 @@ void ServingCore::send_plans(TimePoint now) {
     if (!plan) return;
     if (in_flight_.size() > 0) ++sent_ahead_;
     in_flight_.sent(*plan, now);
+    for (const engine::SequenceStart& start : plan->starts) {
+      if (start.sampling.answer.grammar_kind >= 0) grammars_.require(start.sampling.answer.grammar);
+    }
+    send_grammars(now);
     step_totals_.count_tokens(*plan);
     for (const Id id : engine_->take_started()) started_.push_back({id, now});
     effects_.push_back(SendPlan{*std::move(plan)});
   }
+}
+
+void ServingCore::send_grammars(TimePoint now) {
+  for (GroupOrder& order : grammars_.take_orders(now)) effects_.push_back(SendToRanks{std::move(order)});
 }
 
 void ServingCore::take_what_the_engine_wants() {
@@ -236,6 +272,7 @@ void ServingCore::give_events() {
 void ServingCore::end_claim(engine::Event& event) {
   const auto end = end_of(event);
   if (!end) return;
+  grammars_.release(end->id);
   const auto claim = claims_.find(end->id);
   const bool claimed = claim != claims_.end();
   if (end->outcome == AdapterOutcome::no_token) {  // the engine knows no names

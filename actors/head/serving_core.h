@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "actors/head/adapter_outcome.h"
+#include "actors/head/grammar_book.h"
 #include "actors/head/held_requests.h"
 #include "actors/head/in_flight_plans.h"
 #include "actors/head/pause_log.h"
@@ -62,6 +63,9 @@ class ServingCore {
     uint64_t epoch = 0;
     RankLoss loss;
   };
+  struct SendToRanks {  // a grammar, or that it is not needed any more; before the plans that follow
+    GroupOrder order;
+  };
   struct SendPlan {  // to all ranks
     engine::StepPlan plan;
   };
@@ -85,13 +89,14 @@ class ServingCore {
     std::vector<engine::Event> events;
     std::vector<StartedRequest> started = {};  // requests whose first rows were planned, since the last events
   };
-  using Effect = std::variant<FormGroup, GroupServes, GroupLost, SendPlan, Resolve, Unclaim, Acquire, Release, Events>;
+  using Effect = std::variant<FormGroup, GroupServes, GroupLost, SendToRanks, SendPlan, Resolve, Unclaim, Acquire,
+                              Release, Events>;
 
   explicit ServingCore(Config config);
 
   // ---- requests
 
-  // Its adapter is a name, or empty. A request is answered with Events, whatever becomes of it.
+  // Its adapter is a name, or empty; its grammar a text, which travels to the ranks once and apart. A request is answered with Events, whatever becomes of it.
   void submit(std::shared_ptr<engine::Request> request, TimePoint now);
   void finish(Id id, engine::FinishReason reason, TimePoint now);  // unknown ids are fine
 
@@ -112,6 +117,7 @@ class ServingCore {
   // Whatever contradicts what the rank was asked or said before loses the group.
   void loaded(int32_t rank, const RankLoaded& loaded, TimePoint now);
   void ready(int32_t rank, TimePoint now);
+  void grammar_compiled(int32_t rank, const GrammarCompiled& answer, TimePoint now);
   void result(int32_t rank, engine::StepResult result, TimePoint now);
 
   void lose_group(const RankLoss& loss, TimePoint now);  // once per epoch; later reasons are not heard
@@ -139,6 +145,7 @@ class ServingCore {
   void fit_engine(int32_t num_blocks);
   void pump(TimePoint now);
   void send_plans(TimePoint now);
+  void send_grammars(TimePoint now);
   void take_what_the_engine_wants();
   void give_events();
   void end_claim(engine::Event& event);
@@ -152,6 +159,7 @@ class ServingCore {
   StepTotals step_totals_;
   PauseLog pauses_;
   HeldRequests held_;
+  GrammarBook grammars_;
   std::unordered_map<Id, std::string>
       claims_;  // of requests that may hold one in the adapter cache: the adapter's name
   std::vector<engine::Event> events_;

@@ -13,11 +13,7 @@ namespace {
 
 using model::AnswerConstraint;
 
-model::GrammarSpec spec_of(const engine::AnswerRules& rules) {
-  return {static_cast<model::GrammarKind>(std::clamp(rules.grammar_kind, 0, model::kGrammarKinds - 1)), rules.grammar};
-}
-
-AnswerConstraint::Options options_of(const engine::AnswerRules& rules, model::GrammarSource* grammars,
+AnswerConstraint::Options options_of(const engine::AnswerRules& rules, const FindGrammar& grammars,
                                      int32_t vocab_size) {
   AnswerConstraint::Options options;
   options.thinking = static_cast<AnswerConstraint::Thinking>(std::clamp(rules.thinking, 0, 2));
@@ -25,11 +21,11 @@ AnswerConstraint::Options options_of(const engine::AnswerRules& rules, model::Gr
   options.closing_tag = rules.closing_tag;
   options.thinking_budget = rules.thinking_budget;
   options.vocab_size = vocab_size;
-  if (rules.grammar_kind < 0 || grammars == nullptr) return options;
-  if (auto compiled = grammars->compile(spec_of(rules))) {
-    options.grammar = (*compiled)->begin(rules.stop_ids);
+  if (rules.grammar_kind < 0 || !grammars) return options;
+  if (const auto compiled = grammars(rules.grammar)) {
+    options.grammar = compiled->begin(rules.stop_ids);
   } else {
-    LOG(ERROR) << "a grammar that the head has compiled: " << compiled.error().message;
+    LOG(ERROR) << "the grammar " << rules.grammar << " is not here";
   }
   return options;
 }
@@ -49,7 +45,7 @@ bool any_left(std::span<const uint32_t> allowed, std::span<const kernels::TokenB
 
 }  // namespace
 
-RankAnswer::RankAnswer(const engine::AnswerRules& rules, model::GrammarSource* grammars, int32_t vocab_size)
+RankAnswer::RankAnswer(const engine::AnswerRules& rules, const FindGrammar& grammars, int32_t vocab_size)
     : constraint_(options_of(rules, grammars, vocab_size)) {
   if (rules.grammar_kind >= 0 && !constraint_.has_grammar()) nothing_.resize(1);
 }

@@ -3,22 +3,27 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/sampling_params.h"
 #include "kernels/sampling/token_constraint.h"
 #include "model/grammar/answer_constraint.h"
-#include "model/grammar/grammar_source.h"
+#include "model/grammar/grammar.h"
 
 namespace lorikeet::actors {
+
+// A grammar of those that the head has sent, by digest; null where there is none. May be empty: there are none at all.
+using FindGrammar = std::function<std::shared_ptr<const model::CompiledGrammar>(const std::string& digest)>;
 
 // Threads: one. Every rank makes the same of the same tokens.
 class RankAnswer {
  public:
-  // Compiles the grammar, unless it has been compiled before. The head has done so, too: where it cannot be done here,
-  // no token may be drawn, which ends the request alone.
-  RankAnswer(const engine::AnswerRules& rules, model::GrammarSource* grammars, int32_t vocab_size);
+  // Where the grammar is not to be found, no token may be drawn, which ends the request alone.
+  RankAnswer(const engine::AnswerRules& rules, const FindGrammar& grammars, int32_t vocab_size);
 
   // Whether next() needs the last of `generated`, which is model::kPendingToken.
   bool must_wait(std::span<const int32_t> generated);

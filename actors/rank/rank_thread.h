@@ -47,8 +47,8 @@ class RankThread {
     uint64_t epoch = 0;
     int32_t block_size = 16;
     int32_t num_slots = 8;
-    std::shared_ptr<model::GrammarSource> grammars = nullptr;
-    int32_t vocab_size = 0;  // that grammars are compiled for
+    FindGrammar grammars = nullptr;  // called by the rank's thread
+    int32_t vocab_size = 0;          // that grammars are compiled for
   };
 
   RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Callbacks callbacks);

@@ -74,7 +74,7 @@ Result<void> StepExecutor::start(const engine::SequenceStart& start) {
     sequence.counts = counts_of({start.token_ids.begin(), prompt_end}, {prompt_end, start.token_ids.end()});
   }
   sequence.rules = DrawRules::make(start.sampling);
-  if (start.sampling.answer.any()) sequence.answer.emplace(start.sampling.answer, grammars_.get(), vocab_size_);
+  if (start.sampling.answer.any()) sequence.answer.emplace(start.sampling.answer, grammars_, vocab_size_);
   sequences_.insert_or_assign(start.id, std::move(sequence));
   return {};
 }

@@ -24,9 +24,9 @@ namespace lorikeet::actors {
 // used any more; comm::CollectiveError passes through from the model.
 class StepExecutor {
  public:
-  // grammars: may be null; sequences that want one then have no token that may be drawn.
+  // grammars: may be empty; sequences that want one then have no token that may be drawn.
   StepExecutor(model::RankModel& model, int32_t rank, int32_t block_size, int32_t num_blocks, int32_t num_slots,
-               std::shared_ptr<model::GrammarSource> grammars = nullptr, int32_t vocab_size = 0)
+               FindGrammar grammars = nullptr, int32_t vocab_size = 0)
       : model_(model),
         rank_(rank),
         block_size_(block_size),
@@ -87,7 +87,7 @@ class StepExecutor {
 
   model::RankModel& model_;
   int32_t rank_, block_size_, num_blocks_, num_slots_;
-  std::shared_ptr<model::GrammarSource> grammars_;
+  FindGrammar grammars_;
   int32_t vocab_size_;
   uint64_t next_incarnation_ = 1;
   uint64_t plans_ = 0;  // begun, this one included

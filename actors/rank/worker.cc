@@ -12,6 +12,7 @@
 
 #include "actors/rank/actor_rendezvous.h"
 #include "actors/rank/rank_adapters.h"
+#include "actors/rank/rank_grammars.h"
 #include "actors/rank/rank_thread.h"
 #include "actors/wire/caf_connection.h"
 #include "comm/codec/codec.h"
@@ -69,6 +70,7 @@ class Worker {
       if (scheduler_ && !hello_in_flight_) say_hello();
       return;
     }
+    grammars_->forget_all();
     thread_->leave(order.epoch, std::exchange(adapters_, nullptr));
   }
 
@@ -159,16 +161,27 @@ class Worker {
       caf::anon_send(worker, RankFormed{epoch, std::make_shared<RankAdapters>(of_epoch, backend->shard_plan(),
                                                                               std::move(model), std::move(to_others))});
     };
-    thread_ =
-        std::make_unique<RankThread>(RankThread::Setup{start.rank, start.epoch, start.options.block_size,
-                                                       start.options.max_loras, setup_.grammars, setup_.vocab_size},
-                                     setup_.backend, std::move(callbacks));
+    grammars_ = std::make_shared<RankGrammars>(setup_.grammars, [send = callbacks.to_scheduler, rank = start.rank](
+                                                                    const GrammarCompiled& done, uint64_t epoch) {
+      send({EnvelopeStream::group, rank, epoch, 0, true, comm::encode(GroupReport(done))});
+    });
+    const FindGrammar find = [grammars = grammars_](const std::string& digest) { return grammars->find(digest); };
+    thread_ = std::make_unique<RankThread>(RankThread::Setup{start.rank, start.epoch, start.options.block_size,
+                                                             start.options.max_loras, find, setup_.vocab_size},
+                                           setup_.backend, std::move(callbacks));
     watch();
   }
 
   Result<void> perform(const std::vector<uint8_t>& encoded) {
-    const auto order = comm::decode<GroupOrder>(encoded);
+    auto order = comm::decode<GroupOrder>(encoded);
     if (!order) return tl::unexpected(order.error());
+    if (auto* grammar = std::get_if<GrammarText>(&*order)) {
+      return grammars_->add(std::move(*grammar), setup_.start.epoch);
+    }
+    if (const auto* over = std::get_if<GrammarDrop>(&*order)) {
+      grammars_->drop(over->digest);
+      return {};
+    }
     if (const auto* form = std::get_if<FormGroup>(&*order)) {
       return thread_->form(form->num_blocks, make_actor_rendezvous(self_->system(), rendezvous_));
     }
@@ -192,6 +205,7 @@ class Worker {
   std::optional<caf::actor_clock::time_point> refused_since_;
   RendezvousActor rendezvous_;
   EnvelopeAssembler assembler_;
+  std::shared_ptr<RankGrammars> grammars_;  // as long as the thread
   std::unique_ptr<RankThread> thread_;
   std::shared_ptr<RankAdapters> adapters_;
 };

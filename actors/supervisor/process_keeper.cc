@@ -107,7 +107,7 @@ ProcessKeeper::~ProcessKeeper() {
   for (const ChildId id : all) kill(id);
   std::unique_lock lock(mutex_);
   if (!all_ended_.wait_for(lock, std::chrono::seconds(10), [this] { return children_.empty(); })) {
-    say("{} processes cannot be killed and are left behind", children_.size());
+    say("lorikeet: {} processes cannot be killed and are left behind", children_.size());
     _exit(1);  // their threads wait for them
   }
   if (last_ended_.joinable()) last_ended_.join();

@@ -53,6 +53,9 @@ class ServerImpl final : public Server {
     setup.options = options;
     setup.processes = processes_.get();
     setup.progress = progress;
+    setup.failure = [this](const std::string& why) {
+      if (callbacks_.on_failure) callbacks_.on_failure(why);
+    };
     setup.loading = [this](int32_t rank, int32_t done, int32_t total) {
       if (callbacks_.on_loading) callbacks_.on_loading(rank, done, total);
     };

@@ -20,7 +20,8 @@ struct ServerReady {
 
 // What the supervisor tells its caller. Called on the supervisor's threads; must not block.
 struct ServerCallbacks {
-  std::function<void(const std::string& line)> on_progress;  // a sentence for people: ranks, failures
+  std::function<void(const std::string& line)> on_progress;  // a sentence for people: where, how much
+  std::function<void(const std::string& why)> on_failure;    // what went wrong: a rank, the head, the whole server
   // So many layers of a rank's weights are there; again from the first one when ranks had to be started anew.
   std::function<void(int32_t rank, int32_t done, int32_t total)> on_loading;
   std::function<void(const ServerReady&)> on_ready;  // requests are served from now on; once
@@ -38,7 +39,7 @@ class Server {
   // Any thread, and async-signal-safe. Lets what runs end within the options' drain timeout; asked for a second time,
   // it ends at once.
   virtual void request_stop() = 0;
-  virtual int wait() = 0;  // until stopped; 0, or 1 with the reason told through on_progress
+  virtual int wait() = 0;  // until stopped; 0, or 1 with the reason told through on_failure
 };
 
 // Waits for the hosts of a cluster as a server does, and says where its ranks would be, without starting any.

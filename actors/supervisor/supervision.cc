@@ -134,8 +134,8 @@ void Supervision::happen(ChildId id, Child& child, RankEvent event, TimePoint no
       processes_.kill(id);
       break;
     case RankAction::abandon:
-      callbacks_.progress(fmt::format("{} ({}) cannot be killed and is left behind", name_of_child(child.rank),
-                                      processes_.describe(id)));
+      callbacks_.failure(fmt::format("{} ({}) cannot be killed and is left behind", name_of_child(child.rank),
+                                     processes_.describe(id)));
       break;
   }
 }
@@ -181,7 +181,7 @@ void Supervision::lose_group(const std::string& why, Evidence evidence, bool by_
   for (auto& [id, child] : children_) {
     if (child.rank < 0 || !is_alive(child.state)) continue;
     const bool stopped = processes_.is_stopped(id);
-    if (stopped) callbacks_.progress(fmt::format("rank {} has been stopped by somebody", child.rank));
+    if (stopped) callbacks_.failure(fmt::format("rank {} has been stopped by somebody", child.rank));
     loss_.was_stopped |= stopped;
     if (processes_.is_ending(id)) {
       child.state = RankState::dying;  // not our doing: why it ends will be told
@@ -221,11 +221,11 @@ void Supervision::go_on(TimePoint now) {
 }
 
 void Supervision::wait_or_begin(TimePoint now) {
-  callbacks_.progress(loss_.why);
+  callbacks_.failure(loss_.why);
   if (address_.empty()) return stop_with(1, now);
   const Duration delay = pacer_.lost_after(served_for_);
   if (delay.count() == 0) return begin_epoch(now);
-  callbacks_.progress(fmt::format("the ranks are lost again and again: they are started in {} ms", delay.count()));
+  callbacks_.failure(fmt::format("the ranks are lost again and again: they are started in {} ms", delay.count()));
   state_ = State::backing_off;
   start_again_ = now + delay;
 }

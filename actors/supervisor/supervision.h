@@ -56,7 +56,8 @@ class Supervision {
     std::function<void(const std::string&)> progress;
     std::function<void(int32_t rank, int32_t done, int32_t total)> loading;  // layers
     std::function<void(const control::Ready&)> ready;                        // once
-    std::function<void(int status)> stopped;  // once; all children are dead or left behind
+    std::function<void(int status)> stopped;          // once; all children are dead or left behind
+    std::function<void(const std::string&)> failure;  // what went wrong, as a sentence
   };
 
   // processes outlives it.

@@ -15,9 +15,9 @@ class Supervisor {
   Supervisor(SupervisorActor::pointer self, SupervisorSetup setup)
       : self_(self),
         tick_(std::min(setup.options.heartbeat_ms, 500)),
-        decides_(
-            setup.options, *setup.processes,
-            {std::move(setup.progress), std::move(setup.loading), std::move(setup.ready), std::move(setup.stopped)}) {
+        decides_(setup.options, *setup.processes,
+                 {std::move(setup.progress), std::move(setup.loading), std::move(setup.ready), std::move(setup.stopped),
+                  std::move(setup.failure)}) {
     decides_.start(now());
     wait_for_tick();
   }

@@ -4,7 +4,7 @@
 //   from the process keeper: ChildSaid (a ChildReport), ChildExited
 //   from the server object:  StopServer
 //   from itself:             Tick, with every beat
-// Tells the children, through the keeper, ChildOrder. Tells its caller: progress, ready, stopped. Thread: CAF's.
+// Tells the children, through the keeper, ChildOrder. Tells its caller: progress, ready, stopped, failure. Thread: CAF's.
 #pragma once
 
 #include <caf/all.hpp>
@@ -25,6 +25,7 @@ struct SupervisorSetup {
   std::function<void(int32_t rank, int32_t done, int32_t total)> loading;  // layers
   std::function<void(const control::Ready&)> ready;                        // once
   std::function<void(int status)> stopped;                                 // once; all children are dead
+  std::function<void(const std::string&)> failure;                         // what went wrong, as a sentence
 };
 
 SupervisorActor::behavior_type supervisor(SupervisorActor::pointer self, SupervisorSetup setup);

@@ -19,6 +19,10 @@ inline constexpr size_t kMaxAdapterSliceBytes = size_t{1} << 30;    // one adapt
 inline constexpr size_t kMaxQueuedPlanBytes = 2 * kMaxMessageBytes;
 // Envelopes that wait on a rank for its adapter thread. The head sends a few chunks ahead of each adapter's transfer.
 inline constexpr size_t kMaxQueuedAdapterBytes = 512 << 20;
+// Grammars that wait on a rank to be compiled. The head sends a few ahead; after a loss, those of all that runs.
+inline constexpr size_t kMaxQueuedGrammarBytes = 512 << 20;
+// Compiled grammars that the head leaves on a rank, where some of them are not in use.
+inline constexpr size_t kMaxRankGrammarBytes = 512 << 20;
 
 // The rendezvous store. 64 ranks that each tell every other one an address need 4096 keys.
 inline constexpr size_t kMaxRendezvousKeys = 16 << 10;

@@ -49,8 +49,42 @@ struct RankReady {
   static void fields(Self&, Visitor&&) {}
 };
 
-using GroupOrder = std::variant<FormGroup, Fence>;
-using GroupReport = std::variant<RankLoaded, RankReady>;
+// A grammar that sequences of later plans name by its digest; answered with GrammarCompiled.
+struct GrammarText {
+  std::string digest;  // of what follows
+  int32_t kind = 0;    // model::GrammarKind
+  std::string text;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("digest", s.digest);
+    visit("kind", s.kind);
+    visit("text", s.text);
+  }
+};
+
+// No sequence of later plans names it, unless it is sent again.
+struct GrammarDrop {
+  std::string digest;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("digest", s.digest);
+  }
+};
+
+struct GrammarCompiled {
+  std::string digest;
+  uint64_t bytes = 0;  // about, as compiled
+  std::string error;   // not empty: why it is not
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("digest", s.digest);
+    visit("bytes", s.bytes);
+    visit("error", s.error);
+  }
+};
+
+using GroupOrder = std::variant<FormGroup, Fence, GrammarText, GrammarDrop>;
+using GroupReport = std::variant<RankLoaded, RankReady, GrammarCompiled>;
 
 // ---- EnvelopeStream::adapters
 

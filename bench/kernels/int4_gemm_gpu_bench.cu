@@ -5,9 +5,10 @@
 // includes the launch boundaries between products. As in a step of the model, blocks begin beside those of the product
 // in front where both find room.
 //
-//   int4_gemm_gpu_bench [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M]
+//   int4_gemm_gpu_bench [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M] [--tensor-parallel-size N]
 //     --sweep: compares launch shapes for up to 512 tokens
 //     --apart: no block begins beside one of the product in front
+//     --tensor-parallel-size: the products of one of N ranks
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -36,15 +37,20 @@ struct Shape {
   int32_t n, k;
   bool paired;
 };
-constexpr Shape kShapes[] = {
-    {"qkv", 7168, 5120, false}, {"o", 5120, 5120, false}, {"gate_up", 27648, 5120, true}, {"down", 5120, 13824, false}};
+// Of one rank.
+std::vector<Shape> shapes_of(int32_t ranks) {
+  return {{"qkv", 7168 / ranks, 5120, false},
+          {"o", 5120, 5120 / ranks, false},
+          {"gate_up", 27648 / ranks, 5120, true},
+          {"down", 5120, 13824 / ranks, false}};
+}
 constexpr int32_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 80, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096};
 constexpr int32_t kMostRows = 4096;
 
 class Bench {
  public:
-  Bench(bool sweep, bool apart, std::string shape, int32_t rows)
-      : sweep_(sweep), apart_(apart), only_shape_(std::move(shape)), only_rows_(rows) {}
+  Bench(bool sweep, bool apart, std::string shape, int32_t rows, int32_t ranks)
+      : shapes_(shapes_of(ranks)), sweep_(sweep), apart_(apart), only_shape_(std::move(shape)), only_rows_(rows) {}
 
   void run() {
     const DeviceProperties properties = device_properties();
@@ -54,7 +60,7 @@ class Bench {
     fmt::print("{}: {} SMs, read {:.3f} TB/s (bulk copies), copy {:.3f} TB/s (read + write)\n", properties.name,
                properties.multiprocessors, memory_.read / 1e12, memory_.copy / 1e12);
     const auto measure_shapes = [&] {
-      for (const Shape& shape : kShapes) {
+      for (const Shape& shape : shapes_) {
         if (only_shape_.empty() || only_shape_ == shape.name) measure_shape(shape);
       }
     };
@@ -88,7 +94,7 @@ class Bench {
 
   void measure_library() {
     LibraryGemm library = must(LibraryGemm::make());
-    for (const Shape& shape : kShapes) {
+    for (const Shape& shape : shapes_) {
       const int64_t size = static_cast<int64_t>(shape.n) * shape.k;
       const int copies = static_cast<int>(std::max<int64_t>(2, static_cast<int64_t>(kRotatedBytes) / (2 * size)));
       const DeviceBuffer weights = random_halves(size * copies, 2, stream_);
@@ -159,8 +165,9 @@ class Bench {
       args.m = m;
       std::vector<Int4DecodeWish> wishes;
       for (const int32_t cluster : {1, 2}) {
-        for (const auto& [chunk, depth] : {std::pair{1, 4}, std::pair{2, 2}, std::pair{2, 3}, std::pair{3, 2},
-                                           std::pair{3, 3}, std::pair{4, 2}, std::pair{5, 2}}) {
+        for (const auto& [chunk, depth] :
+             {std::pair{1, 4}, std::pair{1, 6}, std::pair{1, 8}, std::pair{2, 2}, std::pair{2, 3}, std::pair{2, 4},
+              std::pair{2, 5}, std::pair{3, 2}, std::pair{3, 3}, std::pair{4, 2}, std::pair{4, 3}, std::pair{5, 2}}) {
           wishes.push_back({X::kept, cluster, depth, true, chunk});
         }
       }
@@ -220,7 +227,8 @@ class Bench {
     const Shape& shape = *product.shape;
     const int32_t m = kRows[product.row];
     const double us = product.us;
-    const double library_us = library_us_[static_cast<size_t>(&shape - kShapes) * std::size(kRows) + product.row];
+    const double library_us =
+        library_us_[static_cast<size_t>(&shape - shapes_.data()) * std::size(kRows) + product.row];
     const double outputs = shape.paired ? shape.n / 2.0 : shape.n;
     const double bytes = static_cast<double>(product.weight_bytes) + 2.0 * m * (shape.k + outputs);
     const double flops = 2.0 * m * shape.n * shape.k;
@@ -234,6 +242,7 @@ class Bench {
                     shape.name, shape.n, shape.k, m, us, floor_us, library_us));
   }
 
+  const std::vector<Shape> shapes_;
   bool sweep_, apart_;
   std::string only_shape_;  // or empty
   int32_t only_rows_;       // or 0
@@ -256,6 +265,7 @@ int main(int argc, char** argv) {
   std::string json;
   std::string shape;
   int32_t rows = 0;
+  int32_t ranks = 1;
   for (int i = 1; i < argc; i++) {
     if (std::strcmp(argv[i], "--sweep") == 0) {
       sweep = true;
@@ -267,8 +277,12 @@ int main(int argc, char** argv) {
       shape = argv[++i];
     } else if (std::strcmp(argv[i], "--rows") == 0 && i + 1 < argc) {
       rows = std::atoi(argv[++i]);
+    } else if (std::strcmp(argv[i], "--tensor-parallel-size") == 0 && i + 1 < argc) {
+      ranks = std::clamp(std::atoi(argv[++i]), 1, 8);
     } else {
-      fmt::print(stderr, "usage: {} [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M]\n", argv[0]);
+      fmt::print(stderr,
+                 "usage: {} [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M] [--tensor-parallel-size N]\n",
+                 argv[0]);
       return 2;
     }
   }
@@ -276,7 +290,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}\n", used.error().message);
     return 1;
   }
-  lorikeet::kernels::Bench bench(sweep, apart, shape, rows);
+  lorikeet::kernels::Bench bench(sweep, apart, shape, rows, ranks);
   bench.run();
   if (!json.empty()) bench.write_json(json);
   return 0;

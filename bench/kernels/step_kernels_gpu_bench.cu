@@ -34,7 +34,7 @@ class Bench {
     fmt::print(
         "{}: {} SMs, read {:.3f} TB/s (bulk copies), copy {:.3f} TB/s (read + write), cuBLASLt fp16 {:.0f} TFLOP/s\n",
         properties.name, properties.multiprocessors, memory_.read / 1e12, memory_.copy / 1e12, flops_ / 1e12);
-    fmt::print("{:44} {:>10} {:>10} {:>7}\n", "kernel", "us", "floor us", "share");
+    fmt::print("{:60} {:>10} {:>10} {:>7}\n", "kernel", "us", "floor us", "share");
     const auto wanted = [&](const char* name) { return only.empty() || only == name; };
     if (wanted("--decode-attention")) {
       for (const int32_t rows : {1, 8, 32, 64}) {
@@ -45,6 +45,9 @@ class Bench {
         for (const int32_t context : {8192, 32768}) {
           for (const KvDtype kv : {KvDtype::f16, KvDtype::f8_e4m3}) decode_attention(rows, context, true, kv);
         }
+      }
+      for (const int32_t kv_heads : {8, 2, 1}) {  // of a whole model, and of ranks that share it
+        for (const int32_t context : {4096, 32768, 131072}) decode_attention(1, context, true, KvDtype::f16, kv_heads);
       }
     }
     if (wanted("--prefill-attention")) {
@@ -87,23 +90,26 @@ class Bench {
 
   void report(const std::string& name, double us, double bytes, double flops = 0) {
     const double floor_us = 1e6 * std::max(bytes / memory_.read, flops / flops_);
-    fmt::print("{:44} {:10.2f} {:10.2f} {:6.1f}%\n", name, us, floor_us, 100 * floor_us / us);
+    fmt::print("{:60} {:10.2f} {:10.2f} {:6.1f}%\n", name, us, floor_us, 100 * floor_us / us);
     std::fflush(stdout);
   }
 
   // rotate: with the bias, RoPE and the write of the newest keys and values.
-  void decode_attention(int32_t rows, int32_t context, bool rotate, KvDtype kv = KvDtype::f16) {
+  void decode_attention(int32_t rows, int32_t context, bool rotate, KvDtype kv = KvDtype::f16,
+                        int32_t kv_heads = kKvHeads) {
+    const int32_t heads = kv_heads * (kHeads / kKvHeads);
+    const int64_t qkv_width = (heads + 2 * kv_heads) * kHeadDim;
     const int32_t blocks = (context + kBlockSize - 1) / kBlockSize;
-    const int64_t layer = static_cast<int64_t>(rows) * blocks * kBlockSize * kKvHeads * kHeadDim;
+    const int64_t layer = static_cast<int64_t>(rows) * blocks * kBlockSize * kv_heads * kHeadDim;
     const int layers = static_cast<int>(static_cast<int64_t>(kRotatedBytes) / (4 * layer)) + 1;
     const DeviceBuffer keys = random_halves(layer * layers, 1, stream_);
     const DeviceBuffer values = random_halves(layer * layers, 2, stream_);
     const DeviceBuffer scales = allocate(static_cast<uint64_t>(layer / kHeadDim) * sizeof(float));
     fill_bytes(scales.data(), 0x3c, scales.bytes(), stream_);
     const auto bytes = static_cast<int64_t>(size_of(kv));
-    const DeviceBuffer q = random_halves(rows * kQkvWidth, 3, stream_);
-    const DeviceBuffer out = allocate(static_cast<uint64_t>(rows) * kHeads * kHeadDim * 2);
-    const DecodeDivision division(kHeads, kKvHeads, device_properties().multiprocessors);
+    const DeviceBuffer q = random_halves(rows * qkv_width, 3, stream_);
+    const DeviceBuffer out = allocate(static_cast<uint64_t>(rows) * heads * kHeadDim * 2);
+    const DecodeDivision division(heads, kv_heads, device_properties().multiprocessors);
     std::vector<int32_t> tokens, contexts, begins, tables;
     for (int32_t r = 0; r < rows; r++) {
       tokens.push_back(r);
@@ -115,13 +121,13 @@ class Bench {
     division.write(contexts, pieces.data());
     const DeviceBuffer device_tokens = upload(tokens), device_contexts = upload(contexts),
                        device_begins = upload(begins), device_tables = upload(tables), device_pieces = upload(pieces);
-    const DeviceBuffer workspace = allocate(decode_attention_workspace(rows, kHeads, kKvHeads, kHeadDim));
+    const DeviceBuffer workspace = allocate(decode_attention_workspace(rows, heads, kv_heads, kHeadDim));
     fill_bytes(workspace.data(), 0, workspace.bytes(), stream_);
     DecodeAttentionArgs args;
     args.q = q.data();
-    args.q_stride = kQkvWidth;
+    args.q_stride = qkv_width;
     args.out = out.data();
-    args.heads = kHeads;
+    args.heads = heads;
     args.scale = 0.088F;
     args.query_tokens = device_tokens.as<int32_t>();
     args.contexts = device_contexts.as<int32_t>();
@@ -138,7 +144,7 @@ class Bench {
     }
     const DeviceBuffer device_slots = upload(slots);
     const DeviceBuffer cos_sin = allocate(static_cast<uint64_t>(rows) * kHeadDim * 4);
-    const DeviceBuffer bias = allocate(static_cast<uint64_t>(kQkvWidth) * 4);
+    const DeviceBuffer bias = allocate(static_cast<uint64_t>(qkv_width) * 4);
     fill_bytes(cos_sin.data(), 0, cos_sin.bytes(), stream_);
     fill_bytes(bias.data(), 0, bias.bytes(), stream_);
     args.rotate = rotate;
@@ -147,15 +153,15 @@ class Bench {
     args.rope.cos_sin = cos_sin.as<float>();
     args.rope.kv_slots = device_slots.as<int32_t>();
     args.rope.tokens = rows;
-    args.rope.heads = kHeads;
-    args.rope.cache.kv_heads = kKvHeads;
+    args.rope.heads = heads;
+    args.rope.cache.kv_heads = kv_heads;
     const double us = bench::microseconds(stream_,
                                           [&] {
                                             for (int l = 0; l < layers; l++) {
                                               args.cache = {keys.as<char>() + l * layer * bytes,
                                                             values.as<char>() + l * layer * bytes,
                                                             kv,
-                                                            kKvHeads,
+                                                            kv_heads,
                                                             kBlockSize,
                                                             kHeadDim,
                                                             scales.as<float>(),
@@ -166,9 +172,10 @@ class Bench {
                                           }) /
                       layers;
     const double scale_bytes = kv == KvDtype::f8_e4m3 ? 8.0 / kHeadDim : 0;
-    report(
-        fmt::format("decode attention, {} rows, context {}, {}{}", rows, context, name_of(kv), rotate ? ", RoPE" : ""),
-        us, (2.0 * static_cast<double>(bytes) + scale_bytes) * static_cast<double>(layer));
+    const std::string others = kv_heads == kKvHeads ? "" : fmt::format(", {} KV heads", kv_heads);
+    report(fmt::format("decode attention, {} rows, context {}, {}{}{}", rows, context, name_of(kv),
+                       rotate ? ", RoPE" : "", others),
+           us, (2.0 * static_cast<double>(bytes) + scale_bytes) * static_cast<double>(layer));
   }
 
   void prefill_attention(int32_t count) {

@@ -1,15 +1,16 @@
 // Whole steps of the 14B model on one device, or cut over several, without actors: decode steps of several batch sizes, without adapters,
-// with distinct ones and with a mix that changes at every step, and prompts. Weights are random. Two steps are in
-// flight, as when the scheduler plans ahead, and every token feeds the next step on the device.
+// with distinct ones and with a mix that changes at every step, prompts, and both in the same steps. Weights are random.
+// Two steps are in flight, as when the scheduler plans ahead, and every token feeds the next step on the device.
 //
 // Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, or the operations of its
 // products at cuBLASLt's rate where they take longer, both measured in the same run. One factor changes at a time from a
-// default point: batches; adapters, with who applied them; draws; prompts. With --kernels it prints the kernels' times
+// default point: batches; adapters, with who applied them; draws; prompts; mixed: how far apart the tokens of 32 rows are
+// while prompts arrive, by --max-num-batched-tokens. With --kernels it prints the kernels' times
 // instead. With --tensor-parallel-size each rank is a process with a device of its own (or a share of one, where there
 // are fewer); figures and floors are those of rank 0. --nccl: the ranks do not use each other's memory.
 //
-//   decode_step_gpu_bench [--only batches|adapters|draws|prompts] [--rows N] [--context N] [--fp8] [--max-lora-rank N]
-//                         [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl]
+//   decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed] [--rows N] [--context N] [--fp8]
+//                         [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl]
 #include <cstring>
 #include <numeric>
 #include <set>
@@ -18,6 +19,8 @@
 #include "bench/comm/forked_ranks.h"
 #include "bench/kernels/gpu_floors.cuh"
 #include "bench/model/kernel_times.h"
+#include "bench/model/step_bench_inputs.h"
+#include "bench/model/step_bench_options.h"
 #include "comm/collective/peer_collective.h"
 #include "kernels/cuda/library_gemm.h"
 #include "model/forward/cuda_model.h"
@@ -27,27 +30,14 @@ namespace lorikeet::model {
 namespace {
 
 using kernels::bench::must;
+using Options = bench::StepBenchOptions;
 
 constexpr int32_t kAdapters = 64;  // in slots
-constexpr int32_t kLoraRank = 16;
 constexpr int32_t kBlockSize = 16;
 constexpr int kWarmUpSteps = 8;
 constexpr int kWarmUpRounds = 90;  // some two seconds
 constexpr int32_t kLongestPrompt = 2048;
-
-struct Options {
-  bool kernels = false;
-  bool shares_device = false;
-  bool fp8 = false;         // keys and values
-  std::string only;         // batches, adapters, draws or prompts; empty: all
-  int32_t rows = 256;       // the largest batch
-  int32_t lora_rank = 512;  // --max-lora-rank: the server's default
-  std::string model = LORIKEET_SOURCE_DIR "/examples/configs/qwen2.5-14b-int4";
-  int steps = 48;
-  int32_t context = 512;
-  int ranks = 1;
-  bool peers = true;  // sums over each other's memory
-};
+constexpr int32_t kMixedRows = 32;  // that go on while prompts arrive
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -56,69 +46,6 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 double percentile(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
   return values.at(std::min(values.size() - 1, static_cast<size_t>(share * static_cast<double>(values.size()))));
-}
-
-// Cheap pseudo-random numbers: the values of an adapter do not matter, only that they are not zero.
-class Numbers {
- public:
-  float next() {
-    state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;
-    return static_cast<float>(static_cast<int32_t>(state_ >> 40) - (1 << 23)) * 0x1p-23F;
-  }
-  int32_t below(int32_t limit) { return static_cast<int32_t>((next() + 1) / 2 * static_cast<float>(limit - 1)); }
-
- private:
-  uint64_t state_ = 1;
-};
-
-Adapter random_adapter(const ShardPlan& plan, int rank) {
-  Numbers numbers;
-  Adapter adapter;
-  adapter.digest = "random";
-  adapter.layers.resize(static_cast<size_t>(plan.config().num_layers));
-  for (LoraLayer& layer : adapter.layers) {
-    for (const Projection p : kProjections) {
-      LoraPair& pair = layer[static_cast<size_t>(p)].emplace();
-      pair.rank = kLoraRank;
-      pair.scale = 1;
-      pair.inputs = plan.inputs(p, rank).size();
-      pair.outputs = plan.outputs(p, rank).size();
-      const auto matrix = [&](int32_t size) {
-        std::vector<float> values(static_cast<size_t>(kLoraRank) * static_cast<size_t>(size));
-        for (float& value : values) value = 0.02F * numbers.next();
-        return values;
-      };
-      pair.a = matrix(pair.inputs);
-      pair.b = matrix(pair.outputs);
-    }
-  }
-  adapter.count_bytes();
-  return adapter;
-}
-
-// How a step's tokens are drawn.
-struct Draw {
-  const char* name = nullptr;
-  RowSampling sampling;
-};
-
-std::vector<Draw> draws() {
-  std::vector<Draw> all;
-  const auto add = [&](const char* name) -> RowSampling& {
-    all.push_back({name, {}});
-    return all.back().sampling;
-  };
-  add("temperature 1");
-  add("greedy").temperature = 0;
-  add("top_p 0.95").top_p = 0.95F;
-  add("min_p 0.05").min_p = 0.05F;
-  RowSampling& qwen = add("top_k 20, top_p 0.8, temperature 0.7, repetition 1.05");
-  qwen.top_k = 20;
-  qwen.top_p = 0.8F;
-  qwen.temperature = 0.7F;
-  qwen.repetition_penalty = 1.05F;
-  add("20 log-probabilities").logprobs = 20;
-  return all;
 }
 
 class Bench {
@@ -172,6 +99,11 @@ class Bench {
       for (const int32_t tokens : {512, kLongestPrompt}) prompt(tokens, -1);
       prompt(kLongestPrompt, 0);
     }
+    if (wanted("mixed")) {
+      fmt::print("{:64} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "rows while prompts arrive", "gap ms", "p99 ms", "p99 / gap",
+                 "tokens/s", "of prompts");
+      for (const int32_t budget : {0, 128, 256, 512, 1024, kLongestPrompt}) mixed(budget);
+    }
   }
 
  private:
@@ -199,7 +131,7 @@ class Bench {
   void load() {
     CudaModelOptions options;
     options.block_size = kBlockSize;
-    options.max_num_seqs = options_.rows;
+    options.max_num_seqs = options_.rows + 1;  // and a prompt beside them
     if (options_.fp8) options.kv_dtype = kernels::KvDtype::f8_e4m3;
     options.max_num_batched_tokens = kLongestPrompt;
     options.max_model_len = options_.context + 4096;
@@ -290,7 +222,8 @@ class Bench {
     if (!rows.empty()) compute();
   }
 
-  void begin_step(std::span<Sequence> sequences, int32_t adapters) {
+  // `more`: null, or a row behind those of the sequences.
+  void begin_step(std::span<Sequence> sequences, int32_t adapters, const BatchRow* more = nullptr) {
     std::vector<BatchRow> rows;
     for (size_t i = 0; i < sequences.size(); ++i) {
       const Sequence& s = sequences[i];
@@ -309,6 +242,7 @@ class Bench {
       if (draw_.sampling.repetition_penalty != 1) row.counts = s.counts;
       rows.push_back(row);
     }
+    if (more != nullptr) rows.push_back(*more);
     model_->begin_step(rows);
     for (size_t i = 0; i < sequences.size(); ++i) {
       Sequence& s = sequences[i];
@@ -388,7 +322,7 @@ class Bench {
     if (mixed_adapters_) {
       name += fmt::format(", another mix of {} adapters every step", adapters);
     } else if (adapters > 0) {
-      name += fmt::format(", {} adapters of rank {}", adapters, kLoraRank);
+      name += fmt::format(", {} adapters of rank {}", adapters, kBenchLoraRank);
     }
     if (adapters > 0) name += model_->lora_steps().fused > before.fused ? ", in the products" : ", apart";
     if (draw_.name != nullptr) name += fmt::format(", {}", draw_.name);
@@ -397,12 +331,65 @@ class Bench {
     std::fflush(stdout);
   }
 
-  void prompt(int32_t tokens, int32_t slot) {
-    const ModelConfig& config = plan_.config();
+  Sequence new_prompt(int32_t tokens) {
     Sequence sequence;
     sequence.ids = random_ids(tokens);
     sequence.blocks.resize(static_cast<size_t>(tokens / kBlockSize));
     std::iota(sequence.blocks.begin(), sequence.blocks.end(), options_.rows * blocks_of_sequence_);
+    return sequence;
+  }
+
+  // Steps of at most `budget` tokens: rows that go on, and as much as there is room for of prompts that arrive one after
+  // the other, the next when the one before has been computed. 0: no prompts.
+  void mixed(int32_t budget) {
+    const int32_t count = std::min(options_.rows, kMixedRows);
+    const std::span<Sequence> sequences = behind_their_prompts(count);
+    const Sequence prompt = new_prompt(kLongestPrompt);
+    int32_t done = 0;
+    int64_t prompt_tokens = 0;
+    const auto begin = [&] {
+      if (budget <= count) return begin_step(sequences, 0);
+      const int32_t size = std::min(budget - count, kLongestPrompt - done);
+      BatchRow row;
+      row.token_ids =
+          std::span<const int32_t>(prompt.ids).subspan(static_cast<size_t>(done), static_cast<size_t>(size));
+      row.prompt_size = kLongestPrompt;
+      row.start = done;
+      row.block_table = prompt.blocks;
+      done = (done + size) % kLongestPrompt;
+      row.sample = done == 0;
+      prompt_tokens += size;
+      begin_step(sequences, 0, &row);
+    };
+    begin();
+    for (int i = 0; i < kWarmUpSteps; ++i) {
+      begin();
+      finish_step(sequences);
+    }
+    prompt_tokens = 0;
+    const int steps = 3 * options_.steps;
+    std::vector<double> gaps_ms;
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < steps; ++i) {
+      const double before = seconds_since(start);
+      begin();
+      finish_step(sequences);
+      gaps_ms.push_back(1e3 * (seconds_since(start) - before));
+    }
+    const double seconds = seconds_since(start);
+    finish_step(sequences);
+    const double median = percentile(gaps_ms, 0.5);
+    const double p99 = percentile(gaps_ms, 0.99);
+    const std::string name = budget == 0 ? fmt::format("{} rows, no prompts", count)
+                                         : fmt::format("{} rows, prompts, {} tokens a step", count, budget);
+    fmt::print("{:64} {:9.2f} {:9.2f} {:9.2f} {:9.0f} {:9.0f}\n", name, median, p99, p99 / median,
+               count * steps / seconds, static_cast<double>(prompt_tokens) / seconds);
+    std::fflush(stdout);
+  }
+
+  void prompt(int32_t tokens, int32_t slot) {
+    const ModelConfig& config = plan_.config();
+    const Sequence sequence = new_prompt(tokens);
     const auto once = [&] {
       BatchRow row;
       row.token_ids = sequence.ids;
@@ -470,44 +457,11 @@ class Bench {
 }  // namespace lorikeet::model
 
 int main(int argc, char** argv) {
-  lorikeet::model::Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
-    if (flag == "--kernels") {
-      options.kernels = true;
-    } else if (flag == "--shares-device") {
-      options.shares_device = true;
-    } else if (flag == "--model" && value != nullptr) {
-      options.model = argv[++i];
-    } else if (flag == "--steps" && value != nullptr) {
-      options.steps = std::max(1, std::atoi(argv[++i]));
-    } else if (flag == "--context" && value != nullptr) {
-      options.context = std::clamp(std::atoi(argv[++i]), 1, 131072);
-    } else if (flag == "--rows" && value != nullptr) {
-      options.rows = std::clamp(std::atoi(argv[++i]), 1, 1024);
-    } else if (flag == "--max-lora-rank" && value != nullptr) {
-      options.lora_rank = std::max(16, std::atoi(argv[++i]));
-    } else if (flag == "--only" && value != nullptr) {
-      options.only = argv[++i];
-    } else if (flag == "--tensor-parallel-size" && value != nullptr) {
-      options.ranks = std::clamp(std::atoi(argv[++i]), 1, 8);
-    } else if (flag == "--nccl") {
-      options.peers = false;
-    } else if (flag == "--fp8") {
-      options.fp8 = true;
-    } else {
-      fmt::print(
-          stderr,
-          "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts] [--rows N] [--context N] [--fp8]\n"
-          "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
-          "       [--tensor-parallel-size N] [--nccl]\n");
-      return 2;
-    }
-  }
+  const auto options = lorikeet::bench::parse_step_bench_options(argc, argv);
+  if (!options) return 2;
   const lorikeet::comm::TemporaryDirectory directory;
-  return lorikeet::bench::run_ranks(options.ranks, [&](int rank) {
+  return lorikeet::bench::run_ranks(options->ranks, [&](int rank) {
     lorikeet::comm::FileRendezvous store(directory.path());
-    lorikeet::model::Bench(options, rank, store).run();
+    lorikeet::model::Bench(*options, rank, store).run();
   });
 }

@@ -8,6 +8,7 @@
 #include "kernels/base/device.h"
 #include "kernels/base/dtype.h"
 #include "kernels/layer/rms_norm_cuda.h"
+#include "kernels/peer/peer_sum_cuda.h"
 
 namespace lorikeet::comm {
 
@@ -36,6 +37,10 @@ class DeviceCollective {
 
   // send [bytes] of every rank -> receive [size() * bytes], ordered by rank. send may be receive + rank() * bytes.
   virtual void all_gather(const void* send, void* receive, size_t bytes, const kernels::Stream& stream) = 0;
+
+  // What kernels need that exchange words with the other ranks themselves (kernels/peer/peer_row.cuh); null where ranks do
+  // not reach each other's memory, alike on all. It lives as long as this, and such kernels are operations of it.
+  virtual const kernels::PeerGroup* peers() = 0;
 
   // data [bytes] of rank `root` -> data of all.
   virtual void broadcast(void* data, size_t bytes, int root, const kernels::Stream& stream) = 0;

@@ -15,9 +15,7 @@ struct SumTableRow {
   uint64_t most_alone;
   uint64_t most_with_norm;
 };
-// Larger sums alone, by blocks that each send several vectors, were seen to take 0.5 to 0.7 ms each on two H200, in some
-// runs and sizes; those here never.
-inline constexpr SumTableRow kSumTable[] = {{4, 320 << 10, 960 << 10}, {8, 320 << 10, 640 << 10}};
+inline constexpr SumTableRow kSumTable[] = {{4, 960 << 10, 960 << 10}, {8, 320 << 10, 640 << 10}};
 
 // Of a tensor of so many bytes, where peers reach each other's memory.
 constexpr SumBy sum_by(uint64_t bytes, int ranks, bool with_norm) {

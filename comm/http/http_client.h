@@ -1,11 +1,12 @@
 // A client of an HTTP/1.1 server, with many exchanges at once on the caller's thread: answers are handed on piece by piece,
-// as they come. Connections are kept for the next exchange. Without TLS.
+// as they come. Connections are kept for the next exchange. With TLS the server's certificate is checked for its name.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,13 @@
 #include "kernels/base/error.h"
 
 namespace lorikeet::comm {
+
+// Whom a client believes, and who it is. Files are in PEM.
+struct ClientTls {
+  std::string ca_file;                     // that servers' certificates are of; empty: the system's
+  bool insecure = false;                   // any server is believed
+  std::string certificate_file, key_file;  // its own; empty: none, and a key beside its certificate
+};
 
 // Threads: one thread uses a client. Callbacks are called in run_once() and may use the client.
 class HttpClient {
@@ -26,8 +34,9 @@ class HttpClient {
     std::function<void(int status, const std::string& text)> on_end;
   };
 
-  // Looks the host up; nothing is sent. Errors: there is no such host.
-  static Result<std::unique_ptr<HttpClient>> make(const std::string& host, const std::string& port);
+  // Looks the host up; nothing is sent. tls: none: in the clear. Errors: there is no such host, a file of `tls`.
+  static Result<std::unique_ptr<HttpClient>> make(const std::string& host, const std::string& port,
+                                                  const std::optional<ClientTls>& tls = {});
   virtual ~HttpClient() = default;
 
   // method, target, headers and body of `request` are sent.

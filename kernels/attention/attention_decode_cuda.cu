@@ -2,7 +2,8 @@
 // 16 positions at a time, with a small ring of keys and values in shared memory that it fills for itself.
 //   scores [16 positions x 8 heads] = K [16 x head_dim] q^T;  out^T [head_dim x 8 heads] += V^T [head_dim x 16] P^T
 // With few rows the blocks of a cluster share a pair and exchange results through their shared memory; with many each
-// block takes whole pairs, and parts of long rows are joined through global memory.
+// block takes whole pairs, and parts of long rows are joined through global memory, as are those of a long row that is
+// nearly alone and takes more blocks than a cluster has.
 #include "kernels/attention/attention_decode_cuda.h"
 #include "kernels/attention/attention_shared.cuh"
 #include "kernels/attention/decode_feed.cuh"
@@ -28,11 +29,12 @@ using attention::kTile;
 using attention::kWarps;
 using attention::Shared;
 
-// Where the results of parts lie: per row, part and query head.
+// Where the results of parts lie: per row, part and query head. There are places for most_parts of a row.
 struct Partials {
   int* arrivals;    // [rows * pairs]: how many parts are done; 0 between launches
-  float2* max_sum;  // [rows, parts, heads]
-  float* out;       // [rows, parts, heads, head_dim]
+  float2* max_sum;  // [rows, most_parts, heads]
+  float* out;       // [rows, most_parts, heads, head_dim]
+  int most_parts;
 };
 
 __host__ __device__ uint64_t arrival_words(int heads, int kv_heads) {
@@ -40,12 +42,13 @@ __host__ __device__ uint64_t arrival_words(int heads, int kv_heads) {
   return (static_cast<uint64_t>(kMaxDecodeRows) * kv_heads * tiles + 63) / 64 * 64;
 }
 
-__device__ __forceinline__ Partials partials_of(const DecodeAttentionArgs& args) {
+__device__ __forceinline__ Partials partials_of(const DecodeAttentionArgs& args, int most_parts) {
   Partials p;
   p.arrivals = reinterpret_cast<int*>(args.workspace);
   float* rest = args.workspace + arrival_words(args.heads, args.cache.kv_heads);
   p.max_sum = reinterpret_cast<float2*>(rest);
-  p.out = rest + (2 * static_cast<size_t>(args.rows) * kMostDecodeParts * args.heads + 3) / 4 * 4;
+  p.out = rest + (2 * static_cast<size_t>(args.rows) * most_parts * args.heads + 3) / 4 * 4;
+  p.most_parts = most_parts;
   return p;
 }
 
@@ -182,21 +185,28 @@ template <class T, int kHeadDim>
 __device__ __forceinline__ void join_parts(const DecodeAttentionArgs& args, const Partials& partials, const Item& item,
                                            T* out) {
   constexpr int kFours = kHeadDim / 4;
-  const size_t first = static_cast<size_t>(item.row) * kMostDecodeParts * args.heads + item.first_head;
+  const size_t first = static_cast<size_t>(item.row) * partials.most_parts * args.heads + item.first_head;
 #pragma unroll 1
   for (int four = threadIdx.x; four < item.heads * kFours; four += kThreads) {
-    Four leaves[kMostDecodeParts];
+    Four half[2];  // of the tree
+#pragma unroll 1
+    for (int begin = 0; begin < item.parts; begin += kMostDecodeParts) {
+      Four leaves[kMostDecodeParts];
 #pragma unroll
-    for (int p = 0; p < kMostDecodeParts; p++) {
-      leaves[p].max_sum = attention::no_positions();
-      leaves[p].values = make_float4(0, 0, 0, 0);
-      if (p >= item.parts) continue;
-      const size_t head = first + static_cast<size_t>(p) * args.heads;
-      leaves[p].max_sum = __ldcg(&partials.max_sum[head + four / kFours]);
-      leaves[p].values = __ldcg(reinterpret_cast<const float4*>(partials.out + head * kHeadDim) + four);
+      for (int i = 0; i < kMostDecodeParts; i++) {
+        leaves[i].max_sum = attention::no_positions();
+        leaves[i].values = make_float4(0, 0, 0, 0);
+        if (begin + i >= item.parts) continue;
+        const size_t head = first + static_cast<size_t>(begin + i) * args.heads;
+        leaves[i].max_sum = __ldcg(&partials.max_sum[head + four / kFours]);
+        leaves[i].values = __ldcg(reinterpret_cast<const float4*>(partials.out + head * kHeadDim) + four);
+      }
+      attention::join_tree(leaves);
+      half[1] = leaves[0];
+      if (begin == 0) half[0] = half[1];
     }
-    attention::join_tree(leaves);
-    leaves[0].store(out + 4 * four);
+    if (item.parts > kMostDecodeParts) half[0].join(half[1]);
+    half[0].store(out + 4 * four);
   }
 }
 
@@ -204,7 +214,7 @@ __device__ __forceinline__ void join_parts(const DecodeAttentionArgs& args, cons
 template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
                                            const attention::WarpResult<kHeadDim / 16>& result, const Item& item,
-                                           Shared<T, Kv, kHeadDim>& shared, T* out) {
+                                           Shared<T, Kv, kHeadDim>& shared, T* out, int most_parts) {
   constexpr int kFours = kHeadDim / 4;
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
@@ -215,7 +225,7 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
     for (int h = 0; h < 2; h++) shared.max_sum[warp][2 * lane + h] = make_float2(result.largest[h], result.sum[h]);
   }
   __syncthreads();
-  const Partials partials = partials_of(args);
+  const Partials partials = partials_of(args, most_parts);
 #pragma unroll 1
   for (int four = threadIdx.x; four < item.heads * kFours; four += kThreads) {
     const int head = four / kFours;
@@ -230,8 +240,7 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
       leaves[0].store(out + 4 * four);
       continue;
     }
-    const size_t place =
-        (static_cast<size_t>(item.row) * kMostDecodeParts + item.part) * args.heads + item.first_head + head;
+    const size_t place = (static_cast<size_t>(item.row) * most_parts + item.part) * args.heads + item.first_head + head;
     *reinterpret_cast<float4*>(&partials.out[place * kHeadDim + four % kFours * 4]) = leaves[0].values;
     if (four % kFours == 0) partials.max_sum[place] = leaves[0].max_sum;
   }
@@ -245,17 +254,17 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
   if (shared.is_last) join_parts<T, kHeadDim>(args, partials, item, out);
 }
 
-// cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair.
-//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 226 to 243 registers
-//            (179 to 185 for heads of 64), 288 B of stack
+// cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair. most_parts: of a row.
+//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 240 to 253 registers
+//            (168 to 183 for heads of 64), 288 B of stack
 //   shared   Shared<T, Kv, kHeadDim>: a ring of keys and values per warp, q, results of the warps; <= 99 kB
 //   device   8.0; clusters from 9.0 on
 //   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
 //            last part of a pair to arrive joins the parts
-//   floor    60 % of it at one row and a context of 32k, 31 % at 4k; fp8 at 8 rows and 8k: 55 % of a whole step's
+//   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; fp8 at 8 rows and 8k: 55 % of a whole step's
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
-    decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster) {
+    decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster, int most_parts) {
   constexpr int kSteps = kHeadDim / 16;  // tensor-core steps over head_dim (scores), and row tiles of out^T
   extern __shared__ __align__(128) unsigned char shared_bytes[];
   using Memory = Shared<T, Kv, kHeadDim>;
@@ -274,9 +283,10 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
   const int units = pieces * pairs;
   const int block = static_cast<int>(blockIdx.x);
   const int blocks = static_cast<int>(gridDim.x);
-  const int all_items = share_pairs ? 1 : block < units ? (units - 1 - block) / blocks + 1 : 0;
+  // Where rows are few there are more clusters than pairs, for long rows.
+  const int all_items = block >= units ? 0 : share_pairs ? 1 : (units - 1 - block) / blocks + 1;
 #if __CUDA_ARCH__ >= 900
-  if (share_pairs) device::cluster_arrive();
+  if (share_pairs && all_items > 0) device::cluster_arrive();
 #endif
 
   for (int pass = 0; pass < all_items; pass += kPassItems) {
@@ -428,7 +438,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
         continue;
       }
 #endif
-      join_block<T, Kv, kHeadDim>(args, now, item, shared, out);
+      join_block<T, Kv, kHeadDim>(args, now, item, shared, out, most_parts);
     }
     device::wait_async_copies<0>();
   }
@@ -439,7 +449,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
 }  // namespace
 
 uint64_t decode_attention_workspace(int32_t rows, int32_t heads, int32_t kv_heads, int32_t head_dim) {
-  const uint64_t places = static_cast<uint64_t>(rows) * kMostDecodeParts * heads;
+  const uint64_t places = static_cast<uint64_t>(DecodeDivision::most_pieces(rows)) * static_cast<uint64_t>(heads);
   return 4 * (arrival_words(heads, kv_heads) + places * (2 + head_dim) + 4);
 }
 
@@ -468,11 +478,13 @@ int32_t decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& str
       shape.cluster =
           shape.overlap ? static_cast<unsigned>(args.division.cluster(args.rows)) : 1;  // code for 9.0 and on
       const int64_t pairs = int64_t{args.rows} * args.division.pairs_of_row();
-      blocks = shape.cluster > 1
-                   ? static_cast<int32_t>(pairs * shape.cluster)
-                   : static_cast<int32_t>(std::min<int64_t>(pairs * kMostDecodeParts, args.division.blocks()));
+      const int32_t most_parts = args.division.most_parts(args.rows);
+      const int64_t most = pairs * most_parts;
+      blocks = static_cast<int32_t>(shape.cluster == 1 ? std::min<int64_t>(most, args.division.blocks())
+                                    : shape.cluster == kMostDecodeParts ? most
+                                                                        : pairs * shape.cluster);
       shape.blocks = static_cast<unsigned>(blocks);
-      device::launch(kernel, shape, stream.handle(), args, static_cast<int>(shape.cluster));
+      device::launch(kernel, shape, stream.handle(), args, static_cast<int>(shape.cluster), most_parts);
     });
   });
   return blocks;

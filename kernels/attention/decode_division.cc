@@ -26,6 +26,12 @@ int32_t DecodeDivision::cluster(int32_t rows) const {
   return blocks;
 }
 
+int32_t DecodeDivision::most_parts(int32_t rows) const {
+  const bool spread =
+      rows <= kMostSpreadRows && int64_t{rows} * pairs_ * kMostSpreadParts <= blocks_ / kDecodeBlocksPerMultiprocessor;
+  return spread ? kMostSpreadParts : kMostDecodeParts;
+}
+
 void DecodeDivision::write(std::span<const int32_t> contexts, int32_t* pieces) const {
   const auto rows = static_cast<int32_t>(contexts.size());
   double sum = 0;
@@ -60,6 +66,9 @@ void DecodeDivision::write(std::span<const int32_t> contexts, int32_t* pieces) c
     int32_t own = parts;
     const int32_t tiles = decode_tiles(contexts[static_cast<size_t>(row)]);
     while (own < kMostDecodeParts && tiles > limit * own) own *= 2;
+    // Long rows: a warp has room for the results of half of their segments. Where some multiprocessors would have no
+    // block, more of them than a cluster has are worth their way through memory.
+    if (tiles >= kLongDecodeTiles) own = parts == kMostDecodeParts ? most_parts(rows) : std::max(own, 2);
     for (int32_t part = 0; part < own; ++part) pieces[1 + count++] = DecodePiece{row, part, own}.packed();
   }
   pieces[0] = count;

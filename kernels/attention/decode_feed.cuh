@@ -15,6 +15,7 @@ inline constexpr int kThreads = kWarps * device::kWarpSize;
 inline constexpr int kTile = kDecodeTile;
 inline constexpr int kHeadTile = kDecodeHeadTile;
 inline constexpr int kPassItems = 4;  // whose descriptions and queries are in shared memory at a time
+inline constexpr int kClusterWarps = kMostDecodeParts * kWarps;
 
 // One item of work: a part of a pair (row, KV head, tile of query heads).
 struct alignas(16) Item {
@@ -46,7 +47,7 @@ struct alignas(16) Item {
 
   __device__ __forceinline__ bool has_newest() const { return part + 1 == parts; }
   // The segments of one warp, and the first of them.
-  __device__ __forceinline__ int segments() const { return kDecodeSegments / kWarps / parts; }
+  __device__ __forceinline__ int segments() const { return decode_segments(tiles) / kWarps / parts; }
   __device__ __forceinline__ int first_segment(int warp) const { return (part * kWarps + warp) * segments(); }
 };
 
@@ -79,9 +80,9 @@ struct Shared {
   union {
     float warp_out[kWarps][kHeadTile][kHeadDim + 4];
     // From the warps of the whole cluster: this block's share of the pair's results, [warps][fours / blocks].
-    float4 received[kDecodeSegments * kHeadTile * kFours / kMostDecodeParts];
+    float4 received[kClusterWarps * kHeadTile * kFours / kMostDecodeParts];
   };
-  float2 max_sum[kDecodeSegments][kHeadTile];  // of the cluster's warps, or of this block's
+  float2 max_sum[kClusterWarps][kHeadTile];  // of the cluster's warps, or of this block's
   alignas(16) T queries[kPassItems][kHeadTile][kHeadDim + 8];
   alignas(16) Kept newest[kPassItems][2][kHeadDim];  // key and value of the rows' last positions
   float newest_scales[kPassItems][2];

@@ -31,16 +31,24 @@ __global__ void __launch_bounds__(kNormThreads) add_rms_norm(AddRmsNormArgs args
   const size_t row = args.rows == nullptr ? token : args.rows[token];
   const float* residual = args.residual + row * args.width;
   float* residual_out = (args.residual_out != nullptr ? args.residual_out : args.residual) + row * args.width;
+  // All loads before the first store: it may be to what they read, so they would wait for each other.
   float4 x[kVectors];
-  float squares = 0;
+  uint2 delta[kVectors];
 #pragma unroll
   for (int v = 0; v < kVectors; v++) {
     const int column = device::norm_column(v, static_cast<int>(threadIdx.x));
     if (column >= args.width) continue;
     x[v] = *reinterpret_cast<const float4*>(residual + column);
+    if (args.delta == nullptr) continue;
+    delta[v] = *reinterpret_cast<const uint2*>(static_cast<const T*>(args.delta) + row * args.width + column);
+  }
+  float squares = 0;
+#pragma unroll
+  for (int v = 0; v < kVectors; v++) {
+    const int column = device::norm_column(v, static_cast<int>(threadIdx.x));
+    if (column >= args.width) continue;
     if (args.delta != nullptr) {
-      x[v] = device::add_delta<T>(
-          x[v], *reinterpret_cast<const uint2*>(static_cast<const T*>(args.delta) + row * args.width + column));
+      x[v] = device::add_delta<T>(x[v], delta[v]);
       *reinterpret_cast<float4*>(residual_out + column) = x[v];
     }
     squares = device::add_squares(squares, x[v]);

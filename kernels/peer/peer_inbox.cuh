@@ -6,8 +6,10 @@
 // begins when turn t has ended.
 //
 // Gathers carry any bits, so each word travels with the number of its turn; two parts in turn are enough, as nothing is
-// cleared.
+// cleared. So do rows (peer_row.cuh), each of which counts turns of its own.
 #pragma once
+
+#include <cstddef>
 
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/peer/peer_sum_cuda.h"
@@ -21,6 +23,8 @@ struct alignas(16) PeerTurns {
   uint32_t sum_arrived;
   uint32_t gather_turn;  // counts, and wraps
   uint32_t gather_arrived;
+  uint32_t row_turns[kMostPeerRows];  // count, and wrap
+  unsigned long long host_looked_ns;  // when a thread last looked whether the host has raised `abort`
 };
 
 namespace peer {
@@ -28,7 +32,9 @@ namespace peer {
 inline constexpr uint32_t kNotSent = 0xffffffffU;     // two NaNs of fp16 or bf16, one of float
 inline constexpr uint32_t kAnotherNan = 0x7fffffffU;  // likewise
 inline constexpr uint64_t kGatherPlace = 2 * kMostPeerGatherBytes;
-inline constexpr int kLooksBetween = 512;  // at the inbox, between two at the host's memory
+inline constexpr uint64_t kRowPlace = 2 * kMostPeerRowWords * sizeof(uint32_t);  // words beside their turns' numbers
+inline constexpr int kLooksBetween = 512;         // of a thread at the inbox, before it looks around
+inline constexpr uint64_t kHostLookNs = 100'000;  // between two looks at the host's memory by any thread of the device
 
 __device__ __forceinline__ unsigned char* sum_place(const PeerGroup& g, int owner, uint32_t turn, int sender) {
   return g.inboxes[owner] + (turn * g.ranks + sender) * kMostPeerSumBytes;
@@ -37,6 +43,11 @@ __device__ __forceinline__ unsigned char* sum_place(const PeerGroup& g, int owne
 __device__ __forceinline__ uint2* gather_place(const PeerGroup& g, int owner, uint32_t turn, int sender) {
   return reinterpret_cast<uint2*>(g.inboxes[owner] + 3 * g.ranks * kMostPeerSumBytes +
                                   ((turn & 1) * g.ranks + sender) * kGatherPlace);
+}
+
+__device__ __forceinline__ uint2* row_place(const PeerGroup& g, int owner, uint32_t turn, int sender, int row) {
+  unsigned char* rows = g.inboxes[owner] + g.ranks * (3 * kMostPeerSumBytes + 2 * kGatherPlace);
+  return reinterpret_cast<uint2*>(rows + (((turn & 1) * g.ranks + sender) * kMostPeerRows + row) * kRowPlace);
 }
 
 __device__ __forceinline__ uint32_t to_send(uint32_t word) {
@@ -88,20 +99,38 @@ class Patience {
     if (++looks_ % kLooksBetween != 0) return !ended_;
     return !ended_ && look_around();
   }
+  // Whether a wait has ended before its word came.
+  __device__ __forceinline__ bool ended() const { return ended_; }
 
  private:
-  // Seldom: the host's memory is far away.
+  // The host's memory is far away, and takes looks one by one, half a microsecond each. Where every thread of a grid that
+  // waits made one, the peer waited so much longer for the next sum that all of its threads did, too, and so on: sums of
+  // 0.3 to 1.2 ms, for good. So one thread looks for all.
   __device__ __forceinline__ bool look_around() {
-    if (began_ == 0) began_ = nanoseconds();
-    uint32_t abort;
-    asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(abort) : "l"(group_.abort) : "memory");
-    const bool late = nanoseconds() - began_ > group_.most_ns;
+    const uint64_t now = nanoseconds();
+    if (began_ == 0) began_ = now;
+    uint32_t failed;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(failed) : "l"(&group_.turns->failed) : "memory");
+    ended_ = failed != 0;
+    if (ended_) return false;
+    uint32_t abort = 0;
+    if (is_next_to_look(now)) {
+      asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(abort) : "l"(group_.abort) : "memory");
+    }
+    const bool late = now - began_ > group_.most_ns;
     if (abort == 0 && !late) return true;
     ended_ = true;
     const auto why = static_cast<uint32_t>(abort != 0 ? PeerFailure::aborted : PeerFailure::timeout);
     asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(group_.failure), "r"(why) : "memory");
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(&group_.turns->failed), "r"(1) : "memory");
     return false;
+  }
+  __device__ __forceinline__ bool is_next_to_look(uint64_t now) const {
+    auto* looked = &group_.turns->host_looked_ns;
+    unsigned long long last;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(last) : "l"(looked) : "memory");
+    if (last + kHostLookNs > now) return false;
+    return atomicMax(looked, static_cast<unsigned long long>(now)) == last;
   }
 
   const PeerGroup& group_;
@@ -112,7 +141,7 @@ class Patience {
 
 // The turns as the operation finds them, for all threads of the block, by way of shared memory.
 __device__ __forceinline__ void read_turns(const PeerGroup& group, PeerTurns* seen) {
-  constexpr int kVectors = sizeof(PeerTurns) / sizeof(uint4);
+  constexpr int kVectors = offsetof(PeerTurns, row_turns) / sizeof(uint4);
   if (threadIdx.x < kVectors) {
     reinterpret_cast<uint4*>(seen)[threadIdx.x] = __ldcg(reinterpret_cast<const uint4*>(group.turns) + threadIdx.x);
   }

@@ -108,7 +108,7 @@ __device__ __forceinline__ void add_words(float4& sum, uint2 part, bool first) {
 //            shared memory
 //   device   8.0, with memory of the peers mapped
 //   waits    for the kernel in front, then for the peers' rows, within `Patience`
-//   floor    10 kB over two ranks 3.61 us, NCCL and the norm 9.33 (bench/RESULTS.md, "Two GPUs")
+//   floor    10 kB over two ranks 3.67 us, NCCL and the norm 9.35 (bench/RESULTS.md, "Two and four GPUs")
 template <class T, int kVectors, int kRanks>
 __global__ void __launch_bounds__(kNormThreads)
     sum_and_norm(const __grid_constant__ PeerGroup group, const __grid_constant__ AddRmsNormArgs args,
@@ -355,7 +355,8 @@ int blocks_for(const PeerGroup& group, uint64_t threads) {
 }  // namespace
 
 uint64_t peer_inbox_bytes(int32_t ranks) {
-  return static_cast<uint64_t>(ranks) * (3 * kMostPeerSumBytes + 2 * peer::kGatherPlace);
+  return static_cast<uint64_t>(ranks) *
+         (3 * kMostPeerSumBytes + 2 * peer::kGatherPlace + 2 * kMostPeerRows * peer::kRowPlace);
 }
 
 uint64_t peer_turns_bytes() {

@@ -23,6 +23,8 @@ inline constexpr int32_t kMostPeers = 8;                    // ranks of a group
 inline constexpr uint64_t kMostPeerSumBytes = 960 << 10;    // of one sum
 inline constexpr uint64_t kMostPeerGatherBytes = 16 << 10;  // of one rank's part
 inline constexpr int32_t kMostPeerNormWidth = 8192;
+inline constexpr int32_t kMostPeerRows = 64;        // of kernels that exchange words themselves (peer_row.cuh)
+inline constexpr int32_t kMostPeerRowWords = 2048;  // of one rank's part of a row's exchange
 
 // What ends a wait early, in PeerGroup::failure.
 enum class PeerFailure : uint32_t { none = 0, aborted = 1, timeout = 2 };

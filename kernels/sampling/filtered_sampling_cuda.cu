@@ -2,6 +2,7 @@
 
 #include "kernels/base/cuda_check.h"
 #include "kernels/cuda/overlap_launch.cuh"
+#include "kernels/peer/peer_row.cuh"
 #include "kernels/sampling/vocab_cut.cuh"
 
 namespace lorikeet::kernels {
@@ -30,6 +31,9 @@ struct Noisy {
   int32_t position;
   Candidate best = device::no_candidate();
 
+  __device__ __forceinline__ void take(Candidate c) {
+    if (device::better(c, best)) best = c;
+  }
   __device__ __forceinline__ void offer(float x, int token) { device::offer_noisy(x, token, seed, position, best); }
 };
 
@@ -84,9 +88,10 @@ __device__ __forceinline__ void offer_listed(const CutRule& rule, const RowCut& 
 }
 
 // The same for rows of which more tokens lie about the cut than the list holds: of all tokens, kept ones included.
+template <class AllOf>
 __device__ __noinline__ void offer_slowly(const CutRule& rule, const CutValues& values, const RowCut& cut,
-                                          DrawShared& shared, Noisy& noisy) {
-  const device::WholeRow whole(values, cut, shared.of_warp);
+                                          DrawShared& shared, Noisy& noisy, AllOf all_of) {
+  const device::WholeRow<AllOf> whole(values, cut, shared.of_warp, all_of);
   uint32_t lowest = rule.by_count() ? whole.key_of_rank(rule.top_k) : 0;
   uint32_t last_tie = static_cast<uint32_t>(device::kNoToken);  // of the tokens with key `lowest`, ids up to this stay
   if (rule.by_mass()) {
@@ -102,7 +107,7 @@ __device__ __noinline__ void offer_slowly(const CutRule& rule, const CutValues& 
                                                      : cut.total;
     const double kept = static_cast<double>(rule.top_p) * static_cast<double>(total);
     const uint32_t at =
-        device::WholeRow::smallest(32, [&](uint32_t t) { return static_cast<double>(mass_above(t)) < kept; });
+        device::WholeRow<>::smallest(32, [&](uint32_t t) { return static_cast<double>(mass_above(t)) < kept; });
     if (at >= lowest) {
       lowest = at;
       const unsigned long long each = device::mass(device::distance_of(cut, device::of_ordered_key(at)));
@@ -117,13 +122,88 @@ __device__ __noinline__ void offer_slowly(const CutRule& rule, const CutValues& 
   });
 }
 
+// The sum over the ranks: by all threads of a row's CTA, behind a barrier.
+struct SumOfRanks {
+  peer::Row* row;
+  __device__ __forceinline__ unsigned long long operator()(unsigned long long own) const {
+    if (threadIdx.x == 0) {
+      row->send(0, static_cast<uint32_t>(own));
+      row->send(1, static_cast<uint32_t>(own >> 32));
+    }
+    row->for_each_other([&](int rank) { own += row->receive_long(rank, 0); });
+    row->next_turn();
+    return own;
+  }
+};
+
+// The end of a row of which each rank has a part: `noisy` has the best of this one's tokens that are kept for sure.
+// Words of the exchange: tokens about the cut, the best of the sure ones (two), and those about the cut, two words each.
+__device__ __forceinline__ void end_shared_draw(const Drawing& args, const CutRule& rule, const CutValues& values,
+                                                RowCut& cut, Candidate* list, DrawShared& shared, Noisy& noisy) {
+  constexpr int kHeader = 3;
+  constexpr int kMostTold = (kMostPeerRowWords - kHeader) / 2;
+  peer::Row row(args.cut.peers, blockIdx.y);
+  noisy.best = device::block_best(noisy.best, shared.best_of_warp);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread == 0) {
+    row.send(0, static_cast<uint32_t>(cut.listed));
+    row.send(1, __float_as_uint(noisy.best.value));
+    row.send(2, static_cast<uint32_t>(noisy.best.token_id));
+  }
+  if (cut.listed <= kMostTold) {
+    for (int i = thread; i < cut.listed; i += kCutThreads) {
+      const float2 raw = __ldcg(reinterpret_cast<const float2*>(list) + i);
+      row.send(kHeader + 2 * i, __float_as_uint(raw.x));
+      row.send(kHeader + 2 * i + 1, __float_as_uint(raw.y));
+    }
+  }
+  int listed = cut.listed;
+  bool all_told = cut.listed <= kMostTold;
+  row.for_each_other([&](int rank) {
+    const auto count = static_cast<int>(row.receive(rank, 0));
+    noisy.take({__uint_as_float(row.receive(rank, 1)), static_cast<int32_t>(row.receive(rank, 2))});
+    all_told = all_told && count >= 0 && count <= kMostTold && listed + count <= kCutListed;
+    if (all_told) {
+      for (int i = thread; i < count; i += kCutThreads) {
+        const uint32_t value = row.receive(rank, kHeader + 2 * i);
+        list[listed + i] = {__uint_as_float(value), static_cast<int32_t>(row.receive(rank, kHeader + 2 * i + 1))};
+      }
+      listed += count;
+    }
+  });
+  row.next_turn();
+  if (__syncthreads_and(!row.failed()) == 0) {
+    noisy.best = device::no_candidate();
+  } else if (all_told) {
+    cut.listed = listed;
+    offer_listed(rule, cut, list, shared, noisy);
+    noisy.best = device::block_best(noisy.best, shared.best_of_warp);
+  } else {
+    offer_slowly(rule, values, cut, shared, noisy, SumOfRanks{&row});
+    noisy.best = device::block_best(noisy.best, shared.best_of_warp);
+    if (thread == 0) {
+      row.send(0, __float_as_uint(noisy.best.value));
+      row.send(1, static_cast<uint32_t>(noisy.best.token_id));
+    }
+    row.for_each_other([&](int rank) {
+      const uint32_t value = row.receive(rank, 0);
+      noisy.take({__uint_as_float(value), static_cast<int32_t>(row.receive(rank, 1))});
+    });
+    row.next_turn();
+  }
+  if (thread != 0) return;
+  row.leave();
+  args.drawn[args.cut.draws[blockIdx.y].draw_row] = device::drawn_token(noisy.best);
+}
+
 // CTA (chunk, row). Tokens that are kept for sure are drawn from at once, those about the cut are listed; the last
-// CTA of a row puts these in order and ends the draw.
-//   grid     (vocabulary / 4,096, rows), 256 threads, 48 registers, 33 kB of shared memory (the list)
-//   waits    for the kernel in front
-//   cost     with its two predecessors 42 us a step above temperature alone at one row, 130 at 64 (top_p); aim 25 and 60
+// CTA of a row puts these in order, with kShared those of all ranks, and ends the draw.
+//   grid     (vocabulary / 4,096, rows), 256 threads, 48 registers (without kShared), 33 kB of shared memory (the list)
+//   waits    for the kernel in front; with kShared the last CTA of a row for those of the other ranks (peer_row.cuh)
+//   cost     with its two predecessors 42 us a step above temperature alone at one row, 130 at 64 (top_p), over two ranks 55 and 91; aim 25 and 60
+template <bool kShared>
 __global__ void __launch_bounds__(kCutThreads) draw_filtered(const __grid_constant__ Drawing args) {
-  device::allow_next_kernel();
+  if (!kShared || !args.cut.peers.shares_device) device::allow_next_kernel();
   __shared__ __align__(16) unsigned char shared_bytes[sizeof(DrawShared)];
   auto& shared = *reinterpret_cast<DrawShared*>(shared_bytes);
   const CutRule rule(args.cut, blockIdx.y);
@@ -161,12 +241,13 @@ __global__ void __launch_bounds__(kCutThreads) draw_filtered(const __grid_consta
   for (unsigned chunk = threadIdx.x; chunk < gridDim.x; chunk += kCutThreads) {
     const float2 raw = __ldcg(reinterpret_cast<const float2*>(of_chunk) + chunk);
     const Candidate c = {raw.x, __float_as_int(raw.y)};
-    if (device::better(c, noisy.best)) noisy.best = c;
+    noisy.take(c);
   }
+  if constexpr (kShared) return end_shared_draw(args, rule, values, cut, list, shared, noisy);
   if (cut.listed <= kCutListed) {
     offer_listed(rule, cut, list, shared, noisy);
   } else {
-    offer_slowly(rule, values, cut, shared, noisy);
+    offer_slowly(rule, values, cut, shared, noisy, device::OwnSum{});
   }
   const Candidate winner = device::block_best(noisy.best, shared.best_of_warp);
   if (threadIdx.x == 0) args.drawn[row.draw_row] = device::drawn_token(winner);
@@ -187,12 +268,19 @@ void draw_filtered_cuda(const FilteredDrawArgs& args, const Stream& stream) {
   cut.pieces = args.pieces;
   std::copy(std::begin(args.vocab_begins), std::end(args.vocab_begins), std::begin(cut.begins));
   cut.workspace = CutWorkspace(args.workspace, cut.vocab_size());
+  if (args.peers != nullptr) {
+    CHECK_EQ(args.pieces, 1);
+    CHECK_GE(args.peers->ranks, 2);
+    cut.peers = *args.peers;
+    cut.tokens_of_peers = args.tokens_of_peers;
+  }
   for (int32_t first = 0; first < args.num_rows; first += kCutRows) {
     cut.draws = args.rows + first;
     cut.num_rows = std::min(kCutRows, args.num_rows - first);
     cut_vocab(cut, stream);
-    device::launch_overlapped(draw_filtered, dim3(cut.chunks(), static_cast<unsigned>(cut.num_rows)), kCutThreads, 0,
-                              stream.handle(), drawing);
+    device::launch_overlapped(cut.shared() ? draw_filtered<true> : draw_filtered<false>,
+                              dim3(cut.chunks(), static_cast<unsigned>(cut.num_rows)), kCutThreads, 0, stream.handle(),
+                              drawing);
   }
 }
 

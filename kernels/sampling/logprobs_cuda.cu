@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(device::kCutThreads) top_tokens(const __grid_c
     }
     return;
   }
-  const device::WholeRow whole(values, cut, of_warp);
+  const device::WholeRow<> whole(values, cut, of_warp);
   const uint32_t key = whole.key_of_rank(rule.top_k);
   const unsigned long long above = whole.sum([&](float x, int) { return device::ordered_key(x) > key ? 1ULL : 0ULL; });
   const uint32_t last = whole.last_of_ties(key, static_cast<unsigned long long>(rule.top_k) - above);

@@ -3,8 +3,10 @@
 // token id. Logits that are not numbers never win; a row of which none is a number gives -1 in place of a token.
 //
 // The vocabulary is cut over the ranks. Rows without filters need their own part alone: every rank finds its best
-// token, and the ranks compare. Rows with top_k, top_p or min_p need all logits: the ranks gather them and all draw
-// alike.
+// token, and the ranks compare. Rows with top_k, top_p or min_p are cut by what all ranks have: where ranks reach each
+// other's memory, each has its own part and they tell each other, within the kernels, their best tokens, how many
+// tokens or how much probability lies how far from the best one, and the few tokens about the cut; elsewhere they
+// gather the logits. Either way all ranks draw alike, and the same token.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +14,8 @@
 #include "kernels/base/device.h"
 
 namespace lorikeet::kernels {
+
+struct PeerGroup;  // kernels/peer/peer_sum_cuda.h
 
 // One row of logits from which a token is drawn, in device memory.
 struct DrawRow {
@@ -91,7 +95,7 @@ struct CompareDrawsArgs {
 };
 void compare_draws_cuda(const CompareDrawsArgs& args, const Stream& stream);
 
-// Draws from rows of which all logits are here.
+// Draws from rows of which all logits are here, or all ranks have a part (`peers`).
 inline constexpr int32_t kMaxVocabPieces = 16;
 struct FilteredDrawArgs {
   const float* logits = nullptr;                   // [pieces, rows, stride]: what the ranks gathered
@@ -102,8 +106,10 @@ struct FilteredDrawArgs {
   int32_t vocab_begins[kMaxVocabPieces + 1] = {};  // piece p has tokens [vocab_begins[p], vocab_begins[p + 1])
   const DrawRow* rows = nullptr;                   // [num_rows]
   int32_t num_rows = 0;
-  int32_t* drawn = nullptr;   // out: the tokens at DrawRow::draw_row
-  void* workspace = nullptr;  // vocab_cut_workspace(size of the vocabulary) bytes, zeroed when it is made
+  int32_t* drawn = nullptr;          // out: the tokens at DrawRow::draw_row
+  void* workspace = nullptr;         // vocab_cut_workspace(size of the vocabulary) bytes, zeroed when it is made
+  const PeerGroup* peers = nullptr;  // then `logits` is this rank's part, one piece, and all ranks draw the same rows
+  int32_t tokens_of_peers = 0;       // with peers: the size of the whole vocabulary
 };
 uint64_t vocab_cut_workspace(int32_t vocab_size);
 void draw_filtered_cuda(const FilteredDrawArgs& args, const Stream& stream);

@@ -1,6 +1,7 @@
 #include "kernels/base/cuda_check.h"
 #include "kernels/base/rounding.h"
 #include "kernels/cuda/overlap_launch.cuh"
+#include "kernels/peer/peer_row.cuh"
 #include "kernels/sampling/vocab_cut.cuh"
 
 namespace lorikeet::kernels {
@@ -14,11 +15,32 @@ using device::OwnTokens;
 
 constexpr float kLongest = 32;  // of the histogram, in nats: a token that far from the best has no mass
 
-// CTA (chunk, row). The last CTA of a row joins the chunks.
-//   grid     (vocabulary / 4,096, rows), 256 threads, 32 registers, 100 B of shared memory
-//   waits    for the kernel in front
+// The best of all ranks and the least, by the first warp of a CTA.
+__device__ __forceinline__ void join_best(const CutArgs& args, Candidate& best, float& least) {
+  peer::Row row(args.peers, blockIdx.y);
+  const int lane = threadIdx.x;
+  const uint32_t own = lane == 0   ? __float_as_uint(best.value)
+                       : lane == 1 ? static_cast<uint32_t>(best.token_id)
+                                   : __float_as_uint(least);
+  if (lane < 3) row.send(lane, own);
+  row.for_each_other([&](int rank) {
+    const uint32_t word = lane < 3 ? row.receive(rank, lane) : 0;
+    const Candidate c = {__uint_as_float(__shfl_sync(device::kFullWarp, word, 0)),
+                         static_cast<int32_t>(__shfl_sync(device::kFullWarp, word, 1))};
+    if (device::better(c, best)) best = c;
+    least = fminf(least, __uint_as_float(__shfl_sync(device::kFullWarp, word, 2)));
+  });
+  row.next_turn();
+  if (lane == 0) row.leave();
+  if (__any_sync(device::kFullWarp, row.failed())) best = device::no_candidate();  // the row is not drawn from
+}
+
+// CTA (chunk, row). The last CTA of a row joins the chunks, and with kShared the ranks.
+//   grid     (vocabulary / 4,096, rows), 256 threads, 32 registers (without kShared), 100 B of shared memory
+//   waits    for the kernel in front; with kShared the last CTA of a row for those of the other ranks (peer_row.cuh)
+template <bool kShared>
 __global__ void __launch_bounds__(kCutThreads) find_best(const __grid_constant__ CutArgs args) {
-  device::allow_next_kernel();
+  if (!kShared || !args.peers.shares_device) device::allow_next_kernel();
   device::wait_for_previous_kernel();
   const CutRule rule(args, blockIdx.y);
   if (!rule.asked) return;
@@ -64,6 +86,7 @@ __global__ void __launch_bounds__(kCutThreads) find_best(const __grid_constant__
   }
   best = device::warp_best(best);
   least = -device::warp_max(-least);
+  if constexpr (kShared) join_best(args, best, least);
   if (threadIdx.x != 0) return;
   RowCut cut{};
   cut.best = best;
@@ -125,11 +148,36 @@ __device__ __forceinline__ BinFound find_bin(const unsigned long long* histogram
   return found;
 }
 
-// CTA (chunk, row). The last CTA of a row finds the bins about the cut.
-//   grid     (vocabulary / 4,096, rows), 256 threads, 38 registers, 8 kB of shared memory (the histogram)
-//   waits    for the kernel in front
+// Adds the other ranks' histograms to a row's, each thread to the bins that it reads in find_bin. False: a rank did not
+// tell its own.
+__device__ __forceinline__ bool join_histograms(const CutArgs& args, unsigned long long* histogram) {
+  constexpr int kOwn = kCutBins / kCutThreads;
+  peer::Row row(args.peers, blockIdx.y);
+  const int first = threadIdx.x * kOwn;
+  unsigned long long sums[kOwn];
+#pragma unroll
+  for (int i = 0; i < kOwn; i++) {
+    sums[i] = __ldcg(histogram + first + i);
+    row.send(2 * (first + i), static_cast<uint32_t>(sums[i]));
+    row.send(2 * (first + i) + 1, static_cast<uint32_t>(sums[i] >> 32));
+  }
+  row.for_each_other([&](int rank) {
+#pragma unroll
+    for (int i = 0; i < kOwn; i++) sums[i] += row.receive_long(rank, 2 * (first + i));
+  });
+#pragma unroll
+  for (int i = 0; i < kOwn; i++) histogram[first + i] = sums[i];
+  row.next_turn();
+  if (threadIdx.x == 0) row.leave();
+  return __syncthreads_and(!row.failed()) != 0;
+}
+
+// CTA (chunk, row). The last CTA of a row joins the ranks with kShared, and finds the bins about the cut.
+//   grid     (vocabulary / 4,096, rows), 256 threads, 38 registers (without kShared), 8 kB of shared memory (the histogram)
+//   waits    as find_best
+template <bool kShared>
 __global__ void __launch_bounds__(kCutThreads) count_distances(const __grid_constant__ CutArgs args) {
-  device::allow_next_kernel();
+  if (!kShared || !args.peers.shares_device) device::allow_next_kernel();
   const CutRule rule(args, blockIdx.y);
   const CutValues values(args, rule);
   const OwnTokens own(values, blockIdx.x);
@@ -163,6 +211,12 @@ __global__ void __launch_bounds__(kCutThreads) count_distances(const __grid_cons
     if (sum > 0) atomicAdd(&histogram[bin], sum);
   }
   if (!device::last_of_row(&args.workspace.arrivals[blockIdx.y])) return;
+  if constexpr (kShared) {
+    if (!join_histograms(args, histogram)) {
+      if (threadIdx.x == 0) to.best = device::no_candidate();
+      return;
+    }
+  }
   unsigned long long total = 0;
   const BinFound found = find_bin(histogram, rule.top_p, by_count ? rule.top_k : 0, total);
   if (threadIdx.x != 0) return;
@@ -207,9 +261,16 @@ void cut_vocab(const CutArgs& args, const Stream& stream) {
   CHECK_GT(args.num_rows, 0);
   CHECK_LE(args.num_rows, kCutRows);
   const dim3 grid(args.chunks(), static_cast<unsigned>(args.num_rows));
-  find_best<<<grid, kCutThreads, 0, stream.handle()>>>(args);
-  LORIKEET_CHECK_CUDA(cudaGetLastError());
-  device::launch_overlapped(count_distances, grid, kCutThreads, 0, stream.handle(), args);
+  const auto launch = [&](auto* best, auto* distances) {
+    best<<<grid, kCutThreads, 0, stream.handle()>>>(args);
+    LORIKEET_CHECK_CUDA(cudaGetLastError());
+    device::launch_overlapped(distances, grid, kCutThreads, 0, stream.handle(), args);
+  };
+  if (args.shared()) {
+    launch(find_best<true>, count_distances<true>);
+  } else {
+    launch(find_best<false>, count_distances<false>);
+  }
 }
 
 }  // namespace lorikeet::kernels

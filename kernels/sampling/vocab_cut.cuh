@@ -22,7 +22,7 @@ struct CutRule {
   bool nan_is_least = false;  // what is not a number counts as -infinity; otherwise it is out
 
   __device__ __forceinline__ CutRule(const CutArgs& args, int row) {
-    const int vocab = args.begins[args.pieces] - args.begins[0];
+    const int vocab = args.all_tokens();
     if (args.draws != nullptr) {
       const DrawRow& draw = args.draws[row];
       logits_row = draw.logits_row;
@@ -148,14 +148,22 @@ class CutList {
   }
 };
 
+// What a row's sum is where nobody else has a part of it.
+struct OwnSum {
+  __device__ __forceinline__ unsigned long long operator()(unsigned long long own) const { return own; }
+};
+
 // Halvings of the range of keys, each of which looks at the whole row: for the rare rows of which more tokens lie about
-// the cut than a list holds (thousands of equal ones, or a top_k of thousands). By all threads of one CTA.
+// the cut than a list holds (thousands of equal ones, or a top_k of thousands). By all threads of one CTA. all_of(sum of
+// this part): that of all parts.
+template <class AllOf = OwnSum>
 class WholeRow {
  public:
   __device__ __forceinline__ WholeRow(const CutValues& values, const RowCut& cut,
-                                      unsigned long long (&of_warp)[kCutWarps])
-      : values_(values), least_(cut.least), of_warp_(of_warp) {}
+                                      unsigned long long (&of_warp)[kCutWarps], AllOf all_of = {})
+      : values_(values), least_(cut.least), of_warp_(of_warp), all_of_(all_of) {}
 
+  // f(value, token) of this part.
   template <class F>
   __device__ __forceinline__ void for_each(F&& f) const {
     const int end = values_.args.begins[values_.args.pieces];
@@ -168,7 +176,7 @@ class WholeRow {
   __device__ __forceinline__ unsigned long long sum(Weight&& weight) const {
     unsigned long long total = 0;
     for_each([&](float x, int token) { total += weight(x, token); });
-    return block_sum(total, of_warp_);
+    return all_of_(block_sum(total, of_warp_));
   }
 
   // The smallest t of `bits` bits for which enough(t) holds; enough must hold for all ones, and for every t above one
@@ -202,6 +210,7 @@ class WholeRow {
   const CutValues& values_;
   const float least_;
   unsigned long long (&of_warp_)[kCutWarps];
+  const AllOf all_of_;
 };
 
 // Whether this CTA is the last of its row to come here; what the others have written is then visible to all of its

@@ -6,11 +6,15 @@
 // best, of tokens where a number of them decides and of their probability where their sum does, in integers, so that
 // nothing depends on the order in which CTAs arrive. The bin in which the count or the sum is reached holds a few
 // hundred of 150,000 tokens as a rule; a third kernel, the caller's, puts them in order.
+//
+// Where ranks have a part each, the last CTA of a row tells the other ranks' what its part gave, at the end of each of
+// the three kernels, and goes on with what all have.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/base/device.h"
+#include "kernels/peer/peer_sum_cuda.h"
 #include "kernels/sampling/logprobs_cuda.h"
 #include "kernels/sampling/sampling_cuda.h"
 
@@ -20,6 +24,7 @@ inline constexpr int32_t kCutBins = 1024;
 inline constexpr int32_t kCutListed = 4096;  // tokens about the cut that can be put in order
 inline constexpr int32_t kCutChunk = 4096;   // tokens of a CTA
 inline constexpr int32_t kCutRows = 64;      // that are cut at a time
+static_assert(kCutRows <= kMostPeerRows && 2 * kCutBins <= kMostPeerRowWords);
 
 // A row's cut. Values are logits divided by the temperature.
 struct RowCut {
@@ -59,9 +64,14 @@ struct CutArgs {
   const LogprobRow* lists = nullptr;  // [num_rows]
   int32_t num_rows = 0;               // at most kCutRows
   CutWorkspace workspace;
+  PeerGroup peers;              // of one rank: nobody else has a part of these rows
+  int32_t tokens_of_peers = 0;  // where others have: of all parts
 
+  constexpr bool shared() const { return peers.ranks > 1; }
   int32_t first_token() const { return begins[0]; }
   int32_t vocab_size() const { return begins[pieces] - begins[0]; }
+  // Of all ranks' parts.
+  constexpr int32_t all_tokens() const { return shared() ? tokens_of_peers : begins[pieces] - begins[0]; }
   unsigned chunks() const { return static_cast<unsigned>((vocab_size() + kCutChunk - 1) / kCutChunk); }
 };
 

@@ -3,7 +3,6 @@
 #include <glog/logging.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <utility>
 
@@ -17,19 +16,6 @@
 namespace lorikeet::model {
 
 using kernels::DeviceBuffer;
-
-namespace {
-
-// Steps with adapters have room for ranks up to one of these, or up to the highest that is served: what is reserved for
-// higher ranks costs time, and above the last one the products leave LoRA to kernels of its own.
-constexpr std::array<int32_t, 3> kFusedRanks = {16, 64, kernels::kMostFusedRank};
-
-// How many projections share the product that begins with `first`.
-int32_t projections_from(Projection first) {
-  return first == Projection::q ? 3 : first == Projection::gate ? 2 : 1;
-}
-
-}  // namespace
 
 CudaForward::CudaForward(const ShardPlan& plan, int rank, const CudaModelOptions& options, const DeviceWeights& weights,
                          const kernels::LoraSlots* slots, CudaLinear linear)
@@ -132,28 +118,6 @@ Result<void> CudaForward::allocate(int32_t logits_rows) {
   return {};
 }
 
-kernels::LoraRowPlan CudaForward::lora_plan(int32_t rows, int32_t max_rank) const {
-  return {rows, options_.num_slots, max_rank};
-}
-
-std::vector<int32_t> CudaForward::lora_rank_classes(int32_t rows) const {
-  std::vector<int32_t> classes;
-  if (rows <= kernels::kMostFusedTokens) {
-    for (const int32_t rank : kFusedRanks) {
-      if (rank < options_.max_lora_rank) classes.push_back(rank);
-    }
-  }
-  classes.push_back(options_.max_lora_rank);
-  return classes;
-}
-
-int32_t CudaForward::lora_rank_class(int32_t rows, int32_t highest) const {
-  const std::vector<int32_t> classes = lora_rank_classes(rows);
-  const auto found = std::lower_bound(classes.begin(), classes.end(), highest);
-  CHECK(found != classes.end()) << "rank " << highest;
-  return *found;
-}
-
 void CudaForward::norm(const float* weight, const void* delta, const int32_t* rows, int32_t tokens, void* out,
                        const StepContext& context, uint32_t* done) {
   kernels::AddRmsNormArgs args;
@@ -210,29 +174,6 @@ void CudaForward::reduce(int32_t tokens, const StepContext& context) {
                             options_.dtype, context.stream);
 }
 
-kernels::LoraLinear CudaForward::lora_linear(int32_t layer, Projection first) const {
-  const auto index = static_cast<int32_t>(first);
-  kernels::LoraLinear linear;
-  linear.first_entry = slots_->entry(layer, index);
-  linear.projections = projections_from(first);
-  linear.inputs = plan_.inputs(first, rank_).size();
-  for (int32_t i = 0; i < linear.projections; ++i) {
-    linear.outputs[static_cast<size_t>(i)] = plan_.outputs(static_cast<Projection>(index + i), rank_).size();
-  }
-  return linear;
-}
-
-kernels::LoraArgs CudaForward::lora_args(int32_t layer, Projection first, const StepSize& size,
-                                         const StepArrays& arrays) const {
-  kernels::LoraArgs args;
-  if (size.lora_bytes == 0) return args;
-  args.table = slots_->table();
-  args.rows = lora_plan(size.tokens, size.lora_rank).on_device(arrays.lora_rows, size.tokens);
-  args.linear = lora_linear(layer, first);
-  args.dtype = args.y_dtype = options_.dtype;
-  return args;
-}
-
 const DeviceLinear& CudaForward::linear_of(int32_t layer, Projection first) const {
   const DeviceLayer& w = weights_->layers[static_cast<size_t>(layer)];
   switch (first) {
@@ -246,60 +187,6 @@ const DeviceLinear& CudaForward::linear_of(int32_t layer, Projection first) cons
       CHECK(first == Projection::down);
       return w.down;
   }
-}
-
-bool CudaForward::can_fuse_lora(int32_t layer, Projection first, const StepSize& size) const {
-  if (size.lora_bytes == 0 || size.prefill_rows > 0 || shares_device_) return false;
-  const DeviceLinear& linear = linear_of(layer, first);
-  if (first == Projection::gate && !linear.fuses_silu()) return false;
-  return linear_.takes_lora(linear, size.tokens, lora_linear(layer, first), size.lora_rank);
-}
-
-bool CudaForward::fuses_lora(int32_t layer, Projection first, const StepSize& size) const {
-  return step_fuses_ && can_fuse_lora(layer, first, size);
-}
-
-bool CudaForward::fuses_lora(const StepSize& size) const {
-  int32_t products = 0;
-  for (int32_t i = 0; i < plan_.config().num_layers && products < 2; ++i) {
-    for (const Projection first : {Projection::q, Projection::o, Projection::gate, Projection::down}) {
-      products += can_fuse_lora(i, first, size) ? 1 : 0;
-    }
-  }
-  return products >= 2;  // see kernels::Int4LoraScratch
-}
-
-kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora, const StepSize& size) {
-  const kernels::Int4LoraScratch& scratch = fused_scratch_.at(size.lora_rank);
-  return {lora.table, lora.rows, lora.linear, scratch.turn(fused_turn_++, lora.rows.rows)};
-}
-
-uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepSize& size) const {
-  // Prompts are bound by their products, and their x comes from several kernels.
-  if (size.lora_bytes == 0 || size.prefill_rows > 0 || fuses_lora(layer, first, size)) return nullptr;
-  return done_counters_.as<uint32_t>() + layer * kNumProjections + static_cast<int32_t>(first);
-}
-
-int32_t CudaForward::project(int32_t layer, Projection first, const DeviceRows& x, const DeviceRows& y,
-                             kernels::LoraArgs lora, const StepSize& size, const StepContext& context,
-                             ProductExtras extras) {
-  const DeviceLinear& linear = linear_of(layer, first);
-  if (fuses_lora(layer, first, size)) {
-    const kernels::Int4Lora fused = fused_lora(lora, size);
-    extras.lora = &fused;
-    linear_.run(linear, x, y, size.tokens, context.stream, extras);
-    return 0;
-  }
-  const bool with_lora = lora.linear.projections > 0;
-  lora.x = x.data;
-  lora.x_stride = x.stride;
-  lora.y = y.data;
-  lora.y_stride = y.stride;
-  if (with_lora && lora.x_done == nullptr) lora_->shrink(lora, context.stream);
-  linear_.run(linear, x, y, size.tokens, context.stream, extras);
-  if (!with_lora) return 0;
-  if (lora.x_done != nullptr) lora_->shrink(lora, context.stream);
-  return lora_->expand(lora, context.stream);
 }
 
 void CudaForward::embed(const StepSize& size, const StepArrays& arrays, const int32_t* drawn,
@@ -369,16 +256,18 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
 
   lora = lora_args(layer, Projection::o, size, arrays);
   lora.x_done = done_counter(layer, Projection::o, size);
-  const float scale = 1 / std::sqrt(static_cast<float>(config.head_dim));
-  if (size.decode_rows > 0) {
-    kernels::DecodeAttentionArgs args;
+  const auto describe = [&](auto& args) {  // what both kinds of attention take alike
     args.q = qkv_.data();
     args.q_stride = qkv_width;
     args.out = mixed_.data();
     args.dtype = options_.dtype;
     args.heads = heads_;
     args.cache = rope.cache;
-    args.scale = scale;
+    args.scale = 1 / std::sqrt(static_cast<float>(config.head_dim));
+  };
+  if (size.decode_rows > 0) {
+    kernels::DecodeAttentionArgs args;
+    describe(args);
     args.query_tokens = arrays.decode_tokens;
     args.contexts = arrays.decode_contexts;
     args.table_begins = arrays.decode_table_begins;
@@ -394,13 +283,7 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   }
   if (size.query_tiles > 0) {
     kernels::PrefillAttentionArgs args;
-    args.q = qkv_.data();
-    args.q_stride = qkv_width;
-    args.out = mixed_.data();
-    args.dtype = options_.dtype;
-    args.heads = heads_;
-    args.cache = rope.cache;
-    args.scale = scale;
+    describe(args);
     args.first_tokens = arrays.prefill_first_tokens;
     args.counts = arrays.prefill_counts;
     args.starts = arrays.prefill_starts;

@@ -134,6 +134,17 @@ void CudaSampler::draw_filtered(const SamplePortion& portion, const SampleArrays
   args.vocab_begins[args.pieces] = plan_.config().vocab_size;
   args.drawn = drawn_.as<int32_t>();
   args.workspace = cut_workspace_.data();
+  if (const kernels::PeerGroup* peers = group == nullptr ? nullptr : group->peers(); peers != nullptr) {
+    args.pieces = 1;
+    args.vocab_begins[0] = shard.vocab_begin;
+    args.vocab_begins[1] = shard.vocab_begin + shard.vocab_size;
+    args.logits = shard.logits;
+    args.rows = arrays.draws + portion.unfiltered;
+    args.num_rows = end - portion.unfiltered;
+    args.peers = peers;
+    args.tokens_of_peers = plan_.config().vocab_size;
+    return kernels::draw_filtered_cuda(args, stream);
+  }
   const int32_t at_once = group == nullptr ? end : kGatheredRows;
   for (int32_t first = portion.unfiltered; first < end; first += at_once) {
     args.rows = arrays.draws + first;

@@ -43,7 +43,8 @@ Result<void> check_grammar(const GrammarSpec& spec) {
   }
   if (spec.kind == GrammarKind::json_schema) return check_schema(spec.text);
   if (spec.kind == GrammarKind::structural_tag) return check_tag(spec.text);
-  return check_pattern(spec.text);
+  if (auto cost = pattern_cost(spec.text, spec.kind); !cost) return tl::unexpected(cost.error());
+  return {};
 }
 
 }  // namespace lorikeet::model

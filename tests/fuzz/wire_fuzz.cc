@@ -18,6 +18,7 @@
 #include <variant>
 #include <vector>
 
+#include "actors/head/grammar_book.h"
 #include "actors/head/in_flight_plans.h"
 #include "actors/head/rank_group.h"
 #include "actors/rank/step_executor.h"
@@ -156,6 +157,8 @@ void hear_ranks(Input input) {
   constexpr int32_t kVocabSize = 1000;
   RankGroup group(2, 1);
   InFlightPlans plans(2, kVocabSize);
+  GrammarBook grammars(2);
+  grammars.group_serves();
   uint64_t step = 0;
   while (!input.empty()) {
     const uint8_t what = input.byte();
@@ -166,6 +169,11 @@ void hear_ranks(Input input) {
       const auto report = comm::decode<GroupReport>(input.piece());
       require_sentence(report);
       if (!report) continue;
+      if (const auto* compiled = std::get_if<GrammarCompiled>(&*report)) {
+        grammars.take_orders({});
+        require_sentence(grammars.answered(rank, *compiled, {}));
+        continue;
+      }
       const auto* loaded = std::get_if<RankLoaded>(&*report);
       require_sentence(loaded != nullptr ? group.loaded(rank, *loaded) : group.ready(rank));
       if (group.all_loaded()) require(group.num_blocks() > 0);

@@ -69,10 +69,38 @@ TEST(Adapters, AreLoadedIntoARunningServerByOpenAisUsers) {
   const std::string command = python + " " + source_path("tests/launcher/adapters_client.py").string() + " " +
                               server.http_url() + " " + folder.dir().string() + " > " + output + " 2>&1";
   EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
-  for (const auto& row : server.status()["adapters"]) {
+  const auto status = server.status();
+  for (const auto& row : status["adapters"]) {
     EXPECT_EQ(row["claims"], 0) << row;
     EXPECT_EQ(row["leases"], 0) << row;
   }
+}
+
+TEST(Adapters, AreServedFromMemoryAfterTheirFilesWereDeletedUntilOthersAreThere) {
+  const AdapterFolder folder;
+  Served server({"--tp", "2", "--lora-modules", "mine=" + (folder.dir() / "moby").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto answer = [&server](const std::string& adapter) {
+    const Answer got = server.ask(greedy_request("Call me", adapter, 8));
+    EXPECT_FALSE(got.failure) << got.failure->message;
+    return got.token_ids;
+  };
+  const auto of_moby = answer("mine");
+  ASSERT_EQ(of_moby.size(), 8u);
+  fs::remove_all(folder.dir() / "moby");
+  EXPECT_EQ(answer("mine"), of_moby);
+  const auto error = [&server] {
+    const auto status = server.status();
+    for (const auto& row : status["adapters"]) {
+      if (row["name"] == "mine") return row["error"].is_string() ? row["error"].get<std::string>() : "";
+    }
+    return std::string("there is no such adapter");
+  };
+  EXPECT_THAT(error(), HasSubstr("its files are gone; what they held is served from memory"));
+  fs::copy(source_path("examples/models/adapters/shakespeare"), folder.dir() / "moby");
+  EXPECT_EQ(answer("mine"), answer("shakespeare")) << "from now on it is what is there";
+  EXPECT_NE(answer("mine"), of_moby);
+  EXPECT_EQ(error(), "");
 }
 
 TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {

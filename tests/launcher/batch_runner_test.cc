@@ -1,5 +1,6 @@
 #include "launcher/batch_runner.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -202,6 +203,26 @@ TEST(BatchLine, TellsFinalResultsOfBothFormsApart) {
   EXPECT_FALSE(of_openai(R"({"status_code": 503, "body": {"error": {"code": "rank_lost"}}})"));
   EXPECT_FALSE(of_openai("null"));
   EXPECT_FALSE(of_openai("{}"));
+}
+
+TEST(BatchLine, TakesWhatPeopleWriteFromHabitWithOpenAisClients) {
+  BatchModel model;
+  model.name = "base";
+  const auto adapter = [&](const char* more) -> std::string {
+    const auto line =
+        BatchLine::parse(std::string(R"({"id": 5, "prompt": "It", "max_tokens": 8.0)") + more + "}", 0, model);
+    if (!line) return line.error().message;
+    EXPECT_EQ((*line)->key(), "5");
+    const auto request = (*line)->requests().front();
+    EXPECT_EQ(request.max_tokens, 8);
+    return request.adapter.value_or("none");
+  };
+  EXPECT_EQ(adapter(R"(, "model": "kjv", "stream": true)"), "kjv");
+  EXPECT_EQ(adapter(R"(, "model": "base", "stream": false)"), "none");
+  EXPECT_EQ(adapter(R"(, "model": "base:kjv")"), "kjv");
+  EXPECT_EQ(adapter(R"(, "model": "base", "adapter": "kjv")"), "kjv");
+  EXPECT_THAT(adapter(R"(, "model": "moby", "adapter": "kjv")"), ::testing::HasSubstr("unknown field \"model\""));
+  EXPECT_THAT(adapter(R"(, "stream": 1)"), ::testing::HasSubstr("unknown field \"stream\""));
 }
 
 TEST_F(BatchRunnerTest, NamesTheLineThatIsNotJson) {

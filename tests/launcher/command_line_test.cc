@@ -33,6 +33,8 @@ TEST(CommandLine, AnswersMistakesWithStatus2AndItsCommandsName) {
   const Mistake mistakes[] = {
       {{"sevre"}, "lorikeet: there is no command 'sevre'; did you mean 'serve'?"},
       {{"frobnicate"}, "lorikeet: there is no command 'frobnicate', only serve, batch"},
+      {{"adapters", "unlod", "kjv"}, "lorikeet adapters: there is no command 'unlod'; did you mean 'unload'?"},
+      {{"adapters"}, "lorikeet adapters: give a command: list, load"},
       {{}, "lorikeet: give a command: serve, batch"},
       {{"serve"}, "lorikeet serve: --model is required"},
       {{"serve", "x", "-ngl", "99"}, "lorikeet serve: unexpected: -ngl 99"},

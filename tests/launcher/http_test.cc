@@ -252,7 +252,7 @@ TEST(Http, SpeaksTlsAndAsksForTheClientsCertificate) {
   ScratchDirectory scratch;
   const std::string key = (scratch / "key.pem").string(), certificate = (scratch / "certificate.pem").string();
   ASSERT_EQ(std::system(("openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext "
-                         "subjectAltName=IP:127.0.0.1 -keyout " +
+                         "subjectAltName=IP:127.0.0.1,DNS:elsewhere -keyout " +
                          key + " -out " + certificate + " 2> /dev/null")
                             .c_str()),
             0);
@@ -283,6 +283,24 @@ except httpx.TransportError:
     }
   }
   EXPECT_EQ(run_python(scratch, program), "");
+  std::string url = server.http_url();
+  const auto bench = [&url](const std::vector<std::string>& how) {
+    std::vector<std::string> arguments = {"bench",       "serve", "--url",        url, "--num-prompts", "4",
+                                          "--input-len", "4",     "--output-len", "4"};
+    arguments.insert(arguments.end(), how.begin(), how.end());
+    return run_lorikeet(arguments);
+  };
+  const auto measured = bench({"--cacert", certificate, "--cert", certificate, "--key", key});
+  EXPECT_EQ(measured.status, 0) << measured.err;
+  EXPECT_THAT(measured.out, HasSubstr("first token, p99"));
+  EXPECT_EQ(bench({"--insecure", "--cert", certificate, "--key", key}).status, 0);
+  EXPECT_THAT(bench({"--cert", certificate, "--key", key}).err,
+              HasSubstr("its certificate is not believed: self-signed certificate"));
+  EXPECT_EQ(bench({"--insecure"}).status, 1) << "without a certificate of its own";
+  EXPECT_EQ(bench({"--cacert", (scratch / "none").string()}).status, 2);
+  url = "https://localhost:" + std::to_string(server.http_port());  // which the certificate does not name
+  EXPECT_THAT(bench({"--cacert", certificate, "--cert", certificate, "--key", key}).err,
+              HasSubstr("its certificate is not believed: hostname mismatch"));
   RawClient plain(server.http_port());  // no TLS: no answer in the clear
   plain.send(get("/health"));
   EXPECT_EQ(plain.read_to_end().find("HTTP/1.1 200"), std::string::npos);

@@ -76,7 +76,8 @@ TEST(OpenAiClient, BelievesNoServer) {
 
 TEST(OpenAiClient, SaysWhatIsWrongWithAnAddress) {
   const auto error = [](const char* url) { return OpenAiClient::connect({url, "", ""}).error().message; };
-  EXPECT_THAT(error("https://localhost"), HasSubstr("https is not spoken here"));
+  EXPECT_THAT(error("https://127.0.0.1:1"), HasSubstr("https://127.0.0.1:1: it cannot be reached: "));
+  EXPECT_THAT(error("ftp://localhost"), HasSubstr("give http://HOST:PORT or https://HOST:PORT"));
   EXPECT_THAT(error("localhost:8000"), HasSubstr("give http://HOST:PORT"));
   EXPECT_THAT(error("http://127.0.0.1:1"), HasSubstr("http://127.0.0.1:1: it cannot be reached: "));
   EXPECT_THAT(error("http://:80"), HasSubstr("give http://HOST:PORT"));

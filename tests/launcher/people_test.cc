@@ -65,8 +65,9 @@ TEST_F(PeopleTest, AnAnswerIsALineOfJsonWhereThatIsAskedFor) {
 TEST_F(PeopleTest, AnUnknownAdapterIsAnsweredWithThoseThatAreServed) {
   const auto finished = run_lorikeet(to_server("submit", {"--adapter", "mobi", "Call me"}));
   EXPECT_EQ(finished.status, 1);
-  EXPECT_THAT(finished.err, HasSubstr("there is no adapter \"mobi\"; did you mean \"moby\"? 3 are served: "
-                                      "\"shakespeare\", \"kjv\", \"moby\""));
+  EXPECT_THAT(finished.err,
+              HasSubstr("lorikeet submit: there is no adapter \"mobi\"; did you mean \"moby\"? 3 are served: "
+                        "\"shakespeare\", \"kjv\", \"moby\""));
 }
 
 TEST_F(PeopleTest, ATerminalShowsSeveralAnswersBehindLabelsThatDiffer) {
@@ -172,6 +173,63 @@ TEST_F(PeopleTest, TheLivePageShowsTheServerInABrowser) {
                             "data-name=\"moby\"", "on the ranks", "aria-label=\"unload moby\"", "value=\"kjv\""}) {
     EXPECT_THAT(page, HasSubstr(shown));
   }
+}
+
+// Whoever fails (the command line, the launcher, the head, a rank): what people read begins with the command.
+TEST(People, ReadEveryReasonBehindTheNameOfTheCommand) {
+  const std::string model = source_path("examples/models/tiny-qwen2-gptq-int4").string();
+  const Served served;
+  ASSERT_TRUE(served.ready());
+  ScratchDirectory scratch;
+  write_file(scratch / "in.jsonl", "{\"id\": 1, \"prompt\": \"a\"}\n");
+  const std::string in = (scratch / "in.jsonl").string(), out = (scratch / "out.jsonl").string();
+  const std::string zmq = "ipc://" + (scratch / "zmq").string();
+  struct Case {
+    std::vector<std::string> arguments;
+    std::string line;
+    int status;
+  };
+  const std::vector<Case> cases = {
+      {{"serve", model, "--zmq", zmq, "--port", std::to_string(served.http_port())},
+       "lorikeet serve: cannot listen on 127.0.0.1 port ",
+       1},
+      {{"serve", model, "--zmq", served.address(), "--port", "0"}, "lorikeet serve: cannot listen on ipc://", 1},
+      {{"serve", model, "--zmq", zmq, "--port", "0", "--kv-cache-memory-bytes", "10"},
+       "lorikeet serve: rank 0: 10 bytes of KV cache hold no block",
+       1},
+      {{"batch", model, "--kv-cache-memory-bytes", "10", "--input", in, "--output", out},
+       "lorikeet batch: rank 0: 10 bytes of KV cache hold no block",
+       1},
+      {{"batch", model, "--input", in + ".none", "--output", out}, "lorikeet batch: ", 1},
+      {{"bench", "latency", model, "--kv-cache-memory-bytes", "10"}, "lorikeet bench latency: rank 0: 10 bytes", 1},
+      {{"serve"}, "lorikeet serve: ", 2},
+      {{"serve", model, "--prot", "1"}, "lorikeet serve: there is no '--prot'; did you mean '--port'?", 2},
+      {{"serve", "/nowhere"}, "lorikeet serve: ", 2},
+      {{"serve", model, "--max-model-len", "many"}, "lorikeet serve: ", 2},
+      {{"inspect", "/nowhere"}, "lorikeet inspect: ", 1},
+      {{"submit", "--zmq", "127.0.0.1:5555", "a"}, "lorikeet submit: ", 2},
+      {{"sreve"}, "lorikeet: there is no command 'sreve'; did you mean 'serve'?", 2},
+  };
+  for (const Case& c : cases) {
+    TerminalProcess process(c.arguments, 80, 24, {"NO_COLOR=1"});
+    EXPECT_EQ(process.wait(), c.status) << process.shown();
+    const std::string shown = "\n" + process.shown();
+    EXPECT_NE(shown.find("\n" + c.line), std::string::npos) << c.line << "\nis not in" << shown;
+  }
+}
+
+TEST(People, ReadOfALostRankBehindTheNameOfTheCommand) {
+  Served served({"--tp", "2"});
+  ASSERT_TRUE(served.ready());
+  for (const pid_t child : descendants_of(served.process().pid())) {
+    std::string words = read_file("/proc/" + std::to_string(child) + "/cmdline");
+    if (words.find("rank") != std::string::npos && words.find('1') != std::string::npos)
+      ASSERT_EQ(kill(child, SIGKILL), 0);
+  }
+  while (served.process().running() && served.status()["epoch"] != 2) {
+  }
+  const std::string err = served.process().err();
+  EXPECT_THAT(err, HasSubstr("\nlorikeet serve: rank 1 was killed by signal 9\n"));
 }
 
 TEST(People, AreToldWithinTwoSecondsThatNoServerRuns) {

@@ -19,6 +19,7 @@ TEST(ServedSummary, ShowsWhatIsServedWhereAndWhatToTry) {
   EXPECT_THAT(text, HasSubstr("  ranks       2 on cpu; the KV cache holds 65,536 tokens\n"));
   EXPECT_THAT(text, HasSubstr("  adapters    kjv, it's\n"));
   EXPECT_THAT(text, HasSubstr("  OpenAI API  http://localhost:8000/v1\n"));
+  EXPECT_THAT(text, HasSubstr("  live page   http://localhost:8000/\n"));
   EXPECT_THAT(text, HasSubstr("  lorikeet submit --adapter 'kjv' \"Once upon a time\"\n"));
   EXPECT_THAT(text, HasSubstr("-d '{\"model\": \"kjv\", \"prompt\": \"Once upon a time\"}'"));
   EXPECT_THAT(text, Not(HasSubstr("Authorization")));

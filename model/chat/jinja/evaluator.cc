@@ -32,6 +32,7 @@ Text Evaluator::run() {
   Text text;
   out_ = &text;
   scope_ = &open_scope(nullptr);
+  begin(syntax_.frame);
   execute(syntax_.body);
   return text;
 }
@@ -52,8 +53,12 @@ Evaluator::Scope& Evaluator::open_scope(Scope* parent) {
   return scope;
 }
 
-void Evaluator::close_scope(Scope& scope) {
-  if (scope.captured) return;
+void Evaluator::close_scope(Scope& scope, bool of_macro) {
+  if (scope.captured) {
+    // As Jinja: a macro that outlives the block in which it was defined finds nothing of what that block had set.
+    for (size_t i = 0; !of_macro && i < scope.variables.size(); ++i) scope.variables[i].second = Undefined{};
+    return;
+  }
   scope.variables.clear();
   free_scopes_.push_back(&scope);
 }
@@ -107,12 +112,18 @@ void Evaluator::print(const Value& value) {
   if (out_->size() > limits_.max_output) raise("the template prints more than {} bytes", limits_.max_output);
 }
 
-Evaluator::Flow Evaluator::capture(const Block& block, Text* text) {
+void Evaluator::begin(const FrameNames& frame) {
+  for (const NameId name : frame.unset) define(*scope_, name, Undefined{});
+}
+
+// The block of a statement that has one.
+Evaluator::Flow Evaluator::capture(const Statement& statement, Text* text) {
   Text* const outer = std::exchange(out_, text);
   const auto restore = [&] { out_ = outer; };
   const AtExit guard(restore);
   const ScopeGuard scope(*this, scope_);
-  return execute(block);
+  begin(statement.frames[0]);
+  return execute(statement.blocks[0]);
 }
 
 Evaluator::Flow Evaluator::execute(const Block& block) {
@@ -150,7 +161,7 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
       break;
     case StatementKind::set_block: {
       Text text;
-      if (const Flow flow = capture(statement.blocks[0], &text); flow != Flow::go_on) return flow;
+      if (const Flow flow = capture(statement, &text); flow != Flow::go_on) return flow;
       Value value = std::move(text);
       if (statement.expressions[0]) value = evaluate_filter(*statement.expressions[0], &value);
       assign(statement.target, value);
@@ -164,19 +175,16 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
       break;
     case StatementKind::filter_block: {
       Text text;
-      if (const Flow flow = capture(statement.blocks[0], &text); flow != Flow::go_on) return flow;
+      if (const Flow flow = capture(statement, &text); flow != Flow::go_on) return flow;
       const Value value = std::move(text);
       print(evaluate_filter(*statement.expressions[0], &value));
       break;
     }
     case StatementKind::with:
       return execute_with(statement);
-    case StatementKind::generation: {
-      Text text;
-      capture(statement.blocks[0], &text);
-      print(text);
+    case StatementKind::generation:
+      print(call_macro(statement, "caller", scope_, {}));
       break;
-    }
     case StatementKind::break_loop:
       return Flow::break_loop;
     case StatementKind::continue_loop:
@@ -206,17 +214,24 @@ Evaluator::Flow Evaluator::execute_for(const Statement& statement) {
   }
   const auto loop = std::make_shared<LoopContext>(iterate(evaluate(*statement.expressions[0])), std::move(passes));
   bool any = false;  // as Jinja counts: a body that was left by break or continue is none
-  while (loop->advance()) {
-    charge(1);
+  {
+    // One for all turns: a macro that one of them defines sees what the variables are in the turn in which it is called.
     const ScopeGuard scope(*this, outer);
-    if (loop_name_ >= 0) define(*scope_, loop_name_, loop);
-    assign(statement.target, loop->current());
-    const Flow flow = execute(statement.blocks[0]);
-    if (flow == Flow::break_loop) break;
-    any = any || flow == Flow::go_on;
+    const FrameNames& frame = statement.frames[0];
+    while (loop->advance()) {
+      charge(1);
+      scope_->variables.clear();
+      if (frame.loop) define(*scope_, loop_name_, loop);
+      begin(frame);
+      assign(statement.target, loop->current());
+      const Flow flow = execute(statement.blocks[0]);
+      if (flow == Flow::break_loop) break;
+      any = any || flow == Flow::go_on;
+    }
   }
   if (any || statement.blocks.size() < 2) return Flow::go_on;
   const ScopeGuard scope(*this, outer);
+  begin(statement.frames[1]);
   return execute(statement.blocks[1]);
 }
 
@@ -224,6 +239,7 @@ Evaluator::Flow Evaluator::execute_with(const Statement& statement) {
   std::vector<Value> values;  // made outside of the block
   for (const auto& expression : statement.expressions) values.push_back(evaluate(*expression));
   const ScopeGuard scope(*this, scope_);
+  begin(statement.frames[0]);
   for (size_t i = 0; i < values.size(); ++i) assign(statement.targets[i], values[i]);
   return execute(statement.blocks[0]);
 }
@@ -246,10 +262,8 @@ Value Evaluator::make_macro(const Statement& statement, std::string name) {
 Value Evaluator::call_macro(const Statement& statement, const std::string& name, Scope* closure,
                             const Arguments& arguments) {
   const Parameters& parameters = statement.parameters;
-  const size_t count = parameters.names.size(), given = arguments.positional.size();
-  if (given > count && varargs_name_ < 0) {
-    raise("macro '{}' takes not more than {} argument(s)", name, count);
-  }
+  const FrameNames& frame = statement.frames[0];
+  const size_t count = parameters.names.size(), given = std::min(count, arguments.positional.size());
   Text text;
   Text* const out = std::exchange(out_, &text);
   Scope* const caller = scope_;
@@ -258,42 +272,63 @@ Value Evaluator::call_macro(const Statement& statement, const std::string& name,
     scope_ = caller;
   };
   const AtExit guard(restore);
-  const ScopeGuard scope(*this, closure);
+  const ScopeGuard scope(*this, closure, ScopeGuard::Kind::macro);
+  begin(frame);
+  auto more_named = arguments.named;
+  std::vector<size_t> missing;
   for (size_t i = 0; i < count; ++i) {
-    const std::string& word = parameters.words[i];
-    const auto named = std::find_if(arguments.named.begin(), arguments.named.end(),
-                                    [&](const auto& argument) { return argument.first == word; });
-    if (named != arguments.named.end()) {
-      if (i < given) raise("macro '{}' got two values for '{}'", name, word);
-      define(*scope_, parameters.names[i], named->second);
-    } else if (i < given) {
+    const auto named =
+        i < given ? more_named.end() : std::find_if(more_named.begin(), more_named.end(), [&](const auto& argument) {
+          return argument.first == parameters.words[i];
+        });
+    if (i < given) {
       define(*scope_, parameters.names[i], arguments.positional[i]);
-    } else if (i + parameters.defaults.size() >= count) {
-      define(*scope_, parameters.names[i], evaluate(*parameters.defaults[i + parameters.defaults.size() - count]));
+    } else if (named != more_named.end()) {
+      define(*scope_, parameters.names[i], named->second);
+      more_named.erase(named);
     } else {
-      define(*scope_, parameters.names[i], Undefined{fmt::format("parameter '{}' was not provided", word)});
+      define(*scope_, parameters.names[i], Undefined{});
+      missing.push_back(i);
     }
   }
-  auto more_named = std::make_shared<Dict>();
-  Value passed_caller = Undefined{"no caller defined"};
-  for (const auto& [word, value] : arguments.named) {
-    if (std::find(parameters.words.begin(), parameters.words.end(), word) != parameters.words.end()) continue;
-    if (word == "caller" && caller_name_ >= 0) {
-      passed_caller = value;
-    } else if (kwargs_name_ < 0) {
-      raise("macro '{}' takes no keyword argument '{}'", name, word);
-    } else {
-      more_named->set(Text::own(word), value);
-    }
-  }
-  if (caller_name_ >= 0 && statement.kind == StatementKind::macro) define(*scope_, caller_name_, passed_caller);
-  if (kwargs_name_ >= 0) define(*scope_, kwargs_name_, std::shared_ptr<const Dict>(std::move(more_named)));
-  if (varargs_name_ >= 0) {
-    const auto first = arguments.positional.begin() + static_cast<ptrdiff_t>(std::min(count, given));
-    define(*scope_, varargs_name_, make_list({first, arguments.positional.end()}, List::Kind::tuple));
+  take_rest(statement, name, arguments, std::move(more_named));
+  for (const size_t i : missing) {  // a default sees all parameters, those behind it as far as they are given
+    const size_t with_default = count - parameters.defaults.size();
+    define(*scope_, parameters.names[i],
+           i < with_default ? Value(Undefined{fmt::format("parameter '{}' was not provided", parameters.words[i])})
+                            : evaluate(*parameters.defaults[i - with_default]));
   }
   execute(statement.blocks[0]);
   return text;
+}
+
+// What a macro is given beside its parameters.
+void Evaluator::take_rest(const Statement& statement, const std::string& name, const Arguments& arguments,
+                          std::vector<std::pair<std::string, Value>> named) {
+  const FrameNames& frame = statement.frames[0];
+  const size_t count = statement.parameters.names.size();
+  if (frame.caller) {
+    const auto caller =
+        std::find_if(named.begin(), named.end(), [](const auto& argument) { return argument.first == "caller"; });
+    const bool none = caller == named.end() || caller->second.is_none();
+    define(*scope_, caller_name_, none ? Value(Undefined{"no caller defined"}) : caller->second);
+    if (caller != named.end()) named.erase(caller);
+  }
+  if (frame.kwargs) {
+    auto dict = std::make_shared<Dict>();
+    for (const auto& [word, value] : named) dict->set(Text::own(word), value);
+    define(*scope_, kwargs_name_, std::shared_ptr<const Dict>(std::move(dict)));
+  } else if (!named.empty()) {
+    raise("macro '{}' takes no keyword argument '{}'", name, named.front().first);
+  }
+  const bool more = arguments.positional.size() > count;
+  if (frame.varargs) {
+    const auto first =
+        arguments.positional.begin() + static_cast<ptrdiff_t>(more ? count : arguments.positional.size());
+    define(*scope_, varargs_name_, make_list({first, arguments.positional.end()}, List::Kind::tuple));
+  } else if (more) {
+    raise("macro '{}' takes not more than {} argument(s)", name, count);
+  }
 }
 
 }  // namespace lorikeet::model::jinja

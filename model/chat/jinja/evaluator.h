@@ -59,7 +59,8 @@ class Evaluator {
   Flow execute_for(const Statement& statement);
   Flow execute_with(const Statement& statement);
   void execute_call(const Statement& statement);
-  Flow capture(const Block& block, Text* text);  // what it prints goes to *text
+  void begin(const FrameNames& frame);                   // of the scope that has just been opened
+  Flow capture(const Statement& statement, Text* text);  // what it prints goes to *text
   void print(const Value& value);
 
   void assign(const Target& target, const Value& value);
@@ -68,6 +69,8 @@ class Evaluator {
   NameId name_id(std::string_view name) const;  // -1: the template has no such name
   Value make_macro(const Statement& statement, std::string name);
   Value call_macro(const Statement& statement, const std::string& name, Scope* closure, const Arguments& arguments);
+  void take_rest(const Statement& statement, const std::string& name, const Arguments& arguments,
+                 std::vector<std::pair<std::string, Value>> named);
 
   Value evaluate(const Expression& expression);
   // The value where it lies, or `made`. Nothing that is evaluated meanwhile moves or changes it: expressions bring no
@@ -86,7 +89,7 @@ class Evaluator {
   Arguments evaluate_arguments(const CallArguments& arguments);
 
   Scope& open_scope(Scope* parent);
-  void close_scope(Scope& scope);
+  void close_scope(Scope& scope, bool of_macro);
 
   const Syntax& syntax_;
   const Limits limits_;

@@ -20,19 +20,22 @@ class AtExit {
 // A scope of its own inside of `parent`, the current one while it lives.
 class Evaluator::ScopeGuard {
  public:
-  ScopeGuard(Evaluator& evaluator, Scope* parent)
-      : evaluator_(evaluator), outer_(evaluator.scope_), scope_(evaluator.open_scope(parent)) {
+  enum class Kind : uint8_t { block, macro };
+
+  ScopeGuard(Evaluator& evaluator, Scope* parent, Kind kind = Kind::block)
+      : evaluator_(evaluator), kind_(kind), outer_(evaluator.scope_), scope_(evaluator.open_scope(parent)) {
     evaluator_.scope_ = &scope_;
   }
   ~ScopeGuard() {
     evaluator_.scope_ = outer_;
-    evaluator_.close_scope(scope_);
+    evaluator_.close_scope(scope_, kind_ == Kind::macro);
   }
   ScopeGuard(const ScopeGuard&) = delete;
   ScopeGuard& operator=(const ScopeGuard&) = delete;
 
  private:
   Evaluator& evaluator_;
+  const Kind kind_;
   Scope* const outer_;
   Scope& scope_;
 };

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "model/chat/jinja/expression_parser.h"
+#include "model/chat/jinja/frame_names.h"
 #include "model/chat/jinja/token_stream.h"
 
 namespace lorikeet::model::jinja {
@@ -19,6 +20,7 @@ class Parser {
     Syntax syntax;
     syntax.body = block({});
     syntax.names = stream_.take_names();
+    settle_names(syntax);
     return syntax;
   }
 

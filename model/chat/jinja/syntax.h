@@ -72,6 +72,13 @@ struct Parameters {
   std::vector<ExpressionPtr> defaults;  // of the last ones
 };
 
+// What a block with variables of its own begins with: see frame_names.h.
+struct FrameNames {
+  std::vector<NameId> unset;  // undefined there until the block sets them, whatever they are outside
+  // Names that Jinja gives it where it mentions them: loop in a for loop, the others in a macro.
+  bool loop = false, caller = false, kwargs = false, varargs = false;
+};
+
 enum class StatementKind : uint8_t {
   data,           // text
   print,          // expressions
@@ -97,11 +104,13 @@ struct Statement {
   std::vector<Target> targets = {};
   std::vector<ExpressionPtr> expressions = {};
   std::vector<Block> blocks = {};
+  std::vector<FrameNames> frames = {};  // of the blocks, where they have variables of their own
   Parameters parameters = {};
 };
 
 struct Syntax {
   Block body;
+  FrameNames frame;                // of the body
   std::vector<std::string> names;  // by NameId
 };
 

@@ -45,5 +45,19 @@ TEST(HeldRequests, ForgetsACancelledRequest) {
   EXPECT_FALSE(held.resolved(SequenceId(1), "d1"));
 }
 
+TEST(HeldRequests, HasThoseWithoutGrammarWaitForTheNextGroup) {
+  HeldRequests held;
+  held.add_without_grammar(request(2));
+  held.add_without_grammar(request(1));
+  held.add_without_grammar(request(3));
+  EXPECT_EQ(held.size(), 3u);
+  EXPECT_TRUE(held.erase(SequenceId(3)));
+  EXPECT_TRUE(held.take_without_grammar(SequenceId(2)));
+  EXPECT_FALSE(held.take_without_grammar(SequenceId(2)));
+  held.group_lost();
+  EXPECT_FALSE(held.take_without_grammar(SequenceId(1)));
+  EXPECT_EQ(held.take_waiting().size(), 1u);
+}
+
 }  // namespace
 }  // namespace lorikeet::actors

@@ -275,6 +275,44 @@ TEST_F(HostAdaptersTest, TellsWaitingRequestsWhyTheFilesCannotBeLookedAt) {
   EXPECT_EQ(row("a").host, "staged") << "requests that run have it";
 }
 
+TEST_F(HostAdaptersTest, ServesWhatIsInMemoryAfterItsFilesAreGoneUntilThereAreOthers) {
+  make({2, 4, 100});
+  claim(1, "a", "A");
+  unclaim(1);
+  wishes();
+  resolve(2, "a");
+  tables_->checked("a", FileStamp{});
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "resolved 2 A"));
+  EXPECT_THAT(row("a").error, HasSubstr("/a: its files are gone; what they held is served from memory"));
+  resolve(3, "a");
+  FileStamp half = stamp(2);
+  half.config = FileStamp{}.config;  // of the others one is there
+  tables_->checked("a", half);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "resolved 3 A"));
+  resolve(4, "a");
+  tables_->checked("a", stamp(1));  // back, unchanged
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "resolved 4 A"));
+  EXPECT_EQ(row("a").error, "");
+  claim(5, "a", "B", 10, 2);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "read a", "resolved 5 B"));
+  EXPECT_EQ(row("a").error, "");
+}
+
+TEST_F(HostAdaptersTest, SaysThatFilesAreGoneWhereNothingOfThemIsInMemory) {
+  make({2, 1, 100});
+  claim(1, "a", "A");
+  unclaim(1);
+  claim(2, "b", "B");
+  unclaim(2);
+  wishes();
+  ASSERT_EQ(row("a").host, "on_disk");
+  resolve(3, "a");
+  tables_->checked("a", FileStamp{});
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "read a"));
+  tables_->read("a", FileStamp{}, fail("/a/adapter_config.json: no such file"));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("resolved 3 error: /a/adapter_config.json: no such file"));
+}
+
 TEST_F(HostAdaptersTest, ReadsFilesAgainThatWereWrittenShortlyBeforeTheyWereRead) {
   make({2, 4, 100});
   FileStamp young = stamp(1);

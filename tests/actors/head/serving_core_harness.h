@@ -35,6 +35,7 @@ class ServingCoreHarness {
   };
 
   bool restrain_next = false;  // the next request forbids some tokens
+  std::string next_grammar;    // of the next request; empty: none
 
   explicit ServingCoreHarness(int32_t num_ranks = 2) : core(config_of(num_ranks)), num_ranks_(num_ranks) {}
 
@@ -90,6 +91,10 @@ class ServingCoreHarness {
     request->sampling.prompt_logprobs = prompt_logprobs;
     if (std::exchange(restrain_next, false)) request->sampling.bad_words = {{1, 1}};
     clients[request->id].request = *request;
+    if (!next_grammar.empty()) {
+      request->sampling.answer.grammar_kind = 1;
+      request->sampling.answer.grammar = std::exchange(next_grammar, "");
+    }
     core.submit(request, now);
     act();
     return Id(last_id_);
@@ -105,6 +110,16 @@ class ServingCoreHarness {
     resolving.erase(id);
     core.resolved(id, error.empty() ? digest_of(name) : "", error, now);
     act();
+  }
+
+  // All ranks answer of the grammar that was sent first.
+  void compile(const std::string& error = "", uint64_t bytes = 100) {
+    const std::string digest = compiling.front();
+    compiling.pop_front();
+    for (int32_t rank = 0; rank < num_ranks_; ++rank) {
+      core.grammar_compiled(rank, {digest, bytes, rank == 0 ? "" : error}, now);
+      act();
+    }
   }
 
   // The cache answers the oldest question for a slot.
@@ -166,6 +181,8 @@ class ServingCoreHarness {
         resolve(resolving.begin()->first);
       } else if (!acquiring.empty()) {
         grant();
+      } else if (!compiling.empty()) {
+        compile();
       } else if (!step()) {
         return;
       }
@@ -199,6 +216,8 @@ class ServingCoreHarness {
   std::deque<engine::StepPlan> plans;   // sent, and not executed by all ranks
   std::map<Id, std::string> resolving;  // questions to the cache: the adapter's name
   std::deque<ServingCore::Acquire> acquiring;
+  std::deque<std::string> compiling;            // digests of grammars that were sent, and not answered
+  std::map<std::string, std::string> grammars;  // on the ranks: text by digest
   std::set<Id> claims, leases;
   std::vector<engine::testing::FakeRank> ranks;
   std::optional<ServingCore::GroupLost> lost;  // the last one
@@ -225,10 +244,28 @@ class ServingCoreHarness {
     ranks.clear();
     executed_.clear();
     leases.clear();
+    compiling.clear();
+    grammars.clear();
+  }
+
+  void perform(ServingCore::SendToRanks& send) {
+    if (const auto* grammar = std::get_if<GrammarText>(&send.order)) {
+      EXPECT_TRUE(grammars.emplace(grammar->digest, grammar->text).second) << "sent twice: " << grammar->text;
+      compiling.push_back(grammar->digest);
+      log.push_back("grammar " + grammar->text);
+    } else {
+      const std::string& digest = std::get<GrammarDrop>(send.order).digest;
+      log.push_back("drop " + grammars[digest]);
+      EXPECT_EQ(grammars.erase(digest), 1u);
+    }
   }
 
   void perform(ServingCore::SendPlan& send) {
     EXPECT_EQ(send.plan.epoch.value(), epoch_);
+    for (const engine::SequenceStart& start : send.plan.starts) {
+      const engine::AnswerRules& rules = start.sampling.answer;
+      EXPECT_TRUE(rules.grammar_kind < 0 || grammars.contains(rules.grammar)) << "not on the ranks: " << rules.grammar;
+    }
     for (const engine::SequenceStart& start : send.plan.starts) {
       EXPECT_EQ(leases.contains(start.id), start.slot != engine::kBaseSlot) << "the lease of " << start.id.value();
     }

@@ -49,7 +49,7 @@ class RandomServer {
 
   void happen() {
     const RankGroup& group = server_.core.group();
-    switch (draw(0, 11)) {
+    switch (draw(0, 12)) {
       case 0:
         submit();
         break;
@@ -76,6 +76,9 @@ class RandomServer {
       case 9:
         execute(draw(0, 1));
         break;
+      case 10:
+        if (!server_.compiling.empty() && group.serving()) server_.compile(draw(0, 19) ? "" : "no memory");
+        break;
       default:
         deliver();
         break;
@@ -86,6 +89,7 @@ class RandomServer {
     std::vector<int32_t> prompt(static_cast<size_t>(draw(1, 12)));
     for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i) * 7 % 11;
     prompt.back() = draw(0, 49);
+    if (draw(0, 2) == 0) server_.next_grammar = draw(0, 1) ? "a+" : "b+";
     const Id id = server_.submit(prompt, draw(1, 14), draw(0, 1) ? "" : draw(0, 1) ? "moby" : "kjv", draw(0, 4) == 0);
     if (draw(0, 9) == 0) server_.diverge(id, draw(1, 20));
   }
@@ -164,7 +168,7 @@ TEST(ServingCoreProperties, HoldInRandomHistories) {
   for (uint64_t seed = 1; seed <= 300; ++seed) {
     SCOPED_TRACE(seed);
     RandomServer server(seed);
-    server.run(500);
+    server.run(700);
     ASSERT_FALSE(HasFailure());
     lies += server.lies;
     losses += server.losses;

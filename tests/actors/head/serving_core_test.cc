@@ -327,6 +327,92 @@ TEST(ServingCore, WaitsForNobodyWhereNothingIsInFlight) {
   EXPECT_FALSE(server.core.group().lost());
 }
 
+// ---- grammars
+
+TEST(ServingCore, SendsAGrammarOnceAndStartsItsRequestsWhenAllRanksHaveIt) {
+  ServingCoreHarness server;
+  server.form();
+  server.log.clear();
+  server.next_grammar = "a+";
+  server.submit({1, 2}, 3);
+  server.next_grammar = "a+";
+  server.submit({3}, 3);
+  EXPECT_THAT(server.log, ElementsAre("grammar a+"));
+  EXPECT_THAT(server.plans, IsEmpty()) << "no step waits for what is being compiled";
+  const Id other = server.submit({1}, 1);
+  ASSERT_EQ(server.plans.size(), 1u) << "nor anybody without a grammar";
+  server.run();
+  EXPECT_EQ(server.clients[other].finish, FinishReason::length);
+  server.next_grammar = "a+";
+  server.submit({4}, 3);
+  EXPECT_EQ(server.plans.size(), 2u) << "it is still there";
+  server.run();
+  EXPECT_THAT(server.log, ElementsAre("grammar a+"));
+  server.expect_nothing_left();
+}
+
+TEST(ServingCore, SendsGrammarsAgainBeforeThePlansOfANewGroup) {
+  ServingCoreHarness server;
+  server.form();
+  server.next_grammar = "a+";
+  const Id running = server.submit({1, 2}, 20);
+  server.compile();
+  server.step();
+  server.next_grammar = "b+";
+  const Id held = server.submit({1, 2}, 2);
+  server.log.clear();
+  server.lose();
+  server.start_epoch();
+  server.form();  // the harness compares plans with the grammars that were sent before
+  EXPECT_THAT(server.log, ElementsAre("lost 1", "form 20", "serves 2", "grammar b+", "grammar a+"));
+  server.run();
+  EXPECT_EQ(server.clients[running].finish, FinishReason::length);
+  EXPECT_EQ(server.clients[held].finish, FinishReason::length);
+  server.expect_nothing_left();
+}
+
+TEST(ServingCore, FailsTheRequestsWhoseGrammarARankCannotCompile) {
+  ServingCoreHarness server;
+  server.form();
+  server.next_grammar = "a+";
+  const Id id = server.submit({1, 2}, 3);
+  server.next_grammar = "a+";
+  const Id gone = server.submit({1, 2}, 3);
+  server.cancel(gone);
+  server.compile("no memory");
+  ASSERT_TRUE(server.clients[id].failure);
+  EXPECT_EQ(server.clients[id].failure->message, "the grammar cannot be compiled: rank 1: no memory");
+  EXPECT_EQ(server.clients[gone].finish, FinishReason::abort);
+  server.next_grammar = "a+";
+  const Id again = server.submit({1, 2}, 3);
+  server.run();
+  EXPECT_EQ(server.clients[again].finish, FinishReason::length) << "it is sent once more";
+  server.expect_nothing_left();
+}
+
+TEST(ServingCore, LosesRanksThatSayNothingOfAGrammarOrWhatTheyWereNotAsked) {
+  ServingCoreHarness server;
+  server.form();
+  server.next_grammar = "a+";
+  server.submit({1, 2}, 3);
+  server.now += std::chrono::milliseconds(32'000);
+  server.core.tick(server.now);
+  EXPECT_FALSE(server.core.group().lost());
+  server.now += std::chrono::milliseconds(1);
+  server.core.tick(server.now);
+  EXPECT_TRUE(server.core.group().lost());
+  server.start_epoch();
+  EXPECT_EQ(server.lost->loss.why, "a rank has not compiled a grammar in 32000 ms");
+  server.form();
+  server.core.grammar_compiled(1, {"of nobody", 1, ""}, server.now);
+  EXPECT_TRUE(server.core.group().lost());
+  server.start_epoch();
+  EXPECT_EQ(server.lost->loss.why, "rank 1 answers of a grammar that it was not sent");
+  server.form();
+  server.run();
+  server.expect_nothing_left();
+}
+
 // ---- ranks that lie
 
 TEST(ServingCore, LosesTheEpochOfARankThatSaysWhatItWasNotAsked) {

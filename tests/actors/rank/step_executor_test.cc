@@ -108,19 +108,12 @@ class InTurnGrammar final : public model::CompiledGrammar {
   }
   size_t bytes() const override { return 1; }
 };
-class InTurnCompiler final : public model::GrammarCompiler {
- public:
-  Result<std::shared_ptr<const model::CompiledGrammar>> compile(const model::GrammarSpec& spec) override {
-    if (spec.text == "none") return fail("there is none");
-    return std::make_shared<const InTurnGrammar>();
-  }
-};
 
 class GrammarExecutorTest : public StepExecutorTest {
  protected:
-  static std::shared_ptr<model::GrammarSource> source() {
-    return std::make_shared<model::GrammarSource>(
-        []() -> Result<std::shared_ptr<model::GrammarCompiler>> { return std::make_shared<InTurnCompiler>(); });
+  static FindGrammar source() {
+    return
+        [](const std::string& digest) { return digest == "none" ? nullptr : std::make_shared<const InTurnGrammar>(); };
   }
   static engine::SequenceStart held(engine::SequenceStart start, std::string grammar = "in turn") {
     start.sampling.answer.grammar_kind = 1;

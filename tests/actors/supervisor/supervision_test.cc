@@ -35,7 +35,11 @@ class Supervised {
                                  progress.push_back(fmt::format("rank {}: layer {} of {}", rank, done, total));
                                },
                                [this](const control::Ready& told) { ready.push_back(told.address); },
-                               [this](int status) { stopped.push_back(status); }});
+                               [this](int status) { stopped.push_back(status); },
+                               [this](const std::string& why) {
+                                 progress.push_back(why);
+                                 failures.push_back(why);
+                               }});
     decides->start(now);
   }
 
@@ -82,7 +86,7 @@ class Supervised {
   }
 
   FakeProcesses processes;
-  std::vector<std::string> progress, ready;
+  std::vector<std::string> progress, failures, ready;
   std::vector<int> stopped;
   Supervision::TimePoint now{std::chrono::hours(1)};
   std::unique_ptr<Supervision> decides;
@@ -212,6 +216,7 @@ TEST_F(SupervisionTest, KeepsTheOthersWhenARankDiesAndStartsItsSuccessorAtOnce) 
   say(2, control::HasLeft{2});
   serve_again();
   EXPECT_EQ(progress.back(), "serving again (epoch 2)");
+  EXPECT_THAT(failures, ElementsAre("rank 1 was killed by signal 9")) << "what is served again is none";
   EXPECT_EQ(ready.size(), 1u);
 }
 

@@ -52,7 +52,12 @@ constexpr size_t kBehindTransfer = kFirst + sizeof(uint64_t);
 TEST(Wire, RoundTripsOrdersToTheGroup) {
   EXPECT_EQ(carried<GroupOrder>(FormGroup{77}).num_blocks, 77);
   carried<GroupOrder>(Fence{});
-  refuses_forged_alternatives(GroupOrder(Fence{}), kFirst, 2);
+  const auto grammar = carried<GroupOrder>(GrammarText{"d1", 4, "a+"});
+  EXPECT_EQ(grammar.digest, "d1");
+  EXPECT_EQ(grammar.kind, 4);
+  EXPECT_EQ(grammar.text, "a+");
+  EXPECT_EQ(carried<GroupOrder>(GrammarDrop{"d2"}).digest, "d2");
+  refuses_forged_alternatives(GroupOrder(Fence{}), kFirst, 4);
 }
 
 TEST(Wire, RoundTripsReportsOfTheGroup) {
@@ -61,7 +66,11 @@ TEST(Wire, RoundTripsReportsOfTheGroup) {
   EXPECT_EQ(loaded.block_bytes, 65536u);
   EXPECT_EQ(loaded.weight_bytes, 1ULL << 40);
   carried<GroupReport>(RankReady{});
-  refuses_forged_alternatives(GroupReport(RankReady{}), kFirst, 2);
+  const auto compiled = carried<GroupReport>(GrammarCompiled{"d1", 1ULL << 33, "why"});
+  EXPECT_EQ(compiled.digest, "d1");
+  EXPECT_EQ(compiled.bytes, 1ULL << 33);
+  EXPECT_EQ(compiled.error, "why");
+  refuses_forged_alternatives(GroupReport(RankReady{}), kFirst, 3);
 }
 
 TEST(Wire, RoundTripsOrdersAboutAdapters) {

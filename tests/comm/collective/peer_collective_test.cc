@@ -97,7 +97,8 @@ TEST_P(PeerSums, HaveTheBitsOfTheOrderOfRanks) {
                           [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                             uint32_t seed = 0;
                             for (const Dtype dtype : {Dtype::f16, Dtype::bf16, Dtype::f32}) {
-                              for (const size_t count : {1, 2, 7, 8, 9, 255, 5120, 40'963, 81'920, 163'840, 5, 64}) {
+                              for (const size_t count :
+                                   {1, 2, 7, 8, 9, 255, 5120, 40'963, 81'920, 163'840, 400'001, 491'520, 5, 64}) {
                                 if (count * size_of(dtype) > kSumTable[0].most_alone) continue;
                                 seed++;
                                 const auto part = Stored{dtype}.bytes_of(part_of(collective.rank(), count, seed));

@@ -144,6 +144,29 @@ TEST_P(AttentionDecodeCuda, GivesARowTheSameBitsAloneInABatchAndOnReplay) {
   }
 }
 
+TEST_P(AttentionDecodeCuda, GivesALongRowTheSameBitsHoweverManyBlocksShareIt) {
+  const int32_t heads = 5;
+  for (const int32_t context : {16400, 20000}) {
+    std::vector<int32_t> contexts(21, 40);
+    contexts[0] = context;
+    const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
+    const HalfTensor q = random_halves(contexts.size() * heads * 128, dtype(), random_);
+    const auto first_row = [&](const std::vector<float>& all) {
+      return std::vector<float>(all.begin(), all.begin() + heads * 128);
+    };
+    const std::vector<float> among_many = first_row(run(s, contexts, q.stored, heads));
+    for (const int32_t count : {1, 3}) {
+      const std::vector<int32_t> some(contexts.begin(), contexts.begin() + count);
+      const std::vector<uint16_t> queries(q.stored.begin(), q.stored.begin() + count * heads * 128);
+      EXPECT_EQ(first_row(run(s, some, queries, heads, 0, 2)), among_many) << count << " rows of " << context;
+    }
+    const std::vector<uint16_t> query(q.stored.begin(), q.stored.begin() + heads * 128);
+    for (int32_t parts = 2; parts <= kMostSpreadParts; parts *= 2) {
+      EXPECT_EQ(run(s, {context}, query, heads, 0, 2, parts), among_many) << parts << " parts of " << context;
+    }
+  }
+}
+
 TEST_P(AttentionDecodeCuda, HandlesALongContextWithLargeScores) {
   const std::vector<int32_t> contexts = {20000};
   const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
@@ -263,6 +286,29 @@ INSTANTIATE_TEST_SUITE_P(, AttentionDecodeCuda,
                            return dtype_name(std::get<0>(test.param)) + "With" + kv_name(std::get<1>(test.param));
                          });
 
+TEST(DecodeDivision, SpreadsALongRowThatIsNearlyAloneOverTheWholeDevice) {
+  const auto parts_of_first = [](int32_t kv_heads, const std::vector<int32_t>& contexts) {
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(static_cast<int32_t>(contexts.size()))));
+    DecodeDivision(40, kv_heads, 132).write(contexts, pieces.data());
+    return DecodePiece::of(pieces[1]).parts;
+  };
+  EXPECT_EQ(parts_of_first(8, {16000}), 8);
+  EXPECT_EQ(parts_of_first(8, {16400}), 16);
+  EXPECT_EQ(parts_of_first(8, {32000}), 16) << "8 KV heads, 132 multiprocessors";
+  EXPECT_EQ(parts_of_first(4, {32000}), 16) << "of heads in groups of 10 there are two tiles";
+  EXPECT_EQ(parts_of_first(1, {32000, 5}), 8) << "40 heads that share keys are five tiles, of two rows";
+  EXPECT_EQ(DecodeDivision(5, 1, 132).most_parts(8), 16);
+  EXPECT_EQ(DecodeDivision(5, 1, 132).most_parts(9), 8);
+  EXPECT_EQ(DecodeDivision(40, 8, 132).most_parts(2), 8);
+}
+
+TEST(DecodeDivision, CutsLongRowsInTwoAtLeast) {
+  const std::vector<int32_t> contexts(100, 20000);
+  std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(100)));
+  DecodeDivision(40, 8, 132).write(contexts, pieces.data());
+  for (int32_t i = 1; i <= pieces[0]; i++) EXPECT_GE(DecodePiece::of(pieces[static_cast<size_t>(i)]).parts, 2);
+}
+
 TEST(DecodeDivision, CoversEveryRowWithItsParts) {
   std::mt19937 random(3);
   for (const int32_t kv_heads : {1, 2, 8, 40}) {
@@ -275,7 +321,9 @@ TEST(DecodeDivision, CoversEveryRowWithItsParts) {
       int32_t next = 1;
       for (int32_t r = 0; r < rows; r++) {
         const int32_t parts = DecodePiece::of(pieces[static_cast<size_t>(next)]).parts;
-        EXPECT_TRUE(parts == 1 || parts == 2 || parts == 4 || parts == kMostDecodeParts) << parts;
+        EXPECT_TRUE(parts == 1 || parts == 2 || parts == 4 || parts == kMostDecodeParts ||
+                    (r == 2 && parts <= division.most_parts(rows)))
+            << parts;
         if (r == 2) {
           EXPECT_GE(parts, 2) << "a long row among short ones";
         }
@@ -295,11 +343,12 @@ TEST(DecodeDivision, GivesEveryTileToOneSegment) {
   for (int32_t context = 1; context < 40000; context += 37) {
     const int32_t tiles = decode_tiles(context);
     EXPECT_EQ(decode_segment_begin(tiles, 0), 0);
-    EXPECT_EQ(decode_segment_begin(tiles, kDecodeSegments), tiles);
-    for (int32_t i = 0; i < kDecodeSegments; i++) {
+    const int32_t segments = decode_segments(tiles);
+    EXPECT_EQ(decode_segment_begin(tiles, segments), tiles);
+    for (int32_t i = 0; i < segments; i++) {
       const int32_t length = decode_segment_begin(tiles, i + 1) - decode_segment_begin(tiles, i);
-      EXPECT_GE(length, tiles / kDecodeSegments);
-      EXPECT_LE(length, (tiles + kDecodeSegments - 1) / kDecodeSegments);
+      EXPECT_GE(length, tiles / segments);
+      EXPECT_LE(length, (tiles + segments - 1) / segments);
     }
   }
 }

@@ -9,6 +9,7 @@
 #include "comm/collective/peer_collective.h"
 #include "model/forward/cuda_model.h"
 #include "tests/comm/collective/file_rendezvous.h"
+#include "tests/comm/collective/gpu_ranks.h"
 #include "tests/comm/collective/processes.h"
 #include "tests/model/forward/golden_run.h"
 #include "tests/tolerance.h"
@@ -16,21 +17,11 @@
 namespace lorikeet::model {
 namespace {
 
+using comm::take_device;
 using kernels::Dtype;
 using ::testing::Each;
 
 constexpr int32_t kBlocks = 64;
-
-// In a child: takes a device for the rank. Empty, or why there is none.
-std::string take_device(int rank) {
-  setenv("NCCL_HOSTID", std::to_string(rank).c_str(), 1);
-  setenv("NCCL_SOCKET_IFNAME", "lo", 1);
-  const Result<int> count = kernels::device_count();
-  if (!count) return count.error().message;
-  if (*count == 0) return "this host has no CUDA device";
-  const Result<void> used = kernels::use_device(rank % *count);
-  return used ? "" : used.error().message;
-}
 
 // Sums of floats over the ranks, through the device.
 tests::AddOverRanks add_over(comm::DeviceCollective& group) {

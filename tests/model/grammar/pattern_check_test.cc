@@ -10,8 +10,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string error_of(std::string_view pattern) {
-  const auto checked = check_pattern(pattern);
+std::string error_of(std::string_view pattern, GrammarKind kind = GrammarKind::regex) {
+  const auto checked = pattern_cost(pattern, kind);
   return checked ? "none" : checked.error().message;
 }
 
@@ -36,13 +36,44 @@ TEST(PatternCheck, RefusesWhatCostsWithoutABound) {
   EXPECT_THAT(error_of("a{99999999999999999999999}"), HasSubstr("repetitions spell"));
 }
 
+std::string times(size_t count, const std::string& text) {
+  std::string all;
+  for (size_t i = 0; i < count; ++i) all += text;
+  return all;
+}
+
+// Each took XGrammar 2 s to over a minute with 152,064 tokens.
+TEST(PatternCheck, RefusesWhatTakesTooLong) {
+  for (const std::string& pattern :
+       {std::string(1000, '.'), times(1000, "[^a]"), times(50, "[^a]*[^b]*"), times(25, "[^a]*[^b]*"), times(300, "a?"),
+        times(2000, "[a-z]"), times(30, "(.*|[^a]{0,3})"), times(40, "(x|[^a]*)?"), times(200, "[\u4e00-\u9fff]")}) {
+    EXPECT_THAT(error_of(pattern), HasSubstr("too long to compile")) << pattern.substr(0, 60);
+  }
+}
+
+TEST(PatternCheck, TakesRulesForWhatMayBeLeftOut) {
+  const std::string rule = "\na ::= [^x]*";
+  EXPECT_THAT(error_of("root ::= " + times(500, "a ") + rule, GrammarKind::ebnf), HasSubstr("too long to compile"));
+  EXPECT_EQ(error_of("root ::= " + times(500, "a \"x\" ") + rule, GrammarKind::ebnf), "none");
+  EXPECT_EQ(error_of("root ::= a" + times(500, " | a") + rule, GrammarKind::ebnf), "none");
+}
+
+TEST(PatternCheck, LetsPassWhatOnlyLooksLikeIt) {
+  for (const std::string& pattern : {times(20, "[^,]*,"), times(100, "(https?|ftp)://"), std::string(".*a.*b.*c"),
+                                     times(100, "-?[0-9]+,"), std::string("[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+")}) {
+    EXPECT_EQ(error_of(pattern), "none") << pattern.substr(0, 60);
+  }
+  EXPECT_EQ(error_of("root ::= " + times(1000, "\"Wait... what? [^a]* (\" | "), GrammarKind::ebnf), "none");
+  EXPECT_EQ(error_of("start: " + times(1000, "\"Wait... what?\" | "), GrammarKind::lark), "none");
+}
+
 TEST(PatternCheck, IsMadeOfEveryGrammar) {
   const std::string deep = nested(1000);
   for (const GrammarSpec& spec :
        {GrammarSpec{GrammarKind::regex, deep}, GrammarSpec{GrammarKind::ebnf, "root ::= " + deep},
         GrammarSpec{GrammarKind::lark, "start: " + deep},
         GrammarSpec{GrammarKind::json_schema, R"({"type": "string", "pattern": ")" + deep + "\"}"},
-        GrammarSpec{GrammarKind::json_schema, R"({"patternProperties": {")" + deep + "\": {}}}"},
+        GrammarSpec{GrammarKind::json_schema, R"({"type": "object", "patternProperties": {")" + deep + "\": {}}}"},
         GrammarSpec{GrammarKind::structural_tag, R"({"format": {"type": "regex", "pattern": ")" + deep + "\"}}"}}) {
     const auto checked = check_grammar(spec);
     ASSERT_FALSE(checked) << spec.text.substr(0, 40);

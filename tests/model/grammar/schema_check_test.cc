@@ -1,5 +1,6 @@
 #include "model/grammar/schema_check.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -49,6 +50,63 @@ TEST(SchemaCheck, RefusesWhatIsNoSchemaOrTooLarge) {
   std::string deep = "{}";
   for (int i = 0; i < 100; ++i) deep = R"({"items": )" + deep + "}";
   EXPECT_THAT(error_of(deep), HasSubstr("nested deeper than 64"));
+}
+
+TEST(SchemaCheck, RefusesWhatTakesTooLongToCompile) {
+  const auto properties = [](int count, const std::string& schema) {
+    std::string list;
+    for (int i = 0; i < count; ++i) list += (i == 0 ? "" : ", ") + fmt::format("\"p{}\": {}", i, schema);
+    return R"({"type": "object", "properties": {)" + list + "}}";
+  };
+  const char* const pattern = R"({"type": "string", "pattern": "^[a-z]{1,20}$"})";
+  EXPECT_EQ(error_of(properties(20, pattern)), "none");
+  EXPECT_THAT(error_of(properties(100, pattern)), HasSubstr("too many patterns and formats"));
+  EXPECT_THAT(error_of(properties(100, R"({"type": "string", "format": "uri-template"})")), HasSubstr("too long"));
+  EXPECT_THAT(error_of(properties(100, R"({"type": "integer", "multipleOf": 997})")), HasSubstr("too long"));
+  EXPECT_EQ(error_of(properties(1000, R"({"type": "integer", "minimum": 1})")), "none");
+}
+
+// The cases of JSON Schema's own suite in which XGrammar takes what is invalid (tests/schema_suite.py).
+TEST(SchemaCheck, NamesKeywordsThatStandWhereAGrammarPassesOverThem) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"minimum": 2})", "\"minimum\" is supported beside \"type\" alone"},
+      {R"({"required": ["a"]})", "\"required\" is supported beside"},
+      {R"({"properties": {"a": {}}, "minItems": 1})", "\"minItems\" is supported beside"},
+      {R"({"type": "string", "anyOf": [{"maxLength": 2}]})", "\"type\" is not supported beside \"anyOf\""},
+      {R"({"anyOf": [{"type": "object"}], "required": ["a"]})", "\"required\" is not supported beside \"anyOf\""},
+      {R"({"$ref": "#/$defs/a", "maxLength": 3, "$defs": {"a": {}}})",
+       "\"maxLength\" is not supported beside \"$ref\""},
+      {R"({"const": 1, "enum": [2]})", "\"enum\" is not supported beside \"const\""},
+      {R"({"type": "string", "enum": ["a", 1]})", "\"type\" is not supported beside \"enum\""},
+      {R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})", "exclude each other"},
+      {R"({"oneOf": [{"enum": [1, 2]}, {"enum": [2, 3]}]})", "exclude each other"},
+      {R"({"$ref": "http://example.com/a"})", "the reference \"http://example.com/a\" is not supported"},
+      {R"({"type": "array", "items": {"$id": "b", "type": "string"}})", "items: \"$id\" is supported of the whole"},
+      {R"({"type": "object", "required": ["a"], "properties": {"b": {}}})", "names \"a\", which is not among"},
+      {R"({"type": "object", "patternProperties": {"a": {}, "b": {}}})", "one pattern alone"},
+      {R"({"type": "object", "patternProperties": {"a": {}}, "properties": {"a": {}}})", "beside \"properties\""},
+      {R"({"type": "object", "patternProperties": {"a": {}}, "additionalProperties": true})", "false alone"},
+      {R"({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"pattern": "x"}}}}})",
+       "properties.a.properties.b: the keyword \"pattern\""}};
+  for (const auto& [schema, error] : cases) EXPECT_THAT(error_of(schema), HasSubstr(error)) << schema;
+}
+
+TEST(SchemaCheck, LetsStandTogetherWhatSaysTheSame) {
+  for (
+      const char* schema :
+      {R"({"type": "string", "enum": ["a", "b"], "description": "x", "default": "a", "title": "y"})",
+       R"({"type": ["string", "null"], "enum": ["a", null]})", R"({"type": "integer", "const": 5})",
+       R"({"type": "object", "anyOf": [{"type": "object", "properties": {"a": {}}}]})",
+       R"({"allOf": [{"$ref": "#/$defs/a"}], "default": 1, "$defs": {"a": {"type": "integer"}}})",
+       R"({"type": ["string", "null"], "maxLength": 5, "minimum": 3})",
+       R"({"type": "object", "propertyNames": {"maxLength": 5}, "additionalProperties": {"type": "string"}})",
+       R"({"oneOf": [{"type": "string"}, {"type": "null"}, {"properties": {"a": {}}}]})",
+       R"({"oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}], "discriminator": {"propertyName": "kind"}, "$defs": {
+            "cat": {"type": "object", "properties": {"kind": {"const": "cat"}}, "required": ["kind"]},
+            "dog": {"type": "object", "properties": {"kind": {"type": "string", "enum": ["dog"]}}, "required": ["kind"]}}})",
+       R"({"$id": "x", "$ref": "#/$defs/a", "$defs": {"a": {"properties": {"b": {"$ref": "#"}}}}})"}) {
+    EXPECT_EQ(error_of(schema), "none") << schema;
+  }
 }
 
 TEST(SchemaCheck, LooksIntoTheSchemasOfStructuralTags) {

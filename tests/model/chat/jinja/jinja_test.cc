@@ -100,10 +100,11 @@ TEST_P(JinjaTemplate, RendersEveryConversationAsPythonsJinja) {
 }
 
 INSTANTIATE_TEST_SUITE_P(OfModels, JinjaTemplate,
-                         ::testing::Values("dated-header", "documents", "generation-blocks", "instructions", "parts",
-                                           "qwen1.5", "qwen2.5", "qwen2.5-math", "qwen3", "qwen3-coder",
-                                           "qwen3-nonthinking", "qwen3-thinking-2507", "qwq", "r1-distill",
-                                           "renamed-roles", "strict-turns"),
+                         ::testing::Values("character-cards", "dated-header", "documents", "generation-blocks",
+                                           "instructions", "parts", "qwen1.5", "qwen2.5", "qwen2.5-math", "qwen3",
+                                           "qwen3-coder", "qwen3-nonthinking", "qwen3-thinking-2507", "qwq",
+                                           "r1-distill", "renamed-roles", "spoken-names", "strict-turns",
+                                           "tagged-turns", "typed-tools"),
                          [](const auto& parameter) {
                            std::string name = parameter.param;
                            std::replace_if(

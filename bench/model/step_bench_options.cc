@@ -1,0 +1,49 @@
+#include "bench/model/step_bench_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace lorikeet::bench {
+
+std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv) {
+  StepBenchOptions options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
+    if (flag == "--kernels") {
+      options.kernels = true;
+    } else if (flag == "--shares-device") {
+      options.shares_device = true;
+    } else if (flag == "--model" && value != nullptr) {
+      options.model = argv[++i];
+    } else if (flag == "--steps" && value != nullptr) {
+      options.steps = std::max(1, std::atoi(argv[++i]));
+    } else if (flag == "--context" && value != nullptr) {
+      options.context = std::clamp(std::atoi(argv[++i]), 1, 131072);
+    } else if (flag == "--rows" && value != nullptr) {
+      options.rows = std::clamp(std::atoi(argv[++i]), 1, 1024);
+    } else if (flag == "--max-lora-rank" && value != nullptr) {
+      options.lora_rank = std::max(16, std::atoi(argv[++i]));
+    } else if (flag == "--only" && value != nullptr) {
+      options.only = argv[++i];
+    } else if (flag == "--tensor-parallel-size" && value != nullptr) {
+      options.ranks = std::clamp(std::atoi(argv[++i]), 1, 8);
+    } else if (flag == "--nccl") {
+      options.peers = false;
+    } else if (flag == "--fp8") {
+      options.fp8 = true;
+    } else {
+      fmt::print(stderr,
+                 "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed] [--rows N] [--context N] "
+                 "[--fp8]\n"
+                 "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
+                 "       [--tensor-parallel-size N] [--nccl]\n");
+      return std::nullopt;
+    }
+  }
+  return options;
+}
+
+}  // namespace lorikeet::bench

@@ -1,0 +1,27 @@
+// What decode_step_gpu_bench is asked for.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace lorikeet::bench {
+
+struct StepBenchOptions {
+  bool kernels = false;
+  bool shares_device = false;
+  bool fp8 = false;         // keys and values
+  std::string only;         // batches, adapters, draws, prompts or mixed; empty: all
+  int32_t rows = 256;       // the largest batch
+  int32_t lora_rank = 512;  // --max-lora-rank: the server's default
+  std::string model = LORIKEET_SOURCE_DIR "/examples/configs/qwen2.5-14b-int4";
+  int steps = 48;
+  int32_t context = 512;
+  int ranks = 1;
+  bool peers = true;  // sums over each other's memory
+};
+
+// Nothing, and the usage on standard error, for flags that there are not.
+std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv);
+
+}  // namespace lorikeet::bench

@@ -1,0 +1,163 @@
+// What tests of draws on the device share: the definitions in double, rows, and draws through parts of the vocabulary.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "kernels/sampling/philox.h"
+#include "kernels/sampling/sampling_cuda.h"
+#include "tests/kernels/base/cuda_test.h"
+
+namespace lorikeet::kernels {
+
+// The definitions, in double: vLLM's order, our noise.
+struct PlainSampler {
+  DrawRow row;
+
+  double noise(int32_t id) const {
+    return -std::log(-std::log1p(-static_cast<double>(noise_uniform(noise_bits(row.seed, row.position, id)))));
+  }
+
+  // Ids that the filters keep.
+  std::vector<int32_t> kept(const std::vector<float>& logits) const {
+    std::vector<int32_t> ids(logits.size());
+    std::iota(ids.begin(), ids.end(), 0);
+    const auto value = [&](int32_t id) {
+      return static_cast<double>(logits[static_cast<size_t>(id)]) / row.temperature;
+    };
+    std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
+    const double best = value(ids.front());
+    if (row.min_p > 0) {
+      std::erase_if(ids, [&](int32_t id) { return std::exp(value(id) - best) < static_cast<double>(row.min_p); });
+    }
+    if (row.top_k > 0 && static_cast<size_t>(row.top_k) < ids.size()) {
+      const double last = value(ids[static_cast<size_t>(row.top_k) - 1]);
+      std::erase_if(ids, [&](int32_t id) { return value(id) < last; });
+    }
+    if (row.top_p < 1) {
+      double total = 0;
+      for (const int32_t id : ids) total += std::exp(value(id) - best);
+      double before = 0;
+      size_t count = 0;
+      while (count < ids.size() && before < static_cast<double>(row.top_p) * total) {
+        before += std::exp(value(ids[count++]) - best);
+      }
+      ids.resize(std::max(count, size_t{1}));
+    }
+    return ids;
+  }
+
+  double score(const std::vector<float>& logits, int32_t id) const {
+    const double logit = logits[static_cast<size_t>(id)];
+    return row.greedy() ? logit : logit / row.temperature + noise(id);
+  }
+
+  int32_t draw(const std::vector<float>& logits) const {
+    std::vector<int32_t> ids(logits.size());
+    std::iota(ids.begin(), ids.end(), 0);
+    if (row.filtered()) {
+      ids = kept(logits);
+      std::sort(ids.begin(), ids.end());
+    }
+    int32_t winner = ids.front();
+    for (const int32_t id : ids) {
+      if (score(logits, id) > score(logits, winner)) winner = id;
+    }
+    return winner;
+  }
+};
+
+class SamplingCuda : public CudaTest {
+ protected:
+  DrawRow row_of(int32_t i, float temperature) {
+    DrawRow row;
+    row.seed = 0x123456789abcdefULL * static_cast<uint64_t>(i + 1);
+    row.position = 17 + 3 * i;
+    row.logits_row = i;
+    row.draw_row = i;
+    row.temperature = temperature;
+    return row;
+  }
+
+  // Draws through `ranks` unequal parts of the vocabulary.
+  std::vector<int32_t> draw(const std::vector<std::vector<float>>& logits, const std::vector<DrawRow>& rows,
+                            int ranks) {
+    const auto vocab = static_cast<int32_t>(logits[0].size());
+    const auto num_rows = static_cast<int32_t>(rows.size());
+    FilteredDrawArgs filtered;
+    filtered.pieces = ranks;
+    for (int r = 0; r <= ranks; r++)
+      filtered.vocab_begins[r] = r == ranks ? vocab : vocab * r / ranks + (r == 1 ? 1 : 0);
+    const int64_t stride = vocab / ranks + 5;
+    filtered.piece_stride = stride * static_cast<int64_t>(logits.size());
+    filtered.stride = stride;
+    std::vector<float> pieces(static_cast<size_t>(ranks * filtered.piece_stride), 1e9F);
+    for (int r = 0; r < ranks; r++) {
+      for (size_t i = 0; i < logits.size(); i++) {
+        std::copy(logits[i].begin() + filtered.vocab_begins[r], logits[i].begin() + filtered.vocab_begins[r + 1],
+                  pieces.begin() + r * filtered.piece_stride + static_cast<int64_t>(i) * stride);
+      }
+    }
+    const DeviceBuffer device_logits = to_device(pieces);
+    const DeviceBuffer device_rows = to_device(rows);
+    const DeviceBuffer drawn = poisoned(rows.size() * 4);
+    filtered.logits = device_logits.as<float>();
+    filtered.rows = device_rows.as<DrawRow>();
+    filtered.num_rows = num_rows;
+    filtered.drawn = drawn.as<int32_t>();
+    if (rows.front().filtered()) {
+      const DeviceBuffer workspace = zeroed(vocab_cut_workspace(vocab));
+      filtered.workspace = workspace.data();
+      draw_filtered_cuda(filtered, stream_);
+      const std::vector<int32_t> first = to_host<int32_t>(drawn);
+      draw_filtered_cuda(filtered, stream_);  // the workspace is left as it was found
+      EXPECT_EQ(to_host<int32_t>(drawn), first);
+      return to_host<int32_t>(drawn);
+    }
+    const DeviceBuffer best = poisoned(static_cast<uint64_t>(ranks) * rows.size() * sizeof(Candidate));
+    const DeviceBuffer workspace = zeroed(unfiltered_draw_workspace(num_rows, vocab));
+    for (int r = 0; r < ranks; r++) {
+      UnfilteredDrawArgs args;
+      args.shard = {device_logits.as<float>() + r * filtered.piece_stride, stride, filtered.vocab_begins[r],
+                    filtered.vocab_begins[r + 1] - filtered.vocab_begins[r]};
+      args.rows = filtered.rows;
+      args.num_rows = num_rows;
+      args.best = best.as<Candidate>() + r * num_rows;
+      args.drawn = ranks == 1 ? filtered.drawn : nullptr;
+      args.workspace = workspace.data();
+      args.workspace_rows = num_rows;
+      draw_unfiltered_cuda(args, stream_);
+    }
+    if (ranks > 1) compare_draws_cuda({best.as<Candidate>(), ranks, filtered.rows, num_rows, filtered.drawn}, stream_);
+    return to_host<int32_t>(drawn);
+  }
+
+  // Every draw is the plain sampler's, or so near to it that rounding decides.
+  void expect_plain_draws(const std::vector<std::vector<float>>& logits, const std::vector<DrawRow>& rows, int ranks,
+                          const std::string& what) {
+    const std::vector<int32_t> drawn = draw(logits, rows, ranks);
+    int near_ties = 0;
+    for (size_t i = 0; i < rows.size(); i++) {
+      const PlainSampler plain{rows[i]};
+      const int32_t expected = plain.draw(logits[i]);
+      if (drawn[i] == expected) continue;
+      ASSERT_GE(drawn[i], 0) << what;
+      ASSERT_LT(static_cast<size_t>(drawn[i]), logits[i].size()) << what;
+      EXPECT_NEAR(plain.score(logits[i], drawn[i]), plain.score(logits[i], expected), 1e-4) << what << ", row " << i;
+      near_ties++;
+    }
+    EXPECT_LE(near_ties, 1) << what;
+  }
+
+  std::vector<std::vector<float>> random_logits(size_t rows, int32_t vocab, float scale) {
+    std::vector<std::vector<float>> logits;
+    for (size_t i = 0; i < rows; i++) logits.push_back(random_floats(static_cast<size_t>(vocab), random_, scale));
+    return logits;
+  }
+
+  std::mt19937 random_{9};
+};
+
+}  // namespace lorikeet::kernels
