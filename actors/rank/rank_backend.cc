@@ -1,9 +1,11 @@
 #include "actors/rank/rank_backend.h"
 
+#include <utility>
+
 namespace lorikeet::actors {
 
-Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank) {
-  if (options.device == "cpu") return make_cpu_backend(options, rank);
+Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank, RankMemory memory) {
+  if (options.device == "cpu") return make_cpu_backend(options, rank, std::move(memory));
 #ifdef LORIKEET_HAVE_CUDA
   if (options.device == "cuda") return make_cuda_backend(options, rank);
 #endif

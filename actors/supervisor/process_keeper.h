@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "actors/supervisor/region_keeper.h"
 #include "actors/wire/control_channel.h"
 #include "actors/wire/control_message.h"
 
@@ -30,10 +31,13 @@ class Processes {
   // Whether the kernel has begun to end it: its exit will be told.
   virtual bool is_ending(ChildId child) = 0;
   virtual std::string describe(ChildId child) = 0;  // for people, such as "process 4711"
+  // Lets go of the memory that is held for a rank: its next process begins from the checkpoint.
+  virtual void drop_regions(int32_t rank) = 0;
 };
 
 // Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
-// thread ends (PR_SET_PDEATHSIG), which it does only with the whole process.
+// thread ends (PR_SET_PDEATHSIG), which it does only with the whole process. The memory that ranks leave is held here and
+// handed to their successors (actors/supervisor/region_keeper.h).
 // Threads: any.
 class ProcessKeeper final : public Processes {
  public:
@@ -57,6 +61,9 @@ class ProcessKeeper final : public Processes {
   bool is_stopped(ChildId child) override;
   bool is_ending(ChildId child) override;
   std::string describe(ChildId child) override;
+  void drop_regions(int32_t rank) override { regions_.drop(rank); }
+
+  const RegionKeeper& regions() const { return regions_; }
 
  private:
   struct Child {
@@ -69,6 +76,7 @@ class ProcessKeeper final : public Processes {
   };
 
   void live(ChildId id, Child& child, ChildStart start, ChildId head);
+  bool hear(ControlChannel& channel, int32_t rank, ChildReport& report);
   void forget(ChildId id);
   void send(ChildId id, const ChildOrder& order, int descriptor);
   std::shared_ptr<Child> find(ChildId id);
@@ -76,6 +84,7 @@ class ProcessKeeper final : public Processes {
 
   const Callbacks callbacks_;
   const std::string program_;
+  RegionKeeper regions_;
   std::mutex mutex_;  // guards what follows
   ChildId last_id_ = 0;
   std::map<ChildId, std::shared_ptr<Child>> children_;  // that have not ended

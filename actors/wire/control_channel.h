@@ -33,7 +33,7 @@ class ControlChannel {
   // A peer that is gone is an error; the message is then lost. A descriptor that goes with it (-1: none) stays open here.
   Result<void> send(const ChildStart& start);
   Result<void> send(const ChildOrder& order, int descriptor = -1);
-  Result<void> send(const ChildReport& report);
+  Result<void> send(const ChildReport& report, int descriptor = -1);
 
   // Waits until receiving waits no more. False: the descriptor is of no use.
   bool wait() const;

@@ -55,10 +55,11 @@ TEST(Wire, RoundTripsOrdersToTheGroup) {
 }
 
 TEST(Wire, RoundTripsReportsOfTheGroup) {
-  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40});
+  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40, 77});
   EXPECT_EQ(loaded.num_blocks, 12);
   EXPECT_EQ(loaded.block_bytes, 65536u);
   EXPECT_EQ(loaded.weight_bytes, 1ULL << 40);
+  EXPECT_EQ(loaded.weight_bytes_read, 77u);
   carried<GroupReport>(RankReady{});
   refuses_forged_alternatives(GroupReport(RankReady{}), kFirst, 2);
 }
@@ -109,7 +110,11 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   EXPECT_EQ(connection.rank, 1);
   carried<ChildOrder>(control::Ping{});
   EXPECT_EQ(carried<ChildOrder>(control::LeaveGroup{5}).epoch, 5u);
-  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 5);
+  const auto take = carried<ChildOrder>(control::TakeRegion{{"weights", true, 1ULL << 33}});
+  EXPECT_EQ(take.region.name, "weights");
+  EXPECT_TRUE(take.region.on_device);
+  EXPECT_EQ(take.region.bytes, 1ULL << 33);
+  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 6);
 }
 
 TEST(Wire, RoundTripsReportsOfAChild) {
@@ -129,7 +134,9 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   EXPECT_EQ(lost.ranks, std::vector<int32_t>{1});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 8);
+  EXPECT_EQ(carried<ChildReport>(control::HoldRegion{{"weights", false, 5}}).region.bytes, 5u);
+  carried<ChildReport>(control::DropRegions{});
+  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 10);
 }
 
 TEST(Wire, RoundTripsTheStartOfAChildWithAllOptions) {
