@@ -7,7 +7,7 @@ namespace lorikeet::actors {
 Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank, RankMemory memory) {
   if (options.device == "cpu") return make_cpu_backend(options, rank, std::move(memory));
 #ifdef LORIKEET_HAVE_CUDA
-  if (options.device == "cuda") return make_cuda_backend(options, rank);
+  if (options.device == "cuda") return make_cuda_backend(options, rank, std::move(memory));
 #endif
   return fail("device {} is not served by this build", options.device);
 }

@@ -50,6 +50,6 @@ Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& opti
 std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank, RankMemory memory);
 
 // fp16 or bf16 on a CUDA device, with NCCL between the ranks; in builds that have CUDA.
-std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank);
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, RankMemory memory);
 
 }  // namespace lorikeet::actors
