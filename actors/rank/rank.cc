@@ -52,7 +52,16 @@ int run_rank() {
       caf::anon_send(of.get(), LeaveGroup{leave->epoch});
     }
   });
-  auto backend = make_rank_backend(start.options, start.rank, start.place);
+  RankMemory memory;
+  memory.inherited = child.take_regions();
+  memory.hold = [&child](const RegionDescription& what, const Descriptor& descriptor) {
+    child.tell(control::HoldRegion{what}, descriptor.get());
+  };
+  memory.drop = [&child] { child.tell(control::DropRegions{}); };
+  memory.say = [&child](const std::string& sentence) {
+    child.tell(control::Progress{fmt::format("rank {}: {}", child.start().rank, sentence)});
+  };
+  auto backend = make_rank_backend(start.options, start.rank, std::move(memory), start.place);
   if (!backend) child.fail(fmt::format("rank {}: {}", start.rank, backend.error().message));
 
   WorkerSetup setup;

@@ -177,6 +177,15 @@ bool ClusterProcesses::awaits_host(ChildId id) {
   return child != nullptr && child->where == Where::waits;
 }
 
+// On every host: where it was, there may be some of before.
+void ClusterProcesses::drop_regions(int32_t rank) {
+  const std::lock_guard lock(mutex_);
+  keeper_.drop_regions(rank);
+  for (auto& [id, host] : hosts_) {
+    if (host.link) (void)host.link->channel().send(HostOrder(host::DropRegions{rank}));
+  }
+}
+
 Result<std::string> ClusterProcesses::wait_for_placement() {
   std::unique_lock lock(mutex_);
   const bool in_time = changed_.wait_for(lock, options_.join_timeout, [this] {

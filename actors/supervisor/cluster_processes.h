@@ -56,6 +56,7 @@ class ClusterProcesses final : public Processes {
   bool is_ending(ChildId child) override;
   std::string describe(ChildId child) override;
   bool awaits_host(ChildId child) override;
+  void drop_regions(int32_t rank) override;
 
   // Waits until all hosts have joined: where the ranks would be (placement_table). Errors: they have not in time, or lend
   // too little.

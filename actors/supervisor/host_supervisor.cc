@@ -129,6 +129,11 @@ class Lending {
 
   bool take(const host::Beat&) { return true; }
 
+  bool take(const host::DropRegions& order) {
+    keeper_.drop_regions(order.rank);
+    return true;
+  }
+
   void beat(ControlChannel& channel) {
     std::map<uint64_t, ProcessKeeper::ChildId> all;
     {

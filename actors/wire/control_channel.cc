@@ -28,7 +28,9 @@ Result<std::optional<T>> decoded(Result<std::optional<std::vector<uint8_t>>> byt
   if (!*bytes) return std::optional<T>();
   auto message = comm::decode<T>(**bytes);
   if (!message) return fail("control channel: {}", message.error().message);
-  return std::optional<T>(*std::move(message));
+  std::optional<T> found;
+  found.emplace(*std::move(message));
+  return found;
 }
 
 }  // namespace
@@ -58,8 +60,8 @@ Result<void> ControlChannel::send(const ChildOrder& order, int descriptor) {
   return send_bytes(comm::encode(order), descriptor);
 }
 
-Result<void> ControlChannel::send(const ChildReport& report) {
-  return send_bytes(comm::encode(report));
+Result<void> ControlChannel::send(const ChildReport& report, int descriptor) {
+  return send_bytes(comm::encode(report), descriptor);
 }
 
 Result<void> ControlChannel::send(const HostOrder& order) {

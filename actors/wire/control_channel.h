@@ -35,7 +35,7 @@ class ControlChannel {
   // A peer that is gone is an error; the message is then lost. A descriptor that goes with it (-1: none) stays open here.
   Result<void> send(const ChildStart& start);
   Result<void> send(const ChildOrder& order, int descriptor = -1);
-  Result<void> send(const ChildReport& report);
+  Result<void> send(const ChildReport& report, int descriptor = -1);
   Result<void> send(const HostOrder& order);
   Result<void> send(const HostReport& report);
 

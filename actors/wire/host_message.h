@@ -104,6 +104,14 @@ struct KillRank {
   }
 };
 
+struct DropRegions {  // lets go of the memory that is held for a rank
+  int32_t rank = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("rank", s.rank);
+  }
+};
+
 struct Beat {  // both ways: who says nothing for too long is lost
   template <class Self, class Visitor>
   static void fields(Self&, Visitor&&) {}
@@ -150,7 +158,8 @@ struct RankState {  // with every beat, as Processes has them
 }  // namespace host
 
 using JoinRequest = std::variant<host::Join, host::ConnectRank>;
-using HostOrder = std::variant<host::Admitted, host::StartRank, host::TellRank, host::KillRank, host::Beat>;
+using HostOrder =
+    std::variant<host::Admitted, host::StartRank, host::TellRank, host::KillRank, host::Beat, host::DropRegions>;
 using HostReport = std::variant<host::RankSaid, host::RankExited, host::RankState, host::Beat>;
 
 }  // namespace lorikeet::actors

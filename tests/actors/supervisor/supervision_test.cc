@@ -135,6 +135,18 @@ TEST_F(SupervisionTest, GivesUpWhenTheHeadCannotStart) {
   EXPECT_THAT(stopped, ElementsAre(1));
 }
 
+TEST_F(SupervisionTest, LetsGoOfTheMemoryOfARankThatFailsOnItBeforeItServes) {
+  serve();
+  exit(2);  // killed: what it leaves is as good as before
+  EXPECT_EQ(processes.started.size(), 4u);
+  EXPECT_THAT(processes.dropped, IsEmpty());
+  exit(4, "was killed by signal 11");  // while it takes the memory over
+  EXPECT_THAT(processes.dropped, ElementsAre(0));
+  serve_again();
+  exit(3, "was killed by signal 11");  // while it served: a request's doing, perhaps
+  EXPECT_THAT(processes.dropped, ElementsAre(0));
+}
+
 TEST_F(SupervisionTest, GivesUpOnAFirstStartThatDoesNotGetOn) {
   say(1, control::AwaitsRanks{});
   beat(2 * 121);

@@ -61,10 +61,11 @@ TEST(Wire, RoundTripsOrdersToTheGroup) {
 }
 
 TEST(Wire, RoundTripsReportsOfTheGroup) {
-  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40});
+  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40, 77});
   EXPECT_EQ(loaded.num_blocks, 12);
   EXPECT_EQ(loaded.block_bytes, 65536u);
   EXPECT_EQ(loaded.weight_bytes, 1ULL << 40);
+  EXPECT_EQ(loaded.weight_bytes_read, 77u);
   carried<GroupReport>(RankReady{});
   const auto compiled = carried<GroupReport>(GrammarCompiled{"d1", 1ULL << 33, "why"});
   EXPECT_EQ(compiled.digest, "d1");
@@ -119,7 +120,11 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   EXPECT_EQ(connection.rank, 1);
   carried<ChildOrder>(control::Ping{});
   EXPECT_EQ(carried<ChildOrder>(control::LeaveGroup{5}).epoch, 5u);
-  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 5);
+  const auto take = carried<ChildOrder>(control::TakeRegion{{"weights", true, 1ULL << 33}});
+  EXPECT_EQ(take.region.name, "weights");
+  EXPECT_TRUE(take.region.on_device);
+  EXPECT_EQ(take.region.bytes, 1ULL << 33);
+  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 6);
 }
 
 TEST(Wire, RoundTripsReportsOfAChild) {
@@ -139,7 +144,9 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   EXPECT_EQ(lost.ranks, std::vector<int32_t>{1});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 8);
+  EXPECT_EQ(carried<ChildReport>(control::HoldRegion{{"weights", false, 5}}).region.bytes, 5u);
+  carried<ChildReport>(control::DropRegions{});
+  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 10);
 }
 
 TEST(Wire, RoundTripsFirstWordsOfAHost) {
@@ -174,7 +181,8 @@ TEST(Wire, RoundTripsOrdersToAHost) {
   EXPECT_EQ(std::get<control::LeaveGroup>(told.order).epoch, 5u);
   EXPECT_EQ(carried<HostOrder>(host::KillRank{9}).child, 9u);
   carried<HostOrder>(host::Beat{});
-  refuses_forged_alternatives(HostOrder(host::Beat{}), kFirst, 5);
+  EXPECT_EQ(carried<HostOrder>(host::DropRegions{3}).rank, 3);
+  refuses_forged_alternatives(HostOrder(host::Beat{}), kFirst, 6);
 }
 
 TEST(Wire, RoundTripsReportsOfAHost) {
