@@ -22,20 +22,64 @@ constexpr const char* kCustom = "custom_id ";  // in front of a key of OpenAI's 
 
 class OwnLine final : public BatchLine {
  public:
-  explicit OwnLine(comm::RequestLine line) : line_(std::move(line)), result_(line_) {}
+  explicit OwnLine(comm::RequestLine line)
+      : line_(std::move(line)),
+        n_(answers_to(line_.request)),
+        results_(n_, comm::ResultLine(line_)),
+        finished_(n_),
+        running_(n_) {}
 
   std::string key() const override {
     return line_.integer_id ? line_.request.id : nlohmann::json(line_.request.id).dump();
   }
-  std::vector<comm::GenerateRequest> requests() const override { return {line_.request}; }
-  void add(size_t, const comm::Delta& delta) override { result_.add(delta); }
-  std::optional<std::string> finish(size_t, const comm::Done& done) override { return result_.finish(done); }
-  std::string finish(const comm::Failure& failure) const override { return result_.finish(failure); }
-  void restart() override { result_.restart(); }
+  // One for each answer, from seeds one after the other, as the server would draw them for n.
+  std::vector<comm::GenerateRequest> requests() const override {
+    std::vector<comm::GenerateRequest> requests(n_, line_.request);
+    for (size_t i = 0; i < n_; ++i) {
+      if (n_ > 1) requests[i].n = std::nullopt;
+      if (requests[i].seed) *requests[i].seed += i;
+      requests[i].early_prompt_logprobs = false;  // the result has them in any case
+    }
+    return requests;
+  }
+  void add(size_t index, const comm::Delta& delta) override { results_.at(index).add(delta); }
+
+  std::optional<std::string> finish(size_t index, const comm::Done& done) override {
+    std::string line = results_.at(index).finish(done);
+    if (n_ == 1) return line;
+    if (!std::exchange(finished_.at(index), std::move(line)).empty() || --running_ > 0) return std::nullopt;
+    Json choices = Json::array();
+    for (size_t i = 0; i < n_; ++i) {
+      Json& choice = choices.emplace_back(Json{{"index", i}});
+      const Json whole = Json::parse(finished_[i]);
+      for (const auto& [key, value] : whole.items()) {
+        if (key != "id" && key != "error") choice[key] = value;
+      }
+    }
+    const Json id = line_.integer_id ? Json::parse(line_.request.id) : Json(line_.request.id);
+    const Json all = {{"id", id}, {"choices", std::move(choices)}, {"error", nullptr}};
+    return all.dump(-1, ' ', false, Json::error_handler_t::replace);
+  }
+
+  std::string finish(const comm::Failure& failure) const override { return results_.front().finish(failure); }
+  void restart() override {
+    for (comm::ResultLine& result : results_) result.restart();
+    finished_.assign(n_, "");
+    running_ = n_;
+  }
 
  private:
+  // A wrong n is the server's to refuse.
+  static size_t answers_to(const comm::GenerateRequest& request) {
+    const int32_t n = request.n.value_or(1);
+    return n >= 1 && n <= comm::kMaxChoices ? static_cast<size_t>(n) : 1;
+  }
+
   const comm::RequestLine line_;
-  comm::ResultLine result_;
+  const size_t n_;  // answers
+  std::vector<comm::ResultLine> results_;
+  std::vector<std::string> finished_;  // lines of answers that have ended, where there are several
+  size_t running_;
 };
 
 class OpenAiLine final : public BatchLine {

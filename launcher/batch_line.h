@@ -1,5 +1,5 @@
-// A line of `lorikeet batch` and what becomes of it: in our own form (comm/client/request_json.h), or as OpenAI's batch
-// files have it:
+// A line of `lorikeet batch` and what becomes of it: in our own form (comm/client/request_json.h; where it asks for several
+// answers with `n`, their fields are in `choices`, in order), or as OpenAI's batch files have it:
 //   {"custom_id", "method": "POST", "url": "/v1/chat/completions" | "/v1/completions", "body"}
 //   {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error": null}
 #pragma once

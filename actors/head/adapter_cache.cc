@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <unordered_map>
@@ -13,11 +14,13 @@
 #include "actors/head/adapter_transfer.h"
 #include "actors/head/host_adapters.h"
 #include "comm/codec/codec.h"
+#include "kernels/base/console.h"
 
 namespace lorikeet::actors {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{1000};
+constexpr size_t kOthersInBrief = 256;  // adapters on disk that a brief status shows
 
 class AdapterCache {
  public:
@@ -27,7 +30,9 @@ class AdapterCache {
         host_({options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
         slots_(options_.max_loras),
         changes_({options_.runtime_lora_updating, options_.served_model_name}, std::move(setup.names), host_, slots_),
+        journal_(std::move(setup.journal)),
         source_(setup.make_source(callbacks(self))) {
+    if (journal_) changes_.restore(journal_->changes(), now());
     tick();
   }
 
@@ -157,7 +162,7 @@ class AdapterCache {
     self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kTick, Tick{});
   }
 
-  AdaptersStatus status() const {
+  AdaptersStatus status(bool brief) const {
     AdaptersStatus status;
     status.transfers = transfers_.size();
     status.staged_bytes = host_.staged_bytes();
@@ -165,7 +170,11 @@ class AdapterCache {
     status.lookups = lookups_;
     status.reads = reads_;
     status.sends = sends_;
-    for (HostAdapters::Row& row : host_.rows()) {
+    auto rows = brief ? host_.rows(slots_.resident(), kOthersInBrief) : host_.rows();
+    const auto is_name = [](const HostAdapters::Row& row) { return row.host != "replaced" && row.host != "loading"; };
+    const auto listed = static_cast<size_t>(std::count_if(rows.begin(), rows.end(), is_name));
+    if (brief) status.unlisted = host_.size() - std::min(host_.size(), listed);
+    for (HostAdapters::Row& row : rows) {
       AdapterSlots::Row slot = slots_.row(row.digest);
       AdapterStatus& adapter = status.adapters.emplace_back();
       adapter.name = std::move(row.name);
@@ -238,6 +247,18 @@ class AdapterCache {
   void perform(AdapterChanges::Ended& ended) {
     const auto promise = changing_.extract(ended.number);
     if (promise) promise.mapped().deliver(AdapterChanged{std::move(ended.message), std::move(ended.code)});
+  }
+
+  void perform(AdapterChanges::Remember& remember) {
+    if (!journal_) return;
+    const auto written = journal_->add(remember.change);
+    if (!written && !std::exchange(journal_failed_, true)) {
+      say("names of adapters that change now are lost should this process be replaced: {}", written.error().message);
+    }
+  }
+  void perform(AdapterChanges::Forgotten& forgotten) {
+    say("adapter {} was loaded before this process was replaced, and is not served any more: {}", forgotten.name,
+        forgotten.why);
   }
 
   void perform(AdapterSlots::Pin& pin) { host_.pin(pin.digest); }
@@ -335,6 +356,8 @@ class AdapterCache {
   std::unordered_map<std::string, AdapterTransfer::TimePoint> reading_since_;  // by key
   AdapterLookups lookups_;
   Durations reads_, sends_;
+  const std::shared_ptr<NameJournal> journal_;
+  bool journal_failed_ = false;            // and that was said
   std::unique_ptr<AdapterSource> source_;  // last: its threads end before the rest does
 };
 
@@ -355,7 +378,7 @@ AdapterCacheActor::behavior_type adapter_cache(AdapterCacheActor::pointer self, 
           [state](const ChangeAdapter& ask) { return state->change(ask); },
           [state](const FactorsMade& made) { state->factors_made(made); },
           [state](Tick) { state->tick(); },
-          [state](const StatusQuery&) { return state->status(); },
+          [state](const StatusQuery& query) { return state->status(query.brief); },
           [](Pulse) { return true; }};
 }
 

@@ -25,13 +25,15 @@
 
 #include "actors/head/adapter_names.h"
 #include "actors/head/messages.h"
+#include "actors/head/name_journal.h"
 #include "actors/wire/options.h"
 
 namespace lorikeet::actors {
 
 struct AdapterCacheSetup {
   ServerOptions options;
-  AdapterNames names;  // begins with those of the options
+  AdapterNames names;                      // begins with those of the options
+  std::shared_ptr<NameJournal> journal{};  // of the heads of this server; null: there is none
   std::function<std::unique_ptr<AdapterSource>(AdapterSource::Callbacks)> make_source;
 };
 

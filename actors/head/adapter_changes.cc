@@ -16,7 +16,9 @@ constexpr const char* kNotAllowed =
 }  // namespace
 
 AdapterChanges::AdapterChanges(Settings settings, AdapterNames names, HostAdapters& host, AdapterSlots& slots)
-    : settings_(std::move(settings)), names_(std::move(names)), host_(host), slots_(slots) {}
+    : settings_(std::move(settings)), names_(std::move(names)), host_(host), slots_(slots) {
+  for (const auto& [name, directory] : names_.list()) first_.insert(name);
+}
 
 HostAdapters::Id AdapterChanges::id_of(uint64_t number) {
   return HostAdapters::Id(kFirstId | number);
@@ -24,6 +26,48 @@ HostAdapters::Id AdapterChanges::id_of(uint64_t number) {
 
 AdapterChanges::Changes::iterator AdapterChanges::find(HostAdapters::Id id) {
   return (id.value() & kFirstId) != 0 ? changes_.find(id.value() & ~kFirstId) : changes_.end();
+}
+
+// ---- what a head before this one has left
+
+void AdapterChanges::restore(const std::vector<NameChange>& changes, TimePoint now) {
+  for (const NameChange& change : changes) {
+    if (change.removed) {
+      host_.leave(change.name);
+      names_.erase(change.name);
+      removed_.insert(change.name);
+    }
+    if (change.directory) {
+      const std::string key = loaded_key(change.name, 0);
+      host_.restore(key, *change.directory);
+      names_.set(change.name, *change.directory);
+      loaded_[change.name] = *change.directory;
+      restored_.insert(change.name);
+      effects_.push_back(Locate{key, *change.directory});
+    }
+    if (change.pinned) claim(++numbers_, Action::pin, change.name, false, now);
+  }
+}
+
+void AdapterChanges::found(const std::string& name, const tl::expected<std::string, AdapterRefusal>& directory) {
+  if (restored_.erase(name) == 0) return;                               // it leads elsewhere by now
+  if (directory || directory.error().code == "adapter_failed") return;  // a disk that does not answer may do so later
+  host_.leave(name);
+  names_.erase(name);
+  pinned_.erase(name);
+  loaded_.erase(name);
+  effects_.push_back(Forgotten{name, directory.error().message});
+  remember(name);
+}
+
+void AdapterChanges::remember(const std::string& name) {
+  NameChange change;
+  change.name = name;
+  const auto loaded = loaded_.find(name);
+  if (loaded != loaded_.end()) change.directory = loaded->second;
+  change.removed = removed_.contains(name);
+  change.pinned = pinned_.contains(name);
+  effects_.push_back(Remember{std::move(change)});
 }
 
 // ---- beginnings
@@ -81,12 +125,17 @@ void AdapterChanges::unload(uint64_t number, const std::string& name) {
   if (!host_.leave(name)) return end_unknown(number, name);
   names_.erase(name);
   pinned_.erase(name);
+  restored_.erase(name);
+  loaded_.erase(name);
+  if (first_.contains(name)) removed_.insert(name);
+  remember(name);
   end(number, fmt::format("Success: LoRA adapter '{}' removed successfully.", name));
 }
 
 void AdapterChanges::unpin(uint64_t number, const std::string& name) {
   if (auto ok = host_.keep(name, false); !ok) return end_unknown(number, name);
   pinned_.erase(name);
+  remember(name);
   end(number, fmt::format("'{}' is not pinned", name));
 }
 
@@ -106,6 +155,7 @@ void AdapterChanges::group_formed(TimePoint now) {
 // ---- answers of disk and ranks
 
 void AdapterChanges::located(const std::string& key, const tl::expected<std::string, AdapterRefusal>& directory) {
+  if (key == loaded_key(name_in_key(key), 0)) return found(name_in_key(key), directory);
   const auto loading = loading_.find(name_in_key(key));
   if (loading == loading_.end()) return;
   const auto it = changes_.find(loading->second);
@@ -159,6 +209,9 @@ void AdapterChanges::finish(Changes::iterator it) {
     case Action::load:
       host_.enter(change.key);
       names_.set(change.name, change.directory);
+      loaded_[change.name] = change.directory;
+      restored_.erase(change.name);
+      remember(change.name);
       return end(it, fmt::format("Success: LoRA adapter '{}' added successfully.", change.name));
     case Action::warm:
       return end(it, fmt::format("'{}' is on all ranks", change.name));
@@ -171,6 +224,7 @@ void AdapterChanges::finish(Changes::iterator it) {
       }
       if (auto ok = host_.keep(change.name, true); !ok) return end(it, ok.error().message, "conflict");
       pinned_.insert(change.name);
+      remember(change.name);
       return end(it, fmt::format("'{}' is pinned", change.name));
   }
 }

@@ -9,6 +9,9 @@
 // A load claims and leases the adapter as a request does, so what cannot be served is refused before the name is there:
 // by what its files hold, then by the ranks, all of them or none. It waits for no slot: where all are leased, the ranks
 // take the adapter with its first request. What a name led to before is served to those who had asked for it.
+//
+// What has changed is told to be remembered for the next head, which begins with it: a name is there at once, and leaves
+// again where its files turn out to be gone.
 #pragma once
 
 #include <chrono>
@@ -25,6 +28,7 @@
 #include "actors/head/adapter_names.h"
 #include "actors/head/adapter_slots.h"
 #include "actors/head/host_adapters.h"
+#include "actors/head/name_journal.h"
 #include "comm/client/client_messages.h"
 
 namespace lorikeet::actors {
@@ -50,11 +54,20 @@ class AdapterChanges {
     std::string message;
     std::string code;  // that of comm::Failure; empty: it is done
   };
-  using Effect = std::variant<Locate, Ended>;
+  struct Remember {  // what differs of a name from the start now
+    NameChange change;
+  };
+  struct Forgotten {  // a name that was remembered leads nowhere any more
+    std::string name, why;
+  };
+  using Effect = std::variant<Locate, Ended, Remember, Forgotten>;
 
   AdapterChanges(Settings settings, AdapterNames names, HostAdapters& host, AdapterSlots& slots);
   AdapterChanges(const AdapterChanges&) = delete;
   AdapterChanges& operator=(const AdapterChanges&) = delete;
+
+  // Of a head before this one; before anything else.
+  void restore(const std::vector<NameChange>& changes, TimePoint now);
 
   // The number of the change, of a request that comm::check_sizes has found good. Ended may be there already.
   uint64_t begin(comm::AdapterRequest request, TimePoint now);
@@ -94,6 +107,8 @@ class AdapterChanges {
   void claimed(Changes::iterator it);
   void finish(Changes::iterator it);
   void end_unknown(uint64_t number, const std::string& name);
+  void remember(const std::string& name);
+  void found(const std::string& name, const tl::expected<std::string, AdapterRefusal>& directory);
 
   const Settings settings_;
   AdapterNames names_;
@@ -101,8 +116,12 @@ class AdapterChanges {
   AdapterSlots& slots_;
   uint64_t numbers_ = 0;
   Changes changes_;
-  std::map<std::string, uint64_t> loading_;  // name -> its load that is under way
-  std::set<std::string> pinned_;             // names
+  std::map<std::string, uint64_t> loading_;    // name -> its load that is under way
+  std::set<std::string> pinned_;               // names
+  std::map<std::string, std::string> loaded_;  // while the server runs: name -> directory
+  std::set<std::string> first_;                // names of the start
+  std::set<std::string> removed_;              // of them
+  std::set<std::string> restored_;             // names whose files are being looked for
   std::vector<Effect> effects_;
 };
 

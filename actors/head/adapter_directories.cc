@@ -20,12 +20,19 @@ bool is_below(const fs::path& root, const fs::path& path) {
 
 }  // namespace
 
-bool AdapterDirectories::holds(const fs::path& canonical) const {
-  return std::any_of(roots_.begin(), roots_.end(), [&](const std::string& root) {
+std::vector<std::string> AdapterDirectories::present_roots() const {
+  std::vector<std::string> present;
+  for (const std::string& root : roots_) {
     std::error_code error;
     const fs::path found = fs::canonical(root, error);
-    return !error && is_below(found, canonical);
-  });
+    if (!error) present.push_back(found.string());
+  }
+  return present;
+}
+
+bool AdapterDirectories::holds(const fs::path& canonical) const {
+  const std::vector<std::string> roots = present_roots();
+  return std::any_of(roots.begin(), roots.end(), [&](const std::string& root) { return is_below(root, canonical); });
 }
 
 tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::string& name,

@@ -25,6 +25,9 @@ class AdapterDirectories {
   // (forbidden). What lies outside is answered alike whether it exists or not.
   tl::expected<std::string, AdapterRefusal> locate(const std::string& name, const std::string& path) const;
 
+  // Without links, as they are now; those that are there.
+  std::vector<std::string> present_roots() const;
+
  private:
   bool holds(const std::filesystem::path& canonical) const;
 

@@ -51,12 +51,17 @@ struct AdapterReader::Context {
       if (!before.config.regular || !before.tensors.regular) {  // opening a pipe waits for its writer
         return {name, before, fail("{}: the adapter's files are not regular files", dir)};
       }
-      // Links may have been moved since a client named the directory.
+      // Links may have been moved since a client named the directory, and may be moved while we look: what is then opened
+      // is asked once more where it lies.
+      std::vector<std::string> within;
       if (is_loaded_key(name)) {
-        if (auto ok = directories.locate(name_in_key(name), dir); !ok)
+        if (auto ok = directories.locate(name_in_key(name), dir); !ok) {
           return {name, before, fail("{}", ok.error().message)};
+        }
+        within = directories.present_roots();
+        if (within.empty()) return {name, before, fail("{}: no --lora-dir is there", dir)};
       }
-      auto adapter = stage_adapter(version, plan, max_lora_rank);
+      auto adapter = stage_adapter(version, plan, max_lora_rank, within);
       if (stamp_of(version) == before) return {name, before, std::move(adapter)};
       if (attempt == kReadAttempts) return {name, before, fail("{}: the files change while they are read", dir)};
     }

@@ -84,6 +84,14 @@ void AdapterSlots::keep(const std::string& digest, bool kept) {
   assign_slots();
 }
 
+std::vector<std::string> AdapterSlots::resident() const {
+  std::vector<std::string> digests;
+  for (const Index* index : {&resident_, &draining_}) {
+    for (const Key& key : *index) digests.push_back(*std::get<Content*>(key)->digest);
+  }
+  return digests;
+}
+
 bool AdapterSlots::is_resident(const std::string& digest) const {
   const auto it = contents_.find(digest);
   return it != contents_.end() && it->second.state == State::resident;

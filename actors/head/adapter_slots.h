@@ -84,6 +84,7 @@ class AdapterSlots {
 
   int32_t size() const { return num_slots_; }
   bool is_resident(const std::string& digest) const;
+  std::vector<std::string> resident() const;  // digests; as many as there are slots at the most
 
   // The ranks are there with empty slots; they are gone and all slots with them.
   void group_formed();

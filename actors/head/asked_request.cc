@@ -16,6 +16,8 @@ AskedRequest asked_for(const comm::GenerateRequest& request, const Grant& grant,
   asked.prompt_top_logprobs = request.prompt_top_logprobs.has_value();
   asked.prompt_logprobs = request.prompt_logprobs || asked.prompt_top_logprobs;
   asked.prompt_token_ids = request.return_token_ids;
+  asked.early_prompt_logprobs = request.early_prompt_logprobs && asked.prompt_logprobs;
+  asked.n = request.n.value_or(1);
   const std::chrono::duration<double> of_server = server_timeout;
   // Wrong ones are refused when the request is checked.
   if (request.timeout && *request.timeout > 0 && *request.timeout <= comm::kMaxTimeoutSeconds &&

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -22,6 +23,8 @@ struct AskedRequest {
   std::string name;    // the client's own
   std::string tenant;  // whose limits hold
   bool logprobs = false, prompt_logprobs = false, prompt_top_logprobs = false, prompt_token_ids = false;
+  bool early_prompt_logprobs = false;
+  int32_t n = 1;  // answers; a wrong number is refused when the request is checked
   std::optional<TimePoint> deadline;
   std::string time_limit;  // that the deadline comes from, for a sentence
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <optional>
@@ -25,7 +26,7 @@ constexpr std::chrono::seconds kStatusTimeout{5};
 constexpr std::chrono::seconds kChangeTimeout{180};  // the adapter cache gives up earlier, and says why
 constexpr std::chrono::milliseconds kDeadlineInterval{250};
 const Grant kEverything;
-constexpr const char* kForAdministrators = "the server's state and its adapters are for administrators";
+constexpr const char* kForAdministrators = "the server's state, adapters and prefix cache are for administrators";
 
 uint64_t first_seed(uint64_t seed) {
   return seed != 0 ? seed : (uint64_t{std::random_device()()} << 32) ^ std::random_device()();
@@ -44,25 +45,24 @@ class Gateway {
     const uint64_t client = said.client;
     if (const auto* generated = std::get_if<comm::GenerateRequest>(said.message.get())) {
       std::shared_ptr<const comm::GenerateRequest> request(std::move(said.message), generated);
-      generate(client, request, said.grant ? *said.grant : kEverything);
+      generate(client, request, said.grant ? *said.grant : kEverything, said.is_counted);
       if (request) let_go(std::move(request));
     } else if (const auto* cancel = std::get_if<comm::Cancel>(said.message.get())) {
-      if (const auto id = live_.find(client, cancel->id)) {
-        end(*id, engine::FinishReason::abort);
+      if (const auto ids = live_.choices(client, cancel->id); !ids.empty()) {
+        for (const engine::SequenceId id : ids) end(id, engine::FinishReason::abort);
       } else if (const auto text = long_texts_.extract({client, cancel->id})) {
         *text.mapped().wanted = false;
-        comm::Done done;
-        done.id = cancel->id;
-        done.finish_reason = "abort";
-        done.seed = text.mapped().seed;
-        setup_.answer(client, std::move(done));
+        const LongText& asked = text.mapped();
+        for (comm::Done& done : aborted(cancel->id, asked.seed, asked.n)) setup_.answer(client, std::move(done));
         note_whether_drained();
       }
     } else if (said.grant && !said.grant->admin) {
       std::visit([&](const auto& message) { refuse(client, message.id, "forbidden", kForAdministrators); },
                  *said.message);
     } else if (const auto* status_request = std::get_if<comm::StatusRequest>(said.message.get())) {
-      status(client, status_request->id);
+      status(client, *status_request);
+    } else if (const auto* reset = std::get_if<comm::ResetPrefixCacheRequest>(said.message.get())) {
+      reset_prefix_cache(client, reset->id);
     } else {
       change_adapters(client, {said.message, &std::get<comm::AdapterRequest>(*said.message)});
     }
@@ -143,7 +143,8 @@ class Gateway {
 
  private:
   // Takes the request where it is prepared elsewhere.
-  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest>& request, const Grant& grant) {
+  void generate(uint64_t client, std::shared_ptr<const comm::GenerateRequest>& request, const Grant& grant,
+                bool is_counted) {
     const std::string& name = request->id;
     if (name.size() > comm::kMaxIdBytes) {
       return refuse(
@@ -164,8 +165,10 @@ class Gateway {
       return refuse(client, name, "forbidden",
                     fmt::format("this key may not use the adapter \"{}\"", request->adapter->substr(0, 200)));
     }
-    if (const auto refusal = limits_.take_request(grant.tenant, now())) return refuse(client, name, *refusal);
-    const uint64_t seed = draw_seed();
+    if (!is_counted) {
+      if (const auto refusal = limits_.take_request(grant.tenant, now())) return refuse(client, name, *refusal);
+    }
+    const uint64_t seed = seeds_() >> 11;  // 53 bits, so that the reported seed survives JSON numbers
     const size_t bytes = bytes_of(*request);
     // A client's template may run long, and a grammar takes long to compile.
     const bool may_take_long = request->chat_template || wants_grammar(*request);
@@ -204,7 +207,8 @@ class Gateway {
   void prepare_elsewhere(uint64_t client, const AskedRequest& asked,
                          std::shared_ptr<const comm::GenerateRequest> request, size_t bytes, uint64_t seed) {
     const auto wanted = std::make_shared<std::atomic<bool>>(true);
-    long_texts_[{client, asked.name}] = {wanted, request->seed.value_or(seed)};
+    long_texts_[{client, asked.name}] = {wanted, request->seed.value_or(seed),
+                                         std::clamp(asked.n, 1, comm::kMaxChoices)};
     long_bytes_ += bytes;
     // False: it was cancelled meanwhile, or its client is gone.
     const auto is_wanted = [this, client, asked, bytes, wanted] {
@@ -228,42 +232,28 @@ class Gateway {
     if (!prepared) return refuse(client, request.name, prepared.error());
     const int64_t tokens =
         static_cast<int64_t>(prepared->request.prompt.size()) + prepared->request.sampling.max_tokens;
-    if (const auto refusal = limits_.take_tokens(request.tenant, tokens)) {
+    if (const auto refusal = limits_.take_tokens(request.tenant, tokens * request.n)) {
       return refuse(client, request.name, *refusal);
     }
-    const engine::SequenceId id(++last_id_);
-    TextStream text(setup_.validation->context().tokenizer, std::move(prepared->text));
-    LiveRequest& live = live_.add(id, client, request.name, std::move(text));
-    live.eos_token_ids = std::move(prepared->eos_token_ids);
-    live.tenant = request.tenant;
-    live.charged_tokens = tokens;
-    if (prepared->reading) {
-      live.parser.emplace(prepared->reading->parser);
-      live.shows_reasoning = prepared->reading->shows_reasoning;
-      live.calls_end_it = prepared->reading->calls_end_it;
+    const auto choices = std::make_shared<Choices>(Choices{request.n, request.n, 0});
+    for (int32_t index = 0; index < request.n; ++index) {
+      const engine::SequenceId id(++last_id_);
+      TextStream text(setup_.validation->context().tokenizer, prepared->text);
+      LiveRequest& live = live_.add(id, client, request.name, std::move(text), index_of(index, request.n));
+      live.choices = choices;
+      live.charged_tokens = tokens;
+      auto sequence = std::make_shared<engine::Request>(prepared->request);
+      sequence->id = id;
+      sequence->sampling.seed += static_cast<uint64_t>(index);
+      begin_answer(live, request, *prepared, sequence->sampling.seed);
+      if (live.deadline) deadlines_.emplace(*live.deadline, id);
+      if (setup_.metrics) {
+        setup_.metrics->admitted(id, sequence->adapter, live.prompt_tokens, std::chrono::steady_clock::now(),
+                                 sequence->sampling.max_tokens);
+      }
+      self_->send(setup_.scheduler, Submit{std::move(sequence)});
     }
-    live.wants_logprobs = request.logprobs;
-    live.prompt_only = prepared->prompt_only;
-    live.seed = prepared->request.sampling.seed;
-    live.prompt_tokens = static_cast<int32_t>(prepared->request.prompt.size());
-    if (request.prompt_logprobs) live.prompt_logprobs.resize(prepared->request.prompt.size());
-    if (request.prompt_top_logprobs) {
-      live.prompt_ranks.resize(prepared->request.prompt.size());
-      live.prompt_top_logprobs.resize(prepared->request.prompt.size());
-    }
-    if (request.prompt_token_ids) live.prompt_token_ids = prepared->request.prompt;
-    prepared->request.id = id;
-    live.deadline = request.deadline;
-    live.time_limit = request.time_limit;
-    if (live.deadline) {
-      deadlines_.emplace(*live.deadline, id);
-      if (!waits_for_deadlines_) wait_for_deadlines();
-    }
-    if (setup_.metrics) {
-      setup_.metrics->admitted(id, prepared->request.adapter, live.prompt_tokens, std::chrono::steady_clock::now(),
-                               prepared->request.sampling.max_tokens);
-    }
-    self_->send(setup_.scheduler, Submit{std::make_shared<engine::Request>(std::move(prepared->request))});
+    if (!deadlines_.empty() && !waits_for_deadlines_) wait_for_deadlines();
   }
 
   TimePoint now() const { return self_->clock().now(); }
@@ -273,12 +263,8 @@ class Gateway {
     self_->delayed_send(caf::actor_cast<GatewayActor>(self_), kDeadlineInterval, Tick{});
   }
 
-  // 53 bits, so that the reported seed survives JSON numbers.
-  uint64_t draw_seed() { return seeds_() >> 11; }
-
   void refuse(uint64_t client, const std::string& name, const engine::RequestError& error) {
-    setup_.answer(client, comm::Failure{name, std::string(name_of(error.code)), error.message});
-    note_whether_drained();
+    refuse(client, name, std::string(name_of(error.code)), error.message);
   }
 
   void refuse(uint64_t client, const std::string& name, std::string code, std::string sentence) {
@@ -345,9 +331,11 @@ class Gateway {
         setup_.metrics->ended(id, done != nullptr ? done->finish_reason : "error", std::chrono::steady_clock::now(),
                               done != nullptr ? done->usage.cached_tokens : 0);
     const bool counted = setup_.is_counted_by_its_door && setup_.is_counted_by_its_door(request.client);
-    if (!counted) setup_.metrics->answered(1, request.completion_tokens);
+    Choices& choices = *request.choices;
+    choices.longest = std::max(choices.longest, request.completion_tokens);
+    if (--choices.running == 0 && !counted) setup_.metrics->answered(choices.n, choices.longest);
     if (!setup_.log) return;
-    ended.id = request.name;
+    ended.id = request.index ? fmt::format("{}/{}", request.name, *request.index) : request.name;
     ended.client_gone = request.abandoned;
     if (done != nullptr) ended.cached_tokens = done->usage.cached_tokens;
     if (failure != nullptr) ended.error = failure->message;
@@ -357,6 +345,8 @@ class Gateway {
   void answer_finally(engine::SequenceId id, LiveRequest& request, comm::ServerMessage answer) {
     count_tokens(id, request);
     note_end(id, request, answer);
+    const bool failed = !request.abandoned && std::holds_alternative<comm::Failure>(answer);
+    const std::pair<uint64_t, std::string> asked = {request.client, request.name};
     if (!request.abandoned) {
       send_delta(request);
       setup_.answer(request.client, std::move(answer));
@@ -364,6 +354,10 @@ class Gateway {
     limits_.give_tokens(request.tenant, request.charged_tokens);
     if (request.deadline) deadlines_.erase({*request.deadline, id});
     live_.erase(id);
+    // One answer that fails takes the others to the same request with it.
+    if (failed) {
+      for (const auto other : live_.abandon(asked.first, asked.second)) end(other, engine::FinishReason::abort);
+    }
     note_whether_drained();
   }
 
@@ -373,11 +367,8 @@ class Gateway {
   }
 
   void send_delta(LiveRequest& request) {
-    const comm::Delta& delta = request.delta;
-    if (delta.text.empty() && delta.token_ids.empty() && !delta.reasoning && delta.tool_calls.empty()) return;
-    comm::Delta next;
-    next.id = request.name;
-    setup_.answer(request.client, std::exchange(request.delta, std::move(next)));
+    if (says_nothing(request.delta)) return;
+    setup_.answer(request.client, std::exchange(request.delta, empty_delta(request)));
   }
 
   // ---- adapters
@@ -428,9 +419,20 @@ class Gateway {
             });
   }
 
-  // ---- status
+  // ---- status and the prefix cache
 
-  void status(uint64_t client, const std::string& name) {
+  void reset_prefix_cache(uint64_t client, const std::string& name) {
+    self_->request(setup_.scheduler, kStatusTimeout, ResetPrefixCache{})
+        .then([this, client, name](bool) { setup_.answer(client, comm::PrefixCacheReset{name}); },
+              [this, client, name](caf::error& error) {
+                refuse(
+                    client, name,
+                    {engine::ErrorCode::internal, "the prefix cache was not reset: " + self_->system().render(error)});
+              });
+  }
+
+  void status(uint64_t client, const comm::StatusRequest& request) {
+    const std::string& name = request.id;
     auto status = std::make_shared<ServerStatus>();
     status->model = setup_.model_name;
     status->max_model_len = setup_.validation->context().max_model_len;
@@ -443,9 +445,9 @@ class Gateway {
     };
     self_->request(setup_.scheduler, kStatusTimeout, StatusQuery{})
         .then(
-            [this, client, name, status, failed](ServingStatus& serving) {
+            [this, client, name, status, failed, brief = request.brief](ServingStatus& serving) {
               status->serving = std::move(serving);
-              self_->request(setup_.cache, kStatusTimeout, StatusQuery{})
+              self_->request(setup_.cache, kStatusTimeout, StatusQuery{brief})
                   .then(
                       [this, client, name, status](AdaptersStatus& adapters) {
                         status->adapters = std::move(adapters);
@@ -465,6 +467,7 @@ class Gateway {
   struct LongText {
     std::shared_ptr<std::atomic<bool>> wanted;  // what the text preparer looks at before it begins
     uint64_t seed = 0;
+    int32_t n = 1;  // answers
   };
   std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
   std::map<uint64_t, AdapterChange> changes_;                        // of adapters, that are not answered yet

@@ -103,6 +103,11 @@ class Head {
     AdapterCacheSetup cache_setup;
     cache_setup.options = options_;
     cache_setup.names = adapters_;
+    if (options_.runtime_lora_updating) {
+      NameJournal::remove_dead();
+      journal_ = std::make_shared<NameJournal>(NameJournal::path_of(child_.start().parent_pid));
+      cache_setup.journal = journal_;
+    }
     cache_setup.make_source = [plan = *std::move(plan), options = options_](AdapterSource::Callbacks callbacks) {
       return std::make_unique<AdapterReader>(plan, options.max_lora_rank, TestHooks(options.test_hooks),
                                              std::move(callbacks), AdapterReader::Patience(),
@@ -282,6 +287,7 @@ class Head {
       http_server_.reset();
     }
     server_.reset();
+    if (journal_) journal_->remove();
     log_->close(kLogPatience);
   }
 
@@ -290,6 +296,7 @@ class Head {
   model::ModelConfig model_config_;
   int32_t max_model_len_ = 0;
   const AdapterNames adapters_;
+  std::shared_ptr<NameJournal> journal_;  // the adapter cache's, until that ends; null: names do not change
   SystemConfig config_;
   const std::shared_ptr<PeerRanks> peers_ = std::make_shared<PeerRanks>();
   caf::actor_system system_;

@@ -198,11 +198,11 @@ void HostAdapters::lead(Name& name, Content& content, const FileStamp& stamp) {
   content.dir = name.dir;
   Content* before = std::exchange(name.content, &content);
   if (before == &content) return give(name, content);
-  ++content.names;
+  content.leading.insert(&name);
   if (name.kept) change_keepers(content, true);
   give(name, content);
   if (before == nullptr) return;
-  --before->names;
+  before->leading.erase(&name);
   name.kept ? change_keepers(*before, false) : drop_if_stale(*before);
 }
 
@@ -272,7 +272,7 @@ void HostAdapters::file(Content& content) {
 
 void HostAdapters::released(Content& content) {
   if (content.held()) return;
-  if (content.names == 0) {
+  if (content.leading.empty()) {
     drop_if_stale(content);
   } else if (content.list == &draining_) {
     evict(content);
@@ -295,7 +295,7 @@ void HostAdapters::evict(Content& content) {
 
 // Content that no name leads to any more goes as soon as nobody holds it.
 void HostAdapters::drop_if_stale(Content& content) {
-  if (content.names > 0 || content.held()) return;
+  if (!content.leading.empty() || content.held()) return;
   if (content.staged != nullptr) evict(content);
   effects_.push_back(Dropped{*content.digest});
   contents_.erase(contents_.find(*content.digest));
@@ -395,43 +395,78 @@ void HostAdapters::undrain(Content& content) {
 
 // ---- status
 
+HostAdapters::Row HostAdapters::row_of(const std::string& name, const std::string& dir, const Content* content) {
+  Row row;
+  row.name = name;
+  row.dir = dir;
+  row.host = "on_disk";
+  if (content == nullptr) return row;
+  row.digest = *content->digest;
+  row.max_rank = content->max_rank;
+  row.claims = content->claims;
+  row.bytes = content->bytes;
+  row.set_aside = content->set_aside();
+  if (content->staged != nullptr) row.host = "staged";
+  return row;
+}
+
+HostAdapters::Row HostAdapters::row_of(const Name& name) {
+  Row row = row_of(name.name, name.dir, name.content);
+  row.error = name.error;
+  row.kept = name.kept;
+  if (name.content != nullptr && name.content->set_aside()) row.error = why_set_aside(*name.content);
+  if (name.work == Work::reading) row.host = "reading";
+  if (name.work == Work::queued || name.work == Work::parked) row.host = "waiting_for_memory";
+  return row;
+}
+
 std::vector<HostAdapters::Row> HostAdapters::rows() const {
   std::vector<Row> rows;
-  const auto add = [&](const std::string& name, const std::string& dir, const Content* content) -> Row& {
-    Row row;
-    row.name = name;
-    row.dir = dir;
-    row.host = "on_disk";
-    if (content != nullptr) {
-      row.digest = *content->digest;
-      row.max_rank = content->max_rank;
-      row.claims = content->claims;
-      row.bytes = content->bytes;
-      row.set_aside = content->set_aside();
-      if (content->staged != nullptr) row.host = "staged";
-    }
-    rows.push_back(std::move(row));
-    return rows.back();
-  };
-  for (const auto& [name, entry] : names_) {
-    Row& row = add(name, entry.dir, entry.content);
-    row.error = entry.error;
-    row.kept = entry.kept;
-    if (entry.content != nullptr && entry.content->set_aside()) row.error = why_set_aside(*entry.content);
-    if (entry.work == Work::reading) row.host = "reading";
-    if (entry.work == Work::queued || entry.work == Work::parked) row.host = "waiting_for_memory";
-  }
+  for (const auto& [name, entry] : names_) rows.push_back(row_of(entry));
   const auto by_name = [](const Row& a, const Row& b) { return a.name < b.name; };
   std::sort(rows.begin(), rows.end(), by_name);
   const auto num_names = static_cast<ptrdiff_t>(rows.size());
   for (const auto& [key, entry] : hidden_) {
     if (entry.content == nullptr) continue;
-    add(entry.name, entry.dir, entry.content).host = entry.leaves ? "replaced" : "loading";
+    rows.push_back(row_of(entry.name, entry.dir, entry.content));
+    rows.back().host = entry.leaves ? "replaced" : "loading";
   }
   for (const auto& [digest, content] : contents_) {
-    if (content.names == 0) add(content.name, content.dir, &content).host = "replaced";
+    if (!content.leading.empty()) continue;
+    rows.push_back(row_of(content.name, content.dir, &content));
+    rows.back().host = "replaced";
   }
   std::sort(rows.begin() + num_names, rows.end(), by_name);
+  return rows;
+}
+
+std::vector<HostAdapters::Row> HostAdapters::rows(const std::vector<std::string>& digests, size_t others) const {
+  std::set<const Content*> near;
+  for (const ContentList* list : {&idle_, &held_, &draining_, &kept_}) near.insert(list->begin(), list->end());
+  for (const std::string& digest : digests) {
+    if (const auto found = contents_.find(digest); found != contents_.end()) near.insert(&found->second);
+  }
+  std::vector<Row> rows;
+  std::set<const Name*> listed;
+  for (const Content* content : near) {
+    for (const Name* name : content->leading) {
+      const auto entered = names_.find(name->name);
+      if (entered != names_.end() && &entered->second == name) {
+        rows.push_back(row_of(*name));
+        listed.insert(name);
+      } else {  // no request finds it
+        rows.push_back(row_of(name->name, name->dir, content));
+        rows.back().host = name->leaves ? "replaced" : "loading";
+      }
+    }
+    if (!content->leading.empty()) continue;
+    rows.push_back(row_of(content->name, content->dir, content));
+    rows.back().host = "replaced";
+  }
+  for (auto it = names_.begin(); it != names_.end() && others > 0; ++it, --others) {
+    if (!listed.contains(&it->second)) rows.push_back(row_of(it->second));
+  }
+  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.name < b.name; });
   return rows;
 }
 

@@ -100,6 +100,8 @@ class HostAdapters {
   void prepare(Id id, const std::string& key, std::string dir);
   void enter(const std::string& key);    // prepared, and resolved without an error
   void abandon(const std::string& key);  // prepared; its claim is unclaimed as any other
+  // A name that leads to a directory from now on, under a new loaded_key(); its files are read when it is asked for.
+  void restore(const std::string& key, std::string dir);
   // Requests find the name no more; those that wait for it are served. False: there is no such name.
   bool leave(const std::string& name);
   bool knows(const std::string& name) const { return names_.contains(name); }
@@ -126,6 +128,9 @@ class HostAdapters {
   };
   // By name, then contents that were replaced and are still held, and those that are to get a name.
   std::vector<Row> rows() const;
+  // The same of what is in memory or has one of these digests, and of `others` names at the most; at the cost of those.
+  std::vector<Row> rows(const std::vector<std::string>& digests, size_t others) const;
+  size_t size() const { return names_.size(); }  // names
   uint64_t staged_bytes() const { return staged_bytes_; }
 
  private:
@@ -164,8 +169,8 @@ class HostAdapters {
     ContentList* list = nullptr;                  // idle_, held_, draining_ or kept_; null: not staged
     ContentList::iterator place;
     size_t claims = 0, pins = 0;
-    size_t names = 0;    // that lead to it
-    size_t keepers = 0;  // names that keep it
+    size_t keepers = 0;       // names that keep it
+    std::set<Name*> leading;  // names that lead to it
     uint64_t bytes = 0;
     int32_t max_rank = 0;
     int without_token = 0;   // requests in a row that ended so
@@ -200,6 +205,8 @@ class HostAdapters {
   void lead(Name& name, Content& content, const FileStamp& stamp);
   void give(Name& name, Content& content);
   static std::string why_set_aside(const Content& content);
+  static Row row_of(const std::string& name, const std::string& dir, const Content* content);
+  static Row row_of(const Name& name);
   Content& stage(std::shared_ptr<const StagedAdapter> adapter);
   void file(Content& content);
   void released(Content& content);

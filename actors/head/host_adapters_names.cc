@@ -39,6 +39,12 @@ void HostAdapters::abandon(const std::string& key) {
   note_rest(it->second);
 }
 
+void HostAdapters::restore(const std::string& key, std::string dir) {
+  const std::string name = name_in_key(key);
+  leave(name);
+  add(names_, name, key, std::move(dir));
+}
+
 bool HostAdapters::leave(const std::string& name) {
   auto node = names_.extract(name);
   if (!node) return false;
@@ -61,9 +67,9 @@ void HostAdapters::erase_rests() {
     const auto it = hidden_.find(key);
     if (it == hidden_.end() || it->second.work != Work::none || it->second.awaited()) continue;
     Content* const content = it->second.content;
+    if (content != nullptr) content->leading.erase(&it->second);
     hidden_.erase(it);
     if (content == nullptr) continue;
-    --content->names;
     drop_if_stale(*content);
     serve_memory_queue();
   }

@@ -35,6 +35,15 @@ std::string choice_of(const std::string& id) {
   return id.substr(id.rfind('/') + 1);
 }
 
+// They go out at once, before anybody can say that the client does not read them.
+size_t streamed_prompt_logprobs(const OpenAiRequest& request, const std::vector<comm::OpenAiAnswer::Prompt>& prompts) {
+  size_t values = 0;
+  if (!request.stream || request.prompts.empty() || !request.prompts.front().prompt_top_logprobs) return values;
+  const auto of_token = static_cast<size_t>(*request.prompts.front().prompt_top_logprobs) + 1;
+  for (const auto& prompt : prompts) values += prompt.token_ids.size() * of_token * static_cast<size_t>(request.n);
+  return values;
+}
+
 }  // namespace
 
 HttpApi::HttpApi(Setup setup, Outside outside)
@@ -166,6 +175,12 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
                        std::vector<comm::OpenAiAnswer::Prompt> prompts) {
   Exchange& known = *find(exchange);
   const bool chat = request.kind == OpenAiRequest::Kind::chat;
+  if (const size_t values = streamed_prompt_logprobs(request, prompts); values > comm::kMaxStreamedPromptLogprobs) {
+    return refuse(exchange,
+                  comm::error_of(400, fmt::format("{} log-probabilities of prompts' tokens in a stream, at most {} are "
+                                                  "allowed; ask for a whole answer",
+                                                  values, comm::kMaxStreamedPromptLogprobs)));
+  }
   known.stream = request.stream;
   known.n = request.n;
   if (setup_.passed_over && !request.unknown_fields.empty()) {
@@ -181,7 +196,7 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
     comm::GenerateRequest choice = request.choice(i);
     choice.id = known.request_id + "/" + choice.id;  // so that the log tells whose it is
     choice.adapter = adapter;
-    outside_.ask_gateway(client_of(exchange), known.grant, std::move(choice));
+    outside_.ask_gateway(client_of(exchange), known.grant, std::move(choice), i > 0);
   }
 }
 
@@ -294,13 +309,13 @@ void HttpApi::change_adapter(ExchangeId exchange, HttpRoute route, const std::st
   Exchange& known = *find(exchange);
   known.of_adapters = route;
   request->id = known.request_id;
-  outside_.ask_gateway(client_of(exchange), known.grant, *std::move(request));
+  outside_.ask_gateway(client_of(exchange), known.grant, *std::move(request), false);
 }
 
 // As vLLM's routes answer: with a sentence, where it is its routes.
 void HttpApi::adapters_said(ExchangeId exchange, HttpRoute route, const comm::ServerMessage& message) {
   if (const auto* failure = std::get_if<comm::Failure>(&message)) {
-    return refuse(exchange, comm::adapter_error_of(*failure));
+    return refuse(exchange, comm::adapter_error_of(*failure, route == HttpRoute::load_adapter));
   }
   const auto* reply = std::get_if<comm::AdapterReply>(&message);
   if (reply == nullptr) return;
@@ -361,7 +376,7 @@ void HttpApi::reset_prefix_cache(ExchangeId exchange) {
 void HttpApi::metrics(ExchangeId exchange) {
   Exchange& known = *find(exchange);
   known.wants_metrics = true;
-  outside_.ask_gateway(client_of(exchange), known.grant, comm::StatusRequest{"metrics"});
+  outside_.ask_gateway(client_of(exchange), known.grant, comm::StatusRequest{"metrics", true}, false);
 }
 
 void HttpApi::status_came(ExchangeId exchange, const std::string& json) {

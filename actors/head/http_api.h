@@ -37,7 +37,9 @@ class HttpApi {
   using Work = std::function<std::function<void()>()>;
 
   struct Outside {
-    std::function<void(uint64_t client, std::shared_ptr<const Grant>, comm::ClientMessage)> ask_gateway;
+    // is_counted: a limit of requests has counted it with another part of the same exchange.
+    std::function<void(uint64_t client, std::shared_ptr<const Grant>, comm::ClientMessage, bool is_counted)>
+        ask_gateway;
     std::function<void(uint64_t client)> leave_gateway;  // its requests are cancelled and nobody is answered
     std::function<void(comm::ExchangeId, comm::HttpAnswer)> answer, begin;
     std::function<void(comm::ExchangeId, std::string)> write;

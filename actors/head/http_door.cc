@@ -41,9 +41,10 @@ HttpApi::Outside outside(HttpDoorActor::pointer self, comm::HttpServer* server, 
                          const SchedulerActor& scheduler) {
   const auto reader = self->spawn<caf::linked + caf::detached>(body_reader);
   HttpApi::Outside to;
-  to.ask_gateway = [self, gateway](uint64_t client, std::shared_ptr<const Grant> grant, comm::ClientMessage message) {
-    self->send(gateway,
-               ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message)), std::move(grant)});
+  to.ask_gateway = [self, gateway](uint64_t client, std::shared_ptr<const Grant> grant, comm::ClientMessage message,
+                                   bool is_counted) {
+    self->send(gateway, ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message)), std::move(grant),
+                                   is_counted});
   };
   to.leave_gateway = [self, gateway](uint64_t client) { self->send(gateway, ClientGone{client}); };
   to.answer = [server](comm::ExchangeId exchange, comm::HttpAnswer answer) {

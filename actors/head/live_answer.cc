@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace lorikeet::actors {
 namespace {
@@ -46,6 +47,14 @@ void flush_text(LiveRequest& request, std::mt19937_64& random) {
   add_piece(request, request.parser->flush(), random);
 }
 
+// With the first piece of the answer, where it is not to wait for the end.
+void add_early_prompt(LiveRequest& request) {
+  if (!std::exchange(request.early_prompt_logprobs, false)) return;
+  request.delta.prompt =
+      comm::PromptScores{std::exchange(request.prompt_logprobs, {}), std::exchange(request.prompt_ranks, {}),
+                         std::exchange(request.prompt_top_logprobs, {})};
+}
+
 void set_reason(const LiveRequest& request, const engine::FinishEvent& finish, comm::Done& done) {
   if (request.prompt_only) {
     done.finish_reason = finish.reason == engine::FinishReason::abort ? "abort" : "length";
@@ -64,7 +73,32 @@ void set_reason(const LiveRequest& request, const engine::FinishEvent& finish, c
 
 }  // namespace
 
+void begin_answer(LiveRequest& live, const AskedRequest& asked, const PreparedRequest& prepared, uint64_t seed) {
+  const std::vector<int32_t>& prompt = prepared.request.prompt;
+  live.eos_token_ids = prepared.eos_token_ids;
+  live.tenant = asked.tenant;
+  if (prepared.reading) {
+    live.parser.emplace(prepared.reading->parser);
+    live.shows_reasoning = prepared.reading->shows_reasoning;
+    live.calls_end_it = prepared.reading->calls_end_it;
+  }
+  live.wants_logprobs = asked.logprobs;
+  live.prompt_only = prepared.prompt_only;
+  live.seed = seed;
+  live.prompt_tokens = static_cast<int32_t>(prompt.size());
+  live.early_prompt_logprobs = asked.early_prompt_logprobs;
+  if (asked.prompt_logprobs) live.prompt_logprobs.resize(prompt.size());
+  if (asked.prompt_top_logprobs) {
+    live.prompt_ranks.resize(prompt.size());
+    live.prompt_top_logprobs.resize(prompt.size());
+  }
+  if (asked.prompt_token_ids) live.prompt_token_ids = prompt;
+  live.deadline = asked.deadline;
+  live.time_limit = asked.time_limit;
+}
+
 void add_token(LiveRequest& request, const engine::TokenEvent& token, std::mt19937_64& random) {
+  add_early_prompt(request);
   ++request.completion_tokens;
   add_text(request, request.text.push(token.token_id), random);
   request.delta.token_ids.push_back(token.token_id);
@@ -87,9 +121,38 @@ void add_prompt_logprobs(LiveRequest& request, const engine::PromptLogprobsEvent
   }
 }
 
+std::optional<int32_t> index_of(int32_t index, int32_t n) {
+  return n > 1 ? std::optional(index) : std::nullopt;
+}
+
+std::vector<comm::Done> aborted(const std::string& name, uint64_t seed, int32_t n) {
+  std::vector<comm::Done> answers(static_cast<size_t>(n));
+  for (int32_t i = 0; i < n; ++i) {
+    comm::Done& done = answers[static_cast<size_t>(i)];
+    done.id = name;
+    done.finish_reason = "abort";
+    done.seed = seed + static_cast<uint64_t>(i);
+    done.index = index_of(i, n);
+  }
+  return answers;
+}
+
+bool says_nothing(const comm::Delta& delta) {
+  return delta.text.empty() && delta.token_ids.empty() && !delta.reasoning && delta.tool_calls.empty() && !delta.prompt;
+}
+
+comm::Delta empty_delta(const LiveRequest& request) {
+  comm::Delta delta;
+  delta.id = request.name;
+  delta.index = request.index;
+  return delta;
+}
+
 comm::Done finish_answer(LiveRequest& request, const engine::FinishEvent& finish, std::mt19937_64& random) {
+  add_early_prompt(request);
   comm::Done done;
   done.id = request.name;
+  done.index = request.index;
   set_reason(request, finish, done);
   if (!request.prompt_only) flush_text(request, random);
   if (done.finish_reason == "stop" && request.parser && request.parser->calls() > 0 && request.calls_end_it) {

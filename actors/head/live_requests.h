@@ -18,11 +18,21 @@
 
 namespace lorikeet::actors {
 
+// The answers to one request that asked for several.
+struct Choices {
+  int32_t n = 1;
+  int32_t running = 1;
+  int32_t longest = 0;  // of those that have ended, in tokens
+};
+
+// One answer.
 struct LiveRequest {
   LiveRequest(TextStream stream) : text(std::move(stream)) {}
 
   uint64_t client = 0;
-  std::string name;  // the client's own
+  std::string name;              // the client's own
+  std::optional<int32_t> index;  // of the answer, where the client asked for several
+  std::shared_ptr<Choices> choices = std::make_shared<Choices>();
   TextStream text;
   std::optional<model::AnswerParser> parser;  // where the text holds more than what is said
   bool shows_reasoning = true, calls_end_it = true;
@@ -31,6 +41,7 @@ struct LiveRequest {
   std::vector<std::optional<float>> prompt_logprobs;  // [prompt] where asked for, else empty
   std::vector<int32_t> prompt_ranks;                  // likewise
   std::vector<comm::TokenLogprobs> prompt_top_logprobs;
+  bool early_prompt_logprobs = false;  // they go out with the first delta, and have not yet
   bool wants_logprobs = false;
   bool prompt_only = false;  // no token belongs to the answer
   uint64_t seed = 0;
@@ -50,23 +61,28 @@ struct LiveRequest {
 // Threads: one.
 class LiveRequests {
  public:
-  // The client must not have another request of that name (find).
-  LiveRequest& add(engine::SequenceId id, uint64_t client, const std::string& name, TextStream text);
+  // The client must not have another request of that name (find). Several answers to one are added in order.
+  LiveRequest& add(engine::SequenceId id, uint64_t client, const std::string& name, TextStream text,
+                   std::optional<int32_t> index = std::nullopt);
 
   LiveRequest* find(engine::SequenceId id);
-  std::optional<engine::SequenceId> find(uint64_t client, const std::string& name) const;
+  std::optional<engine::SequenceId> find(uint64_t client, const std::string& name) const;   // its first answer
+  std::vector<engine::SequenceId> choices(uint64_t client, const std::string& name) const;  // all that have not ended
 
   void erase(engine::SequenceId id);
 
   // The client is gone: its requests, from now on without a client and without names.
   std::vector<engine::SequenceId> abandon(uint64_t client);
+  // The same of one request, one of whose answers has failed.
+  std::vector<engine::SequenceId> abandon(uint64_t client, const std::string& name);
 
   std::vector<engine::SequenceId> ids() const;
   size_t size() const { return requests_.size(); }
 
  private:
   std::unordered_map<engine::SequenceId, LiveRequest> requests_;
-  std::map<uint64_t, std::map<std::string, engine::SequenceId>> names_;  // client -> name -> id
+  using Ids = std::vector<engine::SequenceId>;            // of the answers to a request
+  std::map<uint64_t, std::map<std::string, Ids>> names_;  // client -> name -> ids
 };
 
 }  // namespace lorikeet::actors

@@ -25,7 +25,7 @@ namespace lorikeet::actors {
 // ---- snapshots: the scheduler answers with a ServingStatus, the adapter cache with an AdaptersStatus
 
 struct StatusQuery {
-  int32_t unused = 0;
+  bool brief = false;  // as comm::StatusRequest has it
 };
 
 // ---- to every actor without which the head is of no use: it answers, so it is not stuck
@@ -40,6 +40,7 @@ struct ClientSaid {  // ZeroMQ thread, HTTP door -> gateway
   uint64_t client = 0;
   std::shared_ptr<comm::ClientMessage> message;
   std::shared_ptr<const Grant> grant{};  // what it may do; null: everything
+  bool is_counted = false;               // a part of what a limit of requests has counted already
 };
 struct ClientGone {
   uint64_t client = 0;

@@ -160,7 +160,7 @@ std::string vllm_tier_of(const AdapterStatus& adapter) {
 
 // Which adapters are where, under the names that vLLM's routers are to read.
 void add_residency(Families& families, const AdaptersStatus& status, int32_t max_loras) {
-  size_t in_slots = 0, in_memory = 0, on_disk = 0, series = 0;
+  size_t in_slots = 0, in_memory = 0, on_disk = status.unlisted, series = 0;
   for (const AdapterStatus& adapter : status.adapters) {
     const bool slot = adapter.slot_state == "resident";
     const bool host = adapter.host == "staged" || adapter.host == "replaced";

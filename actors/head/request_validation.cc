@@ -208,6 +208,9 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
   if (!(frequency >= -2 && frequency <= 2)) return invalid("frequency_penalty is {}, not in -2 .. 2", frequency);
   if (top_k < -1) return invalid("top_k is {}: 0 or -1 switch it off, 1 or more keep so many tokens", top_k);
   if (top_k >= context_.config.vocab_size) top_k = 0;
+  if (request.n && (*request.n < 1 || *request.n > comm::kMaxChoices)) {
+    return invalid("n is {}, not in 1 .. {}", *request.n, comm::kMaxChoices);
+  }
   if (request.logprobs && (*request.logprobs < 0 || std::cmp_greater(*request.logprobs, comm::kMaxLogprobs))) {
     return invalid("logprobs is {}, not in 0 .. {}", *request.logprobs, comm::kMaxLogprobs);
   }

@@ -28,8 +28,9 @@ void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::
 }  // namespace
 
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
-                                                           const model::ShardPlan& plan, int32_t max_lora_rank) {
-  const auto adapter = model::read_adapter(dir, plan.config(), {max_lora_rank});
+                                                           const model::ShardPlan& plan, int32_t max_lora_rank,
+                                                           const std::vector<std::string>& within) {
+  const auto adapter = model::read_adapter(dir, plan.config(), {max_lora_rank, within});
   if (!adapter) return tl::unexpected(adapter.error());
   auto staged = std::make_shared<StagedAdapter>();
   staged->digest = adapter->digest;

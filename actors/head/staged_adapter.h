@@ -30,9 +30,11 @@ struct StagedAdapter {
   std::vector<DoraPair> dora;
 };
 
-// Reads DIR, checks it against the base and cuts it with the base's plan. Blocks on the disk.
+// Reads DIR, checks it against the base and cuts it with the base's plan. within: as model::AdapterOptions. Blocks on the
+// disk.
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
-                                                           const model::ShardPlan& plan, int32_t max_lora_rank);
+                                                           const model::ShardPlan& plan, int32_t max_lora_rank,
+                                                           const std::vector<std::string>& within = {});
 
 // DoRA: the factors of every rank from the squared norms of every rank, added in rank order where the layer is cut by
 // its inputs. Refuses norms of other shapes than the adapter's and such that are not positive.

@@ -211,6 +211,7 @@ struct AdaptersStatus {
   Durations reads;  // of adapters from disk into the head's memory
   Durations sends;  // of adapters from there to all ranks
   std::vector<AdapterStatus> adapters;
+  uint64_t unlisted = 0;  // more of them, whose weights are on disk alone: a brief status does not list them
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("adapter_transfers", s.transfers);
@@ -220,6 +221,7 @@ struct AdaptersStatus {
     visit("adapter_reads", s.reads);
     visit("adapter_sends", s.sends);
     visit("adapters", s.adapters);
+    visit("unlisted_adapters", s.unlisted);
   }
 };
 

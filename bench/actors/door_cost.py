@@ -1,19 +1,21 @@
 #!/usr/bin/python3
 """What the doors cost: CPU of the head per streamed token, and what idle, slow and curious clients do to a stream.
 
-    bench/actors/door_cost.py [--lorikeet build/release/bin/lorikeet] [--streams 64] [--tokens 400] [--rounds 5]
+    bench/actors/door_cost.py [--lorikeet build/release/bin/lorikeet] [--rounds 5] [--pairs 16]
 
 The example model on two ranks. CPU is that of the head's process, all of it: doors, gateway, scheduler. A crowd is 1,000
-connections that rest, 500 slow ones and 200 looks at /health a second. Prints the best of the rounds, since other programs
-take the machine's time too.
+connections that rest, 500 slow ones and 200 looks at /health a second, in a process of its own. Other programs take the
+machine's time, too: costs are the best of the rounds, and streams run alone and in the crowd in turn, many times, so that
+what is compared has had the same neighbours. Of these the medians are printed, and of each pair how much it moved.
 """
 import argparse
 import json
+import multiprocessing
 import os
 import selectors
 import socket
+import statistics
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -28,6 +30,15 @@ TICK = os.sysconf("SC_CLK_TCK")
 def cpu_seconds(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def http_loop_seconds(pid):
+    """CPU of the thread that serves HTTP's connections."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, fields = (task / "stat").read_text().rsplit(")", 1)
+        if name.endswith("(http"):
+            return sum(int(field) for field in fields.split()[11:13]) / TICK
+    raise LookupError("the head has no thread of the name http")
 
 
 def post(path, body):
@@ -84,39 +95,76 @@ def percentile(values, share):
 
 
 class Crowd:
-    """1,000 connections that rest, 500 that send a byte now and then, 200 looks at /health a second."""
+    """1,000 connections that rest, 500 that send a byte now and then, 200 looks at /health a second; until it is left."""
 
     def __init__(self, server):
-        address = ("127.0.0.1", server.http_port)
-        health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-        self.resting = [socket.create_connection(address) for _ in range(1000)]
-        for connection in self.resting:
-            connection.sendall(health)
-        for connection in self.resting:
-            connection.recv(4096)
-        self.slow = [socket.create_connection(address) for _ in range(500)]
-        self.curious = socket.create_connection(address)
-        self.health, self.going, self.looks = health, True, 0
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
+        ready, tell_ready = multiprocessing.Pipe()
+        self.process = multiprocessing.Process(target=self._run, args=(server.http_port, tell_ready), daemon=True)
+        self.process.start()
+        ready.recv()
 
-    def _run(self):
-        begin = time.monotonic()
-        while self.going:
-            self.curious.sendall(self.health)
-            self.curious.recv(4096)
-            self.looks += 1
+    @staticmethod
+    def _run(port, tell_ready):
+        address = ("127.0.0.1", port)
+        health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        resting = [socket.create_connection(address) for _ in range(1000)]
+        for connection in resting:
+            connection.sendall(health)
+        for connection in resting:
+            connection.recv(4096)
+        slow = [socket.create_connection(address) for _ in range(500)]
+        curious = socket.create_connection(address)
+        tell_ready.send(True)
+        begin, looks = time.monotonic(), 0
+        while True:
+            curious.sendall(health)
+            curious.recv(4096)
+            looks += 1
             try:
-                self.slow[self.looks % 500].send(b"G")
+                slow[looks % 500].send(b"G")
             except OSError:  # its head took too long
-                self.slow[self.looks % 500] = socket.create_connection(self.curious.getpeername())
-            time.sleep(max(0, begin + self.looks / 200 - time.monotonic()))
+                slow[looks % 500] = socket.create_connection(address)
+            time.sleep(max(0, begin + looks / 200 - time.monotonic()))
 
     def leave(self):
-        self.going = False
-        self.thread.join()
-        for connection in [*self.resting, *self.slow, self.curious]:
-            connection.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def print_costs(server, head, arguments):
+    for name, run in (("HTTP", http_streams), ("ZeroMQ", zmq_streams)):
+        costs = []
+        for _ in range(arguments.rounds):
+            before = cpu_seconds(head)
+            tokens, _ = run(server, arguments.streams, arguments.tokens)
+            costs.append((cpu_seconds(head) - before) / tokens * 1e6)
+        print(f"{name}: {min(costs):.1f} us of the head's CPU per token of {arguments.streams} streams "
+              f"({', '.join(f'{cost:.1f}' for cost in costs)})", flush=True)
+
+
+def print_crowd(server, head, arguments):
+    crowd, before, begin = Crowd(server), (cpu_seconds(head), http_loop_seconds(head)), time.monotonic()
+    time.sleep(4)
+    took = time.monotonic() - begin
+    crowd.leave()
+    print(f"a crowd alone takes {(cpu_seconds(head) - before[0]) / took * 1000:.0f} ms of the head's CPU a second, "
+          f"{(http_loop_seconds(head) - before[1]) / took * 1000:.0f} ms of them in HTTP's loop", flush=True)
+    alone, crowded, loops = [], [], {True: 0.0, False: 0.0}
+    for index in range(2 * arguments.pairs):
+        in_crowd = index % 4 in (1, 2)  # alone, crowd, crowd, alone: what drifts weighs on both
+        crowd = Crowd(server) if in_crowd else None
+        before = http_loop_seconds(head)
+        gaps = http_streams(server, arguments.crowd_streams, arguments.crowd_tokens)[1]
+        loops[in_crowd] += http_loop_seconds(head) - before
+        (crowded if in_crowd else alone).append(percentile(gaps, 0.99))
+        if crowd:
+            crowd.leave()
+    for name, values, in_crowd in (("alone", alone, False), ("in a crowd", crowded, True)):
+        print(f"p99 of the gap between a stream's events, {name}: median {statistics.median(values) * 1e3:.2f} ms "
+              f"({', '.join(f'{value * 1e3:.1f}' for value in values)}); HTTP's loop {loops[in_crowd]:.2f} s", flush=True)
+    moved = [100 * (there / here - 1) for here, there in zip(alone, crowded)]
+    print(f"the median moves by {100 * (statistics.median(crowded) / statistics.median(alone) - 1):+.1f} %, the median "
+          f"of the pairs by {statistics.median(moved):+.1f} % ({', '.join(f'{one:+.0f}' for one in moved)})")
 
 
 def main():
@@ -124,38 +172,19 @@ def main():
     parser.add_argument("--lorikeet", default=str(ROOT / "build" / "release" / "bin" / "lorikeet"))
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of the cost per token; 0: only the crowd")
+    parser.add_argument("--pairs", type=int, default=16, help="of streams alone and in the crowd")
+    parser.add_argument("--crowd-streams", type=int, default=16)
+    parser.add_argument("--crowd-tokens", type=int, default=200)
     arguments = parser.parse_args()
     server = Server(arguments.lorikeet, "--disable-log-requests")
     try:
         watcher = Client(server.address)
         head = status_of(watcher)["head"]["pid"]
         watcher.close()
-        for name, run in (("HTTP", http_streams), ("ZeroMQ", zmq_streams)):
-            costs = []
-            for _ in range(arguments.rounds):
-                before = cpu_seconds(head)
-                tokens, _ = run(server, arguments.streams, arguments.tokens)
-                costs.append((cpu_seconds(head) - before) / tokens * 1e6)
-            print(f"{name}: {min(costs):.1f} us of the head's CPU per token of {arguments.streams} streams "
-                  f"({', '.join(f'{cost:.1f}' for cost in costs)})", flush=True)
-        crowd, shares = Crowd(server), []
-        for _ in range(arguments.rounds):
-            before, begin = cpu_seconds(head), time.monotonic()
-            time.sleep(2)
-            shares.append((cpu_seconds(head) - before) / (time.monotonic() - begin))
-        crowd.leave()
-        print(f"a crowd alone takes {min(shares) * 1000:.0f} ms of the head's CPU a second", flush=True)
-        alone, crowded = [], []
-        for _ in range(arguments.rounds):
-            alone.append(percentile(http_streams(server, arguments.streams, arguments.tokens)[1], 0.99))
-            crowd = Crowd(server)
-            crowded.append(percentile(http_streams(server, arguments.streams, arguments.tokens)[1], 0.99))
-            crowd.leave()
-        for name, values in (("alone", alone), ("in a crowd", crowded)):
-            print(f"p99 of the gap between a stream's events, {name}: {min(values) * 1e3:.2f} ms "
-                  f"({', '.join(f'{value * 1e3:.2f}' for value in values)})", flush=True)
-        print(f"the best moves by {100 * (min(crowded) / min(alone) - 1):+.1f} %")
+        if arguments.rounds:
+            print_costs(server, head, arguments)
+        print_crowd(server, head, arguments)
     finally:
         server.end()
 

@@ -58,6 +58,8 @@ struct GenerateRequest {
   bool include_reasoning = true;                 // in the answer
   // Of any request: what the answer must be like.
   std::optional<JsonText> response_format, structured_outputs;
+  std::optional<int32_t> n;            // answers, each with its index and a Done of its own; absent: 1
+  bool early_prompt_logprobs = false;  // what Done would say of the prompt's tokens comes with the first delta instead
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -105,6 +107,8 @@ struct GenerateRequest {
     visit("include_reasoning", s.include_reasoning);
     visit("response_format", s.response_format);
     visit("structured_outputs", s.structured_outputs);
+    visit("n", s.n);
+    visit("early_prompt_logprobs", s.early_prompt_logprobs);
   }
 };
 
@@ -149,6 +153,20 @@ struct ToolCallDelta {
 // Puts pieces of calls together.
 void add_tool_calls(const std::vector<ToolCallDelta>& pieces, std::vector<ToolCall>& calls);
 
+// Of a prompt's tokens, one entry for each, none, 0 and empty for the first: its log-probability, its rank (1: none is more
+// probable) and the best tokens in its place. The latter two only where prompt_top_logprobs was asked for.
+struct PromptScores {
+  std::vector<std::optional<float>> logprobs;
+  std::vector<int32_t> ranks;
+  std::vector<TokenLogprobs> top_logprobs;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("logprobs", s.logprobs);
+    visit("ranks", s.ranks);
+    visit("top_logprobs", s.top_logprobs);
+  }
+};
+
 // A piece of the answer, as it is generated. text may be empty while a character or a stop string is unfinished.
 struct Delta {
   std::string id;
@@ -157,6 +175,8 @@ struct Delta {
   std::vector<TokenLogprobs> logprobs;    // one per token id where the request asked for them
   std::optional<std::string> reasoning;   // of a chat whose server splits it off: not in text
   std::vector<ToolCallDelta> tool_calls;  // the same
+  std::optional<int32_t> index{};         // of the answer, from 0, where several were asked for
+  std::optional<PromptScores> prompt{};   // of the first piece where early_prompt_logprobs was asked for
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
@@ -165,13 +185,15 @@ struct Delta {
     visit("logprobs", s.logprobs);
     visit("reasoning", s.reasoning);
     visit("tool_calls", s.tool_calls);
+    visit("index", s.index);
+    visit("prompt", s.prompt);
   }
 };
 
 // What ended an answer: the stop string, or the stop id.
 using StopReason = std::variant<std::string, int32_t>;
 
-// The one final answer of a request: Done or Failure.
+// The one final answer of a request: Done or Failure. Of n answers each has its Done, or one Failure ends all.
 struct Done {
   std::string id;
   std::string finish_reason;                          // stop, length, abort, tool_calls
@@ -183,6 +205,7 @@ struct Done {
   // Where asked for, per prompt token, 0 and empty for the first: its rank (1: none is more probable), the best tokens.
   std::vector<int32_t> prompt_ranks = {};
   std::vector<TokenLogprobs> prompt_top_logprobs = {};
+  std::optional<int32_t> index{};  // as Delta's
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
@@ -194,6 +217,7 @@ struct Done {
     visit("prompt_token_ids", s.prompt_token_ids);
     visit("prompt_ranks", s.prompt_ranks);
     visit("prompt_top_logprobs", s.prompt_top_logprobs);
+    visit("index", s.index);
   }
 };
 
@@ -223,9 +247,11 @@ struct Cancel {
 // Asks for the server's state: ranks, adapters, queues.
 struct StatusRequest {
   std::string id;
+  bool brief = false;  // of the adapters, those whose weights are in slots or memory, and few of the others
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
+    visit("brief", s.brief);
   }
 };
 
@@ -268,9 +294,27 @@ struct AdapterReply {
   }
 };
 
+// Forgets the prefixes that are cached, once no sequence uses them; for administrators. Answered by PrefixCacheReset or
+// Failure.
+struct ResetPrefixCacheRequest {
+  std::string id;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+  }
+};
+
+struct PrefixCacheReset {
+  std::string id;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("id", s.id);
+  }
+};
+
 enum class Encoding : uint8_t { cereal, json };  // of the messages of one client
 
-using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest, AdapterRequest>;
-using ServerMessage = std::variant<Delta, Done, Failure, StatusReply, AdapterReply>;
+using ClientMessage = std::variant<GenerateRequest, Cancel, StatusRequest, AdapterRequest, ResetPrefixCacheRequest>;
+using ServerMessage = std::variant<Delta, Done, Failure, StatusReply, AdapterReply, PrefixCacheReset>;
 
 }  // namespace lorikeet::comm

@@ -38,12 +38,17 @@ std::optional<Event> next_event(zmq::socket_t& events) {
   return event;
 }
 
-// False for what is no TCP connection.
-bool has_said_nothing(int descriptor) {
+// What has come over a TCP connection; nullopt for what is none.
+std::optional<uint64_t> bytes_received(int descriptor) {
   tcp_info about{};
   socklen_t size = sizeof(about);
-  return getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &about, &size) == 0 &&
-         about.tcpi_bytes_received < kGreetingBytes;
+  if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &about, &size) != 0) return std::nullopt;
+  return about.tcpi_bytes_received;
+}
+
+bool has_said_nothing(int descriptor) {
+  const auto bytes = bytes_received(descriptor);
+  return bytes && *bytes < kGreetingBytes;
 }
 
 // A connection that somebody else has made; ZeroMQ may have closed its own meanwhile, and the number may be another's.
@@ -66,9 +71,11 @@ size_t descriptors_for_connections(size_t reserved) {
   return most > used + reserved ? most - used - reserved : 1;
 }
 
-ConnectionLimit::ConnectionLimit(zmq::context_t& context, zmq::socket_t& listener, size_t max_connections)
+ConnectionLimit::ConnectionLimit(zmq::context_t& context, zmq::socket_t& listener, size_t max_connections,
+                                 size_t max_unspoken)
     : listener_(listener),
       max_connections_(std::max<size_t>(max_connections, 1)),
+      max_unspoken_(std::max<size_t>(max_unspoken, 1)),
       events_(context, zmq::socket_type::pair) {
   const std::string address = fmt::format("inproc://connections-{}", static_cast<const void*>(this));
   if (zmq_socket_monitor(listener.handle(), address.c_str(), ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) != 0) {
@@ -88,8 +95,13 @@ void ConnectionLimit::act() {
     const auto known = std::find_if(open_.begin(), open_.end(),
                                     [&](const Connection& open) { return open.descriptor == event->value; });
     if (known != open_.end()) open_.erase(known);
-    if (event->kind == ZMQ_EVENT_ACCEPTED) open_.push_back({event->value, false});
+    forget_unspoken(event->value);
+    spoken_.erase(event->value);
+    if (event->kind != ZMQ_EVENT_ACCEPTED) continue;
+    open_.push_back({event->value, false});
+    if (bytes_received(event->value)) places_[event->value] = unspoken_.insert(unspoken_.end(), event->value);
   }
+  cut_unspoken();
   const auto cut =
       static_cast<size_t>(std::count_if(open_.begin(), open_.end(), [](const Connection& open) { return open.cut; }));
   for (size_t left = open_.size() - cut; left > max_connections_; --left) cut_one();
@@ -102,9 +114,34 @@ void ConnectionLimit::cut_one() {
     const auto newest = std::find_if(open_.rbegin(), open_.rend(), [](const Connection& open) { return !open.cut; });
     victim = std::prev(newest.base());
   }
-  victim->cut = true;
+  cut(*victim);
+}
+
+void ConnectionLimit::cut(Connection& connection) {
+  connection.cut = true;
   // ZeroMQ then reads its end, closes it, and says so.
-  if (is_accepted(victim->descriptor)) shutdown(victim->descriptor, SHUT_RDWR);
+  if (is_accepted(connection.descriptor)) shutdown(connection.descriptor, SHUT_RDWR);
+}
+
+void ConnectionLimit::cut_unspoken() {
+  while (unspoken_.size() > max_unspoken_) {
+    const int oldest = unspoken_.front();
+    forget_unspoken(oldest);
+    const auto open = std::find_if(open_.begin(), open_.end(),
+                                   [&](const Connection& connection) { return connection.descriptor == oldest; });
+    if (open != open_.end() && !open->cut) cut(*open);
+  }
+}
+
+void ConnectionLimit::note_spoken(int descriptor) {
+  act();  // that it was accepted may not have been read yet
+  spoken_.insert(descriptor);
+  forget_unspoken(descriptor);
+}
+
+void ConnectionLimit::forget_unspoken(int descriptor) {
+  const auto place = places_.extract(descriptor);
+  if (place) unspoken_.erase(place.mapped());
 }
 
 }  // namespace lorikeet::comm

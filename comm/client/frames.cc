@@ -24,6 +24,8 @@ constexpr std::string_view kKind<StatusRequest> = "status";
 template <>
 constexpr std::string_view kKind<AdapterRequest> = "adapter";
 template <>
+constexpr std::string_view kKind<ResetPrefixCacheRequest> = "reset_prefix_cache";
+template <>
 constexpr std::string_view kKind<ClientHeartbeat> = "heartbeat";
 template <>
 constexpr std::string_view kKind<Delta> = "delta";
@@ -35,6 +37,8 @@ template <>
 constexpr std::string_view kKind<StatusReply> = "status";
 template <>
 constexpr std::string_view kKind<AdapterReply> = "adapter";
+template <>
+constexpr std::string_view kKind<PrefixCacheReset> = "reset_prefix_cache";
 template <>
 constexpr std::string_view kKind<Heartbeat> = "heartbeat";
 

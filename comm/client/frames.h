@@ -37,8 +37,9 @@ struct ClientHeartbeat {
   static void fields(Self&, Visitor&&) {}
 };
 
-using ClientFrame = std::variant<GenerateRequest, Cancel, StatusRequest, AdapterRequest, ClientHeartbeat>;
-using ServerFrame = std::variant<Delta, Done, Failure, StatusReply, AdapterReply, Heartbeat>;
+using ClientFrame =
+    std::variant<GenerateRequest, Cancel, StatusRequest, AdapterRequest, ResetPrefixCacheRequest, ClientHeartbeat>;
+using ServerFrame = std::variant<Delta, Done, Failure, StatusReply, AdapterReply, PrefixCacheReset, Heartbeat>;
 
 template <class Frame>
 struct Decoded {

@@ -30,7 +30,9 @@ inline constexpr size_t kMaxBadWords = 256;
 inline constexpr size_t kMaxBadWordBytes = 256;  // of one
 inline constexpr size_t kMaxAllowedTokens = 16384;
 inline constexpr size_t kMaxCacheSaltBytes = 256;
-inline constexpr size_t kMaxPromptLogprobs = 1 << 18;  // values of all prompt tokens together
+inline constexpr size_t kMaxPromptLogprobs = 1 << 18;          // values of all prompt tokens together
+inline constexpr size_t kMaxStreamedPromptLogprobs = 1 << 15;  // the same of all choices, in a stream over HTTP
+inline constexpr int32_t kMaxChoices = 128;                    // of one prompt, as OpenAI
 inline constexpr double kMaxTimeoutSeconds = 1e6;
 inline constexpr size_t kMaxLogprobs = 20;  // per token, as vLLM's default
 
@@ -43,6 +45,10 @@ inline constexpr std::chrono::milliseconds kHttpHeadTime{10'000};   // for a who
 inline constexpr std::chrono::milliseconds kHttpBodyTime{60'000};   // for a whole body
 inline constexpr std::chrono::milliseconds kHttpIdleTime{75'000};   // between two requests
 inline constexpr std::chrono::milliseconds kHttpWriteTime{30'000};  // without a byte that the client takes
+
+// ---- ZeroMQ
+
+inline constexpr size_t kMaxUnspokenConnections = 1024;  // of TCP, that have sent no message; past it the oldest is cut
 
 // ---- what waits
 

@@ -158,7 +158,8 @@ class RouterServer final : public ZmqServer {
       router_.set(zmq::sockopt::handshake_ivl, options_.handshake_ms);
       secure();
       const size_t most = options_.max_connections;
-      connections_.emplace(context_, router_, most > 0 ? most : descriptors_for_connections(kReservedDescriptors));
+      connections_.emplace(context_, router_, most > 0 ? most : descriptors_for_connections(kReservedDescriptors),
+                           options_.max_unspoken);
       router_.bind(options_.address);
       address_ = router_.get(zmq::sockopt::last_endpoint);
     } catch (const zmq::error_t& error) {
@@ -304,6 +305,7 @@ class RouterServer final : public ZmqServer {
       const std::string routing_id = frames[0].to_string();
       const char* user = zap_ && frames.size() > 1 ? zmq_msg_gets(frames[1].handle(), "User-Id") : nullptr;
       const std::string named = user == nullptr ? "" : user;
+      if (frames.size() > 1) connections_->spoke(zmq_msg_get(frames[1].handle(), ZMQ_SRCFD));
       frames.erase(frames.begin());
       handle(routing_id, named, std::move(frames));
     }

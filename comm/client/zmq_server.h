@@ -40,6 +40,7 @@ struct ZmqServerOptions {
   std::string secret_key;      // the server's, of CURVE, Z85
   ZmqUsers users;              // of plain or curve
   size_t max_connections = 0;  // 0: what the process's descriptors allow, some left for ranks and files
+  size_t max_unspoken = kMaxUnspokenConnections;  // of TCP, that have sent no message: they may be in their handshake
 };
 
 // Called on the server's thread; they must not block.

@@ -1,6 +1,7 @@
 #include "comm/http/http_server.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -99,6 +100,7 @@ class AsioServer final : public HttpServer, private ConnectionHost {
     accept();
     tick();
     thread_ = std::thread([this] { io_.run(); });
+    pthread_setname_np(thread_.native_handle(), "http");  // for who looks at where time goes
     return {};
   }
 

@@ -94,16 +94,22 @@ struct RequestParser::Impl final : http::basic_parser<true> {
   void on_finish_impl(error_code&) override {}
   void on_response_impl(int, BeastString, int, error_code&) override {}
 
-  // Beast would wait for CR LF. `bytes`: not taken yet; what of them was looked at is `scanned`. Beast takes whole lines, so
-  // what waits may begin with the empty line that ends the head.
-  bool has_bare_line_feed(std::string_view bytes) {
+  // What is wrong with a line of the head that Beast would wait for (one that ends without CR) or take (one that goes on
+  // with the line before it, which other servers read as a header of its own); null: nothing. `bytes`: not taken yet; what
+  // of them was looked at is `scanned`. Beast takes whole lines, so what waits may begin with the empty line that ends the
+  // head.
+  const char* wrong_line(std::string_view bytes) {
     for (; scanned < bytes.size(); ++scanned) {
+      const bool begins_line = scanned == 0 ? head_bytes > 0 : bytes[scanned - 1] == '\n';
+      if (begins_line && (bytes[scanned] == ' ' || bytes[scanned] == '\t')) {
+        return "a line of the head must not begin with white space";
+      }
       if (bytes[scanned] != '\n') continue;
-      if (scanned == 0 || bytes[scanned - 1] != '\r') return true;
+      if (scanned == 0 || bytes[scanned - 1] != '\r') return "a line of the head must end with CR LF";
       const bool empty_line = scanned == 1 ? head_bytes > 0 : scanned >= 3 && bytes.substr(scanned - 3, 2) == "\r\n";
-      if (empty_line) return false;  // the end of the head
+      if (empty_line) return nullptr;  // the end of the head
     }
-    return false;
+    return nullptr;
   }
 
   Refusal sentence(const error_code& error) const {
@@ -134,8 +140,8 @@ tl::expected<size_t, RequestParser::Refusal> RequestParser::put(std::string_view
   size_t taken = 0;
   while (!impl_->is_done() && taken < bytes.size()) {
     const bool had_head = impl_->is_header_done();
-    if (!had_head && impl_->has_bare_line_feed(bytes.substr(taken))) {
-      return tl::unexpected(Refusal{400, "a line of the head must end with CR LF"});
+    if (const char* wrong = had_head ? nullptr : impl_->wrong_line(bytes.substr(taken))) {
+      return tl::unexpected(Refusal{400, wrong});
     }
     if (had_head && impl_->chunked() && may_begin_last_chunk(bytes.substr(taken))) break;
     error_code error;

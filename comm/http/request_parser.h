@@ -2,7 +2,7 @@
 //
 // Boost.Beast's parser reads, this class bounds what it keeps and refuses what another server in front of this one
 // might read in another way: two lengths, a length beside Transfer-Encoding, encodings other than chunked, lines
-// without CR, a second Host. Trailers are read and thrown away.
+// without CR, lines that go on (obs-fold), a second Host. Trailers are read and thrown away.
 #pragma once
 
 #include <cstddef>

@@ -79,8 +79,9 @@ tl::expected<AdapterRequest, OpenAiError> parse_adapter_action(std::string actio
   return checked(std::move(request));
 }
 
-OpenAiError adapter_error_of(const Failure& failure) {
+OpenAiError adapter_error_of(const Failure& failure, bool load) {
   OpenAiError error = error_of(failure);
+  if (load && failure.code == "adapter_failed") error.status = 400;  // as vLLM: the request names what cannot be loaded
   error.param = std::nullopt;
   if (failure.code == "unknown_adapter") error.param = "lora_name";
   if (failure.code == "adapter_not_found") error.param = "lora_path";

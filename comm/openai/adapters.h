@@ -26,8 +26,9 @@ std::set<std::string, std::less<>> fields_of_unload_adapter();
 tl::expected<AdapterRequest, OpenAiError> parse_adapter_action(std::string action, std::string name,
                                                                std::string_view body);
 
-// Why a change was refused. The field of the body that is wrong is named as these bodies have it.
-OpenAiError adapter_error_of(const Failure& failure);
+// Why a change was refused; load: of /v1/load_lora_adapter, whose status is 400 as in vLLM where the adapter cannot be served.
+// The field of the body that is wrong is named as these bodies have it.
+OpenAiError adapter_error_of(const Failure& failure, bool load);
 
 // What vLLM answers to a body without its texts.
 inline constexpr const char* kNameOrPathMissing = "Both 'lora_name' and 'lora_path' must be provided.";

@@ -70,6 +70,11 @@ OpenAiAnswer::Choice* OpenAiAnswer::find(const std::string& id) {
 std::string OpenAiAnswer::add(const Delta& delta) {
   Choice* choice = find(delta.id);
   if (choice == nullptr) return {};
+  if (delta.prompt) {
+    choice->prompt_logprobs = delta.prompt->logprobs;
+    choice->prompt_ranks = delta.prompt->ranks;
+    choice->prompt_top_logprobs = delta.prompt->top_logprobs;
+  }
   const auto count = static_cast<int32_t>(delta.token_ids.size());
   choice->usage.completion_tokens += count;
   if (with_token_ids_ || with_logprobs_) {
@@ -96,7 +101,7 @@ std::string OpenAiAnswer::finish(const Done& done) {
   choice->finish_reason = done.finish_reason;
   if (done.stop_reason) std::visit([choice](const auto& reason) { choice->stop_reason = reason; }, *done.stop_reason);
   choice->usage = done.usage;
-  if (with_prompt_logprobs_ || (echo_ && with_logprobs_)) {
+  if (!stream_ && (with_prompt_logprobs_ || (echo_ && with_logprobs_))) {
     choice->prompt_logprobs = done.prompt_logprobs;
     choice->prompt_ranks = done.prompt_ranks;
     choice->prompt_top_logprobs = done.prompt_top_logprobs;
@@ -182,9 +187,11 @@ OpenAiAnswer::Json OpenAiAnswer::head(bool chunk) const {
   return {{"id", setup_.id}, {"object", object}, {"created", setup_.created}, {"model", setup_.model}};
 }
 
-std::string OpenAiAnswer::event(const Json& choice_json) const {
+std::string OpenAiAnswer::event(Json choice, Json prompt_logprobs) const {
   Json chunk = head(true);
-  chunk["choices"] = Json::array({choice_json});
+  chunk["choices"] = Json::array();
+  chunk["choices"].push_back(std::move(choice));
+  if (!prompt_logprobs.is_null()) chunk["prompt_logprobs"] = std::move(prompt_logprobs);
   if (continuous_usage_) {
     chunk["usage"] = usage_json(usage());
   } else if (include_usage_) {
@@ -193,23 +200,31 @@ std::string OpenAiAnswer::event(const Json& choice_json) const {
   return "data: " + to_text(chunk) + "\n\n";
 }
 
-// A chat's choice begins with its role, a completion's that is to echo with its prompt.
+// A chat's choice begins with its role, a completion's that is to echo with its prompt. What is known of the prompt's
+// tokens has come before.
 std::string OpenAiAnswer::first_event(Choice& choice) {
   if (std::exchange(choice.begun, true)) return {};
   const Prompt* prompt = prompt_of(choice);
-  if (!is_chat()) {
+  const bool with_prompt_logprobs = with_prompt_logprobs_ && prompt != nullptr;
+  Json one = {{"index", &choice - choices_.data()}};
+  Json of_chat;  // where a whole chat has them, too
+  if (is_chat()) {
+    one["delta"] = {{"role", "assistant"}, {"content", ""}};
+    if (with_prompt_logprobs && &choice == choices_.data()) of_chat = prompt_logprobs_of(choice, *prompt);
+  } else {
     if (prompt == nullptr) return {};
-    Json one = {{"index", &choice - choices_.data()},
-                {"text", echo_ ? prompt->text : std::string()},
-                {"logprobs", nullptr},
-                {"finish_reason", nullptr}};
+    one["text"] = echo_ ? prompt->text : std::string();
     if (with_token_ids_) one["prompt_token_ids"] = prompt->token_ids;
-    return event(one);
+    if (with_prompt_logprobs) one["prompt_logprobs"] = prompt_logprobs_of(choice, *prompt);
+    if (echo_) choice.characters = characters(prompt->text);
   }
-  return event({{"index", &choice - choices_.data()},
-                {"delta", {{"role", "assistant"}, {"content", ""}}},
-                {"logprobs", nullptr},
-                {"finish_reason", nullptr}});
+  one["logprobs"] = nullptr;
+  if (echo_ && with_logprobs_) add_prompt_logprobs(choice, *prompt, one["logprobs"]);
+  one["finish_reason"] = nullptr;
+  choice.prompt_logprobs.clear();
+  choice.prompt_ranks.clear();
+  choice.prompt_top_logprobs.clear();
+  return event(std::move(one), std::move(of_chat));
 }
 
 std::string OpenAiAnswer::piece(Choice& choice, const Delta& delta, bool last) {
@@ -228,7 +243,7 @@ std::string OpenAiAnswer::piece(Choice& choice, const Delta& delta, bool last) {
   choice.logprobs.clear();
   one["finish_reason"] = last ? Json(choice.finish_reason) : Json();
   if (last) one["stop_reason"] = choice.stop_reason;
-  return event(one);
+  return event(std::move(one));
 }
 
 OpenAiAnswer::Json OpenAiAnswer::token_entry(int32_t id, float logprob) const {

@@ -61,7 +61,7 @@ class OpenAiAnswer {
     Json stop_reason;
     Usage usage;
     int64_t characters = 0;                             // of the tokens whose log-probabilities were written
-    std::vector<std::optional<float>> prompt_logprobs;  // these as Done has them, where they are shown
+    std::vector<std::optional<float>> prompt_logprobs;  // these as PromptScores has them, until they are shown
     std::vector<int32_t> prompt_ranks;
     std::vector<TokenLogprobs> prompt_top_logprobs;
   };
@@ -74,7 +74,7 @@ class OpenAiAnswer {
   void add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const;  // of an echoed prompt
   Json prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const;                   // in vLLM's form
   Json token_entry(int32_t id, float logprob) const;
-  std::string event(const Json& choice_json) const;
+  std::string event(Json choice, Json prompt_logprobs = nullptr) const;  // the latter: of a chat's prompt
   std::string first_event(Choice& choice);
   std::string piece(Choice& choice, const Delta& delta, bool last);
   Json usage_json(const Usage& usage) const;

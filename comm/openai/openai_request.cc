@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "comm/client/limits.h"
 #include "comm/openai/answer_fields.h"
 #include "comm/openai/body_reader.h"
 #include "comm/openai/chat_fields.h"
@@ -15,10 +16,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int32_t kMaxChoicesPerPrompt = 128;  // as OpenAI
-constexpr size_t kMaxChoices = 1024;           // of one request
-constexpr size_t kMaxPromptBytes = 64 << 20;   // of all choices together
-constexpr int32_t kMaxTopLogprobs = 20;        // as OpenAI
+constexpr size_t kMaxAllChoices = 1024;       // of one request
+constexpr size_t kMaxPromptBytes = 64 << 20;  // of all choices together
+constexpr int32_t kMaxTopLogprobs = 20;       // as OpenAI
 constexpr int64_t kLeastInt32 = std::numeric_limits<int32_t>::min();
 constexpr int64_t kMostInt32 = std::numeric_limits<int32_t>::max();
 
@@ -29,7 +29,7 @@ std::optional<int32_t> narrow(std::optional<int64_t> value) {
 // What both kinds have: model, stream, sampling.
 void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) {
   request.model = body.text("model");
-  request.n = narrow(body.integer("n", 1, kMaxChoicesPerPrompt)).value_or(1);
+  request.n = narrow(body.integer("n", 1, kMaxChoices)).value_or(1);
   request.stream = body.boolean("stream");
   const json& options = body.value("stream_options");
   if (!options.is_null()) {
@@ -71,7 +71,6 @@ void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) 
   if (const auto best = narrow(body.integer("prompt_logprobs", 0, kMaxTopLogprobs))) {
     request.prompt_logprobs = true;
     to.prompt_top_logprobs = *best;
-    if (request.stream) body.refuse("prompt_logprobs", "prompt_logprobs come with a whole answer, not with a stream");
   }
 
   body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id",
@@ -83,8 +82,9 @@ void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) 
 }
 
 OpenAiRequestResult finish(BodyReader& body, OpenAiRequest request, size_t prompt_bytes) {
-  if (body.ok() && request.choices() > kMaxChoices) {
-    body.refuse("n", fmt::format("{} choices in one request, at most {} are allowed", request.choices(), kMaxChoices));
+  if (body.ok() && request.choices() > kMaxAllChoices) {
+    body.refuse("n",
+                fmt::format("{} choices in one request, at most {} are allowed", request.choices(), kMaxAllChoices));
   }
   if (body.ok() && prompt_bytes * static_cast<size_t>(request.n) > kMaxPromptBytes) {
     body.refuse("n", fmt::format("{} choices of {} bytes of prompts take more than {} bytes", request.n, prompt_bytes,
@@ -127,12 +127,12 @@ size_t read_prompts(BodyReader& body, const GenerateRequest& common, OpenAiReque
   bool understood = true;
   if (prompt.is_string()) {
     add_text(prompt);
-  } else if (prompt.is_array() && !prompt.empty() && prompt.size() <= kMaxChoices && prompt[0].is_string()) {
+  } else if (prompt.is_array() && !prompt.empty() && prompt.size() <= kMaxAllChoices && prompt[0].is_string()) {
     for (const json& element : prompt) {
       understood = understood && element.is_string();
       if (understood) add_text(element);
     }
-  } else if (prompt.is_array() && !prompt.empty() && prompt.size() <= kMaxChoices && prompt[0].is_array()) {
+  } else if (prompt.is_array() && !prompt.empty() && prompt.size() <= kMaxAllChoices && prompt[0].is_array()) {
     for (const json& element : prompt) understood = understood && element.is_array() && add_ids(element);
   } else {
     understood = prompt.is_array() && !prompt.empty() && add_ids(prompt);
@@ -142,7 +142,7 @@ size_t read_prompts(BodyReader& body, const GenerateRequest& common, OpenAiReque
                               ? "prompt is missing"
                               : fmt::format("prompt must be a string, a list of token ids, or a list of up to {} of "
                                             "either",
-                                            kMaxChoices));
+                                            kMaxAllChoices));
   }
   return bytes;
 }
@@ -159,11 +159,10 @@ OpenAiRequestResult read_completion(BodyReader& body) {
   }
   request.echo = body.boolean("echo");
   if (request.echo && request.logprobs) {
-    if (request.stream) body.refuse("echo", "echo with logprobs comes with a whole answer, not with a stream");
     common.prompt_top_logprobs = std::max(common.prompt_top_logprobs.value_or(0), request.top_logprobs);
   }
   for (const char* name : {"suffix", "prompt_embeds"}) body.refuse_unless_neutral(name);
-  const auto best_of = body.integer("best_of", 1, kMaxChoicesPerPrompt);
+  const auto best_of = body.integer("best_of", 1, kMaxChoices);
   if (best_of && *best_of != request.n) body.refuse("best_of", "best_of is not served here but as the same as n");
   const size_t bytes = read_prompts(body, common, request);
   return finish(body, std::move(request), bytes);
@@ -200,6 +199,7 @@ GenerateRequest OpenAiRequest::choice(size_t index) const {
   GenerateRequest request = prompts.at(index / per_prompt);
   request.id = std::to_string(index);
   if (request.seed) *request.seed += index % per_prompt;
+  request.early_prompt_logprobs = stream && request.prompt_top_logprobs.has_value();
   return request;
 }
 

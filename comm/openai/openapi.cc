@@ -52,7 +52,7 @@ const std::vector<Operation>& operations() {
        "LoadAdapterRequest",
        "",
        {kText},
-       {404, 409, 415, 422, 429, 500}},
+       {404, 409, 415, 429, 500}},
       {"/v1/unload_lora_adapter",
        "post",
        "Takes the name of an adapter away",

@@ -7,7 +7,8 @@ sends the prompts at once and prints each answer when it is complete.
 
     lorikeet_client.py --zmq tcp://127.0.0.1:5555 --load moby=/adapters/moby      (--unload moby, --list)
 
-changes and shows the adapters of the server. As a module: Client.generate(), Client.adapter() and Client.events().
+changes and shows the adapters of the server; --reset-prefix-cache forgets the prefixes that it has cached. As a module:
+Client.generate(), Client.adapter(), Client.reset_prefix_cache() and Client.events().
 """
 import argparse
 import json
@@ -38,7 +39,8 @@ class Client:
         self._open()
 
     def generate(self, request_id, **fields):
-        """Sends a request; the fields are those of GenerateRequest, e.g. prompt=, adapter=, max_tokens=."""
+        """Sends a request; the fields are those of GenerateRequest, e.g. prompt=, adapter=, max_tokens=. With n= there are
+        that many answers: what comes has the answer's "index", and each has its own done."""
         if self.session is None:
             self.wait_for_session()
         self._send(b"generate", {"id": request_id, **fields})
@@ -55,6 +57,11 @@ class Client:
             self.wait_for_session()
         self._send(b"adapter", {"id": request_id, "action": action, "name": name, **fields})
 
+    def reset_prefix_cache(self, request_id="reset"):
+        if self.session is None:
+            self.wait_for_session()
+        self._send(b"reset_prefix_cache", {"id": request_id})
+
     def wait_for_session(self):
         """What is sent before the server has named the session may be lost without a sign."""
         while self.session is None:
@@ -62,7 +69,7 @@ class Client:
                 pass
 
     def events(self):
-        """Yields (kind, message) as they come: delta, done, failure, status, adapter."""
+        """Yields (kind, message) as they come: delta, done, failure, status, adapter, reset_prefix_cache."""
         while True:
             yield from self._poll(self.interval)
 
@@ -116,8 +123,10 @@ class Client:
         raise ServerLost(f"the server at {self.address} {why}")
 
 
-def change_adapters(client, arguments):
-    if arguments.load:
+def change_server(client, arguments):
+    if arguments.reset_prefix_cache:
+        client.reset_prefix_cache()
+    elif arguments.load:
         name, path = arguments.load.split("=", 1)
         client.adapter("load", name, path=path)
     elif arguments.unload:
@@ -128,7 +137,9 @@ def change_adapters(client, arguments):
         if kind == "failure":
             print(f"{message['code']}: {message['message']}", file=sys.stderr)
             return 1
-        if message["json"] is None:
+        if kind == "reset_prefix_cache":
+            print("the prefix cache is empty")
+        elif message["json"] is None:
             print(message["message"])
         else:
             for row in json.loads(message["json"])["adapters"]:
@@ -144,6 +155,7 @@ def main():
     parser.add_argument("--max-tokens", type=int, default=32, help="tokens to generate at the most (%(default)s)")
     parser.add_argument("--field", action="append", default=[], metavar="NAME=JSON",
                         help="any other field of a request: min_tokens=4, timeout=2.5, 'logit_bias={\"15\": -100}', ...")
+    parser.add_argument("--n", type=int, default=1, help="answers to each prompt (%(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
     parser.add_argument("--tenant", help="PLAIN: give the key in LORIKEET_API_KEY as this tenant's")
     parser.add_argument("--curve-key", help="CURVE: a file of `lorikeet keygen`")
@@ -151,10 +163,11 @@ def main():
     parser.add_argument("--load", metavar="NAME=PATH", help="give a name to an adapter below the server's --lora-dir")
     parser.add_argument("--unload", metavar="NAME", help="take the name of an adapter away")
     parser.add_argument("--list", action="store_true", help="show the adapters")
+    parser.add_argument("--reset-prefix-cache", action="store_true", help="forget the cached prefixes")
     arguments = parser.parse_args()
-    changes = arguments.load or arguments.unload or arguments.list
+    changes = arguments.load or arguments.unload or arguments.list or arguments.reset_prefix_cache
     if bool(changes) == bool(arguments.prompts):
-        parser.error("give prompts, or one of --load, --unload and --list")
+        parser.error("give prompts, or one of --load, --unload, --list and --reset-prefix-cache")
 
     fields = {name: json.loads(value) for name, value in (field.split("=", 1) for field in arguments.field)}
     curve = plain = None
@@ -165,25 +178,27 @@ def main():
     client = Client(arguments.zmq, curve, plain)
     try:
         if changes:
-            return change_adapters(client, arguments)
+            return change_server(client, arguments)
         for index, prompt in enumerate(arguments.prompts):
             client.generate(str(index), prompt=prompt, adapter=arguments.adapter, max_tokens=arguments.max_tokens,
-                            temperature=arguments.temperature, **fields)
-        texts = {str(index): "" for index in range(len(arguments.prompts))}
+                            temperature=arguments.temperature, n=arguments.n, **fields)
+        texts = {(str(index), answer): "" for index in range(len(arguments.prompts)) for answer in range(arguments.n)}
         failed = False
         for kind, message in client.events():
             request_id = message["id"]
             if kind == "delta":
-                texts[request_id] += message["text"]
+                texts[request_id, message["index"] or 0] += message["text"]
             elif kind == "done":
                 prompt = arguments.prompts[int(request_id)]
-                print(f"{prompt}{texts.pop(request_id)}\n[{message['finish_reason']}]", flush=True)
+                print(f"{prompt}{texts.pop((request_id, message['index'] or 0))}\n[{message['finish_reason']}]", flush=True)
             elif kind == "failure":
                 print(f"{request_id or 'server'}: {message['code']}: {message['message']}", file=sys.stderr)
                 failed = True
-                if request_id not in texts:
+                own = [key for key in texts if key[0] == request_id]
+                if not own:
                     break  # which request it was cannot be told, so one of them may never be answered
-                del texts[request_id]
+                for key in own:
+                    del texts[key]
             if not texts:
                 break
         return 1 if failed else 0

@@ -49,6 +49,7 @@ struct Adapter {
 
 struct AdapterOptions {
   int32_t max_rank = kMaxLoraRank;
+  std::vector<std::string> within = {};  // directories without links below which the files lie; empty: anywhere
 };
 
 // Reads DIR/adapter_config.json and DIR/adapter_model.safetensors, once and into memory: a file that is replaced

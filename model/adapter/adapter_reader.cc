@@ -219,7 +219,7 @@ class Reader {
 
 Result<Adapter> read_adapter(const std::filesystem::path& dir, const ModelConfig& config,
                              const AdapterOptions& options) {
-  auto scan = scan_adapter(dir);
+  auto scan = scan_adapter(dir, options.within);
   if (!scan) return tl::unexpected(scan.error());
   return Reader(*scan, config, options).read();
 }

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "model/adapter/adapter_tensor_name.h"
-#include "model/config/strict_json.h"
+#include "model/checkpoint/file_reader.h"
 
 namespace lorikeet::model {
 namespace {
@@ -97,6 +97,18 @@ Result<void> sort_tensor(const std::string& full_name, TensorView view, AdapterS
   return {};
 }
 
+Result<std::string> read_config(const fs::path& path, std::span<const std::string> within) {
+  auto file = FileReader::open(path, within);
+  if (!file) return tl::unexpected(file.error());
+  const uint64_t size = (*file)->size();
+  if (size > kMaxConfigBytes) return fail("{}: {} bytes, at most {} are read", path.string(), size, kMaxConfigBytes);
+  std::string text(size, '\0');
+  if (auto ok = (*file)->read(0, {reinterpret_cast<uint8_t*>(text.data()), text.size()}); !ok) {
+    return tl::unexpected(ok.error());
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string list_names(const std::vector<std::string>& names, size_t shown) {
@@ -106,10 +118,10 @@ std::string list_names(const std::vector<std::string>& names, size_t shown) {
   return text;
 }
 
-Result<AdapterScan> scan_adapter(const fs::path& dir) {
+Result<AdapterScan> scan_adapter(const fs::path& dir, std::span<const std::string> within) {
   if (auto ok = check_files(dir); !ok) return tl::unexpected(ok.error());
   const auto config_path = dir / "adapter_config.json";
-  auto text = read_text_file(config_path, kMaxConfigBytes);
+  auto text = read_config(config_path, within);
   if (!text) return tl::unexpected(text.error());
   AdapterScan scan;
   scan.dir = dir;
@@ -118,7 +130,7 @@ Result<AdapterScan> scan_adapter(const fs::path& dir) {
   scan.config = std::move(*config);
   scan.config_text = std::move(*text);
 
-  auto file = SafetensorsImage::open(dir / "adapter_model.safetensors");
+  auto file = SafetensorsImage::open(dir / "adapter_model.safetensors", within);
   if (!file) return tl::unexpected(file.error());
   scan.file = std::move(*file);
   std::set<std::string> adapters;

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,8 +44,8 @@ struct AdapterScan {
 };
 
 // Reads the configuration and the header of the tensors: enough to judge names and shapes, whatever the file's size.
-// Refuses pickled adapters, several adapters in one file, and what AdapterConfig refuses.
-Result<AdapterScan> scan_adapter(const std::filesystem::path& dir);
+// Refuses pickled adapters, several adapters in one file, and what AdapterConfig refuses. within: as FileReader::open.
+Result<AdapterScan> scan_adapter(const std::filesystem::path& dir, std::span<const std::string> within = {});
 
 // Whether adapter_config.json targets the module, under either of its names.
 Result<bool> is_targeted(const AdapterScan& scan, const std::string& name);

@@ -1,6 +1,7 @@
 #include "model/checkpoint/file_reader.h"
 
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,13 +19,28 @@ int64_t nanoseconds_of(const timespec& time) {
   return time.tv_sec * 1'000'000'000LL + time.tv_nsec;
 }
 
+// Where an open file lies, as the kernel says it.
+Result<void> check_place(int fd, const std::filesystem::path& path, std::span<const std::string> within) {
+  std::error_code error;
+  const auto place = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", fd), error);
+  if (error) return fail("{}: it is not known where it lies: {}", path.string(), error.message());
+  for (const std::filesystem::path root : within) {
+    if (std::mismatch(root.begin(), root.end(), place.begin(), place.end()).first == root.end()) return {};
+  }
+  return fail("{} leads to a file that is not below {}", path.string(), fmt::join(within, ", "));
+}
+
 }  // namespace
 
-Result<std::shared_ptr<const FileReader>> FileReader::open(const std::filesystem::path& path) {
+Result<std::shared_ptr<const FileReader>> FileReader::open(const std::filesystem::path& path,
+                                                           std::span<const std::string> within) {
   // Opening a pipe must not wait for its writer.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return fail("{}: {}", path.string(), std::strerror(errno));
   std::shared_ptr<FileReader> file(new FileReader(path, fd));
+  if (!within.empty()) {
+    if (auto ok = check_place(fd, path, within); !ok) return tl::unexpected(ok.error());
+  }
   struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return fail("{}: not a regular file", path.string());
   file->size_ = static_cast<uint64_t>(info.st_size);

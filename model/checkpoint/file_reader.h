@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "kernels/base/error.h"
 
@@ -14,7 +15,10 @@ namespace lorikeet::model {
 // Threads: const methods from any number of threads.
 class FileReader {
  public:
-  static Result<std::shared_ptr<const FileReader>> open(const std::filesystem::path& path);
+  // within: directories, without links and dots; the file must lie below one of them, whatever links lead there. That is
+  // asked of the file that has been opened, so a link that moves meanwhile changes nothing. Empty: it lies anywhere.
+  static Result<std::shared_ptr<const FileReader>> open(const std::filesystem::path& path,
+                                                        std::span<const std::string> within = {});
   ~FileReader();
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;

@@ -6,8 +6,9 @@
 
 namespace lorikeet::model {
 
-Result<std::shared_ptr<SafetensorsImage>> SafetensorsImage::open(const std::filesystem::path& path) {
-  auto reader = FileReader::open(path);
+Result<std::shared_ptr<SafetensorsImage>> SafetensorsImage::open(const std::filesystem::path& path,
+                                                                 std::span<const std::string> within) {
+  auto reader = FileReader::open(path, within);
   if (!reader) return tl::unexpected(reader.error());
   std::shared_ptr<SafetensorsImage> image(new SafetensorsImage(std::move(*reader)));
   auto header = read_safetensors_header(*image->reader_, image->head_);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -17,8 +18,9 @@ namespace lorikeet::model {
 
 class SafetensorsImage {
  public:
-  // Reads and checks the header.
-  static Result<std::shared_ptr<SafetensorsImage>> open(const std::filesystem::path& path);
+  // Reads and checks the header. within: as FileReader::open has it.
+  static Result<std::shared_ptr<SafetensorsImage>> open(const std::filesystem::path& path,
+                                                        std::span<const std::string> within = {});
 
   const SafetensorsHeader& header() const { return header_; }
   uint64_t data_size() const { return reader_->size() - header_.data_begin; }

@@ -387,8 +387,13 @@ def main():
             if error is None and (beside.end != ("done", "length") or beside.tokens != reference.tokens):
                 error = f"the stream beside it ended in {beside.end} with {len(beside.tokens)} tokens"
             report(name, error, seconds, gap_note(server, beside.gap, load))
+        begin = time.monotonic()
+        status = server.stop()
+        report("ends when it is asked to", None if status == 0 else f"exit status {status}", time.monotonic() - begin)
     finally:
         server.end()
+    if found := server.sanitizer_report():
+        report("a sanitizer's report", found, 0)
     for abuse in OWN_SERVER:
         error, begin = None, time.monotonic()
         try:

@@ -145,7 +145,8 @@ def http_smuggling(server, long):
                       b"Content-Length: 0x5\r\n\r\n", b"Transfer-Encoding: gzip, chunked\r\n\r\n",
                       b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Transfer-Encoding: chunked\r\n\r\n5;\nx\r\n",
                       b"Host: y\r\nContent-Length: 0\r\n\r\n", b"Content-Length: 5\n\r\n",
-                      b"A\x00: b\r\n\r\n", b"A : b\r\n\r\n"):
+                      b"A\x00: b\r\n\r\n", b"A : b\r\n\r\n", b"A: b\r\n Content-Length: 5\r\n\r\n",
+                      b"Transfer-Encoding:\r\n\tchunked\r\n\r\n"):
             expect(server, head + wrong + b"12345" + second, 400, 501)
         expect(server, b"GET /health HTTP/1.1\nHost: x\n\n", 400)
         expect(server, b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n", 400, 505)

@@ -91,6 +91,11 @@ class Server:
         os.dup2(devnull, self.stderr.fileno())
         os.close(devnull)
 
+    def sanitizer_report(self):
+        """What a sanitizer that it was built with has found; empty: nothing."""
+        found = re.search(rb"(ERROR: (Address|Leak)Sanitizer|runtime error:|WARNING: ThreadSanitizer)", self.said)
+        return self.said[max(0, found.start() - 200):found.start() + 4000].decode(errors="replace") if found else ""
+
     def children(self):
         found = []
         for entry in pathlib.Path("/proc").iterdir():
@@ -156,6 +161,16 @@ class Server:
         """Signals the whole group; its exit status."""
         os.killpg(self.process.pid, number)
         return self.process.wait(60)
+
+    def stop(self, seconds=60):
+        """Asks it to end; its exit status, None where it does not. What leak checks say is said then."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self.listener.join(5)
+        return status
 
     def end(self):
         """Whatever happened, nothing of it is left."""

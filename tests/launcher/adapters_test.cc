@@ -1,10 +1,12 @@
 // Adapters loaded into a running server, through both doors and the command line.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <variant>
 
@@ -155,6 +157,55 @@ TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {
   EXPECT_THAT(server.process().err(), HasSubstr(last));
   EXPECT_THAT(server.process().err(), HasSubstr(" info adapter late: load from moby, "));
   EXPECT_THAT(server.process().err(), HasSubstr(" warning adapter x: load from escape, "));
+}
+
+// The row of the adapter in the status; null: there is none.
+json row_of(const Served& server, const std::string& name) {
+  for (const json& row : server.status()["adapters"]) {
+    if (row["name"] == name) return row;
+  }
+  return nullptr;
+}
+
+bool comes_true(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+  }
+  return true;
+}
+
+TEST(Adapters, KeepTheirNamesWhenTheHeadIsReplaced) {
+  const AdapterFolder folder;
+  Served server(folder.flags());
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const std::string kjv = server.ask(greedy_request("The whale", "kjv", 8)).text;
+  for (const auto& change : std::vector<std::vector<std::string>>{
+           {"load", "late", "kjv"}, {"load", "gone", "moby"}, {"pin", "late"}, {"unload", "shakespeare"}}) {
+    const Finished run = adapters(server, change);
+    ASSERT_EQ(run.status, 0) << run.err;
+  }
+  const json before = server.status();
+  fs::remove_all(folder.dir() / "moby");
+  kill(before["head"]["pid"].get<pid_t>(), SIGKILL);
+  ASSERT_TRUE(wait_until_gone({before["head"]["pid"].get<pid_t>()}));
+  const Answer late = server.ask(greedy_request("The whale", "late", 8));
+  ASSERT_TRUE(late.done) << (late.failure ? late.failure->message : "no answer");
+  EXPECT_EQ(late.text, kjv);
+  EXPECT_NE(server.status()["head"]["pid"], before["head"]["pid"]);
+  EXPECT_TRUE(row_of(server, "shakespeare").is_null());
+  EXPECT_TRUE(comes_true([&] { return row_of(server, "late")["pinned"] == true; })) << server.status();
+  EXPECT_TRUE(comes_true([&] { return row_of(server, "gone").is_null(); })) << server.status();
+  EXPECT_THAT(server.process().err(), HasSubstr("adapter gone was loaded before this process was replaced"));
+  EXPECT_FALSE(row_of(server, "moby").is_null()) << "a name of the start";
+
+  const std::string of_server = "-" + std::to_string(before["supervisor"]["pid"].get<pid_t>()) + "-";
+  server.process().signal(SIGTERM);
+  EXPECT_EQ(server.process().wait(), 0) << server.process().err();
+  for (const auto& file : fs::directory_iterator("/dev/shm")) {
+    const std::string name = file.path().filename().string();
+    EXPECT_FALSE(name.rfind("lorikeet-names-", 0) == 0 && name.find(of_server) != std::string::npos) << name;
+  }
 }
 
 TEST(Adapters, AreChangedByNobodyUnlessTheServerAllowsIt) {

@@ -108,6 +108,41 @@ TEST_F(BatchRunnerTest, JoinsThePiecesOfAnAnswer) {
   EXPECT_TRUE(results[0]["error"].is_null());
 }
 
+TEST_F(BatchRunnerTest, GathersTheAnswersToALineThatAsksForSeveral) {
+  std::vector<comm::GenerateRequest> asked;
+  client_.on_request = [&](const comm::GenerateRequest& request) {
+    asked.push_back(request);
+    client_.answers.push_back(comm::Delta{request.id, "of " + std::to_string(request.seed.value_or(0)), {1}, {}});
+    if (asked.size() < 3) return;
+    for (size_t i = 3; i-- > 0;) finish(asked[i].id);  // the last one first
+  };
+  const auto results = run(R"({"id": 5, "prompt": "x", "n": 3, "seed": 7})"
+                           "\n");
+  ASSERT_EQ(asked.size(), 3u);
+  EXPECT_FALSE(asked[0].n);
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0]["id"], 5);
+  EXPECT_TRUE(results[0]["error"].is_null());
+  ASSERT_EQ(results[0]["choices"].size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(results[0]["choices"][i]["index"], i);
+    EXPECT_EQ(results[0]["choices"][i]["text"], "of " + std::to_string(7 + i));
+    EXPECT_TRUE(results[0]["choices"][i].contains("finish_reason"));
+  }
+  EXPECT_FALSE(results[0].contains("text"));
+}
+
+TEST_F(BatchRunnerTest, LeavesAWrongNumberOfAnswersToTheServer) {
+  client_.on_request = [&](const comm::GenerateRequest& request) {
+    EXPECT_EQ(request.n, 500);
+    client_.answers.push_back(comm::Failure{request.id, "invalid_request", "n is 500, not in 1 .. 128"});
+  };
+  const auto results = run(R"({"id": "a", "prompt": "x", "n": 500})"
+                           "\n");
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0]["error"]["code"], "invalid_request");
+}
+
 TEST_F(BatchRunnerTest, AnswersOpenAisLinesInTheirForm) {
   model_.name = "tiny";
   model_.token_bytes = [](int32_t) { return std::string_view("t"); };

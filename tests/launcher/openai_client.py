@@ -181,6 +181,20 @@ def prompts_cut_and_scored(client, url):
     assert got.token_logprobs[0] is None and got.top_logprobs[0] is None
     assert abs(got.token_logprobs[len(ids) - 1] - answer.logprobs.token_logprobs[0]) < 1e-4
     assert got.text_offset == [sum(map(len, got.tokens[:i])) for i in range(len(got.tokens))]
+    # A stream has the same, the prompt's before the answer's.
+    events = [chunk.choices[0] for chunk in client.completions.create(
+        model="kjv", prompt=ids, max_tokens=2, echo=True, logprobs=2, stream=True, temperature=0, extra_body=body)]
+    scored = [event.logprobs for event in events if event.logprobs]
+    assert "".join(event.text for event in events) == echoed.text, events
+    for part in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert sum((getattr(logprobs, part) for logprobs in scored), []) == getattr(got, part), (part, scored, got)
+    assert events[0].prompt_logprobs == whole.prompt_logprobs, events[0]
+    assert not any(getattr(event, "prompt_logprobs", None) for event in events[1:])
+    chatted = {"model": "kjv", "messages": [{"role": "user", "content": "Where to?"}], "max_tokens": 2, **GREEDY,
+               "extra_body": {**GREEDY["extra_body"], "prompt_logprobs": 1}}
+    first = next(iter(client.chat.completions.create(**chatted, stream=True)))
+    answered = client.chat.completions.create(**chatted)
+    assert first.prompt_logprobs == answered.prompt_logprobs and len(first.prompt_logprobs) > 4, first
 
 
 def deadlines(client, url):

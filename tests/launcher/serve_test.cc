@@ -3,10 +3,14 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <numeric>
 #include <random>
 #include <set>
+#include <string>
+#include <variant>
+#include <vector>
 
 #include "tests/launcher/served.h"
 
@@ -110,6 +114,59 @@ TEST(Serve, DrawsTheSameTokensForTheSameSeedInAnyCompany) {
     requests.push_back(request);
   }
   expect_same_bits(server.ask(requests), each_alone(server, requests));
+}
+
+TEST(Serve, GivesSeveralAnswersToOneRequestAsItWouldToSeveral) {
+  Served server({"--tp", "2"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  comm::GenerateRequest request = greedy_request("The captain said", "moby", 12);
+  request.temperature = 0.9;
+  std::vector<std::string> alone;
+  for (uint64_t i = 0; i < 4; ++i) {
+    request.seed = 1000 + i;
+    alone.push_back(server.ask(request).text);
+  }
+  EXPECT_NE(alone[0], alone[1]);
+  request.seed = 1000;
+  request.n = 4;
+  for (const auto encoding : {comm::Encoding::cereal, comm::Encoding::json}) {
+    const auto client = comm::ZmqClient::connect(server.address(), encoding).value();
+    ASSERT_TRUE(client->send(request));
+    std::vector<std::string> texts(4);
+    size_t ended = 0;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (ended < 4 && std::chrono::steady_clock::now() < end) {
+      const auto message = client->receive(std::chrono::milliseconds(200));
+      if (!message) continue;
+      ASSERT_FALSE(std::holds_alternative<comm::Failure>(*message)) << std::get<comm::Failure>(*message).message;
+      if (const auto* delta = std::get_if<comm::Delta>(&*message)) {
+        texts.at(static_cast<size_t>(delta->index.value_or(-1))) += delta->text;
+      } else if (const auto* done = std::get_if<comm::Done>(&*message)) {
+        EXPECT_EQ(done->seed, 1000 + static_cast<uint64_t>(done->index.value_or(-1)));
+        ++ended;
+      }
+    }
+    EXPECT_EQ(texts, alone);
+  }
+}
+
+TEST(Serve, ForgetsItsPrefixesWhereAClientAsksForThat) {
+  Served server;
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  comm::GenerateRequest request = greedy_request("", std::nullopt, 1);
+  request.prompt = std::nullopt;
+  request.prompt_token_ids = std::vector<int32_t>(100, 7);
+  const auto cached = [&] { return server.ask(request).done.value().usage.cached_tokens; };
+  EXPECT_EQ(cached(), 0);
+  for (const auto encoding : {comm::Encoding::cereal, comm::Encoding::json}) {
+    EXPECT_GT(cached(), 64);
+    const auto client = comm::ZmqClient::connect(server.address(), encoding).value();
+    ASSERT_TRUE(client->send(comm::ResetPrefixCacheRequest{"r"}));
+    const auto answer = client->receive(std::chrono::seconds(60));
+    ASSERT_TRUE(answer && std::holds_alternative<comm::PrefixCacheReset>(*answer));
+    EXPECT_EQ(std::get<comm::PrefixCacheReset>(*answer).id, "r");
+    EXPECT_EQ(cached(), 0);
+  }
 }
 
 TEST(Serve, RunsEveryPartInAProcessOfItsOwnAndLeavesNoneBehind) {

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 
 #include "actors/head/adapter_key.h"
 #include "tests/actors/head/staged_adapters.h"
@@ -141,13 +142,28 @@ class AdapterChangesTest : public ::testing::Test {
     if (!changes_->acquired(e)) acquired_[e.id.value()] = e.error.empty() ? e.slot.value() : -1;
   }
   void perform(const AdapterChanges::Locate& e) {
-    if (e.path == "/outside") {
+    if (gone_.contains(e.path)) {
+      changes_->located(e.key, tl::unexpected(AdapterRefusal{"adapter_not_found", e.path + " is gone"}));
+    } else if (e.path == "/outside") {
       changes_->located(e.key, tl::unexpected(AdapterRefusal{"forbidden", "/outside is not below /"}));
     } else {
       changes_->located(e.key, e.path);
     }
   }
   void perform(const AdapterChanges::Ended& e) { answers_[e.number] = e; }
+  void perform(const AdapterChanges::Remember& e) { remembered_[e.change.name] = e.change; }
+  void perform(const AdapterChanges::Forgotten& e) { forgotten_.push_back(e.name + ": " + e.why); }
+
+  // What a head after this one begins with.
+  void replace_head() {
+    std::vector<NameChange> changes;
+    for (const auto& [name, change] : std::exchange(remembered_, {})) {
+      if (!change.is_none()) changes.push_back(change);
+    }
+    make();
+    changes_->restore(changes, now_);
+    act();
+  }
 
   AdapterNames names_;
   std::unique_ptr<HostAdapters> host_;
@@ -163,6 +179,9 @@ class AdapterChangesTest : public ::testing::Test {
   std::map<uint64_t, HostAdapters::Resolved> resolved_;
   std::map<uint64_t, int32_t> acquired_;  // request -> slot
   std::map<uint64_t, AdapterChanges::Ended> answers_;
+  std::map<std::string, NameChange> remembered_;
+  std::vector<std::string> forgotten_;
+  std::set<std::string> gone_;  // directories
 };
 
 TEST_F(AdapterChangesTest, LoadsAnAdapterOntoTheRanksBeforeItsNameIsThere) {
@@ -388,6 +407,60 @@ TEST_F(AdapterChangesTest, KeepsAPinThroughAnEpochsEndAndAReplacement) {
   begin("unload", "a");
   EXPECT_EQ(slots_->row("of /c").state, "none");
   EXPECT_EQ(host_->staged_bytes(), 10u);
+}
+
+TEST_F(AdapterChangesTest, GivesTheNextHeadTheNamesThatHaveChanged) {
+  make();
+  load("c", "/c");
+  begin("unload", "a");
+  begin("unload", "b");
+  load("b", "/d");  // a name of the start that leads elsewhere
+  begin("pin", "c");
+  load("x", "/d");
+  begin("unload", "x");
+  replace_head();
+  EXPECT_FALSE(names_.contains("a"));
+  EXPECT_FALSE(names_.contains("x"));
+  EXPECT_EQ(names_.directory_of("b"), "/d");
+  EXPECT_EQ(names_.directory_of("c"), "/c");
+  resolve(1, "a");
+  EXPECT_TRUE(resolved_[1].unknown);
+  resolve(2, "b");
+  EXPECT_EQ(resolved_[2].digest, "of /d");
+  EXPECT_TRUE(row("c").kept);
+  EXPECT_THAT(forgotten_, IsEmpty());
+  form();
+  EXPECT_THAT(sends_, ElementsAre("of /c")) << "what is pinned goes back into its slot";
+
+  begin("unload", "b");
+  begin("unpin", "c");
+  replace_head();
+  EXPECT_FALSE(names_.contains("b")) << "the directory of the start does not come back";
+  EXPECT_FALSE(row("c").kept);
+  EXPECT_TRUE(names_.contains("c"));
+}
+
+TEST_F(AdapterChangesTest, KeepsAPinOfANameOfTheStartForTheNextHead) {
+  make();
+  begin("pin", "a");
+  EXPECT_EQ(remembered_.at("a").directory, std::nullopt) << "its directory is the command line's";
+  replace_head();
+  EXPECT_TRUE(row("a").kept);
+  EXPECT_EQ(names_.directory_of("a"), "/a");
+}
+
+TEST_F(AdapterChangesTest, LetsARememberedNameGoWhoseFilesAreGone) {
+  make();
+  load("c", "/c");
+  load("d", "/d");
+  gone_ = {"/c"};
+  replace_head();
+  EXPECT_THAT(forgotten_, ElementsAre("c: /c is gone"));
+  EXPECT_FALSE(names_.contains("c"));
+  EXPECT_TRUE(names_.contains("d"));
+  EXPECT_TRUE(remembered_.at("c").is_none());
+  resolve(1, "c");
+  EXPECT_TRUE(resolved_[1].unknown);
 }
 
 TEST_F(AdapterChangesTest, RefusesWhatCannotFitBesideThePinned) {

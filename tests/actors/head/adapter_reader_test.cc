@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <deque>
 #include <filesystem>
 #include <fstream>
@@ -80,6 +81,47 @@ TEST_F(AdapterReaderTest, ReadsWhatClientsLoadFromBelowItsDirectoriesAlone) {
   reader_->read(key, (dir_ / "link").string(), 0);
   EXPECT_EQ(next(), "failed " + key);
   EXPECT_NE(error_.find("is not below"), std::string::npos) << error_;
+}
+
+// Whoever may write below the directory turns a link back and forth: what is read is what lies below, or nothing.
+TEST_F(AdapterReaderTest, ReadsNothingFromOutsideWhileALinkIsTurnedBackAndForth) {
+  namespace fs = std::filesystem;
+  make("");
+  const fs::path work = fs::temp_directory_path() / ("lorikeet-turned-" + std::to_string(getpid()));
+  const fs::path secret = work / "secret", turned = dir_ / "turned", next_link = dir_ / "turned.next";
+  fs::create_directories(secret);
+  fs::create_directory(turned);
+  for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) {
+    fs::copy_file(fs::path(adapter("moby")) / file, secret / file);
+  }
+  fs::copy_file(fs::path(adapter("kjv")) / "adapter_config.json", turned / "adapter_config.json");
+  const std::string inside = fs::canonical(fs::path(adapter("kjv")) / "adapter_model.safetensors").string();
+  const fs::path link = turned / "adapter_model.safetensors";
+  fs::create_symlink(inside, link);
+  const std::string key = loaded_key("turned", 1);
+  reader_->read(key, turned.string(), 0);
+  ASSERT_EQ(next(), "staged " + key) << error_;
+  const std::string digest = digest_;
+
+  std::atomic<bool> stop{false};
+  std::thread turner([&] {
+    for (size_t i = 0; !stop; ++i) {
+      fs::create_symlink(i % 2 == 0 ? (secret / "adapter_model.safetensors").string() : inside, next_link);
+      fs::rename(next_link, link);
+    }
+  });
+  for (int i = 0; i < 40; ++i) {
+    reader_->read(key, turned.string(), 0);
+    if (next() == "staged " + key) EXPECT_EQ(digest_, digest);
+  }
+  stop = true;
+  turner.join();
+  fs::remove(link);
+  fs::create_symlink(secret / "adapter_model.safetensors", link);
+  reader_->read(key, turned.string(), 0);
+  EXPECT_EQ(next(), "failed " + key);
+  EXPECT_NE(error_.find("leads to a file that is not below"), std::string::npos) << error_;
+  fs::remove_all(work);
 }
 
 TEST_F(AdapterReaderTest, ReadsAndChecksOnItsThreads) {

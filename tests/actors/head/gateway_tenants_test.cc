@@ -37,6 +37,10 @@ TEST_F(GatewayTest, ShowsTheStatusToAdministratorsAlone) {
   EXPECT_EQ(all<comm::Failure>()[0].id, "s");
   say(comm::StatusRequest{"s"}, kClient, of_tenant("default", true));
   EXPECT_EQ(all<comm::StatusReply>().size(), 1u);
+  say(comm::ResetPrefixCacheRequest{"r"}, kClient, of_tenant("default"));
+  EXPECT_EQ(all<comm::Failure>().back().id, "r");
+  EXPECT_EQ(all<comm::Failure>().back().code, "forbidden");
+  EXPECT_TRUE(all<comm::PrefixCacheReset>().empty());
 }
 
 TEST_F(GatewayTest, CountsTheRequestsOfATenantOverAllItsClients) {
@@ -52,6 +56,30 @@ TEST_F(GatewayTest, CountsTheRequestsOfATenantOverAllItsClients) {
   advance(std::chrono::seconds(31));
   say(request("e"), kClient + 2, of_tenant("acme"));
   EXPECT_EQ(heard_->submitted.size(), 4u);
+}
+
+TEST_F(GatewayTest, CountsARequestOnceHoweverManyAnswersAndPartsItHas) {
+  auto first = request("a");
+  first.n = 3;
+  say(first, kClient, of_tenant("acme"));
+  for (const char* id : {"b", "c", "d"}) {  // the other prompts of the same exchange
+    ClientSaid part{kClient, std::make_shared<comm::ClientMessage>(request(id)), of_tenant("acme"), true};
+    tell(gateway_, std::move(part));
+  }
+  say(request("e"), kClient, of_tenant("acme"));
+  EXPECT_EQ(heard_->submitted.size(), 7u);
+  EXPECT_THAT(all<comm::Failure>(), ::testing::IsEmpty());
+  say(request("f"), kClient, of_tenant("acme"));
+  EXPECT_EQ(all<comm::Failure>().at(0).code, "rate_limited");
+}
+
+TEST_F(GatewayTest, CountsTheTokensOfAllAnswersToARequest) {
+  auto made = request("a");
+  made.max_tokens = 10;
+  made.n = 4;
+  say(made, kClient, of_tenant("small"));
+  EXPECT_EQ(all<comm::Failure>().at(0).code, "too_long");
+  EXPECT_TRUE(heard_->submitted.empty());
 }
 
 TEST_F(GatewayTest, HoldsATenantsTokensUntilItsRequestsHaveEnded) {

@@ -441,6 +441,12 @@ TEST_F(GatewayTest, AnswersChangesOfAdaptersThatItsEndInterrupts) {
   EXPECT_EQ(all<comm::Failure>()[0].code, "shutting_down");
 }
 
+TEST_F(GatewayTest, ResetsThePrefixCache) {
+  say(comm::ResetPrefixCacheRequest{"r"});
+  ASSERT_EQ(all<comm::PrefixCacheReset>().size(), 1u);
+  EXPECT_EQ(all<comm::PrefixCacheReset>()[0].id, "r");
+}
+
 TEST_F(GatewayTest, GathersTheStatus) {
   say(comm::StatusRequest{"s"});
   ASSERT_EQ(all<comm::StatusReply>().size(), 1u);

@@ -30,6 +30,37 @@ TEST_F(HostAdaptersTest, ReadsAnAdapterOnceForAllItsRequests) {
   EXPECT_EQ(row("a").claims, 3u);
 }
 
+TEST_F(HostAdaptersTest, ShowsFewOfManyNamesAtTheCostOfWhatIsInMemoryAndSlots) {
+  std::vector<std::pair<std::string, std::string>> modules = {{"same", "/b"}, {"also", "/b"}, {"left", "/c"}};
+  for (int i = 0; i < 5000; ++i) modules.emplace_back("n" + std::to_string(i), "/a");
+  HostAdapters many({2, 25}, modules);
+  uint64_t id = 0;
+  for (const auto& [name, digest] : {std::pair("left", "C"), std::pair("same", "B"), std::pair("also", "B")}) {
+    many.resolve(SequenceId(++id), name);
+    many.checked(name, stamp(1), "");
+    many.read(name, stamp(1), staged(digest));
+    if (id == 1) many.unclaim(SequenceId(id), AdapterOutcome::none);
+  }
+  const auto near = many.rows({}, 0);
+  ASSERT_EQ(near.size(), 3u) << "what a look goes through";
+  EXPECT_EQ(near[0].name, "also");
+  EXPECT_EQ(near[0].claims, 2u);
+  EXPECT_EQ(near[1].name, "left");
+  EXPECT_EQ(near[2].name, "same");
+  EXPECT_EQ(near[2].host, "staged");
+  many.resolve(SequenceId(9), "n7");
+  many.checked("n7", stamp(1), "");
+  many.read("n7", stamp(1), staged("A"));
+  const auto without = many.rows({}, 0);
+  ASSERT_EQ(without.size(), 3u);
+  EXPECT_EQ(without[1].name, "n7") << "and left has made room for it";
+  EXPECT_EQ(many.rows({"C"}, 0).size(), 4u) << "it may still be in a slot";
+  const auto some = many.rows({}, 10);
+  EXPECT_GE(some.size(), 10u);
+  EXPECT_LE(some.size(), 13u);
+  EXPECT_EQ(many.size(), modules.size());
+}
+
 TEST_F(HostAdaptersTest, RefusesAnUnknownName) {
   make({2, 4, 100});
   resolve(1, "z");

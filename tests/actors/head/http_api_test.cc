@@ -51,8 +51,10 @@ class HttpApiTest : public ::testing::Test {
     setup.metrics_text = [](const ServerStatus& status) { return "of " + status.model; };
     setup.short_body_bytes = 4096;
     HttpApi::Outside outside;
-    outside.ask_gateway = [this](uint64_t client, std::shared_ptr<const Grant> grant, comm::ClientMessage message) {
+    outside.ask_gateway = [this](uint64_t client, std::shared_ptr<const Grant> grant, comm::ClientMessage message,
+                                 bool is_counted) {
       tenants_.push_back(grant->tenant);
+      counted_.push_back(is_counted);
       if (auto* request = std::get_if<comm::GenerateRequest>(&message)) {
         asked_.emplace_back(client, std::move(*request));
       } else if (auto* change = std::get_if<comm::AdapterRequest>(&message)) {
@@ -111,6 +113,7 @@ class HttpApiTest : public ::testing::Test {
   std::shared_ptr<const Access> access_;
   std::string key_ = "none";
   std::vector<std::string> tenants_;  // who asked the gateway
+  std::vector<bool> counted_;         // whether that counted already
   std::vector<std::pair<uint64_t, comm::GenerateRequest>> asked_;
   std::vector<std::pair<uint64_t, comm::AdapterRequest>> changes_;
   uint64_t status_asked_by_ = 0;
@@ -130,6 +133,7 @@ TEST_F(HttpApiTest, AsksTheGatewayForEveryChoiceAndAnswersOnce) {
   EXPECT_EQ(asked_[0].second.id, "r7/0");
   EXPECT_EQ(asked_[1].second.id, "r7/1");
   EXPECT_EQ(asked_[0].second.adapter, "moby");
+  EXPECT_THAT(counted_, ElementsAre(false, true)) << "a limit of requests counts one";
   api_->said(client, comm::Delta{"r7/1", " b", {2}, {}});
   api_->said(client, comm::Delta{"r7/0", " a", {1}, {}});
   api_->said(client, done("0"));
@@ -186,6 +190,26 @@ TEST_F(HttpApiTest, GivesAFailureItsStatusAndTakesTheOtherChoicesWithIt) {
   api_->said(asked_.back().first, comm::Failure{"0", "queue_full", "full"});
   EXPECT_EQ(answered_[2].answer.status, 429);
   EXPECT_THAT(answered_[2].answer.headers, Contains(Pair("Retry-After", "1")));
+}
+
+TEST_F(HttpApiTest, StreamsThePromptsLogprobsUnlessTheyAreTooMany) {
+  ask(1, "POST", "/v1/completions", R"({"prompt": [7, 8], "stream": true, "prompt_logprobs": 0})");
+  ASSERT_EQ(asked_.size(), 1u);
+  EXPECT_TRUE(asked_[0].second.early_prompt_logprobs);
+  comm::Delta first{"0", "a", {1}, {}};
+  first.prompt = comm::PromptScores{{std::nullopt, -1.0F}, {0, 3}, {{}, {}}};
+  api_->said(asked_[0].first, first);
+  EXPECT_THAT(answered_[1].pieces, HasSubstr(R"("prompt_logprobs":[null,{"8":{"logprob":-1.0,"rank":3,)"));
+  std::string ids = "1";
+  for (int i = 1; i < 1000; ++i) ids += ",1";
+  const std::string body = R"({"prompt": [)" + ids + R"(], "n": 33, "prompt_logprobs": 0, "stream": )";
+  ask(2, "POST", "/v1/completions", body + "true}");
+  EXPECT_EQ(answered_[2].answer.status, 400);
+  EXPECT_THAT(answered_[2].answer.body, HasSubstr("33000 log-probabilities of prompts' tokens in a stream"));
+  EXPECT_EQ(asked_.size(), 1u);
+  ask(3, "POST", "/v1/completions", body + "false}");
+  EXPECT_EQ(asked_.size(), 34u);
+  EXPECT_FALSE(asked_.back().second.early_prompt_logprobs);
 }
 
 TEST_F(HttpApiTest, EndsAStreamThatHasBegunWithTheFailure) {
@@ -394,7 +418,7 @@ TEST_F(HttpApiTest, RefusesBodiesThatNameNoAdapterToLoad) {
 
 TEST_F(HttpApiTest, GivesFailuresOfChangesTheirStatus) {
   const std::pair<const char*, int> codes[] = {{"forbidden", 403},      {"invalid_request", 400},   {"conflict", 409},
-                                               {"adapter_failed", 422}, {"adapter_not_found", 404}, {"queue_full", 429},
+                                               {"adapter_failed", 400}, {"adapter_not_found", 404}, {"queue_full", 429},
                                                {"timed_out", 408},      {"shutting_down", 503},     {"internal", 500}};
   comm::ExchangeId id = 0;
   for (const auto& [code, status] : codes) {

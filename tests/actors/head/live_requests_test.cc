@@ -43,6 +43,24 @@ TEST_F(LiveRequestsTest, FindsRequestsByTheirClientsNames) {
   EXPECT_EQ(live_.find(10, "a"), SequenceId(4));
 }
 
+TEST_F(LiveRequestsTest, KeepsTheAnswersToARequestTogether) {
+  for (const int32_t index : {0, 1, 2}) {
+    live_.add(SequenceId(static_cast<uint64_t>(index) + 1), 10, "a", TextStream(tokenizer_, {}), index);
+  }
+  add(9, 10, "b");
+  EXPECT_THAT(live_.choices(10, "a"), ElementsAre(SequenceId(1), SequenceId(2), SequenceId(3)));
+  EXPECT_EQ(live_.find(SequenceId(3))->delta.index, 2);
+  live_.erase(SequenceId(1));
+  EXPECT_EQ(live_.find(10, "a"), SequenceId(2));
+  EXPECT_THAT(live_.abandon(10, "a"), ElementsAre(SequenceId(2), SequenceId(3)));
+  EXPECT_TRUE(live_.find(SequenceId(3))->abandoned);
+  EXPECT_FALSE(live_.find(SequenceId(9))->abandoned);
+  EXPECT_FALSE(live_.find(10, "a"));
+  EXPECT_TRUE(live_.abandon(10, "a").empty());
+  live_.erase(SequenceId(2));
+  EXPECT_EQ(live_.find(10, "b"), SequenceId(9));
+}
+
 TEST_F(LiveRequestsTest, AbandonsAllRequestsOfAClient) {
   add(1, 10, "a");
   add(2, 11, "a");

@@ -184,6 +184,18 @@ TEST(MetricsText, SaysWhichAdaptersAreWhereAndHowLongTheyTook) {
   EXPECT_THAT(text, HasSubstr(",level=\"gpu\",le=\"1\"} 2\n"));
 }
 
+TEST(MetricsText, CountsTheAdaptersThatABriefStatusDoesNotList) {
+  ServerStatus status;
+  AdapterStatus host;
+  host.name = "kjv";
+  host.host = "staged";
+  status.adapters.adapters = {host};
+  status.adapters.unlisted = 100'000;
+  const std::string text = text_of(RequestMetrics("tiny", 100), status);
+  EXPECT_THAT(text, HasSubstr("lorikeet:adapters_on_disk{model_name=\"\",engine=\"0\"} 100000\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:num_cpu_loaded_lora_adapters{model_name=\"\",engine=\"0\"} 1\n"));
+}
+
 TEST(MetricsText, DoesNotGrowWithTheNumberOfAdapters) {
   ServerStatus status;
   AdapterStatus adapter;

@@ -58,6 +58,8 @@ TEST(Limits, AreThoseOfTheProtocolsPage) {
                   {"`allowed_token_ids`", kMaxAllowedTokens},
                   {"bytes of `cache_salt`", kMaxCacheSaltBytes},
                   {"log-probabilities of the prompt's tokens and the best ones together", kMaxPromptLogprobs},
+                  {"`n`", static_cast<size_t>(kMaxChoices)},
+                  {"connections over TCP that have sent no message", kMaxUnspokenConnections},
                   {"seconds of `timeout`", static_cast<size_t>(kMaxTimeoutSeconds)},
                   {"bytes of answers that wait for one client", kMaxUnreadBytes},
                   {"bytes of an answer", kMaxAnswerBytes},
@@ -66,18 +68,20 @@ TEST(Limits, AreThoseOfTheProtocolsPage) {
 
 TEST(Limits, AreThoseOfOpenAisPage) {
   const auto seconds = [](std::chrono::milliseconds time) { return static_cast<size_t>(time.count() / 1000); };
-  expect_rows("comm/openai/README.md", {
-                                           {"bytes of a head", kMaxHttpHeadBytes},
-                                           {"headers", kMaxHttpHeaders},
-                                           {"bytes of a body", kMaxBodyBytes},
-                                           {"bytes of all bodies without an answer", kMaxUndecodedBytes},
-                                           {"bytes of an answer that its client has not read", kMaxUnreadBytes},
-                                           {"connections", kMaxHttpConnections},
-                                           {"seconds for a head", seconds(kHttpHeadTime)},
-                                           {"seconds for a body", seconds(kHttpBodyTime)},
-                                           {"seconds between two requests", seconds(kHttpIdleTime)},
-                                           {"seconds in which a client takes nothing", seconds(kHttpWriteTime)},
-                                       });
+  expect_rows("comm/openai/README.md",
+              {
+                  {"bytes of a head", kMaxHttpHeadBytes},
+                  {"headers", kMaxHttpHeaders},
+                  {"bytes of a body", kMaxBodyBytes},
+                  {"bytes of all bodies without an answer", kMaxUndecodedBytes},
+                  {"bytes of an answer that its client has not read", kMaxUnreadBytes},
+                  {"log-probabilities of prompts' tokens in a stream", kMaxStreamedPromptLogprobs},
+                  {"connections", kMaxHttpConnections},
+                  {"seconds for a head", seconds(kHttpHeadTime)},
+                  {"seconds for a body", seconds(kHttpBodyTime)},
+                  {"seconds between two requests", seconds(kHttpIdleTime)},
+                  {"seconds in which a client takes nothing", seconds(kHttpWriteTime)},
+              });
 }
 
 }  // namespace

@@ -55,6 +55,9 @@ class PythonClientTest : public ::testing::Test {
       std::unique_lock lock(mutex_);
       started_.wait(lock, [this] { return server_ != nullptr; });
       if (const auto* request = std::get_if<AdapterRequest>(&message)) return answer(client, *request);
+      if (const auto* reset = std::get_if<ResetPrefixCacheRequest>(&message)) {
+        return server_->send(client, PrefixCacheReset{reset->id});
+      }
       answer(client, std::get<GenerateRequest>(message));
     };
     auto server = ZmqServer::start(options, std::move(callbacks));
@@ -81,7 +84,15 @@ class PythonClientTest : public ::testing::Test {
     for (int32_t i = 0; i < request.max_tokens.value_or(0); ++i) {
       server_->send(client, Delta{request.id, fmt::format(" {}\xC3\xA9", i), {i}, {}});
     }
-    server_->send(client, Done{request.id, "length", std::nullopt, {}, 1, {}});
+    Done done{request.id, "length", std::nullopt, {}, 1, {}};
+    for (int32_t index = 1; index < request.n.value_or(1); ++index) {
+      Delta delta{request.id, fmt::format(" of {}", index), {1}, {}};
+      done.index = delta.index = index;
+      server_->send(client, delta);
+      server_->send(client, done);
+    }
+    done.index = std::nullopt;
+    server_->send(client, done);
   }
 
   void answer(ClientId client, const AdapterRequest& request) {
@@ -120,6 +131,19 @@ TEST_F(PythonClientTest, SendsAnyFieldOfARequest) {
   const Output output = client(
       R"(--max-tokens 1 --field min_tokens=2 --field timeout=2.5 --field 'logit_bias={"15": -100}' --field 'bad_words=["a"]' 'x')");
   EXPECT_EQ(output.text, "x 15 a 0\xC3\xA9\n[length]\n");
+}
+
+TEST_F(PythonClientTest, TellsTheAnswersToOnePromptApart) {
+  EXPECT_EQ(client("--max-tokens 1 --n 3 'x'").text, "x of 1\n[length]\nx of 2\n[length]\nx 0\xC3\xA9\n[length]\n");
+  const Output output = client("--adapter none --n 2 'one'");
+  EXPECT_EQ(output.status, 1);
+  EXPECT_EQ(output.text, "0: unknown_adapter: no adapter named \"none\"\n");
+}
+
+TEST_F(PythonClientTest, ResetsThePrefixCache) {
+  const Output output = client("--reset-prefix-cache");
+  EXPECT_EQ(output.status, 0);
+  EXPECT_EQ(output.text, "the prefix cache is empty\n");
 }
 
 TEST_F(PythonClientTest, ChangesAndShowsAdapters) {

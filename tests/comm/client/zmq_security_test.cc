@@ -28,8 +28,9 @@ constexpr auto kLong = 30s;  // for what must happen, however busy the machine
 // A server that answers every request with the name of its user.
 class GuardedServer {
  public:
-  explicit GuardedServer(ZmqMechanism mechanism, int handshake_ms = 30'000) {
+  explicit GuardedServer(ZmqMechanism mechanism, int handshake_ms = 30'000, size_t max_unspoken = 1024) {
     ZmqServerOptions options;
+    options.max_unspoken = max_unspoken;
     options.handshake_ms = handshake_ms;
     options.address = "tcp://127.0.0.1:*";
     options.mechanism = mechanism;
@@ -234,10 +235,31 @@ class Bytes {
   const int fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 };
 
-TEST(ZmqSecurity, CutsStrangersWhoDoNotFinishTheHandshake) {
-  GuardedServer server(ZmqMechanism::curve, 300);
+// What opens a handshake of CURVE.
+std::string curve_greeting() {
   std::string greeting = "\xFF" + std::string(8, '\0') + "\x7F\x03" + std::string(1, '\0') + "CURVE";
   greeting.resize(64, '\0');
+  return greeting;
+}
+
+TEST(ZmqSecurity, KeepsOnlySoManyHandshakesThatDoNotEnd) {
+  constexpr size_t kMost = 4;
+  GuardedServer server(ZmqMechanism::curve, 600'000, kMost);  // time alone cuts nobody
+  Stranger known(server.address(), server.identity(server.friend_keys()));
+  EXPECT_THAT(ask(known.socket(), "on"), ::testing::HasSubstr("friend"));
+  std::vector<std::unique_ptr<Bytes>> strangers;
+  for (size_t i = 0; i < 30; ++i) {
+    strangers.push_back(std::make_unique<Bytes>(server.address()));
+    strangers.back()->send(curve_greeting());
+  }
+  for (size_t i = 0; i + kMost < strangers.size(); ++i) EXPECT_TRUE(strangers[i]->is_cut()) << i;
+  EXPECT_EQ(name_at(server, server.identity(server.other_keys())), "other") << "there is room for who has a key";
+  EXPECT_THAT(server.gone(), ::testing::Not(::testing::Contains("friend"))) << "who has spoken is left alone";
+}
+
+TEST(ZmqSecurity, CutsStrangersWhoDoNotFinishTheHandshake) {
+  GuardedServer server(ZmqMechanism::curve, 300);
+  const std::string greeting = curve_greeting();
   const std::string hello =
       "\x04\xC8\x05HELLO\x01" + std::string(1, '\0');  // of 200 bytes, the rest of which never comes
   const std::string texts[] = {"",

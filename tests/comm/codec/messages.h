@@ -57,6 +57,8 @@ inline std::vector<ClientFrame> client_messages() {
           small,
           Cancel{"r-1"},
           StatusRequest{"s"},
+          StatusRequest{"t", true},
+          ResetPrefixCacheRequest{"r"},
           AdapterRequest{"l", "load", "moby", "/adapters/moby", true},
           AdapterRequest{"a", "list", std::nullopt, std::nullopt, false},
           ClientHeartbeat{}};
@@ -64,15 +66,20 @@ inline std::vector<ClientFrame> client_messages() {
 
 inline std::vector<ServerFrame> server_messages() {
   Delta delta{"r-1", "wor\xC3\xA9", {1, 2}, {{{1, -0.1F}, {9, -2.5F}}, {{2, -1e-30F}}}};
+  Delta scored{"r-4", "", {}, {}};
+  scored.index = 2;
+  scored.prompt = PromptScores{{std::nullopt, -0.5F}, {0, 3}, {{}, {{7, -0.25F}}}};
   Done done{"r-1",        "stop",    "END",     {std::nullopt, -0.25F, -17.F},   0x8000000000000001,
             {3, 4, 7, 2}, {5, 6, 7}, {0, 1, 9}, {{}, {{6, -0.25F}}, {{1, -1.F}}}};
   return {delta,
           Delta{"r-2", "", {}, {}},
+          scored,
           done,
           Done{"r-2", "length", std::nullopt, {}, 0, {}, {}, {}, {}},
           Done{"r-3", "stop", 2045, {}, 0, {}, {}, {}, {}},
           Failure{"r-3", "unknown_adapter", "no adapter named \"x\""},
           StatusReply{"s", R"({"ranks":[]})"},
+          PrefixCacheReset{"r"},
           AdapterReply{"l", "Success", std::nullopt},
           AdapterReply{"a", "", R"({"adapters":[]})"},
           Heartbeat{"0123-4", 2000}};

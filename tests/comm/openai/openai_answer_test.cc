@@ -91,6 +91,52 @@ TEST(OpenAiAnswer, PutsTheLogprobsOfAnEchoedPromptBeforeThoseOfTheAnswer) {
   EXPECT_FALSE(choice.contains("prompt_logprobs"));
 }
 
+// A first piece with what is known of a prompt of two tokens.
+Delta first_piece(const std::string& id) {
+  Delta delta{id, " one", {1}, {{{1, -0.5F}}}};
+  delta.prompt = PromptScores{{std::nullopt, -3.0F}, {0, 7}, {{}, {{1, -0.25F}}}};
+  return delta;
+}
+
+TEST(OpenAiAnswer, StreamsTheLogprobsOfAnEchoedPromptBeforeThoseOfTheAnswer) {
+  OpenAiAnswer answer =
+      answer_to(parse_completion(R"({"prompt": "p", "echo": true, "logprobs": 1, "n": 2, "stream": true})"),
+                {{{0, 2}, "zero two"}});
+  for (const char* id : {"1", "0"}) {
+    const auto pieces = events(answer.add(first_piece(id)));
+    ASSERT_EQ(pieces.size(), 2u);
+    const json& prompt = pieces[0]["choices"][0];
+    EXPECT_EQ(std::to_string(prompt["index"].get<int>()), id);
+    EXPECT_EQ(prompt["text"], "zero two");
+    EXPECT_EQ(prompt["logprobs"], json::parse(R"({"tokens": ["zero", " two"], "token_logprobs": [null, -3.0],
+        "top_logprobs": [null, {" one": -0.25, " two": -3.0}], "text_offset": [0, 4]})"));
+    EXPECT_EQ(pieces[1]["choices"][0]["logprobs"], json::parse(R"({"tokens": [" one"], "token_logprobs": [-0.5],
+        "top_logprobs": [{" one": -0.5}], "text_offset": [8]})"));
+    EXPECT_FALSE(prompt.contains("prompt_logprobs"));
+  }
+}
+
+TEST(OpenAiAnswer, StreamsThePromptsLogprobsWithTheFirstEvent) {
+  const json expected = json::parse(R"([null, {"2": {"logprob": -3.0, "rank": 7, "decoded_token": " two"},
+      "1": {"logprob": -0.25, "rank": 1, "decoded_token": " one"}}])");
+  OpenAiAnswer of_text =
+      answer_to(parse_completion(R"({"prompt": "p", "prompt_logprobs": 1, "stream": true})"), {{{0, 2}, "zero two"}});
+  auto pieces = events(of_text.add(first_piece("0")));
+  ASSERT_EQ(pieces.size(), 2u);
+  EXPECT_EQ(pieces[0]["choices"][0]["prompt_logprobs"], expected);
+  EXPECT_EQ(pieces[0]["choices"][0]["text"], "");
+  EXPECT_FALSE(pieces[1]["choices"][0].contains("prompt_logprobs"));
+
+  OpenAiAnswer of_chat = answer_to(parse_chat(R"({"messages": [{"role": "user", "content": "p"}], "prompt_logprobs": 1,
+                                                  "n": 2, "stream": true})"),
+                                   {{{0, 2}, "zero two"}});
+  pieces = events(of_chat.add(first_piece("1")));
+  EXPECT_FALSE(pieces[0].contains("prompt_logprobs")) << "once, with the first choice";
+  pieces = events(of_chat.add(first_piece("0")));
+  EXPECT_EQ(pieces[0]["prompt_logprobs"], expected);
+  EXPECT_EQ(pieces[0]["choices"][0]["delta"]["role"], "assistant");
+}
+
 Delta calling(std::vector<ToolCallDelta> calls) {
   Delta delta;
   delta.id = "0";

@@ -90,6 +90,12 @@ TEST(OpenAiRequest, AsksForThePromptsLogprobsWhereTheyAreShown) {
   EXPECT_THAT(both.choice(0).prompt_top_logprobs, Optional(4));
   EXPECT_TRUE(both.prompt_logprobs && both.shows_prompts());
   EXPECT_EQ(completion(R"({"prompt": "a", "logprobs": 3})").choice(0).prompt_top_logprobs, std::nullopt);
+  EXPECT_FALSE(both.choice(0).early_prompt_logprobs);
+  for (const char* stream : {R"({"prompt": "a", "echo": true, "logprobs": 0, "stream": true})",
+                             R"({"prompt": "a", "prompt_logprobs": 1, "stream": true})"}) {
+    EXPECT_TRUE(completion(stream).choice(0).early_prompt_logprobs) << stream;
+  }
+  EXPECT_FALSE(completion(R"({"prompt": "a", "echo": true, "stream": true})").choice(0).early_prompt_logprobs);
 }
 
 TEST(OpenAiRequest, PassesOverFieldsThatNobodyKnows) {
@@ -158,8 +164,6 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
       {false, R"({"prompt": "a", "stop": [1]})", "stop", "element 0 is a number"},
       {false, R"({"prompt": "a", "stop_token_ids": ["x"]})", "stop_token_ids", "element 0"},
       {false, R"({"prompt": "a", "logprobs": 21})", "logprobs", "not in 0 .. 20"},
-      {false, R"({"prompt": "a", "echo": true, "logprobs": 1, "stream": true})", "echo", "not with a stream"},
-      {false, R"({"prompt": "a", "prompt_logprobs": 1, "stream": true})", "prompt_logprobs", "not with a stream"},
       {false, R"({"prompt": "a", "prompt_logprobs": -1})", "prompt_logprobs", "not in 0 .. 20"},
       {false, R"({"prompt": "a", "suffix": "b"})", "suffix", "suffix is not served here"},
       {false, R"({"prompt": "a", "best_of": 3})", "best_of", "best_of is not served here"},

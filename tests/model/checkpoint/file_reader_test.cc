@@ -28,6 +28,28 @@ class FileReaderTest : public testing::Test {
   const std::filesystem::path path_ = dir_ / "file";
 };
 
+TEST_F(FileReaderTest, OpensOnlyWhatLiesBelowTheDirectoriesThatAreAllowed) {
+  namespace fs = std::filesystem;
+  const fs::path root = fs::canonical(dir_.path());
+  for (const char* name : {"inside", "inside-too", "outside"}) {
+    fs::create_directory(root / name);
+    tests::write_file(root / name / "file", name);
+  }
+  const std::vector<std::string> within = {(root / "none").string(), (root / "inside").string()};
+  const auto open = [&](const fs::path& path) { return FileReader::open(path, within); };
+  EXPECT_TRUE(open(root / "inside/file"));
+  fs::create_symlink(root / "inside/file", root / "back");
+  EXPECT_TRUE(open(root / "back")) << "links may lead there";
+  fs::create_symlink(root / "outside/file", root / "inside/out");
+  fs::create_directory_symlink(root / "outside", root / "inside/away");
+  for (const char* path :
+       {"inside/out", "inside/away/file", "inside-too/file", "outside/file", "inside/../outside/file"}) {
+    const auto opened = open(root / path);
+    ASSERT_FALSE(opened) << path;
+    EXPECT_THAT(opened.error().message, AllOf(HasSubstr(path), HasSubstr("leads to a file that is not below")));
+  }
+}
+
 TEST_F(FileReaderTest, GivesBytesFromAnywhere) {
   write("abcdef");
   const auto file = FileReader::open(path_);
