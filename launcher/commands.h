@@ -18,5 +18,6 @@ void add_inspect_command(CLI::App& app, int& exit_status);
 void add_render_command(CLI::App& app, int& exit_status);
 void add_tokenize_command(CLI::App& app, int& exit_status);
 void add_keygen_command(CLI::App& app, int& exit_status);
+void add_worker_command(CLI::App& app, int& exit_status);
 
 }  // namespace lorikeet::launcher

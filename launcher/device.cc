@@ -23,6 +23,12 @@ Result<int> cuda_devices() {
   return count;
 }
 
+Result<CudaDevices> find_cuda() {
+  const auto count = cuda_devices();
+  if (!count) return tl::unexpected(count.error());
+  return CudaDevices{*count, kernels::device_properties().name};
+}
+
 Result<MeasuredDevice> measure_cuda() {
   const auto count = cuda_devices();
   if (!count) return tl::unexpected(count.error());
@@ -34,6 +40,10 @@ Result<MeasuredDevice> measure_cuda() {
 #else
 
 Result<int> cuda_devices() {
+  return fail("this build has no CUDA ranks");
+}
+
+Result<CudaDevices> find_cuda() {
   return fail("this build has no CUDA ranks");
 }
 
@@ -50,6 +60,10 @@ Result<std::string> choose_device(const std::string& wanted) {
   const auto devices = cuda_devices();
   if (wanted == "cuda" && !devices) return fail("--device cuda: {}", devices.error().message);
   return std::string(devices ? "cuda" : "cpu");
+}
+
+Result<CudaDevices> cuda_device_models() {
+  return find_cuda();
 }
 
 Result<MeasuredDevice> measure_device(const std::string& device) {

@@ -11,6 +11,13 @@ namespace lorikeet::launcher {
 // "auto", "cpu" or "cuda" -> "cpu" or "cuda". "cuda" is refused with the reason where it cannot work.
 Result<std::string> choose_device(const std::string& wanted);
 
+// The CUDA devices of this host; model: the first one's, such as "NVIDIA H200". Errors say why there are none.
+struct CudaDevices {
+  int count = 0;
+  std::string model;
+};
+Result<CudaDevices> cuda_device_models();
+
 struct MeasuredDevice {
   std::string name;
   int count = 1;  // of such devices on this host

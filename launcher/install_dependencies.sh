@@ -14,7 +14,7 @@ packages=(
 # The tests also check formatting, run the fuzz targets, speak the JSON protocol from another language, press the live
 # page's buttons, and let shells complete.
 if [[ "${1:-}" == "--tests" ]]; then
-  packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq python3-jinja2 python3-venv openssl procps
+  packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq python3-jinja2 python3-venv openssl procps iproute2
     prometheus chromium zsh fish man-db)
 fi
 

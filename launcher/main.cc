@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   lorikeet::launcher::add_render_command(app, exit_status);
   lorikeet::launcher::add_about_commands(app, exit_status);
   lorikeet::launcher::add_keygen_command(app, exit_status);
+  lorikeet::launcher::add_worker_command(app, exit_status);
   app.footer(
       "Examples:\n"
       "  lorikeet serve MODEL --lora-modules NAME=DIR ...   # says what to try\n"

@@ -6,6 +6,7 @@
 
 #include "kernels/base/console.h"
 #include "launcher/access_flags.h"
+#include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
 #include "launcher/http_flags.h"
 #include "launcher/served_summary.h"
@@ -27,13 +28,30 @@ void warn_of_missing_adapters(const actors::ServerOptions& options) {
   }
 }
 
-int serve(const ServerFlags& flags) {
+// Where the ranks would be.
+int show_placement(const actors::ServerOptions& options, const actors::ClusterOptions& cluster) {
+  const auto table = actors::dry_run_placement(options, cluster, [](const std::string& line) { say("{}", line); });
+  if (!table) {
+    say("lorikeet serve: {}", table.error().message);
+    return 1;
+  }
+  say_line(STDOUT_FILENO, *table);
+  return 0;
+}
+
+int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
   StopSignals signals;
   auto options = resolve(flags);
   if (!options) {
     say("lorikeet serve: {}", options.error().message);
     return 2;
   }
+  const auto cluster = resolve(cluster_flags, options->device);
+  if (!cluster) {
+    say("lorikeet serve: {}", cluster.error().message);
+    return 2;
+  }
+  if (cluster_flags.dry_run) return show_placement(*options, *cluster);
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
   warn_of_missing_adapters(*options);
   if (const std::string cost = model::eight_bit_cost(options->model); !cost.empty()) say("note: 8 bits: {}", cost);
@@ -44,7 +62,7 @@ int serve(const ServerFlags& flags) {
     say_line(STDOUT_FILENO, fmt::format("serving {} at {}", options->served_model_name, ready.zmq_address));
     progress->line().say(served_summary(*options, ready, terminal_of(STDERR_FILENO)));
   };
-  auto server = actors::Server::start(*options, std::move(callbacks));
+  auto server = actors::Server::start(*options, std::move(callbacks), *cluster);
   if (!server) {
     say("lorikeet serve: {}", server.error().message);
     return 1;
@@ -67,6 +85,8 @@ void add_serve_command(CLI::App& app, int& exit_status) {
   auto access = std::make_shared<AccessFlags>();
   add_access_flags(*command, *access);
   add_log_flags(*command, flags->options.log);
+  auto cluster = std::make_shared<ClusterFlags>();
+  add_cluster_flags(*command, *cluster);
   auto drain_seconds = std::make_shared<double>(30);
   add_drain_flag(*command, *drain_seconds);
   command->footer(
@@ -74,7 +94,7 @@ void add_serve_command(CLI::App& app, int& exit_status) {
       "  lorikeet serve /models/qwen --lora-modules kjv=/lora/kjv moby=/lora/moby\n"
       "  lorikeet serve Qwen/Qwen2.5-14B-Instruct-GPTQ-Int4 --tensor-parallel-size 2\n"
       "  lorikeet serve --config serve.yaml --host 0.0.0.0 --api-key-file keys.txt");
-  command->callback([flags, http, access, drain_seconds, &exit_status] {
+  command->callback([flags, http, access, cluster, drain_seconds, &exit_status] {
     const auto take = [&exit_status](auto resolved, auto& to) {
       if (resolved) {
         to = *std::move(resolved);
@@ -88,7 +108,8 @@ void add_serve_command(CLI::App& app, int& exit_status) {
     const std::string host = http->no_http ? "" : http->options.host;
     if (!take(resolve(*access, host, flags->options.zmq_address), flags->options.access)) return;
     flags->options.drain_timeout_ms = static_cast<int32_t>(*drain_seconds * 1000);
-    exit_status = serve(*flags);
+    flags->computes_here = cluster->options.nnodes == 1 || cluster->devices != "none";
+    exit_status = serve(*flags, *cluster);
   });
 }
 

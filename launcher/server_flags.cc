@@ -234,7 +234,8 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   o.request_timeout_ms = static_cast<int32_t>(flags.request_timeout * 1000);
   o.enable_prefix_caching = flags.enable_prefix_caching;
 
-  auto device = choose_device(flags.device);
+  const bool is_of_others = !flags.computes_here && flags.device != "auto";
+  auto device = is_of_others ? Result<std::string>(flags.device) : choose_device(flags.device);
   if (!device) return tl::unexpected(device.error());
   o.device = *device;
   auto dtype = choose_dtype(o.dtype, o.device);

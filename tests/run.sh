@@ -50,6 +50,7 @@ export CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_MAXSI
 step "formatting and includes"
 git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
 tests/check_includes
+tests/check_deaths
 
 step "release build"
 build release all

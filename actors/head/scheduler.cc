@@ -142,7 +142,8 @@ class Scheduler {
     for (int32_t rank = 0; rank < group.size(); ++rank) {
       const RankGroup::Member& member = group.members()[static_cast<size_t>(rank)];
       status.ranks.push_back({rank, name_of(member.state), member.pid, group.epoch(), member.host, member.device,
-                              member.loaded.weight_bytes, member.loaded.block_bytes, member.loaded.num_blocks});
+                              member.loaded.weight_bytes, member.loaded.block_bytes, member.loaded.num_blocks,
+                              member.loaded.weight_bytes_read});
     }
     return status;
   }

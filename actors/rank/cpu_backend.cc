@@ -1,14 +1,19 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "actors/rank/rank_backend.h"
 #include "actors/wire/kv_budget.h"
 #include "comm/collective/group.h"
 #include "comm/collective/renewable_collective.h"
+#include "model/checkpoint/file_reader.h"
+#include "model/checkpoint/resident_weights.h"
 #include "model/checkpoint/weights.h"
 #include "model/config/config.h"
 
@@ -19,7 +24,8 @@ constexpr uint64_t kDefaultKvBytes = 512ULL << 20;
 
 class CpuBackend final : public RankBackend {
  public:
-  CpuBackend(const ServerOptions& options, int32_t rank) : options_(options), rank_(rank) {}
+  CpuBackend(const ServerOptions& options, int32_t rank, RankMemory memory, const RankPlace& place)
+      : options_(options), rank_(rank), memory_(std::move(memory)), place_(place) {}
 
   Result<RankLoaded> load(const std::function<void(int, int)>& progress) override {
     auto config = model::read_model_config(options_.model);
@@ -33,14 +39,11 @@ class CpuBackend final : public RankBackend {
     const uint64_t budget = options_.kv_cache_memory_bytes > 0 ? options_.kv_cache_memory_bytes : kDefaultKvBytes;
     const auto blocks = blocks_within(budget, block_bytes, options_, *context);
     if (!blocks) return tl::unexpected(blocks.error());
-    if (options_.load_format == "dummy") {
-      weights_ = model::make_dummy_rank_weights(*plan_, rank_, kDummySeed);
-    } else {
-      auto weights = model::load_rank_weights(options_.model, *plan_, rank_, progress, threads());
-      if (!weights) return tl::unexpected(weights.error());
-      weights_ = *std::move(weights);
-    }
-    return RankLoaded{*blocks, block_bytes, weights_->bytes};
+    const uint64_t read_before = model::bytes_read_from_files();
+    auto weights = take_over_or_load(progress);
+    if (!weights) return tl::unexpected(weights.error());
+    weights_ = *std::move(weights);
+    return RankLoaded{*blocks, block_bytes, weights_->bytes, model::bytes_read_from_files() - read_before};
   }
 
   Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t num_blocks) override {
@@ -63,8 +66,7 @@ class CpuBackend final : public RankBackend {
     options.num_blocks = num_blocks;
     options.num_slots = options_.max_loras;
     options.num_threads = threads();
-    options.own_cores =
-        threads() * options_.tensor_parallel_size <= static_cast<int>(std::thread::hardware_concurrency());
+    options.own_cores = threads() * ranks_on_host() <= static_cast<int>(std::thread::hardware_concurrency());
     auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, communicator_);
     if (!made) return tl::unexpected(made.error());
     model_ = *std::move(made);
@@ -82,12 +84,61 @@ class CpuBackend final : public RankBackend {
 
  private:
   static constexpr uint64_t kDummySeed = 1;
+  static constexpr const char* kWeights = "weights";  // the region
+
+  Result<model::RankWeights> take_over_or_load(const std::function<void(int, int)>& progress) {
+    const auto origin = model::weights_origin(options_.model, options_.load_format);
+    if (!origin) return tl::unexpected(origin.error());
+    if (auto left = memory_.take(kWeights)) {
+      auto weights = take_over(std::move(left->memory), *origin);
+      if (weights) {
+        memory_.say(fmt::format("its weights ({} bytes) were there, and none was read from disk", weights->bytes));
+        return weights;
+      }
+      memory_.drop();
+      memory_.say("loads its weights anew: " + weights.error().message);
+    }
+    auto resident = model::ResidentWeights::make(*plan_, rank_, *origin);
+    if (!resident) {
+      memory_.say("its weights end with its process: " + resident.error().message);
+      if (is_dummy()) return model::make_dummy_rank_weights(*plan_, rank_, kDummySeed);
+      return model::load_rank_weights(options_.model, *plan_, rank_, progress, threads());
+    }
+    if (auto ok = load_into(**resident, progress); !ok) return tl::unexpected(ok.error());
+    auto sealed = (*resident)->seal();
+    if (!sealed) return tl::unexpected(sealed.error());
+    memory_.hold({kWeights, false, sealed->bytes().size()}, sealed->descriptor());
+    return model::attach_weights(std::make_shared<kernels::ResidentMemory>(*std::move(sealed)), *plan_, rank_, *origin);
+  }
+
+  Result<model::RankWeights> take_over(Descriptor descriptor, const std::string& origin) const {
+    auto memory = kernels::ResidentMemory::attach(std::move(descriptor));
+    if (!memory) return tl::unexpected(memory.error());
+    return model::attach_weights(std::make_shared<kernels::ResidentMemory>(*std::move(memory)), *plan_, rank_, origin);
+  }
+
+  Result<void> load_into(model::WeightSink& sink, const std::function<void(int, int)>& progress) const {
+    if (!is_dummy()) {
+      return model::load_rank_weights_into(sink, options_.model, *plan_, rank_, progress, threads());
+    }
+    model::RankWeights weights = model::make_dummy_rank_weights(*plan_, rank_, kDummySeed);
+    std::vector<model::LayerWeights> layers = std::exchange(weights.layers, {});
+    auto ok = sink.put_outer(std::move(weights));
+    for (size_t i = 0; ok && i < layers.size(); ++i) {
+      ok = sink.put_layer(static_cast<int32_t>(i), std::exchange(layers[i], {}));
+    }
+    return ok;
+  }
+
+  bool is_dummy() const { return options_.load_format == "dummy"; }
 
   int threads() const {
     if (options_.threads > 0) return options_.threads;
     const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-    return std::max(1, cores / options_.tensor_parallel_size);
+    return std::max(1, cores / ranks_on_host());
   }
+
+  int ranks_on_host() const { return place_.ranks_on_host > 0 ? place_.ranks_on_host : options_.tensor_parallel_size; }
 
   Result<std::shared_ptr<comm::Collective>> make_group(comm::Rendezvous& store, const std::string& prefix) const {
     if (options_.tensor_parallel_size == 1) {
@@ -97,6 +148,7 @@ class CpuBackend final : public RankBackend {
     gloo.rank = rank_;
     gloo.size = options_.tensor_parallel_size;
     gloo.prefix = prefix;
+    if (!place_.address.empty()) gloo.interface_address = place_.address;
     gloo.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
     auto group = comm::make_gloo_collective(store, gloo);
     if (!group) return tl::unexpected(group.error());
@@ -105,6 +157,8 @@ class CpuBackend final : public RankBackend {
 
   const ServerOptions options_;
   const int32_t rank_;
+  RankMemory memory_;
+  const RankPlace place_;
   std::optional<model::ShardPlan> plan_;
   std::optional<model::RankWeights> weights_;  // until the model has them
   const std::shared_ptr<comm::RenewableCollective> communicator_ = std::make_shared<comm::RenewableCollective>();
@@ -118,8 +172,9 @@ class CpuBackend final : public RankBackend {
 
 }  // namespace
 
-std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank) {
-  return std::make_shared<CpuBackend>(options, rank);
+std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
+                                              const RankPlace& place) {
+  return std::make_shared<CpuBackend>(options, rank, std::move(memory), place);
 }
 
 }  // namespace lorikeet::actors

@@ -1,6 +1,7 @@
 #include "actors/rank/rank.h"
 
 #include <fmt/format.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <caf/all.hpp>
@@ -38,6 +39,10 @@ int run_rank() {
   }
   ChildProcess& child = **attached;
   const ChildStart& start = child.start();
+  // NCCL reads it with the first communicator; "=" asks for this very name. What an operator has set stays.
+  if (const std::string& name = start.place.interface_name; !name.empty()) {
+    setenv("NCCL_SOCKET_IFNAME", ("=" + name).c_str(), 0);
+  }
   // Listened to from the beginning, since it answers pings.
   std::promise<WorkerActor> spawned;
   // A rank has nothing to save, and what it computes belongs to an epoch that ends with it.
@@ -47,7 +52,16 @@ int run_rank() {
       caf::anon_send(of.get(), LeaveGroup{leave->epoch});
     }
   });
-  auto backend = make_rank_backend(start.options, start.rank);
+  RankMemory memory;
+  memory.inherited = child.take_regions();
+  memory.hold = [&child](const RegionDescription& what, const Descriptor& descriptor) {
+    child.tell(control::HoldRegion{what}, descriptor.get());
+  };
+  memory.drop = [&child] { child.tell(control::DropRegions{}); };
+  memory.say = [&child](const std::string& sentence) {
+    child.tell(control::Progress{fmt::format("rank {}: {}", child.start().rank, sentence)});
+  };
+  auto backend = make_rank_backend(start.options, start.rank, std::move(memory), start.place);
   if (!backend) child.fail(fmt::format("rank {}: {}", start.rank, backend.error().message));
 
   WorkerSetup setup;

@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "actors/rank/rank_memory.h"
+#include "actors/wire/control_message.h"
 #include "actors/wire/options.h"
 #include "actors/wire/wire.h"
 #include "comm/collective/rendezvous.h"
@@ -20,7 +22,8 @@ class RankBackend {
  public:
   virtual ~RankBackend() = default;
 
-  // Reads this rank's part of the checkpoint. progress(done, total) counts layers.
+  // Takes over the weights that a predecessor has left, or reads this rank's part of the checkpoint; progress(done,
+  // total) counts layers.
   virtual Result<RankLoaded> load(const std::function<void(int, int)>& progress) = 0;
 
   // Meets the other ranks of an epoch, and makes the model. In a later epoch it is the same model, without steps in
@@ -42,12 +45,15 @@ inline std::string rendezvous_prefix(uint64_t epoch) {
 }
 
 // The one for options.device; refuses a device that this build does not serve.
-Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank);
+Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
+                                                       const RankPlace& place = {});
 
 // Float32 on the CPU, with Gloo between the ranks.
-std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank);
+std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
+                                              const RankPlace& place = {});
 
 // fp16 or bf16 on a CUDA device, with NCCL between the ranks; in builds that have CUDA.
-std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank);
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
+                                               const RankPlace& place = {});
 
 }  // namespace lorikeet::actors

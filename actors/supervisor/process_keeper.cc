@@ -156,18 +156,24 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     if (pid) child.pid = *pid;
   }
   connection->first.reset();
-  if (pid && connection->second) {
+  if (pid && connection->second && callbacks_.connect) {
+    callbacks_.connect(id, start, std::move(connection->second));
+  } else if (pid && connection->second) {
     send(head, control::RankConnection{start.epoch, start.rank}, connection->second.get());
     connection->second.reset();
   }
   if (!pid) return callbacks_.exited(id, pid.error().message, false, 0);
 
-  if (child.channel->send(start)) {
-    for (;;) {
-      auto report = child.channel->receive_report();
-      if (!report || !*report) break;
-      callbacks_.said(id, **std::move(report));
-    }
+  const auto left_behind = regions_.of(start.rank);
+  start.regions = static_cast<uint32_t>(left_behind.size());
+  auto sent = child.channel->send(start);
+  for (const auto& region : left_behind) {
+    if (sent) sent = child.channel->send(control::TakeRegion{region->what}, region->memory.get());
+  }
+  while (sent) {
+    auto report = child.channel->receive_report();
+    if (!report || !*report) break;
+    if (!hear(*child.channel, start.rank, **report)) callbacks_.said(id, **std::move(report));
   }
   // The channel ends with the process. One that closes it and lives on cannot be spoken to and is of no use.
   constexpr int kExitPauses = 1000;  // of a millisecond
@@ -187,6 +193,20 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     on_purpose = child.killed;
   }
   callbacks_.exited(id, how_it_ended(status), on_purpose, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+}
+
+// Whether it was about memory, and is done with.
+bool ProcessKeeper::hear(ControlChannel& channel, int32_t rank, ChildReport& report) {
+  if (std::holds_alternative<control::DropRegions>(report)) {
+    regions_.drop(rank);
+    return true;
+  }
+  auto* hold = std::get_if<control::HoldRegion>(&report);
+  if (hold == nullptr) return false;
+  const auto held = regions_.hold(rank, std::move(hold->region), channel.take_descriptor());
+  if (held) return true;
+  report = control::Progress{fmt::format("memory of rank {} is not held: {}", rank, held.error().message)};
+  return false;
 }
 
 std::shared_ptr<ProcessKeeper::Child> ProcessKeeper::find(ChildId id) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "actors/supervisor/region_keeper.h"
 #include "actors/wire/control_channel.h"
 #include "actors/wire/control_message.h"
 
@@ -30,10 +31,15 @@ class Processes {
   // Whether the kernel has begun to end it: its exit will be told.
   virtual bool is_ending(ChildId child) = 0;
   virtual std::string describe(ChildId child) = 0;  // for people, such as "process 4711"
+  // Whether it is not started yet since no host has room for it.
+  virtual bool awaits_host(ChildId) { return false; }
+  // Lets go of the memory that is held for a rank: its next process begins from the checkpoint.
+  virtual void drop_regions(int32_t rank) = 0;
 };
 
 // Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
-// thread ends (PR_SET_PDEATHSIG), which it does only with the whole process.
+// thread ends (PR_SET_PDEATHSIG), which it does only with the whole process. The memory that ranks leave is held here and
+// handed to their successors (actors/supervisor/region_keeper.h).
 // Threads: any.
 class ProcessKeeper final : public Processes {
  public:
@@ -43,6 +49,8 @@ class ProcessKeeper final : public Processes {
     // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). signal: 0 where none has ended it.
     // The last of a child.
     std::function<void(ChildId, std::string how, bool on_purpose, int signal)> exited;
+    // Takes the head's end of a rank's connection; none: the head is a child of this keeper and gets it.
+    std::function<void(ChildId, const ChildStart&, Descriptor)> connect{};
   };
 
   // program: what the children are; this one, but for tests.
@@ -57,6 +65,12 @@ class ProcessKeeper final : public Processes {
   bool is_stopped(ChildId child) override;
   bool is_ending(ChildId child) override;
   std::string describe(ChildId child) override;
+  void drop_regions(int32_t rank) override { regions_.drop(rank); }
+
+  const RegionKeeper& regions() const { return regions_; }
+
+  // As tell(); a descriptor goes with it (-1: none) and stays open here.
+  void send(ChildId child, const ChildOrder& order, int descriptor);
 
  private:
   struct Child {
@@ -69,13 +83,14 @@ class ProcessKeeper final : public Processes {
   };
 
   void live(ChildId id, Child& child, ChildStart start, ChildId head);
+  bool hear(ControlChannel& channel, int32_t rank, ChildReport& report);
   void forget(ChildId id);
-  void send(ChildId id, const ChildOrder& order, int descriptor);
   std::shared_ptr<Child> find(ChildId id);
   int pid_of(ChildId id);  // 0: there is none
 
   const Callbacks callbacks_;
   const std::string program_;
+  RegionKeeper regions_;
   std::mutex mutex_;  // guards what follows
   ChildId last_id_ = 0;
   std::map<ChildId, std::shared_ptr<Child>> children_;  // that have not ended

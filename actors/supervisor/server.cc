@@ -8,9 +8,11 @@
 #include <cerrno>
 #include <cstring>
 #include <future>
+#include <optional>
 #include <thread>
 #include <utility>
 
+#include "actors/supervisor/cluster_processes.h"
 #include "actors/supervisor/messages.h"
 #include "actors/supervisor/process_keeper.h"
 #include "actors/supervisor/supervisor.h"
@@ -23,25 +25,34 @@ namespace {
 
 class ServerImpl final : public Server {
  public:
-  ServerImpl(const ServerOptions& options, ServerCallbacks callbacks, int stop_event)
+  // door: of a cluster of several hosts; none: all processes are of this one.
+  ServerImpl(const ServerOptions& options, ServerCallbacks callbacks, int stop_event, const ClusterOptions& cluster,
+             std::optional<ClusterDoor> door)
       : callbacks_(std::move(callbacks)),
         stop_event_(stop_event),
         config_(options, Networking::none, 1),
-        system_(config_),
-        keeper_({[this](ProcessKeeper::ChildId child, ChildReport report) {
-                   caf::anon_send(supervisor_.get(), ChildSaid{child, std::move(report)});
-                 },
-                 [this](ProcessKeeper::ChildId child, std::string how, bool on_purpose, int signal) {
-                   caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose, signal});
-                 }}) {
+        system_(config_) {
     std::promise<SupervisorActor> spawned;
     supervisor_ = spawned.get_future().share();
-    SupervisorSetup setup;
-    setup.options = options;
-    setup.processes = &keeper_;
-    setup.progress = [this](const std::string& line) {
+    const auto said = [this](Processes::ChildId child, ChildReport report) {
+      caf::anon_send(supervisor_.get(), ChildSaid{child, std::move(report)});
+    };
+    const auto exited = [this](Processes::ChildId child, std::string how, bool on_purpose, int signal) {
+      caf::anon_send(supervisor_.get(), ChildExited{child, std::move(how), on_purpose, signal});
+    };
+    const auto progress = [this](const std::string& line) {
       if (callbacks_.on_progress) callbacks_.on_progress(line);
     };
+    if (door) {
+      processes_ = std::make_unique<ClusterProcesses>(cluster, options, *std::move(door),
+                                                      ClusterProcesses::Callbacks{said, exited, progress});
+    } else {
+      processes_ = std::make_unique<ProcessKeeper>(ProcessKeeper::Callbacks{said, exited});
+    }
+    SupervisorSetup setup;
+    setup.options = options;
+    setup.processes = processes_.get();
+    setup.progress = progress;
     setup.failure = [this](const std::string& why) {
       if (callbacks_.on_failure) callbacks_.on_failure(why);
     };
@@ -98,17 +109,32 @@ class ServerImpl final : public Server {
   SystemConfig config_;
   caf::actor_system system_;
   std::shared_future<SupervisorActor> supervisor_;
-  ProcessKeeper keeper_;  // before the system: its threads send
+  std::unique_ptr<Processes> processes_;  // before the system: its threads send
   std::thread stop_thread_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, ServerCallbacks callbacks) {
+Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, ServerCallbacks callbacks,
+                                              const ClusterOptions& cluster) {
   raise_descriptor_limit();
+  std::optional<ClusterDoor> door;
+  if (cluster.nnodes > 1) {
+    auto opened = open_cluster(cluster);
+    if (!opened) return tl::unexpected(opened.error());
+    door = *std::move(opened);
+  }
   const int stop_event = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
   if (stop_event < 0) return fail("no event descriptor: {}", std::strerror(errno));
-  return std::make_unique<ServerImpl>(options, std::move(callbacks), stop_event);
+  return std::make_unique<ServerImpl>(options, std::move(callbacks), stop_event, cluster, std::move(door));
+}
+
+Result<std::string> dry_run_placement(const ServerOptions& options, const ClusterOptions& cluster,
+                                      std::function<void(const std::string&)> progress) {
+  auto door = open_cluster(cluster);
+  if (!door) return tl::unexpected(door.error());
+  ClusterProcesses processes(cluster, options, *std::move(door), {{}, {}, std::move(progress)});
+  return processes.wait_for_placement();
 }
 
 }  // namespace lorikeet::actors

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "actors/supervisor/cluster_options.h"
 #include "actors/wire/options.h"
 #include "kernels/base/error.h"
 
@@ -31,12 +32,18 @@ struct ServerCallbacks {
 // to it) or when the server cannot go on.
 class Server {
  public:
-  static Result<std::unique_ptr<Server>> start(const ServerOptions& options, ServerCallbacks callbacks);
+  // With more than one node, ranks run on hosts that join (actors/supervisor/cluster_processes.h).
+  static Result<std::unique_ptr<Server>> start(const ServerOptions& options, ServerCallbacks callbacks,
+                                               const ClusterOptions& cluster = {});
   virtual ~Server() = default;  // stops and waits
   // Any thread, and async-signal-safe. Lets what runs end within the options' drain timeout; asked for a second time,
   // it ends at once.
   virtual void request_stop() = 0;
   virtual int wait() = 0;  // until stopped; 0, or 1 with the reason told through on_failure
 };
+
+// Waits for the hosts of a cluster as a server does, and says where its ranks would be, without starting any.
+Result<std::string> dry_run_placement(const ServerOptions& options, const ClusterOptions& cluster,
+                                      std::function<void(const std::string&)> progress);
 
 }  // namespace lorikeet::actors

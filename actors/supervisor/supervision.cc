@@ -93,7 +93,9 @@ void Supervision::take(ChildId, Child&, const control::Ready& ready, TimePoint n
   served_since_ = now;
   http_port_ = ready.http_port;
   for (auto& [of, child] : children_) {
-    if (child.rank >= 0) happen(of, child, RankEvent::group_serves, now);
+    if (child.rank < 0) continue;
+    child.has_served = true;
+    happen(of, child, RankEvent::group_serves, now);
   }
   const bool first = std::exchange(address_, ready.address).empty();
   if (first) {
@@ -147,6 +149,8 @@ void Supervision::exited(ChildId id, const std::string& how, bool on_purpose, in
   if (id == head_) head_ = 0;
   if (state_ == State::stopping) return child.rank < 0 ? kill_all(now) : stop_if_alone();
   if (child.rank < 0) return lose_head(child.last_words.empty() ? "the head " + how : child.last_words, now);
+  // What a predecessor left may be the reason.
+  if (!child.has_served && (is_fault(signal) || child.failed_by_itself)) processes_.drop_regions(child.rank);
   const bool of_an_older_epoch = child.state == RankState::dying && !loss_.known;
   if (!of_an_older_epoch && !child.last_words.empty()) {
     lose_group(child.last_words, Evidence::words, child.failed_by_itself, {}, now);
@@ -274,6 +278,10 @@ void Supervision::look_at(ChildId id, Child& child, bool is_beat, TimePoint now)
     return lose_head("the head does not end", now);
   }
   if (state_ == State::stopping) return;
+  if (processes_.awaits_host(id)) {  // for as long as it takes: requests have their own deadlines
+    child.started = child.since = last_progress_ = now;
+    return;
+  }
   const bool late = child.has_spoken ? child.silent_beats >= kSilentBeats : now - child.started > kStartPatience;
   if (late || (child.state == RankState::leaving && now - child.since > kLeavePatience)) {
     const std::string why = fmt::format("{} ({}) {}", name_of_child(child.rank), processes_.describe(id),

@@ -86,6 +86,7 @@ class Supervision {
     uint64_t told_of_epoch = 0;  // that it has been told to leave its group for
     int silent_beats = 0;
     bool has_spoken = false;
+    bool has_served = false;
     std::string last_words;
     bool failed_by_itself = false;
   };
@@ -107,6 +108,9 @@ class Supervision {
   void take(ChildId id, Child& child, const control::GroupLost& lost, TimePoint now);
   void take(ChildId id, Child& child, const control::Alive&, TimePoint now);
   void take(ChildId id, Child& child, const control::HasLeft& left, TimePoint now);
+  // What the process keeper does.
+  void take(ChildId, Child&, const control::HoldRegion&, TimePoint) {}
+  void take(ChildId, Child&, const control::DropRegions&, TimePoint) {}
   void happen(ChildId id, Child& child, RankEvent event, TimePoint now);
   void lose_group(const std::string& why, Evidence evidence, bool by_rank, const std::set<int32_t>& condemned,
                   TimePoint now);

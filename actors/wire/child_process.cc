@@ -8,6 +8,8 @@
 #include <utility>
 #include <variant>
 
+#include "actors/wire/limits.h"
+
 namespace lorikeet::actors {
 
 Result<std::unique_ptr<ChildProcess>> ChildProcess::attach() {
@@ -36,13 +38,24 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::attach() {
     // Of two epochs, and one for good measure: the old connections may still be there when the new ones come.
     child->reserve_.emplace(2 * static_cast<size_t>(child->start_.options.tensor_parallel_size) + 1);
   }
+  if (child->start_.regions > kMaxRegions) {
+    return lorikeet::fail("the supervisor holds {} regions of memory, at most {} are taken", child->start_.regions,
+                          kMaxRegions);
+  }
+  for (uint32_t i = 0; i < child->start_.regions; ++i) {
+    auto order = child->channel_.receive_order();
+    if (!order) return tl::unexpected(order.error());
+    auto* take = *order ? std::get_if<control::TakeRegion>(&**order) : nullptr;
+    if (take == nullptr) return lorikeet::fail("the supervisor does not hand over what it holds");
+    child->regions_.push_back({std::move(take->region), child->channel_.take_descriptor()});
+  }
   // It may have died before the kernel was asked to tell.
   if (getppid() != child->start_.parent_pid) return lorikeet::fail("the supervisor is gone");
   return child;
 }
 
-void ChildProcess::tell(const ChildReport& report) {
-  if (!channel_.send(report)) _exit(1);
+void ChildProcess::tell(const ChildReport& report, int descriptor) {
+  if (!channel_.send(report, descriptor)) _exit(1);
 }
 
 void ChildProcess::fail(const std::string& why, bool by_itself) {

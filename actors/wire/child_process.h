@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "actors/wire/control_channel.h"
 #include "actors/wire/control_message.h"
@@ -14,6 +15,12 @@
 #include "kernels/base/error.h"
 
 namespace lorikeet::actors {
+
+// What a rank's predecessor left.
+struct InheritedRegion {
+  RegionDescription what;
+  Descriptor memory;
+};
 
 // The child's end of its life line. When the supervisor dies, however it dies, the process ends at once: the kernel
 // kills it (PR_SET_PDEATHSIG), and the end of the channel is the second string.
@@ -27,8 +34,11 @@ class ChildProcess {
   // A rank's connection to the head (actors/wire/caf_connection.h), once.
   Descriptor take_head_connection() { return std::move(head_connection_); }
 
+  // Memory of the rank's predecessor, once.
+  std::vector<InheritedRegion> take_regions() { return std::move(regions_); }
+
   // Threads: any. Nothing is lost that could be told to anybody: without a supervisor the process ends.
-  void tell(const ChildReport& report);
+  void tell(const ChildReport& report, int descriptor = -1);
 
   // Tells the supervisor why, and ends the process without further ado. by_itself: not since somebody else is gone, so
   // that what it computed may have been the reason. Threads: any.
@@ -45,6 +55,7 @@ class ChildProcess {
   ChildStart start_;
   std::optional<DescriptorReserve> reserve_;  // of the head: for the connections to ranks
   Descriptor head_connection_;
+  std::vector<InheritedRegion> regions_;
 };
 
 }  // namespace lorikeet::actors

@@ -28,7 +28,9 @@ Result<std::optional<T>> decoded(Result<std::optional<std::vector<uint8_t>>> byt
   if (!*bytes) return std::optional<T>();
   auto message = comm::decode<T>(**bytes);
   if (!message) return fail("control channel: {}", message.error().message);
-  return std::optional<T>(*std::move(message));
+  std::optional<T> found;
+  found.emplace(*std::move(message));
+  return found;
 }
 
 }  // namespace
@@ -58,7 +60,15 @@ Result<void> ControlChannel::send(const ChildOrder& order, int descriptor) {
   return send_bytes(comm::encode(order), descriptor);
 }
 
-Result<void> ControlChannel::send(const ChildReport& report) {
+Result<void> ControlChannel::send(const ChildReport& report, int descriptor) {
+  return send_bytes(comm::encode(report), descriptor);
+}
+
+Result<void> ControlChannel::send(const HostOrder& order) {
+  return send_bytes(comm::encode(order));
+}
+
+Result<void> ControlChannel::send(const HostReport& report) {
   return send_bytes(comm::encode(report));
 }
 
@@ -144,6 +154,14 @@ Result<std::optional<ChildOrder>> ControlChannel::receive_order() {
 
 Result<std::optional<ChildReport>> ControlChannel::receive_report() {
   return decoded<ChildReport>(receive_bytes());
+}
+
+Result<std::optional<HostOrder>> ControlChannel::receive_host_order() {
+  return decoded<HostOrder>(receive_bytes());
+}
+
+Result<std::optional<HostReport>> ControlChannel::receive_host_report() {
+  return decoded<HostReport>(receive_bytes());
 }
 
 }  // namespace lorikeet::actors

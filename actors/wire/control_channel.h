@@ -1,5 +1,6 @@
 // The channel between the supervisor and one child: a socket pair whose end every child inherits as descriptor 3. When
-// either process dies, the other one reads the end of the stream at once, whatever killed it.
+// either process dies, the other one reads the end of the stream at once, whatever killed it. The supervisors of a
+// cluster's hosts speak the same way over their link, which carries no descriptors.
 #pragma once
 
 #include <mutex>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "actors/wire/control_message.h"
+#include "actors/wire/host_message.h"
 #include "kernels/base/descriptor.h"
 #include "kernels/base/error.h"
 
@@ -33,7 +35,9 @@ class ControlChannel {
   // A peer that is gone is an error; the message is then lost. A descriptor that goes with it (-1: none) stays open here.
   Result<void> send(const ChildStart& start);
   Result<void> send(const ChildOrder& order, int descriptor = -1);
-  Result<void> send(const ChildReport& report);
+  Result<void> send(const ChildReport& report, int descriptor = -1);
+  Result<void> send(const HostOrder& order);
+  Result<void> send(const HostReport& report);
 
   // Waits until receiving waits no more. False: the descriptor is of no use.
   bool wait() const;
@@ -42,6 +46,8 @@ class ControlChannel {
   Result<std::optional<ChildStart>> receive_start();
   Result<std::optional<ChildOrder>> receive_order();
   Result<std::optional<ChildReport>> receive_report();
+  Result<std::optional<HostOrder>> receive_host_order();
+  Result<std::optional<HostReport>> receive_host_report();
 
   // The descriptor that came with the message received last; void where none did. Thread: the receiving one.
   Descriptor take_descriptor() { return std::move(received_); }

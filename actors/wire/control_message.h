@@ -10,18 +10,51 @@
 
 namespace lorikeet::actors {
 
+// Where a rank is, in a cluster of hosts. On one host, what is not said here follows from its number.
+struct RankPlace {
+  int32_t device = -1;         // of its host; -1: its number modulo the devices
+  int32_t ranks_on_host = 0;   // of its group; 0: all
+  std::string address;         // numeric, that its collectives listen on; empty: of the loopback
+  std::string interface_name;  // with that address; empty: not known
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("device", s.device);
+    visit("ranks_on_host", s.ranks_on_host);
+    visit("address", s.address);
+    visit("interface_name", s.interface_name);
+  }
+};
+
+// Memory of a rank that outlives its process, as long as the supervisor holds its descriptor. What it holds, it says
+// itself to whoever maps it.
+struct RegionDescription {
+  std::string name;  // a rank has one of each
+  bool on_device = false;
+  uint64_t bytes = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("name", s.name);
+    visit("on_device", s.on_device);
+    visit("bytes", s.bytes);
+  }
+};
+
 // The first message to a child.
 struct ChildStart {
   ServerOptions options;
   uint64_t epoch = 1;  // of the group that a rank belongs to; the first one that a head serves
   int32_t rank = -1;   // -1: the head
   int32_t parent_pid = 0;
+  uint32_t regions = 0;  // of its predecessor: a TakeRegion follows for each
+  RankPlace place{};
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("options", s.options);
     visit("epoch", s.epoch);
     visit("rank", s.rank);
     visit("parent_pid", s.parent_pid);
+    visit("regions", s.regions);
+    visit("place", s.place);
   }
 };
 
@@ -66,6 +99,14 @@ struct RankConnection {  // to the head: with it comes a descriptor, its end of 
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("rank", s.rank);
+  }
+};
+
+struct TakeRegion {  // to a rank, right after its start: with it comes the descriptor of what its predecessor left
+  RegionDescription region;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("region", s.region);
   }
 };
 
@@ -144,13 +185,27 @@ struct GroupLost {  // the head: the group of `epoch` cannot be used any more
   }
 };
 
+struct HoldRegion {  // a rank: with it comes a descriptor to be held, in place of an older one of that name
+  RegionDescription region;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("region", s.region);
+  }
+};
+
+struct DropRegions {  // a rank: what is held for it is of no use
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
+
 }  // namespace control
 
 // What a child is told, and what it reports: one type for each direction, so that neither side can be made to read what
 // only it may say.
-using ChildOrder =
-    std::variant<control::Stop, control::NewEpoch, control::RankConnection, control::Ping, control::LeaveGroup>;
-using ChildReport = std::variant<control::AwaitsRanks, control::Progress, control::Failed, control::Ready,
-                                 control::GroupLost, control::Loading, control::Alive, control::HasLeft>;
+using ChildOrder = std::variant<control::Stop, control::NewEpoch, control::RankConnection, control::Ping,
+                                control::LeaveGroup, control::TakeRegion>;
+using ChildReport =
+    std::variant<control::AwaitsRanks, control::Progress, control::Failed, control::Ready, control::GroupLost,
+                 control::Loading, control::Alive, control::HasLeft, control::HoldRegion, control::DropRegions>;
 
 }  // namespace lorikeet::actors

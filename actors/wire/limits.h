@@ -32,6 +32,10 @@ inline constexpr size_t kMaxRendezvousBytes = 64 << 20;  // of all values
 
 // ---- supervisor and children
 
+inline constexpr size_t kMaxRegions = 64;  // that the supervisor holds for a rank
+inline constexpr size_t kMaxRegionNameBytes = 64;
+inline constexpr size_t kMaxRegionBytes = size_t{1} << 42;  // of all of a rank
+
 inline constexpr size_t kMaxControlBytes = 16 << 20;  // of a message; options with very many adapters are the largest
 
 }  // namespace lorikeet::actors

@@ -52,7 +52,8 @@ struct RankStatus {
   std::string device;
   uint64_t weight_bytes = 0;
   uint64_t kv_block_bytes = 0;
-  int32_t kv_blocks = 0;  // that it can hold
+  int32_t kv_blocks = 0;           // that it can hold
+  uint64_t weight_bytes_read = 0;  // from files, when its process started; 0: its predecessor had left them
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("rank", s.rank);
@@ -64,6 +65,7 @@ struct RankStatus {
     visit("weight_bytes", s.weight_bytes);
     visit("kv_block_bytes", s.kv_block_bytes);
     visit("kv_blocks", s.kv_blocks);
+    visit("weight_bytes_read", s.weight_bytes_read);
   }
 };
 

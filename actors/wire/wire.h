@@ -35,11 +35,13 @@ struct RankLoaded {
   int32_t num_blocks = 0;    // KV blocks that it can hold
   uint64_t block_bytes = 0;  // of one of them
   uint64_t weight_bytes = 0;
+  uint64_t weight_bytes_read = 0;  // from files; 0: its predecessor has left them
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("num_blocks", s.num_blocks);
     visit("block_bytes", s.block_bytes);
     visit("weight_bytes", s.weight_bytes);
+    visit("weight_bytes_read", s.weight_bytes_read);
   }
 };
 

@@ -8,7 +8,7 @@ namespace lorikeet::kernels {
 namespace {
 
 // x in the order of the stored k: permuted where the weight's rows are sorted, zeros at its padding.
-void take_inputs(const Int4Weight& weight, const float* x, float* out) {
+void take_inputs(const Int4View& weight, const float* x, float* out) {
   for (int32_t k = 0; k < weight.k; ++k) {
     const int32_t from = weight.permutation[static_cast<size_t>(k)];
     out[k] = from < 0 ? 0.0F : x[from];
@@ -17,7 +17,7 @@ void take_inputs(const Int4Weight& weight, const float* x, float* out) {
 
 }  // namespace
 
-void dequantize_row(const Int4Weight& weight, int32_t n, float* w) {
+void dequantize_row(const Int4View& weight, int32_t n, float* w) {
   const uint8_t* q = weight.q.data() + static_cast<int64_t>(n) * (weight.k / 2);
   for (int32_t run = 0; run < weight.runs(); ++run) {
     const auto at = static_cast<size_t>(static_cast<int64_t>(run) * weight.n + n);
@@ -29,7 +29,7 @@ void dequantize_row(const Int4Weight& weight, int32_t n, float* w) {
   }
 }
 
-void int4_gemm_plain(const Int4Weight& weight, const float* x, int32_t m, float* y, int64_t y_stride) {
+void int4_gemm_plain(const Int4View& weight, const float* x, int32_t m, float* y, int64_t y_stride) {
   std::vector<float> inputs(static_cast<size_t>(weight.k)), w(static_cast<size_t>(weight.k));
   for (int32_t j = 0; j < m; ++j) {
     const float* row = x + static_cast<int64_t>(j) * weight.x_size;
@@ -46,7 +46,7 @@ void int4_gemm_plain(const Int4Weight& weight, const float* x, int32_t m, float*
   }
 }
 
-void int4_gemm_cpu(const Int4Weight& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool,
+void int4_gemm_cpu(const Int4View& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool,
                    CpuIsa isa) {
   Int4ProductLoop* const product = int4_product_loop(isa);
   if (product == nullptr) return int4_gemm_plain(weight, x, m, y, y_stride);

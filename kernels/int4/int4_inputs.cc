@@ -26,11 +26,11 @@ void take_block(const float* x, int32_t words, bool in_place, float* out) {
 
 }  // namespace
 
-int32_t Int4Inputs::row_size(const Int4Weight& weight, CpuIsa isa) {
+int32_t Int4Inputs::row_size(const Int4View& weight, CpuIsa isa) {
   return weight.k + (scales_runs(isa) ? weight.runs() * lanes_of(isa) : 0);
 }
 
-void Int4Inputs::prepare(const Int4Weight& weight, CpuIsa isa, const float* x, float* row) {
+void Int4Inputs::prepare(const Int4View& weight, CpuIsa isa, const float* x, float* row) {
   const int32_t lanes = lanes_of(isa);
   float* sums = row + weight.k;
   for (int32_t run = 0; run < weight.runs(); ++run) {

@@ -26,7 +26,7 @@ inline void for_steps(std::integer_sequence<int, S...> /*steps*/, const F& step)
 
 // While one tile is computed, the weights of the next are fetched into the second-level cache.
 template <class V, int NT, int MT>
-void int4_tile(const Int4Weight& weight, const float* x, int64_t x_stride, int64_t n, float* y, int64_t y_stride) {
+void int4_tile(const Int4View& weight, const float* x, int64_t x_stride, int64_t n, float* y, int64_t y_stride) {
   typename V::F sums[NT][MT], part[NT][MT];
   for (int i = 0; i < NT; ++i) {
     for (int j = 0; j < MT; ++j) sums[i][j] = part[i][j] = V::zero();
@@ -80,7 +80,7 @@ void int4_tile(const Int4Weight& weight, const float* x, int64_t x_stride, int64
 }
 
 template <class V>
-void int4_product(const Int4Weight& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end) {
+void int4_product(const Int4View& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end) {
   for_product_tiles<V>(rows, n_begin, n_end, [&](auto outputs, auto tile_rows, int64_t n, int64_t j) {
     int4_tile<V, outputs(), tile_rows()>(weight, rows.x + j * rows.x_stride, rows.x_stride, n,
                                          rows.y + j * rows.y_stride + n, rows.y_stride);

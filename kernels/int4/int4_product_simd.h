@@ -5,7 +5,7 @@
 
 #include "kernels/cpu/cpu_isa.h"
 #include "kernels/cpu/product_cpu.h"
-#include "kernels/int4/base/int4_weight.h"
+#include "kernels/int4/int4_view.h"
 
 namespace lorikeet::kernels {
 
@@ -18,13 +18,13 @@ namespace lorikeet::kernels {
 // of sums of the run's inputs, lane by lane.
 struct Int4Inputs {
   // Floats of a prepared row.
-  static int32_t row_size(const Int4Weight& weight, CpuIsa isa);
+  static int32_t row_size(const Int4View& weight, CpuIsa isa);
   // x: weight.k inputs in the order of the stored k.
-  static void prepare(const Int4Weight& weight, CpuIsa isa, const float* x, float* row);
+  static void prepare(const Int4View& weight, CpuIsa isa, const float* x, float* row);
 };
 
 // Outputs [n_begin, n_end). x: prepared rows.
-using Int4ProductLoop = void(const Int4Weight& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end);
+using Int4ProductLoop = void(const Int4View& weight, const ProductRows& rows, int64_t n_begin, int64_t n_end);
 
 template <CpuIsa>
 Int4ProductLoop* int4_product_for();

@@ -6,11 +6,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
 namespace lorikeet::model {
 namespace {
+
+std::atomic<uint64_t> bytes_read{0};
 
 int64_t nanoseconds_of(const timespec& time) {
   return time.tv_sec * 1'000'000'000LL + time.tv_nsec;
@@ -59,6 +62,7 @@ Result<void> FileReader::read(uint64_t offset, std::span<uint8_t> into) const {
     if (got < 0) return fail("{}: {}", path_.string(), std::strerror(errno));
     if (got == 0) return fail("{}: became shorter while it was read", path_.string());
     done += static_cast<size_t>(got);
+    bytes_read += static_cast<uint64_t>(got);
   }
   struct stat info {};
   if (::fstat(fd_, &info) != 0) return fail("{}: {}", path_.string(), std::strerror(errno));
@@ -69,6 +73,10 @@ Result<void> FileReader::read(uint64_t offset, std::span<uint8_t> into) const {
     return fail("{}: was written to while it was read", path_.string());
   }
   return {};
+}
+
+uint64_t bytes_read_from_files() {
+  return bytes_read;
 }
 
 }  // namespace lorikeet::model

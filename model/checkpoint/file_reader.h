@@ -39,4 +39,7 @@ class FileReader {
   int64_t written_ns_ = 0;  // time of the last write
 };
 
+// By all readers of this process so far.
+uint64_t bytes_read_from_files();
+
 }  // namespace lorikeet::model

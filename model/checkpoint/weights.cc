@@ -67,8 +67,8 @@ uint64_t bytes_of(const kernels::DenseWeight& w) {
   return static_cast<uint64_t>(w.n) * static_cast<uint64_t>(w.k) * kernels::size_of(w.dtype);
 }
 
-uint64_t bytes_of(const kernels::Int4Weight& w) {
-  return w.q.size() + bytes_of(w.scale) + w.zero.size() + (w.run_begin.size() + w.permutation.size()) * sizeof(int32_t);
+uint64_t bytes_of(const kernels::Int4View& w) {
+  return w.q.size() + w.scale.size_bytes() + w.zero.size() + w.run_begin.size_bytes() + w.permutation.size_bytes();
 }
 
 class CheckpointWeights final : public WeightSource {
@@ -100,7 +100,41 @@ Result<std::unique_ptr<WeightSource>> open_source(const std::filesystem::path& d
   return std::make_unique<CheckpointWeights>(*std::move(servable), plan, rank, eight_bit);
 }
 
+// Weights on the heap.
+class InMemory final : public WeightSink {
+ public:
+  explicit InMemory(const ModelConfig& config) : config_(config) {
+    weights_.layers.resize(static_cast<size_t>(config.num_layers));
+  }
+
+  Result<void> put_outer(RankWeights outer) override {
+    outer.layers = std::move(weights_.layers);
+    weights_ = std::move(outer);
+    return {};
+  }
+
+  Result<void> put_layer(int32_t layer, LayerWeights weights) override {
+    weights_.layers[static_cast<size_t>(layer)] = std::move(weights);
+    return {};
+  }
+
+  RankWeights take() {
+    weights_.bytes = bytes_of(weights_, config_.tie_word_embeddings);
+    return std::move(weights_);
+  }
+
+ private:
+  const ModelConfig& config_;
+  RankWeights weights_;
+};
+
 }  // namespace
+
+std::optional<kernels::Int4View> LinearWeights::int4() const {
+  if (const auto* own = std::get_if<kernels::Int4Weight>(&weight)) return *own;
+  if (const auto* view = std::get_if<kernels::Int4View>(&weight)) return *view;
+  return std::nullopt;
+}
 
 uint64_t bytes_of(const RankWeights& weights, bool tied) {
   uint64_t bytes = bytes_of(weights.embedding) + (tied ? 0 : bytes_of(weights.lm_head)) + bytes_of(weights.final_norm);
@@ -132,30 +166,30 @@ Result<std::unique_ptr<WeightSource>> open_weights(const std::filesystem::path& 
   return open_source(dir, plan, rank, EightBit::floats);
 }
 
-Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
-                                      const std::function<void(int, int)>& progress, int threads) {
+Result<void> load_rank_weights_into(WeightSink& sink, const std::filesystem::path& dir, const ShardPlan& plan, int rank,
+                                    const std::function<void(int, int)>& progress, int threads) {
   const auto source = open_source(dir, plan, rank, EightBit::int4_pairs);
   if (!source) return tl::unexpected(source.error());
   auto outer = (*source)->outer();
   if (!outer) return tl::unexpected(outer.error());
-  RankWeights weights = *std::move(outer);
+  if (auto ok = sink.put_outer(*std::move(outer)); !ok) return ok;
 
   const int32_t layers = plan.config().num_layers;
-  weights.layers.resize(static_cast<size_t>(layers));
   std::atomic<int32_t> next{0};
-  std::mutex mutex;  // guards done and error, and keeps calls of progress apart
+  std::mutex mutex;  // guards done and error, and keeps calls of sink and progress apart
   int done = 0;
   std::optional<std::pair<int32_t, Error>> error;  // of the lowest layer that failed
   const auto work = [&] {
     for (int32_t layer = next++; layer < layers; layer = next++) {
       auto loaded = (*source)->layer(layer);
       const std::lock_guard lock(mutex);
-      if (!loaded) {
-        if (!error || layer < error->first) error = {layer, loaded.error()};
+      const Result<void> put =
+          loaded ? sink.put_layer(layer, *std::move(loaded)) : Result<void>(tl::unexpected(loaded.error()));
+      if (!put) {
+        if (!error || layer < error->first) error = {layer, put.error()};
         next = layers;
         return;
       }
-      weights.layers[static_cast<size_t>(layer)] = std::move(*loaded);
       ++done;
       if (progress) progress(done, layers);
     }
@@ -165,8 +199,16 @@ Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const Sh
   work();
   for (std::thread& helper : helpers) helper.join();
   if (error) return tl::unexpected(error->second);
-  weights.bytes = bytes_of(weights, plan.config().tie_word_embeddings);
-  return weights;
+  return {};
+}
+
+Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
+                                      const std::function<void(int, int)>& progress, int threads) {
+  InMemory weights(plan.config());
+  if (auto ok = load_rank_weights_into(weights, dir, plan, rank, progress, threads); !ok) {
+    return tl::unexpected(ok.error());
+  }
+  return weights.take();
 }
 
 }  // namespace lorikeet::model

@@ -6,11 +6,12 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
 
 #include "kernels/dense/dense_weight.h"
-#include "kernels/int4/base/int4_weight.h"
+#include "kernels/int4/int4_view.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/checkpoint/tensor_names.h"
 
@@ -18,8 +19,12 @@ namespace lorikeet::model {
 
 // One rank's part of y = x W^T + b. A row-parallel layer has no bias here (Qwen has none).
 struct LinearWeights {
-  std::variant<kernels::Int4Weight, kernels::DenseWeight> weight;
+  // A view lies in the rank's `memory`.
+  std::variant<kernels::Int4Weight, kernels::DenseWeight, kernels::Int4View> weight;
   std::vector<float> bias;  // [outputs] or empty
+
+  // Of either kind; nullopt where the weight is dense.
+  std::optional<kernels::Int4View> int4() const;
 };
 
 struct LayerWeights {
@@ -37,7 +42,8 @@ struct RankWeights {
   kernels::DenseWeight lm_head;    // [vocab shard, hidden]
   std::vector<float> final_norm;   // [hidden]
   std::vector<LayerWeights> layers;
-  uint64_t bytes = 0;  // what this rank holds
+  uint64_t bytes = 0;                  // what this rank holds
+  std::shared_ptr<const void> memory;  // that the weights lie in, where they do not hold their own
 };
 
 // Loads the part of the checkpoint in `dir` that `rank` holds. Tensors are read and cut one by one, so no second full
@@ -47,6 +53,18 @@ struct RankWeights {
 // Errors name file, tensor and reason.
 Result<RankWeights> load_rank_weights(const std::filesystem::path& dir, const ShardPlan& plan, int rank,
                                       const std::function<void(int, int)>& progress = {}, int threads = 1);
+
+// Takes weights over as they are loaded.
+class WeightSink {
+ public:
+  virtual ~WeightSink() = default;
+  virtual Result<void> put_outer(RankWeights outer) = 0;                    // everything but the layers; once
+  virtual Result<void> put_layer(int32_t layer, LayerWeights weights) = 0;  // each once, never two at once
+};
+
+// The same, but that `sink` has the weights in the end: no more than a layer for each thread is held beside it.
+Result<void> load_rank_weights_into(WeightSink& sink, const std::filesystem::path& dir, const ShardPlan& plan, int rank,
+                                    const std::function<void(int, int)>& progress, int threads);
 
 // The same piece by piece, for devices that take the weights over: the host then never holds them all. Quantised
 // modules of 8 bits come de-quantised, as float32.

@@ -12,7 +12,7 @@ void base_row(const LinearWeights& linear, int32_t n, std::vector<float>& stored
     for (size_t i = 0; i < row.size(); ++i) row[i] = kernels::load_float(dense->row(n), dense->dtype, i);
     return;
   }
-  const auto& int4 = std::get<kernels::Int4Weight>(linear.weight);
+  const kernels::Int4View int4 = *linear.int4();
   stored.resize(static_cast<size_t>(int4.k));
   kernels::dequantize_row(int4, n, stored.data());
   if (int4.permutation.empty()) {

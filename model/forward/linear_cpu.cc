@@ -13,7 +13,7 @@ void linear_cpu(const LinearWeights& linear, const std::vector<kernels::LoraGrou
                 float* y, kernels::ThreadPool& pool) {
   const int32_t n = outputs_of(linear);
   int32_t inputs = 0;
-  if (const auto* int4 = std::get_if<kernels::Int4Weight>(&linear.weight)) {
+  if (const auto int4 = linear.int4()) {
     inputs = int4->x_size;
     kernels::int4_gemm_cpu(*int4, x, m, y, n, pool);
   } else {

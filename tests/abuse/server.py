@@ -46,12 +46,16 @@ def memory_of(pid):
 class Server:
     """Starts on a free port of the loopback. Leads a process group of its own."""
 
-    def __init__(self, lorikeet, *flags, descriptors=None, ranks=2, adapters=None):
+    def __init__(self, lorikeet, *flags, descriptors=None, ranks=2, adapters=None, full_disk=False):
+        """full_disk: what it says finds no room anywhere."""
         adapters = adapters or {"moby": EXAMPLES / "adapters" / "moby"}
         self.scratch = tempfile.TemporaryDirectory(prefix="lorikeet-abuse-")
         self.out = pathlib.Path(self.scratch.name, "out")
         limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
         read_end, write_end = os.pipe()
+        if full_disk:
+            os.close(write_end)
+            write_end = os.open("/dev/full", os.O_WRONLY)
         with open(self.out, "wb") as out:
             self.process = subprocess.Popen(
                 [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", str(ranks),

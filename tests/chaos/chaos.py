@@ -6,12 +6,16 @@
 Ten streams (the base and four adapters, greedy and drawn) run all the time on CPU ranks; each must end with the tokens
 that it has undisturbed, each of them once. Only the head's death may end streams, which are then sent again. Afterwards
 blocks, leases, claims, descriptors, threads, memory and processes must be back to where they were. The faults and their
-order follow from the seed, which is printed. --long: half an hour. Needs pyzmq, for Debian's python3.
+order follow from the seed, which is printed. The server of one rank speaks to a full disk. --long: half an hour; first
+every process in every state, and an adapter whose disk hangs. --lorikeet takes any build; of one with a sanitizer, which
+keeps what was freed, say so (--lorikeet build/asan/bin/lorikeet --sanitized): memory is not compared then. Needs pyzmq, for
+Debian's python3.
 """
 import argparse
 import os
 import pathlib
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -21,7 +25,9 @@ TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS / "abuse"))
 from server import ROOT, Server, memory_of, status_of, wait_for  # noqa: E402
 
+from disks import HungFile, touch  # noqa: E402
 from faults import Faults  # noqa: E402
+from states import States, pairs  # noqa: E402
 from streams import Client, ServerLost, Streams, adapters_in, requests, undisturbed  # noqa: E402
 
 BEAT = 0.5  # seconds between heartbeats; ten are waited for
@@ -50,9 +56,12 @@ def status(address):
 
 
 def holdings(server):
-    """What the supervisor, which lives through everything, has open."""
+    """What the supervisor, which lives through everything, has open; and the memory of ranks that it holds, in bytes."""
     of = pathlib.Path(f"/proc/{server.process.pid}")
-    return {"descriptors": len(list((of / "fd").iterdir())), "threads": len(list((of / "task").iterdir()))}
+    descriptors = list((of / "fd").iterdir())
+    held = [os.stat(one).st_size for one in descriptors if os.path.islink(one) and os.readlink(one).startswith("/memfd:")]
+    return {"descriptors": len(descriptors), "threads": len(list((of / "task").iterdir())), "regions": len(held),
+            "bytes of regions": sum(held)}
 
 
 def memory(server):
@@ -87,55 +96,120 @@ def recover(streams, when, patience):
     check(wait_for(lambda: streams.tokens_since(when) > 40, patience), f"no stream goes on within {patience} s")
 
 
-def disturb(server, ranks, seed, count, tokens, seconds):
-    """Pauses in seconds, by kind of fault."""
-    wanted = requests(tokens)
-    expected = undisturbed(server.address, wanted)
-    before, held, children = holdings(server), memory(server), set(server.processes())
-    streams, faults, pauses = Streams(server.address, wanted, expected), Faults(server, ranks, seed, BEAT), {}
-    chance = random.Random(seed)
-    recover(streams, time.monotonic(), 60)
-    end = time.monotonic() + seconds
-    for number in range(count):
-        if time.monotonic() > end:
-            break
-        kind = faults.draw()
-        time.sleep(chance.uniform(0, 0.3))
-        state = status(server.address)
+# Kinds of faults that a group lives through, or may.
+LIVED_THROUGH = ("pause a rank", "pause the head", "pause rank, serving", "pause head, serving")
+
+
+class Disturbance:
+    """Streams of a server, and what is done to its processes meanwhile."""
+
+    def __init__(self, server, ranks, seed, tokens, sanitized=False):
+        self.server, self.ranks, self.sanitized = server, ranks, sanitized
+        wanted = requests(tokens)
+        expected = undisturbed(server.address, wanted)
+        self.first = {rank["pid"] for rank in status(server.address)["ranks"]}  # the processes that read the checkpoint
+        self.before, self.held, self.children = holdings(server), memory(server), set(server.processes())
+        self.faults, self.chance = Faults(server, ranks, seed, BEAT), random.Random(seed)
+        self.pauses, self.count = {}, 0  # seconds, by kind of fault
+        self.streams = Streams(server.address, wanted, expected)
+        recover(self.streams, time.monotonic(), 60)
+
+    def do(self, kind, fault):
+        time.sleep(self.chance.uniform(0, 0.3))
+        state = status(self.server.address)
         hit = f"epoch {state['epoch']}, {state['engine']['running']} run, {state['adapter_transfers']} adapters on their way"
-        streams.begin_pause()
+        self.streams.begin_pause()
         when = time.monotonic()
-        what = faults.kinds()[kind][1]()
-        if kind.startswith("kill") or "stop" in kind:
-            wait_for_another_group(server, state["epoch"])
-        recover(streams, time.monotonic(), 60)
+        what = fault()
+        if kind not in (*LIVED_THROUGH, "cut a socket"):
+            wait_for_another_group(self.server, state["epoch"])
+        recover(self.streams, time.monotonic(), 60)
         # It may be one that is missed late, or never.
         if kind == "cut a socket":
-            time.sleep(1.5 * faults.bound)
-            recover(streams, time.monotonic(), 60)
-        pause = streams.longest_gap(when)
-        pauses.setdefault(kind, []).append(pause)
-        told = told_of(status(server.address), state["epoch"])
-        print(f"  {number + 1:3}  {pause:6.2f} s  {what} ({hit}); the server says: {told}", flush=True)
-        check(not streams.wrong, f"{what}: " + "; ".join(streams.wrong[:3]))
-    check(streams.finish(120), "streams do not end")
-    check(not streams.wrong, "; ".join(streams.wrong[:3]))
-    check(wait_for(lambda: is_quiet(status(server.address)), 30), "the server keeps something of what has ended")
-    check(wait_for(lambda: set(server.processes()) == children and len(server.children()) == len(children), 30),
-          f"its processes are {server.processes()}")
-    check(wait_for(lambda: all(now <= before[what] for what, now in holdings(server).items()), 30),
-          f"the supervisor has {holdings(server)}, it had {before}")
-    check(all(now <= held[which] + MOST_GROWTH for which, now in memory(server).items()),
-          f"bytes in memory are {memory(server)}, they were {held}")
-    print(f"  {streams.ended} streams ended, all with their tokens; sent again by the client: {streams.server_losses} times")
-    return pauses
+            time.sleep(1.5 * self.faults.bound)
+            recover(self.streams, time.monotonic(), 60)
+        pause = self.streams.longest_gap(when)
+        self.pauses.setdefault(kind, []).append(pause)
+        self.count += 1
+        told = told_of(status(self.server.address), state["epoch"])
+        print(f"  {self.count:3}  {pause:6.2f} s  {what} ({hit}); the server says: {told}", flush=True)
+        check(not self.streams.wrong, f"{what}: " + "; ".join(self.streams.wrong[:3]))
+
+    def draw(self):
+        kind = self.faults.draw()
+        self.do(kind, self.faults.kinds()[kind][1])
+
+    def hit_every_state(self, end):
+        """What of it there was no time for, is a failure."""
+        states, every = States(self.faults), pairs(self.ranks)
+        self.chance.shuffle(every)
+        for number, (action, process, state) in enumerate(every):
+            check(time.monotonic() < end, f"there was time for {number} of {len(every)} states")
+            self.do(f"{action} {process}, {state}", lambda: states.hit(action, process, state))
+        print(f"  every one of {len(every)} (process, state, what is done to it) was hit", flush=True)
+
+    def hang_a_disk(self, adapter):
+        """The adapter's requests wait or fail; nobody else notices."""
+        touch(adapter / "adapter_config.json")
+        client = Client(self.server.address)
+        self.streams.begin_pause()
+        when = time.monotonic()
+        with HungFile(adapter / "adapter_config.json"):
+            client.generate("hung", prompt="To be", adapter="hung", max_tokens=4)
+            def is_read():
+                return any((a["name"], a["host"]) == ("hung", "reading") for a in status(self.server.address)["adapters"])
+            check(wait_for(is_read, 10), "the adapter whose disk hangs is not being read")
+            time.sleep(2)
+            recover(self.streams, time.monotonic(), 10)
+        pause = self.streams.longest_gap(when)
+        kind, message = next((kind, message) for kind, message in client.events() if kind in ("done", "failure"))
+        client.close()
+        check(kind == "done", f"once its disk answers again, an adapter's request ends with {message}")
+        self.pauses.setdefault("hang a disk", []).append(pause)
+        print(f"       {pause:6.2f} s  an adapter's disk did not answer for 2 s", flush=True)
+
+    def finish(self):
+        check(self.streams.finish(120), "streams do not end")
+        check(not self.streams.wrong, "; ".join(self.streams.wrong[:3]))
+        server = self.server
+        check(wait_for(lambda: is_quiet(status(server.address)), 30), "the server keeps something of what has ended")
+        check(wait_for(lambda: set(server.processes()) == self.children and len(server.children()) == len(self.children), 30),
+              f"its processes are {server.processes()}")
+        check(wait_for(lambda: all(now <= self.before[what] for what, now in holdings(server).items()), 30),
+              f"the supervisor has {holdings(server)}, it had {self.before}")
+        check(self.sanitized or all(now <= self.held[which] + MOST_GROWTH for which, now in memory(server).items()),
+              f"bytes in memory are {memory(server)}, they were {self.held}")
+        print(f"  {self.streams.ended} streams ended, all with their tokens; sent again by the client: "
+              f"{self.streams.server_losses} times", flush=True)
+
+
+def disturb(server, ranks, arguments, hung):
+    """Pauses in seconds, by kind of fault."""
+    end = time.monotonic() + arguments.seconds
+    disturbed = Disturbance(server, ranks, arguments.seed + ranks, arguments.tokens, arguments.sanitized)
+    if arguments.long:
+        disturbed.hang_a_disk(hung)
+        disturbed.hit_every_state(end)
+    for _ in range(arguments.faults):
+        if time.monotonic() > end:
+            break
+        disturbed.draw()
+    # Whoever was killed has taken over what it had left, so that nobody has read weights a second time.
+    ends = status(server.address)
+    check(all(rank["weight_bytes_read"] == 0 or rank["pid"] in disturbed.first for rank in ends["ranks"]),
+          f"weights were read from disk again: {ends['ranks']}")
+    disturbed.finish()
+    return disturbed.pauses
 
 
 def run(arguments, ranks, scratch):
+    adapters = adapters_in(scratch)
+    adapters["hung"] = pathlib.Path(scratch, "hung")
+    shutil.copytree(adapters["moby"], adapters["hung"])
     server = Server(arguments.lorikeet, "--heartbeat-ms", str(int(1000 * BEAT)), "--max-loras", "3", "--threads", "1",
-                    ranks=ranks, adapters=adapters_in(scratch))
+                    ranks=ranks, adapters=adapters, full_disk=ranks == 1)
     try:
-        pauses = disturb(server, ranks, arguments.seed + ranks, arguments.faults, arguments.tokens, arguments.seconds)
+        pauses = disturb(server, ranks, arguments, adapters["hung"])
         check(server.stop() == 0, "the server did not end in order")
         return pauses
     except Failed as failed:
@@ -153,6 +227,7 @@ def main():
     parser.add_argument("--ranks", default="1,2,4")
     parser.add_argument("--tokens", type=int, default=500, help="of each stream")
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--sanitized", action="store_true", help="the binary has a sanitizer")
     arguments = parser.parse_args()
     arguments.seconds = 600 if arguments.long else 60
     if arguments.long:

@@ -44,7 +44,7 @@ class Faults:
     def ranks_now(self):
         return {name: pid for name, pid in self.server.processes().items() if name.startswith("rank ")}
 
-    def _pick(self):
+    def pick(self):
         return f"rank {self.random.randrange(self.ranks)}"
 
     def _kill(self, *names):
@@ -54,15 +54,18 @@ class Faults:
         return "killed " + " and ".join(names)
 
     def kill_rank(self):
-        return self._kill(self._pick())
+        return self._kill(self.pick())
+
+    def two(self):
+        return [f"rank {rank}" for rank in self.random.sample(range(self.ranks), 2)]
 
     def kill_two(self):
-        return self._kill(*(f"rank {rank}" for rank in self.random.sample(range(self.ranks), 2)))
+        return self._kill(*self.two())
 
     def kill_all(self):
         return self._kill(*(f"rank {rank}" for rank in range(self.ranks)))
 
-    def _successor(self, name):
+    def successor(self, name):
         """Kills the rank and waits for the next process of its name."""
         before = self.server.processes().get(name)
         send(before, signal.SIGKILL)
@@ -75,8 +78,8 @@ class Faults:
         raise RuntimeError(f"{name} was killed and has no successor")
 
     def _kill_successor(self, least, most):
-        name, delay = self._pick(), self.random.uniform(least, most)
-        pid = self._successor(name)
+        name, delay = self.pick(), self.random.uniform(least, most)
+        pid = self.successor(name)
         time.sleep(delay)
         send(pid, signal.SIGKILL)
         return f"killed {name}, and its successor {1000 * delay:.0f} ms later"
@@ -98,19 +101,19 @@ class Faults:
         return f"stopped {name} for {seconds:.1f} s"
 
     def pause_rank(self):
-        return self._pause(self._pick(), self.random.uniform(0.2, self.bound / 3))
+        return self._pause(self.pick(), self.random.uniform(0.2, self.bound / 3))
 
     def pause_head(self):
         return self._pause("head", self.random.uniform(0.2, self.bound / 3))
 
     def stop_rank(self):
-        name = self._pick()
+        name = self.pick()
         send(self.server.processes().get(name), signal.SIGSTOP)
         return f"stopped {name} for good"
 
     def stop_starting(self):
-        name, delay = self._pick(), self.random.uniform(0, 0.1)
-        pid = self._successor(name)
+        name, delay = self.pick(), self.random.uniform(0, 0.1)
+        pid = self.successor(name)
         time.sleep(delay)
         send(pid, signal.SIGSTOP)
         return f"killed {name}, and stopped its successor {1000 * delay:.0f} ms later"
@@ -123,11 +126,11 @@ class Faults:
         return self._kill("head")
 
     def kill_head_and_rank(self):
-        return self._kill("head", self._pick())
+        return self._kill("head", self.pick())
 
     def cut_socket(self):
         """Shuts one of a rank's sockets down: of the head, of a peer, or of the supervisor."""
-        name = self._pick()
+        name = self.pick()
         pid = self.server.processes().get(name)
         sockets = []
         try:

@@ -1,5 +1,5 @@
 // What head, ranks and supervisor say to each other, read by each of them. The first byte picks the reader:
-//   - the messages of actors/wire/wire.h and actors/wire/control_message.h: what decodes must encode to what decodes to
+//   - the messages of actors/wire/{wire,control_message,host_message}.h: what decodes must encode to what decodes to
 //     the same
 //   - parts of envelopes, put together again
 //   - the control channel's frames
@@ -25,6 +25,7 @@
 #include "actors/wire/control_channel.h"
 #include "actors/wire/control_message.h"
 #include "actors/wire/envelope.h"
+#include "actors/wire/host_message.h"
 #include "actors/wire/wire.h"
 #include "comm/codec/codec.h"
 #include "engine/step_plan.h"
@@ -262,7 +263,7 @@ void execute_plans(Input input) {
 }
 
 void read(Input input) {
-  switch (input.byte() % 11) {
+  switch (input.byte() % 14) {
     case 0:
       return round_trip<GroupOrder>(input.rest());
     case 1:
@@ -283,8 +284,14 @@ void read(Input input) {
       return read_channel(input);
     case 9:
       return hear_ranks(input);
-    default:
+    case 10:
       return execute_plans(input);
+    case 11:
+      return round_trip<JoinRequest>(input.rest());
+    case 12:
+      return round_trip<HostOrder>(input.rest());
+    default:
+      return round_trip<HostReport>(input.rest());
   }
 }
 

@@ -1,6 +1,7 @@
 // A running server and what people may give it: rubbish on its socket, adapters and checkpoints that are none. Each is
 // answered with its own sentence, and nothing else is lost.
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cstring>
@@ -171,7 +172,16 @@ TEST(Hostile, ACheckpointThatIsWrittenOverOrCutShortWhileItServesChangesNoAnswer
   expect_the_same();
   fs::resize_file(weights, 0);
   expect_the_same();
-  EXPECT_EQ(server.status()["epoch"], 1) << "no rank was ended";
+  const auto status = server.status();
+  EXPECT_EQ(status["epoch"], 1) << "no rank was ended";
+
+  // A rank that dies now has left its weights to its successor.
+  kill(status["ranks"][1]["pid"].get<int>(), SIGKILL);
+  expect_the_same();
+  const auto after = server.status();
+  EXPECT_EQ(after["epoch"], 2);
+  EXPECT_EQ(after["ranks"][1]["weight_bytes_read"], 0);
+  EXPECT_EQ(after["ranks"][1]["weight_bytes"], status["ranks"][1]["weight_bytes"]);
 }
 
 TEST(Hostile, AdaptersThatAreNoneForThisBaseFailTheirOwnRequestsAlone) {

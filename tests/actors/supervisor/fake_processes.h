@@ -28,6 +28,8 @@ class FakeProcesses final : public Processes {
   void kill(ChildId child) override { killed.push_back(child); }
   bool is_stopped(ChildId child) override { return contains(stopped, child); }
   bool is_ending(ChildId child) override { return contains(ending, child); }
+  bool awaits_host(ChildId child) override { return contains(awaiting, child); }
+  void drop_regions(int32_t rank) override { dropped.push_back(rank); }
   std::string describe(ChildId child) override { return "process " + std::to_string(100 + child); }
 
   static bool contains(const std::vector<ChildId>& list, ChildId child) {
@@ -37,7 +39,8 @@ class FakeProcesses final : public Processes {
   std::vector<ChildStart> started;  // child n is started[n - 1]
   std::vector<ChildId> heads;       // that they are connected with
   std::vector<std::pair<ChildId, ChildOrder>> told;
-  std::vector<ChildId> killed, stopped, ending;
+  std::vector<ChildId> killed, stopped, ending, awaiting;
+  std::vector<int32_t> dropped;  // ranks whose memory is let go
   int pings = 0;
 };
 

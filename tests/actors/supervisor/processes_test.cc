@@ -112,6 +112,10 @@ TEST(Processes, LetEveryStreamGoOnWhenARankIsKilled) {
     EXPECT_EQ(after["head"]["pid"], before["head"]["pid"]) << "the head and its clients are left alone";
     EXPECT_NE(pid_of(after, rank), pid_of(before, rank));
     EXPECT_EQ(pid_of(after, 1 - rank), pid_of(before, 1 - rank)) << "who survives stays";
+    EXPECT_GT(before["ranks"][static_cast<size_t>(rank)]["weight_bytes_read"].get<uint64_t>(), 0U);
+    EXPECT_EQ(after["ranks"][static_cast<size_t>(rank)]["weight_bytes_read"], 0) << "its weights were still there";
+    EXPECT_EQ(after["ranks"][static_cast<size_t>(rank)]["weight_bytes"],
+              before["ranks"][static_cast<size_t>(rank)]["weight_bytes"]);
     EXPECT_EQ(after["engine"]["resumptions"].get<int>(), before["engine"]["resumptions"].get<int>() + 6);
     EXPECT_EQ(after["engine"]["blocks_free"], after["engine"]["blocks_total"]);
     for (const auto& adapter : after["adapters"]) {

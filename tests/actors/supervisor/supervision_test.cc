@@ -135,6 +135,18 @@ TEST_F(SupervisionTest, GivesUpWhenTheHeadCannotStart) {
   EXPECT_THAT(stopped, ElementsAre(1));
 }
 
+TEST_F(SupervisionTest, LetsGoOfTheMemoryOfARankThatFailsOnItBeforeItServes) {
+  serve();
+  exit(2);  // killed: what it leaves is as good as before
+  EXPECT_EQ(processes.started.size(), 4u);
+  EXPECT_THAT(processes.dropped, IsEmpty());
+  exit(4, "was killed by signal 11");  // while it takes the memory over
+  EXPECT_THAT(processes.dropped, ElementsAre(0));
+  serve_again();
+  exit(3, "was killed by signal 11");  // while it served: a request's doing, perhaps
+  EXPECT_THAT(processes.dropped, ElementsAre(0));
+}
+
 TEST_F(SupervisionTest, GivesUpOnAFirstStartThatDoesNotGetOn) {
   say(1, control::AwaitsRanks{});
   beat(2 * 121);
@@ -529,6 +541,25 @@ TEST(Supervision, GoesWhereTheDiagramSaysFromEveryStateOfTheGroupAtEveryEvent) {
       EXPECT_EQ(server.state(), to[i]);
     }
   }
+}
+
+// ---- several hosts
+
+TEST_F(SupervisionTest, WaitsForARanksHostForAsLongAsItTakes) {
+  serve();
+  exit(3, "is lost with its host");
+  say(2, control::HasLeft{2});
+  ASSERT_EQ(processes.started.size(), 4u);
+  processes.awaiting = {4};
+  beat(2000, {4});
+  EXPECT_EQ(state(), State::forming);
+  EXPECT_THAT(processes.killed, IsEmpty());
+  EXPECT_EQ(processes.started.size(), 4u);
+  processes.awaiting.clear();
+  beat(39, {4});
+  EXPECT_THAT(processes.killed, IsEmpty()) << "its time begins with its process";
+  beat(2, {4});
+  EXPECT_THAT(processes.killed, ElementsAre(4));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "actors/wire/control_message.h"
+#include "actors/wire/host_message.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
@@ -60,10 +61,11 @@ TEST(Wire, RoundTripsOrdersToTheGroup) {
 }
 
 TEST(Wire, RoundTripsReportsOfTheGroup) {
-  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40});
+  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40, 77});
   EXPECT_EQ(loaded.num_blocks, 12);
   EXPECT_EQ(loaded.block_bytes, 65536u);
   EXPECT_EQ(loaded.weight_bytes, 1ULL << 40);
+  EXPECT_EQ(loaded.weight_bytes_read, 77u);
   carried<GroupReport>(RankReady{});
   const auto compiled = carried<GroupReport>(GrammarCompiled{"d1", 1ULL << 33, "why"});
   EXPECT_EQ(compiled.digest, "d1");
@@ -118,7 +120,11 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   EXPECT_EQ(connection.rank, 1);
   carried<ChildOrder>(control::Ping{});
   EXPECT_EQ(carried<ChildOrder>(control::LeaveGroup{5}).epoch, 5u);
-  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 5);
+  const auto take = carried<ChildOrder>(control::TakeRegion{{"weights", true, 1ULL << 33}});
+  EXPECT_EQ(take.region.name, "weights");
+  EXPECT_TRUE(take.region.on_device);
+  EXPECT_EQ(take.region.bytes, 1ULL << 33);
+  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 6);
 }
 
 TEST(Wire, RoundTripsReportsOfAChild) {
@@ -138,7 +144,59 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   EXPECT_EQ(lost.ranks, std::vector<int32_t>{1});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 8);
+  EXPECT_EQ(carried<ChildReport>(control::HoldRegion{{"weights", false, 5}}).region.bytes, 5u);
+  carried<ChildReport>(control::DropRegions{});
+  refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 10);
+}
+
+TEST(Wire, RoundTripsFirstWordsOfAHost) {
+  const host::Join join{"1.0", "gpu2", "instance", {"cuda", "H200", {0, 3}}, true, "10.0.0.2"};
+  const auto back = carried<JoinRequest>(join);
+  EXPECT_EQ(comm::encode(back), comm::encode(join));
+  EXPECT_EQ(back.devices.numbers, join.devices.numbers);
+  EXPECT_TRUE(back.spare);
+  const auto rank = carried<JoinRequest>(host::ConnectRank{"link", 1, 2, 3});
+  EXPECT_EQ(rank.link, "link");
+  EXPECT_EQ(rank.child, 1u);
+  EXPECT_EQ(rank.epoch, 2u);
+  EXPECT_EQ(rank.rank, 3);
+  refuses_forged_alternatives(JoinRequest(rank), kFirst, 2);
+}
+
+TEST(Wire, RoundTripsOrdersToAHost) {
+  const auto admitted = carried<HostOrder>(host::Admitted{"no", "link", 4, 250});
+  EXPECT_EQ(admitted.refused, "no");
+  EXPECT_EQ(admitted.epoch, 4u);
+  EXPECT_EQ(admitted.heartbeat_ms, 250);
+  ChildStart start;
+  start.rank = 2;
+  start.place = {3, 4, "10.0.0.2", "eth1"};
+  const auto started = carried<HostOrder>(host::StartRank{7, start});
+  EXPECT_EQ(started.child, 7u);
+  EXPECT_EQ(started.start.place.device, 3);
+  EXPECT_EQ(started.start.place.ranks_on_host, 4);
+  EXPECT_EQ(started.start.place.address, "10.0.0.2");
+  EXPECT_EQ(started.start.place.interface_name, "eth1");
+  const auto told = carried<HostOrder>(host::TellRank{8, control::LeaveGroup{5}});
+  EXPECT_EQ(std::get<control::LeaveGroup>(told.order).epoch, 5u);
+  EXPECT_EQ(carried<HostOrder>(host::KillRank{9}).child, 9u);
+  carried<HostOrder>(host::Beat{});
+  EXPECT_EQ(carried<HostOrder>(host::DropRegions{3}).rank, 3);
+  refuses_forged_alternatives(HostOrder(host::Beat{}), kFirst, 6);
+}
+
+TEST(Wire, RoundTripsReportsOfAHost) {
+  const auto said = carried<HostReport>(host::RankSaid{1, control::HasLeft{6}});
+  EXPECT_EQ(std::get<control::HasLeft>(said.report).epoch, 6u);
+  const auto exited = carried<HostReport>(host::RankExited{2, "was killed", true, 9});
+  EXPECT_EQ(exited.how, "was killed");
+  EXPECT_TRUE(exited.on_purpose);
+  EXPECT_EQ(exited.signal, 9);
+  const auto state = carried<HostReport>(host::RankState{3, true, "process 7"});
+  EXPECT_TRUE(state.is_stopped);
+  EXPECT_EQ(state.description, "process 7");
+  carried<HostReport>(host::Beat{});
+  refuses_forged_alternatives(HostReport(host::Beat{}), kFirst, 4);
 }
 
 TEST(Wire, RoundTripsTheStartOfAChildWithAllOptions) {

@@ -1,0 +1,336 @@
+#include "actors/supervisor/host_supervisor.h"
+
+#include <fmt/format.h>
+#include <openssl/rand.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <future>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <variant>
+
+#include "actors/supervisor/host_link.h"
+#include "actors/supervisor/process_keeper.h"
+#include "actors/wire/descriptor_reserve.h"
+#include "comm/cluster/interfaces.h"
+#include "comm/cluster/keys.h"
+#include "comm/cluster/tls_dial.h"
+#include "comm/cluster/tls_relay.h"
+#include "comm/codec/codec.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kFirstPause{100}, kMostPause{5'000};  // between dials
+constexpr milliseconds kFirstBeat{500};                      // until the head says another one
+
+// What a host dials the head with, once for its link and once for each rank.
+struct Door {
+  std::shared_ptr<const comm::TlsContext> context;
+  comm::DialOptions dial;
+
+  Result<comm::TlsConnection> open(const JoinRequest& request) const {
+    return comm::dial(*context, dial, comm::encode(request));
+  }
+};
+
+// One life of the link, with the ranks that were started over it.
+class Lending {
+ public:
+  using Progress = std::function<void(const std::string&)>;
+
+  Lending(const Door& door, comm::TlsRelay& relay, Descriptor plain, const WorkerOptions& options, Progress progress,
+          std::function<void()> over)
+      : door_(door),
+        relay_(relay),
+        options_(options),
+        progress_(std::move(progress)),
+        over_(std::move(over)),
+        link_(std::move(plain), kFirstBeat),
+        keeper_({[this](ProcessKeeper::ChildId kept, ChildReport report) { said(kept, std::move(report)); },
+                 [this](ProcessKeeper::ChildId kept, std::string how, bool on_purpose, int signal) {
+                   exited(kept, std::move(how), on_purpose, signal);
+                 },
+                 [this](ProcessKeeper::ChildId kept, const ChildStart& start, Descriptor head_end) {
+                   connect(kept, start, std::move(head_end));
+                 }}) {
+    link_.start({[this](ControlChannel& channel) { return hear(channel); },
+                 [this](ControlChannel& channel) { beat(channel); }, [this](const std::string& why) { lost(why); }});
+  }
+
+  // Ends the link first, so that what becomes of the ranks is nobody's business, then kills and reaps them.
+  ~Lending() { link_.stop(); }
+
+  // nullopt: this host was admitted; else why not.
+  std::optional<std::string> refusal() const {
+    const std::lock_guard lock(mutex_);
+    return refusal_;
+  }
+
+ private:
+  // ---- on the link's thread
+
+  bool hear(ControlChannel& channel) {
+    auto order = channel.receive_host_order();
+    if (!order || !*order) return false;
+    return std::visit([this](auto& what) { return take(what); }, **order);
+  }
+
+  bool take(host::Admitted& admitted) {
+    if (!admitted.refused.empty()) {
+      const std::lock_guard lock(mutex_);
+      refusal_ = "the head refuses this host: " + admitted.refused;
+      return false;
+    }
+    link_.set_beat(milliseconds(std::clamp(admitted.heartbeat_ms, 10, 60'000)));
+    progress_(fmt::format("lending {} devices to {}:{} (epoch {})", options_.devices.numbers.size(),
+                          options_.master_addr, options_.master_port, admitted.epoch));
+    const std::lock_guard lock(mutex_);
+    secret_ = std::move(admitted.link);
+    refusal_.reset();
+    return true;
+  }
+
+  bool take(host::StartRank& order) {
+    ChildStart& start = order.start;
+    if (start.rank < 0) return false;  // a head is nothing that is lent
+    if (!options_.model.empty()) start.options.model = options_.model;
+    start.place.interface_name = comm::interface_with(start.place.address);
+    progress_(fmt::format("rank {} of epoch {} is started", start.rank, start.epoch));
+    const std::lock_guard lock(mutex_);
+    const ProcessKeeper::ChildId kept = keeper_.spawn(std::move(start), 0);
+    kept_[order.child] = kept;
+    children_[kept] = order.child;
+    return true;
+  }
+
+  bool take(const host::TellRank& order) {
+    if (const auto kept = kept_of(order.child)) keeper_.tell(*kept, order.order);
+    return true;
+  }
+
+  bool take(const host::KillRank& order) {
+    if (const auto kept = kept_of(order.child)) keeper_.kill(*kept);
+    return true;
+  }
+
+  bool take(const host::Beat&) { return true; }
+
+  bool take(const host::DropRegions& order) {
+    keeper_.drop_regions(order.rank);
+    return true;
+  }
+
+  void beat(ControlChannel& channel) {
+    std::map<uint64_t, ProcessKeeper::ChildId> all;
+    {
+      const std::lock_guard lock(mutex_);
+      all = kept_;
+    }
+    for (const auto& [child, kept] : all) {
+      (void)channel.send(HostReport(host::RankState{child, keeper_.is_stopped(kept), keeper_.describe(kept)}));
+    }
+    (void)channel.send(HostReport(host::Beat{}));
+  }
+
+  void lost(const std::string& why) {
+    if (!refusal()) progress_("the head is lost: " + why);
+    over_();
+  }
+
+  // ---- on the children's threads
+
+  void said(ProcessKeeper::ChildId kept, ChildReport report) {
+    if (const auto child = child_of(kept)) report_to_head(host::RankSaid{*child, std::move(report)});
+  }
+
+  void exited(ProcessKeeper::ChildId kept, std::string how, bool on_purpose, int signal) {
+    const auto child = child_of(kept);
+    {
+      const std::lock_guard lock(mutex_);
+      if (child) kept_.erase(*child);
+      children_.erase(kept);
+    }
+    if (child) report_to_head(host::RankExited{*child, std::move(how), on_purpose, signal});
+  }
+
+  // What the head's supervisor does by handing over a descriptor goes over a connection of its own here.
+  void connect(ProcessKeeper::ChildId kept, const ChildStart& start, Descriptor head_end) {
+    const auto child = child_of(kept);
+    std::string secret;
+    {
+      const std::lock_guard lock(mutex_);
+      secret = secret_;
+    }
+    auto connection = door_.open(host::ConnectRank{secret, child.value_or(0), start.epoch, start.rank});
+    if (!connection) {
+      progress_(fmt::format("rank {}: {}", start.rank, connection.error().message));
+      return keeper_.kill(kept);
+    }
+    relay_.add(*std::move(connection), std::move(head_end));
+  }
+
+  void report_to_head(HostReport report) { (void)link_.channel().send(report); }  // of a link that is gone: nobody's
+
+  std::optional<ProcessKeeper::ChildId> kept_of(uint64_t child) const {
+    const std::lock_guard lock(mutex_);
+    const auto it = kept_.find(child);
+    return it == kept_.end() ? std::nullopt : std::optional(it->second);
+  }
+
+  std::optional<uint64_t> child_of(ProcessKeeper::ChildId kept) const {
+    const std::lock_guard lock(mutex_);
+    const auto it = children_.find(kept);
+    return it == children_.end() ? std::nullopt : std::optional(it->second);
+  }
+
+  const Door& door_;
+  comm::TlsRelay& relay_;
+  const WorkerOptions& options_;
+  const Progress progress_;
+  const std::function<void()> over_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::optional<std::string> refusal_ = "the head has not admitted this host: it says why";
+  std::string secret_;                               // of the link
+  std::map<uint64_t, ProcessKeeper::ChildId> kept_;  // by the head's number
+  std::map<ProcessKeeper::ChildId, uint64_t> children_;
+  HostLink link_;
+  ProcessKeeper keeper_;  // ends first
+};
+
+class HostSupervisor final : public Server {
+ public:
+  HostSupervisor(WorkerOptions options, Door door, std::unique_ptr<comm::TlsRelay> relay, host::Join join,
+                 Descriptor stop_event, std::function<void(const std::string&)> progress)
+      : options_(std::move(options)),
+        door_(std::move(door)),
+        relay_(std::move(relay)),
+        join_(std::move(join)),
+        stop_event_(std::move(stop_event)),
+        progress_(std::move(progress)) {
+    thread_ = std::thread([this] { run(); });
+  }
+
+  ~HostSupervisor() override {
+    request_stop();
+    thread_.join();
+  }
+
+  void request_stop() override {
+    const uint64_t one = 1;
+    if (write(stop_event_.get(), &one, sizeof(one)) < 0) return;  // full: it has been requested long since
+  }
+
+  int wait() override {
+    stopped_.get_future().wait();
+    return 0;
+  }
+
+ private:
+  void run() {
+    milliseconds pause = kFirstPause;
+    std::optional<std::string> last_failure;
+    do {
+      const auto failure = lend();
+      if (!failure) pause = kFirstPause;
+      if (failure && failure != last_failure) progress_(*failure + "; it is tried again");
+      last_failure = failure;
+    } while (!stops_within(std::exchange(pause, std::min(2 * pause, kMostPause))));
+    stopped_.set_value();
+  }
+
+  // Until the link is lost. Why it never came to be; nullopt: it did.
+  std::optional<std::string> lend() {
+    auto connection = door_.open(join_);
+    if (!connection) return connection.error().message;
+    auto ends = comm::TlsRelay::make_ends();
+    if (!ends) return ends.error().message;
+    const comm::TlsRelay::Id relay = relay_->add(*std::move(connection), std::move(ends->first));
+    Descriptor over(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    std::optional<std::string> refusal;
+    {
+      Lending lending(door_, *relay_, std::move(ends->second), options_, progress_, [&over] {
+        const uint64_t one = 1;
+        (void)!write(over.get(), &one, sizeof(one));
+      });
+      std::array<pollfd, 2> waits = {pollfd{over.get(), POLLIN, 0}, pollfd{stop_event_.get(), POLLIN, 0}};
+      while (poll(waits.data(), waits.size(), -1) < 0 && errno == EINTR) {
+      }
+      refusal = lending.refusal();
+    }
+    relay_->cut(relay);
+    return refusal;
+  }
+
+  bool stops_within(milliseconds pause) {
+    pollfd state{stop_event_.get(), POLLIN, 0};
+    const auto until = std::chrono::steady_clock::now() + pause;
+    for (;;) {
+      const auto left = std::chrono::ceil<milliseconds>(until - std::chrono::steady_clock::now()).count();
+      const int found = poll(&state, 1, static_cast<int>(std::max<int64_t>(left, 0)));
+      if (found >= 0 || errno != EINTR) return found > 0;
+    }
+  }
+
+  const WorkerOptions options_;
+  const Door door_;
+  const std::unique_ptr<comm::TlsRelay> relay_;
+  const host::Join join_;
+  const Descriptor stop_event_;
+  const std::function<void(const std::string&)> progress_;
+  std::promise<void> stopped_;
+  std::thread thread_;
+};
+
+Result<std::string> make_instance() {
+  std::array<unsigned char, 16> bytes{};
+  if (RAND_bytes(bytes.data(), bytes.size()) != 1) return fail("there are no random numbers");
+  std::string text;
+  for (const unsigned char byte : bytes) text += fmt::format("{:02x}", byte);
+  return text;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> start_host_supervisor(const WorkerOptions& options,
+                                                      std::function<void(const std::string&)> progress) {
+  raise_descriptor_limit();
+  Door door;
+  auto context = comm::TlsContext::load(options.directory, comm::ClusterRole::worker);
+  if (!context) return tl::unexpected(context.error());
+  door.context = *std::move(context);
+  auto token = comm::read_join_token(options.token_file.empty() ? options.directory + "/token" : options.token_file);
+  if (!token) return tl::unexpected(token.error());
+  door.dial.host = options.master_addr;
+  door.dial.port = options.master_port;
+  door.dial.token = *std::move(token);
+  auto instance = make_instance();
+  if (!instance) return tl::unexpected(instance.error());
+  host::Join join{options.version, options.name, *std::move(instance), options.devices, options.spare, ""};
+  if (!options.interface_name.empty()) {
+    auto address = comm::address_of_interface(options.interface_name);
+    if (!address) return tl::unexpected(address.error());
+    join.address = *std::move(address);
+  }
+  auto relay = comm::TlsRelay::start();
+  if (!relay) return tl::unexpected(relay.error());
+  Descriptor stop_event(eventfd(0, EFD_CLOEXEC));
+  if (!stop_event) return fail("no event descriptor: {}", std::strerror(errno));
+  return std::make_unique<HostSupervisor>(options, std::move(door), *std::move(relay), std::move(join),
+                                          std::move(stop_event), std::move(progress));
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,165 @@
+// What the supervisors of a cluster's hosts say to each other: that of the head, and those that lend it devices. Words
+// before a connection is admitted are a JoinRequest; over a host's link, HostOrder goes one way and HostReport the other.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "actors/wire/control_message.h"
+
+namespace lorikeet::actors {
+
+// What a host lends: as many ranks as it has devices here.
+struct HostDevices {
+  std::string kind;              // cpu or cuda
+  std::string model;             // such as "NVIDIA H200"; of the CPU: empty
+  std::vector<int32_t> numbers;  // of the devices; on the CPU they only count
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("kind", s.kind);
+    visit("model", s.model);
+    visit("numbers", s.numbers);
+  }
+};
+
+namespace host {
+
+// ---- the first words of a connection
+
+struct Join {  // a host lends its devices
+  std::string version;
+  std::string name;      // for people
+  std::string instance;  // random, of the worker's process: who dials anew is known by it
+  HostDevices devices;
+  bool spare = false;
+  std::string address;  // numeric, of its collectives
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("version", s.version);
+    visit("name", s.name);
+    visit("instance", s.instance);
+    visit("devices", s.devices);
+    visit("spare", s.spare);
+    visit("address", s.address);
+  }
+};
+
+struct ConnectRank {  // the connection of a rank that the head's supervisor has had started
+  std::string link;   // the host's, as Admitted told it
+  uint64_t child = 0;
+  uint64_t epoch = 0;
+  int32_t rank = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("link", s.link);
+    visit("child", s.child);
+    visit("epoch", s.epoch);
+    visit("rank", s.rank);
+  }
+};
+
+// ---- head -> host
+
+struct Admitted {
+  std::string refused;  // not empty: why the host is not wanted; the link ends
+  std::string link;     // secret, new for each link
+  uint64_t epoch = 0;   // of the group, as it is now
+  int32_t heartbeat_ms = 500;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("refused", s.refused);
+    visit("link", s.link);
+    visit("epoch", s.epoch);
+    visit("heartbeat_ms", s.heartbeat_ms);
+  }
+};
+
+struct StartRank {
+  uint64_t child = 0;
+  ChildStart start;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("child", s.child);
+    visit("start", s.start);
+  }
+};
+
+struct TellRank {
+  uint64_t child = 0;
+  ChildOrder order;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("child", s.child);
+    visit("order", s.order);
+  }
+};
+
+struct KillRank {
+  uint64_t child = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("child", s.child);
+  }
+};
+
+struct DropRegions {  // lets go of the memory that is held for a rank
+  int32_t rank = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("rank", s.rank);
+  }
+};
+
+struct Beat {  // both ways: who says nothing for too long is lost
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
+
+// ---- host -> head
+
+struct RankSaid {
+  uint64_t child = 0;
+  ChildReport report;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("child", s.child);
+    visit("report", s.report);
+  }
+};
+
+struct RankExited {
+  uint64_t child = 0;
+  std::string how;
+  bool on_purpose = false;
+  int32_t signal = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("child", s.child);
+    visit("how", s.how);
+    visit("on_purpose", s.on_purpose);
+    visit("signal", s.signal);
+  }
+};
+
+struct RankState {  // with every beat, as Processes has them
+  uint64_t child = 0;
+  bool is_stopped = false;
+  std::string description;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("child", s.child);
+    visit("is_stopped", s.is_stopped);
+    visit("description", s.description);
+  }
+};
+
+}  // namespace host
+
+using JoinRequest = std::variant<host::Join, host::ConnectRank>;
+using HostOrder =
+    std::variant<host::Admitted, host::StartRank, host::TellRank, host::KillRank, host::Beat, host::DropRegions>;
+using HostReport = std::variant<host::RankSaid, host::RankExited, host::RankState, host::Beat>;
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,23 @@
+// What a worker says first over its connection: 4 bytes of length, little endian, and this, encoded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lorikeet::comm {
+
+struct FirstWords {
+  std::string token;
+  std::vector<uint8_t> words;  // for the listener's owner
+
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("token", s.token);
+    visit("words", s.words);
+  }
+};
+
+inline constexpr size_t kFirstWordsHeader = 4;
+
+}  // namespace lorikeet::comm

@@ -1,0 +1,92 @@
+#include "kernels/base/resident_memory.h"
+
+#include <fcntl.h>
+#include <glog/logging.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace lorikeet::kernels {
+namespace {
+
+constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+
+// Hardened systems refuse memory that could be executed; older kernels do not know the flag.
+#ifndef MFD_NOEXEC_SEAL
+constexpr unsigned MFD_NOEXEC_SEAL = 0x0008U;
+#endif
+
+}  // namespace
+
+Result<ResidentMemory> ResidentMemory::make(const std::string& name) {
+  // Such memory counts as a file, and one that grows past the limit ends the process by a signal.
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY) {
+    return fail("no memory that outlives a process: the size of files is limited (ulimit -f)");
+  }
+  constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  int made = memfd_create(name.c_str(), kFlags | MFD_NOEXEC_SEAL);
+  if (made < 0 && errno == EINVAL) made = memfd_create(name.c_str(), kFlags);
+  if (made < 0) return fail("no memory that outlives a process: memfd_create: {}", std::strerror(errno));
+  ResidentMemory memory;
+  memory.descriptor_.reset(made);
+  return memory;
+}
+
+Result<void> ResidentMemory::write(uint64_t offset, std::span<const uint8_t> bytes) {
+  constexpr size_t kAtOnce = 1U << 30;  // a call takes at most 2 GiB
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t count = pwrite(descriptor_.get(), bytes.data() + done, std::min(bytes.size() - done, kAtOnce),
+                                 static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail("memory that outlives a process cannot be filled: {}", std::strerror(errno));
+    done += static_cast<size_t>(count);
+  }
+  return {};
+}
+
+Result<void> ResidentMemory::seal() {
+  if (fcntl(descriptor_.get(), F_ADD_SEALS, kSeals) != 0) {
+    return fail("memory that outlives a process cannot be sealed: {}", std::strerror(errno));
+  }
+  return map();
+}
+
+Result<ResidentMemory> ResidentMemory::attach(Descriptor descriptor) {
+  ResidentMemory memory;
+  memory.descriptor_ = std::move(descriptor);
+  if (auto mapped = memory.map(); !mapped) return tl::unexpected(mapped.error());
+  return memory;
+}
+
+Result<void> ResidentMemory::map() {
+  const auto size = sealed_size(descriptor_);
+  if (!size) return tl::unexpected(size.error());
+  if (*size == 0) return fail("memory that outlives a process is empty");
+  // Private, since kernels before 6.7 refuse to share what is sealed, even to read it; the pages are the same.
+  void* data = mmap(nullptr, *size, PROT_READ, MAP_PRIVATE, descriptor_.get(), 0);
+  if (data == MAP_FAILED) return fail("{} bytes of memory cannot be mapped: {}", *size, std::strerror(errno));
+  data_ = static_cast<const uint8_t*>(data);
+  size_ = *size;
+  return {};
+}
+
+void ResidentMemory::unmap() {
+  if (data_ != nullptr) CHECK_EQ(munmap(const_cast<uint8_t*>(data_), size_), 0);
+}
+
+Result<uint64_t> sealed_size(const Descriptor& descriptor) {
+  const int seals = fcntl(descriptor.get(), F_GET_SEALS);
+  if (seals < 0 || (seals & kSeals) != kSeals) return fail("the descriptor is not one of sealed memory");
+  struct stat info {};
+  if (fstat(descriptor.get(), &info) != 0 || info.st_size < 0) {
+    return fail("the size of sealed memory: {}", std::strerror(errno));
+  }
+  return static_cast<uint64_t>(info.st_size);
+}
+
+}  // namespace lorikeet::kernels

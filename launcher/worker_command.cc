@@ -1,0 +1,90 @@
+// `lorikeet worker`: lends this host's devices to a head on another one.
+#include <unistd.h>
+
+#include <array>
+#include <memory>
+
+#include "actors/supervisor/host_supervisor.h"
+#include "kernels/base/console.h"
+#include "launcher/cluster_flags.h"
+#include "launcher/commands.h"
+#include "launcher/device.h"
+#include "launcher/stop_signals.h"
+#include "launcher/version.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+struct WorkerFlags {
+  actors::WorkerOptions options;  // flags that need no translation write here
+  std::string join;
+  std::string device = "auto";
+  std::string devices = "all";
+};
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+Result<actors::WorkerOptions> resolve(const WorkerFlags& flags) {
+  actors::WorkerOptions o = flags.options;
+  const auto address = parse_join_address(flags.join);
+  if (!address) return tl::unexpected(address.error());
+  o.master_addr = address->first;
+  o.master_port = address->second;
+  const auto kind = choose_device(flags.device);
+  if (!kind) return tl::unexpected(kind.error());
+  auto devices = lent_devices(*kind, flags.devices);
+  if (!devices) return tl::unexpected(devices.error());
+  o.devices = *std::move(devices);
+  if (o.devices.numbers.empty()) return fail("--devices {}: a worker lends at least one", flags.devices);
+  if (o.name.empty()) o.name = host_name();
+  o.version = kVersion;
+  return o;
+}
+
+int work(const WorkerFlags& flags) {
+  StopSignals signals;
+  const auto options = resolve(flags);
+  if (!options) {
+    say("lorikeet worker: {}", options.error().message);
+    return 2;
+  }
+  auto server = actors::start_host_supervisor(*options, [](const std::string& line) { say("{}", line); });
+  if (!server) {
+    say("lorikeet worker: {}", server.error().message);
+    return 1;
+  }
+  signals.route_to(server->get());
+  const int status = (*server)->wait();
+  signals.route_to(nullptr);
+  return status;
+}
+
+}  // namespace
+
+void add_worker_command(CLI::App& app, int& exit_status) {
+  auto flags = std::make_shared<WorkerFlags>();
+  actors::WorkerOptions& o = flags->options;
+  CLI::App* command =
+      app.add_subcommand("worker", "Lends this host's devices to `lorikeet serve --nnodes` on another host");
+  command->add_option("--join", flags->join, "Where the head waits for hosts: HOST:PORT")->required();
+  command
+      ->add_option("--cluster-dir", o.directory, "Directory of this host's certificate (`lorikeet keygen --cluster`)")
+      ->required();
+  command->add_option("--token-file", o.token_file, "File with the join token (default: token in --cluster-dir)");
+  command->add_option("--device", flags->device, "What its ranks compute on")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--devices", flags->devices, "Devices that it lends: all, or numbers such as 0,1")
+      ->capture_default_str();
+  command->add_option("--node-name", o.name, "Its name in tables and logs (default: the host's)");
+  command->add_option("--interface", o.interface_name,
+                      "Network interface of its ranks (default: that of the route to the head)");
+  command->add_option("--model", o.model, "Where this host has the checkpoint (default: where the head has it)");
+  command->add_flag("--spare", o.spare, "Wait in reserve: get ranks only when another host is lost");
+  command->callback([flags, &exit_status] { exit_status = work(*flags); });
+}
+
+}  // namespace lorikeet::launcher

@@ -1,0 +1,107 @@
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "actors/rank/rank_backend.h"
+#include "kernels/base/resident_memory.h"
+
+namespace lorikeet::actors {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+Descriptor copy_of(const Descriptor& descriptor) {
+  return Descriptor(fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 3));
+}
+
+// Rank 1 of two, of the example model, and the supervisor that holds its memory.
+class CpuBackendMemory : public ::testing::Test {
+ protected:
+  CpuBackendMemory() {
+    options_.model = std::string(LORIKEET_SOURCE_DIR) + "/examples/models/tiny-qwen2-gptq-int4";
+    options_.tensor_parallel_size = 2;
+    options_.threads = 1;
+  }
+
+  // Of a process of this rank, which then ends.
+  RankLoaded load() {
+    RankMemory memory;
+    for (const InheritedRegion& region : held_) {
+      memory.inherited.push_back({region.what, copy_of(region.memory)});
+    }
+    memory.hold = [this](const RegionDescription& what, const Descriptor& descriptor) {
+      held_.clear();
+      held_.push_back({what, copy_of(descriptor)});
+    };
+    memory.drop = [this] {
+      held_.clear();
+      ++dropped_;
+    };
+    memory.say = [this](const std::string& sentence) { said_.push_back(sentence); };
+    layers_ = 0;
+    const auto backend = make_rank_backend(options_, 1, std::move(memory)).value();
+    const auto loaded = backend->load([this](int done, int) { layers_ = done; });
+    EXPECT_TRUE(loaded) << loaded.error().message;
+    return loaded.value_or(RankLoaded{});
+  }
+
+  ServerOptions options_;
+  std::vector<InheritedRegion> held_;
+  int dropped_ = 0, layers_ = 0;
+  std::vector<std::string> said_;
+};
+
+TEST_F(CpuBackendMemory, LetsASuccessorReadNothing) {
+  const RankLoaded first = load();
+  EXPECT_GT(first.weight_bytes_read, 0U);
+  EXPECT_GT(layers_, 0);
+  ASSERT_EQ(held_.size(), 1U);
+  EXPECT_EQ(held_[0].what.name, "weights");
+  EXPECT_GE(held_[0].what.bytes, first.weight_bytes);
+  for (int i = 0; i < 2; ++i) {
+    const RankLoaded next = load();
+    EXPECT_EQ(next.weight_bytes_read, 0U);
+    EXPECT_EQ(next.weight_bytes, first.weight_bytes);
+    EXPECT_EQ(next.num_blocks, first.num_blocks);
+    EXPECT_EQ(layers_, 0);
+  }
+  EXPECT_EQ(held_.size(), 1U);
+  EXPECT_EQ(dropped_, 0);
+  EXPECT_THAT(said_.back(), HasSubstr("none was read from disk"));
+}
+
+TEST_F(CpuBackendMemory, DoesTheSameForRandomWeights) {
+  options_.load_format = "dummy";
+  const RankLoaded first = load();
+  EXPECT_EQ(load().weight_bytes, first.weight_bytes);
+  EXPECT_THAT(said_, ElementsAre(HasSubstr("none was read from disk")));
+}
+
+TEST_F(CpuBackendMemory, LoadsAnewWhatDoesNotFit) {
+  const RankLoaded first = load();
+  auto other = kernels::ResidentMemory::make("other").value();
+  ASSERT_TRUE(other.write(0, std::vector<uint8_t>(4'096, 1)));
+  const Descriptor unsealed = copy_of(other.descriptor());
+  held_[0].memory = copy_of(unsealed);
+  EXPECT_EQ(load().weight_bytes_read, first.weight_bytes_read);
+  EXPECT_EQ(dropped_, 1);
+  EXPECT_THAT(said_.back(), HasSubstr("loads its weights anew: the descriptor is not one of sealed memory"));
+
+  ASSERT_TRUE(other.seal());
+  held_[0].memory = copy_of(other.descriptor());
+  EXPECT_EQ(load().weight_bytes_read, first.weight_bytes_read);
+  EXPECT_EQ(dropped_, 2);
+
+  options_.tensor_parallel_size = 4;  // those of rank 1 of two
+  EXPECT_GT(load().weight_bytes_read, 0U);
+  EXPECT_EQ(dropped_, 3);
+  EXPECT_THAT(said_.back(), HasSubstr("their ranks is 2, not 4"));
+  EXPECT_EQ(load().weight_bytes_read, 0U) << "what was loaded anew is there for the next one";
+}
+
+}  // namespace
+}  // namespace lorikeet::actors

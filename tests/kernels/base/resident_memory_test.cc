@@ -1,0 +1,130 @@
+#include "kernels/base/resident_memory.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <numeric>
+#include <vector>
+
+namespace lorikeet::kernels {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<uint8_t> counting(size_t size) {
+  std::vector<uint8_t> bytes(size);
+  std::iota(bytes.begin(), bytes.end(), uint8_t{1});
+  return bytes;
+}
+
+ResidentMemory sealed(std::span<const uint8_t> bytes) {
+  auto memory = ResidentMemory::make("test").value();
+  EXPECT_TRUE(memory.write(0, bytes));
+  EXPECT_TRUE(memory.seal());
+  return memory;
+}
+
+Descriptor copy_of(const Descriptor& descriptor) {
+  return Descriptor(fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 3));
+}
+
+bool same(std::span<const uint8_t> a, std::span<const uint8_t> b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+TEST(ResidentMemory, HoldsWhatWasWrittenInAnyOrder) {
+  const auto bytes = counting(10'000);
+  auto memory = ResidentMemory::make("test").value();
+  ASSERT_TRUE(memory.write(5'000, std::span(bytes).subspan(5'000)));
+  ASSERT_TRUE(memory.write(0, std::span(bytes).first(4'990)));
+  ASSERT_TRUE(memory.seal());
+  ASSERT_EQ(memory.bytes().size(), bytes.size());
+  EXPECT_TRUE(same(memory.bytes().first(4'990), std::span(bytes).first(4'990)));
+  EXPECT_EQ(memory.bytes()[4'995], 0) << "was never written";
+  EXPECT_TRUE(same(memory.bytes().subspan(5'000), std::span(bytes).subspan(5'000)));
+}
+
+TEST(ResidentMemory, OutlivesItsMaker) {
+  const auto bytes = counting(100'000);
+  Descriptor kept;
+  {
+    const ResidentMemory made = sealed(bytes);
+    kept = copy_of(made.descriptor());
+  }
+  const auto attached = ResidentMemory::attach(std::move(kept));
+  ASSERT_TRUE(attached) << attached.error().message;
+  EXPECT_TRUE(same(attached->bytes(), bytes));
+}
+
+TEST(ResidentMemory, IsTheSameInAnotherProcess) {
+  const auto bytes = counting(100'000);
+  const ResidentMemory made = sealed(bytes);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const auto attached = ResidentMemory::attach(copy_of(made.descriptor()));
+    _exit(attached && same(attached->bytes(), bytes) ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST(ResidentMemory, IsChangedByNobodyOnceItIsSealed) {
+  const auto bytes = counting(4'096);
+  ResidentMemory memory = sealed(bytes);
+  const int descriptor = memory.descriptor().get();
+  EXPECT_FALSE(memory.write(0, bytes));
+  EXPECT_NE(ftruncate(descriptor, 0), 0);
+  EXPECT_NE(ftruncate(descriptor, 8'192), 0);
+  EXPECT_EQ(mmap(nullptr, 4'096, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), MAP_FAILED);
+  EXPECT_TRUE(same(memory.bytes(), bytes));
+}
+
+TEST(ResidentMemory, RefusesWhatIsNotSealed) {
+  auto memory = ResidentMemory::make("test").value();
+  ASSERT_TRUE(memory.write(0, counting(16)));
+  const auto unsealed = ResidentMemory::attach(copy_of(memory.descriptor()));
+  ASSERT_FALSE(unsealed);
+  EXPECT_THAT(unsealed.error().message, HasSubstr("not one of sealed memory"));
+  ASSERT_EQ(fcntl(memory.descriptor().get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+  EXPECT_FALSE(ResidentMemory::attach(copy_of(memory.descriptor()))) << "it can still be written";
+
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+  const Descriptor writer(ends[1]);
+  EXPECT_FALSE(ResidentMemory::attach(Descriptor(ends[0])));
+  EXPECT_FALSE(ResidentMemory::attach(Descriptor(open("/proc/self/exe", O_RDONLY | O_CLOEXEC))));
+  EXPECT_FALSE(ResidentMemory::attach(Descriptor()));
+}
+
+TEST(ResidentMemory, IsNotMadeWhereFilesMayNotGrow) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const rlimit limit{4'096, 4'096};
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(2);
+    const auto made = ResidentMemory::make("test");
+    _exit(!made && made.error().message.find("ulimit -f") != std::string::npos ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST(ResidentMemory, RefusesEmptyMemory) {
+  auto memory = ResidentMemory::make("test").value();
+  const auto empty = memory.seal();
+  ASSERT_FALSE(empty);
+  EXPECT_THAT(empty.error().message, HasSubstr("empty"));
+  EXPECT_EQ(sealed_size(memory.descriptor()).value(), 0U);
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels
