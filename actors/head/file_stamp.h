@@ -21,12 +21,10 @@ struct FileStamp {
   File config, tensors;
   // False: written so shortly before the look that a write after it may have left the same time of change; such a stamp
   // says nothing about later ones.
-<<<<<<< file_stamp.h
   bool conclusive = true;
-=======
-  bool settled = true;
->>>>>>> /work/wt/door/actors/head/file_stamp.h
 
+  // Whether one of the files is not there: deleted, or about to be replaced.
+  bool is_missing() const { return config.bytes < 0 || tensors.bytes < 0; }
   bool operator==(const FileStamp& other) const { return config == other.config && tensors == other.tensors; }
   // Whether files that look like `now` hold what they held when this stamp was taken.
   bool still_holds(const FileStamp& now) const { return conclusive && *this == now; }
