@@ -9,7 +9,8 @@
 // Claims and pins hold a content. A claim is a request's, from its arrival to its end; a pin is a group's, while it
 // leases a slot with the content or waits for one. While an adapter waits for memory, others give way: they get no new
 // claims and are evicted when their last holder ends, so that no stream of requests keeps an adapter out. A name whose
-// files were replaced leads to the new content from then on; the old one stays until nobody holds it.
+// files were replaced leads to the new content from then on; the old one stays until nobody holds it. A name whose files
+// are gone keeps leading to what they held while that is staged, since it is served right without them.
 //
 // Names come and go while requests run. A directory that is to get a name is read like any other, and found by requests
 // once it has entered the table; a name that leaves it, or leads to another directory from then on, is served to those
@@ -102,6 +103,8 @@ class HostAdapters {
   void prepare(Id id, const std::string& key, std::string dir);
   void enter(const std::string& key);    // prepared, and resolved without an error
   void abandon(const std::string& key);  // prepared; its claim is unclaimed as any other
+  // A name that leads to a directory from now on, under a new loaded_key(); its files are read when it is asked for.
+  void restore(const std::string& key, std::string dir);
   // Requests find the name no more; those that wait for it are served. False: there is no such name.
   bool leave(const std::string& name);
   bool knows(const std::string& name) const { return names_.find(name) != nullptr; }
@@ -128,6 +131,9 @@ class HostAdapters {
   };
   // By name, then contents that were replaced and are still held, and those that are to get a name.
   std::vector<Row> rows() const;
+  // The same of what is in memory or has one of these digests, and of `others` names at the most; at the cost of those.
+  std::vector<Row> rows(const std::vector<std::string>& digests, size_t others) const;
+  size_t size() const { return names_.size(); }  // names
   uint64_t staged_bytes() const { return staged_bytes_; }
 
   // At how many places of its indices it has looked so far, for names and for contents: tests show by it that what a
@@ -172,8 +178,8 @@ class HostAdapters {
     int without_token = 0;  // requests in a row that ended so
     ListLinks<Content> links;
     size_t claims = 0, pins = 0;
-    size_t names = 0;    // that lead to it
-    size_t keepers = 0;  // names that keep it
+    size_t keepers = 0;       // names that keep it
+    std::set<Name*> leading;  // names that lead to it
     uint64_t bytes = 0;
     int32_t max_rank = 0;
     std::set<Name*> parked;  // names whose requests wait until it is known whether it is evicted
@@ -214,6 +220,8 @@ class HostAdapters {
   void lead(Name& name, Content& content, const FileStamp& stamp);
   void give(Name& name, Content& content);
   static std::string why_set_aside(const Content& content);
+  static Row row_of(const std::string& name, const std::string& dir, const Content* content);
+  static Row row_of(const Name& name);
   Content& stage(std::shared_ptr<const StagedAdapter> adapter);
   ContentList& list(Place place) { return lists_[static_cast<size_t>(place) - 1]; }
   const ContentList& list(Place place) const { return lists_[static_cast<size_t>(place) - 1]; }
