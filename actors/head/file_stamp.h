@@ -25,7 +25,6 @@ struct FileStamp {
 
   // Whether one of the files is not there: deleted, or about to be replaced.
   bool is_missing() const { return config.bytes < 0 || tensors.bytes < 0; }
-
   bool operator==(const FileStamp& other) const { return config == other.config && tensors == other.tensors; }
   // Whether files that look like `now` hold what they held when this stamp was taken.
   bool still_holds(const FileStamp& now) const { return conclusive && *this == now; }

@@ -160,9 +160,13 @@ void HostAdapters::checked(const std::string& name, const FileStamp& stamp, cons
     note_rest(entry);
   } else if (!error.empty()) {
     fail_waiters(entry, error);
+  } else if (stamp.is_missing() && entry.content != nullptr && entry.content->staged != nullptr) {
+    entry.error = entry.dir + ": its files are gone; what they held is served from memory until others are there";
+    give(entry, *entry.content);
   } else if (entry.content == nullptr || !entry.stamp.still_holds(stamp)) {
     start_read(entry);
   } else if (entry.content->staged != nullptr || entry.content->set_aside()) {
+    entry.error.clear();
     give(entry, *entry.content);
   } else if (!can_ever_fit(entry.content->bytes)) {
     fail_waiters(entry, why_it_cannot_fit(entry.content->bytes));
@@ -215,11 +219,11 @@ void HostAdapters::lead(Name& name, Content& content, const FileStamp& stamp) {
   content.dir = name.dir;
   Content* before = std::exchange(name.content, &content);
   if (before == &content) return give(name, content);
-  ++content.names;
+  content.leading.insert(&name);
   if (name.kept) change_keepers(content, true);
   give(name, content);
   if (before == nullptr) return;
-  --before->names;
+  before->leading.erase(&name);
   name.kept ? change_keepers(*before, false) : drop_if_stale(*before);
 }
 
@@ -299,7 +303,7 @@ void HostAdapters::file(Content& content) {
 
 void HostAdapters::released(Content& content) {
   if (content.held()) return;
-  if (content.names == 0) {
+  if (content.leading.empty()) {
     drop_if_stale(content);
   } else if (content.place == Place::draining) {
     evict(content);
@@ -320,7 +324,7 @@ void HostAdapters::evict(Content& content) {
 
 // Content that no name leads to any more goes as soon as nobody holds it.
 void HostAdapters::drop_if_stale(Content& content) {
-  if (content.names > 0 || content.held()) return;
+  if (!content.leading.empty() || content.held()) return;
   if (content.staged != nullptr) evict(content);
   const auto dropped = contents_.extract(content.digest);
   effects_.push_back(Dropped{dropped->digest});
@@ -418,24 +422,38 @@ void HostAdapters::undrain(Content& content) {
 
 // ---- status
 
+HostAdapters::Row HostAdapters::row_of(const std::string& name, const std::string& dir, const Content* content) {
+  Row row;
+  row.name = name;
+  row.dir = dir;
+  row.host = "on_disk";
+  if (content == nullptr) return row;
+  row.digest = content->digest;
+  row.max_rank = content->max_rank;
+  row.claims = content->claims;
+  row.bytes = content->bytes;
+  row.set_aside = content->set_aside();
+  if (content->staged != nullptr) row.host = "staged";
+  return row;
+}
+
+HostAdapters::Row HostAdapters::row_of(const Name& name) {
+  Row row = row_of(name.name, name.dir, name.content);
+  row.error = name.error;
+  row.kept = name.kept;
+  if (name.content != nullptr && name.content->set_aside()) row.error = why_set_aside(*name.content);
+  if (name.work == Work::reading) row.host = "reading";
+  if (name.work == Work::queued || name.work == Work::parked) row.host = "waiting_for_memory";
+  return row;
+}
+
 std::vector<HostAdapters::Row> HostAdapters::rows() const {
   std::vector<Row> rows;
-  const auto add = [&](const std::string& name, const std::string& dir, const Content* content) -> Row& {
-    Row row;
-    row.name = name;
-    row.dir = dir;
-    row.host = "on_disk";
-    if (content != nullptr) {
   names_.for_each([&rows](const Name& entry) { rows.push_back(row_of(entry)); });
-      row.max_rank = content->max_rank;
-      row.claims = content->claims;
-      row.bytes = content->bytes;
-      row.set_aside = content->set_aside();
-      if (content->staged != nullptr) row.host = "staged";
-    }
-    rows.push_back(std::move(row));
-    return rows.back();
-  };
+  const auto by_name = [](const Row& a, const Row& b) { return a.name < b.name; };
+  std::sort(rows.begin(), rows.end(), by_name);
+  const auto num_names = static_cast<ptrdiff_t>(rows.size());
+  for (const auto& [key, entry] : hidden_) {
     if (entry->content == nullptr) continue;
     rows.push_back(row_of(entry->name, entry->dir, entry->content));
     rows.back().host = entry->leaves ? "replaced" : "loading";
@@ -445,35 +463,36 @@ std::vector<HostAdapters::Row> HostAdapters::rows() const {
     rows.push_back(row_of(content.name, content.dir, &content));
     rows.back().host = "replaced";
   });
-    row.error = entry.error;
-    row.kept = entry.kept;
-    if (entry.content != nullptr && entry.content->set_aside()) row.error = why_set_aside(*entry.content);
-    if (entry.work == Work::reading) row.host = "reading";
-    if (entry.work == Work::queued || entry.work == Work::parked) row.host = "waiting_for_memory";
-<<<<<<< host_adapters.cc
-  });
-=======
-  }
->>>>>>> /work/wt/people/actors/head/host_adapters.cc
-  const auto by_name = [](const Row& a, const Row& b) { return a.name < b.name; };
-  std::sort(rows.begin(), rows.end(), by_name);
-  const auto num_names = static_cast<ptrdiff_t>(rows.size());
-  for (const auto& [key, entry] : hidden_) {
-<<<<<<< host_adapters.cc
-    if (entry->content == nullptr) continue;
-    add(entry->name, entry->dir, entry->content).host = entry->leaves ? "replaced" : "loading";
-=======
-    if (entry.content == nullptr) continue;
-    add(entry.name, entry.dir, entry.content).host = entry.leaves ? "replaced" : "loading";
-  }
-  for (const auto& [digest, content] : contents_) {
-    if (content.names == 0) add(content.name, content.dir, &content).host = "replaced";
->>>>>>> /work/wt/people/actors/head/host_adapters.cc
-  }
-  contents_.for_each([&](const Content& content) {
-    if (content.names == 0) add(content.name, content.dir, &content).host = "replaced";
-  });
   std::sort(rows.begin() + num_names, rows.end(), by_name);
+  return rows;
+}
+
+std::vector<HostAdapters::Row> HostAdapters::rows(const std::vector<std::string>& digests, size_t others) const {
+  std::set<const Content*> near;
+  for (const ContentList& list : lists_) list.for_each([&near](const Content& content) { near.insert(&content); });
+  for (const std::string& digest : digests) {
+    if (const Content* const found = contents_.find(digest)) near.insert(found);
+  }
+  std::vector<Row> rows;
+  std::set<const Name*> listed;
+  for (const Content* content : near) {
+    for (const Name* name : content->leading) {
+      if (names_.find(name->name) == name) {
+        rows.push_back(row_of(*name));
+        listed.insert(name);
+      } else {  // no request finds it
+        rows.push_back(row_of(name->name, name->dir, content));
+        rows.back().host = name->leaves ? "replaced" : "loading";
+      }
+    }
+    if (!content->leading.empty()) continue;
+    rows.push_back(row_of(content->name, content->dir, content));
+    rows.back().host = "replaced";
+  }
+  names_.for_some(others, [&](const Name& name) {
+    if (!listed.contains(&name)) rows.push_back(row_of(name));
+  });
+  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.name < b.name; });
   return rows;
 }
 

@@ -32,11 +32,16 @@ void HostAdapters::enter(const std::string& key) {
 }
 
 void HostAdapters::abandon(const std::string& key) {
-    Name* const entry = find_hidden(key);
-    if (entry == nullptr || entry->work != Work::none || entry->awaited()) continue;
-    Content* const content = entry->content;
-    if (content != nullptr) content->leading.erase(entry);
-    hidden_.erase(key);
+  Name* const entry = find_hidden(key);
+  if (entry == nullptr) return;
+  entry->leaves = true;
+  note_rest(*entry);
+}
+
+void HostAdapters::restore(const std::string& key, std::string dir) {
+  const std::string name = name_in_key(key);
+  leave(name);
+  names_.insert(make_name(name, key, std::move(dir)));
 }
 
 bool HostAdapters::leave(const std::string& name) {
@@ -57,19 +62,12 @@ void HostAdapters::note_rest(const Name& name) {
 // Between calls, since a name may come to rest in the middle of one.
 void HostAdapters::erase_rests() {
   for (const std::string& key : std::exchange(rests_, {})) {
-<<<<<<< host_adapters_names.cc
-    const Name* const entry = find_hidden(key);
+    Name* const entry = find_hidden(key);
     if (entry == nullptr || entry->work != Work::none || entry->awaited()) continue;
     Content* const content = entry->content;
+    if (content != nullptr) content->leading.erase(entry);
     hidden_.erase(key);
-=======
-    const auto it = hidden_.find(key);
-    if (it == hidden_.end() || it->second.work != Work::none || it->second.awaited()) continue;
-    Content* const content = it->second.content;
-    hidden_.erase(it);
->>>>>>> /work/wt/people/actors/head/host_adapters_names.cc
     if (content == nullptr) continue;
-    --content->names;
     drop_if_stale(*content);
     serve_memory_queue();
   }
