@@ -164,13 +164,8 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
   }
   if (!pid) return callbacks_.exited(id, pid.error().message, false, 0);
 
-  const auto left_behind = regions_.of(start.rank);
-  start.regions = static_cast<uint32_t>(left_behind.size());
-  auto sent = child.channel->send(start);
-  for (const auto& region : left_behind) {
-    if (sent) sent = child.channel->send(control::TakeRegion{region->what}, region->memory.get());
-  }
-  while (sent) {
+  const Result<void> begun = begin(*child.channel, start);
+  while (begun) {
     auto report = child.channel->receive_report();
     if (!report || !*report) break;
     if (!hear(*child.channel, start.rank, **report)) callbacks_.said(id, **std::move(report));
@@ -193,6 +188,17 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     on_purpose = child.killed;
   }
   callbacks_.exited(id, how_it_ended(status), on_purpose, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+}
+
+// Says what the child is to be, and hands over what its predecessor has left.
+Result<void> ProcessKeeper::begin(ControlChannel& channel, ChildStart& start) const {
+  const auto left = regions_.of(start.rank);
+  start.regions = static_cast<uint32_t>(left.size());
+  auto sent = channel.send(start);
+  for (const auto& region : left) {
+    if (sent) sent = channel.send(control::TakeRegion{region->what}, region->memory.get());
+  }
+  return sent;
 }
 
 // Whether it was about memory, and is done with.

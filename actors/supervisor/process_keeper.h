@@ -83,6 +83,7 @@ class ProcessKeeper final : public Processes {
   };
 
   void live(ChildId id, Child& child, ChildStart start, ChildId head);
+  Result<void> begin(ControlChannel& channel, ChildStart& start) const;
   bool hear(ControlChannel& channel, int32_t rank, ChildReport& report);
   void forget(ChildId id);
   std::shared_ptr<Child> find(ChildId id);
