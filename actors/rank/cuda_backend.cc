@@ -1,4 +1,3 @@
-#include <fmt/format.h>
 #include <stdlib.h>
 
 #include <algorithm>
@@ -6,21 +5,15 @@
 #include <chrono>
 #include <mutex>
 #include <optional>
-#include <string>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include "actors/rank/rank_backend.h"
 #include "actors/wire/kv_budget.h"
 #include "comm/collective/peer_collective.h"
 #include "kernels/base/device.h"
-#include "model/checkpoint/file_reader.h"
-#include "model/checkpoint/resident_weights.h"
 #include "model/checkpoint/weights.h"
 #include "model/config/config.h"
 #include "model/forward/cuda_model.h"
-#include "model/forward/resident_device_weights.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -37,13 +30,10 @@ kernels::KvDtype kv_dtype(const ServerOptions& options, kernels::Dtype activatio
   return activations == kernels::Dtype::bf16 ? kernels::KvDtype::bf16 : kernels::KvDtype::f16;
 }
 
-constexpr int kBusyTries = 20;
-constexpr std::chrono::milliseconds kBusyPause{100};
-
 class CudaBackend final : public RankBackend {
  public:
-  CudaBackend(const ServerOptions& options, int32_t rank, RankMemory memory, const RankPlace& place)
-      : options_(options), rank_(rank), memory_(std::move(memory)), place_(place) {}
+  CudaBackend(const ServerOptions& options, int32_t rank, const RankPlace& place)
+      : options_(options), rank_(rank), place_(place) {}
 
   Result<RankLoaded> load(const std::function<void(int, int)>& progress) override {
     auto config = model::read_model_config(options_.model);
@@ -68,18 +58,20 @@ class CudaBackend final : public RankBackend {
     options.progress = progress;
     options.time_steps = options_.time_steps;
     options.shares_device = ranks_per_device_ > 1;
-    const uint64_t read_before = model::bytes_read_from_files();
-    auto weights = take_over_or_load(options);
-    if (!weights) return tl::unexpected(weights.error());
-    const uint64_t weight_bytes_read = model::bytes_read_from_files() - read_before;
-    auto made = model::make_cuda_model(*std::move(weights), *plan_, rank_, options);
-    if (!made) return tl::unexpected(made.error());
-    model_ = *std::move(made);
+    std::unique_ptr<model::WeightSource> source;
+    if (options_.load_format != "dummy") {
+      auto opened = model::open_weights(options_.model, *plan_, rank_);
+      if (!opened) return tl::unexpected(opened.error());
+      source = *std::move(opened);
+    }
+    auto loaded = model::load_cuda_model(source.get(), *plan_, rank_, options);
+    if (!loaded) return tl::unexpected(loaded.error());
+    model_ = *std::move(loaded);
     const auto budget = kv_bytes();
     if (!budget) return tl::unexpected(budget.error());
     const auto blocks = blocks_within(*budget, model_->kv_block_bytes(), options_, *context);
     if (!blocks) return tl::unexpected(blocks.error());
-    return RankLoaded{*blocks, model_->kv_block_bytes(), model_->weight_bytes(), weight_bytes_read};
+    return RankLoaded{*blocks, model_->kv_block_bytes(), model_->weight_bytes()};
   }
 
   Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t num_blocks) override {
@@ -130,13 +122,7 @@ class CudaBackend final : public RankBackend {
       setenv("NCCL_HOSTID", fmt::format("lorikeet-rank-{}", rank_).c_str(), 0);
       setenv("NCCL_SOCKET_IFNAME", "lo", 0);
     }
-    // A process that takes the place of one that has just died may find the device busy for a moment.
-    Result<void> used = kernels::use_device(rank_ % *devices);
-    for (int tries = 0; !used && tries < kBusyTries; ++tries) {
-      std::this_thread::sleep_for(kBusyPause);
-      used = kernels::use_device(rank_ % *devices);
-    }
-    return used;
+    return kernels::use_device(rank_ % *devices);
   }
 
   Result<uint64_t> kv_bytes() const {
@@ -147,60 +133,8 @@ class CudaBackend final : public RankBackend {
     return model::kv_cache_budget(kernels::device_memory(), model_->device_bytes(), utilization / ranks_per_device_);
   }
 
-  // Regions that the supervisor holds: what the weights are, and where the pieces of device memory lie.
-  static constexpr const char* kContents = "weights";
-  static std::string name_of_piece(size_t i) { return fmt::format("weights.{:02}", i); }
-
-  Result<model::DeviceWeights> take_over_or_load(const model::CudaModelOptions& options) {
-    const auto origin = model::weights_origin(options_.model, options_.load_format);
-    if (!origin) return tl::unexpected(origin.error());
-    if (auto left = memory_.take(kContents)) {
-      auto weights = take_over(std::move(left->memory), options, *origin);
-      if (weights) {
-        memory_.say(fmt::format("its weights ({} bytes) were there, and none was read from disk", weights->bytes()));
-        return weights;
-      }
-      memory_.inherited.clear();
-      memory_.drop();
-      memory_.say("loads its weights anew: " + weights.error().message);
-    }
-    std::unique_ptr<model::WeightSource> source;
-    if (options_.load_format != "dummy") {
-      auto opened = model::open_weights(options_.model, *plan_, rank_);
-      if (!opened) return tl::unexpected(opened.error());
-      source = *std::move(opened);
-    }
-    auto weights = model::put_weights_on_device(source.get(), *plan_, rank_, options);
-    if (!weights) return weights;
-    auto resident = model::make_resident(*weights, *plan_, rank_, options.dtype, *origin);
-    if (resident) {
-      hold(*resident);
-    } else {
-      memory_.say("its weights end with its process: " + resident.error().message);
-    }
-    return weights;
-  }
-
-  Result<model::DeviceWeights> take_over(Descriptor described, const model::CudaModelOptions& options,
-                                         const std::string& origin) {
-    const auto contents = kernels::ResidentMemory::attach(std::move(described));
-    if (!contents) return tl::unexpected(contents.error());
-    std::vector<Descriptor> pieces;
-    while (auto piece = memory_.take(name_of_piece(pieces.size()))) pieces.push_back(std::move(piece->memory));
-    return model::attach_device_weights(*contents, pieces, *plan_, rank_, options.dtype, origin);
-  }
-
-  // The pieces first: what says what they are must not be there without them.
-  void hold(const model::ResidentDeviceWeights& resident) {
-    for (size_t i = 0; i < resident.regions.size(); ++i) {
-      memory_.hold({name_of_piece(i), true, resident.regions[i].bytes}, resident.regions[i].memory);
-    }
-    memory_.hold({kContents, false, resident.contents.bytes().size()}, resident.contents.descriptor());
-  }
-
   const ServerOptions options_;
   const int32_t rank_;
-  RankMemory memory_;
   const RankPlace place_;
   int32_t ranks_per_device_ = 1;
   std::optional<model::ShardPlan> plan_;
@@ -213,9 +147,8 @@ class CudaBackend final : public RankBackend {
 
 }  // namespace
 
-std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
-                                               const RankPlace& place) {
-  return std::make_shared<CudaBackend>(options, rank, std::move(memory), place);
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, const RankPlace& place) {
+  return std::make_shared<CudaBackend>(options, rank, place);
 }
 
 }  // namespace lorikeet::actors

@@ -13,7 +13,6 @@
 #include "kernels/layer/rope.h"
 #include "model/forward/cuda_adapters.h"
 #include "model/forward/decode_graphs.h"
-#include "model/forward/device_weights.h"
 #include "model/forward/forward_cuda.h"
 #include "model/forward/sampler_cuda.h"
 #include "model/forward/step_memory.h"
@@ -24,7 +23,6 @@ namespace {
 constexpr std::chrono::seconds kLongestStep{120};     // far above any step
 constexpr std::chrono::microseconds kPollPeriod{20};  // far below any step
 constexpr int32_t kPromptLogitsRows = 128;            // of logits that are made at a time, at least
-constexpr uint64_t kDummySeed = 1;
 
 class CudaModelImpl final : public CudaModel {
  public:
@@ -41,11 +39,15 @@ class CudaModelImpl final : public CudaModel {
     if (stream_.handle() != nullptr) stream_.synchronize();
   }
 
-  Result<void> take(DeviceWeights weights) {
+  Result<void> load(const WeightSource* source) {
     auto stream = kernels::Stream::make(/*urgent=*/true);
     if (!stream) return tl::unexpected(stream.error());
     stream_ = *std::move(stream);
-    weights_ = std::make_unique<DeviceWeights>(std::move(weights));
+    auto weights = source == nullptr ? random_device_weights(plan_, rank_, options_.dtype, kDummySeed)
+                                     : load_device_weights(*source, plan_, rank_, options_.dtype, options_.progress,
+                                                           options_.load_threads);
+    if (!weights) return tl::unexpected(weights.error());
+    weights_ = std::make_unique<DeviceWeights>(*std::move(weights));
     device_bytes_ = weights_->bytes();
     if (options_.num_slots > 0) {
       auto adapters = CudaAdapters::make(plan_, rank_, options_, *weights_);
@@ -130,6 +132,7 @@ class CudaModelImpl final : public CudaModel {
   }
 
  private:
+  static constexpr uint64_t kDummySeed = 1;
   static constexpr size_t kTimedSteps = 2 * kMaxStepsInFlight;  // the step before the one that is finished is kept
 
   // A step that is begun and not finished.
@@ -393,7 +396,10 @@ class CudaModelImpl final : public CudaModel {
   StepTimes times_;
 };
 
-Result<void> check_options(const CudaModelOptions& options) {
+}  // namespace
+
+Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
+                                                   const CudaModelOptions& options) {
   if (options.max_num_seqs < 1 || options.max_num_seqs > kernels::kMaxDecodeRows) {
     return fail("steps of {} sequences: 1 to {} are served on CUDA", options.max_num_seqs, kernels::kMaxDecodeRows);
   }
@@ -404,30 +410,8 @@ Result<void> check_options(const CudaModelOptions& options) {
   if (options.block_size < 8 || (options.block_size & (options.block_size - 1)) != 0) {
     return fail("KV blocks of {} positions: the CUDA kernels take powers of two from 8 on", options.block_size);
   }
-  return {};
-}
-
-}  // namespace
-
-Result<DeviceWeights> put_weights_on_device(const WeightSource* source, const ShardPlan& plan, int rank,
-                                            const CudaModelOptions& options) {
-  if (source == nullptr) return random_device_weights(plan, rank, options.dtype, kDummySeed);
-  return load_device_weights(*source, plan, rank, options.dtype, options.progress, options.load_threads);
-}
-
-Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
-                                                   const CudaModelOptions& options) {
-  if (auto ok = check_options(options); !ok) return tl::unexpected(ok.error());
-  auto weights = put_weights_on_device(source, plan, rank, options);
-  if (!weights) return tl::unexpected(weights.error());
-  return make_cuda_model(*std::move(weights), plan, rank, options);
-}
-
-Result<std::unique_ptr<CudaModel>> make_cuda_model(DeviceWeights weights, const ShardPlan& plan, int rank,
-                                                   const CudaModelOptions& options) {
-  if (auto ok = check_options(options); !ok) return tl::unexpected(ok.error());
   auto model = std::make_unique<CudaModelImpl>(plan, rank, options);
-  if (auto ok = model->take(std::move(weights)); !ok) return tl::unexpected(ok.error());
+  if (auto ok = model->load(source); !ok) return tl::unexpected(ok.error());
   return model;
 }
 

@@ -77,15 +77,6 @@ class CudaModel : public RankModel {
 Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
                                                    const CudaModelOptions& options);
 
-// What it does first: the weights alone.
-struct DeviceWeights;
-Result<DeviceWeights> put_weights_on_device(const WeightSource* source, const ShardPlan& plan, int rank,
-                                            const CudaModelOptions& options);
-
-// The same with weights that are there already.
-Result<std::unique_ptr<CudaModel>> make_cuda_model(DeviceWeights weights, const ShardPlan& plan, int rank,
-                                                   const CudaModelOptions& options);
-
 // Bytes for the KV cache on a device of which this process may use the share `utilization` (0 to 1): what is left of
 // that share after `device_bytes`, the context and the library's memory, and no more than what is free. Fails where
 // nothing is left.
