@@ -11,6 +11,7 @@
 #include "actors/wire/kv_budget.h"
 #include "comm/collective/peer_collective.h"
 #include "kernels/base/device.h"
+#include "model/checkpoint/file_reader.h"
 #include "model/checkpoint/weights.h"
 #include "model/config/config.h"
 #include "model/forward/cuda_model.h"
@@ -58,6 +59,7 @@ class CudaBackend final : public RankBackend {
     options.progress = progress;
     options.time_steps = options_.time_steps;
     options.shares_device = ranks_per_device_ > 1;
+    const uint64_t read_before = model::bytes_read_from_files();
     std::unique_ptr<model::WeightSource> source;
     if (options_.load_format != "dummy") {
       auto opened = model::open_weights(options_.model, *plan_, rank_);
@@ -71,7 +73,8 @@ class CudaBackend final : public RankBackend {
     if (!budget) return tl::unexpected(budget.error());
     const auto blocks = blocks_within(*budget, model_->kv_block_bytes(), options_, *context);
     if (!blocks) return tl::unexpected(blocks.error());
-    return RankLoaded{*blocks, model_->kv_block_bytes(), model_->weight_bytes()};
+    return RankLoaded{*blocks, model_->kv_block_bytes(), model_->weight_bytes(),
+                      model::bytes_read_from_files() - read_before};
   }
 
   Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t num_blocks) override {
