@@ -20,7 +20,7 @@ class ClusterTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (const std::string why = Network::why_not(); !why.empty()) {
-      if (std::getenv("CI") != nullptr && geteuid() == 0) FAIL() << why;
+      if (std::getenv("LORIKEET_REQUIRE_NETWORKS") != nullptr) FAIL() << why;
       GTEST_SKIP() << why;
     }
     const Finished keys = run_lorikeet({"keygen", "--cluster", (scratch_ / "keys").string()});
@@ -72,7 +72,7 @@ class ClusterTest : public ::testing::Test {
   // Sends requests, does something once all stream, and expects every token of the undisturbed run, once.
   template <class Disturbance>
   void expect_the_same_tokens(Disturbance disturb) {
-    const auto wanted = requests(300);
+    const auto wanted = requests(150);
     const auto undisturbed = server_->ask(wanted);
     const auto client = server_->connect();
     std::vector<std::vector<int32_t>> begun(wanted.size());
@@ -157,7 +157,8 @@ TEST_F(ClusterTest, GoesOnOnAnotherHostThatHasRoom) {
 
 TEST_F(ClusterTest, GoesOnAfterAPartitionOfAHost) {
   ASSERT_NO_FATAL_FAILURE(start(2, 2));
-  for (const int pause : {1, 5}) {
+  const bool full = std::getenv("LORIKEET_FULL") != nullptr;
+  for (const int pause : full ? std::vector<int>{1, 5} : std::vector<int>{1}) {
     expect_the_same_tokens([&] {
       network_->disconnect(2);
       std::this_thread::sleep_for(seconds(pause));
@@ -167,7 +168,7 @@ TEST_F(ClusterTest, GoesOnAfterAPartitionOfAHost) {
 }
 
 TEST_F(ClusterTest, EndsRequestsAtTheirDeadlineWhileAHostIsGone) {
-  ASSERT_NO_FATAL_FAILURE(start(2, 2, {"--request-timeout", "8"}));
+  ASSERT_NO_FATAL_FAILURE(start(2, 2, {"--request-timeout", "3"}));
   network_->disconnect(2);
   const Answer answer = server_->ask(requests(1500).front());
   ASSERT_TRUE(answer.failure);
