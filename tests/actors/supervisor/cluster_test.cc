@@ -136,7 +136,8 @@ TEST_F(ClusterTest, GoesOnWhenARankOfAnotherHostIsKilled) {
   for (const int rank : {0, 1}) {
     const int before = epoch();
     expect_the_same_tokens([&] { kill(pid_of(rank), SIGKILL); });
-    EXPECT_EQ(epoch(), before + 1);
+    // The broken link and the death are told by different hosts, so that a death can cost two epochs.
+    EXPECT_GT(epoch(), before);
   }
 }
 
