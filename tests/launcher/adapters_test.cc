@@ -161,7 +161,8 @@ TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {
 
 // The row of the adapter in the status; null: there is none.
 json row_of(const Served& server, const std::string& name) {
-  for (const json& row : server.status()["adapters"]) {
+  const json status = server.status();
+  for (const json& row : status["adapters"]) {
     if (row["name"] == name) return row;
   }
   return nullptr;

@@ -178,6 +178,9 @@ TEST(Http, GivesEveryErrorItsStatusInOpenAisForm) {
       {completions + one + json_body, R"({"prompt": "x", "n": 2})", 429, "rate_limit_exceeded"},
       {"GET /health HTTP/1.1\r\nX: " + std::string(40'000, 'x'), "", 431, "head_too_large"},
   };
+  const std::string of_bound =
+      completions + one + json_body;  // whose one request of the minute this is, of two answers
+  EXPECT_EQ(exchange(server.http_port(), of_bound, R"({"prompt": "x", "max_tokens": 1, "n": 2})").status, 200);
   for (const auto& [head, body, status, code] : cases) {
     const auto [got, answer] = exchange(server.http_port(), head, body);
     ASSERT_EQ(got, status) << head << " " << body << "\n" << answer;
