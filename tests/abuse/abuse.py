@@ -102,7 +102,6 @@ def largest_gaps(server, abuse, long):
 
 def show_gaps(server, times, long):
     """A line for each abuse that takes no longer than its stream."""
-    os.setsid()
     prefer(server.process.pid, -20)
     prefer(os.getpid(), 19)
     print("largest gaps of a stream in ms, on the wire (as its client saw them): median, then each", flush=True)
@@ -352,6 +351,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.stream:
         return stream(arguments.stream[0], json.loads(arguments.stream[1]))
+    if arguments.gaps and os.getsid(0) != os.getpid():  # it is preferred least, and the terminal's session is not
+        return subprocess.call([sys.executable, "-B", *sys.argv], start_new_session=True)
     passed, failed = 0, []
 
     def report(name, error, seconds, note=""):
