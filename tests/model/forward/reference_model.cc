@@ -21,7 +21,7 @@ Rows values_of(const kernels::DenseWeight& w) {
   return rows;
 }
 
-Rows values_of(const kernels::Int4Weight& w) {
+Rows values_of(const kernels::Int4View& w) {
   Rows rows(static_cast<size_t>(w.n), std::vector<double>(static_cast<size_t>(w.x_size)));
   for (int32_t n = 0; n < w.n; ++n) {
     int32_t run = 0;
