@@ -91,7 +91,7 @@ void GrammarBook::group_lost() {
   to_send_.clear();
   required_.clear();
   orders_.clear();
-  settled_.clear();
+  outcomes_.clear();
   on_the_way_ = ready_ = bytes_ = 0;
   waits_since_.reset();
 }
@@ -161,7 +161,7 @@ Result<void> GrammarBook::answered(int32_t rank, const GrammarCompiled& answer, 
 void GrammarBook::settle(const std::string& digest, Grammar& grammar) {
   --on_the_way_;
   const bool failed = !grammar.error.empty();
-  for (const Id id : std::exchange(grammar.waiting, {})) settled_.push_back({id, grammar.error});
+  for (const Id id : std::exchange(grammar.waiting, {})) outcomes_.push_back({id, grammar.error});
   if (!failed) {
     grammar.state = State::ready;
     ++ready_;

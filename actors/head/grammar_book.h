@@ -41,7 +41,7 @@ class GrammarBook {
   void release(Id id);  // unknown ids are fine
 
   // Whether the ranks have what the request needs, which may be nothing. Where not, the request is one of those of
-  // take_settled() later, unless it is released or the group is lost before that.
+  // take_outcomes() later, unless it is released or the group is lost before that.
   bool ready(Id id);
   // A plan names it: it is sent before, whatever waits. After the loss of a group alone.
   void require(const std::string& digest);
@@ -52,11 +52,11 @@ class GrammarBook {
   // Errors: the rank was not asked that.
   Result<void> answered(int32_t rank, const GrammarCompiled& answer, TimePoint now);
 
-  struct Settled {
+  struct Outcome {
     Id id;
     std::string error;  // not empty: why the ranks do not have its grammar
   };
-  std::vector<Settled> take_settled() { return std::exchange(settled_, {}); }
+  std::vector<Outcome> take_outcomes() { return std::exchange(outcomes_, {}); }
 
   // What is to be sent to all ranks, in this order.
   std::vector<GroupOrder> take_orders(TimePoint now);
@@ -94,7 +94,7 @@ class GrammarBook {
   std::deque<std::string> to_send_;    // some may be gone by now
   std::vector<std::string> required_;  // before all others
   std::vector<GroupOrder> orders_;
-  std::vector<Settled> settled_;
+  std::vector<Outcome> outcomes_;
   size_t on_the_way_ = 0;  // sent, and not answered by all
   size_t ready_ = 0;
   uint64_t bytes_ = 0;  // of what is ready

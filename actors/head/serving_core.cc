@@ -143,13 +143,13 @@ void ServingCore::ready(int32_t rank, TimePoint now) {
 void ServingCore::grammar_compiled(int32_t rank, const GrammarCompiled& answer, TimePoint now) {
   if (group_.lost()) return;
   if (auto ok = grammars_.answered(rank, answer, now); !ok) return lose_group({ok.error().message, true, {rank}}, now);
-  for (const GrammarBook::Settled& settled : grammars_.take_settled()) {
-    auto request = held_.take_without_grammar(settled.id);
+  for (const GrammarBook::Outcome& outcome : grammars_.take_outcomes()) {
+    auto request = held_.take_without_grammar(outcome.id);
     if (!request) continue;  // cancelled meanwhile
-    if (settled.error.empty()) {
+    if (outcome.error.empty()) {
       start(std::move(request));
     } else {
-      fail_request(settled.id, engine::ErrorCode::internal, "the grammar cannot be compiled: " + settled.error);
+      fail_request(outcome.id, engine::ErrorCode::internal, "the grammar cannot be compiled: " + outcome.error);
     }
   }
   pump(now);

@@ -67,9 +67,9 @@ TEST_F(GrammarBookTest, SendsToAGroupOnce) {
   EXPECT_TRUE(book_.waits_since());
   ASSERT_TRUE(book_.answered(1, {digest, 5, ""}, now_));
   EXPECT_FALSE(book_.answered(1, {digest, 5, ""}, now_)) << "twice";
-  EXPECT_THAT(book_.take_settled(), IsEmpty());
+  EXPECT_THAT(book_.take_outcomes(), IsEmpty());
   ASSERT_TRUE(book_.answered(0, {digest, 5, ""}, now_));
-  EXPECT_EQ(book_.take_settled().size(), 2u);
+  EXPECT_EQ(book_.take_outcomes().size(), 2u);
   EXPECT_FALSE(book_.waits_since());
   EXPECT_FALSE(book_.answered(0, {digest, 5, ""}, now_)) << "of what nobody asks";
   book_.release(SequenceId(1));
@@ -127,7 +127,7 @@ TEST_F(GrammarBookTest, SendsTheNextGroupWhatItsPlansName) {
   book_.require(used);
   EXPECT_THAT(orders(), ElementsAre("send a"));
   compile(used, 10);
-  EXPECT_EQ(book_.take_settled().size(), 1u);
+  EXPECT_EQ(book_.take_outcomes().size(), 1u);
 }
 
 TEST_F(GrammarBookTest, ForgetsAGrammarWhoseRequestsAreGone) {
