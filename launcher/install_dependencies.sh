@@ -15,7 +15,7 @@ packages=(
 # page's buttons, and let shells complete.
 if [[ "${1:-}" == "--tests" ]]; then
   packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev python3-zmq python3-jinja2 python3-venv openssl procps iproute2
-    prometheus chromium zsh fish man-db)
+    prometheus chromium zsh fish man-db systemd)
 fi
 
 if [[ "${1:-}" == "--grammar" ]]; then packages+=(python3-venv); fi

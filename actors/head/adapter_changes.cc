@@ -56,6 +56,7 @@ void AdapterChanges::found(const std::string& name, const tl::expected<std::stri
   names_.erase(name);
   pinned_.erase(name);
   loaded_.erase(name);
+  if (first_.contains(name)) removed_.insert(name);
   effects_.push_back(Forgotten{name, directory.error().message});
   remember(name);
 }

@@ -165,8 +165,11 @@ class Gateway {
       return refuse(client, name, "forbidden",
                     fmt::format("this key may not use the adapter \"{}\"", request->adapter->substr(0, 200)));
     }
-    if (!is_counted) {
-      if (const auto refusal = limits_.take_request(grant.tenant, now())) return refuse(client, name, *refusal);
+    if (is_counted) {
+      if (client == refused_exchange_) return;  // answered, with the part of it that was counted
+    } else if (const auto refusal = limits_.take_request(grant.tenant, now())) {
+      if (setup_.is_counted_by_its_door && setup_.is_counted_by_its_door(client)) refused_exchange_ = client;
+      return refuse(client, name, *refusal);
     }
     const uint64_t seed = seeds_() >> 11;  // 53 bits, so that the reported seed survives JSON numbers
     const size_t bytes = bytes_of(*request);
@@ -463,6 +466,7 @@ class Gateway {
   std::mt19937_64 seeds_;
   TenantLimits limits_;
   uint64_t last_id_ = 0;
+  std::optional<uint64_t> refused_exchange_;  // of HTTP, by a limit of requests: the latest
   LiveRequests live_;
   struct LongText {
     std::shared_ptr<std::atomic<bool>> wanted;  // what the text preparer looks at before it begins

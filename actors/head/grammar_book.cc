@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kMostOnTheWay = 16;  // sent and not answered: what waits on a rank is bounded
 constexpr size_t kMostIdle = 256;
+constexpr int kMostLosses = 3;
 
 // 32 hex digits over language and text.
 std::string digest_of(int32_t kind, const std::string& text) {
@@ -46,6 +47,10 @@ void GrammarBook::release(Id id) {
   if (--grammar.claims > 0) return;
   if (grammar.state == State::unsent) {
     grammars_.erase(digest);
+    if (to_send_.size() >
+        2 * grammars_.size() + kMostIdle) {  // most of them are gone: seldom, so it costs each a little
+      std::erase_if(to_send_, [this](const std::string& other) { return !grammars_.contains(other); });
+    }
   } else if (grammar.state == State::ready) {
     idle_.push_front(digest);
     grammar.idle = idle_.begin();
@@ -61,6 +66,14 @@ bool GrammarBook::ready(Id id) {
   grammar.waiting.push_back(id);
   enqueue(request->second, grammar);
   return false;
+}
+
+std::optional<std::string> GrammarBook::why_given_up(Id id) const {
+  const auto request = of_request_.find(id);
+  if (request == of_request_.end()) return std::nullopt;
+  const Grammar& grammar = grammars_.at(request->second);
+  if (grammar.losses < kMostLosses) return std::nullopt;
+  return fmt::format("the ranks were lost {} times while they compiled its grammar", grammar.losses);
 }
 
 void GrammarBook::enqueue(const std::string& digest, Grammar& grammar) {
@@ -79,6 +92,12 @@ void GrammarBook::group_serves() {
 
 void GrammarBook::group_lost() {
   serving_ = false;
+  Grammar* compiled = nullptr;  // ranks compile in the order in which they are sent
+  for (auto& [digest, grammar] : grammars_) {
+    if (grammar.state != State::sent) continue;
+    if (compiled == nullptr || grammar.number < compiled->number) compiled = &grammar;
+  }
+  if (compiled != nullptr) ++compiled->losses;
   std::erase_if(grammars_, [](const auto& item) { return item.second.claims == 0; });
   for (auto& [digest, grammar] : grammars_) {
     grammar.state = State::unsent;
@@ -98,6 +117,7 @@ void GrammarBook::group_lost() {
 
 void GrammarBook::send(Grammar& grammar, TimePoint now) {
   grammar.state = State::sent;
+  grammar.number = ++sendings_;
   grammar.queued = false;
   grammar.answers.assign(ranks_, false);
   grammar.missing = ranks_;
@@ -164,6 +184,7 @@ void GrammarBook::settle(const std::string& digest, Grammar& grammar) {
   for (const Id id : std::exchange(grammar.waiting, {})) outcomes_.push_back({id, grammar.error});
   if (!failed) {
     grammar.state = State::ready;
+    grammar.losses = 0;
     ++ready_;
     bytes_ += grammar.bytes;
   } else {  // some ranks may have it

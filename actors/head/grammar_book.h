@@ -43,6 +43,8 @@ class GrammarBook {
   // Whether the ranks have what the request needs, which may be nothing. Where not, the request is one of those of
   // take_outcomes() later, unless it is released or the group is lost before that.
   bool ready(Id id);
+  // Why the request is not to wait any more: groups were lost, again and again, while ranks compiled its grammar.
+  std::optional<std::string> why_given_up(Id id) const;
   // A plan names it: it is sent before, whatever waits. After the loss of a group alone.
   void require(const std::string& digest);
 
@@ -75,6 +77,8 @@ class GrammarBook {
     size_t missing = 0;         // of them
     uint64_t bytes = 0;         // of the rank that needs the most
     std::string error;
+    uint64_t number = 0;  // of its sending
+    int losses = 0;       // of groups, while it was what ranks compiled
     std::vector<Id> waiting;
     std::optional<std::list<std::string>::iterator> idle;
   };
@@ -95,6 +99,7 @@ class GrammarBook {
   std::vector<std::string> required_;  // before all others
   std::vector<GroupOrder> orders_;
   std::vector<Outcome> outcomes_;
+  uint64_t sendings_ = 0;
   size_t on_the_way_ = 0;  // sent, and not answered by all
   size_t ready_ = 0;
   uint64_t bytes_ = 0;  // of what is ready

@@ -23,7 +23,10 @@ namespace fs = std::filesystem;
 constexpr const char* kFolder = "/dev/shm";
 
 std::string prefix() {
-  return fmt::format("lorikeet-names-{}-", geteuid());
+  // Processes have their numbers in a namespace, and /dev/shm may be shared by several.
+  struct stat space {};
+  const bool known = ::stat("/proc/self/ns/pid", &space) == 0;
+  return fmt::format("lorikeet-names-{}-{}-", geteuid(), known ? static_cast<uint64_t>(space.st_ino) : 0);
 }
 
 // When a process began, in the kernel's ticks; nullopt: there is none. Its name may hold spaces and parentheses.
@@ -83,6 +86,7 @@ void NameJournal::read() {
     if (got > 0) text.append(piece.data(), static_cast<size_t>(got));
   }
   size_t at = 0;
+  size_t whole = 0;
   for (uint32_t size = 0; at + sizeof(size) <= text.size(); at += size) {
     std::memcpy(&size, text.data() + at, sizeof(size));
     at += sizeof(size);
@@ -90,9 +94,12 @@ void NameJournal::read() {
     const auto change = comm::decode<NameChange>({reinterpret_cast<const uint8_t*>(text.data()) + at, size});
     if (!change) break;
     changes_[change->name] = *change;
+    whole = at + size;
   }
   std::erase_if(changes_, [](const auto& entry) { return entry.second.is_none(); });
-  if (!text.empty()) static_cast<void>(write_anew());  // where that fails, the old file says the same
+  if (text.empty() || write_anew()) return;
+  // The old file says the same, without what is damaged: nothing may be added behind that.
+  if (ftruncate(file_.get(), static_cast<off_t>(whole)) == 0) bytes_ = whole;
 }
 
 std::vector<NameChange> NameJournal::changes() const {

@@ -359,10 +359,11 @@ RequestValidation::Refusal RequestValidation::set_length(const comm::GenerateReq
     return invalid("min_tokens is {}, above max_tokens {}", to.sampling.min_tokens,
                    request.max_tokens.value_or(static_cast<int32_t>(left)));
   }
-  const auto of_prompt = static_cast<size_t>(prompt) * static_cast<size_t>(to.sampling.prompt_top_logprobs + 1);
+  const int64_t of_answers = prompt * std::max(1, request.n.value_or(1));
+  const auto of_prompt = static_cast<size_t>(of_answers) * static_cast<size_t>(to.sampling.prompt_top_logprobs + 1);
   if (of_prompt > comm::kMaxPromptLogprobs) {
     return invalid("prompt_top_logprobs {} of {} tokens are more than {} values", to.sampling.prompt_top_logprobs,
-                   prompt, comm::kMaxPromptLogprobs);
+                   of_answers, comm::kMaxPromptLogprobs);
   }
   prepared.prompt_only = request.max_tokens == 0;
   to.sampling.max_tokens = std::max(request.max_tokens.value_or(static_cast<int32_t>(left)), 1);

@@ -87,6 +87,7 @@ void ServingCore::resolved(Id id, const std::string& digest, const std::string& 
 void ServingCore::start(std::shared_ptr<engine::Request> request) {
   if (!group_.serving()) return held_.add_waiting(std::move(request));
   const Id id = request->id;
+  if (const auto why = grammars_.why_given_up(id)) return fail_request(id, engine::ErrorCode::poison, *why);
   if (!grammars_.ready(id)) return held_.add_without_grammar(std::move(request));
   if (auto ok = engine_->add(std::move(*request)); !ok) fail_request(id, ok.error().code, ok.error().message);
 }
@@ -223,6 +224,7 @@ void ServingCore::pump(TimePoint now) {
   send_plans(now);
   take_what_the_engine_wants();
   give_events();
+  send_grammars(now);  // those that have ended have left room
 }
 
 void ServingCore::send_plans(TimePoint now) {

@@ -107,7 +107,7 @@ class CpuBackend final : public RankBackend {
     if (auto ok = load_into(**resident, progress); !ok) return tl::unexpected(ok.error());
     auto sealed = (*resident)->seal();
     if (!sealed) return tl::unexpected(sealed.error());
-    memory_.hold({kWeights, false, sealed->bytes().size()}, sealed->descriptor());
+    memory_.hold({kWeights, sealed->bytes().size()}, sealed->descriptor());
     return model::attach_weights(std::make_shared<kernels::ResidentMemory>(*std::move(sealed)), *plan_, rank_, *origin);
   }
 

@@ -29,13 +29,19 @@ Result<void> RankGrammars::add(GrammarText text, uint64_t epoch) {
 }
 
 void RankGrammars::drop(const std::string& digest) {
-  const std::lock_guard lock(mutex_);
-  entries_.erase(digest);
+  {
+    const std::lock_guard lock(mutex_);
+    entries_.erase(digest);
+  }
+  done_.notify_all();  // nobody waits for what does not come
 }
 
 void RankGrammars::forget_all() {
-  const std::lock_guard lock(mutex_);
-  entries_.clear();
+  {
+    const std::lock_guard lock(mutex_);
+    entries_.clear();
+  }
+  done_.notify_all();
 }
 
 RankGrammars::Compiled RankGrammars::find(const std::string& digest) {

@@ -1,5 +1,6 @@
 // Hosts that come, speak and go: the part of ClusterProcesses behind its door.
 #include <fmt/format.h>
+#include <openssl/crypto.h>
 #include <openssl/rand.h>
 
 #include <algorithm>
@@ -23,6 +24,14 @@ std::string make_secret() {
   std::string text;
   for (const unsigned char byte : bytes) text += fmt::format("{:02x}", byte);
   return text;
+}
+
+// For people: as a name that does no harm to a terminal.
+void tidy(std::string& text) {
+  constexpr size_t kMost = 128;
+  if (text.size() > kMost) text.resize(kMost);
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, '?');
 }
 
 }  // namespace
@@ -57,6 +66,8 @@ void ClusterProcesses::take(comm::TlsConnection connection, host::Join& join) {
   auto ends = comm::TlsRelay::make_ends();
   if (!ends) return;
   if (join.address.empty()) join.address = connection.peer_address;
+  for (std::string* text : {&join.name, &join.address, &join.version, &join.devices.kind, &join.devices.model})
+    tidy(*text);
   const std::string local = connection.local_address;
   const std::string certified = connection.peer_name;
   const comm::TlsRelay::Id relay = door_.relay->add(std::move(connection), std::move(ends->first));
@@ -116,7 +127,9 @@ void ClusterProcesses::take(comm::TlsConnection connection, const host::ConnectR
   const Host& host = hosts_.at(child->host);
   const Child* head = find(child->head);
   auto ends = comm::TlsRelay::make_ends();
-  if (host.secret != rank.link || head == nullptr || !ends) return;
+  const bool is_its_link = host.secret.size() == rank.link.size() &&
+                           CRYPTO_memcmp(host.secret.data(), rank.link.data(), rank.link.size()) == 0;
+  if (!is_its_link || head == nullptr || !ends) return;
   child->relay = door_.relay->add(std::move(connection), std::move(ends->first));
   keeper_.send(head->kept, control::RankConnection{rank.epoch, rank.rank}, ends->second.get());
 }

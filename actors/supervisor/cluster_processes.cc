@@ -118,14 +118,18 @@ ClusterProcesses::Child* ClusterProcesses::find(ChildId id) {
   return it == children_.end() ? nullptr : &it->second;
 }
 
+// A host that has not taken an order, or half of it, is lost.
+void ClusterProcesses::send(HostId to, const HostOrder& order) {
+  HostLink* link = hosts_.at(to).link.get();
+  if (link != nullptr && !link->channel().send(order)) link->end();
+}
+
 void ClusterProcesses::tell(ChildId id, const ChildOrder& order) {
   const std::lock_guard lock(mutex_);
   const Child* child = find(id);
   if (child == nullptr) return;
   if (child->where == Where::here) keeper_.tell(child->kept, order);
-  // Of a link that takes nothing any more, silence tells.
-  if (child->where == Where::there)
-    (void)hosts_.at(child->host).link->channel().send(HostOrder(host::TellRank{id, order}));
+  if (child->where == Where::there) send(child->host, host::TellRank{id, order});
 }
 
 void ClusterProcesses::kill(ChildId id) {
@@ -138,7 +142,7 @@ void ClusterProcesses::kill(ChildId id) {
     if (child->where == Where::here) {
       keeper_.kill(child->kept);
     } else if (child->where == Where::there) {
-      (void)hosts_.at(child->host).link->channel().send(HostOrder(host::KillRank{id}));
+      send(child->host, host::KillRank{id});
     } else {
       exits.push_back({id, "was not wanted any more", true, 0});
       children_.erase(id);
@@ -181,9 +185,7 @@ bool ClusterProcesses::awaits_host(ChildId id) {
 void ClusterProcesses::drop_regions(int32_t rank) {
   const std::lock_guard lock(mutex_);
   keeper_.drop_regions(rank);
-  for (auto& [id, host] : hosts_) {
-    if (host.link) (void)host.link->channel().send(HostOrder(host::DropRegions{rank}));
-  }
+  for (const auto& known : hosts_) send(known.first, host::DropRegions{rank});
 }
 
 Result<std::string> ClusterProcesses::wait_for_placement() {
@@ -318,7 +320,7 @@ bool ClusterProcesses::place(ChildId id, Child& child) {
   child.device = chosen.device;
   child.start.place = rank_place(chosen);
   if (host.link) {
-    start_there(id, child, host);
+    start_there(id, child);
   } else {
     child.where = Where::here;
     child.kept = keeper_.spawn(child.start, child.head);
@@ -327,13 +329,13 @@ bool ClusterProcesses::place(ChildId id, Child& child) {
   return true;
 }
 
-void ClusterProcesses::start_there(ChildId id, Child& child, Host& host) {
+void ClusterProcesses::start_there(ChildId id, Child& child) {
   child.where = Where::there;
   host::StartRank order{id, child.start};
   // Whom the head lets in, and by which keys, is none of a rank's business.
   order.start.options.access = {};
   order.start.options.http = {};
-  (void)host.link->channel().send(HostOrder(std::move(order)));
+  send(child.host, std::move(order));
 }
 
 RankPlace ClusterProcesses::rank_place(const Place& place) const {
@@ -350,7 +352,12 @@ RankPlace ClusterProcesses::rank_place(const Place& place) const {
 std::vector<PlacedRank> ClusterProcesses::placed() const {
   std::vector<PlacedRank> all;
   for (const auto& [rank, place] : places_) {
-    const Host& host = hosts_.at(place.host);
+    const auto at = hosts_.find(place.host);
+    if (at == hosts_.end()) {  // lost since
+      all.push_back({"lost", "-", "-"});
+      continue;
+    }
+    const Host& host = at->second;
     const RankPlace found = rank_place(place);
     all.push_back({host.about.name, found.address.empty() ? "127.0.0.1" : found.address,
                    fmt::format("{} {}", host.about.devices.kind, found.device)});

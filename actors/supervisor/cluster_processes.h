@@ -110,7 +110,8 @@ class ClusterProcesses final : public Processes {
   void give_up_waiting(const std::string& why, std::vector<Exit>& exits);
   Result<void> place_all();
   bool place(ChildId id, Child& child);
-  void start_there(ChildId id, Child& child, Host& host);
+  void start_there(ChildId id, Child& child);
+  void send(HostId to, const HostOrder& order);
   RankPlace rank_place(const Place& place) const;
   std::vector<PlacedRank> placed() const;
   void release(const Child& child, ChildId id);

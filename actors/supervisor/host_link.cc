@@ -47,6 +47,7 @@ std::string HostLink::hear() {
   for (;;) {
     const std::chrono::milliseconds beat(beat_ms_);
     auto now = Clock::now();
+    next_beat = std::min(next_beat, now + beat);  // it may have become shorter meanwhile
     if (now >= next_beat) {
       callbacks_.beat(channel_);
       next_beat = now + beat;

@@ -183,7 +183,10 @@ class Lending {
     relay_.add(*std::move(connection), std::move(head_end));
   }
 
-  void report_to_head(HostReport report) { (void)link_.channel().send(report); }  // of a link that is gone: nobody's
+  // What was lost, perhaps by half, cannot be said again: the link ends, and with it the ranks.
+  void report_to_head(const HostReport& report) {
+    if (!link_.channel().send(report)) link_.end();
+  }
 
   std::optional<ProcessKeeper::ChildId> kept_of(uint64_t child) const {
     const std::lock_guard lock(mutex_);

@@ -164,7 +164,16 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
   }
   if (!pid) return callbacks_.exited(id, pid.error().message, false, 0);
 
-  const Result<void> begun = begin(*child.channel, start);
+  Result<void> begun;
+  {
+    const std::lock_guard lock(child.mutex);
+    begun = begin(*child.channel, start);
+    for (const ChildOrder& order : child.early) {
+      if (begun) begun = child.channel->send(order);
+    }
+    child.early.clear();
+    child.begun = true;
+  }
   while (begun) {
     auto report = child.channel->receive_report();
     if (!report || !*report) break;
@@ -229,7 +238,11 @@ void ProcessKeeper::send(ChildId id, const ChildOrder& order, int descriptor) {
   const auto child = find(id);
   if (!child) return;
   const std::lock_guard lock(child->mutex);
-  if (child->channel) (void)child->channel->send(order, descriptor);  // a child that is gone is reported by its thread
+  if (child->begun) {
+    (void)child->channel->send(order, descriptor);  // a child that is gone is reported by its thread
+  } else if (descriptor < 0) {
+    child->early.push_back(order);
+  }
 }
 
 void ProcessKeeper::kill(ChildId id) {

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "actors/supervisor/region_keeper.h"
 #include "actors/wire/control_channel.h"
@@ -79,6 +80,8 @@ class ProcessKeeper final : public Processes {
     bool kill_wanted = false;
     bool killed = false;                      // by us, while it lived
     std::unique_ptr<ControlChannel> channel;  // set once
+    bool begun = false;                       // it has been told what it is to be
+    std::vector<ChildOrder> early;            // orders that came before
     std::thread thread;
   };
 

@@ -1,7 +1,5 @@
 #include "actors/supervisor/region_keeper.h"
 
-#include <sys/stat.h>
-
 #include <utility>
 
 #include "actors/wire/limits.h"
@@ -10,20 +8,11 @@
 namespace lorikeet::actors {
 namespace {
 
-// Whether the descriptor can be one of that memory. What a device driver shares is none of the kinds that files are.
+// Whether the descriptor is one of that memory.
 Result<void> check_kind(const RegionDescription& what, const Descriptor& memory) {
-  if (!what.on_device) {
-    const auto size = kernels::sealed_size(memory);
-    if (!size) return tl::unexpected(size.error());
-    if (*size != what.bytes) return fail("it has {} bytes, and is said to have {}", *size, what.bytes);
-    return {};
-  }
-  struct stat info {};
-  if (fstat(memory.get(), &info) != 0) return fail("no descriptor came with it");
-  const mode_t kind = info.st_mode & S_IFMT;
-  if (kind == S_IFREG || kind == S_IFDIR || kind == S_IFIFO || kind == S_IFSOCK || kind == S_IFBLK) {
-    return fail("its descriptor is not one of device memory");
-  }
+  const auto size = kernels::sealed_size(memory);
+  if (!size) return tl::unexpected(size.error());
+  if (*size != what.bytes) return fail("it has {} bytes, and is said to have {}", *size, what.bytes);
   return {};
 }
 

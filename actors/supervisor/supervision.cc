@@ -87,8 +87,8 @@ void Supervision::take(ChildId, Child& child, control::Failed& failed, TimePoint
   child.failed_by_itself = failed.by_itself;
 }
 
-void Supervision::take(ChildId, Child&, const control::Ready& ready, TimePoint now) {
-  if (ready.epoch != epoch_ || state_ != State::forming) return;
+void Supervision::take(ChildId, Child& from, const control::Ready& ready, TimePoint now) {
+  if (from.rank >= 0 || ready.epoch != epoch_ || state_ != State::forming) return;
   state_ = State::serving;
   served_since_ = now;
   http_port_ = ready.http_port;
@@ -106,9 +106,9 @@ void Supervision::take(ChildId, Child&, const control::Ready& ready, TimePoint n
 }
 
 // Whom the head misses is killed; all are, where a rank has failed by itself and it is not known which.
-void Supervision::take(ChildId, Child&, const control::GroupLost& lost, TimePoint now) {
+void Supervision::take(ChildId, Child& from, const control::GroupLost& lost, TimePoint now) {
   const uint64_t last = loss_.known ? epoch_ - 1 : epoch_;
-  if (lost.epoch != last) return;
+  if (from.rank >= 0 || lost.epoch != last) return;
   std::set<int32_t> condemned(lost.ranks.begin(), lost.ranks.end());
   if (lost.by_rank && condemned.empty()) condemned = all_ranks();
   lose_group(lost.why, Evidence::reported, lost.by_rank, condemned, now);
@@ -190,7 +190,7 @@ void Supervision::lose_group(const std::string& why, Evidence evidence, bool by_
     if (processes_.is_ending(id)) {
       child.state = RankState::dying;  // not our doing: why it ends will be told
       child.since = now;
-    } else if (stopped || condemned.contains(child.rank) || !keeps_ranks()) {
+    } else if (stopped || condemned.contains(child.rank) || !keeps_ranks() || processes_.awaits_host(id)) {
       happen(id, child, RankEvent::condemned, now);
     } else if (child.told_of_epoch != epoch_) {
       child.told_of_epoch = epoch_;

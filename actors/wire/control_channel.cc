@@ -117,7 +117,7 @@ bool ControlChannel::read_all(uint8_t* data, size_t size) {
     message.msg_iovlen = 1;
     DescriptorMessage with{};
     message.msg_control = with.bytes.data();
-    message.msg_controllen = with.bytes.size();
+    message.msg_controllen = CMSG_LEN(sizeof(int));  // the space, which is rounded up, would let a second one in
     const ssize_t got = recvmsg(descriptor_, &message, MSG_CMSG_CLOEXEC);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return false;

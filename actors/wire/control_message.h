@@ -29,12 +29,10 @@ struct RankPlace {
 // itself to whoever maps it.
 struct RegionDescription {
   std::string name;  // a rank has one of each
-  bool on_device = false;
   uint64_t bytes = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("name", s.name);
-    visit("on_device", s.on_device);
     visit("bytes", s.bytes);
   }
 };

@@ -97,6 +97,10 @@ struct TlsRelay::Link {
   bool write_plain(bool& moved) {
     if (in.empty()) return true;
     const ssize_t sent = send(plain.get(), in.bytes.data() + in.begin, in.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0 && errno == EPIPE) {  // nobody reads it any more; what was said before that still goes out
+      in.filled(0);
+      return true;
+    }
     if (sent < 0) return errno == EAGAIN || errno == EINTR;
     in.begin += static_cast<size_t>(sent);
     moved |= sent > 0;

@@ -8,7 +8,7 @@
 // attaches therefore reads what was sealed, and no digest over gigabytes has to show it. What the bytes say is to be
 // checked all the same: a descriptor proves nothing of who has sealed it.
 //
-// Device memory of the same kind: kernels/peer/peer_memory.h. Threads: one at a time; bytes() from any.
+// Threads: one at a time; bytes() from any.
 #pragma once
 
 #include <cstdint>

@@ -96,11 +96,12 @@ class Reader {
     Int4View view;
     view.n = outputs;
     view.x_size = inputs;
-    const int64_t stored = 2 * columns_of(name + ".q"), bounds = elements_of(name + ".run_begin");
-    if (stored > INT32_MAX || bounds < 2 || bounds > INT32_MAX) wrong(name, "its sizes");
+    const int64_t columns = columns_of(name + ".q"), bounds = elements_of(name + ".run_begin");
+    if (columns > INT32_MAX / 2 || bounds < 2 || bounds > INT32_MAX) wrong(name, "its sizes");
     if (!error_.empty()) return view;
+    const int64_t stored = 2 * columns;
     view.k = static_cast<int32_t>(stored);
-    view.q = array<uint8_t>(name + ".q", Dtype::u8, {outputs, stored / 2});
+    view.q = array<uint8_t>(name + ".q", Dtype::u8, {outputs, columns});
     view.run_begin = array<int32_t>(name + ".run_begin", Dtype::i32, {bounds});
     view.scale = array<float>(name + ".scale", Dtype::f32, {bounds - 1, outputs});
     view.zero = array<uint8_t>(name + ".zero", Dtype::u8, {bounds - 1, outputs});
@@ -177,7 +178,7 @@ class Reader {
   }
   int64_t elements_of(const std::string& name) {
     const TensorEntry* entry = find(name);
-    return entry == nullptr ? 0 : entry->elements();
+    return entry == nullptr || entry->shape.size() != 1 ? 0 : entry->shape[0];
   }
 
   void wrong(const std::string& name, std::string_view what) {

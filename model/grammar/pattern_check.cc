@@ -166,6 +166,8 @@ class Estimate {
       open.row = 0;
     } else if (c == '*' || c == '?') {
       if (open.latest) open.latest->optional = true;
+    } else if (c == '+' || ((c == '^' || c == '$') && !has_strings_)) {
+      return at + 1;  // no pieces: what is before them may go on
     } else if (const auto repeat = c == '{' ? repeats(pattern_, at) : std::nullopt) {
       if (open.latest) apply(*repeat, *open.latest);
       return repeat->end;

@@ -117,7 +117,9 @@ Result<void> check(const json& schema, Walk& walk, const std::string& where, int
   if (depth > kMaxDepth) return fail("the schema is nested deeper than {} levels", kMaxDepth);
   if (!schema.is_object()) return {};  // true, false, or what compiling refuses
   if (auto ok = check_keywords(schema, walk, where); !ok) return ok;
-  if (auto ok = check_combinations(schema, walk.root, type); !ok) return fail("{}{}", of(where), ok.error().message);
+  if (auto ok = check_combinations(schema, walk.root, type, walk.cost); !ok) {
+    return fail("{}{}", of(where), ok.error().message);
+  }
   for (const std::string_view keyword : kOfOne) {
     const std::string_view of_names = keyword == "propertyNames" ? "string" : "";
     if (auto ok = check(member(schema, keyword), walk, below(where, keyword), depth + 1, of_names); !ok) return ok;
@@ -182,7 +184,9 @@ Result<void> check_tag(std::string_view text) {
   const json tag = json::parse(text, nullptr, false);
   if (!tag.is_object()) return fail("a structural tag is an object");
   double cost = 0;
-  return check_tags(tag, 0, cost);
+  if (auto ok = check_tags(tag, 0, cost); !ok) return ok;
+  if (cost > kMaxCompileCost) return fail("the tag has too many patterns: it would take too long to compile");
+  return {};
 }
 
 }  // namespace lorikeet::model

@@ -5,13 +5,17 @@
 #include <set>
 #include <string>
 
+#include "model/grammar/pattern_check.h"
+
 namespace lorikeet::model {
 namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMostOfOneOf = 64;  // all pairs of them are looked at
-constexpr int kMaxDepth = 8;         // of references and of properties that tell schemas of oneOf apart
+constexpr size_t kMostOfOneOf = 64;    // all pairs of them are looked at
+constexpr double kLookCost = 0.005;    // milliseconds of a core, of comparing two schemas
+constexpr double kValueCost = 0.0002;  // of comparing two values or names
+constexpr int kMaxDepth = 8;           // of references and of properties that tell schemas of oneOf apart
 
 // In the order in which they are read: the first one stands for the whole schema.
 constexpr const char* kAlone[] = {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"};
@@ -145,10 +149,14 @@ bool requires_property(const json& schema, const std::string& name) {
 }
 
 // Whether it can be seen that nothing is valid under both.
-bool exclude_each_other(const json& left, const json& right, const json& root, int depth = 0) {
+bool exclude_each_other(const json& left, const json& right, const json& root, double& cost, int depth = 0) {
   const json& a = resolved(left, root);
   const json& b = resolved(right, root);
   if (depth > kMaxDepth || !a.is_object() || !b.is_object()) return false;
+  const auto values_a = static_cast<double>(member(a, "enum").size());
+  const auto values_b = static_cast<double>(member(b, "enum").size());
+  cost += kLookCost + kValueCost * (values_a + values_b + values_a * values_b);
+  if (cost > kMaxCompileCost) return false;
   const auto types = types_of_any(a), others = types_of_any(b);
   if (types.empty() || others.empty()) return false;
   if (std::none_of(types.begin(), types.end(), [&](const std::string& type) { return others.contains(type); })) {
@@ -163,21 +171,23 @@ bool exclude_each_other(const json& left, const json& right, const json& root, i
   const json& properties = member(a, "properties");
   if (types != others || types != std::set<std::string>{"object"} || !properties.is_object()) return false;
   for (const auto& [name, property] : properties.items()) {
+    cost += kValueCost * static_cast<double>(member(a, "required").size() + member(b, "required").size());
+    if (cost > kMaxCompileCost) return false;
     const json& other = member(member(b, "properties"), name);
     if (requires_property(a, name) && requires_property(b, name) &&
-        exclude_each_other(property, other, root, depth + 1)) {
+        exclude_each_other(property, other, root, cost, depth + 1)) {
       return true;
     }
   }
   return false;
 }
 
-Result<void> check_one_of(const json& schemas, const json& root) {
+Result<void> check_one_of(const json& schemas, const json& root, double& cost) {
   if (!schemas.is_array()) return {};
   if (schemas.size() > kMostOfOneOf) return fail("\"oneOf\" has more than {} schemas", kMostOfOneOf);
   for (size_t i = 0; i < schemas.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
-      if (exclude_each_other(schemas[j], schemas[i], root)) continue;
+      if (exclude_each_other(schemas[j], schemas[i], root, cost)) continue;
       return fail(
           "\"oneOf\" is supported where its schemas exclude each other by their types, or by a constant of a property "
           "that "
@@ -214,13 +224,13 @@ Result<void> check_object(const json& schema) {
 
 }  // namespace
 
-Result<void> check_combinations(const json& schema, const json& root, std::string_view type) {
+Result<void> check_combinations(const json& schema, const json& root, std::string_view type, double& cost) {
   if (&schema != &root && schema.contains("$id")) return fail("\"$id\" is supported of the whole schema alone");
   for (const char* alone : kAlone) {
     if (!schema.contains(alone)) continue;
     if (auto ok = check_alone(schema, alone); !ok) return ok;
     if (std::string_view(alone) == "$ref") return check_reference(schema["$ref"]);
-    return std::string_view(alone) == "oneOf" ? check_one_of(schema["oneOf"], root) : Result<void>();
+    return std::string_view(alone) == "oneOf" ? check_one_of(schema["oneOf"], root, cost) : Result<void>();
   }
   std::set<std::string> types = types_of(schema);
   if (types.empty() && !type.empty()) types.emplace(type);

@@ -10,7 +10,9 @@
 namespace lorikeet::model {
 
 // root: the whole schema, for references. type: the one that `schema` has where it says none (of names of properties);
-// may be empty. Errors: a sentence that names the keyword. What is below `schema` is not looked at.
-Result<void> check_combinations(const nlohmann::json& schema, const nlohmann::json& root, std::string_view type);
+// may be empty. cost: what looking costs is added (pattern_check.h). Errors: a sentence that names the keyword. What is
+// below `schema` is not looked at.
+Result<void> check_combinations(const nlohmann::json& schema, const nlohmann::json& root, std::string_view type,
+                                double& cost);
 
 }  // namespace lorikeet::model

@@ -191,9 +191,10 @@ def disturb(server, ranks, arguments, hung):
         disturbed.hang_a_disk(hung)
         disturbed.hit_every_state(end)
     for _ in range(arguments.faults):
-        if time.monotonic() > end:
+        if time.monotonic() > end and disturbed.count > 0:
             break
         disturbed.draw()
+    check(disturbed.count > 0 or arguments.faults == 0, "nothing was done to the server")
     # Whoever was killed has taken over what it had left, so that nobody has read weights a second time.
     ends = status(server.address)
     check(all(rank["weight_bytes_read"] == 0 or rank["pid"] in disturbed.first for rank in ends["ranks"]),

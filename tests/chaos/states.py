@@ -22,9 +22,8 @@ def _until(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            return False
+            raise RuntimeError(f"the state was not reached in {seconds} s")
         time.sleep(0.001)
-    return True
 
 
 def _has_threads(pid):

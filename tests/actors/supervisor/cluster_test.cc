@@ -143,10 +143,12 @@ TEST_F(ClusterTest, GoesOnWhenARankOfAnotherHostIsKilled) {
 
 TEST_F(ClusterTest, GoesOnWhenALostWorkerComesBack) {
   ASSERT_NO_FATAL_FAILURE(start(2, 2));
+  const int before = epoch();
   expect_the_same_tokens([&] {
     workers_[1]->signal(SIGKILL);
     start_worker(2);
   });
+  EXPECT_GT(epoch(), before);
 }
 
 TEST_F(ClusterTest, GoesOnOnAnotherHostThatHasRoom) {

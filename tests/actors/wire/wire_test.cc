@@ -120,9 +120,8 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   EXPECT_EQ(connection.rank, 1);
   carried<ChildOrder>(control::Ping{});
   EXPECT_EQ(carried<ChildOrder>(control::LeaveGroup{5}).epoch, 5u);
-  const auto take = carried<ChildOrder>(control::TakeRegion{{"weights", true, 1ULL << 33}});
+  const auto take = carried<ChildOrder>(control::TakeRegion{{"weights", 1ULL << 33}});
   EXPECT_EQ(take.region.name, "weights");
-  EXPECT_TRUE(take.region.on_device);
   EXPECT_EQ(take.region.bytes, 1ULL << 33);
   refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 6);
 }
@@ -144,7 +143,7 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   EXPECT_EQ(lost.ranks, std::vector<int32_t>{1});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  EXPECT_EQ(carried<ChildReport>(control::HoldRegion{{"weights", false, 5}}).region.bytes, 5u);
+  EXPECT_EQ(carried<ChildReport>(control::HoldRegion{{"weights", 5}}).region.bytes, 5u);
   carried<ChildReport>(control::DropRegions{});
   refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 10);
 }

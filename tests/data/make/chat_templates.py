@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders conversations with the published chat templates, for tests/model/chat_template_test.cc.
+"""Renders conversations with the published chat templates, for tests/model/chat/chat_template_test.cc.
 
     pip install jinja2
     tests/data/make/chat_templates.py TEMPLATES_DIR

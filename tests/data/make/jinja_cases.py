@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders templates with Jinja2, for tests/model/chat/jinja_test.cc.
+"""Renders templates with Jinja2, for tests/model/chat/jinja/jinja_test.cc.
 
     pip install 'jinja2>=3.1.6'
     tests/data/make/jinja_cases.py

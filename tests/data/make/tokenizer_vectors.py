@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Encodes texts with huggingface/tokenizers, for tests/model/tokenizer_test.cc.
+"""Encodes texts with huggingface/tokenizers, for tests/model/tokenizer/tokenizer_test.cc.
 
     pip install tokenizers
     tests/data/make/tokenizer_vectors.py
