@@ -145,5 +145,21 @@ TEST_F(GrammarBookTest, ForgetsAGrammarWhoseRequestsAreGone) {
   EXPECT_THAT(orders(), IsEmpty()) << "before it was sent";
 }
 
+TEST_F(GrammarBookTest, GivesUpAGrammarAtWhichGroupsAreLostAndNoOther) {
+  claim(1, "a+");
+  claim(2, "b+");
+  for (int loss = 0; loss < 3; ++loss) {
+    EXPECT_FALSE(book_.why_given_up(SequenceId(1)));
+    EXPECT_FALSE(book_.ready(SequenceId(1)));
+    EXPECT_FALSE(book_.ready(SequenceId(2)));
+    EXPECT_THAT(orders(), ElementsAre("send a+", "send b+"));
+    book_.group_lost();
+    book_.group_serves();
+  }
+  EXPECT_EQ(book_.why_given_up(SequenceId(1)), "the ranks were lost 3 times while they compiled its grammar");
+  EXPECT_FALSE(book_.why_given_up(SequenceId(2)));
+  EXPECT_FALSE(book_.why_given_up(SequenceId(3))) << "has none";
+}
+
 }  // namespace
 }  // namespace lorikeet::actors

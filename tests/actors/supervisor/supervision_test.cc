@@ -1,13 +1,7 @@
-#include "actors/supervisor/supervision.h"
-
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
-#include <csignal>
-#include <functional>
-#include <memory>
-
-#include "tests/actors/supervisor/fake_processes.h"
+#include "tests/actors/supervisor/supervised.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -18,79 +12,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using State = Supervision::State;
-
-// A supervision of two ranks, whose processes and clock a test plays.
-class Supervised {
- public:
-  explicit Supervised(const std::string& device = "cpu") {
-    ServerOptions options;
-    options.tensor_parallel_size = 2;
-    options.device = device;
-    options.zmq_address = "tcp://*:0";
-    options.heartbeat_ms = 500;
-    decides = std::make_unique<Supervision>(
-        options, processes,
-        Supervision::Callbacks{[this](const std::string& line) { progress.push_back(line); },
-                               [this](int32_t rank, int32_t done, int32_t total) {
-                                 progress.push_back(fmt::format("rank {}: layer {} of {}", rank, done, total));
-                               },
-                               [this](const control::Ready& told) { ready.push_back(told.address); },
-                               [this](int status) { stopped.push_back(status); },
-                               [this](const std::string& why) {
-                                 progress.push_back(why);
-                                 failures.push_back(why);
-                               }});
-    decides->start(now);
-  }
-
-  void say(uint64_t child, ChildReport report) { decides->said(child, report, now); }
-  void exit(uint64_t child, const std::string& how = "was killed by signal 9") {
-    const bool on_purpose = FakeProcesses::contains(processes.killed, child);
-    decides->exited(child, how, on_purpose, how == "was killed by signal 11" ? SIGSEGV : 0, now);
-  }
-
-  // Head 1, ranks 2 and 3.
-  void serve() {
-    say(1, control::AwaitsRanks{});
-    say(2, control::Alive{});
-    say(3, control::Alive{});
-    say(1, control::Ready{1, "tcp://127.0.0.1:5555"});
-  }
-  void serve_again() { say(1, control::Ready{decides->epoch(), "tcp://127.0.0.1:5555"}); }
-
-  // Beats, to which all but these answer.
-  void beat(int count, const std::vector<uint64_t>& silent = {}) {
-    for (int i = 0; i < count; ++i) {
-      now += milliseconds(500);
-      decides->tick(now);
-      for (uint64_t child = 1; child <= processes.started.size(); ++child) {
-        if (!FakeProcesses::contains(silent, child)) say(child, control::Alive{});
-      }
-    }
-  }
-
-  State state() const { return decides->state(); }
-  const control::NewEpoch& new_epoch() const {
-    const auto told = std::find_if(processes.told.rbegin(), processes.told.rend(), [](const auto& order) {
-      return std::holds_alternative<control::NewEpoch>(order.second);
-    });
-    return std::get<control::NewEpoch>(told->second);
-  }
-  std::vector<uint64_t> told_to_leave(uint64_t epoch) const {
-    std::vector<uint64_t> children;
-    for (const auto& [child, order] : processes.told) {
-      const auto* leave = std::get_if<control::LeaveGroup>(&order);
-      if (leave != nullptr && leave->epoch == epoch) children.push_back(child);
-    }
-    return children;
-  }
-
-  FakeProcesses processes;
-  std::vector<std::string> progress, failures, ready;
-  std::vector<int> stopped;
-  Supervision::TimePoint now{std::chrono::hours(1)};
-  std::unique_ptr<Supervision> decides;
-};
 
 class SupervisionTest : public ::testing::Test, protected Supervised {};
 
@@ -113,6 +34,19 @@ TEST_F(SupervisionTest, PassesProgressAndReadinessOn) {
   say(1, control::Loading{1, 4});  // the head loads nothing
   EXPECT_THAT(progress, ElementsAre("rank 0: layer 1 of 4"));
   EXPECT_THAT(ready, ElementsAre("tcp://127.0.0.1:5555"));
+}
+
+TEST_F(SupervisionTest, TakesTheHeadsWordsFromTheHeadAlone) {
+  say(1, control::AwaitsRanks{});
+  say(2, control::Alive{});
+  say(3, control::Alive{});
+  say(3, control::Ready{1, "tcp://10.0.0.1:5555"});
+  EXPECT_EQ(state(), State::forming);
+  EXPECT_THAT(ready, IsEmpty());
+  say(1, control::Ready{1, "tcp://127.0.0.1:5555"});
+  say(2, control::GroupLost{1, "rank 1 lies", true, {1}});
+  EXPECT_EQ(state(), State::serving);
+  EXPECT_EQ(decides->epoch(), 1u);
 }
 
 TEST_F(SupervisionTest, GivesUpWhenTheFirstStartFails) {
@@ -460,87 +394,6 @@ TEST_F(SupervisionTest, EndsAtOnceWhenItIsAskedASecondTime) {
   EXPECT_THAT(processes.killed, ElementsAre(1, 2, 3));
   for (const uint64_t child : {1, 2, 3}) exit(child);
   EXPECT_THAT(stopped, ElementsAre(0));
-}
-
-// ---- every state of the group, every event
-
-struct Event {
-  const char* name;
-  std::function<void(Supervised&)> happen;
-};
-
-uint64_t a_live_rank(const Supervised& server) {
-  for (uint64_t child = server.processes.started.size(); child > 0; --child) {
-    if (server.processes.started[child - 1].rank >= 0) return child;
-  }
-  return 0;
-}
-
-std::vector<Event> events() {
-  return {{"awaits ranks", [](Supervised& s) { s.say(s.state() == State::starting ? 4 : 1, control::AwaitsRanks{}); }},
-          {"ready", [](Supervised& s) { s.serve_again(); }},
-          {"group lost",
-           [](Supervised& s) {
-             s.say(1, control::GroupLost{s.decides->epoch(), "a link", false, {}});
-           }},
-          {"a rank exits", [](Supervised& s) { s.exit(a_live_rank(s)); }},
-          {"the head exits", [](Supervised& s) { s.exit(s.state() == State::starting ? 4 : 1); }},
-          {"stop", [](Supervised& s) { s.decides->stop(s.now); }},
-          {"tick", [](Supervised& s) { s.decides->tick(s.now); }}};
-}
-
-void enter(Supervised& server, State state) {
-  server.serve();
-  switch (state) {
-    case State::starting:
-      server.exit(1);
-      break;
-    case State::forming:
-      server.exit(3);
-      break;
-    case State::serving:
-      break;
-    case State::losing:
-      server.processes.ending = {3};
-      server.say(1, control::GroupLost{1, "rank 1 is gone", false, {}});
-      break;
-    case State::backing_off:
-      for (int loss = 0; loss <= static_cast<int>(RestartPacer::kBurst); ++loss) server.exit(a_live_rank(server));
-      break;
-    case State::stopping:
-      server.decides->stop(server.now);
-      break;
-    case State::stopped:
-      server.decides->stop(server.now);
-      for (const uint64_t child : {1, 2, 3}) server.exit(child);
-      break;
-  }
-  ASSERT_EQ(server.state(), state);
-}
-
-TEST(Supervision, GoesWhereTheDiagramSaysFromEveryStateOfTheGroupAtEveryEvent) {
-  using S = State;
-  const std::pair<S, std::vector<S>> table[] = {
-      // awaits ranks, ready, group lost, a rank exits, the head exits, stop, tick
-      {S::starting, {S::forming, S::starting, S::starting, S::starting, S::starting, S::stopping, S::starting}},
-      {S::forming, {S::forming, S::serving, S::forming, S::forming, S::starting, S::stopping, S::forming}},
-      {S::serving, {S::serving, S::serving, S::forming, S::forming, S::starting, S::stopping, S::serving}},
-      {S::losing, {S::losing, S::losing, S::losing, S::forming, S::starting, S::stopping, S::losing}},
-      {S::backing_off,
-       {S::backing_off, S::backing_off, S::backing_off, S::backing_off, S::backing_off, S::stopping, S::backing_off}},
-      {S::stopping, {S::stopping, S::stopping, S::stopping, S::stopping, S::stopping, S::stopping, S::stopping}},
-      {S::stopped, {S::stopped, S::stopped, S::stopped, S::stopped, S::stopped, S::stopped, S::stopped}}};
-  for (const auto& [from, to] : table) {
-    const auto all = events();
-    ASSERT_EQ(all.size(), to.size());
-    for (size_t i = 0; i < all.size(); ++i) {
-      SCOPED_TRACE(testing::Message() << "state " << static_cast<int>(from) << ": " << all[i].name);
-      Supervised server;
-      ASSERT_NO_FATAL_FAILURE(enter(server, from));
-      all[i].happen(server);
-      EXPECT_EQ(server.state(), to[i]);
-    }
-  }
 }
 
 // ---- several hosts

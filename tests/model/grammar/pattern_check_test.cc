@@ -46,7 +46,8 @@ std::string times(size_t count, const std::string& text) {
 TEST(PatternCheck, RefusesWhatTakesTooLong) {
   for (const std::string& pattern :
        {std::string(1000, '.'), times(1000, "[^a]"), times(50, "[^a]*[^b]*"), times(25, "[^a]*[^b]*"), times(300, "a?"),
-        times(2000, "[a-z]"), times(30, "(.*|[^a]{0,3})"), times(40, "(x|[^a]*)?"), times(200, "[\u4e00-\u9fff]")}) {
+        times(2000, "[a-z]"), times(30, "(.*|[^a]{0,3})"), times(40, "(x|[^a]*)?"), times(200, "[\u4e00-\u9fff]"),
+        times(300, "a?^"), times(300, "a?$")}) {
     EXPECT_THAT(error_of(pattern), HasSubstr("too long to compile")) << pattern.substr(0, 60);
   }
 }

@@ -66,6 +66,17 @@ TEST(SchemaCheck, RefusesWhatTakesTooLongToCompile) {
   EXPECT_EQ(error_of(properties(1000, R"({"type": "integer", "minimum": 1})")), "none");
 }
 
+TEST(SchemaCheck, ComparesSchemasOfOneOfWithinABound) {
+  std::string names, all;
+  for (int i = 0; i < 20; ++i) {
+    names += (i == 0 ? "\"" : ", \"") + fmt::format("p{}\"", i);
+    all += (i == 0 ? "" : ", ") + fmt::format(R"("p{}": {{"$ref": "#/$defs/x"}})", i);
+  }
+  const std::string x = R"({"type": "object", "required": [)" + names + R"(], "properties": {)" + all + "}}";
+  EXPECT_NE(error_of(R"({"oneOf": [{"$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}], "$defs": {"x": )" + x + "}}"),
+            "none");
+}
+
 // The cases of JSON Schema's own suite in which XGrammar takes what is invalid (tests/schema_suite.py).
 TEST(SchemaCheck, NamesKeywordsThatStandWhereAGrammarPassesOverThem) {
   const std::pair<const char*, const char*> cases[] = {
@@ -119,6 +130,14 @@ TEST(SchemaCheck, LooksIntoTheSchemasOfStructuralTags) {
             "the keyword \"not\" is not supported");
   EXPECT_EQ(error(R"({"format": {"not": {"json_schema": {"type": "string"}}}})"), "none");
   EXPECT_EQ(error("5"), "a structural tag is an object");
+  const std::string element = R"({"type": "regex", "pattern": ")" + std::string(126, '.') + R"("})";
+  const auto sequence = [&](int count) {
+    std::string list = element;
+    for (int i = 1; i < count; ++i) list += ", " + element;
+    return R"({"type": "structural_tag", "format": {"type": "sequence", "elements": [)" + list + "]}}";
+  };
+  EXPECT_EQ(error(sequence(1)), "none");
+  EXPECT_THAT(error(sequence(20)), HasSubstr("too many patterns"));
 }
 
 TEST(ChoiceGrammar, QuotesWhatTextsHold) {
