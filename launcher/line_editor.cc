@@ -44,6 +44,7 @@ std::optional<std::string> LineEditor::read(const std::string& prompt) {
     return line;
   }
   prompt_ = prompt;
+  el_set(editor_, EL_PREP_TERM, 1);  // before the prompt is seen, or a Ctrl-C right behind it is a signal
   dropped_ = false;
   int count = 0;
   const char* text = el_gets(editor_, &count);
