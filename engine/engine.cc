@@ -133,7 +133,7 @@ void Engine::finish(Sequence& sequence, FinishReason reason, int32_t stop_token_
 }
 
 void Engine::fail(Sequence& sequence, RequestError error) {
-  events_.emplace_back(FailEvent{sequence.id(), std::move(error)});
+  events_.emplace_back(Boxed<FailEvent>({sequence.id(), std::move(error)}));
   end(sequence);
 }
 

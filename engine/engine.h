@@ -153,7 +153,8 @@ class Engine {
   void remove_running(const Sequence& sequence);
   void close_gaps();
   void note_plan(int32_t num_adapters);
-  void absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row);
+  void absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row, PromptResult* of_prompt);
+  bool absorb_prompt(Sequence& sequence, PromptResult& result);
 
   EngineConfig config_;
   KvCache kv_;

@@ -206,6 +206,7 @@ void Engine::absorb(StepResult result) {
   const PlanInFlight plan = std::move(in_flight_.front());
   in_flight_.pop_front();
   events_.reserve(events_.size() + plan.rows.size());
+  auto of_prompt = result.prompts.begin();
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     if (i + 2 * kPrefetchAhead < plan.rows.size()) {
       plan.rows[i + 2 * kPrefetchAhead].sequence->prefetch_for_result();
@@ -215,10 +216,12 @@ void Engine::absorb(StepResult result) {
     Sequence& sequence = *plan.rows[i].sequence;
     CHECK_EQ(result.rows[i].id.value(), sequence.id().value());
     sequence.row_returned();
+    const bool has_prompt = of_prompt != result.prompts.end() && std::cmp_equal(of_prompt->row, i);
+    PromptResult* const prompt = has_prompt ? &*of_prompt++ : nullptr;
     if (sequence.state() == SequenceState::ended) {
       destroy_if_unused(sequence);
     } else {
-      absorb_row(sequence, plan.rows[i], result.rows[i]);
+      absorb_row(sequence, plan.rows[i], result.rows[i], prompt);
     }
   }
 }
@@ -228,21 +231,26 @@ void Engine::fail_without_token(Sequence& sequence, int32_t position, bool is_it
   event.error.message =
       fmt::format("there is no token for position {}: {}", position,
                   is_its_own ? "the request forbids every token there" : "the logits before it are not finite");
-  events_.emplace_back(std::move(event));
+  events_.emplace_back(Boxed<FailEvent>(std::move(event)));
   end(sequence);
 }
 
-// A row whose logits or log-probabilities are no numbers ends its own request; the others go on.
-void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row) {
-  if (!row.prompt_logprobs.empty()) {
-    auto event = sequence.take_prompt_logprobs(row.prompt_logprobs_start, row.prompt_logprobs,
-                                               std::move(row.prompt_ranks), std::move(row.prompt_top_logprobs));
-    const auto bad = std::ranges::find_if_not(event.values, is_logprob);
-    if (bad != event.values.end()) {
-      return fail_without_token(sequence, event.start + static_cast<int32_t>(bad - event.values.begin()), false);
-    }
-    if (!event.values.empty()) events_.emplace_back(Boxed<PromptLogprobsEvent>(std::move(event)));
+// False: they are no numbers, and the sequence has ended for it.
+bool Engine::absorb_prompt(Sequence& sequence, PromptResult& result) {
+  auto event =
+      sequence.take_prompt_logprobs(result.start, result.logprobs, std::move(result.ranks), std::move(result.best));
+  const auto bad = std::ranges::find_if_not(event.values, is_logprob);
+  if (bad != event.values.end()) {
+    fail_without_token(sequence, event.start + static_cast<int32_t>(bad - event.values.begin()), false);
+    return false;
   }
+  if (!event.values.empty()) events_.emplace_back(Boxed<PromptLogprobsEvent>(std::move(event)));
+  return true;
+}
+
+// A row whose logits or log-probabilities are no numbers ends its own request; the others go on.
+void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row, PromptResult* of_prompt) {
+  if (of_prompt != nullptr && !absorb_prompt(sequence, *of_prompt)) return;
   if (!planned.sample) return;
   if (row.token_id < 0 || !std::ranges::all_of(row.logprobs, is_logprob, &TokenLogprob::logprob)) {
     return fail_without_token(sequence, planned.end, row.token_id == kAllForbidden);

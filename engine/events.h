@@ -21,7 +21,7 @@ struct PromptLogprobsEvent {
   SequenceId id;
   int32_t start = 0;  // values[i] belongs to the prompt token at position start + i (position 0 has none)
   std::vector<float> values;
-  std::vector<int32_t> ranks = {};  // these two as RowResult has them
+  std::vector<int32_t> ranks = {};  // these two as PromptResult has them
   std::vector<std::vector<TokenLogprob>> best = {};
 };
 struct TokenEvent {
@@ -50,7 +50,7 @@ struct Boxed {
   SequenceId id;
   std::shared_ptr<const Rare> event;
 };
-using Event = std::variant<TokenEvent, Boxed<PromptLogprobsEvent>, FinishEvent, FailEvent>;
+using Event = std::variant<TokenEvent, Boxed<PromptLogprobsEvent>, FinishEvent, Boxed<FailEvent>>;
 
 // What the engine wants of the adapter cache. A lease is asked for once per request and epoch and released once, when
 // no plan in flight touches the adapter any more; leases that are held when the ranks are lost are void and not

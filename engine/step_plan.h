@@ -108,12 +108,6 @@ struct RowResult {
   // token in its place.
   int32_t token_id = kNoToken;
   std::vector<TokenLogprob> logprobs;  // the k best, best first; the drawn token is appended where it is not among them
-  int32_t prompt_logprobs_start = 0;   // prompt_logprobs[i] belongs to the prompt token at position start + i
-  std::vector<float> prompt_logprobs;
-  // Where asked for, [prompt_logprobs]: as how manieth the prompt token comes (1: none is more probable; equal ones
-  // count before it), and the k best tokens in its place, best first.
-  std::vector<int32_t> prompt_ranks = {};
-  std::vector<std::vector<TokenLogprob>> prompt_top_logprobs = {};
 
   bool operator==(const RowResult&) const = default;
   template <class Self, class Visitor>
@@ -121,10 +115,28 @@ struct RowResult {
     visit("id", s.id);
     visit("token_id", s.token_id);
     visit("logprobs", s.logprobs);
-    visit("prompt_logprobs_start", s.prompt_logprobs_start);
-    visit("prompt_logprobs", s.prompt_logprobs);
-    visit("prompt_ranks", s.prompt_ranks);
-    visit("prompt_top_logprobs", s.prompt_top_logprobs);
+  }
+};
+
+// What a row says of the prompt's own tokens, where the request asks for it. Apart from the rows, of which a step has
+// thousands and hardly any has this.
+struct PromptResult {
+  int32_t row = 0;              // of the step
+  int32_t start = 0;            // logprobs[i] belongs to the prompt token at position start + i
+  std::vector<float> logprobs;  // never empty
+  // Where asked for, [logprobs]: as how manieth the prompt token comes (1: none is more probable; equal ones count
+  // before it), and the k best tokens in its place, best first.
+  std::vector<int32_t> ranks = {};
+  std::vector<std::vector<TokenLogprob>> best = {};
+
+  bool operator==(const PromptResult&) const = default;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("row", s.row);
+    visit("start", s.start);
+    visit("logprobs", s.logprobs);
+    visit("ranks", s.ranks);
+    visit("best", s.best);
   }
 };
 
@@ -148,10 +160,11 @@ struct StepResult {
   Epoch epoch;
   StepId step;
   int32_t rank = 0;
-  std::vector<RowResult> rows;  // in the order of the plan's rows
-  std::string error;            // not empty: the rank could not compute the step
-  StepTimes times;              // zeros where they are not measured
-  bool peer_failed = false;     // with an error: it is a peer that does not answer
+  std::vector<RowResult> rows;        // in the order of the plan's rows
+  std::vector<PromptResult> prompts;  // of those rows that are asked for it, in their order
+  std::string error;                  // not empty: the rank could not compute the step
+  StepTimes times;                    // zeros where they are not measured
+  bool peer_failed = false;           // with an error: it is a peer that does not answer
 
   bool operator==(const StepResult&) const = default;
   template <class Self, class Visitor>
@@ -160,6 +173,7 @@ struct StepResult {
     visit("step", s.step);
     visit("rank", s.rank);
     visit("rows", s.rows);
+    visit("prompts", s.prompts);
     visit("error", s.error);
     visit("times", s.times);
     visit("peer_failed", s.peer_failed);

@@ -92,7 +92,7 @@ class Gateway {
       } else if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) {
         take_finish(*finish);
       } else {
-        take_failure(std::get<engine::FailEvent>(event));
+        take_failure(std::get<engine::Boxed<engine::FailEvent>>(event));
       }
     }
     for (const engine::SequenceId id : streamed) {
@@ -339,7 +339,7 @@ class Gateway {
     if (--choices.running == 0 && !counted) setup_.metrics->answered(choices.n, choices.longest);
     if (!setup_.log) return;
     ended.id = request.index ? fmt::format("{}/{}", request.name, *request.index) : request.name;
-    ended.client_gone = request.abandoned;
+    ended.client_gone = request.client_gone;
     if (done != nullptr) ended.cached_tokens = done->usage.cached_tokens;
     if (failure != nullptr) ended.error = failure->message;
     setup_.log->ended(ended);

@@ -78,10 +78,18 @@ Result<void> InFlightPlans::compare_with_plan(const Plan& plan, const engine::St
   if (result.rows.size() != plan.rows.size()) {
     return fail("rank {} answers step {} with {} rows of {}", rank, step, result.rows.size(), plan.rows.size());
   }
+  auto of_prompt = result.prompts.begin();
   for (size_t i = 0; i < plan.rows.size(); ++i) {
-    if (auto ok = compare_row(plan.rows[i], result.rows[i], rank == 0); !ok) {
-      return fail("rank {} answers row {} of step {} {}", rank, i, step, ok.error().message);
+    auto ok = compare_row(plan.rows[i], result.rows[i], rank == 0);
+    if (ok && rank == 0 && plan.rows[i].prompt_logprobs_count > 0) {
+      const bool there = of_prompt != result.prompts.end() && std::cmp_equal(of_prompt->row, i);
+      ok = compare_prompt(plan.rows[i], there ? *of_prompt++ : engine::PromptResult{});
     }
+    if (!ok) return fail("rank {} answers row {} of step {} {}", rank, i, step, ok.error().message);
+  }
+  if (of_prompt != result.prompts.end()) {
+    return fail("rank {} answers step {} with log-probabilities of the prompt for row {}, which was not asked for them",
+                rank, step, of_prompt->row);
   }
   return {};
 }
@@ -107,19 +115,21 @@ Result<void> InFlightPlans::compare_row(const Row& row, const engine::RowResult&
   for (const engine::TokenLogprob& logprob : logprobs) {
     if (!is_token(logprob.token_id)) return fail("with the log-probability of token {}", logprob.token_id);
   }
-  const size_t of_prompt = whole ? static_cast<size_t>(row.prompt_logprobs_count) : 0;
-  if (answer.prompt_logprobs.size() != of_prompt ||
-      (of_prompt > 0 && answer.prompt_logprobs_start != row.prompt_logprobs_start)) {
+  return {};
+}
+
+Result<void> InFlightPlans::compare_prompt(const Row& row, const engine::PromptResult& answer) const {
+  const auto asked = static_cast<size_t>(row.prompt_logprobs_count);
+  if (answer.logprobs.size() != asked || answer.start != row.prompt_logprobs_start) {
     return fail("with {} log-probabilities from position {} of the prompt of sequence {}, not {} from {}",
-                answer.prompt_logprobs.size(), answer.prompt_logprobs_start, row.id.value(), of_prompt,
-                row.prompt_logprobs_start);
+                answer.logprobs.size(), answer.start, row.id.value(), asked, row.prompt_logprobs_start);
   }
-  const size_t ranked = row.prompt_top_logprobs >= 0 ? of_prompt : 0;
-  if (answer.prompt_ranks.size() != ranked || answer.prompt_top_logprobs.size() != ranked) {
-    return fail("with {} ranks and {} lists of best tokens of the prompt of sequence {}, not {}",
-                answer.prompt_ranks.size(), answer.prompt_top_logprobs.size(), row.id.value(), ranked);
+  const size_t ranked = row.prompt_top_logprobs >= 0 ? asked : 0;
+  if (answer.ranks.size() != ranked || answer.best.size() != ranked) {
+    return fail("with {} ranks and {} lists of best tokens of the prompt of sequence {}, not {}", answer.ranks.size(),
+                answer.best.size(), row.id.value(), ranked);
   }
-  for (const auto& best : answer.prompt_top_logprobs) {
+  for (const auto& best : answer.best) {
     const bool tokens = std::all_of(best.begin(), best.end(), [this](const auto& l) { return is_token(l.token_id); });
     if (!tokens || best.size() > static_cast<size_t>(row.prompt_top_logprobs)) {
       return fail("with best tokens of the prompt of sequence {} that are none, or too many", row.id.value());

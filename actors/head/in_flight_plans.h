@@ -66,6 +66,7 @@ class InFlightPlans {
   Row expected(const engine::StepRow& row) const;
   Result<void> compare_with_plan(const Plan& plan, const engine::StepResult& result) const;
   Result<void> compare_row(const Row& row, const engine::RowResult& answer, bool whole) const;
+  Result<void> compare_prompt(const Row& row, const engine::PromptResult& answer) const;
   bool is_token(int32_t id) const { return id >= 0 && id < vocab_size_; }
 
   int32_t ranks_, vocab_size_;

@@ -56,7 +56,10 @@ std::vector<engine::SequenceId> LiveRequests::abandon(uint64_t client) {
   const auto names = names_.find(client);
   if (names == names_.end()) return all;
   for (const auto& [name, ids] : names->second) all.insert(all.end(), ids.begin(), ids.end());
-  for (const engine::SequenceId id : all) requests_.at(id).abandoned = true;
+  for (const engine::SequenceId id : all) {
+    LiveRequest& request = requests_.at(id);
+    request.abandoned = request.client_gone = true;
+  }
   names_.erase(names);
   return all;
 }

@@ -51,11 +51,12 @@ struct LiveRequest {
   std::string tenant;
   int64_t charged_tokens = 0;  // of the tenant's tokens in flight
   std::optional<std::chrono::steady_clock::time_point> deadline;
-  std::string time_limit;  // that the deadline comes from, for a sentence
-  bool ended = false;      // by a stop string: what the engine still says of it is not part of the answer
-  bool timed_out = false;  // it was ended since it took too long
-  bool abandoned = false;  // the client is gone: nobody is to be answered
-  comm::Delta delta;       // what has come and has not been sent
+  std::string time_limit;    // that the deadline comes from, for a sentence
+  bool ended = false;        // by a stop string: what the engine still says of it is not part of the answer
+  bool timed_out = false;    // it was ended since it took too long
+  bool abandoned = false;    // nobody is to be answered: the client is gone, or another answer to it has failed
+  bool client_gone = false;  // abandoned for that
+  comm::Delta delta;         // what has come and has not been sent
 };
 
 // Threads: one.

@@ -22,9 +22,10 @@ std::optional<End> end_of(const engine::Event& event) {
     const bool cancelled = finish->reason == engine::FinishReason::abort;
     return End{finish->id, cancelled ? AdapterOutcome::none : AdapterOutcome::success};
   }
-  if (const auto* failure = std::get_if<engine::FailEvent>(&event)) {
-    const bool no_token = failure->error.code == engine::ErrorCode::no_token && !failure->is_its_own;
-    return End{failure->id, no_token ? AdapterOutcome::no_token : AdapterOutcome::none};
+  if (const auto* failed = std::get_if<engine::Boxed<engine::FailEvent>>(&event)) {
+    const engine::FailEvent& failure = *failed;
+    const bool no_token = failure.error.code == engine::ErrorCode::no_token && !failure.is_its_own;
+    return End{failure.id, no_token ? AdapterOutcome::no_token : AdapterOutcome::none};
   }
   return std::nullopt;
 }
@@ -93,7 +94,7 @@ void ServingCore::start(std::shared_ptr<engine::Request> request) {
 }
 
 void ServingCore::fail_request(Id id, engine::ErrorCode code, std::string message) {
-  events_.emplace_back(engine::FailEvent{id, {code, std::move(message)}});
+  events_.emplace_back(engine::Boxed<engine::FailEvent>({id, {code, std::move(message)}}));
 }
 
 void ServingCore::acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error,
@@ -278,8 +279,10 @@ void ServingCore::end_claim(engine::Event& event) {
   const auto claim = claims_.find(end->id);
   const bool claimed = claim != claims_.end();
   if (end->outcome == AdapterOutcome::no_token) {  // the engine knows no names
-    auto& message = std::get<engine::FailEvent>(event).error.message;
-    message = (claimed ? fmt::format("adapter {}: ", claim->second) : "the base model: ") + message;
+    engine::FailEvent failure = std::get<engine::Boxed<engine::FailEvent>>(event);
+    const std::string whose = claimed ? fmt::format("adapter {}: ", claim->second) : "the base model: ";
+    failure.error.message = whose + failure.error.message;
+    event = engine::Boxed<engine::FailEvent>(std::move(failure));
   }
   if (!claimed) return;
   effects_.push_back(Unclaim{end->id, end->outcome});

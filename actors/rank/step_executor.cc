@@ -223,15 +223,17 @@ Result<engine::StepResult> StepExecutor::finish() {
     }
     if (row.prompt_logprobs_count > 0) {
       CHECK_GE(output.target_logprobs.size(), static_cast<size_t>(row.prompt_logprobs_count));
-      to.prompt_logprobs_start = row.prompt_logprobs_start;
-      to.prompt_logprobs.assign(output.target_logprobs.begin(),
-                                output.target_logprobs.begin() + row.prompt_logprobs_count);
+      engine::PromptResult& prompt = result.prompts.emplace_back();
+      prompt.row = static_cast<int32_t>(i);
+      prompt.start = row.prompt_logprobs_start;
+      prompt.logprobs.assign(output.target_logprobs.begin(),
+                             output.target_logprobs.begin() + row.prompt_logprobs_count);
       if (!row.ranked) continue;
-      CHECK_GE(output.target_ranks.size(), to.prompt_logprobs.size());
-      CHECK_GE(output.target_best.size(), to.prompt_logprobs.size());
-      to.prompt_ranks.assign(output.target_ranks.begin(), output.target_ranks.begin() + row.prompt_logprobs_count);
-      for (size_t p = 0; p < to.prompt_logprobs.size(); ++p) {
-        auto& best = to.prompt_top_logprobs.emplace_back();
+      CHECK_GE(output.target_ranks.size(), prompt.logprobs.size());
+      CHECK_GE(output.target_best.size(), prompt.logprobs.size());
+      prompt.ranks.assign(output.target_ranks.begin(), output.target_ranks.begin() + row.prompt_logprobs_count);
+      for (size_t p = 0; p < prompt.logprobs.size(); ++p) {
+        auto& best = prompt.best.emplace_back();
         for (const model::TokenProbability& token : output.target_best[p])
           best.push_back({token.token_id, token.logprob});
       }

@@ -68,7 +68,9 @@ std::optional<int64_t> BodyReader::integer(const char* name, int64_t least, int6
   const json& given = value(name);
   if (given.is_null()) return std::nullopt;
   const auto number = integer_of(given);
-  if (!number) {
+  if (!number && given.is_number_integer()) {  // above every int64_t
+    refuse(name, fmt::format("{} is {}, not in {} .. {}", name, given.dump(), least, most));
+  } else if (!number) {
     refuse(name, fmt::format("{} must be an integer, not {}", name,
                              given.is_number() ? given.dump() : std::string(json_type_name(given))));
   } else if (*number < least || *number > most) {

@@ -346,11 +346,11 @@ TEST(Engine, FailsARequestWhoseLogprobsAreNoNumbers) {
     StepResult result = server.rank.execute(server.in_flight.front());
     RowResult& row = result.rows[0];
     row.logprobs = {{row.token_id, of_prompt ? -1 : std::nanf("")}};
-    if (of_prompt) row.prompt_logprobs[1] = std::numeric_limits<float>::infinity();
+    if (of_prompt) result.prompts.at(0).logprobs[1] = std::numeric_limits<float>::infinity();
     server.engine.absorb(result);
     const std::vector<Event> events = server.engine.take_events();
     ASSERT_EQ(events.size(), 1u);
-    const auto& failure = std::get<FailEvent>(events[0]);
+    const FailEvent& failure = std::get<Boxed<FailEvent>>(events[0]);
     EXPECT_EQ(failure.error.code, ErrorCode::no_token);
     EXPECT_THAT(failure.error.message, ::testing::HasSubstr(of_prompt ? "position 2:" : "position 3:"));
     EXPECT_EQ(server.engine.stats().blocks_free, 20);

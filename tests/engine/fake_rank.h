@@ -60,6 +60,10 @@ class FakeRank {
     for (const StepRow& row : plan.rows) check_context(row);
     for (const StepRow& row : plan.rows) {
       num_tokens += row.count;
+      std::vector<float> of_prompt = prompt_logprobs(row);
+      if (!of_prompt.empty()) {
+        result.prompts.push_back({static_cast<int32_t>(result.rows.size()), row.start + 1, std::move(of_prompt)});
+      }
       result.rows.push_back(compute(row));
     }
     EXPECT_LE(num_tokens, config_.max_num_batched_tokens);
@@ -165,6 +169,16 @@ class FakeRank {
     }
   }
 
+  std::vector<float> prompt_logprobs(const StepRow& row) const {
+    const RankSequence& sequence = sequences_.at(row.id);
+    std::vector<float> values;
+    if (!sequence.prompt_logprobs) return values;
+    for (int32_t i = row.start + 1; i <= std::min(row.start + row.count, sequence.prompt_size - 1); ++i) {
+      values.push_back(-static_cast<float>(i));
+    }
+    return values;
+  }
+
   RowResult compute(const StepRow& row) {
     RankSequence& sequence = sequences_.at(row.id);
     const int32_t end = row.start + row.count;
@@ -177,12 +191,6 @@ class FakeRank {
     sequence.num_computed = end;
     RowResult result;
     result.id = row.id;
-    if (sequence.prompt_logprobs) {
-      result.prompt_logprobs_start = row.start + 1;
-      for (int32_t i = row.start + 1; i <= std::min(end, sequence.prompt_size - 1); ++i) {
-        result.prompt_logprobs.push_back(-static_cast<float>(i));
-      }
-    }
     if (row.sample) {
       const auto diverges = diverging.find(row.id);
       const bool no_token = diverges != diverging.end() && end >= diverges->second;

@@ -150,10 +150,11 @@ class ComparedResults : public ::testing::Test {
                   {SequenceId(4), 7, 1, true}};
     right_.epoch = plan_.epoch;
     right_.step = plan_.step;
-    right_.rows = {{SequenceId(1), -1, {}, 1, {-1, -2}},
-                   {SequenceId(2), 7, {}, 2, {-3}},
-                   {SequenceId(3), 8, {{9, -0.5F}, {8, -1}}, 0, {}},
-                   {SequenceId(4), 9, {}, 0, {}}};
+    right_.rows = {{SequenceId(1), -1, {}},
+                   {SequenceId(2), 7, {}},
+                   {SequenceId(3), 8, {{9, -0.5F}, {8, -1}}},
+                   {SequenceId(4), 9, {}}};
+    right_.prompts = {{0, 1, {-1, -2}}, {1, 2, {-3}}};
   }
 
   std::string said_of(engine::StepResult answer) const {
@@ -171,7 +172,8 @@ TEST_F(ComparedResults, PassWhereTheyAnswerThePlan) {
   EXPECT_EQ(said_of(right_), "");
   engine::StepResult brief = right_;
   brief.rank = 1;
-  for (engine::RowResult& row : brief.rows) row = {row.id, row.token_id, {}, 0, {}};
+  for (engine::RowResult& row : brief.rows) row.logprobs.clear();
+  brief.prompts.clear();
   EXPECT_EQ(said_of(brief), "");
 }
 
@@ -204,21 +206,30 @@ TEST_F(ComparedResults, AreRefusedWithWhatIsWrong) {
   EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs[0].token_id = -7; }), HasSubstr("of token -7"));
   EXPECT_THAT(with([](Answer& r) { r.rows[2].logprobs[1].token_id = 9; }), HasSubstr("without the log-probability"));
   EXPECT_THAT(with([](Answer& r) { r.rows[2].token_id = -1; }), HasSubstr("2 log-probabilities"));
-  EXPECT_THAT(with([](Answer& r) { r.rows[0].prompt_logprobs.push_back(0); }), HasSubstr("not 2 from 1"));
-  EXPECT_THAT(with([](Answer& r) { r.rows[1].prompt_logprobs_start = 1; }), HasSubstr("not 1 from 2"));
-  EXPECT_THAT(with([](Answer& r) { r.rows[3].prompt_logprobs = {-1}; }), HasSubstr("not 0 from 0"));
+  EXPECT_THAT(with([](Answer& r) { r.prompts[0].logprobs.push_back(0); }), HasSubstr("not 2 from 1"));
+  EXPECT_THAT(with([](Answer& r) { r.prompts[1].start = 1; }), HasSubstr("not 1 from 2"));
+  EXPECT_THAT(with([](Answer& r) { r.prompts.pop_back(); }), HasSubstr("not 1 from 2"));
+  EXPECT_THAT(with([](Answer& r) { std::swap(r.prompts[0], r.prompts[1]); }), HasSubstr("not 2 from 1"));
+  EXPECT_THAT(with([](Answer& r) { r.prompts[1].row = -1; }), HasSubstr("not 1 from 2"));
+  EXPECT_THAT(with([](Answer& r) { r.prompts.push_back({3, 0, {-1}}); }), HasSubstr("for row 3, which was not asked"));
+  EXPECT_THAT(with([](Answer& r) { r.prompts.push_back(r.prompts[1]); }), HasSubstr("for row 1, which was not asked"));
+  EXPECT_THAT(with([](Answer& r) {
+                r.rank = 1;
+                r.rows[2].logprobs.clear();
+              }),
+              HasSubstr("for row 0, which was not asked"));
   EXPECT_THAT(with([](Answer& r) { r.rank = 1; }), HasSubstr("log-probabilities")) << "rank 1 tells tokens alone";
 }
 
 TEST_F(ComparedResults, HaveRanksAndBestTokensOfThePromptAsAsked) {
   plan_.starts[0].sampling.prompt_top_logprobs = 1;
   EXPECT_THAT(said_of(right_), HasSubstr("with 0 ranks and 0 lists of best tokens of the prompt of sequence 1, not 2"));
-  right_.rows[0].prompt_ranks = {1, 7};
-  right_.rows[0].prompt_top_logprobs = {{{5, -0.5F}}, {}};
+  right_.prompts[0].ranks = {1, 7};
+  right_.prompts[0].best = {{{5, -0.5F}}, {}};
   EXPECT_EQ(said_of(right_), "");
-  right_.rows[0].prompt_top_logprobs[1] = {{kVocabulary, -1}};
+  right_.prompts[0].best[1] = {{kVocabulary, -1}};
   EXPECT_THAT(said_of(right_), HasSubstr("that are none, or too many"));
-  right_.rows[0].prompt_top_logprobs[1] = {{5, -1}, {6, -2}};
+  right_.prompts[0].best[1] = {{5, -1}, {6, -2}};
   EXPECT_THAT(said_of(right_), HasSubstr("that are none, or too many"));
 }
 
@@ -234,7 +245,7 @@ TEST_F(ComparedResults, KnowAsLittleOfAFinishedSequenceAsTheRanks) {
   engine::StepResult answer;
   answer.epoch = next.epoch;
   answer.step = next.step;
-  answer.rows = {{SequenceId(3), 8, {{8, -1}}, 0, {}}};
+  answer.rows = {{SequenceId(3), 8, {{8, -1}}}};
   EXPECT_FALSE(plans.add(answer));
   answer.rows[0].logprobs.clear();
   EXPECT_TRUE(plans.add(answer));

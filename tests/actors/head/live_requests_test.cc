@@ -54,6 +54,7 @@ TEST_F(LiveRequestsTest, KeepsTheAnswersToARequestTogether) {
   EXPECT_EQ(live_.find(10, "a"), SequenceId(2));
   EXPECT_THAT(live_.abandon(10, "a"), ElementsAre(SequenceId(2), SequenceId(3)));
   EXPECT_TRUE(live_.find(SequenceId(3))->abandoned);
+  EXPECT_FALSE(live_.find(SequenceId(3))->client_gone) << "it is another answer that has failed";
   EXPECT_FALSE(live_.find(SequenceId(9))->abandoned);
   EXPECT_FALSE(live_.find(10, "a"));
   EXPECT_TRUE(live_.abandon(10, "a").empty());
@@ -67,6 +68,7 @@ TEST_F(LiveRequestsTest, AbandonsAllRequestsOfAClient) {
   add(3, 10, "b");
   EXPECT_THAT(live_.abandon(10), ElementsAre(SequenceId(1), SequenceId(3)));
   EXPECT_TRUE(live_.find(SequenceId(1))->abandoned);
+  EXPECT_TRUE(live_.find(SequenceId(1))->client_gone);
   EXPECT_FALSE(live_.find(SequenceId(2))->abandoned);
   EXPECT_FALSE(live_.find(10, "a"));
   EXPECT_TRUE(live_.abandon(10).empty());

@@ -206,8 +206,8 @@ class SchedulerTest : public ActorTest {
     for (const auto& event : around_->events) {
       if (const auto* finish = std::get_if<engine::FinishEvent>(&event)) {
         lines.push_back("finish " + std::to_string(finish->id.value()));
-      } else if (const auto* failure = std::get_if<engine::FailEvent>(&event)) {
-        lines.push_back(std::string(name_of(failure->error.code)) + " " + std::to_string(failure->id.value()));
+      } else if (const auto* failure = std::get_if<engine::Boxed<engine::FailEvent>>(&event)) {
+        lines.push_back(std::string(name_of(failure->event->error.code)) + " " + std::to_string(failure->id.value()));
       }
     }
     return lines;

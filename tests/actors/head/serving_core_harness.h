@@ -147,7 +147,8 @@ class ServingCoreHarness {
     engine::StepResult result = ranks[static_cast<size_t>(rank)].execute(plans.at(executed));
     ++executed;
     if (rank != 0) {
-      for (engine::RowResult& row : result.rows) row = {row.id, row.token_id, {}, 0, {}};
+      for (engine::RowResult& row : result.rows) row.logprobs.clear();
+      result.prompts.clear();
     }
     result.rank = rank;
     forget_executed_plans();

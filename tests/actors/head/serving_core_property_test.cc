@@ -142,8 +142,8 @@ class RandomServer {
     if (field == 4) row.id = Id(static_cast<uint64_t>(value));
     if (field == 5) row.token_id = value;
     if (field == 6) row.logprobs = {{value, std::nanf("")}};
-    if (field == 7) row.prompt_logprobs_start = value;
-    if (field == 8) row.prompt_logprobs.resize(static_cast<size_t>(draw(0, 9)));
+    if (field == 7 && !result.prompts.empty()) result.prompts.front().start = value;
+    if (field == 8) result.prompts.push_back({value, 1, {-1}});
     if (field == 9) std::swap(row, result.rows.front());
   }
 

@@ -284,15 +284,18 @@ TEST_F(StepExecutorTest, AsksForTheLogprobsOfPromptTokensAlone) {
   ASSERT_TRUE(executor_.begin(first));
   EXPECT_THAT(last_row().targets, ElementsAre(11, 12));
   auto result = executor_.finish().value();
-  EXPECT_EQ(result.rows[0].prompt_logprobs_start, 1);
-  EXPECT_THAT(result.rows[0].prompt_logprobs, ElementsAre(-11.0F, -12.0F));
+  ASSERT_EQ(result.prompts.size(), 1u);
+  EXPECT_EQ(result.prompts[0].row, 0);
+  EXPECT_EQ(result.prompts[0].start, 1);
+  EXPECT_THAT(result.prompts[0].logprobs, ElementsAre(-11.0F, -12.0F));
   engine::StepPlan second = plan();
   second.rows = {row_of(1, 2, 3, true)};
   ASSERT_TRUE(executor_.begin(second));
   EXPECT_THAT(last_row().targets, ElementsAre(13, -1, -1));
   result = executor_.finish().value();
-  EXPECT_EQ(result.rows[0].prompt_logprobs_start, 3);
-  EXPECT_THAT(result.rows[0].prompt_logprobs, ElementsAre(-13.0F));
+  ASSERT_EQ(result.prompts.size(), 1u);
+  EXPECT_EQ(result.prompts[0].start, 3);
+  EXPECT_THAT(result.prompts[0].logprobs, ElementsAre(-13.0F));
   ASSERT_TRUE(executor_.begin(decode(1, 5)));
   EXPECT_THAT(last_row().targets, IsEmpty());
 }
@@ -303,10 +306,10 @@ TEST_F(StepExecutorTest, ReportsRanksAndBestTokensOfAPromptWhereTheyAreWanted) {
   start.sampling.prompt_top_logprobs = 1;
   ASSERT_TRUE(executor_.begin(first_plan(start)));
   EXPECT_EQ(last_row().sampling.target_top_logprobs, 1);
-  const auto row = executor_.finish().value().rows[0];
-  EXPECT_THAT(row.prompt_ranks, ElementsAre(12, 13));
-  ASSERT_EQ(row.prompt_top_logprobs.size(), 2u);
-  EXPECT_EQ(row.prompt_top_logprobs[1].at(0).token_id, 14);
+  const auto prompt = executor_.finish().value().prompts.at(0);
+  EXPECT_THAT(prompt.ranks, ElementsAre(12, 13));
+  ASSERT_EQ(prompt.best.size(), 2u);
+  EXPECT_EQ(prompt.best[1].at(0).token_id, 14);
 }
 
 TEST_F(StepExecutorTest, ReportsEverythingOnRank0AndTokensAloneOnTheOthers) {
@@ -316,7 +319,8 @@ TEST_F(StepExecutorTest, ReportsEverythingOnRank0AndTokensAloneOnTheOthers) {
   ASSERT_TRUE(executor_.begin(first_plan(start)));
   const auto full = executor_.finish().value();
   EXPECT_EQ(full.rows[0].logprobs.size(), 1u);
-  EXPECT_EQ(full.rows[0].prompt_logprobs.size(), 1u);
+  ASSERT_EQ(full.prompts.size(), 1u);
+  EXPECT_EQ(full.prompts[0].logprobs.size(), 1u);
 
   FakeModel other_model;
   StepExecutor other(other_model, 1, 4, 8, 2);
@@ -325,7 +329,7 @@ TEST_F(StepExecutorTest, ReportsEverythingOnRank0AndTokensAloneOnTheOthers) {
   EXPECT_EQ(brief.rank, 1);
   EXPECT_EQ(brief.rows[0].token_id, full.rows[0].token_id);
   EXPECT_THAT(brief.rows[0].logprobs, IsEmpty());
-  EXPECT_THAT(brief.rows[0].prompt_logprobs, IsEmpty());
+  EXPECT_THAT(brief.prompts, IsEmpty());
 }
 
 TEST_F(StepExecutorTest, ForgetsAFinishedSequenceWhileItsStepIsInFlight) {

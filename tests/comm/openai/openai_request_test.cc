@@ -159,6 +159,7 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
       {false, R"({"prompt": "a", "max_tokens": "5"})", "max_tokens", "must be an integer, not a string"},
       {false, R"({"prompt": "a", "temperature": "hot"})", "temperature", "must be a number, not a string"},
       {false, R"({"prompt": "a", "n": 129})", "n", "n is 129, not in 1 .. 128"},
+      {false, R"({"prompt": "a", "n": 18446744073709551615})", "n", "n is 18446744073709551615, not in 1 .. 128"},
       {false, R"({"prompt": "a", "stream": 1})", "stream", "must be true or false"},
       {false, R"({"prompt": "a", "stream_options": true})", "stream_options", "must be an object"},
       {false, R"({"prompt": "a", "stop": [1]})", "stop", "element 0 is a number"},
