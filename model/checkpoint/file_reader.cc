@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "kernels/base/descriptor.h"
+
 namespace lorikeet::model {
 namespace {
 
@@ -19,10 +21,15 @@ int64_t nanoseconds_of(const timespec& time) {
   return time.tv_sec * 1'000'000'000LL + time.tv_nsec;
 }
 
-// Where an open file lies, as the kernel says it.
-Result<void> check_place(int fd, const std::filesystem::path& path, std::span<const std::string> within) {
+std::string name_of(const Descriptor& file) {
+  return fmt::format("/proc/self/fd/{}", file.get());
+}
+
+// Where a file lies, as the kernel says it.
+Result<void> check_place(const Descriptor& file, const std::filesystem::path& path,
+                         std::span<const std::string> within) {
   std::error_code error;
-  const auto place = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", fd), error);
+  const auto place = std::filesystem::read_symlink(name_of(file), error);
   if (error) return fail("{}: it is not known where it lies: {}", path.string(), error.message());
   for (const std::filesystem::path root : within) {
     if (std::mismatch(root.begin(), root.end(), place.begin(), place.end()).first == root.end()) return {};
@@ -34,15 +41,18 @@ Result<void> check_place(int fd, const std::filesystem::path& path, std::span<co
 
 Result<std::shared_ptr<const FileReader>> FileReader::open(const std::filesystem::path& path,
                                                            std::span<const std::string> within) {
-  // Opening a pipe must not wait for its writer.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return fail("{}: {}", path.string(), std::strerror(errno));
-  std::shared_ptr<FileReader> file(new FileReader(path, fd));
+  // First without opening what the name leads to: a pipe would wait for its writer. A file that another program has a
+  // lease on waits until that lets go of it.
+  const Descriptor found(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!found) return fail("{}: {}", path.string(), std::strerror(errno));
   if (!within.empty()) {
-    if (auto ok = check_place(fd, path, within); !ok) return tl::unexpected(ok.error());
+    if (auto ok = check_place(found, path, within); !ok) return tl::unexpected(ok.error());
   }
   struct stat info {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return fail("{}: not a regular file", path.string());
+  if (::fstat(found.get(), &info) != 0 || !S_ISREG(info.st_mode)) return fail("{}: not a regular file", path.string());
+  Descriptor opened(::open(name_of(found).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!opened || ::fstat(opened.get(), &info) != 0) return fail("{}: {}", path.string(), std::strerror(errno));
+  std::shared_ptr<FileReader> file(new FileReader(path, opened.release()));
   file->size_ = static_cast<uint64_t>(info.st_size);
   file->written_ns_ = nanoseconds_of(info.st_mtim);
   return file;

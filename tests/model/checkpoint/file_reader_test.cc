@@ -1,12 +1,17 @@
 #include "model/checkpoint/file_reader.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <chrono>
+#include <csignal>
+#include <future>
+#include <thread>
 #include <vector>
 
+#include "kernels/base/descriptor.h"
 #include "tests/model/temp_dir.h"
 
 namespace lorikeet::model {
@@ -48,6 +53,21 @@ TEST_F(FileReaderTest, OpensOnlyWhatLiesBelowTheDirectoriesThatAreAllowed) {
     ASSERT_FALSE(opened) << path;
     EXPECT_THAT(opened.error().message, AllOf(HasSubstr(path), HasSubstr("leads to a file that is not below")));
   }
+}
+
+TEST_F(FileReaderTest, WaitsForAnotherProgramThatHoldsTheFile) {
+  write("abcdef");
+  const auto before = std::signal(SIGIO, SIG_IGN);  // tells the holder that somebody waits
+  Descriptor holder(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  if (::fcntl(holder.get(), F_SETLEASE, F_WRLCK) != 0) GTEST_SKIP() << "this file system knows no leases";
+  auto opened = std::async(std::launch::async, [this] { return FileReader::open(path_); });
+  // A lease that somebody wants broken is not what it was any more.
+  while (::fcntl(holder.get(), F_GETLEASE) == F_WRLCK) std::this_thread::yield();
+  EXPECT_EQ(opened.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  holder.reset();
+  const auto file = opened.get();
+  EXPECT_TRUE(file) << file.error().message;
+  std::signal(SIGIO, before);
 }
 
 TEST_F(FileReaderTest, GivesBytesFromAnywhere) {
