@@ -172,11 +172,11 @@ struct Delta {
   std::string id;
   std::string text;
   std::vector<int32_t> token_ids;
-  std::vector<TokenLogprobs> logprobs;    // one per token id where the request asked for them
-  std::optional<std::string> reasoning;   // of a chat whose server splits it off: not in text
-  std::vector<ToolCallDelta> tool_calls;  // the same
-  std::optional<int32_t> index{};         // of the answer, from 0, where several were asked for
-  std::optional<PromptScores> prompt{};   // of the first piece where early_prompt_logprobs was asked for
+  std::vector<TokenLogprobs> logprobs;      // one per token id where the request asked for them
+  std::optional<std::string> reasoning{};   // of a chat whose server splits it off: not in text
+  std::vector<ToolCallDelta> tool_calls{};  // the same
+  std::optional<int32_t> index{};           // of the answer, from 0, where several were asked for
+  std::optional<PromptScores> prompt{};     // of the first piece where early_prompt_logprobs was asked for
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);

@@ -246,10 +246,11 @@ TEST_P(ThreadFailureTest, AnAbortWithoutAnOperationEndsAllLaterOnes) {
 }
 
 TEST_P(ThreadFailureTest, AnAbortEndsTheWaitForALatePeer) {
-  std::atomic<int> aborted{0};
+  std::atomic<int> past_the_barrier{0}, aborted{0};  // the former as above
   EXPECT_THAT(run_ranks(kind(), size(),
                         [&](Collective& collective) -> std::string {
                           collective.barrier();
+                          ++past_the_barrier;
                           if (is_last(collective)) {
                             while (aborted == 0) std::this_thread::yield();
                             return fails_with(CollectiveFailure::peer_lost, collective, operations().front());
@@ -257,6 +258,7 @@ TEST_P(ThreadFailureTest, AnAbortEndsTheWaitForALatePeer) {
                           if (collective.rank() > 0) {
                             return fails_with(CollectiveFailure::peer_lost, collective, operations().front());
                           }
+                          while (past_the_barrier < collective.size()) std::this_thread::yield();
                           abort_during(collective, operations().front());
                           aborted = 1;
                           return "";
