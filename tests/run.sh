@@ -19,7 +19,9 @@ step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 
 build() { # PRESET TARGETS...: configures and builds
   cmake --preset "$1" > "build/$1.configure.log" || { cat "build/$1.configure.log"; return 1; }
-  cmake --build --preset "$1" -j "$jobs" --target "${@:2}"
+  # g++ maps a precompiled header at one fixed address; now and then that is taken ("PCH allocation failure"), so a
+  # build that fails is tried once more.
+  cmake --build --preset "$1" -j "$jobs" --target "${@:2}" || cmake --build --preset "$1" -j "$jobs" --target "${@:2}"
 }
 
 fuzz() { # runs every fuzz target for 30 s, `jobs` at a time; a crash prints its log
