@@ -188,11 +188,19 @@ bool RankThread::begin(const EncodedPlan& encoded) {
   while (plan && executor_->must_wait(*plan)) {
     if (!finish()) return false;
   }
-  return guarded(plan ? plan->step : engine::StepId(0), [&]() -> Result<void> {
+  const bool begun = guarded(plan ? plan->step : engine::StepId(0), [&]() -> Result<void> {
     if (!plan) return tl::unexpected(plan.error());
     if (step_started_ns_ == 0) step_started_ns_ = now_ns();
     if (auto ok = executor_->begin(*plan); !ok) return ok;
     begun_.push_back(plan->step);
+    return {};
+  });
+  if (!begun || !executor_->awaits_constraints()) return begun;
+  while (executor_->in_flight() > 1) {
+    if (!finish()) return false;
+  }
+  return guarded(plan->step, [&]() -> Result<void> {
+    executor_->constrain();
     return {};
   });
 }

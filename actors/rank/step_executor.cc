@@ -124,8 +124,15 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
   batch.sampling = row_sampling(sequence.sampling);
   batch.counts = sequence.counts;
   if (row.sample && sequence.rules) batch.constraint = sequence.rules->next(generated(sequence));
-  if (row.sample && sequence.answer) batch.constraint = sequence.answer->next(generated(sequence), batch.constraint);
-  sampled.all_forbidden = !leaves_a_token(batch.constraint, vocab_size_);
+  if (row.sample && sequence.answer) {
+    if (model_.constrains_later() && sequence.answer->must_wait(generated(sequence))) {
+      batch.constrained_later = sampled.constrained_later = true;
+      sampled.others = batch.constraint;
+    } else {
+      batch.constraint = sequence.answer->next(generated(sequence), batch.constraint);
+    }
+  }
+  sampled.all_forbidden = !sampled.constrained_later && !leaves_a_token(batch.constraint, vocab_size_);
   const int32_t last_target = sequence.prompt_size - 1;  // the last position whose next token is a prompt token, + 1
   if (sequence.sampling.prompt_logprobs && row.start < last_target) {
     targets.assign(static_cast<size_t>(row.count), -1);
@@ -150,7 +157,7 @@ std::span<const int32_t> StepExecutor::generated(const Sequence& sequence) {
 }
 
 bool StepExecutor::must_wait(const engine::StepPlan& plan) {
-  if (steps_.empty()) return false;
+  if (steps_.empty() || model_.constrains_later()) return false;
   return std::any_of(plan.rows.begin(), plan.rows.end(), [this](const engine::StepRow& row) {
     const auto it = row.sample ? sequences_.find(row.id) : sequences_.end();
     return it != sequences_.end() && it->second.answer && it->second.answer->must_wait(generated(it->second));
@@ -176,6 +183,7 @@ Result<void> StepExecutor::begin(const engine::StepPlan& plan) {
     auto row = batch_row(plan.rows[i], targets[i], step.rows[i]);
     if (!row) return tl::unexpected(row.error());
     rows.push_back(*row);
+    step.awaits_constraints |= row->constrained_later;
   }
   model_.begin_step(rows);
   for (size_t i = 0; i < plan.rows.size(); ++i) {
@@ -186,6 +194,24 @@ Result<void> StepExecutor::begin(const engine::StepPlan& plan) {
   }
   steps_.push_back(std::move(step));
   return {};
+}
+
+void StepExecutor::constrain() {
+  CHECK(awaits_constraints());
+  CHECK_EQ(steps_.size(), 1U);
+  Step& step = steps_.back();
+  std::vector<kernels::TokenConstraint> constraints(step.rows.size());
+  for (size_t i = 0; i < step.rows.size(); ++i) {
+    SampledRow& row = step.rows[i];
+    if (!row.constrained_later) continue;
+    Sequence& sequence = sequences_.at(row.id);
+    const auto prompt = static_cast<size_t>(sequence.prompt_size);
+    const auto before = std::span<const int32_t>(sequence.tokens).subspan(prompt, row.position - prompt);
+    constraints[i] = sequence.answer->next(before, row.others);
+    row.all_forbidden = !leaves_a_token(constraints[i], vocab_size_);
+  }
+  step.awaits_constraints = false;
+  model_.constrain_step(constraints);
 }
 
 Result<engine::StepResult> StepExecutor::finish() {

@@ -35,11 +35,17 @@ class StepExecutor {
         grammars_(std::move(grammars)),
         vocab_size_(vocab_size) {}
 
-  // Whether a draw of the plan depends on a token that a step in flight is still to draw: that step is finished first.
+  // Whether the plan cannot begin before the steps in flight are finished: a draw of it depends on a token that one of
+  // them is still to draw, and the model wants to know what restrains draws when a step begins.
   bool must_wait(const engine::StepPlan& plan);
 
   // Applies the plan and starts its step; only if in_flight() < model::RankModel::kMaxStepsInFlight.
   Result<void> begin(const engine::StepPlan& plan);
+
+  // Whether draws of the step begun last wait for constrain(), which is possible when it alone is in flight. The steps
+  // before it are finished first; meanwhile the device computes it.
+  bool awaits_constraints() const { return !steps_.empty() && steps_.back().awaits_constraints; }
+  void constrain();
 
   size_t in_flight() const { return steps_.size(); }
   bool ready() { return model_.step_ready(); }  // only if in_flight() > 0
@@ -73,12 +79,15 @@ class StepExecutor {
     int32_t prompt_logprobs_start = 0;  // position of the first target's token
     int32_t prompt_logprobs_count = 0;
     bool ranked = false;  // with ranks and best tokens
+    bool constrained_later = false;
+    kernels::TokenConstraint others;  // beside the answer's rules, where those come later
   };
   struct Step {
     engine::Epoch epoch;
     engine::StepId id;
     std::vector<SampledRow> rows;
-    bool decode = false;  // one token per row
+    bool decode = false;              // one token per row
+    bool awaits_constraints = false;  // some row does
   };
 
   static std::span<const int32_t> generated(const Sequence& sequence);

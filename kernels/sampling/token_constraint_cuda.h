@@ -17,8 +17,7 @@ struct ConstrainedRow {
   int32_t last_token = 0;                    // the entry of `resolved` that is the token before the draw
 };
 
-// Changes the rows' logits in place, before the penalties. What reads `masks` runs on `stream`: a mask that is made while
-// the forward runs must have been waited for there.
+// Changes the rows' logits in place, before the penalties.
 struct ConstrainArgs {
   LogitsShard shard;
   const ConstrainedRow* rows = nullptr;  // [num_rows]

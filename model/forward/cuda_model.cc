@@ -105,22 +105,33 @@ class CudaModelImpl final : public CudaModel {
     step.place = next_place_++;
     step.outputs.resize(rows.size());
     for (size_t i = 0; i < rows.size(); ++i) step.outputs[i].target_logprobs.resize(rows[i].logprob_targets.size());
+    for (const BatchRow& row : rows) step.awaits_constraints |= row.sample && row.constrained_later;
     guarded([&] {
       if (options_.time_steps) begun_[step.place % kTimedSteps].record(stream_);
       if (!rows.empty()) queue(StepBatch(rows), step);
-      if (options_.time_steps) ended_[step.place % kTimedSteps].record(stream_);
-      done_[step.place % kMaxStepsInFlight].record(stream_);
+      if (!step.awaits_constraints) queue_draws(step);
     });
     steps_.push_back(std::move(step));
   }
 
+  bool constrains_later() const override { return true; }
+
+  void constrain_step(std::span<const kernels::TokenConstraint> constraints) override {
+    CHECK(!steps_.empty() && steps_.back().awaits_constraints);
+    Step& step = steps_.back();
+    CHECK_EQ(constraints.size(), step.outputs.size());
+    for (SamplePortion& portion : step.portions) portion.constrain_later(constraints);
+    step.awaits_constraints = false;
+    guarded([&] { queue_draws(step); });
+  }
+
   bool step_ready() override {
-    CHECK(!steps_.empty());
+    CHECK(!steps_.empty() && !steps_.front().awaits_constraints);
     return done_[steps_.front().place % kMaxStepsInFlight].ready();
   }
 
   std::vector<RowOutput> finish_step() override {
-    CHECK(!steps_.empty());
+    CHECK(!steps_.empty() && !steps_.front().awaits_constraints);
     guarded([&] { wait(done_[steps_.front().place % kMaxStepsInFlight]); });
     Step step = std::move(steps_.front());
     steps_.pop_front();
@@ -137,8 +148,12 @@ class CudaModelImpl final : public CudaModel {
 
   // A step that is begun and not finished.
   struct Step {
-    uint64_t place = 0;  // counts all steps
+    uint64_t place = 0;               // counts all steps
+    bool awaits_constraints = false;  // its draws are not queued yet
+    bool logits_exist = false;        // of all its tokens
     std::vector<SamplePortion> portions;
+    std::vector<SampleArrays> arrays;  // [portions], on the device
+    std::vector<bool> with_adapters;   // [portions]
     std::vector<PortionResults> results;
     const int32_t* drawn = nullptr;  // [rows], pinned
     std::vector<RowOutput> outputs;
@@ -205,6 +220,8 @@ class CudaModelImpl final : public CudaModel {
   void abandon() {
     graphs_.clear();
     if (group_ && !steps_.empty()) {
+      const Step& last = steps_.back();
+      if (last.awaits_constraints) done_[last.place % kMaxStepsInFlight].record(stream_);
       group_->abort();
       try {
         group_->wait(done_[steps_.back().place % kMaxStepsInFlight]);
@@ -285,7 +302,7 @@ class CudaModelImpl final : public CudaModel {
     return highest;
   }
 
-  // Writes the step's description, sends it, and queues the step's kernels and the copies of its results.
+  // Writes the step's description, sends it, and queues the step's kernels up to its last layer, or its logits.
   void queue(const StepBatch& batch, Step& step) {
     CHECK_LE(batch.rows.size(), static_cast<size_t>(options_.max_num_seqs));
     const kernels::Graph* graph = nullptr;
@@ -332,21 +349,32 @@ class CudaModelImpl final : public CudaModel {
     } else {
       forward_->layers(size, blocks.device, sampler_->drawn(), context());
     }
+    step.logits_exist = graph != nullptr;
+    step.arrays = blocks.device_samples;
+    for (const PortionSize& size_of : portion_sizes) step.with_adapters.push_back(size_of.lora_bytes > 0);
     step.results = memory_->results(place, batch.rows.size(), step.portions, plan_.size(), step.drawn);
+  }
+
+  // Queues the draws of a step whose layers are queued, the copies of its results, and its end.
+  void queue_draws(const Step& step) {
     for (size_t i = 0; i < step.portions.size(); ++i) {
       const SamplePortion& portion = step.portions[i];
-      const SampleArrays& arrays = blocks.device_samples[i];
+      const SampleArrays& arrays = step.arrays[i];
       std::copy(portion.counts.begin(), portion.counts.end(), step.results[i].counts);
       step.results[i].constraints.write(portion);
-      if (graph == nullptr) {
+      if (!step.logits_exist) {
         forward_->logits_of(arrays.tokens, static_cast<int32_t>(portion.tokens.size()),
-                            portion_sizes[i].lora_bytes > 0 ? arrays.lora_rows : nullptr, context());
+                            step.with_adapters[i] ? arrays.lora_rows : nullptr, context());
       }
       sampler_->queue(portion, arrays, forward_->logits(), forward_->resolved(), step.results[i], group_.get(),
                       stream_);
     }
-    kernels::copy_to_host(const_cast<int32_t*>(step.drawn), sampler_->drawn(), batch.rows.size() * sizeof(int32_t),
-                          stream_);
+    if (!step.outputs.empty()) {
+      kernels::copy_to_host(const_cast<int32_t*>(step.drawn), sampler_->drawn(), step.outputs.size() * sizeof(int32_t),
+                            stream_);
+    }
+    if (options_.time_steps) ended_[step.place % kTimedSteps].record(stream_);
+    done_[step.place % kMaxStepsInFlight].record(stream_);
   }
 
   // Qwen v1: every sequence has its own frequencies, by the size of its prompt.

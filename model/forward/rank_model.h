@@ -55,6 +55,9 @@ struct BatchRow {
   std::span<const TokenCount> counts;   // where a penalty is on; ordered by token id; a pending token is not in it and
                                         // is counted by the model
   kernels::TokenConstraint constraint;  // of the draw; see there how it is meant
+  // The constraint comes by constrain_step(), since it takes a token that the step before is still to draw; `constraint`
+  // has the biases that it may have, at the most. Only where the model constrains_later().
+  bool constrained_later = false;
   std::span<const int32_t> logprob_targets;  // not empty: [token_ids.size()], the log-probability of target i at
                                              // position start + i is wanted (prompt_logprobs); -1: not wanted there
 };
@@ -113,6 +116,14 @@ class RankModel {
   // Starts one step. Every rank of the group makes the same calls and gets the same tokens. The spans in `rows` need to
   // live only until the call returns. Throws comm::CollectiveError when a peer is lost; the KV content is then void.
   virtual void begin_step(std::span<const BatchRow> rows) = 0;
+
+  // Whether rows may be constrained_later: the device computes their step while the host makes what their draws wait for.
+  virtual bool constrains_later() const { return false; }
+
+  // The constraints [rows] of the step that was begun last, where it has such rows; those of other rows are not looked
+  // at. It must be given before another step is begun and before this one is finished; the spans need to live only until
+  // the call returns. Throws as begin_step does.
+  virtual void constrain_step(std::span<const kernels::TokenConstraint> constraints) { (void)constraints; }
 
   // Whether finish_step would return at once. The CPU backend computes in begin_step, so it is always ready.
   virtual bool step_ready() = 0;

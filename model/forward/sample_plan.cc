@@ -1,5 +1,7 @@
 #include "model/forward/sample_plan.h"
 
+#include <glog/logging.h>
+
 #include <algorithm>
 
 namespace lorikeet::model {
@@ -57,7 +59,8 @@ class Planner {
     }
     const int32_t draw_index = want.sample ? static_cast<int32_t>(portion.draws.size()) : -1;
     if (want.sample) draw(portion, want, logits_row);
-    const int32_t constraint = want.sample && row.constraint.any() ? constrain(portion, row, token, logits_row) : -1;
+    const bool constrained = want.sample && (row.constraint.any() || row.constrained_later);
+    const int32_t constraint = constrained ? constrain(portion, want.row, token, logits_row) : -1;
     if (want.target >= 0) {
       portion.logprobs.push_back({logits_row, target_top, want.target, draw_index, constraint});
       portion.uses.push_back({want.row, want.index, target_top, ranked});
@@ -83,7 +86,9 @@ class Planner {
   }
 
   // Its place among the portion's constrained rows. `token` is the step's token whose logits they are.
-  int32_t constrain(SamplePortion& portion, const BatchRow& row, int32_t token, int32_t logits_row) const {
+  int32_t constrain(SamplePortion& portion, int32_t batch_row, int32_t token, int32_t logits_row) const {
+    const BatchRow& row = batch_.rows[static_cast<size_t>(batch_row)];
+    const auto index = static_cast<int32_t>(portion.constrained.size());
     kernels::ConstrainedRow to;
     to.logits_row = logits_row;
     to.last_token = token;
@@ -92,11 +97,15 @@ class Planner {
     const auto allowed = row.constraint.allowed.first(std::min(row.constraint.allowed.size(), most));
     to.mask_words = static_cast<int32_t>(allowed.size());
     portion.masks.insert(portion.masks.end(), allowed.begin(), allowed.end());
+    if (row.constrained_later) {
+      portion.later.push_back({index, batch_row});
+      portion.masks.resize(static_cast<size_t>(to.mask_begin) + most);
+    }
     to.biases_begin = static_cast<int32_t>(portion.biases.size());
     portion.biases.insert(portion.biases.end(), row.constraint.biases.begin(), row.constraint.biases.end());
     to.biases_end = static_cast<int32_t>(portion.biases.size());
     portion.constrained.push_back(to);
-    return static_cast<int32_t>(portion.constrained.size()) - 1;
+    return index;
   }
 
   void draw(SamplePortion& portion, const Want& want, int32_t logits_row) {
@@ -140,6 +149,22 @@ std::vector<SamplePortion> plan_samples(const StepBatch& batch, bool logits_exis
   Planner planner(batch, logits_exist, limits);
   for (const Want& want : wants_of(batch)) planner.add(want);
   return planner.take();
+}
+
+void SamplePortion::constrain_later(std::span<const kernels::TokenConstraint> constraints) {
+  for (size_t i = 0; i < later.size(); ++i) {
+    kernels::ConstrainedRow& to = constrained[static_cast<size_t>(later[i].constrained)];
+    const kernels::TokenConstraint& from = constraints[static_cast<size_t>(later[i].row)];
+    CHECK_LE(from.biases.size(), static_cast<size_t>(to.biases_end - to.biases_begin));
+    const auto next = static_cast<size_t>(later[i].constrained) + 1;
+    const auto masks_end = next < constrained.size() ? static_cast<size_t>(constrained[next].mask_begin) : masks.size();
+    const auto allowed =
+        from.allowed.first(std::min(from.allowed.size(), masks_end - static_cast<size_t>(to.mask_begin)));
+    std::copy(allowed.begin(), allowed.end(), masks.begin() + to.mask_begin);
+    to.mask_words = static_cast<int32_t>(allowed.size());
+    std::copy(from.biases.begin(), from.biases.end(), biases.begin() + to.biases_begin);
+    to.biases_end = to.biases_begin + static_cast<int32_t>(from.biases.size());
+  }
 }
 
 SampleArrays::SampleArrays(const SamplePortion& portion, uint64_t lora_bytes, Carver& carver)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/sampling/logprobs_cuda.h"
@@ -42,6 +43,14 @@ struct SamplePortion {
   std::vector<kernels::ConstrainedRow> constrained;  // rows that have a constraint, and what they name
   std::vector<kernels::TokenBias> biases;
   std::vector<uint32_t> masks;
+  struct Later {
+    int32_t constrained = 0;  // entry of `constrained`, which has room for any mask and the row's biases
+    int32_t row = 0;          // of the batch
+  };
+  std::vector<Later> later;  // those that constrain_later() gives
+
+  // constraints: [rows of the batch]; what they hold of others is not looked at.
+  void constrain_later(std::span<const kernels::TokenConstraint> constraints);
 };
 
 // `logits_exist`: row i of the logits is that of token i, for all tokens (a captured graph has made them).

@@ -29,6 +29,7 @@ struct FakeRow {
   std::vector<int32_t> targets;
   std::vector<kernels::TokenBias> biases;  // of the constraint
   std::vector<uint32_t> allowed;           // the same
+  bool constrained_later = false;          // and not yet
 };
 
 // Draws 1000 + position of the drawn token. Threads: as RankModel.
@@ -69,11 +70,23 @@ class FakeModel final : public model::RankModel {
                       {row.counts.begin(), row.counts.end()},
                       {row.logprob_targets.begin(), row.logprob_targets.end()},
                       {row.constraint.biases.begin(), row.constraint.biases.end()},
-                      {row.constraint.allowed.begin(), row.constraint.allowed.end()}});
+                      {row.constraint.allowed.begin(), row.constraint.allowed.end()},
+                      row.constrained_later});
     }
     const std::lock_guard lock(mutex);
     begun.push_back(step);
     in_flight.push_back(step);
+  }
+  bool constrains_later() const override { return later; }
+  void constrain_step(std::span<const kernels::TokenConstraint> constraints) override {
+    const std::lock_guard lock(mutex);
+    for (size_t i = 0; i < begun.back().size(); ++i) {
+      FakeRow& row = begun.back()[i];
+      if (!row.constrained_later) continue;
+      row.constrained_later = false;
+      row.biases.assign(constraints[i].biases.begin(), constraints[i].biases.end());
+      row.allowed.assign(constraints[i].allowed.begin(), constraints[i].allowed.end());
+    }
   }
   bool step_ready() override { return ready; }
   model::StepTimes step_times() const override { return times; }
@@ -109,6 +122,7 @@ class FakeModel final : public model::RankModel {
 
   int32_t no_token_at = -1;  // the position for which no row has a token
   std::atomic<bool> ready{true};
+  bool later = false;  // constrains_later()
   std::atomic<bool> lost_peer{false};
   float squared_norm = 1;
   model::StepTimes times;

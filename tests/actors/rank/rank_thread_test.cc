@@ -70,13 +70,13 @@ class RankThreadTest : public ::testing::Test {
   }
 
   // The first plan starts a sequence, later ones go on with it.
-  static std::vector<uint8_t> plan(uint64_t step, uint64_t epoch = 5) {
+  static std::vector<uint8_t> plan(uint64_t step, uint64_t epoch = 5, const engine::SamplingParams& sampling = {}) {
     engine::StepPlan made;
     made.epoch = engine::Epoch(epoch);
     made.step = engine::StepId(step);
     const engine::SequenceId id(1);
     if (step == 1) {
-      made.starts.push_back({id, engine::kBaseSlot, {7}, 1, {}});
+      made.starts.push_back({id, engine::kBaseSlot, {7}, 1, sampling});
       made.blocks.push_back({id, {engine::BlockId(0), engine::BlockId(1)}});
     }
     made.rows.push_back({id, static_cast<int32_t>(step) - 1, 1, true});
@@ -139,6 +139,24 @@ TEST_F(RankThreadTest, BeginsTheNextStepWhileADeviceStillComputesTheLast) {
   EXPECT_TRUE(thread_->step_age());
   backend_->model->ready = true;
   EXPECT_EQ(next_result().step, engine::StepId(2));
+}
+
+TEST_F(RankThreadTest, ConstrainsAStepWhenTheOneBeforeItIsAnswered) {
+  backend_->model->later = true;
+  backend_->model->ready = false;
+  start_and_form();
+  engine::SamplingParams thinks_briefly;
+  thinks_briefly.answer.thinking = 2;
+  thinks_briefly.answer.thinking_budget = 1;
+  thinks_briefly.answer.opening_tag = {40};
+  thinks_briefly.answer.closing_tag = {41};
+  for (const uint64_t step : {1, 2, 3}) ASSERT_TRUE(thread_->plan(plan(step, 5, thinks_briefly)));
+  for (const int32_t token : {1001, 1002}) EXPECT_EQ(next_result().rows[0].token_id, token);
+  backend_->model->ready = true;
+  EXPECT_EQ(next_result().rows[0].token_id, 1003);
+  const std::lock_guard lock(backend_->model->mutex);
+  ASSERT_EQ(backend_->model->begun.size(), 3U);
+  for (const auto& rows : backend_->model->begun) EXPECT_FALSE(rows[0].constrained_later);
 }
 
 TEST_F(RankThreadTest, ReportsALostPeerAsTheResultOfTheStep) {

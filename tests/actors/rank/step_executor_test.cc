@@ -143,6 +143,29 @@ TEST_F(GrammarExecutorTest, MasksADrawByTheTokensBeforeIt) {
   EXPECT_THAT(allowed(), ElementsAre(1003));
 }
 
+TEST_F(GrammarExecutorTest, MasksADrawWhileItsStepIsComputedWhereTheModelTakesThat) {
+  model_.later = true;
+  auto start = held(start_of(1, {7, 8}));
+  start.sampling.min_tokens = 3;
+  start.sampling.ids_after_min_tokens = {1050};
+  ASSERT_TRUE(grammar_executor_.begin(first_plan(start)));
+  EXPECT_THAT(allowed(), ElementsAre(1002)) << "what it takes is known";
+  EXPECT_FALSE(grammar_executor_.awaits_constraints());
+  const engine::StepPlan next = decode(1, 2);
+  EXPECT_FALSE(grammar_executor_.must_wait(next));
+  ASSERT_TRUE(grammar_executor_.begin(next));
+  EXPECT_TRUE(grammar_executor_.awaits_constraints());
+  EXPECT_THAT(allowed(), IsEmpty());
+  EXPECT_EQ(last_row().biases.size(), 1U) << "there is room for as many";
+  ASSERT_TRUE(grammar_executor_.finish());
+  EXPECT_TRUE(grammar_executor_.awaits_constraints());
+  grammar_executor_.constrain();
+  EXPECT_FALSE(grammar_executor_.awaits_constraints());
+  EXPECT_THAT(allowed(), ElementsAre(1003));
+  EXPECT_EQ(last_row().biases.size(), 1U) << "min_tokens counts as ever";
+  EXPECT_EQ(grammar_executor_.finish().value().rows[0].token_id, 1003);
+}
+
 TEST_F(GrammarExecutorTest, GoesOnWhereAnInterruptedAnswerWas) {
   ASSERT_TRUE(grammar_executor_.begin(first_plan(held(start_of(1, {7, 8, 1002, 1003}, 2)))));
   EXPECT_THAT(allowed(), ElementsAre(1004));

@@ -291,6 +291,52 @@ TEST_F(CudaModelTest, TakesATokenThatIsNotKnownYetAsOneThatIs) {
   EXPECT_EQ(differing(known, pending), 0);
 }
 
+TEST_F(CudaModelTest, TakesAConstraintWhileItComputesAsOneThatItHadBefore) {
+  const auto checkpoint = tests::example_checkpoint();
+  const auto model = started(checkpoint, small_options(Dtype::f16));
+  ASSERT_TRUE(model->constrains_later());
+  const auto words = static_cast<size_t>(kernels::mask_words(plan_of(checkpoint).config().vocab_size));
+  constexpr int kSteps = 12;
+  // Every step allows other tokens, so that one that takes its mask too early, or the step before's, is found out.
+  std::vector<std::vector<uint32_t>> masks(kSteps, std::vector<uint32_t>(words));
+  for (int i = 0; i < kSteps; ++i) {
+    for (size_t w = 0; w < words; ++w)
+      masks[static_cast<size_t>(i)][w] = 0x01010101U << ((static_cast<size_t>(i) + w) % 8);
+  }
+  const std::vector<kernels::TokenBias> biases = {{5, -INFINITY, -1}, {9, 3, -1}};
+  const auto make = [&](int32_t first_block) {
+    TestSequence sequence(random_prompt(9, 7), first_block);
+    sequence.sampling.temperature = 0.9F;
+    sequence.sampling.seed = 11;
+    return sequence;
+  };
+  TestSequence known = make(0), free_known = make(16);
+  TestSequence* both[] = {&known, &free_known};
+  for (int i = 0; i < kSteps; ++i) {
+    known.constraint = {masks[static_cast<size_t>(i)], biases};
+    step(*model, both);
+    EXPECT_NE(masks[static_cast<size_t>(i)][static_cast<size_t>(known.outputs.back().token_id) / 32] >>
+                      (known.outputs.back().token_id % 32) &
+                  1U,
+              0U);
+  }
+  TestSequence later = make(32), free_later = make(48);
+  TestSequence* two[] = {&later, &free_later};
+  later.constraint = {masks[0], biases};
+  begin(*model, two);
+  later.constraint = {{}, biases};
+  later.constrained_later = true;
+  for (int i = 1; i < kSteps; ++i) {
+    begin(*model, two);
+    finish(*model, two);
+    const std::vector<kernels::TokenConstraint> constraints = {{masks[static_cast<size_t>(i)], biases}, {}};
+    model->constrain_step(constraints);
+  }
+  finish(*model, two);
+  EXPECT_EQ(differing(known, later), 0);
+  EXPECT_EQ(differing(free_known, free_later), 0);
+}
+
 TEST_F(CudaModelTest, MakesLogprobsOfLongPromptsInPortions) {
   const auto checkpoint = tests::example_checkpoint();
   const ShardPlan plan = plan_of(checkpoint);

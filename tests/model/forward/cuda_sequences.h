@@ -22,6 +22,8 @@ struct TestSequence {
   int32_t pending_row = -1;
   model::RowSampling sampling;
   std::vector<model::TokenCount> counts;
+  kernels::TokenConstraint constraint;
+  bool constrained_later = false;
   std::vector<model::RowOutput> outputs;
 
   // `first_block`: it has 16 blocks from there on.
@@ -47,6 +49,8 @@ inline void begin(model::RankModel& model, std::span<TestSequence* const> sequen
     row.sample = true;
     row.sampling = s->sampling;
     row.counts = s->counts;
+    row.constraint = s->constraint;
+    row.constrained_later = s->constrained_later;
     rows.push_back(row);
   }
   model.begin_step(rows);

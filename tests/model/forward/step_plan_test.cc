@@ -189,6 +189,31 @@ TEST(SamplePlan, PutsConstraintsBehindEachOtherAndCutsWhereTheirBufferIsFull) {
   EXPECT_EQ(plan_samples(batch, false, {8, 100, 3, 100, 50}).size(), 2U);
 }
 
+TEST(SamplePlan, KeepsRoomForConstraintsThatComeLater) {
+  const std::vector<int32_t> ids = {1, 2};
+  const std::vector<uint32_t> mask = {7, 8, 9}, short_mask = {5};
+  const std::vector<kernels::TokenBias> biases = {{1, 2, -1}, {5, -3, 4}};
+  std::vector<BatchRow> rows(4, row_of(ids, 0));
+  rows[0].constrained_later = true;
+  rows[1].constraint.allowed = mask;
+  rows[2].constrained_later = true;
+  rows[2].constraint.biases = biases;
+  rows[3].constrained_later = true;
+  auto portions = plan_samples(StepBatch(rows), false, {8, 100, 9, 100, 50});
+  ASSERT_EQ(portions.size(), 1U);
+  SamplePortion& portion = portions[0];
+  EXPECT_EQ(portion.masks.size(), 8U) << "two words of each row";
+  const std::vector<kernels::TokenConstraint> later = {{mask, {}}, {}, {short_mask, std::span(biases).first(1)}, {}};
+  portion.constrain_later(later);
+  EXPECT_THAT(std::vector(portion.masks.begin(), portion.masks.begin() + 5), ElementsAre(7, 8, 7, 8, 5));
+  EXPECT_EQ(portion.constrained[0].mask_words, 2);
+  EXPECT_EQ(portion.constrained[1].mask_words, 2) << "as it was";
+  EXPECT_EQ(portion.constrained[2].mask_begin, 4);
+  EXPECT_EQ(portion.constrained[2].mask_words, 1) << "tokens past it may not be drawn";
+  EXPECT_EQ(portion.constrained[2].biases_end - portion.constrained[2].biases_begin, 1);
+  EXPECT_EQ(portion.constrained[3].mask_words, 0) << "nothing restrains it";
+}
+
 TEST(DecodeGraphs, HaveAClassForEveryNumberOfRows) {
   for (const int32_t most : {1, 3, 64, 100, 256, 1024}) {
     const DecodeGraphs graphs(most);
