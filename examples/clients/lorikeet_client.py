@@ -49,6 +49,8 @@ class Client:
         self._send(b"cancel", {"id": request_id})
 
     def status(self, request_id="status"):
+        if self.session is None:
+            self.wait_for_session()
         self._send(b"status", {"id": request_id})
 
     def adapter(self, action, name=None, request_id="adapter", **fields):
