@@ -119,6 +119,7 @@ void ServingCore::loaded(int32_t rank, const RankLoaded& loaded, TimePoint now) 
   if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group({ok.error().message, true, {rank}}, now);
   if (!group_.all_loaded()) return;
   pauses_.all_loaded(now);
+  if (!group_.keeps_kv() && engine_) engine_->forget_kv();
   fit_engine(group_.num_blocks());
   effects_.push_back(FormGroup{num_blocks_});
 }
@@ -191,7 +192,10 @@ void ServingCore::lose_group(const RankLoss& loss, TimePoint now) {
 void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now) {
   if (epoch <= group_.epoch()) return;
   lose_group({why, by_rank, {}}, now);
-  if (engine_ && by_rank) engine_->blame_requests(why);
+  if (engine_ && by_rank) {
+    engine_->blame_requests(why);
+    engine_->forget_kv();  // what a faulty rank has written is not believed
+  }
   pauses_.epoch_began(why, by_rank, now);
   group_.start_epoch(epoch);
   take_what_the_engine_wants();

@@ -12,8 +12,8 @@
 //      `------------------------------ lost <-----------------'
 //
 // While the group is not serving, requests that arrive are held, and those that the engine has wait: both go on in the
-// next epoch, the latter from their prompts and the tokens that their clients have, so that a client sees a pause and
-// nothing else. What ranks and the adapter cache still say of an epoch that is over is not heard.
+// next epoch, the latter where they stopped, or from their prompts and the tokens that their clients have, so that a
+// client sees a pause and nothing else. What ranks and the adapter cache still say of an epoch that is over is not heard.
 #pragma once
 
 #include <chrono>

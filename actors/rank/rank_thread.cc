@@ -110,6 +110,7 @@ bool RankThread::perform(Leave& leave) {
 
 bool RankThread::perform(const Announce& announce) {
   own_epoch_ = announce.epoch;
+  backend_->update(*loaded_);
   send(*loaded_);
   return true;
 }
