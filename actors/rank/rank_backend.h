@@ -56,6 +56,7 @@ std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int3
                                               const RankPlace& place = {});
 
 // fp16 or bf16 on a CUDA device, with NCCL between the ranks; in builds that have CUDA.
-std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, const RankPlace& place = {});
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
+                                               const RankPlace& place = {});
 
 }  // namespace lorikeet::actors
