@@ -37,7 +37,8 @@ class ServingCoreHarness {
   std::string next_grammar;    // of the next request; empty: none
   uint64_t kv_epoch = 0;       // that ranks say their KV caches are of, when they form a group
 
-  explicit ServingCoreHarness(int32_t num_ranks = 2) : core(config_of(num_ranks)), num_ranks_(num_ranks) {}
+  explicit ServingCoreHarness(int32_t num_ranks = 2) : ServingCoreHarness(config_of(num_ranks)) {}
+  explicit ServingCoreHarness(const ServingCore::Config& config) : core(config), num_ranks_(config.ranks) {}
 
   static ServingCore::Config config_of(int32_t num_ranks) {
     ServingCore::Config config;

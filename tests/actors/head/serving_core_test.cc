@@ -331,6 +331,20 @@ TEST(ServingCore, FitsTheEngineToTheBlocksOfEachEpoch) {
   server.expect_nothing_left();
 }
 
+TEST(ServingCore, WaitsAsLongAsAStepsWorkShouldTake) {
+  ServingCore::Config config = ServingCoreHarness::config_of(2);
+  config.step_cost.layer_flops_per_token = 1e9;  // a second on a slow CPU
+  ServingCoreHarness server(config);
+  server.form();
+  server.submit({1, 2, 3, 4, 5}, 9);
+  server.now += std::chrono::seconds(32 + 20);
+  server.core.tick(server.now);
+  EXPECT_FALSE(server.core.group().lost());
+  server.now += std::chrono::milliseconds(1);
+  server.core.tick(server.now);
+  EXPECT_TRUE(server.core.group().lost());
+}
+
 TEST(ServingCore, LosesRanksThatDoNotAnswerInTime) {
   ServingCoreHarness server;
   server.form();
