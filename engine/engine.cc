@@ -35,6 +35,7 @@ EngineStats Engine::stats() const {
   stats.running = static_cast<int32_t>(running_.size() - num_gaps_);
   stats.blocks_total = kv_.num_blocks();
   stats.blocks_free = kv_.num_free();
+  stats.kept = static_cast<int32_t>(kept_.size());
   stats.set_aside = static_cast<int32_t>(set_aside_.size());
   stats.plans_in_flight = static_cast<int32_t>(in_flight_.size());
   return stats;
@@ -145,6 +146,7 @@ void Engine::end(Sequence& sequence) {
     finished_on_ranks_.push_back(sequence.id());
     remove_running(sequence);
   } else {
+    if (sequence.is_kept()) drop_kept(sequence);
     if (set_aside_.erase(sequence.arrival()) == 0) queue_.remove(sequence);
     --(state == SequenceState::waiting ? stats_.waiting : stats_.preempted);
   }

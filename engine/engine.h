@@ -80,11 +80,16 @@ class Engine {
   // The agreed result of the oldest plan in flight, which the caller has compared with it. CHECKs epoch and step.
   void absorb(StepResult result);
 
-  // The ranks are gone, and their memory: everything in flight is forgotten, and what ran will be computed again from
-  // prompt and emitted tokens. plan() and add() do nothing until start_epoch makes the engine available again. An engine
-  // begins unavailable. start_epoch CHECKs that it is not available and that the epoch is a later one.
+  // The ranks are gone: everything in flight is forgotten, and with it what it would have left in the KV cache. What ran
+  // keeps its blocks, and goes on behind what was computed in them by plans that were absorbed. plan() and add() do
+  // nothing until start_epoch makes the engine available again. An engine begins unavailable. start_epoch CHECKs that it
+  // is not available and that the epoch is a later one.
   void ranks_lost();
   void start_epoch(Epoch epoch);
+
+  // While not available: the ranks' KV caches are gone, too, or not to be trusted. What ran will be computed again from
+  // prompt and emitted tokens.
+  void forget_kv();
 
   // While not available, once per loss at the most: a rank caused it itself, so that one of the requests that were being
   // computed may have. What has been there at kMaxBlamedLosses of them is set aside and computed alone, once all others
@@ -114,10 +119,12 @@ class Engine {
   struct PlanInFlight {
     struct Row {
       Sequence* sequence;
-      int32_t end;  // the position behind the row's last one
-      bool sample;
+      int32_t end;          // the position behind the row's last one
+      uint32_t count : 31;  // of its positions
+      uint32_t sample : 1;
     };
     StepId step;
+    PrefixId mark;  // the latest prefix that had been published before the plan was made
     std::vector<Row> rows;
   };
   struct Running {
@@ -137,6 +144,8 @@ class Engine {
 
   // engine_epochs.cc: ranks that come and go.
   void void_lease(Sequence& sequence);
+  void stop(Sequence& sequence, int32_t absorbed, PrefixId mark);
+  void drop_kept(Sequence& sequence);
   std::vector<Sequence*> by_arrival() const;
   void set_aside(Sequence& sequence);
   void begin_trial();
@@ -146,7 +155,9 @@ class Engine {
 
   // engine_steps.cc: plans and results.
   void list_candidates(size_t room);
+  bool list_kept(size_t room);
   Schedule make_schedule();
+  Schedule make_schedule_with_room();
   void preempt(Sequence& sequence);
   void admit(Sequence& sequence, StepPlan& plan);
   void add_running(Sequence& sequence);
@@ -176,6 +187,7 @@ class Engine {
   size_t num_gaps_ = 0;
   std::vector<SequenceId> finished_on_ranks_;  // what the next plan tells the ranks to drop
   std::deque<PlanInFlight> in_flight_;
+  std::map<uint64_t, Sequence*> kept_;  // by admission: in the queue, with what was computed before a loss
 
   // Of the last loss: whose rows were in flight, and whether they were alone because they were on trial.
   struct Suspect {

@@ -19,27 +19,68 @@ std::vector<Sequence*> Engine::by_arrival() const {
 
 void Engine::ranks_lost() {
   available_ = false;
-  in_flight_.clear();
   close_gaps();
-  for (const Running& running : running_) {
-    preempt(*running.sequence);
-    --stats_.preemptions;  // of these it is not said that blocks are short
-    ++stats_.resumptions;
+  // What was published since the oldest plan in flight was made may not have been computed.
+  const PrefixId mark = in_flight_.empty() ? kv_.latest() : in_flight_.front().mark;
+  for (const PlanInFlight& plan : in_flight_) {
+    for (const PlanInFlight::Row& row : plan.rows) {
+      if (row.sequence->state() == SequenceState::running) row.sequence->take_back(static_cast<int32_t>(row.count));
+    }
   }
+  in_flight_.clear();
+  std::vector<int32_t> absorbed;  // positions of each that runs
+  absorbed.reserve(running_.size());
+  for (const Running& running : running_) {
+    absorbed.push_back(kv_.resting_on(*running.sequence, running.sequence->num_computed(), mark));
+  }
+  kv_.forget_later(mark);
+  stats_.resumptions += running_.size();
+  stats_.preempted += static_cast<int32_t>(running_.size());
+  std::vector<Sequence*> stopped;
+  stopped.reserve(running_.size());
+  for (const Running& running : running_) stopped.push_back(running.sequence);
   running_.clear();
   running_view_.clear();
   finished_on_ranks_.clear();
   suspects_.clear();
   for (Sequence* sequence : by_arrival()) {
     const bool was_there = sequence->lose_ranks();
-    void_lease(*sequence);
-    if (sequence->state() == SequenceState::ended) {
-      destroy_if_unused(*sequence);
-    } else if (was_there) {
+    if (sequence->state() != SequenceState::ended && was_there) {
       suspects_.push_back({sequence->id(), sequence == on_trial_});
     }
   }
+  for (size_t i = 0; i < stopped.size(); ++i) stop(*stopped[i], absorbed[i], mark);
+  for (Sequence* sequence : by_arrival()) {
+    void_lease(*sequence);
+    destroy_if_unused(*sequence);
+  }
   if (on_trial_ != nullptr) set_aside(*std::exchange(on_trial_, nullptr));  // to be tried again, or blamed
+}
+
+// It ran when the ranks were lost, and keeps what was computed of it, if anything was.
+void Engine::stop(Sequence& sequence, int32_t absorbed, PrefixId mark) {
+  if (absorbed > 0) {
+    kv_.keep(sequence, absorbed, mark);
+    sequence.keep(absorbed);
+    kept_.emplace(sequence.admission(), &sequence);
+  } else {
+    sequence.take_back(sequence.num_computed());
+    kv_.release(sequence);
+    sequence.preempt();
+  }
+  queue_.push(sequence);
+}
+
+// Of a preempted sequence; whole blocks are still found as any prefix is.
+void Engine::drop_kept(Sequence& sequence) {
+  kept_.erase(sequence.admission());
+  kv_.release(sequence);
+  sequence.forget_kept();
+}
+
+void Engine::forget_kv() {
+  CHECK(!available_);
+  while (!kept_.empty()) drop_kept(*kept_.begin()->second);
   kv_.clear();
 }
 
@@ -80,6 +121,7 @@ void Engine::blame_requests(const std::string& why) {
 }
 
 void Engine::set_aside(Sequence& sequence) {
+  if (sequence.is_kept()) drop_kept(sequence);
   queue_.remove(sequence);
   set_aside_.emplace(sequence.arrival(), &sequence);
 }
@@ -117,6 +159,7 @@ void Engine::resize(int32_t num_blocks) {
   CHECK_GT(num_blocks, 0);
   if (num_blocks == config_.num_blocks) return;
   config_.num_blocks = num_blocks;
+  forget_kv();
   kv_.resize(num_blocks);
   for (Sequence* sequence : by_arrival()) {
     auto error = check_blocks(sequence->prompt_size(), sequence->sampling().max_tokens, num_blocks);

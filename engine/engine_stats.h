@@ -13,6 +13,8 @@ struct EngineStats {
   int32_t max_adapters_in_a_plan = 0;  // distinct, the base model not counted
   int32_t set_aside = 0;               // waiting or preempted, to be computed alone when the others have ended
   uint64_t resumptions = 0;            // sequences that ran when the ranks were lost, and were put back
+  int32_t kept = 0;                    // preempted ones that go on where they stopped
+  uint64_t recomputed_tokens = 0;      // positions of preempted and resumed sequences that are computed once more
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -31,6 +33,8 @@ struct EngineStats {
     visit("max_adapters_in_a_plan", s.max_adapters_in_a_plan);
     visit("set_aside", s.set_aside);
     visit("resumptions", s.resumptions);
+    visit("kept", s.kept);
+    visit("recomputed_tokens", s.recomputed_tokens);
   }
 };
 

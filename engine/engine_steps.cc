@@ -27,6 +27,19 @@ bool is_logprob(float value) {
 
 // ---- plans ----
 
+// Those that were running when the ranks were lost, and have their adapters again: before all others, since they were
+// let in before. False: there are none.
+bool Engine::list_kept(size_t room) {
+  for (const auto& [admission, sequence] : kept_) {
+    if (candidates_.size() == room) break;
+    if (!sequence->can_start()) continue;
+    waiting_view_.push_back({sequence->group(), sequence->num_tokens(), sequence->num_computed(),
+                             static_cast<int32_t>(sequence->table().blocks.size())});
+    candidates_.push_back(sequence);
+  }
+  return !candidates_.empty();
+}
+
 // Those whom the policy may admit: `room` at the most. It takes groups by what they have been given, and each that it
 // takes has one admitted, ends the admitting, or goes on with a prompt; so it gets no further than so many groups.
 void Engine::list_candidates(size_t room) {
@@ -48,6 +61,8 @@ Schedule Engine::make_schedule() {
       waiting_view_.push_back({on_trial_->group(), on_trial_->num_tokens()});
       candidates_.push_back(on_trial_);
     }
+  } else if (!trial_runs() && list_kept(static_cast<size_t>(config_.max_num_seqs) - running_.size())) {
+    // Nobody else for now.
   } else if (room > 0 && !trial_runs()) {
     list_candidates(static_cast<size_t>(room));
   }
@@ -59,6 +74,18 @@ Schedule Engine::make_schedule() {
   view.free_blocks = kv_.num_free();
   view.prefix_hits = [this](size_t i) { return kv_.prefix_hits(*candidates_[i]); };
   return plan_step(view, limits);
+}
+
+// Where blocks are short, what is kept for the youngest one gives way: before anything that runs, and before everything
+// stands still, since those that wait for their adapters may wait for one that waits for their blocks.
+Schedule Engine::make_schedule_with_room() {
+  for (;;) {
+    Schedule schedule = make_schedule();
+    const bool somebody_can = schedule.short_of_blocks || (in_flight_.empty() && queue_.num_startable() > 0);
+    const bool is_stuck = schedule.rows.empty() && somebody_can;
+    if (kept_.empty() || (schedule.preempted.empty() && !is_stuck)) return schedule;
+    drop_kept(*kept_.rbegin()->second);
+  }
 }
 
 void Engine::preempt(Sequence& sequence) {
@@ -75,7 +102,10 @@ void Engine::preempt(Sequence& sequence) {
 void Engine::admit(Sequence& sequence, StepPlan& plan) {
   const bool is_first = sequence.state() == SequenceState::waiting;
   queue_.remove(sequence);
-  const int32_t num_cached = kv_.share_prefix(sequence);
+  const bool is_kept = kept_.erase(sequence.admission()) > 0;
+  const int32_t num_cached = is_kept ? sequence.num_computed() : kv_.share_prefix(sequence);
+  if (!is_first)
+    stats_.recomputed_tokens += static_cast<uint64_t>(std::max(0, sequence.num_computed_before() - num_cached));
   plan.starts.push_back(sequence.start(num_admissions_ + 1, num_cached));
   if (is_first) {
     ++num_admissions_;
@@ -127,7 +157,8 @@ std::optional<StepPlan> Engine::plan() {
   if (!available_ || in_flight_.size() >= static_cast<size_t>(config_.max_plans_in_flight)) return std::nullopt;
   close_gaps();
   begin_trial();
-  const Schedule schedule = make_schedule();
+  const PrefixId mark = kv_.latest();
+  const Schedule schedule = make_schedule_with_room();
   // The policy names sequences by their place before anything moves.
   std::vector<Sequence*> planned;
   planned.reserve(schedule.rows.size());
@@ -145,6 +176,7 @@ std::optional<StepPlan> Engine::plan() {
 
   StepPlan plan;
   PlanInFlight record;
+  record.mark = mark;
   int32_t num_adapters = 0;  // distinct ones
   for (size_t i = 0; i < planned.size(); ++i) {
     if (schedule.rows[i].is_new) admit(*planned[i], plan);
@@ -163,7 +195,7 @@ std::optional<StepPlan> Engine::plan() {
     }
     plan.rows.push_back(sequence.plan_row(count));
     const StepRow& row = plan.rows.back();
-    record.rows.push_back({&sequence, row.start + row.count, row.sample});
+    record.rows.push_back({&sequence, row.start + row.count, static_cast<uint32_t>(row.count), row.sample ? 1U : 0U});
     // What it generates is published when it ends: nobody asks for that before.
     if (row.start < sequence.prompt_size()) kv_.publish(sequence);
     queue_.charge(sequence.group(), sequence.take_uncharged());
@@ -251,7 +283,7 @@ bool Engine::absorb_prompt(Sequence& sequence, PromptResult& result) {
 // A row whose logits or log-probabilities are no numbers ends its own request; the others go on.
 void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row, PromptResult* of_prompt) {
   if (of_prompt != nullptr && !absorb_prompt(sequence, *of_prompt)) return;
-  if (!planned.sample) return;
+  if (planned.sample == 0) return;
   if (row.token_id < 0 || !std::ranges::all_of(row.logprobs, is_logprob, &TokenLogprob::logprob)) {
     return fail_without_token(sequence, planned.end, row.token_id == kAllForbidden);
   }

@@ -120,6 +120,44 @@ void KvCache::release(Sequence& sequence) {
   table = {{}, sequence.root(), 0};
 }
 
+int32_t KvCache::resting_on(const Sequence& sequence, int32_t positions, PrefixId mark) const {
+  const BlockTable& table = sequence.table();
+  const int32_t num_full = std::min(table.num_published, positions / block_size_);
+  for (int32_t i = 0; i < num_full; ++i) {
+    if (prefixes_.is_later(table.blocks[static_cast<size_t>(i)], mark)) return i * block_size_;
+  }
+  return positions;
+}
+
+void KvCache::keep(Sequence& sequence, int32_t positions, PrefixId mark) {
+  BlockTable& table = sequence.table();
+  const bool was_wrong = positions < sequence.num_computed();
+  const int32_t wanted = was_wrong ? positions / block_size_ : blocks_for(sequence.num_tokens(), block_size_);
+  while (table.blocks.size() > static_cast<size_t>(wanted)) {
+    const bool is_cached = prefixes_.contains(table.blocks.back());
+    pool_.drop_reference(table.blocks.back(), is_cached ? BlockPool::Content::cached : BlockPool::Content::uncached);
+    table.blocks.pop_back();
+  }
+  if (table.num_published == 0 || table.published_prefix.id <= mark) return;
+  const auto block_size = static_cast<size_t>(block_size_);
+  const std::span<const int32_t> tokens = sequence.tokens();
+  Prefix prefix = sequence.root();
+  int32_t num_found = 0;
+  for (const int32_t most = std::min(table.num_published, positions / block_size_); num_found < most; ++num_found) {
+    const auto hit = prefixes_.find(prefix, tokens.subspan(static_cast<size_t>(num_found) * block_size, block_size));
+    if (!hit) break;
+    prefix = hit->prefix;
+  }
+  // A block that is still cached stands behind a prefix that is not found any more. It cannot be published anew while
+  // it is; so what follows goes on behind that prefix, unseen, as after forget_prefixes().
+  table.num_published = std::min(table.num_published, static_cast<int32_t>(table.blocks.size()));
+  for (int32_t i = num_found; i < table.num_published; ++i) {
+    if (prefixes_.contains(table.blocks[static_cast<size_t>(i)])) return;
+  }
+  table.published_prefix = prefix;
+  table.num_published = num_found;
+}
+
 void KvCache::prefetch_for_release(const Sequence& sequence) const {
   const BlockTable& table = sequence.table();
   __builtin_prefetch(table.blocks.data());

@@ -41,6 +41,21 @@ class KvCache {
   // Publishes, then empties the table. Cached content stays findable until its block is taken again.
   void release(Sequence& sequence);
 
+  // What was published so far; later publications are later than this.
+  PrefixId latest() const { return prefixes_.latest(); }
+
+  // How many of a sequence's first `positions` do not rest on blocks that it found in the cache and that were published
+  // after `mark`.
+  int32_t resting_on(const Sequence& sequence, int32_t positions, PrefixId mark) const;
+
+  // Nobody finds any more what was published after `mark`; tables keep their blocks.
+  void forget_later(PrefixId mark) { prefixes_.forget_later(mark); }
+
+  // After forget_later(mark), with resting_on() positions: the sequence keeps the blocks of its known tokens, but none of
+  // those that it was wrong to find, since who publishes them will write there. What it has published of its first
+  // `positions` is what others still find.
+  void keep(Sequence& sequence, int32_t positions, PrefixId mark);
+
   // Asks the memory early for what release() will read of the sequence.
   void prefetch_for_release(const Sequence& sequence) const;
 

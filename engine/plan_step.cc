@@ -115,15 +115,19 @@ class Planner {
   int32_t admit(int32_t index) {
     if (!admitting_ || num_running_ >= limits_.max_num_seqs) return 0;
     const WaitingSequence& sequence = view_.waiting[static_cast<size_t>(index)];
-    const PrefixHits hits = view_.prefix_hits(static_cast<size_t>(index));
+    const bool is_kept = sequence.num_kept > 0;
+    const PrefixHits hits =
+        is_kept ? PrefixHits{sequence.num_kept_blocks, 0} : view_.prefix_hits(static_cast<size_t>(index));
     const int32_t taken = blocks_for(sequence.num_tokens, limits_.block_size) - hits.num_blocks + hits.num_free;
-    if (taken + num_running_ > free_blocks_) {
+    if (taken + (is_kept ? 0 : num_running_) > free_blocks_) {
       admitting_ = false;
+      schedule_.short_of_blocks = true;
       return 0;
     }
     free_blocks_ -= taken;
     ++num_running_;
-    return add_row(static_cast<size_t>(index), sequence.num_tokens - hits.num_blocks * limits_.block_size, true);
+    const int32_t num_computed = is_kept ? sequence.num_kept : hits.num_blocks * limits_.block_size;
+    return add_row(static_cast<size_t>(index), sequence.num_tokens - num_computed, true);
   }
 
   int32_t add_row(size_t index, int32_t wanted, bool is_new) {

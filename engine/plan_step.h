@@ -9,7 +9,8 @@
 //    Language Models", OSDI 2024).
 // 3. A sequence is admitted with the blocks of all its tokens, and only if every running sequence could still take
 //    another block: a newcomer that would have to leave at once is not worth its prefill. When the one whose turn it is
-//    does not fit, nobody overtakes it. With nothing running it needs no reserve, and add() refused what cannot fit.
+//    does not fit, nobody overtakes it. With nothing running it needs no reserve, and add() refused what cannot fit. One
+//    that keeps its blocks was let in long ago, and needs none either.
 #pragma once
 
 #include <algorithm>
@@ -33,6 +34,8 @@ struct RunningSequence {
 struct WaitingSequence {
   GroupId group;
   int32_t num_tokens = 0;  // all of them known, prefix hits included
+  // Of one that was running when the ranks were lost: positions that are computed, in blocks of its table.
+  int32_t num_kept = 0, num_kept_blocks = 0;
 };
 
 // The leading blocks of a waiting sequence that need no computing. At least one token is left to compute.
@@ -47,7 +50,7 @@ struct SchedulerView {
   std::span<const int64_t> served;            // [groups]: tokens that each group has been given
   std::span<const int32_t> reference_counts;  // [blocks]
   int32_t free_blocks = 0;
-  // Of waiting[i]. Asked at most once for each that is considered, since looking it up is dear.
+  // Of waiting[i], where it keeps nothing. Asked at most once for each that is considered, since looking it up is dear.
   std::function<PrefixHits(size_t i)> prefix_hits;
 };
 
@@ -68,6 +71,7 @@ struct ScheduledRow {
 struct Schedule {
   std::vector<int32_t> preempted;  // indices into running, the youngest first; they have no rows
   std::vector<ScheduledRow> rows;
+  bool short_of_blocks = false;  // the next one that was to be admitted did not fit
 };
 
 // No step admits more than this, so no view need show more of each group: an admitted sequence takes a block at least,

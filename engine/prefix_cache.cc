@@ -156,6 +156,12 @@ void PrefixCache::prefetch_links(BlockId block) const {
   __builtin_prefetch(tokens_of(block.value()).data(), 1);
 }
 
+void PrefixCache::forget_later(PrefixId than) {
+  for (int32_t block = 0; block < static_cast<int32_t>(entries_.size()); ++block) {
+    if (is_later(BlockId(block), than)) erase(BlockId(block));
+  }
+}
+
 void PrefixCache::clear() {
   for (int32_t block = 0; block < static_cast<int32_t>(entries_.size()); ++block) erase(BlockId(block));
 }

@@ -71,6 +71,13 @@ class PrefixCache {
   void prefetch_entry(BlockId block) const;
   void prefetch_links(BlockId block) const;
 
+  // The latest prefix so far: what is inserted from now on is later.
+  PrefixId latest() const { return PrefixId(last_id_); }
+  bool is_later(BlockId block, PrefixId than) const { return contains(block) && entry(block).id > than; }
+
+  // Forgets every block that was inserted later. Walks over all blocks.
+  void forget_later(PrefixId than);
+
   // Forgets every block: the ranks' memory is gone. Roots stay open.
   void clear();
 

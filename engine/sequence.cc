@@ -130,6 +130,18 @@ PromptLogprobsEvent Sequence::take_prompt_logprobs(int32_t start, const std::vec
 void Sequence::preempt() {
   CHECK(table_.blocks.empty());
   change_state(SequenceState::running, SequenceState::preempted);
+  num_computed_before_ = std::exchange(num_computed_, 0);
+}
+
+void Sequence::keep(int32_t num_kept) {
+  CHECK_GT(num_kept, 0);
+  CHECK_LT(num_kept, num_known_);
+  change_state(SequenceState::running, SequenceState::preempted);
+  num_computed_before_ = num_computed_ = num_kept;
+}
+
+void Sequence::forget_kept() {
+  CHECK(is_kept() && table_.blocks.empty());
   num_computed_ = 0;
 }
 

@@ -13,6 +13,9 @@
 //
 // An ended or preempted sequence may still have rows in plans in flight. Their tokens count for a preempted one and are
 // dropped for an ended one, which stays in memory until the last of them is back.
+//
+// A sequence that was running when the ranks were lost may keep its blocks while it is preempted (is_kept): what the
+// engine knows to be computed in them is not computed again.
 #pragma once
 
 #include <array>
@@ -115,6 +118,18 @@ class alignas(64) Sequence {
   // running -> preempted. What was computed is void; the block table must have been emptied.
   void preempt();
 
+  // running -> preempted, with the first `num_kept` positions, at least one, as they are; they are in the table.
+  void keep(int32_t num_kept);
+  // Of a preempted one: they are void as well, once the table has been emptied.
+  void forget_kept();
+  bool is_kept() const { return state_ == SequenceState::preempted && num_computed_ > 0; }
+
+  // running: positions that were in the latest plans have never been computed.
+  void take_back(int32_t count) { num_computed_ -= count; }
+
+  // Positions that had been computed when it stopped running last.
+  int32_t num_computed_before() const { return num_computed_before_; }
+
   // The ranks and their plans are gone: no row of this sequence will come back. Returns whether any was in flight.
   bool lose_ranks();
 
@@ -182,6 +197,7 @@ class alignas(64) Sequence {
   int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
   int32_t blamed_losses_ = 0;
+  int32_t num_computed_before_ = 0;
   uint64_t arrival_ = 0, admission_ = 0;
   Prefix root_;
   std::string adapter_;

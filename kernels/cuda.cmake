@@ -29,6 +29,7 @@ add_library(lorikeet_kernels_cuda STATIC
   layer/rms_norm_cuda.cu
   layer/rope_cuda.cu
   layer/silu_mul_cuda.cu
+  peer/memory_digest_cuda.cu
   peer/peer_memory.cc
   peer/peer_sum_cuda.cu
   lora/lora_cuda.cu

@@ -100,6 +100,7 @@ class Head {
     model_config_ = *std::move(config);
     max_model_len_ = *length;
 
+    const model::StepCost step_cost = step_cost_of(options_, *plan);
     AdapterCacheSetup cache_setup;
     cache_setup.options = options_;
     cache_setup.names = adapters_;
@@ -118,6 +119,7 @@ class Head {
     setup.options = options_;
     setup.max_model_len = max_model_len_;
     setup.vocab_size = model_config_.vocab_size;
+    setup.step_cost = step_cost;
     setup.first_epoch = child_.start().epoch;
     setup.cache = cache_;
     setup.rank_of = [peers = peers_](const caf::node_id& node) { return peers->rank_of(node); };

@@ -7,7 +7,7 @@
 
 namespace lorikeet::actors {
 
-void InFlightPlans::sent(const engine::StepPlan& plan, TimePoint when) {
+void InFlightPlans::sent(const engine::StepPlan& plan, TimePoint when, StepPace::Floor floor) {
   CHECK(plans_.empty() || plans_.rbegin()->first < plan.step);
   for (const engine::SequenceId id : plan.finished) wishes_.erase(id);
   for (const engine::SequenceStart& start : plan.starts) {
@@ -19,6 +19,7 @@ void InFlightPlans::sent(const engine::StepPlan& plan, TimePoint when) {
   Plan& added = plans_[plan.step];
   added.epoch = plan.epoch;
   added.began = when;
+  added.floor = floor;
   added.results.resize(static_cast<size_t>(ranks_));
   added.rows.reserve(plan.rows.size());
   for (const engine::StepRow& row : plan.rows) added.rows.push_back(expected(row));
@@ -149,6 +150,10 @@ std::optional<engine::StepResult> InFlightPlans::take_agreed(TimePoint now) {
 std::optional<InFlightPlans::TimePoint> InFlightPlans::oldest_began() const {
   if (plans_.empty()) return std::nullopt;
   return plans_.begin()->second.began;
+}
+
+StepPace::Floor InFlightPlans::oldest_floor() const {
+  return plans_.empty() ? StepPace::Floor() : plans_.begin()->second.floor;
 }
 
 std::vector<int32_t> InFlightPlans::unanswered() const {

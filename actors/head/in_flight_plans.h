@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "actors/wire/step_pace.h"
 #include "engine/step_plan.h"
 #include "kernels/base/error.h"
 
@@ -21,7 +22,7 @@ class InFlightPlans {
   InFlightPlans(int32_t ranks, int32_t vocab_size) : ranks_(ranks), vocab_size_(vocab_size) {}
 
   // CHECKs that steps come in order.
-  void sent(const engine::StepPlan& plan, TimePoint when);
+  void sent(const engine::StepPlan& plan, TimePoint when, StepPace::Floor floor = {});
 
   // Takes one rank's result, which may say anything: `result.rank` is the rank that it came from. Errors: the rank could
   // not compute the step, drew other tokens than its peers, or answers what it was not asked, with ids, tokens or
@@ -34,6 +35,7 @@ class InFlightPlans {
   size_t size() const { return plans_.size(); }
   // Since when the ranks can have worked on the oldest plan: it was sent, and the one before it was answered.
   std::optional<TimePoint> oldest_began() const;
+  StepPace::Floor oldest_floor() const;  // of that one; nothing where there is none
   // The ranks that have not answered the oldest plan.
   std::vector<int32_t> unanswered() const;
   void clear();  // the ranks are gone
@@ -52,6 +54,7 @@ class InFlightPlans {
     engine::Epoch epoch;
     std::vector<Row> rows;
     TimePoint began;
+    StepPace::Floor floor;
     std::vector<std::optional<engine::StepResult>> results;  // [ranks]
     int32_t answers = 0;
   };

@@ -62,6 +62,15 @@ int32_t RankGroup::num_blocks() const {
   return blocks;
 }
 
+bool RankGroup::keeps_kv() {
+  CHECK(all_loaded());
+  std::vector<uint64_t> now;
+  for (const Member& member : members_) now.push_back(member.loaded.kv_epoch > 0 ? member.loaded.kv_epoch : epoch_);
+  const bool has_none =
+      std::any_of(members_.begin(), members_.end(), [](const Member& m) { return m.loaded.kv_epoch == 0; });
+  return std::exchange(kv_epochs_, now) == now && !has_none;
+}
+
 bool RankGroup::all_at_least(RankState state) const {
   return std::all_of(members_.begin(), members_.end(), [&](const Member& m) { return m.state >= state && !lost_; });
 }

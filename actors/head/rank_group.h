@@ -39,6 +39,11 @@ class RankGroup {
   bool serving() const { return !lost_ && all_at_least(RankState::ready); }
   bool lost() const { return lost_; }
   int32_t num_blocks() const;  // that every rank can hold; only if all_loaded()
+
+  // Only if all_loaded(), once in an epoch: whether every rank has the KV cache that it had in the last group that got
+  // so far. Of one that has none yet, it will be of this epoch.
+  bool keeps_kv();
+
   int32_t size() const { return static_cast<int32_t>(members_.size()); }
   uint64_t epoch() const { return epoch_; }
   const std::vector<Member>& members() const { return members_; }
@@ -49,6 +54,7 @@ class RankGroup {
 
   uint64_t epoch_;
   std::vector<Member> members_;
+  std::vector<uint64_t> kv_epochs_;  // [ranks]: RankLoaded::kv_epoch of the last group whose ranks had all loaded
   bool lost_ = false;
 };
 

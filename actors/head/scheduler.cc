@@ -29,6 +29,9 @@ ServingCore::Config core_config(const SchedulerSetup& setup) {
   config.ranks = options.tensor_parallel_size;
   config.vocab_size = setup.vocab_size;
   config.first_epoch = setup.first_epoch;
+  config.step_allowance = step_allowance(options);
+  config.step_cost = setup.step_cost;
+  config.on_gpu = options.device == "cuda";
   config.rank_timeout = std::chrono::milliseconds(options.rank_timeout_ms);
   return config;
 }

@@ -20,6 +20,7 @@
 
 #include "actors/head/messages.h"
 #include "actors/wire/options.h"
+#include "actors/wire/step_pace.h"
 
 namespace lorikeet::actors {
 
@@ -27,6 +28,7 @@ struct SchedulerSetup {
   ServerOptions options;
   int32_t max_model_len = 0;
   int32_t vocab_size = 0;
+  model::StepCost step_cost{};  // of a rank's steps
   uint64_t first_epoch = 1;
   AdapterCacheActor cache;
   // The rank whose connection a node is at the other end of; empty: nobody is asked, since there are no connections.

@@ -36,6 +36,7 @@ ServingCore::ServingCore(Config config)
     : config_(std::move(config)),
       group_(config_.ranks, config_.first_epoch),
       in_flight_(config_.ranks, config_.vocab_size),
+      pace_(config_.step_cost, config_.on_gpu, config_.step_allowance),
       grammars_(config_.ranks) {}
 
 // ---- requests
@@ -120,6 +121,7 @@ void ServingCore::loaded(int32_t rank, const RankLoaded& loaded, TimePoint now) 
   if (auto ok = group_.loaded(rank, loaded); !ok) return lose_group({ok.error().message, true, {rank}}, now);
   if (!group_.all_loaded()) return;
   pauses_.all_loaded(now);
+  if (!group_.keeps_kv() && engine_) engine_->forget_kv();
   fit_engine(group_.num_blocks());
   effects_.push_back(FormGroup{num_blocks_});
 }
@@ -167,7 +169,12 @@ void ServingCore::result(int32_t rank, engine::StepResult result, TimePoint now)
     return lose_group({ok.error().message, !peer_failed, is_this_one ? std::vector{rank} : std::vector<int32_t>()},
                       now);
   }
-  while (auto agreed = in_flight_.take_agreed(now)) {
+  for (;;) {
+    const auto began = in_flight_.oldest_began();
+    const StepPace::Floor floor = in_flight_.oldest_floor();
+    auto agreed = in_flight_.take_agreed(now);
+    if (!agreed) break;
+    pace_.took(floor, now - *began);
     pauses_.token(now);
     step_totals_.add(agreed->times);
     engine_->absorb(*std::move(agreed));
@@ -192,7 +199,10 @@ void ServingCore::lose_group(const RankLoss& loss, TimePoint now) {
 void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now) {
   if (epoch <= group_.epoch()) return;
   lose_group({why, by_rank, {}}, now);
-  if (engine_ && by_rank) engine_->blame_requests(why);
+  if (engine_ && by_rank) {
+    engine_->blame_requests(why);
+    engine_->forget_kv();  // what a faulty rank has written is not believed
+  }
   pauses_.epoch_began(why, by_rank, now);
   group_.start_epoch(epoch);
   take_what_the_engine_wants();
@@ -205,11 +215,12 @@ bool ServingCore::anybody_waits() const {
 }
 
 void ServingCore::tick(TimePoint now) {
-  const auto limit = config_.rank_timeout + kRankGrace;
+  const auto patience = config_.rank_timeout + kRankGrace;
   const auto unheard = grammars_.waits_since();
-  if (unheard && now - *unheard > limit) {
-    return lose_group({fmt::format("a rank has not compiled a grammar in {} ms", limit.count()), true, {}}, now);
+  if (unheard && now - *unheard > patience) {
+    return lose_group({fmt::format("a rank has not compiled a grammar in {} ms", patience.count()), true, {}}, now);
   }
+  const auto limit = pace_.limit_of(in_flight_.oldest_floor()) + kRankGrace;
   const auto began = in_flight_.oldest_began();
   if (!began || now - *began <= limit) return;
   const std::vector<int32_t> ranks = in_flight_.unanswered();
@@ -233,7 +244,7 @@ void ServingCore::send_plans(TimePoint now) {
     auto plan = engine_->plan();
     if (!plan) return;
     if (in_flight_.size() > 0) ++sent_ahead_;
-    in_flight_.sent(*plan, now);
+    in_flight_.sent(*plan, now, pace_.floor_of(*plan));
     for (const engine::SequenceStart& start : plan->starts) {
       if (start.sampling.answer.grammar_kind >= 0) grammars_.require(start.sampling.answer.grammar);
     }

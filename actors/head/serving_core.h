@@ -12,8 +12,8 @@
 //      `------------------------------ lost <-----------------'
 //
 // While the group is not serving, requests that arrive are held, and those that the engine has wait: both go on in the
-// next epoch, the latter from their prompts and the tokens that their clients have, so that a client sees a pause and
-// nothing else. What ranks and the adapter cache still say of an epoch that is over is not heard.
+// next epoch, the latter where they stopped, or from their prompts and the tokens that their clients have, so that a
+// client sees a pause and nothing else. What ranks and the adapter cache still say of an epoch that is over is not heard.
 #pragma once
 
 #include <chrono>
@@ -34,6 +34,7 @@
 #include "actors/head/rank_group.h"
 #include "actors/head/rank_loss.h"
 #include "actors/head/started_request.h"
+#include "actors/wire/step_pace.h"
 #include "actors/wire/step_totals.h"
 #include "engine/engine.h"
 
@@ -50,6 +51,9 @@ class ServingCore {
     int32_t vocab_size = 0;
     uint64_t first_epoch = 1;
     std::chrono::milliseconds rank_timeout{30'000};
+    std::chrono::milliseconds step_allowance{30'000};  // beside what its work takes (actors/wire/step_pace.h)
+    model::StepCost step_cost{};                       // of a rank's steps
+    bool on_gpu = false;
   };
 
   // What is to be done.
@@ -155,6 +159,7 @@ class ServingCore {
   std::optional<engine::Engine> engine_;  // since the first ranks have loaded; it outlives them
   int32_t num_blocks_ = 0;
   InFlightPlans in_flight_;
+  StepPace pace_;
   uint64_t sent_ahead_ = 0;  // plans that were sent while an earlier one had no result
   StepTotals step_totals_;
   PauseLog pauses_;

@@ -4,11 +4,13 @@
 #include <chrono>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "actors/rank/rank_backend.h"
+#include "actors/rank/resident_kv.h"
 #include "actors/wire/kv_budget.h"
 #include "comm/collective/group.h"
 #include "comm/collective/renewable_collective.h"
@@ -39,11 +41,23 @@ class CpuBackend final : public RankBackend {
     const uint64_t budget = options_.kv_cache_memory_bytes > 0 ? options_.kv_cache_memory_bytes : kDefaultKvBytes;
     const auto blocks = blocks_within(budget, block_bytes, options_, *context);
     if (!blocks) return tl::unexpected(blocks.error());
+    const auto origin = model::weights_origin(options_.model, options_.load_format);
+    if (!origin) return tl::unexpected(origin.error());
+    origin_ = *origin;
+    take_over_kv();
     const uint64_t read_before = model::bytes_read_from_files();
     auto weights = take_over_or_load(progress);
     if (!weights) return tl::unexpected(weights.error());
     weights_ = *std::move(weights);
-    return RankLoaded{*blocks, block_bytes, weights_->bytes, model::bytes_read_from_files() - read_before};
+    RankLoaded loaded{*blocks, block_bytes, weights_->bytes, model::bytes_read_from_files() - read_before};
+    update(loaded);
+    return loaded;
+  }
+
+  void update(RankLoaded& loaded) const override {
+    if (!kv_) return;
+    loaded.num_blocks = kv_->num_blocks;
+    loaded.kv_epoch = kv_->epoch;
   }
 
   Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t num_blocks) override {
@@ -56,21 +70,24 @@ class CpuBackend final : public RankBackend {
       if (epoch < aborted_before_) group_->abort();
     }
     communicator_->renew(*std::move(group));
+    if (kv_ && num_blocks > kv_->num_blocks) {
+      return fail("the KV cache holds {} blocks, not {}", kv_->num_blocks, num_blocks);
+    }
     if (model_) {
-      if (num_blocks > num_blocks_) return fail("the KV cache holds {} blocks, not {}", num_blocks_, num_blocks);
       model_->forget_steps();
       return model_;
     }
     model::RankModelOptions options;
     options.block_size = options_.block_size;
-    options.num_blocks = num_blocks;
+    options.num_blocks = kv_ ? kv_->num_blocks : num_blocks;
     options.num_slots = options_.max_loras;
     options.num_threads = threads();
     options.own_cores = threads() * ranks_on_host() <= static_cast<int>(std::thread::hardware_concurrency());
-    auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, communicator_);
+    if (!kv_) make_kv(options, epoch);
+    auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, communicator_,
+                                      std::exchange(kv_memory_, nullptr));
     if (!made) return tl::unexpected(made.error());
     model_ = *std::move(made);
-    num_blocks_ = num_blocks;
     return model_;
   }
 
@@ -86,19 +103,49 @@ class CpuBackend final : public RankBackend {
   static constexpr uint64_t kDummySeed = 1;
   static constexpr const char* kWeights = "weights";  // the region
 
+  std::string kv_is() const {
+    const auto& config = plan_->config();
+    return fmt::format("lorikeet-cpu-kv-1 of {}, rank {} of {}, {} layers of {} heads of {}, blocks of {}", origin_,
+                       rank_, plan_->size(), config.num_layers, plan_->shard(rank_).kv_heads.size(), config.head_dim,
+                       options_.block_size);
+  }
+
+  void take_over_kv() {
+    auto left = take_kv(memory_, kv_is(), RegionKind::shared);
+    if (!left) return;
+    model::RankModelOptions options;
+    options.block_size = options_.block_size;
+    options.num_blocks = left->is.num_blocks;
+    auto attached = kernels::SharedMemory::attach(std::move(left->memory), model::cpu_kv_bytes(*plan_, rank_, options));
+    if (!attached) return memory_.say("its KV cache is made anew: " + attached.error().message);
+    kv_ = std::move(left->is);
+    kv_memory_ = std::make_shared<const kernels::SharedMemory>(*std::move(attached));
+  }
+
+  void make_kv(const model::RankModelOptions& options, uint64_t epoch) {
+    kv_ =
+        ResidentKv{kv_is(), RegionKind::shared, model::cpu_kv_bytes(*plan_, rank_, options), options.num_blocks, epoch};
+    auto made = kernels::SharedMemory::make(fmt::format("lorikeet-kv-{}", rank_), kv_->bytes);
+    if (!made) return memory_.say("its KV cache ends with its process: " + made.error().message);
+    hold_kv(memory_, *kv_, made->descriptor());
+    kv_memory_ = std::make_shared<const kernels::SharedMemory>(*std::move(made));
+  }
+
   Result<model::RankWeights> take_over_or_load(const std::function<void(int, int)>& progress) {
-    const auto origin = model::weights_origin(options_.model, options_.load_format);
-    if (!origin) return tl::unexpected(origin.error());
     if (auto left = memory_.take(kWeights)) {
-      auto weights = take_over(std::move(left->memory), *origin);
+      auto weights = take_over(std::move(left->memory));
       if (weights) {
         memory_.say(fmt::format("its weights ({} bytes) were there, and none was read from disk", weights->bytes));
         return weights;
       }
       memory_.drop();
       memory_.say("loads its weights anew: " + weights.error().message);
+    } else if (kv_) {
+      drop_kv(memory_);
     }
-    auto resident = model::ResidentWeights::make(*plan_, rank_, *origin);
+    kv_.reset();  // it was computed with weights that are not there any more
+    kv_memory_.reset();
+    auto resident = model::ResidentWeights::make(*plan_, rank_, origin_);
     if (!resident) {
       memory_.say("its weights end with its process: " + resident.error().message);
       if (is_dummy()) return model::make_dummy_rank_weights(*plan_, rank_, kDummySeed);
@@ -107,14 +154,14 @@ class CpuBackend final : public RankBackend {
     if (auto ok = load_into(**resident, progress); !ok) return tl::unexpected(ok.error());
     auto sealed = (*resident)->seal();
     if (!sealed) return tl::unexpected(sealed.error());
-    memory_.hold({kWeights, sealed->bytes().size()}, sealed->descriptor());
-    return model::attach_weights(std::make_shared<kernels::ResidentMemory>(*std::move(sealed)), *plan_, rank_, *origin);
+    memory_.hold({kWeights, RegionKind::sealed, sealed->bytes().size()}, sealed->descriptor());
+    return model::attach_weights(std::make_shared<kernels::ResidentMemory>(*std::move(sealed)), *plan_, rank_, origin_);
   }
 
-  Result<model::RankWeights> take_over(Descriptor descriptor, const std::string& origin) const {
+  Result<model::RankWeights> take_over(Descriptor descriptor) const {
     auto memory = kernels::ResidentMemory::attach(std::move(descriptor));
     if (!memory) return tl::unexpected(memory.error());
-    return model::attach_weights(std::make_shared<kernels::ResidentMemory>(*std::move(memory)), *plan_, rank_, origin);
+    return model::attach_weights(std::make_shared<kernels::ResidentMemory>(*std::move(memory)), *plan_, rank_, origin_);
   }
 
   Result<void> load_into(model::WeightSink& sink, const std::function<void(int, int)>& progress) const {
@@ -160,11 +207,13 @@ class CpuBackend final : public RankBackend {
   RankMemory memory_;
   const RankPlace place_;
   std::optional<model::ShardPlan> plan_;
+  std::string origin_;                         // of weights and KV cache
   std::optional<model::RankWeights> weights_;  // until the model has them
   const std::shared_ptr<comm::RenewableCollective> communicator_ = std::make_shared<comm::RenewableCollective>();
   std::shared_ptr<model::RankModel> model_;
-  int32_t num_blocks_ = 0;  // of it
-  std::mutex mutex_;        // guards what follows
+  std::optional<ResidentKv> kv_;  // what the model's KV cache is, or will be; nullopt: it is still to be made
+  std::shared_ptr<const kernels::SharedMemory> kv_memory_;  // until the model has it; null: it takes its own
+  std::mutex mutex_;                                        // guards what follows
   std::shared_ptr<comm::Collective> group_;
   uint64_t epoch_ = 0;  // of it
   uint64_t aborted_before_ = 0;

@@ -58,6 +58,7 @@ int run_rank() {
     child.tell(control::HoldRegion{what}, descriptor.get());
   };
   memory.drop = [&child] { child.tell(control::DropRegions{}); };
+  memory.drop_one = [&child](const std::string& name) { child.tell(control::DropRegions{name}); };
   memory.say = [&child](const std::string& sentence) {
     child.tell(control::Progress{fmt::format("rank {}: {}", child.start().rank, sentence)});
   };

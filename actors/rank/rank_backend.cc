@@ -8,7 +8,7 @@ Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& opti
                                                        const RankPlace& place) {
   if (options.device == "cpu") return make_cpu_backend(options, rank, std::move(memory), place);
 #ifdef LORIKEET_HAVE_CUDA
-  if (options.device == "cuda") return make_cuda_backend(options, rank, place);
+  if (options.device == "cuda") return make_cuda_backend(options, rank, std::move(memory), place);
 #endif
   return fail("device {} is not served by this build", options.device);
 }

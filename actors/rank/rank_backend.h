@@ -22,15 +22,18 @@ class RankBackend {
  public:
   virtual ~RankBackend() = default;
 
-  // Takes over the weights that a predecessor has left, or reads this rank's part of the checkpoint; progress(done,
-  // total) counts layers.
+  // Takes over the weights and the KV cache that a predecessor has left, or reads this rank's part of the checkpoint;
+  // progress(done, total) counts layers.
   virtual Result<RankLoaded> load(const std::function<void(int, int)>& progress) = 0;
 
   // Meets the other ranks of an epoch, and makes the model. In a later epoch it is the same model, without steps in
-  // flight; its KV cache holds num_blocks at the most from then on. Throws comm::CollectiveError where the ranks do not
+  // flight; what its KV cache holds stays, num_blocks at the most from then on. Throws comm::CollectiveError where the ranks do not
   // meet. Errors: what no other epoch would mend.
   virtual Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch,
                                                          int32_t num_blocks) = 0;
+
+  // Brings up to date what load has returned, once there was a join.
+  virtual void update(RankLoaded&) const {}
 
   // Ends collectives of epochs before this one that wait for a peer, also those that begin later.
   virtual void abort(uint64_t before_epoch) = 0;
@@ -53,6 +56,7 @@ std::shared_ptr<RankBackend> make_cpu_backend(const ServerOptions& options, int3
                                               const RankPlace& place = {});
 
 // fp16 or bf16 on a CUDA device, with NCCL between the ranks; in builds that have CUDA.
-std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, const RankPlace& place = {});
+std::shared_ptr<RankBackend> make_cuda_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
+                                               const RankPlace& place = {});
 
 }  // namespace lorikeet::actors

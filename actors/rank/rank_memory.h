@@ -20,8 +20,9 @@ namespace lorikeet::actors {
 struct RankMemory {
   std::vector<InheritedRegion> inherited;
   std::function<void(const RegionDescription&, const Descriptor&)> hold = [](const auto&, const auto&) {};
-  std::function<void()> drop = [] {};                                // all that is held for this rank
-  std::function<void(const std::string&)> say = [](const auto&) {};  // a sentence for people
+  std::function<void()> drop = [] {};                                     // all that is held for this rank
+  std::function<void(const std::string&)> drop_one = [](const auto&) {};  // the region of that name
+  std::function<void(const std::string&)> say = [](const auto&) {};       // a sentence for people
 
   // The region of that name, once.
   std::optional<InheritedRegion> take(std::string_view name) {

@@ -110,6 +110,7 @@ bool RankThread::perform(Leave& leave) {
 
 bool RankThread::perform(const Announce& announce) {
   own_epoch_ = announce.epoch;
+  backend_->update(*loaded_);
   send(*loaded_);
   return true;
 }
@@ -126,6 +127,8 @@ bool RankThread::load() {
     return false;
   }
   loaded_ = *loaded;
+  pace_.emplace(step_cost_of(setup_.options, backend_->shard_plan()), setup_.options.device == "cuda",
+                step_allowance(setup_.options));
   send(*loaded_);
   return true;
 }
@@ -190,9 +193,10 @@ bool RankThread::begin(const EncodedPlan& encoded) {
   }
   const bool begun = guarded(plan ? plan->step : engine::StepId(0), [&]() -> Result<void> {
     if (!plan) return tl::unexpected(plan.error());
-    if (step_started_ns_ == 0) step_started_ns_ = now_ns();
+    const StepPace::Floor floor = pace_->floor_of(*plan);
+    if (step_started_ns_ == 0) start_clock(floor);
     if (auto ok = executor_->begin(*plan); !ok) return ok;
-    begun_.push_back(plan->step);
+    begun_.push_back({plan->step, floor});
     return {};
   });
   if (!begun || !executor_->awaits_constraints()) return begun;
@@ -205,13 +209,24 @@ bool RankThread::begin(const EncodedPlan& encoded) {
   });
 }
 
+// The limit first: whoever sees the step sees its own.
+void RankThread::start_clock(const StepPace::Floor& floor) {
+  step_limit_ms_ = pace_->limit_of(floor).count();
+  step_started_ns_ = now_ns();
+}
+
 bool RankThread::finish() {
-  return guarded(begun_.front(), [&]() -> Result<void> {
+  return guarded(begun_.front().step, [&]() -> Result<void> {
     auto result = executor_->finish();
     if (!result) return tl::unexpected(result.error());
+    pace_->took(begun_.front().floor, std::chrono::nanoseconds(now_ns() - step_started_ns_));
     begun_.pop_front();
     ++steps_finished_;
-    step_started_ns_ = begun_.empty() ? 0 : now_ns();
+    if (begun_.empty()) {
+      step_started_ns_ = 0;
+    } else {
+      start_clock(begun_.front().floor);
+    }
     send(*result);
     return {};
   });

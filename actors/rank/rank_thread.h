@@ -25,6 +25,7 @@
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/step_executor.h"
 #include "actors/wire/envelope.h"
+#include "actors/wire/step_pace.h"
 #include "actors/wire/wire.h"
 #include "actors/wire/work_queue.h"
 #include "engine/step_plan.h"
@@ -49,6 +50,7 @@ class RankThread {
     int32_t num_slots = 8;
     FindGrammar grammars = nullptr;  // called by the rank's thread
     int32_t vocab_size = 0;          // that grammars are compiled for
+    ServerOptions options{};         // what a step may take
   };
 
   RankThread(Setup setup, std::shared_ptr<RankBackend> backend, Callbacks callbacks);
@@ -68,6 +70,8 @@ class RankThread {
 
   // How long the present step has been running; nullopt: none is.
   std::optional<std::chrono::milliseconds> step_age() const;
+  // How long it may run (actors/wire/step_pace.h).
+  std::chrono::milliseconds step_limit() const { return std::chrono::milliseconds(step_limit_ms_); }
   uint64_t steps_finished() const { return steps_finished_; }
 
  private:
@@ -115,10 +119,18 @@ class RankThread {
   std::optional<Work> next_;   // that has ended the steps
   std::optional<StepExecutor> executor_;
   std::shared_ptr<model::RankModel> model_;
-  std::deque<engine::StepId> begun_;
+  struct Begun {
+    engine::StepId step;
+    StepPace::Floor floor;
+  };
+  void start_clock(const StepPace::Floor& floor);
+
+  std::optional<StepPace> pace_;  // since the weights are there
+  std::deque<Begun> begun_;
 
   WorkQueue<Work> queue_;
   std::atomic<uint64_t> epoch_;              // the present one
+  std::atomic<int64_t> step_limit_ms_{0};    // of the present step
   std::atomic<int64_t> step_started_ns_{0};  // 0: no step runs
   std::atomic<uint64_t> steps_finished_{0};
   std::thread thread_;

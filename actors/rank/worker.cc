@@ -80,12 +80,12 @@ class Worker {
 
   // The watchdog: a handler that hangs cannot be ended from outside, the process can.
   void watch() {
-    const milliseconds limit(setup_.start.options.rank_timeout_ms);
     const auto age = thread_ ? thread_->step_age() : std::nullopt;
+    const milliseconds limit = thread_ ? thread_->step_limit() : milliseconds(0);
     if (age && *age > limit) {
       return setup_.hung(fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, limit.count()));
     }
-    self_->delayed_send(caf::actor_cast<WorkerActor>(self_), limit / 4, Tick{});
+    self_->delayed_send(caf::actor_cast<WorkerActor>(self_), step_allowance(setup_.start.options) / 4, Tick{});
   }
 
  private:
@@ -166,9 +166,10 @@ class Worker {
       send({EnvelopeStream::group, rank, epoch, 0, true, comm::encode(GroupReport(done))});
     });
     const FindGrammar find = [grammars = grammars_](const std::string& digest) { return grammars->find(digest); };
-    thread_ = std::make_unique<RankThread>(RankThread::Setup{start.rank, start.epoch, start.options.block_size,
-                                                             start.options.max_loras, find, setup_.vocab_size},
-                                           setup_.backend, std::move(callbacks));
+    thread_ =
+        std::make_unique<RankThread>(RankThread::Setup{start.rank, start.epoch, start.options.block_size,
+                                                       start.options.max_loras, find, setup_.vocab_size, start.options},
+                                     setup_.backend, std::move(callbacks));
     watch();
   }
 

@@ -11,7 +11,7 @@
 //       |               hello |  v
 //       |                    leaving
 //       |                        |
-//       | refused, no answer     | the head is lost, or a step takes longer than rank_timeout_ms
+//       | refused, no answer     | the head is lost, or a step takes longer than it may
 //       `----------------------> fatal (the process ends; the supervisor starts a new epoch)
 #pragma once
 

@@ -212,8 +212,8 @@ Result<void> ProcessKeeper::begin(ControlChannel& channel, ChildStart& start) co
 
 // Whether it was about memory, and is done with.
 bool ProcessKeeper::hear(ControlChannel& channel, int32_t rank, ChildReport& report) {
-  if (std::holds_alternative<control::DropRegions>(report)) {
-    regions_.drop(rank);
+  if (const auto* drop = std::get_if<control::DropRegions>(&report)) {
+    drop->name.empty() ? regions_.drop(rank) : regions_.drop(rank, drop->name);
     return true;
   }
   auto* hold = std::get_if<control::HoldRegion>(&report);

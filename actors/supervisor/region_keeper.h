@@ -25,11 +25,12 @@ struct HeldRegion {
 
 class RegionKeeper {
  public:
-  // In place of an older one of that name. Refuses what no rank hands over: memory of the host that is not sealed or has
-  // another size, names and sizes past the limits (actors/wire/limits.h), the head's.
+  // In place of an older one of that name, which goes in any case. Refuses what no rank hands over: memory of the host that is not what it is
+  // said to be or has another size, files as memory of a device, names and sizes past the limits (actors/wire/limits.h), the head's.
   Result<void> hold(int32_t rank, RegionDescription what, Descriptor memory);
 
   void drop(int32_t rank);
+  void drop(int32_t rank, const std::string& name);
 
   // By name; they stay open as long as the caller has them.
   std::vector<std::shared_ptr<const HeldRegion>> of(int32_t rank) const;

@@ -190,7 +190,7 @@ void Supervision::lose_group(const std::string& why, Evidence evidence, bool by_
     if (processes_.is_ending(id)) {
       child.state = RankState::dying;  // not our doing: why it ends will be told
       child.since = now;
-    } else if (stopped || condemned.contains(child.rank) || !keeps_ranks() || processes_.awaits_host(id)) {
+    } else if (stopped || condemned.contains(child.rank) || processes_.awaits_host(id)) {
       happen(id, child, RankEvent::condemned, now);
     } else if (child.told_of_epoch != epoch_) {
       child.told_of_epoch = epoch_;

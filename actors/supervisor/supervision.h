@@ -123,8 +123,6 @@ class Supervision {
   void kill_all(TimePoint now);
   void stop_if_alone();
   std::set<int32_t> all_ranks() const;
-  // Whether survivors of a loss stay. A CUDA rank's model holds on to its communicator.
-  bool keeps_ranks() const { return options_.device == "cpu"; }
 
   const ServerOptions options_;
   Processes& processes_;

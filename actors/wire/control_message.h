@@ -25,14 +25,25 @@ struct RankPlace {
   }
 };
 
+enum class RegionKind : uint8_t {
+  sealed,  // of the host, written once: kernels::ResidentMemory
+  shared,  // of the host, written by whoever maps it, of a fixed size: kernels::SharedMemory
+  device,  // of a device: kernels::PeerMemory
+};
+constexpr RegionKind last_enumerator(RegionKind) {
+  return RegionKind::device;
+}
+
 // Memory of a rank that outlives its process, as long as the supervisor holds its descriptor. What it holds, it says
 // itself to whoever maps it.
 struct RegionDescription {
   std::string name;  // a rank has one of each
+  RegionKind kind = RegionKind::sealed;
   uint64_t bytes = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("name", s.name);
+    visit("kind", s.kind);
     visit("bytes", s.bytes);
   }
 };
@@ -192,8 +203,11 @@ struct HoldRegion {  // a rank: with it comes a descriptor to be held, in place 
 };
 
 struct DropRegions {  // a rank: what is held for it is of no use
+  std::string name;   // the region; empty: all
   template <class Self, class Visitor>
-  static void fields(Self&, Visitor&&) {}
+  static void fields(Self& s, Visitor&& visit) {
+    visit("name", s.name);
+  }
 };
 
 }  // namespace control

@@ -134,7 +134,7 @@ struct ServerOptions {
   uint64_t seed = 0;                 // from which seeds of requests without one are drawn; 0: from the system
   int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)
   int32_t heartbeat_ms = 500;        // between our processes
-  int32_t rank_timeout_ms = 30'000;  // a rank whose step does not end in this time is taken for hung
+  int32_t rank_timeout_ms = 30'000;  // of a step, beside what its work takes, before its rank is taken for hung
   int32_t request_timeout_ms = 0;    // from a request's arrival to its end; 0: as long as it takes
   int32_t drain_timeout_ms = 0;      // what runs has so long to end when the server is asked to stop
   bool time_steps = false;           // the ranks measure every step on their device; its totals are in the status

@@ -36,12 +36,14 @@ struct RankLoaded {
   uint64_t block_bytes = 0;  // of one of them
   uint64_t weight_bytes = 0;
   uint64_t weight_bytes_read = 0;  // from files; 0: its predecessor has left them
+  uint64_t kv_epoch = 0;           // of the group with which its KV cache was made; 0: it has none yet
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("num_blocks", s.num_blocks);
     visit("block_bytes", s.block_bytes);
     visit("weight_bytes", s.weight_bytes);
     visit("weight_bytes_read", s.weight_bytes_read);
+    visit("kv_epoch", s.kv_epoch);
   }
 };
 

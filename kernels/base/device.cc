@@ -2,6 +2,10 @@
 
 #include <cuda_runtime_api.h>
 
+#include <map>
+#include <mutex>
+
+#include "kernels/base/borrowed_buffer.h"
 #include "kernels/base/cuda_check.h"
 
 namespace lorikeet::kernels {
@@ -14,6 +18,36 @@ std::string reason_of(cudaError_t status) {
 double mib(uint64_t bytes) {
   return static_cast<double>(bytes) / (1 << 20);
 }
+
+// Of borrowed buffers, by their addresses: few, and looked up when a buffer ends, so that all others carry nothing of it.
+class Owners {
+ public:
+  void add(const void* data, std::shared_ptr<const void> owner) {
+    const std::lock_guard lock(mutex_);
+    CHECK(owners_.emplace(data, std::move(owner)).second) << "two buffers at " << data;
+  }
+  // Whether there was one.
+  bool remove(const void* data) {
+    std::shared_ptr<const void> owner;  // ends without the lock
+    const std::lock_guard lock(mutex_);
+    const auto it = owners_.find(data);
+    if (it == owners_.end()) return false;
+    owner = std::move(it->second);
+    owners_.erase(it);
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<const void*, std::shared_ptr<const void>> owners_;
+};
+
+Owners& owners() {
+  static Owners all;
+  return all;
+}
+
+thread_local void* next_place = nullptr;  // of the buffer that this thread allocates next; null: the driver's choice
 
 }  // namespace
 
@@ -70,6 +104,11 @@ void synchronize_device() {
 Result<DeviceBuffer> DeviceBuffer::allocate(uint64_t bytes, std::string_view purpose) {
   DeviceBuffer buffer;
   if (bytes == 0) return buffer;
+  if (next_place != nullptr) {
+    buffer.data_ = std::exchange(next_place, nullptr);
+    buffer.bytes_ = bytes;
+    return buffer;
+  }
   const cudaError_t status = cudaMalloc(&buffer.data_, bytes);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // the failure is reported here; it must not be taken for one of the next launch
@@ -83,7 +122,13 @@ Result<DeviceBuffer> DeviceBuffer::allocate(uint64_t bytes, std::string_view pur
 }
 
 DeviceBuffer::~DeviceBuffer() {
-  if (data_ != nullptr) LORIKEET_CHECK_CUDA(cudaFree(data_));
+  if (data_ != nullptr && !owners().remove(data_)) LORIKEET_CHECK_CUDA(cudaFree(data_));
+}
+
+DeviceBuffer borrowed_buffer(void* data, uint64_t bytes, std::shared_ptr<const void> owner) {
+  owners().add(data, std::move(owner));
+  next_place = data;
+  return *DeviceBuffer::allocate(bytes, "borrowed memory");
 }
 
 Result<PinnedBuffer> PinnedBuffer::allocate(uint64_t bytes, std::string_view purpose) {

@@ -3,37 +3,26 @@
 #include <fcntl.h>
 #include <glog/logging.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
+#include "kernels/base/anonymous_file.h"
+
 namespace lorikeet::kernels {
 namespace {
 
 constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 
-// Hardened systems refuse memory that could be executed; older kernels do not know the flag.
-#ifndef MFD_NOEXEC_SEAL
-constexpr unsigned MFD_NOEXEC_SEAL = 0x0008U;
-#endif
-
 }  // namespace
 
 Result<ResidentMemory> ResidentMemory::make(const std::string& name) {
-  // Such memory counts as a file, and one that grows past the limit ends the process by a signal.
-  rlimit limit{};
-  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY) {
-    return fail("no memory that outlives a process: the size of files is limited (ulimit -f)");
-  }
-  constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-  int made = memfd_create(name.c_str(), kFlags | MFD_NOEXEC_SEAL);
-  if (made < 0 && errno == EINVAL) made = memfd_create(name.c_str(), kFlags);
-  if (made < 0) return fail("no memory that outlives a process: memfd_create: {}", std::strerror(errno));
+  auto file = make_anonymous_file(name);
+  if (!file) return tl::unexpected(file.error());
   ResidentMemory memory;
-  memory.descriptor_.reset(made);
+  memory.descriptor_ = *std::move(file);
   return memory;
 }
 

@@ -206,9 +206,15 @@ class CpuModel final : public RankModel {
 
 }  // namespace
 
+uint64_t cpu_kv_bytes(const ShardPlan& plan, int rank, const RankModelOptions& options) {
+  return KvCachesCpu::memory_bytes(plan.config(), plan.shard(rank).kv_heads.size(), options.block_size,
+                                   options.num_blocks);
+}
+
 Result<std::unique_ptr<RankModel>> make_cpu_model(RankWeights weights, const ShardPlan& plan,
                                                   const RankModelOptions& options,
-                                                  std::shared_ptr<comm::Collective> group) {
+                                                  std::shared_ptr<comm::Collective> group,
+                                                  std::shared_ptr<const kernels::SharedMemory> kv) {
   if (options.block_size < 1 || options.num_blocks < 1) {
     return fail("a KV cache of {} blocks of {} positions holds nothing", options.num_blocks, options.block_size);
   }
@@ -216,7 +222,7 @@ Result<std::unique_ptr<RankModel>> make_cpu_model(RankWeights weights, const Sha
     return fail("weights of {} layers were given for a model of {}", weights.layers.size(), plan.config().num_layers);
   }
   auto caches = KvCachesCpu::make(plan.config(), plan.shard(group->rank()).kv_heads.size(), options.block_size,
-                                  options.num_blocks);
+                                  options.num_blocks, std::move(kv));
   if (!caches) return tl::unexpected(caches.error());
   return std::make_unique<CpuModel>(std::move(weights), plan, options, *std::move(caches), std::move(group));
 }

@@ -13,6 +13,7 @@
 #include "kernels/layer/rope.h"
 #include "model/forward/cuda_adapters.h"
 #include "model/forward/decode_graphs.h"
+#include "model/forward/device_weights.h"
 #include "model/forward/forward_cuda.h"
 #include "model/forward/sampler_cuda.h"
 #include "model/forward/step_memory.h"
@@ -23,6 +24,7 @@ namespace {
 constexpr std::chrono::seconds kLongestStep{120};     // far above any step
 constexpr std::chrono::microseconds kPollPeriod{20};  // far below any step
 constexpr int32_t kPromptLogitsRows = 128;            // of logits that are made at a time, at least
+constexpr uint64_t kDummySeed = 1;
 
 class CudaModelImpl final : public CudaModel {
  public:
@@ -39,15 +41,11 @@ class CudaModelImpl final : public CudaModel {
     if (stream_.handle() != nullptr) stream_.synchronize();
   }
 
-  Result<void> load(const WeightSource* source) {
+  Result<void> take(DeviceWeights weights) {
     auto stream = kernels::Stream::make(/*urgent=*/true);
     if (!stream) return tl::unexpected(stream.error());
     stream_ = *std::move(stream);
-    auto weights = source == nullptr ? random_device_weights(plan_, rank_, options_.dtype, kDummySeed)
-                                     : load_device_weights(*source, plan_, rank_, options_.dtype, options_.progress,
-                                                           options_.load_threads);
-    if (!weights) return tl::unexpected(weights.error());
-    weights_ = std::make_unique<DeviceWeights>(*std::move(weights));
+    weights_ = std::make_unique<DeviceWeights>(std::move(weights));
     device_bytes_ = weights_->bytes();
     if (options_.num_slots > 0) {
       auto adapters = CudaAdapters::make(plan_, rank_, options_, *weights_);
@@ -66,20 +64,24 @@ class CudaModelImpl final : public CudaModel {
   LoraSteps lora_steps() const override { return lora_steps_; }
   StepTimes step_times() const override { return times_; }
 
-  Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group) override {
+  using CudaModel::start;
+  Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group, KvMemory memory) override {
     CHECK_EQ(group == nullptr, plan_.size() == 1) << "a group of " << plan_.size() << " ranks";
-    auto kv = KvPool::make(plan_, rank_, options_, num_blocks);
+    kv_.reset();
+    const bool holds_kv = memory.holds_kv;
+    auto kv = KvPool::make(plan_, rank_, options_, num_blocks, std::move(memory));
     if (!kv) return tl::unexpected(kv.error());
     kv_ = std::make_unique<KvPool>(*std::move(kv));
     group_ = std::move(group);
-    return capture_graphs();
+    return capture_graphs(/*all=*/!holds_kv);
   }
 
-  Result<void> reset(std::shared_ptr<comm::DeviceCollective> group) override {
+  using CudaModel::reset;
+  Result<void> reset(std::shared_ptr<comm::DeviceCollective> group, bool capture_all) override {
     abandon();
     stream_.synchronize();
     group_ = std::move(group);
-    return capture_graphs();
+    return capture_graphs(capture_all);
   }
 
   Result<void> set_adapter(int32_t slot, const Adapter& part) override {
@@ -143,7 +145,6 @@ class CudaModelImpl final : public CudaModel {
   }
 
  private:
-  static constexpr uint64_t kDummySeed = 1;
   static constexpr size_t kTimedSteps = 2 * kMaxStepsInFlight;  // the step before the one that is finished is kept
 
   // A step that is begun and not finished.
@@ -232,9 +233,11 @@ class CudaModelImpl final : public CudaModel {
   }
 
   // Runs every class of steps once, on tokens that belong to nobody, and captures it. What is allocated or connected
-  // when it is first used is so before anybody is served.
-  Result<void> capture_graphs() {
+  // when it is first used is so before anybody is served. Or the smallest alone: the others are captured behind the first
+  // step of their class, since streams are waiting.
+  Result<void> capture_graphs(bool all) {
     graphs_.clear();
+    captures_late_ = !all;
     const auto run_once = [&](const StepSize& size, bool decode) {
       const StepBatch nobody(std::span<const BatchRow>{});
       const StepBlocks blocks = memory_->blocks(0, size, 0, {}, config_.head_dim);
@@ -260,6 +263,10 @@ class CudaModelImpl final : public CudaModel {
     };
     Result<void> ok;
     guarded([&] {
+      if (!all) {
+        ok = run_once(decode_size(graphs_.classes().front(), 0), true);
+        return;
+      }
       StepSize largest;
       largest.tokens = options_.max_num_batched_tokens;
       ok = run_once(largest, false);
@@ -306,21 +313,26 @@ class CudaModelImpl final : public CudaModel {
   void queue(const StepBatch& batch, Step& step) {
     CHECK_LE(batch.rows.size(), static_cast<size_t>(options_.max_num_seqs));
     const kernels::Graph* graph = nullptr;
+    bool captures = false;  // it is the first step of a class whose graph is still to be captured
+    int32_t row_class = 0, lora_rank = 0;
     StepSize size = StepSize::of(batch, own_frequencies());
     if (batch.decode_only()) {
-      const int32_t row_class = graphs_.class_of(batch.decode_rows);
-      const int32_t lora_rank = batch.adapters ? forward_->lora_rank_class(row_class, highest_rank(batch)) : 0;
+      row_class = graphs_.class_of(batch.decode_rows);
+      lora_rank = batch.adapters ? forward_->lora_rank_class(row_class, highest_rank(batch)) : 0;
       graph = graphs_.find(row_class, lora_rank);
-      if (graph != nullptr) size = decode_size(row_class, lora_rank);
+      captures = graph == nullptr && captures_late_;
+      if (graph != nullptr || captures) size = decode_size(row_class, lora_rank);
     }
-    if (graph == nullptr && batch.adapters) add_adapters(size, highest_rank(batch));
+    const bool of_class = graph != nullptr || captures;
+    if (captures && forward_->fuses_lora(size)) fusing_.insert({size.tokens, size.lora_rank});
+    if (!of_class && batch.adapters) add_adapters(size, highest_rank(batch));
     if (batch.adapters) {
-      const bool fused = graph != nullptr && fusing_.count({size.tokens, size.lora_rank}) > 0;
+      const bool fused = of_class && fusing_.count({size.tokens, size.lora_rank}) > 0;
       ++(fused ? lora_steps_.fused : lora_steps_.apart);
     }
-    step.portions = plan_samples(batch, graph != nullptr, sampler_->limits());
+    step.portions = plan_samples(batch, of_class, sampler_->limits());
     const auto portion_lora_bytes = [&](const SamplePortion& portion) -> uint64_t {
-      if (graph != nullptr || !batch.adapters) return 0;
+      if (of_class || !batch.adapters) return 0;
       return forward_->lora_plan(static_cast<int32_t>(portion.tokens.size()), options_.max_lora_rank).bytes();
     };
 
@@ -343,13 +355,23 @@ class CudaModelImpl final : public CudaModel {
     }
     memory_->send(place, blocks.bytes, stream_);
 
+    const auto work = [&] {
+      forward_->layers(size, blocks.device, sampler_->drawn(), context());
+      forward_->logits_of_all(size, blocks.device, context());
+    };
     if (graph != nullptr) {
       graph->launch(stream_);
       ++replays_;
+    } else if (captures) {
+      work();
     } else {
       forward_->layers(size, blocks.device, sampler_->drawn(), context());
     }
-    step.logits_exist = graph != nullptr;
+    if (captures) {
+      const auto captured = graphs_.capture(row_class, lora_rank, stream_, work);
+      LOG_IF(WARNING, !captured) << captured.error().message;  // the next one tries again, and runs without it
+    }
+    step.logits_exist = of_class;
     step.arrays = blocks.device_samples;
     for (const PortionSize& size_of : portion_sizes) step.with_adapters.push_back(size_of.lora_bytes > 0);
     step.results = memory_->results(place, batch.rows.size(), step.portions, plan_.size(), step.drawn);
@@ -413,6 +435,7 @@ class CudaModelImpl final : public CudaModel {
   std::unique_ptr<StepMemory> memory_;
   std::unique_ptr<KvPool> kv_;
   DecodeGraphs graphs_;
+  bool captures_late_ = false;
 
   std::deque<Step> steps_;
   uint64_t next_place_ = 0;
@@ -424,10 +447,7 @@ class CudaModelImpl final : public CudaModel {
   StepTimes times_;
 };
 
-}  // namespace
-
-Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
-                                                   const CudaModelOptions& options) {
+Result<void> check_options(const CudaModelOptions& options) {
   if (options.max_num_seqs < 1 || options.max_num_seqs > kernels::kMaxDecodeRows) {
     return fail("steps of {} sequences: 1 to {} are served on CUDA", options.max_num_seqs, kernels::kMaxDecodeRows);
   }
@@ -438,8 +458,30 @@ Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, c
   if (options.block_size < 8 || (options.block_size & (options.block_size - 1)) != 0) {
     return fail("KV blocks of {} positions: the CUDA kernels take powers of two from 8 on", options.block_size);
   }
+  return {};
+}
+
+}  // namespace
+
+Result<DeviceWeights> put_weights_on_device(const WeightSource* source, const ShardPlan& plan, int rank,
+                                            const CudaModelOptions& options) {
+  if (source == nullptr) return random_device_weights(plan, rank, options.dtype, kDummySeed);
+  return load_device_weights(*source, plan, rank, options.dtype, options.progress, options.load_threads);
+}
+
+Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
+                                                   const CudaModelOptions& options) {
+  if (auto ok = check_options(options); !ok) return tl::unexpected(ok.error());
+  auto weights = put_weights_on_device(source, plan, rank, options);
+  if (!weights) return tl::unexpected(weights.error());
+  return make_cuda_model(*std::move(weights), plan, rank, options);
+}
+
+Result<std::unique_ptr<CudaModel>> make_cuda_model(DeviceWeights weights, const ShardPlan& plan, int rank,
+                                                   const CudaModelOptions& options) {
+  if (auto ok = check_options(options); !ok) return tl::unexpected(ok.error());
   auto model = std::make_unique<CudaModelImpl>(plan, rank, options);
-  if (auto ok = model->load(source); !ok) return tl::unexpected(ok.error());
+  if (auto ok = model->take(std::move(weights)); !ok) return tl::unexpected(ok.error());
   return model;
 }
 

@@ -10,11 +10,16 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "comm/collective/device_collective.h"
 #include "kernels/base/device.h"
 #include "kernels/base/kv_cache.h"
 #include "model/forward/rank_model.h"
+
+namespace lorikeet::kernels {
+class PeerMemory;
+}  // namespace lorikeet::kernels
 
 namespace lorikeet::model {
 
@@ -41,6 +46,12 @@ struct CudaModelOptions {
   bool time_steps = false;                 // keep the times that step_times() gives
 };
 
+// Device memory for a KV cache that outlives the model.
+struct KvMemory {
+  std::shared_ptr<kernels::PeerMemory> memory;  // kv_block_bytes() for each block; null: the model takes its own
+  bool holds_kv = false;                        // what is in it stays
+};
+
 // Made in two parts, since how many KV blocks fit is known once the weights are on the device, and is then agreed upon
 // with the other ranks.
 //
@@ -52,13 +63,19 @@ class CudaModel : public RankModel {
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t device_bytes() const = 0;
 
-  // Makes the KV cache and captures the graphs; no step is begun before. `group` is null on a single rank. Fails where
+  // Makes the KV cache and captures the graphs, or, with a KV cache that holds something, each behind the first step of
+  // its class, since somebody waits; no step is begun before. `group` is null on a single rank. Fails where
   // memory runs out. Throws as begin_step does.
-  virtual Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group) = 0;
+  virtual Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group, KvMemory kv) = 0;
+  Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group) {
+    return start(num_blocks, std::move(group), {});
+  }
 
-  // Takes a new communicator in place of one that has died, ends all steps in flight and captures the graphs anew. The
-  // content of the KV cache is void. Fails and throws as start does.
-  virtual Result<void> reset(std::shared_ptr<comm::DeviceCollective> group) = 0;
+  // Takes a new communicator in place of one that has died, ends all steps in flight and captures the graphs anew: now, or as start
+  // does where somebody waits. The
+  // KV cache holds what it held but where those steps write. Fails and throws as start does.
+  virtual Result<void> reset(std::shared_ptr<comm::DeviceCollective> group, bool capture_all) = 0;
+  Result<void> reset(std::shared_ptr<comm::DeviceCollective> group) { return reset(std::move(group), true); }
 
   // Graphs captured so far, and steps that were replays of one.
   virtual int64_t graphs_captured() const = 0;
@@ -75,6 +92,15 @@ class CudaModel : public RankModel {
 // Puts the weights of `rank` on the calling thread's device: from `source`, or random ones where it is null. Fails with
 // the source's reason, where memory runs out, and for sizes that the kernels do not take.
 Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
+                                                   const CudaModelOptions& options);
+
+// What it does first: the weights alone.
+struct DeviceWeights;
+Result<DeviceWeights> put_weights_on_device(const WeightSource* source, const ShardPlan& plan, int rank,
+                                            const CudaModelOptions& options);
+
+// The same with weights that are there already.
+Result<std::unique_ptr<CudaModel>> make_cuda_model(DeviceWeights weights, const ShardPlan& plan, int rank,
                                                    const CudaModelOptions& options);
 
 // Bytes for the KV cache on a device of which this process may use the share `utilization` (0 to 1): what is left of

@@ -1,5 +1,6 @@
 #include "model/forward/forward_cpu.h"
 
+#include "kernels/base/rounding.h"
 #include "kernels/layer/embedding.h"
 #include "kernels/layer/rms_norm.h"
 #include "kernels/layer/rope.h"
@@ -8,30 +9,48 @@
 
 namespace lorikeet::model {
 
+namespace {
+
+// Of a layer's keys, or its values, with the room behind them, in whole cache lines.
+size_t stride_of(const ModelConfig& config, int32_t kv_heads, int32_t block_size, int32_t num_blocks) {
+  constexpr size_t kLine = kernels::kCacheLine / sizeof(float);
+  const size_t floats = static_cast<size_t>(num_blocks) * static_cast<size_t>(kv_heads) *
+                        static_cast<size_t>(block_size) * static_cast<size_t>(config.head_dim);
+  return kernels::round_up(floats + kernels::KvCacheCpu::kPadding, kLine);
+}
+
+}  // namespace
+
 Result<KvCachesCpu> KvCachesCpu::make(const ModelConfig& config, int32_t kv_heads, int32_t block_size,
-                                      int32_t num_blocks) {
+                                      int32_t num_blocks, std::shared_ptr<const kernels::SharedMemory> memory) {
   KvCachesCpu caches;
   caches.kv_heads_ = kv_heads;
   caches.block_size_ = block_size;
   caches.head_dim_ = config.head_dim;
-  const size_t floats = static_cast<size_t>(num_blocks) * static_cast<size_t>(kv_heads) *
-                        static_cast<size_t>(block_size) * static_cast<size_t>(config.head_dim);
-  for (int32_t i = 0; i < config.num_layers; ++i) {
-    for (auto* part : {&caches.keys_, &caches.values_}) {
-      auto memory = kernels::AlignedFloats::allocate(floats + kernels::KvCacheCpu::kPadding);
-      if (!memory) {
-        return fail("no memory for a KV cache of {} blocks ({} bytes)", num_blocks,
-                    block_bytes(config, kv_heads, block_size) * static_cast<uint64_t>(num_blocks));
-      }
-      part->push_back(*std::move(memory));
-    }
+  caches.stride_ = stride_of(config, kv_heads, block_size, num_blocks);
+  const uint64_t bytes = memory_bytes(config, kv_heads, block_size, num_blocks);
+  if (memory != nullptr) {
+    if (memory->size() < bytes) return fail("{} bytes of memory for a KV cache of {}", memory->size(), bytes);
+    caches.begin_ = reinterpret_cast<float*>(memory->data());
+    caches.shared_ = std::move(memory);
+    return caches;
   }
+  auto own = kernels::AlignedFloats::allocate(bytes / sizeof(float));
+  if (!own) return fail("no memory for a KV cache of {} blocks ({} bytes)", num_blocks, bytes);
+  caches.own_ = *std::move(own);
+  caches.begin_ = caches.own_.data();
   return caches;
 }
 
+uint64_t KvCachesCpu::memory_bytes(const ModelConfig& config, int32_t kv_heads, int32_t block_size,
+                                   int32_t num_blocks) {
+  return 2ULL * static_cast<uint64_t>(config.num_layers) * stride_of(config, kv_heads, block_size, num_blocks) *
+         sizeof(float);
+}
+
 kernels::KvCacheCpu KvCachesCpu::layer(int32_t i) {
-  const auto index = static_cast<size_t>(i);
-  return {keys_[index].data(), values_[index].data(), kv_heads_, block_size_, head_dim_};
+  float* const keys = begin_ + 2 * static_cast<size_t>(i) * stride_;
+  return {keys, keys + stride_, kv_heads_, block_size_, head_dim_};
 }
 
 uint64_t KvCachesCpu::block_bytes(const ModelConfig& config, int32_t kv_heads, int32_t block_size) {

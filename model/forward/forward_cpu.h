@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "comm/collective/collective.h"
 #include "kernels/attention/paged_attention.h"
 #include "kernels/base/aligned_floats.h"
+#include "kernels/base/shared_memory.h"
 #include "kernels/cpu/thread_pool.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/checkpoint/weights.h"
@@ -27,14 +29,20 @@ struct TokenBatch {
 // Keys and values of all layers, float32.
 class KvCachesCpu {
  public:
-  static Result<KvCachesCpu> make(const ModelConfig& config, int32_t kv_heads, int32_t block_size, int32_t num_blocks);
+  // In `memory`, of at least memory_bytes(), or in memory of their own where there is none.
+  static Result<KvCachesCpu> make(const ModelConfig& config, int32_t kv_heads, int32_t block_size, int32_t num_blocks,
+                                  std::shared_ptr<const kernels::SharedMemory> memory = nullptr);
+  static uint64_t memory_bytes(const ModelConfig& config, int32_t kv_heads, int32_t block_size, int32_t num_blocks);
 
   kernels::KvCacheCpu layer(int32_t i);
 
   static uint64_t block_bytes(const ModelConfig& config, int32_t kv_heads, int32_t block_size);
 
  private:
-  std::vector<kernels::AlignedFloats> keys_, values_;  // per layer
+  kernels::AlignedFloats own_;
+  std::shared_ptr<const kernels::SharedMemory> shared_;
+  float* begin_ = nullptr;  // keys and values, layer by layer
+  size_t stride_ = 0;       // floats, from keys to values and on to the next layer's keys
   int32_t kv_heads_ = 0, block_size_ = 0, head_dim_ = 0;
 };
 

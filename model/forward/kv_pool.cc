@@ -2,6 +2,9 @@
 
 #include <utility>
 
+#include "kernels/base/borrowed_buffer.h"
+#include "kernels/peer/peer_memory.h"
+
 namespace lorikeet::model {
 
 uint64_t KvPool::block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
@@ -9,20 +12,28 @@ uint64_t KvPool::block_bytes(const ShardPlan& plan, int rank, const CudaModelOpt
          static_cast<uint64_t>(options.block_size);
 }
 
-Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks) {
+Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks,
+                            KvMemory given) {
   if (num_blocks < 1) return fail("the KV cache has no blocks");
   if (int64_t{num_blocks} * options.block_size > INT32_MAX) {
     return fail("{} KV blocks of {} positions: more than 2^31 positions", num_blocks, options.block_size);
   }
   KvPool pool;
   const uint64_t bytes = block_bytes(plan, rank, options) * static_cast<uint64_t>(num_blocks);
-  auto memory = kernels::DeviceBuffer::allocate(bytes, "the KV cache");
-  if (!memory) return tl::unexpected(memory.error());
-  pool.memory_ = *std::move(memory);
-  auto stream = kernels::Stream::make();
-  if (!stream) return tl::unexpected(stream.error());
-  kernels::fill_bytes(pool.memory_.data(), 0, bytes, *stream);
-  stream->synchronize();
+  if (given.memory != nullptr) {
+    unsigned char* const data = given.memory->data();
+    pool.memory_ = kernels::borrowed_buffer(data, bytes, std::move(given.memory));
+  } else {
+    auto memory = kernels::DeviceBuffer::allocate(bytes, "the KV cache");
+    if (!memory) return tl::unexpected(memory.error());
+    pool.memory_ = *std::move(memory);
+  }
+  if (!given.holds_kv) {
+    auto stream = kernels::Stream::make();
+    if (!stream) return tl::unexpected(stream.error());
+    kernels::fill_bytes(pool.memory_.data(), 0, bytes, *stream);
+    stream->synchronize();
+  }
   const auto positions = static_cast<uint64_t>(num_blocks) * static_cast<uint64_t>(options.block_size);
   const auto heads = static_cast<uint64_t>(plan.shard(rank).kv_heads.size());
   const uint64_t elements =

@@ -14,7 +14,8 @@ namespace lorikeet::model {
 // One rank's keys and values of all layers.
 class KvPool {
  public:
-  static Result<KvPool> make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks);
+  static Result<KvPool> make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks,
+                             KvMemory memory = {});
   static uint64_t block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options);
 
   const kernels::KvCacheLayer& layer(int32_t i) const { return layers_[static_cast<size_t>(i)]; }

@@ -8,6 +8,7 @@
 
 #include "comm/collective/collective.h"
 #include "kernels/base/error.h"
+#include "kernels/base/shared_memory.h"
 #include "kernels/sampling/token_constraint.h"
 #include "model/adapter/adapter.h"
 #include "model/checkpoint/weights.h"
@@ -144,8 +145,11 @@ class RankModel {
 
 // The CPU backend: float32 activations and KV cache, float accumulation in a fixed order per row, so that a row's
 // result does not depend on the rest of the batch, on chunking, prefix hits or preemption.
+// Its KV cache lies in `kv`, of cpu_kv_bytes(), or in memory of its own where there is none.
 Result<std::unique_ptr<RankModel>> make_cpu_model(RankWeights weights, const ShardPlan& plan,
                                                   const RankModelOptions& options,
-                                                  std::shared_ptr<comm::Collective> group);
+                                                  std::shared_ptr<comm::Collective> group,
+                                                  std::shared_ptr<const kernels::SharedMemory> kv = nullptr);
+uint64_t cpu_kv_bytes(const ShardPlan& plan, int rank, const RankModelOptions& options);
 
 }  // namespace lorikeet::model

@@ -199,6 +199,7 @@ def disturb(server, ranks, arguments, hung):
     ends = status(server.address)
     check(all(rank["weight_bytes_read"] == 0 or rank["pid"] in disturbed.first for rank in ends["ranks"]),
           f"weights were read from disk again: {ends['ranks']}")
+    print(f"  positions computed again: {ends['engine']['recomputed_tokens']}", flush=True)
     disturbed.finish()
     return disturbed.pauses
 

@@ -55,6 +55,100 @@ TEST(Engine, GoesOnInTheNextEpochWithThePromptAndTheTokensEmitted) {
   EXPECT_EQ(server.clients[id].finish->reason, FinishReason::length);
 }
 
+TEST(Engine, GoesOnAtTheFirstPositionThatWasNotAbsorbedWhereTheMemoryIsStillThere) {
+  EngineConfig config = small_config();
+  config.max_plans_in_flight = 2;
+  EngineHarness server(config);
+  const SequenceId id = server.add({1, 2, 3, 4, 5}, 9, "a");
+  for (int i = 0; i < 3; ++i) server.step();
+  ASSERT_TRUE(server.plan());
+  ASSERT_EQ(server.in_flight.size(), 2u);
+  server.stop_ranks();
+  EXPECT_EQ(server.engine.stats().kept, 1);
+  EXPECT_EQ(server.engine.stats().blocks_free, 18) << "of its 8 tokens, and none of what was ordered behind them";
+  server.starts.clear();
+  server.start_epoch();
+  EXPECT_FALSE(server.plan()) << "the slots are new ones";
+  server.grant_leases();
+  ASSERT_TRUE(server.plan());
+  EXPECT_EQ(describe(server.in_flight.back()), "+1 1[7,8)*");
+  EXPECT_EQ(server.starts[0].token_ids.size(), 8u);
+  EXPECT_EQ(server.in_flight.back().blocks[0].blocks.size(), 2u) << "the ranks are told of all of them";
+  server.run();
+  EXPECT_EQ(server.engine.stats().recomputed_tokens, 0u);
+}
+
+TEST(Engine, GoesOnInTheMiddleOfAPrompt) {
+  EngineHarness server(small_config());
+  Request request;
+  request.id = SequenceId(1);
+  request.prompt = count_to(40);
+  request.sampling.max_tokens = 3;
+  request.sampling.prompt_logprobs = true;
+  ASSERT_TRUE(server.add(request));
+  ASSERT_TRUE(server.step());  // [0, 16)
+  ASSERT_TRUE(server.plan());  // [16, 32)
+  server.stop_ranks();
+  server.start_epoch();
+  ASSERT_TRUE(server.plan());
+  EXPECT_EQ(describe(server.in_flight.back()), "+1 1[16,32)");
+  server.run();
+  EXPECT_EQ(server.engine.stats().recomputed_tokens, 0u);
+}
+
+TEST(Engine, TakesBackWhatPlansInFlightHavePublishedAndWhoBelievedIt) {
+  EngineConfig config = small_config();
+  config.max_plans_in_flight = 2;
+  EngineHarness server(config);
+  const SequenceId early = server.add(count_to(8), 1);
+  server.run();
+  ASSERT_TRUE(server.clients[early].finish);
+  server.add(count_to(14), 5);  // shares 8 positions that are there, and publishes 4 more
+  ASSERT_TRUE(server.plan());
+  EXPECT_EQ(describe(server.in_flight.back()), "-1 +2 2[8,14)*");
+  server.add(count_to(13), 5);  // shares all 12 of them
+  ASSERT_TRUE(server.plan());
+  EXPECT_EQ(describe(server.in_flight.back()), "+3 2[14,15)* 3[12,13)*");
+  server.stop_ranks();
+  server.start_epoch();
+  ASSERT_TRUE(server.plan());
+  EXPECT_EQ(describe(server.in_flight.back()), "+2 +3 2[8,14)* 3[8,13)*");
+  const SequenceId late = server.add(count_to(13), 5);
+  server.run();
+  EXPECT_EQ(server.clients[late].finish->num_cached_tokens, 12) << "what is computed then is shared again";
+}
+
+TEST(Engine, LetsWhatIsKeptForTheYoungestGiveWayWhereBlocksAreShort) {
+  EngineConfig config = small_config();
+  config.num_blocks = 5;
+  EngineHarness server(config);
+  const SequenceId old = server.add(count_to(7), 9, "a"), young = server.add(count_to(7), 9, "b");
+  server.grant_leases();
+  server.step();
+  EXPECT_EQ(server.engine.stats().running, 2);
+  server.stop_ranks();
+  EXPECT_EQ(server.engine.stats().kept, 2);
+  EXPECT_EQ(server.engine.stats().blocks_free, 1);
+  server.start_epoch();
+  server.grant_next();  // of the old one alone
+  while (server.engine.stats().kept > 0) ASSERT_TRUE(server.plan() && server.absorb());
+  EXPECT_EQ(server.engine.stats().preemptions, 0u) << "nothing that runs had to give way";
+  EXPECT_GT(server.clients[old].tokens.size(), 1u);
+  server.run();
+  EXPECT_TRUE(server.clients[young].finish);
+}
+
+TEST(Engine, LeavesNothingOfOneThatEndsWhileItIsKept) {
+  EngineHarness server(small_config());
+  const SequenceId id = server.add(count_to(7), 9);
+  server.step();
+  server.stop_ranks();
+  EXPECT_EQ(server.engine.stats().kept, 1);
+  server.cancel(id);
+  EXPECT_EQ(server.engine.stats().kept, 0);
+  server.expect_nothing_left();
+}
+
 TEST(Engine, KeepsTheOrderOfAdmissionOverALoss) {
   EngineConfig config = small_config();
   config.max_num_batched_tokens = 32;

@@ -103,8 +103,7 @@ class RandomHistory {
         if (draw(0, 4) == 0) harness_.fail_next_lease();
         break;
       case 9:
-        if (draw(0, calm_) == 0 && harness_.engine.available())
-          draw(0, 2) == 0 ? harness_.lose_ranks() : harness_.fault();
+        if (draw(0, calm_) == 0 && harness_.engine.available()) lose();
         break;
       case 10:
         if (!harness_.engine.available()) start_epoch();
@@ -121,6 +120,18 @@ class RandomHistory {
       default:
         harness_.absorb();
         break;
+    }
+  }
+
+  void lose() {
+    switch (draw(0, 4)) {
+      case 0:
+        return harness_.lose_ranks();
+      case 1:
+      case 2:
+        return harness_.fault();
+      default:
+        return harness_.stop_ranks();
     }
   }
 
@@ -151,7 +162,7 @@ class RandomHistory {
 };
 
 TEST(EngineProperties, HoldInRandomHistories) {
-  uint64_t preemptions = 0, hits = 0, generated = 0, resumptions = 0;
+  uint64_t preemptions = 0, hits = 0, generated = 0, resumptions = 0, recomputed = 0;
   std::map<ErrorCode, int> failures;
   int32_t max_adapters = 0, max_in_flight = 0;
   for (uint64_t seed = 1; seed <= 400; ++seed) {
@@ -164,6 +175,7 @@ TEST(EngineProperties, HoldInRandomHistories) {
     hits += stats.prefix_hit_tokens;
     generated += stats.generated_tokens;
     resumptions += stats.resumptions;
+    recomputed += stats.recomputed_tokens;
     for (const auto& [id, client] : history.harness().clients) {
       if (client.failure) ++failures[client.failure->error.code];
     }
@@ -175,6 +187,7 @@ TEST(EngineProperties, HoldInRandomHistories) {
   EXPECT_GT(hits, 10000u);
   EXPECT_GT(generated, 10000u);
   EXPECT_GT(resumptions, 500u);
+  EXPECT_GT(recomputed, 500u);
   EXPECT_GT(failures[ErrorCode::no_token], 100);
   EXPECT_GT(failures[ErrorCode::adapter_failed], 10);
   EXPECT_GT(failures[ErrorCode::poison], 0);

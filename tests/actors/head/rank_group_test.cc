@@ -31,6 +31,33 @@ TEST_F(RankGroupTest, ServesOnceAllRanksHaveCome) {
   EXPECT_TRUE(group_.serving());
 }
 
+TEST_F(RankGroupTest, KnowsWhetherAllRanksHaveTheKvCacheThatTheyHadLast) {
+  const auto keeps = [this](uint64_t epoch, uint64_t first, uint64_t second) {
+    if (epoch > 1) {
+      group_.lose();
+      group_.start_epoch(epoch);
+    }
+    RankLoaded loaded{8, 1, 1};
+    EXPECT_TRUE(admit(0, 10, epoch) && admit(1, 11, epoch));
+    loaded.kv_epoch = first;
+    EXPECT_TRUE(group_.loaded(0, loaded));
+    loaded.kv_epoch = second;
+    EXPECT_TRUE(group_.loaded(1, loaded));
+    return group_.keeps_kv();
+  };
+  EXPECT_FALSE(keeps(1, 0, 0));
+  EXPECT_TRUE(keeps(2, 1, 1));
+  EXPECT_FALSE(keeps(3, 1, 0)) << "one makes it anew";
+  EXPECT_TRUE(keeps(4, 1, 3));
+  EXPECT_FALSE(keeps(5, 1, 1)) << "one that it had long ago, on another host";
+  EXPECT_FALSE(keeps(6, 1, 3)) << "not the last one's";
+  EXPECT_FALSE(keeps(7, 0, 3));
+  group_.lose();
+  group_.start_epoch(8);
+  ASSERT_TRUE(admit(0, 10, 8));
+  EXPECT_TRUE(keeps(9, 7, 3)) << "of a group that did not get so far nothing is known";
+}
+
 TEST_F(RankGroupTest, TakesARepeatedHelloForTheSame) {
   ASSERT_TRUE(admit(0, 10));
   EXPECT_TRUE(admit(0, 10));

@@ -35,8 +35,10 @@ class ServingCoreHarness {
 
   bool restrain_next = false;  // the next request forbids some tokens
   std::string next_grammar;    // of the next request; empty: none
+  uint64_t kv_epoch = 0;       // that ranks say their KV caches are of, when they form a group
 
-  explicit ServingCoreHarness(int32_t num_ranks = 2) : core(config_of(num_ranks)), num_ranks_(num_ranks) {}
+  explicit ServingCoreHarness(int32_t num_ranks = 2) : ServingCoreHarness(config_of(num_ranks)) {}
+  explicit ServingCoreHarness(const ServingCore::Config& config) : core(config), num_ranks_(config.ranks) {}
 
   static ServingCore::Config config_of(int32_t num_ranks) {
     ServingCore::Config config;
@@ -61,7 +63,7 @@ class ServingCoreHarness {
       ASSERT_TRUE(core.admit(rank, 100 + rank, epoch, "host", "cpu"));
     }
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {
-      core.loaded(rank, {num_blocks + rank, 1, 1}, now);
+      core.loaded(rank, {num_blocks + rank, 1, 1, 0, kv_epoch}, now);
       act();
     }
     for (int32_t rank = 0; rank < num_ranks_; ++rank) {

@@ -1,5 +1,6 @@
 #include "actors/head/serving_core.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "tests/actors/head/serving_core_harness.h"
@@ -187,6 +188,28 @@ TEST(ServingCore, LetsStreamsGoOnInTheNextEpoch) {
   server.expect_nothing_left();
 }
 
+// The fake ranks have new memory in each epoch, so what is not computed again shows in the plan alone.
+std::string first_rows_of_the_next_epoch(uint64_t kv_epoch, bool by_rank, int32_t num_blocks) {
+  ServingCoreHarness server;
+  server.form();
+  server.submit({1, 2, 3}, 12);
+  for (int i = 0; i < 4; ++i) server.step();
+  server.lose();
+  server.start_epoch(by_rank);
+  server.kv_epoch = kv_epoch;
+  server.form(num_blocks);
+  const engine::StepPlan& plan = server.plans.at(0);
+  return fmt::format("{} of {}", plan.rows.at(0).start, plan.starts.at(0).token_ids.size());
+}
+
+TEST(ServingCore, GoesOnWhereItStoppedOnlyWhereAllRanksHaveTheKvCacheThatTheyHad) {
+  EXPECT_EQ(first_rows_of_the_next_epoch(1, false, 20), "6 of 7");
+  EXPECT_EQ(first_rows_of_the_next_epoch(0, false, 20), "0 of 7") << "they have none";
+  EXPECT_EQ(first_rows_of_the_next_epoch(2, false, 20), "0 of 7") << "it is another one";
+  EXPECT_EQ(first_rows_of_the_next_epoch(1, true, 20), "0 of 7") << "a rank's own fault may have spoilt it";
+  EXPECT_EQ(first_rows_of_the_next_epoch(1, false, 19), "0 of 7") << "it has another size";
+}
+
 TEST(ServingCore, TakesASlotOfThePresentEpochAlone) {
   ServingCoreHarness server;
   server.form();
@@ -306,6 +329,20 @@ TEST(ServingCore, FitsTheEngineToTheBlocksOfEachEpoch) {
   server.run();
   EXPECT_EQ(server.clients[small].finish, FinishReason::length);
   server.expect_nothing_left();
+}
+
+TEST(ServingCore, WaitsAsLongAsAStepsWorkShouldTake) {
+  ServingCore::Config config = ServingCoreHarness::config_of(2);
+  config.step_cost.layer_flops_per_token = 1e9;  // a second on a slow CPU
+  ServingCoreHarness server(config);
+  server.form();
+  server.submit({1, 2, 3, 4, 5}, 9);
+  server.now += std::chrono::seconds(32 + 20);
+  server.core.tick(server.now);
+  EXPECT_FALSE(server.core.group().lost());
+  server.now += std::chrono::milliseconds(1);
+  server.core.tick(server.now);
+  EXPECT_TRUE(server.core.group().lost());
 }
 
 TEST(ServingCore, LosesRanksThatDoNotAnswerInTime) {

@@ -117,6 +117,7 @@ TEST(Processes, LetEveryStreamGoOnWhenARankIsKilled) {
     EXPECT_EQ(after["ranks"][static_cast<size_t>(rank)]["weight_bytes"],
               before["ranks"][static_cast<size_t>(rank)]["weight_bytes"]);
     EXPECT_EQ(after["engine"]["resumptions"].get<int>(), before["engine"]["resumptions"].get<int>() + 6);
+    EXPECT_EQ(after["engine"]["recomputed_tokens"], 0) << "its KV cache was, too";
     EXPECT_EQ(after["engine"]["blocks_free"], after["engine"]["blocks_total"]);
     for (const auto& adapter : after["adapters"]) {
       EXPECT_EQ(adapter["leases"], 0) << adapter;

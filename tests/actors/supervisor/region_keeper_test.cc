@@ -4,12 +4,15 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 
 #include "actors/wire/limits.h"
 #include "kernels/base/resident_memory.h"
+#include "kernels/base/shared_memory.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -25,6 +28,10 @@ Descriptor sealed(uint64_t bytes = kBytes) {
   return Descriptor(fcntl(memory.descriptor().get(), F_DUPFD_CLOEXEC, 3));
 }
 
+Descriptor shared() {
+  return Descriptor(fcntl(kernels::SharedMemory::make("test", kBytes).value().descriptor().get(), F_DUPFD_CLOEXEC, 3));
+}
+
 // Of a size for which there is no memory, and which takes none as long as nobody writes.
 Descriptor sparse(uint64_t bytes) {
   Descriptor memory(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -34,7 +41,7 @@ Descriptor sparse(uint64_t bytes) {
 }
 
 RegionDescription named(const std::string& name, uint64_t bytes = kBytes) {
-  return {name, bytes};
+  return {name, RegionKind::sealed, bytes};
 }
 
 size_t open_descriptors() {
@@ -79,6 +86,19 @@ TEST(RegionKeeper, ClosesWhatIsReplacedAndDropped) {
   EXPECT_EQ(keeper.of(1).size(), 1U);
 }
 
+TEST(RegionKeeper, DropsOneOfThemByItsName) {
+  const size_t before = open_descriptors();
+  RegionKeeper keeper;
+  ASSERT_TRUE(keeper.hold(0, named("weights"), sealed()));
+  ASSERT_TRUE(keeper.hold(0, named("kv"), sealed()));
+  keeper.drop(0, "kv");
+  keeper.drop(0, "kv");
+  keeper.drop(1, "kv");
+  ASSERT_EQ(keeper.of(0).size(), 1U);
+  EXPECT_EQ(keeper.of(0)[0]->what.name, "weights");
+  EXPECT_EQ(open_descriptors(), before + 1);
+}
+
 TEST(RegionKeeper, RefusesWhatIsNotTheMemoryThatItIsSaidToBe) {
   const size_t before = open_descriptors();
   RegionKeeper keeper;
@@ -88,6 +108,21 @@ TEST(RegionKeeper, RefusesWhatIsNotTheMemoryThatItIsSaidToBe) {
   EXPECT_THAT(refusal(keeper, 0, named(""), sealed()), HasSubstr("a name of 0 bytes"));
   EXPECT_THAT(refusal(keeper, 0, named(std::string(65, 'x')), sealed()), HasSubstr("a name of 65 bytes"));
   EXPECT_THAT(refusal(keeper, -1, named("weights"), sealed()), HasSubstr("only ranks"));
+
+  const RegionDescription written = {"kv", RegionKind::shared, kBytes};
+  EXPECT_THAT(refusal(keeper, 0, written, sealed()), HasSubstr("not one of shared memory")) << "nobody can write to it";
+  EXPECT_THAT(refusal(keeper, 0, named("kv"), shared()), HasSubstr("not one of sealed memory"));
+  EXPECT_EQ(refusal(keeper, 3, written, shared()), "");
+  keeper.drop(3);
+
+  std::array<int, 2> ends{};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  Descriptor other(ends[1]);
+  const RegionDescription device = {"weights.00", RegionKind::device, kBytes};
+  EXPECT_THAT(refusal(keeper, 0, device, Descriptor(ends[0])), HasSubstr("not one of device memory"));
+  EXPECT_THAT(refusal(keeper, 0, device, Descriptor(open("/proc/self/exe", O_RDONLY))), HasSubstr("device memory"));
+  EXPECT_THAT(refusal(keeper, 0, device, Descriptor()), HasSubstr("no descriptor"));
+  other.reset();
   EXPECT_TRUE(keeper.of(0).empty());
   EXPECT_EQ(open_descriptors(), before) << "what is refused is closed";
 }
@@ -105,6 +140,13 @@ TEST(RegionKeeper, HoldsNoMoreThanItsLimits) {
   EXPECT_THAT(refusal(keeper, 2, named("b", kMaxRegionBytes / 2 + 1), sparse(kMaxRegionBytes / 2 + 1)),
               HasSubstr("more than"));
   EXPECT_EQ(refusal(keeper, 2, named("a", kMaxRegionBytes), sparse(kMaxRegionBytes)), "");
+}
+
+TEST(RegionKeeper, LetsGoOfWhatIsReplacedByMemoryThatItRefuses) {
+  RegionKeeper keeper;
+  ASSERT_TRUE(keeper.hold(0, named("kv"), sealed()));
+  EXPECT_NE(refusal(keeper, 0, named("kv", kBytes + 1), sealed()), "");
+  EXPECT_TRUE(keeper.of(0).empty()) << "a successor would take it for what its predecessor had last";
 }
 
 }  // namespace

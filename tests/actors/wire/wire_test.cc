@@ -61,11 +61,12 @@ TEST(Wire, RoundTripsOrdersToTheGroup) {
 }
 
 TEST(Wire, RoundTripsReportsOfTheGroup) {
-  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40, 77});
+  const auto loaded = carried<GroupReport>(RankLoaded{12, 65536, 1ULL << 40, 77, 9});
   EXPECT_EQ(loaded.num_blocks, 12);
   EXPECT_EQ(loaded.block_bytes, 65536u);
   EXPECT_EQ(loaded.weight_bytes, 1ULL << 40);
   EXPECT_EQ(loaded.weight_bytes_read, 77u);
+  EXPECT_EQ(loaded.kv_epoch, 9u);
   carried<GroupReport>(RankReady{});
   const auto compiled = carried<GroupReport>(GrammarCompiled{"d1", 1ULL << 33, "why"});
   EXPECT_EQ(compiled.digest, "d1");
@@ -120,8 +121,9 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   EXPECT_EQ(connection.rank, 1);
   carried<ChildOrder>(control::Ping{});
   EXPECT_EQ(carried<ChildOrder>(control::LeaveGroup{5}).epoch, 5u);
-  const auto take = carried<ChildOrder>(control::TakeRegion{{"weights", 1ULL << 33}});
+  const auto take = carried<ChildOrder>(control::TakeRegion{{"weights", RegionKind::device, 1ULL << 33}});
   EXPECT_EQ(take.region.name, "weights");
+  EXPECT_EQ(take.region.kind, RegionKind::device);
   EXPECT_EQ(take.region.bytes, 1ULL << 33);
   refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 6);
 }
@@ -143,8 +145,8 @@ TEST(Wire, RoundTripsReportsOfAChild) {
   EXPECT_EQ(lost.ranks, std::vector<int32_t>{1});
   EXPECT_EQ(lost.epoch, 3u);
   EXPECT_EQ(lost.why, "rank 1 died");
-  EXPECT_EQ(carried<ChildReport>(control::HoldRegion{{"weights", 5}}).region.bytes, 5u);
-  carried<ChildReport>(control::DropRegions{});
+  EXPECT_EQ(carried<ChildReport>(control::HoldRegion{{"weights", RegionKind::sealed, 5}}).region.bytes, 5u);
+  EXPECT_EQ(carried<ChildReport>(control::DropRegions{"kv"}).name, "kv");
   refuses_forged_alternatives(ChildReport(control::AwaitsRanks{}), kFirst, 10);
 }
 

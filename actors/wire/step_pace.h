@@ -1,0 +1,68 @@
+// How long a step may take before a rank is taken for hung: by what the step must at least move and compute
+// (model/forward/step_cost.h), and by how far above that floor the steps before it were. A step that hangs on a GPU is
+// noticed within seconds, and a long prompt on a CPU is not a hang.
+//
+//   limit = allowance + kMargin x floor of the step x the worst of the last steps of its kind, in floors
+//
+// A kind: steps that are bound by bytes, or by operations. Until some of a kind have been seen, a slow machine's rates
+// are assumed. Threads: one.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+
+#include "actors/wire/options.h"
+#include "engine/step_plan.h"
+#include "model/forward/step_cost.h"
+
+namespace lorikeet::actors {
+
+class StepPace {
+ public:
+  using Milliseconds = std::chrono::milliseconds;
+  static constexpr double kMargin = 4;
+  static constexpr size_t kSeen = 64;     // steps of a kind that are looked back to
+  static constexpr uint64_t kEnough = 8;  // of them are believed
+  static constexpr Milliseconds kLongest{3'600'000};
+
+  // The least time that a step can take, in seconds, on a slow machine, and which kind it is.
+  struct Floor {
+    double seconds = 0;
+    bool by_operations = false;
+  };
+
+  // `allowance`: whatever a step may take beside its work.
+  StepPace(const model::StepCost& cost, bool on_gpu, Milliseconds allowance)
+      : cost_(cost), on_gpu_(on_gpu), allowance_(allowance) {}
+
+  Floor floor_of(const engine::StepPlan& plan) const;
+  Milliseconds limit_of(const Floor& floor) const;
+  void took(const Floor& floor, std::chrono::nanoseconds time);
+
+ private:
+  struct Kind {
+    std::array<double, kSeen> floors{};  // that the last steps took
+    uint64_t count = 0;
+  };
+
+  model::StepCost cost_;
+  bool on_gpu_;
+  Milliseconds allowance_;
+  std::array<Kind, 2> kinds_;  // by bytes, by operations
+};
+
+// What the options allow: seconds on a GPU, whose steps take milliseconds.
+inline std::chrono::milliseconds step_allowance(const ServerOptions& options) {
+  constexpr int32_t kOnGpuMs = 5'000;
+  const bool on_gpu = options.device == "cuda";
+  return std::chrono::milliseconds(on_gpu && options.rank_timeout_ms > kOnGpuMs ? kOnGpuMs : options.rank_timeout_ms);
+}
+
+// The cost of a rank's steps as its device stores what they read: the ranks' parts are alike, but for remainders.
+inline model::StepCost step_cost_of(const ServerOptions& options, const model::ShardPlan& plan) {
+  constexpr model::ElementBytes kOnCpu{4, 4, 4};
+  return model::step_cost(plan, 0, options.device == "cuda" ? model::ElementBytes() : kOnCpu);
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,49 @@
+#include "kernels/peer/memory_digest_cuda.h"
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/base/cuda_check.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kBlocksPerMultiprocessor = 8;
+
+// Steele et al., "Fast splittable pseudorandom number generators" (2014): the mix of SplitMix64.
+__device__ __forceinline__ uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
+// Grid: up to 8 blocks a multiprocessor, 256 threads. Registers: few; shared memory: none; any device.
+// Adds up the words, each mixed with its place, so that the order of the additions does not matter: every thread walks
+// over its words and adds once. Waits for nothing.
+__global__ void digest_kernel(const uint64_t* words, uint64_t count, unsigned long long* digest) {
+  uint64_t sum = 0;
+  const uint64_t stride = static_cast<uint64_t>(gridDim.x) * blockDim.x;
+  for (uint64_t i = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
+    sum += mix(words[i] + (i + 1) * 0x9e3779b97f4a7c15ULL);
+  }
+  for (int lane = 16; lane > 0; lane /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, lane);
+  if (threadIdx.x % 32 == 0) atomicAdd(digest, static_cast<unsigned long long>(sum));
+}
+
+}  // namespace
+
+Result<uint64_t> memory_digest_cuda(const void* data, uint64_t bytes, const Stream& stream) {
+  const auto sum = DeviceBuffer::allocate(sizeof(uint64_t), "a digest");
+  if (!sum) return tl::unexpected(sum.error());
+  fill_bytes(sum->data(), 0, sizeof(uint64_t), stream);
+  const int blocks = kBlocksPerMultiprocessor * device_properties().multiprocessors;
+  digest_kernel<<<blocks, kThreads, 0, stream.handle()>>>(static_cast<const uint64_t*>(data), bytes / sizeof(uint64_t),
+                                                          sum->as<unsigned long long>());
+  LORIKEET_CHECK_CUDA(cudaGetLastError());
+  uint64_t digest = 0;
+  copy_to_host(&digest, sum->data(), sizeof(digest), stream);
+  stream.synchronize();
+  return digest;
+}
+
+}  // namespace lorikeet::kernels
