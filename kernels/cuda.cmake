@@ -33,15 +33,15 @@ add_library(lorikeet_kernels_cuda STATIC
   peer/peer_memory.cc
   peer/peer_sum_cuda.cu
   lora/lora_cuda.cu
-  lora/lora_pack.cc
   lora/lora_rows.cc
   lora/lora_slots.cc
+  lora/lora_upload.cc
   sampling/filtered_sampling_cuda.cu
   sampling/logprobs_cuda.cu
   sampling/sampling_cuda.cu
   sampling/token_constraint_cuda.cu
   sampling/vocab_cut.cu)
-target_link_libraries(lorikeet_kernels_cuda PUBLIC lorikeet_settings fmt::fmt PkgConfig::GLOG
+target_link_libraries(lorikeet_kernels_cuda PUBLIC lorikeet_settings lorikeet_kernels fmt::fmt PkgConfig::GLOG
                                             PRIVATE CUDA::cudart CUDA::cublasLt)
 target_compile_options(lorikeet_kernels_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>)

@@ -84,7 +84,7 @@ Result<std::unique_ptr<BenchEngine>> start(const BenchFlags& flags, BenchReport&
   return engine;
 }
 
-// Memory for all of the adapters at once in the head, in fp16 as their files; else they would take turns.
+// Memory for all of the adapters at once in the head, in float32 as the CPU's slots take them; else they would take turns.
 Result<std::string> staging_bytes(const BenchFlags& flags, const model::ModelConfig& config, int32_t adapters) {
   const auto given = parse_bytes(flags.server.max_cpu_lora_memory);
   if (!given) return tl::unexpected(given.error());
@@ -92,8 +92,8 @@ Result<std::string> staging_bytes(const BenchFlags& flags, const model::ModelCon
   if (!whole) return tl::unexpected(whole.error());
   // At most: every rank has all of A or of B. One more for what is being read.
   const auto copies = static_cast<uint64_t>(flags.server.options.tensor_parallel_size + 1);
-  const uint64_t of_one =
-      model::step_cost(*whole, 0, {2, 2, 2}).adapter_bytes_per_rank * static_cast<uint64_t>(flags.lora_rank) * copies;
+  const uint64_t of_one = model::step_cost(*whole, 0, {2, 2, 2}).adapter_bytes_per_rank *
+                          static_cast<uint64_t>(flags.lora_rank) * copies * 2;
   return std::to_string(std::max(*given, of_one * static_cast<uint64_t>(adapters)));
 }
 

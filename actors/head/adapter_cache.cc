@@ -31,6 +31,7 @@ class AdapterCache {
         slots_(options_.max_loras),
         changes_({options_.runtime_lora_updating, options_.served_model_name}, std::move(setup.names), host_, slots_),
         journal_(std::move(setup.journal)),
+        descriptors_(std::move(setup.descriptors)),
         source_(setup.make_source(callbacks(self))) {
     if (journal_) changes_.restore(journal_->changes(), now());
     tick();
@@ -288,7 +289,9 @@ class AdapterCache {
     const auto [it, added] =
         transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now());
     sending_since_[wanted.transfer] = now();
-    send(it->second.start());
+    send(it->second.start([this](int32_t rank, uint64_t number, const Descriptor& memory) {
+      return descriptors_ && descriptors_->send(rank, number, memory).has_value();
+    }));
   }
 
   void perform(AdapterSlots::Clear& clear) {
@@ -315,6 +318,10 @@ class AdapterCache {
   }
 
   void take(AdapterTransfer& transfer, int32_t rank, const ChunkTaken&) { send(transfer.chunk_taken(rank, now())); }
+
+  void take(AdapterTransfer& transfer, int32_t rank, const ChunksWanted& wanted) {
+    send(transfer.chunks_wanted(rank, wanted.why, now()));
+  }
 
   void take(AdapterTransfer& transfer, int32_t rank, const AdapterDone& done) { transfer.done(rank, done, now()); }
 
@@ -357,6 +364,7 @@ class AdapterCache {
   AdapterLookups lookups_;
   Durations reads_, sends_;
   const std::shared_ptr<NameJournal> journal_;
+  const std::shared_ptr<const DescriptorSenders> descriptors_;
   bool journal_failed_ = false;            // and that was said
   std::unique_ptr<AdapterSource> source_;  // last: its threads end before the rest does
 };

@@ -26,14 +26,16 @@
 #include "actors/head/adapter_names.h"
 #include "actors/head/messages.h"
 #include "actors/head/name_journal.h"
+#include "actors/wire/descriptor_channel.h"
 #include "actors/wire/options.h"
 
 namespace lorikeet::actors {
 
 struct AdapterCacheSetup {
   ServerOptions options;
-  AdapterNames names;                      // begins with those of the options
-  std::shared_ptr<NameJournal> journal{};  // of the heads of this server; null: there is none
+  AdapterNames names;                                      // begins with those of the options
+  std::shared_ptr<NameJournal> journal{};                  // of the heads of this server; null: there is none
+  std::shared_ptr<const DescriptorSenders> descriptors{};  // to ranks of this host; null: slices travel as bytes
   std::function<std::unique_ptr<AdapterSource>(AdapterSource::Callbacks)> make_source;
 };
 

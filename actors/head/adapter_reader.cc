@@ -1,6 +1,7 @@
 #include "actors/head/adapter_reader.h"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
@@ -20,11 +21,13 @@ constexpr size_t kMostBlockedReads = 16;
 constexpr int kReadAttempts = 3;  // files that change while they are read
 constexpr std::chrono::hours kNoLimit{24};
 
-// Reading is hashing and copying as much as waiting for the disk; the ranks need cores as well.
+// Reading is hashing and packing as much as waiting for the disk; the ranks need cores as well.
+size_t cores_for_reading() {
+  return std::clamp<size_t>(std::thread::hardware_concurrency() / 2, 1, kMostReadThreads);
+}
+
 BlockingPool::Limits read_limits() {
-  const size_t threads =
-      std::clamp<size_t>(std::thread::hardware_concurrency() / 2, kFewestReadThreads, kMostReadThreads);
-  return {threads, kMostBlockedReads, std::chrono::milliseconds(1000)};
+  return {std::max(kFewestReadThreads, cores_for_reading()), kMostBlockedReads, std::chrono::milliseconds(1000)};
 }
 
 }  // namespace
@@ -34,14 +37,29 @@ struct AdapterReader::Context {
   const int32_t max_lora_rank;
   const TestHooks hooks;
   const AdapterDirectories directories;
+  const model::SliceLayout layout;
+  std::atomic<size_t> reading{0};
   std::mutex mutex;
   std::condition_variable stop_wake;
   bool stop = false;
 
-  Context(model::ShardPlan given, int32_t rank, TestHooks test_hooks, AdapterDirectories allowed)
-      : plan(std::move(given)), max_lora_rank(rank), hooks(std::move(test_hooks)), directories(std::move(allowed)) {}
+  Context(model::ShardPlan given, int32_t rank, TestHooks test_hooks, AdapterDirectories allowed,
+          model::SliceLayout of_slots)
+      : plan(std::move(given)),
+        max_lora_rank(rank),
+        hooks(std::move(test_hooks)),
+        directories(std::move(allowed)),
+        layout(of_slots) {}
 
-  Staged stage(const std::string& name, const std::string& dir) const {
+  // One adapter alone is read by as many threads as there are cores for it; several share them.
+  Staged stage(const std::string& name, const std::string& dir) {
+    const size_t readers = ++reading;
+    Staged staged = stage(name, dir, static_cast<int>(std::max<size_t>(1, cores_for_reading() / readers)));
+    --reading;
+    return staged;
+  }
+
+  Staged stage(const std::string& name, const std::string& dir, int threads) const {
     for (int attempt = 1;; ++attempt) {
       // Where DIR is a link to the present version, both files are read from the same version, whatever becomes of it.
       std::error_code error;
@@ -61,7 +79,7 @@ struct AdapterReader::Context {
         within = directories.present_roots();
         if (within.empty()) return {name, before, fail("{}: no --lora-dir is there", dir)};
       }
-      auto adapter = stage_adapter(version, plan, max_lora_rank, within);
+      auto adapter = stage_adapter(version, plan, max_lora_rank, within, {layout, threads});
       if (stamp_of(version) == before) return {name, before, std::move(adapter)};
       if (attempt == kReadAttempts) return {name, before, fail("{}: the files change while they are read", dir)};
     }
@@ -84,10 +102,11 @@ AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestH
     : AdapterReader(std::move(plan), max_lora_rank, std::move(hooks), std::move(callbacks), Patience()) {}
 
 AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks,
-                             Patience patience, AdapterDirectories directories)
+                             Patience patience, AdapterDirectories directories, model::SliceLayout layout)
     : patience_(patience),
       callbacks_(std::move(callbacks)),
-      context_(std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks), std::move(directories))),
+      context_(
+          std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks), std::move(directories), layout)),
       checks_(kChecks),
       reads_(read_limits()) {}
 

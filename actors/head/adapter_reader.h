@@ -66,8 +66,9 @@ class AdapterReader final : public AdapterSource {
 
   AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks);
   // `directories`: where the adapters of names that were loaded at run time must be.
+  // `layout`: of the ranks' slots.
   AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks, Patience patience,
-                AdapterDirectories directories = {});
+                AdapterDirectories directories = {}, model::SliceLayout layout = model::SliceLayout::cpu_f32);
   ~AdapterReader() override;  // waits for the reads that run, as long as they may take
   AdapterReader(const AdapterReader&) = delete;
   AdapterReader& operator=(const AdapterReader&) = delete;

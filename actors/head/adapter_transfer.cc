@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
+#include <utility>
 
 #include "comm/codec/codec.h"
 
@@ -18,18 +20,41 @@ AdapterTransfer::AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot,
       epoch_(epoch),
       slot_(slot),
       adapter_(std::move(adapter)),
-      ranks_(adapter_->slices.size()),
-      norms_(adapter_->slices.size()),
+      ranks_(adapter_->ranks()),
+      norms_(adapter_->ranks()),
       last_progress_(now) {}
 
-std::vector<Envelope> AdapterTransfer::start() {
+std::vector<Envelope> AdapterTransfer::start(const HandOver& hand_over) {
   std::vector<Envelope> out;
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     const auto to = static_cast<int32_t>(rank);
-    add(to, AdapterBegin{adapter_->digest, slot_, adapter_->slices[rank].size()}, out);
-    send_chunks(to, out);
+    const Descriptor* const memory = adapter_->memory();
+    ranks_[rank].handed_over = memory != nullptr && hand_over && hand_over(to, number_, *memory);
+    if (ranks_[rank].handed_over) {
+      const StagedAdapter::Part& part = adapter_->parts[rank];
+      add(to, AdapterRegion{adapter_->digest, slot_, adapter_->region.bytes().size(), part.offset, part.bytes}, out);
+    } else {
+      begin_chunks(to, out);
+    }
   }
   return out;
+}
+
+std::vector<Envelope> AdapterTransfer::chunks_wanted(int32_t rank, const std::string& why, TimePoint now) {
+  std::vector<Envelope> out;
+  if (finished() || !is_rank(rank)) return out;
+  if (!std::exchange(ranks_[static_cast<size_t>(rank)].handed_over, false)) {
+    ranks_failed(fmt::format("rank {} takes the adapter in no way: {}", rank, why));
+    return out;
+  }
+  last_progress_ = now;
+  begin_chunks(rank, out);
+  return out;
+}
+
+void AdapterTransfer::begin_chunks(int32_t rank, std::vector<Envelope>& out) {
+  add(rank, AdapterBegin{adapter_->digest, slot_, adapter_->slice(static_cast<size_t>(rank)).size()}, out);
+  send_chunks(rank, out);
 }
 
 void AdapterTransfer::add(int32_t rank, AdapterOrder::What what, std::vector<Envelope>& out) const {
@@ -38,7 +63,8 @@ void AdapterTransfer::add(int32_t rank, AdapterOrder::What what, std::vector<Env
 
 void AdapterTransfer::send_chunks(int32_t rank, std::vector<Envelope>& out) {
   Rank& to = ranks_[static_cast<size_t>(rank)];
-  const std::vector<uint8_t>& slice = adapter_->slices[static_cast<size_t>(rank)];
+  if (to.handed_over) return;
+  const std::span<const uint8_t> slice = adapter_->slice(static_cast<size_t>(rank));
   while (to.credits > 0 && to.sent < slice.size()) {
     const size_t end = std::min(to.sent + kAdapterChunkBytes, slice.size());
     add(rank,

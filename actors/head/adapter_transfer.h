@@ -1,10 +1,14 @@
-// One adapter's way to all ranks: slices in chunks with credits, DoRA's norms and factors, acknowledgements.
+// One adapter's way to all ranks: slices, DoRA's norms and factors, acknowledgements. To ranks of this host a slice goes as
+// the descriptor of the memory that it lies in, to others in chunks with credits.
 //
-//   chunks ---> (DoRA: norms of all ranks ---> factors) ---> done by all ranks, or failed
+//   memory handed over  ---> (DoRA: norms of all ranks ---> factors) ---> done by all ranks, or failed
+//     | it got lost            ^
+//     `-----> chunks ----------'
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,7 +17,9 @@
 
 #include "actors/head/staged_adapter.h"
 #include "actors/wire/envelope.h"
+#include "actors/wire/limits.h"
 #include "actors/wire/wire.h"
+#include "kernels/base/descriptor.h"
 
 namespace lorikeet::actors {
 
@@ -23,15 +29,20 @@ std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOr
 class AdapterTransfer {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
-  static constexpr int kCredits = 4;  // chunks on their way to one rank
+  static constexpr int kCredits = kAdapterWindowBytes / kAdapterChunkBytes;  // chunks on their way to one rank
 
   // `number` distinguishes the transfers of an epoch.
   AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot, std::shared_ptr<const StagedAdapter> adapter,
                   TimePoint now);
 
+  // Hands the rank the memory that its slice lies in, under the transfer's number; false: that cannot be.
+  using HandOver = std::function<bool(int32_t rank, uint64_t number, const Descriptor& memory)>;
+
   // What is to be sent to a rank (Envelope::rank): at first, and after each of its credits.
-  std::vector<Envelope> start();
+  std::vector<Envelope> start(const HandOver& hand_over = nullptr);
   std::vector<Envelope> chunk_taken(int32_t rank, TimePoint now);
+  // It has not got what was handed over.
+  std::vector<Envelope> chunks_wanted(int32_t rank, const std::string& why, TimePoint now);
 
   // Takes a rank's norms; true once all ranks' are there.
   bool add_norms(int32_t rank, DoraValues norms, TimePoint now);
@@ -52,12 +63,14 @@ class AdapterTransfer {
 
  private:
   struct Rank {
-    size_t sent = 0;  // bytes of its slice
+    bool handed_over = false;  // and nothing of the slice goes in chunks
+    size_t sent = 0;           // bytes of its slice
     int credits = kCredits;
     bool has_norms = false, done = false;
   };
 
   void add(int32_t rank, AdapterOrder::What what, std::vector<Envelope>& out) const;
+  void begin_chunks(int32_t rank, std::vector<Envelope>& out);
   void send_chunks(int32_t rank, std::vector<Envelope>& out);
   bool is_rank(int32_t rank);
 

@@ -24,6 +24,8 @@
 #include "actors/head/throughput_log.h"
 #include "actors/wire/caf_connection.h"
 #include "actors/wire/child_process.h"
+#include "actors/wire/descriptor_channel.h"
+#include "actors/wire/device_types.h"
 #include "actors/wire/kv_budget.h"
 #include "actors/wire/system_config.h"
 #include "comm/client/zmq_server.h"
@@ -109,10 +111,12 @@ class Head {
       journal_ = std::make_shared<NameJournal>(NameJournal::path_of(child_.start().parent_pid));
       cache_setup.journal = journal_;
     }
-    cache_setup.make_source = [plan = *std::move(plan), options = options_](AdapterSource::Callbacks callbacks) {
+    cache_setup.descriptors = descriptors_;
+    cache_setup.make_source = [plan = *std::move(plan), options = options_,
+                               layout = slice_layout(options_, model_config_)](AdapterSource::Callbacks callbacks) {
       return std::make_unique<AdapterReader>(plan, options.max_lora_rank, TestHooks(options.test_hooks),
                                              std::move(callbacks), AdapterReader::Patience(),
-                                             AdapterDirectories(options.lora_dirs));
+                                             AdapterDirectories(options.lora_dirs), layout);
     };
     cache_ = main_->spawn<caf::monitored>(adapter_cache, std::move(cache_setup));
     SchedulerSetup setup;
@@ -259,6 +263,8 @@ class Head {
       // The supervisor has seen who died; what ranks said of it may blame one that has lost its peer.
       if (!epoch->why.empty()) tell_http_door({false, epoch->why});
       caf::anon_send(scheduler_, SupervisorSaid{*epoch});
+    } else if (const auto* ends = std::get_if<control::RankDescriptors>(&order)) {
+      if (with) descriptors_->put(ends->rank, std::move(with));
     } else if (const auto* connection = std::get_if<control::RankConnection>(&order)) {
       if (with) offer_to_rank(system_, std::move(with), connection->rank, peers_, scheduler_);
     } else if (std::holds_alternative<control::Ping>(order)) {
@@ -306,6 +312,7 @@ class Head {
   const AdapterNames adapters_;
   std::shared_ptr<NameJournal> journal_;  // the adapter cache's, until that ends; null: names do not change
   SystemConfig config_;
+  const std::shared_ptr<DescriptorSenders> descriptors_ = std::make_shared<DescriptorSenders>();
   const std::shared_ptr<PeerRanks> peers_ = std::make_shared<PeerRanks>();
   caf::actor_system system_;
   caf::scoped_actor main_;

@@ -2,9 +2,14 @@
 
 #include <fmt/format.h>
 #include <glog/logging.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
+
+#include "kernels/base/rounding.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -25,23 +30,101 @@ void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::
   }
 }
 
+// Memory for the slices of all ranks while they are written.
+class SliceMemory {
+ public:
+  SliceMemory(const std::vector<uint64_t>& sizes, bool in_region) {
+    for (const uint64_t size : sizes) {
+      parts_.push_back({bytes_, size});
+      bytes_ += kernels::round_up(size, model::kSliceAlignment);
+    }
+    if (in_region) map();
+    if (mapped_ == nullptr) {
+      parts_.clear();
+      for (const uint64_t size : sizes) own_.emplace_back(size);
+      for (std::vector<uint8_t>& slice : own_) slices_.push_back(slice.data());
+    }
+    for (const StagedAdapter::Part& part : parts_) slices_.push_back(mapped_ + part.offset);
+  }
+  ~SliceMemory() { unmap(); }
+  SliceMemory(const SliceMemory&) = delete;
+  SliceMemory& operator=(const SliceMemory&) = delete;
+
+  std::span<uint8_t* const> slices() const { return slices_; }
+
+  // Once all is written.
+  Result<void> give(StagedAdapter& to) && {
+    unmap();
+    for (const std::vector<uint8_t>& slice : own_) to.bytes += slice.size();
+    to.slices = std::move(own_);
+    if (parts_.empty()) return {};
+    if (auto ok = region_.seal(); !ok) return ok;
+    to.region = std::move(region_);
+    to.parts = std::move(parts_);
+    to.bytes += bytes_;
+    return {};
+  }
+
+ private:
+  // Where the system has no such memory, or no more of it, nothing is mapped.
+  void map() {
+    auto made = kernels::ResidentMemory::make("lorikeet-adapter");
+    if (!made || ftruncate(made->descriptor().get(), static_cast<off_t>(bytes_)) != 0) return;
+    void* const at = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, made->descriptor().get(), 0);
+    if (at == MAP_FAILED) return;
+    madvise(at, bytes_, MADV_HUGEPAGE);  // where the system gives large pages to such memory, there are fewer to fill
+    mapped_ = static_cast<uint8_t*>(at);
+    region_ = std::move(*made);
+  }
+  // What is mapped for writing cannot be sealed.
+  void unmap() {
+    if (mapped_ != nullptr) CHECK_EQ(munmap(std::exchange(mapped_, nullptr), bytes_), 0);
+  }
+
+  uint64_t bytes_ = 0;
+  std::vector<StagedAdapter::Part> parts_;
+  kernels::ResidentMemory region_;
+  uint8_t* mapped_ = nullptr;
+  std::vector<std::vector<uint8_t>> own_;
+  std::vector<uint8_t*> slices_;
+};
+
 }  // namespace
 
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
                                                            const model::ShardPlan& plan, int32_t max_lora_rank,
-                                                           const std::vector<std::string>& within) {
-  const auto adapter = model::read_adapter(dir, plan.config(), {max_lora_rank, within});
+                                                           const std::vector<std::string>& within,
+                                                           const Staging& staging) {
+  const auto adapter = model::read_adapter(dir, plan.config(), {max_lora_rank, within, staging.threads});
   if (!adapter) return tl::unexpected(adapter.error());
   auto staged = std::make_shared<StagedAdapter>();
   staged->digest = adapter->digest;
   staged->max_rank = adapter->max_rank;
   const auto ranks = static_cast<size_t>(plan.size());
+  const bool dora = adapter->uses_dora();
+  std::vector<model::AdapterSlice> slices;
+  std::vector<std::vector<uint8_t>> encoded;
+  std::vector<uint64_t> sizes;
   for (size_t rank = 0; rank < ranks; ++rank) {
-    const model::Adapter part = model::cut_adapter(*adapter, plan, static_cast<int>(rank));
-    if (adapter->uses_dora()) add_magnitudes(part, rank, ranks, staged->dora);
-    staged->slices.push_back(model::encode_adapter(part));
-    staged->bytes += staged->slices.back().size();
+    if (dora) {
+      const model::Adapter part = model::cut_adapter(*adapter, plan, static_cast<int>(rank));
+      add_magnitudes(part, rank, ranks, staged->dora);
+      encoded.push_back(model::encode_adapter(part));
+      sizes.push_back(encoded.back().size());
+    } else {
+      slices.push_back(model::plan_slice(*adapter, plan, static_cast<int>(rank), staging.layout));
+      sizes.push_back(slices.back().bytes);
+    }
   }
+  SliceMemory memory(sizes, staging.in_region);
+  if (dora) {
+    for (size_t rank = 0; rank < ranks; ++rank) {
+      std::copy(encoded[rank].begin(), encoded[rank].end(), memory.slices()[rank]);
+    }
+  } else if (auto ok = model::write_slices(*adapter, plan, slices, memory.slices(), staging.threads); !ok) {
+    return fail("{}: {}", dir.string(), ok.error().message);
+  }
+  if (auto ok = std::move(memory).give(*staged); !ok) return fail("{}: {}", dir.string(), ok.error().message);
   for (const auto& pair : staged->dora) {
     for (const auto& magnitude : pair.magnitude) staged->bytes += magnitude.size() * sizeof(float);
   }
@@ -49,7 +132,7 @@ Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem
 }
 
 Result<std::vector<DoraValues>> dora_factors(const StagedAdapter& adapter, std::span<const DoraValues> norms) {
-  const size_t ranks = adapter.slices.size();
+  const size_t ranks = adapter.ranks();
   CHECK_EQ(norms.size(), ranks);
   std::vector<DoraValues> factors(ranks);
   for (size_t rank = 0; rank < ranks; ++rank) {

@@ -1,4 +1,5 @@
-// An adapter as the head holds it: read and checked once, cut for every rank, ready to be sent.
+// An adapter as the head holds it: read and checked once, cut and packed for every rank, ready to be handed over or sent.
+// Nothing else of its files is kept.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,11 @@
 #include <vector>
 
 #include "actors/wire/wire.h"
+#include "kernels/base/descriptor.h"
 #include "kernels/base/error.h"
+#include "kernels/base/resident_memory.h"
 #include "model/adapter/adapter.h"
+#include "model/adapter/adapter_slice.h"
 #include "model/checkpoint/shard_plan.h"
 
 namespace lorikeet::actors {
@@ -18,8 +22,23 @@ namespace lorikeet::actors {
 struct StagedAdapter {
   std::string digest;
   int32_t max_rank = 0;
-  std::vector<std::vector<uint8_t>> slices;  // [ranks], as model::encode_adapter makes them
+  // The slices of the ranks: in the layout of their slots (model/adapter/adapter_slice.h), those of DoRA as
+  // model::encode_adapter makes them. They lie in memory that can be handed to the ranks of this host; where the system
+  // has none, in this process's own.
+  kernels::ResidentMemory region;
+  struct Part {
+    uint64_t offset = 0, bytes = 0;
+  };
+  std::vector<Part> parts;                   // [ranks], of the region; or
+  std::vector<std::vector<uint8_t>> slices;  // [ranks]
   uint64_t bytes = 0;                        // of everything here
+
+  size_t ranks() const { return parts.empty() ? slices.size() : parts.size(); }
+  std::span<const uint8_t> slice(size_t rank) const {
+    if (parts.empty()) return slices[rank];
+    return region.bytes().subspan(parts[rank].offset, parts[rank].bytes);
+  }
+  const Descriptor* memory() const { return parts.empty() ? nullptr : &region.descriptor(); }  // null: there is none
 
   // DoRA: per pair in the order layer, projection; empty where the adapter is none.
   struct DoraPair {
@@ -30,11 +49,18 @@ struct StagedAdapter {
   std::vector<DoraPair> dora;
 };
 
-// Reads DIR, checks it against the base and cuts it with the base's plan. within: as model::AdapterOptions. Blocks on the
-// disk.
+struct Staging {
+  model::SliceLayout layout = model::SliceLayout::cpu_f32;  // that the ranks' slots take
+  int threads = 1;                                          // that read and pack
+  bool in_region = true;                                    // false: in the process's own memory
+};
+
+// Reads DIR, checks it against the base, and cuts and packs it with the base's plan. within: as model::AdapterOptions.
+// Blocks on the disk.
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
                                                            const model::ShardPlan& plan, int32_t max_lora_rank,
-                                                           const std::vector<std::string>& within = {});
+                                                           const std::vector<std::string>& within = {},
+                                                           const Staging& staging = {});
 
 // DoRA: the factors of every rank from the squared norms of every rank, added in rank order where the layer is cut by
 // its inputs. Refuses norms of other shapes than the adapter's and such that are not positive.

@@ -13,6 +13,7 @@
 
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/resident_kv.h"
+#include "actors/wire/device_types.h"
 #include "actors/wire/kv_budget.h"
 #include "comm/collective/peer_collective.h"
 #include "kernels/base/device.h"
@@ -26,11 +27,6 @@
 
 namespace lorikeet::actors {
 namespace {
-
-kernels::Dtype activation_dtype(const ServerOptions& options, const model::ModelConfig& config) {
-  const std::string& wanted = options.dtype == "auto" ? config.torch_dtype : options.dtype;
-  return wanted == "bfloat16" ? kernels::Dtype::bf16 : kernels::Dtype::f16;
-}
 
 kernels::KvDtype kv_dtype(const ServerOptions& options, kernels::Dtype activations) {
   if (options.kv_cache_dtype == "fp8") return kernels::KvDtype::f8_e4m3;

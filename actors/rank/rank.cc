@@ -67,6 +67,9 @@ int run_rank() {
 
   WorkerSetup setup;
   setup.head = child.take_head_connection().release();
+  if (Descriptor end = child.take_descriptors()) {
+    setup.descriptors = std::make_shared<DescriptorReceiver>(std::move(end));
+  }
   setup.start = start;
   setup.backend = *std::move(backend);
   if (const auto model_config = model::read_model_config(start.options.model)) {  // if not, loading says why

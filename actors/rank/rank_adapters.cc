@@ -5,12 +5,14 @@
 #include <variant>
 
 #include "comm/codec/codec.h"
+#include "kernels/base/resident_memory.h"
+#include "model/adapter/adapter_slice.h"
 
 namespace lorikeet::actors {
 
 RankAdapters::RankAdapters(Setup setup, model::ShardPlan plan, std::shared_ptr<model::RankModel> model,
                            Callbacks callbacks)
-    : setup_(setup),
+    : setup_(std::move(setup)),
       plan_(std::move(plan)),
       model_(std::move(model)),
       callbacks_(std::move(callbacks)),
@@ -56,13 +58,41 @@ void RankAdapters::handle(AdapterOrder order) {
 }
 
 Result<void> RankAdapters::perform(uint64_t number, AdapterBegin& begin) {
-  if (begin.slot < 0 || begin.slot >= setup_.num_slots)
-    return fail("adapter slot {} of {}", begin.slot, setup_.num_slots);
-  if (begin.bytes == 0 || begin.bytes > kMaxAdapterSliceBytes) return fail("an adapter slice of {} bytes", begin.bytes);
+  if (auto ok = check(begin.slot, begin.bytes); !ok) return ok;
   Transfer& transfer = transfers_[number];
   transfer = {std::move(begin), {}, std::nullopt};
   transfer.bytes.reserve(transfer.begin.bytes);
   return {};
+}
+
+Result<void> RankAdapters::check(int32_t slot, uint64_t bytes) const {
+  if (slot < 0 || slot >= setup_.num_slots) return fail("adapter slot {} of {}", slot, setup_.num_slots);
+  if (bytes == 0 || bytes > kMaxAdapterSliceBytes) return fail("an adapter slice of {} bytes", bytes);
+  return {};
+}
+
+Result<void> RankAdapters::perform(uint64_t number, const AdapterRegion& region) {
+  if (auto ok = check(region.slot, region.bytes); !ok) return ok;
+  Result<Descriptor> descriptor = fail("this rank takes no descriptors");
+  if (setup_.descriptors) descriptor = setup_.descriptors->receive(number);
+  if (!descriptor) {
+    send(number, ChunksWanted{descriptor.error().message});
+    return {};
+  }
+  auto attached = kernels::ResidentMemory::attach(*std::move(descriptor));
+  if (!attached) return fail("the memory of an adapter: {}", attached.error().message);
+  const auto memory = std::make_shared<const kernels::ResidentMemory>(*std::move(attached));
+  const std::span<const uint8_t> all = memory->bytes();
+  if (all.size() != region.region_bytes) {
+    return fail("the memory of an adapter has {} bytes, and is said to have {}", all.size(), region.region_bytes);
+  }
+  if (region.offset % model::kSliceAlignment != 0 || region.offset > all.size() ||
+      region.bytes > all.size() - region.offset) {
+    return fail("a slice of {} bytes from {} on, in memory of {}", region.bytes, region.offset, all.size());
+  }
+  Transfer& transfer = transfers_[number];
+  transfer = {{region.digest, region.slot, region.bytes}, {}, std::nullopt};
+  return whole(number, transfer, all.subspan(region.offset, region.bytes), memory);
 }
 
 Result<void> RankAdapters::perform(uint64_t number, const AdapterChunk& chunk) {
@@ -74,16 +104,28 @@ Result<void> RankAdapters::perform(uint64_t number, const AdapterChunk& chunk) {
   }
   transfer.bytes.insert(transfer.bytes.end(), chunk.bytes.begin(), chunk.bytes.end());
   send(number, ChunkTaken{});
-  return transfer.bytes.size() == transfer.begin.bytes ? decoded(number, transfer) : Result<void>();
+  if (transfer.bytes.size() != transfer.begin.bytes) return {};
+  const auto slice = std::make_shared<const std::vector<uint8_t>>(std::exchange(transfer.bytes, {}));
+  return whole(number, transfer, *slice, slice);
 }
 
-Result<void> RankAdapters::decoded(uint64_t number, Transfer& transfer) {
-  auto part = model::decode_adapter(transfer.bytes, plan_, setup_.rank);
-  if (!part) return tl::unexpected(part.error());
-  transfer.bytes = {};
-  if (part->digest != transfer.begin.digest) {
-    return fail("the slice is of adapter {}, not of {}", part->digest, transfer.begin.digest);
+// The slice is there, and stays as long as its owner.
+Result<void> RankAdapters::whole(uint64_t number, Transfer& transfer, std::span<const uint8_t> slice,
+                                 std::shared_ptr<const void> owner) {
+  const auto check_digest = [&](const std::string& digest) -> Result<void> {
+    if (digest == transfer.begin.digest) return {};
+    return fail("the slice is of adapter {}, not of {}", digest, transfer.begin.digest);
+  };
+  if (model::is_slice(slice)) {
+    const auto packed = model::read_slice(slice, plan_, setup_.rank, model_->slice_layout());
+    if (!packed) return tl::unexpected(packed.error());
+    if (auto ok = check_digest(packed->digest); !ok) return ok;
+    if (auto ok = model_->set_slice(transfer.begin.slot, *packed, slice.data(), std::move(owner)); !ok) return ok;
+    return done(number, transfer.begin);
   }
+  auto part = model::decode_adapter(slice, plan_, setup_.rank);
+  if (!part) return tl::unexpected(part.error());
+  if (auto ok = check_digest(part->digest); !ok) return ok;
   if (!part->uses_dora()) return place(number, transfer.begin, *part);
   DoraValues norms;
   for (auto& values : model_->dora_squared_norms(*part)) norms.pairs.push_back({std::move(values)});
@@ -113,6 +155,10 @@ Result<void> RankAdapters::perform(uint64_t number, DoraValues& factors) {
 
 Result<void> RankAdapters::place(uint64_t number, const AdapterBegin& begin, const model::Adapter& part) {
   if (auto ok = model_->set_adapter(begin.slot, part); !ok) return ok;
+  return done(number, begin);
+}
+
+Result<void> RankAdapters::done(uint64_t number, const AdapterBegin& begin) {
   AdapterDone done{begin.digest, ""};
   transfers_.erase(number);
   send(number, std::move(done));

@@ -1,7 +1,9 @@
 // The thread that takes adapters in on a rank, beside the one that runs the steps.
 //
-//             AdapterBegin           last chunk                         factors
-//   (nothing) ------------> chunks -------------> decoded --(DoRA: norms sent)--> in the slot ---> AdapterDone is sent
+//             AdapterBegin           last chunk                      factors
+//   (nothing) ------------> chunks -------------> whole --(DoRA: norms sent)--> in the slot ---> AdapterDone is sent
+//       |                                           ^
+//       `------------- AdapterRegion ---------------'    mapped, where its descriptor has come; else ChunksWanted is sent
 //
 // An error at any point is sent as AdapterDone; the head then rolls back with AdapterClear, which also ends a transfer
 // that is under way.
@@ -12,10 +14,12 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "actors/wire/descriptor_channel.h"
 #include "actors/wire/envelope.h"
 #include "actors/wire/wire.h"
 #include "actors/wire/work_queue.h"
@@ -32,6 +36,7 @@ class RankAdapters {
     int32_t rank = 0;
     uint64_t epoch = 0;
     int32_t num_slots = 8;
+    std::shared_ptr<DescriptorReceiver> descriptors = nullptr;  // null: the head is on another host
   };
 
   // Called on the adapters' thread; fatal also on the one that takes.
@@ -58,10 +63,14 @@ class RankAdapters {
   Result<std::optional<AdapterOrder>> assemble(Envelope envelope);
   void handle(AdapterOrder order);
   Result<void> perform(uint64_t number, AdapterBegin& begin);
+  Result<void> perform(uint64_t number, const AdapterRegion& region);
   Result<void> perform(uint64_t number, const AdapterChunk& chunk);
   Result<void> perform(uint64_t number, DoraValues& factors);
   Result<void> perform(uint64_t number, const AdapterClear& clear);
-  Result<void> decoded(uint64_t number, Transfer& transfer);
+  Result<void> check(int32_t slot, uint64_t bytes) const;
+  Result<void> whole(uint64_t number, Transfer& transfer, std::span<const uint8_t> slice,
+                     std::shared_ptr<const void> owner);
+  Result<void> done(uint64_t number, const AdapterBegin& begin);
   Result<void> place(uint64_t number, const AdapterBegin& begin, const model::Adapter& part);
   void send(uint64_t number, AdapterReport::What what);
 

@@ -24,6 +24,7 @@
 #include "actors/rank/messages.h"
 #include "actors/rank/rank_backend.h"
 #include "actors/wire/control_message.h"
+#include "actors/wire/descriptor_channel.h"
 #include "model/grammar/grammar_source.h"
 
 namespace lorikeet::actors {
@@ -37,9 +38,10 @@ struct WorkerSetup {
   SchedulerForRanks scheduler;                       // the head's scheduler itself
   // As `fatal`, where a step of this rank does not end.
   std::function<void(const std::string&)> hung;
-  std::shared_ptr<model::GrammarSource> grammars;  // may be null
-  int32_t vocab_size = 0;                          // that they are compiled for
-  std::function<void(uint64_t epoch)> left;        // any thread: nothing of an epoch before this one is done any more
+  std::shared_ptr<model::GrammarSource> grammars;             // may be null
+  int32_t vocab_size = 0;                                     // that they are compiled for
+  std::shared_ptr<DescriptorReceiver> descriptors = nullptr;  // null: the head is on another host
+  std::function<void(uint64_t epoch)> left;  // any thread: nothing of an epoch before this one is done any more
 };
 
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup);

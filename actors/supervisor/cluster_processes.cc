@@ -223,12 +223,12 @@ ProcessKeeper::Callbacks ClusterProcesses::keeper_callbacks() {
     }
     callbacks_.exited(id, std::move(how), on_purpose, signal);
   };
-  callbacks.connect = [this, id_of](ProcessKeeper::ChildId kept, const ChildStart& start, Descriptor head_end) {
+  callbacks.connect = [this, id_of](ProcessKeeper::ChildId kept, const ChildStart& start, const HeadEnds& ends) {
     const ChildId id = id_of(kept);
     const std::lock_guard lock(mutex_);
     const Child* child = find(id);
     const Child* head = child ? find(child->head) : nullptr;
-    if (head) keeper_.send(head->kept, control::RankConnection{start.epoch, start.rank}, head_end.get());
+    if (head) keeper_.send_ends(head->kept, start, ends);
   };
   return callbacks;
 }

@@ -64,8 +64,8 @@ class Lending {
                  [this](ProcessKeeper::ChildId kept, std::string how, bool on_purpose, int signal) {
                    exited(kept, std::move(how), on_purpose, signal);
                  },
-                 [this](ProcessKeeper::ChildId kept, const ChildStart& start, Descriptor head_end) {
-                   connect(kept, start, std::move(head_end));
+                 [this](ProcessKeeper::ChildId kept, const ChildStart& start, HeadEnds ends) {
+                   connect(kept, start, std::move(ends.connection));
                  }}) {
     link_.start({[this](ControlChannel& channel) { return hear(channel); },
                  [this](ControlChannel& channel) { beat(channel); }, [this](const std::string& why) { lost(why); }});

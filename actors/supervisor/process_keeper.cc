@@ -18,36 +18,52 @@
 #include <utility>
 #include <vector>
 
+#include "actors/wire/descriptor_channel.h"
 #include "kernels/base/console.h"
 
 namespace lorikeet::actors {
 namespace {
 
-// The two ends of a rank's connection to the head, closed on exec; void for the head.
-Result<std::pair<Descriptor, Descriptor>> connect_with_head(const ChildStart& start) {
-  if (start.rank < 0) return std::pair<Descriptor, Descriptor>();
+// What a rank inherits, beside its control channel.
+struct RankEnds {
+  Descriptor connection, descriptors;
+};
+
+// Both ends of what connects a rank with the head; void for the head.
+Result<std::pair<RankEnds, HeadEnds>> connect_with_head(const ChildStart& start) {
+  std::pair<RankEnds, HeadEnds> made;
+  if (start.rank < 0) return made;
   std::array<int, 2> ends{};
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     return fail("no socket pair to the head: {}", std::strerror(errno));
   }
   const Descriptor low(ends[0]);
-  Descriptor far(ends[1]);
-  // The rank's must not be the number that its control channel takes first.
-  Descriptor near(fcntl(low.get(), F_DUPFD_CLOEXEC, ControlChannel::kHeadDescriptor));
-  if (!near) return fail("no socket pair to the head: {}", std::strerror(errno));
-  return std::pair(std::move(near), std::move(far));
+  made.second.connection.reset(ends[1]);
+  auto channel = make_descriptor_channel();
+  if (!channel) return tl::unexpected(channel.error());
+  made.second.descriptors = std::move(channel->first);
+  // The rank's must not be numbers that what it inherits takes before them.
+  made.first.connection.reset(fcntl(low.get(), F_DUPFD_CLOEXEC, ControlChannel::kHeadDescriptor));
+  made.first.descriptors.reset(fcntl(channel->second.get(), F_DUPFD_CLOEXEC, ControlChannel::kDescriptorsDescriptor));
+  if (!made.first.connection || !made.first.descriptors) {
+    return fail("no socket pair to the head: {}", std::strerror(errno));
+  }
+  return made;
 }
 
-// Starts the program as `lorikeet head` or `lorikeet rank`, with `channel` as its control channel and `head` as its
-// connection to the head (-1: none). Its output goes to our standard error, since standard output may be somebody's
+// Starts the program as `lorikeet head` or `lorikeet rank`, with `channel` as its control channel and a rank's `ends` of
+// what connects it with the head. Its output goes to our standard error, since standard output may be somebody's
 // results.
-Result<int> start_process(const std::string& program, const ChildStart& start, int channel, int head) {
+Result<int> start_process(const std::string& program, const ChildStart& start, int channel, const RankEnds& ends) {
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&files, STDERR_FILENO, STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&files, channel, ControlChannel::kChildDescriptor);
-  if (head >= 0) posix_spawn_file_actions_adddup2(&files, head, ControlChannel::kHeadDescriptor);
+  if (ends.connection) {
+    posix_spawn_file_actions_adddup2(&files, ends.connection.get(), ControlChannel::kHeadDescriptor);
+    posix_spawn_file_actions_adddup2(&files, ends.descriptors.get(), ControlChannel::kDescriptorsDescriptor);
+  }
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t all;
@@ -151,17 +167,17 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
   {
     const std::lock_guard lock(child.mutex);
     child.channel = std::make_unique<ControlChannel>(ends->first);
-    if (!child.kill_wanted) pid = start_process(program_, start, ends->second, connection->first.get());
+    if (!child.kill_wanted) pid = start_process(program_, start, ends->second, connection->first);
     close(ends->second);
     if (pid) child.pid = *pid;
   }
-  connection->first.reset();
-  if (pid && connection->second && callbacks_.connect) {
+  connection->first = {};
+  if (pid && start.rank >= 0 && callbacks_.connect) {
     callbacks_.connect(id, start, std::move(connection->second));
-  } else if (pid && connection->second) {
-    send(head, control::RankConnection{start.epoch, start.rank}, connection->second.get());
-    connection->second.reset();
+  } else if (pid && start.rank >= 0) {
+    send_ends(head, start, connection->second);
   }
+  connection->second = {};
   if (!pid) return callbacks_.exited(id, pid.error().message, false, 0);
 
   Result<void> begun;
@@ -203,6 +219,7 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
 Result<void> ProcessKeeper::begin(ControlChannel& channel, ChildStart& start) const {
   const auto left = regions_.of(start.rank);
   start.regions = static_cast<uint32_t>(left.size());
+  start.descriptors = start.rank >= 0;
   auto sent = channel.send(start);
   for (const auto& region : left) {
     if (sent) sent = channel.send(control::TakeRegion{region->what}, region->memory.get());
@@ -243,6 +260,11 @@ void ProcessKeeper::send(ChildId id, const ChildOrder& order, int descriptor) {
   } else if (descriptor < 0) {
     child->early.push_back(order);
   }
+}
+
+void ProcessKeeper::send_ends(ChildId head, const ChildStart& rank, const HeadEnds& ends) {
+  send(head, control::RankDescriptors{rank.rank}, ends.descriptors.get());
+  send(head, control::RankConnection{rank.epoch, rank.rank}, ends.connection.get());
 }
 
 void ProcessKeeper::kill(ChildId id) {

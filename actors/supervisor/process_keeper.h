@@ -38,6 +38,12 @@ class Processes {
   virtual void drop_regions(int32_t rank) = 0;
 };
 
+// The head's ends of what a rank is connected with it by.
+struct HeadEnds {
+  Descriptor connection;   // of CAF
+  Descriptor descriptors;  // of the channel for descriptors (actors/wire/descriptor_channel.h), of use on one host
+};
+
 // Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
 // thread ends (PR_SET_PDEATHSIG), which it does only with the whole process. The memory that ranks leave is held here and
 // handed to their successors (actors/supervisor/region_keeper.h).
@@ -50,8 +56,8 @@ class ProcessKeeper final : public Processes {
     // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). signal: 0 where none has ended it.
     // The last of a child.
     std::function<void(ChildId, std::string how, bool on_purpose, int signal)> exited;
-    // Takes the head's end of a rank's connection; none: the head is a child of this keeper and gets it.
-    std::function<void(ChildId, const ChildStart&, Descriptor)> connect{};
+    // Takes the head's ends of a rank's; none: the head is a child of this keeper and gets them.
+    std::function<void(ChildId, const ChildStart&, HeadEnds)> connect{};
   };
 
   // program: what the children are; this one, but for tests.
@@ -72,6 +78,10 @@ class ProcessKeeper final : public Processes {
 
   // As tell(); a descriptor goes with it (-1: none) and stays open here.
   void send(ChildId child, const ChildOrder& order, int descriptor);
+
+  // Hands the head, a child of this keeper, its ends of a rank's: that for descriptors first, so that it is there when
+  // the rank says its first word.
+  void send_ends(ChildId head, const ChildStart& rank, const HeadEnds& ends);
 
  private:
   struct Child {

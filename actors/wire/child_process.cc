@@ -34,9 +34,15 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::attach() {
       return lorikeet::fail("the supervisor has left no connection to the head");
     }
     child->head_connection_.reset(ControlChannel::kHeadDescriptor);
+    if (child->start_.descriptors) {
+      if (fcntl(ControlChannel::kDescriptorsDescriptor, F_SETFD, FD_CLOEXEC) != 0) {
+        return lorikeet::fail("the supervisor has left no channel for descriptors");
+      }
+      child->descriptors_.reset(ControlChannel::kDescriptorsDescriptor);
+    }
   } else {
-    // Of two epochs, and one for good measure: the old connections may still be there when the new ones come.
-    child->reserve_.emplace(2 * static_cast<size_t>(child->start_.options.tensor_parallel_size) + 1);
+    // Two for each rank, of two epochs, and one for good measure: the old ones may still be there when the new ones come.
+    child->reserve_.emplace(4 * static_cast<size_t>(child->start_.options.tensor_parallel_size) + 1);
   }
   if (child->start_.regions > kMaxRegions) {
     return lorikeet::fail("the supervisor holds {} regions of memory, at most {} are taken", child->start_.regions,

@@ -34,6 +34,9 @@ class ChildProcess {
   // A rank's connection to the head (actors/wire/caf_connection.h), once.
   Descriptor take_head_connection() { return std::move(head_connection_); }
 
+  // A rank's end of the channel for descriptors (actors/wire/descriptor_channel.h), once; void: the head is elsewhere.
+  Descriptor take_descriptors() { return std::move(descriptors_); }
+
   // Memory of the rank's predecessor, once.
   std::vector<InheritedRegion> take_regions() { return std::move(regions_); }
 
@@ -54,7 +57,7 @@ class ChildProcess {
   ControlChannel channel_;
   ChildStart start_;
   std::optional<DescriptorReserve> reserve_;  // of the head: for the connections to ranks
-  Descriptor head_connection_;
+  Descriptor head_connection_, descriptors_;
   std::vector<InheritedRegion> regions_;
 };
 

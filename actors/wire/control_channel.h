@@ -20,7 +20,8 @@ namespace lorikeet::actors {
 class ControlChannel {
  public:
   static constexpr int kChildDescriptor = 3;
-  static constexpr int kHeadDescriptor = 4;  // a rank's connection to the head, inherited as well
+  static constexpr int kHeadDescriptor = 4;         // a rank's connection to the head, inherited as well
+  static constexpr int kDescriptorsDescriptor = 5;  // its end of the channel for descriptors, where the head is here
 
   explicit ControlChannel(int descriptor);  // takes it over
   ~ControlChannel();

@@ -56,6 +56,7 @@ struct ChildStart {
   int32_t parent_pid = 0;
   uint32_t regions = 0;  // of its predecessor: a TakeRegion follows for each
   RankPlace place{};
+  bool descriptors = false;  // its channel for descriptors is there (ControlChannel::kDescriptorsDescriptor)
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("options", s.options);
@@ -64,6 +65,7 @@ struct ChildStart {
     visit("parent_pid", s.parent_pid);
     visit("regions", s.regions);
     visit("place", s.place);
+    visit("descriptors", s.descriptors);
   }
 };
 
@@ -107,6 +109,14 @@ struct RankConnection {  // to the head: with it comes a descriptor, its end of 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
+    visit("rank", s.rank);
+  }
+};
+
+struct RankDescriptors {  // to the head: with it comes its end of the channel for descriptors to a rank of its host
+  int32_t rank = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
     visit("rank", s.rank);
   }
 };
@@ -215,7 +225,7 @@ struct DropRegions {  // a rank: what is held for it is of no use
 // What a child is told, and what it reports: one type for each direction, so that neither side can be made to read what
 // only it may say.
 using ChildOrder = std::variant<control::Stop, control::NewEpoch, control::RankConnection, control::Ping,
-                                control::LeaveGroup, control::TakeRegion>;
+                                control::LeaveGroup, control::TakeRegion, control::RankDescriptors>;
 using ChildReport =
     std::variant<control::AwaitsRanks, control::Progress, control::Failed, control::Ready, control::GroupLost,
                  control::Loading, control::Alive, control::HasLeft, control::HoldRegion, control::DropRegions>;

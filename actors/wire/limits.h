@@ -14,6 +14,7 @@ inline constexpr size_t kMaxRankMessageBytes = 64 << 20;            // of those 
 inline constexpr size_t kMaxPeerBytes = 128 << 20;                  // waiting for a peer to read; past it, it is lost
 inline constexpr size_t kAdapterChunkBytes = kEnvelopeBytes - 256;  // with what is written around them, one envelope
 inline constexpr size_t kMaxAdapterSliceBytes = size_t{1} << 30;    // one adapter's part for one rank
+inline constexpr size_t kAdapterWindowBytes = 4 << 20;              // of chunks on their way to one rank
 
 // Plans that wait on a rank. The head sends two ahead, which are small but for the prompts that start in them.
 inline constexpr size_t kMaxQueuedPlanBytes = 2 * kMaxMessageBytes;

@@ -105,6 +105,24 @@ struct AdapterBegin {
   }
 };
 
+// In place of AdapterBegin and chunks, to a rank of the head's host: the slice lies in memory whose descriptor has been
+// sent under the transfer's number (actors/wire/descriptor_channel.h). Answered with ChunksWanted where none is there.
+struct AdapterRegion {
+  std::string digest;
+  int32_t slot = 0;
+  uint64_t region_bytes = 0;  // of the whole memory
+  uint64_t offset = 0;        // of the slice in it
+  uint64_t bytes = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("digest", s.digest);
+    visit("slot", s.slot);
+    visit("region_bytes", s.region_bytes);
+    visit("offset", s.offset);
+    visit("bytes", s.bytes);
+  }
+};
+
 // The next kAdapterChunkBytes of the slice, or what is left. Every chunk is answered with ChunkTaken.
 struct AdapterChunk {
   std::vector<uint8_t> bytes;
@@ -147,6 +165,15 @@ struct ChunkTaken {
   static void fields(Self&, Visitor&&) {}
 };
 
+// A rank has got no descriptor for the slice, and takes it in chunks.
+struct ChunksWanted {
+  std::string why;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("why", s.why);
+  }
+};
+
 // A rank has put the adapter into its slot, or says why not.
 struct AdapterDone {
   std::string digest;
@@ -159,7 +186,7 @@ struct AdapterDone {
 };
 
 struct AdapterOrder {
-  using What = std::variant<AdapterBegin, AdapterChunk, DoraValues, AdapterClear>;
+  using What = std::variant<AdapterBegin, AdapterChunk, DoraValues, AdapterClear, AdapterRegion>;
   uint64_t transfer = 0;  // its number in the epoch
   What what;
   template <class Self, class Visitor>
@@ -169,7 +196,7 @@ struct AdapterOrder {
   }
 };
 struct AdapterReport {
-  using What = std::variant<ChunkTaken, DoraValues, AdapterDone>;
+  using What = std::variant<ChunkTaken, DoraValues, AdapterDone, ChunksWanted>;
   uint64_t transfer = 0;
   What what;
   template <class Self, class Visitor>

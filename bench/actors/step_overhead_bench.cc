@@ -40,6 +40,9 @@ constexpr int32_t kContext = 1 << 20;
 class InstantModel final : public model::RankModel {
  public:
   Result<void> set_adapter(int32_t, const model::Adapter&) override { return {}; }
+  Result<void> set_slice(int32_t, const model::AdapterSlice&, const uint8_t*, std::shared_ptr<const void>) override {
+    return {};
+  }
   void clear_adapter(int32_t) override {}
   std::vector<std::vector<float>> dora_squared_norms(const model::Adapter&) override { return {}; }
   void begin_step(std::span<const model::BatchRow> rows) override { steps_.push_back(rows.size()); }

@@ -8,6 +8,7 @@
 
 #include "kernels/base/rounding.h"
 #include "kernels/lora/lora_layout.h"
+#include "kernels/lora/lora_pack.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -23,8 +24,8 @@ uint64_t factor_bytes(const StoredLora& pair) {
   return pair.dora_factor == nullptr ? 0 : align_up(static_cast<uint64_t>(pair.outputs) * sizeof(float));
 }
 
-Result<void> check_pair(const StoredLora& pair, int32_t inputs, int32_t outputs, int32_t max_rank,
-                        const std::string& name) {
+template <class Pair>
+Result<void> check_pair(const Pair& pair, int32_t inputs, int32_t outputs, int32_t max_rank, const std::string& name) {
   if (pair.rank == 0) return {};
   if (pair.rank < 0 || pair.rank > max_rank) {
     return fail("the adapter's {} has rank {}: 1 to {} are served", name, pair.rank, max_rank);
@@ -36,6 +37,13 @@ Result<void> check_pair(const StoredLora& pair, int32_t inputs, int32_t outputs,
   if (pair.a == nullptr || pair.b == nullptr) return fail("the adapter's {} lacks A or B", name);
   if (!std::isfinite(pair.scale)) return fail("the adapter's {} has a scale that is not finite", name);
   return {};
+}
+
+template <class Adapter>
+int32_t largest_rank(const Adapter& adapter) {
+  int32_t rank = adapter.lm_head.rank;
+  for (const auto& pair : adapter.pairs) rank = std::max(rank, pair.rank);
+  return rank;
 }
 
 }  // namespace
@@ -78,6 +86,9 @@ Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, u
   if (!stream) return tl::unexpected(stream.error());
   Result<Event> done = Event::make();
   if (!done) return tl::unexpected(done.error());
+  Result<LoraUpload> upload = LoraUpload::make();
+  if (!upload) return tl::unexpected(upload.error());
+  made.packed_upload_ = std::move(*upload);
   for (Event& event : made.piece_copied_) {
     Result<Event> copied = Event::make();
     if (!copied) return tl::unexpected(copied.error());
@@ -108,13 +119,12 @@ uint64_t LoraSlots::pair_bytes(const StoredLora& pair) const {
   return lora::a_bytes(pair.rank, pair.inputs) + lora::b_bytes(pair.rank, pair.outputs) + factor_bytes(pair);
 }
 
-uint64_t LoraSlots::embedding_bytes(const StoredLora& pair) const {
-  const auto rank = static_cast<uint64_t>(pair.rank);
-  return align_up(2 * rank * static_cast<uint64_t>(geometry_.vocab)) +
-         align_up(2 * rank * static_cast<uint64_t>(geometry_.hidden));
+uint64_t LoraSlots::embedding_bytes(int32_t rank) const {
+  return lora::embedding_factor_bytes(rank, geometry_.vocab) + lora::embedding_factor_bytes(rank, geometry_.hidden);
 }
 
-Result<void> LoraSlots::check(const LoraAdapter& adapter) const {
+template <class Adapter>
+Result<void> LoraSlots::check(const Adapter& adapter) const {
   const auto pairs = static_cast<size_t>(geometry_.layers) * kLoraProjections;
   if (adapter.pairs.size() != pairs) {
     return fail("the adapter has {} pairs for {} layers of {}", adapter.pairs.size(), geometry_.layers,
@@ -143,9 +153,88 @@ Result<void> LoraSlots::load(int32_t slot, const LoraAdapter& adapter) {
     return uploaded;
   }
   write_tables(slot);
-  auto& rank = ranks_[static_cast<size_t>(slot)];
-  rank = adapter.lm_head.rank;
-  for (const StoredLora& pair : adapter.pairs) rank = std::max(rank, pair.rank);
+  ranks_[static_cast<size_t>(slot)] = largest_rank(adapter);
+  return {};
+}
+
+Result<void> LoraSlots::load(int32_t slot, const PackedLoraAdapter& adapter) {
+  clear(slot);
+  Result<void> checked = check(adapter);
+  if (!checked) return checked;
+  Result<void> copied = copy(slot, adapter);
+  if (!copied) {
+    clear(slot);
+    return copied;
+  }
+  write_tables(slot);
+  ranks_[static_cast<size_t>(slot)] = largest_rank(adapter);
+  return {};
+}
+
+// All memory is there before the first copy begins.
+Result<void> LoraSlots::copy(int32_t slot, const PackedLoraAdapter& adapter) {
+  std::vector<UploadPart> parts;
+  // Parts that lie behind each other on both sides are one.
+  const auto add = [&parts](void* to, const void* from, uint64_t bytes) {
+    if (!parts.empty()) {
+      UploadPart& last = parts.back();
+      if (static_cast<unsigned char*>(last.to) + last.bytes == to &&
+          static_cast<const unsigned char*>(last.from) + last.bytes == from) {
+        last.bytes += bytes;
+        return;
+      }
+    }
+    parts.push_back({to, from, bytes});
+  };
+  const auto place = [&](const PackedLora& pair, unsigned char* to) {
+    DeviceLora entry;
+    entry.rank = pair.rank;
+    entry.scale = pair.scale;
+    entry.a = to;
+    add(to, pair.a, lora::a_bytes(pair.rank, pair.inputs));
+    to += lora::a_bytes(pair.rank, pair.inputs);
+    entry.b = to;
+    add(to, pair.b, lora::b_bytes(pair.rank, pair.outputs));
+    return entry;
+  };
+  const auto bytes_of = [](const PackedLora& pair) {
+    return pair.rank == 0 ? 0 : lora::a_bytes(pair.rank, pair.inputs) + lora::b_bytes(pair.rank, pair.outputs);
+  };
+  auto* entries = entries_.as<DeviceLora>();
+  for (int32_t layer = 0; layer < geometry_.layers; layer++) {
+    const auto pairs = adapter.pairs.subspan(static_cast<size_t>(layer) * kLoraProjections, kLoraProjections);
+    uint64_t bytes = 0;
+    for (const PackedLora& pair : pairs) bytes += bytes_of(pair);
+    if (bytes == 0) continue;
+    const Result<unsigned char*> allocated = allocate(slot, bytes);
+    if (!allocated) return tl::unexpected(allocated.error());
+    unsigned char* to = *allocated;
+    for (int32_t p = 0; p < kLoraProjections; p++) {
+      const PackedLora& pair = pairs[static_cast<size_t>(p)];
+      if (pair.rank == 0) continue;
+      entries[entry(layer, p)] = place(pair, to);
+      to += bytes_of(pair);
+    }
+  }
+  if (adapter.lm_head.rank > 0) {
+    const Result<unsigned char*> allocated = allocate(slot, bytes_of(adapter.lm_head));
+    if (!allocated) return tl::unexpected(allocated.error());
+    entries[lm_head_entry()] = place(adapter.lm_head, *allocated);
+  }
+  if (const PackedLora& embedding = adapter.embedding; embedding.rank > 0) {
+    const Result<unsigned char*> allocated = allocate(slot, embedding_bytes(embedding.rank));
+    if (!allocated) return tl::unexpected(allocated.error());
+    DeviceEmbeddingLora made;
+    made.rank = embedding.rank;
+    made.scale = embedding.scale;
+    made.a = *allocated;
+    const uint64_t a_bytes = lora::embedding_factor_bytes(embedding.rank, geometry_.vocab);
+    made.b = *allocated + a_bytes;
+    add(*allocated, embedding.a, a_bytes);
+    add(*allocated + a_bytes, embedding.b, lora::embedding_factor_bytes(embedding.rank, geometry_.hidden));
+    *embedding_entry_.as<DeviceEmbeddingLora>() = made;
+  }
+  packed_upload_.copy(parts);
   return {};
 }
 
@@ -188,7 +277,7 @@ Result<void> LoraSlots::upload(int32_t slot, const LoraAdapter& adapter) {
     entries[lm_head_entry()] = *sent;
   }
   if (adapter.embedding.rank > 0) {
-    const Result<unsigned char*> allocated = allocate(slot, embedding_bytes(adapter.embedding));
+    const Result<unsigned char*> allocated = allocate(slot, embedding_bytes(adapter.embedding.rank));
     if (!allocated) return tl::unexpected(allocated.error());
     const Result<DeviceEmbeddingLora> sent = send_embedding(adapter.embedding, *allocated);
     if (!sent) return tl::unexpected(sent.error());
@@ -253,19 +342,12 @@ Result<DeviceEmbeddingLora> LoraSlots::send_embedding(const StoredLora& pair, un
   entry.scale = pair.scale;
   entry.a = to;
   const uint64_t row_bytes = 2 * static_cast<uint64_t>(pair.rank);
-  // A transposed: the column of a token becomes a row.
-  std::vector<uint16_t> column;
   Result<void> sent = send(to, pair.inputs, row_bytes, "embedding", [&](int64_t first, int64_t count, void* out) {
-    column.resize(static_cast<size_t>(count));
-    for (int32_t r = 0; r < pair.rank; r++) {
-      lora::convert(pair.a, pair.a_dtype, static_cast<int64_t>(r) * pair.inputs + first, count, geometry_.dtype,
-                    column.data());
-      auto* to_rank = static_cast<uint16_t*>(out) + r;
-      for (int64_t i = 0; i < count; i++) to_rank[i * pair.rank] = column[static_cast<size_t>(i)];
-    }
+    lora::pack_embedding_a({pair.a, pair.a_dtype, pair.inputs}, pair.rank, first, count, geometry_.dtype,
+                           static_cast<uint16_t*>(out));
   });
   if (!sent) return tl::unexpected(sent.error());
-  to += align_up(row_bytes * static_cast<uint64_t>(pair.inputs));
+  to += lora::embedding_factor_bytes(pair.rank, pair.inputs);
   entry.b = to;
   sent = send(to, pair.outputs, row_bytes, "embedding", [&](int64_t first, int64_t count, void* out) {
     lora::convert(pair.b, pair.b_dtype, first * pair.rank, count * pair.rank, geometry_.dtype,

@@ -22,6 +22,7 @@
 #include "kernels/base/span_allocator.h"
 #include "kernels/layer/embedding_cuda.h"
 #include "kernels/lora/lora_cuda.h"
+#include "kernels/lora/lora_upload.h"
 
 namespace lorikeet::kernels {
 
@@ -58,6 +59,24 @@ struct LoraAdapter {
   StoredLora lm_head;
 };
 
+// A pair in the layout of the device (kernels/lora/lora_layout.h; of an embedding as kernels/layer/embedding_cuda.h has
+// it, A and B of 16-bit floats) and in its type, anywhere on the host. One of rank 0 is absent.
+struct PackedLora {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  int32_t rank = 0;
+  int32_t inputs = 0;
+  int32_t outputs = 0;
+  float scale = 0;
+};
+
+// One rank's part of an adapter without DoRA, ready to be copied.
+struct PackedLoraAdapter {
+  std::span<const PackedLora> pairs;  // [layers, kLoraProjections]
+  PackedLora embedding;               // inputs: the vocabulary, outputs: hidden
+  PackedLora lm_head;
+};
+
 class LoraSlots {
  public:
   // Reserves `bytes` of device memory for the weights of up to `slots` adapters, and the tables.
@@ -70,6 +89,8 @@ class LoraSlots {
   // copies are under way. Fails, and leaves the slot empty, where shapes are not the model's, where values do not fit
   // the activations' type, and where memory does not suffice.
   Result<void> load(int32_t slot, const LoraAdapter& adapter);
+  // The same of what is packed. Its values are not looked at: who packs them does.
+  Result<void> load(int32_t slot, const PackedLoraAdapter& adapter);
   void clear(int32_t slot);
 
   int32_t slots() const { return static_cast<int32_t>(spans_.size()); }
@@ -92,9 +113,11 @@ class LoraSlots {
   LoraSlots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes);
   int32_t entries_per_slot() const { return geometry_.layers * kLoraProjections + 1; }
   uint64_t pair_bytes(const StoredLora& pair) const;
-  uint64_t embedding_bytes(const StoredLora& pair) const;
+  uint64_t embedding_bytes(int32_t rank) const;
 
-  Result<void> check(const LoraAdapter& adapter) const;
+  template <class Adapter>
+  Result<void> check(const Adapter& adapter) const;
+  Result<void> copy(int32_t slot, const PackedLoraAdapter& adapter);
   Result<void> upload(int32_t slot, const LoraAdapter& adapter);
   Result<unsigned char*> allocate(int32_t slot, uint64_t bytes);
   Result<DeviceLora> send_pair(const StoredLora& pair, unsigned char* to, const std::string& name);
@@ -116,6 +139,7 @@ class LoraSlots {
   PinnedBuffer pieces_;
   std::array<Event, kPieces> piece_copied_;
   int next_piece_ = 0;
+  LoraUpload packed_upload_;
   PinnedBuffer entries_;          // [entries_per_slot] DeviceLora
   PinnedBuffer embedding_entry_;  // one DeviceEmbeddingLora
 };

@@ -50,10 +50,11 @@ struct Adapter {
 struct AdapterOptions {
   int32_t max_rank = kMaxLoraRank;
   std::vector<std::string> within = {};  // directories without links below which the files lie; empty: anywhere
+  int threads = 1;                       // that read, hash and look at the tensors
 };
 
-// Reads DIR/adapter_config.json and DIR/adapter_model.safetensors, once and into memory: a file that is replaced
-// meanwhile gives the old content or the new one. Refuses, with module names and counts, everything that would be
+// Reads DIR/adapter_config.json and DIR/adapter_model.safetensors, once and into memory, where A and B stay as long as
+// anything of the adapter does: a file that is replaced meanwhile gives the old content or the new one. Refuses, with module names and counts, everything that would be
 // silently wrong (formats reference, section 5). The base checkpoint in config.dir is opened only where the adapter
 // brings a copy of the base's embedding (it must be equal) or was made for the same model with an unpadded MLP (its
 // neurons are then moved to where the checkpoint has them).

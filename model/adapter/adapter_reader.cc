@@ -11,14 +11,9 @@
 namespace lorikeet::model {
 namespace {
 
-Result<StoredFloats> floats_of(const TensorView& tensor) {
-  const TensorEntry& entry = *tensor.entry;
-  if (entry.dtype != kernels::Dtype::f32 && entry.dtype != kernels::Dtype::f16 && entry.dtype != kernels::Dtype::bf16) {
-    return fail("{} is {}, expected F32, F16 or BF16", tensor.where, entry.dtype_name);
-  }
-  StoredFloats values(*entry.dtype, tensor.bytes);
-  if (const auto i = values.first_not_finite()) return fail("{}: element {} is not finite", tensor.where, *i);
-  return values;
+// Of a tensor that read_tensors has looked at; it stays in the file's image.
+StoredFloats floats_of(const TensorView& tensor) {
+  return {*tensor.entry->dtype, tensor.bytes, tensor.owner};
 }
 
 class Reader {
@@ -37,7 +32,7 @@ class Reader {
         return tl::unexpected(ok.error());
     }
     // Only now is memory given to the tensors: their shapes are the base's, so their size is bounded.
-    if (auto ok = read_tensors(scan_); !ok) return tl::unexpected(ok.error());
+    if (auto ok = read_tensors(scan_, options_.threads); !ok) return tl::unexpected(ok.error());
     if (auto ok = check_base_copies(scan_.base_copies, config_); !ok) return tl::unexpected(ok.error());
     Adapter adapter;
     adapter.digest = scan_.digest;
@@ -130,17 +125,9 @@ class Reader {
     const AdapterPlace place = *find_adapter_place(config_, name, module.is_embedding);
     auto pair = plan_pair(name, module);
     if (!pair) return tl::unexpected(pair.error());
-    auto a = floats_of(*module.a);
-    auto b = floats_of(*module.b);
-    if (!a) return tl::unexpected(a.error());
-    if (!b) return tl::unexpected(b.error());
-    pair->a = std::move(*a);
-    pair->b = std::move(*b);
-    if (module.magnitude) {
-      auto magnitude = floats_of(*module.magnitude);
-      if (!magnitude) return tl::unexpected(magnitude.error());
-      pair->magnitude = magnitude->floats();
-    }
+    pair->a = floats_of(*module.a);
+    pair->b = floats_of(*module.b);
+    if (module.magnitude) pair->magnitude = floats_of(*module.magnitude).floats();
     if (const int32_t width = padded_from(module, place); width > 0) {
       if (auto ok = spread(mlp_side_of(place.projections[0]), width, *pair); !ok) return ok;
     }

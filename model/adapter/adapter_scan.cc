@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <utility>
 
 #include "model/adapter/adapter_tensor_name.h"
 #include "model/checkpoint/file_reader.h"
+#include "model/checkpoint/stored_floats.h"
 
 namespace lorikeet::model {
 namespace {
@@ -18,23 +21,78 @@ namespace fs = std::filesystem;
 
 constexpr size_t kMaxConfigBytes = 1u << 20;
 
-// Both lengths are hashed first, so that no byte can move from one file to the other unnoticed.
-std::string digest_of(std::string_view config, const SafetensorsImage& tensors) {
-  const std::span<const uint8_t> head = tensors.header_bytes(), data = tensors.data();
-  const std::array<uint64_t, 2> sizes = {config.size(), head.size() + data.size()};
-  std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
-  EVP_MD_CTX* context = EVP_MD_CTX_new();
-  const bool done = context != nullptr && EVP_DigestInit_ex(context, EVP_sha256(), nullptr) == 1 &&
-                    EVP_DigestUpdate(context, sizes.data(), sizeof sizes) == 1 &&
-                    EVP_DigestUpdate(context, config.data(), config.size()) == 1 &&
-                    EVP_DigestUpdate(context, head.data(), head.size()) == 1 &&
-                    EVP_DigestUpdate(context, data.data(), data.size()) == 1 &&
-                    EVP_DigestFinal_ex(context, hash.data(), nullptr) == 1;
-  EVP_MD_CTX_free(context);
-  if (!done) return "";
+// SHA-256 of what is added, in order. OpenSSL uses the processor's instructions for it where there are any.
+class Sha256 {
+ public:
+  static constexpr size_t kBytes = 32;
+  using Hash = std::array<uint8_t, kBytes>;
+
+  Sha256() : context_(EVP_MD_CTX_new()) {
+    ok_ = context_ != nullptr && EVP_DigestInit_ex(context_, EVP_sha256(), nullptr) == 1;
+  }
+  ~Sha256() { EVP_MD_CTX_free(context_); }
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+
+  void add(const void* data, size_t size) { ok_ = ok_ && EVP_DigestUpdate(context_, data, size) == 1; }
+  // Its length first, so that no byte can move from one to the next unnoticed.
+  void add_text(std::string_view text) {
+    add_number(text.size());
+    add(text.data(), text.size());
+  }
+  void add_number(uint64_t number) { add(&number, sizeof number); }
+
+  std::optional<Hash> end() {
+    Hash hash{};
+    ok_ = ok_ && EVP_DigestFinal_ex(context_, hash.data(), nullptr) == 1;
+    return ok_ ? std::optional<Hash>(hash) : std::nullopt;
+  }
+
+ private:
+  EVP_MD_CTX* context_;
+  bool ok_;
+};
+
+// hashes: of the tensors, in the header's order.
+std::string digest_of(std::string_view config, const SafetensorsHeader& header,
+                      const std::vector<std::optional<Sha256::Hash>>& hashes) {
+  Sha256 all;
+  all.add_text(config);
+  all.add_number(hashes.size());
+  size_t index = 0;
+  for (const auto& [name, entry] : header.tensors) {
+    const auto& hash = hashes[index++];
+    if (!hash) return "";
+    all.add_text(name);
+    all.add_text(entry.dtype_name);
+    all.add_number(entry.shape.size());
+    for (const int64_t size : entry.shape) all.add_number(static_cast<uint64_t>(size));
+    all.add(hash->data(), hash->size());
+  }
+  const auto hash = all.end();
   std::string text;
-  for (size_t i = 0; i < 16; ++i) text += fmt::format("{:02x}", hash[i]);
+  for (size_t i = 0; hash && i < 16; ++i) text += fmt::format("{:02x}", (*hash)[i]);
   return text;
+}
+
+// Those that belong to modules.
+std::map<const TensorEntry*, const TensorView*> lora_tensors(const AdapterScan& scan) {
+  std::map<const TensorEntry*, const TensorView*> found;
+  for (const auto& item : scan.modules) {
+    for (const auto* view : {&item.second.a, &item.second.b, &item.second.magnitude}) {
+      if (*view) found.emplace((*view)->entry, &**view);
+    }
+  }
+  return found;
+}
+
+Result<void> check_finite(const TensorView& tensor, std::span<const uint8_t> bytes) {
+  const auto dtype = tensor.entry->dtype;
+  if (dtype != kernels::Dtype::f32 && dtype != kernels::Dtype::f16 && dtype != kernels::Dtype::bf16) {
+    return fail("{} is {}, expected F32, F16 or BF16", tensor.where, tensor.entry->dtype_name);
+  }
+  if (const auto i = first_not_finite(*dtype, bytes)) return fail("{}: element {} is not finite", tensor.where, *i);
+  return {};
 }
 
 Result<void> check_files(const fs::path& dir) {
@@ -147,9 +205,18 @@ Result<bool> is_targeted(const AdapterScan& scan, const std::string& name) {
   return scan.config.targets(scan.modules.at(name).stored_name);
 }
 
-Result<void> read_tensors(AdapterScan& scan) {
-  if (auto ok = scan.file->read_data(); !ok) return ok;
-  scan.digest = digest_of(scan.config_text, *scan.file);
+Result<void> read_tensors(AdapterScan& scan, int threads) {
+  const auto of_modules = lora_tensors(scan);
+  std::vector<std::optional<Sha256::Hash>> hashes(scan.file->header().tensors.size());
+  const auto look = [&](size_t index, const TensorEntry& entry, std::span<const uint8_t> bytes) -> Result<void> {
+    Sha256 hash;
+    hash.add(bytes.data(), bytes.size());
+    hashes[index] = hash.end();
+    const auto tensor = of_modules.find(&entry);
+    return tensor == of_modules.end() ? Result<void>() : check_finite(*tensor->second, bytes);
+  };
+  if (auto ok = scan.file->read_data(threads, look); !ok) return ok;
+  scan.digest = digest_of(scan.config_text, scan.file->header(), hashes);
   if (scan.digest.empty()) return fail("{}: SHA-256 is not available", scan.dir.string());
   const auto fill = [&](TensorView& view) {
     view.bytes = scan.file->data().subspan(view.entry->begin, view.entry->end - view.entry->begin);

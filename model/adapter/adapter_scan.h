@@ -37,7 +37,7 @@ struct AdapterScan {
   std::map<std::string, AdapterModule, std::less<>> modules;  // by name in the base: "model.layers.0.mlp.up_proj"
   std::vector<BaseCopy> base_copies;
   std::vector<std::string> strange;  // tensors that are no part of a LoRA adapter
-  std::string digest;                // 32 hex digits: SHA-256 over both files, cut; empty before read_tensors
+  std::string digest;                // 32 hex digits, see read_tensors; empty before
 
   std::string config_text;
   std::shared_ptr<SafetensorsImage> file;  // the views point into it
@@ -50,8 +50,9 @@ Result<AdapterScan> scan_adapter(const std::filesystem::path& dir, std::span<con
 // Whether adapter_config.json targets the module, under either of its names.
 Result<bool> is_targeted(const AdapterScan& scan, const std::string& name);
 
-// Reads the tensors into memory and makes the digest.
-Result<void> read_tensors(AdapterScan& scan);
+// Reads the tensors into memory, by up to so many threads, refuses LoRA tensors that are not finite, and makes the
+// digest: SHA-256, cut, over adapter_config.json and every tensor's name, type, shape and SHA-256, by name.
+Result<void> read_tensors(AdapterScan& scan, int threads = 1);
 
 // "a, b, c and 5 more"
 std::string list_names(const std::vector<std::string>& names, size_t shown = 4);

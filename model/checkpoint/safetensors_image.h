@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,16 +26,20 @@ class SafetensorsImage {
   const SafetensorsHeader& header() const { return header_; }
   uint64_t data_size() const { return reader_->size() - header_.data_begin; }
 
-  // Reads the data of the file that was opened, once.
-  Result<void> read_data();
+  // Reads the data of the file that was opened, once: tensor by tensor, by up to so many threads. `look` gets every
+  // tensor as soon as it is there, on the thread that has read it, and its place among the header's. Of several
+  // errors that of the first tensor is told.
+  using Look = std::function<Result<void>(size_t index, const TensorEntry& entry, std::span<const uint8_t> bytes)>;
+  Result<void> read_data(int threads = 1, const Look& look = nullptr);
   std::span<const uint8_t> header_bytes() const { return head_; }
-  std::span<const uint8_t> data() const { return data_; }
+  std::span<const uint8_t> data() const { return {data_.get(), data_ ? data_size() : 0}; }
 
  private:
   explicit SafetensorsImage(std::shared_ptr<const FileReader> reader) : reader_(std::move(reader)) {}
 
   std::shared_ptr<const FileReader> reader_;
-  std::vector<uint8_t> head_, data_;
+  std::vector<uint8_t> head_;
+  std::unique_ptr<uint8_t[]> data_;
   SafetensorsHeader header_;
 };
 

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace lorikeet::model {
 namespace {
@@ -54,9 +55,16 @@ constexpr std::array kRoundings = {Dtype::f32, Dtype::f16, Dtype::bf16};
 
 }  // namespace
 
-StoredFloats::StoredFloats(const std::vector<float>& values) : bytes_(values.size() * sizeof(float)) {
-  if (!values.empty()) std::memcpy(bytes_.data(), values.data(), bytes_.size());
+StoredFloats StoredFloats::owning(Dtype dtype, std::vector<uint8_t> bytes) {
+  const auto owned = std::make_shared<const std::vector<uint8_t>>(std::move(bytes));
+  return {dtype, *owned, owned};
 }
+
+StoredFloats::StoredFloats(Dtype dtype, std::span<const uint8_t> bytes)
+    : StoredFloats(owning(dtype, {bytes.begin(), bytes.end()})) {}
+
+StoredFloats::StoredFloats(const std::vector<float>& values)
+    : StoredFloats(Dtype::f32, {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)}) {}
 
 std::vector<float> StoredFloats::floats() const {
   std::vector<float> values(size());
@@ -66,45 +74,38 @@ std::vector<float> StoredFloats::floats() const {
 
 StoredFloats StoredFloats::rows(size_t columns, size_t begin, size_t end) const {
   const size_t row = columns * kernels::size_of(dtype_);
-  return {dtype_, std::span(bytes_).subspan(begin * row, (end - begin) * row)};
+  return {dtype_, bytes_.subspan(begin * row, (end - begin) * row), owner_};
 }
 
 StoredFloats StoredFloats::columns(size_t columns, size_t begin, size_t end) const {
   if (columns == 0 || (begin == 0 && end == columns)) return *this;
-  const size_t element = kernels::size_of(dtype_), row = columns * element;
-  StoredFloats part;
-  part.dtype_ = dtype_;
-  part.bytes_.reserve(bytes_.size() / columns * (end - begin));
-  for (auto from = bytes_.begin(); from != bytes_.end(); from += static_cast<ptrdiff_t>(row)) {
-    part.bytes_.insert(part.bytes_.end(), from + static_cast<ptrdiff_t>(begin * element),
-                       from + static_cast<ptrdiff_t>(end * element));
+  const size_t element = kernels::size_of(dtype_), row = columns * element, part = (end - begin) * element;
+  std::vector<uint8_t> bytes(bytes_.size() / row * part);
+  for (size_t r = 0; r * part < bytes.size(); ++r) {
+    std::memcpy(bytes.data() + r * part, bytes_.data() + r * row + begin * element, part);
   }
-  return part;
+  return owning(dtype_, std::move(bytes));
 }
 
 StoredFloats StoredFloats::spread_rows(size_t columns, const std::vector<int32_t>& to, size_t rows) const {
   const size_t row = columns * kernels::size_of(dtype_);
-  StoredFloats result;
-  result.dtype_ = dtype_;
-  result.bytes_.resize(rows * row);  // of zeros, which are 0.0 in every type
+  std::vector<uint8_t> bytes(rows * row);  // of zeros, which are 0.0 in every type
   for (size_t i = 0; i < to.size(); ++i) {
-    std::memcpy(result.bytes_.data() + static_cast<size_t>(to[i]) * row, bytes_.data() + i * row, row);
+    std::memcpy(bytes.data() + static_cast<size_t>(to[i]) * row, bytes_.data() + i * row, row);
   }
-  return result;
+  return owning(dtype_, std::move(bytes));
 }
 
 StoredFloats StoredFloats::spread_columns(const std::vector<int32_t>& to, size_t columns) const {
   const size_t element = kernels::size_of(dtype_), rows = to.empty() ? 0 : size() / to.size();
-  StoredFloats result;
-  result.dtype_ = dtype_;
-  result.bytes_.resize(rows * columns * element);
+  std::vector<uint8_t> bytes(rows * columns * element);
   const uint8_t* from = bytes_.data();
   for (size_t r = 0; r < rows; ++r) {
     for (size_t i = 0; i < to.size(); ++i, from += element) {
-      std::memcpy(result.bytes_.data() + (r * columns + static_cast<size_t>(to[i])) * element, from, element);
+      std::memcpy(bytes.data() + (r * columns + static_cast<size_t>(to[i])) * element, from, element);
     }
   }
-  return result;
+  return owning(dtype_, std::move(bytes));
 }
 
 StoredFloats StoredFloats::smallest() const {
@@ -117,15 +118,13 @@ StoredFloats StoredFloats::smallest() const {
     half = half && exact_half(value).has_value();
   }
   if (!half && !bf16) return *this;
-  StoredFloats result;
-  result.dtype_ = half ? Dtype::f16 : Dtype::bf16;
-  result.bytes_.resize(2 * count);
+  std::vector<uint8_t> bytes(2 * count);
   for (size_t i = 0; i < count; ++i) {
     const float value = (*this)[i];
     const uint16_t bits = half ? *exact_half(value) : static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
-    std::memcpy(result.bytes_.data() + 2 * i, &bits, 2);
+    std::memcpy(bytes.data() + 2 * i, &bits, 2);
   }
-  return result;
+  return owning(half ? Dtype::f16 : Dtype::bf16, std::move(bytes));
 }
 
 std::optional<size_t> StoredFloats::first_not_finite() const {

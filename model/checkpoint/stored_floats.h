@@ -1,11 +1,13 @@
-// Floats in the type in which a file has them: float32, fp16 or bf16. Adapters are kept, cut and sent like that; only
-// what computes with them converts.
+// Floats in the type in which a file has them: float32, fp16 or bf16. Adapters are read and cut like that; only what
+// computes with them, or packs them for it, converts. Copies and whole rows share their memory, which does not change.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/dtype.h"
@@ -17,13 +19,15 @@ class StoredFloats {
   StoredFloats() = default;
   StoredFloats(const std::vector<float>& values);  // NOLINT(google-explicit-constructor): float32 is one of the types
   // `bytes`: whole values of one of the three types, little-endian; copied.
-  StoredFloats(kernels::Dtype dtype, std::span<const uint8_t> bytes)
-      : dtype_(dtype), bytes_(bytes.begin(), bytes.end()) {}
+  StoredFloats(kernels::Dtype dtype, std::span<const uint8_t> bytes);
+  // The same where they lie; `owner` keeps them there.
+  StoredFloats(kernels::Dtype dtype, std::span<const uint8_t> bytes, std::shared_ptr<const void> owner)
+      : dtype_(dtype), bytes_(bytes), owner_(std::move(owner)) {}
 
   kernels::Dtype dtype() const { return dtype_; }
   size_t size() const { return bytes_.size() / kernels::size_of(dtype_); }
   bool empty() const { return bytes_.empty(); }
-  const std::vector<uint8_t>& bytes() const { return bytes_; }
+  std::span<const uint8_t> bytes() const { return bytes_; }
   const void* data() const { return bytes_.data(); }
 
   float operator[](size_t i) const { return kernels::load_float(bytes_.data(), dtype_, i); }
@@ -46,8 +50,11 @@ class StoredFloats {
   bool operator==(const StoredFloats& other) const;
 
  private:
+  static StoredFloats owning(kernels::Dtype dtype, std::vector<uint8_t> bytes);
+
   kernels::Dtype dtype_ = kernels::Dtype::f32;
-  std::vector<uint8_t> bytes_;
+  std::span<const uint8_t> bytes_;
+  std::shared_ptr<const void> owner_;
 };
 
 // The same of floats that lie anywhere.

@@ -1,6 +1,7 @@
 #include "model/forward/batch_adapters_cpu.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace lorikeet::model {
 
@@ -18,8 +19,18 @@ SlotPair::SlotPair(const LoraPair& pair)
   }
 }
 
+SlotPair::SlotPair(const SlicePair& pair, const uint8_t* bytes)
+    : rank_(pair.rank),
+      inputs_(pair.inputs),
+      outputs_(pair.outputs),
+      scale_(pair.scale),
+      a_in_slice_(reinterpret_cast<const float*>(bytes + pair.a)),
+      b_in_slice_(reinterpret_cast<const float*>(bytes + pair.b)) {}
+
 kernels::LoraWeights SlotPair::weights() const {
-  return {a_.data(), b_.data(), dora_factor_.empty() ? nullptr : dora_factor_.data(), rank_, inputs_, outputs_, scale_};
+  const float* const a = a_in_slice_ != nullptr ? a_in_slice_ : a_.data();
+  const float* const b = b_in_slice_ != nullptr ? b_in_slice_ : b_.data();
+  return {a, b, dora_factor_.empty() ? nullptr : dora_factor_.data(), rank_, inputs_, outputs_, scale_};
 }
 
 SlotAdapter::SlotAdapter(const Adapter& part) : layers(part.layers.size()) {
@@ -30,6 +41,18 @@ SlotAdapter::SlotAdapter(const Adapter& part) : layers(part.layers.size()) {
   }
   if (part.embedding) embedding.emplace(*part.embedding);
   if (part.lm_head) lm_head.emplace(*part.lm_head);
+}
+
+SlotAdapter::SlotAdapter(const AdapterSlice& slice, const uint8_t* bytes, std::shared_ptr<const void> kept)
+    : layers((slice.places.size() - 2) / kNumProjections), owner(std::move(kept)) {
+  const auto put = [bytes](std::optional<SlotPair>& to, const SlicePair& pair) {
+    if (pair.rank > 0) to.emplace(pair, bytes);
+  };
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    for (size_t p = 0; p < kNumProjections; ++p) put(layers[layer][p], slice.of(layer, p));
+  }
+  put(embedding, slice.embedding());
+  put(lm_head, slice.lm_head());
 }
 
 BatchAdapters::BatchAdapters(const std::vector<const SlotAdapter*>& adapter_of_token) {

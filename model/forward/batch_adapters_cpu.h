@@ -3,11 +3,13 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "kernels/lora/lora.h"
 #include "model/adapter/adapter.h"
+#include "model/adapter/adapter_slice.h"
 
 namespace lorikeet::model {
 
@@ -15,23 +17,30 @@ namespace lorikeet::model {
 class SlotPair {
  public:
   explicit SlotPair(const LoraPair& pair);
+  // Of a slice that stays at `bytes`.
+  SlotPair(const SlicePair& pair, const uint8_t* bytes);
 
   kernels::LoraWeights weights() const;
 
  private:
   int32_t rank_, inputs_, outputs_;
   float scale_;
-  std::vector<float> a_;            // [rank, inputs]
-  std::vector<float> b_;            // [rank, outputs]
-  std::vector<float> dora_factor_;  // [outputs] or empty
+  std::vector<float> a_;               // [rank, inputs]
+  std::vector<float> b_;               // [rank, outputs]
+  std::vector<float> dora_factor_;     // [outputs] or empty
+  const float* a_in_slice_ = nullptr;  // where the slice has them: in place of a_ and b_
+  const float* b_in_slice_ = nullptr;
 };
 
 // What an adapter slot holds. It does not change while it is in the slot.
 struct SlotAdapter {
   explicit SlotAdapter(const Adapter& part);
+  // Of SliceLayout::cpu_f32; `owner` keeps its bytes where they are.
+  SlotAdapter(const AdapterSlice& slice, const uint8_t* bytes, std::shared_ptr<const void> owner);
 
   std::vector<std::array<std::optional<SlotPair>, kNumProjections>> layers;
   std::optional<SlotPair> embedding, lm_head;
+  std::shared_ptr<const void> owner;
 };
 
 // The adapters of a step: each distinct one with the tokens that take it.

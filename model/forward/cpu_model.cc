@@ -49,6 +49,18 @@ class CpuModel final : public RankModel {
     return {};
   }
 
+  Result<void> set_slice(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes,
+                         std::shared_ptr<const void> owner) override {
+    if (slot < 0 || slot >= options_.num_slots) {
+      return fail("adapter {} was sent to slot {}, but there are {}", slice.digest, slot, options_.num_slots);
+    }
+    touch({bytes, slice.bytes});
+    auto adapter = std::make_shared<const SlotAdapter>(slice, bytes, std::move(owner));
+    const std::lock_guard lock(slots_mutex_);
+    slots_[static_cast<size_t>(slot)].swap(adapter);
+    return {};
+  }
+
   void clear_adapter(int32_t slot) override {
     const std::lock_guard lock(slots_mutex_);
     slots_.at(static_cast<size_t>(slot)).reset();
@@ -107,6 +119,14 @@ class CpuModel final : public RankModel {
  private:
   using Clock = std::chrono::steady_clock;
   static double ms(Clock::duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
+  // Memory that another process has filled comes into this one page by page, here and not in a step.
+  static void touch(std::span<const uint8_t> bytes) {
+    constexpr size_t kPage = 4096;
+    for (size_t at = 0; at < bytes.size(); at += kPage) {
+      (void)*static_cast<const volatile uint8_t*>(bytes.data() + at);
+    }
+  }
 
   struct Finished {
     std::vector<RowOutput> outputs;

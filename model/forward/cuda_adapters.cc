@@ -103,7 +103,19 @@ Result<void> CudaAdapters::set(int32_t slot, const Adapter& part) {
       pairs.push_back(weights_of(pair));
     }
   }
-  return slots_.load(slot, {pairs, weights_of(part.embedding), weights_of(part.lm_head)});
+  return slots_.load(slot, kernels::LoraAdapter{pairs, weights_of(part.embedding), weights_of(part.lm_head)});
+}
+
+Result<void> CudaAdapters::set(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes) {
+  if (slot < 0 || slot >= slots_.slots()) {
+    return fail("adapter {} was sent to slot {}, but there are {}", slice.digest, slot, slots_.slots());
+  }
+  std::vector<kernels::PackedLora> places;
+  for (const SlicePair& pair : slice.places) {
+    places.push_back({bytes + pair.a, bytes + pair.b, pair.rank, pair.inputs, pair.outputs, pair.scale});
+  }
+  const size_t outer = places.size() - 2;  // lm_head and the embedding are last
+  return slots_.load(slot, kernels::PackedLoraAdapter{{places.data(), outer}, places[outer + 1], places[outer]});
 }
 
 std::vector<std::vector<float>> CudaAdapters::squared_norms(const Adapter& part) {

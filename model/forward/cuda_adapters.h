@@ -7,6 +7,7 @@
 
 #include "kernels/lora/lora_slots.h"
 #include "model/adapter/adapter.h"
+#include "model/adapter/adapter_slice.h"
 #include "model/forward/cuda_model.h"
 #include "model/forward/device_weights.h"
 
@@ -21,6 +22,7 @@ class CudaAdapters {
                                                     const DeviceWeights& weights);
 
   Result<void> set(int32_t slot, const Adapter& part);
+  Result<void> set(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes);
   void clear(int32_t slot) { slots_.clear(slot); }
 
   // RankModel::dora_squared_norms.

@@ -90,6 +90,18 @@ class CudaModelImpl final : public CudaModel {
     return adapters_->set(slot, part);
   }
 
+  // Everything has been copied when it returns.
+  Result<void> set_slice(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes,
+                         std::shared_ptr<const void>) override {
+    if (!adapters_) return fail("this server has no adapter slots");
+    if (auto ok = kernels::use_device(device_); !ok) return ok;
+    return adapters_->set(slot, slice, bytes);
+  }
+
+  SliceLayout slice_layout() const override {
+    return options_.dtype == kernels::Dtype::bf16 ? SliceLayout::cuda_bf16 : SliceLayout::cuda_f16;
+  }
+
   void clear_adapter(int32_t slot) override {
     if (!adapters_ || !kernels::use_device(device_)) return;
     adapters_->clear(slot);

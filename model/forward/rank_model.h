@@ -11,6 +11,7 @@
 #include "kernels/base/shared_memory.h"
 #include "kernels/sampling/token_constraint.h"
 #include "model/adapter/adapter.h"
+#include "model/adapter/adapter_slice.h"
 #include "model/checkpoint/weights.h"
 
 namespace lorikeet::model {
@@ -97,8 +98,8 @@ struct StepTimes {
 // A step is begun and finished apart, so that a device can run one while the host prepares the next. Steps finish in
 // the order in which they were begun; at most kMaxStepsInFlight are begun and not finished.
 //
-// Threads: one thread calls begin_step, step_ready and finish_step. Another one may call set_adapter, clear_adapter and
-// dora_squared_norms meanwhile, for slots that no step in flight uses.
+// Threads: one thread calls begin_step, step_ready and finish_step. Another one may call set_adapter, set_slice,
+// clear_adapter and dora_squared_norms meanwhile, for slots that no step in flight uses.
 class RankModel {
  public:
   static constexpr int kMaxStepsInFlight = 2;
@@ -108,6 +109,11 @@ class RankModel {
   // Puts this rank's part of an adapter into a slot, or empties it. A DoRA adapter comes with its factors.
   virtual Result<void> set_adapter(int32_t slot, const Adapter& part) = 0;
   virtual void clear_adapter(int32_t slot) = 0;
+
+  // The same of a slice in slice_layout(), whose bytes lie at `bytes` as long as `owner` lives.
+  virtual Result<void> set_slice(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes,
+                                 std::shared_ptr<const void> owner) = 0;
+  virtual SliceLayout slice_layout() const { return SliceLayout::cpu_f32; }
 
   // DoRA: for every pair of `part` in the order layer, projection (pairs without magnitude give an empty vector):
   // the squared norms [outputs] of W + scale * B A over the inputs that this rank holds. Those of column-parallel

@@ -41,9 +41,17 @@ class FakeModel final : public model::RankModel {
     slots[slot] = part;
     return {};
   }
+  Result<void> set_slice(int32_t slot, const model::AdapterSlice& slice, const uint8_t* bytes,
+                         std::shared_ptr<const void> owner) override {
+    if (!adapter_error.empty()) return fail("{}", adapter_error);
+    const std::lock_guard lock(mutex);
+    slices[slot] = {slice, bytes, std::move(owner)};
+    return {};
+  }
   void clear_adapter(int32_t slot) override {
     const std::lock_guard lock(mutex);
     slots.erase(slot);
+    slices.erase(slot);
   }
   std::vector<std::vector<float>> dora_squared_norms(const model::Adapter& part) override {
     std::vector<std::vector<float>> norms;
@@ -119,6 +127,12 @@ class FakeModel final : public model::RankModel {
   std::vector<std::vector<FakeRow>> begun;
   std::deque<std::vector<FakeRow>> in_flight;
   std::map<int32_t, model::Adapter> slots;
+  struct Slice {
+    model::AdapterSlice what;
+    const uint8_t* bytes = nullptr;
+    std::shared_ptr<const void> owner;
+  };
+  std::map<int32_t, Slice> slices;
 
   int32_t no_token_at = -1;  // the position for which no row has a token
   std::atomic<bool> ready{true};

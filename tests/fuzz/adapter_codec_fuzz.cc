@@ -1,10 +1,11 @@
-// One rank's part of an adapter, as it comes from the head: what decodes fits the plan, and encodes to what decodes to
-// the same.
+// One rank's part of an adapter, as it comes from the head. Packed: what is read lies within its bytes, at sizes that fit
+// the plan. As stored: what decodes fits the plan, and encodes to what decodes to the same.
 #include <cstdint>
 #include <cstdlib>
 #include <vector>
 
 #include "model/adapter/adapter.h"
+#include "model/adapter/adapter_slice.h"
 
 using namespace lorikeet::model;
 
@@ -26,6 +27,21 @@ ShardPlan plan() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const ShardPlan kPlan = plan();
+  for (const SliceLayout layout : {SliceLayout::cpu_f32, SliceLayout::cuda_f16, SliceLayout::cuda_bf16}) {
+    const auto slice = read_slice({data, size}, kPlan, 1, layout);
+    if (!slice) {
+      if (slice.error().message.empty()) std::abort();
+      continue;
+    }
+    const uint64_t element = layout == SliceLayout::cpu_f32 ? 4 : 2;
+    for (const SlicePair& pair : slice->places) {
+      const auto rank = static_cast<uint64_t>(pair.rank);
+      if (pair.rank > 0 && (pair.a + element * rank * static_cast<uint64_t>(pair.inputs) > pair.b ||
+                            pair.b + element * rank * static_cast<uint64_t>(pair.outputs) > size)) {
+        std::abort();
+      }
+    }
+  }
   const auto part = decode_adapter({data, size}, kPlan, 1);
   if (!part) {
     if (part.error().message.empty()) std::abort();

@@ -89,6 +89,7 @@ class AdapterCacheTest : public ActorTest {
     setup.options.runtime_lora_updating = true;
     setup.names = names_;
     setup.options.rank_timeout_ms = 10'000;
+    setup.descriptors = descriptors_;
     setup.make_source = [disk = disk_](AdapterSource::Callbacks) { return std::make_unique<FakeSource>(disk); };
     cache_ = system_.spawn(adapter_cache, std::move(setup));
     asker_ = system_.spawn(asker, cache_, answers_);
@@ -135,7 +136,7 @@ class AdapterCacheTest : public ActorTest {
   }
 
   std::vector<std::string> orders(size_t rank) {
-    constexpr const char* kNames[] = {"begin", "chunk", "factors", "clear"};
+    constexpr const char* kNames[] = {"begin", "chunk", "factors", "clear", "region"};
     std::vector<std::string> found;
     for (const Envelope& envelope : *heard_[rank]) {
       found.emplace_back(kNames[message_in<AdapterOrder>(envelope).what.index()]);
@@ -152,6 +153,7 @@ class AdapterCacheTest : public ActorTest {
   }
 
   AdapterNames names_;
+  const std::shared_ptr<DescriptorSenders> descriptors_ = std::make_shared<DescriptorSenders>();
   std::shared_ptr<Disk> disk_ = std::make_shared<Disk>();
   std::shared_ptr<Answers> answers_ = std::make_shared<Answers>();
   std::array<std::shared_ptr<std::vector<Envelope>>, 2> heard_ = {std::make_shared<std::vector<Envelope>>(),
@@ -183,6 +185,58 @@ TEST_F(AdapterCacheTest, BringsAnAdapterFromTheDiskIntoASlotOfAllRanks) {
   EXPECT_EQ(row("moby")["slot"], 0);
   EXPECT_EQ(row("moby")["leases"], 1);
   EXPECT_EQ(row("kjv")["host"], "on_disk");
+}
+
+TEST_F(AdapterCacheTest, HandsMemoryToTheRanksThatAreHereAndSendsBytesToOthers) {
+  auto ends = make_descriptor_channel().value();
+  descriptors_->put(1, std::move(ends.first));
+  DescriptorReceiver receiver(std::move(ends.second));
+  auto made = adapter("M");
+  made->slices.clear();
+  auto memory = kernels::ResidentMemory::make("test").value();
+  ASSERT_TRUE(memory.write(0, std::vector<uint8_t>{1, 1, 2, 2, 2}));
+  ASSERT_TRUE(memory.seal());
+  made->region = std::move(memory);
+  made->parts = {{0, 2}, {2, 3}};
+  form();
+  resolve(1, "moby", made);
+  acquire(1, "M");
+  EXPECT_THAT(orders(0), ElementsAre("begin", "chunk")) << "it is on another host";
+  ASSERT_THAT(orders(1), ElementsAre("region"));
+  EXPECT_EQ(order_in<AdapterRegion>(heard_[1]->at(0)).bytes, 3u);
+  const auto received = kernels::ResidentMemory::attach(receiver.receive(1).value());
+  EXPECT_THAT(received.value().bytes(), ElementsAre(1, 1, 2, 2, 2));
+  report(1, ChunksWanted{"it was lost"});
+  EXPECT_THAT(orders(1), ElementsAre("region", "begin", "chunk"));
+  EXPECT_EQ(order_in<AdapterChunk>(heard_[1]->at(2)).bytes, (std::vector<uint8_t>{2, 2, 2}));
+  done(0, "M");
+  done(1, "M");
+  EXPECT_EQ(answers_->acquired.at(1).error, "");
+}
+
+TEST_F(AdapterCacheTest, HandsMemoryToTheSuccessorOfARankThatDiedWithIt) {
+  auto made = adapter("M");
+  made->slices.clear();
+  auto memory = kernels::ResidentMemory::make("test").value();
+  ASSERT_TRUE(memory.write(0, std::vector<uint8_t>{1, 2}));
+  ASSERT_TRUE(memory.seal());
+  made->region = std::move(memory);
+  made->parts = {{0, 1}, {1, 1}};
+  auto first = make_descriptor_channel().value();
+  descriptors_->put(0, std::move(first.first));
+  form();
+  resolve(1, "moby", made);
+  acquire(1, "M");
+  ASSERT_THAT(orders(0), ElementsAre("region"));
+  first.second.reset();  // it dies before it has taken it
+  tell(cache_, GroupLost{1});
+  auto second = make_descriptor_channel().value();
+  descriptors_->put(0, std::move(second.first));
+  form(2);
+  EXPECT_THAT(orders(0), ElementsAre("region", "region"));
+  EXPECT_TRUE(
+      DescriptorReceiver(std::move(second.second)).receive(message_in<AdapterOrder>(heard_[0]->back()).transfer));
+  EXPECT_THAT(answers_->acquired, IsEmpty());
 }
 
 TEST_F(AdapterCacheTest, LoadsAnAdapterAtRunTimeAndAnswersWhenAllRanksHaveIt) {

@@ -29,7 +29,8 @@ size_t chunks_for(const std::vector<Envelope>& envelopes, int32_t rank) {
 }
 
 TEST(AdapterTransfer, SendsNoMoreChunksThanThereAreCredits) {
-  AdapterTransfer transfer(3, 2, 1, adapter_of(7 * kAdapterChunkBytes, 10), kNow);
+  constexpr size_t kChunks = AdapterTransfer::kCredits + 3;
+  AdapterTransfer transfer(3, 2, 1, adapter_of(kChunks * kAdapterChunkBytes, 10), kNow);
   auto envelopes = transfer.start();
   EXPECT_EQ(chunks_for(envelopes, 0), static_cast<size_t>(AdapterTransfer::kCredits));
   EXPECT_EQ(chunks_for(envelopes, 1), 1u);
@@ -50,10 +51,62 @@ TEST(AdapterTransfer, SendsNoMoreChunksThanThereAreCredits) {
     envelopes = transfer.chunk_taken(0, kNow);
     ASSERT_EQ(chunks_for(envelopes, 0), 1u);
     bytes += order_in<AdapterChunk>(envelopes[0]).bytes.size();
-    EXPECT_EQ(bytes == 7 * kAdapterChunkBytes, i == 2);
+    EXPECT_EQ(bytes == kChunks * kAdapterChunkBytes, i == 2);
   }
-  EXPECT_EQ(bytes, 7 * kAdapterChunkBytes);
+  EXPECT_EQ(bytes, kChunks * kAdapterChunkBytes);
   EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty());
+}
+
+// Of two slices in memory that can be handed over.
+std::shared_ptr<StagedAdapter> in_region() {
+  auto made = std::make_shared<StagedAdapter>();
+  made->digest = "d1";
+  auto memory = kernels::ResidentMemory::make("test").value();
+  EXPECT_TRUE(memory.write(0, std::vector<uint8_t>(4096 + 10, 1)));
+  EXPECT_TRUE(memory.seal());
+  made->region = std::move(memory);
+  made->parts = {{0, 4096}, {4096, 10}};
+  return made;
+}
+
+TEST(AdapterTransfer, HandsMemoryToRanksOfThisHostAndSendsBytesToOthers) {
+  const auto adapter = in_region();
+  AdapterTransfer transfer(3, 2, 1, adapter, kNow);
+  std::vector<int32_t> asked;
+  const auto envelopes = transfer.start([&](int32_t rank, uint64_t number, const Descriptor& memory) {
+    asked.push_back(rank);
+    EXPECT_EQ(number, 3u);
+    EXPECT_EQ(memory.get(), adapter->region.descriptor().get());
+    return rank == 0;
+  });
+  EXPECT_EQ(asked, (std::vector<int32_t>{0, 1}));
+  ASSERT_EQ(envelopes.size(), 3u);
+  const auto region = order_in<AdapterRegion>(envelopes[0]);
+  EXPECT_EQ(envelopes[0].rank, 0);
+  EXPECT_EQ(region.digest, "d1");
+  EXPECT_EQ(region.slot, 1);
+  EXPECT_EQ(region.region_bytes, 4096u + 10);
+  EXPECT_EQ(region.offset, 0u);
+  EXPECT_EQ(region.bytes, 4096u);
+  EXPECT_EQ(order_in<AdapterBegin>(envelopes[1]).bytes, 10u);
+  EXPECT_EQ(order_in<AdapterChunk>(envelopes[2]).bytes, std::vector<uint8_t>(10, 1));
+  EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty()) << "a credit that nobody has";
+}
+
+TEST(AdapterTransfer, SendsBytesToARankThatHasNotGotTheMemory) {
+  AdapterTransfer transfer(3, 2, 1, in_region(), kNow);
+  transfer.start([](int32_t, uint64_t, const Descriptor&) { return true; });
+  const auto later = kNow + std::chrono::seconds(1);
+  const auto envelopes = transfer.chunks_wanted(1, "it is lost", later);
+  ASSERT_EQ(envelopes.size(), 2u);
+  EXPECT_EQ(envelopes[0].rank, 1);
+  EXPECT_EQ(order_in<AdapterBegin>(envelopes[0]).bytes, 10u);
+  EXPECT_EQ(order_in<AdapterChunk>(envelopes[1]).bytes.size(), 10u);
+  EXPECT_EQ(transfer.last_progress(), later);
+  EXPECT_FALSE(transfer.finished());
+  EXPECT_TRUE(transfer.chunks_wanted(1, "again", later).empty());
+  EXPECT_THAT(transfer.error(), HasSubstr("rank 1 takes the adapter in no way: again"));
+  EXPECT_TRUE(transfer.have_ranks_failed());
 }
 
 TEST(AdapterTransfer, IsFinishedWhenAllRanksHaveTheSameContent) {

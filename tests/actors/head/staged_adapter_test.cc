@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace lorikeet::actors {
@@ -61,14 +62,38 @@ class StageExampleAdapter : public ::testing::Test {
 TEST_F(StageExampleAdapter, CutsASliceForEveryRankThatDecodesThere) {
   const auto plan = model::ShardPlan::make(config_, 2).value();
   const auto staged = stage_adapter(models_ / "adapters/kjv", plan, 512).value();
-  ASSERT_EQ(staged->slices.size(), 2u);
-  EXPECT_EQ(staged->bytes, staged->slices[0].size() + staged->slices[1].size());
+  ASSERT_EQ(staged->ranks(), 2u);
+  EXPECT_EQ(staged->bytes, staged->slice(0).size() + staged->slice(1).size());
   EXPECT_EQ(staged->max_rank, 8);
   EXPECT_TRUE(staged->dora.empty());
   for (int rank = 0; rank < 2; ++rank) {
-    const auto part = model::decode_adapter(staged->slices[static_cast<size_t>(rank)], plan, rank);
+    const auto part =
+        model::read_slice(staged->slice(static_cast<size_t>(rank)), plan, rank, model::SliceLayout::cpu_f32);
     ASSERT_TRUE(part) << part.error().message;
     EXPECT_EQ(part->digest, staged->digest);
+  }
+}
+
+TEST_F(StageExampleAdapter, KeepsTheSlicesInSealedMemoryAndNothingBeside) {
+  const auto plan = model::ShardPlan::make(config_, 2).value();
+  const auto staged = stage_adapter(models_ / "adapters/kjv", plan, 512).value();
+  ASSERT_NE(staged->memory(), nullptr);
+  EXPECT_EQ(kernels::sealed_size(*staged->memory()).value(), staged->bytes);
+  EXPECT_TRUE(staged->slices.empty());
+}
+
+TEST_F(StageExampleAdapter, PacksTheSameWhereverAndByHoweverManyThreads) {
+  const auto plan = model::ShardPlan::make(config_, 2).value();
+  for (const auto layout : {model::SliceLayout::cpu_f32, model::SliceLayout::cuda_f16}) {
+    const auto one = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {layout, 1, true}).value();
+    const auto other = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {layout, 3, false}).value();
+    EXPECT_EQ(other->memory(), nullptr);
+    EXPECT_EQ(other->digest, one->digest);
+    EXPECT_EQ(other->bytes, one->bytes);
+    for (size_t rank = 0; rank < 2; ++rank) {
+      const auto a = one->slice(rank), b = other->slice(rank);
+      EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << rank;
+    }
   }
 }
 

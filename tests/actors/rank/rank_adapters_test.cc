@@ -1,13 +1,18 @@
 #include "actors/rank/rank_adapters.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <future>
 
 #include "actors/head/adapter_transfer.h"
+#include "model/adapter/adapter_slice.h"
 #include "tests/actors/envelopes.h"
 #include "tests/actors/fake_model.h"
 
@@ -31,7 +36,10 @@ class RankAdaptersTest : public ::testing::Test {
       wake_.notify_one();
     };
     callbacks.fatal = [this](const std::string& why) { fatal_.set_value(why); };
-    rank_ = std::make_unique<RankAdapters>(RankAdapters::Setup{0, 4, 2}, plan_, model_, std::move(callbacks));
+    auto ends = make_descriptor_channel().value();
+    senders_.put(0, std::move(ends.first));
+    const RankAdapters::Setup setup{0, 4, 2, std::make_shared<DescriptorReceiver>(std::move(ends.second))};
+    rank_ = std::make_unique<RankAdapters>(setup, plan_, model_, std::move(callbacks));
   }
 
   Envelope next() {
@@ -70,6 +78,49 @@ class RankAdaptersTest : public ::testing::Test {
     return made;
   }
 
+  // The same packed, in memory that can be handed over, of which it has all behind the first page.
+  std::shared_ptr<StagedAdapter> in_region(const model::Adapter& adapter) const {
+    auto made = std::make_shared<StagedAdapter>();
+    made->digest = adapter.digest;
+    const std::vector<uint8_t> bytes = packed(adapter);
+    auto memory = kernels::ResidentMemory::make("test").value();
+    EXPECT_TRUE(memory.write(model::kSliceAlignment, bytes));
+    EXPECT_TRUE(memory.seal());
+    made->region = std::move(memory);
+    made->parts = {{model::kSliceAlignment, bytes.size()}};
+    return made;
+  }
+  std::vector<uint8_t> packed(const model::Adapter& adapter) const {
+    const std::vector<model::AdapterSlice> slices = {model::plan_slice(adapter, plan_, 0, model::SliceLayout::cpu_f32)};
+    std::vector<uint8_t> bytes(slices[0].bytes);
+    uint8_t* const to = bytes.data();
+    EXPECT_TRUE(model::write_slices(adapter, plan_, slices, {&to, 1}, 1));
+    return bytes;
+  }
+
+  AdapterTransfer::HandOver hand_over() {
+    return [this](int32_t rank, uint64_t number, const Descriptor& memory) {
+      return senders_.send(rank, number, memory).has_value();
+    };
+  }
+
+  // What the rank says to memory that is none of its kind, under the number 1.
+  std::string refusal(const Descriptor& memory, const AdapterRegion& region) {
+    EXPECT_TRUE(senders_.send(0, 1, memory));
+    rank_->take(envelope_of(AdapterOrder{1, region}, 0, 4));
+    return next_done().error;
+  }
+
+  // A of the query projection, as the slot has it.
+  std::vector<float> a_in_slot(int32_t slot) {
+    const std::lock_guard lock(model_->mutex);
+    const FakeModel::Slice& held = model_->slices.at(slot);
+    const model::SlicePair& pair = held.what.of(0, 0);
+    std::vector<float> a(static_cast<size_t>(pair.rank) * static_cast<size_t>(pair.inputs));
+    std::memcpy(a.data(), held.bytes + pair.a, a.size() * sizeof(float));
+    return a;
+  }
+
   void send(std::vector<Envelope> envelopes) {
     for (Envelope& envelope : envelopes) rank_->take(std::move(envelope));
   }
@@ -80,6 +131,7 @@ class RankAdaptersTest : public ::testing::Test {
   std::condition_variable wake_;
   std::deque<Envelope> said_;
   std::promise<std::string> fatal_;
+  DescriptorSenders senders_;
   std::unique_ptr<RankAdapters> rank_;
 };
 
@@ -95,6 +147,76 @@ TEST_F(RankAdaptersTest, PutsAnAdapterIntoItsSlot) {
   EXPECT_EQ(done.digest, adapter.digest);
   const std::lock_guard lock(model_->mutex);
   EXPECT_EQ(model_->slots.at(1).layers[0][0]->a, adapter.layers[0][0]->a);
+}
+
+TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromTheMemoryThatItLiesIn) {
+  const auto adapter = query_adapter(false);
+  auto staged = in_region(adapter);
+  send(AdapterTransfer(1, 4, 1, staged, kNow).start(hand_over()));
+  const auto done = next_done();
+  EXPECT_EQ(done.error, "");
+  EXPECT_EQ(done.digest, adapter.digest);
+  staged.reset();
+  EXPECT_EQ(a_in_slot(1), std::vector<float>(32, 0.5F)) << "the head may drop it";
+}
+
+TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromChunks) {
+  const auto adapter = query_adapter(false);
+  AdapterTransfer transfer(1, 4, 0, in_region(adapter), kNow);
+  send(transfer.start());
+  report_in<ChunkTaken>(next());
+  EXPECT_EQ(next_done().error, "");
+  EXPECT_EQ(a_in_slot(0), std::vector<float>(32, 0.5F));
+}
+
+TEST_F(RankAdaptersTest, AsksForChunksWhereNoDescriptorHasCome) {
+  AdapterTransfer transfer(1, 4, 1, in_region(query_adapter(false)), kNow);
+  send(transfer.start([](int32_t, uint64_t, const Descriptor&) { return true; }));
+  const auto wanted = report_in<ChunksWanted>(next());
+  EXPECT_THAT(wanted.why, HasSubstr("no descriptor has come under the number 1"));
+  send(transfer.chunks_wanted(0, wanted.why, kNow));
+  report_in<ChunkTaken>(next());
+  EXPECT_EQ(next_done().error, "");
+  EXPECT_EQ(a_in_slot(1), std::vector<float>(32, 0.5F));
+}
+
+TEST_F(RankAdaptersTest, TakesSeveralThatWereHandedOverAtOnce) {
+  std::vector<std::shared_ptr<StagedAdapter>> all;
+  for (uint64_t number = 1; number <= 6; ++number) {
+    auto adapter = query_adapter(false);
+    adapter.layers[0][0]->a = std::vector<float>(32, static_cast<float>(number));
+    all.push_back(in_region(adapter));
+    const auto slot = static_cast<int32_t>(number % 2);
+    // The fourth was rolled back before the rank came to it.
+    auto envelopes = AdapterTransfer(number, 4, slot, all.back(), kNow).start(hand_over());
+    if (number != 4) send(std::move(envelopes));
+  }
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(next_done().error, "");
+  EXPECT_EQ(a_in_slot(0), std::vector<float>(32, 6.0F));
+  EXPECT_EQ(a_in_slot(1), std::vector<float>(32, 5.0F));
+}
+
+TEST_F(RankAdaptersTest, RefusesMemoryThatIsNotWhatItSays) {
+  const auto adapter = query_adapter(false);
+  const auto good = in_region(adapter);
+  const Descriptor& memory = good->region.descriptor();
+  const uint64_t all = good->region.bytes().size(), offset = good->parts[0].offset, bytes = good->parts[0].bytes;
+  const AdapterRegion right{adapter.digest, 0, all, offset, bytes};
+  EXPECT_EQ(refusal(memory, right), "");
+
+  const Descriptor open(memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(ftruncate(open.get(), static_cast<off_t>(all)), 0);
+  EXPECT_THAT(refusal(open, right), HasSubstr("not one of sealed memory"));
+  const Descriptor device(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  EXPECT_THAT(refusal(device, right), HasSubstr("not one of sealed memory"));
+
+  EXPECT_THAT(refusal(memory, {adapter.digest, 0, all + 1, offset, bytes}), HasSubstr("and is said to have"));
+  EXPECT_THAT(refusal(memory, {adapter.digest, 0, all, offset, bytes + 4096}), HasSubstr("in memory of"));
+  EXPECT_THAT(refusal(memory, {adapter.digest, 0, all, ~uint64_t{4095}, bytes}), HasSubstr("in memory of"));
+  EXPECT_THAT(refusal(memory, {adapter.digest, 0, all, 1, bytes}), HasSubstr("in memory of"));
+  EXPECT_THAT(refusal(memory, {adapter.digest, 0, all, offset, bytes - 1}), HasSubstr("its ranks call for"));
+  EXPECT_THAT(refusal(memory, {adapter.digest, 0, all, 0, bytes}), HasSubstr("adapter part"));
+  EXPECT_THAT(refusal(memory, {"ffffffffffffffffffffffffffffffff", 0, all, offset, bytes}), HasSubstr("not of ffff"));
 }
 
 TEST_F(RankAdaptersTest, WaitsForTheFactorsOfDora) {

@@ -99,11 +99,11 @@ TEST_F(ControlChannelTest, RefusesForgedLengthsAndContents) {
   const uint8_t huge[] = {0xFF, 0xFF, 0xFF, 0x7F};
   ASSERT_EQ(send(supervisor_->descriptor(), huge, sizeof(huge), 0), static_cast<ssize_t>(sizeof(huge)));
   EXPECT_FALSE(child_->receive_order());
-  const uint8_t unknown[] = {3, 0, 0, 0, 1, 1, 6};  // the seventh order, where there are six
+  const uint8_t unknown[] = {3, 0, 0, 0, 1, 1, 7};  // the eighth order, where there are seven
   ASSERT_EQ(send(supervisor_->descriptor(), unknown, sizeof(unknown), 0), static_cast<ssize_t>(sizeof(unknown)));
   const auto order = child_->receive_order();
   ASSERT_FALSE(order);
-  EXPECT_EQ(order.error().message, "control channel: malformed message: alternative 6 where 0 .. 5 was expected");
+  EXPECT_EQ(order.error().message, "control channel: malformed message: alternative 7 where 0 .. 6 was expected");
   const uint8_t nonsense[] = {3, 0, 0, 0, 9, 9, 9};
   ASSERT_EQ(send(supervisor_->descriptor(), nonsense, sizeof(nonsense), 0), static_cast<ssize_t>(sizeof(nonsense)));
   EXPECT_FALSE(child_->receive_order());

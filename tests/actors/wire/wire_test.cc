@@ -83,7 +83,13 @@ TEST(Wire, RoundTripsOrdersAboutAdapters) {
   EXPECT_EQ(of_transfer<AdapterOrder>(AdapterChunk{{1, 2, 0, 255}}).bytes, (std::vector<uint8_t>{1, 2, 0, 255}));
   EXPECT_EQ(of_transfer<AdapterOrder>(DoraValues{{{{1.5F}}}}).pairs[0].values, std::vector<float>{1.5F});
   EXPECT_EQ(of_transfer<AdapterOrder>(AdapterClear{5}).slot, 5);
-  refuses_forged_alternatives(AdapterOrder{1, AdapterClear{0}}, kBehindTransfer, 4);
+  const auto region = of_transfer<AdapterOrder>(AdapterRegion{"d1", 3, 1ULL << 33, 4096, 1ULL << 32});
+  EXPECT_EQ(region.digest, "d1");
+  EXPECT_EQ(region.slot, 3);
+  EXPECT_EQ(region.region_bytes, 1ULL << 33);
+  EXPECT_EQ(region.offset, 4096u);
+  EXPECT_EQ(region.bytes, 1ULL << 32);
+  refuses_forged_alternatives(AdapterOrder{1, AdapterClear{0}}, kBehindTransfer, 5);
 }
 
 TEST(Wire, RoundTripsReportsAboutAdapters) {
@@ -92,7 +98,8 @@ TEST(Wire, RoundTripsReportsAboutAdapters) {
   const auto done = of_transfer<AdapterReport>(AdapterDone{"d", "no room"});
   EXPECT_EQ(done.digest, "d");
   EXPECT_EQ(done.error, "no room");
-  refuses_forged_alternatives(AdapterReport{1, ChunkTaken{}}, kBehindTransfer, 3);
+  EXPECT_EQ(of_transfer<AdapterReport>(ChunksWanted{"it is lost"}).why, "it is lost");
+  refuses_forged_alternatives(AdapterReport{1, ChunkTaken{}}, kBehindTransfer, 4);
 }
 
 TEST(Wire, AChunkOfAnAdapterTravelsInOneEnvelope) {
@@ -125,7 +132,8 @@ TEST(Wire, RoundTripsOrdersToAChild) {
   EXPECT_EQ(take.region.name, "weights");
   EXPECT_EQ(take.region.kind, RegionKind::device);
   EXPECT_EQ(take.region.bytes, 1ULL << 33);
-  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 6);
+  EXPECT_EQ(carried<ChildOrder>(control::RankDescriptors{7}).rank, 7);
+  refuses_forged_alternatives(ChildOrder(control::Stop{}), kFirst, 7);
 }
 
 TEST(Wire, RoundTripsReportsOfAChild) {

@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <deque>
 #include <thread>
+#include <tuple>
 
+#include "kernels/lora/lora_layout.h"
+#include "kernels/lora/lora_pack.h"
 #include "tests/kernels/lora/random_lora.h"
 
 namespace lorikeet::kernels {
@@ -228,6 +232,106 @@ TEST_F(LoraSlotsCuda, GivesTheEmbeddingItsDeltas) {
     }
     EXPECT_TRUE(near_reference(to_host<float>(residual), expected, tests::kFloat32Tolerance));
   }
+}
+
+// The pairs of an adapter packed one behind the other, as a layer's memory has them.
+class Packed {
+ public:
+  Packed(const LoraGeometry& geometry, const RandomLora& lora) {
+    const LoraAdapter stored = lora.adapter();
+    for (const StoredLora& pair : stored.pairs) pairs_.push_back(pack(pair, geometry.dtype));
+    lm_head_ = pack(stored.lm_head, geometry.dtype);
+    embedding_ = pack_embedding(stored.embedding, geometry);
+  }
+  PackedLoraAdapter adapter() const { return {pairs_, embedding_, lm_head_}; }
+
+ private:
+  uint16_t* memory(uint64_t bytes) {
+    memory_.emplace_back(bytes / 2);
+    return memory_.back().data();
+  }
+  PackedLora pack(const StoredLora& pair, Dtype dtype) {
+    PackedLora packed;
+    if (pair.rank == 0) return packed;
+    const uint64_t a_bytes = lora::a_bytes(pair.rank, pair.inputs);
+    uint16_t* const to = memory(a_bytes + lora::b_bytes(pair.rank, pair.outputs));
+    EXPECT_TRUE(lora::pack_a({pair.a, pair.a_dtype, pair.inputs}, pair.rank, pair.inputs, dtype, to));
+    EXPECT_TRUE(lora::pack_b({pair.b, pair.b_dtype, pair.rank}, pair.rank, pair.outputs, dtype, to + a_bytes / 2));
+    return {to, to + a_bytes / 2, pair.rank, pair.inputs, pair.outputs, pair.scale};
+  }
+  PackedLora pack_embedding(const StoredLora& pair, const LoraGeometry& geometry) {
+    if (pair.rank == 0) return {};
+    uint16_t* const a = memory(lora::embedding_factor_bytes(pair.rank, geometry.vocab));
+    uint16_t* const b = memory(lora::embedding_factor_bytes(pair.rank, geometry.hidden));
+    lora::pack_embedding_a({pair.a, pair.a_dtype, pair.inputs}, pair.rank, 0, pair.inputs, geometry.dtype, a);
+    lora::convert_floats(pair.b, pair.b_dtype, 0, static_cast<int64_t>(pair.rank) * pair.outputs, geometry.dtype, b);
+    return {a, b, pair.rank, pair.inputs, pair.outputs, pair.scale};
+  }
+
+  std::deque<std::vector<uint16_t>> memory_;
+  std::vector<PackedLora> pairs_;
+  PackedLora embedding_, lm_head_;
+};
+
+TEST_F(LoraSlotsCuda, TakesWhatIsPackedAsWhatItPacksItself) {
+  for (const Dtype dtype : {Dtype::f16, Dtype::bf16}) {
+    LoraGeometry geometry = geometry_of(3, dtype);
+    geometry.inputs[6] = 20'000;  // of which A is more than a piece on its way
+    LoraSlots slots = make(geometry, 3, 32 << 20);
+    RandomLora lora(geometry, random_);
+    for (int32_t p = 0; p < kLoraProjections; p++) {
+      lora.add(0, p, 16);
+      if (p % 2 == 0) lora.add(2, p, p == 6 ? 64 : 13);
+    }
+    lora.add_embedding(5);
+    lora.add_lm_head(3);
+    ASSERT_TRUE(slots.load(0, lora.adapter()));
+    const Packed packed(geometry, lora);
+    const Result<void> loaded = slots.load(2, packed.adapter());
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    EXPECT_EQ(slots.ranks()[2], 64);
+    expect_adapter(slots, geometry, 2, lora);
+    const auto entries = [&](int32_t slot) {
+      std::vector<DeviceEmbeddingLora> all(3);
+      copy_to_host(all.data(), slots.embedding_table(), 3 * sizeof(DeviceEmbeddingLora), stream_);
+      stream_.synchronize();
+      return all[static_cast<size_t>(slot)];
+    };
+    for (const auto& [from, other, rows] : {std::tuple(entries(0).a, entries(2).a, geometry.vocab),
+                                            std::tuple(entries(0).b, entries(2).b, geometry.hidden)}) {
+      std::vector<uint16_t> one(static_cast<size_t>(5 * rows)), two(one.size());
+      copy_to_host(one.data(), from, one.size() * 2, stream_);
+      copy_to_host(two.data(), other, two.size() * 2, stream_);
+      stream_.synchronize();
+      EXPECT_EQ(one, two);
+    }
+    // Again over what is there, and then nothing.
+    ASSERT_TRUE(slots.load(0, packed.adapter()));
+    expect_adapter(slots, geometry, 0, lora);
+    slots.clear(2);
+    expect_adapter(slots, geometry, 2, RandomLora(geometry, random_));
+  }
+}
+
+TEST_F(LoraSlotsCuda, RefusesWhatIsPackedForAnotherModelOrDoesNotFit) {
+  const LoraGeometry geometry = geometry_of(2);
+  LoraSlots slots = make(geometry, 2, LoraSlots::adapter_bytes(geometry, 16));
+  RandomLora lora(geometry, random_);
+  lora.add_all(16);
+  const Packed packed(geometry, lora);
+  LoraGeometry wider = geometry;
+  wider.outputs[3] = 96;
+  RandomLora other(wider, random_);
+  other.add_all(16);
+  const Result<void> refused = slots.load(0, Packed(wider, other).adapter());
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("layer 0 o maps 64 to 96"));
+  ASSERT_TRUE(slots.load(0, packed.adapter()));
+  const Result<void> full = slots.load(1, packed.adapter());
+  ASSERT_FALSE(full);
+  EXPECT_THAT(full.error().message, HasSubstr("out of adapter memory"));
+  EXPECT_EQ(slots.used_bytes(), LoraSlots::adapter_bytes(geometry, 16));
+  expect_adapter(slots, geometry, 0, lora);
 }
 
 TEST_F(LoraSlotsCuda, LoadsWhileStepsRunOnTheOtherSlots) {

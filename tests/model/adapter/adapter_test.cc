@@ -78,6 +78,39 @@ TEST(Adapter, HasADigestOfItsContentAndNotOfItsName) {
   EXPECT_NE(read(one, config_of()).digest, digest);
 }
 
+TEST(Adapter, IsTheSameWhateverTheThreadsThatReadIt) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj", "down_proj"});
+  for (int layer = 0; layer < 3; ++layer) {
+    files.add_pair(module_of(layer, Projection::q), 4, 64, 64);
+    files.add_pair(module_of(layer, Projection::down), 4, 96, 64);
+  }
+  files.write();
+  const Adapter one = read(files, config_of());
+  const auto many = read_adapter(files.dir(), config_of(), {kMaxLoraRank, {}, 5});
+  ASSERT_TRUE(many) << many.error().message;
+  EXPECT_EQ(many->digest, one.digest);
+  for (int layer = 0; layer < 3; ++layer) {
+    for (const Projection p : {Projection::q, Projection::down}) {
+      EXPECT_EQ(pair_of(*many, layer, p).a, pair_of(one, layer, p).a);
+      EXPECT_EQ(pair_of(*many, layer, p).b, pair_of(one, layer, p).b);
+    }
+  }
+}
+
+TEST(Adapter, HasAnotherDigestWhereTensorsChangePlaces) {
+  // The same bytes under each other's names.
+  const auto write = [](SyntheticAdapter& files, int first, int second) {
+    files.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+    for (const int layer : {first, second}) files.add_pair(module_of(layer, Projection::q), 4, 64, 64);
+    files.write();
+  };
+  SyntheticAdapter one(3), other(3);
+  write(one, 0, 1);
+  write(other, 1, 0);
+  EXPECT_NE(read(one, config_of()).digest, read(other, config_of()).digest);
+}
+
 TEST(Adapter, TakesOddRanksUpTo512AndTheOptionsLimit) {
   for (const int rank : {1, 3, 7, 63, 511, 512}) {
     SyntheticAdapter files;

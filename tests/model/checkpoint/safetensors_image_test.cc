@@ -36,6 +36,31 @@ TEST_F(SafetensorsImageTest, GivesHeaderThenData) {
   EXPECT_EQ((*image)->header_bytes().size() + 3, std::filesystem::file_size(path_));
 }
 
+TEST_F(SafetensorsImageTest, ShowsEveryTensorOnceAndTellsTheFirstError) {
+  tests::SafetensorsWriter writer;
+  for (uint8_t i = 0; i < 20; ++i) {
+    writer.add(std::string(1, static_cast<char>('a' + i)), "U8", {2}, std::vector<uint8_t>{i, i});
+  }
+  writer.write(path_);
+  for (const int threads : {1, 4}) {
+    const auto image = SafetensorsImage::open(path_);
+    ASSERT_TRUE(image) << image.error().message;
+    std::vector<std::vector<uint8_t>> seen(20);
+    const auto all = [&](size_t i, const TensorEntry&, std::span<const uint8_t> bytes) -> Result<void> {
+      seen.at(i).insert(seen.at(i).end(), bytes.begin(), bytes.end());
+      return {};
+    };
+    ASSERT_TRUE((*image)->read_data(threads, all));
+    for (uint8_t i = 0; i < 20; ++i) EXPECT_THAT(seen[i], ElementsAre(i, i));
+    const auto again = SafetensorsImage::open(path_);
+    const auto read = (*again)->read_data(threads, [](size_t i, const TensorEntry&, auto) -> Result<void> {
+      return i < 7 ? Result<void>() : fail("tensor {}", i);
+    });
+    ASSERT_FALSE(read);
+    EXPECT_EQ(read.error().message, "tensor 7");
+  }
+}
+
 TEST_F(SafetensorsImageTest, KeepsTheFileThatItOpenedWhenAnotherTakesItsName) {
   write({1, 2, 3});
   const auto image = SafetensorsImage::open(path_);

@@ -191,6 +191,31 @@ TEST_F(CudaModelTest, ServesAdaptersThatComeAndGoFromTheSameGraphs) {
   EXPECT_EQ(model->graph_replays(), replays + 9 * static_cast<int64_t>(parts.size()));
 }
 
+TEST_F(CudaModelTest, TakesPackedAdaptersToTheSameTokens) {
+  const auto checkpoint = tests::example_checkpoint();
+  for (const Dtype dtype : {Dtype::f16, Dtype::bf16}) {
+    const auto model = started(checkpoint, small_options(dtype));
+    const auto parts = tests::cut_adapters(checkpoint, plan_of(checkpoint), 0, *model, [](std::vector<float>&) {});
+    const std::vector<int32_t> prompt = random_prompt(20, 4);
+    int packed = 0;
+    for (const auto& [name, part] : parts) {
+      if (part.uses_dora()) continue;
+      ASSERT_TRUE(model->set_adapter(1, part));
+      TestSequence expected(prompt, 0, 1), got(prompt, 0, 2);
+      steps_alone(*model, expected, 10);
+      const std::vector<AdapterSlice> slices = {plan_slice(part, plan_of(checkpoint), 0, model->slice_layout())};
+      std::vector<uint8_t> bytes(slices[0].bytes);
+      uint8_t* const to = bytes.data();
+      ASSERT_TRUE(write_slices(part, plan_of(checkpoint), slices, {&to, 1}, 1));
+      ASSERT_TRUE(model->set_slice(2, slices[0], bytes.data(), nullptr));
+      steps_alone(*model, got, 10);
+      EXPECT_EQ(differing(got, expected), 0) << name;
+      ++packed;
+    }
+    EXPECT_GT(packed, 0);
+  }
+}
+
 TEST_F(CudaModelTest, AppliesAdaptersByTheirRanksAndNotByTheHighestThatIsServed) {
   const auto checkpoint = tests::example_checkpoint();
   CudaModelOptions options = small_options(Dtype::f16);

@@ -41,8 +41,10 @@ class Rank {
        std::shared_ptr<RankModel> model)
       : random_(random), plan_(plan), group_(group), model_(std::move(model)) {}
 
+  // Packed as the head hands it over, or as stored where it is a DoRA.
   void load_adapter() {
     const Adapter whole = read_adapter(random_.adapter_dir(), plan_.config()).value();
+    if (!whole.uses_dora()) return load_packed(whole);
     Adapter part =
         decode_adapter(encode_adapter(cut_adapter(whole, plan_, group_.rank())), plan_, group_.rank()).value();
     const auto norms = model_->dora_squared_norms(part);
@@ -60,6 +62,23 @@ class Rank {
       }
     }
     ASSERT_TRUE(model_->set_adapter(0, part).has_value());
+  }
+
+  void load_packed(const Adapter& whole) {
+    std::vector<AdapterSlice> slices;
+    std::vector<std::shared_ptr<std::vector<uint8_t>>> bytes;
+    std::vector<uint8_t*> to;
+    for (int rank = 0; rank < plan_.size(); ++rank) {
+      slices.push_back(plan_slice(whole, plan_, rank, model_->slice_layout()));
+      bytes.push_back(std::make_shared<std::vector<uint8_t>>(slices.back().bytes));
+      to.push_back(bytes.back()->data());
+    }
+    ASSERT_TRUE(write_slices(whole, plan_, slices, to, 2));
+    const auto own = static_cast<size_t>(group_.rank());
+    const auto read = read_slice(*bytes[own], plan_, group_.rank(), model_->slice_layout());
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_FALSE(model_->set_slice(1, *read, to[own], bytes[own])) << "there is one slot";
+    ASSERT_TRUE(model_->set_slice(0, *read, to[own], bytes[own]));
   }
 
   std::vector<Scores> scores(const std::vector<int32_t>& ids) {
