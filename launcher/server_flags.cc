@@ -147,6 +147,11 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--max-model-len", f.max_model_len,
                  "Positions of a sequence, prompt included, such as 8192 or 32k (0: the checkpoint's)")
       ->group(group);
+  app.add_option("--cpu-activations", o.cpu_activations,
+                 "What int4 products on the CPU multiply: float32 is exact; int8, rounded in groups of 32, is faster, "
+                 "above all for prompts, and moves log-probabilities a little")
+      ->check(CLI::IsMember({"float32", "int8"}))
+      ->group(group);
   app.add_option("--max-num-seqs", o.max_num_seqs, "Sequences in one step")->group(group);
   app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens,
                  "Tokens in one step; longer prompts go in chunks")

@@ -13,6 +13,9 @@ inline constexpr double kFp8Tolerance = 7e-2;       // fp8 e4m3 storage of keys 
 inline constexpr double kLogprobTolerance = 0.003;        // the example model
 inline constexpr double kFormatLogprobTolerance = 0.005;  // the small checkpoints of every format
 
+// The same with activations of int4 products in 8 bits.
+inline constexpr double kInt8ActivationsLogprobTolerance = 0.25;
+
 // The same in float32 against a float64 forward pass.
 inline constexpr double kModelTolerance = 1e-4;
 

@@ -82,6 +82,7 @@ class CpuBackend final : public RankBackend {
     options.num_blocks = kv_ ? kv_->num_blocks : num_blocks;
     options.num_slots = options_.max_loras;
     options.num_threads = threads();
+    options.int8_activations = options_.cpu_activations == "int8";
     options.own_cores = threads() * ranks_on_host() <= static_cast<int>(std::thread::hardware_concurrency());
     if (!kv_) make_kv(options, epoch);
     auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, communicator_,

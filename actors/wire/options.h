@@ -121,7 +121,8 @@ struct ServerOptions {
   std::string gpu_memory_utilization = "0.9";
   std::string kv_cache_dtype = "auto";
   std::string dtype = "auto";
-  std::string load_format = "auto";  // auto or dummy
+  std::string cpu_activations = "float32";  // or int8: of int4 products on the CPU
+  std::string load_format = "auto";         // auto or dummy
   bool enable_prefix_caching = true;
 
   int32_t max_loras = 8;                     // adapter slots of every rank
@@ -162,6 +163,7 @@ struct ServerOptions {
     visit("gpu_memory_utilization", s.gpu_memory_utilization);
     visit("kv_cache_dtype", s.kv_cache_dtype);
     visit("dtype", s.dtype);
+    visit("cpu_activations", s.cpu_activations);
     visit("load_format", s.load_format);
     visit("enable_prefix_caching", s.enable_prefix_caching);
     visit("max_loras", s.max_loras);

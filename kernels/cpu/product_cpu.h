@@ -45,7 +45,7 @@ class ProductInputs {
 
 // Calls product(n_begin, n_end) on the pool over outputs [0, n) of a product with m rows and k inputs.
 template <class Product>
-void share_out_product(int32_t n, int32_t k, int32_t m, ThreadPool& pool, const Product& product) {
+void share_out_product(int64_t n, int32_t k, int32_t m, ThreadPool& pool, const Product& product) {
   // A part of fewer multiplications than this costs less than waking a thread.
   constexpr int64_t kPartMultiplications = 1 << 19;
   const int64_t per_grain = kProductGrain * k * m;

@@ -14,11 +14,21 @@
 namespace lorikeet::kernels {
 namespace {
 
-// Calls f(std::integral_constant<int, size>, first) over [begin, end) in tiles of `Tile`, and one smaller one.
+// Calls f(std::integral_constant<int, size>, first) over [begin, end) in tiles of `Tile`, and one smaller one, or two where
+// that would be a single one behind a whole tile: too few sums to keep the multipliers busy.
 template <int Tile, class F>
 inline void for_tiles(int64_t begin, int64_t end, const F& f) {
-  for (; begin + Tile <= end; begin += Tile) f(std::integral_constant<int, Tile>(), begin);
-  const auto rest = end - begin;
+  for (; begin + Tile <= end && (Tile < 3 || end - begin != Tile + 1); begin += Tile) {
+    f(std::integral_constant<int, Tile>(), begin);
+  }
+  auto rest = end - begin;
+  if constexpr (Tile > 2) {
+    if (rest == Tile + 1) {
+      f(std::integral_constant<int, Tile - 1>(), begin);
+      begin += Tile - 1;
+      rest = 2;
+    }
+  }
   if constexpr (Tile > 5) {
     if (rest == 5) f(std::integral_constant<int, 5>(), begin);
   }
@@ -39,6 +49,13 @@ template <int Tile, class F>
 inline void for_tiles_and_ones(int64_t begin, int64_t end, const F& f) {
   for (; begin + Tile <= end; begin += Tile) f(std::integral_constant<int, Tile>(), begin);
   for (; begin < end; ++begin) f(std::integral_constant<int, 1>(), begin);
+}
+
+// How far ahead of a tile's weights those of a later one are fetched into the second-level cache: by whole tiles, and by
+// as many bytes as are read while the memory answers.
+inline int64_t prefetch_distance(int64_t tile_bytes) {
+  constexpr int64_t kWhileMemoryAnswers = 10'000;
+  return tile_bytes * ((kWhileMemoryAnswers + tile_bytes - 1) / tile_bytes);
 }
 
 // Calls tile(outputs, rows, n, j) for tiles over all rows and outputs [n_begin, n_end); the two sizes are integral

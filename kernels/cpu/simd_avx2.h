@@ -14,7 +14,8 @@ struct Avx2 {
   static constexpr int kLanes = 8;
 
   // Tiles that fit into 16 registers.
-  static constexpr int kGemvOutputs = 4;  // where there is one row
+  static constexpr int kGemvOutputs = 8;       // where there is one row
+  static constexpr int kWordsInRegisters = 4;  // of outputs, beside a tile's sums
   static constexpr int kTileOutputs = 3, kTileRows = 3;
   static constexpr int kScoreVectors = 2, kValueVectors = 2;
 
@@ -76,12 +77,6 @@ struct Avx2 {
   }
   static F zero_below(F x, F limit, F value) { return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value); }
 
-  // An int4 weight is scaled and its zero point taken off once for a run: scale * (sum of q x - zero * sum of x).
-  static constexpr bool kScalesRuns = true;
-  struct Levels {
-    Levels(float, uint8_t) {}
-  };
-
   // The nibbles of a block of B inputs, and vector number S of them in nibble order as floats. Those of a block of 64 stay
   // where they are in their words (times 16^S, for which x makes up: kernels/int4/int4_product_simd.h) but for the
   // highest, which would be the sign.
@@ -93,7 +88,7 @@ struct Avx2 {
       if constexpr (B == 32) words = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
     }
     template <int S>
-    F weights(const Levels&) const {
+    F weights() const {
       if constexpr (B == 64 && S == 7) return _mm256_cvtepi32_ps(_mm256_srli_epi32(words, 28));
       if constexpr (B == 64 && S < 7) {
         return _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(15 << 4 * S)));

@@ -66,7 +66,6 @@ struct Avx512 {
 
   // The sixteen values that a nibble can mean are one vector, and de-quantising is a permutation of it, whose index
   // ignores all but the low four bits.
-  static constexpr bool kScalesRuns = false;
   struct Levels {
     F values = _mm512_setzero_ps();
     Levels() = default;

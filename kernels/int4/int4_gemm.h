@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/cpu/cpu_isa.h"
 #include "kernels/cpu/thread_pool.h"
@@ -13,6 +14,18 @@ namespace lorikeet::kernels {
 // A row of y has the same bits whatever m and the number of threads: k is walked in one order. isa: one that this machine
 // has.
 void int4_gemm_cpu(const Int4View& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool,
+                   CpuIsa isa = best_cpu_isa());
+
+// One of several products of the same x.
+struct Int4Product {
+  Int4View weight;
+  float* y = nullptr;  // [m, weight.n], rows y_stride floats apart
+  int64_t y_stride = 0;
+};
+
+// The same for weights that take the same x (of one x_size): x is prepared once for neighbours whose runs and
+// permutation are alike, and the threads are woken once for all outputs.
+void int4_gemm_cpu(std::span<const Int4Product> products, const float* x, int32_t m, ThreadPool& pool,
                    CpuIsa isa = best_cpu_isa());
 
 // The plain version, the oracle of the others: one thread, one multiplication at a time.

@@ -3,19 +3,9 @@
 #include "kernels/cpu/product_cpu.h"
 #include "kernels/int4/int4_gemm.h"
 #include "kernels/int4/int4_product_simd.h"
+#include "kernels/int4/run_products.h"
 
 namespace lorikeet::kernels {
-namespace {
-
-// x in the order of the stored k: permuted where the weight's rows are sorted, zeros at its padding.
-void take_inputs(const Int4View& weight, const float* x, float* out) {
-  for (int32_t k = 0; k < weight.k; ++k) {
-    const int32_t from = weight.permutation[static_cast<size_t>(k)];
-    out[k] = from < 0 ? 0.0F : x[from];
-  }
-}
-
-}  // namespace
 
 void dequantize_row(const Int4View& weight, int32_t n, float* w) {
   const uint8_t* q = weight.q.data() + static_cast<int64_t>(n) * (weight.k / 2);
@@ -48,23 +38,20 @@ void int4_gemm_plain(const Int4View& weight, const float* x, int32_t m, float* y
 
 void int4_gemm_cpu(const Int4View& weight, const float* x, int32_t m, float* y, int64_t y_stride, ThreadPool& pool,
                    CpuIsa isa) {
-  Int4ProductLoop* const product = int4_product_loop(isa);
-  if (product == nullptr) return int4_gemm_plain(weight, x, m, y, y_stride);
-  ProductInputs inputs(m, Int4Inputs::row_size(weight, isa));
-  pool.parallel_for(m, 8, [&](int64_t begin, int64_t end) {
-    std::vector<float> taken(weight.permutation.empty() ? 0 : static_cast<size_t>(weight.k));
-    for (auto j = static_cast<int32_t>(begin); j < end; ++j) {
-      const float* row = x + static_cast<int64_t>(j) * weight.x_size;
-      if (!weight.permutation.empty()) {
-        take_inputs(weight, row, taken.data());
-        row = taken.data();
-      }
-      Int4Inputs::prepare(weight, isa, row, inputs.row(j));
-    }
-  });
-  const ProductRows rows = {inputs.data(), inputs.stride(), m, y, y_stride};
-  share_out_product(weight.n, weight.k, m, pool,
-                    [&](int64_t begin, int64_t end) { product(weight, rows, begin, end); });
+  const Int4Product product = {weight, y, y_stride};
+  int4_gemm_cpu({&product, 1}, x, m, pool, isa);
+}
+
+void int4_gemm_cpu(std::span<const Int4Product> products, const float* x, int32_t m, ThreadPool& pool, CpuIsa isa) {
+  Int4ProductLoop* const loop = int4_product_loop(isa);
+  if (loop == nullptr) {
+    for (const Int4Product& p : products) int4_gemm_plain(p.weight, x, m, p.y, p.y_stride);
+    return;
+  }
+  run_products(
+      products, x, m, pool, [&](const Int4View& weight) { return Int4Inputs::row_size(weight, isa); },
+      [&](const Int4View& weight, const float* from, float* row) { Int4Inputs::prepare(weight, isa, from, row); },
+      loop);
 }
 
 Int4ProductLoop* int4_product_loop(CpuIsa isa) {

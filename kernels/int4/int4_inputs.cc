@@ -15,12 +15,24 @@ int32_t block_of(int32_t remaining, int32_t lanes) {
   return block;
 }
 
-// out[nibble * words + word] = x[8 * word + nibble], times 16^-nibble where `in_place`.
-void take_block(const float* x, int32_t words, bool in_place, float* out) {
-  float factor = 1;
+// out[nibble * Words + word] = x[8 * word + nibble], times 16^-nibble where `InPlace`. Adds the inputs of a run to its
+// vector of sums.
+template <int32_t Words, bool InPlace>
+void take_block(const float* x, float* out) {
   for (int32_t nibble = 0; nibble < 8; ++nibble) {
-    for (int32_t word = 0; word < words; ++word) out[nibble * words + word] = x[8 * word + nibble] * factor;
-    if (in_place) factor = nibble < 6 ? factor / 16 : 1;
+    const float factor = InPlace && nibble < 7 ? 1.0F / static_cast<float>(1 << 4 * nibble) : 1.0F;
+    for (int32_t word = 0; word < Words; ++word) out[nibble * Words + word] = x[8 * word + nibble] * factor;
+  }
+}
+
+// sums[i % Lanes] += the block's inputs in nibble order.
+template <int32_t Words, int32_t Lanes>
+void add_block(const float* x, float* sums) {
+  for (int32_t first = 0; first < 8 * Words; first += Lanes) {
+    for (int32_t lane = 0; lane < Lanes; ++lane) {
+      const int32_t i = first + lane;
+      sums[lane] += x[8 * (i % Words) + i / Words];
+    }
   }
 }
 
@@ -38,11 +50,13 @@ void Int4Inputs::prepare(const Int4View& weight, CpuIsa isa, const float* x, flo
     if (scales_runs(isa)) std::fill_n(sums, lanes, 0.0F);
     for (int32_t k = weight.run_begin[static_cast<size_t>(run)], block = 0; k < end; k += block) {
       block = block_of(end - k, lanes);
-      const int32_t words = block / 8;
-      take_block(x + k, words, scales_runs(isa) && words == lanes, row + k);
-      if (!scales_runs(isa)) continue;
-      for (int32_t nibble = 0; nibble < 8; ++nibble) {
-        for (int32_t word = 0; word < words; ++word) sums[(nibble * words + word) % lanes] += x[k + 8 * word + nibble];
+      if (scales_runs(isa)) {
+        block == 64 ? take_block<8, true>(x + k, row + k) : take_block<4, false>(x + k, row + k);
+        block == 64 ? add_block<8, 8>(x + k, sums) : add_block<4, 8>(x + k, sums);
+      } else if (block == 128) {
+        take_block<16, false>(x + k, row + k);
+      } else {
+        block == 64 ? take_block<8, false>(x + k, row + k) : take_block<4, false>(x + k, row + k);
       }
     }
     if (scales_runs(isa)) sums += lanes;

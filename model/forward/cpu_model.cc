@@ -29,7 +29,7 @@ class CpuModel final : public RankModel {
         options_(options),
         group_(std::move(group)),
         pool_(options.num_threads, options.own_cores ? kernels::ThreadPool::kSpin : std::chrono::microseconds{}),
-        forward_(weights_, plan_, std::move(caches), *group_, pool_),
+        forward_(weights_, plan_, std::move(caches), options_.int8_activations, *group_, pool_),
         slots_(static_cast<size_t>(options.num_slots)) {}
 
   Result<void> set_adapter(int32_t slot, const Adapter& part) override {

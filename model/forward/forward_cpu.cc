@@ -1,5 +1,7 @@
 #include "model/forward/forward_cpu.h"
 
+#include <utility>
+
 #include "kernels/base/rounding.h"
 #include "kernels/layer/embedding.h"
 #include "kernels/layer/rms_norm.h"
@@ -58,13 +60,14 @@ uint64_t KvCachesCpu::block_bytes(const ModelConfig& config, int32_t kv_heads, i
          static_cast<uint64_t>(block_size) * static_cast<uint64_t>(config.head_dim) * sizeof(float);
 }
 
-ForwardCpu::ForwardCpu(const RankWeights& weights, const ShardPlan& plan, KvCachesCpu caches, comm::Collective& group,
-                       kernels::ThreadPool& pool)
+ForwardCpu::ForwardCpu(const RankWeights& weights, const ShardPlan& plan, KvCachesCpu caches, bool int8_activations,
+                       comm::Collective& group, kernels::ThreadPool& pool)
     : weights_(weights),
       config_(plan.config()),
       heads_(plan.shard(group.rank()).heads.size()),
       kv_heads_(plan.shard(group.rank()).kv_heads.size()),
       caches_(std::move(caches)),
+      int8_activations_(int8_activations),
       group_(group),
       pool_(pool) {
   kernels::YarnParameters yarn;
@@ -120,12 +123,19 @@ std::vector<float> ForwardCpu::rope_angles(const TokenBatch& batch) const {
   return angles;
 }
 
-std::vector<float> ForwardCpu::project(int32_t layer, Projection p, const BatchAdapters& adapters,
-                                       const std::vector<float>& x, int32_t tokens) {
-  const LinearWeights& linear = weights_.layers[static_cast<size_t>(layer)].at(p);
-  std::vector<float> y(static_cast<size_t>(tokens) * static_cast<size_t>(outputs_of(linear)));
-  linear_cpu(linear, adapters.of_projection(layer, p), x.data(), tokens, y.data(), pool_);
-  return y;
+template <size_t N>
+std::array<std::vector<float>, N> ForwardCpu::project(int32_t layer, const std::array<Projection, N>& projections,
+                                                      const BatchAdapters& adapters, const std::vector<float>& x,
+                                                      int32_t tokens) {
+  std::array<std::vector<float>, N> outputs;
+  std::array<LinearCall, N> calls;
+  for (size_t i = 0; i < N; ++i) {
+    const LinearWeights& linear = weights_.layers[static_cast<size_t>(layer)].at(projections[i]);
+    outputs[i].resize(static_cast<size_t>(tokens) * static_cast<size_t>(outputs_of(linear)));
+    calls[i] = {&linear, adapters.of_projection(layer, projections[i]), outputs[i].data()};
+  }
+  linear_cpu(calls, x.data(), tokens, int8_activations_, pool_);
+  return outputs;
 }
 
 void ForwardCpu::attention(int32_t layer, const TokenBatch& batch, const BatchAdapters& adapters,
@@ -133,9 +143,9 @@ void ForwardCpu::attention(int32_t layer, const TokenBatch& batch, const BatchAd
                            std::vector<float>& delta) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   const int32_t tokens = batch.size(), head_dim = config_.head_dim;
-  std::vector<float> q = project(layer, Projection::q, adapters, normed, tokens);
-  std::vector<float> k = project(layer, Projection::k, adapters, normed, tokens);
-  const std::vector<float> v = project(layer, Projection::v, adapters, normed, tokens);
+  std::array<std::vector<float>, 3> qkv =
+      project<3>(layer, {Projection::q, Projection::k, Projection::v}, adapters, normed, tokens);
+  std::vector<float>&q = qkv[0], &k = qkv[1];
   if (!w.q_norm.empty()) {
     const float epsilon = config_.rms_norm_eps;
     kernels::rms_norm_cpu(q.data(), w.q_norm.data(), epsilon, tokens * heads_, head_dim, q.data());
@@ -151,19 +161,20 @@ void ForwardCpu::attention(int32_t layer, const TokenBatch& batch, const BatchAd
     for (int32_t i = 0; i < heads_ * head_dim; ++i) q_row[i] *= factor;
   }
   const kernels::KvCacheCpu cache = caches_.layer(layer);
-  kernels::store_kv_cpu(cache, batch.attention.data(), tokens, k.data(), v.data());
+  kernels::store_kv_cpu(cache, batch.attention.data(), tokens, k.data(), qkv[2].data());
   std::vector<float> mixed(q.size());
   kernels::paged_attention_cpu(cache, batch.attention.data(), tokens, q.data(), heads_, mixed.data(), pool_);
-  delta = project(layer, Projection::o, adapters, mixed, tokens);
+  delta = std::move(project<1>(layer, {Projection::o}, adapters, mixed, tokens)[0]);
   group_.all_reduce(delta.data(), delta.size());
 }
 
 void ForwardCpu::mlp(int32_t layer, int32_t tokens, const BatchAdapters& adapters, const std::vector<float>& normed,
                      std::vector<float>& delta) {
-  std::vector<float> gate = project(layer, Projection::gate, adapters, normed, tokens);
-  const std::vector<float> up = project(layer, Projection::up, adapters, normed, tokens);
-  kernels::silu_mul_cpu(gate.data(), up.data(), static_cast<int64_t>(gate.size()), gate.data(), pool_);
-  delta = project(layer, Projection::down, adapters, gate, tokens);
+  std::array<std::vector<float>, 2> gate_up =
+      project<2>(layer, {Projection::gate, Projection::up}, adapters, normed, tokens);
+  std::vector<float>& gate = gate_up[0];
+  kernels::silu_mul_cpu(gate.data(), gate_up[1].data(), static_cast<int64_t>(gate.size()), gate.data(), pool_);
+  delta = std::move(project<1>(layer, {Projection::down}, adapters, gate, tokens)[0]);
   group_.all_reduce(delta.data(), delta.size());
 }
 

@@ -1,6 +1,7 @@
 // The layers of a Qwen on the CPU: from token ids to the hidden states before lm_head, for one rank.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -46,20 +47,22 @@ class KvCachesCpu {
   int32_t kv_heads_ = 0, block_size_ = 0, head_dim_ = 0;
 };
 
-// Float32 throughout. After o_proj and down_proj the ranks' parts are added.
+// Float32 throughout, but for the inputs of int4 products with int8_activations. After o_proj and down_proj the ranks' parts are added.
 class ForwardCpu {
  public:
   // What is passed by reference must outlive this.
-  ForwardCpu(const RankWeights& weights, const ShardPlan& plan, KvCachesCpu caches, comm::Collective& group,
-             kernels::ThreadPool& pool);
+  ForwardCpu(const RankWeights& weights, const ShardPlan& plan, KvCachesCpu caches, bool int8_activations,
+             comm::Collective& group, kernels::ThreadPool& pool);
 
   // The final norm's output [tokens, hidden]. Writes the tokens' keys and values. Throws comm::CollectiveError.
   std::vector<float> hidden_states(const TokenBatch& batch, const BatchAdapters& adapters);
 
  private:
   std::vector<float> rope_angles(const TokenBatch& batch) const;
-  std::vector<float> project(int32_t layer, Projection p, const BatchAdapters& adapters, const std::vector<float>& x,
-                             int32_t tokens);
+  // The outputs of projections that take the same x: [N][tokens, outputs].
+  template <size_t N>
+  std::array<std::vector<float>, N> project(int32_t layer, const std::array<Projection, N>& projections,
+                                            const BatchAdapters& adapters, const std::vector<float>& x, int32_t tokens);
   void attention(int32_t layer, const TokenBatch& batch, const BatchAdapters& adapters,
                  const std::vector<float>& angles, const std::vector<float>& normed, std::vector<float>& delta);
   void mlp(int32_t layer, int32_t tokens, const BatchAdapters& adapters, const std::vector<float>& normed,
@@ -69,6 +72,7 @@ class ForwardCpu {
   const ModelConfig& config_;
   const int32_t heads_, kv_heads_;  // of this rank
   KvCachesCpu caches_;
+  const bool int8_activations_;
   comm::Collective& group_;
   kernels::ThreadPool& pool_;
   std::vector<float> inv_freq_;  // [head_dim / 2]

@@ -17,11 +17,12 @@
 namespace lorikeet::model {
 
 struct RankModelOptions {
-  int32_t block_size = 16;    // positions in a KV block
-  int32_t num_blocks = 1024;  // blocks in the KV pool
-  int32_t num_slots = 8;      // adapter slots
-  int32_t num_threads = 1;    // threads of the CPU kernels
-  bool own_cores = false;     // whether each of them has a core for itself
+  int32_t block_size = 16;        // positions in a KV block
+  int32_t num_blocks = 1024;      // blocks in the KV pool
+  int32_t num_slots = 8;          // adapter slots
+  int32_t num_threads = 1;        // threads of the CPU kernels
+  bool own_cores = false;         // whether each of them has a core for itself
+  bool int8_activations = false;  // the CPU's int4 products round their x to 8 bits (kernels/int4/int8_gemm.h)
 };
 
 // How the token of one row is drawn. Definitions and order: formats reference, section 7 (vLLM's sampler).
@@ -149,7 +150,7 @@ class RankModel {
   virtual StepTimes step_times() const { return {}; }
 };
 
-// The CPU backend: float32 activations and KV cache, float accumulation in a fixed order per row, so that a row's
+// The CPU backend: float32 activations (but for what int8_activations rounds) and KV cache, float accumulation in a fixed order per row, so that a row's
 // result does not depend on the rest of the batch, on chunking, prefix hits or preemption.
 // Its KV cache lies in `kv`, of cpu_kv_bytes(), or in memory of its own where there is none.
 Result<std::unique_ptr<RankModel>> make_cpu_model(RankWeights weights, const ShardPlan& plan,

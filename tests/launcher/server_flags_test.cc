@@ -172,6 +172,12 @@ TEST_F(Flags, ComputeInFloat32OnTheCpuWhateverTheDtype) {
   }
 }
 
+TEST_F(Flags, RoundActivationsOnTheCpuOnlyWhereAsked) {
+  EXPECT_EQ(parse({model_, "--device", "cpu"}).value().cpu_activations, "float32");
+  EXPECT_EQ(parse({model_, "--device", "cpu", "--cpu-activations", "int8"}).value().cpu_activations, "int8");
+  EXPECT_FALSE(parse({model_, "--device", "cpu", "--cpu-activations", "int4"}).has_value());
+}
+
 TEST_F(Flags, TakeLengthsAndMemoryAsPeopleWriteThem) {
   const auto options = parse({model_, "--device", "cpu", "--max-model-len", "1k", "--kv-cache-memory-bytes", "8MiB",
                               "--max-cpu-lora-bytes", "2GB"})

@@ -97,6 +97,32 @@ TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
   }
 }
 
+TEST(Int4Gemm, GivesProductsOfOneInputTheBitsThatTheyHaveAlone) {
+  std::mt19937 random(8);
+  ThreadPool pool(3);
+  const std::vector<int32_t> runs = {128, 96, 256};
+  // The third has its own order of the inputs; outputs are no multiples of what threads share.
+  std::vector<Int4Weight> weights = {random_int4(75, runs, false, random), random_int4(3, runs, false, random),
+                                     random_int4(41, {64, 480}, true, random), random_int4(97, runs, false, random)};
+  weights[2].x_size = weights[0].x_size;
+  for (int32_t& from : weights[2].permutation) from = from >= weights[0].x_size ? -1 : from;
+  for (const int32_t m : {1, 2, 70}) {
+    const auto x = random_floats(static_cast<size_t>(m * weights[0].x_size), random);
+    std::vector<std::vector<float>> together(weights.size());
+    std::vector<Int4Product> products;
+    for (size_t i = 0; i < weights.size(); ++i) {
+      together[i].assign(static_cast<size_t>(m * weights[i].n), NAN);
+      products.push_back({weights[i], together[i].data(), weights[i].n});
+    }
+    int4_gemm_cpu(products, x.data(), m, pool);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      std::vector<float> alone(together[i].size(), NAN);
+      int4_gemm_cpu(weights[i], x.data(), m, alone.data(), weights[i].n, pool);
+      EXPECT_EQ(together[i], alone) << "weight " << i << ", " << m << " rows";
+    }
+  }
+}
+
 TEST(DenseGemm, AgreesWithFloat64ForEveryTypeAndUnalignedRows) {
   std::mt19937 random(4);
   ThreadPool pool(2);

@@ -33,6 +33,7 @@ struct Checkpoint {
   fs::path directory, adapters;
   Json golden;
   double tolerance;
+  bool int8_activations = false;
 };
 
 // One rank's life: loads its part, then answers every case alone, its prompt in two chunks.
@@ -43,6 +44,7 @@ class RankRun {
     RankModelOptions options;
     options.num_blocks = 64;
     options.num_slots = 4;
+    options.int8_activations = checkpoint.int8_activations;
     auto weights = load_rank_weights(checkpoint.directory, plan, rank_);
     EXPECT_TRUE(weights.has_value()) << weights.error().message;
     model_ = make_cpu_model(*std::move(weights), plan, options, group).value();
@@ -182,6 +184,14 @@ TEST_P(ExampleModel, AgreesWithTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(TensorParallelSizes, ExampleModel, testing::Values(1, 2, 4));
+
+TEST(ExampleModelWithInt8Activations, IsNearTheReference) {
+  const fs::path root = LORIKEET_SOURCE_DIR;
+  expect_all_cases(
+      {root / "examples/models/tiny-qwen2-gptq-int4", root / "examples/models/adapters",
+       read_json(root / "tests/data/tiny-qwen2-gptq-int4.golden.json"), tests::kInt8ActivationsLogprobTolerance, true},
+      2);
+}
 
 class EveryFormat : public testing::TestWithParam<std::tuple<std::string, int>> {};
 
