@@ -17,17 +17,21 @@ namespace {
 constexpr BlockingPool::Limits kChecks{4, 16, std::chrono::milliseconds(200)};
 constexpr size_t kFewestReadThreads = 2;  // one slow disk does not hold up all others
 constexpr size_t kMostReadThreads = 8;
+constexpr size_t kMostThreads = 16;  // that work at adapters at once
 constexpr size_t kMostBlockedReads = 16;
 constexpr int kReadAttempts = 3;  // files that change while they are read
 constexpr std::chrono::hours kNoLimit{24};
 
-// Reading is hashing and packing as much as waiting for the disk; the ranks need cores as well.
-size_t cores_for_reading() {
-  return std::clamp<size_t>(std::thread::hardware_concurrency() / 2, 1, kMostReadThreads);
+// Reading is hashing and packing as much as waiting for the disk. Ranks on the CPU need cores as well, those on devices few.
+size_t cores_for_reading(model::SliceLayout layout) {
+  const size_t cores = std::thread::hardware_concurrency();
+  const size_t left = layout == model::SliceLayout::cpu_f32 ? cores / 2 : cores * 3 / 4;
+  return std::clamp<size_t>(left, 1, kMostThreads);
 }
 
-BlockingPool::Limits read_limits() {
-  return {std::max(kFewestReadThreads, cores_for_reading()), kMostBlockedReads, std::chrono::milliseconds(1000)};
+BlockingPool::Limits read_limits(model::SliceLayout layout) {
+  const size_t threads = std::clamp(cores_for_reading(layout), kFewestReadThreads, kMostReadThreads);
+  return {threads, kMostBlockedReads, std::chrono::milliseconds(1000)};
 }
 
 }  // namespace
@@ -54,7 +58,7 @@ struct AdapterReader::Context {
   // One adapter alone is read by as many threads as there are cores for it; several share them.
   Staged stage(const std::string& name, const std::string& dir) {
     const size_t readers = ++reading;
-    Staged staged = stage(name, dir, static_cast<int>(std::max<size_t>(1, cores_for_reading() / readers)));
+    Staged staged = stage(name, dir, static_cast<int>(std::max<size_t>(1, cores_for_reading(layout) / readers)));
     --reading;
     return staged;
   }
@@ -108,7 +112,7 @@ AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestH
       context_(
           std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks), std::move(directories), layout)),
       checks_(kChecks),
-      reads_(read_limits()) {}
+      reads_(read_limits(layout)) {}
 
 AdapterReader::~AdapterReader() {
   const std::lock_guard lock(context_->mutex);

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/base/rounding.h"
+#include "model/checkpoint/in_parallel.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -33,12 +34,12 @@ void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::
 // Memory for the slices of all ranks while they are written.
 class SliceMemory {
  public:
-  SliceMemory(const std::vector<uint64_t>& sizes, bool in_region) {
+  SliceMemory(const std::vector<uint64_t>& sizes, const Staging& staging) : threads_(staging.threads) {
     for (const uint64_t size : sizes) {
       parts_.push_back({bytes_, size});
       bytes_ += kernels::round_up(size, model::kSliceAlignment);
     }
-    if (in_region) map();
+    if (staging.in_region) map();
     if (mapped_ == nullptr) {
       parts_.clear();
       for (const uint64_t size : sizes) own_.emplace_back(size);
@@ -76,11 +77,17 @@ class SliceMemory {
     mapped_ = static_cast<uint8_t*>(at);
     region_ = std::move(*made);
   }
-  // What is mapped for writing cannot be sealed.
+  // What is mapped for writing cannot be sealed. Page by page, which takes as long as packing a good part of them.
   void unmap() {
-    if (mapped_ != nullptr) CHECK_EQ(munmap(std::exchange(mapped_, nullptr), bytes_), 0);
+    uint8_t* const at = std::exchange(mapped_, nullptr);
+    if (at == nullptr) return;
+    const uint64_t piece = kernels::round_up(kernels::divide_up(bytes_, static_cast<uint64_t>(std::max(1, threads_))),
+                                             model::kSliceAlignment);
+    model::in_parallel(kernels::divide_up(bytes_, piece), threads_,
+                       [&](size_t i) { CHECK_EQ(munmap(at + i * piece, std::min(piece, bytes_ - i * piece)), 0); });
   }
 
+  const int threads_;
   uint64_t bytes_ = 0;
   std::vector<StagedAdapter::Part> parts_;
   kernels::ResidentMemory region_;
@@ -116,7 +123,7 @@ Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem
       sizes.push_back(slices.back().bytes);
     }
   }
-  SliceMemory memory(sizes, staging.in_region);
+  SliceMemory memory(sizes, staging);
   if (dora) {
     for (size_t rank = 0; rank < ranks; ++rank) {
       std::copy(encoded[rank].begin(), encoded[rank].end(), memory.slices()[rank]);

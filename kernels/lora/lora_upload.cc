@@ -36,26 +36,26 @@ void LoraUpload::copy(std::span<const UploadPart> parts) {
     }
   }
   const int device = current_device();
-  const size_t lanes = std::min<size_t>(kLanes, pieces.size());
+  const size_t lanes = std::min({size_t{kLanes}, pieces.size(), size_t{std::thread::hardware_concurrency() / 2 + 1}});
   std::vector<std::thread> helpers;
   try {
     while (helpers.size() + 1 < lanes) {
-      helpers.emplace_back([this, i = helpers.size() + 1, device, &pieces] {
+      helpers.emplace_back([this, i = helpers.size() + 1, lanes, device, &pieces] {
         CHECK(use_device(device));  // that this process computes on
-        run(lanes_[i], pieces, i);
+        run(lanes_[i], pieces, i, lanes);
       });
     }
   } catch (const std::system_error&) {  // what lacks a thread is done here
   }
-  if (lanes > 0) run(lanes_[0], pieces, 0);
-  for (size_t i = helpers.size() + 1; i < lanes; ++i) run(lanes_[i], pieces, i);
+  if (lanes > 0) run(lanes_[0], pieces, 0, lanes);
+  for (size_t i = helpers.size() + 1; i < lanes; ++i) run(lanes_[i], pieces, i, lanes);
   for (std::thread& helper : helpers) helper.join();
 }
 
-// Every kLanes-th piece from the first on.
-void LoraUpload::run(Lane& lane, const std::vector<UploadPart>& pieces, size_t first) {
+// Every `lanes`-th piece from the first on.
+void LoraUpload::run(Lane& lane, const std::vector<UploadPart>& pieces, size_t first, size_t lanes) {
   size_t turn = 0;
-  for (size_t i = first; i < pieces.size(); i += kLanes, turn = (turn + 1) % kPiecesOfLane) {
+  for (size_t i = first; i < pieces.size(); i += lanes, turn = (turn + 1) % kPiecesOfLane) {
     const UploadPart& piece = pieces[i];
     auto* const pinned = lane.pieces.as<unsigned char>() + turn * kPieceBytes;
     lane.copied[turn].synchronize();

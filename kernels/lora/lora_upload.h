@@ -23,13 +23,14 @@ struct UploadPart {
 // Threads: one at a time calls copy.
 class LoraUpload {
  public:
-  static constexpr int kLanes = 4;
+  static constexpr int kLanes = 8;
   static constexpr int kPiecesOfLane = 2;
-  static constexpr uint64_t kPieceBytes = 512 << 10;
+  static constexpr uint64_t kPieceBytes = 256 << 10;
 
   static Result<LoraUpload> make();
 
-  // Returns when everything has arrived. The calling thread and kLanes - 1 that it starts fill the pieces.
+  // Returns when everything has arrived. The calling thread fills pieces, and so do up to kLanes - 1 that it starts: no
+  // more than half of the cores.
   void copy(std::span<const UploadPart> parts);
 
  private:
@@ -39,7 +40,7 @@ class LoraUpload {
     PinnedBuffer pieces;
   };
 
-  static void run(Lane& lane, const std::vector<UploadPart>& pieces, size_t first);
+  static void run(Lane& lane, const std::vector<UploadPart>& pieces, size_t first, size_t lanes);
 
   std::array<Lane, kLanes> lanes_;
 };

@@ -85,8 +85,8 @@ TEST_F(StageExampleAdapter, KeepsTheSlicesInSealedMemoryAndNothingBeside) {
 TEST_F(StageExampleAdapter, PacksTheSameWhereverAndByHoweverManyThreads) {
   const auto plan = model::ShardPlan::make(config_, 2).value();
   for (const auto layout : {model::SliceLayout::cpu_f32, model::SliceLayout::cuda_f16}) {
-    const auto one = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {layout, 1, true}).value();
-    const auto other = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {layout, 3, false}).value();
+    const auto one = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {layout, 3, true}).value();
+    const auto other = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {layout, 1, false}).value();
     EXPECT_EQ(other->memory(), nullptr);
     EXPECT_EQ(other->digest, one->digest);
     EXPECT_EQ(other->bytes, one->bytes);
