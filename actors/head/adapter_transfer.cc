@@ -15,14 +15,17 @@ std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOr
 }
 
 AdapterTransfer::AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot,
-                                 std::shared_ptr<const StagedAdapter> adapter, TimePoint now)
+                                 std::shared_ptr<const StagedAdapter> adapter, TimePoint now, int credits)
     : number_(number),
       epoch_(epoch),
       slot_(slot),
+      credits_(credits),
       adapter_(std::move(adapter)),
       ranks_(adapter_->ranks()),
       norms_(adapter_->ranks()),
-      last_progress_(now) {}
+      last_progress_(now) {
+  for (Rank& rank : ranks_) rank.credits = credits;
+}
 
 std::vector<Envelope> AdapterTransfer::start(const HandOver& hand_over) {
   std::vector<Envelope> out;
@@ -43,7 +46,8 @@ std::vector<Envelope> AdapterTransfer::start(const HandOver& hand_over) {
 std::vector<Envelope> AdapterTransfer::chunks_wanted(int32_t rank, const std::string& why, TimePoint now) {
   std::vector<Envelope> out;
   if (finished() || !is_rank(rank)) return out;
-  if (!std::exchange(ranks_[static_cast<size_t>(rank)].handed_over, false)) {
+  Rank& wants = ranks_[static_cast<size_t>(rank)];
+  if (!std::exchange(wants.handed_over, false) || wants.done) {
     ranks_failed(fmt::format("rank {} takes the adapter in no way: {}", rank, why));
     return out;
   }
@@ -86,7 +90,7 @@ std::vector<Envelope> AdapterTransfer::chunk_taken(int32_t rank, TimePoint now) 
   if (finished() || !is_rank(rank)) return out;
   last_progress_ = now;
   Rank& from = ranks_[static_cast<size_t>(rank)];
-  from.credits = std::min(from.credits + 1, kCredits);
+  from.credits = std::min(from.credits + 1, credits_);
   send_chunks(rank, out);
   return out;
 }

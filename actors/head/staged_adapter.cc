@@ -3,17 +3,26 @@
 #include <fmt/format.h>
 #include <glog/logging.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "actors/wire/limits.h"
 #include "kernels/base/rounding.h"
 #include "model/checkpoint/in_parallel.h"
 
 namespace lorikeet::actors {
 namespace {
+
+// Numbers are given from the lowest on, so that no more than this part of the head's descriptors is ever adapters'.
+bool leaves_descriptors(const Descriptor& made) {
+  rlimit limit{};
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+         static_cast<rlim_t>(made.get()) < limit.rlim_cur / kDescriptorsPerStagedAdapter;
+}
 
 // The magnitudes of one rank's part, per pair.
 void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::vector<StagedAdapter::DoraPair>& to) {
@@ -67,10 +76,12 @@ class SliceMemory {
   }
 
  private:
-  // Where the system has no such memory, or no more of it, nothing is mapped.
+  // Where the system has no such memory, or descriptors are few, nothing is mapped.
   void map() {
     auto made = kernels::ResidentMemory::make("lorikeet-adapter");
-    if (!made || ftruncate(made->descriptor().get(), static_cast<off_t>(bytes_)) != 0) return;
+    if (!made || !leaves_descriptors(made->descriptor()) ||
+        ftruncate(made->descriptor().get(), static_cast<off_t>(bytes_)) != 0)
+      return;
     void* const at = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, made->descriptor().get(), 0);
     if (at == MAP_FAILED) return;
     madvise(at, bytes_, MADV_HUGEPAGE);  // where the system gives large pages to such memory, there are fewer to fill
@@ -123,10 +134,17 @@ Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem
       sizes.push_back(slices.back().bytes);
     }
   }
+  for (const uint64_t size : sizes) {
+    if (size > kMaxAdapterSliceBytes) {
+      return fail("{}: {} bytes for one rank, at most {} are taken: more ranks would share them", dir.string(), size,
+                  kMaxAdapterSliceBytes);
+    }
+  }
   SliceMemory memory(sizes, staging);
   if (dora) {
     for (size_t rank = 0; rank < ranks; ++rank) {
       std::copy(encoded[rank].begin(), encoded[rank].end(), memory.slices()[rank]);
+      std::vector<uint8_t>().swap(encoded[rank]);
     }
   } else if (auto ok = model::write_slices(*adapter, plan, slices, memory.slices(), staging.threads); !ok) {
     return fail("{}: {}", dir.string(), ok.error().message);

@@ -30,6 +30,8 @@ void RankAdapters::take(Envelope envelope) {
 }
 
 void RankAdapters::run() {
+  // The model may be that of an earlier epoch, and the head takes all slots for empty.
+  for (int32_t slot = 0; slot < setup_.num_slots; ++slot) model_->clear_adapter(slot);
   while (auto envelope = queue_.pop()) {
     auto order = assemble(*std::move(envelope));
     if (!order) return callbacks_.fatal(order.error().message);
@@ -67,7 +69,9 @@ Result<void> RankAdapters::perform(uint64_t number, AdapterBegin& begin) {
 
 Result<void> RankAdapters::check(int32_t slot, uint64_t bytes) const {
   if (slot < 0 || slot >= setup_.num_slots) return fail("adapter slot {} of {}", slot, setup_.num_slots);
-  if (bytes == 0 || bytes > kMaxAdapterSliceBytes) return fail("an adapter slice of {} bytes", bytes);
+  if (bytes == 0 || bytes > kMaxAdapterSliceBytes) {
+    return fail("an adapter slice of {} bytes: at most {} are taken", bytes, kMaxAdapterSliceBytes);
+  }
   return {};
 }
 

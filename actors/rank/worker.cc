@@ -155,6 +155,8 @@ class Worker {
                            std::shared_ptr<model::RankModel> model, uint64_t epoch) {
       RankAdapters::Setup of_epoch = adapters;
       of_epoch.epoch = epoch;
+      // What the last epoch has not taken is closed, here where the head sends nothing yet: no transfer has the number 0.
+      if (of_epoch.descriptors) (void)of_epoch.descriptors->receive(0);
       RankAdapters::Callbacks to_others;
       to_others.to_cache = [worker, cache](Envelope envelope) { caf::send_as(worker, cache, std::move(envelope)); };
       to_others.fatal = fatal;

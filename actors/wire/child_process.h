@@ -34,7 +34,8 @@ class ChildProcess {
   // A rank's connection to the head (actors/wire/caf_connection.h), once.
   Descriptor take_head_connection() { return std::move(head_connection_); }
 
-  // A rank's end of the channel for descriptors (actors/wire/descriptor_channel.h), once; void: the head is elsewhere.
+  // A rank's end of the channel for descriptors (actors/wire/descriptor_channel.h), once; void: there is none.
+  // That of a rank of another host has no other end, and it gets chunks.
   Descriptor take_descriptors() { return std::move(descriptors_); }
 
   // Memory of the rank's predecessor, once.

@@ -15,6 +15,7 @@
 namespace lorikeet::comm {
 namespace {
 
+constexpr size_t kShareOfAdapters = 8;   // 1 / so much of the descriptors: actors/wire/limits.h
 constexpr uint64_t kGreetingBytes = 64;  // of ZeroMQ; a peer that has not sent them has not said that it is one
 
 struct Event {
@@ -68,7 +69,8 @@ size_t descriptors_for_connections(size_t reserved) {
   const std::filesystem::directory_iterator open("/proc/self/fd", error);
   const auto used = static_cast<size_t>(error ? 0 : std::distance(begin(open), end(open)));
   const auto most = static_cast<size_t>(limit.rlim_cur);
-  return most > used + reserved ? most - used - reserved : 1;
+  const size_t others = most / kShareOfAdapters + used + reserved;
+  return most > others ? most - others : 1;
 }
 
 ConnectionLimit::ConnectionLimit(zmq::context_t& context, zmq::socket_t& listener, size_t max_connections,

@@ -33,7 +33,7 @@ using Milliseconds = std::chrono::milliseconds;
 constexpr Milliseconds kLongestTick{250};
 constexpr Milliseconds kAcceptPause{100};  // after an accept that failed: out of descriptors, most often
 constexpr Milliseconds kLastAnswers{500};  // for what was answered to leave when the server stops
-constexpr size_t kReservedFiles = 64;      // descriptors that are not connections
+constexpr size_t kReservedFiles = 64;      // descriptors that are not connections, beside 1 / 8 that adapters may take
 
 struct Whole {
   HttpAnswer answer;
@@ -57,7 +57,7 @@ size_t allowed_connections(size_t wanted) {
     setrlimit(RLIMIT_NOFILE, &limit);
     getrlimit(RLIMIT_NOFILE, &limit);
   }
-  const size_t files = static_cast<size_t>(limit.rlim_cur);
+  const size_t files = static_cast<size_t>(limit.rlim_cur) / 8 * 7;
   return std::max<size_t>(1, std::min(wanted, files > kReservedFiles ? files - kReservedFiles : 1));
 }
 

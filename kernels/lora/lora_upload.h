@@ -2,7 +2,7 @@
 // the link, by a few threads that fill the pieces and a stream for each of them.
 //
 // What is on its way at once is bounded to kLanes * kPiecesOfLane pieces, so that a copy that a step queues behind them
-// waits for microseconds.
+// waits for 4 MiB at the most: 80 us on PCIe 5, 160 on 4.
 #pragma once
 
 #include <array>

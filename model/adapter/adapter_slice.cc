@@ -101,6 +101,8 @@ void write_header(const AdapterSlice& slice, uint8_t* to) {
   std::memcpy(to, kSliceMagic.data(), kSliceMagic.size());
   std::memcpy(to + kSliceMagic.size(), words.data(), sizeof words);
   std::memcpy(to + kSliceMagic.size() + sizeof words, slice.digest.data(), kDigestSize);
+  const std::array<int32_t, 2> whose = {slice.rank, slice.ranks};
+  std::memcpy(to + kSliceMagic.size() + sizeof words + kDigestSize, whose.data(), sizeof whose);
   to += kHeaderBytes;
   for (const SlicePair& pair : slice.places) {
     std::memcpy(to, &pair.rank, sizeof pair.rank);
@@ -184,6 +186,8 @@ AdapterSlice plan_slice(const Adapter& whole, const ShardPlan& plan, int rank, S
   AdapterSlice slice;
   slice.digest = whole.digest;
   slice.layout = layout;
+  slice.rank = rank;
+  slice.ranks = plan.size();
   slice.places.resize(places_of(plan.config()));
   for (size_t place = 0; place < slice.places.size(); ++place) {
     const LoraPair* const pair = pair_at(whole, place);
@@ -250,6 +254,13 @@ Result<AdapterSlice> read_slice(std::span<const uint8_t> bytes, const ShardPlan&
     return fail("adapter slice: of {} places, the model has {}", words[1], slice.places.size());
   }
   slice.digest.assign(reinterpret_cast<const char*>(bytes.data()) + kSliceMagic.size() + sizeof words, kDigestSize);
+  std::array<int32_t, 2> whose{};
+  std::memcpy(whose.data(), bytes.data() + kSliceMagic.size() + sizeof words + kDigestSize, sizeof whose);
+  if (whose != std::array<int32_t, 2>{rank, plan.size()}) {
+    return fail("adapter slice: of rank {} of {}, this is rank {} of {}", whose[0], whose[1], rank, plan.size());
+  }
+  slice.rank = rank;
+  slice.ranks = plan.size();
   for (size_t place = 0; place < slice.places.size(); ++place) {
     SlicePair& pair = slice.places[place];
     const uint8_t* const at = bytes.data() + kHeaderBytes + kPlaceBytes * place;

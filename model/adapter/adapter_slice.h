@@ -2,7 +2,7 @@
 // is, or used where it lies. Of adapters without DoRA, whose factors need the base weights (model/adapter/adapter.h
 // encodes those).
 //
-//   64 bytes       kSliceMagic (16), layout (4), number of places (4), digest (32 hex digits), 8 of zeros
+//   64 bytes       kSliceMagic (16), layout (4), number of places (4), digest (32 hex digits), rank (4), ranks (4)
 //   places         rank (4; 0: nothing there), scale (4, a float's bits) for each place
 //   from a multiple of kSliceAlignment on: A, then B, of every place that there is, each from a multiple of 512 on
 //   to a multiple of kSliceAlignment
@@ -46,6 +46,7 @@ struct SlicePair {
 struct AdapterSlice {
   std::string digest;
   SliceLayout layout = SliceLayout::cpu_f32;
+  int32_t rank = 0, ranks = 1;    // whose it is, of the shard plan
   std::vector<SlicePair> places;  // [layers * kNumProjections + 2]
   uint64_t bytes = 0;
 

@@ -45,7 +45,7 @@ class CpuModel final : public RankModel {
     }
     auto adapter = std::make_shared<const SlotAdapter>(part);
     const std::lock_guard lock(slots_mutex_);
-    slots_[static_cast<size_t>(slot)] = std::move(adapter);
+    slots_[static_cast<size_t>(slot)].swap(adapter);
     return {};
   }
 
@@ -62,8 +62,9 @@ class CpuModel final : public RankModel {
   }
 
   void clear_adapter(int32_t slot) override {
+    std::shared_ptr<const SlotAdapter> cleared;  // goes after the lock, which steps take: it may be much memory
     const std::lock_guard lock(slots_mutex_);
-    slots_.at(static_cast<size_t>(slot)).reset();
+    slots_.at(static_cast<size_t>(slot)).swap(cleared);
   }
 
   std::vector<std::vector<float>> dora_squared_norms(const Adapter& part) override {

@@ -258,6 +258,7 @@ TEST(AdapterSlice, IsReadForItsRankLayoutAndModelOnly) {
   };
   EXPECT_EQ(error(good), "");
   EXPECT_THAT(error(good, SliceLayout::cpu_f32), HasSubstr("fp16 on a CUDA device, the slots of rank 0 take float32"));
+  EXPECT_THAT(read_slice(good, plan, 1, SliceLayout::cuda_f16).error().message, HasSubstr("of rank 0 of 2"));
   EXPECT_THAT(error({}), HasSubstr("not one"));
   EXPECT_THAT(error({good.begin(), good.begin() + 40}), HasSubstr("too short for its header"));
   EXPECT_THAT(error({good.begin(), good.end() - 1}), HasSubstr("its ranks call for"));
