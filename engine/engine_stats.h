@@ -13,6 +13,7 @@ struct EngineStats {
   int32_t max_adapters_in_a_plan = 0;  // distinct, the base model not counted
   int32_t set_aside = 0;               // waiting or preempted, to be computed alone when the others have ended
   uint64_t resumptions = 0;            // sequences that ran when the ranks were lost, and were put back
+  uint64_t turns = 0;                  // sequences that were put back, since others waited for their adapter's slot
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -31,6 +32,7 @@ struct EngineStats {
     visit("max_adapters_in_a_plan", s.max_adapters_in_a_plan);
     visit("set_aside", s.set_aside);
     visit("resumptions", s.resumptions);
+    visit("turns", s.turns);
   }
 };
 
