@@ -5,8 +5,8 @@
 //   Request -------> waiting ---------------------> running ---------------------------> finished
 //                       ^   (lease, slot, blocks)      |   (eos, stop, length, cancel)
 //                       |                              |
-//                       +--------- preempted <---------+  (out of blocks, ranks lost: computed again
-//                                     |      ^               later, from the prompt and the tokens emitted)
+//                       +--------- preempted <---------+  (out of blocks, ranks lost, others wait for the slot: computed
+//                                     |      ^               again later, from the prompt and the tokens emitted)
 //             three losses are blamed |      | all others have ended: tried alone
 //                                     v      |
 //                                    set aside
@@ -49,6 +49,7 @@ struct EngineConfig {
   int32_t num_blocks = 1024;  // blocks in the pool of each rank
   int32_t max_plans_in_flight = 2;
   bool enable_prefix_caching = true;
+  int32_t turn_tokens = 32;  // that a sequence gets before it gives way to others that wait for its adapter's slot
 };
 
 class Engine {
@@ -69,6 +70,11 @@ class Engine {
   // and the caller gives the lease back.
   bool adapter_ready(SequenceId id, SlotId slot);
   void adapter_failed(SequenceId id, std::string message);
+
+  // Others wait for a slot, and this adapter is to give its own up; or it need not any more. Its sequences that run go
+  // back to the queue when they have had a turn, where the prefix cache has room for what they leave, and ask for a lease
+  // again. Others of it get on as before. Void when the ranks are lost.
+  void give_way(const std::string& adapter, bool wanted) { queue_.set_gives_way(adapter, wanted); }
 
   // Ends a request from outside: the client went away, or the gateway saw a stop string. Gives FinishEvent{reason}.
   // Unknown ids are fine.
@@ -159,6 +165,8 @@ class Engine {
   Schedule make_schedule();
   Schedule make_schedule_with_room();
   void preempt(Sequence& sequence);
+  void end_turns();
+  void give_lease_back(Sequence& sequence);
   void admit(Sequence& sequence, StepPlan& plan);
   void add_running(Sequence& sequence);
   void remove_running(const Sequence& sequence);

@@ -44,6 +44,7 @@ void Engine::ranks_lost() {
   finished_on_ranks_.clear();
   suspects_.clear();
   for (Sequence* sequence : by_arrival()) {
+    queue_.set_gives_way(sequence->adapter(), false);
     const bool was_there = sequence->lose_ranks();
     if (sequence->state() != SequenceState::ended && was_there) {
       suspects_.push_back({sequence->id(), sequence == on_trial_});

@@ -15,6 +15,7 @@ struct EngineStats {
   uint64_t resumptions = 0;            // sequences that ran when the ranks were lost, and were put back
   int32_t kept = 0;                    // preempted ones that go on where they stopped
   uint64_t recomputed_tokens = 0;      // positions of preempted and resumed sequences that are computed once more
+  uint64_t turns = 0;                  // sequences that were put back, since others waited for their adapter's slot
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -35,6 +36,7 @@ struct EngineStats {
     visit("resumptions", s.resumptions);
     visit("kept", s.kept);
     visit("recomputed_tokens", s.recomputed_tokens);
+    visit("turns", s.turns);
   }
 };
 

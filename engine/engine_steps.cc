@@ -97,6 +97,38 @@ void Engine::preempt(Sequence& sequence) {
   ++stats_.preemptions;
 }
 
+// Others wait for the slots of adapters that give way. Who has had a turn leaves, in the place of a block's end: what it
+// has computed stays in the prefix cache, so that going on costs a few positions. While blocks are scarce they would be
+// overwritten, and everybody stays.
+void Engine::end_turns() {
+  if (!queue_.any_gives_way() || !config_.enable_prefix_caching || kv_.num_free() < kv_.num_blocks() / 4) return;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i].sequence;
+    if (!queue_.gives_way(running_view_[i].group) || &sequence == on_trial_) continue;
+    if (!sequence.turn_is_over(config_.turn_tokens, config_.block_size)) continue;
+    preempt(sequence);
+    --stats_.preemptions;  // of these it is not said that blocks are short
+    ++stats_.turns;
+    running_[i].sequence = nullptr;
+    ++num_gaps_;
+    if (sequence.rows_in_flight() > 0) {
+      sequence.set_gives_lease_back(true);
+    } else {
+      give_lease_back(sequence);
+    }
+  }
+  close_gaps();
+}
+
+// preempted, with no row in flight: the slot is free for others, and it is asked for again behind them.
+void Engine::give_lease_back(Sequence& sequence) {
+  sequence.set_gives_lease_back(false);
+  adapter_calls_.push_back(ReleaseAdapter{sequence.id(), sequence.adapter()});
+  adapter_calls_.push_back(AcquireAdapter{sequence.id(), sequence.adapter()});
+  sequence.set_lease(LeaseState::asked);
+  queue_.note_asked_again(sequence);
+}
+
 // Starts a sequence with its prefix hits. Its other blocks are taken when every admitted one has its hits, lest one's
 // new block be another's hit.
 void Engine::admit(Sequence& sequence, StepPlan& plan) {
@@ -157,7 +189,8 @@ std::optional<StepPlan> Engine::plan() {
   if (!available_ || in_flight_.size() >= static_cast<size_t>(config_.max_plans_in_flight)) return std::nullopt;
   close_gaps();
   begin_trial();
-  const PrefixId mark = kv_.latest();
+  const PrefixId mark = kv_.latest();  // what a turn's end publishes may be of plans in flight, too
+  end_turns();
   const Schedule schedule = make_schedule_with_room();
   // The policy names sequences by their place before anything moves.
   std::vector<Sequence*> planned;
@@ -239,6 +272,7 @@ void Engine::absorb(StepResult result) {
   in_flight_.pop_front();
   events_.reserve(events_.size() + plan.rows.size());
   auto of_prompt = result.prompts.begin();
+  std::vector<SequenceId> giving_back;
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     if (i + 2 * kPrefetchAhead < plan.rows.size()) {
       plan.rows[i + 2 * kPrefetchAhead].sequence->prefetch_for_result();
@@ -253,8 +287,13 @@ void Engine::absorb(StepResult result) {
     if (sequence.state() == SequenceState::ended) {
       destroy_if_unused(sequence);
     } else {
+      if (sequence.gives_lease_back() && sequence.rows_in_flight() == 0) giving_back.push_back(sequence.id());
       absorb_row(sequence, plan.rows[i], result.rows[i], prompt);
     }
+  }
+  for (const SequenceId id : giving_back) {
+    Sequence* const sequence = sequences_.find(id);  // null: that was its last token
+    if (sequence != nullptr && sequence->state() == SequenceState::preempted) give_lease_back(*sequence);
   }
 }
 

@@ -52,8 +52,9 @@ struct Boxed {
 };
 using Event = std::variant<TokenEvent, Boxed<PromptLogprobsEvent>, FinishEvent, Boxed<FailEvent>>;
 
-// What the engine wants of the adapter cache. A lease is asked for once per request and epoch and released once, when
-// no plan in flight touches the adapter any more; leases that are held when the ranks are lost are void and not
+// What the engine wants of the adapter cache. A lease is asked for once per request and epoch, and once more after each
+// turn in a slot that others waited for (Engine::give_way); it is released once, when no plan in flight touches the adapter
+// any more; leases that are held when the ranks are lost are void and not
 // released. Of an adapter's waiting requests only the first few (FairQueue::kMaxLeasesAhead) hold or ask for one, so
 // that a flood does not pin an adapter for longer than its turn. The cache does its part when a new lease on a resident
 // adapter does not overtake one that waits for a slot.

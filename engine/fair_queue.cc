@@ -46,10 +46,21 @@ void FairQueue::leave(GroupId group) {
   Group& left = at(group);
   CHECK_GT(left.num_sequences, 0);
   if (--left.num_sequences > 0) return;
-  CHECK(left.queue.empty() && left.without_lease.empty());
+  CHECK(left.queue.empty() && left.asking.empty() && left.without_lease.empty());
+  set_gives_way(left, false);
   by_adapter_.erase(left.adapter);
   by_served_.erase({left.served_when_listed, group});
   free_groups_.push_back(group);
+}
+
+void FairQueue::set_gives_way(const std::string& adapter, bool gives_way) {
+  const auto known = by_adapter_.find(adapter);
+  if (known != by_adapter_.end()) set_gives_way(at(known->second), gives_way);
+}
+
+void FairQueue::set_gives_way(Group& group, bool gives_way) {
+  num_giving_way_ += int32_t{gives_way} - int32_t{group.gives_way};
+  group.gives_way = gives_way;
 }
 
 FairQueue::Key FairQueue::key_of(const Sequence& sequence) {
@@ -57,23 +68,38 @@ FairQueue::Key FairQueue::key_of(const Sequence& sequence) {
   return {is_new, is_new ? sequence.arrival() : sequence.admission()};
 }
 
+std::map<FairQueue::Key, Sequence*>& FairQueue::place_of(Group& group, LeaseState lease) {
+  return lease == LeaseState::unasked ? group.without_lease : lease == LeaseState::asked ? group.asking : group.queue;
+}
+
 void FairQueue::push(Sequence& sequence) {
-  Group& group = at(sequence.group());
-  auto& queue = sequence.lease() == LeaseState::unasked ? group.without_lease : group.queue;
-  CHECK(queue.emplace(key_of(sequence), &sequence).second);
+  CHECK(place_of(at(sequence.group()), sequence.lease()).emplace(key_of(sequence), &sequence).second);
   note_queue(sequence.group());
 }
 
 void FairQueue::remove(Sequence& sequence) {
   Group& group = at(sequence.group());
-  auto& queue = sequence.lease() == LeaseState::unasked ? group.without_lease : group.queue;
-  CHECK_EQ(queue.erase(key_of(sequence)), 1u);
+  const Key key = key_of(sequence);
+  // Whose lease was refused is still among those that ask.
+  CHECK_EQ(group.queue.erase(key) + group.asking.erase(key) + group.without_lease.erase(key), 1u);
+  note_queue(sequence.group());
+}
+
+void FairQueue::note_lease(Sequence& sequence) {
+  Group& group = at(sequence.group());
+  group.queue.insert(group.asking.extract(key_of(sequence)));
+  note_queue(sequence.group());
+}
+
+void FairQueue::note_asked_again(Sequence& sequence) {
+  Group& group = at(sequence.group());
+  group.asking.insert(group.queue.extract(key_of(sequence)));
   note_queue(sequence.group());
 }
 
 void FairQueue::note_queue(GroupId id) {
   Group& group = at(id);
-  const bool startable = !group.queue.empty() && group.queue.begin()->second->lease() != LeaseState::asked;
+  const bool startable = !group.queue.empty();
   if (startable == group.startable_key.has_value()) return;
   if (startable) {
     group.startable_key = served_[static_cast<size_t>(id.value())];
@@ -87,13 +113,12 @@ void FairQueue::note_queue(GroupId id) {
 std::vector<Sequence*> FairQueue::ask_leases(GroupId id) {
   std::vector<Sequence*> asking;
   Group& group = at(id);
-  while (!group.without_lease.empty() && group.queue.size() < kMaxLeasesAhead) {
+  while (!group.without_lease.empty() && group.queue.size() + group.asking.size() < kMaxLeasesAhead) {
     auto node = group.without_lease.extract(group.without_lease.begin());
     node.mapped()->set_lease(LeaseState::asked);
     asking.push_back(node.mapped());
-    group.queue.insert(std::move(node));
+    group.asking.insert(std::move(node));
   }
-  note_queue(id);
   return asking;
 }
 
@@ -120,8 +145,7 @@ void FairQueue::list_candidates(size_t num_groups, size_t limit, std::vector<Wai
     ++next;
     size_t listed = 0;
     for (const auto& [place, sequence] : at(id).queue) {
-      // Those behind one whose adapter is not there wait for the same one.
-      if (listed == limit || sequence->lease() == LeaseState::asked) break;
+      if (listed == limit) break;
       if (!sequence->can_start()) continue;
       views.push_back({sequence->group(), sequence->num_tokens()});
       sequences.push_back(sequence);

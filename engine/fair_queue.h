@@ -36,13 +36,20 @@ class FairQueue {
   void remove(Sequence& sequence);
 
   // A sequence in the queue holds its lease now.
-  void note_lease(const Sequence& sequence) { note_queue(sequence.group()); }
+  void note_lease(Sequence& sequence);
+  // One that held it gave it back, and has asked for another.
+  void note_asked_again(Sequence& sequence);
 
   // Marks those sequences of a group as having asked for a lease whose turn it is, and returns them.
   std::vector<Sequence*> ask_leases(GroupId group);
 
   // Those with requests.
   std::vector<GroupId> groups() const;
+
+  // Whether the adapter's running sequences are to give their leases back after a turn. Nothing where no request has it.
+  void set_gives_way(const std::string& adapter, bool gives_way);
+  bool gives_way(GroupId group) const { return at(group).gives_way; }
+  bool any_gives_way() const { return num_giving_way_ > 0; }
 
   // Appends up to `limit` sequences that can start now of each of the `num_groups` groups that were given the least (of
   // equals the lower ones), among those that have such sequences.
@@ -59,28 +66,33 @@ class FairQueue {
   using Key = std::pair<bool, uint64_t>;  // never admitted, age
   struct Group {
     std::string adapter;
-    int64_t num_sequences = 0;               // 0: this GroupId is free
-    std::map<Key, Sequence*> queue;          // their lease is held, asked for or unneeded
-    std::map<Key, Sequence*> without_lease;  // behind all of `queue`
+    int64_t num_sequences = 0;  // 0: this GroupId is free
+    bool gives_way = false;
+    std::map<Key, Sequence*> queue;          // their lease is held or unneeded
+    std::map<Key, Sequence*> asking;         // their lease is asked for
+    std::map<Key, Sequence*> without_lease;  // new ones behind all of the others
     int64_t served_when_listed = 0;          // its key in by_served_
     std::optional<int64_t> startable_key;    // and in startable_, where it is there
   };
 
   static Key key_of(const Sequence& sequence);
+  static std::map<Key, Sequence*>& place_of(Group& group, LeaseState lease);
   Group& at(GroupId group) { return groups_[static_cast<size_t>(group.value())]; }
   const Group& at(GroupId group) const { return groups_[static_cast<size_t>(group.value())]; }
   int64_t least_served();
   void list_by_served(GroupId group);
   void note_queue(GroupId group);
+  void set_gives_way(Group& group, bool gives_way);
 
   std::vector<Group> groups_;    // by GroupId
   std::vector<int64_t> served_;  // by GroupId
   std::vector<GroupId> free_groups_;
+  int32_t num_giving_way_ = 0;
   std::unordered_map<std::string, GroupId> by_adapter_;
   // Every group with requests, by what it had been given when it was listed: the least of them is brought up to date
   // when it is asked for, since charging is done for every row.
   std::set<std::pair<int64_t, GroupId>> by_served_;
-  // Likewise those whose `queue` has a first one that does not wait for its adapter.
+  // Likewise those whose `queue` is not empty.
   std::set<std::pair<int64_t, GroupId>> startable_;
 };
 

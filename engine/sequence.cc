@@ -47,7 +47,14 @@ void Sequence::lose_lease() {
 
 bool Sequence::can_start() const {
   const bool queued = state_ == SequenceState::waiting || state_ == SequenceState::preempted;
-  return queued && rows_in_flight_ == 0 && (lease_ == LeaseState::unneeded || lease_ == LeaseState::held);
+  return queued && rows_in_flight_ == 0 && !gives_lease_back_ &&
+         (lease_ == LeaseState::unneeded || lease_ == LeaseState::held);
+}
+
+bool Sequence::turn_is_over(int32_t least, int32_t block_size) const {
+  constexpr int32_t kFewPositions = 3;
+  if (state_ != SequenceState::running || remaining() != 1 || num_known_ - tokens_at_start_ < least) return false;
+  return num_computed_ - num_known_ / block_size * block_size <= kFewPositions;
 }
 
 void Sequence::change_state(SequenceState from, SequenceState to) {
@@ -63,6 +70,7 @@ SequenceStart Sequence::start(uint64_t admission, int32_t num_cached) {
     num_cached_tokens_ = num_cached;
   }
   change_state(state_, SequenceState::running);
+  tokens_at_start_ = num_known_;
   num_computed_ = num_cached;
   num_charged_ = std::max(num_charged_, num_cached);
   SequenceStart start{id_, slot_, tokens(), prompt_size_, sampling_};
@@ -147,6 +155,7 @@ void Sequence::forget_kept() {
 
 bool Sequence::lose_ranks() {
   pending_ = 0;
+  gives_lease_back_ = false;
   return std::exchange(rows_in_flight_, 0) > 0;
 }
 

@@ -85,6 +85,14 @@ class alignas(64) Sequence {
   // Positions that the next plan may compute: none when the last token that max_tokens allows is already ordered.
   int32_t remaining() const { return num_tokens() >= token_limit_ ? 0 : num_tokens() - num_computed_; }
 
+  // Whether it has got `least` tokens since it was started, and could be started again at the cost of a few positions, as
+  // blocks of `block_size` known tokens are found in the prefix cache.
+  bool turn_is_over(int32_t least, int32_t block_size) const;
+
+  // preempted: its lease goes back when no row is in flight any more.
+  bool gives_lease_back() const { return gives_lease_back_; }
+  void set_gives_lease_back(bool gives) { gives_lease_back_ = gives; }
+
   // The age that decides who gives way when blocks run out: counts first admissions, kept across preemptions. 0: never
   // admitted.
   uint64_t admission() const { return admission_; }
@@ -196,6 +204,8 @@ class alignas(64) Sequence {
   SlotId slot_ = kBaseSlot;
   int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
+  int32_t tokens_at_start_ = 0;      // known when it was started last
+  bool gives_lease_back_ = false;
   int32_t blamed_losses_ = 0;
   int32_t num_computed_before_ = 0;
   uint64_t arrival_ = 0, admission_ = 0;

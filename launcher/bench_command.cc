@@ -144,6 +144,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
       "Examples:\n"
       "  lorikeet bench latency /models/qwen --batch-size 64 --input-len 512\n"
       "  lorikeet bench lora /models/qwen --batch-size 32 --num-adapters 0 1 32\n"
+      "  lorikeet bench adapters /models/qwen --num-adapters 0 1 32 1000 --lora-targets q_proj v_proj\n"
       "  lorikeet bench serve --request-rate 1 2 4 8 --plot load.svg");
   {
     auto [command, flags] =
@@ -184,6 +185,29 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     command->add_option("--num-adapters", flags->num_adapters, "Distinct adapters of each round; 0 is the base model")
         ->check(CLI::NonNegativeNumber);
     add_lora_rank(*command, *flags);
+    add_engine_flags(*command, *flags);
+  }
+  {
+    auto [command, flags] = add_bench(*bench, exit_status, "adapters", bench_adapters,
+                                      "Adapters on their way: by tier, loads a second, throughput over their number");
+    add_lengths(*command, *flags, 64, 32);
+    add_batch(*command, *flags, 32);
+    flags->num_iters = 5;
+    command->add_option("--num-iters", flags->num_iters, "Requests of each tier")->check(CLI::PositiveNumber);
+    flags->num_prompts = 128;
+    command->add_option("--num-prompts", flags->num_prompts, "Requests over each number of adapters")
+        ->check(CLI::PositiveNumber);
+    flags->num_adapters = {0, 1, 8, 32};
+    command
+        ->add_option("--num-adapters", flags->num_adapters,
+                     "Distinct adapters of each load, even and by Zipf's law; 0 is the base model")
+        ->check(CLI::NonNegativeNumber);
+    add_lora_rank(*command, *flags);
+    command->add_option("--lora-targets", flags->lora_targets,
+                        "Layers that the adapters are for, such as q_proj v_proj (default: all linear ones)");
+    command->add_option("--zipf-exponent", flags->serve.zipf_exponent, "How uneven")->check(finite_number(0, 10));
+    command->add_option("--plot", flags->plot, "SVG file of the throughput over the number of adapters");
+    flags->server.max_loras = "8";  // fewer than adapters, so that there is something to load
     add_engine_flags(*command, *flags);
   }
   {

@@ -74,12 +74,16 @@ std::vector<comm::GenerateRequest> BenchEngine::requests(size_t count, int32_t i
   return random_requests(count, input_len, output_len, config_.vocab_size, next_seed_++);
 }
 
-Result<actors::StepTotals> BenchEngine::step_totals() {
+Result<actors::ServerStatus> BenchEngine::status() {
   const auto answer = ask_status(server_->client(), kStatusPatience);
   if (!answer) return tl::unexpected(answer.error());
-  const auto status = read_status(answer->json);
-  if (!status) return tl::unexpected(status.error());
-  return status->serving.steps;
+  return read_status(answer->json);
+}
+
+Result<actors::StepTotals> BenchEngine::step_totals() {
+  const auto now = status();
+  if (!now) return tl::unexpected(now.error());
+  return now->serving.steps;
 }
 
 double BenchEngine::floor_of(double bytes, double flops) const {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "actors/wire/options.h"
+#include "actors/wire/server_status.h"
 #include "actors/wire/step_totals.h"
 #include "kernels/base/error.h"
 #include "kernels/base/floors.h"
@@ -30,6 +31,8 @@ class BenchEngine {
   // Tokens of a prompt that leave room for one generated, in the context and in the KV pool.
   int64_t longest_prompt() const { return longest_prompt_; }
 
+  // How the server is now.
+  Result<actors::ServerStatus> status();
   // What steps took on the device since the start.
   Result<actors::StepTotals> step_totals();
 

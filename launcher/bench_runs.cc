@@ -86,7 +86,7 @@ Result<std::unique_ptr<BenchEngine>> start(const BenchFlags& flags, BenchReport&
 
 // Memory for all of the adapters at once in the head, in float32 as the CPU's slots take them; else they would take turns.
 Result<std::string> staging_bytes(const BenchFlags& flags, const model::ModelConfig& config, int32_t adapters) {
-  const auto given = parse_bytes(flags.server.max_cpu_lora_memory);
+  const auto given = parse_bytes(flags.server.max_cpu_lora_memory == "auto" ? "0" : flags.server.max_cpu_lora_memory);
   if (!given) return tl::unexpected(given.error());
   const auto whole = model::ShardPlan::make(config, 1);
   if (!whole) return tl::unexpected(whole.error());
@@ -103,8 +103,9 @@ Result<BenchFlags> with_adapters(const BenchFlags& flags, int32_t adapters, cons
   auto config = model::read_model_config(flags.server.options.model);
   if (!config) return tl::unexpected(config.error());
   actors::ServerOptions& options = result.server.options;
-  options.max_loras = std::max(options.max_loras, adapters);
-  options.max_cpu_loras = std::max(options.max_cpu_loras, adapters);
+  const bool is_less = flags.server.max_loras == "auto" || parse_count(flags.server.max_loras, adapters);
+  if (adapters > 0 && is_less) result.server.max_loras = std::to_string(adapters);
+  if (options.max_cpu_loras > 0) options.max_cpu_loras = std::max(options.max_cpu_loras, adapters);
   auto staging = staging_bytes(flags, *config, adapters);
   if (!staging) return tl::unexpected(staging.error());
   result.server.max_cpu_lora_memory = *std::move(staging);

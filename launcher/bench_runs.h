@@ -44,6 +44,8 @@ struct BenchFlags {
   std::vector<int32_t> num_adapters;  // lora: of each round; 0 is the base model
   int32_t changing_adapters = 0;      // latency: over which one more load changes its mix at every step
   int32_t lora_rank = 16;
+  std::vector<std::string> lora_targets;  // adapters: the layers that adapters are for; none: all
+  std::string plot;                       // adapters: SVG file
   std::string output_json;
   ServeLoadFlags serve;
 };
@@ -64,6 +66,10 @@ Result<void> bench_prefill(const BenchFlags& flags, BenchReport& report);
 
 // The same batch over no, one, and several distinct adapters, in turn.
 Result<void> bench_lora(const BenchFlags& flags, BenchReport& report);
+
+// Adapters on their way: time to the first token by where they are, loads per second, throughput over the number of
+// adapters, what streams notice of loads.
+Result<void> bench_adapters(const BenchFlags& flags, BenchReport& report);
 
 // A running server under load.
 Result<void> bench_serve(const BenchFlags& flags, BenchReport& report);

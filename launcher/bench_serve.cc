@@ -158,11 +158,10 @@ class Plots {
     if (figures.tpot.p50 > 0) users_.points.emplace_back(1 / figures.tpot.p50, tokens);
   }
 
-  std::string svg() const {
-    return svg_of(
-        {{"Time to the first token over the load", "requests/s", "ms", {ttft_[0], ttft_[1]}},
-         {"Time per output token over the load", "requests/s", "ms", {tpot_[0], tpot_[1]}},
-         {"What a user gets against what a GPU gives", "tokens/s of a user (p50)", "tokens/s of a GPU", {users_}}});
+  std::vector<Chart> charts() const {
+    return {{"Time to the first token over the load", "requests/s", "ms", {ttft_[0], ttft_[1]}},
+            {"Time per output token over the load", "requests/s", "ms", {tpot_[0], tpot_[1]}},
+            {"What a user gets against what a GPU gives", "tokens/s of a user (p50)", "tokens/s of a GPU", {users_}}};
   }
 
  private:
@@ -188,12 +187,6 @@ Result<Load> run_one(Server& server, Planned planned, const BenchFlags& flags, d
   };
   // A server that is gone is told as server_lost.
   return run_load(*server.client, std::move(planned.requests), options, [] { return false; });
-}
-
-Result<void> write_plot(const std::string& path, const std::string& svg) {
-  std::ofstream file(path, std::ios::binary);
-  if (!(file << svg << std::flush)) return fail("--plot {}: the file cannot be written", path);
-  return {};
 }
 
 }  // namespace
@@ -241,7 +234,7 @@ Result<void> bench_serve(const BenchFlags& flags, BenchReport& report) {
       add_adapters(report, prefix, figures_by_label(*load, adapters, *limits), load->seconds);
     plots.add(*load, figures);
   }
-  return serve.plot.empty() ? Result<void>() : write_plot(serve.plot, plots.svg());
+  return serve.plot.empty() ? Result<void>() : write_plot(serve.plot, plots.charts());
 }
 
 }  // namespace lorikeet::launcher

@@ -29,6 +29,10 @@ Result<CudaDevices> find_cuda() {
   return CudaDevices{*count, kernels::device_properties().name};
 }
 
+uint64_t find_cuda_bytes() {
+  return cuda_devices() ? kernels::device_properties().total_bytes : 0;
+}
+
 Result<MeasuredDevice> measure_cuda() {
   const auto count = cuda_devices();
   if (!count) return tl::unexpected(count.error());
@@ -45,6 +49,10 @@ Result<int> cuda_devices() {
 
 Result<CudaDevices> find_cuda() {
   return fail("this build has no CUDA ranks");
+}
+
+uint64_t find_cuda_bytes() {
+  return 0;
 }
 
 Result<MeasuredDevice> measure_cuda() {
@@ -64,6 +72,10 @@ Result<std::string> choose_device(const std::string& wanted) {
 
 Result<CudaDevices> cuda_device_models() {
   return find_cuda();
+}
+
+uint64_t cuda_device_bytes() {
+  return find_cuda_bytes();
 }
 
 Result<MeasuredDevice> measure_device(const std::string& device) {

@@ -1,6 +1,7 @@
 // Where the ranks compute, and what it gives at the most.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "kernels/base/error.h"
@@ -17,6 +18,9 @@ struct CudaDevices {
   std::string model;
 };
 Result<CudaDevices> cuda_device_models();
+
+// Memory of the first CUDA device; 0: there is none.
+uint64_t cuda_device_bytes();
 
 struct MeasuredDevice {
   std::string name;

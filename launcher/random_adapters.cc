@@ -21,13 +21,22 @@ struct Tensor {
   uint64_t bytes() const { return 2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(columns); }
 };
 
-std::vector<Tensor> tensors_of(const model::ModelConfig& config, int32_t rank) {
+std::string last_of(const std::string& module) {
+  return module.substr(module.rfind('.') + 1);
+}
+
+bool is_target(const std::string& module, const std::vector<std::string>& targets) {
+  return targets.empty() || std::find(targets.begin(), targets.end(), last_of(module)) != targets.end();
+}
+
+std::vector<Tensor> tensors_of(const model::ModelConfig& config, int32_t rank,
+                               const std::vector<std::string>& targets) {
   std::vector<Tensor> tensors;
   std::set<std::string> seen;  // Qwen v1 has q, k and v in one module
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (const model::Projection p : model::kProjections) {
       const model::ModulePlace place = model::place_of(config, layer, p);
-      if (!seen.insert(place.module).second) continue;
+      if (!is_target(place.module, targets) || !seen.insert(place.module).second) continue;
       const std::string name = "base_model.model." + place.module;
       tensors.push_back({name + ".lora_A.weight", rank, model::input_size(config, p)});
       tensors.push_back({name + ".lora_B.weight", place.outputs, rank});
@@ -36,14 +45,20 @@ std::vector<Tensor> tensors_of(const model::ModelConfig& config, int32_t rank) {
   return tensors;
 }
 
-Json config_of(const model::ModelConfig& config, int32_t rank) {
-  std::set<std::string> targets;
+Json config_of(const model::ModelConfig& config, int32_t rank, const std::vector<std::string>& targets) {
+  std::set<std::string> modules;
   for (const model::Projection p : model::kProjections) {
     const std::string module = model::place_of(config, 0, p).module;
-    targets.insert(module.substr(module.rfind('.') + 1));
+    if (is_target(module, targets)) modules.insert(last_of(module));
   }
   return {{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"r", rank},
-          {"lora_alpha", rank},  {"bias", "none"},           {"target_modules", targets}};
+          {"lora_alpha", rank},  {"bias", "none"},           {"target_modules", modules}};
+}
+
+uint64_t bytes_of(const std::vector<Tensor>& tensors) {
+  uint64_t bytes = 0;
+  for (const Tensor& tensor : tensors) bytes += tensor.bytes();
+  return bytes;
 }
 
 std::string header_of(const std::vector<Tensor>& tensors) {
@@ -73,15 +88,19 @@ uint64_t random_halves(uint64_t& state) {
 }  // namespace
 
 Result<void> write_random_adapter(const std::filesystem::path& dir, const model::ModelConfig& config, int32_t rank,
-                                  uint64_t seed) {
+                                  uint64_t seed, const std::vector<std::string>& targets) {
+  for (const std::string& target : targets) {
+    const bool known = std::any_of(std::begin(model::kProjections), std::end(model::kProjections),
+                                   [&](auto p) { return last_of(model::place_of(config, 0, p).module) == target; });
+    if (!known) return fail("the model has no linear layer {}", target);
+  }
   std::error_code error;
   std::filesystem::create_directories(dir, error);
-  std::ofstream(dir / "adapter_config.json") << config_of(config, rank).dump(2);
-  const std::vector<Tensor> tensors = tensors_of(config, rank);
+  std::ofstream(dir / "adapter_config.json") << config_of(config, rank, targets).dump(2);
+  const std::vector<Tensor> tensors = tensors_of(config, rank, targets);
   std::ofstream out(dir / "adapter_model.safetensors", std::ios::binary);
   out << header_of(tensors);
-  uint64_t left = 0;
-  for (const Tensor& tensor : tensors) left += tensor.bytes();
+  uint64_t left = bytes_of(tensors);
   uint64_t state = (seed + 1) * 0x9e3779b97f4a7c15ULL;
   std::vector<uint64_t> piece(1 << 17);
   while (left > 0) {
@@ -93,6 +112,10 @@ Result<void> write_random_adapter(const std::filesystem::path& dir, const model:
   out.close();
   if (!out) return fail("an adapter cannot be written into {}; is the disk full?", dir.string());
   return {};
+}
+
+uint64_t random_adapter_bytes(const model::ModelConfig& config, int32_t rank, const std::vector<std::string>& targets) {
+  return bytes_of(tensors_of(config, rank, targets));
 }
 
 }  // namespace lorikeet::launcher

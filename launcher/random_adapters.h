@@ -3,15 +3,22 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "kernels/base/error.h"
 #include "model/config/config.h"
 
 namespace lorikeet::launcher {
 
-// Writes adapter_config.json and adapter_model.safetensors (fp16, rank `rank` on every linear layer) into `dir`, which
-// is made. Different seeds give different contents.
+// Writes adapter_config.json and adapter_model.safetensors (fp16, rank `rank` on the linear layers whose names end with one
+// of `targets`, such as q_proj; on all where there is none) into `dir`, which is made. Different seeds give different
+// contents. Fails where the model has no such layer.
 Result<void> write_random_adapter(const std::filesystem::path& dir, const model::ModelConfig& config, int32_t rank,
-                                  uint64_t seed);
+                                  uint64_t seed, const std::vector<std::string>& targets = {});
+
+// Bytes of its tensors.
+uint64_t random_adapter_bytes(const model::ModelConfig& config, int32_t rank,
+                              const std::vector<std::string>& targets = {});
 
 }  // namespace lorikeet::launcher

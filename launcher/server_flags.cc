@@ -11,6 +11,7 @@
 #include "actors/wire/kv_budget.h"
 #include "comm/client/adapter_request.h"
 #include "comm/client/limits.h"
+#include "launcher/adapter_memory.h"
 #include "launcher/chat_flags.h"
 #include "launcher/config_file.h"
 #include "launcher/device.h"
@@ -43,8 +44,7 @@ Result<void> check_numbers(const actors::ServerOptions& o) {
       {"--max-num-batched-tokens", o.max_num_batched_tokens, 1, 1 << 20},
       {"--max-num-queued-reqs", o.max_num_queued_reqs, 1, 1 << 20},
       {"--block-size", o.block_size, 1, 1024},
-      {"--max-loras", o.max_loras, 1, 65536},
-      {"--max-cpu-loras", o.max_cpu_loras, 1, 1 << 20},
+      {"--max-cpu-loras", o.max_cpu_loras, 0, 1 << 20},
       {"--max-lora-rank", o.max_lora_rank, 1, 4096},
       {"--threads", o.threads, 0, 1024},
       {"--heartbeat-ms", o.heartbeat_ms, 50, 60'000},
@@ -182,9 +182,15 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
 
   const std::string lora = "Adapters";
   app.add_flag("--enable-lora", f.enable_lora, "Accepted as vLLM names it; adapters are always on")->group(lora);
-  app.add_option("--max-loras", o.max_loras, "Adapter slots of each rank: distinct adapters in one step")->group(lora);
-  app.add_option("--max-cpu-loras", o.max_cpu_loras, "Adapters kept in the head's memory")->group(lora);
-  app.add_option("--max-cpu-lora-bytes", f.max_cpu_lora_memory, "Memory for them, such as 4G or 4GiB")->group(lora);
+  app.add_option("--max-loras", f.max_loras,
+                 "Adapter slots of each rank: distinct adapters in one step (auto: as many as fit a sixteenth of the "
+                 "device's memory)")
+      ->group(lora);
+  app.add_option("--max-cpu-loras", o.max_cpu_loras, "Adapters kept in the head's memory (0: as many as fit)")
+      ->group(lora);
+  app.add_option("--max-cpu-lora-bytes", f.max_cpu_lora_memory,
+                 "Memory for them, such as 4G or 4GiB (auto: an eighth of the host's)")
+      ->group(lora);
   app.add_flag("--enable-runtime-lora-updating", o.runtime_lora_updating,
                "Let clients load, unload and pin adapters (or VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in the environment)")
       ->group(lora);
@@ -223,7 +229,8 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   o.max_model_len = *length;
   if (auto ok = check_numbers(o); !ok) return tl::unexpected(ok.error());
   if (auto ok = check_quantization(flags.quantization, *config); !ok) return tl::unexpected(ok.error());
-  if (auto plan = model::ShardPlan::make(*config, o.tensor_parallel_size); !plan) return tl::unexpected(plan.error());
+  const auto plan = model::ShardPlan::make(*config, o.tensor_parallel_size);
+  if (!plan) return tl::unexpected(plan.error());
   if (auto ok = actors::context_length(o, *config); !ok) return tl::unexpected(ok.error());
   if (o.load_format == "safetensors") o.load_format = "auto";
 
@@ -231,9 +238,6 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   auto kv_bytes = parse_bytes(flags.kv_cache_memory);
   if (!kv_bytes) return fail("--kv-cache-memory-bytes: {}", kv_bytes.error().message);
   o.kv_cache_memory_bytes = *kv_bytes;
-  auto lora_bytes = parse_bytes(flags.max_cpu_lora_memory);
-  if (!lora_bytes) return fail("--max-cpu-lora-bytes: {}", lora_bytes.error().message);
-  o.max_cpu_lora_bytes = *lora_bytes;
   if (!(flags.gpu_memory_utilization > 0 && flags.gpu_memory_utilization <= 1)) {
     return fail("--gpu-memory-utilization {}: give a share above 0, at most 1", flags.gpu_memory_utilization);
   }
@@ -245,6 +249,10 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   auto device = is_of_others ? Result<std::string>(flags.device) : choose_device(flags.device);
   if (!device) return tl::unexpected(device.error());
   o.device = *device;
+  const MemoryFacts memory = memory_facts(flags.computes_here ? o.device : "cpu");
+  if (auto ok = choose_adapter_memory(flags.max_loras, flags.max_cpu_lora_memory, *plan, memory, o); !ok) {
+    return tl::unexpected(ok.error());
+  }
   auto dtype = choose_dtype(o.dtype, o.device);
   if (!dtype) return tl::unexpected(dtype.error());
   o.dtype = *dtype;

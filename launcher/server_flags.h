@@ -22,7 +22,7 @@ struct ServerFlags {
   std::string quantization = "auto";
   std::string max_model_len = "0";  // launcher/sizes.h has the forms
   std::string kv_cache_memory = "0";
-  std::string max_cpu_lora_memory = "4G";
+  std::string max_loras = "auto", max_cpu_lora_memory = "auto";  // launcher/adapter_memory.h
   bool enable_lora = true;
   bool enable_prefix_caching = true;
   double request_timeout = 0;  // seconds

@@ -154,6 +154,17 @@ void show_adapters(const ServerStatus& status, View& view) {
                   in_slots, bytes_text(status.adapters.staged_bytes));
   if (status.adapters.transfers > 0) about += fmt::format(", {} on their way", status.adapters.transfers);
   if (status.adapters.blocked > 0) about += fmt::format(", {} on disks that do not answer", status.adapters.blocked);
+  const actors::AdapterTiers& tiers = status.adapters.tiers;
+  const auto hit_text = [](const actors::AdapterTier& tier) {
+    const uint64_t looks = tier.hits + tier.misses;
+    return fmt::format("{:.0f} %",
+                       looks == 0 ? 0.0 : 100.0 * static_cast<double>(tier.hits) / static_cast<double>(looks));
+  };
+  if (tiers.slots.evictions + tiers.host.evictions > 0) {
+    about += fmt::format("; found in slots {}, in memory {}; evicted {} and {} times", hit_text(tiers.slots),
+                         hit_text(tiers.host), count_text(static_cast<int64_t>(tiers.slots.evictions)),
+                         count_text(static_cast<int64_t>(tiers.host.evictions)));
+  }
   view.title("adapters", about);
   view.add(adapters_table(list, view.terminal()));
 }

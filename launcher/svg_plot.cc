@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <fstream>
 
 namespace lorikeet::launcher {
 namespace {
@@ -111,6 +112,12 @@ std::string svg_of(const std::vector<Chart>& charts) {
       kWidth, height);
   for (size_t i = 0; i < charts.size(); ++i) out += draw(charts[i], kHeight * static_cast<double>(i));
   return out + "</svg>\n";
+}
+
+Result<void> write_plot(const std::string& path, const std::vector<Chart>& charts) {
+  std::ofstream file(path, std::ios::binary);
+  if (!(file << svg_of(charts) << std::flush)) return fail("--plot {}: the file cannot be written", path);
+  return {};
 }
 
 }  // namespace lorikeet::launcher

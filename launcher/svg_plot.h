@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/base/error.h"
+
 namespace lorikeet::launcher {
 
 struct Curve {
@@ -20,5 +22,8 @@ struct Chart {
 // The charts, one below the other, each from 0 to a round number above what is largest. Values that are not
 // finite are left out.
 std::string svg_of(const std::vector<Chart>& charts);
+
+// Writes them to the file that --plot names.
+Result<void> write_plot(const std::string& path, const std::vector<Chart>& charts);
 
 }  // namespace lorikeet::launcher

@@ -11,6 +11,7 @@
 
 #include "actors/head/adapter_changes.h"
 #include "actors/head/adapter_slots.h"
+#include "actors/head/adapter_tiers.h"
 #include "actors/head/adapter_transfer.h"
 #include "actors/head/host_adapters.h"
 #include "comm/codec/codec.h"
@@ -28,7 +29,7 @@ class AdapterCache {
       : self_(self),
         options_(std::move(setup.options)),
         host_({options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
-        slots_(options_.max_loras),
+        slots_({options_.max_loras, options_.lora_memory_bytes, options_.tensor_parallel_size}),
         changes_({options_.runtime_lora_updating, options_.served_model_name}, std::move(setup.names), host_, slots_),
         journal_(std::move(setup.journal)),
         descriptors_(std::move(setup.descriptors)),
@@ -104,6 +105,7 @@ class AdapterCache {
   void formed(GroupFormed& formed) {
     epoch_ = formed.epoch;
     workers_ = std::move(formed.workers);
+    scheduler_ = caf::actor_cast<caf::actor_addr>(self_->current_sender());
     assemblers_.assign(workers_.size(), EnvelopeAssembler(kMaxRankMessageBytes));
     slots_.group_formed();
     changes_.group_formed(now());
@@ -169,6 +171,7 @@ class AdapterCache {
     status.staged_bytes = host_.staged_bytes();
     status.blocked = source_->left_behind().size();
     status.lookups = lookups_;
+    status.tiers = tiers_of(host_, slots_, lookups_);
     status.reads = reads_;
     status.sends = sends_;
     auto rows = brief ? host_.rows(slots_.resident(), kOthersInBrief) : host_.rows();
@@ -260,6 +263,11 @@ class AdapterCache {
   void perform(AdapterChanges::Forgotten& forgotten) {
     say("adapter {} was loaded before this process was replaced, and is not served any more: {}", forgotten.name,
         forgotten.why);
+  }
+
+  void perform(AdapterSlots::GiveWay& way) {
+    const auto scheduler = caf::actor_cast<SchedulerActor>(scheduler_);
+    if (scheduler) self_->send(scheduler, GiveWay{epoch_, std::move(way.digest), way.wanted});
   }
 
   void perform(AdapterSlots::Pin& pin) { host_.pin(pin.digest); }
@@ -361,6 +369,7 @@ class AdapterCache {
   std::unordered_map<engine::SequenceId, caf::typed_response_promise<AdapterResolved>> resolving_;
   std::unordered_map<engine::SequenceId, caf::typed_response_promise<SlotAcquired>> acquiring_;
   uint64_t epoch_ = 0;
+  caf::actor_addr scheduler_;                  // who told of the group; weak, since it holds this actor
   std::vector<WorkerForHead> workers_;         // [ranks]; empty: the group is not there
   std::vector<EnvelopeAssembler> assemblers_;  // [ranks], too
   std::map<uint64_t, AdapterTransfer> transfers_;

@@ -3,16 +3,33 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <functional>
+#include <limits>
 
 namespace lorikeet::actors {
+namespace {
 
-AdapterSlots::AdapterSlots(int32_t slots) : num_slots_(slots) {
-  for (int32_t slot = 0; slot < slots; ++slot) free_slots_.insert(slot);
+// Slots of contents that came lately, before they are compared with those that stay.
+constexpr uint64_t kRecentShare = 8;
+
+uint64_t recent_slots(int32_t slots) {
+  return std::max<uint64_t>(1, static_cast<uint64_t>(slots) / kRecentShare);
+}
+
+}  // namespace
+
+AdapterSlots::AdapterSlots(Limits limits)
+    : in_slots_(static_cast<size_t>(limits.count)),
+      idle_(uses_, recent_slots(limits.count)),
+      claimed_(uses_, recent_slots(limits.count)),
+      limits_(limits) {
+  for (int32_t slot = 0; slot < limits_.count; ++slot) free_slots_.insert(slot);
 }
 
 void AdapterSlots::claimed(const std::string& digest) {
   Content& content = find_or_add(digest);
   ++content.claims;
+  uses_.add(content.eviction.hash);
   content.last_used = ++clock_;
   update(content);
 }
@@ -62,12 +79,7 @@ void AdapterSlots::drop(const std::string& digest) {
   if (it == contents_.end()) return;
   Content& content = it->second;
   content.error.clear();
-  if (content.state == State::resident && content.leases.empty() && content.waiters.empty()) {
-    free_slots_.insert(content.slot);
-    content.slot = -1;
-    content.draining = false;
-    content.state = State::none;
-  }
+  if (content.state == State::resident && content.leases.empty() && content.waiters.empty()) leave_slot(content);
   update(content);
   assign_slots();
 }
@@ -77,7 +89,7 @@ void AdapterSlots::keep(const std::string& digest, bool kept) {
   Content& content = find_or_add(digest);
   content.kept = kept;
   if (kept && content.draining) {
-    content.draining = false;
+    set_draining(content, false);
     grant(content);
   }
   update(content);
@@ -86,10 +98,14 @@ void AdapterSlots::keep(const std::string& digest, bool kept) {
 
 std::vector<std::string> AdapterSlots::resident() const {
   std::vector<std::string> digests;
-  for (const Index* index : {&resident_, &draining_}) {
-    for (const Key& key : *index) digests.push_back(*std::get<Content*>(key)->digest);
+  for (const Content* content : in_slots_) {
+    if (content != nullptr && content->state == State::resident) digests.push_back(*content->digest);
   }
   return digests;
+}
+
+size_t AdapterSlots::used() const {
+  return in_slots_.size() - free_slots_.size();
 }
 
 bool AdapterSlots::is_resident(const std::string& digest) const {
@@ -103,13 +119,15 @@ bool AdapterSlots::has_slot_for(const std::string& digest) const {
   const State state = it == contents_.end() ? State::none : it->second.state;
   if (state == State::resident) return !it->second.draining;
   if (state != State::none) return state == State::sending;
-  const auto idle = [](const Index& index) { return !index.empty() && std::get<0>(*index.begin()) == 0; };
-  return queue_.empty() && (!free_slots_.empty() || idle(resident_) || idle(draining_));
+  return queue_.empty() && (!free_slots_.empty() || next_victim() != nullptr);
 }
 
 AdapterSlots::Content& AdapterSlots::find_or_add(const std::string& digest) {
-  const auto it = contents_.try_emplace(digest).first;
-  it->second.digest = &it->first;
+  const auto [it, added] = contents_.try_emplace(digest);
+  if (added) {
+    it->second.digest = &it->first;
+    it->second.eviction.hash = std::hash<std::string>{}(digest);
+  }
   return it->second;
 }
 
@@ -120,60 +138,123 @@ void AdapterSlots::queue(Content& content) {
 }
 
 void AdapterSlots::assign_slots() {
-  while (group_ && !queue_.empty()) {
+  while (group_ && !queue_.empty() && sending_ < kMostSends) {
     Content& content = *queue_.begin()->second;
     CHECK(content.state == State::waiting);
+    std::string error;
     if (content.staged == nullptr) {  // its host copy went while it was resident, and then it lost its slot
-      queue_.erase(queue_.begin());
-      content.state = State::none;
-      fail_waiters(content, "the adapter's content is not in memory any more", false);
-      update(content);
-      continue;
+      error = "the adapter's content is not in memory any more";
+    } else {
+      const uint64_t bytes = bytes_of(*content.staged);
+      error = why_it_never_fits(bytes);
+      if (error.empty()) {
+        const auto slot = make_place(bytes);
+        if (!slot) break;
+        enter_slot(content, *slot, bytes);
+        continue;
+      }
     }
-    const int32_t slot = free_slot();
-    if (slot < 0) break;
-    queue_.erase(content.ticket);
-    content.slot = slot;
-    content.state = State::sending;
-    content.transfer = ++transfers_;
-    effects_.push_back(Send{content.transfer, slot, content.staged});
+    queue_.erase(queue_.begin());
+    content.state = State::none;
+    fail_waiters(content, error, false);
     update(content);
   }
   choose_draining();
 }
 
-// An empty slot, or one whose adapter nobody leases: first of those that no request wants, least recently used first.
-// -1: all are leased or on their way.
-int32_t AdapterSlots::free_slot() {
-  if (!free_slots_.empty()) return free_slots_.extract(free_slots_.begin()).value();
-  const Index* from = nullptr;
-  for (const Index* index : {&resident_, &draining_}) {
-    if (!index->empty() && (from == nullptr || *index->begin() < *from->begin())) from = index;
-  }
-  if (from == nullptr || std::get<0>(*from->begin()) > 0) return -1;
-  Content& content = *std::get<Content*>(*from->begin());
-  const int32_t slot = std::exchange(content.slot, -1);
-  content.draining = false;
-  content.state = State::none;
-  if (!content.waiters.empty()) queue(content);  // who came while it drained: at the end of the queue
-  update(content);
-  return slot;
+// On each rank, at most: its ranks may be rounded up there.
+uint64_t AdapterSlots::bytes_of(const StagedAdapter& adapter) const {
+  constexpr uint64_t kRankTile = 8;
+  const auto ranks = static_cast<uint64_t>(limits_.ranks);
+  const uint64_t rank = adapter.max_rank > 0 ? static_cast<uint64_t>(adapter.max_rank) : kRankTile;
+  return (adapter.bytes + ranks - 1) / ranks * ((rank + kRankTile - 1) / kRankTile * kRankTile) / rank;
 }
 
-// Every content that waits has a resident one that drains for it, as far as there are any: the one with the fewest
-// leases, since it is done the soonest. Who is spared after all goes on.
+void AdapterSlots::enter_slot(Content& content, int32_t slot, uint64_t bytes) {
+  queue_.erase(content.ticket);
+  content.slot = slot;
+  in_slots_[static_cast<size_t>(slot)] = &content;
+  content.bytes = bytes;
+  used_bytes_ += bytes;
+  content.state = State::sending;
+  ++sending_;
+  content.transfer = ++transfers_;
+  effects_.push_back(Send{content.transfer, slot, content.staged});
+  update(content);
+}
+
+// The caller updates the content.
+void AdapterSlots::leave_slot(Content& content) {
+  find(content, Place::none);
+  if (content.state == State::sending) --sending_;
+  set_draining(content, false);
+  used_bytes_ -= content.bytes;
+  in_slots_[static_cast<size_t>(content.slot)] = nullptr;
+  free_slots_.insert(std::exchange(content.slot, -1));
+  content.eviction.settled = false;
+  content.state = State::none;
+}
+
+// Empty: it will have its turn.
+std::string AdapterSlots::why_it_never_fits(uint64_t bytes) const {
+  if (limits_.bytes == 0 || kept_bytes_ + bytes <= limits_.bytes) return "";
+  std::string why = "the adapter takes " + std::to_string(bytes) + " bytes of the " + std::to_string(limits_.bytes) +
+                    " that each rank has for adapters";
+  if (kept_bytes_ > 0) why += ", of which pinned ones take " + std::to_string(kept_bytes_);
+  return why;
+}
+
+// A slot, with so many bytes for it; nothing where leases, or ways to the ranks, have too much of them.
+std::optional<int32_t> AdapterSlots::make_place(uint64_t bytes) {
+  const uint64_t most = limits_.bytes > 0 ? limits_.bytes : std::numeric_limits<uint64_t>::max() - bytes;
+  if (used_bytes_ - evictable_bytes_ + bytes > most) return std::nullopt;
+  while (free_slots_.empty() || used_bytes_ + bytes > most) {
+    Content* const victim = next_victim();
+    if (victim == nullptr) return std::nullopt;
+    evict(*victim);
+  }
+  return free_slots_.extract(free_slots_.begin()).value();
+}
+
+// Of those that nobody leases: first of those that no request wants, then what gave way, then the others. Null: none.
+AdapterSlots::Content* AdapterSlots::next_victim() const {
+  if (!idle_.empty()) return &idle_.victim();
+  if (!draining_.empty() && std::get<0>(*draining_.begin()) == 0) return std::get<Content*>(*draining_.begin());
+  return claimed_.empty() ? nullptr : &claimed_.victim();
+}
+
+void AdapterSlots::evict(Content& content) {
+  leave_slot(content);
+  ++evictions_;
+  if (!content.waiters.empty()) queue(content);  // who came while it drained: at the end of the queue
+  update(content);
+}
+
+// Every content that waits has a resident one that drains for it, as far as there are any, and no more than can be sent
+// soon: the one with the fewest leases, since it is done the soonest. Who is spared after all goes on.
 void AdapterSlots::choose_draining() {
-  while (draining_.size() < queue_.size() && !resident_.empty()) {
-    Content& next = *std::get<Content*>(*resident_.begin());
-    next.draining = true;
+  const size_t at_once = std::max<size_t>(1, kMostSends - sending_);
+  const size_t to_be_had = free_slots_.size() + idle_.size() + claimed_.size();
+  const size_t waiting = std::min(queue_.size(), at_once);
+  // Where more may be sent, there was no place to be had.
+  const size_t needed = sending_ < kMostSends ? waiting : waiting - std::min(waiting, to_be_had);
+  while (draining_.size() < needed && !leased_.empty()) {
+    Content& next = *std::get<Content*>(*leased_.begin());
+    set_draining(next, true);
     update(next);
   }
-  while (draining_.size() > queue_.size()) {
+  while (draining_.size() > needed) {
     Content& spare = *std::get<Content*>(*draining_.rbegin());
-    spare.draining = false;
+    set_draining(spare, false);
     grant(spare);
     update(spare);
   }
+}
+
+void AdapterSlots::set_draining(Content& content, bool draining) {
+  if (content.draining == draining) return;
+  content.draining = draining;
+  if (group_) effects_.push_back(GiveWay{*content.digest, draining});
 }
 
 void AdapterSlots::grant(Content& content) {
@@ -196,11 +277,11 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error, boo
   content.error = ranks_failed ? "" : error;
   if (error.empty()) {
     content.state = State::resident;
+    --sending_;
     grant(content);
   } else {
     effects_.push_back(Clear{content.transfer, content.slot, digest});
-    free_slots_.insert(std::exchange(content.slot, -1));
-    content.state = State::none;
+    leave_slot(content);
     fail_waiters(content, error, ranks_failed);
   }
   update(content);
@@ -214,34 +295,54 @@ void AdapterSlots::group_formed() {
 
 void AdapterSlots::group_lost() {
   group_ = false;
-  for (int32_t slot = 0; slot < num_slots_; ++slot) free_slots_.insert(slot);
-  std::vector<Content*> in_slots;
-  for (auto& [digest, content] : contents_) {
-    if (content.slot >= 0) in_slots.push_back(&content);
-  }
-  std::sort(in_slots.begin(), in_slots.end(), [](const Content* a, const Content* b) { return a->slot < b->slot; });
-  for (Content* content : in_slots) {
-    content->leases.clear();  // the engine forgets the sequences that held them
-    content->slot = -1;
-    content->draining = false;
-    content->state = State::none;
-    if (!content->waiters.empty()) queue(*content);
-    update(*content);
+  for (size_t slot = 0; slot < in_slots_.size(); ++slot) {
+    if (in_slots_[slot] == nullptr) continue;
+    Content& content = *in_slots_[slot];
+    content.leases.clear();  // the engine forgets the sequences that held them
+    leave_slot(content);
+    if (!content.waiters.empty()) queue(content);
+    update(content);
   }
 }
 
-// Brings what depends on the content's state up to date: its place in an index, its pin, its being known at all. The
-// content may be gone afterwards.
+bool AdapterSlots::is_evictable(const Content& content) {
+  return content.place == Place::idle || content.place == Place::claimed ||
+         (content.place == Place::draining && std::get<0>(content.key) == 0);
+}
+
+// Takes the content from where it was found to where it is found from now on, with its present key.
+void AdapterSlots::find(Content& content, Place place) {
+  const Key key(content.leases.size(), content.last_used, &content);
+  const bool in_index = place == Place::leased || place == Place::draining;
+  if (place == content.place && (!in_index || key == content.key)) return;
+  const auto index_of = [this](Place p) {
+    return p == Place::leased ? &leased_ : p == Place::draining ? &draining_ : nullptr;
+  };
+  const auto order_of = [this](Place p) {
+    return p == Place::idle ? &idle_ : p == Place::claimed ? &claimed_ : nullptr;
+  };
+  if (is_evictable(content)) evictable_bytes_ -= content.bytes;
+  if (Index* const before = index_of(content.place)) before->erase(content.key);
+  if (Order* const before = order_of(content.place)) before->erase(content);
+  content.place = place;
+  content.key = key;
+  if (Index* const now = index_of(place)) now->insert(key);
+  if (Order* const now = order_of(place)) now->push(content);
+  if (is_evictable(content)) evictable_bytes_ += content.bytes;
+}
+
+// Brings what depends on the content's state up to date: where it is found, its pin, its being known at all. The content
+// may be gone afterwards.
 void AdapterSlots::update(Content& content) {
-  Index* const index = content.state != State::resident || content.kept ? nullptr
-                       : content.draining                               ? &draining_
-                                                                        : &resident_;
-  const Key key(content.leases.size(), content.claims > 0, content.last_used, &content);
-  if (index != content.index || key != content.key) {
-    if (content.index != nullptr) content.index->erase(content.key);
-    if (index != nullptr) index->insert(key);
-    content.index = index;
-    content.key = key;
+  find(content, content.state != State::resident || content.kept ? Place::none
+                : content.draining                               ? Place::draining
+                : !content.leases.empty()                        ? Place::leased
+                : content.claims > 0                             ? Place::claimed
+                                                                 : Place::idle);
+  const bool counts_as_kept = content.kept && content.slot >= 0;
+  if (counts_as_kept != content.counts_as_kept) {
+    counts_as_kept ? kept_bytes_ += content.bytes : kept_bytes_ -= content.bytes;
+    content.counts_as_kept = counts_as_kept;
   }
   const bool pin = !content.leases.empty() || !content.waiters.empty() || content.state == State::sending;
   if (!pin) content.staged = nullptr;

@@ -3,12 +3,13 @@
 //
 // Per content:
 //
-//   none --> waiting --> sending --> resident --> none (least recently used first; never while leased)
+//   none --> waiting --> sending --> resident --> none (in the order of actors/head/eviction_order.h; never while leased)
 //                           `--> none (a rank refused it: rolled back on all of them)
 //
-// A lease is a request's hold while plans may touch the slot. While a content waits for a slot and none is free, a
-// resident one gives way: it gets no new leases and drains. Else a stream of requests for resident adapters would keep
-// another one out for ever.
+// A lease is a request's hold while plans may touch the slot. While contents wait for slots and none is to be had, some
+// resident ones give way: they get no new leases and drain, and the engine is told, so that requests that have had a turn
+// there go back to the queue. Else a stream of requests for resident adapters would keep another one out for ever. Only so
+// many are sent at a time, and give way, as the way to the ranks is wide for: all other slots go on serving meanwhile.
 //
 // A content that is kept stays in its slot once it has one, and gives way to nobody; at least one slot has none.
 //
@@ -18,6 +19,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
@@ -26,6 +28,9 @@
 #include <variant>
 #include <vector>
 
+#include "actors/head/eviction_order.h"
+#include "actors/head/frequency_sketch.h"
+#include "actors/head/record_list.h"
 #include "actors/head/staged_adapter.h"
 #include "engine/ids.h"
 
@@ -34,6 +39,12 @@ namespace lorikeet::actors {
 class AdapterSlots {
  public:
   using Id = engine::SequenceId;
+  static constexpr size_t kMostSends = 4;  // under way at a time
+  struct Limits {
+    int32_t count = 1;   // slots of each rank
+    uint64_t bytes = 0;  // of what is in them, on each rank; 0: no limit
+    int32_t ranks = 1;
+  };
 
   // What is to be done, in order.
   struct Send {  // to all ranks: sent() follows
@@ -58,9 +69,14 @@ class AdapterSlots {
   struct Unpin {
     std::string digest;
   };
-  using Effect = std::variant<Send, Clear, Acquired, Pin, Unpin>;
+  struct GiveWay {  // tell the engine: requests that run on it are to give their leases back after a turn, or no more
+    std::string digest;
+    bool wanted = false;
+  };
+  using Effect = std::variant<Send, Clear, Acquired, Pin, Unpin, GiveWay>;
 
-  explicit AdapterSlots(int32_t slots);
+  explicit AdapterSlots(Limits limits);
+  explicit AdapterSlots(int32_t slots) : AdapterSlots(Limits{slots}) {}
   AdapterSlots(const AdapterSlots&) = delete;
   AdapterSlots& operator=(const AdapterSlots&) = delete;
 
@@ -82,7 +98,11 @@ class AdapterSlots {
   // Whether acquire() would be answered without another content giving way that is leased.
   bool has_slot_for(const std::string& digest) const;
 
-  int32_t size() const { return num_slots_; }
+  int32_t size() const { return limits_.count; }
+  uint64_t budget_bytes() const { return limits_.bytes; }
+  uint64_t used_bytes() const { return used_bytes_; }  // on each rank
+  size_t used() const;                                 // slots
+  uint64_t evictions() const { return evictions_; }    // so far
   bool is_resident(const std::string& digest) const;
   std::vector<std::string> resident() const;  // digests; as many as there are slots at the most
 
@@ -101,13 +121,16 @@ class AdapterSlots {
 
  private:
   enum class State : uint8_t { none, waiting, sending, resident };
+  // Of a resident content: that nobody leases, and no request claims or some do; that requests lease; that gives way.
+  enum class Place : uint8_t { none, idle, claimed, leased, draining };
   struct Content;
-  using Key = std::tuple<size_t, bool, uint64_t, Content*>;  // leases, claimed, last used
+  using Key = std::tuple<size_t, uint64_t, Content*>;  // leases, last used
   using Index = std::set<Key>;
   struct Content {
     const std::string* digest = nullptr;  // the key
     State state = State::none;
     int32_t slot = -1;
+    uint64_t bytes = 0;     // that it takes of each rank while it is in a slot
     uint64_t transfer = 0;  // that brings or brought it to the ranks
     bool draining = false;  // resident, and to give its slot to one that waits
     bool kept = false;
@@ -115,29 +138,50 @@ class AdapterSlots {
     std::set<Id> waiters;  // requests that have not got it yet
     size_t claims = 0;
     uint64_t last_used = 0;
-    uint64_t ticket = 0;                          // of queue_, while it waits
-    Index* index = nullptr;                       // resident_ or draining_, while it is resident
-    Key key;                                      // there
+    uint64_t ticket = 0;        // of queue_, while it waits
+    Place place = Place::none;  // where it is found
+    Key key;                    // there, where it is an Index
+    ListLinks<Content> links;   // and these where it is an order
+    EvictionState eviction;
+    bool counts_as_kept = false;                  // its bytes are among kept_bytes_
     bool pinned = false;                          // as the host was told
     std::shared_ptr<const StagedAdapter> staged;  // while pinned
     std::string error;                            // of the last way to the ranks
   };
+  using Order = EvictionOrder<Content, &Content::links, &Content::eviction>;
 
   Content& find_or_add(const std::string& digest);
   void queue(Content& content);
   void assign_slots();
-  int32_t free_slot();
+  uint64_t bytes_of(const StagedAdapter& adapter) const;
+  void enter_slot(Content& content, int32_t slot, uint64_t bytes);
+  void leave_slot(Content& content);
+  std::string why_it_never_fits(uint64_t bytes) const;
+  std::optional<int32_t> make_place(uint64_t bytes);
+  Content* next_victim() const;
+  void evict(Content& content);
   void choose_draining();
+  void set_draining(Content& content, bool draining);
   void grant(Content& content);
   void fail_waiters(Content& content, const std::string& error, bool ranks_failed);
+  static bool is_evictable(const Content& content);
+  void find(Content& content, Place place);
   void update(Content& content);
 
+  FrequencySketch uses_;                               // claims, by digest
   std::unordered_map<std::string, Content> contents_;  // claimed, in a slot, on their way to one, or with an error
   std::set<int32_t> free_slots_;
+  std::vector<Content*> in_slots_;      // by slot; null: empty
   std::map<uint64_t, Content*> queue_;  // that wait for a slot, by ticket
-  Index resident_;                      // that take new leases
-  Index draining_;                      // that do not
-  const int32_t num_slots_;
+  Order idle_, claimed_;                // resident, and nobody leases them
+  Index leased_;                        // resident, and take new leases
+  Index draining_;                      // resident, and take none
+  size_t sending_ = 0;                  // contents
+  const Limits limits_;
+  uint64_t used_bytes_ = 0;       // on each rank, of what is in slots
+  uint64_t evictable_bytes_ = 0;  // of it: of what nobody leases
+  uint64_t kept_bytes_ = 0;       // of it: of what is kept
+  uint64_t evictions_ = 0;
   bool group_ = false;
   uint64_t clock_ = 0;
   uint64_t tickets_ = 0;

@@ -3,13 +3,28 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "actors/head/adapter_key.h"
 
 namespace lorikeet::actors {
 
+namespace {
+
+// What contents that came lately may take of the memory before they are compared with those that stay.
+constexpr uint64_t kRecentShare = 8;
+
+HostAdapters::Limits with_defaults(HostAdapters::Limits limits) {
+  if (limits.count <= 0) limits.count = std::numeric_limits<int32_t>::max();
+  return limits;
+}
+
+}  // namespace
+
 HostAdapters::HostAdapters(Limits limits, const std::vector<std::pair<std::string, std::string>>& modules)
-    : limits_(limits) {
+    : most_(static_cast<uint64_t>(std::max(0, limits.count))),
+      limits_(with_defaults(limits)),
+      idle_(uses_, limits.bytes / kRecentShare) {
   names_.reserve(modules.size());
   contents_.reserve(modules.size());
   for (const auto& [name, dir] : modules) {
@@ -109,6 +124,7 @@ void HostAdapters::answer(std::set<Id> ids, Content* content, const std::string&
       effects_.push_back(Resolved{id, "", error});
     } else {
       ++content->claims;
+      uses_.add(content->eviction.hash);
       requests_[id] = {nullptr, content};
       effects_.push_back(Resolved{id, content->digest, ""});
     }
@@ -271,26 +287,34 @@ HostAdapters::Content& HostAdapters::stage(std::shared_ptr<const StagedAdapter> 
   if (known == nullptr) {
     auto made = content_pool_.make();
     made->digest = adapter->digest;
+    made->eviction.hash = std::hash<std::string>{}(adapter->digest);
     known = &contents_.insert(std::move(made));
   }
   Content& content = *known;
-  content.bytes = adapter->bytes;
+  content.bytes = content.eviction.weight = adapter->bytes;
   content.max_rank = adapter->max_rank;
   content.staged = std::move(adapter);
-  put(content, Place::idle);
+  put(content, Place::held);  // give() finds out whether it is
   staged_bytes_ += content.bytes;
   ++staged_count_;
-  file(content);
   return content;
 }
 
-// At the end of a list, or on none.
+// At the end of a list, in the order of those that nobody holds, or on none.
 void HostAdapters::put(Content& content, Place place) {
-  if (content.place != Place::on_disk) list(content.place).erase(content);
+  if (content.place == Place::idle) {
+    idle_.erase(content);
+  } else if (content.place != Place::on_disk) {
+    list(content.place).erase(content);
+  }
   if (content.place == Place::kept) kept_bytes_ -= content.bytes;
   if (content.place == Place::draining) draining_bytes_ -= content.bytes;
   content.place = place;
-  if (place != Place::on_disk) list(place).push_back(content);
+  if (place == Place::idle) {
+    idle_.push(content);
+  } else if (place != Place::on_disk) {
+    list(place).push_back(content);
+  }
   if (place == Place::kept) kept_bytes_ += content.bytes;
   if (place == Place::draining) draining_bytes_ += content.bytes;
 }
@@ -317,8 +341,10 @@ void HostAdapters::released(Content& content) {
 void HostAdapters::evict(Content& content) {
   put(content, Place::on_disk);
   content.staged = nullptr;
+  content.eviction.settled = false;
   staged_bytes_ -= content.bytes;
   --staged_count_;
+  if (!content.leading.empty()) ++evictions_;
   for (Name* name : std::exchange(content.parked, {})) queue_for_memory(*name, content.bytes);
 }
 
@@ -351,11 +377,11 @@ bool HostAdapters::fits(uint64_t bytes, Room freed) const {
          staged_count_ + reserved_.count + 1 <= static_cast<size_t>(limits_.count) + freed.count;
 }
 
-// Evicts contents that nobody holds, least recently used first, until one of `bytes` fits.
+// Evicts contents that nobody holds until one of `bytes` fits.
 bool HostAdapters::make_room(uint64_t bytes) {
   while (!fits(bytes, {})) {
-    if (list(Place::idle).empty()) return false;
-    evict(list(Place::idle).front());
+    if (idle_.empty()) return false;
+    evict(idle_.victim());
   }
   return true;
 }
@@ -418,82 +444,6 @@ void HostAdapters::undrain(Content& content) {
   put(content, Place::held);
   // Its files may have been replaced meanwhile.
   for (Name* name : std::exchange(content.parked, {})) start_check(*name);
-}
-
-// ---- status
-
-HostAdapters::Row HostAdapters::row_of(const std::string& name, const std::string& dir, const Content* content) {
-  Row row;
-  row.name = name;
-  row.dir = dir;
-  row.host = "on_disk";
-  if (content == nullptr) return row;
-  row.digest = content->digest;
-  row.max_rank = content->max_rank;
-  row.claims = content->claims;
-  row.bytes = content->bytes;
-  row.set_aside = content->set_aside();
-  if (content->staged != nullptr) row.host = "staged";
-  return row;
-}
-
-HostAdapters::Row HostAdapters::row_of(const Name& name) {
-  Row row = row_of(name.name, name.dir, name.content);
-  row.error = name.error;
-  row.kept = name.kept;
-  if (name.content != nullptr && name.content->set_aside()) row.error = why_set_aside(*name.content);
-  if (name.work == Work::reading) row.host = "reading";
-  if (name.work == Work::queued || name.work == Work::parked) row.host = "waiting_for_memory";
-  return row;
-}
-
-std::vector<HostAdapters::Row> HostAdapters::rows() const {
-  std::vector<Row> rows;
-  names_.for_each([&rows](const Name& entry) { rows.push_back(row_of(entry)); });
-  const auto by_name = [](const Row& a, const Row& b) { return a.name < b.name; };
-  std::sort(rows.begin(), rows.end(), by_name);
-  const auto num_names = static_cast<ptrdiff_t>(rows.size());
-  for (const auto& [key, entry] : hidden_) {
-    if (entry->content == nullptr) continue;
-    rows.push_back(row_of(entry->name, entry->dir, entry->content));
-    rows.back().host = entry->leaves ? "replaced" : "loading";
-  }
-  contents_.for_each([&](const Content& content) {
-    if (!content.leading.empty()) return;
-    rows.push_back(row_of(content.name, content.dir, &content));
-    rows.back().host = "replaced";
-  });
-  std::sort(rows.begin() + num_names, rows.end(), by_name);
-  return rows;
-}
-
-std::vector<HostAdapters::Row> HostAdapters::rows(const std::vector<std::string>& digests, size_t others) const {
-  std::set<const Content*> near;
-  for (const ContentList& list : lists_) list.for_each([&near](const Content& content) { near.insert(&content); });
-  for (const std::string& digest : digests) {
-    if (const Content* const found = contents_.find(digest)) near.insert(found);
-  }
-  std::vector<Row> rows;
-  std::set<const Name*> listed;
-  for (const Content* content : near) {
-    for (const Name* name : content->leading) {
-      if (names_.find(name->name) == name) {
-        rows.push_back(row_of(*name));
-        listed.insert(name);
-      } else {  // no request finds it
-        rows.push_back(row_of(name->name, name->dir, content));
-        rows.back().host = name->leaves ? "replaced" : "loading";
-      }
-    }
-    if (!content->leading.empty()) continue;
-    rows.push_back(row_of(content->name, content->dir, content));
-    rows.back().host = "replaced";
-  }
-  names_.for_some(others, [&](const Name& name) {
-    if (!listed.contains(&name)) rows.push_back(row_of(name));
-  });
-  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.name < b.name; });
-  return rows;
 }
 
 }  // namespace lorikeet::actors

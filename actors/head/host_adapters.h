@@ -3,7 +3,8 @@
 //
 // A name leads to a directory, whose content has a digest. Per content:
 //
-//   on_disk --> reading --> staged --> on_disk (least recently used first, under the budget; never while held)
+//   on_disk --> reading --> staged --> on_disk (under the budget, in the order of actors/head/eviction_order.h; never
+//                  |                            while held)
 //                  `--> waiting_for_memory --> reading (in the order in which they came; the place is kept meanwhile)
 //
 // Claims and pins hold a content. A claim is a request's, from its arrival to its end; a pin is a group's, while it
@@ -37,7 +38,9 @@
 #include <vector>
 
 #include "actors/head/adapter_outcome.h"
+#include "actors/head/eviction_order.h"
 #include "actors/head/file_stamp.h"
+#include "actors/head/frequency_sketch.h"
 #include "actors/head/record_list.h"
 #include "actors/head/staged_adapter.h"
 #include "engine/ids.h"
@@ -52,7 +55,7 @@ class HostAdapters {
   using Id = engine::SequenceId;
   static constexpr int kMostWithoutToken = 3;  // requests in a row, until their content is set aside
   struct Limits {
-    int32_t count = 64;  // staged contents
+    int32_t count = 0;   // staged contents; 0: as many as the bytes allow
     uint64_t bytes = 0;  // of all of them
   };
 
@@ -135,6 +138,10 @@ class HostAdapters {
   std::vector<Row> rows(const std::vector<std::string>& digests, size_t others) const;
   size_t size() const { return names_.size(); }  // names
   uint64_t staged_bytes() const { return staged_bytes_; }
+  size_t staged_count() const { return staged_count_; }
+  uint64_t budget_bytes() const { return limits_.bytes; }
+  uint64_t most() const { return most_; }            // staged contents; 0: as many as the bytes allow
+  uint64_t evictions() const { return evictions_; }  // so far, of contents that names lead to
 
   // At how many places of its indices it has looked so far, for names and for contents: tests show by it that what a
   // request costs does not depend on how many there are.
@@ -169,7 +176,8 @@ class HostAdapters {
 
     bool awaited() const { return !waiters.empty() || !late.empty(); }
   };
-  // Where a content's host copy is: on the list of those that nobody holds, that are held, that give way, that names keep.
+  // Where a content's host copy is: among those that nobody holds, or on the list of those that are held, that give way,
+  // that names keep.
   enum class Place : uint8_t { on_disk, idle, held, draining, kept };
   struct alignas(64) Content {
     std::string digest;
@@ -177,6 +185,7 @@ class HostAdapters {
     Place place = Place::on_disk;
     int without_token = 0;  // requests in a row that ended so
     ListLinks<Content> links;
+    EvictionState eviction;
     size_t claims = 0, pins = 0;
     size_t keepers = 0;       // names that keep it
     std::set<Name*> leading;  // names that lead to it
@@ -195,6 +204,7 @@ class HostAdapters {
     const std::string& operator()(const Content& content) const { return content.digest; }
   };
   using ContentList = RecordList<Content, &Content::links>;
+  static constexpr size_t kFirstListed = static_cast<size_t>(Place::held);
   struct Request {
     Name* name = nullptr;        // it waits there
     Content* content = nullptr;  // it has claimed this
@@ -223,8 +233,8 @@ class HostAdapters {
   static Row row_of(const std::string& name, const std::string& dir, const Content* content);
   static Row row_of(const Name& name);
   Content& stage(std::shared_ptr<const StagedAdapter> adapter);
-  ContentList& list(Place place) { return lists_[static_cast<size_t>(place) - 1]; }
-  const ContentList& list(Place place) const { return lists_[static_cast<size_t>(place) - 1]; }
+  ContentList& list(Place place) { return lists_[static_cast<size_t>(place) - kFirstListed]; }
+  const ContentList& list(Place place) const { return lists_[static_cast<size_t>(place) - kFirstListed]; }
   void put(Content& content, Place place);
   void file(Content& content);
   void released(Content& content);
@@ -241,6 +251,7 @@ class HostAdapters {
   void serve_memory_queue();
   void choose_draining();
 
+  const uint64_t most_;
   const Limits limits_;
   engine::RecordPool<Name> name_pool_;
   engine::RecordPool<Content> content_pool_;
@@ -250,13 +261,16 @@ class HostAdapters {
   std::vector<std::string> rests_;  // keys of those that leave and whose work is done
   engine::RecordIndex<Content, DigestOf> contents_{content_pool_};
   std::unordered_map<Id, Request> requests_;
-  std::array<ContentList, 4> lists_;        // of staged contents by Place, least recently used first
+  FrequencySketch uses_;  // claims, by the contents' digests
+  EvictionOrder<Content, &Content::links, &Content::eviction> idle_;
+  std::array<ContentList, 3> lists_;        // of the other staged contents by Place, least recently used first
   uint64_t draining_bytes_ = 0;             // of those that give way
   uint64_t kept_bytes_ = 0;                 // of those that names keep
   std::map<uint64_t, Name*> memory_queue_;  // by ticket
   uint64_t tickets_ = 0;
   uint64_t staged_bytes_ = 0;
   size_t staged_count_ = 0;
+  uint64_t evictions_ = 0;
   Room reserved_;  // for readings of known size
   std::vector<Effect> effects_;
 };

@@ -115,6 +115,11 @@ struct ReleaseSlot {
   engine::SequenceId id;
   std::string digest;
 };
+struct GiveWay {  // adapter cache -> scheduler: others wait for the content's slot, or do no more
+  uint64_t epoch = 0;
+  std::string digest;
+  bool wanted = false;
+};
 struct ChangeAdapter {  // gateway -> adapter cache: a client wants other adapters, or one elsewhere
   std::shared_ptr<const comm::AdapterRequest> request;
 };
@@ -155,9 +160,9 @@ using AdapterCacheActor =
 
 using SchedulerActor =
     SchedulerForRanks::extend<caf::reacts_to<Serve>, caf::reacts_to<Submit>, caf::reacts_to<Finish>,
-                              caf::replies_to<ResetPrefixCache>::with<bool>, caf::reacts_to<SupervisorSaid>,
-                              caf::reacts_to<Tick>, caf::replies_to<StatusQuery>::with<ServingStatus>,
-                              caf::replies_to<Pulse>::with<bool>>;
+                              caf::reacts_to<GiveWay>, caf::replies_to<ResetPrefixCache>::with<bool>,
+                              caf::reacts_to<SupervisorSaid>, caf::reacts_to<Tick>,
+                              caf::replies_to<StatusQuery>::with<ServingStatus>, caf::replies_to<Pulse>::with<bool>>;
 
 }  // namespace lorikeet::actors
 
@@ -181,6 +186,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::UnclaimAdapter)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AcquireSlot)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::SlotAcquired)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::ReleaseSlot)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GiveWay)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupFormed)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::GroupLost)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(lorikeet::actors::AdapterSource::Checked)

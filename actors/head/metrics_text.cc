@@ -190,6 +190,19 @@ void add_residency(Families& families, const AdaptersStatus& status, int32_t max
     families.counter("vllm:lora_cache_hits_total", "Requests whose adapter was there", static_cast<double>(hits),
                      {{"level", level}});
   }
+  const std::pair<const char*, const AdapterTier&> tiers[] = {{"gpu", status.tiers.slots}, {"cpu", status.tiers.host}};
+  for (const auto& [level, tier] : tiers) {
+    families.gauge("lorikeet:adapter_tier_bytes", "Bytes of adapters in slots (of each rank), in the head's memory",
+                   static_cast<double>(tier.bytes), {{"level", level}});
+  }
+  for (const auto& [level, tier] : tiers) {
+    families.gauge("lorikeet:adapter_tier_budget_bytes", "Bytes that they may take; 0: no limit",
+                   static_cast<double>(tier.budget_bytes), {{"level", level}});
+  }
+  for (const auto& [level, tier] : tiers) {
+    families.counter("lorikeet:adapter_evictions_total", "Adapters that made room for others",
+                     static_cast<double>(tier.evictions), {{"level", level}});
+  }
   const char* const help = "Time that an adapter took from disk into memory (cpu), from there to all ranks (gpu)";
   families.histogram("vllm:lora_adapter_load_seconds", help, status.sends, {{"level", "gpu"}});
   families.histogram("vllm:lora_adapter_load_seconds", help, status.reads, {{"level", "cpu"}});

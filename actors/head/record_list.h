@@ -34,6 +34,13 @@ class RecordList {
     ++size_;
   }
 
+  void push_front(Record& record) {
+    (record.*kLinks) = {nullptr, front_};
+    (front_ != nullptr ? (front_->*kLinks).before : back_) = &record;
+    front_ = &record;
+    ++size_;
+  }
+
   void erase(Record& record) {
     const auto [before, behind] = std::exchange(record.*kLinks, {});
     (before != nullptr ? (before->*kLinks).behind : front_) = behind;

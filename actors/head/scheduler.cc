@@ -67,6 +67,11 @@ class Scheduler {
     act();
   }
 
+  void give_way(const GiveWay& say) {
+    core_.give_way(say.epoch, say.digest, say.wanted, now());
+    act();
+  }
+
   bool reset_prefix_cache() {
     core_.reset_prefix_cache();
     return true;
@@ -326,6 +331,7 @@ SchedulerActor::behavior_type scheduler(SchedulerActor::pointer self, SchedulerS
           [state](Serve& serve) { state->serve(serve); },
           [state](Submit& submit) { state->submit(submit); },
           [state](const Finish& finish) { state->finish(finish); },
+          [state](const GiveWay& say) { state->give_way(say); },
           [state](const ResetPrefixCache&) { return state->reset_prefix_cache(); },
           [state](const SupervisorSaid& said) { state->new_epoch(said.order); },
           [state](Tick) { state->tick(); },

@@ -111,6 +111,12 @@ void ServingCore::acquired(const Acquire& asked, uint64_t epoch, engine::SlotId 
   pump(now);
 }
 
+void ServingCore::give_way(uint64_t epoch, const std::string& digest, bool wanted, TimePoint now) {
+  if (epoch != group_.epoch() || !group_.serving()) return;
+  engine_->give_way(digest, wanted);
+  pump(now);
+}
+
 // ---- ranks
 
 Result<void> ServingCore::admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device) {

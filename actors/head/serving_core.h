@@ -112,6 +112,9 @@ class ServingCore {
   void acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error, bool ranks_failed,
                 TimePoint now);
 
+  // Others wait for a slot of the epoch's ranks, and the content is to give its own up (engine::Engine::give_way).
+  void give_way(uint64_t epoch, const std::string& digest, bool wanted, TimePoint now);
+
   // Requests that come from now on reuse nothing that was computed before.
   void reset_prefix_cache();
 

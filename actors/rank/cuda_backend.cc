@@ -62,6 +62,7 @@ class CudaBackend final : public RankBackend {
     options.kv_dtype = kv_dtype(options_, options.dtype);
     options.num_slots = options_.max_loras;
     options.max_lora_rank = options_.max_lora_rank;
+    options.lora_bytes = options_.lora_memory_bytes;
     options.load_threads = std::max(1, options_.threads);
     options.progress = progress;
     options.time_steps = options_.time_steps;

@@ -126,7 +126,8 @@ struct ServerOptions {
   bool enable_prefix_caching = true;
 
   int32_t max_loras = 8;                     // adapter slots of every rank
-  int32_t max_cpu_loras = 64;                // adapters staged in the head's memory
+  uint64_t lora_memory_bytes = 0;            // of every rank, for what is in them; 0: as the backend finds fit
+  int32_t max_cpu_loras = 0;                 // adapters staged in the head's memory; 0: as many as fit
   uint64_t max_cpu_lora_bytes = 4ULL << 30;  // byte budget of the staged adapters
   int32_t max_lora_rank = model::kMaxLoraRank;
   bool runtime_lora_updating = false;  // clients may load, unload and pin adapters
@@ -167,6 +168,7 @@ struct ServerOptions {
     visit("load_format", s.load_format);
     visit("enable_prefix_caching", s.enable_prefix_caching);
     visit("max_loras", s.max_loras);
+    visit("lora_memory_bytes", s.lora_memory_bytes);
     visit("max_cpu_loras", s.max_cpu_loras);
     visit("max_cpu_lora_bytes", s.max_cpu_lora_bytes);
     visit("max_lora_rank", s.max_lora_rank);

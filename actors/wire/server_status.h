@@ -202,12 +202,41 @@ struct AdapterLookups {
   }
 };
 
+// One of the places where adapters are kept.
+struct AdapterTier {
+  uint64_t adapters = 0;          // in it
+  uint64_t most = 0;              // that may be in it; 0: as many as its bytes allow
+  uint64_t bytes = 0;             // of them; of slots: on each rank
+  uint64_t budget_bytes = 0;      // that it may take; 0: no limit but that of `most`
+  uint64_t hits = 0, misses = 0;  // looks of requests for their adapter, since the start
+  uint64_t evictions = 0;         // of what others wanted the room of, since the start
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("adapters", s.adapters);
+    visit("most", s.most);
+    visit("bytes", s.bytes);
+    visit("budget_bytes", s.budget_bytes);
+    visit("hits", s.hits);
+    visit("misses", s.misses);
+    visit("evictions", s.evictions);
+  }
+};
+struct AdapterTiers {
+  AdapterTier slots, host;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("slots", s.slots);
+    visit("host", s.host);
+  }
+};
+
 // What the adapter cache knows.
 struct AdaptersStatus {
   uint64_t transfers = 0;     // adapters on their way to the ranks
   uint64_t staged_bytes = 0;  // of all adapters in the head's memory
   uint64_t blocked = 0;       // adapters whose disk has not answered in time, and still does not
   AdapterLookups lookups;
+  AdapterTiers tiers;
   Durations reads;  // of adapters from disk into the head's memory
   Durations sends;  // of adapters from there to all ranks
   std::vector<AdapterStatus> adapters;
@@ -218,6 +247,7 @@ struct AdaptersStatus {
     visit("staged_adapter_bytes", s.staged_bytes);
     visit("blocked_adapters", s.blocked);
     visit("adapter_lookups", s.lookups);
+    visit("adapter_tiers", s.tiers);
     visit("adapter_reads", s.reads);
     visit("adapter_sends", s.sends);
     visit("adapters", s.adapters);

@@ -115,5 +115,91 @@ TEST(Engine, PinsAnAdapterForFewOfItsWaitingRequests) {
   server.run();
 }
 
+EngineConfig roomy_config() {
+  EngineConfig config = small_config();
+  config.num_blocks = 100;
+  config.max_plans_in_flight = 2;
+  return config;
+}
+
+TEST(Engine, GivesASlotUpAfterATurnAndGoesOnWhereItWas) {
+  EngineHarness server(roomy_config(), 1);
+  const SequenceId first = server.add({1, 2}, 100, "a");
+  server.grant_leases();
+  const SequenceId other = server.add({3, 4}, 20, "b");
+  server.engine.give_way("a", true);
+  while (!server.clients[other].finish) ASSERT_TRUE(server.step());
+  const auto had = server.clients[first].tokens.size();
+  EXPECT_GE(had, 32u);
+  EXPECT_LT(had, 50u) << "the turn and up to a block's end";
+  server.engine.give_way("a", false);
+  server.run();
+  const EngineStats stats = server.engine.stats();
+  EXPECT_EQ(stats.turns, 1u);
+  EXPECT_EQ(stats.preemptions, 0u);
+  // 2 + 99 and 2 + 19 positions, and what was computed once more.
+  EXPECT_LE(server.rank.num_positions_computed(), 101 + 21 + 4);
+}
+
+TEST(Engine, KeepsASlotThatNobodyWaitsForAnyMore) {
+  EngineHarness server(roomy_config(), 1);
+  server.add({1, 2}, 100, "a");
+  server.engine.give_way("a", true);
+  for (int i = 0; i < 20; ++i) server.step();
+  server.engine.give_way("a", false);
+  server.engine.give_way("nobody's", true);
+  server.run();
+  EXPECT_EQ(server.engine.stats().turns, 0u);
+}
+
+TEST(Engine, TakesTurnsOnlyWhereGoingOnIsCheap) {
+  for (const bool has_room : {false, true}) {
+    SCOPED_TRACE(has_room);
+    EngineConfig config = roomy_config();
+    if (has_room) {
+      config.enable_prefix_caching = false;
+    } else {
+      config.num_blocks = 27;  // of which one sequence takes nearly all
+    }
+    EngineHarness server(config, 1);
+    server.add(std::vector<int32_t>(16, 1), 90, "a");
+    server.grant_leases();
+    for (int i = 0; i < (has_room ? 1 : 70); ++i) server.step();
+    server.engine.give_way("a", true);
+    server.run();
+    EXPECT_EQ(server.engine.stats().turns, 0u);
+  }
+}
+
+TEST(Engine, LetsThoseThatHoldALeaseHaveTheirTurnBehindOneThatGaveItsBack) {
+  EngineConfig config = roomy_config();
+  config.max_num_seqs = 1;
+  EngineHarness server(config, 1);
+  std::vector<SequenceId> flood;
+  for (int i = 0; i < 3; ++i) flood.push_back(server.add({1, i}, 60, "a"));
+  server.grant_leases();  // all three hold one
+  const SequenceId other = server.add({3, 4}, 5, "b");
+  server.engine.give_way("a", true);
+  while (!server.clients[other].finish) ASSERT_TRUE(server.step());
+  for (const SequenceId id : flood) {
+    EXPECT_GE(server.clients[id].tokens.size(), 32u);
+    EXPECT_FALSE(server.clients[id].finish);
+  }
+  server.engine.give_way("a", false);
+  server.run();
+}
+
+TEST(Engine, ForgetsTurnsWithTheRanks) {
+  EngineHarness server(roomy_config(), 1);
+  const SequenceId id = server.add({1, 2}, 100, "a");
+  server.engine.give_way("a", true);
+  while (server.engine.stats().turns == 0) ASSERT_TRUE(server.step());  // its rows may be in flight still
+  server.lose_ranks();
+  server.start_epoch();
+  server.run();
+  EXPECT_EQ(server.engine.stats().turns, 1u);
+  EXPECT_TRUE(server.clients[id].finish);
+}
+
 }  // namespace
 }  // namespace lorikeet::engine

@@ -45,6 +45,7 @@ class FakeAdapterCache {
     EXPECT_EQ(slots_[lease->second].digest, call.digest);
     --slots_[lease->second].num_leases;
     leases_.erase(lease);
+    asked_ever_.erase(call.id);  // who has given one back may ask for another
   }
 
   // Answers the oldest question, loading the adapter into a slot without leases where it has none. False: nothing was
@@ -159,13 +160,15 @@ class EngineHarness {
 
   // Makes one plan, checks its blocks and puts it in flight.
   bool plan() {
+    const uint64_t turns = engine.stats().turns;
     auto plan = engine.plan();
+    const bool ended_turns = engine.stats().turns > turns;
     take_all();
     if (!plan) return false;
     EXPECT_FALSE(plan->rows.empty());
     for (const SequenceId id : plan->finished) tables_.erase(id);
     for (const SequenceId id : plan->finished) {
-      if (!clients.at(id).is_done()) expect_youngest(id);
+      if (!clients.at(id).is_done() && !ended_turns) expect_youngest(id);
     }
     for (const SequenceStart& start : plan->starts) {
       starts.push_back(start);

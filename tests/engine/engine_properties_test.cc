@@ -42,6 +42,7 @@ class RandomHistory {
     config.max_num_queued_requests = draw(1, 60);
     config.max_plans_in_flight = draw(1, 3);
     config.enable_prefix_caching = draw(0, 3) > 0;
+    config.turn_tokens = draw(1, 6);
     return config;
   }
 
@@ -79,7 +80,10 @@ class RandomHistory {
     }
   }
 
+  void give_way(bool wanted) { harness_.engine.give_way("digest-" + std::to_string(draw(0, 6)), wanted); }
+
   void happen() {
+    if (draw(0, 9) == 0) give_way(draw(0, 2) > 0);
     switch (draw(0, 19)) {
       case 0:
       case 1:
@@ -137,6 +141,7 @@ class RandomHistory {
 
   // With nothing in flight, a request that has all it asked for gets on.
   void expect_progress() {
+    for (int i = 0; i <= 6; ++i) harness_.engine.give_way("digest-" + std::to_string(i), false);
     while (harness_.absorb()) {
     }
     bool someone_can = false;

@@ -1,4 +1,5 @@
 // `lorikeet bench` on the example model: that every figure is there and stands beside a floor, not how large it is.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "tests/launcher/served.h"
@@ -84,6 +85,37 @@ TEST(BenchCommand, LoraComparesNumbersOfAdapters) {
     expect_beside_a_floor(figures, std::string(number) + " adapters: time per output token, median");
   }
   EXPECT_THAT(figures.at("4 adapters: time per output token, median").value("against", ""), HasSubstr("x without"));
+}
+
+TEST(BenchCommand, AdaptersShowsEveryTierAndEveryNumber) {
+  ScratchDirectory scratch;
+  const std::string plot = (scratch / "adapters.svg").string();
+  const auto figures = run_bench(over_example({"adapters", "--input-len",
+                                               "8",        "--output-len",
+                                               "6",        "--batch-size",
+                                               "4",        "--num-prompts",
+                                               "8",        "--num-iters",
+                                               "2",        "--num-adapters",
+                                               "0",        "1",
+                                               "6",        "--max-loras",
+                                               "2",        "--lora-rank",
+                                               "4",        "--plot",
+                                               plot}));
+  for (const char* tier : {"disk", "page cache", "head's memory", "slot"}) {
+    expect_beside_a_floor(figures, fmt::format("first token, {}, median", tier));
+  }
+  for (const char* name : {"loads into slots", "between tokens while adapters load, p99",
+                           "from disk into the head's memory, mean", "no adapter: output tokens"}) {
+    ASSERT_TRUE(figures.count(name)) << name;
+    EXPECT_GT(figures.at(name)["value"], 0) << name;
+  }
+  for (const char* load : {"1 adapter", "6 adapters, even", "6 adapters, Zipf 1"}) {
+    expect_beside_a_floor(figures, std::string(load) + ": output tokens");
+  }
+  EXPECT_THAT(read_file(plot), HasSubstr("</svg>"));
+  const Finished refused = run_lorikeet(over_example({"bench", "adapters", "--lora-targets", "x_proj"}));
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.err, HasSubstr("the model has no linear layer x_proj"));
 }
 
 TEST(BenchCommand, ServeLoadsARunningServer) {

@@ -80,7 +80,7 @@ std::string python() {
 TEST(Http, GivesOpenAisClientAndZmqTheTextsOfABatch) {
   ASSERT_TRUE(std::filesystem::exists(python())) << "launcher/install_dependencies.sh --tests makes " << python();
   const auto results = batch_results(seeded_requests());
-  Served server({"--tp", "2"});
+  Served server({"--tp", "2", "--max-loras", "8"});
   ASSERT_TRUE(server.ready()) << server.process().err();
 
   std::vector<comm::GenerateRequest> requests;

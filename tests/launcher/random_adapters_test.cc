@@ -44,6 +44,21 @@ TEST(RandomAdaptersOfOneModel, DifferInContentWithTheSeed) {
   EXPECT_EQ(a, model::inspect_adapter(scratch / "again", config).digest);
 }
 
+TEST(RandomAdaptersOfOneModel, AreForTheLayersThatWereAskedFor) {
+  const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
+  ScratchDirectory scratch;
+  ASSERT_TRUE(write_random_adapter(scratch / "a", config, 2, 1, {"q_proj", "v_proj"}));
+  const auto found = model::inspect_adapter(scratch / "a", config);
+  ASSERT_FALSE(found.modules.empty());
+  for (const auto& module : found.modules) {
+    EXPECT_TRUE(module.module.ends_with("q_proj") || module.module.ends_with("v_proj")) << module.module;
+  }
+  EXPECT_LT(random_adapter_bytes(config, 2, {"q_proj", "v_proj"}), random_adapter_bytes(config, 2));
+  const auto refused = write_random_adapter(scratch / "b", config, 2, 1, {"x_proj"});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message, "the model has no linear layer x_proj");
+}
+
 TEST(RandomAdaptersOfOneModel, AreRefusedWhereTheyCannotBeWritten) {
   const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
   ScratchDirectory scratch;

@@ -6,6 +6,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "launcher/adapter_memory.h"
+#include "model/config/config.h"
+#include "model/forward/step_cost.h"
 #include "tests/launcher/process.h"
 #include "tests/model/checkpoint/safetensors_writer.h"
 #include "tests/model/temp_dir.h"
@@ -185,6 +188,54 @@ TEST_F(Flags, TakeLengthsAndMemoryAsPeopleWriteThem) {
   EXPECT_EQ(options.max_model_len, 1000);
   EXPECT_EQ(options.kv_cache_memory_bytes, 8u << 20);
   EXPECT_EQ(options.max_cpu_lora_bytes, 2'000'000'000u);
+}
+
+TEST_F(Flags, GiveAdaptersAShareOfTheMemoryUnlessTheySayHowMuch) {
+  const auto by_itself = parse({model_, "--device", "cpu"}).value();
+  EXPECT_GE(by_itself.max_loras, kFewestSlots);
+  EXPECT_LE(by_itself.max_loras, kMostSlots);
+  EXPECT_GT(by_itself.lora_memory_bytes, 0u);
+  EXPECT_GT(by_itself.max_cpu_lora_bytes, by_itself.lora_memory_bytes);
+  EXPECT_EQ(by_itself.max_cpu_loras, 0);
+  const auto asked = parse({model_, "--device", "cpu", "--max-loras", "3", "--max-cpu-loras", "5"}).value();
+  EXPECT_EQ(asked.max_loras, 3);
+  EXPECT_EQ(asked.lora_memory_bytes, 0u) << "as many as there are slots";
+  EXPECT_EQ(asked.max_cpu_loras, 5);
+  for (const char* wrong : {"some", "-1", "70000"}) {
+    const auto refused = parse({model_, "--device", "cpu", "--max-loras", wrong});
+    ASSERT_FALSE(refused) << wrong;
+    EXPECT_THAT(refused.error().message, testing::HasSubstr("--max-loras " + std::string(wrong) + ": give a value"));
+  }
+}
+
+TEST_F(Flags, CountSlotsByWhatAnAdapterOfRank16Takes) {
+  const auto config = model::read_model_config(model_).value();
+  const auto plan = model::ShardPlan::make(config, 1).value();
+  const uint64_t of_one = 16 * model::step_cost(plan, 0, {2, 2, 2}).adapter_bytes_per_rank;
+  const auto choose = [&](uint64_t device, int32_t max_rank, int32_t ranks = 1, int32_t devices = 1) {
+    actors::ServerOptions options;
+    options.device = "cuda";
+    options.max_lora_rank = max_rank;
+    options.tensor_parallel_size = ranks;
+    EXPECT_TRUE(choose_adapter_memory("auto", "1G", plan, {1ULL << 40, device, devices}, options));
+    return options;
+  };
+  struct Row {
+    uint64_t device;
+    int32_t max_rank, slots;
+  };
+  for (const auto& [device, max_rank, slots] : {Row{16 * 100 * of_one, 512, 100},
+                                                {16 * 100 * of_one, 16, 100},
+                                                {16 * 100 * of_one, 8, 200},
+                                                {16 * 100'000 * of_one, 512, kMostSlots},
+                                                {16 * of_one, 512, kFewestSlots}}) {
+    const auto options = choose(device, max_rank);
+    EXPECT_EQ(options.max_loras, slots) << device << " bytes, rank " << max_rank;
+    EXPECT_EQ(options.lora_memory_bytes, device / 16);
+    EXPECT_EQ(options.max_cpu_lora_bytes, 1ULL << 30);
+  }
+  EXPECT_EQ(choose(16 * 100 * of_one, 512, 2, 1).lora_memory_bytes, 50 * of_one) << "two ranks share the device";
+  EXPECT_EQ(choose(0, 512).max_loras, kSlotsUnknown) << "another host's device";
 }
 
 TEST_F(Flags, SayWhatAnAddressLacks) {

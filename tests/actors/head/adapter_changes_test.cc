@@ -136,6 +136,7 @@ class AdapterChangesTest : public ::testing::Test {
   void perform(const HostAdapters::Keep& e) { slots_->keep(e.digest, e.kept); }
   void perform(const AdapterSlots::Pin& e) { host_->pin(e.digest); }
   void perform(const AdapterSlots::Unpin& e) { host_->unpin(e.digest); }
+  void perform(const AdapterSlots::GiveWay&) {}
   void perform(const AdapterSlots::Send& e) { sends_.push_back(e.adapter->digest); }
   void perform(const AdapterSlots::Clear& e) { clears_.push_back(e.digest); }
   void perform(const AdapterSlots::Acquired& e) {

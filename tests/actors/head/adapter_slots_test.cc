@@ -158,6 +158,150 @@ TEST_F(AdapterSlotsTest, FillsTheSlotsOfANewGroupAgain) {
   EXPECT_THAT(wishes(), ::testing::ElementsAre("send A to 1"));
 }
 
+// Adapters n0, n1, ... of whom nobody needs a file.
+class ManySlotsTest : public ::testing::Test {
+ protected:
+  void make(AdapterSlots::Limits limits) {
+    slots_ = std::make_unique<AdapterSlots>(limits);
+    slots_->group_formed();
+  }
+  static std::string digest(int i) { return "n" + std::to_string(i); }
+  void acquire(uint64_t id, int i, uint64_t bytes = 10) {
+    slots_->claimed(digest(i));
+    slots_->acquire(SequenceId(id), digest(i), staged(digest(i), bytes));
+  }
+  void end(uint64_t id, int i) {
+    slots_->release(SequenceId(id), digest(i));
+    slots_->unclaimed(digest(i));
+  }
+  // A request comes, has the adapter sent where it must be, and ends.
+  void use(uint64_t id, int i, uint64_t bytes = 10) {
+    acquire(id, i, bytes);
+    slots_->sent(digest(i), "");
+    end(id, i);
+  }
+  std::vector<std::string> wishes() {
+    std::vector<std::string> lines;
+    for (const auto& effect : slots_->take_effects()) {
+      if (const auto* send = std::get_if<AdapterSlots::Send>(&effect)) {
+        lines.push_back("send " + send->adapter->digest);
+      } else if (const auto* acquired = std::get_if<AdapterSlots::Acquired>(&effect)) {
+        lines.push_back("acquired " + std::to_string(acquired->id.value()) + " " + acquired->error);
+      } else if (const auto* way = std::get_if<AdapterSlots::GiveWay>(&effect)) {
+        lines.push_back(way->digest + (way->wanted ? " gives way" : " stays"));
+      }
+    }
+    return lines;
+  }
+  std::unique_ptr<AdapterSlots> slots_;
+};
+
+TEST_F(ManySlotsTest, SendsAFewAtATimeAndLetsTheOthersServeMeanwhile) {
+  make({8});
+  for (int i = 0; i < 8; ++i) acquire(static_cast<uint64_t>(i), i);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send n0", "send n1", "send n2", "send n3"));
+  slots_->sent("n1", "");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 1 ", "send n4"));
+  for (const char* name : {"n0", "n2", "n3", "n4", "n5", "n6", "n7"}) slots_->sent(name, "");
+  wishes();
+  for (int i = 8; i < 16; ++i) acquire(static_cast<uint64_t>(i), i);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("n0 gives way", "n1 gives way", "n2 gives way", "n3 gives way"))
+      << "as many as can be sent, and the others go on";
+  end(2, 2);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("n2 stays", "send n8"));
+  end(5, 5);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send n9", "n3 stays")) << "who had no need to give way ended first";
+}
+
+TEST_F(ManySlotsTest, TellsWhoGaveWayThatItMayStayWhenNobodyWaitsAnyMore) {
+  make({1});
+  acquire(1, 1);
+  slots_->sent("n1", "");
+  acquire(2, 2);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send n1", "acquired 1 ", "n1 gives way"));
+  acquire(3, 1);
+  end(2, 2);  // cancelled
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("n1 stays", "acquired 3 "));
+}
+
+TEST_F(ManySlotsTest, HandsTheSlotOnWhenALoadFailsWhileOthersWaitForIt) {
+  make({1});
+  acquire(1, 1);
+  acquire(2, 2);
+  acquire(3, 2);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send n1"));
+  slots_->sent("n1", "no");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 1 no", "send n2"));
+  slots_->sent("n2", "");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 2 ", "acquired 3 ")) << "one load for both";
+}
+
+TEST_F(ManySlotsTest, GivesEachAdapterTheBytesThatItTakes) {
+  make({4, 100});
+  acquire(1, 1, 60);
+  acquire(2, 2, 50);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send n1")) << "there are slots, but not the bytes";
+  slots_->sent("n1", "");
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 1 ", "n1 gives way"));
+  acquire(3, 3, 10);
+  EXPECT_THAT(wishes(), ::testing::IsEmpty()) << "n2 came first";
+  end(1, 1);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("n1 stays", "send n2", "send n3"));
+  EXPECT_EQ(slots_->used_bytes(), 60u);
+  EXPECT_EQ(slots_->used(), 2u);
+  EXPECT_EQ(slots_->evictions(), 1u);
+}
+
+TEST_F(ManySlotsTest, CountsPerRankAndRoundsRanksUp) {
+  make({4, 100, 2});
+  auto adapter = std::make_shared<StagedAdapter>();
+  adapter->digest = "odd";
+  adapter->bytes = 60;
+  adapter->max_rank = 12;  // takes 16
+  slots_->acquire(SequenceId(1), "odd", adapter);
+  EXPECT_EQ(slots_->used_bytes(), 40u);
+}
+
+TEST_F(ManySlotsTest, RefusesWhatIsLargerThanTheTier) {
+  make({4, 100});
+  acquire(1, 1, 101);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre(
+                            "acquired 1 the adapter takes 101 bytes of the 100 that each rank has for adapters"));
+  use(2, 2, 60);
+  slots_->keep("n2", true);
+  wishes();
+  acquire(3, 3, 50);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 3 the adapter takes 50 bytes of the 100 that each rank has "
+                                               "for adapters, of which pinned ones take 60"));
+}
+
+TEST_F(ManySlotsTest, AnswersOthersWhileAllSlotsArePinned) {
+  make({2});
+  for (int i : {1, 2}) {
+    use(static_cast<uint64_t>(i), i);
+    slots_->keep(digest(i), true);
+  }
+  wishes();
+  acquire(3, 3);
+  EXPECT_THAT(wishes(), ::testing::IsEmpty()) << "nobody can give way";
+  acquire(4, 1);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("acquired 4 "));
+  slots_->keep("n2", false);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("send n3"));
+}
+
+TEST_F(ManySlotsTest, KeepsWhatIsUsedOftenThroughAScan) {
+  make({8});
+  uint64_t id = 0;
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 6; ++i) use(++id, i);
+  }
+  for (int i = 100; i < 300; ++i) use(++id, i);
+  int resident = 0;
+  for (int i = 0; i < 6; ++i) resident += slots_->is_resident(digest(i));
+  EXPECT_GE(resident, 5);
+}
+
 TEST_F(AdapterSlotsTest, ForgetsARequestThatIsCancelledWhereverItWaits) {
   make({1, 4, 100});
   tables_->group_formed();

@@ -19,9 +19,12 @@ class AdapterTables {
                               AdapterSlots::Send, AdapterSlots::Clear, AdapterSlots::Acquired>;
   using Id = engine::SequenceId;
 
-  AdapterTables(HostAdapters::Limits limits, int32_t slots,
+  AdapterTables(HostAdapters::Limits limits, AdapterSlots::Limits slots,
                 const std::vector<std::pair<std::string, std::string>>& modules)
       : host_(limits, modules), slots_(slots) {}
+  AdapterTables(HostAdapters::Limits limits, int32_t slots,
+                const std::vector<std::pair<std::string, std::string>>& modules)
+      : AdapterTables(limits, AdapterSlots::Limits{slots}, modules) {}
 
   // Calls one of the tables and does what follows from it.
   template <class Call>
@@ -68,6 +71,9 @@ class AdapterTables {
 
   std::vector<Effect> take_effects() { return std::exchange(effects_, {}); }
 
+  // What the engine is to be told, since the last call.
+  std::vector<AdapterSlots::GiveWay> take_ways() { return std::exchange(ways_, {}); }
+
   struct Row {
     std::string name, digest, host, slot_state, error;
     int32_t slot = -1;
@@ -83,6 +89,8 @@ class AdapterTables {
     return rows;
   }
   uint64_t staged_bytes() const { return host_.staged_bytes(); }
+  const HostAdapters& host() const { return host_; }
+  const AdapterSlots& slots() const { return slots_; }
 
  private:
   void act() {
@@ -104,11 +112,13 @@ class AdapterTables {
   void perform(HostAdapters::Keep& keep) { slots_.keep(keep.digest, keep.kept); }
   void perform(AdapterSlots::Pin& pin) { host_.pin(pin.digest); }
   void perform(AdapterSlots::Unpin& unpin) { host_.unpin(unpin.digest); }
+  void perform(AdapterSlots::GiveWay& way) { ways_.push_back(std::move(way)); }
   void perform(auto& wanted) { effects_.emplace_back(std::move(wanted)); }
 
   HostAdapters host_;
   AdapterSlots slots_;
   std::vector<Effect> effects_;
+  std::vector<AdapterSlots::GiveWay> ways_;
 };
 
 }  // namespace lorikeet::actors

@@ -82,6 +82,7 @@ class GatewayTest : public ActorTest {
             [](Serve&) {},
             [heard](Submit& submit) { heard->submitted.push_back(submit.request); },
             [heard](const Finish& finish) { heard->finished.push_back(finish); },
+            [](const GiveWay&) {},
             [](const ResetPrefixCache&) { return true; },
             [](SupervisorSaid&) {},
             [](Tick) {},
