@@ -206,7 +206,7 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option(
          "--rank-timeout-ms", o.rank_timeout_ms,
          "A rank is taken for hung when its step takes longer than its work should, by what steps took before, and "
-         "this many milliseconds (5000 at the most on CUDA); it bounds other answers of the ranks, too")
+         "this many milliseconds (7000 at the most on CUDA); it bounds other answers of the ranks, too")
       ->group(processes);
   app.add_option("--test-hooks", o.test_hooks, "For tests")->group("");
 

@@ -118,7 +118,10 @@ class CpuBackend final : public RankBackend {
     options.block_size = options_.block_size;
     options.num_blocks = left->is.num_blocks;
     auto attached = kernels::SharedMemory::attach(std::move(left->memory), model::cpu_kv_bytes(*plan_, rank_, options));
-    if (!attached) return memory_.say("its KV cache is made anew: " + attached.error().message);
+    if (!attached) {
+      drop_kv(memory_);
+      return memory_.say("its KV cache is made anew: " + attached.error().message);
+    }
     kv_ = std::move(left->is);
     kv_memory_ = std::make_shared<const kernels::SharedMemory>(*std::move(attached));
   }

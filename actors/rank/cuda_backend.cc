@@ -16,6 +16,7 @@
 #include "actors/wire/device_types.h"
 #include "actors/wire/kv_budget.h"
 #include "comm/collective/peer_collective.h"
+#include "comm/collective/peer_exchange.h"
 #include "kernels/base/device.h"
 #include "kernels/peer/peer_memory.h"
 #include "model/checkpoint/file_reader.h"
@@ -27,6 +28,8 @@
 
 namespace lorikeet::actors {
 namespace {
+
+constexpr std::chrono::seconds kAgreementPatience{10};  // with the other ranks; three times as long at the most
 
 kernels::KvDtype kv_dtype(const ServerOptions& options, kernels::Dtype activations) {
   if (options.kv_cache_dtype == "fp8") return kernels::KvDtype::f8_e4m3;
@@ -109,12 +112,19 @@ class CudaBackend final : public RankBackend {
     if (kv_ && num_blocks > kv_->num_blocks) {
       return fail("the KV cache holds {} blocks, not {}", kv_->num_blocks, num_blocks);
     }
+    // Each capture begins with a pass in which the ranks sum: all of them make the same ones, or they wait for each other.
+    bool capture_all = !started_ && !kv_memory_.holds_kv;
+    if (options_.tensor_parallel_size > 1) {
+      capture_all =
+          comm::all_agree(store, {rank_, options_.tensor_parallel_size, rendezvous_prefix(epoch), kAgreementPatience},
+                          "captures-all", capture_all);
+    }
     Result<void> started;
     if (started_) {
-      started = model_->reset(*std::move(group), /*capture_all=*/false);
+      started = model_->reset(*std::move(group), capture_all);
     } else {
       if (!kv_) make_kv(num_blocks, epoch);
-      started = model_->start(kv_->num_blocks, *std::move(group), kv_memory_);
+      started = model_->start(kv_->num_blocks, *std::move(group), kv_memory_, capture_all);
     }
     if (!started) return tl::unexpected(started.error());
     started_ = true;

@@ -102,7 +102,7 @@ bool RankThread::perform(const EncodedPlan& plan) {
 bool RankThread::perform(Leave& leave) {
   executor_.reset();
   begun_.clear();
-  step_started_ns_ = 0;
+  stop_clock();
   leave.what_ends.reset();
   callbacks_.left(leave.epoch);
   return true;
@@ -209,10 +209,23 @@ bool RankThread::begin(const EncodedPlan& encoded) {
   });
 }
 
-// The limit first: whoever sees the step sees its own.
 void RankThread::start_clock(const StepPace::Floor& floor) {
-  step_limit_ms_ = pace_->limit_of(floor).count();
+  const std::chrono::nanoseconds limit = pace_->limit_of(floor);
+  stop_clock();
+  step_limit_ms_ = std::chrono::duration_cast<std::chrono::milliseconds>(limit).count();
   step_started_ns_ = now_ns();
+  step_deadline_ns_ = step_started_ns_ + limit.count();
+}
+
+// The deadline first: whoever looks sees none, or that of one step.
+void RankThread::stop_clock() {
+  step_deadline_ns_ = 0;
+  step_started_ns_ = 0;
+}
+
+bool RankThread::step_is_overdue() const {
+  const int64_t deadline = step_deadline_ns_;
+  return deadline != 0 && now_ns() > deadline;
 }
 
 bool RankThread::finish() {
@@ -223,7 +236,7 @@ bool RankThread::finish() {
     begun_.pop_front();
     ++steps_finished_;
     if (begun_.empty()) {
-      step_started_ns_ = 0;
+      stop_clock();
     } else {
       start_clock(begun_.front().floor);
     }
@@ -253,7 +266,7 @@ void RankThread::report_failure(engine::StepId step, std::string error, bool pee
   failed.rank = setup_.rank;
   failed.error = std::move(error);
   failed.peer_failed = peer_failed;
-  step_started_ns_ = 0;
+  stop_clock();
   send(failed);
 }
 

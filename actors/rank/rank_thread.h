@@ -70,7 +70,8 @@ class RankThread {
 
   // How long the present step has been running; nullopt: none is.
   std::optional<std::chrono::milliseconds> step_age() const;
-  // How long it may run (actors/wire/step_pace.h).
+  // Whether it has run for longer than it may (actors/wire/step_pace.h), and how long that is.
+  bool step_is_overdue() const;
   std::chrono::milliseconds step_limit() const { return std::chrono::milliseconds(step_limit_ms_); }
   uint64_t steps_finished() const { return steps_finished_; }
 
@@ -124,14 +125,16 @@ class RankThread {
     StepPace::Floor floor;
   };
   void start_clock(const StepPace::Floor& floor);
+  void stop_clock();
 
   std::optional<StepPace> pace_;  // since the weights are there
   std::deque<Begun> begun_;
 
   WorkQueue<Work> queue_;
-  std::atomic<uint64_t> epoch_;              // the present one
-  std::atomic<int64_t> step_limit_ms_{0};    // of the present step
-  std::atomic<int64_t> step_started_ns_{0};  // 0: no step runs
+  std::atomic<uint64_t> epoch_;               // the present one
+  std::atomic<int64_t> step_limit_ms_{0};     // of the present step
+  std::atomic<int64_t> step_started_ns_{0};   // 0: no step runs
+  std::atomic<int64_t> step_deadline_ns_{0};  // likewise
   std::atomic<uint64_t> steps_finished_{0};
   std::thread thread_;
 };

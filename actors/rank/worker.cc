@@ -80,10 +80,9 @@ class Worker {
 
   // The watchdog: a handler that hangs cannot be ended from outside, the process can.
   void watch() {
-    const auto age = thread_ ? thread_->step_age() : std::nullopt;
-    const milliseconds limit = thread_ ? thread_->step_limit() : milliseconds(0);
-    if (age && *age > limit) {
-      return setup_.hung(fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, limit.count()));
+    if (thread_ && thread_->step_is_overdue()) {
+      return setup_.hung(
+          fmt::format("step {} has not ended in {} ms", thread_->steps_finished() + 1, thread_->step_limit().count()));
     }
     self_->delayed_send(caf::actor_cast<WorkerActor>(self_), step_allowance(setup_.start.options) / 4, Tick{});
   }

@@ -136,6 +136,8 @@ void Supervision::happen(ChildId id, Child& child, RankEvent event, TimePoint no
       processes_.kill(id);
       break;
     case RankAction::abandon:
+      // It, or its device, may still write to what its successor would take over.
+      if (child.rank >= 0) processes_.drop_regions(child.rank);
       callbacks_.failure(fmt::format("{} ({}) cannot be killed and is left behind", name_of_child(child.rank),
                                      processes_.describe(id)));
       break;

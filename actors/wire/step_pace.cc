@@ -28,22 +28,29 @@ StepPace::Floor StepPace::floor_of(const engine::StepPlan& plan) const {
                        positions * static_cast<double>(cost_.kv_bytes_per_position);
   const Rates& rates = on_gpu_ ? kSlowGpu : kSlowCpu;
   const double computing = operations / rates.operations, moving = bytes / rates.bytes;
-  return {std::max(computing, moving), computing > moving};
+  const bool may_compile = std::any_of(plan.starts.begin(), plan.starts.end(), [](const engine::SequenceStart& start) {
+    return start.sampling.answer.grammar_kind >= 0;
+  });
+  return {std::max(computing, moving), computing > moving, may_compile};
 }
 
 StepPace::Milliseconds StepPace::limit_of(const Floor& floor) const {
   const Kind& kind = kinds_[floor.by_operations ? 1 : 0];
   double worst = 1;
   if (kind.count >= kEnough) {
-    worst = *std::max_element(kind.floors.begin(),
-                              kind.floors.begin() + std::min<ptrdiff_t>(kSeen, static_cast<ptrdiff_t>(kind.count)));
+    auto floors = kind.floors;
+    const auto count = static_cast<ptrdiff_t>(std::min<uint64_t>(kSeen, kind.count));
+    const auto at = floors.begin() + (count - 1 - count / 8);
+    std::nth_element(floors.begin(), at, floors.begin() + count);
+    worst = *at;
   }
   const double work = std::min(1e3 * kMargin * floor.seconds * worst, static_cast<double>(kLongest.count()));
-  return allowance_ + Milliseconds(static_cast<int64_t>(work));
+  const Milliseconds for_grammars = floor.may_compile ? kForGrammars : Milliseconds(0);
+  return allowance_ + for_grammars + Milliseconds(static_cast<int64_t>(work));
 }
 
 void StepPace::took(const Floor& floor, std::chrono::nanoseconds time) {
-  if (floor.seconds <= 0) return;
+  if (floor.seconds <= 0 || floor.may_compile) return;
   Kind& kind = kinds_[floor.by_operations ? 1 : 0];
   kind.floors[kind.count++ % kSeen] = 1e-9 * static_cast<double>(time.count()) / floor.seconds;
 }

@@ -2,12 +2,14 @@
 // (model/forward/step_cost.h), and by how far above that floor the steps before it were. A step that hangs on a GPU is
 // noticed within seconds, and a long prompt on a CPU is not a hang.
 //
-//   limit = allowance + kMargin x floor of the step x the worst of the last steps of its kind, in floors
+//   limit = allowance + kMargin x floor of the step x what the last steps of its kind took, in floors (the worst eighth, which may have been
+//           anybody's pause, left out)
 //
 // A kind: steps that are bound by bytes, or by operations. Until some of a kind have been seen, a slow machine's rates
 // are assumed. Threads: one.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -25,11 +27,13 @@ class StepPace {
   static constexpr size_t kSeen = 64;     // steps of a kind that are looked back to
   static constexpr uint64_t kEnough = 8;  // of them are believed
   static constexpr Milliseconds kLongest{3'600'000};
+  static constexpr Milliseconds kForGrammars{30'000};
 
   // The least time that a step can take, in seconds, on a slow machine, and which kind it is.
   struct Floor {
     double seconds = 0;
     bool by_operations = false;
+    bool may_compile = false;  // it starts sequences with grammars, which the ranks may have to wait for
   };
 
   // `allowance`: whatever a step may take beside its work.
@@ -52,11 +56,12 @@ class StepPace {
   std::array<Kind, 2> kinds_;  // by bytes, by operations
 };
 
-// What the options allow: seconds on a GPU, whose steps take milliseconds.
+// What the options allow: seconds on a GPU, whose steps take milliseconds; but longer than it takes to notice that a peer
+// is silent (10 beats), since a rank that waits for one has not failed by itself.
 inline std::chrono::milliseconds step_allowance(const ServerOptions& options) {
-  constexpr int32_t kOnGpuMs = 5'000;
+  const int32_t on_gpu_ms = std::max(5'000, 14 * options.heartbeat_ms);
   const bool on_gpu = options.device == "cuda";
-  return std::chrono::milliseconds(on_gpu && options.rank_timeout_ms > kOnGpuMs ? kOnGpuMs : options.rank_timeout_ms);
+  return std::chrono::milliseconds(on_gpu ? std::min(options.rank_timeout_ms, on_gpu_ms) : options.rank_timeout_ms);
 }
 
 // The cost of a rank's steps as its device stores what they read: the ranks' parts are alike, but for remainders.

@@ -65,15 +65,15 @@ class CudaModelImpl final : public CudaModel {
   StepTimes step_times() const override { return times_; }
 
   using CudaModel::start;
-  Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group, KvMemory memory) override {
+  Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group, KvMemory memory,
+                     bool capture_all) override {
     CHECK_EQ(group == nullptr, plan_.size() == 1) << "a group of " << plan_.size() << " ranks";
     kv_.reset();
-    const bool holds_kv = memory.holds_kv;
     auto kv = KvPool::make(plan_, rank_, options_, num_blocks, std::move(memory));
     if (!kv) return tl::unexpected(kv.error());
     kv_ = std::make_unique<KvPool>(*std::move(kv));
     group_ = std::move(group);
-    return capture_graphs(/*all=*/!holds_kv);
+    return capture_graphs(capture_all);
   }
 
   using CudaModel::reset;
@@ -250,6 +250,7 @@ class CudaModelImpl final : public CudaModel {
   Result<void> capture_graphs(bool all) {
     graphs_.clear();
     captures_late_ = !all;
+    uncapturable_.clear();
     const auto run_once = [&](const StepSize& size, bool decode) {
       const StepBatch nobody(std::span<const BatchRow>{});
       const StepBlocks blocks = memory_->blocks(0, size, 0, {}, config_.head_dim);
@@ -325,6 +326,7 @@ class CudaModelImpl final : public CudaModel {
   void queue(const StepBatch& batch, Step& step) {
     CHECK_LE(batch.rows.size(), static_cast<size_t>(options_.max_num_seqs));
     const kernels::Graph* graph = nullptr;
+    bool of_class = false;  // it has the size of a class of graphs
     bool captures = false;  // it is the first step of a class whose graph is still to be captured
     int32_t row_class = 0, lora_rank = 0;
     StepSize size = StepSize::of(batch, own_frequencies());
@@ -332,10 +334,10 @@ class CudaModelImpl final : public CudaModel {
       row_class = graphs_.class_of(batch.decode_rows);
       lora_rank = batch.adapters ? forward_->lora_rank_class(row_class, highest_rank(batch)) : 0;
       graph = graphs_.find(row_class, lora_rank);
-      captures = graph == nullptr && captures_late_;
-      if (graph != nullptr || captures) size = decode_size(row_class, lora_rank);
+      of_class = graph != nullptr || captures_late_;  // alike on all ranks, whether a capture succeeded or not
+      captures = graph == nullptr && captures_late_ && !uncapturable_.contains({row_class, lora_rank});
+      if (of_class) size = decode_size(row_class, lora_rank);
     }
-    const bool of_class = graph != nullptr || captures;
     if (captures && forward_->fuses_lora(size)) fusing_.insert({size.tokens, size.lora_rank});
     if (!of_class && batch.adapters) add_adapters(size, highest_rank(batch));
     if (batch.adapters) {
@@ -374,14 +376,17 @@ class CudaModelImpl final : public CudaModel {
     if (graph != nullptr) {
       graph->launch(stream_);
       ++replays_;
-    } else if (captures) {
+    } else if (of_class) {
       work();
     } else {
       forward_->layers(size, blocks.device, sampler_->drawn(), context());
     }
     if (captures) {
       const auto captured = graphs_.capture(row_class, lora_rank, stream_, work);
-      LOG_IF(WARNING, !captured) << captured.error().message;  // the next one tries again, and runs without it
+      if (!captured) {
+        LOG(WARNING) << captured.error().message;
+        uncapturable_.insert({row_class, lora_rank});
+      }
     }
     step.logits_exist = of_class;
     step.arrays = blocks.device_samples;
@@ -448,6 +453,7 @@ class CudaModelImpl final : public CudaModel {
   std::unique_ptr<KvPool> kv_;
   DecodeGraphs graphs_;
   bool captures_late_ = false;
+  std::set<std::pair<int32_t, int32_t>> uncapturable_;  // rows and rank classes, of those that are captured late
 
   std::deque<Step> steps_;
   uint64_t next_place_ = 0;

@@ -63,17 +63,17 @@ class CudaModel : public RankModel {
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t device_bytes() const = 0;
 
-  // Makes the KV cache and captures the graphs, or, with a KV cache that holds something, each behind the first step of
-  // its class, since somebody waits; no step is begun before. `group` is null on a single rank. Fails where
-  // memory runs out. Throws as begin_step does.
-  virtual Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group, KvMemory kv) = 0;
+  // Makes the KV cache and captures the graphs: all of them, or, since somebody waits, each behind the first step of its
+  // class. The ranks sum in every capture, so all of a group say the same. No step is begun before. `group` is null on a
+  // single rank. Fails where memory runs out. Throws as begin_step does.
+  virtual Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group, KvMemory kv,
+                             bool capture_all) = 0;
   Result<void> start(int32_t num_blocks, std::shared_ptr<comm::DeviceCollective> group) {
-    return start(num_blocks, std::move(group), {});
+    return start(num_blocks, std::move(group), {}, true);
   }
 
-  // Takes a new communicator in place of one that has died, ends all steps in flight and captures the graphs anew: now, or as start
-  // does where somebody waits. The
-  // KV cache holds what it held but where those steps write. Fails and throws as start does.
+  // Takes a new communicator in place of one that has died, ends all steps in flight and captures the graphs anew, as
+  // start does. The KV cache holds what it held but where those steps write. Fails and throws as start does.
   virtual Result<void> reset(std::shared_ptr<comm::DeviceCollective> group, bool capture_all) = 0;
   Result<void> reset(std::shared_ptr<comm::DeviceCollective> group) { return reset(std::move(group), true); }
 

@@ -49,11 +49,25 @@ TEST(StepPace, LearnsHowFastStepsOfEachKindAre) {
   EXPECT_EQ(pace.limit_of(decode), milliseconds(1'400)) << "a few may be luck";
   pace.took(decode, milliseconds(25));
   EXPECT_EQ(pace.limit_of(decode), milliseconds(1'200)) << "the worst of them counts";
+  pace.took(decode, seconds(3));
+  EXPECT_EQ(pace.limit_of(decode), milliseconds(1'200)) << "but not one that stands out: somebody had stopped it";
   EXPECT_EQ(pace.limit_of(prompt), seconds(81)) << "of the other kind nothing is known";
   for (uint64_t i = 0; i < StepPace::kEnough; ++i) pace.took(prompt, seconds(100));
   EXPECT_EQ(pace.limit_of(prompt), seconds(401)) << "a machine that is slower than any is given its time";
   for (size_t i = 0; i < StepPace::kSeen; ++i) pace.took(decode, milliseconds(10));
   EXPECT_EQ(pace.limit_of(decode), milliseconds(1'040)) << "what is long ago is forgotten";
+}
+
+TEST(StepPace, GivesGrammarsTheirTimeAndLearnsNothingOfIt) {
+  StepPace pace(cost(), false, seconds(1));
+  engine::StepPlan plan = plan_of(100, 1);
+  const auto decode = pace.floor_of(plan);
+  plan.starts.emplace_back();
+  plan.starts.back().sampling.answer.grammar_kind = 1;
+  const auto compiling = pace.floor_of(plan);
+  EXPECT_EQ(pace.limit_of(compiling), pace.limit_of(decode) + StepPace::kForGrammars);
+  for (uint64_t i = 0; i < StepPace::kEnough; ++i) pace.took(compiling, seconds(20));
+  EXPECT_EQ(pace.limit_of(decode), milliseconds(1'400));
 }
 
 TEST(StepPace, HasALimitWhateverTheStep) {
@@ -68,7 +82,9 @@ TEST(StepPace, AllowsSecondsOnAGpuAndWhatTheFlagSaysElsewhere) {
   ServerOptions options;
   EXPECT_EQ(step_allowance(options), seconds(30));
   options.device = "cuda";
-  EXPECT_EQ(step_allowance(options), seconds(5));
+  EXPECT_EQ(step_allowance(options), seconds(7));
+  options.heartbeat_ms = 1'000;
+  EXPECT_EQ(step_allowance(options), seconds(14)) << "a silent peer is noticed before";
   options.rank_timeout_ms = 700;
   EXPECT_EQ(step_allowance(options), milliseconds(700));
 }

@@ -67,13 +67,13 @@ TEST_F(ResidentDeviceKvTest, HoldsForTheNextModelWhatTheLastOneHasComputed) {
     bytes = model->kv_block_bytes() * kBlocks;
     auto memory = std::make_shared<kernels::PeerMemory>(kernels::PeerMemory::make(bytes).value());
     kept = memory->share().value();
-    ASSERT_TRUE(model->start(kBlocks, nullptr, {std::move(memory), false}));
+    ASSERT_TRUE(model->start(kBlocks, nullptr, {std::move(memory), false}, true));
     tests::steps_alone(*model, sequence, 10);
   }
   for (int i = 0; i < 2; ++i) {
     const auto model = load();
     auto memory = std::make_shared<kernels::PeerMemory>(kernels::PeerMemory::attach(kept, bytes).value());
-    ASSERT_TRUE(model->start(kBlocks, nullptr, {std::move(memory), true}));
+    ASSERT_TRUE(model->start(kBlocks, nullptr, {std::move(memory), true}, false));
     tests::steps_alone(*model, sequence, 10);
     EXPECT_GE(model->graph_replays(), 9) << "from the first step of their class on";
   }
