@@ -342,6 +342,7 @@ RankPlace ClusterProcesses::rank_place(const Place& place) const {
   const Host& host = hosts_.at(place.host);
   RankPlace to;
   to.device = host.about.devices.numbers[place.device];
+  to.host = static_cast<int64_t>(place.host);
   to.ranks_on_host = static_cast<int32_t>(std::count_if(
       places_.begin(), places_.end(), [&](const auto& of_rank) { return of_rank.second.host == place.host; }));
   to.address = host.link ? host.about.address : own_address_;

@@ -261,11 +261,13 @@ class HostSupervisor final : public Server {
     if (!connection) return connection.error().message;
     auto ends = comm::TlsRelay::make_ends();
     if (!ends) return ends.error().message;
+    Door door = door_;  // its ranks dial where the link leads: no look-up of a name holds up their end
+    if (!connection->peer_address.empty()) door.dial.host = connection->peer_address;
     const comm::TlsRelay::Id relay = relay_->add(*std::move(connection), std::move(ends->first));
     Descriptor over(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     std::optional<std::string> refusal;
     {
-      Lending lending(door_, *relay_, std::move(ends->second), options_, progress_, [&over] {
+      Lending lending(door, *relay_, std::move(ends->second), options_, progress_, [&over] {
         const uint64_t one = 1;
         (void)!write(over.get(), &one, sizeof(one));
       });

@@ -165,6 +165,7 @@ TEST_F(ClusterProcessesTest, StartsRanksWhenAllHostsHaveJoinedAndTellsThemNoKeys
   EXPECT_EQ(on_a->start.place.address, "127.0.0.1");
   EXPECT_EQ(on_b->child, second);
   EXPECT_EQ(on_b->start.place.device, 7);
+  EXPECT_NE(on_a->start.place.host, on_b->start.place.host);
   EXPECT_TRUE(on_a->start.options.access.credentials.empty());
   EXPECT_EQ(on_a->start.options.http.ssl_keyfile, "");
   EXPECT_FALSE(processes_->awaits_host(first));

@@ -169,10 +169,11 @@ TEST(Wire, RoundTripsOrdersToAHost) {
   EXPECT_EQ(admitted.heartbeat_ms, 250);
   ChildStart start;
   start.rank = 2;
-  start.place = {3, 4, "10.0.0.2", "eth1"};
+  start.place = {3, 6, 4, "10.0.0.2", "eth1"};
   const auto started = carried<HostOrder>(host::StartRank{7, start});
   EXPECT_EQ(started.child, 7u);
   EXPECT_EQ(started.start.place.device, 3);
+  EXPECT_EQ(started.start.place.host, 6);
   EXPECT_EQ(started.start.place.ranks_on_host, 4);
   EXPECT_EQ(started.start.place.address, "10.0.0.2");
   EXPECT_EQ(started.start.place.interface_name, "eth1");
