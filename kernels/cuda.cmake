@@ -5,6 +5,7 @@ add_library(lorikeet_kernels_cuda STATIC
   attention/attention_prefill_cuda.cu
   attention/decode_division.cc
   base/device.cc
+  base/host_devices.cc
   base/span_allocator.cc
   cuda/floors_cuda.cu
   cuda/library_gemm.cc

@@ -6,7 +6,6 @@
 #include <set>
 #include <string_view>
 
-#include "launcher/device.h"
 #include "launcher/version.h"
 
 namespace lorikeet::launcher {
@@ -64,7 +63,24 @@ Result<actors::ClusterOptions> resolve(const ClusterFlags& flags, const std::str
   auto devices = lent_devices(device, flags.devices);
   if (!devices) return tl::unexpected(devices.error());
   o.devices = *std::move(devices);
+  if (o.devices.model.find(", ") != std::string::npos && !o.mixed_devices) {
+    return fail("this host has several models of devices: {}; give --mixed-devices or --devices", o.devices.model);
+  }
   return o;
+}
+
+void describe(const std::vector<CudaDevice>& all, actors::HostDevices& lent) {
+  if (all.empty()) return;  // of the CPU
+  std::set<std::string> models;
+  for (const int32_t number : lent.numbers) {
+    const CudaDevice& device = all[static_cast<size_t>(number)];
+    models.insert(device.model);
+    lent.memory_bytes.push_back(device.memory_bytes);
+    for (const int32_t other : lent.numbers) {
+      lent.links.push_back(static_cast<actors::DeviceLink>(device.links[static_cast<size_t>(other)]));
+    }
+  }
+  for (const std::string& model : models) lent.model += (lent.model.empty() ? "" : ", ") + model;
 }
 
 Result<actors::HostDevices> lent_devices(const std::string& kind, const std::string& wanted) {
@@ -72,15 +88,17 @@ Result<actors::HostDevices> lent_devices(const std::string& kind, const std::str
   lent.kind = kind;
   if (wanted == "none") return lent;
   int32_t there = kMostDevices;
+  std::vector<CudaDevice> all;
   if (kind == "cuda") {
-    const auto found = cuda_device_models();
+    auto found = cuda_devices();
     if (!found) return tl::unexpected(found.error());
-    there = found->count;
-    lent.model = found->model;
+    all = *std::move(found);
+    there = static_cast<int32_t>(all.size());
   }
   if (wanted == "all") {
     const int32_t count = kind == "cuda" ? there : 1;
     for (int32_t number = 0; number < count; ++number) lent.numbers.push_back(number);
+    describe(all, lent);
     return lent;
   }
   std::set<int32_t> seen;
@@ -93,6 +111,7 @@ Result<actors::HostDevices> lent_devices(const std::string& kind, const std::str
     lent.numbers.push_back(*number);
     begin = end + 1;
   }
+  describe(all, lent);
   return lent;
 }
 

@@ -7,6 +7,7 @@
 
 #include "actors/supervisor/cluster_options.h"
 #include "kernels/base/error.h"
+#include "launcher/device.h"
 
 namespace lorikeet::launcher {
 
@@ -25,6 +26,9 @@ Result<actors::ClusterOptions> resolve(const ClusterFlags& flags, const std::str
 
 // "all", "none" or "0,1": the devices of this host for `kind`. On the CPU, all is one.
 Result<actors::HostDevices> lent_devices(const std::string& kind, const std::string& wanted);
+
+// Says of lent devices what they are and how they reach each other; all: those of the host, by number.
+void describe(const std::vector<CudaDevice>& all, actors::HostDevices& lent);
 
 // "HOST:PORT", "[IPv6]:PORT" or "HOST".
 Result<std::pair<std::string, uint16_t>> parse_join_address(const std::string& text);

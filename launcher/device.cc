@@ -8,6 +8,7 @@
 
 #ifdef LORIKEET_HAVE_CUDA
 #include "kernels/base/device.h"
+#include "kernels/base/host_devices.h"
 #include "kernels/cuda/floors_cuda.h"
 #endif
 
@@ -16,17 +17,25 @@ namespace {
 
 #ifdef LORIKEET_HAVE_CUDA
 
-// The CUDA devices that could be used; an error says why there are none.
-Result<int> cuda_devices() {
+// How many CUDA devices could be used; an error says why there are none.
+Result<int> count_cuda() {
   auto count = kernels::device_count();
   if (count && *count == 0) return fail("this host has no CUDA device");
   return count;
 }
 
-Result<CudaDevices> find_cuda() {
-  const auto count = cuda_devices();
-  if (!count) return tl::unexpected(count.error());
-  return CudaDevices{*count, kernels::device_properties().name};
+Result<std::vector<CudaDevice>> find_cuda() {
+  if (const auto count = count_cuda(); !count) return tl::unexpected(count.error());
+  const auto found = kernels::host_devices();
+  if (!found) return tl::unexpected(found.error());
+  std::vector<CudaDevice> all;
+  for (const kernels::HostDevice& device : *found) {
+    CudaDevice& one = all.emplace_back(CudaDevice{device.name, device.total_bytes, {}});
+    for (size_t other = 0; other < device.reaches.size(); ++other) {
+      one.links.push_back(static_cast<uint8_t>(device.reaches[other] + device.reaches_fully[other]));
+    }
+  }
+  return all;
 }
 
 uint64_t find_cuda_bytes() {
@@ -34,7 +43,7 @@ uint64_t find_cuda_bytes() {
 }
 
 Result<MeasuredDevice> measure_cuda() {
-  const auto count = cuda_devices();
+  const auto count = count_cuda();
   if (!count) return tl::unexpected(count.error());
   auto measured = kernels::measure_cuda_device(0);
   if (!measured) return tl::unexpected(measured.error());
@@ -43,11 +52,11 @@ Result<MeasuredDevice> measure_cuda() {
 
 #else
 
-Result<int> cuda_devices() {
+Result<int> count_cuda() {
   return fail("this build has no CUDA ranks");
 }
 
-Result<CudaDevices> find_cuda() {
+Result<std::vector<CudaDevice>> find_cuda() {
   return fail("this build has no CUDA ranks");
 }
 
@@ -65,12 +74,12 @@ Result<MeasuredDevice> measure_cuda() {
 
 Result<std::string> choose_device(const std::string& wanted) {
   if (wanted == "cpu") return wanted;
-  const auto devices = cuda_devices();
+  const auto devices = count_cuda();
   if (wanted == "cuda" && !devices) return fail("--device cuda: {}", devices.error().message);
   return std::string(devices ? "cuda" : "cpu");
 }
 
-Result<CudaDevices> cuda_device_models() {
+Result<std::vector<CudaDevice>> cuda_devices() {
   return find_cuda();
 }
 

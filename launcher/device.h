@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kernels/base/error.h"
 #include "kernels/base/floors.h"
@@ -12,12 +13,15 @@ namespace lorikeet::launcher {
 // "auto", "cpu" or "cuda" -> "cpu" or "cuda". "cuda" is refused with the reason where it cannot work.
 Result<std::string> choose_device(const std::string& wanted);
 
-// The CUDA devices of this host; model: the first one's, such as "NVIDIA H200". Errors say why there are none.
-struct CudaDevices {
-  int count = 0;
-  std::string model;
+// A CUDA device of this host. How it reaches each of them: 0 over the host's memory, 1 peer to peer, 2 as over NVLink.
+struct CudaDevice {
+  std::string model;  // such as "NVIDIA H200"
+  uint64_t memory_bytes = 0;
+  std::vector<uint8_t> links;  // [device]
 };
-Result<CudaDevices> cuda_device_models();
+
+// Errors say why there are none.
+Result<std::vector<CudaDevice>> cuda_devices();
 
 // Memory of the first CUDA device; 0: there is none.
 uint64_t cuda_device_bytes();

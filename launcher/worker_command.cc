@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <memory>
 
 #include "actors/supervisor/host_supervisor.h"
@@ -9,6 +10,7 @@
 #include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
 #include "launcher/device.h"
+#include "launcher/sizes.h"
 #include "launcher/stop_signals.h"
 #include "launcher/version.h"
 
@@ -20,7 +22,18 @@ struct WorkerFlags {
   std::string join;
   std::string device = "auto";
   std::string devices = "all";
+  std::string download_space = "0";
 };
+
+std::string default_download_dir() {
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache == '/') {
+    return std::string(cache) + "/lorikeet";
+  }
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') {
+    return std::string(home) + "/.cache/lorikeet";
+  }
+  return "/var/cache/lorikeet";
+}
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -40,6 +53,10 @@ Result<actors::WorkerOptions> resolve(const WorkerFlags& flags) {
   o.devices = *std::move(devices);
   if (o.devices.numbers.empty()) return fail("--devices {}: a worker lends at least one", flags.devices);
   if (o.name.empty()) o.name = host_name();
+  if (o.download_dir.empty()) o.download_dir = default_download_dir();
+  const auto space = parse_bytes(flags.download_space);
+  if (!space) return fail("--download-space: {}", space.error().message);
+  o.download_space = *space;
   o.version = kVersion;
   return o;
 }
@@ -83,6 +100,15 @@ void add_worker_command(CLI::App& app, int& exit_status) {
   command->add_option("--interface", o.interface_name,
                       "Network interface of its ranks (default: that of the route to the head)");
   command->add_option("--model", o.model, "Where this host has the checkpoint (default: where the head has it)");
+  command
+      ->add_option("--download-dir", o.download_dir,
+                   "Where its ranks' part of the checkpoint goes if this host has none (default: lorikeet in "
+                   "XDG_CACHE_HOME, ~/.cache or /var/cache)")
+      ->type_name("DIR");
+  command
+      ->add_option("--download-space", flags->download_space,
+                   "Bytes of all that is kept there, such as 100GiB; what was used the longest ago goes (0: no bound)")
+      ->capture_default_str();
   command->add_flag("--spare", o.spare, "Wait in reserve: get ranks only when another host is lost");
   command->callback([flags, &exit_status] { exit_status = work(*flags); });
 }

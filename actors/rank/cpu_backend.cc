@@ -61,6 +61,8 @@ class CpuBackend final : public RankBackend {
   }
 
   Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch, int32_t num_blocks) override {
+    const int beside = ranks_on_host(store, rendezvous_prefix(epoch), rank_, options_.tensor_parallel_size, place_);
+    const bool own_cores = threads(beside) * beside <= static_cast<int>(std::thread::hardware_concurrency());
     auto group = make_group(store, rendezvous_prefix(epoch));
     if (!group) throw comm::CollectiveError(comm::CollectiveFailure::peer_lost, group.error().message);
     {
@@ -75,15 +77,16 @@ class CpuBackend final : public RankBackend {
     }
     if (model_) {
       model_->forget_steps();
+      model_->use_threads(threads(beside), own_cores);
       return model_;
     }
     model::RankModelOptions options;
     options.block_size = options_.block_size;
     options.num_blocks = kv_ ? kv_->num_blocks : num_blocks;
     options.num_slots = options_.max_loras;
-    options.num_threads = threads();
+    options.num_threads = threads(beside);
     options.int8_activations = options_.cpu_activations == "int8";
-    options.own_cores = threads() * ranks_on_host() <= static_cast<int>(std::thread::hardware_concurrency());
+    options.own_cores = own_cores;
     if (!kv_) make_kv(options, epoch);
     auto made = model::make_cpu_model(*std::exchange(weights_, std::nullopt), *plan_, options, communicator_,
                                       std::exchange(kv_memory_, nullptr));
@@ -153,7 +156,7 @@ class CpuBackend final : public RankBackend {
     if (!resident) {
       memory_.say("its weights end with its process: " + resident.error().message);
       if (is_dummy()) return model::make_dummy_rank_weights(*plan_, rank_, kDummySeed);
-      return model::load_rank_weights(options_.model, *plan_, rank_, progress, threads());
+      return model::load_rank_weights(options_.model, *plan_, rank_, progress, threads_to_load());
     }
     if (auto ok = load_into(**resident, progress); !ok) return tl::unexpected(ok.error());
     auto sealed = (*resident)->seal();
@@ -170,7 +173,7 @@ class CpuBackend final : public RankBackend {
 
   Result<void> load_into(model::WeightSink& sink, const std::function<void(int, int)>& progress) const {
     if (!is_dummy()) {
-      return model::load_rank_weights_into(sink, options_.model, *plan_, rank_, progress, threads());
+      return model::load_rank_weights_into(sink, options_.model, *plan_, rank_, progress, threads_to_load());
     }
     model::RankWeights weights = model::make_dummy_rank_weights(*plan_, rank_, kDummySeed);
     std::vector<model::LayerWeights> layers = std::exchange(weights.layers, {});
@@ -183,13 +186,15 @@ class CpuBackend final : public RankBackend {
 
   bool is_dummy() const { return options_.load_format == "dummy"; }
 
-  int threads() const {
+  // Of a rank with so many on its host, itself included.
+  int threads(int ranks) const {
     if (options_.threads > 0) return options_.threads;
-    const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-    return std::max(1, cores / ranks_on_host());
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks);
   }
 
-  int ranks_on_host() const { return place_.ranks_on_host > 0 ? place_.ranks_on_host : options_.tensor_parallel_size; }
+  int threads_to_load() const {
+    return threads(place_.ranks_on_host > 0 ? place_.ranks_on_host : options_.tensor_parallel_size);
+  }
 
   Result<std::shared_ptr<comm::Collective>> make_group(comm::Rendezvous& store, const std::string& prefix) const {
     if (options_.tensor_parallel_size == 1) {

@@ -178,7 +178,7 @@ class CudaBackend final : public RankBackend {
     comm::PeerOptions peers;
     peers.shares_device = ranks_per_device_ > 1;
     // Their memory is within reach on one host only.
-    peers.enabled = place_.ranks_on_host == 0 || place_.ranks_on_host == options_.tensor_parallel_size;
+    peers.enabled = ranks_on_host(store, rendezvous_prefix(epoch), rank_, nccl.size, place_) == nccl.size;
     auto made = comm::make_device_collective(store, nccl, peers);
     if (!made) return tl::unexpected(made.error());
     const std::shared_ptr<comm::DeviceCollective> group = *std::move(made);

@@ -47,6 +47,12 @@ inline std::string rendezvous_prefix(uint64_t epoch) {
   return "epoch" + std::to_string(epoch) + "/";
 }
 
+// How many ranks of the group are on the host of this one, itself included. All ranks call it, of the same epoch (prefix),
+// and count the same: it follows from what they tell each other, and not from what each was told when it was started,
+// since ranks move to other hosts one by one. Throws as the store does.
+int32_t ranks_on_host(comm::Rendezvous& store, const std::string& prefix, int32_t rank, int32_t ranks,
+                      const RankPlace& place);
+
 // The one for options.device; refuses a device that this build does not serve.
 Result<std::shared_ptr<RankBackend>> make_rank_backend(const ServerOptions& options, int32_t rank, RankMemory memory,
                                                        const RankPlace& place = {});

@@ -28,10 +28,14 @@ std::string make_secret() {
 
 // For people: as a name that does no harm to a terminal.
 void tidy(std::string& text) {
-  constexpr size_t kMost = 128;
+  constexpr size_t kMost = 256;
   if (text.size() > kMost) text.resize(kMost);
   std::replace_if(
       text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, '?');
+}
+
+bool is_secret(const std::string& one, const std::string& other) {
+  return one.size() == other.size() && CRYPTO_memcmp(one.data(), other.data(), one.size()) == 0;
 }
 
 }  // namespace
@@ -51,6 +55,14 @@ std::string ClusterProcesses::why_not(const host::Join& join) const {
   if (lent.kind != device_) return fmt::format("the ranks compute on {}, and this host lends {}", device_, lent.kind);
   if (lent.numbers.empty() || lent.numbers.size() > kMaxHostDevices) {
     return fmt::format("a host lends 1 to {} devices, not {}", kMaxHostDevices, lent.numbers.size());
+  }
+  const size_t devices = lent.numbers.size();
+  if ((!lent.memory_bytes.empty() && lent.memory_bytes.size() != devices) ||
+      (!lent.links.empty() && lent.links.size() != devices * devices)) {
+    return "what it says of its devices' memory and links does not fit their number";
+  }
+  if (lent.model.find(", ") != std::string::npos && !options_.mixed_devices) {
+    return fmt::format("it lends several models of devices: {}; --mixed-devices allows it", lent.model);
   }
   if (hosts_.size() >= kMaxHosts) return fmt::format("there are {} hosts already", kMaxHosts);
   for (const auto& [id, host] : hosts_) {
@@ -127,11 +139,19 @@ void ClusterProcesses::take(comm::TlsConnection connection, const host::ConnectR
   const Host& host = hosts_.at(child->host);
   const Child* head = find(child->head);
   auto ends = comm::TlsRelay::make_ends();
-  const bool is_its_link = host.secret.size() == rank.link.size() &&
-                           CRYPTO_memcmp(host.secret.data(), rank.link.data(), rank.link.size()) == 0;
-  if (!is_its_link || head == nullptr || !ends) return;
+  if (!is_secret(host.secret, rank.link) || head == nullptr || !ends) return;
   child->relay = door_.relay->add(std::move(connection), std::move(ends->first));
   keeper_.send(head->kept, control::RankConnection{rank.epoch, rank.rank}, ends->second.get());
+}
+
+// Only for a host of ours, which is known by its link's secret.
+void ClusterProcesses::take(comm::TlsConnection connection, const host::ReadCheckpoint& reader) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, host] : hosts_) {
+    if (!host.link || !is_secret(host.secret, reader.link)) continue;
+    checkpoint_.serve(std::move(connection), id);
+    return;
+  }
 }
 
 // On the link's thread.
@@ -150,6 +170,7 @@ bool ClusterProcesses::take(HostId id, HostReport& report) {
       },
       report);
   std::vector<Exit> exits;
+  std::string news;
   {
     const std::lock_guard lock(mutex_);
     Child* child = find(of);
@@ -157,6 +178,11 @@ bool ClusterProcesses::take(HostId id, HostReport& report) {
     if (child->where != Where::there || child->host != id) return false;
     if (auto* state = std::get_if<host::RankState>(&report)) {
       child->is_stopped = state->is_stopped;
+      child->fetches = state->fetches;
+      tidy(state->description);
+      if (state->fetches && state->description != child->description) {
+        news = fmt::format("rank {} on {} {}", child->start.rank, hosts_.at(id).about.name, state->description);
+      }
       child->description = std::move(state->description);
     } else if (auto* exited = std::get_if<host::RankExited>(&report)) {
       exits.push_back({of, std::move(exited->how), exited->on_purpose, exited->signal});
@@ -165,6 +191,7 @@ bool ClusterProcesses::take(HostId id, HostReport& report) {
       children_.erase(of);
     }
   }
+  if (!news.empty()) callbacks_.progress(news);
   if (auto* said = std::get_if<host::RankSaid>(&report)) callbacks_.said(of, std::move(said->report));
   tell_exits(exits);
   return true;
@@ -190,6 +217,7 @@ std::vector<ClusterProcesses::Exit> ClusterProcesses::remove_host(HostId id, con
   auto removed = hosts_.extract(id);
   Host& host = removed.mapped();
   door_.relay->cut(host.relay);
+  checkpoint_.end(id);
   host.link->end();
   lost_links_.push_back(std::move(host.link));
   for (auto it = children_.begin(); it != children_.end();) {

@@ -30,9 +30,11 @@ struct WorkerOptions {
   std::string directory;
   std::string token_file;  // empty: directory/token
   HostDevices devices;
-  std::string name;            // for people
-  std::string interface_name;  // of the collectives; empty: that of the route to the head
-  std::string model;           // where this host has the checkpoint; empty: where the head has it
+  std::string name;             // for people
+  std::string interface_name;   // of the collectives; empty: that of the route to the head
+  std::string model;            // where this host has the checkpoint; empty: where the head has it
+  std::string download_dir;     // where its ranks' part goes if it is not there
+  uint64_t download_space = 0;  // bytes of all that is there; 0: no bound
   bool spare = false;
   std::string version;
 };

@@ -52,6 +52,7 @@ ClusterProcesses::ClusterProcesses(ClusterOptions options, const ServerOptions& 
       callbacks_(std::move(callbacks)),
       door_(std::move(door)),
       own_address_(door_.address),
+      checkpoint_(server.model),
       keeper_(keeper_callbacks(), std::move(program)) {
   Host& own = hosts_[kOwnHost];
   own.about.name = host_name();
@@ -178,7 +179,7 @@ std::string ClusterProcesses::describe(ChildId id) {
 bool ClusterProcesses::awaits_host(ChildId id) {
   const std::lock_guard lock(mutex_);
   const Child* child = find(id);
-  return child != nullptr && child->where == Where::waits;
+  return child != nullptr && (child->where == Where::waits || child->fetches);
 }
 
 // On every host: where it was, there may be some of before.
@@ -274,11 +275,15 @@ void ClusterProcesses::give_up_waiting(const std::string& why, std::vector<Exit>
   }
 }
 
+HostRoom ClusterProcesses::room_of(const Host& host) {
+  return {host.about.name, host.users.size(), host.about.spare, host.about.devices.links};
+}
+
 Result<void> ClusterProcesses::place_all() {
   std::vector<HostRoom> rooms;
   std::vector<HostId> ids;
   for (const auto& [id, host] : hosts_) {
-    rooms.push_back({host.about.name, host.users.size(), host.about.spare});
+    rooms.push_back(room_of(host));
     ids.push_back(id);
   }
   const auto slots = place_group(rooms, static_cast<size_t>(ranks_));
@@ -302,16 +307,16 @@ bool ClusterProcesses::place(ChildId id, Child& child) {
     std::vector<HostId> ids;
     std::vector<size_t> free, of_group;
     for (const auto& [host_id, host] : hosts_) {
-      rooms.push_back({host.about.name, host.users.size(), host.about.spare});
+      rooms.push_back(room_of(host));
       ids.push_back(host_id);
       free.push_back(static_cast<size_t>(std::count(host.users.begin(), host.users.end(), ChildId{0})));
       of_group.push_back(host.users.size() - free.back());
     }
     const auto chosen = host_for_rank(rooms, free, of_group);
     if (!chosen) return false;
-    const auto& users = hosts_.at(ids[*chosen]).users;
-    places_[rank] = {ids[*chosen],
-                     static_cast<size_t>(std::find(users.begin(), users.end(), ChildId{0}) - users.begin())};
+    std::vector<bool> taken;
+    for (const ChildId user : hosts_.at(ids[*chosen]).users) taken.push_back(user != 0);
+    places_[rank] = {ids[*chosen], device_for_rank(rooms[*chosen], taken)};
   }
   const Place& chosen = places_.at(rank);
   Host& host = hosts_.at(chosen.host);
@@ -342,11 +347,27 @@ RankPlace ClusterProcesses::rank_place(const Place& place) const {
   const Host& host = hosts_.at(place.host);
   RankPlace to;
   to.device = host.about.devices.numbers[place.device];
+  to.host = static_cast<int64_t>(place.host);
   to.ranks_on_host = static_cast<int32_t>(std::count_if(
       places_.begin(), places_.end(), [&](const auto& of_rank) { return of_rank.second.host == place.host; }));
   to.address = host.link ? host.about.address : own_address_;
   if (!host.link) to.interface_name = comm::interface_with(to.address);
   return to;
+}
+
+// What a rank reaches the others over, as its host tells of its devices.
+std::string ClusterProcesses::links_of(int32_t rank) const {
+  const Place& own = places_.at(rank);
+  std::vector<size_t> beside;
+  for (const auto& [other, place] : places_) {
+    if (other != rank && place.host == own.host) beside.push_back(place.device);
+  }
+  const HostRoom room = room_of(hosts_.at(own.host));
+  const auto worst = worst_link(room, own.device, beside);
+  const bool leaves = beside.size() + 1 < places_.size();
+  if (room.links.empty()) return "";
+  if (!worst) return leaves ? "network" : "";
+  return name_of(*worst) + (leaves ? ", network" : "");
 }
 
 std::vector<PlacedRank> ClusterProcesses::placed() const {
@@ -359,8 +380,15 @@ std::vector<PlacedRank> ClusterProcesses::placed() const {
     }
     const Host& host = at->second;
     const RankPlace found = rank_place(place);
-    all.push_back({host.about.name, found.address.empty() ? "127.0.0.1" : found.address,
-                   fmt::format("{} {}", host.about.devices.kind, found.device)});
+    const HostDevices& lent = host.about.devices;
+    std::string device = fmt::format("{} {}", lent.kind, found.device);
+    if (!lent.memory_bytes.empty()) {
+      constexpr double kGibibyte = 1ULL << 30;
+      const auto bytes = static_cast<double>(lent.memory_bytes[place.device]);
+      device += fmt::format(" ({}, {:.0f} GiB)", lent.model, bytes / kGibibyte);
+    }
+    all.push_back(
+        {host.about.name, found.address.empty() ? "127.0.0.1" : found.address, std::move(device), links_of(rank)});
   }
   return all;
 }

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "actors/supervisor/checkpoint_server.h"
 #include "actors/supervisor/cluster_options.h"
 #include "actors/supervisor/host_link.h"
 #include "actors/supervisor/placement.h"
@@ -84,6 +85,7 @@ class ClusterProcesses final : public Processes {
     size_t device = 0;             // of its host, as it is not of the head
     comm::TlsRelay::Id relay = 0;  // there, once it is connected
     bool killed = false, is_stopped = false;
+    bool fetches = false;  // there: it is started once the host has its part of the checkpoint
     std::string description;
   };
   struct Place {
@@ -101,6 +103,7 @@ class ClusterProcesses final : public Processes {
   void admit(comm::TlsConnection connection, const std::vector<uint8_t>& words);
   void take(comm::TlsConnection connection, host::Join& join);
   void take(comm::TlsConnection connection, const host::ConnectRank& rank);
+  void take(comm::TlsConnection connection, const host::ReadCheckpoint& reader);
   std::string why_not(const host::Join& join) const;
   bool hear(HostId id, ControlChannel& channel);
   bool take(HostId id, HostReport& report);
@@ -112,7 +115,9 @@ class ClusterProcesses final : public Processes {
   bool place(ChildId id, Child& child);
   void start_there(ChildId id, Child& child);
   void send(HostId to, const HostOrder& order);
+  static HostRoom room_of(const Host& host);
   RankPlace rank_place(const Place& place) const;
+  std::string links_of(int32_t rank) const;
   std::vector<PlacedRank> placed() const;
   void release(const Child& child, ChildId id);
   Child* find(ChildId id);
@@ -140,6 +145,7 @@ class ClusterProcesses final : public Processes {
   bool stopping_ = false;
   std::condition_variable changed_;
   std::thread watch_;
+  CheckpointServer checkpoint_;
   ProcessKeeper keeper_;  // ends first: its threads call back
 };
 

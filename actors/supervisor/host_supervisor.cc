@@ -12,6 +12,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <filesystem>
 #include <future>
 #include <map>
 #include <mutex>
@@ -20,8 +21,10 @@
 #include <utility>
 #include <variant>
 
+#include "actors/supervisor/checkpoint_fetch.h"
 #include "actors/supervisor/host_link.h"
 #include "actors/supervisor/process_keeper.h"
+#include "actors/supervisor/rank_fetches.h"
 #include "actors/wire/descriptor_reserve.h"
 #include "comm/cluster/interfaces.h"
 #include "comm/cluster/keys.h"
@@ -52,8 +55,8 @@ class Lending {
  public:
   using Progress = std::function<void(const std::string&)>;
 
-  Lending(const Door& door, comm::TlsRelay& relay, Descriptor plain, const WorkerOptions& options, Progress progress,
-          std::function<void()> over)
+  Lending(const Door& door, comm::TlsRelay& relay, Descriptor plain, const WorkerOptions& options,
+          CheckpointFetcher& fetcher, Progress progress, std::function<void()> over)
       : door_(door),
         relay_(relay),
         options_(options),
@@ -66,7 +69,13 @@ class Lending {
                  },
                  [this](ProcessKeeper::ChildId kept, const ChildStart& start, HeadEnds ends) {
                    connect(kept, start, std::move(ends.connection));
-                 }}) {
+                 }}),
+        fetches_(fetcher, [this] { return door_.open(host::ReadCheckpoint{secret()}); },
+                 {[this](uint64_t child, ChildStart start) { spawn(child, std::move(start)); },
+                  [this](uint64_t child, const std::string& why) {
+                    report_to_head(host::RankExited{child, "cannot be started: " + why, false, 0});
+                  },
+                  progress_}) {
     link_.start({[this](ControlChannel& channel) { return hear(channel); },
                  [this](ControlChannel& channel) { beat(channel); }, [this](const std::string& why) { lost(why); }});
   }
@@ -109,11 +118,13 @@ class Lending {
     if (start.rank < 0) return false;  // a head is nothing that is lent
     if (!options_.model.empty()) start.options.model = options_.model;
     start.place.interface_name = comm::interface_with(start.place.address);
-    progress_(fmt::format("rank {} of epoch {} is started", start.rank, start.epoch));
-    const std::lock_guard lock(mutex_);
-    const ProcessKeeper::ChildId kept = keeper_.spawn(std::move(start), 0);
-    kept_[order.child] = kept;
-    children_[kept] = order.child;
+    std::error_code error;
+    if (!options_.model.empty() || std::filesystem::exists(start.options.model + "/config.json", error)) {
+      spawn(order.child, std::move(start));
+      return true;
+    }
+    fetches_.add(order.child, std::move(start));
+    tell_fetches(link_.channel());
     return true;
   }
 
@@ -123,6 +134,10 @@ class Lending {
   }
 
   bool take(const host::KillRank& order) {
+    if (fetches_.remove(order.child)) {
+      report_to_head(host::RankExited{order.child, "was not wanted any more", true, 0});
+      return true;
+    }
     if (const auto kept = kept_of(order.child)) keeper_.kill(*kept);
     return true;
   }
@@ -141,14 +156,30 @@ class Lending {
       all = kept_;
     }
     for (const auto& [child, kept] : all) {
-      (void)channel.send(HostReport(host::RankState{child, keeper_.is_stopped(kept), keeper_.describe(kept)}));
+      (void)channel.send(HostReport(host::RankState{child, keeper_.is_stopped(kept), keeper_.describe(kept), false}));
     }
+    tell_fetches(channel);
     (void)channel.send(HostReport(host::Beat{}));
+  }
+
+  void tell_fetches(ControlChannel& channel) {
+    for (RankFetches::State& state : fetches_.states()) {
+      (void)channel.send(HostReport(host::RankState{state.child, false, std::move(state.description), true}));
+    }
   }
 
   void lost(const std::string& why) {
     if (!refusal()) progress_("the head is lost: " + why);
     over_();
+  }
+
+  // On the link's thread, or that of the fetches.
+  void spawn(uint64_t child, ChildStart start) {
+    progress_(fmt::format("rank {} of epoch {} is started", start.rank, start.epoch));
+    const std::lock_guard lock(mutex_);
+    const ProcessKeeper::ChildId kept = keeper_.spawn(std::move(start), 0);
+    kept_[child] = kept;
+    children_[kept] = child;
   }
 
   // ---- on the children's threads
@@ -170,12 +201,7 @@ class Lending {
   // What the head's supervisor does by handing over a descriptor goes over a connection of its own here.
   void connect(ProcessKeeper::ChildId kept, const ChildStart& start, Descriptor head_end) {
     const auto child = child_of(kept);
-    std::string secret;
-    {
-      const std::lock_guard lock(mutex_);
-      secret = secret_;
-    }
-    auto connection = door_.open(host::ConnectRank{secret, child.value_or(0), start.epoch, start.rank});
+    auto connection = door_.open(host::ConnectRank{secret(), child.value_or(0), start.epoch, start.rank});
     if (!connection) {
       progress_(fmt::format("rank {}: {}", start.rank, connection.error().message));
       return keeper_.kill(kept);
@@ -186,6 +212,11 @@ class Lending {
   // What was lost, perhaps by half, cannot be said again: the link ends, and with it the ranks.
   void report_to_head(const HostReport& report) {
     if (!link_.channel().send(report)) link_.end();
+  }
+
+  std::string secret() const {
+    const std::lock_guard lock(mutex_);
+    return secret_;
   }
 
   std::optional<ProcessKeeper::ChildId> kept_of(uint64_t child) const {
@@ -211,7 +242,8 @@ class Lending {
   std::map<uint64_t, ProcessKeeper::ChildId> kept_;  // by the head's number
   std::map<ProcessKeeper::ChildId, uint64_t> children_;
   HostLink link_;
-  ProcessKeeper keeper_;  // ends first
+  ProcessKeeper keeper_;
+  RankFetches fetches_;  // ends first
 };
 
 class HostSupervisor final : public Server {
@@ -223,7 +255,8 @@ class HostSupervisor final : public Server {
         relay_(std::move(relay)),
         join_(std::move(join)),
         stop_event_(std::move(stop_event)),
-        progress_(std::move(progress)) {
+        progress_(std::move(progress)),
+        fetcher_(options_.download_dir, options_.download_space) {
     thread_ = std::thread([this] { run(); });
   }
 
@@ -261,11 +294,13 @@ class HostSupervisor final : public Server {
     if (!connection) return connection.error().message;
     auto ends = comm::TlsRelay::make_ends();
     if (!ends) return ends.error().message;
+    Door door = door_;  // its ranks dial where the link leads: no look-up of a name holds up their end
+    if (!connection->peer_address.empty()) door.dial.host = connection->peer_address;
     const comm::TlsRelay::Id relay = relay_->add(*std::move(connection), std::move(ends->first));
     Descriptor over(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     std::optional<std::string> refusal;
     {
-      Lending lending(door_, *relay_, std::move(ends->second), options_, progress_, [&over] {
+      Lending lending(door, *relay_, std::move(ends->second), options_, fetcher_, progress_, [&over] {
         const uint64_t one = 1;
         (void)!write(over.get(), &one, sizeof(one));
       });
@@ -294,6 +329,7 @@ class HostSupervisor final : public Server {
   const host::Join join_;
   const Descriptor stop_event_;
   const std::function<void(const std::string&)> progress_;
+  CheckpointFetcher fetcher_;  // of the thread that lends
   std::promise<void> stopped_;
   std::thread thread_;
 };

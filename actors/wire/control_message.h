@@ -13,12 +13,14 @@ namespace lorikeet::actors {
 // Where a rank is, in a cluster of hosts. On one host, what is not said here follows from its number.
 struct RankPlace {
   int32_t device = -1;         // of its host; -1: its number modulo the devices
-  int32_t ranks_on_host = 0;   // of its group; 0: all
+  int64_t host = -1;           // number of its host in the cluster; -1: there is one host only
+  int32_t ranks_on_host = 0;   // of its group, when it was started: others move. 0: all
   std::string address;         // numeric, that its collectives listen on; empty: of the loopback
   std::string interface_name;  // with that address; empty: not known
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("device", s.device);
+    visit("host", s.host);
     visit("ranks_on_host", s.ranks_on_host);
     visit("address", s.address);
     visit("interface_name", s.interface_name);

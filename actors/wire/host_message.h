@@ -11,16 +11,26 @@
 
 namespace lorikeet::actors {
 
+// How two devices of a host reach each other: better ones are larger.
+enum class DeviceLink : uint8_t { host, pcie, nvlink };  // over the host's memory; peer to peer
+constexpr DeviceLink last_enumerator(DeviceLink) {
+  return DeviceLink::nvlink;
+}
+
 // What a host lends: as many ranks as it has devices here.
 struct HostDevices {
-  std::string kind;              // cpu or cuda
-  std::string model;             // such as "NVIDIA H200"; of the CPU: empty
-  std::vector<int32_t> numbers;  // of the devices; on the CPU they only count
+  std::string kind;                      // cpu or cuda
+  std::string model;                     // such as "NVIDIA H200", of all with commas between; of the CPU: empty
+  std::vector<int32_t> numbers;          // of the devices; on the CPU they only count
+  std::vector<uint64_t> memory_bytes{};  // of each; empty: not known
+  std::vector<DeviceLink> links{};       // [device, other device]; empty: not known
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("kind", s.kind);
     visit("model", s.model);
     visit("numbers", s.numbers);
+    visit("memory_bytes", s.memory_bytes);
+    visit("links", s.links);
   }
 };
 
@@ -57,6 +67,14 @@ struct ConnectRank {  // the connection of a rank that the head's supervisor has
     visit("child", s.child);
     visit("epoch", s.epoch);
     visit("rank", s.rank);
+  }
+};
+
+struct ReadCheckpoint {  // a connection over which a host gets its ranks' part of it (actors/wire/checkpoint_message.h)
+  std::string link;      // the host's, as Admitted told it
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("link", s.link);
   }
 };
 
@@ -147,17 +165,19 @@ struct RankState {  // with every beat, as Processes has them
   uint64_t child = 0;
   bool is_stopped = false;
   std::string description;
+  bool fetches = false;  // it is not started yet: the host gets its part of the checkpoint
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("child", s.child);
     visit("is_stopped", s.is_stopped);
     visit("description", s.description);
+    visit("fetches", s.fetches);
   }
 };
 
 }  // namespace host
 
-using JoinRequest = std::variant<host::Join, host::ConnectRank>;
+using JoinRequest = std::variant<host::Join, host::ConnectRank, host::ReadCheckpoint>;
 using HostOrder =
     std::variant<host::Admitted, host::StartRank, host::TellRank, host::KillRank, host::Beat, host::DropRegions>;
 using HostReport = std::variant<host::RankSaid, host::RankExited, host::RankState, host::Beat>;

@@ -5,9 +5,12 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 
 #include "comm/cluster/keys.h"
@@ -86,6 +89,30 @@ TlsStep tls_step(const Ssl& ssl, int result) {
       return TlsStep::ended;
     default:
       return TlsStep::failed;
+  }
+}
+
+bool wait_for_socket(int socket, short events, std::chrono::steady_clock::time_point until) {
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
+    pollfd state{socket, events, 0};
+    const int found = poll(&state, 1, static_cast<int>(std::max<int64_t>(left, 0)));
+    if (found > 0) return true;
+    if (found == 0 || errno != EINTR) return false;
+  }
+}
+
+Result<void> finish_tls(const TlsConnection& connection, std::chrono::steady_clock::time_point until,
+                        const std::function<int()>& act) {
+  for (;;) {
+    ERR_clear_error();
+    const TlsStep step = tls_step(connection.ssl, act());
+    if (step == TlsStep::done) return {};
+    if (step == TlsStep::ended) return fail("it has closed the connection");
+    if (step == TlsStep::failed) return fail("{}", tls_failure(connection.ssl));
+    if (!wait_for_socket(connection.socket.get(), step == TlsStep::wants_read ? POLLIN : POLLOUT, until)) {
+      return fail("it took too long");
+    }
   }
 }
 

@@ -4,7 +4,9 @@
 
 #include <openssl/ssl.h>
 
+#include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -51,6 +53,13 @@ class TlsContext {
 // One step of a handshake, a read or a write that returned `result`, on a socket that does not block.
 enum class TlsStep { done, wants_read, wants_write, ended, failed };
 TlsStep tls_step(const Ssl& ssl, int result);
+
+// Repeats `act`, one of OpenSSL's calls, until it is done. Errors: it has failed, or nobody answers until then.
+Result<void> finish_tls(const TlsConnection& connection, std::chrono::steady_clock::time_point until,
+                        const std::function<int()>& act);
+
+// Waits for events of poll(2); false: there are none until then.
+bool wait_for_socket(int socket, short events, std::chrono::steady_clock::time_point until);
 
 // Why the last step has failed, for people: what is wrong with the peer's certificate, or OpenSSL's reason.
 std::string tls_failure(const Ssl& ssl);

@@ -1,11 +1,9 @@
 #include "comm/cluster/tls_dial.h"
 
 #include <netdb.h>
-#include <openssl/err.h>
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -19,22 +17,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-bool wait_for(int socket, short events, Clock::time_point until) {
-  for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
-    pollfd state{socket, events, 0};
-    const int found = poll(&state, 1, static_cast<int>(std::max<int64_t>(left, 0)));
-    if (found > 0) return true;
-    if (found == 0 || errno != EINTR) return false;
-  }
-}
-
 Result<Descriptor> connect_to(const addrinfo& address, Clock::time_point until) {
   Descriptor made(socket(address.ai_family, address.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address.ai_protocol));
   if (!made) return fail("{}", std::strerror(errno));
   if (connect(made.get(), address.ai_addr, address.ai_addrlen) != 0) {
     if (errno != EINPROGRESS) return fail("{}", std::strerror(errno));
-    if (!wait_for(made.get(), POLLOUT, until)) return fail("nobody answers");
+    if (!wait_for_socket(made.get(), POLLOUT, until)) return fail("nobody answers");
     int error = 0;
     socklen_t size = sizeof(error);
     getsockopt(made.get(), SOL_SOCKET, SO_ERROR, &error, &size);
@@ -42,20 +30,6 @@ Result<Descriptor> connect_to(const addrinfo& address, Clock::time_point until) 
   }
   tune_socket(made.get());
   return made;
-}
-
-// Until `act`, one of OpenSSL's calls, is done.
-template <class Act>
-Result<void> finish(const TlsConnection& connection, Clock::time_point until, Act act) {
-  for (;;) {
-    ERR_clear_error();
-    const TlsStep step = tls_step(connection.ssl, act());
-    if (step == TlsStep::done) return {};
-    if (step != TlsStep::wants_read && step != TlsStep::wants_write) return fail("{}", tls_failure(connection.ssl));
-    if (!wait_for(connection.socket.get(), step == TlsStep::wants_read ? POLLIN : POLLOUT, until)) {
-      return fail("the handshake took too long");
-    }
-  }
 }
 
 std::vector<uint8_t> framed(const DialOptions& options, const std::vector<uint8_t>& words) {
@@ -95,14 +69,14 @@ Result<TlsConnection> dial(const TlsContext& context, const DialOptions& options
   if (!connection.ssl) return failed("there is no memory for TLS");
   connection.socket = *std::move(socket);
   SSL* ssl = connection.ssl.get();
-  if (auto ok = finish(connection, until, [&] { return SSL_do_handshake(ssl); }); !ok)
+  if (auto ok = finish_tls(connection, until, [&] { return SSL_do_handshake(ssl); }); !ok)
     return failed(ok.error().message);
   for (size_t sent = 0; sent < frame.size();) {
     int count = 0;
     const auto write = [&] {
       return count = SSL_write(ssl, frame.data() + sent, static_cast<int>(frame.size() - sent));
     };
-    if (auto ok = finish(connection, until, write); !ok) return failed(ok.error().message);
+    if (auto ok = finish_tls(connection, until, write); !ok) return failed(ok.error().message);
     sent += static_cast<size_t>(count);
   }
   note_ends(connection);

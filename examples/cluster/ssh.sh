@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# ssh.sh MODEL TENSOR_PARALLEL_SIZE WORKER...: serves MODEL on this host and on the workers, which have lorikeet and the
-# model at the same paths. The certificates are made once, in ./cluster. Ends the workers when the server ends.
+# ssh.sh MODEL TENSOR_PARALLEL_SIZE WORKER...: serves MODEL on this host and on the workers, which have lorikeet at the same
+# path; those without the model there get their part of it from this host. The certificates are made once, in ./cluster.
+# Ends the workers when the server ends.
 set -euo pipefail
 (($# >= 3)) || { echo "usage: $0 MODEL TENSOR_PARALLEL_SIZE WORKER..." >&2; exit 2; }
 model=$1

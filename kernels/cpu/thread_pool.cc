@@ -16,16 +16,34 @@ void pause_briefly() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads, std::chrono::microseconds spin) : spin_(spin) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  start(threads);
 }
 
 ThreadPool::~ThreadPool() {
+  stop();
+}
+
+void ThreadPool::resize(int threads, std::chrono::microseconds spin) {
+  if (std::max(threads, 1) == size() && spin == spin_) return;
+  stop();
+  stop_ = false;
+  spin_ = spin;
+  start(threads);
+}
+
+void ThreadPool::start(int threads) {
+  const uint64_t seen = generation_;
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i, seen] { work(i, seen); });
+}
+
+void ThreadPool::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   start_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+  workers_.clear();
 }
 
 // Whether it became true within the time.
@@ -65,8 +83,8 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, const std::function<
   done_.wait(lock, all_done);
 }
 
-void ThreadPool::work(int index) {
-  uint64_t seen = 0;
+// seen: the loops that were over when it began.
+void ThreadPool::work(int index, uint64_t seen) {
   const auto has_work = [&] { return stop_ || generation_ != seen; };
   while (true) {
     if (!spin_until(has_work)) {

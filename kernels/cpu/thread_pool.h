@@ -26,6 +26,9 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // Another number of threads, another patience. Not while a loop runs.
+  void resize(int threads, std::chrono::microseconds spin);
+
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(begin, end) for disjoint parts of [0, count), whose inner bounds are multiples of `grain`; returns when
@@ -33,12 +36,14 @@ class ThreadPool {
   void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
  private:
-  void work(int index);
+  void start(int threads);
+  void stop();
+  void work(int index, uint64_t seen);
   void run_part(int index) const;
   template <class Condition>
   bool spin_until(const Condition& condition) const;
 
-  const std::chrono::microseconds spin_;
+  std::chrono::microseconds spin_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;  // of those who sleep
   std::condition_variable start_, done_;

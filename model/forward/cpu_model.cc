@@ -20,6 +20,11 @@ namespace {
 // Logits that are in memory at once, over the whole vocabulary: 64 MiB in float32.
 constexpr int64_t kLogitsInMemory = 1 << 24;
 
+// Of threads without work.
+std::chrono::microseconds patience(bool own_cores) {
+  return own_cores ? kernels::ThreadPool::kSpin : std::chrono::microseconds{};
+}
+
 class CpuModel final : public RankModel {
  public:
   CpuModel(RankWeights weights, const ShardPlan& plan, const RankModelOptions& options, KvCachesCpu caches,
@@ -28,7 +33,7 @@ class CpuModel final : public RankModel {
         plan_(plan),
         options_(options),
         group_(std::move(group)),
-        pool_(options.num_threads, options.own_cores ? kernels::ThreadPool::kSpin : std::chrono::microseconds{}),
+        pool_(options.num_threads, patience(options.own_cores)),
         forward_(weights_, plan_, std::move(caches), options_.int8_activations, *group_, pool_),
         slots_(static_cast<size_t>(options.num_slots)) {}
 
@@ -110,6 +115,8 @@ class CpuModel final : public RankModel {
     last_drawn_.clear();
     last_end_.reset();
   }
+
+  void use_threads(int32_t threads, bool own_cores) override { pool_.resize(threads, patience(own_cores)); }
 
   StepTimes step_times() const override { return times_; }
 

@@ -143,6 +143,10 @@ class RankModel {
   // whose model outlives it. Thread: the one that steps.
   virtual void forget_steps() {}
 
+  // Another number of threads for the CPU's kernels, as RankModelOptions have it. Thread: the one that steps, between
+  // steps.
+  virtual void use_threads(int32_t /*threads*/, bool /*own_cores*/) {}
+
   // Bytes of one KV block on this rank.
   virtual uint64_t kv_block_bytes() const = 0;
 

@@ -22,6 +22,7 @@
 #include "actors/head/in_flight_plans.h"
 #include "actors/head/rank_group.h"
 #include "actors/rank/step_executor.h"
+#include "actors/wire/checkpoint_message.h"
 #include "actors/wire/control_channel.h"
 #include "actors/wire/control_message.h"
 #include "actors/wire/envelope.h"
@@ -266,7 +267,7 @@ void execute_plans(Input input) {
 }
 
 void read(Input input) {
-  switch (input.byte() % 14) {
+  switch (input.byte() % 16) {
     case 0:
       return round_trip<GroupOrder>(input.rest());
     case 1:
@@ -293,8 +294,12 @@ void read(Input input) {
       return round_trip<JoinRequest>(input.rest());
     case 12:
       return round_trip<HostOrder>(input.rest());
-    default:
+    case 13:
       return round_trip<HostReport>(input.rest());
+    case 14:
+      return round_trip<CheckpointRequest>(input.rest());
+    default:
+      return round_trip<CheckpointAnswer>(input.rest());
   }
 }
 

@@ -20,6 +20,23 @@ TEST(JoinAddress, IsAHostWithOrWithoutAPort) {
   }
 }
 
+TEST(LentDevices, AreDescribedWithModelMemoryAndLinks) {
+  const std::vector<CudaDevice> all = {{"A", 5, {0, 2, 1}}, {"B", 6, {2, 0, 0}}, {"A", 7, {1, 0, 0}}};
+  actors::HostDevices lent;
+  lent.numbers = {2, 0};
+  describe(all, lent);
+  EXPECT_EQ(lent.model, "A");
+  EXPECT_EQ(lent.memory_bytes, (std::vector<uint64_t>{7, 5}));
+  using actors::DeviceLink;
+  EXPECT_EQ(lent.links,
+            (std::vector<DeviceLink>{DeviceLink::host, DeviceLink::pcie, DeviceLink::pcie, DeviceLink::host}));
+  actors::HostDevices mixed;
+  mixed.numbers = {0, 1};
+  describe(all, mixed);
+  EXPECT_EQ(mixed.model, "A, B");
+  EXPECT_EQ(mixed.links[1], DeviceLink::nvlink);
+}
+
 TEST(LentDevices, OfTheCpuAreOneUnlessTheyAreCounted) {
   EXPECT_EQ(lent_devices("cpu", "all")->numbers, std::vector<int32_t>{0});
   EXPECT_EQ(lent_devices("cpu", "none")->numbers, std::vector<int32_t>{});

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 namespace lorikeet::tests {
@@ -57,6 +58,29 @@ void Network::disconnect(int host) const {
 
 void Network::connect(int host) const {
   EXPECT_TRUE(run(fmt::format("ip -n {}lan link set host{} up", prefix_, host)));
+}
+
+void Network::slow(int host, const std::string& rate) const {
+  const std::string what = rate.empty()
+                               ? "del dev {} root"
+                               : fmt::format("replace dev {{}} root tbf rate {} burst 32kb latency 100ms", rate);
+  const auto set = [&](const std::string& where, const std::string& device) {
+    EXPECT_TRUE(run(fmt::format("tc -n {} qdisc {}", where, fmt::format(fmt::runtime(what), device))));
+  };
+  set(name(host), "lan");
+  set(prefix_ + "lan", fmt::format("host{}", host));
+}
+
+Network::Hidden::Hidden(const std::filesystem::path& directory)
+    : work_(std::filesystem::current_path()), before_(open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC)) {
+  EXPECT_EQ(unshare(CLONE_NEWNS), 0);
+  EXPECT_EQ(mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+  EXPECT_EQ(mount("none", directory.c_str(), "tmpfs", 0, nullptr), 0);
+}
+
+Network::Hidden::~Hidden() {
+  EXPECT_EQ(setns(before_.get(), CLONE_NEWNS), 0);
+  EXPECT_EQ(chdir(work_.c_str()), 0);  // a change of namespace leads to its root
 }
 
 Network::On::On(const Network& network, int host) : before_(namespace_at("/proc/thread-self/ns/net")) {

@@ -1,6 +1,7 @@
 // Hosts for tests: network namespaces that are connected by veth pairs through a bridge in a namespace of its own.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,22 @@ class Network {
   // Pulls the cable of a host, and puts it back.
   void disconnect(int host) const;
   void connect(int host) const;
+
+  // A host's link in both directions: so much a second (as tc(8) writes it, such as 8mbit); empty: as fast as it goes.
+  void slow(int host, const std::string& rate) const;
+
+  // While it lives, what this thread starts does not see what is in a directory.
+  class Hidden {
+   public:
+    explicit Hidden(const std::filesystem::path& directory);
+    ~Hidden();
+    Hidden(const Hidden&) = delete;
+    Hidden& operator=(const Hidden&) = delete;
+
+   private:
+    const std::filesystem::path work_;
+    Descriptor before_;
+  };
 
   // While it lives, what this thread starts runs on the host.
   class On {

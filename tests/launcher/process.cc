@@ -106,11 +106,19 @@ std::string Process::err() const {
 }
 
 bool Process::wait_for_output(const std::string& text, int seconds) {
+  return wait_for(out_, text, seconds);
+}
+
+bool Process::wait_for_err(const std::string& text, int seconds) {
+  return wait_for(err_, text, seconds);
+}
+
+bool Process::wait_for(const std::filesystem::path& file, const std::string& text, int seconds) {
   bool found = false;
   poll_until(
       [&] {
         const bool was_running = running();
-        found = out().find(text) != std::string::npos;
+        found = read_file(file).find(text) != std::string::npos;
         return found || !was_running;
       },
       seconds);

@@ -44,8 +44,11 @@ class Process {
 
   // Waits until the output holds `text`; false when the process ended, or `seconds` passed, without it.
   bool wait_for_output(const std::string& text, int seconds = 120);
+  bool wait_for_err(const std::string& text, int seconds = 120);  // the same of its standard error
 
  private:
+  bool wait_for(const std::filesystem::path& file, const std::string& text, int seconds);
+
   pid_t pid_ = -1;
   bool reaped_ = false;
   int status_ = 0;

@@ -3,13 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "actors/rank/rank_backend.h"
+#include "comm/collective/collective.h"
 #include "kernels/base/resident_memory.h"
 
 namespace lorikeet::actors {
@@ -240,6 +244,59 @@ TEST_F(CpuBackendKvCache, IsMadeAnewWhereWhatIsLeftDoesNotFit) {
   held_.erase("weights");
   EXPECT_EQ(start().loaded.kv_epoch, 0U);
   EXPECT_EQ(held_.count("kv") + held_.count("kv.memory"), 0U);
+}
+
+// A store for ranks that are threads.
+class SharedStore final : public comm::Rendezvous {
+ public:
+  void set(const std::string& key, const std::vector<uint8_t>& value) override {
+    const std::lock_guard lock(mutex_);
+    values_[key] = value;
+    changed_.notify_all();
+  }
+  std::vector<uint8_t> get(const std::string& key, std::chrono::milliseconds timeout) override {
+    std::unique_lock lock(mutex_);
+    if (!changed_.wait_for(lock, timeout, [&] { return values_.count(key) > 0; })) {
+      throw comm::CollectiveError(comm::CollectiveFailure::timeout, key);
+    }
+    return values_[key];
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::string, std::vector<uint8_t>> values_;
+};
+
+std::vector<int32_t> counts(comm::Rendezvous& store, const std::string& prefix, const std::vector<RankPlace>& places) {
+  const auto ranks = static_cast<int32_t>(places.size());
+  std::vector<int32_t> found(places.size());
+  std::vector<std::thread> threads;
+  for (int32_t rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto i = static_cast<size_t>(rank);
+      found[i] = ranks_on_host(store, prefix, rank, ranks, places[i]);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return found;
+}
+
+TEST(RanksOnHost, AreCountedAlikeWhateverEachWasToldWhenItWasStarted) {
+  SharedStore store;
+  std::vector<RankPlace> places(4);
+  for (size_t i = 0; i < places.size(); ++i) {
+    places[i].host = 2;
+    places[i].ranks_on_host = static_cast<int32_t>(i) + 1;  // as they had moved by then
+  }
+  EXPECT_THAT(counts(store, "epoch5/", places), ElementsAre(4, 4, 4, 4));
+  places[2].host = 3;
+  EXPECT_THAT(counts(store, "epoch6/", places), ElementsAre(3, 3, 1, 3)) << "those that stay are told, too";
+}
+
+TEST(RanksOnHost, AreAllWhereThereIsOneHost) {
+  SharedStore store;
+  EXPECT_EQ(ranks_on_host(store, "epoch1/", 1, 4, {}), 4) << "and nobody is waited for";
 }
 
 }  // namespace

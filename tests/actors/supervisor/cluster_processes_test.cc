@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <fstream>
 
+#include "actors/wire/checkpoint_message.h"
 #include "actors/wire/control_channel.h"
 #include "comm/codec/codec.h"
 #include "tests/comm/cluster/cluster_hosts.h"
@@ -165,6 +166,7 @@ TEST_F(ClusterProcessesTest, StartsRanksWhenAllHostsHaveJoinedAndTellsThemNoKeys
   EXPECT_EQ(on_a->start.place.address, "127.0.0.1");
   EXPECT_EQ(on_b->child, second);
   EXPECT_EQ(on_b->start.place.device, 7);
+  EXPECT_NE(on_a->start.place.host, on_b->start.place.host);
   EXPECT_TRUE(on_a->start.options.access.credentials.empty());
   EXPECT_EQ(on_a->start.options.http.ssl_keyfile, "");
   EXPECT_FALSE(processes_->awaits_host(first));
@@ -180,7 +182,7 @@ TEST_F(ClusterProcessesTest, TellsAndKillsAndHearsARankOverItsHostsLink) {
   auto told = a.order();
   ASSERT_TRUE(told && std::holds_alternative<host::TellRank>(*told));
   EXPECT_EQ(std::get<control::LeaveGroup>(std::get<host::TellRank>(*told).order).epoch, 2U);
-  a.say(host::RankState{rank, true, "process 7"});
+  a.say(host::RankState{rank, true, "process 7", false});
   a.say(host::RankSaid{rank, control::HasLeft{2}});
   {
     std::unique_lock lock(mutex_);
@@ -231,6 +233,50 @@ TEST_F(ClusterProcessesTest, EndsAHostThatSpeaksForAnothersRankOrSaysRubbish) {
   const std::string frame("\x05\0\0\0rubbish and more", 20);
   ASSERT_EQ(send(a.descriptor(), frame.data(), frame.size(), 0), 20);
   EXPECT_NE(exit_of(first).how.find("is lost with its host a"), std::string::npos);
+}
+
+TEST_F(ClusterProcessesTest, WaitsForARankWhoseHostGetsItsPartOfTheCheckpoint) {
+  ASSERT_NO_FATAL_FAILURE(open(2, 1));
+  const ChildId rank = spawn(0);
+  PlayedHost a = host(PlayedHost::join("a", {0}));
+  ASSERT_TRUE(a.start());
+  EXPECT_TRUE(ends(a.open(host::ReadCheckpoint{"another"}))) << "without the link's secret";
+  const Descriptor reader = a.open(host::ReadCheckpoint{a.admitted->link});
+  const auto request = comm::encode(CheckpointRequest(checkpoint::ListFiles{}));
+  const std::string head{static_cast<char>(request.size()), 0, 0, 0};
+  ASSERT_EQ(send(reader.get(), head.data(), head.size(), 0), 4);
+  ASSERT_EQ(send(reader.get(), request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+  char answer = 0;
+  EXPECT_EQ(recv(reader.get(), &answer, 1, 0), 1);
+  a.say(host::RankState{rank, false, "gets its part of the checkpoint: 10 %", true});
+  EXPECT_TRUE(has_said("rank 0 on a gets its part of the checkpoint: 10 %"));
+  EXPECT_TRUE(processes_->awaits_host(rank));
+  a.say(host::RankState{rank, false, "process 7", false});
+  a.say(host::RankSaid{rank, control::HasLeft{2}});
+  {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::milliseconds(kPatienceMs), [&] { return !said_.empty(); }));
+  }
+  EXPECT_FALSE(processes_->awaits_host(rank));
+  a.leave();
+  exit_of(rank);
+  EXPECT_TRUE(ends(reader)) << "with its link, the host's other connections end";
+}
+
+TEST_F(ClusterProcessesTest, PlacesRanksByTheLinksThatHostsTellOf) {
+  ASSERT_NO_FATAL_FAILURE(open(2, 2));
+  host::Join join = PlayedHost::join("a", {0, 1, 2});
+  join.devices.model = "NVIDIA H200";
+  join.devices.memory_bytes = {140ULL << 30, 140ULL << 30, 140ULL << 30};
+  join.devices.links.assign(9, DeviceLink::pcie);
+  join.devices.links[5] = join.devices.links[7] = DeviceLink::nvlink;  // 1 and 2
+  PlayedHost a = host(join);
+  const auto table = processes_->wait_for_placement();
+  ASSERT_TRUE(table) << table.error().message;
+  EXPECT_EQ(*table,
+            "rank  host  address    device                        links\n"
+            "   0  a     127.0.0.1  cpu 1 (NVIDIA H200, 140 GiB)  NVLink\n"
+            "   1  a     127.0.0.1  cpu 2 (NVIDIA H200, 140 GiB)  NVLink");
 }
 
 TEST_F(ClusterProcessesTest, BringsARankBackOnASpareOrWaitsForItsHost) {
@@ -284,6 +330,11 @@ TEST_F(ClusterProcessesTest, RefusesHostsThatDoNotFitWithASentence) {
   PlayedHost good = host(PlayedHost::join("a", {0}));
   EXPECT_EQ(good.admitted->refused, "");
   join = PlayedHost::join("b", {0});
+  join.devices.model = "another, and one more";
+  EXPECT_NE(host(join).admitted->refused.find("several models"), std::string::npos);
+  join.devices.links.assign(2, DeviceLink::pcie);
+  EXPECT_NE(host(join).admitted->refused.find("memory and links"), std::string::npos);
+  join.devices.links.clear();
   join.devices.model = "another";
   EXPECT_NE(host(join).admitted->refused.find("--mixed-devices"), std::string::npos);
 }

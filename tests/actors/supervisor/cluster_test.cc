@@ -1,134 +1,108 @@
-// One model over several hosts: a head on one, each rank on another, killed and cut off.
-#include <gtest/gtest.h>
-#include <signal.h>
+// One model over several hosts: served, killed, brought back, given its checkpoint.
+#include <sys/mount.h>
 
-#include <cstdlib>
-#include <memory>
-#include <optional>
+#include <chrono>
+#include <cstdio>
 #include <thread>
 
-#include "tests/launcher/network.h"
-#include "tests/launcher/served.h"
+#include "tests/actors/supervisor/cluster_fixture.h"
 
 namespace lorikeet::tests {
 namespace {
 
-using std::chrono::seconds;
+const std::filesystem::path kModel = source_path("examples/models/tiny-qwen2-gptq-int4");
 
-// A head that lends no devices, and workers with one each.
-class ClusterTest : public ::testing::Test {
+// The model is on the head's host alone.
+class ClusterDownloads : public ClusterTest {
  protected:
-  void SetUp() override {
-    if (const std::string why = Network::why_not(); !why.empty()) {
-      if (std::getenv("LORIKEET_REQUIRE_NETWORKS") != nullptr) FAIL() << why;
-      GTEST_SKIP() << why;
-    }
-    const Finished keys = run_lorikeet({"keygen", "--cluster", (scratch_ / "keys").string()});
-    ASSERT_EQ(keys.status, 0) << keys.err;
-  }
-
-  void start(int workers, int ranks, std::vector<std::string> more = {}) {
-    network_ = std::make_unique<Network>(workers + 1);
-    for (int host = 1; host <= workers; ++host) start_worker(host);
-    std::vector<std::string> flags = {
-        "--nnodes", std::to_string(workers + 1), "--devices",     "none",
-        "--tp",     std::to_string(ranks),       "--cluster-dir", (scratch_ / "keys/head").string()};
-    flags.insert(flags.end(), more.begin(), more.end());
-    const Network::On head(*network_, 0);
-    server_ = std::make_unique<Served>(flags);
-    ASSERT_TRUE(server_->ready()) << server_->process().err() << workers_[0]->err();
-  }
-
-  void start_worker(int host, const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments = {"worker",
-                                          "--join",
-                                          Network::address(0) + ":29501",
-                                          "--device",
-                                          "cpu",
-                                          "--cluster-dir",
-                                          (scratch_ / "keys/worker").string(),
-                                          "--node-name",
-                                          "host" + std::to_string(host)};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    const Network::On there(*network_, host);
-    workers_.push_back(std::make_unique<Process>(arguments, scratch_, "worker" + std::to_string(workers_.size())));
-  }
-
-  // Six requests, greedy and drawn, of the base model and of two adapters.
-  static std::vector<comm::GenerateRequest> requests(int tokens) {
-    std::vector<comm::GenerateRequest> all;
-    for (const char* adapter : {"", "moby", "kjv"}) {
-      auto request =
-          greedy_request("Call me", *adapter != 0 ? std::optional<std::string>(adapter) : std::nullopt, tokens);
-      request.ignore_eos = true;
-      all.push_back(request);
-      request.temperature = 1;
-      request.seed = 7;
-      all.push_back(request);
-    }
-    return all;
-  }
-
-  // Sends requests, does something once all stream, and expects every token of the undisturbed run, once.
-  template <class Disturbance>
-  void expect_the_same_tokens(Disturbance disturb) {
-    const auto wanted = requests(150);
-    const auto undisturbed = server_->ask(wanted);
-    const auto client = server_->connect();
-    std::vector<std::vector<int32_t>> begun(wanted.size());
-    for (size_t i = 0; i < wanted.size(); ++i) {
-      auto request = wanted[i];
-      request.id = std::to_string(i);
-      ASSERT_TRUE(client->send(request));
-    }
-    for (size_t waiting = wanted.size(); waiting > 0;) {
-      const auto message = client->receive(seconds(60));
-      ASSERT_TRUE(message && std::holds_alternative<comm::Delta>(*message));
-      const auto& delta = std::get<comm::Delta>(*message);
-      auto& tokens = begun.at(std::stoul(delta.id));
-      waiting -= tokens.empty();
-      tokens.insert(tokens.end(), delta.token_ids.begin(), delta.token_ids.end());
-    }
-    disturb();
-    const auto answers = collect(*client, wanted.size());
-    for (size_t i = 0; i < wanted.size(); ++i) {
-      ASSERT_TRUE(undisturbed[i].done);
-      ASSERT_TRUE(answers[i].done) << i << ": " << (answers[i].failure ? answers[i].failure->message : "no answer\n")
-                                   << server_->process().err();
-      EXPECT_EQ(answers[i].final_answers, 1);
-      std::vector<int32_t> tokens = begun[i];
-      tokens.insert(tokens.end(), answers[i].token_ids.begin(), answers[i].token_ids.end());
-      EXPECT_EQ(tokens, undisturbed[i].token_ids) << "request " << i;
-    }
-  }
-
-  int pid_of(int rank) const { return server_->status()["ranks"][static_cast<size_t>(rank)]["pid"].get<int>(); }
-  int epoch() const { return server_->status()["epoch"].get<int>(); }
-
-  ScratchDirectory scratch_;
-  std::unique_ptr<Network> network_;
-  std::vector<std::unique_ptr<Process>> workers_;
-  std::unique_ptr<Served> server_;  // ends first
+  bool wait_for_share(int percent) const;
 };
 
-TEST_F(ClusterTest, AnswersAsOneHostDoesWithEachRankOnAHostOfItsOwn) {
+TEST_F(ClusterDownloads, LetEachRankOnAHostOfItsOwnAnswerAsOneHostDoes) {
   const auto golden = golden_generate_requests(read_golden());
-  const Served alone({"--tp", "2"});
-  ASSERT_TRUE(alone.ready());
-  const auto expected = alone.ask(golden);
-  ASSERT_NO_FATAL_FAILURE(start(2, 2));
-  const auto answers = server_->ask(golden);
-  for (size_t i = 0; i < golden.size(); ++i) {
-    ASSERT_TRUE(expected[i].done && answers[i].done) << i;
-    EXPECT_EQ(answers[i].token_ids, expected[i].token_ids) << "case " << i;
+  for (const int ranks : {2, 4}) {
+    const auto expected = [&] {
+      const Served alone({"--tp", std::to_string(ranks)});
+      return alone.ready() ? alone.ask(golden) : std::vector<Answer>(golden.size());
+    }();
+    server_.reset();
+    workers_.clear();
+    hidden_from_workers_ = kModel;
+    ASSERT_NO_FATAL_FAILURE(start(ranks, ranks));
+    const auto answers = server_->ask(golden);
+    for (size_t i = 0; i < golden.size(); ++i) {
+      ASSERT_TRUE(expected[i].done && answers[i].done) << i;
+      EXPECT_EQ(answers[i].token_ids, expected[i].token_ids) << "case " << i;
+    }
+    EXPECT_NE(server_->process().err().find("host2  10.77.0.3"), std::string::npos) << server_->process().err();
+    for (const auto& worker : workers_) {
+      EXPECT_NE(worker->err().find("has its part of the checkpoint"), std::string::npos) << worker->err();
+    }
+    server_->process().signal(SIGTERM);
+    EXPECT_EQ(server_->process().wait(), 0);
+    for (const auto& worker : workers_) {
+      EXPECT_TRUE(worker->running()) << "it survives the head";
+      EXPECT_TRUE(wait_until_gone(descendants_of(worker->pid()))) << "and leaves no rank behind";
+    }
   }
-  EXPECT_NE(server_->process().err().find("host2  10.77.0.3"), std::string::npos) << server_->process().err();
-  server_->process().signal(SIGTERM);
-  EXPECT_EQ(server_->process().wait(), 0);
-  for (const auto& worker : workers_) {
-    EXPECT_TRUE(worker->running()) << "it survives the head";
-    EXPECT_TRUE(wait_until_gone(descendants_of(worker->pid()))) << "and leaves no rank behind";
+}
+
+// Waits until the latest worker has got so much of its part, in per cent.
+bool ClusterDownloads::wait_for_share(int percent) const {
+  const std::string begin = "gets its part of the checkpoint: ";
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (std::chrono::steady_clock::now() < end) {
+    const std::string said = worker().err();
+    const size_t last = said.rfind(begin);
+    if (last != std::string::npos && std::atoi(said.c_str() + last + begin.size()) >= percent) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // a file has no event to wait for
   }
+  return false;
+}
+
+TEST_F(ClusterDownloads, GoOnWhereTheyWereTorn) {
+  ASSERT_NO_FATAL_FAILURE(start(2, 1));
+  const int with_rank = descendants_of(workers_[0]->pid()).empty() ? 2 : 1, other = 3 - with_rank;
+  hidden_from_workers_ = kModel;
+  workers_[static_cast<size_t>(other - 1)]->signal(SIGKILL);
+  network_->slow(other, "24mbit");
+  start_worker(other);
+  expect_the_same_tokens([&] {
+    workers_[static_cast<size_t>(with_rank - 1)]->signal(SIGKILL);
+    EXPECT_TRUE(wait_for_share(50)) << worker().err();
+    worker().signal(SIGKILL);
+    network_->slow(other, "");
+    start_worker(other);
+    EXPECT_TRUE(worker().wait_for_err("has its part of the checkpoint")) << worker().err();
+  });
+  // "rank 0 has its part of the checkpoint: 10.3 MiB, of which 5.1 came now"
+  const std::string said = worker().err();
+  double all = 0, now = 0;
+  ASSERT_EQ(sscanf(said.c_str() + said.find("has its part"), "has its part of the checkpoint: %lf MiB, of which %lf",
+                   &all, &now),
+            2)
+      << said;
+  EXPECT_LT(now, all * 2 / 3);
+  EXPECT_GT(now, 0);
+}
+
+TEST_F(ClusterDownloads, SayThatADiskIsFullAndGoOnOnceItIsNot) {
+  ASSERT_NO_FATAL_FAILURE(start(2, 1));
+  const int with_rank = descendants_of(workers_[0]->pid()).empty() ? 2 : 1, other = 3 - with_rank;
+  workers_[static_cast<size_t>(other - 1)]->signal(SIGKILL);
+  std::filesystem::create_directory(downloads(other));
+  ASSERT_EQ(mount("none", downloads(other).c_str(), "tmpfs", 0, "size=4m"), 0);
+  hidden_from_workers_ = kModel;
+  start_worker(other);
+  expect_the_same_tokens([&] {
+    workers_[static_cast<size_t>(with_rank - 1)]->signal(SIGKILL);
+    EXPECT_TRUE(worker().wait_for_err("No space left on device; it is tried again")) << worker().err();
+    EXPECT_EQ(mount("none", downloads(other).c_str(), "tmpfs", MS_REMOUNT, "size=64m"), 0);
+  });
+  worker().signal(SIGKILL);
+  worker().wait();
+  wait_until_gone(descendants_of(worker().pid()));
+  EXPECT_EQ(umount2(downloads(other).c_str(), MNT_DETACH), 0);
 }
 
 TEST_F(ClusterTest, GoesOnWhenARankOfAnotherHostIsKilled) {
@@ -156,32 +130,6 @@ TEST_F(ClusterTest, GoesOnOnAnotherHostThatHasRoom) {
   const size_t with_rank = descendants_of(workers_[0]->pid()).empty() ? 1 : 0;
   expect_the_same_tokens([&] { workers_[with_rank]->signal(SIGKILL); });
   EXPECT_FALSE(descendants_of(workers_[1 - with_rank]->pid()).empty());
-}
-
-TEST_F(ClusterTest, GoesOnAfterAPartitionOfAHost) {
-  ASSERT_NO_FATAL_FAILURE(start(2, 2));
-  const bool full = std::getenv("LORIKEET_FULL") != nullptr;
-  for (const int pause : full ? std::vector<int>{1, 5} : std::vector<int>{1}) {
-    expect_the_same_tokens([&] {
-      network_->disconnect(2);
-      std::this_thread::sleep_for(seconds(pause));
-      network_->connect(2);
-    });
-  }
-}
-
-TEST_F(ClusterTest, EndsRequestsAtTheirDeadlineWhileAHostIsGone) {
-  ASSERT_NO_FATAL_FAILURE(start(2, 2, {"--request-timeout", "3"}));
-  network_->disconnect(2);
-  const Answer answer = server_->ask(requests(1500).front());
-  ASSERT_TRUE(answer.failure);
-  EXPECT_EQ(answer.failure->code, "timed_out") << answer.failure->message;
-  network_->connect(2);
-  Answer again;
-  for (int tries = 0; tries < 10 && !again.done; ++tries) {
-    again = server_->ask(greedy_request("Call me", std::nullopt, 8));
-  }
-  EXPECT_TRUE(again.done) << server_->process().err();
 }
 
 TEST_F(ClusterTest, LetsAWorkerServeTheNextHead) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <variant>
 
+#include "actors/wire/checkpoint_message.h"
 #include "actors/wire/control_message.h"
 #include "actors/wire/host_message.h"
 #include "comm/codec/codec.h"
@@ -159,17 +160,22 @@ TEST(Wire, RoundTripsReportsOfAChild) {
 }
 
 TEST(Wire, RoundTripsFirstWordsOfAHost) {
-  const host::Join join{"1.0", "gpu2", "instance", {"cuda", "H200", {0, 3}}, true, "10.0.0.2"};
+  const host::Join join{"1.0",      "gpu2",
+                        "instance", {"cuda", "H200", {0, 3}, {1ULL << 37, 5}, {DeviceLink::host, DeviceLink::nvlink}},
+                        true,       "10.0.0.2"};
   const auto back = carried<JoinRequest>(join);
   EXPECT_EQ(comm::encode(back), comm::encode(join));
   EXPECT_EQ(back.devices.numbers, join.devices.numbers);
+  EXPECT_EQ(back.devices.memory_bytes, join.devices.memory_bytes);
+  EXPECT_EQ(back.devices.links, join.devices.links);
   EXPECT_TRUE(back.spare);
   const auto rank = carried<JoinRequest>(host::ConnectRank{"link", 1, 2, 3});
   EXPECT_EQ(rank.link, "link");
   EXPECT_EQ(rank.child, 1u);
   EXPECT_EQ(rank.epoch, 2u);
   EXPECT_EQ(rank.rank, 3);
-  refuses_forged_alternatives(JoinRequest(rank), kFirst, 2);
+  EXPECT_EQ(carried<JoinRequest>(host::ReadCheckpoint{"link"}).link, "link");
+  refuses_forged_alternatives(JoinRequest(rank), kFirst, 3);
 }
 
 TEST(Wire, RoundTripsOrdersToAHost) {
@@ -179,10 +185,11 @@ TEST(Wire, RoundTripsOrdersToAHost) {
   EXPECT_EQ(admitted.heartbeat_ms, 250);
   ChildStart start;
   start.rank = 2;
-  start.place = {3, 4, "10.0.0.2", "eth1"};
+  start.place = {3, 6, 4, "10.0.0.2", "eth1"};
   const auto started = carried<HostOrder>(host::StartRank{7, start});
   EXPECT_EQ(started.child, 7u);
   EXPECT_EQ(started.start.place.device, 3);
+  EXPECT_EQ(started.start.place.host, 6);
   EXPECT_EQ(started.start.place.ranks_on_host, 4);
   EXPECT_EQ(started.start.place.address, "10.0.0.2");
   EXPECT_EQ(started.start.place.interface_name, "eth1");
@@ -201,11 +208,30 @@ TEST(Wire, RoundTripsReportsOfAHost) {
   EXPECT_EQ(exited.how, "was killed");
   EXPECT_TRUE(exited.on_purpose);
   EXPECT_EQ(exited.signal, 9);
-  const auto state = carried<HostReport>(host::RankState{3, true, "process 7"});
+  const auto state = carried<HostReport>(host::RankState{3, true, "process 7", true});
   EXPECT_TRUE(state.is_stopped);
   EXPECT_EQ(state.description, "process 7");
+  EXPECT_TRUE(state.fetches);
   carried<HostReport>(host::Beat{});
   refuses_forged_alternatives(HostReport(host::Beat{}), kFirst, 4);
+}
+
+TEST(Wire, RoundTripsACheckpointThatIsRead) {
+  const auto wanted = carried<CheckpointRequest>(checkpoint::ReadPiece{3, {8, 16, 64, 5}, "digest"});
+  EXPECT_EQ(wanted.file, 3u);
+  EXPECT_EQ(wanted.runs, (model::ByteRuns{8, 16, 64, 5}));
+  EXPECT_EQ(wanted.has, "digest");
+  carried<CheckpointRequest>(checkpoint::ListFiles{});
+  refuses_forged_alternatives(CheckpointRequest(checkpoint::ListFiles{}), kFirst, 2);
+  const auto files = carried<CheckpointAnswer>(checkpoint::Files{"no", {{"config.json", 7, 9}}});
+  EXPECT_EQ(files.error, "no");
+  EXPECT_EQ(files.files, (std::vector<checkpoint::File>{{"config.json", 7, 9}}));
+  const auto piece = carried<CheckpointAnswer>(checkpoint::Piece{"no", "digest", true, {1, 2, 3}});
+  EXPECT_EQ(piece.error, "no");
+  EXPECT_EQ(piece.digest, "digest");
+  EXPECT_TRUE(piece.same);
+  EXPECT_EQ(piece.bytes, (std::vector<uint8_t>{1, 2, 3}));
+  refuses_forged_alternatives(CheckpointAnswer(piece), kFirst, 2);
 }
 
 TEST(Wire, RoundTripsTheStartOfAChildWithAllOptions) {

@@ -30,6 +30,21 @@ TEST(ThreadPool, CutsOnlyAtMultiplesOfTheGrain) {
   EXPECT_EQ(misplaced, 0);
 }
 
+TEST(ThreadPool, TakesMoreThreadsAndFewerBetweenLoops) {
+  ThreadPool pool(3);
+  for (const int threads : {3, 5, 1, 2, 0, 4}) {
+    pool.resize(threads, threads % 2 == 0 ? ThreadPool::kSpin : std::chrono::microseconds{});
+    EXPECT_EQ(pool.size(), std::max(threads, 1));
+    std::vector<int> seen(1000);
+    for (int loop = 0; loop < 3; ++loop) {
+      pool.parallel_for(1000, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+      });
+    }
+    EXPECT_EQ(seen, std::vector<int>(1000, 3));
+  }
+}
+
 TEST(ThreadPool, RunsLoopsOneAfterTheOther) {
   for (const auto spin : {std::chrono::microseconds(0), ThreadPool::kSpin}) {
     ThreadPool pool(4, spin);

@@ -9,6 +9,7 @@
 
 #include "model/checkpoint/file_reader.h"
 #include "tests/model/checkpoint/safetensors_writer.h"
+#include "tests/model/checkpoint/same_weights.h"
 #include "tests/model/checkpoint/synthetic_checkpoint.h"
 
 namespace lorikeet::model {
@@ -16,7 +17,9 @@ namespace {
 
 using kernels::ResidentMemory;
 using ::testing::HasSubstr;
+using tests::expect_same;
 using tests::plan_of;
+using tests::same;
 using tests::SyntheticCheckpoint;
 using tests::SyntheticOptions;
 
@@ -33,43 +36,6 @@ std::shared_ptr<const ResidentMemory> inherited(std::shared_ptr<const ResidentMe
   Descriptor held(fcntl(of->descriptor().get(), F_DUPFD_CLOEXEC, 3));
   of.reset();
   return std::make_shared<ResidentMemory>(ResidentMemory::attach(std::move(held)).value());
-}
-
-template <class A, class B>
-bool same(const A& a, const B& b) {
-  return std::equal(std::begin(a), std::end(a), std::begin(b), std::end(b));
-}
-
-void expect_same(const kernels::DenseWeight& a, const kernels::DenseWeight& b) {
-  ASSERT_EQ(std::tuple(a.n, a.k, a.dtype), std::tuple(b.n, b.k, b.dtype));
-  const size_t bytes = static_cast<size_t>(a.n) * static_cast<size_t>(a.k) * kernels::size_of(a.dtype);
-  EXPECT_TRUE(std::equal(static_cast<const uint8_t*>(a.data), static_cast<const uint8_t*>(a.data) + bytes,
-                         static_cast<const uint8_t*>(b.data)));
-}
-
-void expect_same(const LinearWeights& a, const LinearWeights& b) {
-  EXPECT_EQ(a.bias, b.bias);
-  const auto x = a.int4(), y = b.int4();
-  ASSERT_EQ(x.has_value(), y.has_value());
-  if (!x) return expect_same(std::get<kernels::DenseWeight>(a.weight), std::get<kernels::DenseWeight>(b.weight));
-  EXPECT_EQ(std::tuple(x->n, x->k, x->x_size), std::tuple(y->n, y->k, y->x_size));
-  EXPECT_TRUE(same(x->q, y->q) && same(x->run_begin, y->run_begin) && same(x->scale, y->scale));
-  EXPECT_TRUE(same(x->zero, y->zero) && same(x->permutation, y->permutation));
-}
-
-void expect_same(const RankWeights& a, const RankWeights& b) {
-  expect_same(a.embedding, b.embedding);
-  expect_same(a.lm_head, b.lm_head);
-  EXPECT_EQ(a.final_norm, b.final_norm);
-  EXPECT_EQ(a.bytes, b.bytes);
-  ASSERT_EQ(a.layers.size(), b.layers.size());
-  for (size_t i = 0; i < a.layers.size(); ++i) {
-    EXPECT_EQ(a.layers[i].input_norm, b.layers[i].input_norm);
-    EXPECT_EQ(a.layers[i].post_attention_norm, b.layers[i].post_attention_norm);
-    EXPECT_EQ(a.layers[i].q_norm, b.layers[i].q_norm);
-    EXPECT_EQ(a.layers[i].k_norm, b.layers[i].k_norm);
-    for (const Projection p : kProjections) expect_same(a.layers[i].at(p), b.layers[i].at(p));
-  }
 }
 
 TEST(ResidentWeights, AreThoseOfTheCheckpointOnEveryRankAndInEveryForm) {

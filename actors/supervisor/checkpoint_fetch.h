@@ -1,0 +1,75 @@
+// Gets the part of the head's checkpoint that a rank of this host needs, over kCheckpointStreams connections, into the
+// cache. Nothing is remembered of a transfer but the bytes themselves: the head is told the digest of what is there, piece
+// by piece, and sends what differs. So a transfer that was torn goes on where it was, a part that came with another rank
+// is there, and bytes that a disk has changed come anew.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "actors/supervisor/checkpoint_cache.h"
+#include "actors/wire/checkpoint_message.h"
+#include "actors/wire/options.h"
+#include "comm/cluster/tls_stream.h"
+
+namespace lorikeet::actors {
+
+// Ends fetches from another thread. Threads: any.
+class FetchStop {
+ public:
+  void stop();
+  bool is_stopped() const;
+  void add(const comm::TlsStream* stream);
+  void remove(const comm::TlsStream* stream);
+
+ private:
+  mutable std::mutex mutex_;  // guards what follows
+  bool stopped_ = false;
+  std::set<const comm::TlsStream*> streams_;
+};
+
+class CheckpointFetcher {
+ public:
+  using Dial = std::function<Result<comm::TlsConnection>()>;
+  using Progress = std::function<void(uint64_t done, uint64_t total)>;  // bytes; on any thread, never two at once
+  static constexpr std::chrono::seconds kPatience{30};                  // with a head that does not answer
+
+  // Why not; for good: trying again would give the same.
+  struct Failure {
+    std::string why;
+    bool for_good = false;
+  };
+
+  explicit CheckpointFetcher(std::filesystem::path root, uint64_t space) : cache_(std::move(root), space) {}
+
+  // The folder to load `rank` of options.tensor_parallel_size from. What was found to be there once is not looked at
+  // again while the head's files are the same. Threads: one at a time.
+  tl::expected<std::filesystem::path, Failure> fetch(const Dial& dial, const ServerOptions& options, int32_t rank,
+                                                     FetchStop& stop, const Progress& progress);
+
+  uint64_t bytes_received() const { return received_; }  // of tensors, by all fetches so far
+
+ private:
+  struct Known {
+    std::vector<checkpoint::File> files;
+    int32_t ranks = 0;
+    bool tensors = false;
+    uint64_t bytes = 0;
+    bool is_same(const Known& o) const { return files == o.files && ranks == o.ranks && tensors == o.tensors; }
+  };
+
+  CheckpointCache cache_;
+  std::map<int32_t, Known> known_;  // by rank
+  std::atomic<uint64_t> received_{0};
+};
+
+}  // namespace lorikeet::actors

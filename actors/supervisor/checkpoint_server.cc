@@ -1,0 +1,158 @@
+#include "actors/supervisor/checkpoint_server.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "actors/supervisor/checkpoint_digest.h"
+#include "actors/wire/checkpoint_message.h"
+#include "comm/codec/codec.h"
+#include "model/checkpoint/file_reader.h"
+
+namespace lorikeet::actors {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxSmallFile = 64 << 20;  // of a configuration or a vocabulary
+
+bool is_wanted(const fs::path& name, uint64_t bytes) {
+  constexpr std::array<std::string_view, 5> kSmall = {".json", ".txt", ".model", ".tiktoken", ".jinja"};
+  const std::string kind = name.extension().string();
+  if (kind == ".safetensors") return true;
+  return bytes <= kMaxSmallFile && std::find(kSmall.begin(), kSmall.end(), kind) != kSmall.end();
+}
+
+// What one connection reads from. Each file is opened once, so that what changes meanwhile is an error.
+class Files {
+ public:
+  explicit Files(const std::string& directory) : directory_(directory) {}
+
+  checkpoint::Files list() {
+    checkpoint::Files answer;
+    list_.clear();
+    open_.clear();
+    std::error_code error;
+    for (auto it = fs::directory_iterator(directory_, error); !error && it != fs::directory_iterator();
+         it.increment(error)) {
+      struct stat info {};  // links are followed: a downloaded model is a folder of them
+      if (stat(it->path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+      const auto bytes = static_cast<uint64_t>(info.st_size);
+      if (!is_wanted(it->path(), bytes)) continue;
+      list_.push_back(
+          {it->path().filename().string(), bytes, info.st_mtim.tv_sec * 1'000'000'000LL + info.st_mtim.tv_nsec});
+    }
+    if (error) answer.error = fmt::format("{}: {}", directory_, error.message());
+    std::sort(list_.begin(), list_.end(), [](const auto& one, const auto& other) { return one.name < other.name; });
+    open_.resize(list_.size());
+    answer.files = list_;
+    return answer;
+  }
+
+  checkpoint::Piece read(const checkpoint::ReadPiece& wanted) {
+    checkpoint::Piece answer;
+    if (auto bytes = read_runs(wanted); bytes) {
+      answer.bytes = *std::move(bytes);
+    } else {
+      answer.error = bytes.error().message;
+      return answer;
+    }
+    answer.digest = sha256(answer.bytes);
+    answer.same = answer.digest == wanted.has;
+    if (answer.same) answer.bytes.clear();
+    return answer;
+  }
+
+ private:
+  Result<std::vector<uint8_t>> read_runs(const checkpoint::ReadPiece& wanted) {
+    const model::ByteRuns& runs = wanted.runs;
+    if (wanted.file >= list_.size()) return fail("there is no file {}", wanted.file);
+    const checkpoint::File& about = list_[wanted.file];
+    // Without an overflow: each number is at most the file's size or the piece's.
+    const bool fits = runs.bytes > 0 && runs.bytes <= kMaxCheckpointPiece && runs.count > 0 &&
+                      runs.count <= kMaxCheckpointPiece / runs.bytes && runs.stride <= about.bytes &&
+                      runs.begin <= about.bytes &&
+                      (runs.count == 1 || runs.stride <= (about.bytes - runs.begin) / (runs.count - 1)) &&
+                      runs.bytes <= about.bytes - runs.begin - runs.stride * (runs.count - 1);
+    if (!fits) return fail("{} has no such piece", about.name);
+    auto& file = open_[wanted.file];
+    if (!file) {
+      auto opened = model::FileReader::open(fs::path(directory_) / about.name);
+      if (!opened) return tl::unexpected(opened.error());
+      if ((*opened)->size() != about.bytes) return fail("{}: it is another file now", about.name);
+      file = *std::move(opened);
+    }
+    std::vector<uint8_t> bytes(runs.total());
+    for (uint64_t run = 0; run < runs.count; ++run) {
+      const std::span<uint8_t> into = std::span(bytes).subspan(run * runs.bytes, runs.bytes);
+      if (auto ok = file->read(runs.begin + run * runs.stride, into); !ok) return tl::unexpected(ok.error());
+    }
+    return bytes;
+  }
+
+  const std::string& directory_;
+  std::vector<checkpoint::File> list_;
+  std::vector<std::shared_ptr<const model::FileReader>> open_;  // null: not yet
+};
+
+}  // namespace
+
+CheckpointServer::~CheckpointServer() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& stream : streams_) stream->stream.end();
+  for (const auto& stream : streams_) stream->thread.join();
+}
+
+void CheckpointServer::serve(comm::TlsConnection connection, uint64_t host) {
+  const std::lock_guard lock(mutex_);
+  for (auto it = streams_.begin(); it != streams_.end();) {
+    if (!(*it)->over) {
+      ++it;
+      continue;
+    }
+    (*it)->thread.join();
+    it = streams_.erase(it);
+  }
+  const auto own = static_cast<size_t>(
+      std::count_if(streams_.begin(), streams_.end(), [&](const auto& stream) { return stream->host == host; }));
+  if (streams_.size() >= kMaxStreams || own >= kCheckpointStreams) return;
+  Stream& fresh = *streams_.emplace_back(std::make_unique<Stream>(std::move(connection), host));
+  fresh.thread = std::thread([this, &fresh] {
+    read_to(fresh.stream);
+    fresh.stream.end();
+    fresh.over = true;
+  });
+}
+
+void CheckpointServer::end(uint64_t host) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& stream : streams_) {
+    if (stream->host == host) stream->stream.end();
+  }
+}
+
+// Until it ends, or says what makes no sense.
+void CheckpointServer::read_to(comm::TlsStream& stream) const {
+  Files files(directory_);
+  for (;;) {
+    const auto bytes = stream.receive(kMaxCheckpointRequest);
+    if (!bytes) return;
+    const auto request = comm::decode<CheckpointRequest>(*bytes);
+    if (!request) return;
+    CheckpointAnswer answer;
+    if (const auto* piece = std::get_if<checkpoint::ReadPiece>(&*request)) {
+      answer = files.read(*piece);
+    } else {
+      answer = files.list();
+    }
+    if (!stream.send(comm::encode(answer))) return;
+  }
+}
+
+}  // namespace lorikeet::actors

@@ -1,0 +1,365 @@
+#include "actors/supervisor/checkpoint_fetch.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "actors/supervisor/checkpoint_server.h"
+#include "actors/supervisor/rank_fetches.h"
+#include "comm/codec/codec.h"
+#include "model/checkpoint/weights.h"
+#include "model/config/config.h"
+#include "tests/comm/cluster/cluster_hosts.h"
+#include "tests/model/checkpoint/same_weights.h"
+#include "tests/model/temp_dir.h"
+
+namespace lorikeet::actors {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using tests::TempDir;
+
+constexpr uint64_t kHost = 7;  // of the one that fetches
+
+// A head that reads a copy of the example model to whoever has the certificate and the token.
+class Head {
+ public:
+  Head() : server_(std::make_unique<CheckpointServer>(model().string())) {
+    fs::copy(fs::path(LORIKEET_SOURCE_DIR) / "examples/models/tiny-qwen2-gptq-int4", model());
+    auto listener = comm::TlsListener::open("127.0.0.1", 0, keys_.head(), keys_.token());
+    EXPECT_TRUE(listener) << listener.error().message;
+    listener_ = *std::move(listener);
+    listener_->start({[this](comm::TlsConnection connection, const std::vector<uint8_t>&) {
+                        server_->serve(std::move(connection), kHost);
+                      },
+                      [](const std::string&) {}});
+  }
+
+  fs::path model() const { return dir_ / "model"; }
+  CheckpointServer& server() { return *server_; }
+
+  Result<comm::TlsConnection> dial() const {
+    comm::DialOptions options;
+    options.host = "127.0.0.1";
+    options.port = listener_->port();
+    options.token = keys_.token();
+    return comm::dial(*keys_.worker(), options, {1});
+  }
+
+ private:
+  const tests::ClusterKeys keys_;
+  const TempDir dir_;
+  std::unique_ptr<CheckpointServer> server_;
+  std::unique_ptr<comm::TlsListener> listener_;  // ends first
+};
+
+uint64_t bytes_on_disk(const fs::path& file) {
+  struct stat info {};
+  return stat(file.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
+}
+
+void overwrite(const fs::path& file, uint64_t at, const std::string& bytes) {
+  std::fstream stream(file, std::ios::binary | std::ios::in | std::ios::out);
+  stream.seekp(static_cast<std::streamoff>(at));
+  stream << bytes;
+}
+
+class CheckpointFetch : public ::testing::Test {
+ protected:
+  CheckpointFetch() {
+    signal(SIGPIPE, SIG_IGN);  // as servers and workers do
+    options_.model = head_.model().string();
+    options_.tensor_parallel_size = 2;
+  }
+
+  using Got = tl::expected<fs::path, CheckpointFetcher::Failure>;
+  Got fetch(CheckpointFetcher& fetcher, int32_t rank = 1, const CheckpointFetcher::Progress& progress = {}) {
+    FetchStop stop;
+    const CheckpointFetcher::Progress note = [&](uint64_t done, uint64_t total) {
+      EXPECT_LE(done_, done);
+      done_ = done;
+      total_ = total;
+      if (progress) progress(done, total);
+    };
+    done_ = 0;
+    return fetcher.fetch([this] { return head_.dial(); }, options_, rank, stop, note);
+  }
+
+  model::RankWeights load(const fs::path& folder, int rank) const {
+    const auto plan = model::ShardPlan::make(model::read_model_config(folder).value(), options_.tensor_parallel_size);
+    auto weights = model::load_rank_weights(folder, *plan, rank);
+    EXPECT_TRUE(weights) << weights.error().message;
+    return weights.value_or(model::RankWeights{});
+  }
+
+  fs::path cache() const { return cache_ / "of a worker"; }
+  fs::path tensors(const fs::path& folder) const { return folder / "model.safetensors"; }
+
+  Head head_;
+  TempDir cache_;
+  ServerOptions options_;
+  uint64_t done_ = 0, total_ = 0;
+};
+
+TEST_F(CheckpointFetch, BringsWhatARankNeedsAndNoMore) {
+  CheckpointFetcher fetcher(cache(), 0);
+  const Got folder = fetch(fetcher);
+  ASSERT_TRUE(folder) << folder.error().why;
+  tests::expect_same(load(*folder, 1), load(head_.model(), 1));
+  EXPECT_EQ(done_, total_);
+  EXPECT_GT(total_, 0U);
+  EXPECT_EQ(fs::file_size(tensors(*folder)), fs::file_size(tensors(head_.model())));
+  EXPECT_LT(bytes_on_disk(tensors(*folder)), bytes_on_disk(tensors(head_.model())));
+  for (const char* name : {"config.json", "tokenizer.json", "vocab.json", "merges.txt"}) {
+    EXPECT_TRUE(fs::exists(*folder / name)) << name;
+  }
+  const uint64_t first = fetcher.bytes_received();
+  ASSERT_TRUE(fetch(fetcher, 0));
+  EXPECT_LT(fetcher.bytes_received(), 2 * first) << "what ranks have in common is there";
+  tests::expect_same(load(*folder, 0), load(head_.model(), 0));
+}
+
+TEST_F(CheckpointFetch, GoesOnWhereItWasTorn) {
+  CheckpointFetcher fetcher(cache(), 0);
+  const Got torn = fetch(fetcher, 1, [&](uint64_t done, uint64_t total) {
+    if (done > total / 2) head_.server().end(kHost);
+  });
+  ASSERT_FALSE(torn);
+  EXPECT_FALSE(torn.error().for_good);
+  EXPECT_THAT(torn.error().why, HasSubstr("the head: "));
+  const uint64_t before = fetcher.bytes_received();
+  EXPECT_GT(before, total_ / 2);
+  CheckpointFetcher after(cache(), 0);  // of the next process
+  const Got folder = fetch(after);
+  ASSERT_TRUE(folder) << folder.error().why;
+  EXPECT_LT(after.bytes_received(), total_ / 2);
+  tests::expect_same(load(*folder, 1), load(head_.model(), 1));
+}
+
+TEST_F(CheckpointFetch, RepairsWhatADiskHasChanged) {
+  const Got folder = [&] {
+    CheckpointFetcher fetcher(cache(), 0);
+    return fetch(fetcher);
+  }();
+  ASSERT_TRUE(folder);
+  overwrite(tensors(*folder), fs::file_size(tensors(*folder)) - 40, "no weight");
+  CheckpointFetcher again(cache(), 0);
+  ASSERT_TRUE(fetch(again));
+  EXPECT_GT(again.bytes_received(), 0U);
+  EXPECT_LT(again.bytes_received(), total_ / 2) << "a piece";
+  tests::expect_same(load(*folder, 1), load(head_.model(), 1));
+}
+
+TEST_F(CheckpointFetch, LooksAgainOnceTheHeadsFilesAreOthers) {
+  CheckpointFetcher fetcher(cache(), 0);
+  ASSERT_TRUE(fetch(fetcher));
+  const uint64_t first = fetcher.bytes_received();
+  done_ = total_ = 0;
+  ASSERT_TRUE(fetch(fetcher));
+  EXPECT_EQ(total_, 0U) << "nothing was even looked at";
+  const fs::path file = tensors(head_.model());
+  overwrite(file, fs::file_size(file) - 2, std::string("\0\x3c", 2));  // 1 as a float of 16 bits
+  fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(5));
+  const Got folder = fetch(fetcher);
+  ASSERT_TRUE(folder);
+  EXPECT_GT(fetcher.bytes_received(), first);
+  tests::expect_same(load(*folder, 1), load(head_.model(), 1));
+}
+
+TEST_F(CheckpointFetch, NeedsNoTensorsForRandomWeights) {
+  options_.load_format = "dummy";
+  CheckpointFetcher fetcher(cache(), 1 << 20);
+  const Got folder = fetch(fetcher);
+  ASSERT_TRUE(folder) << folder.error().why;
+  EXPECT_LT(fetcher.bytes_received(), 1U << 20);
+  EXPECT_TRUE(model::read_model_config(*folder));
+}
+
+TEST_F(CheckpointFetch, KeepsToItsSpace) {
+  CheckpointFetcher narrow(cache(), 1 << 20);
+  const Got refused = fetch(narrow);
+  ASSERT_FALSE(refused);
+  EXPECT_TRUE(refused.error().for_good);
+  EXPECT_THAT(refused.error().why, HasSubstr("1048576 may be downloaded"));
+
+  const auto old = [&](const char* name) {
+    const fs::path folder = cache() / name;
+    tests::write_file(folder / ".lock", "");
+    tests::write_file(folder / "model.safetensors", std::string(6 << 20, 'x'));
+    fs::last_write_time(folder / ".lock", fs::file_time_type::clock::now() - std::chrono::hours(1));
+    return folder;
+  };
+  const fs::path unused = old("unused");
+  CheckpointFetcher fetcher(cache(), 12 << 20);
+  ASSERT_TRUE(fetch(fetcher));
+  EXPECT_FALSE(fs::exists(unused));
+
+  const fs::path used = old("used");
+  const int lock = open((used / ".lock").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(lock, LOCK_SH), 0);
+  CheckpointFetcher beside(cache(), 12 << 20);
+  const Got later = fetch(beside);
+  ASSERT_FALSE(later);
+  EXPECT_FALSE(later.error().for_good) << "the other may end";
+  EXPECT_THAT(later.error().why, HasSubstr("in use by others"));
+  close(lock);
+  EXPECT_TRUE(fetch(beside));
+}
+
+TEST_F(CheckpointFetch, EndsWhenItIsToldTo) {
+  CheckpointFetcher fetcher(cache(), 0);
+  FetchStop stop;
+  const auto got =
+      fetcher.fetch([this] { return head_.dial(); }, options_, 1, stop, [&](uint64_t, uint64_t) { stop.stop(); });
+  EXPECT_FALSE(got);
+  EXPECT_TRUE(stop.is_stopped());
+}
+
+// What a stranger with a certificate could ask.
+class CheckpointServing : public CheckpointFetch {
+ protected:
+  template <class Answer>
+  Answer ask(const CheckpointRequest& request) {
+    if (!stream_) {
+      stream_ = std::make_unique<comm::TlsStream>(head_.dial().value(), std::chrono::milliseconds(tests::kPatienceMs));
+    }
+    EXPECT_TRUE(stream_->send(comm::encode(request)));
+    const auto bytes = stream_->receive(kMaxCheckpointAnswer);
+    EXPECT_TRUE(bytes) << bytes.error().message;
+    const auto answer = comm::decode<CheckpointAnswer>(*bytes);
+    return std::get<Answer>(answer.value());
+  }
+
+  std::unique_ptr<comm::TlsStream> stream_;
+};
+
+TEST_F(CheckpointServing, ShowsTheFilesOfAModelAlone) {
+  for (const char* name : {".env", "id_rsa", "train.py", "more/config.json"}) {
+    tests::write_file(head_.model() / name, "a secret");
+  }
+  fs::create_symlink("/etc/passwd", head_.model() / "passwd");
+  std::vector<std::string> names;
+  for (const auto& file : ask<checkpoint::Files>(checkpoint::ListFiles{}).files) names.push_back(file.name);
+  EXPECT_THAT(names, ::testing::ElementsAre("config.json", "generation_config.json", "merges.txt", "model.safetensors",
+                                            "tokenizer.json", "tokenizer_config.json", "vocab.json"));
+}
+
+TEST_F(CheckpointServing, RefusesPiecesThatAreNotThere) {
+  EXPECT_NE(ask<checkpoint::Piece>(checkpoint::ReadPiece{0, {0, 1, 0, 1}, ""}).error, "") << "before the list";
+  const auto files = ask<checkpoint::Files>(checkpoint::ListFiles{}).files;
+  const uint64_t size = files[3].bytes, huge = ~0ULL;
+  const std::vector<model::ByteRuns> wrong = {{0, 0, 0, 1},
+                                              {0, 1, 0, 0},
+                                              {size, 1, 0, 1},
+                                              {size - 1, 2, 0, 1},
+                                              {0, kMaxCheckpointPiece + 1, 0, 1},
+                                              {0, 1, 1, kMaxCheckpointPiece + 1},
+                                              {huge, 1, 0, 1},
+                                              {0, huge, 0, 1},
+                                              {0, 1, huge, 2},
+                                              {0, 1, 1, huge},
+                                              {0, 4, size - 3, 2},
+                                              {huge - 1, 2, huge, 2}};
+  for (const model::ByteRuns& runs : wrong) {
+    const auto piece = ask<checkpoint::Piece>(checkpoint::ReadPiece{3, runs, ""});
+    EXPECT_EQ(piece.error, "model.safetensors has no such piece") << runs.begin << " " << runs.bytes;
+    EXPECT_TRUE(piece.bytes.empty());
+  }
+  EXPECT_EQ(ask<checkpoint::Piece>(checkpoint::ReadPiece{7, {0, 1, 0, 1}, ""}).error, "there is no file 7");
+  const auto right = ask<checkpoint::Piece>(checkpoint::ReadPiece{3, {0, 4, size - 4, 2}, ""});
+  EXPECT_EQ(right.error, "");
+  EXPECT_EQ(right.bytes.size(), 8U);
+  EXPECT_TRUE(ask<checkpoint::Piece>(checkpoint::ReadPiece{3, {0, 4, size - 4, 2}, right.digest}).same);
+}
+
+TEST_F(CheckpointServing, GivesAHostFourConnections) {
+  std::vector<std::unique_ptr<comm::TlsStream>> streams;
+  for (size_t i = 0; i < kCheckpointStreams; ++i) {
+    ask<checkpoint::Files>(checkpoint::ListFiles{});
+    streams.push_back(std::move(stream_));
+  }
+  comm::TlsStream more(head_.dial().value(), std::chrono::milliseconds(tests::kPatienceMs));
+  (void)more.send(comm::encode(CheckpointRequest(checkpoint::ListFiles{})));
+  EXPECT_FALSE(more.receive(kMaxCheckpointAnswer));
+}
+
+TEST_F(CheckpointServing, EndsOneThatSaysRubbish) {
+  comm::TlsStream stream(head_.dial().value(), std::chrono::milliseconds(tests::kPatienceMs));
+  ASSERT_TRUE(stream.send(std::vector<uint8_t>{1, 2, 3}));
+  EXPECT_FALSE(stream.receive(kMaxCheckpointAnswer));
+}
+
+// Ranks whose fetches a test awaits.
+class RankFetchesTest : public CheckpointFetch {
+ protected:
+  RankFetches::Callbacks callbacks() {
+    return {[this](uint64_t child, const ChildStart& start) {
+              const std::lock_guard lock(mutex_);
+              ready_.emplace_back(child, start.options.model);
+              changed_.notify_all();
+            },
+            [this](uint64_t, const std::string& why) { note(why); }, [this](const std::string& line) { note(line); }};
+  }
+  void note(const std::string& line) {
+    const std::lock_guard lock(mutex_);
+    lines_ += line + "\n";
+    changed_.notify_all();
+  }
+  template <class Condition>
+  bool wait(Condition condition) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::milliseconds(tests::kPatienceMs), condition);
+  }
+  bool has_said(const std::string& text) {
+    return wait([&] { return lines_.find(text) != std::string::npos; });
+  }
+  ChildStart start(int32_t rank) const { return {options_, 1, rank, 0}; }
+
+  CheckpointFetcher fetcher_{cache(), 0};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::pair<uint64_t, std::string>> ready_;
+  std::string lines_;
+};
+
+TEST_F(RankFetchesTest, StartRanksOnceAllHaveTheirPart) {
+  RankFetches fetches(
+      fetcher_, [this] { return head_.dial(); }, callbacks());
+  fetches.add(4, start(0));
+  fetches.add(5, start(1));
+  ASSERT_TRUE(wait([&] { return ready_.size() == 2; })) << lines_;
+  EXPECT_EQ(ready_[0].first, 4U);
+  EXPECT_EQ(ready_[1].first, 5U);
+  EXPECT_THAT(lines_, HasSubstr("rank 1 gets its part of the checkpoint: 100 % of "));
+  EXPECT_TRUE(fetches.states().empty());
+  EXPECT_FALSE(fetches.remove(4)) << "it is somebody else's now";
+}
+
+TEST_F(RankFetchesTest, AreTriedAgainAndForgottenWhenNobodyWantsThem) {
+  std::atomic<bool> cut{true};
+  RankFetches fetches(
+      fetcher_, [&] { return cut ? Result<comm::TlsConnection>(fail("the cable is out")) : head_.dial(); },
+      callbacks());
+  fetches.add(4, start(0));
+  fetches.add(5, start(1));
+  ASSERT_TRUE(has_said("rank 0: the cable is out; it is tried again"));
+  const auto states = fetches.states();
+  ASSERT_EQ(states.size(), 2U);
+  EXPECT_THAT(states[0].description, HasSubstr("the cable is out"));
+  EXPECT_TRUE(fetches.remove(4));
+  EXPECT_FALSE(fetches.remove(4));
+  cut = false;
+  ASSERT_TRUE(wait([&] { return !ready_.empty(); })) << lines_;
+  EXPECT_EQ(ready_[0].first, 5U);
+}
+
+}  // namespace
+}  // namespace lorikeet::actors
