@@ -33,8 +33,10 @@ MemoryFacts memory_facts(const std::string& device) {
   const uint64_t limit = cgroup_limit();
   if (limit > 0) facts.host = facts.host > 0 ? std::min(facts.host, limit) : limit;
   if (device == "cuda") {
-    facts.device = cuda_device_bytes();
-    if (const auto devices = cuda_device_models()) facts.devices = devices->count;
+    if (const auto devices = cuda_devices(); devices && !devices->empty()) {
+      facts.device = devices->front().memory_bytes;
+      facts.devices = static_cast<int>(devices->size());
+    }
   }
   return facts;
 }

@@ -38,10 +38,6 @@ Result<std::vector<CudaDevice>> find_cuda() {
   return all;
 }
 
-uint64_t find_cuda_bytes() {
-  return cuda_devices() ? kernels::device_properties().total_bytes : 0;
-}
-
 Result<MeasuredDevice> measure_cuda() {
   const auto count = count_cuda();
   if (!count) return tl::unexpected(count.error());
@@ -58,10 +54,6 @@ Result<int> count_cuda() {
 
 Result<std::vector<CudaDevice>> find_cuda() {
   return fail("this build has no CUDA ranks");
-}
-
-uint64_t find_cuda_bytes() {
-  return 0;
 }
 
 Result<MeasuredDevice> measure_cuda() {
@@ -81,10 +73,6 @@ Result<std::string> choose_device(const std::string& wanted) {
 
 Result<std::vector<CudaDevice>> cuda_devices() {
   return find_cuda();
-}
-
-uint64_t cuda_device_bytes() {
-  return find_cuda_bytes();
 }
 
 Result<MeasuredDevice> measure_device(const std::string& device) {

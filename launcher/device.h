@@ -23,9 +23,6 @@ struct CudaDevice {
 // Errors say why there are none.
 Result<std::vector<CudaDevice>> cuda_devices();
 
-// Memory of the first CUDA device; 0: there is none.
-uint64_t cuda_device_bytes();
-
 struct MeasuredDevice {
   std::string name;
   int count = 1;  // of such devices on this host

@@ -169,7 +169,7 @@ class Simulation {
         longest_wait_ = std::max(longest_wait_, us() - first->second);
         sent_at_.erase(first);
       } else {
-        failures_ += std::holds_alternative<engine::FailEvent>(event) ? 1 : 0;
+        failures_ += std::holds_alternative<engine::Boxed<engine::FailEvent>>(event) ? 1 : 0;
         ++finished_;
         submit_next();
       }
