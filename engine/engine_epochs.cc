@@ -175,6 +175,8 @@ void Engine::start_epoch(Epoch epoch) {
   last_step_ = StepId();
   available_ = true;
   suspects_.clear();
+  // Those that keep blocks first: slots are given in the order of the questions, and while blocks are held no turn ends.
+  for (const auto& [admission, sequence] : kept_) ask_leases(sequence->group());
   for (const GroupId group : queue_.groups()) ask_leases(group);
 }
 

@@ -54,7 +54,8 @@ bool Sequence::can_start() const {
 bool Sequence::turn_is_over(int32_t least, int32_t block_size) const {
   constexpr int32_t kFewPositions = 3;
   if (state_ != SequenceState::running || remaining() != 1 || num_known_ - tokens_at_start_ < least) return false;
-  return num_computed_ - num_known_ / block_size * block_size <= kFewPositions;
+  // What is published: known and computed. At a block's end whose last token is known and not computed, none of it is.
+  return num_computed_ - std::min(num_computed_, num_known_) / block_size * block_size <= kFewPositions;
 }
 
 void Sequence::change_state(SequenceState from, SequenceState to) {

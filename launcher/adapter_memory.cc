@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <string>
 
 #include "launcher/device.h"
 #include "launcher/sizes.h"
@@ -17,11 +19,21 @@ constexpr int32_t kUsualRank = 16;
 constexpr int32_t kMostGiven = 65'536;  // of a number of slots that is asked for
 constexpr uint64_t kLeastHostBytes = 256ULL << 20;
 
-// What the control group of this process allows; 0: it says nothing.
+// What the control group of this process and those around it allow; 0: they say nothing.
 uint64_t cgroup_limit() {
-  uint64_t bytes = 0;
-  std::ifstream file("/sys/fs/cgroup/memory.max");  // "max" is no number
-  return file >> bytes ? bytes : 0;
+  const std::filesystem::path root = "/sys/fs/cgroup";
+  std::string group;
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (line.starts_with("0::/")) group = line.substr(4);
+  }
+  uint64_t least = 0;
+  for (std::filesystem::path at = (root / group).lexically_normal();; at = at.parent_path()) {
+    uint64_t bytes = 0;
+    std::ifstream file(at / "memory.max");  // "max" is no number
+    if (file >> bytes && bytes > 0) least = least == 0 ? bytes : std::min(least, bytes);
+    if (at == root || !at.has_relative_path()) return least;
+  }
 }
 
 }  // namespace
@@ -66,9 +78,9 @@ Result<void> choose_adapter_memory(const std::string& max_loras, const std::stri
   const int32_t rank = std::min(options.max_lora_rank, kUsualRank);
   const uint64_t bytes =
       model::step_cost(plan, 0, {2, 2, is_gpu ? 2 : 4}).adapter_bytes_per_rank * static_cast<uint64_t>(rank);
-  options.lora_memory_bytes = share;
+  options.lora_memory_bytes = facts.of_all_ranks ? share : 0;
   options.max_loras = kSlotsUnknown;
-  if (share > 0 && bytes > 0) {
+  if (facts.of_all_ranks && share > 0 && bytes > 0) {
     options.max_loras = static_cast<int32_t>(std::clamp<uint64_t>(share / bytes, kFewestSlots, kMostSlots));
   }
   return {};

@@ -15,9 +15,10 @@ inline constexpr int32_t kFewestSlots = 8, kMostSlots = 512;
 
 // What the shares are taken of, in bytes; 0: not known here.
 struct MemoryFacts {
-  uint64_t host = 0;    // what this process may have of the host's memory
-  uint64_t device = 0;  // of one GPU
-  int32_t devices = 1;  // GPUs; more ranks share them
+  uint64_t host = 0;         // what this process may have of the host's memory
+  uint64_t device = 0;       // of one GPU
+  int32_t devices = 1;       // GPUs; more ranks share them
+  bool of_all_ranks = true;  // else some are on other hosts, whose memory is not known
 };
 MemoryFacts memory_facts(const std::string& device);
 
@@ -26,7 +27,7 @@ MemoryFacts memory_facts(const std::string& device);
 // max_loras "auto": each rank has a sixteenth of its device's memory for adapters (on the CPU: the ranks together of the
 // host's), and so many slots as adapters fit that have rank 16 on all projections, or --max-lora-rank where that is less.
 // Adapters are counted by what they really take, so smaller ones leave slots to others, and larger ones take the room of
-// several. A number: so many slots.
+// several. kSlotsUnknown where the ranks' memory is not known. A number: so many slots.
 // max_cpu_lora_bytes "auto": an eighth of the host's memory; else a size.
 Result<void> choose_adapter_memory(const std::string& max_loras, const std::string& max_cpu_lora_bytes,
                                    const model::ShardPlan& plan, const MemoryFacts& facts,

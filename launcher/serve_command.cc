@@ -108,7 +108,8 @@ void add_serve_command(CLI::App& app, int& exit_status) {
     const std::string host = http->no_http ? "" : http->options.host;
     if (!take(resolve(*access, host, flags->options.zmq_address), flags->options.access)) return;
     flags->options.drain_timeout_ms = static_cast<int32_t>(*drain_seconds * 1000);
-    flags->computes_here = cluster->options.nnodes == 1 || cluster->devices != "none";
+    flags->computes_alone = cluster->options.nnodes == 1;
+    flags->computes_here = flags->computes_alone || cluster->devices != "none";
     exit_status = serve(*flags, *cluster);
   });
 }

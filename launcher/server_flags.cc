@@ -249,7 +249,8 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   auto device = is_of_others ? Result<std::string>(flags.device) : choose_device(flags.device);
   if (!device) return tl::unexpected(device.error());
   o.device = *device;
-  const MemoryFacts memory = memory_facts(flags.computes_here ? o.device : "cpu");
+  MemoryFacts memory = memory_facts(flags.computes_here ? o.device : "cpu");
+  memory.of_all_ranks = flags.computes_alone;
   if (auto ok = choose_adapter_memory(flags.max_loras, flags.max_cpu_lora_memory, *plan, memory, o); !ok) {
     return tl::unexpected(ok.error());
   }

@@ -18,7 +18,8 @@ struct ServerFlags {
   actors::ServerOptions options;          // flags that need no translation write here
   std::vector<std::string> lora_modules;  // NAME=DIR or {"name": ..., "path": ...}
   std::string device = "auto";
-  bool computes_here = true;  // else other hosts do, and this one needs no device
+  bool computes_here = true;   // else other hosts do, and this one needs no device
+  bool computes_alone = true;  // else other hosts do, too
   std::string quantization = "auto";
   std::string max_model_len = "0";  // launcher/sizes.h has the forms
   std::string kv_cache_memory = "0";

@@ -186,7 +186,9 @@ bool AdapterChanges::resolved(const HostAdapters::Resolved& answer) {
 
 void AdapterChanges::claimed(Changes::iterator it) {
   Change& change = it->second;
-  if (change.action != Action::warm && !slots_.has_slot_for(change.digest)) return finish(it);
+  if (change.action != Action::warm && !slots_.has_slot_for(change.digest, host_.staged(change.digest).get())) {
+    return finish(it);
+  }
   change.acquiring = true;
   slots_.acquire(id_of(it->first), change.digest, host_.staged(change.digest));
 }

@@ -79,7 +79,7 @@ void AdapterSlots::drop(const std::string& digest) {
   if (it == contents_.end()) return;
   Content& content = it->second;
   content.error.clear();
-  if (content.state == State::resident && content.leases.empty() && content.waiters.empty()) leave_slot(content);
+  if (content.state == State::resident && content.leases.empty() && content.waiters.empty()) empty_slot(content);
   update(content);
   assign_slots();
 }
@@ -113,12 +113,15 @@ bool AdapterSlots::is_resident(const std::string& digest) const {
   return it != contents_.end() && it->second.state == State::resident;
 }
 
-bool AdapterSlots::has_slot_for(const std::string& digest) const {
+bool AdapterSlots::has_slot_for(const std::string& digest, const StagedAdapter* staged) const {
   if (!group_) return false;
   const auto it = contents_.find(digest);
   const State state = it == contents_.end() ? State::none : it->second.state;
   if (state == State::resident) return !it->second.draining;
   if (state != State::none) return state == State::sending;
+  const bool has_bytes = limits_.bytes == 0 || staged == nullptr ||
+                         used_bytes_ - evictable_bytes_ + bytes_of(*staged) <= limits_.bytes;
+  if (!has_bytes) return false;
   return queue_.empty() && (!free_slots_.empty() || next_victim() != nullptr);
 }
 
@@ -162,8 +165,14 @@ void AdapterSlots::assign_slots() {
   choose_draining();
 }
 
-// On each rank, at most: its ranks may be rounded up there.
+// On each rank, at most: its ranks may be rounded up there. Packed slices are as they lie in the slots.
 uint64_t AdapterSlots::bytes_of(const StagedAdapter& adapter) const {
+  if (adapter.ranks() > 0 && adapter.dora.empty()) {
+    uint64_t most = 0;
+    for (const auto& part : adapter.parts) most = std::max(most, part.bytes);
+    for (const auto& slice : adapter.slices) most = std::max<uint64_t>(most, slice.size());
+    return most;
+  }
   constexpr uint64_t kRankTile = 8;
   const auto ranks = static_cast<uint64_t>(limits_.ranks);
   const uint64_t rank = adapter.max_rank > 0 ? static_cast<uint64_t>(adapter.max_rank) : kRankTile;
@@ -195,6 +204,13 @@ void AdapterSlots::leave_slot(Content& content) {
   content.state = State::none;
 }
 
+// The same, and the ranks let go of what it holds, where that is counted: the next one may get another slot. Before the
+// Send of what comes in its place.
+void AdapterSlots::empty_slot(Content& content) {
+  if (limits_.bytes > 0 && group_) effects_.push_back(Clear{content.transfer, content.slot, *content.digest});
+  leave_slot(content);
+}
+
 // Empty: it will have its turn.
 std::string AdapterSlots::why_it_never_fits(uint64_t bytes) const {
   if (limits_.bytes == 0 || kept_bytes_ + bytes <= limits_.bytes) return "";
@@ -224,27 +240,36 @@ AdapterSlots::Content* AdapterSlots::next_victim() const {
 }
 
 void AdapterSlots::evict(Content& content) {
-  leave_slot(content);
+  empty_slot(content);
   ++evictions_;
   if (!content.waiters.empty()) queue(content);  // who came while it drained: at the end of the queue
   update(content);
 }
 
+// Whether the first that waits has not bytes enough when all have gone that give way, but for `spared` of them.
+bool AdapterSlots::first_lacks_bytes(uint64_t spared) const {
+  if (!group_ || limits_.bytes == 0 || queue_.empty() || queue_.begin()->second->staged == nullptr) return false;
+  const uint64_t stays = used_bytes_ - evictable_bytes_ - leaving_bytes_ + spared;
+  return stays + bytes_of(*queue_.begin()->second->staged) > limits_.bytes;
+}
+
 // Every content that waits has a resident one that drains for it, as far as there are any, and no more than can be sent
-// soon: the one with the fewest leases, since it is done the soonest. Who is spared after all goes on.
+// soon, but as many as the first needs the bytes of: the one with the fewest leases, since it is done the soonest. Who is
+// spared after all goes on.
 void AdapterSlots::choose_draining() {
   const size_t at_once = std::max<size_t>(1, kMostSends - sending_);
   const size_t to_be_had = free_slots_.size() + idle_.size() + claimed_.size();
   const size_t waiting = std::min(queue_.size(), at_once);
   // Where more may be sent, there was no place to be had.
   const size_t needed = sending_ < kMostSends ? waiting : waiting - std::min(waiting, to_be_had);
-  while (draining_.size() < needed && !leased_.empty()) {
+  while ((draining_.size() < needed || first_lacks_bytes(0)) && !leased_.empty()) {
     Content& next = *std::get<Content*>(*leased_.begin());
     set_draining(next, true);
     update(next);
   }
   while (draining_.size() > needed) {
     Content& spare = *std::get<Content*>(*draining_.rbegin());
+    if (first_lacks_bytes(spare.bytes)) break;
     set_draining(spare, false);
     grant(spare);
     update(spare);
@@ -310,6 +335,10 @@ bool AdapterSlots::is_evictable(const Content& content) {
          (content.place == Place::draining && std::get<0>(content.key) == 0);
 }
 
+bool AdapterSlots::is_leaving(const Content& content) {
+  return content.place == Place::draining && std::get<0>(content.key) > 0;
+}
+
 // Takes the content from where it was found to where it is found from now on, with its present key.
 void AdapterSlots::find(Content& content, Place place) {
   const Key key(content.leases.size(), content.last_used, &content);
@@ -322,6 +351,7 @@ void AdapterSlots::find(Content& content, Place place) {
     return p == Place::idle ? &idle_ : p == Place::claimed ? &claimed_ : nullptr;
   };
   if (is_evictable(content)) evictable_bytes_ -= content.bytes;
+  if (is_leaving(content)) leaving_bytes_ -= content.bytes;
   if (Index* const before = index_of(content.place)) before->erase(content.key);
   if (Order* const before = order_of(content.place)) before->erase(content);
   content.place = place;
@@ -329,6 +359,7 @@ void AdapterSlots::find(Content& content, Place place) {
   if (Index* const now = index_of(place)) now->insert(key);
   if (Order* const now = order_of(place)) now->push(content);
   if (is_evictable(content)) evictable_bytes_ += content.bytes;
+  if (is_leaving(content)) leaving_bytes_ += content.bytes;
 }
 
 // Brings what depends on the content's state up to date: where it is found, its pin, its being known at all. The content

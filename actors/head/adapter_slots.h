@@ -52,7 +52,7 @@ class AdapterSlots {
     int32_t slot = 0;
     std::shared_ptr<const StagedAdapter> adapter;
   };
-  struct Clear {  // on all ranks: what the transfer has brought
+  struct Clear {  // on all ranks: what the transfer has brought; it failed, or its bytes are for others
     uint64_t transfer = 0;
     int32_t slot = 0;
     std::string digest;
@@ -96,7 +96,7 @@ class AdapterSlots {
   // Once in a slot the content stays there until it is kept no more. The caller leaves one slot at least to others.
   void keep(const std::string& digest, bool kept);
   // Whether acquire() would be answered without another content giving way that is leased.
-  bool has_slot_for(const std::string& digest) const;
+  bool has_slot_for(const std::string& digest, const StagedAdapter* staged = nullptr) const;
 
   int32_t size() const { return limits_.count; }
   uint64_t budget_bytes() const { return limits_.bytes; }
@@ -156,15 +156,18 @@ class AdapterSlots {
   uint64_t bytes_of(const StagedAdapter& adapter) const;
   void enter_slot(Content& content, int32_t slot, uint64_t bytes);
   void leave_slot(Content& content);
+  void empty_slot(Content& content);
   std::string why_it_never_fits(uint64_t bytes) const;
   std::optional<int32_t> make_place(uint64_t bytes);
   Content* next_victim() const;
   void evict(Content& content);
+  bool first_lacks_bytes(uint64_t spared) const;
   void choose_draining();
   void set_draining(Content& content, bool draining);
   void grant(Content& content);
   void fail_waiters(Content& content, const std::string& error, bool ranks_failed);
   static bool is_evictable(const Content& content);
+  static bool is_leaving(const Content& content);
   void find(Content& content, Place place);
   void update(Content& content);
 
@@ -180,6 +183,7 @@ class AdapterSlots {
   const Limits limits_;
   uint64_t used_bytes_ = 0;       // on each rank, of what is in slots
   uint64_t evictable_bytes_ = 0;  // of it: of what nobody leases
+  uint64_t leaving_bytes_ = 0;    // of it: of what gives way and is leased still
   uint64_t kept_bytes_ = 0;       // of it: of what is kept
   uint64_t evictions_ = 0;
   bool group_ = false;

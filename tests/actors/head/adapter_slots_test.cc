@@ -180,7 +180,7 @@ class ManySlotsTest : public ::testing::Test {
     slots_->sent(digest(i), "");
     end(id, i);
   }
-  std::vector<std::string> wishes() {
+  std::vector<std::string> wishes(bool with_clears = false) {
     std::vector<std::string> lines;
     for (const auto& effect : slots_->take_effects()) {
       if (const auto* send = std::get_if<AdapterSlots::Send>(&effect)) {
@@ -189,6 +189,8 @@ class ManySlotsTest : public ::testing::Test {
         lines.push_back("acquired " + std::to_string(acquired->id.value()) + " " + acquired->error);
       } else if (const auto* way = std::get_if<AdapterSlots::GiveWay>(&effect)) {
         lines.push_back(way->digest + (way->wanted ? " gives way" : " stays"));
+      } else if (const auto* clear = std::get_if<AdapterSlots::Clear>(&effect); clear != nullptr && with_clears) {
+        lines.push_back("clear " + clear->digest);
       }
     }
     return lines;
@@ -250,6 +252,33 @@ TEST_F(ManySlotsTest, GivesEachAdapterTheBytesThatItTakes) {
   EXPECT_EQ(slots_->used_bytes(), 60u);
   EXPECT_EQ(slots_->used(), 2u);
   EXPECT_EQ(slots_->evictions(), 1u);
+}
+
+TEST_F(ManySlotsTest, EmptiesTheSlotsWhoseBytesAreForALargerOne) {
+  make({4, 100});
+  for (int i = 0; i < 3; ++i) use(static_cast<uint64_t>(i), i, 30);
+  wishes();
+  acquire(9, 9, 80);
+  EXPECT_THAT(wishes(true), ::testing::ElementsAre("clear n0", "clear n1", "clear n2", "send n9"));
+  slots_->drop("n1");
+  EXPECT_THAT(wishes(true), ::testing::IsEmpty()) << "it is in no slot";
+}
+
+TEST_F(ManySlotsTest, HasAsManyGiveWayAsALargeOneNeedsTheBytesOf) {
+  make({16, 100});
+  for (int i = 0; i < 10; ++i) {
+    acquire(static_cast<uint64_t>(i), i);
+    slots_->sent(digest(i), "");
+  }
+  wishes();
+  acquire(20, 20, 40);
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("n0 gives way", "n1 gives way", "n2 gives way", "n3 gives way"));
+  for (int i = 0; i < 3; ++i) end(static_cast<uint64_t>(i), i);
+  EXPECT_THAT(wishes(), ::testing::IsEmpty()) << "they are not enough, and nobody is spared";
+  end(3, 3);
+  const auto lines = wishes(true);
+  EXPECT_THAT(lines, ::testing::Contains("send n20"));
+  EXPECT_THAT(lines, ::testing::Contains("clear n3"));
 }
 
 TEST_F(ManySlotsTest, CountsPerRankAndRoundsRanksUp) {
