@@ -31,6 +31,7 @@ bool has_tensors(const std::string& name) {
 class Line {
  public:
   static Result<std::unique_ptr<Line>> open(const CheckpointFetcher::Dial& dial, FetchStop& stop) {
+    if (stop.is_stopped()) return fail("it was stopped");
     auto connection = dial();
     if (!connection) return tl::unexpected(connection.error());
     return std::unique_ptr<Line>(new Line(*std::move(connection), stop));
@@ -101,16 +102,26 @@ class Fetch {
       others.emplace_back([this] {
         auto line = Line::open(dial_, stop_);
         if (!line) return note(line.error());
-        work(**line);
+        // A file's number is its place in the list that the connection has asked for.
+        if (const auto same = is_the_same(**line); !same) return note(same.error());
+        (void)work(**line);
       });
     }
-    work(*first);
+    const bool well = work(*first);
     for (std::thread& other : others) other.join();
-    if (left_.empty() && done_ == total_) return {};
+    if (well) (void)work(*first);                                      // what others have given back when it had left
+    if (left_.empty() && done_ == total_) return is_the_same(*first);  // every file was opened between the two lists
     return tl::unexpected(error_.value_or(Error{"it was stopped"}));
   }
 
  private:
+  Result<void> is_the_same(Line& line) const {
+    const auto files = line.list();
+    if (!files) return tl::unexpected(files.error());
+    if (*files != files_) return fail("the head: its checkpoint was replaced meanwhile");
+    return {};
+  }
+
   Result<void> get_header(Line& line, size_t file) {
     const std::string& name = files_[file].name;
     if (files_[file].bytes < kLengthBytes) return fail("{} is no safetensors file", name);
@@ -154,13 +165,13 @@ class Fetch {
     return tl::unexpected(error);
   }
 
-  // A line that fails gives its piece back for the others.
-  void work(Line& line) {
+  // A line that fails gives its piece back for the others. False: it has.
+  bool work(Line& line) {
     for (;;) {
       std::optional<model::FilePart> piece;
       {
         const std::lock_guard lock(mutex_);
-        if (left_.empty() || disk_fails_) return;
+        if (left_.empty() || disk_fails_) return true;
         piece = std::move(left_.front());
         left_.pop_front();
       }
@@ -169,7 +180,7 @@ class Fetch {
       if (!got) {
         left_.push_front(*std::move(piece));
         if (!error_ || disk_fails_) error_ = got.error();
-        return;
+        return false;
       }
       done_ += piece->runs.total();
       progress_(done_, total_);
@@ -243,11 +254,11 @@ tl::expected<fs::path, CheckpointFetcher::Failure> CheckpointFetcher::fetch(cons
   if (!folder) return failed(folder.error());
   const bool tensors = options.load_format != "dummy";
   Known known{*files, options.tensor_parallel_size, tensors};
-  if (const auto it = known_.find(rank);
-      it != known_.end() && it->second.is_same(known) && all_there(*folder, *files)) {
-    return *folder;
-  }
-  known_.erase(rank);
+  // Files that are missing are made with their full size for the first rank that comes: of the others nothing is known
+  // then. Nor is it when another checkpoint was here meanwhile, whose bytes may have taken the place of this one's.
+  if (!all_there(*folder, *files)) known_.clear();
+  std::erase_if(known_, [&](const auto& one) { return !one.second.is_same(known); });
+  if (known_.count(rank) > 0) return *folder;
   for (const checkpoint::File& file : *files) known.bytes += has_tensors(file.name) ? 0 : file.bytes;
 
   Fetch fetch(dial, stop, progress, *folder, *files, received_);
@@ -262,7 +273,7 @@ tl::expected<fs::path, CheckpointFetcher::Failure> CheckpointFetcher::fetch(cons
     const auto parts = model::parts_of_rank(*stored, *plan, rank);
     for (const model::FilePart& part : parts) known.bytes += part.runs.total();
     uint64_t needed = known.bytes;  // at the most: ranks of one host have parts in common
-    for (const auto& [other, of_other] : known_) needed += of_other.files == *files ? of_other.bytes : 0;
+    for (const auto& [other, of_other] : known_) needed += of_other.bytes;
     if (cache_.space() > 0 && needed > cache_.space()) {
       return tl::unexpected(
           Failure{fmt::format("rank {} has no room for its part of the checkpoint: the ranks here need "

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <new>
 #include <string_view>
+#include <system_error>
 #include <variant>
 #include <vector>
 
@@ -22,11 +24,19 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxSmallFile = 64 << 20;  // of a configuration or a vocabulary
 
-bool is_wanted(const fs::path& name, uint64_t bytes) {
-  constexpr std::array<std::string_view, 5> kSmall = {".json", ".txt", ".model", ".tiktoken", ".jinja"};
-  const std::string kind = name.extension().string();
-  if (kind == ".safetensors") return true;
-  return bytes <= kMaxSmallFile && std::find(kSmall.begin(), kSmall.end(), kind) != kSmall.end();
+// What loading reads, by name (model/config, model/tokenizer, model/chat, model/checkpoint), and nothing that lies beside.
+bool is_wanted(const fs::path& path, uint64_t bytes) {
+  constexpr std::array<std::string_view, 14> kSmall = {
+      "added_tokens.json", "chat_template.jinja",    "chat_template.json",      "config.json",
+      "merges.txt",        "generation_config.json", "quant_config.json",       "quantization_config.json",
+      "qwen.tiktoken",     "quantize_config.json",   "special_tokens_map.json", "tokenizer.json",
+      "vocab.json",        "tokenizer_config.json"};
+  const std::string name = path.filename().string();
+  if (name.front() == '.') return false;
+  if (path.extension() == ".safetensors") return true;
+  const bool is_small =
+      name.ends_with(".safetensors.index.json") || std::find(kSmall.begin(), kSmall.end(), name) != kSmall.end();
+  return is_small && bytes <= kMaxSmallFile;
 }
 
 // What one connection reads from. Each file is opened once, so that what changes meanwhile is an error.
@@ -123,11 +133,18 @@ void CheckpointServer::serve(comm::TlsConnection connection, uint64_t host) {
       std::count_if(streams_.begin(), streams_.end(), [&](const auto& stream) { return stream->host == host; }));
   if (streams_.size() >= kMaxStreams || own >= kCheckpointStreams) return;
   Stream& fresh = *streams_.emplace_back(std::make_unique<Stream>(std::move(connection), host));
-  fresh.thread = std::thread([this, &fresh] {
-    read_to(fresh.stream);
-    fresh.stream.end();
-    fresh.over = true;
-  });
+  try {
+    fresh.thread = std::thread([this, &fresh] {
+      try {
+        read_to(fresh.stream);
+      } catch (const std::bad_alloc&) {  // it may ask again
+      }
+      fresh.stream.end();
+      fresh.over = true;
+    });
+  } catch (const std::system_error&) {  // no more threads now: it may dial again
+    streams_.pop_back();
+  }
 }
 
 void CheckpointServer::end(uint64_t host) {

@@ -242,7 +242,8 @@ class CheckpointServing : public CheckpointFetch {
 };
 
 TEST_F(CheckpointServing, ShowsTheFilesOfAModelAlone) {
-  for (const char* name : {".env", "id_rsa", "train.py", "more/config.json"}) {
+  for (const char* name :
+       {".env", "id_rsa", "train.py", "more/config.json", "credentials.json", "notes.txt", "._config.json"}) {
     tests::write_file(head_.model() / name, "a secret");
   }
   fs::create_symlink("/etc/passwd", head_.model() / "passwd");
