@@ -24,7 +24,6 @@ namespace {
 constexpr std::chrono::seconds kLongestStep{120};     // far above any step
 constexpr std::chrono::microseconds kPollPeriod{20};  // far below any step
 constexpr int32_t kPromptLogitsRows = 128;            // of logits that are made at a time, at least
-constexpr uint64_t kDummySeed = 1;
 
 class CudaModelImpl final : public CudaModel {
  public:
@@ -481,12 +480,6 @@ Result<void> check_options(const CudaModelOptions& options) {
 
 }  // namespace
 
-Result<DeviceWeights> put_weights_on_device(const WeightSource* source, const ShardPlan& plan, int rank,
-                                            const CudaModelOptions& options) {
-  if (source == nullptr) return random_device_weights(plan, rank, options.dtype, kDummySeed);
-  return load_device_weights(*source, plan, rank, options.dtype, options.progress, options.load_threads);
-}
-
 Result<std::unique_ptr<CudaModel>> load_cuda_model(const WeightSource* source, const ShardPlan& plan, int rank,
                                                    const CudaModelOptions& options) {
   if (auto ok = check_options(options); !ok) return tl::unexpected(ok.error());
@@ -501,27 +494,6 @@ Result<std::unique_ptr<CudaModel>> make_cuda_model(DeviceWeights weights, const 
   auto model = std::make_unique<CudaModelImpl>(plan, rank, options);
   if (auto ok = model->take(std::move(weights)); !ok) return tl::unexpected(ok.error());
   return model;
-}
-
-Result<uint64_t> kv_cache_budget(const kernels::DeviceMemory& memory, uint64_t device_bytes, double utilization) {
-  constexpr uint64_t kLibraries = 768ULL << 20;  // the CUDA context, code of the kernels, graphs
-  constexpr double kMiB = 1 << 20;
-  const auto share = static_cast<uint64_t>(static_cast<double>(memory.total_bytes) * utilization);
-  const uint64_t taken = device_bytes + kLibraries;
-  if (share <= taken) {
-    return fail(
-        "nothing is left for the KV cache: {:.2f} of the GPU's {:.0f} MiB are {:.0f} MiB; weights and workspaces "
-        "take {:.0f} MiB, libraries {:.0f} MiB",
-        utilization, static_cast<double>(memory.total_bytes) / kMiB, static_cast<double>(share) / kMiB,
-        static_cast<double>(device_bytes) / kMiB, static_cast<double>(kLibraries) / kMiB);
-  }
-  const uint64_t free_bytes = memory.free_bytes - std::min(memory.free_bytes, kLibraries / 2);
-  const uint64_t budget = std::min(share - taken, free_bytes);
-  if (budget == 0) {
-    return fail("nothing is left for the KV cache: {:.0f} of the GPU's {:.0f} MiB are free",
-                static_cast<double>(memory.free_bytes) / kMiB, static_cast<double>(memory.total_bytes) / kMiB);
-  }
-  return budget;
 }
 
 }  // namespace lorikeet::model

@@ -10,10 +10,13 @@
 #include <utility>
 
 #include "kernels/dense/dense_weight_cuda.h"
+#include "model/forward/cuda_model.h"
 #include "model/forward/device_upload.h"
 
 namespace lorikeet::model {
 namespace {
+
+constexpr uint64_t kDummySeed = 1;
 
 using kernels::DeviceBuffer;
 
@@ -255,6 +258,12 @@ Result<DeviceWeights> random_device_weights(const ShardPlan& plan, int rank, ker
   auto upload = DeviceUpload::make(dtype);
   if (!upload) return tl::unexpected(upload.error());
   return RandomWeights(plan, rank, dtype, seed, *upload).make();
+}
+
+Result<DeviceWeights> put_weights_on_device(const WeightSource* source, const ShardPlan& plan, int rank,
+                                            const CudaModelOptions& options) {
+  if (source == nullptr) return random_device_weights(plan, rank, options.dtype, kDummySeed);
+  return load_device_weights(*source, plan, rank, options.dtype, options.progress, options.load_threads);
 }
 
 }  // namespace lorikeet::model

@@ -1,5 +1,6 @@
 #include "model/forward/kv_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/base/borrowed_buffer.h"
@@ -55,6 +56,27 @@ Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOpti
     pool.layers_.push_back(layer);
   }
   return pool;
+}
+
+Result<uint64_t> kv_cache_budget(const kernels::DeviceMemory& memory, uint64_t device_bytes, double utilization) {
+  constexpr uint64_t kLibraries = 768ULL << 20;  // the CUDA context, code of the kernels, graphs
+  constexpr double kMiB = 1 << 20;
+  const auto share = static_cast<uint64_t>(static_cast<double>(memory.total_bytes) * utilization);
+  const uint64_t taken = device_bytes + kLibraries;
+  if (share <= taken) {
+    return fail(
+        "nothing is left for the KV cache: {:.2f} of the GPU's {:.0f} MiB are {:.0f} MiB; weights and workspaces "
+        "take {:.0f} MiB, libraries {:.0f} MiB",
+        utilization, static_cast<double>(memory.total_bytes) / kMiB, static_cast<double>(share) / kMiB,
+        static_cast<double>(device_bytes) / kMiB, static_cast<double>(kLibraries) / kMiB);
+  }
+  const uint64_t free_bytes = memory.free_bytes - std::min(memory.free_bytes, kLibraries / 2);
+  const uint64_t budget = std::min(share - taken, free_bytes);
+  if (budget == 0) {
+    return fail("nothing is left for the KV cache: {:.0f} of the GPU's {:.0f} MiB are free",
+                static_cast<double>(memory.free_bytes) / kMiB, static_cast<double>(memory.total_bytes) / kMiB);
+  }
+  return budget;
 }
 
 }  // namespace lorikeet::model
