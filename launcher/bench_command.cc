@@ -23,6 +23,10 @@ Result<void> run(const std::string& name, BenchFunction bench, const BenchFlags&
     json.open(flags.output_json);
     if (!json) return fail("--output-json {}: the file cannot be written", flags.output_json);
   }
+  for (const std::string& plot : {flags.plot, flags.serve.plot}) {
+    if (!plot.empty() && !std::ofstream(plot, std::ios::app))
+      return fail("--plot {}: the file cannot be written", plot);
+  }
   BenchReport report(name);
   const auto done = bench(flags, report);
   if (!done && report.figures().empty()) return done;

@@ -179,6 +179,10 @@ TEST(BenchCommand, EndsWithASentenceWhereItCannotMeasure) {
       run_lorikeet(over_example({"bench", "latency", "--output-json", "/nowhere/figures.json"}));
   EXPECT_EQ(unwritable.status, 1);
   EXPECT_THAT(unwritable.err, HasSubstr("/nowhere/figures.json"));
+  const Finished no_plot = run_lorikeet(over_example({"bench", "adapters", "--plot", "/nowhere/adapters.svg"}));
+  EXPECT_EQ(no_plot.status, 1);
+  EXPECT_THAT(no_plot.err, HasSubstr("--plot /nowhere/adapters.svg: the file cannot be written"));
+  EXPECT_THAT(no_plot.err, ::testing::Not(HasSubstr("making"))) << "before anything is measured";
   const Finished too_long = run_lorikeet(over_example({"bench", "latency", "--input-len", "100000"}));
   EXPECT_EQ(too_long.status, 1);
   EXPECT_THAT(too_long.err, HasSubstr("a request failed: "));
