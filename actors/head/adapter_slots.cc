@@ -119,8 +119,8 @@ bool AdapterSlots::has_slot_for(const std::string& digest, const StagedAdapter* 
   const State state = it == contents_.end() ? State::none : it->second.state;
   if (state == State::resident) return !it->second.draining;
   if (state != State::none) return state == State::sending;
-  const bool has_bytes = limits_.bytes == 0 || staged == nullptr ||
-                         used_bytes_ - evictable_bytes_ + bytes_of(*staged) <= limits_.bytes;
+  const bool has_bytes =
+      limits_.bytes == 0 || staged == nullptr || used_bytes_ - evictable_bytes_ + bytes_of(*staged) <= limits_.bytes;
   if (!has_bytes) return false;
   return queue_.empty() && (!free_slots_.empty() || next_victim() != nullptr);
 }
