@@ -294,13 +294,10 @@ class AdapterCache {
   }
 
   void perform(AdapterSlots::Send& wanted) {
-    // What all transfers may have on their way stays far below what a peer may leave unread.
-    int granted = 0;  // there are as many transfers as slots, at most
-    for (const auto& [number, transfer] : transfers_) granted += transfer.credits();
-    constexpr int kAll = kAdapterWindowsBytes / kAdapterChunkBytes;
-    const int credits = std::clamp(kAll - granted, 1, AdapterTransfer::kCredits);
+    static_assert(AdapterSlots::kMostSends * kAdapterWindowBytes <= kMaxPeerBytes / 4,
+                  "what all transfers have on their way stays far below what a peer may leave unread");
     const auto [it, added] =
-        transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now(), credits);
+        transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now());
     sending_since_[wanted.transfer] = now();
     send(it->second.start([this](int32_t rank, uint64_t number, const Descriptor& memory) {
       return descriptors_ && descriptors_->send(rank, number, memory).has_value();

@@ -15,17 +15,14 @@ std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOr
 }
 
 AdapterTransfer::AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot,
-                                 std::shared_ptr<const StagedAdapter> adapter, TimePoint now, int credits)
+                                 std::shared_ptr<const StagedAdapter> adapter, TimePoint now)
     : number_(number),
       epoch_(epoch),
       slot_(slot),
-      credits_(credits),
       adapter_(std::move(adapter)),
       ranks_(adapter_->ranks()),
       norms_(adapter_->ranks()),
-      last_progress_(now) {
-  for (Rank& rank : ranks_) rank.credits = credits;
-}
+      last_progress_(now) {}
 
 std::vector<Envelope> AdapterTransfer::start(const HandOver& hand_over) {
   std::vector<Envelope> out;
@@ -90,7 +87,7 @@ std::vector<Envelope> AdapterTransfer::chunk_taken(int32_t rank, TimePoint now) 
   if (finished() || !is_rank(rank)) return out;
   last_progress_ = now;
   Rank& from = ranks_[static_cast<size_t>(rank)];
-  from.credits = std::min(from.credits + 1, credits_);
+  from.credits = std::min(from.credits + 1, kCredits);
   send_chunks(rank, out);
   return out;
 }

@@ -29,12 +29,11 @@ std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOr
 class AdapterTransfer {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
-  static constexpr int kCredits = kAdapterWindowBytes / kAdapterChunkBytes;
+  static constexpr int kCredits = kAdapterWindowBytes / kAdapterChunkBytes;  // chunks on their way to one rank
 
-  // `number` is no other transfer's of this head: ranks live through epochs, and so may what was handed to them. credits:
-  // chunks on their way to one rank, at most.
+  // `number` is no other transfer's of this head: ranks live through epochs, and so may what was handed to them.
   AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot, std::shared_ptr<const StagedAdapter> adapter,
-                  TimePoint now, int credits = kCredits);
+                  TimePoint now);
 
   // Hands the rank the memory that its slice lies in, under the transfer's number; false: that cannot be.
   using HandOver = std::function<bool(int32_t rank, uint64_t number, const Descriptor& memory)>;
@@ -60,14 +59,13 @@ class AdapterTransfer {
   TimePoint last_progress() const { return last_progress_; }
   uint64_t number() const { return number_; }
   int32_t slot() const { return slot_; }
-  int credits() const { return credits_; }
   const std::shared_ptr<const StagedAdapter>& adapter() const { return adapter_; }
 
  private:
   struct Rank {
     bool handed_over = false;  // and nothing of the slice goes in chunks
     size_t sent = 0;           // bytes of its slice
-    int credits = 0;
+    int credits = kCredits;
     bool has_norms = false, done = false;
   };
 
@@ -78,7 +76,6 @@ class AdapterTransfer {
 
   uint64_t number_, epoch_;
   int32_t slot_;
-  int credits_;
   std::shared_ptr<const StagedAdapter> adapter_;
   std::vector<Rank> ranks_;
   std::vector<DoraValues> norms_;

@@ -57,12 +57,12 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--lorikeet", default=str(pathlib.Path(__file__).resolve().parents[2] / "build/release/bin/lorikeet"))
     parser.add_argument("--rounds", type=int, default=3)
-    own, _, flags = (" ".join(sys.argv[1:]) + " ").partition(" -- ")
-    arguments = parser.parse_args(own.split())
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, flags = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1:]
     scratch = tempfile.mkdtemp(prefix="lorikeet-bench-")
     said = open(scratch + "/said", "w+b")
     server = subprocess.Popen([arguments.lorikeet, "serve", arguments.model, "--served-model-name", "m", "--port", "0",
-                               "--zmq", f"ipc://{scratch}/zmq", *flags.split()], stdout=said, stderr=said)
+                               "--zmq", f"ipc://{scratch}/zmq", *flags], stdout=said, stderr=said)
     try:
         url = None
         while url is None:

@@ -5,9 +5,9 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 
+#include "model/checkpoint/in_parallel.h"
 #include "model/checkpoint/linear_loader.h"
 #include "model/checkpoint/servable_checkpoint.h"
 #include "model/checkpoint/tensor_names.h"
@@ -175,29 +175,25 @@ Result<void> load_rank_weights_into(WeightSink& sink, const std::filesystem::pat
   if (auto ok = sink.put_outer(*std::move(outer)); !ok) return ok;
 
   const int32_t layers = plan.config().num_layers;
-  std::atomic<int32_t> next{0};
-  std::mutex mutex;  // guards done and error, and keeps calls of sink and progress apart
+  std::atomic<bool> failed{false};  // what comes after it is not worth loading
+  std::mutex mutex;                 // guards done and error, and keeps calls of sink and progress apart
   int done = 0;
   std::optional<std::pair<int32_t, Error>> error;  // of the lowest layer that failed
-  const auto work = [&] {
-    for (int32_t layer = next++; layer < layers; layer = next++) {
-      auto loaded = (*source)->layer(layer);
-      const std::lock_guard lock(mutex);
-      const Result<void> put =
-          loaded ? sink.put_layer(layer, *std::move(loaded)) : Result<void>(tl::unexpected(loaded.error()));
-      if (!put) {
-        if (!error || layer < error->first) error = {layer, put.error()};
-        next = layers;
-        return;
-      }
-      ++done;
-      if (progress) progress(done, layers);
+  in_parallel(static_cast<size_t>(layers), threads, [&](size_t i) {
+    if (failed) return;
+    const auto layer = static_cast<int32_t>(i);
+    auto loaded = (*source)->layer(layer);
+    const std::lock_guard lock(mutex);
+    const Result<void> put =
+        loaded ? sink.put_layer(layer, *std::move(loaded)) : Result<void>(tl::unexpected(loaded.error()));
+    if (!put) {
+      if (!error || layer < error->first) error = {layer, put.error()};
+      failed = true;
+      return;
     }
-  };
-  std::vector<std::thread> helpers;
-  for (int i = 1; i < std::min(threads, layers); ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
+    ++done;
+    if (progress) progress(done, layers);
+  });
   if (error) return tl::unexpected(error->second);
   return {};
 }

@@ -105,10 +105,12 @@ TEST_F(ClusterPartitions, AHostThatDiesWhileAnAdapterLoadsCostsItNothing) {
   const auto reads = [&] { return server_->status()["queues"]["reading_adapters"] == 1; };
   for (int i = 0; i < 600 && !reads(); ++i) {
   }
+  ASSERT_TRUE(reads());
   const int before = epoch();
   workers_[1]->signal(SIGKILL);
   for (int i = 0; i < 600 && epoch() == before; ++i) {
   }
+  ASSERT_GT(epoch(), before);
   write_file(release, "");
   start_worker(2);
   const auto answers = collect(*client, 1);
