@@ -1,5 +1,7 @@
 // TLS 1.3 between the hosts of a cluster: both sides show a certificate of the cluster's authority, and each checks that
 // the other is what it must be, a head or a worker.
+//
+// OpenSSL writes without MSG_NOSIGNAL: who has a connection must ignore SIGPIPE.
 #pragma once
 
 #include <openssl/ssl.h>

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -75,7 +74,6 @@ void overwrite(const fs::path& file, uint64_t at, const std::string& bytes) {
 class CheckpointFetch : public ::testing::Test {
  protected:
   CheckpointFetch() {
-    signal(SIGPIPE, SIG_IGN);  // as servers and workers do
     options_.model = head_.model().string();
     options_.tensor_parallel_size = 2;
   }

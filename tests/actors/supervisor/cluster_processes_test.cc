@@ -74,9 +74,10 @@ class PlayedHost {
 
 class ClusterProcessesTest : public ::testing::Test {
  protected:
-  // A head for ranks on `nnodes` hosts, this one lending nothing. Its own child sleeps.
+  // A head for ranks on `nnodes` hosts, this one lending nothing. Its own child sleeps, and would not hold up who
+  // waits for the end of what a test says that has died.
   void open(int32_t nnodes, int32_t ranks, std::chrono::seconds join_timeout = std::chrono::seconds(60)) {
-    std::ofstream(program()) << "#!/bin/sh\nexec sleep 600\n";
+    std::ofstream(program()) << "#!/bin/sh\nexec sleep 600 > /dev/null 2>&1\n";
     chmod(program().c_str(), 0700);
     ClusterOptions options;
     options.nnodes = nnodes;

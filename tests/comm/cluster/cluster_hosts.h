@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <filesystem>
 #include <mutex>
 #include <optional>
@@ -24,10 +25,12 @@ namespace lorikeet::tests {
 
 inline constexpr int kPatienceMs = 60'000;  // for what must happen; a test that waits so long fails
 
-// Certificates in a temporary directory.
+// Certificates in a temporary directory. Who has them writes to hosts that go away: as in servers and workers, SIGPIPE
+// is ignored from here on.
 class ClusterKeys {
  public:
   explicit ClusterKeys(int days = 30) {
+    std::signal(SIGPIPE, SIG_IGN);
     std::string pattern = (std::filesystem::temp_directory_path() / "lorikeet-cluster-XXXXXX").string();
     path_ = mkdtemp(pattern.data());
     const auto made = comm::make_cluster_keys(path_, days);
