@@ -16,6 +16,7 @@ EngineConfig checked(EngineConfig config) {
   CHECK_GT(config.block_size, 0);
   CHECK_GT(config.num_blocks, 0);
   CHECK_GT(config.max_plans_in_flight, 0);
+  CHECK_LE(config.max_plans_in_flight, Sequence::kMaxRowsInFlight);
   CHECK_GT(config.turn_tokens, 0);
   // Every running sequence gets its token in every step.
   config.max_num_seqs = std::min(config.max_num_seqs, config.max_num_batched_tokens);

@@ -262,6 +262,21 @@ void Engine::note_plan(int32_t num_adapters) {
 
 // ---- results ----
 
+// A row whose logits or log-probabilities are no numbers ends its own request; the others go on.
+inline void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row,
+                               PromptResult* of_prompt) {
+  if (of_prompt != nullptr && !absorb_prompt(sequence, *of_prompt)) return;
+  if (planned.sample == 0) return;
+  if (row.token_id < 0 || !std::ranges::all_of(row.logprobs, is_logprob, &TokenLogprob::logprob)) {
+    return fail_without_token(sequence, planned.end, row.token_id == kAllForbidden);
+  }
+  events_.emplace_back(TokenEvent{row.id, row.token_id, std::move(row.logprobs)});
+  ++stats_.generated_tokens;
+  if (&sequence == on_trial_) note_token_on_trial();
+  const Sequence::Outcome outcome = sequence.append_token(row.token_id);
+  if (outcome.complete) finish(sequence, outcome.reason, outcome.stop_token_id);
+}
+
 void Engine::absorb(StepResult result) {
   CHECK(!in_flight_.empty()) << "a result of step " << result.step.value() << ", but no plan is in flight";
   CHECK_EQ(result.epoch.value(), epoch_.value());
@@ -280,7 +295,7 @@ void Engine::absorb(StepResult result) {
     if (i + kPrefetchAhead < plan.rows.size()) plan.rows[i + kPrefetchAhead].sequence->prefetch_for_token();
     if (i + kPrefetchAhead / 2 < plan.rows.size()) plan.rows[i + kPrefetchAhead / 2].sequence->prefetch_token();
     Sequence& sequence = *plan.rows[i].sequence;
-    CHECK_EQ(result.rows[i].id.value(), sequence.id().value());
+    CHECK(result.rows[i].id == sequence.id()) << result.rows[i].id.value() << " in place of " << sequence.id().value();
     sequence.row_returned();
     const bool has_prompt = of_prompt != result.prompts.end() && std::cmp_equal(of_prompt->row, i);
     PromptResult* const prompt = has_prompt ? &*of_prompt++ : nullptr;
@@ -317,20 +332,6 @@ bool Engine::absorb_prompt(Sequence& sequence, PromptResult& result) {
   }
   if (!event.values.empty()) events_.emplace_back(Boxed<PromptLogprobsEvent>(std::move(event)));
   return true;
-}
-
-// A row whose logits or log-probabilities are no numbers ends its own request; the others go on.
-void Engine::absorb_row(Sequence& sequence, const PlanInFlight::Row& planned, RowResult& row, PromptResult* of_prompt) {
-  if (of_prompt != nullptr && !absorb_prompt(sequence, *of_prompt)) return;
-  if (planned.sample == 0) return;
-  if (row.token_id < 0 || !std::ranges::all_of(row.logprobs, is_logprob, &TokenLogprob::logprob)) {
-    return fail_without_token(sequence, planned.end, row.token_id == kAllForbidden);
-  }
-  events_.emplace_back(TokenEvent{row.id, row.token_id, std::move(row.logprobs)});
-  ++stats_.generated_tokens;
-  if (&sequence == on_trial_) note_token_on_trial();
-  const Sequence::Outcome outcome = sequence.append_token(row.token_id);
-  if (outcome.complete) finish(sequence, outcome.reason, outcome.stop_token_id);
 }
 
 }  // namespace lorikeet::engine

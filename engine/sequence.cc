@@ -90,9 +90,8 @@ StepRow Sequence::plan_row(int32_t count) {
   return row;
 }
 
-void Sequence::row_returned() {
-  CHECK_GT(rows_in_flight_, 0);
-  --rows_in_flight_;
+void Sequence::no_row_in_flight() const {
+  LOG(FATAL) << "a row of sequence " << id_.value() << " is back, whose rows_in_flight is 0";
 }
 
 void Sequence::file_recent() const {
@@ -100,25 +99,12 @@ void Sequence::file_recent() const {
   num_recent_ = 0;
 }
 
-bool Sequence::stops_at(int32_t token) const {
-  if (std::ranges::find(first_stops_, token) != first_stops_.end()) return true;
-  return has_more_stops_ && std::ranges::find(sampling_.stop_token_ids, token) != sampling_.stop_token_ids.end();
+bool Sequence::is_a_later_stop(int32_t token) const {
+  return std::ranges::find(sampling_.stop_token_ids, token) != sampling_.stop_token_ids.end();
 }
 
-Sequence::Outcome Sequence::append_token(int32_t token) {
-  CHECK(state_ == SequenceState::running || state_ == SequenceState::preempted) << name_of(state_);
-  CHECK_GT(pending_, 0);
-  --pending_;
-  ++num_known_;
-  recent_[num_recent_++] = token;
-  if (num_recent_ == kMaxRecent) file_recent();
-  if (stops_at(token)) {
-    return {true, FinishReason::stop, token};
-  }
-  if (num_known_ >= token_limit_) {
-    return {true, FinishReason::length, -1};
-  }
-  return {};
+void Sequence::no_token_pending() const {
+  LOG(FATAL) << "no token of sequence " << id_.value() << " is pending, which is " << name_of(state_);
 }
 
 PromptLogprobsEvent Sequence::take_prompt_logprobs(int32_t start, const std::vector<float>& values,
@@ -157,7 +143,7 @@ void Sequence::forget_kept() {
 bool Sequence::lose_ranks() {
   pending_ = 0;
   gives_lease_back_ = false;
-  return std::exchange(rows_in_flight_, 0) > 0;
+  return std::exchange(rows_in_flight_, int16_t{0}) > 0;
 }
 
 void Sequence::end() {

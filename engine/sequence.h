@@ -20,6 +20,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,8 @@ struct BlockTable {
 
 class alignas(64) Sequence {
  public:
+  static constexpr int32_t kMaxRowsInFlight = std::numeric_limits<int16_t>::max();
+
   // `arrival` counts the requests of the engine.
   Sequence(Request request, uint64_t arrival, GroupId group, const Prefix& root);
 
@@ -107,8 +110,11 @@ class alignas(64) Sequence {
   // running: the next `count` positions go into a plan.
   StepRow plan_row(int32_t count);
 
-  // A row of this sequence is back: forgets about it, whatever the state.
-  void row_returned();
+  // A row of this sequence is back: forgets about it, whatever the state. CHECKs that one is in flight.
+  void row_returned() {
+    if (rows_in_flight_ == 0) no_row_in_flight();
+    --rows_in_flight_;
+  }
 
   // The token that a returned row drew, for a sequence that has not ended. Returns whether the sequence is complete.
   struct Outcome {
@@ -116,7 +122,16 @@ class alignas(64) Sequence {
     FinishReason reason = FinishReason::stop;
     int32_t stop_token_id = -1;
   };
-  Outcome append_token(int32_t token);
+  Outcome append_token(int32_t token) {
+    if (pending_ == 0 || (state_ != SequenceState::running && state_ != SequenceState::preempted)) no_token_pending();
+    --pending_;
+    ++num_known_;
+    recent_[num_recent_++] = token;
+    if (num_recent_ == kMaxRecent) file_recent();
+    if (stops_at(token)) return {true, FinishReason::stop, token};
+    if (num_known_ >= token_limit_) return {true, FinishReason::length, -1};
+    return {};
+  }
 
   // Cuts the values that were reported before a preemption; nothing remains where all were.
   PromptLogprobsEvent take_prompt_logprobs(int32_t start, const std::vector<float>& values,
@@ -171,7 +186,15 @@ class alignas(64) Sequence {
   int32_t take_uncharged();
 
  private:
-  bool stops_at(int32_t token) const;
+  bool stops_at(int32_t token) const {
+    for (const int32_t stop : first_stops_) {
+      if (token == stop) return true;
+    }
+    return has_more_stops_ && is_a_later_stop(token);
+  }
+  bool is_a_later_stop(int32_t token) const;
+  [[noreturn]] void no_row_in_flight() const;
+  [[noreturn]] void no_token_pending() const;
   void change_state(SequenceState from, SequenceState to);
 
   // Files the recent tokens with the others.
@@ -180,18 +203,19 @@ class alignas(64) Sequence {
   // What every step reads and writes comes first, in two cache lines: with thousands of sequences running, fetching
   // them is what a step costs. The first is all that most results touch; so the last tokens are there, too, until there
   // are enough of them.
-  static constexpr int kMaxRecent = 6;
+  static constexpr int kMaxRecent = 8;
   SequenceId id_;
   int32_t num_known_ = 0;    // tokens
   int32_t token_limit_ = 0;  // that the prompt and max_tokens allow
-  int32_t pending_ = 0;
-  int32_t rows_in_flight_ = 0;
+  int16_t pending_ = 0;
+  int16_t rows_in_flight_ = 0;
   SequenceState state_ = SequenceState::waiting;
   LeaseState lease_ = LeaseState::unneeded;
-  bool has_more_stops_ = false;  // than first_stops_ holds
+  bool has_more_stops_ : 1 = false;    // than first_stops_ holds
+  bool gives_lease_back_ : 1 = false;  // asked of every row that comes back
   mutable uint8_t num_recent_ = 0;
-  std::array<int32_t, 3> first_stops_{-1, -1, -1};  // of sampling_.stop_token_ids; no token is -1
-  std::array<int32_t, kMaxRecent> recent_{};        // the tokens behind tokens_
+  std::array<int32_t, 2> first_stops_{-1, -1};  // of sampling_.stop_token_ids; no token is -1
+  std::array<int32_t, kMaxRecent> recent_{};    // the tokens behind tokens_
 
   BlockTable table_;
   GroupId group_;
@@ -205,7 +229,6 @@ class alignas(64) Sequence {
   int32_t num_cached_tokens_ = 0;    // prompt tokens found in the prefix cache at the first admission
   int32_t next_prompt_logprob_ = 1;  // position 0 has none
   int32_t tokens_at_start_ = 0;      // known when it was started last
-  bool gives_lease_back_ = false;
   int32_t blamed_losses_ = 0;
   int32_t num_computed_before_ = 0;
   uint64_t arrival_ = 0, admission_ = 0;
