@@ -13,6 +13,9 @@ std::string_view name_of(SequenceState state) {
   return names[static_cast<size_t>(state)];
 }
 
+// Tokens that get their memory at the start instead of while results come in, where each would wait for it.
+constexpr int32_t kRoomAhead = 512;
+
 Sequence::Sequence(Request request, uint64_t arrival, GroupId group, const Prefix& root)
     : id_(request.id),
       num_known_(static_cast<int32_t>(request.prompt.size())),
@@ -67,6 +70,7 @@ SequenceStart Sequence::start(uint64_t admission, int32_t num_cached) {
   CHECK(can_start()) << "sequence " << id_.value() << " (" << name_of(state_) << ") is not ready to run";
   CHECK_LT(num_cached, num_tokens());
   if (state_ == SequenceState::waiting) {
+    tokens_.reserve(tokens_.size() + static_cast<size_t>(std::min(token_limit_ - num_known_, kRoomAhead)));
     admission_ = admission;
     num_cached_tokens_ = num_cached;
   }
