@@ -38,7 +38,7 @@ FILTERS = [
     "upper", "lower", "trim", "length", "first", "last", "list", "string", "capitalize", "title", "reverse | list", "sort", "unique | list",
     "join", "join(', ')", "default('d')", "default('d', true)", "tojson", "tojson(indent=2)", "int", "float", "abs", "round", "replace('a', 'b')",
     "map('upper') | list", "select | list", "reject('none') | list", "items | list", "indent(2)", "wordcount", "min", "max", "sum", "batch(2) | list",
-    "truncate(9)", "center(12)", "dictsort", "selectattr('role') | list", "map(attribute='role') | list", "trim('x')", "e",
+    "truncate(9)", "center(12)", "dictsort", "selectattr('role') | list", "map(attribute='role') | list", "trim('x')", "e", "safe",
 ]
 TESTS = ["defined", "none", "string", "number", "mapping", "sequence", "iterable", "odd", "boolean", "undefined", "integer", "float", "lower", "in [1, 'a']", "eq 7", "divisibleby(2)"]
 METHODS = ["strip()", "split()", "split(',')", "upper()", "lstrip('T')", "startswith('T')", "replace('o', '0')", "split('\\n')[-1]", "find('q')", "items()", "get('x')", "count(3)", "endswith('x')", "rstrip()", "splitlines()", "title()", "partition(' ')", "rsplit(' ', 1)"]

@@ -100,7 +100,7 @@ Text in_case(const Text& text, std::string_view name) {
     inside = name == "words" ? !separates : is_cased(c);
   }
   Text result = Text::as(text, std::move(out));
-  return text.is_markup() ? result.markup() : result;
+  return text.is_markup() && name != "words" ? result.markup() : result;  // which Jinja joins of plain pieces
 }
 
 bool is_of_class(std::string_view text, std::string_view name) {

@@ -105,7 +105,7 @@ Value repeat(const Value& what, int64_t times) {
   if (const Text* text = what.text()) {
     Text result;
     for (size_t i = 0; i < count && size > 0; ++i) result.append(*text);
-    return result;
+    return text->is_markup() ? result.markup() : result;
   }
   std::vector<Value> items;
   for (size_t i = 0; i < count && size > 0; ++i) {
@@ -227,7 +227,7 @@ std::shared_ptr<List> iterate(const Value& value) {
   if (const Text* text = value.text()) {
     for (size_t at = 0; at < text->size();) {
       const size_t length = code_point_length(text->view(), at);
-      list->items.push_back(text->slice(at, at + length));
+      list->items.push_back(text->slice(at, at + length).plain());
       at += length;
     }
   } else if (const Dict* dict = value.dict()) {
@@ -254,8 +254,7 @@ Value slice(const Value& object, const Value& begin, const Value& end, const Val
   const int64_t last = bound(end, stride > 0 ? size : -1, size, lowest, highest);
   if (text && stride == 1) {
     const size_t from = byte_of_code_point(text->view(), static_cast<size_t>(first));
-    if (last <= first) return Text();
-    return text->slice(from, from + byte_of_code_point(text->view().substr(from), static_cast<size_t>(last - first)));
+    return text->slice(from, from + byte_of_code_point(text->view().substr(from), static_cast<size_t>(std::max(first, last) - first)));
   }
   const std::shared_ptr<List> source = text ? iterate(object) : nullptr;
   const std::vector<Value>& items = text ? source->items : list->items;
@@ -267,7 +266,7 @@ Value slice(const Value& object, const Value& begin, const Value& end, const Val
   if (!text) return make_list(std::move(taken), list->kind == List::Kind::tuple ? List::Kind::tuple : List::Kind::list);
   Text result;
   for (const Value& one : taken) result.append(*one.text());
-  return result;
+  return text->is_markup() ? result.markup() : result;
 }
 
 Value item_of(const Value& object, const Value& key) {

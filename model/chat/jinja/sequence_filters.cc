@@ -202,6 +202,7 @@ bool is_reversible(const Value& input) {
 Value last(Evaluator&, const Value& input, const Arguments& arguments) {
   check_arguments("last", arguments, 0, {});
   if (!is_reversible(input)) raise("last of a generator; put |list in front");
+  if (const Text* text = input.text(); text && !text->empty()) return item_of(input, int64_t{-1});
   const auto list = iterate(input);
   return list->items.empty() ? Value(Undefined{"No last item, sequence was empty."}) : list->items.back();
 }

@@ -29,6 +29,12 @@ Text Text::markup() const {
   return text;
 }
 
+Text Text::plain() const {
+  Text text = *this;
+  text.markup_ = false;
+  return text;
+}
+
 void Text::add_foreign(size_t begin, size_t end) {
   if (begin == end) return;
   if (!foreign_.empty() && foreign_.back().end == begin) {

@@ -159,6 +159,9 @@ text|truncate(20), text|truncate(20, true), text|truncate(20, false, '…'), 'sh
 '%s-%s'|format('a', 1), '%d'|format(5)
 '<a href="x">&\\'</a>'|e, '<b>'|escape|escape, '<b>'|e|forceescape, '<b>'|safe, 5|e
 ('<b>'|safe) ~ '<i>', ('<b>'|e)|length
+('ab'|e)|list, ('ab'|e)|first, ('ab'|e)|last, ('ab'|e)|sort, ('ab'|e)|min, ('abc'|e)|batch(2)|list, ('abc'|e)|slice(2)|list
+('ab'|e)[0], ('ab'|e)[-1], ('ab'|e)[:1], ('ab'|e)[1:0], ('ab'|e)[::-1], ('ab'|e)|reverse, ('ab'|e) * 2, 0 * ('ab'|e)
+('ab c'|e)|title, ('ab c'|e)|upper, ('ab c'|e)|capitalize, ('ab c'|e)|trim, ''|e|list, ''|safe|last|default('-')
 [1, {'a': none}]|string, nothing|string, true|string, undefined_name|string ~ '|'
 config|tojson, config|tojson(indent=2), [1, 2]|tojson(separators=(',', ':')), config|tojson(sort_keys=true), config|tojson(ensure_ascii=true), {}|tojson(indent=2), []|tojson(indent=1), [[]]|tojson(indent=1), 'é\\u2028"\\\\/\\n\\x7f\\x01'|tojson, true|tojson, none|tojson, 1.0|tojson, 1e16|tojson, (1, 2)|tojson, {1: 2, none: 3, true: 4, 1.5: 5}|tojson, 'a'|tojson(indent='\\t')
 undefined_name|tojson
