@@ -26,7 +26,7 @@ sys.path.insert(0, str(TESTS / "abuse"))
 from server import ROOT, Server, memory_of, status_of, wait_for  # noqa: E402
 
 from disks import HungFile, touch  # noqa: E402
-from faults import Faults  # noqa: E402
+from faults import PATIENCE, Faults  # noqa: E402
 from states import States, pairs  # noqa: E402
 from streams import Client, ServerLost, Streams, adapters_in, requests, undisturbed  # noqa: E402
 
@@ -81,7 +81,7 @@ def wait_for_another_group(server, epoch):
     def has_come():
         state = status(server.address)
         return state["serving"] and state["epoch"] > epoch
-    check(wait_for(has_come, 60), f"no group serves after that of epoch {epoch}")
+    check(wait_for(has_come, PATIENCE), f"no group serves after that of epoch {epoch}")
 
 
 def told_of(state, epoch):
@@ -112,7 +112,7 @@ class Disturbance:
         self.faults, self.chance = Faults(server, ranks, seed, BEAT), random.Random(seed)
         self.pauses, self.count = {}, 0  # seconds, by kind of fault
         self.streams = Streams(server.address, wanted, expected)
-        recover(self.streams, time.monotonic(), 60)
+        recover(self.streams, time.monotonic(), PATIENCE)
 
     def do(self, kind, fault):
         time.sleep(self.chance.uniform(0, 0.3))
@@ -123,11 +123,11 @@ class Disturbance:
         what = fault()
         if kind not in (*LIVED_THROUGH, "cut a socket"):
             wait_for_another_group(self.server, state["epoch"])
-        recover(self.streams, time.monotonic(), 60)
+        recover(self.streams, time.monotonic(), PATIENCE)
         # It may be one that is missed late, or never.
         if kind == "cut a socket":
             time.sleep(1.5 * self.faults.bound)
-            recover(self.streams, time.monotonic(), 60)
+            recover(self.streams, time.monotonic(), PATIENCE)
         pause = self.streams.longest_gap(when)
         self.pauses.setdefault(kind, []).append(pause)
         self.count += 1

@@ -4,7 +4,7 @@ import pathlib
 import signal
 import time
 
-from faults import send
+from faults import PATIENCE, send
 
 ACTIONS = ("kill", "stop", "pause")
 OF_ONE_RANK = {"rank": ("starting", "loading", "joining", "serving"), "head": ("starting", "forming", "losing", "serving")}
@@ -18,7 +18,7 @@ def pairs(ranks):
     return [(action, process, state) for action in ACTIONS for process, states in processes.items() for state in states]
 
 
-def _until(condition, seconds=30):
+def _until(condition, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
