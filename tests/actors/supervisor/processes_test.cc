@@ -44,7 +44,7 @@ void expect_answer(const Served& server, const std::optional<std::string>& adapt
 // and drawn. Each must get every token that it gets in peace, once.
 class Streams {
  public:
-  explicit Streams(const Served& server) : client_(server.connect()) {
+  explicit Streams(const Served& server) {
     for (const char* adapter : {"", "moby", "kjv"}) {
       comm::GenerateRequest request = long_request();
       request.max_tokens = 400;
@@ -60,6 +60,7 @@ class Streams {
       requests_.push_back(request);
     }
     undisturbed_ = server.ask(requests_);
+    client_ = server.connect();  // now: a server forgets who has been silent for long
   }
 
   // Sends them, and returns when each has tokens.
