@@ -41,11 +41,6 @@ struct BlockAppend {
   std::vector<BlockId> blocks;
 
   bool operator==(const BlockAppend&) const = default;
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("id", s.id);
-    visit("blocks", s.blocks);
-  }
 };
 
 // Computes positions [start, start + count) of a sequence. The tokens at those positions are known to the rank: from
@@ -57,13 +52,6 @@ struct StepRow {
   bool sample = false;  // draw the token of position start + count and append it to the sequence
 
   bool operator==(const StepRow&) const = default;
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("id", s.id);
-    visit("start", s.start);
-    visit("count", s.count);
-    visit("sample", s.sample);
-  }
 };
 
 struct StepPlan {
@@ -75,15 +63,6 @@ struct StepPlan {
   std::vector<StepRow> rows;
 
   bool operator==(const StepPlan&) const = default;
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("epoch", s.epoch);
-    visit("step", s.step);
-    visit("finished", s.finished);
-    visit("starts", s.starts);
-    visit("blocks", s.blocks);
-    visit("rows", s.rows);
-  }
 };
 
 struct TokenLogprob {
@@ -110,12 +89,6 @@ struct RowResult {
   std::vector<TokenLogprob> logprobs;  // the k best, best first; the drawn token is appended where it is not among them
 
   bool operator==(const RowResult&) const = default;
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("id", s.id);
-    visit("token_id", s.token_id);
-    visit("logprobs", s.logprobs);
-  }
 };
 
 // What a row says of the prompt's own tokens, where the request asks for it. Apart from the rows, of which a step has
@@ -147,12 +120,6 @@ struct StepTimes {
   bool decode = false;     // one token per row
 
   bool operator==(const StepTimes&) const = default;
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("device_ns", s.device_ns);
-    visit("idle_ns", s.idle_ns);
-    visit("decode", s.decode);
-  }
 };
 
 // Rank 0 answers with the rows; the others with the same token ids alone, by which the scheduler sees that they agree.
@@ -167,17 +134,6 @@ struct StepResult {
   bool peer_failed = false;           // with an error: it is a peer that does not answer
 
   bool operator==(const StepResult&) const = default;
-  template <class Self, class Visitor>
-  static void fields(Self& s, Visitor&& visit) {
-    visit("epoch", s.epoch);
-    visit("step", s.step);
-    visit("rank", s.rank);
-    visit("rows", s.rows);
-    visit("prompts", s.prompts);
-    visit("error", s.error);
-    visit("times", s.times);
-    visit("peer_failed", s.peer_failed);
-  }
 };
 
 }  // namespace lorikeet::engine

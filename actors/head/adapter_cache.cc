@@ -107,6 +107,7 @@ class AdapterCache {
     workers_ = std::move(formed.workers);
     scheduler_ = caf::actor_cast<caf::actor_addr>(self_->current_sender());
     assemblers_.assign(workers_.size(), EnvelopeAssembler(kMaxRankMessageBytes));
+    windows_.assign(workers_.size(), ChunkWindow());
     slots_.group_formed();
     changes_.group_formed(now());
     act();
@@ -294,12 +295,12 @@ class AdapterCache {
   }
 
   void perform(AdapterSlots::Send& wanted) {
-    static_assert(AdapterSlots::kMostSends * kAdapterWindowBytes <= kMaxPeerBytes / 4,
+    static_assert(ChunkWindow::kMost + AdapterSlots::kMostSends * kEnvelopeBytes <= kMaxPeerBytes / 4,
                   "what all transfers have on their way stays far below what a peer may leave unread");
     const auto [it, added] =
-        transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, now());
+        transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, windows_, now());
     sending_since_[wanted.transfer] = now();
-    send(it->second.start([this](int32_t rank, uint64_t number, const Descriptor& memory) {
+    send(it->second.start(now(), [this](int32_t rank, uint64_t number, const Descriptor& memory) {
       return descriptors_ && descriptors_->send(rank, number, memory).has_value();
     }));
   }
@@ -327,7 +328,17 @@ class AdapterCache {
     for (const uint64_t number : numbers) end_if_finished(number);
   }
 
-  void take(AdapterTransfer& transfer, int32_t rank, const ChunkTaken&) { send(transfer.chunk_taken(rank, now())); }
+  void take(AdapterTransfer& transfer, int32_t rank, const ChunkTaken&) {
+    transfer.chunk_taken(rank, now());
+    fill_window(rank, transfer.number());
+  }
+
+  // Transfers take turns in the window of a rank: those behind `last`, which came last, go first.
+  void fill_window(int32_t rank, uint64_t last) {
+    const auto behind = transfers_.upper_bound(last);
+    for (auto it = behind; it != transfers_.end(); ++it) send(it->second.more_chunks(rank, now()));
+    for (auto it = transfers_.begin(); it != behind; ++it) send(it->second.more_chunks(rank, now()));
+  }
 
   void take(AdapterTransfer& transfer, int32_t rank, const ChunksWanted& wanted) {
     send(transfer.chunks_wanted(rank, wanted.why, now()));
@@ -349,11 +360,15 @@ class AdapterCache {
   void end_if_finished(uint64_t number) {
     const auto it = transfers_.find(number);
     if (it == transfers_.end() || !it->second.finished()) return;
-    const auto ended = transfers_.extract(it);
-    const AdapterTransfer& transfer = ended.mapped();
-    const auto began = sending_since_.extract(number);
-    if (began && transfer.error().empty()) sends_.add(since(began.mapped()));
-    slots_.sent(transfer.adapter()->digest, transfer.error(), transfer.have_ranks_failed());
+    {
+      const auto ended = transfers_.extract(it);
+      const AdapterTransfer& transfer = ended.mapped();
+      const auto began = sending_since_.extract(number);
+      if (began && transfer.error().empty()) sends_.add(since(began.mapped()));
+      slots_.sent(transfer.adapter()->digest, transfer.error(), transfer.have_ranks_failed());
+    }
+    // What it had on its way gives others room, for which no answer will come where it has failed.
+    for (size_t rank = 0; rank < windows_.size(); ++rank) fill_window(static_cast<int32_t>(rank), number);
     act();
   }
 
@@ -369,6 +384,7 @@ class AdapterCache {
   caf::actor_addr scheduler_;                  // who told of the group; weak, since it holds this actor
   std::vector<WorkerForHead> workers_;         // [ranks]; empty: the group is not there
   std::vector<EnvelopeAssembler> assemblers_;  // [ranks], too
+  ChunkWindows windows_;                       // [ranks], too
   std::map<uint64_t, AdapterTransfer> transfers_;
   std::map<uint64_t, AdapterTransfer::TimePoint> sending_since_;               // by transfer
   std::unordered_map<std::string, AdapterTransfer::TimePoint> reading_since_;  // by key

@@ -15,16 +15,25 @@ std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOr
 }
 
 AdapterTransfer::AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot,
-                                 std::shared_ptr<const StagedAdapter> adapter, TimePoint now)
+                                 std::shared_ptr<const StagedAdapter> adapter, ChunkWindows& windows, TimePoint now)
     : number_(number),
       epoch_(epoch),
       slot_(slot),
       adapter_(std::move(adapter)),
+      windows_(windows),
       ranks_(adapter_->ranks()),
       norms_(adapter_->ranks()),
-      last_progress_(now) {}
+      last_progress_(now) {
+  if (windows_.size() < ranks_.size()) windows_.resize(ranks_.size());
+}
 
-std::vector<Envelope> AdapterTransfer::start(const HandOver& hand_over) {
+AdapterTransfer::~AdapterTransfer() {
+  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+    for (const ChunkWindow::Sent& chunk : ranks_[rank].unanswered) windows_[rank].forget(chunk);
+  }
+}
+
+std::vector<Envelope> AdapterTransfer::start(TimePoint now, const HandOver& hand_over) {
   std::vector<Envelope> out;
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     const auto to = static_cast<int32_t>(rank);
@@ -34,7 +43,7 @@ std::vector<Envelope> AdapterTransfer::start(const HandOver& hand_over) {
       const StagedAdapter::Part& part = adapter_->parts[rank];
       add(to, AdapterRegion{adapter_->digest, slot_, adapter_->region.bytes().size(), part.offset, part.bytes}, out);
     } else {
-      begin_chunks(to, out);
+      begin_chunks(to, now, out);
     }
   }
   return out;
@@ -49,30 +58,32 @@ std::vector<Envelope> AdapterTransfer::chunks_wanted(int32_t rank, const std::st
     return out;
   }
   last_progress_ = now;
-  begin_chunks(rank, out);
+  begin_chunks(rank, now, out);
   return out;
 }
 
-void AdapterTransfer::begin_chunks(int32_t rank, std::vector<Envelope>& out) {
+void AdapterTransfer::begin_chunks(int32_t rank, TimePoint now, std::vector<Envelope>& out) {
+  ranks_[static_cast<size_t>(rank)].begun = true;
   add(rank, AdapterBegin{adapter_->digest, slot_, adapter_->slice(static_cast<size_t>(rank)).size()}, out);
-  send_chunks(rank, out);
+  send_chunks(rank, now, out);
 }
 
 void AdapterTransfer::add(int32_t rank, AdapterOrder::What what, std::vector<Envelope>& out) const {
   for (Envelope& part : envelopes_of(rank, epoch_, {number_, std::move(what)})) out.push_back(std::move(part));
 }
 
-void AdapterTransfer::send_chunks(int32_t rank, std::vector<Envelope>& out) {
+void AdapterTransfer::send_chunks(int32_t rank, TimePoint now, std::vector<Envelope>& out) {
   Rank& to = ranks_[static_cast<size_t>(rank)];
-  if (to.handed_over) return;
+  if (!to.begun) return;
+  ChunkWindow& window = windows_[static_cast<size_t>(rank)];
   const std::span<const uint8_t> slice = adapter_->slice(static_cast<size_t>(rank));
-  while (to.credits > 0 && to.sent < slice.size()) {
-    const size_t end = std::min(to.sent + kAdapterChunkBytes, slice.size());
-    add(rank,
-        AdapterChunk{{slice.begin() + static_cast<ptrdiff_t>(to.sent), slice.begin() + static_cast<ptrdiff_t>(end)}},
-        out);
-    to.sent = end;
-    --to.credits;
+  while (to.sent < slice.size()) {
+    const size_t bytes = std::min(kAdapterChunkBytes, slice.size() - to.sent);
+    if (!window.has_room(bytes)) return;
+    const auto begin = slice.begin() + static_cast<ptrdiff_t>(to.sent);
+    add(rank, AdapterChunk{{begin, begin + static_cast<ptrdiff_t>(bytes)}}, out);
+    to.unanswered.push_back(window.sent(bytes, now));
+    to.sent += bytes;
   }
 }
 
@@ -82,13 +93,18 @@ bool AdapterTransfer::is_rank(int32_t rank) {
   return false;
 }
 
-std::vector<Envelope> AdapterTransfer::chunk_taken(int32_t rank, TimePoint now) {
-  std::vector<Envelope> out;
-  if (finished() || !is_rank(rank)) return out;
-  last_progress_ = now;
+void AdapterTransfer::chunk_taken(int32_t rank, TimePoint now) {
+  if (finished() || !is_rank(rank)) return;
   Rank& from = ranks_[static_cast<size_t>(rank)];
-  from.credits = std::min(from.credits + 1, kCredits);
-  send_chunks(rank, out);
+  if (from.unanswered.empty()) return;
+  last_progress_ = now;
+  windows_[static_cast<size_t>(rank)].answered(from.unanswered.front(), now);
+  from.unanswered.pop_front();
+}
+
+std::vector<Envelope> AdapterTransfer::more_chunks(int32_t rank, TimePoint now) {
+  std::vector<Envelope> out;
+  if (!finished() && is_rank(rank)) send_chunks(rank, now, out);
   return out;
 }
 

@@ -1,5 +1,5 @@
 // One adapter's way to all ranks: slices, DoRA's norms and factors, acknowledgements. To ranks of this host a slice goes as
-// the descriptor of the memory that it lies in, to others in chunks with credits.
+// the descriptor of the memory that it lies in, to others in chunks, as many ahead as the rank's window has room for.
 //
 //   memory handed over  ---> (DoRA: norms of all ranks ---> factors) ---> done by all ranks, or failed
 //     | it got lost            ^
@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/head/chunk_window.h"
 #include "actors/head/staged_adapter.h"
 #include "actors/wire/envelope.h"
 #include "actors/wire/limits.h"
@@ -29,18 +31,23 @@ std::vector<Envelope> envelopes_of(int32_t rank, uint64_t epoch, const AdapterOr
 class AdapterTransfer {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
-  static constexpr int kCredits = kAdapterWindowBytes / kAdapterChunkBytes;  // chunks on their way to one rank
 
   // `number` is no other transfer's of this head: ranks live through epochs, and so may what was handed to them.
+  // windows: of the ranks' connections, made where there are none yet; they outlive the transfer, which gives back what it
+  // has in them.
   AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot, std::shared_ptr<const StagedAdapter> adapter,
-                  TimePoint now);
+                  ChunkWindows& windows, TimePoint now);
+  ~AdapterTransfer();
+  AdapterTransfer(const AdapterTransfer&) = delete;
+  AdapterTransfer& operator=(const AdapterTransfer&) = delete;
 
   // Hands the rank the memory that its slice lies in, under the transfer's number; false: that cannot be.
   using HandOver = std::function<bool(int32_t rank, uint64_t number, const Descriptor& memory)>;
 
-  // What is to be sent to a rank (Envelope::rank): at first, and after each of its credits.
-  std::vector<Envelope> start(const HandOver& hand_over = nullptr);
-  std::vector<Envelope> chunk_taken(int32_t rank, TimePoint now);
+  // What is to be sent to a rank (Envelope::rank): at first, and whenever its window may have room.
+  std::vector<Envelope> start(TimePoint now, const HandOver& hand_over = nullptr);
+  std::vector<Envelope> more_chunks(int32_t rank, TimePoint now);
+  void chunk_taken(int32_t rank, TimePoint now);
   // It has not got what was handed over.
   std::vector<Envelope> chunks_wanted(int32_t rank, const std::string& why, TimePoint now);
 
@@ -64,19 +71,21 @@ class AdapterTransfer {
  private:
   struct Rank {
     bool handed_over = false;  // and nothing of the slice goes in chunks
+    bool begun = false;        // and more of it may follow
     size_t sent = 0;           // bytes of its slice
-    int credits = kCredits;
+    std::deque<ChunkWindow::Sent> unanswered;
     bool has_norms = false, done = false;
   };
 
   void add(int32_t rank, AdapterOrder::What what, std::vector<Envelope>& out) const;
-  void begin_chunks(int32_t rank, std::vector<Envelope>& out);
-  void send_chunks(int32_t rank, std::vector<Envelope>& out);
+  void begin_chunks(int32_t rank, TimePoint now, std::vector<Envelope>& out);
+  void send_chunks(int32_t rank, TimePoint now, std::vector<Envelope>& out);
   bool is_rank(int32_t rank);
 
   uint64_t number_, epoch_;
   int32_t slot_;
   std::shared_ptr<const StagedAdapter> adapter_;
+  ChunkWindows& windows_;
   std::vector<Rank> ranks_;
   std::vector<DoraValues> norms_;
   int32_t num_norms_ = 0, num_done_ = 0;

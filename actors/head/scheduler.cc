@@ -10,6 +10,7 @@
 
 #include "actors/head/rendezvous_store.h"
 #include "actors/head/serving_core.h"
+#include "actors/wire/step_codec.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
@@ -188,8 +189,7 @@ class Scheduler {
         }
         break;
       case EnvelopeStream::steps:
-        if (auto result = decoded(comm::decode<engine::StepResult>(bytes)))
-          core_.result(rank, *std::move(result), now());
+        if (auto result = decoded(decode_result(bytes))) core_.result(rank, *std::move(result), now());
         break;
       case EnvelopeStream::adapters:
         break;  // the adapter cache hears them
@@ -230,7 +230,7 @@ class Scheduler {
 
   void perform(ServingCore::SendPlan& send) {
     const engine::StepPlan& plan = send.plan;
-    send_to_ranks(EnvelopeStream::steps, plan.epoch.value(), plan.step.value(), comm::encode(plan));
+    send_to_ranks(EnvelopeStream::steps, plan.epoch.value(), plan.step.value(), encode_plan(plan));
   }
 
   void perform(ServingCore::Resolve& resolve) {

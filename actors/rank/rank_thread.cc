@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include "actors/wire/step_codec.h"
 #include "comm/codec/codec.h"
 #include "comm/collective/collective.h"
 
@@ -187,7 +188,7 @@ std::optional<RankThread::Work> RankThread::next_work() {
 }
 
 bool RankThread::begin(const EncodedPlan& encoded) {
-  const auto plan = comm::decode<engine::StepPlan>(encoded.bytes);
+  const auto plan = decode_plan(encoded.bytes);
   while (plan && executor_->must_wait(*plan)) {
     if (!finish()) return false;
   }
@@ -275,7 +276,7 @@ void RankThread::send(const GroupReport& report) {
 }
 
 void RankThread::send(const engine::StepResult& result) {
-  send(EnvelopeStream::steps, result.step.value(), comm::encode(result));
+  send(EnvelopeStream::steps, result.step.value(), encode_result(result));
 }
 
 void RankThread::send(EnvelopeStream stream, uint64_t step, std::vector<uint8_t> bytes) {

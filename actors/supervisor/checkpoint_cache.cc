@@ -10,6 +10,7 @@
 #include <cctype>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "actors/supervisor/checkpoint_digest.h"
@@ -22,6 +23,7 @@ namespace fs = std::filesystem;
 constexpr const char* kLock = ".lock";  // its time says when the folder was used last
 constexpr size_t kMaxName = 64;
 constexpr uint64_t kBlock = 512;  // of st_blocks
+constexpr int kMostFolders = 64;  // of one checkpoint, each of another process
 
 bool is_plain(const std::string& name) {
   return !name.empty() && name.size() <= 255 && name.front() != '.' && name.find('/') == std::string::npos &&
@@ -29,7 +31,7 @@ bool is_plain(const std::string& name) {
 }
 
 // What a folder takes of the disk; holes take nothing.
-uint64_t bytes_on_disk(const fs::path& folder) {
+uint64_t bytes_of(const fs::path& folder) {
   uint64_t bytes = 0;
   std::error_code error;
   for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator(); it.increment(error)) {
@@ -41,6 +43,46 @@ uint64_t bytes_on_disk(const fs::path& folder) {
 
 Descriptor open_lock(const fs::path& folder) {
   return Descriptor(::open((folder / kLock).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+}
+
+// Whether it is the lock of that folder still, and was not removed with it.
+bool is_lock_of(const Descriptor& lock, const fs::path& folder) {
+  struct stat held {
+  }, there{};
+  return lock && fstat(lock.get(), &held) == 0 && lstat((folder / kLock).c_str(), &there) == 0 &&
+         held.st_dev == there.st_dev && held.st_ino == there.st_ino;
+}
+
+// Whose lock is held. That goes last, so that nobody takes the folder for his own before it is empty; who makes it anew
+// just then keeps it.
+Result<void> remove_folder(const fs::path& folder) {
+  std::error_code error;
+  std::vector<fs::path> all;
+  for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    if (it->path().filename() != kLock) all.push_back(it->path());
+  }
+  for (auto path = all.begin(); !error && path != all.end(); ++path) fs::remove_all(*path, error);
+  if (!error) fs::remove(folder / kLock, error);
+  if (error) return fail("{}: {}", folder.string(), error.message());
+  (void)rmdir(folder.c_str());
+  return {};
+}
+
+// Of model and files: what is read from them has the same name and the same size.
+Result<std::string> name_of(const std::string& model, const std::vector<checkpoint::File>& files) {
+  std::string all;
+  for (const checkpoint::File& file : files) {
+    if (!is_plain(file.name)) return fail("the head's checkpoint has a file without a plain name");
+    all += fmt::format("{}/{}\n", file.name, file.bytes);
+  }
+  std::string name = fs::path(model).filename().string();
+  if (name.size() > kMaxName) name.resize(kMaxName);
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0 && c != '-' && c != '_'; }, '_');
+  const std::string digest = sha256({reinterpret_cast<const uint8_t*>(all.data()), all.size()});
+  name += '-';
+  for (const char byte : digest.substr(0, 8)) name += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return name;
 }
 
 }  // namespace
@@ -75,6 +117,27 @@ Result<std::vector<uint8_t>> CachedFile::read(const model::ByteRuns& runs) const
   return bytes;
 }
 
+uint64_t CachedFile::bytes_missing(const model::ByteRuns& runs) const {
+  constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
+  uint64_t missing = 0;
+  uint64_t data = 0, hole = 0;  // from where it was looked last there is nothing up to one, and data up to the other
+  for (uint64_t run = 0; run < runs.count; ++run) {
+    uint64_t at = runs.begin + run * runs.stride;
+    const uint64_t end = at + runs.bytes;
+    while (at < end) {
+      if (at >= hole) {
+        const off_t begins = lseek(file_.get(), static_cast<off_t>(at), SEEK_DATA);
+        const off_t ends = begins < 0 ? begins : lseek(file_.get(), begins, SEEK_HOLE);
+        data = begins < 0 ? kNever : static_cast<uint64_t>(begins);
+        hole = ends < 0 ? kNever : static_cast<uint64_t>(ends);
+      }
+      if (at < data) missing += std::min(data, end) - at;
+      at = at < data ? std::min(data, end) : std::min(hole, end);
+    }
+  }
+  return missing;
+}
+
 Result<void> CachedFile::write(const model::ByteRuns& runs, std::span<const uint8_t> bytes) const {
   for (uint64_t run = 0; run < runs.count; ++run) {
     for (uint64_t done = 0; done < runs.bytes;) {
@@ -88,33 +151,41 @@ Result<void> CachedFile::write(const model::ByteRuns& runs, std::span<const uint
   return {};
 }
 
-Result<fs::path> CheckpointCache::open(const std::string& model, const std::vector<checkpoint::File>& files) {
-  std::string all;
-  for (const checkpoint::File& file : files) {
-    if (!is_plain(file.name)) return fail("the head's checkpoint has a file without a plain name");
-    all += fmt::format("{}/{}\n", file.name, file.bytes);
+Result<void> CachedFile::empty() const {
+  struct stat info {};
+  if (fstat(file_.get(), &info) != 0 || ftruncate(file_.get(), 0) != 0 || ftruncate(file_.get(), info.st_size) != 0) {
+    return fail("{}: {}", path_.string(), std::strerror(errno));
   }
-  std::string name = fs::path(model).filename().string();
-  if (name.size() > kMaxName) name.resize(kMaxName);
-  std::replace_if(
-      name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0 && c != '-' && c != '_'; }, '_');
-  const std::string digest = sha256({reinterpret_cast<const uint8_t*>(all.data()), all.size()});
-  name += '-';
-  for (const char byte : digest.substr(0, 8)) name += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return {};
+}
 
-  const fs::path folder = root_ / name;
-  if (folder == folder_) return folder;
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) return fail("{}: {}", folder.string(), error.message());
-  Descriptor lock = open_lock(folder);
-  if (!lock || flock(lock.get(), LOCK_SH | LOCK_NB) != 0) {
-    return fail("{}: {}", (folder / kLock).string(), std::strerror(errno));
+Result<fs::path> CheckpointCache::open(const std::string& model, const std::vector<checkpoint::File>& files) {
+  const auto name = name_of(model, files);
+  if (!name) return tl::unexpected(name.error());
+  if (*name == name_ && is_lock_of(lock_, folder_)) return folder_;
+  for (int number = 1; number <= kMostFolders; ++number) {
+    const fs::path folder = root_ / (number == 1 ? *name : fmt::format("{}.{}", *name, number));
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) return fail("{}: {}", folder.string(), error.message());
+    Descriptor lock = open_lock(folder);
+    if (!lock) return fail("{}: {}", (folder / kLock).string(), std::strerror(errno));
+    if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) continue;
+      return fail("{}: {}", (folder / kLock).string(), std::strerror(errno));
+    }
+    if (!is_lock_of(lock, folder)) return fail("{}: it was removed meanwhile", folder.string());
+    futimens(lock.get(), nullptr);
+    lock_ = std::move(lock);
+    name_ = *name;
+    folder_ = folder;
+    return folder;
   }
-  futimens(lock.get(), nullptr);
-  lock_ = std::move(lock);
-  folder_ = folder;
-  return folder;
+  return fail("{}: {} others use it", (root_ / *name).string(), kMostFolders);
+}
+
+uint64_t CheckpointCache::bytes_on_disk() const {
+  return bytes_of(folder_);
 }
 
 Result<void> CheckpointCache::make_room(uint64_t bytes) const {
@@ -130,7 +201,7 @@ Result<void> CheckpointCache::make_room(uint64_t bytes) const {
   for (auto it = fs::directory_iterator(root_, error); !error && it != fs::directory_iterator(); it.increment(error)) {
     std::error_code ignored;
     if (it->path() == folder_ || !it->is_directory(ignored) || !fs::exists(it->path() / kLock, ignored)) continue;
-    others.push_back({it->path(), fs::last_write_time(it->path() / kLock, ignored), bytes_on_disk(it->path())});
+    others.push_back({it->path(), fs::last_write_time(it->path() / kLock, ignored), bytes_of(it->path())});
     taken += others.back().bytes;
   }
   if (error) return fail("{}: {}", root_.string(), error.message());
@@ -139,8 +210,8 @@ Result<void> CheckpointCache::make_room(uint64_t bytes) const {
     if (taken + bytes <= space_) break;
     const Descriptor lock = open_lock(other.folder);
     if (!lock || flock(lock.get(), LOCK_EX | LOCK_NB) != 0) continue;
-    fs::remove_all(other.folder, error);
-    if (error) return fail("{}: {}", other.folder.string(), error.message());
+    if (!is_lock_of(lock, other.folder)) continue;
+    if (auto ok = remove_folder(other.folder); !ok) return ok;
     taken -= other.bytes;
   }
   if (taken + bytes <= space_) return {};

@@ -21,7 +21,10 @@ class CachedFile {
 
   // Empty: nothing was ever written there.
   Result<std::vector<uint8_t>> read(const model::ByteRuns& runs) const;
+  uint64_t bytes_missing(const model::ByteRuns& runs) const;  // that were never written, by the blocks of the disk
   Result<void> write(const model::ByteRuns& runs, std::span<const uint8_t> bytes) const;
+  // As if nothing had ever been written.
+  Result<void> empty() const;
 
  private:
   CachedFile(std::filesystem::path path, Descriptor file) : path_(std::move(path)), file_(std::move(file)) {}
@@ -36,19 +39,22 @@ class CheckpointCache {
   // space: bytes of all folders together; 0: no bound.
   CheckpointCache(std::filesystem::path root, uint64_t space) : root_(std::move(root)), space_(space) {}
 
-  // The folder of a checkpoint, which no other process removes from now on until another one is opened. Errors: names
-  // that are no plain names, the disk.
+  // The folder of a checkpoint, which no other process writes to or removes from now on until another one is opened. Who
+  // comes while another one has it gets a second folder: a home directory may be that of many hosts, and a file that is
+  // written to while a rank loads it is an error to that rank. Errors: names that are no plain names, the disk.
   Result<std::filesystem::path> open(const std::string& model, const std::vector<checkpoint::File>& files);
 
-  // Removes those that were used the longest ago, and that nobody uses, until `bytes` more fit beside the others.
+  // Removes those that were used the longest ago, and that nobody uses, until the open one may take `bytes`.
   Result<void> make_room(uint64_t bytes) const;
 
+  uint64_t bytes_on_disk() const;  // of the folder that is open; holes take nothing
   uint64_t space() const { return space_; }
 
  private:
   const std::filesystem::path root_;
   const uint64_t space_;
-  std::filesystem::path folder_;  // that is open
+  std::string name_;              // of the checkpoint that is open
+  std::filesystem::path folder_;  // of it
   Descriptor lock_;               // of it
 };
 

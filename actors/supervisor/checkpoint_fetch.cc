@@ -69,28 +69,52 @@ class Line {
   FetchStop& stop_;
 };
 
+}  // namespace
+
 // One try.
-class Fetch {
+class CheckpointFetcher::Fetch {
  public:
-  Fetch(const CheckpointFetcher::Dial& dial, FetchStop& stop, const CheckpointFetcher::Progress& progress,
+  Fetch(const Dial& dial, std::unique_ptr<Line> first, FetchStop& stop, const Progress& progress,
         const fs::path& folder, const std::vector<checkpoint::File>& files, std::atomic<uint64_t>& received)
-      : dial_(dial), stop_(stop), progress_(progress), folder_(folder), files_(files), received_(received) {}
+      : dial_(dial),
+        first_(std::move(first)),
+        stop_(stop),
+        progress_(progress),
+        folder_(folder),
+        files_(files),
+        received_(received) {}
 
   // Everything but tensors, and the headers of these.
-  Result<void> get_outer(Line& line) {
+  Result<void> get_outer() {
     for (size_t i = 0; i < files_.size(); ++i) {
       auto file = CachedFile::open(folder_ / files_[i].name, files_[i].bytes);
       if (!file) return tl::unexpected(file.error());
       cached_.push_back(*std::move(file));
       numbers_[files_[i].name] = static_cast<uint32_t>(i);
-      auto ok = has_tensors(files_[i].name) ? get_header(line, i) : get(line, i, 0, files_[i].bytes);
+      auto ok = has_tensors(files_[i].name) ? get_header(i) : get(i, 0, files_[i].bytes);
       if (!ok) return ok;
     }
     return {};
   }
 
+  uint64_t bytes_missing(const std::vector<model::FilePart>& parts) const {
+    uint64_t missing = 0;
+    for (const model::FilePart& part : parts) missing += cached_[numbers_.at(part.file)].bytes_missing(part.runs);
+    return missing;
+  }
+
+  // Of the tensors only their headers are there then.
+  Result<void> empty_tensors() {
+    for (size_t i = 0; i < files_.size(); ++i) {
+      if (!has_tensors(files_[i].name)) continue;
+      if (auto ok = cached_[i].empty(); !ok) return ok;
+      if (auto ok = get_header(i); !ok) return ok;
+    }
+    return {};
+  }
+
   // Tensors, over several lines, of which the first one is there.
-  Result<void> get_parts(std::unique_ptr<Line> first, const std::vector<model::FilePart>& parts) {
+  Result<void> get_parts(const std::vector<model::FilePart>& parts) {
     for (model::FilePart& piece : model::in_pieces(parts, kMaxCheckpointPiece)) {
       total_ += piece.runs.total();
       left_.push_back(std::move(piece));
@@ -107,12 +131,15 @@ class Fetch {
         (void)work(**line);
       });
     }
-    const bool well = work(*first);
+    const bool well = work(*first_);
     for (std::thread& other : others) other.join();
-    if (well) (void)work(*first);                                      // what others have given back when it had left
-    if (left_.empty() && done_ == total_) return is_the_same(*first);  // every file was opened between the two lists
+    if (well) (void)work(*first_);                               // what others have given back when it had left
+    if (left_.empty() && done_ == total_) return is_the_same();  // every file was opened between the two lists
     return tl::unexpected(error_.value_or(Error{"it was stopped"}));
   }
+
+  // Whether the head has the files that it had at the begin.
+  Result<void> is_the_same() const { return is_the_same(*first_); }
 
  private:
   Result<void> is_the_same(Line& line) const {
@@ -122,21 +149,20 @@ class Fetch {
     return {};
   }
 
-  Result<void> get_header(Line& line, size_t file) {
-    const std::string& name = files_[file].name;
-    if (files_[file].bytes < kLengthBytes) return fail("{} is no safetensors file", name);
-    if (auto ok = get(line, file, 0, kLengthBytes); !ok) return ok;
+  // What has none is no error here: it may lie beside the checkpoint. Who opens that says what is missing.
+  Result<void> get_header(size_t file) {
+    if (files_[file].bytes < kLengthBytes) return {};
+    if (auto ok = get(file, 0, kLengthBytes); !ok) return ok;
     const auto head = cached_[file].read({0, kLengthBytes, 0, 1});
     if (!head) return tl::unexpected(head.error());
-    const auto end = model::safetensors_header_end(*head, files_[file].bytes, name);
-    if (!end) return tl::unexpected(end.error());
-    return get(line, file, kLengthBytes, *end - kLengthBytes);
+    const auto end = model::safetensors_header_end(*head, files_[file].bytes, files_[file].name);
+    return end ? get(file, kLengthBytes, *end - kLengthBytes) : Result<void>();
   }
 
-  Result<void> get(Line& line, size_t file, uint64_t begin, uint64_t bytes) {
+  Result<void> get(size_t file, uint64_t begin, uint64_t bytes) {
     const std::vector<model::FilePart> whole = {{files_[file].name, {begin, bytes, 0, 1}}};
     for (const model::FilePart& piece : model::in_pieces(whole, kMaxCheckpointPiece)) {
-      if (auto ok = get(line, piece); !ok) return ok;
+      if (auto ok = get(*first_, piece); !ok) return ok;
     }
     return {};
   }
@@ -192,9 +218,10 @@ class Fetch {
     if (!error_) error_ = error;
   }
 
-  const CheckpointFetcher::Dial& dial_;
+  const Dial& dial_;
+  const std::unique_ptr<Line> first_;
   FetchStop& stop_;
-  const CheckpointFetcher::Progress& progress_;
+  const Progress& progress_;
   const fs::path& folder_;
   const std::vector<checkpoint::File>& files_;
   std::atomic<uint64_t>& received_;
@@ -207,6 +234,8 @@ class Fetch {
   bool disk_fails_ = false;
   std::optional<Error> error_;
 };
+
+namespace {
 
 bool all_there(const fs::path& folder, const std::vector<checkpoint::File>& files) {
   return std::all_of(files.begin(), files.end(), [&](const checkpoint::File& file) {
@@ -243,6 +272,23 @@ void FetchStop::remove(const comm::TlsStream* stream) {
   streams_.erase(stream);
 }
 
+// Room for the parts of a rank, of of_rank bytes with the files around them.
+Result<void> CheckpointFetcher::make_room(Fetch& fetch, const std::vector<model::FilePart>& parts, uint64_t of_rank) {
+  if (cache_.space() == 0) return {};
+  if (!has_leftovers_) {
+    for (const auto& [other, of_other] : known_) of_rank += of_other.bytes;
+    return cache_.make_room(of_rank);
+  }
+  const uint64_t then = cache_.bytes_on_disk() + fetch.bytes_missing(parts);
+  if (then <= cache_.space()) return cache_.make_room(then);
+  // Parts of earlier days leave no room: nobody can say which bytes are theirs alone, so that all have to go.
+  if (auto ok = fetch.empty_tensors(); !ok) return ok;
+  known_.clear();
+  has_leftovers_ = false;
+  ++times_emptied_;
+  return cache_.make_room(of_rank);
+}
+
 tl::expected<fs::path, CheckpointFetcher::Failure> CheckpointFetcher::fetch(const Dial& dial,
                                                                             const ServerOptions& options, int32_t rank,
                                                                             FetchStop& stop, const Progress& progress) {
@@ -256,20 +302,26 @@ tl::expected<fs::path, CheckpointFetcher::Failure> CheckpointFetcher::fetch(cons
   Known known{*files, options.tensor_parallel_size, tensors};
   // Files that are missing are made with their full size for the first rank that comes: of the others nothing is known
   // then. Nor is it when another checkpoint was here meanwhile, whose bytes may have taken the place of this one's.
-  if (!all_there(*folder, *files)) known_.clear();
+  if (std::exchange(folder_, *folder) != *folder || !all_there(*folder, *files)) known_.clear();
   std::erase_if(known_, [&](const auto& one) { return !one.second.is_same(known); });
+  if (known_.empty()) has_leftovers_ = true;
   if (known_.count(rank) > 0) return *folder;
   for (const checkpoint::File& file : *files) known.bytes += has_tensors(file.name) ? 0 : file.bytes;
 
-  Fetch fetch(dial, stop, progress, *folder, *files, received_);
-  if (auto ok = fetch.get_outer(**line); !ok) return failed(ok.error());
+  Fetch fetch(dial, *std::move(line), stop, progress, *folder, *files, received_);
+  if (auto ok = fetch.get_outer(); !ok) return failed(ok.error());
   if (tensors) {
+    // Of files that were compared by digest with the head's: trying again would give the same.
+    const auto wrong = [&fetch](const Error& error) -> tl::unexpected<Failure> {
+      if (const auto same = fetch.is_the_same(); !same) return failed(same.error());
+      return tl::unexpected(Failure{"the head's checkpoint cannot be loaded: " + error.message, true});
+    };
     const auto config = model::read_model_config(folder->string());
-    if (!config) return failed(config.error());
+    if (!config) return wrong(config.error());
     const auto plan = model::ShardPlan::make(*config, options.tensor_parallel_size);
-    if (!plan) return failed(plan.error());
+    if (!plan) return wrong(plan.error());
     const auto stored = model::Checkpoint::open(*folder);
-    if (!stored) return failed(stored.error());
+    if (!stored) return wrong(stored.error());
     const auto parts = model::parts_of_rank(*stored, *plan, rank);
     for (const model::FilePart& part : parts) known.bytes += part.runs.total();
     uint64_t needed = known.bytes;  // at the most: ranks of one host have parts in common
@@ -281,8 +333,8 @@ tl::expected<fs::path, CheckpointFetcher::Failure> CheckpointFetcher::fetch(cons
                               rank, needed, cache_.space()),
                   true});
     }
-    if (auto ok = cache_.make_room(needed); !ok) return failed(ok.error());
-    if (auto ok = fetch.get_parts(*std::move(line), parts); !ok) return failed(ok.error());
+    if (auto ok = make_room(fetch, parts, known.bytes); !ok) return failed(ok.error());
+    if (auto ok = fetch.get_parts(parts); !ok) return failed(ok.error());
   }
   known_[rank] = known;
   return *folder;

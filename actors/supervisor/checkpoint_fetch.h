@@ -57,6 +57,8 @@ class CheckpointFetcher {
                                                      FetchStop& stop, const Progress& progress);
 
   uint64_t bytes_received() const { return received_; }  // of tensors, by all fetches so far
+  // How often a fetch has emptied the folder to keep to the space: what ranks had there before has to come again.
+  uint64_t times_emptied() const { return times_emptied_; }
 
  private:
   struct Known {
@@ -67,7 +69,13 @@ class CheckpointFetcher {
     bool is_same(const Known& o) const { return files == o.files && ranks == o.ranks && tensors == o.tensors; }
   };
 
+  class Fetch;
+  Result<void> make_room(Fetch& fetch, const std::vector<model::FilePart>& parts, uint64_t of_rank);
+
   CheckpointCache cache_;
+  std::filesystem::path folder_;  // that was opened last
+  bool has_leftovers_ = true;     // what is in it may be parts of ranks that are not known
+  uint64_t times_emptied_ = 0;
   std::map<int32_t, Known> known_;  // by rank
   std::atomic<uint64_t> received_{0};
 };

@@ -20,6 +20,7 @@
 #include <thread>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "actors/supervisor/checkpoint_fetch.h"
 #include "actors/supervisor/host_link.h"
@@ -31,6 +32,7 @@
 #include "comm/cluster/tls_dial.h"
 #include "comm/cluster/tls_relay.h"
 #include "comm/codec/codec.h"
+#include "model/checkpoint/checkpoint.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -39,6 +41,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kFirstPause{100}, kMostPause{5'000};  // between dials
 constexpr milliseconds kFirstBeat{500};                      // until the head says another one
+constexpr size_t kMostEarlyOrders = 16;                      // to a rank before it is started
 
 // What a host dials the head with, once for its link and once for each rank.
 struct Door {
@@ -56,7 +59,7 @@ class Lending {
   using Progress = std::function<void(const std::string&)>;
 
   Lending(const Door& door, comm::TlsRelay& relay, Descriptor plain, const WorkerOptions& options,
-          CheckpointFetcher& fetcher, Progress progress, std::function<void()> over)
+          const std::string& program, CheckpointFetcher& fetcher, Progress progress, std::function<void()> over)
       : door_(door),
         relay_(relay),
         options_(options),
@@ -69,19 +72,25 @@ class Lending {
                  },
                  [this](ProcessKeeper::ChildId kept, const ChildStart& start, HeadEnds ends) {
                    connect(kept, start, std::move(ends.connection));
-                 }}),
+                 }},
+                program),
         fetches_(fetcher, [this] { return door_.open(host::ReadCheckpoint{secret()}); },
                  {[this](uint64_t child, ChildStart start) { spawn(child, std::move(start)); },
                   [this](uint64_t child, const std::string& why) {
+                    forget_early(child);
                     report_to_head(host::RankExited{child, "cannot be started: " + why, false, 0});
                   },
-                  progress_}) {
+                  progress_, [this](const ChildStart& start) { return has_checkpoint(start); }}) {
     link_.start({[this](ControlChannel& channel) { return hear(channel); },
                  [this](ControlChannel& channel) { beat(channel); }, [this](const std::string& why) { lost(why); }});
   }
 
-  // Ends the link first, so that what becomes of the ranks is nobody's business, then kills and reaps them.
-  ~Lending() { link_.stop(); }
+  // Ends the link first, so that what becomes of the ranks is nobody's business, then kills and reaps them. They do not
+  // wait for the fetches, which end when a dial or a disk lets them.
+  ~Lending() {
+    link_.stop();
+    for (const auto& [child, kept] : all_kept()) keeper_.kill(kept);
+  }
 
   // nullopt: this host was admitted; else why not.
   std::optional<std::string> refusal() const {
@@ -118,10 +127,13 @@ class Lending {
     if (start.rank < 0) return false;  // a head is nothing that is lent
     if (!options_.model.empty()) start.options.model = options_.model;
     start.place.interface_name = comm::interface_with(start.place.address);
-    std::error_code error;
-    if (!options_.model.empty() || std::filesystem::exists(start.options.model + "/config.json", error)) {
+    if (!options_.model.empty()) {
       spawn(order.child, std::move(start));
       return true;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      early_[order.child];
     }
     fetches_.add(order.child, std::move(start));
     tell_fetches(link_.channel());
@@ -129,12 +141,14 @@ class Lending {
   }
 
   bool take(const host::TellRank& order) {
+    if (waits(order)) return true;
     if (const auto kept = kept_of(order.child)) keeper_.tell(*kept, order.order);
     return true;
   }
 
   bool take(const host::KillRank& order) {
     if (fetches_.remove(order.child)) {
+      forget_early(order.child);
       report_to_head(host::RankExited{order.child, "was not wanted any more", true, 0});
       return true;
     }
@@ -150,12 +164,7 @@ class Lending {
   }
 
   void beat(ControlChannel& channel) {
-    std::map<uint64_t, ProcessKeeper::ChildId> all;
-    {
-      const std::lock_guard lock(mutex_);
-      all = kept_;
-    }
-    for (const auto& [child, kept] : all) {
+    for (const auto& [child, kept] : all_kept()) {
       (void)channel.send(HostReport(host::RankState{child, keeper_.is_stopped(kept), keeper_.describe(kept), false}));
     }
     tell_fetches(channel);
@@ -173,13 +182,46 @@ class Lending {
     over_();
   }
 
-  // On the link's thread, or that of the fetches.
+  // ---- on the thread of the fetches
+
+  // At the head's path: all that loading opens, and not a part that somebody's download has left.
+  bool has_checkpoint(const ChildStart& start) const {
+    const std::string& model = start.options.model;
+    std::error_code error;
+    if (!std::filesystem::exists(model + "/config.json", error)) return false;
+    if (start.options.load_format == "dummy") return true;
+    const auto opened = model::Checkpoint::open(model);
+    if (opened) return true;
+    progress_(
+        fmt::format("rank {} gets its part of the checkpoint from the head: {}", start.rank, opened.error().message));
+    return false;
+  }
+
+  // Or on the link's.
   void spawn(uint64_t child, ChildStart start) {
     progress_(fmt::format("rank {} of epoch {} is started", start.rank, start.epoch));
     const std::lock_guard lock(mutex_);
     const ProcessKeeper::ChildId kept = keeper_.spawn(std::move(start), 0);
     kept_[child] = kept;
     children_[kept] = child;
+    const auto early = early_.extract(child);
+    if (!early) return;
+    for (const ChildOrder& order : early.mapped()) keeper_.tell(kept, order);
+  }
+
+  // Whether the rank is not started yet: it is told then.
+  bool waits(const host::TellRank& order) {
+    const std::lock_guard lock(mutex_);
+    const auto early = early_.find(order.child);
+    if (early == early_.end()) return false;
+    const bool matters = !std::holds_alternative<control::Ping>(order.order);
+    if (matters && early->second.size() < kMostEarlyOrders) early->second.push_back(order.order);
+    return true;
+  }
+
+  void forget_early(uint64_t child) {
+    const std::lock_guard lock(mutex_);
+    early_.erase(child);
   }
 
   // ---- on the children's threads
@@ -219,6 +261,11 @@ class Lending {
     return secret_;
   }
 
+  std::map<uint64_t, ProcessKeeper::ChildId> all_kept() const {
+    const std::lock_guard lock(mutex_);
+    return kept_;
+  }
+
   std::optional<ProcessKeeper::ChildId> kept_of(uint64_t child) const {
     const std::lock_guard lock(mutex_);
     const auto it = kept_.find(child);
@@ -241,6 +288,7 @@ class Lending {
   std::string secret_;                               // of the link
   std::map<uint64_t, ProcessKeeper::ChildId> kept_;  // by the head's number
   std::map<ProcessKeeper::ChildId, uint64_t> children_;
+  std::map<uint64_t, std::vector<ChildOrder>> early_;  // of those that are not started yet; they are told then
   HostLink link_;
   ProcessKeeper keeper_;
   RankFetches fetches_;  // ends first
@@ -249,13 +297,14 @@ class Lending {
 class HostSupervisor final : public Server {
  public:
   HostSupervisor(WorkerOptions options, Door door, std::unique_ptr<comm::TlsRelay> relay, host::Join join,
-                 Descriptor stop_event, std::function<void(const std::string&)> progress)
+                 Descriptor stop_event, std::function<void(const std::string&)> progress, std::string program)
       : options_(std::move(options)),
         door_(std::move(door)),
         relay_(std::move(relay)),
         join_(std::move(join)),
         stop_event_(std::move(stop_event)),
         progress_(std::move(progress)),
+        program_(std::move(program)),
         fetcher_(options_.download_dir, options_.download_space) {
     thread_ = std::thread([this] { run(); });
   }
@@ -300,7 +349,7 @@ class HostSupervisor final : public Server {
     Descriptor over(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     std::optional<std::string> refusal;
     {
-      Lending lending(door, *relay_, std::move(ends->second), options_, fetcher_, progress_, [&over] {
+      Lending lending(door, *relay_, std::move(ends->second), options_, program_, fetcher_, progress_, [&over] {
         const uint64_t one = 1;
         (void)!write(over.get(), &one, sizeof(one));
       });
@@ -329,6 +378,7 @@ class HostSupervisor final : public Server {
   const host::Join join_;
   const Descriptor stop_event_;
   const std::function<void(const std::string&)> progress_;
+  const std::string program_;
   CheckpointFetcher fetcher_;  // of the thread that lends
   std::promise<void> stopped_;
   std::thread thread_;
@@ -345,7 +395,8 @@ Result<std::string> make_instance() {
 }  // namespace
 
 Result<std::unique_ptr<Server>> start_host_supervisor(const WorkerOptions& options,
-                                                      std::function<void(const std::string&)> progress) {
+                                                      std::function<void(const std::string&)> progress,
+                                                      const std::string& program) {
   raise_descriptor_limit();
   Door door;
   auto context = comm::TlsContext::load(options.directory, comm::ClusterRole::worker);
@@ -369,7 +420,7 @@ Result<std::unique_ptr<Server>> start_host_supervisor(const WorkerOptions& optio
   Descriptor stop_event(eventfd(0, EFD_CLOEXEC));
   if (!stop_event) return fail("no event descriptor: {}", std::strerror(errno));
   return std::make_unique<HostSupervisor>(options, std::move(door), *std::move(relay), std::move(join),
-                                          std::move(stop_event), std::move(progress));
+                                          std::move(stop_event), std::move(progress), program);
 }
 
 }  // namespace lorikeet::actors

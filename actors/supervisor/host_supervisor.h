@@ -17,9 +17,10 @@
 
 namespace lorikeet::actors {
 
-// As a Server, it runs until it is asked to stop. progress: sentences for people, on its threads. Errors: the
-// certificates, the token, or the interface.
+// As a Server, it runs until it is asked to stop. progress: sentences for people, on its threads. program: what ranks are;
+// this one, but for tests. Errors: the certificates, the token, or the interface.
 Result<std::unique_ptr<Server>> start_host_supervisor(const WorkerOptions& options,
-                                                      std::function<void(const std::string&)> progress);
+                                                      std::function<void(const std::string&)> progress,
+                                                      const std::string& program = "/proc/self/exe");
 
 }  // namespace lorikeet::actors

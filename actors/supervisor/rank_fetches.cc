@@ -75,15 +75,24 @@ void RankFetches::run() {
   while (!stopping_) {
     if (const auto job = next()) {
       lock.unlock();
-      fetch(job);
+      prepare(job);
       lock.lock();
     } else if (!jobs_.empty()) {
       // Locked, so that whoever is told that a rank is none of these finds it started.
-      for (const auto& one : std::exchange(jobs_, {})) callbacks_.ready(one->child, std::move(one->start));
+      for (const auto& one : std::exchange(jobs_, {})) {
+        if (!one->folder.empty()) one->start.options.model = std::move(one->folder);
+        callbacks_.ready(one->child, std::move(one->start));
+      }
     } else {
       changed_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
     }
   }
+}
+
+void RankFetches::prepare(const std::shared_ptr<Job>& job) {
+  if (!callbacks_.has_own(job->start)) return fetch(job);
+  const std::lock_guard lock(mutex_);
+  job->is_there = true;
 }
 
 void RankFetches::fetch(const std::shared_ptr<Job>& job) {
@@ -104,12 +113,16 @@ void RankFetches::fetch(const std::shared_ptr<Job>& job) {
   const uint64_t before = fetcher_.bytes_received();
   std::string last_failure;
   for (;;) {
+    const uint64_t emptied = fetcher_.times_emptied();
     const auto got = fetcher_.fetch(dial_, job->start.options, job->start.rank, job->stop, progress);
     std::unique_lock lock(mutex_);
+    if (fetcher_.times_emptied() != emptied) {
+      for (const auto& other : jobs_) other->is_there = other->is_there && other->folder.empty();
+    }
     if (job->stop.is_stopped()) return;
     if (got) {
       job->is_there = true;
-      job->start.options.model = got->string();
+      job->folder = got->string();
       const std::string line =
           fmt::format("rank {} has its part of the checkpoint: {:.1f} MiB, of which {:.1f} came now", job->start.rank,
                       mebibytes(job->total), mebibytes(fetcher_.bytes_received() - before));

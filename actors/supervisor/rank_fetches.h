@@ -1,4 +1,5 @@
-// Ranks of a host whose part of the checkpoint has to come from the head before they can be started.
+// Ranks of a host before they can be started: whether it has the checkpoint itself is found out, and if not, their part
+// comes from the head.
 #pragma once
 
 #include <chrono>
@@ -29,6 +30,8 @@ class RankFetches {
     std::function<void(uint64_t child, ChildStart start)> ready;             // options.model is where its part is
     std::function<void(uint64_t child, const std::string& why)> impossible;  // it is forgotten
     std::function<void(const std::string&)> progress;                        // for people
+    // Whether the host has a checkpoint to start the rank from. It may take as long as a disk does.
+    std::function<bool(const ChildStart& start)> has_own = [](const ChildStart&) { return false; };
   };
   struct State {
     uint64_t child = 0;
@@ -49,11 +52,13 @@ class RankFetches {
     ChildStart start;
     FetchStop stop;
     bool is_there = false;
+    std::string folder;            // where its part is; empty: the host has its own checkpoint
     uint64_t done = 0, total = 0;  // bytes
     std::string failure;           // the last one
   };
 
   void run();
+  void prepare(const std::shared_ptr<Job>& job);
   void fetch(const std::shared_ptr<Job>& job);
   std::shared_ptr<Job> next() const;
 

@@ -1,5 +1,6 @@
-// What carries plans, results and adapter slices between the head and the ranks: one cereal-encoded byte vector, cut
-// into parts that stay far under 1 MiB, so that no message holds up the heartbeats behind it.
+// What carries plans, results and adapter slices between the head and the ranks: one byte vector, as comm/codec and
+// actors/wire/step_codec.h write it, cut into parts that stay far under 1 MiB, so that no message holds up the
+// heartbeats behind it.
 #pragma once
 
 #include <array>

@@ -16,7 +16,6 @@ inline constexpr size_t kAdapterChunkBytes = kEnvelopeBytes - 256;  // with what
 inline constexpr size_t kMaxAdapterSliceBytes = size_t{2} << 30;    // one adapter's part for one rank
 // Of so many descriptors of the head one may be the memory of an adapter; what is staged beyond travels as bytes.
 inline constexpr size_t kDescriptorsPerStagedAdapter = 8;
-inline constexpr size_t kAdapterWindowBytes = 4 << 20;  // of chunks of one transfer on their way to a rank
 
 // Plans that wait on a rank. The head sends two ahead, which are small but for the prompts that start in them.
 inline constexpr size_t kMaxQueuedPlanBytes = 2 * kMaxMessageBytes;

@@ -159,7 +159,7 @@ struct AdapterClear {
   }
 };
 
-// One credit.
+// A chunk's answer: how soon it comes says how many may be on their way (actors/head/chunk_window.h).
 struct ChunkTaken {
   template <class Self, class Visitor>
   static void fields(Self&, Visitor&&) {}

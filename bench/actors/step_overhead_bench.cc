@@ -27,15 +27,16 @@
 #include "actors/rank/rank_backend.h"
 #include "actors/rank/worker.h"
 #include "actors/wire/caf_connection.h"
+#include "actors/wire/step_codec.h"
 #include "actors/wire/system_config.h"
 #include "bench/comm/loopback.h"
-#include "comm/codec/codec.h"
 #include "tests/actors/fake_adapter_cache.h"
 
 namespace lorikeet::actors {
 namespace {
 
 constexpr int32_t kContext = 1 << 20;
+constexpr int32_t kSteps = 500;
 
 class InstantModel final : public model::RankModel {
  public:
@@ -237,14 +238,19 @@ int start_echo() {
 
 int echo_socket = -1;
 
-// The bytes of a plan and of its result with `rows` decode rows; every sixteenth takes a block.
+// The bytes of a plan and of its result with `rows` decode rows, all of which began together; every sixteenth takes a
+// block.
 Exchange bytes_of_a_step(int64_t rows) {
   engine::StepPlan plan;
   engine::StepResult result;
-  plan.rows.resize(static_cast<size_t>(rows));
-  result.rows.resize(static_cast<size_t>(rows));
-  plan.blocks.assign(static_cast<size_t>(rows / 16), engine::BlockAppend{{}, {engine::BlockId(1)}});
-  return {static_cast<uint32_t>(comm::encode(plan).size()), static_cast<uint32_t>(comm::encode(result).size())};
+  for (int64_t row = 0; row < rows; ++row) {
+    const engine::SequenceId id(static_cast<uint64_t>(row));
+    plan.rows.push_back({id, kSteps / 2, 1, true});
+    result.rows.push_back({id, 1, {}});
+    if (row % 16 == 15) plan.blocks.push_back({id, {engine::BlockId(static_cast<int32_t>(row))}});
+  }
+  result.times = {1'000'000, 1'000, true};
+  return {static_cast<uint32_t>(encode_plan(plan).size()), static_cast<uint32_t>(encode_result(result).size())};
 }
 
 double exchange_us(const Exchange& sizes, int times) {
@@ -257,8 +263,6 @@ double exchange_us(const Exchange& sizes, int times) {
   }
   return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / times;
 }
-
-constexpr int32_t kSteps = 500;
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

@@ -3,11 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "actors/wire/envelope.h"
+#include "actors/wire/step_codec.h"
 #include "actors/wire/wire.h"
 #include "comm/codec/codec.h"
 #include "engine/step_plan.h"
@@ -21,10 +24,32 @@ constexpr EnvelopeStream stream_of() {
   return EnvelopeStream::steps;
 }
 
+template <class Message>
+std::vector<uint8_t> bytes_of(const Message& message) {
+  if constexpr (std::is_same_v<Message, engine::StepPlan>) {
+    return encode_plan(message);
+  } else if constexpr (std::is_same_v<Message, engine::StepResult>) {
+    return encode_result(message);
+  } else {
+    return comm::encode(message);
+  }
+}
+
+template <class Message>
+Result<Message> decoded_as(std::span<const uint8_t> bytes) {
+  if constexpr (std::is_same_v<Message, engine::StepPlan>) {
+    return decode_plan(bytes);
+  } else if constexpr (std::is_same_v<Message, engine::StepResult>) {
+    return decode_result(bytes);
+  } else {
+    return comm::decode<Message>(bytes);
+  }
+}
+
 // A message that fits into one envelope.
 template <class Message>
 Envelope envelope_of(const Message& message, int32_t rank, uint64_t epoch, uint64_t step = 0) {
-  return {stream_of<Message>(), rank, epoch, step, true, comm::encode(message)};
+  return {stream_of<Message>(), rank, epoch, step, true, bytes_of(message)};
 }
 
 // The message that the envelope holds; the test fails where it is another.
@@ -32,7 +57,7 @@ template <class Message>
 Message message_in(const Envelope& envelope) {
   EXPECT_EQ(envelope.stream, stream_of<Message>());
   EXPECT_TRUE(envelope.last);
-  auto message = comm::decode<Message>(envelope.bytes);
+  auto message = decoded_as<Message>(envelope.bytes);
   EXPECT_TRUE(message) << message.error().message;
   return message ? *std::move(message) : Message{};
 }

@@ -8,7 +8,6 @@
 #include "comm/client/client_messages.h"
 #include "comm/client/frames.h"
 #include "comm/codec/codec.h"
-#include "engine/step_plan.h"
 
 namespace {
 
@@ -29,7 +28,7 @@ void check(std::span<const uint8_t> bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::span<const uint8_t> bytes(data + 1, size - 1);
-  switch (data[0] % 6) {
+  switch (data[0] % 4) {
     case 0:
       check<lorikeet::comm::GenerateRequest>(bytes);
       break;
@@ -38,12 +37,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 2:
       check<lorikeet::comm::Done>(bytes);
-      break;
-    case 3:
-      check<lorikeet::engine::StepPlan>(bytes);
-      break;
-    case 4:
-      check<lorikeet::engine::StepResult>(bytes);
       break;
     default:
       check<lorikeet::comm::Heartbeat>(bytes);

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "tests/actors/envelopes.h"
 
 namespace lorikeet::actors {
@@ -28,11 +30,12 @@ size_t chunks_for(const std::vector<Envelope>& envelopes, int32_t rank) {
   return count;
 }
 
-TEST(AdapterTransfer, SendsNoMoreChunksThanThereAreCredits) {
-  constexpr size_t kChunks = AdapterTransfer::kCredits + 3;
-  AdapterTransfer transfer(3, 2, 1, adapter_of(kChunks * kAdapterChunkBytes, 10), kNow);
-  auto envelopes = transfer.start();
-  EXPECT_EQ(chunks_for(envelopes, 0), static_cast<size_t>(AdapterTransfer::kCredits));
+TEST(AdapterTransfer, SendsNoMoreChunksThanTheWindowHasRoomFor) {
+  constexpr size_t kFit = ChunkWindow::kFirst / kAdapterChunkBytes, kChunks = kFit + 3;
+  ChunkWindows windows;
+  AdapterTransfer transfer(3, 2, 1, adapter_of(kChunks * kAdapterChunkBytes, 10), windows, kNow);
+  auto envelopes = transfer.start(kNow);
+  EXPECT_EQ(chunks_for(envelopes, 0), kFit);
   EXPECT_EQ(chunks_for(envelopes, 1), 1u);
   size_t bytes = 0;
   for (const Envelope& e : envelopes) {
@@ -48,13 +51,46 @@ TEST(AdapterTransfer, SendsNoMoreChunksThanThereAreCredits) {
     }
   }
   for (int i = 0; i < 3; ++i) {
-    envelopes = transfer.chunk_taken(0, kNow);
+    EXPECT_TRUE(transfer.more_chunks(0, kNow).empty());
+    transfer.chunk_taken(0, kNow);
+    envelopes = transfer.more_chunks(0, kNow);
     ASSERT_EQ(chunks_for(envelopes, 0), 1u);
     bytes += order_in<AdapterChunk>(envelopes[0]).bytes.size();
     EXPECT_EQ(bytes == kChunks * kAdapterChunkBytes, i == 2);
   }
   EXPECT_EQ(bytes, kChunks * kAdapterChunkBytes);
-  EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty());
+  transfer.chunk_taken(0, kNow);
+  EXPECT_TRUE(transfer.more_chunks(0, kNow).empty());
+}
+
+TEST(AdapterTransfer, SharesTheWindowOfARankWithOthers) {
+  constexpr size_t kFit = ChunkWindow::kFirst / kAdapterChunkBytes;
+  ChunkWindows windows;
+  auto first =
+      std::make_unique<AdapterTransfer>(1, 2, 1, adapter_of((kFit + 1) * kAdapterChunkBytes, 10), windows, kNow);
+  AdapterTransfer second(2, 2, 0, adapter_of(5 * kAdapterChunkBytes, 10), windows, kNow);
+  EXPECT_EQ(chunks_for(first->start(kNow), 0), kFit);
+  const auto begun = second.start(kNow);
+  EXPECT_EQ(chunks_for(begun, 0), 0u);
+  EXPECT_EQ(chunks_for(begun, 1), 1u) << "the other rank has a window of its own";
+  first->chunk_taken(0, kNow);
+  EXPECT_EQ(chunks_for(second.more_chunks(0, kNow), 0), 1u);
+  EXPECT_TRUE(first->more_chunks(0, kNow).empty());
+  first.reset();
+  EXPECT_EQ(chunks_for(second.more_chunks(0, kNow), 0), kFit - 1) << "what the first had on its way counts no more";
+}
+
+TEST(AdapterTransfer, BelievesNoAnswerToChunksThatWereNotSent) {
+  ChunkWindows windows;
+  AdapterTransfer transfer(3, 2, 1, adapter_of(10, 10), windows, kNow);
+  transfer.start(kNow);
+  const auto later = kNow + std::chrono::seconds(1);
+  transfer.chunk_taken(0, later);
+  const size_t window = windows[0].bytes();
+  for (int i = 0; i < 100; ++i) transfer.chunk_taken(0, later + std::chrono::seconds(i));
+  EXPECT_EQ(transfer.last_progress(), later);
+  EXPECT_EQ(windows[0].bytes(), window);
+  EXPECT_EQ(windows[0].in_flight(), 0u);
 }
 
 // Of two slices in memory that can be handed over.
@@ -71,9 +107,10 @@ std::shared_ptr<StagedAdapter> in_region() {
 
 TEST(AdapterTransfer, HandsMemoryToRanksOfThisHostAndSendsBytesToOthers) {
   const auto adapter = in_region();
-  AdapterTransfer transfer(3, 2, 1, adapter, kNow);
+  ChunkWindows windows;
+  AdapterTransfer transfer(3, 2, 1, adapter, windows, kNow);
   std::vector<int32_t> asked;
-  const auto envelopes = transfer.start([&](int32_t rank, uint64_t number, const Descriptor& memory) {
+  const auto envelopes = transfer.start(kNow, [&](int32_t rank, uint64_t number, const Descriptor& memory) {
     asked.push_back(rank);
     EXPECT_EQ(number, 3u);
     EXPECT_EQ(memory.get(), adapter->region.descriptor().get());
@@ -90,12 +127,14 @@ TEST(AdapterTransfer, HandsMemoryToRanksOfThisHostAndSendsBytesToOthers) {
   EXPECT_EQ(region.bytes, 4096u);
   EXPECT_EQ(order_in<AdapterBegin>(envelopes[1]).bytes, 10u);
   EXPECT_EQ(order_in<AdapterChunk>(envelopes[2]).bytes, std::vector<uint8_t>(10, 1));
-  EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty()) << "a credit that nobody has";
+  transfer.chunk_taken(0, kNow);
+  EXPECT_TRUE(transfer.more_chunks(0, kNow).empty()) << "it was handed over";
 }
 
 TEST(AdapterTransfer, SendsBytesToARankThatHasNotGotTheMemory) {
-  AdapterTransfer transfer(3, 2, 1, in_region(), kNow);
-  transfer.start([](int32_t, uint64_t, const Descriptor&) { return true; });
+  ChunkWindows windows;
+  AdapterTransfer transfer(3, 2, 1, in_region(), windows, kNow);
+  transfer.start(kNow, [](int32_t, uint64_t, const Descriptor&) { return true; });
   const auto later = kNow + std::chrono::seconds(1);
   const auto envelopes = transfer.chunks_wanted(1, "it is lost", later);
   ASSERT_EQ(envelopes.size(), 2u);
@@ -110,7 +149,8 @@ TEST(AdapterTransfer, SendsBytesToARankThatHasNotGotTheMemory) {
 }
 
 TEST(AdapterTransfer, IsFinishedWhenAllRanksHaveTheSameContent) {
-  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  ChunkWindows windows;
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), windows, kNow);
   transfer.done(0, {"d1", ""}, kNow);
   transfer.done(0, {"d1", ""}, kNow);
   EXPECT_FALSE(transfer.finished());
@@ -120,19 +160,21 @@ TEST(AdapterTransfer, IsFinishedWhenAllRanksHaveTheSameContent) {
 }
 
 TEST(AdapterTransfer, FailsWithTheFirstRankThatDoes) {
-  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  ChunkWindows windows;
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), windows, kNow);
   transfer.done(1, {"", "out of memory"}, kNow);
   transfer.done(0, {"", "another"}, kNow);
   EXPECT_TRUE(transfer.finished());
   EXPECT_EQ(transfer.error(), "rank 1: out of memory");
-  EXPECT_TRUE(transfer.chunk_taken(0, kNow).empty());
+  EXPECT_TRUE(transfer.more_chunks(0, kNow).empty());
 }
 
 TEST(AdapterTransfer, FailsOnAnotherDigestAndOnStrangers) {
-  AdapterTransfer other(1, 1, 0, adapter_of(5, 5), kNow);
+  ChunkWindows windows;
+  AdapterTransfer other(1, 1, 0, adapter_of(5, 5), windows, kNow);
   other.done(0, {"d2", ""}, kNow);
   EXPECT_THAT(other.error(), HasSubstr("rank 0 has adapter d2 where d1 was sent"));
-  AdapterTransfer stranger(1, 1, 0, adapter_of(5, 5), kNow);
+  AdapterTransfer stranger(1, 1, 0, adapter_of(5, 5), windows, kNow);
   stranger.done(2, {"d1", ""}, kNow);
   EXPECT_FALSE(stranger.error().empty());
 }
@@ -142,7 +184,8 @@ DoraValues norms_of_size(size_t size) {
 }
 
 TEST(AdapterTransfer, CollectsTheNormsOfAllRanksAndGivesFactorsBack) {
-  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  ChunkWindows windows;
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), windows, kNow);
   EXPECT_FALSE(transfer.add_norms(0, norms_of_size(3), kNow));
   EXPECT_FALSE(transfer.add_norms(0, norms_of_size(3), kNow)) << "the same rank again";
   EXPECT_TRUE(transfer.add_norms(1, norms_of_size(4), kNow + std::chrono::seconds(1)));
@@ -156,7 +199,8 @@ TEST(AdapterTransfer, CollectsTheNormsOfAllRanksAndGivesFactorsBack) {
 }
 
 TEST(AdapterTransfer, FailsOnNormsOfARankThatItDoesNotHave) {
-  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), kNow);
+  ChunkWindows windows;
+  AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), windows, kNow);
   EXPECT_FALSE(transfer.add_norms(2, norms_of_size(3), kNow));
   EXPECT_THAT(transfer.error(), HasSubstr("rank 2 of 2"));
 }

@@ -6,7 +6,7 @@
 #include <limits>
 #include <random>
 
-#include "comm/codec/codec.h"
+#include "actors/wire/step_codec.h"
 #include "tests/actors/head/serving_core_harness.h"
 
 namespace lorikeet::actors {
@@ -148,12 +148,12 @@ class RandomServer {
   }
 
   void flip_bits(StepResult& result) {
-    std::vector<uint8_t> bytes = comm::encode(result);
+    std::vector<uint8_t> bytes = encode_result(result);
     for (int32_t i = draw(1, 4); i > 0; --i) {
       bytes[static_cast<size_t>(draw(0, static_cast<int32_t>(bytes.size()) - 1))] ^=
           static_cast<uint8_t>(1 << draw(0, 7));
     }
-    if (auto decoded = comm::decode<StepResult>(bytes)) result = *std::move(decoded);
+    if (auto decoded = decode_result(bytes)) result = *std::move(decoded);
   }
 
   std::mt19937_64 random_;

@@ -80,7 +80,7 @@ class RankThreadTest : public ::testing::Test {
       made.blocks.push_back({id, {engine::BlockId(0), engine::BlockId(1)}});
     }
     made.rows.push_back({id, static_cast<int32_t>(step) - 1, 1, true});
-    return comm::encode(made);
+    return encode_plan(made);
   }
 
   std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <future>
 #include <iterator>
 
 #include "actors/supervisor/checkpoint_server.h"
@@ -126,15 +127,17 @@ TEST_F(CheckpointFetch, BringsWhatARankNeedsAndNoMore) {
 }
 
 TEST_F(CheckpointFetch, GoesOnWhereItWasTorn) {
-  CheckpointFetcher fetcher(cache(), 0);
-  const Got torn = fetch(fetcher, 1, [&](uint64_t done, uint64_t total) {
-    if (done > total / 2) head_.server().end(kHost);
-  });
-  ASSERT_FALSE(torn);
-  EXPECT_FALSE(torn.error().for_good);
-  EXPECT_THAT(torn.error().why, HasSubstr("the head: "));
-  const uint64_t before = fetcher.bytes_received();
-  EXPECT_GT(before, total_ / 2);
+  {
+    CheckpointFetcher fetcher(cache(), 0);
+    const Got torn = fetch(fetcher, 1, [&](uint64_t done, uint64_t total) {
+      if (done > total / 2) head_.server().end(kHost);
+    });
+    ASSERT_FALSE(torn);
+    EXPECT_FALSE(torn.error().for_good);
+    EXPECT_THAT(torn.error().why, HasSubstr("the head: "));
+    const uint64_t before = fetcher.bytes_received();
+    EXPECT_GT(before, total_ / 2);
+  }
   CheckpointFetcher after(cache(), 0);  // of the next process
   const Got folder = fetch(after);
   ASSERT_TRUE(folder) << folder.error().why;
@@ -182,8 +185,10 @@ TEST_F(CheckpointFetch, NeedsNoTensorsForRandomWeights) {
 }
 
 TEST_F(CheckpointFetch, KeepsToItsSpace) {
-  CheckpointFetcher narrow(cache(), 1 << 20);
-  const Got refused = fetch(narrow);
+  const Got refused = [&] {
+    CheckpointFetcher narrow(cache(), 1 << 20);
+    return fetch(narrow);
+  }();
   ASSERT_FALSE(refused);
   EXPECT_TRUE(refused.error().for_good);
   EXPECT_THAT(refused.error().why, HasSubstr("1048576 may be downloaded"));
@@ -196,8 +201,10 @@ TEST_F(CheckpointFetch, KeepsToItsSpace) {
     return folder;
   };
   const fs::path unused = old("unused");
-  CheckpointFetcher fetcher(cache(), 12 << 20);
-  ASSERT_TRUE(fetch(fetcher));
+  {
+    CheckpointFetcher fetcher(cache(), 12 << 20);
+    ASSERT_TRUE(fetch(fetcher));
+  }
   EXPECT_FALSE(fs::exists(unused));
 
   const fs::path used = old("used");
@@ -210,6 +217,85 @@ TEST_F(CheckpointFetch, KeepsToItsSpace) {
   EXPECT_THAT(later.error().why, HasSubstr("in use by others"));
   close(lock);
   EXPECT_TRUE(fetch(beside));
+}
+
+TEST_F(CheckpointFetch, KeepsNoPartsOfEarlierDaysThatLeaveNoRoom) {
+  {
+    CheckpointFetcher before(cache(), 0);
+    ASSERT_TRUE(fetch(before, 0));
+    ASSERT_TRUE(fetch(before, 1));
+  }
+  constexpr uint64_t kSpace = 10 << 20;  // more than a part, less than both
+  CheckpointFetcher fetcher(cache(), kSpace);
+  const Got folder = fetch(fetcher, 0);
+  ASSERT_TRUE(folder) << folder.error().why;
+  EXPECT_EQ(fetcher.times_emptied(), 1U);
+  EXPECT_LE(bytes_on_disk(tensors(*folder)), kSpace);
+  tests::expect_same(load(*folder, 0), load(head_.model(), 0));
+}
+
+TEST_F(CheckpointFetch, GivesEachWorkerOfADirectoryAFolderOfItsOwn) {
+  fs::path first;
+  {
+    CheckpointFetcher fetcher(cache(), 0), beside(cache(), 0);
+    const Got one = fetch(fetcher), other = fetch(beside);
+    ASSERT_TRUE(one) << one.error().why;
+    ASSERT_TRUE(other) << other.error().why;
+    EXPECT_NE(one->string(), other->string());
+    tests::expect_same(load(*one, 1), load(head_.model(), 1));
+    tests::expect_same(load(*other, 1), load(head_.model(), 1));
+    first = *one;
+    EXPECT_EQ(fetch(fetcher).value_or("").string(), first.string()) << "it stays with it";
+  }
+  CheckpointFetcher later(cache(), 0);
+  EXPECT_EQ(fetch(later).value_or("").string(), first.string()) << "nobody has it now";
+  EXPECT_EQ(later.bytes_received(), 0U);
+}
+
+TEST_F(CheckpointFetch, MakesAFolderAnewThatWasRemoved) {
+  CheckpointFetcher fetcher(cache(), 0);
+  const Got before = fetch(fetcher);
+  ASSERT_TRUE(before);
+  fs::remove_all(*before);
+  const Got folder = fetch(fetcher);
+  ASSERT_TRUE(folder) << folder.error().why;
+  tests::expect_same(load(*folder, 1), load(head_.model(), 1));
+  CheckpointFetcher beside(cache(), 0);
+  const Got other = fetch(beside);
+  ASSERT_TRUE(other) << other.error().why;
+  EXPECT_NE(other->string(), folder->string()) << "the new one is locked, too";
+}
+
+TEST_F(CheckpointFetch, DoesNotTryForeverWhatTheHeadsFilesDoNotGive) {
+  const auto refused = [&](const std::string& why) {
+    CheckpointFetcher fetcher(cache(), 0);
+    const Got got = fetch(fetcher);
+    ASSERT_FALSE(got);
+    EXPECT_TRUE(got.error().for_good);
+    EXPECT_THAT(got.error().why, HasSubstr("the head's checkpoint cannot be loaded: "));
+    EXPECT_THAT(got.error().why, HasSubstr(why));
+  };
+  const fs::path config = head_.model() / "config.json";
+  fs::copy(config, head_.model() / "kept");
+  tests::write_file(config, "{");
+  refused("config.json");
+  fs::remove(config);
+  fs::rename(head_.model() / "kept", config);
+  fs::resize_file(tensors(head_.model()), 100);
+  refused("model.safetensors");
+  fs::resize_file(tensors(head_.model()), 4);
+  refused("model.safetensors");
+  fs::remove(tensors(head_.model()));
+  refused("safetensors");
+}
+
+TEST_F(CheckpointFetch, IsNotHeldUpByFilesBesideTheCheckpoint) {
+  tests::write_file(head_.model() / "empty.safetensors", "");
+  tests::write_file(head_.model() / "torn.safetensors", std::string(100, 'x'));
+  CheckpointFetcher fetcher(cache(), 0);
+  const Got folder = fetch(fetcher);
+  ASSERT_TRUE(folder) << folder.error().why;
+  tests::expect_same(load(*folder, 1), load(head_.model(), 1));
 }
 
 TEST_F(CheckpointFetch, EndsWhenItIsToldTo) {
@@ -340,6 +426,71 @@ TEST_F(RankFetchesTest, StartRanksOnceAllHaveTheirPart) {
   EXPECT_THAT(lines_, HasSubstr("rank 1 gets its part of the checkpoint: 100 % of "));
   EXPECT_TRUE(fetches.states().empty());
   EXPECT_FALSE(fetches.remove(4)) << "it is somebody else's now";
+}
+
+TEST_F(RankFetchesTest, LookForTheHostsOwnCheckpointWithoutHoldingUpWhoAsks) {
+  std::promise<void> disk;
+  const auto answers = disk.get_future().share();
+  RankFetches::Callbacks callbacks = this->callbacks();
+  callbacks.has_own = [&](const ChildStart& start) {
+    answers.wait();
+    return start.rank == 0;
+  };
+  RankFetches fetches(
+      fetcher_, [this] { return head_.dial(); }, callbacks);
+  fetches.add(4, start(0));
+  fetches.add(5, start(1));
+  EXPECT_EQ(fetches.states().size(), 2U);
+  disk.set_value();
+  ASSERT_TRUE(wait([&] { return ready_.size() == 2; })) << lines_;
+  EXPECT_EQ(ready_[0].second, options_.model);
+  EXPECT_EQ(fs::path(ready_[1].second).parent_path().string(), cache().string());
+}
+
+TEST_F(RankFetchesTest, AreForgottenWhereTheHeadsCheckpointCannotBeLoaded) {
+  tests::write_file(head_.model() / "config.json", "{");
+  RankFetches fetches(
+      fetcher_, [this] { return head_.dial(); }, callbacks());
+  fetches.add(4, start(0));
+  ASSERT_TRUE(has_said("the head's checkpoint cannot be loaded: ")) << lines_;
+  EXPECT_FALSE(fetches.remove(4)) << "its end was told";
+}
+
+// Parts of another day leave room for the first rank, and none for the second: with them goes what the first one had.
+TEST_F(RankFetchesTest, GetAgainWhatWasEmptiedForOneThatCameLater) {
+  options_.tensor_parallel_size = 4;
+  const auto fetch_rank = [&](CheckpointFetcher& fetcher, int32_t rank) {
+    const Got folder = fetch(fetcher, rank);
+    EXPECT_TRUE(folder) << folder.error().why;
+    return folder.value_or("");
+  };
+  uint64_t three_parts = 0;
+  {
+    const TempDir elsewhere;
+    CheckpointFetcher measured(elsewhere.path(), 0);
+    for (const int32_t rank : {3, 0, 1}) three_parts = bytes_on_disk(tensors(fetch_rank(measured, rank)));
+    CheckpointFetcher before(cache(), 0);
+    fetch_rank(before, 3);
+  }
+  CheckpointFetcher fetcher(cache(), three_parts);  // the files around the tensors do not fit any more
+  std::promise<void> both_are_there;
+  const auto begin = both_are_there.get_future().share();
+  RankFetches::Callbacks callbacks = this->callbacks();
+  callbacks.has_own = [&](const ChildStart&) {
+    begin.wait();
+    return false;
+  };
+  RankFetches fetches(
+      fetcher, [this] { return head_.dial(); }, callbacks);
+  fetches.add(4, start(0));
+  fetches.add(5, start(1));
+  both_are_there.set_value();
+  ASSERT_TRUE(wait([&] { return ready_.size() == 2; })) << lines_;
+  EXPECT_EQ(fetcher.times_emptied(), 1U);
+  for (const auto& [child, folder] : ready_) {
+    const auto rank = static_cast<int32_t>(child) - 4;
+    tests::expect_same(load(folder, rank), load(head_.model(), rank));
+  }
 }
 
 TEST_F(RankFetchesTest, AreTriedAgainAndForgottenWhenNobodyWantsThem) {

@@ -48,6 +48,23 @@ TEST_F(ClusterPartitions, OfOneHostTheHeadOrTwoAtOnceCostNoToken) {
   }
 }
 
+// Longer than ten heartbeats: hosts are lost at both ends, their epochs fenced, and they join anew.
+TEST_F(ClusterPartitions, ThatAreTakenForLossesCostNoTokenEither) {
+  ASSERT_NO_FATAL_FAILURE(start(2, 2));
+  const std::vector<std::vector<int>> cuts = {{2}, {0}};
+  for (const auto& hosts : cuts) {
+    const int before = epoch();
+    expect_the_same_tokens([&] {
+      for (const int host : hosts) network_->disconnect(host);
+      const auto limit = std::chrono::steady_clock::now() + seconds(60);
+      while (epoch() == before && std::chrono::steady_clock::now() < limit) {
+      }
+      EXPECT_GT(epoch(), before) << "the loss was noticed while the host was away";
+      for (const int host : hosts) network_->connect(host);
+    });
+  }
+}
+
 TEST_F(ClusterPartitions, OfARanksConnectionAloneCostNoToken) {
   ASSERT_NO_FATAL_FAILURE(start_with_proxy(2));
   ASSERT_EQ(proxy_->connections(), 2U) << "the link, and its rank's";
