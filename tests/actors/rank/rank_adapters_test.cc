@@ -27,6 +27,15 @@ const AdapterTransfer::TimePoint kNow{};
 class RankAdaptersTest : public ::testing::Test {
  protected:
   RankAdaptersTest() {
+    auto ends = make_descriptor_channel().value();
+    senders_.put(0, std::move(ends.first));
+    descriptors_ = std::make_shared<DescriptorReceiver>(std::move(ends.second));
+    join(4);
+  }
+
+  // A group of this epoch, with the model of the one before.
+  void join(uint64_t epoch) {
+    rank_.reset();
     RankAdapters::Callbacks callbacks;
     callbacks.to_cache = [this](Envelope envelope) {
       {
@@ -36,9 +45,7 @@ class RankAdaptersTest : public ::testing::Test {
       wake_.notify_one();
     };
     callbacks.fatal = [this](const std::string& why) { fatal_.set_value(why); };
-    auto ends = make_descriptor_channel().value();
-    senders_.put(0, std::move(ends.first));
-    const RankAdapters::Setup setup{0, 4, 2, std::make_shared<DescriptorReceiver>(std::move(ends.second))};
+    const RankAdapters::Setup setup{0, epoch, 2, descriptors_, held_};
     rank_ = std::make_unique<RankAdapters>(setup, plan_, model_, std::move(callbacks));
   }
 
@@ -132,6 +139,8 @@ class RankAdaptersTest : public ::testing::Test {
   std::deque<Envelope> said_;
   std::promise<std::string> fatal_;
   DescriptorSenders senders_;
+  std::shared_ptr<DescriptorReceiver> descriptors_;
+  const std::shared_ptr<SlotDigests> held_ = std::make_shared<SlotDigests>();
   std::unique_ptr<RankAdapters> rank_;
 };
 
@@ -217,6 +226,64 @@ TEST_F(RankAdaptersTest, RefusesMemoryThatIsNotWhatItSays) {
   EXPECT_THAT(refusal(memory, {adapter.digest, 0, all, offset, bytes - 1}), HasSubstr("its ranks call for"));
   EXPECT_THAT(refusal(memory, {adapter.digest, 0, all, 0, bytes}), HasSubstr("adapter part"));
   EXPECT_THAT(refusal(memory, {"ffffffffffffffffffffffffffffffff", 0, all, offset, bytes}), HasSubstr("not of ffff"));
+}
+
+TEST_F(RankAdaptersTest, TakesChunksOfMemoryThatItCannotMap) {
+  constexpr uint64_t kNoRoom = uint64_t{1} << 60;
+  const Descriptor large(memfd_create("large", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(ftruncate(large.get(), static_cast<off_t>(kNoRoom)), 0);
+  ASSERT_EQ(fcntl(large.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE), 0);
+  ASSERT_TRUE(senders_.send(0, 1, large));
+  rank_->take(envelope_of(AdapterOrder{1, AdapterRegion{"d1", 0, kNoRoom, 0, 4096}}, 0, 4));
+  EXPECT_THAT(report_in<ChunksWanted>(next()).why, HasSubstr("cannot be mapped"));
+}
+
+TEST_F(RankAdaptersTest, ConfirmsInALaterGroupWhatItsSlotsHold) {
+  const auto adapter = query_adapter(false);
+  send(AdapterTransfer(1, 4, 1, in_region(adapter), kNow).start(hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  join(5);
+  AdapterTransfer again(2, 5, 1, in_region(adapter), kNow);
+  send(again.start(hand_over(), true));
+  const auto done = next_done();
+  EXPECT_EQ(done.digest, adapter.digest);
+  EXPECT_EQ(done.error, "");
+  EXPECT_EQ(a_in_slot(1), std::vector<float>(32, 0.5F));
+
+  AdapterTransfer elsewhere(3, 5, 0, in_region(adapter), kNow);
+  send(elsewhere.start(hand_over(), true));
+  report_in<SliceWanted>(next());
+  send(elsewhere.slice_wanted(0, hand_over(), kNow));
+  EXPECT_EQ(next_done().error, "");
+  EXPECT_EQ(a_in_slot(0), std::vector<float>(32, 0.5F));
+}
+
+TEST_F(RankAdaptersTest, ConfirmsNothingThatWasReplacedRefusedOrEmptied) {
+  auto replaced = query_adapter(false);
+  send(AdapterTransfer(1, 4, 0, in_region(replaced), kNow).start(hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  auto other = query_adapter(false);
+  other.digest = "fedcba9876543210fedcba9876543210";
+  send(AdapterTransfer(2, 4, 0, in_region(other), kNow).start(hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  const auto is_held = [&](uint64_t number, const model::Adapter& adapter, int32_t slot) {
+    send(AdapterTransfer(number, 4, slot, in_region(adapter), kNow).start(hand_over(), true));
+    const auto report = message_in<AdapterReport>(next());
+    return std::holds_alternative<AdapterDone>(report.what);
+  };
+  EXPECT_FALSE(is_held(3, replaced, 0));
+  EXPECT_TRUE(is_held(4, other, 0));
+  rank_->take(envelope_of(AdapterOrder{5, AdapterClear{0}}, 0, 4));
+  EXPECT_FALSE(is_held(6, other, 0));
+
+  send(AdapterTransfer(7, 4, 1, in_region(other), kNow).start(hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  model_->adapter_error = "the device has no memory left";
+  send(AdapterTransfer(8, 4, 1, in_region(replaced), kNow).start(hand_over()));
+  EXPECT_EQ(next_done().error, "the device has no memory left");
+  EXPECT_FALSE(is_held(9, other, 1)) << "nobody knows what the slot holds now";
+  rank_->take(envelope_of(AdapterOrder{10, AdapterConfirm{"d1", 2}}, 0, 4));
+  EXPECT_THAT(next_done().error, HasSubstr("adapter slot 2 of 2"));
 }
 
 TEST_F(RankAdaptersTest, WaitsForTheFactorsOfDora) {
