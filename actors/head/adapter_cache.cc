@@ -246,7 +246,7 @@ class AdapterCache {
   }
   void perform(HostAdapters::Unclaimed& unclaimed) { slots_.unclaimed(unclaimed.digest); }
   void perform(HostAdapters::Dropped& dropped) { slots_.drop(dropped.digest); }
-  void perform(HostAdapters::Keep& keep) { slots_.keep(keep.digest, keep.kept); }
+  void perform(HostAdapters::Keep& keep) { slots_.keep(keep.digest, keep.kept, host_.staged(keep.digest).get()); }
   void perform(AdapterChanges::Locate& locate) { source_->locate(locate.key, locate.path); }
 
   void perform(AdapterChanges::Ended& ended) {
@@ -300,9 +300,13 @@ class AdapterCache {
     const auto [it, added] =
         transfers_.try_emplace(wanted.transfer, wanted.transfer, epoch_, wanted.slot, wanted.adapter, windows_, now());
     sending_since_[wanted.transfer] = now();
-    send(it->second.start(now(), [this](int32_t rank, uint64_t number, const Descriptor& memory) {
+    send(it->second.start(now(), hand_over(), wanted.confirms));
+  }
+
+  AdapterTransfer::HandOver hand_over() const {
+    return [this](int32_t rank, uint64_t number, const Descriptor& memory) {
       return descriptors_ && descriptors_->send(rank, number, memory).has_value();
-    }));
+    };
   }
 
   void perform(AdapterSlots::Clear& clear) {
@@ -344,6 +348,10 @@ class AdapterCache {
     send(transfer.chunks_wanted(rank, wanted.why, now()));
   }
 
+  void take(AdapterTransfer& transfer, int32_t rank, const SliceWanted&) {
+    send(transfer.slice_wanted(rank, hand_over(), now()));
+  }
+
   void take(AdapterTransfer& transfer, int32_t rank, const AdapterDone& done) { transfer.done(rank, done, now()); }
 
   void take(AdapterTransfer& transfer, int32_t rank, DoraValues& norms) {
@@ -364,7 +372,7 @@ class AdapterCache {
       const auto ended = transfers_.extract(it);
       const AdapterTransfer& transfer = ended.mapped();
       const auto began = sending_since_.extract(number);
-      if (began && transfer.error().empty()) sends_.add(since(began.mapped()));
+      if (began && transfer.error().empty() && transfer.has_sent_slices()) sends_.add(since(began.mapped()));
       slots_.sent(transfer.adapter()->digest, transfer.error(), transfer.have_ranks_failed());
     }
     // What it had on its way gives others room, for which no answer will come where it has failed.

@@ -225,6 +225,13 @@ void AdapterChanges::finish(Changes::iterator it) {
                                pinned_.size(), slots_.size()),
                    "conflict");
       }
+      if (!slots_.may_keep(change.digest, host_.staged(change.digest).get())) {
+        return end(it,
+                   fmt::format("the pinned adapters and this one would take more than half of the {} bytes that each "
+                               "rank has for adapters",
+                               slots_.budget_bytes()),
+                   "conflict");
+      }
       if (auto ok = host_.keep(change.name, true); !ok) return end(it, ok.error().message, "conflict");
       pinned_.insert(change.name);
       remember(change.name);

@@ -29,9 +29,18 @@ size_t cores_for_reading(model::SliceLayout layout) {
   return std::clamp<size_t>(left, 1, kMostThreads);
 }
 
-BlockingPool::Limits read_limits(model::SliceLayout layout) {
-  const size_t threads = std::clamp(cores_for_reading(layout), kFewestReadThreads, kMostReadThreads);
-  return {threads, kMostBlockedReads, std::chrono::milliseconds(1000)};
+BlockingPool::Limits read_limits(model::SliceLayout layout, uint64_t bytes) {
+  BlockingPool::Limits limits;
+  limits.threads = std::clamp(cores_for_reading(layout), kFewestReadThreads, kMostReadThreads);
+  limits.blocked_threads = kMostBlockedReads;
+  limits.held_bytes = bytes;
+  return limits;
+}
+
+// Of an adapter while it is read and packed: its files, and what becomes of them, which the CPU has in twice the width.
+uint64_t bytes_while_read(uint64_t file_bytes, model::SliceLayout layout) {
+  constexpr uint64_t kMost = uint64_t{1} << 60;  // of a file that says more: there is none
+  return std::min(file_bytes, kMost) * (layout == model::SliceLayout::cpu_f32 ? 3 : 2);
 }
 
 }  // namespace
@@ -106,13 +115,14 @@ AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestH
     : AdapterReader(std::move(plan), max_lora_rank, std::move(hooks), std::move(callbacks), Patience()) {}
 
 AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks,
-                             Patience patience, AdapterDirectories directories, model::SliceLayout layout)
+                             Patience patience, AdapterDirectories directories, model::SliceLayout layout,
+                             uint64_t bytes)
     : patience_(patience),
       callbacks_(std::move(callbacks)),
       context_(
           std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks), std::move(directories), layout)),
       checks_(kChecks),
-      reads_(read_limits(layout)) {}
+      reads_(read_limits(layout, bytes)) {}
 
 AdapterReader::~AdapterReader() {
   const std::lock_guard lock(context_->mutex);
@@ -139,6 +149,7 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
   BlockingPool::Job job;
   job.key = name;
   job.limit = patience_.read + std::chrono::milliseconds(1000 * (file_bytes / patience_.bytes_per_second));
+  job.bytes = bytes_while_read(file_bytes, context_->layout);
   job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
     context->hold("hold_adapter_load", name);
     return [this, staged = context->stage(name, dir)]() mutable { callbacks_.staged(std::move(staged)); };

@@ -43,7 +43,8 @@ void AdapterSlots::unclaimed(const std::string& digest) {
 
 void AdapterSlots::acquire(Id id, const std::string& digest, std::shared_ptr<const StagedAdapter> staged) {
   const auto it = contents_.find(digest);
-  if (staged == nullptr && (it == contents_.end() || it->second.state == State::none)) {
+  const State state = it == contents_.end() ? State::none : it->second.state;
+  if (staged == nullptr && (state == State::none || state == State::former)) {
     effects_.push_back(Acquired{id, engine::kBaseSlot, "the adapter's content is not here any more"});
     return;
   }
@@ -53,7 +54,7 @@ void AdapterSlots::acquire(Id id, const std::string& digest, std::shared_ptr<con
   if (staged != nullptr) content.staged = std::move(staged);
   if (content.state == State::resident && !content.draining) {
     grant(content);
-  } else if (content.state == State::none) {
+  } else if (state == State::none || state == State::former) {
     queue(content);
   }
   update(content);
@@ -66,10 +67,7 @@ void AdapterSlots::release(Id id, const std::string& digest) {
   Content& content = it->second;
   content.leases.erase(id);
   content.waiters.erase(id);
-  if (content.waiters.empty() && content.state == State::waiting) {
-    queue_.erase(content.ticket);
-    content.state = State::none;
-  }
+  if (content.waiters.empty() && content.state == State::waiting) leave_queue(content);
   update(content);
   assign_slots();
 }
@@ -79,14 +77,25 @@ void AdapterSlots::drop(const std::string& digest) {
   if (it == contents_.end()) return;
   Content& content = it->second;
   content.error.clear();
-  if (content.state == State::resident && content.leases.empty() && content.waiters.empty()) empty_slot(content);
+  const bool is_in_slot = content.state == State::resident || content.state == State::former;
+  if (is_in_slot && content.leases.empty() && content.waiters.empty()) empty_slot(content);
   update(content);
   assign_slots();
 }
 
-void AdapterSlots::keep(const std::string& digest, bool kept) {
+bool AdapterSlots::may_keep(const std::string& digest, const StagedAdapter* staged) const {
+  const auto it = contents_.find(digest);
+  if (limits_.bytes == 0 || staged == nullptr || (it != contents_.end() && it->second.kept)) return true;
+  return promised_bytes_ + bytes_of(*staged) <= limits_.bytes / 2;
+}
+
+void AdapterSlots::keep(const std::string& digest, bool kept, const StagedAdapter* staged) {
   if (!kept && !contents_.contains(digest)) return;
   Content& content = find_or_add(digest);
+  if (content.kept != kept) {
+    if (kept) content.kept_bytes = staged != nullptr ? bytes_of(*staged) : content.slot >= 0 ? content.bytes : 0;
+    kept ? promised_bytes_ += content.kept_bytes : promised_bytes_ -= content.kept_bytes;
+  }
   content.kept = kept;
   if (kept && content.draining) {
     set_draining(content, false);
@@ -118,7 +127,7 @@ bool AdapterSlots::has_slot_for(const std::string& digest, const StagedAdapter* 
   const auto it = contents_.find(digest);
   const State state = it == contents_.end() ? State::none : it->second.state;
   if (state == State::resident) return !it->second.draining;
-  if (state != State::none) return state == State::sending;
+  if (state != State::none) return it->second.slot >= 0;
   const bool has_bytes =
       limits_.bytes == 0 || staged == nullptr || used_bytes_ - evictable_bytes_ + bytes_of(*staged) <= limits_.bytes;
   if (!has_bytes) return false;
@@ -137,16 +146,25 @@ AdapterSlots::Content& AdapterSlots::find_or_add(const std::string& digest) {
 void AdapterSlots::queue(Content& content) {
   content.state = State::waiting;
   content.ticket = ++tickets_;
-  queue_.emplace(content.ticket, &content);
+  queue_of(content).emplace(content.ticket, &content);
+}
+
+// The caller updates the content.
+void AdapterSlots::leave_queue(Content& content) {
+  queue_of(content).erase(content.ticket);
+  content.state = content.slot >= 0 ? State::former : State::none;
 }
 
 void AdapterSlots::assign_slots() {
-  while (group_ && !queue_.empty() && sending_ < kMostSends) {
-    Content& content = *queue_.begin()->second;
+  while (group_ && sending_ < kMostSends && !(returning_.empty() && queue_.empty())) {
+    Content& content = *(returning_.empty() ? queue_ : returning_).begin()->second;
     CHECK(content.state == State::waiting);
     std::string error;
-    if (content.staged == nullptr) {  // its host copy went while it was resident, and then it lost its slot
+    if (content.staged == nullptr) {  // its host copy went while it was resident; then its slot did, or the group
       error = "the adapter's content is not in memory any more";
+    } else if (content.slot >= 0) {
+      send(content);
+      continue;
     } else {
       const uint64_t bytes = bytes_of(*content.staged);
       error = why_it_never_fits(bytes);
@@ -157,8 +175,7 @@ void AdapterSlots::assign_slots() {
         continue;
       }
     }
-    queue_.erase(queue_.begin());
-    content.state = State::none;
+    leave_queue(content);
     fail_waiters(content, error, false);
     update(content);
   }
@@ -185,10 +202,19 @@ void AdapterSlots::enter_slot(Content& content, int32_t slot, uint64_t bytes) {
   in_slots_[static_cast<size_t>(slot)] = &content;
   content.bytes = bytes;
   used_bytes_ += bytes;
+  content.was_resident = false;
+  if (limits_.bytes > 0) unsure_.insert(slot);
+  send(content);
+}
+
+// What has a slot, to that. DoRA's factors are made of all ranks' norms, so it is sent to all of them again.
+void AdapterSlots::send(Content& content) {
+  returning_.erase(content.ticket);
   content.state = State::sending;
   ++sending_;
   content.transfer = ++transfers_;
-  effects_.push_back(Send{content.transfer, slot, content.staged});
+  const bool confirms = content.was_resident && content.staged->dora.empty();
+  effects_.push_back(Send{content.transfer, content.slot, content.staged, confirms});
   update(content);
 }
 
@@ -207,7 +233,10 @@ void AdapterSlots::leave_slot(Content& content) {
 // The same, and the ranks let go of what it holds, where that is counted: the next one may get another slot. Before the
 // Send of what comes in its place.
 void AdapterSlots::empty_slot(Content& content) {
-  if (limits_.bytes > 0 && group_) effects_.push_back(Clear{content.transfer, content.slot, *content.digest});
+  if (limits_.bytes > 0) {
+    unsure_.insert(content.slot);
+    if (group_) effects_.push_back(Clear{content.transfer, content.slot, *content.digest});
+  }
   leave_slot(content);
 }
 
@@ -302,10 +331,13 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error, boo
   content.error = ranks_failed ? "" : error;
   if (error.empty()) {
     content.state = State::resident;
+    content.was_resident = true;
+    unsure_.erase(content.slot);
     --sending_;
     grant(content);
   } else {
     effects_.push_back(Clear{content.transfer, content.slot, digest});
+    if (limits_.bytes > 0) unsure_.insert(content.slot);
     leave_slot(content);
     fail_waiters(content, error, ranks_failed);
   }
@@ -315,16 +347,19 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error, boo
 
 void AdapterSlots::group_formed() {
   group_ = true;
+  for (const int32_t slot : unsure_) effects_.push_back(Clear{0, slot, ""});
   assign_slots();
 }
 
 void AdapterSlots::group_lost() {
   group_ = false;
-  for (size_t slot = 0; slot < in_slots_.size(); ++slot) {
-    if (in_slots_[slot] == nullptr) continue;
-    Content& content = *in_slots_[slot];
+  for (Content* const in_slot : in_slots_) {
+    if (in_slot == nullptr || in_slot->state == State::waiting) continue;
+    Content& content = *in_slot;
     content.leases.clear();  // the engine forgets the sequences that held them
-    leave_slot(content);
+    if (content.state == State::sending) --sending_;
+    set_draining(content, false);
+    content.state = State::former;
     if (!content.waiters.empty()) queue(content);
     update(content);
   }
@@ -365,11 +400,12 @@ void AdapterSlots::find(Content& content, Place place) {
 // Brings what depends on the content's state up to date: where it is found, its pin, its being known at all. The content
 // may be gone afterwards.
 void AdapterSlots::update(Content& content) {
-  find(content, content.state != State::resident || content.kept ? Place::none
-                : content.draining                               ? Place::draining
-                : !content.leases.empty()                        ? Place::leased
-                : content.claims > 0                             ? Place::claimed
-                                                                 : Place::idle);
+  const bool may_go = (content.state == State::resident || content.state == State::former) && !content.kept;
+  find(content, !may_go                   ? Place::none
+                : content.draining        ? Place::draining
+                : !content.leases.empty() ? Place::leased
+                : content.claims > 0      ? Place::claimed
+                                          : Place::idle);
   const bool counts_as_kept = content.kept && content.slot >= 0;
   if (counts_as_kept != content.counts_as_kept) {
     counts_as_kept ? kept_bytes_ += content.bytes : kept_bytes_ -= content.bytes;
@@ -386,11 +422,13 @@ void AdapterSlots::update(Content& content) {
 }
 
 AdapterSlots::Row AdapterSlots::row(const std::string& digest) const {
-  constexpr const char* kStates[] = {"none", "waiting", "sending", "resident"};
+  constexpr const char* kStates[] = {"none", "waiting", "sending", "resident", "none"};
   const auto it = contents_.find(digest);
   if (it == contents_.end()) return {};
   const Content& content = it->second;
-  return {kStates[static_cast<size_t>(content.state)], content.error, content.slot, content.leases.size()};
+  const bool is_there = content.state == State::sending || content.state == State::resident;
+  return {kStates[static_cast<size_t>(content.state)], content.error, is_there ? content.slot : -1,
+          content.leases.size()};
 }
 
 }  // namespace lorikeet::actors

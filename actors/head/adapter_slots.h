@@ -4,7 +4,12 @@
 // Per content:
 //
 //   none --> waiting --> sending --> resident --> none (in the order of actors/head/eviction_order.h; never while leased)
-//                           `--> none (a rank refused it: rolled back on all of them)
+//               ^           |`--> none (a rank refused it: rolled back on all of them)
+//               |           | the group is lost, or was while it was resident
+//               `-------- former --> none (as if it were resident)
+//
+// The ranks that survive a group keep what their slots hold. So its contents keep their slots, too, and their bytes; when
+// one is wanted again the ranks are asked first whether they have it there (Send::confirms), and who lacks it gets it.
 //
 // A lease is a request's hold while plans may touch the slot. While contents wait for slots and none is to be had, some
 // resident ones give way: they get no new leases and drain, and the engine is told, so that requests that have had a turn
@@ -51,8 +56,10 @@ class AdapterSlots {
     uint64_t transfer = 0;
     int32_t slot = 0;
     std::shared_ptr<const StagedAdapter> adapter;
+    bool confirms = false;  // all ranks of an earlier group had it in that slot: some may have it still
   };
-  struct Clear {  // on all ranks: what the transfer has brought; it failed, or its bytes are for others
+  struct
+      Clear {  // on all ranks: what the transfer has brought; it failed, or its bytes are for others. 0: whatever is there
     uint64_t transfer = 0;
     int32_t slot = 0;
     std::string digest;
@@ -93,8 +100,11 @@ class AdapterSlots {
   void sent(const std::string& digest, const std::string& error, bool ranks_failed = false);
   void drop(const std::string& digest);  // no request will want it; nobody holds it
 
-  // Once in a slot the content stays there until it is kept no more. The caller leaves one slot at least to others.
-  void keep(const std::string& digest, bool kept);
+  // Once in a slot the content stays there until it is kept no more. The caller leaves one slot at least to others, and
+  // half of the bytes (may_keep). `staged` says what it takes; null: as far as that is known here.
+  void keep(const std::string& digest, bool kept, const StagedAdapter* staged = nullptr);
+  // Whether half of the bytes are left to others when this one is kept, too.
+  bool may_keep(const std::string& digest, const StagedAdapter* staged) const;
   // Whether acquire() would be answered without another content giving way that is leased.
   bool has_slot_for(const std::string& digest, const StagedAdapter* staged = nullptr) const;
 
@@ -106,7 +116,7 @@ class AdapterSlots {
   bool is_resident(const std::string& digest) const;
   std::vector<std::string> resident() const;  // digests; as many as there are slots at the most
 
-  // The ranks are there with empty slots; they are gone and all slots with them.
+  // The ranks are there: those of the last group with what they had, others with empty slots. They are gone.
   void group_formed();
   void group_lost();
 
@@ -120,8 +130,9 @@ class AdapterSlots {
   Row row(const std::string& digest) const;
 
  private:
-  enum class State : uint8_t { none, waiting, sending, resident };
-  // Of a resident content: that nobody leases, and no request claims or some do; that requests lease; that gives way.
+  enum class State : uint8_t { none, waiting, sending, resident, former };
+  // Of a resident or former content: that nobody leases, and no request claims or some do; that requests lease; that
+  // gives way.
   enum class Place : uint8_t { none, idle, claimed, leased, draining };
   struct Content;
   using Key = std::tuple<size_t, uint64_t, Content*>;  // leases, last used
@@ -130,15 +141,17 @@ class AdapterSlots {
     const std::string* digest = nullptr;  // the key
     State state = State::none;
     int32_t slot = -1;
-    uint64_t bytes = 0;     // that it takes of each rank while it is in a slot
-    uint64_t transfer = 0;  // that brings or brought it to the ranks
-    bool draining = false;  // resident, and to give its slot to one that waits
+    uint64_t bytes = 0;         // that it takes of each rank while it is in a slot
+    uint64_t transfer = 0;      // that brings or brought it to the ranks
+    bool draining = false;      // resident, and to give its slot to one that waits
+    bool was_resident = false;  // since it has its slot
     bool kept = false;
-    std::set<Id> leases;   // requests that have the slot
-    std::set<Id> waiters;  // requests that have not got it yet
+    uint64_t kept_bytes = 0;  // that it takes or will take, as far as known; among promised_bytes_ while it is kept
+    std::set<Id> leases;      // requests that have the slot
+    std::set<Id> waiters;     // requests that have not got it yet
     size_t claims = 0;
     uint64_t last_used = 0;
-    uint64_t ticket = 0;        // of queue_, while it waits
+    uint64_t ticket = 0;        // of its queue, while it waits
     Place place = Place::none;  // where it is found
     Key key;                    // there, where it is an Index
     ListLinks<Content> links;   // and these where it is an order
@@ -152,9 +165,12 @@ class AdapterSlots {
 
   Content& find_or_add(const std::string& digest);
   void queue(Content& content);
+  std::map<uint64_t, Content*>& queue_of(const Content& content) { return content.slot < 0 ? queue_ : returning_; }
   void assign_slots();
   uint64_t bytes_of(const StagedAdapter& adapter) const;
+  void leave_queue(Content& content);
   void enter_slot(Content& content, int32_t slot, uint64_t bytes);
+  void send(Content& content);
   void leave_slot(Content& content);
   void empty_slot(Content& content);
   std::string why_it_never_fits(uint64_t bytes) const;
@@ -174,17 +190,22 @@ class AdapterSlots {
   FrequencySketch uses_;                               // claims, by digest
   std::unordered_map<std::string, Content> contents_;  // claimed, in a slot, on their way to one, or with an error
   std::set<int32_t> free_slots_;
-  std::vector<Content*> in_slots_;      // by slot; null: empty
-  std::map<uint64_t, Content*> queue_;  // that wait for a slot, by ticket
-  Order idle_, claimed_;                // resident, and nobody leases them
-  Index leased_;                        // resident, and take new leases
-  Index draining_;                      // resident, and take none
-  size_t sending_ = 0;                  // contents
+  // Where bytes are counted: slots that may hold anything on ranks that have not done, or not heard, what they were told
+  // last. They are emptied when a group begins.
+  std::set<int32_t> unsure_;
+  std::vector<Content*> in_slots_;          // by slot; null: empty
+  std::map<uint64_t, Content*> queue_;      // that wait for a slot, by ticket
+  std::map<uint64_t, Content*> returning_;  // that wait and have kept theirs: they go first, since they need no place
+  Order idle_, claimed_;                    // resident or former, and nobody leases them
+  Index leased_;                            // resident, and take new leases
+  Index draining_;                          // resident, and take none
+  size_t sending_ = 0;                      // contents
   const Limits limits_;
   uint64_t used_bytes_ = 0;       // on each rank, of what is in slots
   uint64_t evictable_bytes_ = 0;  // of it: of what nobody leases
   uint64_t leaving_bytes_ = 0;    // of it: of what gives way and is leased still
   uint64_t kept_bytes_ = 0;       // of it: of what is kept
+  uint64_t promised_bytes_ = 0;   // of all that is kept, wherever it is
   uint64_t evictions_ = 0;
   bool group_ = false;
   uint64_t clock_ = 0;

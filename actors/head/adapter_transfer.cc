@@ -33,20 +33,41 @@ AdapterTransfer::~AdapterTransfer() {
   }
 }
 
-std::vector<Envelope> AdapterTransfer::start(TimePoint now, const HandOver& hand_over) {
+std::vector<Envelope> AdapterTransfer::start(TimePoint now, const HandOver& hand_over, bool confirms) {
   std::vector<Envelope> out;
-  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    const auto to = static_cast<int32_t>(rank);
-    const Descriptor* const memory = adapter_->memory();
-    ranks_[rank].handed_over = memory != nullptr && hand_over && hand_over(to, number_, *memory);
-    if (ranks_[rank].handed_over) {
-      const StagedAdapter::Part& part = adapter_->parts[rank];
-      add(to, AdapterRegion{adapter_->digest, slot_, adapter_->region.bytes().size(), part.offset, part.bytes}, out);
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    const auto rank = static_cast<int32_t>(i);
+    ranks_[i].asked = confirms;
+    if (confirms) {
+      add(rank, AdapterConfirm{adapter_->digest, slot_}, out);
     } else {
-      begin_chunks(to, now, out);
+      send_slice(rank, now, hand_over, out);
     }
   }
   return out;
+}
+
+std::vector<Envelope> AdapterTransfer::slice_wanted(int32_t rank, const HandOver& hand_over, TimePoint now) {
+  std::vector<Envelope> out;
+  if (finished() || !is_rank(rank)) return out;
+  Rank& wants = ranks_[static_cast<size_t>(rank)];
+  if (!std::exchange(wants.asked, false) || wants.done) {
+    ranks_failed(fmt::format("rank {} wants an adapter that it has, or is getting", rank));
+    return out;
+  }
+  last_progress_ = now;
+  send_slice(rank, now, hand_over, out);
+  return out;
+}
+
+void AdapterTransfer::send_slice(int32_t rank, TimePoint now, const HandOver& hand_over, std::vector<Envelope>& out) {
+  has_sent_slices_ = true;
+  Rank& to = ranks_[static_cast<size_t>(rank)];
+  const Descriptor* const memory = adapter_->memory();
+  to.handed_over = memory != nullptr && hand_over && hand_over(rank, number_, *memory);
+  if (!to.handed_over) return begin_chunks(rank, now, out);
+  const StagedAdapter::Part& part = adapter_->parts[static_cast<size_t>(rank)];
+  add(rank, AdapterRegion{adapter_->digest, slot_, adapter_->region.bytes().size(), part.offset, part.bytes}, out);
 }
 
 std::vector<Envelope> AdapterTransfer::chunks_wanted(int32_t rank, const std::string& why, TimePoint now) {

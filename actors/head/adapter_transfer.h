@@ -1,6 +1,8 @@
 // One adapter's way to all ranks: slices, DoRA's norms and factors, acknowledgements. To ranks of this host a slice goes as
 // the descriptor of the memory that it lies in, to others in chunks, as many ahead as the rank's window has room for.
+// Ranks that may have it since an earlier group are asked first (AdapterConfirm).
 //
+//   asked ---> done, or as the others where the rank lacks it
 //   memory handed over  ---> (DoRA: norms of all ranks ---> factors) ---> done by all ranks, or failed
 //     | it got lost            ^
 //     `-----> chunks ----------'
@@ -44,8 +46,11 @@ class AdapterTransfer {
   // Hands the rank the memory that its slice lies in, under the transfer's number; false: that cannot be.
   using HandOver = std::function<bool(int32_t rank, uint64_t number, const Descriptor& memory)>;
 
-  // What is to be sent to a rank (Envelope::rank): at first, and whenever its window may have room.
-  std::vector<Envelope> start(TimePoint now, const HandOver& hand_over = nullptr);
+  // What is to be sent to a rank (Envelope::rank): at first, and whenever its window may have room. confirms: the ranks
+  // are asked whether the slot holds it already.
+  std::vector<Envelope> start(TimePoint now, const HandOver& hand_over = nullptr, bool confirms = false);
+  // It does not.
+  std::vector<Envelope> slice_wanted(int32_t rank, const HandOver& hand_over, TimePoint now);
   std::vector<Envelope> more_chunks(int32_t rank, TimePoint now);
   void chunk_taken(int32_t rank, TimePoint now);
   // It has not got what was handed over.
@@ -61,6 +66,7 @@ class AdapterTransfer {
   void ranks_failed(std::string error);  // the ranks do not do their part, whatever the adapter
   bool have_ranks_failed() const { return ranks_failed_; }
 
+  bool has_sent_slices() const { return has_sent_slices_; }
   bool finished() const { return !error_.empty() || num_done_ == static_cast<int32_t>(ranks_.size()); }
   const std::string& error() const { return error_; }
   TimePoint last_progress() const { return last_progress_; }
@@ -70,6 +76,7 @@ class AdapterTransfer {
 
  private:
   struct Rank {
+    bool asked = false;        // whether it has the adapter, and has not answered
     bool handed_over = false;  // and nothing of the slice goes in chunks
     bool begun = false;        // and more of it may follow
     size_t sent = 0;           // bytes of its slice
@@ -78,6 +85,7 @@ class AdapterTransfer {
   };
 
   void add(int32_t rank, AdapterOrder::What what, std::vector<Envelope>& out) const;
+  void send_slice(int32_t rank, TimePoint now, const HandOver& hand_over, std::vector<Envelope>& out);
   void begin_chunks(int32_t rank, TimePoint now, std::vector<Envelope>& out);
   void send_chunks(int32_t rank, TimePoint now, std::vector<Envelope>& out);
   bool is_rank(int32_t rank);
@@ -90,7 +98,7 @@ class AdapterTransfer {
   std::vector<DoraValues> norms_;
   int32_t num_norms_ = 0, num_done_ = 0;
   std::string error_;
-  bool ranks_failed_ = false;
+  bool ranks_failed_ = false, has_sent_slices_ = false;
   TimePoint last_progress_;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <list>
+#include <map>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -31,6 +32,7 @@ struct BlockingPool::State {
     std::chrono::milliseconds limit;
     std::function<void(const std::string&)> give_up;
     TimePoint began;
+    uint64_t bytes = 0;  // among held_bytes
     bool slow = false, given_up = false, finishing = false;
   };
 
@@ -40,16 +42,25 @@ struct BlockingPool::State {
   bool stop = false;
   WorkQueue<Job> queue;  // waited for with `wake`, since a job alone does not make a thread's turn
   std::unordered_map<std::string, WorkQueue<Job>::Ticket> tickets;  // of those that wait, by their key
+  std::map<WorkQueue<Job>::Ticket, uint64_t> waiting_bytes;         // Job::bytes of those that wait, in their order
   std::list<Running> running;                                       // no more than there are threads
   size_t threads = 0;                                               // all
   size_t idle = 0;                                                  // of them wait for a job
   size_t working = 0;                                               // of them run one that is neither slow nor given up
+  uint64_t held_bytes = 0;                                          // by calls that run and are not given up
 
   explicit State(Limits given) : limits(given), queue(given.queued_bytes) {}
-  bool may_take() const { return queue.size() > 0 && working < limits.threads; }
+  bool may_take() const {
+    if (waiting_bytes.empty() || working >= limits.threads) return false;
+    const uint64_t next = waiting_bytes.begin()->second;
+    return limits.held_bytes == 0 || held_bytes == 0 || next == 0 ||
+           (held_bytes <= limits.held_bytes && next <= limits.held_bytes - held_bytes);
+  }
   std::optional<Job> take() {
     auto job = queue.try_pop();
-    if (job) tickets.erase(job->key);
+    if (!job) return job;
+    tickets.erase(job->key);
+    waiting_bytes.erase(waiting_bytes.begin());
     return job;
   }
   bool is_surplus() const { return idle + working >= limits.threads; }
@@ -96,6 +107,7 @@ void BlockingPool::submit(Job job) {
     return;
   }
   const std::string key = job.key;
+  const uint64_t bytes = job.bytes;
   const auto give_up = job.give_up;
   const auto ticket = state_->queue.push(std::move(job), kJobBytes);
   if (!ticket) {
@@ -104,6 +116,7 @@ void BlockingPool::submit(Job job) {
     return;
   }
   if (!key.empty()) state_->tickets[key] = *ticket;
+  state_->waiting_bytes[*ticket] = bytes;
   add_threads(state_);
   state_->wake.notify_one();
 }
@@ -111,7 +124,10 @@ void BlockingPool::submit(Job job) {
 bool BlockingPool::cancel(const std::string& key) {
   const std::lock_guard lock(state_->mutex);
   const auto waiting = state_->tickets.extract(key);
-  return !waiting.empty() && state_->queue.cancel(waiting.mapped()).has_value();
+  if (waiting.empty() || !state_->queue.cancel(waiting.mapped())) return false;
+  state_->waiting_bytes.erase(waiting.mapped());
+  state_->wake.notify_all();  // the next one may fit
+  return true;
 }
 
 void BlockingPool::tick(TimePoint now) {
@@ -125,6 +141,7 @@ void BlockingPool::tick(TimePoint now) {
       }
       if (call.given_up || call.finishing || now - call.began <= call.limit) continue;
       call.given_up = true;
+      state_->held_bytes -= std::exchange(call.bytes, 0);
       calls.push_back([give_up = std::move(call.give_up), limit = call.limit] {
         give_up(fmt::format("it has not returned in {}; its thread is left behind", in_seconds(limit)));
       });
@@ -177,8 +194,9 @@ void BlockingPool::serve(const std::shared_ptr<State>& state) {
     Job job = *state->take();
     const auto call = state->running.insert(
         state->running.end(),
-        {std::move(job.key), job.limit, std::move(job.give_up), std::chrono::steady_clock::now()});
+        {std::move(job.key), job.limit, std::move(job.give_up), std::chrono::steady_clock::now(), job.bytes});
     ++state->working;
+    state->held_bytes += job.bytes;
     lock.unlock();
     Finish finish = job.call();
     job.call = nullptr;
@@ -191,10 +209,11 @@ void BlockingPool::serve(const std::shared_ptr<State>& state) {
     }
     finish = nullptr;
     if (!call->slow) --state->working;
+    state->held_bytes -= call->bytes;
     state->running.erase(call);
+    state->wake.notify_all();  // several may fit now
     if (state->is_surplus()) break;
     ++state->idle;
-    state->wake.notify_one();
   }
   --state->threads;
   state->ended.notify_all();

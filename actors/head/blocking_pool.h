@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,12 +29,14 @@ class BlockingPool {
     size_t blocked_threads = 16;           // beside them: in calls that are slow or given up
     std::chrono::milliseconds slow{1000};  // what a call may take before others may run beside it
     size_t queued_bytes = 64 << 20;        // of jobs that wait for a thread
+    uint64_t held_bytes = 0;               // that calls may hold at a time, or one call alone more; 0: no bound
   };
   struct Job {
     std::string key;                  // whom it is for; empty: nobody, and there may be many
     std::chrono::milliseconds limit;  // what the call may take; it waits for its turn as long as others take
     std::function<Finish()> call;     // may block; what it returns is called unless the job is given up
     std::function<void(const std::string&)> give_up;  // with the reason, as the end of a sentence about the call
+    uint64_t bytes = 0;  // of memory that the call holds at the most, until it returns or is given up
   };
 
   explicit BlockingPool(Limits limits);

@@ -39,6 +39,9 @@
 namespace lorikeet::actors {
 namespace {
 
+// Adapters that are being read and packed take this part of what staged ones may take, beside them.
+constexpr uint64_t kReadingShare = 2;
+
 // Answers the supervisor once all actors without which the head is of no use have answered: an actor that hangs is
 // noticed as a stopped process is.
 caf::behavior heart(caf::event_based_actor* self, ChildProcess* child, SchedulerActor scheduler,
@@ -114,9 +117,9 @@ class Head {
     cache_setup.descriptors = descriptors_;
     cache_setup.make_source = [plan = *std::move(plan), options = options_,
                                layout = slice_layout(options_, model_config_)](AdapterSource::Callbacks callbacks) {
-      return std::make_unique<AdapterReader>(plan, options.max_lora_rank, TestHooks(options.test_hooks),
-                                             std::move(callbacks), AdapterReader::Patience(),
-                                             AdapterDirectories(options.lora_dirs), layout);
+      return std::make_unique<AdapterReader>(
+          plan, options.max_lora_rank, TestHooks(options.test_hooks), std::move(callbacks), AdapterReader::Patience(),
+          AdapterDirectories(options.lora_dirs), layout, options.max_cpu_lora_bytes / kReadingShare);
     };
     cache_ = main_->spawn<caf::monitored>(adapter_cache, std::move(cache_setup));
     SchedulerSetup setup;

@@ -122,7 +122,7 @@ class Scheduler {
 
   void new_epoch(const control::NewEpoch& order) {
     if (order.epoch <= core_.group().epoch()) return;
-    core_.start_epoch(order.epoch, order.why, order.by_rank, now());
+    core_.start_epoch(order.epoch, order.why, order.by_rank, order.doubts_kv, now());
     act();
     caf::anon_send_exit(rendezvous_, caf::exit_reason::user_shutdown);
     rendezvous_ = self_->spawn(rendezvous_store);

@@ -202,13 +202,11 @@ void ServingCore::lose_group(const RankLoss& loss, TimePoint now) {
   give_events();
 }
 
-void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now) {
+void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_rank, bool doubts_kv, TimePoint now) {
   if (epoch <= group_.epoch()) return;
   lose_group({why, by_rank, {}}, now);
-  if (engine_ && by_rank) {
-    engine_->blame_requests(why);
-    engine_->forget_kv();  // what a faulty rank has written is not believed
-  }
+  if (engine_ && by_rank) engine_->blame_requests(why);
+  if (engine_ && doubts_kv) engine_->forget_kv();  // what a faulty rank has written is not believed
   pauses_.epoch_began(why, by_rank, now);
   group_.start_epoch(epoch);
   take_what_the_engine_wants();

@@ -130,7 +130,7 @@ class ServingCore {
   void lose_group(const RankLoss& loss, TimePoint now);  // once per epoch; later reasons are not heard
   // Why the last epoch is over, from who knows best; no news if this one is not later. Requests are blamed for what a
   // rank did by itself (engine::Engine::blame_requests).
-  void start_epoch(uint64_t epoch, const std::string& why, bool by_rank, TimePoint now);
+  void start_epoch(uint64_t epoch, const std::string& why, bool by_rank, bool doubts_kv, TimePoint now);
   void tick(TimePoint now);  // loses ranks that do not answer in time
 
   std::vector<Effect> take_effects() { return std::exchange(effects_, {}); }

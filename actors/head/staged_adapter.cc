@@ -8,6 +8,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <mutex>
+#include <new>
 #include <utility>
 
 #include "actors/wire/limits.h"
@@ -48,17 +51,23 @@ class SliceMemory {
       parts_.push_back({bytes_, size});
       bytes_ += kernels::round_up(size, model::kSliceAlignment);
     }
-    if (staging.in_region) map();
-    if (mapped_ == nullptr) {
-      parts_.clear();
-      for (const uint64_t size : sizes) own_.emplace_back(size);
-      for (std::vector<uint8_t>& slice : own_) slices_.push_back(slice.data());
-    }
-    for (const StagedAdapter::Part& part : parts_) slices_.push_back(mapped_ + part.offset);
   }
   ~SliceMemory() { unmap(); }
   SliceMemory(const SliceMemory&) = delete;
   SliceMemory& operator=(const SliceMemory&) = delete;
+
+  // Fails where the host has no more memory.
+  Result<void> allocate(bool in_region) {
+    if (in_region) {
+      if (auto ok = map(); !ok) return ok;
+    }
+    if (mapped_ == nullptr) {
+      for (const StagedAdapter::Part& part : std::exchange(parts_, {})) own_.emplace_back(part.bytes);
+      for (std::vector<uint8_t>& slice : own_) slices_.push_back(slice.data());
+    }
+    for (const StagedAdapter::Part& part : parts_) slices_.push_back(mapped_ + part.offset);
+    return {};
+  }
 
   std::span<uint8_t* const> slices() const { return slices_; }
 
@@ -77,25 +86,41 @@ class SliceMemory {
 
  private:
   // Where the system has no such memory, or descriptors are few, nothing is mapped.
-  void map() {
+  Result<void> map() {
     auto made = kernels::ResidentMemory::make("lorikeet-adapter");
     if (!made || !leaves_descriptors(made->descriptor()) ||
         ftruncate(made->descriptor().get(), static_cast<off_t>(bytes_)) != 0)
-      return;
+      return {};
     void* const at = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, made->descriptor().get(), 0);
-    if (at == MAP_FAILED) return;
+    if (at == MAP_FAILED) return {};
     madvise(at, bytes_, MADV_HUGEPAGE);  // where the system gives large pages to such memory, there are fewer to fill
     mapped_ = static_cast<uint8_t*>(at);
     region_ = std::move(*made);
+    return fill();
+  }
+  // A page that cannot be had ends the process where it is first written to, so all of them come here.
+  Result<void> fill() {
+    std::mutex mutex;
+    Result<void> filled;
+    in_pieces([&](uint64_t offset, uint64_t bytes) {
+      auto ok = kernels::populate({mapped_ + offset, bytes}, region_.descriptor(), offset);
+      const std::lock_guard lock(mutex);
+      if (!ok && filled) filled = std::move(ok);
+    });
+    return filled;
   }
   // What is mapped for writing cannot be sealed. Page by page, which takes as long as packing a good part of them.
   void unmap() {
     uint8_t* const at = std::exchange(mapped_, nullptr);
     if (at == nullptr) return;
+    in_pieces([&](uint64_t offset, uint64_t bytes) { CHECK_EQ(munmap(at + offset, bytes), 0); });
+  }
+  // Of whole pages, one for each thread.
+  void in_pieces(const std::function<void(uint64_t offset, uint64_t bytes)>& work) const {
     const uint64_t piece = kernels::round_up(kernels::divide_up(bytes_, static_cast<uint64_t>(std::max(1, threads_))),
                                              model::kSliceAlignment);
     model::in_parallel(kernels::divide_up(bytes_, piece), threads_,
-                       [&](size_t i) { CHECK_EQ(munmap(at + i * piece, std::min(piece, bytes_ - i * piece)), 0); });
+                       [&](size_t i) { work(i * piece, std::min(piece, bytes_ - i * piece)); });
   }
 
   const int threads_;
@@ -107,12 +132,9 @@ class SliceMemory {
   std::vector<uint8_t*> slices_;
 };
 
-}  // namespace
-
-Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
-                                                           const model::ShardPlan& plan, int32_t max_lora_rank,
-                                                           const std::vector<std::string>& within,
-                                                           const Staging& staging) {
+Result<std::shared_ptr<const StagedAdapter>> stage(const std::filesystem::path& dir, const model::ShardPlan& plan,
+                                                   int32_t max_lora_rank, const std::vector<std::string>& within,
+                                                   const Staging& staging) {
   const auto adapter = model::read_adapter(dir, plan.config(), {max_lora_rank, within, staging.threads});
   if (!adapter) return tl::unexpected(adapter.error());
   auto staged = std::make_shared<StagedAdapter>();
@@ -141,6 +163,7 @@ Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem
     }
   }
   SliceMemory memory(sizes, staging);
+  if (auto ok = memory.allocate(staging.in_region); !ok) return fail("{}: {}", dir.string(), ok.error().message);
   if (dora) {
     for (size_t rank = 0; rank < ranks; ++rank) {
       std::copy(encoded[rank].begin(), encoded[rank].end(), memory.slices()[rank]);
@@ -154,6 +177,19 @@ Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem
     for (const auto& magnitude : pair.magnitude) staged->bytes += magnitude.size() * sizeof(float);
   }
   return staged;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
+                                                           const model::ShardPlan& plan, int32_t max_lora_rank,
+                                                           const std::vector<std::string>& within,
+                                                           const Staging& staging) {
+  try {
+    return stage(dir, plan, max_lora_rank, within, staging);
+  } catch (const std::bad_alloc&) {
+    return fail("{}: the host's memory does not hold the adapter", dir.string());
+  }
 }
 
 Result<std::vector<DoraValues>> dora_factors(const StagedAdapter& adapter, std::span<const DoraValues> norms) {

@@ -56,7 +56,7 @@ struct Staging {
 };
 
 // Reads DIR, checks it against the base, and cuts and packs it with the base's plan. within: as model::AdapterOptions.
-// Blocks on the disk.
+// Blocks on the disk. Errors: also a host without memory for it.
 Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem::path& dir,
                                                            const model::ShardPlan& plan, int32_t max_lora_rank,
                                                            const std::vector<std::string>& within = {},

@@ -16,6 +16,7 @@ RankAdapters::RankAdapters(Setup setup, model::ShardPlan plan, std::shared_ptr<m
       plan_(std::move(plan)),
       model_(std::move(model)),
       callbacks_(std::move(callbacks)),
+      held_(setup_.held ? setup_.held : std::make_shared<SlotDigests>()),
       queue_(kMaxQueuedAdapterBytes),
       thread_([this] { run(); }) {}
 
@@ -30,8 +31,7 @@ void RankAdapters::take(Envelope envelope) {
 }
 
 void RankAdapters::run() {
-  // The model may be that of an earlier epoch, and the head takes all slots for empty.
-  for (int32_t slot = 0; slot < setup_.num_slots; ++slot) model_->clear_adapter(slot);
+  held_->resize(static_cast<size_t>(setup_.num_slots));
   while (auto envelope = queue_.pop()) {
     auto order = assemble(*std::move(envelope));
     if (!order) return callbacks_.fatal(order.error().message);
@@ -67,8 +67,13 @@ Result<void> RankAdapters::perform(uint64_t number, AdapterBegin& begin) {
   return {};
 }
 
-Result<void> RankAdapters::check(int32_t slot, uint64_t bytes) const {
+Result<void> RankAdapters::check(int32_t slot) const {
   if (slot < 0 || slot >= setup_.num_slots) return fail("adapter slot {} of {}", slot, setup_.num_slots);
+  return {};
+}
+
+Result<void> RankAdapters::check(int32_t slot, uint64_t bytes) const {
+  if (auto ok = check(slot); !ok) return ok;
   if (bytes == 0 || bytes > kMaxAdapterSliceBytes) {
     return fail("an adapter slice of {} bytes: at most {} are taken", bytes, kMaxAdapterSliceBytes);
   }
@@ -83,8 +88,14 @@ Result<void> RankAdapters::perform(uint64_t number, const AdapterRegion& region)
     send(number, ChunksWanted{descriptor.error().message});
     return {};
   }
+  if (const auto size = kernels::sealed_size(*descriptor); !size) {
+    return fail("the memory of an adapter: {}", size.error().message);
+  }
   auto attached = kernels::ResidentMemory::attach(*std::move(descriptor));
-  if (!attached) return fail("the memory of an adapter: {}", attached.error().message);
+  if (!attached) {  // this process's trouble, and not the adapter's
+    send(number, ChunksWanted{attached.error().message});
+    return {};
+  }
   const auto memory = std::make_shared<const kernels::ResidentMemory>(*std::move(attached));
   const std::span<const uint8_t> all = memory->bytes();
   if (all.size() != region.region_bytes) {
@@ -97,6 +108,16 @@ Result<void> RankAdapters::perform(uint64_t number, const AdapterRegion& region)
   Transfer& transfer = transfers_[number];
   transfer = {{region.digest, region.slot, region.bytes}, {}, std::nullopt};
   return whole(number, transfer, all.subspan(region.offset, region.bytes), memory);
+}
+
+Result<void> RankAdapters::perform(uint64_t number, const AdapterConfirm& confirm) {
+  if (auto ok = check(confirm.slot); !ok) return ok;
+  if ((*held_)[static_cast<size_t>(confirm.slot)] == confirm.digest && !confirm.digest.empty()) {
+    send(number, AdapterDone{confirm.digest, ""});
+  } else {
+    send(number, SliceWanted{});
+  }
+  return {};
 }
 
 Result<void> RankAdapters::perform(uint64_t number, const AdapterChunk& chunk) {
@@ -124,7 +145,8 @@ Result<void> RankAdapters::whole(uint64_t number, Transfer& transfer, std::span<
     const auto packed = model::read_slice(slice, plan_, setup_.rank, model_->slice_layout());
     if (!packed) return tl::unexpected(packed.error());
     if (auto ok = check_digest(packed->digest); !ok) return ok;
-    if (auto ok = model_->set_slice(transfer.begin.slot, *packed, slice.data(), std::move(owner)); !ok) return ok;
+    const auto put = [&] { return model_->set_slice(transfer.begin.slot, *packed, slice.data(), std::move(owner)); };
+    if (auto ok = fill(transfer.begin, put); !ok) return ok;
     return done(number, transfer.begin);
   }
   auto part = model::decode_adapter(slice, plan_, setup_.rank);
@@ -158,8 +180,17 @@ Result<void> RankAdapters::perform(uint64_t number, DoraValues& factors) {
 }
 
 Result<void> RankAdapters::place(uint64_t number, const AdapterBegin& begin, const model::Adapter& part) {
-  if (auto ok = model_->set_adapter(begin.slot, part); !ok) return ok;
+  if (auto ok = fill(begin, [&] { return model_->set_adapter(begin.slot, part); }); !ok) return ok;
   return done(number, begin);
+}
+
+// Whatever comes of `put`, it is known what the slot holds.
+Result<void> RankAdapters::fill(const AdapterBegin& begin, const std::function<Result<void>()>& put) {
+  std::string& held = (*held_)[static_cast<size_t>(begin.slot)];
+  held.clear();
+  if (auto ok = put(); !ok) return ok;
+  held = begin.digest;
+  return {};
 }
 
 Result<void> RankAdapters::done(uint64_t number, const AdapterBegin& begin) {
@@ -172,7 +203,9 @@ Result<void> RankAdapters::done(uint64_t number, const AdapterBegin& begin) {
 // Rolls a transfer back: forgets what has come of it, and empties its slot.
 Result<void> RankAdapters::perform(uint64_t number, const AdapterClear& clear) {
   transfers_.erase(number);
-  if (clear.slot >= 0 && clear.slot < setup_.num_slots) model_->clear_adapter(clear.slot);
+  if (!check(clear.slot)) return {};
+  (*held_)[static_cast<size_t>(clear.slot)].clear();
+  model_->clear_adapter(clear.slot);
   return {};
 }
 

@@ -7,6 +7,9 @@
 //
 // An error at any point is sent as AdapterDone; the head then rolls back with AdapterClear, which also ends a transfer
 // that is under way.
+//
+// A rank that survives its group keeps its model, and the slots with it. What they hold is known by digest (SlotDigests),
+// so that AdapterConfirm can be answered in a later group; the head empties those that it has given up.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +32,10 @@
 
 namespace lorikeet::actors {
 
+// [slots] of a rank's model: the digests of what they hold; empty: nothing, or what nobody is sure of. As long as the
+// model, by one RankAdapters after the other.
+using SlotDigests = std::vector<std::string>;
+
 // Threads: take from any. Envelopes are handled in the order in which they come.
 class RankAdapters {
  public:
@@ -36,7 +43,8 @@ class RankAdapters {
     int32_t rank = 0;
     uint64_t epoch = 0;
     int32_t num_slots = 8;
-    std::shared_ptr<DescriptorReceiver> descriptors = nullptr;  // null: the head is on another host
+    std::shared_ptr<DescriptorReceiver> descriptors = nullptr;  // null: there is none, or nobody at its other end
+    std::shared_ptr<SlotDigests> held = nullptr;                // of the model; null: its slots are empty
   };
 
   // Called on the adapters' thread; fatal also on the one that takes.
@@ -64,12 +72,15 @@ class RankAdapters {
   void handle(AdapterOrder order);
   Result<void> perform(uint64_t number, AdapterBegin& begin);
   Result<void> perform(uint64_t number, const AdapterRegion& region);
+  Result<void> perform(uint64_t number, const AdapterConfirm& confirm);
   Result<void> perform(uint64_t number, const AdapterChunk& chunk);
   Result<void> perform(uint64_t number, DoraValues& factors);
   Result<void> perform(uint64_t number, const AdapterClear& clear);
+  Result<void> check(int32_t slot) const;
   Result<void> check(int32_t slot, uint64_t bytes) const;
   Result<void> whole(uint64_t number, Transfer& transfer, std::span<const uint8_t> slice,
                      std::shared_ptr<const void> owner);
+  Result<void> fill(const AdapterBegin& begin, const std::function<Result<void>()>& put);
   Result<void> done(uint64_t number, const AdapterBegin& begin);
   Result<void> place(uint64_t number, const AdapterBegin& begin, const model::Adapter& part);
   void send(uint64_t number, AdapterReport::What what);
@@ -78,6 +89,7 @@ class RankAdapters {
   const model::ShardPlan plan_;
   const std::shared_ptr<model::RankModel> model_;
   const Callbacks callbacks_;
+  const std::shared_ptr<SlotDigests> held_;
   std::map<uint64_t, Transfer> transfers_;  // by number
   EnvelopeAssembler assembler_;
   WorkQueue<Envelope> queue_;

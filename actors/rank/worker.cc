@@ -137,7 +137,9 @@ class Worker {
     // Monitored only now that it has answered: a dead proxy out of CAF's cache never does.
     self_->monitor(scheduler);
     const ChildStart& start = setup_.start;
-    const RankAdapters::Setup adapters{start.rank, start.epoch, start.options.max_loras, setup_.descriptors};
+    // The backend's model is the same in all epochs, and so is what its slots hold.
+    const RankAdapters::Setup adapters{start.rank, start.epoch, start.options.max_loras, setup_.descriptors,
+                                       std::make_shared<SlotDigests>()};
     RankThread::Callbacks callbacks;
     // The head believes an envelope of a rank only from the worker that has said hello as this rank.
     const auto worker = caf::actor_cast<WorkerActor>(self_);

@@ -40,7 +40,7 @@ struct WorkerSetup {
   std::function<void(const std::string&)> hung;
   std::shared_ptr<model::GrammarSource> grammars;             // may be null
   int32_t vocab_size = 0;                                     // that they are compiled for
-  std::shared_ptr<DescriptorReceiver> descriptors = nullptr;  // null: the head is on another host
+  std::shared_ptr<DescriptorReceiver> descriptors = nullptr;  // null: there is none, or nobody at its other end
   std::function<void(uint64_t epoch)> left;  // any thread: nothing of an epoch before this one is done any more
 };
 

@@ -244,7 +244,7 @@ void Supervision::begin_epoch(TimePoint now) {
     return spawn(-1, now);
   }
   state_ = State::forming;
-  processes_.tell(head_, control::NewEpoch{epoch_, loss.why, loss.by_rank && !loss.was_stopped});
+  processes_.tell(head_, control::NewEpoch{epoch_, loss.why, loss.by_rank && !loss.was_stopped, loss.by_rank});
   start_missing_ranks(now);
 }
 

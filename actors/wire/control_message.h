@@ -97,11 +97,14 @@ struct NewEpoch {  // to the head: the ranks of `epoch` are being started
   uint64_t epoch = 0;
   std::string why;       // the one before has ended
   bool by_rank = false;  // it failed by itself: nobody has killed, stopped or cut it off
+  // A rank failed by itself, whatever was done to others: what the ranks have written is not believed.
+  bool doubts_kv = false;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("epoch", s.epoch);
     visit("why", s.why);
     visit("by_rank", s.by_rank);
+    visit("doubts_kv", s.doubts_kv);
   }
 };
 

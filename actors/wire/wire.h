@@ -123,6 +123,18 @@ struct AdapterRegion {
   }
 };
 
+// In place of both: all ranks had this adapter in the slot in an earlier group. Answered with AdapterDone by a rank whose
+// slot still holds it, with SliceWanted by one that is new, or has put something else there.
+struct AdapterConfirm {
+  std::string digest;
+  int32_t slot = 0;
+  template <class Self, class Visitor>
+  static void fields(Self& s, Visitor&& visit) {
+    visit("digest", s.digest);
+    visit("slot", s.slot);
+  }
+};
+
 // The next kAdapterChunkBytes of the slice, or what is left. Every chunk is answered with ChunkTaken.
 struct AdapterChunk {
   std::vector<uint8_t> bytes;
@@ -174,7 +186,13 @@ struct ChunksWanted {
   }
 };
 
-// A rank has put the adapter into its slot, or says why not.
+// The slot does not hold what AdapterConfirm names.
+struct SliceWanted {
+  template <class Self, class Visitor>
+  static void fields(Self&, Visitor&&) {}
+};
+
+// A rank has the adapter in its slot, or says why not.
 struct AdapterDone {
   std::string digest;
   std::string error;
@@ -186,8 +204,8 @@ struct AdapterDone {
 };
 
 struct AdapterOrder {
-  using What = std::variant<AdapterBegin, AdapterChunk, DoraValues, AdapterClear, AdapterRegion>;
-  uint64_t transfer = 0;  // its number in the epoch
+  using What = std::variant<AdapterBegin, AdapterChunk, DoraValues, AdapterClear, AdapterRegion, AdapterConfirm>;
+  uint64_t transfer = 0;  // its number, which no other one of the same head has
   What what;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -196,7 +214,7 @@ struct AdapterOrder {
   }
 };
 struct AdapterReport {
-  using What = std::variant<ChunkTaken, DoraValues, AdapterDone, ChunksWanted>;
+  using What = std::variant<ChunkTaken, DoraValues, AdapterDone, ChunksWanted, SliceWanted>;
   uint64_t transfer = 0;
   What what;
   template <class Self, class Visitor>

@@ -16,6 +16,10 @@ namespace {
 
 constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 
+#ifndef MADV_POPULATE_WRITE
+constexpr int MADV_POPULATE_WRITE = 23;
+#endif
+
 }  // namespace
 
 Result<ResidentMemory> ResidentMemory::make(const std::string& name) {
@@ -66,6 +70,16 @@ Result<void> ResidentMemory::map() {
 
 void ResidentMemory::unmap() {
   if (data_ != nullptr) CHECK_EQ(munmap(const_cast<uint8_t*>(data_), size_), 0);
+}
+
+Result<void> populate(std::span<uint8_t> mapped, const Descriptor& file, uint64_t offset) {
+  int failed = madvise(mapped.data(), mapped.size(), MADV_POPULATE_WRITE) == 0 ? 0 : errno;
+  if (failed == EINVAL) {
+    const bool done = fallocate(file.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(mapped.size())) == 0;
+    failed = done || errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
+  }
+  if (failed == 0) return {};
+  return fail("{} bytes of memory cannot be had: {}", mapped.size(), std::strerror(failed));
 }
 
 Result<uint64_t> sealed_size(const Descriptor& descriptor) {

@@ -65,6 +65,11 @@ class ResidentMemory {
   uint64_t size_ = 0;
 };
 
+// Gives a shared, writable mapping of `file`, from `offset` on, all of its pages: memory that cannot be had is an error
+// here, and no signal where it is written to. Sources: madvise(2), MADV_POPULATE_WRITE; fallocate(2), for kernels before
+// 5.14.
+Result<void> populate(std::span<uint8_t> mapped, const Descriptor& file, uint64_t offset);
+
 // The size of sealed memory, without mapping it; fails for every other descriptor.
 Result<uint64_t> sealed_size(const Descriptor& descriptor);
 

@@ -126,17 +126,18 @@ class AdapterCacheTest : public ActorTest {
 
   void form(uint64_t epoch = 1) { tell(cache_, GroupFormed{epoch, workers_}); }
 
-  void report(int32_t rank, AdapterReport::What what, uint64_t transfer = 1) {
+  void report(int32_t rank, AdapterReport::What what, uint64_t transfer = 1, uint64_t epoch = 1) {
     tell_as(workers_.at(static_cast<size_t>(rank)), cache_,
-            envelope_of(AdapterReport{transfer, std::move(what)}, rank, 1));
+            envelope_of(AdapterReport{transfer, std::move(what)}, rank, epoch));
   }
 
-  void done(int32_t rank, const std::string& digest, const std::string& error = "", uint64_t transfer = 1) {
-    report(rank, AdapterDone{digest, error}, transfer);
+  void done(int32_t rank, const std::string& digest, const std::string& error = "", uint64_t transfer = 1,
+            uint64_t epoch = 1) {
+    report(rank, AdapterDone{digest, error}, transfer, epoch);
   }
 
   std::vector<std::string> orders(size_t rank) {
-    constexpr const char* kNames[] = {"begin", "chunk", "factors", "clear", "region"};
+    constexpr const char* kNames[] = {"begin", "chunk", "factors", "clear", "region", "confirm"};
     std::vector<std::string> found;
     for (const Envelope& envelope : *heard_[rank]) {
       found.emplace_back(kNames[message_in<AdapterOrder>(envelope).what.index()]);
@@ -334,6 +335,53 @@ TEST_F(AdapterCacheTest, SendsTheAdapterToTheNextGroupWhenOneIsLost) {
   form(2);
   EXPECT_EQ(heard_[0]->back().epoch, 2u);
   EXPECT_EQ(orders(0).back(), "chunk");
+}
+
+TEST_F(AdapterCacheTest, SendsNothingToASurvivorThatHasTheAdapterInItsSlot) {
+  form();
+  resolve(1, "moby", adapter("M"));
+  acquire(1, "M");
+  done(0, "M");
+  done(1, "M");
+  tell(cache_, GroupLost{1});
+  answers_->acquired.clear();
+  for (auto& heard : heard_) heard->clear();
+  form(2);
+  EXPECT_THAT(orders(0), IsEmpty()) << "nobody wants it";
+  acquire(1, "M");
+  ASSERT_THAT(orders(0), ElementsAre("confirm"));
+  EXPECT_THAT(orders(1), ElementsAre("confirm"));
+  EXPECT_EQ(order_in<AdapterConfirm>(heard_[0]->at(0)).digest, "M");
+  EXPECT_EQ(row("moby")["slot_state"], "sending");
+  done(0, "M", "", 2, 2);
+  report(1, SliceWanted{}, 2, 2);  // the successor
+  EXPECT_THAT(orders(0), ElementsAre("confirm"));
+  EXPECT_THAT(orders(1), ElementsAre("confirm", "begin", "chunk"));
+  EXPECT_EQ(order_in<AdapterChunk>(heard_[1]->at(2)).bytes, (std::vector<uint8_t>{2, 2}));
+  EXPECT_THAT(answers_->acquired, IsEmpty()) << "the successor has not got it";
+  done(1, "M", "", 2, 2);
+  EXPECT_EQ(answers_->acquired.at(1).slot, engine::SlotId(0));
+  EXPECT_EQ(answers_->acquired.at(1).epoch, 2u);
+}
+
+TEST_F(AdapterCacheTest, SendsContentThatWasReplacedWhileThereWasNoGroupToAllRanks) {
+  form();
+  resolve(1, "moby", adapter("M"));
+  acquire(1, "M");
+  done(0, "M");
+  done(1, "M");
+  tell(cache_, GroupLost{1});
+  tell(cache_, UnclaimAdapter{SequenceId(1)});
+  tell(asker_, ResolveAdapter{SequenceId(2), "moby"});
+  tell(cache_, AdapterSource::Checked{"moby", stamp(2)});
+  tell(cache_, AdapterSource::Staged{"moby", stamp(2), std::shared_ptr<const StagedAdapter>(adapter("M2"))});
+  for (auto& heard : heard_) heard->clear();
+  form(2);
+  acquire(2, "M2");
+  for (size_t rank : {size_t{0}, size_t{1}}) {
+    ASSERT_THAT(orders(rank), ElementsAre("begin", "chunk"));
+    EXPECT_EQ(order_in<AdapterBegin>(heard_[rank]->at(0)).digest, "M2");
+  }
 }
 
 TEST_F(AdapterCacheTest, AnswersARequestThatIsOver) {

@@ -24,11 +24,12 @@ using Names = std::vector<std::pair<std::string, std::string>>;
 // ranks answer when the test says so.
 class AdapterChangesTest : public ::testing::Test {
  protected:
-  void make(bool allowed = true, int32_t slots = 2, int32_t staged_count = 4, uint64_t staged_bytes = 100) {
+  void make(bool allowed = true, int32_t slots = 2, int32_t staged_count = 4, uint64_t staged_bytes = 100,
+            uint64_t slot_bytes = 0) {
     const Names modules = {{"a", "/a"}, {"b", "/b"}};
     names_ = AdapterNames(modules);
     host_ = std::make_unique<HostAdapters>(HostAdapters::Limits{staged_count, staged_bytes}, modules);
-    slots_ = std::make_unique<AdapterSlots>(slots);
+    slots_ = std::make_unique<AdapterSlots>(AdapterSlots::Limits{slots, slot_bytes});
     changes_ = std::make_unique<AdapterChanges>(AdapterChanges::Settings{allowed, "base"}, names_, *host_, *slots_);
     for (const char* dir : {"/a", "/b", "/c", "/d"}) disk_[dir] = std::string("of ") + dir;
   }
@@ -133,7 +134,7 @@ class AdapterChangesTest : public ::testing::Test {
   }
   void perform(const HostAdapters::Unclaimed& e) { slots_->unclaimed(e.digest); }
   void perform(const HostAdapters::Dropped& e) { slots_->drop(e.digest); }
-  void perform(const HostAdapters::Keep& e) { slots_->keep(e.digest, e.kept); }
+  void perform(const HostAdapters::Keep& e) { slots_->keep(e.digest, e.kept, host_->staged(e.digest).get()); }
   void perform(const AdapterSlots::Pin& e) { host_->pin(e.digest); }
   void perform(const AdapterSlots::Unpin& e) { host_->unpin(e.digest); }
   void perform(const AdapterSlots::GiveWay&) {}
@@ -408,6 +409,22 @@ TEST_F(AdapterChangesTest, KeepsAPinThroughAnEpochsEndAndAReplacement) {
   begin("unload", "a");
   EXPECT_EQ(slots_->row("of /c").state, "none");
   EXPECT_EQ(host_->staged_bytes(), 10u);
+}
+
+TEST_F(AdapterChangesTest, LeavesHalfOfTheSlotsBytesToAdaptersThatAreNotPinned) {
+  make(true, 8, 8, 1'000, 25);
+  EXPECT_EQ(answer(begin("pin", "a")), "'a' is pinned") << "there are no ranks yet, but what it will take is known";
+  EXPECT_EQ(answer(begin("pin", "b")),
+            "conflict: the pinned adapters and this one would take more than half of the 25 bytes that each rank has "
+            "for adapters");
+  EXPECT_FALSE(row("b").kept);
+  form();
+  sent("of /a");
+  const uint64_t number = begin("pin", "b");
+  sent("of /b");
+  EXPECT_THAT(answer(number), HasSubstr("conflict: the pinned adapters and this one"));
+  EXPECT_EQ(answer(begin("unpin", "a")), "'a' is not pinned");
+  EXPECT_EQ(answer(begin("pin", "b")), "'b' is pinned");
 }
 
 TEST_F(AdapterChangesTest, GivesTheNextHeadTheNamesThatHaveChanged) {

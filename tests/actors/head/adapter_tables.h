@@ -109,7 +109,7 @@ class AdapterTables {
   }
   void perform(HostAdapters::Unclaimed& unclaimed) { slots_.unclaimed(unclaimed.digest); }
   void perform(HostAdapters::Dropped& dropped) { slots_.drop(dropped.digest); }
-  void perform(HostAdapters::Keep& keep) { slots_.keep(keep.digest, keep.kept); }
+  void perform(HostAdapters::Keep& keep) { slots_.keep(keep.digest, keep.kept, host_.staged(keep.digest).get()); }
   void perform(AdapterSlots::Pin& pin) { host_.pin(pin.digest); }
   void perform(AdapterSlots::Unpin& unpin) { host_.unpin(unpin.digest); }
   void perform(AdapterSlots::GiveWay& way) { ways_.push_back(std::move(way)); }

@@ -148,6 +148,53 @@ TEST(AdapterTransfer, SendsBytesToARankThatHasNotGotTheMemory) {
   EXPECT_TRUE(transfer.have_ranks_failed());
 }
 
+TEST(AdapterTransfer, SendsNothingToRanksThatHaveTheAdapterSinceAnEarlierGroup) {
+  ChunkWindows windows;
+  AdapterTransfer transfer(3, 2, 1, in_region(), windows, kNow);
+  std::vector<int32_t> handed_to;
+  const AdapterTransfer::HandOver hand_over = [&](int32_t rank, uint64_t, const Descriptor&) {
+    handed_to.push_back(rank);
+    return true;
+  };
+  const auto asked = transfer.start(kNow, hand_over, /*confirms=*/true);
+  ASSERT_EQ(asked.size(), 2u);
+  for (const Envelope& envelope : asked) {
+    EXPECT_EQ(order_in<AdapterConfirm>(envelope).digest, "d1");
+    EXPECT_EQ(order_in<AdapterConfirm>(envelope).slot, 1);
+  }
+  EXPECT_TRUE(transfer.more_chunks(1, kNow).empty()) << "it is asked whether it needs any";
+  transfer.done(0, {"d1", ""}, kNow);
+  EXPECT_FALSE(transfer.has_sent_slices());
+  EXPECT_FALSE(transfer.finished()) << "rank 1 has not answered";
+  const auto later = kNow + std::chrono::seconds(1);
+  const auto sent = transfer.slice_wanted(1, hand_over, later);
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(sent[0].rank, 1);
+  EXPECT_EQ(order_in<AdapterRegion>(sent[0]).bytes, 10u);
+  EXPECT_EQ(handed_to, (std::vector<int32_t>{1}));
+  EXPECT_EQ(transfer.last_progress(), later);
+  EXPECT_TRUE(transfer.has_sent_slices());
+  transfer.done(1, {"d1", ""}, later);
+  EXPECT_TRUE(transfer.finished());
+  EXPECT_EQ(transfer.error(), "");
+}
+
+TEST(AdapterTransfer, BelievesNoRankThatWantsWhatItHas) {
+  ChunkWindows windows;
+  AdapterTransfer has(3, 2, 1, adapter_of(5, 5), windows, kNow);
+  has.start(kNow, nullptr, true);
+  has.done(0, {"d1", ""}, kNow);
+  EXPECT_TRUE(has.slice_wanted(0, nullptr, kNow).empty());
+  EXPECT_TRUE(has.have_ranks_failed());
+  AdapterTransfer gets(3, 2, 1, adapter_of(5, 5), windows, kNow);
+  gets.start(kNow);
+  EXPECT_TRUE(gets.slice_wanted(1, nullptr, kNow).empty());
+  EXPECT_THAT(gets.error(), HasSubstr("rank 1 wants an adapter that it has, or is getting"));
+  AdapterTransfer stranger(3, 2, 1, adapter_of(5, 5), windows, kNow);
+  EXPECT_TRUE(stranger.slice_wanted(2, nullptr, kNow).empty());
+  EXPECT_THAT(stranger.error(), HasSubstr("rank 2 of 2"));
+}
+
 TEST(AdapterTransfer, IsFinishedWhenAllRanksHaveTheSameContent) {
   ChunkWindows windows;
   AdapterTransfer transfer(1, 1, 0, adapter_of(5, 5), windows, kNow);

@@ -35,32 +35,43 @@ class BlockingPoolTest : public ::testing::Test {
   void make(size_t threads, size_t blocked_threads, size_t queued_bytes = 1 << 20) {
     pool_ = std::make_unique<BlockingPool>(BlockingPool::Limits{threads, blocked_threads, kSlow, queued_bytes});
   }
+  void make_with_memory(uint64_t bytes) {
+    pool_ = std::make_unique<BlockingPool>(BlockingPool::Limits{4, 4, kSlow, 1 << 20, bytes});
+  }
 
   // Returns when it is let go.
-  void hold(const std::string& key) {
+  void hold(const std::string& key, uint64_t bytes = 0) {
     auto began = std::make_shared<std::promise<void>>();
     auto gate = gates_[key].get_future().share();
     ++submitted_held_;
-    submit(key, [began, gate, lines = lines_] {
-      began->set_value();
-      gate.wait();
-      const std::lock_guard lock(lines->mutex);
-      ++lines->returned;
-      lines->wake.notify_all();
-    });
+    submit(
+        key,
+        [began, gate, lines = lines_] {
+          began->set_value();
+          gate.wait();
+          const std::lock_guard lock(lines->mutex);
+          ++lines->returned;
+          lines->wake.notify_all();
+        },
+        bytes);
     began->get_future().wait();
   }
 
   void release(const std::string& key) { gates_.extract(key).mapped().set_value(); }
 
   void submit(
-      const std::string& key, std::function<void()> call = [] {}) {
+      const std::string& key, std::function<void()> call = [] {}, uint64_t bytes = 0) {
     pool_->submit({key, kLimit,
                    [call, key, lines = lines_]() -> BlockingPool::Finish {
                      call();
                      return [key, lines] { lines->push("done " + key); };
                    },
-                   [key, lines = lines_](const std::string& why) { lines->push("given up " + key + ": " + why); }});
+                   [key, lines = lines_](const std::string& why) { lines->push("given up " + key + ": " + why); },
+                   bytes});
+  }
+  void submit_of(uint64_t bytes, const std::string& key) {
+    submit(
+        key, [] {}, bytes);
   }
 
   std::string next() { return lines_->next(); }
@@ -172,6 +183,38 @@ TEST_F(BlockingPoolTest, RefusesWhatWouldWaitBesideTooMuchElse) {
   EXPECT_EQ(next(), "done a");
   EXPECT_EQ(next(), "done c");
   EXPECT_EQ(next(), "done e");
+}
+
+TEST_F(BlockingPoolTest, RunsNoMoreCallsAtATimeThanThereIsMemoryFor) {
+  make_with_memory(100);
+  hold("a", 60);
+  submit_of(50, "b");
+  submit_of(10, "c");  // would fit, again and again
+  pool_->tick(now_);
+  EXPECT_TRUE(pool_->cancel("b"));
+  EXPECT_EQ(next(), "done c") << "beside a";
+  submit_of(41, "d");
+  release("a");
+  EXPECT_EQ(next(), "done a");
+  EXPECT_EQ(next(), "done d");
+}
+
+TEST_F(BlockingPoolTest, RunsACallThatTakesMoreMemoryThanThereIsAlone) {
+  make_with_memory(100);
+  hold("a", 1'000);
+  submit_of(1, "b");
+  release("a");
+  EXPECT_EQ(next(), "done a");
+  EXPECT_EQ(next(), "done b");
+}
+
+TEST_F(BlockingPoolTest, CountsNoMemoryOfCallsThatItHasGivenUp) {
+  make_with_memory(100);
+  hold("a", 100);
+  submit_of(100, "b");
+  pool_->tick(std::chrono::steady_clock::now() + kLimit + seconds(1));
+  EXPECT_THAT((std::set<std::string>{next(), next()}),
+              ElementsAre("done b", "given up a: it has not returned in 30 s; its thread is left behind"));
 }
 
 TEST_F(BlockingPoolTest, EndsWithoutTheCallsThatItHasGivenUp) {

@@ -78,8 +78,9 @@ class ServingCoreHarness {
     act();
   }
 
-  void start_epoch(bool by_rank = false) {
-    core.start_epoch(core.group().epoch() + 1, "rank 1 died", by_rank, now);
+  void start_epoch(bool by_rank = false) { start_epoch(by_rank, by_rank); }
+  void start_epoch(bool by_rank, bool doubts_kv) {
+    core.start_epoch(core.group().epoch() + 1, "rank 1 died", by_rank, doubts_kv, now);
     act();
   }
 

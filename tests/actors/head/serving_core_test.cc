@@ -189,13 +189,13 @@ TEST(ServingCore, LetsStreamsGoOnInTheNextEpoch) {
 }
 
 // The fake ranks have new memory in each epoch, so what is not computed again shows in the plan alone.
-std::string first_rows_of_the_next_epoch(uint64_t kv_epoch, bool by_rank, int32_t num_blocks) {
+std::string first_rows_of_the_next_epoch(uint64_t kv_epoch, bool doubts_kv, int32_t num_blocks, bool by_rank = false) {
   ServingCoreHarness server;
   server.form();
   server.submit({1, 2, 3}, 12);
   for (int i = 0; i < 4; ++i) server.step();
   server.lose();
-  server.start_epoch(by_rank);
+  server.start_epoch(by_rank, doubts_kv);
   server.kv_epoch = kv_epoch;
   server.form(num_blocks);
   const engine::StepPlan& plan = server.plans.at(0);
@@ -206,7 +206,8 @@ TEST(ServingCore, GoesOnWhereItStoppedOnlyWhereAllRanksHaveTheKvCacheThatTheyHad
   EXPECT_EQ(first_rows_of_the_next_epoch(1, false, 20), "6 of 7");
   EXPECT_EQ(first_rows_of_the_next_epoch(0, false, 20), "0 of 7") << "they have none";
   EXPECT_EQ(first_rows_of_the_next_epoch(2, false, 20), "0 of 7") << "it is another one";
-  EXPECT_EQ(first_rows_of_the_next_epoch(1, true, 20), "0 of 7") << "a rank's own fault may have spoilt it";
+  EXPECT_EQ(first_rows_of_the_next_epoch(1, true, 20, true), "0 of 7") << "a rank's own fault may have spoilt it";
+  EXPECT_EQ(first_rows_of_the_next_epoch(1, true, 20), "0 of 7") << "also where nobody is blamed for it";
   EXPECT_EQ(first_rows_of_the_next_epoch(1, false, 19), "0 of 7") << "it has another size";
 }
 

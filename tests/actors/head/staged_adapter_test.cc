@@ -2,8 +2,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
 #include <filesystem>
 
 namespace lorikeet::actors {
@@ -95,6 +104,37 @@ TEST_F(StageExampleAdapter, PacksTheSameWhereverAndByHoweverManyThreads) {
       EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << rank;
     }
   }
+}
+
+// From here on the kernel says that it has no page for any mapping (MADV_POPULATE_WRITE). False: it takes no filters.
+bool run_out_of_pages() {
+  constexpr uint32_t kPopulateWrite = 23;
+  constexpr auto kCall = static_cast<uint32_t>(offsetof(seccomp_data, nr));
+  constexpr auto kAdvice = static_cast<uint32_t>(offsetof(seccomp_data, args) + 2 * sizeof(uint64_t));
+  std::array<sock_filter, 6> filter = {{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kCall),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_madvise, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kAdvice),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kPopulateWrite, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog program{filter.size(), filter.data()};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+TEST_F(StageExampleAdapter, SaysThatTheHostHasNoMemoryForItInsteadOfDyingOfIt) {
+  const auto plan = model::ShardPlan::make(config_, 2).value();
+  const auto stage_without_pages = [&] {
+    if (!run_out_of_pages()) {
+      std::fputs("no filter", stderr);
+      _exit(0);
+    }
+    const auto staged = stage_adapter(models_ / "adapters/kjv", plan, 512);
+    std::fputs(staged ? "staged" : staged.error().message.c_str(), stderr);
+    _exit(0);
+  };
+  EXPECT_EXIT(stage_without_pages(), ::testing::ExitedWithCode(0), "kjv: .* bytes of memory cannot be had|no filter");
 }
 
 TEST_F(StageExampleAdapter, RefusesARankAboveTheLimit) {

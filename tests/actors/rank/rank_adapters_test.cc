@@ -27,6 +27,15 @@ const AdapterTransfer::TimePoint kNow{};
 class RankAdaptersTest : public ::testing::Test {
  protected:
   RankAdaptersTest() {
+    auto ends = make_descriptor_channel().value();
+    senders_.put(0, std::move(ends.first));
+    descriptors_ = std::make_shared<DescriptorReceiver>(std::move(ends.second));
+    join(4);
+  }
+
+  // A group of this epoch, with the model of the one before.
+  void join(uint64_t epoch) {
+    rank_.reset();
     RankAdapters::Callbacks callbacks;
     callbacks.to_cache = [this](Envelope envelope) {
       {
@@ -36,9 +45,7 @@ class RankAdaptersTest : public ::testing::Test {
       wake_.notify_one();
     };
     callbacks.fatal = [this](const std::string& why) { fatal_.set_value(why); };
-    auto ends = make_descriptor_channel().value();
-    senders_.put(0, std::move(ends.first));
-    const RankAdapters::Setup setup{0, 4, 2, std::make_shared<DescriptorReceiver>(std::move(ends.second))};
+    const RankAdapters::Setup setup{0, epoch, 2, descriptors_, held_};
     rank_ = std::make_unique<RankAdapters>(setup, plan_, model_, std::move(callbacks));
   }
 
@@ -132,13 +139,16 @@ class RankAdaptersTest : public ::testing::Test {
   std::deque<Envelope> said_;
   std::promise<std::string> fatal_;
   DescriptorSenders senders_;
+  std::shared_ptr<DescriptorReceiver> descriptors_;
+  ChunkWindows windows_;
+  const std::shared_ptr<SlotDigests> held_ = std::make_shared<SlotDigests>();
   std::unique_ptr<RankAdapters> rank_;
 };
 
 TEST_F(RankAdaptersTest, PutsAnAdapterIntoItsSlot) {
   const auto adapter = query_adapter(false);
-  AdapterTransfer transfer(1, 4, 1, staged(adapter), kNow);
-  send(transfer.start());
+  AdapterTransfer transfer(1, 4, 1, staged(adapter), windows_, kNow);
+  send(transfer.start(kNow));
   const Envelope credit = next();
   report_in<ChunkTaken>(credit);
   EXPECT_EQ(message_in<AdapterReport>(credit).transfer, 1u);
@@ -152,7 +162,7 @@ TEST_F(RankAdaptersTest, PutsAnAdapterIntoItsSlot) {
 TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromTheMemoryThatItLiesIn) {
   const auto adapter = query_adapter(false);
   auto staged = in_region(adapter);
-  send(AdapterTransfer(1, 4, 1, staged, kNow).start(hand_over()));
+  send(AdapterTransfer(1, 4, 1, staged, windows_, kNow).start(kNow, hand_over()));
   const auto done = next_done();
   EXPECT_EQ(done.error, "");
   EXPECT_EQ(done.digest, adapter.digest);
@@ -162,16 +172,16 @@ TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromTheMemoryThatItLiesIn)
 
 TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromChunks) {
   const auto adapter = query_adapter(false);
-  AdapterTransfer transfer(1, 4, 0, in_region(adapter), kNow);
-  send(transfer.start());
+  AdapterTransfer transfer(1, 4, 0, in_region(adapter), windows_, kNow);
+  send(transfer.start(kNow));
   report_in<ChunkTaken>(next());
   EXPECT_EQ(next_done().error, "");
   EXPECT_EQ(a_in_slot(0), std::vector<float>(32, 0.5F));
 }
 
 TEST_F(RankAdaptersTest, AsksForChunksWhereNoDescriptorHasCome) {
-  AdapterTransfer transfer(1, 4, 1, in_region(query_adapter(false)), kNow);
-  send(transfer.start([](int32_t, uint64_t, const Descriptor&) { return true; }));
+  AdapterTransfer transfer(1, 4, 1, in_region(query_adapter(false)), windows_, kNow);
+  send(transfer.start(kNow, [](int32_t, uint64_t, const Descriptor&) { return true; }));
   const auto wanted = report_in<ChunksWanted>(next());
   EXPECT_THAT(wanted.why, HasSubstr("no descriptor has come under the number 1"));
   send(transfer.chunks_wanted(0, wanted.why, kNow));
@@ -188,7 +198,7 @@ TEST_F(RankAdaptersTest, TakesSeveralThatWereHandedOverAtOnce) {
     all.push_back(in_region(adapter));
     const auto slot = static_cast<int32_t>(number % 2);
     // The fourth was rolled back before the rank came to it.
-    auto envelopes = AdapterTransfer(number, 4, slot, all.back(), kNow).start(hand_over());
+    auto envelopes = AdapterTransfer(number, 4, slot, all.back(), windows_, kNow).start(kNow, hand_over());
     if (number != 4) send(std::move(envelopes));
   }
   for (int i = 0; i < 5; ++i) EXPECT_EQ(next_done().error, "");
@@ -219,11 +229,69 @@ TEST_F(RankAdaptersTest, RefusesMemoryThatIsNotWhatItSays) {
   EXPECT_THAT(refusal(memory, {"ffffffffffffffffffffffffffffffff", 0, all, offset, bytes}), HasSubstr("not of ffff"));
 }
 
+TEST_F(RankAdaptersTest, TakesChunksOfMemoryThatItCannotMap) {
+  constexpr uint64_t kNoRoom = uint64_t{1} << 60;
+  const Descriptor large(memfd_create("large", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(ftruncate(large.get(), static_cast<off_t>(kNoRoom)), 0);
+  ASSERT_EQ(fcntl(large.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE), 0);
+  ASSERT_TRUE(senders_.send(0, 1, large));
+  rank_->take(envelope_of(AdapterOrder{1, AdapterRegion{"d1", 0, kNoRoom, 0, 4096}}, 0, 4));
+  EXPECT_THAT(report_in<ChunksWanted>(next()).why, HasSubstr("cannot be mapped"));
+}
+
+TEST_F(RankAdaptersTest, ConfirmsInALaterGroupWhatItsSlotsHold) {
+  const auto adapter = query_adapter(false);
+  send(AdapterTransfer(1, 4, 1, in_region(adapter), windows_, kNow).start(kNow, hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  join(5);
+  AdapterTransfer again(2, 5, 1, in_region(adapter), windows_, kNow);
+  send(again.start(kNow, hand_over(), true));
+  const auto done = next_done();
+  EXPECT_EQ(done.digest, adapter.digest);
+  EXPECT_EQ(done.error, "");
+  EXPECT_EQ(a_in_slot(1), std::vector<float>(32, 0.5F));
+
+  AdapterTransfer elsewhere(3, 5, 0, in_region(adapter), windows_, kNow);
+  send(elsewhere.start(kNow, hand_over(), true));
+  report_in<SliceWanted>(next());
+  send(elsewhere.slice_wanted(0, hand_over(), kNow));
+  EXPECT_EQ(next_done().error, "");
+  EXPECT_EQ(a_in_slot(0), std::vector<float>(32, 0.5F));
+}
+
+TEST_F(RankAdaptersTest, ConfirmsNothingThatWasReplacedRefusedOrEmptied) {
+  auto replaced = query_adapter(false);
+  send(AdapterTransfer(1, 4, 0, in_region(replaced), windows_, kNow).start(kNow, hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  auto other = query_adapter(false);
+  other.digest = "fedcba9876543210fedcba9876543210";
+  send(AdapterTransfer(2, 4, 0, in_region(other), windows_, kNow).start(kNow, hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  const auto is_held = [&](uint64_t number, const model::Adapter& adapter, int32_t slot) {
+    send(AdapterTransfer(number, 4, slot, in_region(adapter), windows_, kNow).start(kNow, hand_over(), true));
+    const auto report = message_in<AdapterReport>(next());
+    return std::holds_alternative<AdapterDone>(report.what);
+  };
+  EXPECT_FALSE(is_held(3, replaced, 0));
+  EXPECT_TRUE(is_held(4, other, 0));
+  rank_->take(envelope_of(AdapterOrder{5, AdapterClear{0}}, 0, 4));
+  EXPECT_FALSE(is_held(6, other, 0));
+
+  send(AdapterTransfer(7, 4, 1, in_region(other), windows_, kNow).start(kNow, hand_over()));
+  EXPECT_EQ(next_done().error, "");
+  model_->adapter_error = "the device has no memory left";
+  send(AdapterTransfer(8, 4, 1, in_region(replaced), windows_, kNow).start(kNow, hand_over()));
+  EXPECT_EQ(next_done().error, "the device has no memory left");
+  EXPECT_FALSE(is_held(9, other, 1)) << "nobody knows what the slot holds now";
+  rank_->take(envelope_of(AdapterOrder{10, AdapterConfirm{"d1", 2}}, 0, 4));
+  EXPECT_THAT(next_done().error, HasSubstr("adapter slot 2 of 2"));
+}
+
 TEST_F(RankAdaptersTest, WaitsForTheFactorsOfDora) {
   model_->squared_norm = 9;
   const auto adapter = staged(query_adapter(true));
-  AdapterTransfer transfer(1, 4, 0, adapter, kNow);
-  send(transfer.start());
+  AdapterTransfer transfer(1, 4, 0, adapter, windows_, kNow);
+  send(transfer.start(kNow));
   report_in<ChunkTaken>(next());
   ASSERT_TRUE(transfer.add_norms(0, report_in<DoraValues>(next()), kNow));
   send(transfer.factors(dora_factors(*adapter, transfer.norms()).value()));
@@ -234,8 +302,8 @@ TEST_F(RankAdaptersTest, WaitsForTheFactorsOfDora) {
 
 TEST_F(RankAdaptersTest, RefusesFactorsOfAnotherShape) {
   const auto adapter = staged(query_adapter(true));
-  AdapterTransfer transfer(1, 4, 0, adapter, kNow);
-  send(transfer.start());
+  AdapterTransfer transfer(1, 4, 0, adapter, windows_, kNow);
+  send(transfer.start(kNow));
   next();
   next();
   send(transfer.factors({{{{{1, 2}}}}}));
@@ -244,8 +312,8 @@ TEST_F(RankAdaptersTest, RefusesFactorsOfAnotherShape) {
 
 TEST_F(RankAdaptersTest, TellsWhyTheModelRefuses) {
   model_->adapter_error = "the device has no memory left";
-  AdapterTransfer transfer(1, 4, 0, staged(query_adapter(false)), kNow);
-  send(transfer.start());
+  AdapterTransfer transfer(1, 4, 0, staged(query_adapter(false)), windows_, kNow);
+  send(transfer.start(kNow));
   next();
   EXPECT_EQ(next_done().error, "the device has no memory left");
 }
@@ -253,24 +321,24 @@ TEST_F(RankAdaptersTest, TellsWhyTheModelRefuses) {
 TEST_F(RankAdaptersTest, RefusesASliceThatIsNotWhatItSays) {
   auto adapter = staged(query_adapter(false));
   adapter->digest = "another";
-  send(AdapterTransfer(1, 4, 0, adapter, kNow).start());
+  send(AdapterTransfer(1, 4, 0, adapter, windows_, kNow).start(kNow));
   next();
   EXPECT_THAT(next_done().error, HasSubstr("not of another"));
   adapter->slices[0].resize(adapter->slices[0].size() / 2);
-  send(AdapterTransfer(2, 4, 0, adapter, kNow).start());
+  send(AdapterTransfer(2, 4, 0, adapter, windows_, kNow).start(kNow));
   next();
   EXPECT_FALSE(next_done().error.empty());
-  send(AdapterTransfer(3, 4, 7, adapter, kNow).start());
+  send(AdapterTransfer(3, 4, 7, adapter, windows_, kNow).start(kNow));
   EXPECT_THAT(next_done().error, HasSubstr("adapter slot 7 of 2"));
 }
 
 TEST_F(RankAdaptersTest, RollsBackATransferUnderWay) {
   const auto adapter = query_adapter(false);
-  auto envelopes = AdapterTransfer(1, 4, 1, staged(adapter), kNow).start();
+  auto envelopes = AdapterTransfer(1, 4, 1, staged(adapter), windows_, kNow).start(kNow);
   rank_->take(envelopes[0]);
   rank_->take(envelope_of(AdapterOrder{1, AdapterClear{1}}, 0, 4));
   rank_->take(envelopes[1]);  // was on its way
-  send(AdapterTransfer(2, 4, 0, staged(adapter), kNow).start());
+  send(AdapterTransfer(2, 4, 0, staged(adapter), windows_, kNow).start(kNow));
   EXPECT_EQ(message_in<AdapterReport>(next()).transfer, 2u) << "nothing is said of the first";
   EXPECT_EQ(next_done().error, "");
   const std::lock_guard lock(model_->mutex);

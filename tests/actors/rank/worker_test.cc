@@ -206,7 +206,8 @@ TEST_F(WorkerTest, TakesAdaptersInBesideItsSteps) {
   auto adapter = std::make_shared<StagedAdapter>();
   adapter->digest = "d";
   adapter->slices = {{1, 2, 3}, {1, 2, 3}};
-  for (Envelope& envelope : AdapterTransfer(1, 3, 0, adapter, {}).start()) {
+  ChunkWindows windows;
+  for (Envelope& envelope : AdapterTransfer(1, 3, 0, adapter, windows, {}).start({})) {
     if (envelope.rank == 1) caf::anon_send(worker_, std::move(envelope));
   }
   report_in<ChunkTaken>(head_.to_cache.next());

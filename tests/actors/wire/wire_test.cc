@@ -90,7 +90,10 @@ TEST(Wire, RoundTripsOrdersAboutAdapters) {
   EXPECT_EQ(region.region_bytes, 1ULL << 33);
   EXPECT_EQ(region.offset, 4096u);
   EXPECT_EQ(region.bytes, 1ULL << 32);
-  refuses_forged_alternatives(AdapterOrder{1, AdapterClear{0}}, kBehindTransfer, 5);
+  const auto confirm = of_transfer<AdapterOrder>(AdapterConfirm{"d1", 3});
+  EXPECT_EQ(confirm.digest, "d1");
+  EXPECT_EQ(confirm.slot, 3);
+  refuses_forged_alternatives(AdapterOrder{1, AdapterClear{0}}, kBehindTransfer, 6);
 }
 
 TEST(Wire, RoundTripsReportsAboutAdapters) {
@@ -100,7 +103,8 @@ TEST(Wire, RoundTripsReportsAboutAdapters) {
   EXPECT_EQ(done.digest, "d");
   EXPECT_EQ(done.error, "no room");
   EXPECT_EQ(of_transfer<AdapterReport>(ChunksWanted{"it is lost"}).why, "it is lost");
-  refuses_forged_alternatives(AdapterReport{1, ChunkTaken{}}, kBehindTransfer, 4);
+  of_transfer<AdapterReport>(SliceWanted{});
+  refuses_forged_alternatives(AdapterReport{1, ChunkTaken{}}, kBehindTransfer, 5);
 }
 
 TEST(Wire, AChunkOfAnAdapterTravelsInOneEnvelope) {
@@ -121,8 +125,10 @@ TEST(Wire, RoundTripsDoraValuesWhateverTheFloats) {
 
 TEST(Wire, RoundTripsOrdersToAChild) {
   carried<ChildOrder>(control::Stop{});
-  const auto epoch = carried<ChildOrder>(control::NewEpoch{3, "rank 1 died"});
+  const auto epoch = carried<ChildOrder>(control::NewEpoch{3, "rank 1 died", false, true});
   EXPECT_EQ(epoch.epoch, 3u);
+  EXPECT_FALSE(epoch.by_rank);
+  EXPECT_TRUE(epoch.doubts_kv);
   EXPECT_EQ(epoch.why, "rank 1 died");
   const auto connection = carried<ChildOrder>(control::RankConnection{4, 1});
   EXPECT_EQ(connection.epoch, 4u);

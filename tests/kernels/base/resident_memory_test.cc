@@ -50,6 +50,21 @@ TEST(ResidentMemory, HoldsWhatWasWrittenInAnyOrder) {
   EXPECT_TRUE(same(memory.bytes().subspan(5'000), std::span(bytes).subspan(5'000)));
 }
 
+TEST(ResidentMemory, SaysWhereItHasNoPagesForAMappingInsteadOfDyingOfIt) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const auto memory = ResidentMemory::make("test").value();
+  ASSERT_EQ(ftruncate(memory.descriptor().get(), static_cast<off_t>(page)), 0);
+  void* const at = mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, memory.descriptor().get(), 0);
+  ASSERT_NE(at, MAP_FAILED);
+  auto* const bytes = static_cast<uint8_t*>(at);
+  ASSERT_TRUE(populate({bytes, page}, memory.descriptor(), 0));
+  bytes[page - 1] = 1;
+  const auto behind = populate({bytes + page, page}, memory.descriptor(), page);  // where a write raises SIGBUS
+  ASSERT_FALSE(behind);
+  EXPECT_THAT(behind.error().message, HasSubstr("bytes of memory cannot be had: "));
+  munmap(at, 2 * page);
+}
+
 TEST(ResidentMemory, OutlivesItsMaker) {
   const auto bytes = counting(100'000);
   Descriptor kept;
