@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "actors/wire/adapter_list.h"
+#include "actors/wire/kv_budget.h"
 #include "kernels/base/console.h"
 #include "kernels/base/descriptor.h"
 #include "launcher/bench_engine.h"
@@ -191,7 +192,7 @@ class Run {
     for (int32_t i = 0; i < flags_.num_iters; ++i) {
       const auto names = in_tier("host");
       if (!names) return tl::unexpected(names.error());
-      const auto load = ask_for(*names, 0);
+      const auto load = ask_for(*names, static_cast<size_t>(engine_.options().max_num_queued_reqs));
       if (!load) return tl::unexpected(load.error());
       seconds += load->seconds;
     }
@@ -304,16 +305,46 @@ int64_t tokens_in_all(const BenchFlags& flags, const Adapters& adapters) {
 
 }  // namespace
 
+Result<void> check_adapters_bench(const BenchFlags& flags, const actors::ServerOptions& options,
+                                  const model::ModelConfig& config) {
+  if (!options.lora_modules.empty()) return fail("--lora-modules: `bench adapters` makes its adapters itself");
+  if (auto ok = check_targets(config, flags.lora_targets); !ok) return fail("--lora-targets: {}", ok.error().message);
+  for (const int32_t number : flags.num_adapters) {
+    if (number > kMostAdapters) return fail("--num-adapters {}: at most {} are made", number, kMostAdapters);
+  }
+  if (flags.lora_rank > options.max_lora_rank) {
+    return fail("--lora-rank {}: the server takes adapters up to --max-lora-rank {}", flags.lora_rank,
+                options.max_lora_rank);
+  }
+  const uint64_t bytes = random_adapter_bytes(config, flags.lora_rank, flags.lora_targets);
+  if (bytes > options.max_cpu_lora_bytes) {
+    return fail("--max-cpu-lora-bytes {}: an adapter of rank {} takes {}", bytes_text(options.max_cpu_lora_bytes),
+                flags.lora_rank, bytes_text(bytes));
+  }
+  const auto context = actors::context_length(options, config);
+  if (!context) return tl::unexpected(context.error());
+  if (int64_t{flags.input_len} + flags.output_len > *context) {
+    return fail("--input-len {} and --output-len {}: a sequence has room for {} tokens", flags.input_len,
+                flags.output_len, *context);
+  }
+  const auto at_once = int64_t{flags.batch_size} + static_cast<int64_t>(kLoadsBesideStreams);
+  if (at_once > options.max_num_queued_reqs) {
+    return fail("--batch-size {}: with {} requests beside it that is more than may wait (--max-num-queued-reqs {})",
+                flags.batch_size, kLoadsBesideStreams, options.max_num_queued_reqs);
+  }
+  return {};
+}
+
 Result<void> bench_adapters(const BenchFlags& flags, BenchReport& report) {
-  auto directory = TemporaryDirectory::make();
-  if (!directory) return tl::unexpected(directory.error());
   BenchFlags served = flags;
   auto options = resolve(served.server);
   if (!options) return tl::unexpected(options.error());
   auto config = model::read_model_config(options->model);
   if (!config) return tl::unexpected(config.error());
+  if (auto ok = check_adapters_bench(flags, *options, *config); !ok) return ok;
+  auto directory = TemporaryDirectory::make();
+  if (!directory) return tl::unexpected(directory.error());
   const int32_t most = flags.num_adapters.empty() ? 0 : *std::ranges::max_element(flags.num_adapters);
-  if (most > kMostAdapters) return fail("--num-adapters {}: at most {} are made", most, kMostAdapters);
   const Adapters adapters{std::max(most, std::min(options->max_loras, kMostSlots) + kBeyondSlots), 2 * flags.num_iters,
                           directory->path()};
   const uint64_t bytes = random_adapter_bytes(*config, flags.lora_rank, flags.lora_targets);

@@ -63,22 +63,20 @@ void add_lengths(CLI::App& app, BenchFlags& flags, int32_t input_len, int32_t ou
   flags.input_len = input_len;
   flags.output_len = output_len;
   app.add_option("--input-len,--random-input-len", flags.input_len, "Tokens of a prompt, drawn at random")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--output-len,--random-output-len", flags.output_len, "Tokens to generate")
-      ->check(CLI::PositiveNumber);
+      ->check(count_from(1));
+  app.add_option("--output-len,--random-output-len", flags.output_len, "Tokens to generate")->check(count_from(1));
 }
 
 void add_batch(CLI::App& app, BenchFlags& flags, int32_t batch_size) {
   flags.batch_size = batch_size;
-  app.add_option("--batch-size", flags.batch_size, "Requests that are sent at once")->check(CLI::PositiveNumber);
+  app.add_option("--batch-size", flags.batch_size, "Requests that are sent at once")->check(count_from(1));
 }
 
 void add_iterations(CLI::App& app, BenchFlags& flags, int32_t warmup, int32_t iterations) {
   flags.num_iters_warmup = warmup;
   flags.num_iters = iterations;
-  app.add_option("--num-iters-warmup", flags.num_iters_warmup, "Rounds that are not counted")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--num-iters", flags.num_iters, "Rounds that are")->check(CLI::PositiveNumber);
+  app.add_option("--num-iters-warmup", flags.num_iters_warmup, "Rounds that are not counted")->check(count_from(0));
+  app.add_option("--num-iters", flags.num_iters, "Rounds that are")->check(count_from(1));
 }
 
 void add_lora_rank(CLI::App& app, BenchFlags& flags) {
@@ -88,9 +86,9 @@ void add_lora_rank(CLI::App& app, BenchFlags& flags) {
 
 void add_load(CLI::App& app, BenchFlags& flags, int32_t num_prompts) {
   flags.num_prompts = num_prompts;
-  app.add_option("--num-prompts", flags.num_prompts, "Requests in all")->check(CLI::PositiveNumber);
+  app.add_option("--num-prompts", flags.num_prompts, "Requests in all")->check(count_from(1));
   app.add_option("--max-concurrency", flags.max_concurrency, "Requests that are with the server at once (0: all)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(count_from(0));
 }
 
 void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
@@ -100,7 +98,7 @@ void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
   app.add_option("--model", flags.model, "Name of the base model (default: the first that the server names)")
       ->group(server);
   app.add_option("--vocab-size", flags.vocab_size, "Ids of random prompts are below it (0: as the server says)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(count_from(0))
       ->group(server);
   const std::string load = "Load";
   app.add_option("--request-rate", flags.request_rates,
@@ -130,7 +128,7 @@ void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
       ->group(figures);
   app.add_option("--plot", flags.plot, "SVG file of latency over the rates, and of tokens/s of a user and of a GPU")
       ->group(figures);
-  app.add_option("--gpus", flags.gpus, "GPUs of the server, for that")->check(CLI::PositiveNumber)->group(figures);
+  app.add_option("--gpus", flags.gpus, "GPUs of the server, for that")->check(count_from(1))->group(figures);
   app.footer(
       "Examples:\n"
       "  lorikeet bench serve --request-rate 1 2 4 8 --plot load.svg\n"
@@ -159,7 +157,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     command
         ->add_option("--num-adapters", flags->changing_adapters,
                      "Distinct adapters of one more load, whose mix changes at every step (0: none)")
-        ->check(CLI::NonNegativeNumber);
+        ->check(count_from(0));
     add_lora_rank(*command, *flags);
     add_engine_flags(*command, *flags);
   }
@@ -175,7 +173,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     command
         ->add_option("--input-len", flags->input_lens,
                      "Tokens of the prompts; several values (default: 512, 2048 and 8192, as far as they fit)")
-        ->check(CLI::PositiveNumber);
+        ->check(count_from(1));
     add_iterations(*command, *flags, 1, 5);
     add_engine_flags(*command, *flags);
   }
@@ -187,7 +185,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_iterations(*command, *flags, 1, 5);
     flags->num_adapters = {0, 1, 8, 32};
     command->add_option("--num-adapters", flags->num_adapters, "Distinct adapters of each round; 0 is the base model")
-        ->check(CLI::NonNegativeNumber);
+        ->check(count_from(0));
     add_lora_rank(*command, *flags);
     add_engine_flags(*command, *flags);
   }
@@ -197,15 +195,15 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_lengths(*command, *flags, 64, 32);
     add_batch(*command, *flags, 32);
     flags->num_iters = 5;
-    command->add_option("--num-iters", flags->num_iters, "Requests of each tier")->check(CLI::PositiveNumber);
+    command->add_option("--num-iters", flags->num_iters, "Requests of each tier")->check(count_from(1));
     flags->num_prompts = 128;
     command->add_option("--num-prompts", flags->num_prompts, "Requests over each number of adapters")
-        ->check(CLI::PositiveNumber);
+        ->check(count_from(1));
     flags->num_adapters = {0, 1, 8, 32};
     command
         ->add_option("--num-adapters", flags->num_adapters,
                      "Distinct adapters of each load, even and by Zipf's law; 0 is the base model")
-        ->check(CLI::NonNegativeNumber);
+        ->check(count_from(0));
     add_lora_rank(*command, *flags);
     command->add_option("--lora-targets", flags->lora_targets,
                         "Layers that the adapters are for, such as q_proj v_proj (default: all linear ones)");

@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "actors/wire/options.h"
 #include "kernels/base/error.h"
 #include "launcher/bench_report.h"
 #include "launcher/server_flags.h"
 #include "launcher/url_flags.h"
 #include "launcher/zmq_flags.h"
+#include "model/config/config.h"
 
 namespace lorikeet::launcher {
 
@@ -66,6 +68,10 @@ Result<void> bench_prefill(const BenchFlags& flags, BenchReport& report);
 
 // The same batch over no, one, and several distinct adapters, in turn.
 Result<void> bench_lora(const BenchFlags& flags, BenchReport& report);
+
+// Whether a server with these options can do what the flags of `bench adapters` ask for, as far as flags and config.json say.
+Result<void> check_adapters_bench(const BenchFlags& flags, const actors::ServerOptions& options,
+                                  const model::ModelConfig& config);
 
 // Adapters on their way: time to the first token by where they are, loads per second, throughput over the number of
 // adapters, what streams notice of loads.

@@ -1,12 +1,14 @@
 // What the values of flags must look like, where CLI11 would let others through: it reads -1 as 2^64 - 1, and takes nan
-// for a number of every range.
+// for a number of every range. Its own checks name the least and the largest double where a number is to be positive.
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 
 namespace lorikeet::launcher {
 
 CLI::Validator whole_number();                          // 0 .. 2^64 - 1, in digits
+CLI::Validator count_from(int32_t low);                 // low .. 2^31 - 1, in digits
 CLI::Validator finite_number(double low, double high);  // low .. high
 
 }  // namespace lorikeet::launcher

@@ -87,13 +87,18 @@ uint64_t random_halves(uint64_t& state) {
 
 }  // namespace
 
-Result<void> write_random_adapter(const std::filesystem::path& dir, const model::ModelConfig& config, int32_t rank,
-                                  uint64_t seed, const std::vector<std::string>& targets) {
+Result<void> check_targets(const model::ModelConfig& config, const std::vector<std::string>& targets) {
   for (const std::string& target : targets) {
     const bool known = std::any_of(std::begin(model::kProjections), std::end(model::kProjections),
                                    [&](auto p) { return last_of(model::place_of(config, 0, p).module) == target; });
     if (!known) return fail("the model has no linear layer {}", target);
   }
+  return {};
+}
+
+Result<void> write_random_adapter(const std::filesystem::path& dir, const model::ModelConfig& config, int32_t rank,
+                                  uint64_t seed, const std::vector<std::string>& targets) {
+  if (auto ok = check_targets(config, targets); !ok) return ok;
   std::error_code error;
   std::filesystem::create_directories(dir, error);
   std::ofstream(dir / "adapter_config.json") << config_of(config, rank, targets).dump(2);

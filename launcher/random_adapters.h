@@ -11,6 +11,9 @@
 
 namespace lorikeet::launcher {
 
+// Whether the model has linear layers whose names end so.
+Result<void> check_targets(const model::ModelConfig& config, const std::vector<std::string>& targets);
+
 // Writes adapter_config.json and adapter_model.safetensors (fp16, rank `rank` on the linear layers whose names end with one
 // of `targets`, such as q_proj; on all where there is none) into `dir`, which is made. Different seeds give different
 // contents. Fails where the model has no such layer.

@@ -32,7 +32,7 @@ void add_sampling_flags(CLI::App& app, comm::GenerateRequest& request) {
   const std::string group = "Sampling (the model's defaults where a flag is absent)";
   request.max_tokens = kDefaultAnswerTokens;
   app.add_option("--max-tokens", request.max_tokens, "Tokens to generate at the most")
-      ->check(CLI::PositiveNumber)
+      ->check(count_from(1))
       ->default_str(std::to_string(kDefaultAnswerTokens))
       ->group(group);
   app.add_option("--temperature", request.temperature, "0 is greedy")->group(group);

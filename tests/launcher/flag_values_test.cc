@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
+#include "launcher/sampling_flags.h"
+
 namespace lorikeet::launcher {
 namespace {
 
@@ -10,6 +14,27 @@ TEST(FlagValues, TakeWholeNumbersAsTheyAreAndRefuseWhatWouldWrapAround) {
   for (const char* bad : {"-1", "18446744073709551616", "1.5", "", " 1", "1x", "0x1", "nan", "+1"}) {
     EXPECT_NE(whole_number()(bad), "") << bad;
   }
+}
+
+TEST(FlagValues, TakeCountsAndSayWhichThereAre) {
+  for (const char* good : {"1", "7", "2147483647"}) EXPECT_EQ(count_from(1)(good), "") << good;
+  EXPECT_EQ(count_from(0)("0"), "");
+  EXPECT_EQ(count_from(1)("0"), "0 is not a whole number from 1 to 2147483647");
+  EXPECT_EQ(count_from(0)("-1"), "-1 is not a whole number from 0 to 2147483647");
+  for (const char* bad : {"2147483648", "1.5", "", "1x", "1e3", "nan"}) EXPECT_NE(count_from(1)(bad), "") << bad;
+}
+
+TEST(FlagValues, AreToldWithTheirFlag) {
+  CLI::App app;
+  comm::GenerateRequest request;
+  add_sampling_flags(app, request);
+  std::string said;
+  try {
+    app.parse("--max-tokens 0");
+  } catch (const CLI::Error& error) {
+    said = error.what();
+  }
+  EXPECT_EQ(said, "--max-tokens: 0 is not a whole number from 1 to 2147483647");
 }
 
 TEST(FlagValues, RefuseNumbersThatAreNone) {
