@@ -18,8 +18,14 @@ if(LORIKEET_FUZZ)
   target_link_options(lorikeet_settings INTERFACE -fsanitize=address,undefined)
 endif()
 
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
 find_program(LLD ld.lld)
-if(LLD)
+if(LLD AND NOT CMAKE_CROSSCOMPILING)
   target_link_options(lorikeet_settings INTERFACE -fuse-ld=lld)
 endif()
 

@@ -33,6 +33,8 @@ template <>
 AttendLoop* attend_for<CpuIsa::avx2>();
 template <>
 AttendLoop* attend_for<CpuIsa::avx512>();
+template <>
+AttendLoop* attend_for<CpuIsa::neon>();
 
 // Null where there is none for `isa` (kernels/cpu/cpu_isa.h).
 AttendLoop* attend_loop(CpuIsa isa);

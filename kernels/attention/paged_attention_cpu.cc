@@ -121,11 +121,7 @@ void paged_attention_cpu(const KvCacheCpu& cache, const AttentionToken* tokens, 
 }
 
 AttendLoop* attend_loop(CpuIsa isa) {
-#if defined(__x86_64__)
-  return loop_for<AttendLoop>(isa, attend_for<CpuIsa::avx2>, attend_for<CpuIsa::avx512>);
-#else
-  return nullptr;
-#endif
+  return loop_for<AttendLoop>(isa, [](auto set) { return attend_for<set()>(); });
 }
 
 }  // namespace lorikeet::kernels

@@ -3,6 +3,9 @@
 #include <cstdlib>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace lorikeet::kernels {
@@ -18,6 +21,10 @@ CpuIsa machine_isa() {
     return CpuIsa::avx512;
   }
   return avx2 ? CpuIsa::avx2 : CpuIsa::plain;
+}
+#elif defined(__aarch64__)
+CpuIsa machine_isa() {
+  return CpuIsa::neon;
 }
 #else
 CpuIsa machine_isa() {
@@ -46,6 +53,13 @@ bool has_integer_dot(IntegerDot dot) {
       return best_cpu_isa() >= CpuIsa::avx2 && best_cpu_isa() == machine_isa() && machine_has_avx_vnni();
     case IntegerDot::avx512_vnni:
       return best_cpu_isa() >= CpuIsa::avx512 && __builtin_cpu_supports("avx512vnni");
+    default:
+      return false;
+  }
+#elif defined(__aarch64__)
+  if (dot == IntegerDot::neon) return best_cpu_isa() == CpuIsa::neon;
+  if (dot == IntegerDot::neon_dotprod) {
+    return best_cpu_isa() == CpuIsa::neon && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
   }
 #endif
   return dot == IntegerDot::plain;
@@ -53,7 +67,8 @@ bool has_integer_dot(IntegerDot dot) {
 
 IntegerDot best_integer_dot() {
   static const IntegerDot best = [] {
-    for (const IntegerDot dot : {IntegerDot::avx512_vnni, IntegerDot::avx_vnni, IntegerDot::avx2}) {
+    for (const IntegerDot dot : {IntegerDot::avx512_vnni, IntegerDot::avx_vnni, IntegerDot::avx2,
+                                 IntegerDot::neon_dotprod, IntegerDot::neon}) {
       if (has_integer_dot(dot)) return dot;
     }
     return IntegerDot::plain;
@@ -71,6 +86,11 @@ CpuIsa best_cpu_isa() {
     return machine;
   }();
   return best;
+}
+
+bool has_cpu_isa(CpuIsa isa) {
+  const CpuIsa best = best_cpu_isa();
+  return isa == best || isa == CpuIsa::plain || (isa == CpuIsa::avx2 && best == CpuIsa::avx512);
 }
 
 }  // namespace lorikeet::kernels

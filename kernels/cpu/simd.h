@@ -5,8 +5,10 @@
 #include "kernels/cpu/cpu_isa.h"
 #if defined(__AVX512F__)
 #include "kernels/cpu/simd_avx512.h"
-#else
+#elif defined(__AVX2__)
 #include "kernels/cpu/simd_avx2.h"
+#elif defined(__aarch64__)
+#include "kernels/cpu/simd_neon.h"
 #endif
 
 namespace lorikeet::kernels {
@@ -15,9 +17,12 @@ namespace {
 #if defined(__AVX512F__)
 using Simd = Avx512;
 inline constexpr CpuIsa kSimdIsa = CpuIsa::avx512;
-#else
+#elif defined(__AVX2__)
 using Simd = Avx2;
 inline constexpr CpuIsa kSimdIsa = CpuIsa::avx2;
+#elif defined(__aarch64__)
+using Simd = Neon;
+inline constexpr CpuIsa kSimdIsa = CpuIsa::neon;
 #endif
 static_assert(Simd::kLanes == lanes_of(kSimdIsa));
 

@@ -32,11 +32,7 @@ void dense_gemm_cpu(const DenseWeight& weight, const float* x, int64_t x_stride,
 }
 
 DenseProductLoop* dense_product_loop(CpuIsa isa) {
-#if defined(__x86_64__)
-  return loop_for<DenseProductLoop>(isa, dense_product_for<CpuIsa::avx2>, dense_product_for<CpuIsa::avx512>);
-#else
-  return nullptr;
-#endif
+  return loop_for<DenseProductLoop>(isa, [](auto set) { return dense_product_for<set()>(); });
 }
 
 }  // namespace lorikeet::kernels

@@ -18,6 +18,8 @@ template <>
 DenseProductLoop* dense_product_for<CpuIsa::avx2>();
 template <>
 DenseProductLoop* dense_product_for<CpuIsa::avx512>();
+template <>
+DenseProductLoop* dense_product_for<CpuIsa::neon>();
 
 // Null where there is none for `isa` (kernels/cpu/cpu_isa.h).
 DenseProductLoop* dense_product_loop(CpuIsa isa);

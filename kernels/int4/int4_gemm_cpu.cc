@@ -55,11 +55,7 @@ void int4_gemm_cpu(std::span<const Int4Product> products, const float* x, int32_
 }
 
 Int4ProductLoop* int4_product_loop(CpuIsa isa) {
-#if defined(__x86_64__)
-  return loop_for<Int4ProductLoop>(isa, int4_product_for<CpuIsa::avx2>, int4_product_for<CpuIsa::avx512>);
-#else
-  return nullptr;
-#endif
+  return loop_for<Int4ProductLoop>(isa, [](auto set) { return int4_product_for<set()>(); });
 }
 
 }  // namespace lorikeet::kernels

@@ -6,7 +6,7 @@ namespace lorikeet::kernels {
 namespace {
 
 bool scales_runs(CpuIsa isa) {
-  return isa == CpuIsa::avx2;
+  return isa == CpuIsa::avx2 || isa == CpuIsa::neon;
 }
 
 int32_t block_of(int32_t remaining, int32_t lanes) {
@@ -50,7 +50,10 @@ void Int4Inputs::prepare(const Int4View& weight, CpuIsa isa, const float* x, flo
     if (scales_runs(isa)) std::fill_n(sums, lanes, 0.0F);
     for (int32_t k = weight.run_begin[static_cast<size_t>(run)], block = 0; k < end; k += block) {
       block = block_of(end - k, lanes);
-      if (scales_runs(isa)) {
+      if (isa == CpuIsa::neon) {
+        take_block<4, false>(x + k, row + k);
+        add_block<4, 4>(x + k, sums);
+      } else if (isa == CpuIsa::avx2) {
         block == 64 ? take_block<8, true>(x + k, row + k) : take_block<4, false>(x + k, row + k);
         block == 64 ? add_block<8, 8>(x + k, sums) : add_block<4, 8>(x + k, sums);
       } else if (block == 128) {

@@ -5,7 +5,7 @@
 #if defined(__AVX512F__)
 #include "kernels/int4/int4_tile_avx512.h"
 #else
-#include "kernels/int4/int4_tile_avx2.h"
+#include "kernels/int4/int4_tile_runs.h"
 #endif
 
 namespace lorikeet::kernels {

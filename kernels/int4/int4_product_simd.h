@@ -13,9 +13,9 @@ namespace lorikeet::kernels {
 // Within a block of B inputs the nibbles of the same place in their 4-byte words go together ("nibble order"): element i
 // of the block is x[8 * (i % (B / 8)) + i / (B / 8)].
 //
-// Where the loop scales whole runs (AVX2), the nibbles of a whole block stay in their places in the words, so that x is
-// multiplied by 16^-place (exactly) for all places but the last; and behind its inputs a row has, for each run, a vector
-// of sums of the run's inputs, lane by lane.
+// Where the loop scales whole runs (AVX2, NEON), a row has behind its inputs, for each run, a vector of sums of the run's
+// inputs, lane by lane. With AVX2 the nibbles of a whole block stay in their places in the words, so that x is multiplied
+// by 16^-place (exactly) for all places but the last; NEON's conversions divide by themselves.
 struct Int4Inputs {
   // Floats of a prepared row.
   static int32_t row_size(const Int4View& weight, CpuIsa isa);
@@ -32,6 +32,8 @@ template <>
 Int4ProductLoop* int4_product_for<CpuIsa::avx2>();
 template <>
 Int4ProductLoop* int4_product_for<CpuIsa::avx512>();
+template <>
+Int4ProductLoop* int4_product_for<CpuIsa::neon>();
 
 // Null where there is none for `isa` (kernels/cpu/cpu_isa.h).
 Int4ProductLoop* int4_product_loop(CpuIsa isa);

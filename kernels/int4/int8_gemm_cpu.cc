@@ -64,11 +64,17 @@ Int8ProductLoop* int8_product_loop(IntegerDot dot) {
       return int8_product_for<IntegerDot::avx_vnni>();
     case IntegerDot::avx512_vnni:
       return int8_product_for<IntegerDot::avx512_vnni>();
-    case IntegerDot::plain:
-      break;
+    default:
+      return nullptr;
   }
-#endif
+#elif defined(__aarch64__)
+  if (dot == IntegerDot::neon) return int8_product_for<IntegerDot::neon>();
+  if (dot == IntegerDot::neon_dotprod) return int8_product_for<IntegerDot::neon_dotprod>();
   return nullptr;
+#else
+  (void)dot;
+  return nullptr;
+#endif
 }
 
 }  // namespace lorikeet::kernels

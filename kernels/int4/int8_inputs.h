@@ -43,6 +43,10 @@ template <>
 Int8ProductLoop* int8_product_for<IntegerDot::avx_vnni>();
 template <>
 Int8ProductLoop* int8_product_for<IntegerDot::avx512_vnni>();
+template <>
+Int8ProductLoop* int8_product_for<IntegerDot::neon>();
+template <>
+Int8ProductLoop* int8_product_for<IntegerDot::neon_dotprod>();
 
 // Null where there is none for `dot`. All give the same bits.
 Int8ProductLoop* int8_product_loop(IntegerDot dot);

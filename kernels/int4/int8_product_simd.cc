@@ -1,77 +1,42 @@
-// The product of int4 weights and activations in 8 bits with vectors of 256 bits. Compiled once for each way to multiply
+// The product of int4 weights and activations in 8 bits with vectors of 32 bytes. Compiled once for each way to multiply
 // bytes (kernels/CMakeLists.txt), called only where the machine has it.
-#include <immintrin.h>
-
 #include "kernels/cpu/product_simd.h"
 #include "kernels/int4/int8_inputs.h"
+#if defined(__AVX2__)
+#include "kernels/int4/int8_vectors_avx2.h"
+#else
+#include "kernels/int4/int8_vectors_neon.h"
+#endif
 
 namespace lorikeet::kernels {
 namespace {
 
 #define LORIKEET_INLINE __attribute__((always_inline)) inline
 
-// Sums of products of unsigned and signed bytes. Nibbles are at most 15 and the others 128: four products of a pair of
-// bytes fit into 16 bits.
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-LORIKEET_INLINE __m256i add_products(__m256i sums, __m256i nibbles, __m256i bytes) {
-#if defined(__AVX512VNNI__)
-  return _mm256_dpbusd_epi32(sums, nibbles, bytes);
-#else
-  return _mm256_dpbusd_avx_epi32(sums, nibbles, bytes);
-#endif
-}
-LORIKEET_INLINE __m256i lanes_of_sums(__m256i sums) {
-  return sums;
-}
-#else
-LORIKEET_INLINE __m256i add_products(__m256i sums, __m256i nibbles, __m256i bytes) {
-  return _mm256_add_epi16(sums, _mm256_maddubs_epi16(nibbles, bytes));
-}
-LORIKEET_INLINE __m256i lanes_of_sums(__m256i sums) {
-  return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
-}
-#endif
-#if defined(__AVX512VNNI__)
-constexpr IntegerDot kDot = IntegerDot::avx512_vnni;
-#elif defined(__AVXVNNI__)
-constexpr IntegerDot kDot = IntegerDot::avx_vnni;
-#else
-constexpr IntegerDot kDot = IntegerDot::avx2;
-#endif
-
-LORIKEET_INLINE __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-LORIKEET_INLINE __m256i low(__m256i bytes) {
-  return _mm256_and_si256(bytes, _mm256_set1_epi8(15));
-}
-LORIKEET_INLINE __m256i high(__m256i bytes) {
-  return low(_mm256_srli_epi16(bytes, 4));
-}
+using V = ByteVectors;
 
 // The nibbles of a block of B inputs, a byte each, in vectors.
 template <int B>
 struct BlockNibbles {
   static constexpr int kVectors = B / 32;
-  __m256i vectors[kVectors];
+  V::Bytes vectors[kVectors];
 };
 template <int B>
 LORIKEET_INLINE BlockNibbles<B> unpack(const uint8_t* q) {
   BlockNibbles<B> block;
   if constexpr (B == 128) {
-    const __m256i a = load(q), b = load(q + 32);
-    const __m256i even = _mm256_unpacklo_epi64(a, b), odd = _mm256_unpackhi_epi64(a, b);
-    block.vectors[0] = low(even);
-    block.vectors[1] = high(even);
-    block.vectors[2] = low(odd);
-    block.vectors[3] = high(odd);
+    const V::Bytes a = V::load(q), b = V::load(q + 32);
+    const V::Bytes even = V::even_eights(a, b), odd = V::odd_eights(a, b);
+    block.vectors[0] = V::low(even);
+    block.vectors[1] = V::high(even);
+    block.vectors[2] = V::low(odd);
+    block.vectors[3] = V::high(odd);
   } else if constexpr (B == 64) {
-    const __m256i a = load(q);
-    block.vectors[0] = low(a);
-    block.vectors[1] = high(a);
+    const V::Bytes a = V::load(q);
+    block.vectors[0] = V::low(a);
+    block.vectors[1] = V::high(a);
   } else {
-    const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
-    block.vectors[0] = low(_mm256_set_m128i(_mm_srli_epi16(a, 4), a));
+    block.vectors[0] = V::low_then_high(q);
   }
   return block;
 }
@@ -87,7 +52,7 @@ struct Place {
 // one are fetched.
 template <int B, int NT, int MT>
 LORIKEET_INLINE void add_blocks(int32_t& left, Place& at, int64_t row_bytes, int64_t ahead, int64_t x_stride,
-                                __m256 (*part)[MT]) {
+                                V::Floats (*part)[MT]) {
   for (; left >= B; left -= B, at.q += B / 2, at.bytes += B, at.scales += Int8Inputs::kLanes) {
 #pragma GCC unroll 8
     for (int i = 0; i < NT; ++i) {
@@ -96,20 +61,13 @@ LORIKEET_INLINE void add_blocks(int32_t& left, Place& at, int64_t row_bytes, int
 #pragma GCC unroll 8
       for (int j = 0; j < MT; ++j) {
         const int8_t* bytes = at.bytes + j * x_stride * static_cast<int64_t>(sizeof(float));
-        __m256i sums = _mm256_setzero_si256();
+        V::Sums sums = V::no_sums();
 #pragma GCC unroll 4
-        for (int v = 0; v < B / 32; ++v) sums = add_products(sums, nibbles.vectors[v], load(bytes + 32 * v));
-        part[i][j] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lanes_of_sums(sums)), _mm256_loadu_ps(at.scales + j * x_stride),
-                                     part[i][j]);
+        for (int v = 0; v < B / 32; ++v) sums = V::add_products(sums, nibbles.vectors[v], V::load(bytes + 32 * v));
+        part[i][j] = V::fma(V::to_floats(sums), V::load_floats(at.scales + j * x_stride), part[i][j]);
       }
     }
   }
-}
-
-LORIKEET_INLINE float sum_of(__m256 v) {
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
 // Of a run: scale * (sum of nibbles times inputs - zero * sum of inputs).
@@ -121,16 +79,16 @@ void int8_tile(const Int4View& weight, const float* x, int64_t x_stride, int64_t
   const float* run_sums = at.scales + Int8Inputs::kLanes * blocks;
   const float* scale = weight.scale.data() + n;
   const uint8_t* zero = weight.zero.data() + n;
-  __m256 sums[NT][MT], part[NT][MT];
+  V::Floats sums[NT][MT], part[NT][MT];
   for (int i = 0; i < NT; ++i) {
-    for (int j = 0; j < MT; ++j) sums[i][j] = _mm256_setzero_ps();
+    for (int j = 0; j < MT; ++j) sums[i][j] = V::zero();
   }
   for (int32_t run = 0; run < weight.runs(); ++run, scale += weight.n, zero += weight.n) {
     __builtin_prefetch(scale + 16);
     __builtin_prefetch(zero + 64);
     for (int i = 0; i < NT; ++i) {
-      const __m256 minus_zero = _mm256_set1_ps(-static_cast<float>(zero[i]));
-      for (int j = 0; j < MT; ++j) part[i][j] = _mm256_mul_ps(minus_zero, _mm256_loadu_ps(run_sums + j * x_stride));
+      const V::Floats minus_zero = V::set(-static_cast<float>(zero[i]));
+      for (int j = 0; j < MT; ++j) part[i][j] = V::mul(minus_zero, V::load_floats(run_sums + j * x_stride));
     }
     run_sums += Int8Inputs::kLanes;
     const size_t r = static_cast<size_t>(run);
@@ -139,12 +97,12 @@ void int8_tile(const Int4View& weight, const float* x, int64_t x_stride, int64_t
     add_blocks<64, NT, MT>(left, at, row_bytes, ahead, x_stride, part);
     add_blocks<32, NT, MT>(left, at, row_bytes, ahead, x_stride, part);
     for (int i = 0; i < NT; ++i) {
-      const __m256 factor = _mm256_set1_ps(scale[i]);
-      for (int j = 0; j < MT; ++j) sums[i][j] = _mm256_fmadd_ps(factor, part[i][j], sums[i][j]);
+      const V::Floats factor = V::set(scale[i]);
+      for (int j = 0; j < MT; ++j) sums[i][j] = V::fma(factor, part[i][j], sums[i][j]);
     }
   }
   for (int j = 0; j < MT; ++j) {
-    for (int i = 0; i < NT; ++i) y[j * y_stride + i] = sum_of(sums[i][j]);
+    for (int i = 0; i < NT; ++i) y[j * y_stride + i] = V::sum(sums[i][j]);
   }
 }
 
@@ -164,7 +122,7 @@ void int8_product(const Int4View& weight, const ProductRows& rows, int64_t n_beg
 }  // namespace
 
 template <>
-Int8ProductLoop* int8_product_for<kDot>() {
+Int8ProductLoop* int8_product_for<V::kDot>() {
   return &int8_product;
 }
 

@@ -17,11 +17,7 @@ void silu_mul_cpu(const float* gate, const float* up, int64_t count, float* y, T
 }
 
 SiluMulLoop* silu_mul_loop(CpuIsa isa) {
-#if defined(__x86_64__)
-  return loop_for<SiluMulLoop>(isa, silu_mul_for<CpuIsa::avx2>, silu_mul_for<CpuIsa::avx512>);
-#else
-  return nullptr;
-#endif
+  return loop_for<SiluMulLoop>(isa, [](auto set) { return silu_mul_for<set()>(); });
 }
 
 }  // namespace lorikeet::kernels

@@ -16,6 +16,8 @@ template <>
 SiluMulLoop* silu_mul_for<CpuIsa::avx2>();
 template <>
 SiluMulLoop* silu_mul_for<CpuIsa::avx512>();
+template <>
+SiluMulLoop* silu_mul_for<CpuIsa::neon>();
 
 // Null where there is none for `isa` (kernels/cpu/cpu_isa.h).
 SiluMulLoop* silu_mul_loop(CpuIsa isa);

@@ -18,6 +18,8 @@ template <>
 LoraConvertLoop* lora_convert_for<CpuIsa::avx2>();
 template <>
 LoraConvertLoop* lora_convert_for<CpuIsa::avx512>();
+template <>
+LoraConvertLoop* lora_convert_for<CpuIsa::neon>();
 
 // Null where there is none for `isa` (kernels/cpu/cpu_isa.h).
 LoraConvertLoop* lora_convert_loop(CpuIsa isa);

@@ -114,11 +114,7 @@ void lora_cpu(const std::vector<LoraGroup>& groups, const float* x, int64_t x_st
 }
 
 LowRankUpdateLoop* low_rank_update_loop(CpuIsa isa) {
-#if defined(__x86_64__)
-  return loop_for<LowRankUpdateLoop>(isa, low_rank_update_for<CpuIsa::avx2>, low_rank_update_for<CpuIsa::avx512>);
-#else
-  return nullptr;
-#endif
+  return loop_for<LowRankUpdateLoop>(isa, [](auto set) { return low_rank_update_for<set()>(); });
 }
 
 }  // namespace lorikeet::kernels

@@ -11,12 +11,7 @@
 namespace lorikeet::kernels {
 
 LoraConvertLoop* lora_convert_loop(CpuIsa isa) {
-#if defined(__x86_64__)
-  return loop_for<LoraConvertLoop>(isa, lora_convert_for<CpuIsa::avx2>, lora_convert_for<CpuIsa::avx512>);
-#else
-  (void)isa;
-  return nullptr;
-#endif
+  return loop_for<LoraConvertLoop>(isa, [](auto set) { return lora_convert_for<set()>(); });
 }
 
 }  // namespace lorikeet::kernels

@@ -18,6 +18,8 @@ template <>
 LowRankUpdateLoop* low_rank_update_for<CpuIsa::avx2>();
 template <>
 LowRankUpdateLoop* low_rank_update_for<CpuIsa::avx512>();
+template <>
+LowRankUpdateLoop* low_rank_update_for<CpuIsa::neon>();
 
 // Null where there is none for `isa` (kernels/cpu/cpu_isa.h).
 LowRankUpdateLoop* low_rank_update_loop(CpuIsa isa);

@@ -16,6 +16,8 @@ template <>
 ExpSumLoop* exp_sum_for<CpuIsa::avx2>();
 template <>
 ExpSumLoop* exp_sum_for<CpuIsa::avx512>();
+template <>
+ExpSumLoop* exp_sum_for<CpuIsa::neon>();
 
 // Null where there is none for `isa` (kernels/cpu/cpu_isa.h).
 ExpSumLoop* exp_sum_loop(CpuIsa isa);

@@ -144,11 +144,7 @@ std::vector<ScoredToken> top_tokens_cpu(const float* logits, int32_t size, int32
 }
 
 ExpSumLoop* exp_sum_loop(CpuIsa isa) {
-#if defined(__x86_64__)
-  return loop_for<ExpSumLoop>(isa, exp_sum_for<CpuIsa::avx2>, exp_sum_for<CpuIsa::avx512>);
-#else
-  return nullptr;
-#endif
+  return loop_for<ExpSumLoop>(isa, [](auto set) { return exp_sum_for<set()>(); });
 }
 
 }  // namespace lorikeet::kernels

@@ -6,12 +6,14 @@
 #include "kernels/dense/dense_gemm.h"
 #include "kernels/int4/int4_gemm.h"
 #include "kernels/int4/int4_product_simd.h"
+#include "tests/kernels/base/instruction_sets.h"
 #include "tests/kernels/base/random_data.h"
 #include "tests/tolerance.h"
 
 namespace lorikeet::kernels {
 namespace {
 
+using tests::instruction_sets;
 using tests::random_floats;
 using tests::random_int4;
 using tests::worst_difference;
@@ -54,14 +56,6 @@ TEST(Int4Gemm, AgreesWithFloat64OverRandomShapes) {
   }
 }
 
-// Those that this machine has and for which there is a loop.
-std::vector<CpuIsa> instruction_sets() {
-  std::vector<CpuIsa> sets = {CpuIsa::avx2, CpuIsa::avx512};
-  std::erase_if(sets, [](CpuIsa isa) { return isa > best_cpu_isa() || int4_product_loop(isa) == nullptr; });
-  EXPECT_EQ(sets.size(), static_cast<size_t>(best_cpu_isa()));
-  return sets;
-}
-
 TEST(Int4Gemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
   std::mt19937 random(2);
   ThreadPool one(1), three(3);
@@ -87,6 +81,7 @@ TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
   ThreadPool pool(1);
   const auto w = random_int4(37, {128, 32, 64, 416}, false, random);
   for (const CpuIsa isa : instruction_sets()) {
+    ASSERT_NE(int4_product_loop(isa), nullptr) << name_of(isa);
     for (const int32_t m : {1, 2, 3, 7, 13, 21}) {
       const auto x = random_floats(static_cast<size_t>(m * w.k), random);
       const auto want = int4_reference(w, x, m);

@@ -54,7 +54,8 @@ std::vector<double> reference(const Int4Weight& w, const std::vector<float>& x, 
 
 std::vector<IntegerDot> ways() {
   std::vector<IntegerDot> found;
-  for (const IntegerDot dot : {IntegerDot::avx2, IntegerDot::avx_vnni, IntegerDot::avx512_vnni}) {
+  for (const IntegerDot dot :
+       {IntegerDot::avx2, IntegerDot::avx_vnni, IntegerDot::avx512_vnni, IntegerDot::neon, IntegerDot::neon_dotprod}) {
     if (has_integer_dot(dot)) found.push_back(dot);
   }
   return found;

@@ -1,5 +1,5 @@
-// A tile of the int4 product with AVX2: a run is scaled, and its zero point taken off, once and as a whole: scale * (sum of
-// q x - zero * sum of x). For int4_product_simd.cc.
+// A tile of the int4 product with AVX2 or NEON: a run is scaled, and its zero point taken off, once and as a whole:
+// scale * (sum of q x - zero * sum of x). For int4_product_simd.cc.
 #pragma once
 
 #include <array>
@@ -78,7 +78,7 @@ void int4_tile(const Int4View& weight, const float* x, int64_t x_stride, int64_t
       for (int j = 0; j < MT; ++j) part[i][j] = V::mul(minus_zero, V::load(run_sums + j * x_stride));
     }
     int64_t left = bounds[run + 1] - bounds[run];
-    add_blocks<V, 64, NT>(left, q, row_bytes, ahead, x, x_stride, part);
+    if constexpr (V::kLanes == 8) add_blocks<V, 64, NT>(left, q, row_bytes, ahead, x, x_stride, part);
     add_blocks<V, 32, NT>(left, q, row_bytes, ahead, x, x_stride, part);
     for (int i = 0; i < NT; ++i) {
       const typename V::F factor = V::set(scale[i]);
