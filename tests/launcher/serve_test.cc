@@ -191,7 +191,7 @@ TEST(Serve, EndsEveryRequestOfARankThatDiesAndServesTheNextOnes) {
   ASSERT_TRUE(server.ready()) << server.process().err();
   const auto client = server.connect();
   for (int i = 0; i < 4; ++i) {
-    auto request = greedy_request("Call me", i % 2 == 0 ? std::nullopt : std::optional<std::string>("moby"), 1500);
+    auto request = greedy_request("Call me", i % 2 == 0 ? std::nullopt : std::optional<std::string>("moby"), 400);
     request.id = std::to_string(i);
     EXPECT_TRUE(client->send(request).has_value());
   }
