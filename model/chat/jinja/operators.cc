@@ -254,7 +254,8 @@ Value slice(const Value& object, const Value& begin, const Value& end, const Val
   const int64_t last = bound(end, stride > 0 ? size : -1, size, lowest, highest);
   if (text && stride == 1) {
     const size_t from = byte_of_code_point(text->view(), static_cast<size_t>(first));
-    return text->slice(from, from + byte_of_code_point(text->view().substr(from), static_cast<size_t>(std::max(first, last) - first)));
+    return text->slice(
+        from, from + byte_of_code_point(text->view().substr(from), static_cast<size_t>(std::max(first, last) - first)));
   }
   const std::shared_ptr<List> source = text ? iterate(object) : nullptr;
   const std::vector<Value>& items = text ? source->items : list->items;
