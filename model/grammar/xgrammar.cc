@@ -48,7 +48,9 @@ class XGrammarState final : public GrammarState {
     mask.dtype = {kDLInt, 32, 1};
     mask.shape = shape;
     matcher_.FillNextTokenBitmask(&mask);
-    for (size_t i = 0; plain_ && i < std::min(allowed.size(), plain_->size()); ++i) allowed[i] &= (*plain_)[i];
+    if (!plain_) return;
+    const uint32_t* const plain = plain_->data();
+    for (size_t i = 0, size = std::min(allowed.size(), plain_->size()); i < size; ++i) allowed[i] &= plain[i];
   }
 
  private:
