@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "comm/collective/connecting_collective.h"
+
 namespace lorikeet::comm {
 namespace {
 
@@ -48,8 +50,12 @@ class NcclCollective final : public DeviceCollective {
     if (aborter_.joinable()) aborter_.join();
   }
 
-  // Blocks until all ranks are there. Errors are those of the group, as CollectiveError.
-  void connect(const ncclUniqueId& id) {
+  // Blocks until all ranks are there, on whatever thread, whose device becomes `device`; operations come after it.
+  // Errors are those of the group, as CollectiveError.
+  void connect(const ncclUniqueId& id, int device) {
+    if (const auto used = kernels::use_device(device); !used) {
+      throw CollectiveError(CollectiveFailure::peer_lost, used.error().message);
+    }
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     const Clock::time_point deadline = Clock::now() + options_.connect_timeout;
@@ -154,7 +160,7 @@ class NcclCollective final : public DeviceCollective {
   const NcclOptions options_;
   std::atomic<bool> aborted_{false};
 
-  // Of the thread that calls the operations.
+  // Of the thread that connects, then of the one that calls the operations.
   ncclComm_t communicator_ = nullptr;
   std::optional<CollectiveFailure> failure_;
   std::thread aborter_;
@@ -192,7 +198,10 @@ Result<std::unique_ptr<DeviceCollective>> make_nccl_collective(Rendezvous& store
   }
   try {
     auto collective = std::make_unique<NcclCollective>(options);
-    collective->connect(agree_on_id(store, options));
+    const auto connect = [communicator = collective.get(), id = agree_on_id(store, options),
+                          device = kernels::current_device()] { communicator->connect(id, device); };
+    if (options.connect_behind) return connect_behind(std::move(collective), connect);
+    connect();
     return collective;
   } catch (const CollectiveError& error) {
     return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix, error.what());

@@ -17,6 +17,8 @@ struct NcclOptions {
   std::string prefix;  // of the keys in the store: one per epoch
   std::chrono::milliseconds connect_timeout{60'000};
   std::chrono::milliseconds operation_timeout{30'000};  // a peer that is silent for so long is lost
+  // Returns as soon as the ranks have agreed on an id: see connect_behind (connecting_collective.h). Of each rank for itself.
+  bool connect_behind = false;
 };
 
 // Meets the other ranks through `store` (rank 0 sets NCCL's unique id, the others get it) and connects on the calling

@@ -318,14 +318,18 @@ Result<PeerInboxes> meet_peers(Rendezvous& store, const NcclOptions& options, co
 
 Result<std::unique_ptr<DeviceCollective>> make_device_collective(Rendezvous& store, const NcclOptions& options,
                                                                  const PeerOptions& peers) {
-  auto library = make_nccl_collective(store, options);
-  if (!library || !peers.enabled || options.size == 1) return library;
+  NcclOptions alone = options;
+  alone.connect_behind = false;
+  const bool has_peers = options.rank >= 0 && options.rank < options.size && options.size > 1;
+  if (!peers.enabled || !has_peers) return make_nccl_collective(store, alone);
   try {
     auto inboxes = meet_peers(store, options, peers);
     if (!inboxes) {
       LOG(INFO) << "rank " << options.rank << " sums by NCCL alone: " << inboxes.error().message;
-      return library;
+      return make_nccl_collective(store, alone);
     }
+    auto library = make_nccl_collective(store, options);
+    if (!library) return library;
     return std::make_unique<PeerCollective>(*std::move(library), *std::move(inboxes), options);
   } catch (const CollectiveError& error) {
     return fail("rank {} of {} could not join {}: {}", options.rank, options.size, options.prefix, error.what());

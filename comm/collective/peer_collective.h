@@ -15,7 +15,7 @@ struct PeerOptions {
   bool enabled = true;
 };
 
-// As make_nccl_collective, which it calls. Where the ranks are processes of one user on one host whose devices reach
+// As make_nccl_collective, which it calls, without connect_behind where there is nothing but NCCL. Where the ranks are processes of one user on one host whose devices reach
 // each other, and a trial sum has come out right on all of them, operations that sum_table.h gives to the peers take
 // their memory; else NCCL does everything, and the log says why. Ranks that were told the same decide alike.
 //

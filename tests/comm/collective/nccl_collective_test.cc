@@ -224,6 +224,27 @@ TEST_P(DeviceGroup, ASurvivorJoinsANewCommunicatorWithANewRank) {
   EXPECT_EQ(reports[2], "");
 }
 
+TEST_P(DeviceGroup, SumsBehindAConnectionThatIsMadeMeanwhile) {
+  EXPECT_THAT(run_processes(2,
+                            [&](int rank) {
+                              const std::string trouble = take_device(rank);
+                              if (!trouble.empty()) return trouble;
+                              NcclOptions options = options_of(rank, 2);
+                              options.connect_behind = true;
+                              return join_and_run(
+                                  directory_.path(), options, GetParam(),
+                                  [](DeviceCollective& collective, const kernels::Stream& stream) {
+                                    std::string wrong;
+                                    for (const size_t count : {size_t{100}, size_t{1} << 20, size_t{100}}) {
+                                      collective.check();
+                                      wrong += check_sum<float>(collective, stream, Dtype::f32, count, stored_f32);
+                                    }
+                                    return wrong;
+                                  });
+                            }),
+              Each(""));
+}
+
 TEST_P(DeviceGroup, SaysThatARankDidNotCome) {
   const std::vector<std::string> reports = run_processes(1, [&](int rank) {
     const std::string trouble = take_device(rank);
