@@ -24,7 +24,9 @@
 #include "model/checkpoint/weights.h"
 #include "model/config/config.h"
 #include "model/forward/cuda_model.h"
+#include "model/forward/resident_device_adapters.h"
 #include "model/forward/resident_device_weights.h"
+#include "model/forward/slot_records.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -85,6 +87,9 @@ class CudaBackend final : public RankBackend {
     auto weights = take_over_or_load(options, *origin);
     if (!weights) return tl::unexpected(weights.error());
     const uint64_t weight_bytes_read = model::bytes_read_from_files() - read_before;
+    if (options.num_slots > 0) {
+      options.adapter_memory = take_over_or_make_adapters(options, fmt::format("{} at {}", *origin, *device));
+    }
     auto made = model::make_cuda_model(*std::move(weights), *plan_, rank_, options);
     if (!made) return tl::unexpected(made.error());
     model_ = *std::move(made);
@@ -137,6 +142,7 @@ class CudaBackend final : public RankBackend {
     if (group_ && epoch_ < aborted_before_) group_->abort();
   }
 
+  std::vector<std::string> adapters_left() const override { return model_->adapters_left(); }
   const model::ShardPlan& shard_plan() const override { return *plan_; }
 
  private:
@@ -201,6 +207,8 @@ class CudaBackend final : public RankBackend {
 
   // Regions that the supervisor holds: what the weights are, and where the pieces of device memory lie.
   static constexpr const char* kContents = "weights";
+  static constexpr const char* kAdapterRecords = "adapters";  // what the slots hold, and where
+  static constexpr const char* kAdapters = "adapters.memory";
   static std::string name_of_piece(size_t i) { return fmt::format("weights.{:02}", i); }
 
   Result<model::DeviceWeights> take_over_or_load(const model::CudaModelOptions& options, const std::string& origin) {
@@ -272,6 +280,32 @@ class CudaBackend final : public RankBackend {
     if (!descriptor) return memory_.say("its KV cache ends with its process: " + descriptor.error().message);
     hold_kv(memory_, *kv_, *descriptor);
     kv_memory_ = {std::make_shared<kernels::PeerMemory>(*std::move(made)), false};
+  }
+
+  // Null where adapters end with the process.
+  model::AdapterMemory take_over_or_make_adapters(const model::CudaModelOptions& options, const std::string& what) {
+    auto records = memory_.take(kAdapterRecords);
+    auto memory = memory_.take(kAdapters);
+    if (records && memory) {
+      auto left =
+          model::attach_adapter_memory(std::move(records->memory), memory->memory, *plan_, rank_, options, what);
+      if (left) return *std::move(left);
+      memory_.say("its adapter slots are made anew: " + left.error().message);
+    }
+    if (records || memory) {
+      memory_.drop_one(kAdapterRecords);
+      memory_.drop_one(kAdapters);
+      memory.reset();
+    }
+    auto made = model::make_adapter_memory(*plan_, rank_, options, what);
+    const auto descriptor = made ? made->memory->share() : Result<Descriptor>(tl::unexpected(made.error()));
+    if (!descriptor) {
+      memory_.say("its adapters end with its process: " + descriptor.error().message);
+      return {};
+    }
+    memory_.hold({kAdapters, RegionKind::device, made->memory->bytes()}, *descriptor);
+    memory_.hold({kAdapterRecords, RegionKind::shared, made->records->bytes()}, made->records->descriptor());
+    return *std::move(made);
   }
 
   // The pieces first: what says what they are must not be there without them.

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "actors/rank/rank_memory.h"
 #include "actors/wire/control_message.h"
@@ -34,6 +35,9 @@ class RankBackend {
 
   // Brings up to date what load has returned, once there was a join.
   virtual void update(RankLoaded&) const {}
+
+  // The digests of the adapters that lie in the slots of the model when it is made, by slot; empty: nothing. After load.
+  virtual std::vector<std::string> adapters_left() const { return {}; }
 
   // Ends collectives of epochs before this one that wait for a peer, also those that begin later.
   virtual void abort(uint64_t before_epoch) = 0;

@@ -137,7 +137,7 @@ class Worker {
     // Monitored only now that it has answered: a dead proxy out of CAF's cache never does.
     self_->monitor(scheduler);
     const ChildStart& start = setup_.start;
-    // The backend's model is the same in all epochs, and so is what its slots hold.
+    // The backend's model is the same in all epochs, and so is what its slots hold; at first what a predecessor has left.
     const RankAdapters::Setup adapters{start.rank, start.epoch, start.options.max_loras, setup_.descriptors,
                                        std::make_shared<SlotDigests>()};
     RankThread::Callbacks callbacks;
@@ -155,6 +155,7 @@ class Worker {
     callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker, fatal = setup_.fatal](
                            std::shared_ptr<model::RankModel> model, uint64_t epoch) {
       RankAdapters::Setup of_epoch = adapters;
+      if (adapters.held->empty()) *adapters.held = backend->adapters_left();
       of_epoch.epoch = epoch;
       // What the last epoch has not taken is closed, here where the head sends nothing yet: no transfer has the number 0.
       if (of_epoch.descriptors) (void)of_epoch.descriptors->receive(0);

@@ -28,6 +28,25 @@ std::optional<ByteSpan> SpanAllocator::allocate(uint64_t bytes) {
   return span;
 }
 
+bool SpanAllocator::take(const ByteSpan& span) {
+  if (span.bytes == 0 || span.offset % alignment_ != 0 || span.bytes % alignment_ != 0) return false;
+  auto range = free_.upper_bound(span.offset);
+  if (range == free_.begin()) return false;
+  --range;
+  const auto [begin, bytes] = *range;
+  const uint64_t before = span.offset - begin;
+  if (before > bytes || span.bytes > bytes - before) return false;
+  const uint64_t after = bytes - before - span.bytes;
+  if (before > 0) {
+    range->second = before;
+  } else {
+    free_.erase(range);
+  }
+  if (after > 0) free_[span.offset + span.bytes] = after;
+  used_ += span.bytes;
+  return true;
+}
+
 void SpanAllocator::free(const ByteSpan& span) {
   CHECK_LE(span.offset + span.bytes, capacity_);
   auto next = free_.lower_bound(span.offset);

@@ -21,7 +21,10 @@ class SpanAllocator {
   // A span of at least `bytes` bytes; none where no free range is long enough.
   std::optional<ByteSpan> allocate(uint64_t bytes);
 
-  // `span` came from allocate and is given back once.
+  // A span that allocate gave out in an earlier life of the range. False: it is none, or not wholly free.
+  bool take(const ByteSpan& span);
+
+  // `span` came from allocate or take and is given back once.
   void free(const ByteSpan& span);
 
   uint64_t capacity() const { return capacity_; }

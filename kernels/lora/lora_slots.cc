@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include "kernels/base/rounding.h"
 #include "kernels/lora/lora_layout.h"
@@ -34,7 +36,9 @@ Result<void> check_pair(const Pair& pair, int32_t inputs, int32_t outputs, int32
     return fail("the adapter's {} maps {} to {}, the model's {} to {}", name, pair.inputs, pair.outputs, inputs,
                 outputs);
   }
-  if (pair.a == nullptr || pair.b == nullptr) return fail("the adapter's {} lacks A or B", name);
+  if constexpr (!std::is_same_v<Pair, HeldLora>) {
+    if (pair.a == nullptr || pair.b == nullptr) return fail("the adapter's {} lacks A or B", name);
+  }
   if (!std::isfinite(pair.scale)) return fail("the adapter's {} has a scale that is not finite", name);
   return {};
 }
@@ -46,6 +50,12 @@ int32_t largest_rank(const Adapter& adapter) {
   return rank;
 }
 
+// Of a pair without DoRA.
+template <class Pair>
+uint64_t matrix_bytes(const Pair& pair) {
+  return pair.rank == 0 ? 0 : lora::a_bytes(pair.rank, pair.inputs) + lora::b_bytes(pair.rank, pair.outputs);
+}
+
 }  // namespace
 
 LoraSlots::LoraSlots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes)
@@ -54,7 +64,7 @@ LoraSlots::LoraSlots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes
       spans_(static_cast<size_t>(slots)),
       ranks_(static_cast<size_t>(slots), 0) {}
 
-Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes) {
+Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes, DeviceBuffer given) {
   CHECK_GE(slots, 0);
   CHECK(geometry.dtype == Dtype::f16 || geometry.dtype == Dtype::bf16);
   LoraSlots made(geometry, slots, bytes);
@@ -67,8 +77,12 @@ Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, u
   piece = align_up(std::max(piece, lora::a_tile_bytes(geometry.hidden)));
   const auto entry_bytes = static_cast<uint64_t>(made.entries_per_slot()) * sizeof(DeviceLora);
 
-  Result<DeviceBuffer> memory = DeviceBuffer::allocate(made.allocator_.capacity(), "the adapters' weights");
-  if (!memory) return tl::unexpected(memory.error());
+  if (given.data() == nullptr) {
+    Result<DeviceBuffer> memory = DeviceBuffer::allocate(made.allocator_.capacity(), "the adapters' weights");
+    if (!memory) return tl::unexpected(memory.error());
+    given = std::move(*memory);
+  }
+  CHECK_GE(given.bytes(), made.allocator_.capacity());
   Result<DeviceBuffer> table =
       DeviceBuffer::allocate(static_cast<uint64_t>(slots) * entry_bytes, "the adapters' tables");
   if (!table) return tl::unexpected(table.error());
@@ -94,7 +108,7 @@ Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, u
     if (!copied) return tl::unexpected(copied.error());
     event = std::move(*copied);
   }
-  made.memory_ = std::move(*memory);
+  made.memory_ = std::move(given);
   made.table_ = std::move(*table);
   made.embedding_table_ = std::move(*embedding_table);
   made.pieces_ = std::move(*pieces);
@@ -152,8 +166,7 @@ Result<void> LoraSlots::load(int32_t slot, const LoraAdapter& adapter) {
     clear(slot);
     return uploaded;
   }
-  write_tables(slot);
-  ranks_[static_cast<size_t>(slot)] = largest_rank(adapter);
+  finish(slot, adapter);
   return {};
 }
 
@@ -166,8 +179,86 @@ Result<void> LoraSlots::load(int32_t slot, const PackedLoraAdapter& adapter) {
     clear(slot);
     return copied;
   }
+  finish(slot, adapter);
+  return {};
+}
+
+Result<void> LoraSlots::adopt(int32_t slot, const HeldLoraAdapter& adapter, std::span<const ByteSpan> spans) {
+  clear(slot);
+  Result<void> placed = check(adapter);
+  size_t taken = 0;
+  const auto take = [&](uint64_t bytes) -> Result<unsigned char*> {
+    if (taken == spans.size()) return fail("the adapter is said to lie in {} places only", spans.size());
+    const ByteSpan& span = spans[taken++];
+    if (span.bytes != align_up(bytes) || !allocator_.take(span)) {
+      return fail("{} bytes of the adapter cannot lie at {} in {} bytes", bytes, span.offset, span.bytes);
+    }
+    spans_[static_cast<size_t>(slot)].push_back(span);
+    return memory_.as<unsigned char>() + span.offset;
+  };
+  if (placed) placed = place(adapter, take, [](const HeldLora&, unsigned char*, uint64_t, uint64_t) {});
+  if (placed && taken != spans.size()) placed = fail("the adapter is said to lie in {} places", spans.size());
+  if (!placed) {
+    clear(slot);
+    return placed;
+  }
+  finish(slot, adapter);
+  return {};
+}
+
+template <class Adapter>
+void LoraSlots::finish(int32_t slot, const Adapter& adapter) {
   write_tables(slot);
   ranks_[static_cast<size_t>(slot)] = largest_rank(adapter);
+}
+
+// Writes the tables' entries. allocate(bytes): a place for so many. put(pair, to, a_bytes, b_bytes): A is to lie at `to`,
+// B behind it.
+template <class Adapter, class Allocate, class Put>
+Result<void> LoraSlots::place(const Adapter& adapter, const Allocate& allocate, const Put& put) {
+  const auto place_pair = [&](const auto& pair, unsigned char* to) {
+    DeviceLora entry;
+    entry.rank = pair.rank;
+    entry.scale = pair.scale;
+    entry.a = to;
+    const uint64_t a_bytes = lora::a_bytes(pair.rank, pair.inputs);
+    entry.b = to + a_bytes;
+    put(pair, to, a_bytes, lora::b_bytes(pair.rank, pair.outputs));
+    return entry;
+  };
+  auto* entries = entries_.as<DeviceLora>();
+  for (int32_t layer = 0; layer < geometry_.layers; layer++) {
+    const auto pairs = adapter.pairs.subspan(static_cast<size_t>(layer) * kLoraProjections, kLoraProjections);
+    uint64_t bytes = 0;
+    for (const auto& pair : pairs) bytes += matrix_bytes(pair);
+    if (bytes == 0) continue;
+    const Result<unsigned char*> allocated = allocate(bytes);
+    if (!allocated) return tl::unexpected(allocated.error());
+    unsigned char* to = *allocated;
+    for (int32_t p = 0; p < kLoraProjections; p++) {
+      const auto& pair = pairs[static_cast<size_t>(p)];
+      if (pair.rank == 0) continue;
+      entries[entry(layer, p)] = place_pair(pair, to);
+      to += matrix_bytes(pair);
+    }
+  }
+  if (adapter.lm_head.rank > 0) {
+    const Result<unsigned char*> allocated = allocate(matrix_bytes(adapter.lm_head));
+    if (!allocated) return tl::unexpected(allocated.error());
+    entries[lm_head_entry()] = place_pair(adapter.lm_head, *allocated);
+  }
+  if (const auto& embedding = adapter.embedding; embedding.rank > 0) {
+    const Result<unsigned char*> allocated = allocate(embedding_bytes(embedding.rank));
+    if (!allocated) return tl::unexpected(allocated.error());
+    DeviceEmbeddingLora made;
+    made.rank = embedding.rank;
+    made.scale = embedding.scale;
+    made.a = *allocated;
+    const uint64_t a_bytes = lora::embedding_factor_bytes(embedding.rank, geometry_.vocab);
+    made.b = *allocated + a_bytes;
+    put(embedding, *allocated, a_bytes, lora::embedding_factor_bytes(embedding.rank, geometry_.hidden));
+    *embedding_entry_.as<DeviceEmbeddingLora>() = made;
+  }
   return {};
 }
 
@@ -186,54 +277,14 @@ Result<void> LoraSlots::copy(int32_t slot, const PackedLoraAdapter& adapter) {
     }
     parts.push_back({to, from, bytes});
   };
-  const auto place = [&](const PackedLora& pair, unsigned char* to) {
-    DeviceLora entry;
-    entry.rank = pair.rank;
-    entry.scale = pair.scale;
-    entry.a = to;
-    add(to, pair.a, lora::a_bytes(pair.rank, pair.inputs));
-    to += lora::a_bytes(pair.rank, pair.inputs);
-    entry.b = to;
-    add(to, pair.b, lora::b_bytes(pair.rank, pair.outputs));
-    return entry;
+  const auto put = [&](const PackedLora& pair, unsigned char* to, uint64_t a_bytes, uint64_t b_bytes) {
+    add(to, pair.a, a_bytes);
+    add(to + a_bytes, pair.b, b_bytes);
   };
-  const auto bytes_of = [](const PackedLora& pair) {
-    return pair.rank == 0 ? 0 : lora::a_bytes(pair.rank, pair.inputs) + lora::b_bytes(pair.rank, pair.outputs);
-  };
-  auto* entries = entries_.as<DeviceLora>();
-  for (int32_t layer = 0; layer < geometry_.layers; layer++) {
-    const auto pairs = adapter.pairs.subspan(static_cast<size_t>(layer) * kLoraProjections, kLoraProjections);
-    uint64_t bytes = 0;
-    for (const PackedLora& pair : pairs) bytes += bytes_of(pair);
-    if (bytes == 0) continue;
-    const Result<unsigned char*> allocated = allocate(slot, bytes);
-    if (!allocated) return tl::unexpected(allocated.error());
-    unsigned char* to = *allocated;
-    for (int32_t p = 0; p < kLoraProjections; p++) {
-      const PackedLora& pair = pairs[static_cast<size_t>(p)];
-      if (pair.rank == 0) continue;
-      entries[entry(layer, p)] = place(pair, to);
-      to += bytes_of(pair);
-    }
-  }
-  if (adapter.lm_head.rank > 0) {
-    const Result<unsigned char*> allocated = allocate(slot, bytes_of(adapter.lm_head));
-    if (!allocated) return tl::unexpected(allocated.error());
-    entries[lm_head_entry()] = place(adapter.lm_head, *allocated);
-  }
-  if (const PackedLora& embedding = adapter.embedding; embedding.rank > 0) {
-    const Result<unsigned char*> allocated = allocate(slot, embedding_bytes(embedding.rank));
-    if (!allocated) return tl::unexpected(allocated.error());
-    DeviceEmbeddingLora made;
-    made.rank = embedding.rank;
-    made.scale = embedding.scale;
-    made.a = *allocated;
-    const uint64_t a_bytes = lora::embedding_factor_bytes(embedding.rank, geometry_.vocab);
-    made.b = *allocated + a_bytes;
-    add(*allocated, embedding.a, a_bytes);
-    add(*allocated + a_bytes, embedding.b, lora::embedding_factor_bytes(embedding.rank, geometry_.hidden));
-    *embedding_entry_.as<DeviceEmbeddingLora>() = made;
-  }
+  if (auto placed = place(
+          adapter, [&](uint64_t bytes) { return allocate(slot, bytes); }, put);
+      !placed)
+    return placed;
   packed_upload_.copy(parts);
   return {};
 }

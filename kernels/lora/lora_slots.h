@@ -77,10 +77,25 @@ struct PackedLoraAdapter {
   PackedLora lm_head;
 };
 
+// A pair that is in device memory already, in that layout. One of rank 0 is absent.
+struct HeldLora {
+  int32_t rank = 0;
+  int32_t inputs = 0;
+  int32_t outputs = 0;
+  float scale = 0;
+};
+
+struct HeldLoraAdapter {
+  std::span<const HeldLora> pairs;  // [layers, kLoraProjections]
+  HeldLora embedding;               // inputs: the vocabulary, outputs: hidden
+  HeldLora lm_head;
+};
+
 class LoraSlots {
  public:
-  // Reserves `bytes` of device memory for the weights of up to `slots` adapters, and the tables.
-  static Result<LoraSlots> make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes);
+  // Reserves `bytes` of device memory for the weights of up to `slots` adapters, and the tables. memory: as many bytes to
+  // put the weights into; empty: its own.
+  static Result<LoraSlots> make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes, DeviceBuffer memory = {});
 
   // Bytes that an adapter of this rank takes that has every projection but neither embedding nor lm_head.
   static uint64_t adapter_bytes(const LoraGeometry& geometry, int32_t rank);
@@ -91,7 +106,14 @@ class LoraSlots {
   Result<void> load(int32_t slot, const LoraAdapter& adapter);
   // The same of what is packed. Its values are not looked at: who packs them does.
   Result<void> load(int32_t slot, const PackedLoraAdapter& adapter);
+  // Takes into an empty slot what other slots over the same memory, of the same geometry, had put into `spans` of it. Fails,
+  // and leaves the slot empty, where that cannot be.
+  Result<void> adopt(int32_t slot, const HeldLoraAdapter& adapter, std::span<const ByteSpan> spans);
   void clear(int32_t slot);
+
+  // Where in the memory a slot's weights are: a span per layer that has any, then lm_head's and the embedding's.
+  std::span<const ByteSpan> spans(int32_t slot) const { return spans_[static_cast<size_t>(slot)]; }
+  const DeviceBuffer& memory() const { return memory_; }
 
   int32_t slots() const { return static_cast<int32_t>(spans_.size()); }
   uint64_t used_bytes() const { return allocator_.used(); }
@@ -117,6 +139,10 @@ class LoraSlots {
 
   template <class Adapter>
   Result<void> check(const Adapter& adapter) const;
+  template <class Adapter, class Allocate, class Put>
+  Result<void> place(const Adapter& adapter, const Allocate& allocate, const Put& put);
+  template <class Adapter>
+  void finish(int32_t slot, const Adapter& adapter);
   Result<void> copy(int32_t slot, const PackedLoraAdapter& adapter);
   Result<void> upload(int32_t slot, const LoraAdapter& adapter);
   Result<unsigned char*> allocate(int32_t slot, uint64_t bytes);

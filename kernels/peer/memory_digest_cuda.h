@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/base/device.h"
 #include "kernels/base/error.h"
@@ -11,5 +12,15 @@ namespace lorikeet::kernels {
 // Of `bytes` bytes, a multiple of 8; each word counts by its place. It shows accidents, and is no defence against whoever
 // means to deceive. Waits for the result.
 Result<uint64_t> memory_digest_cuda(const void* data, uint64_t bytes, const Stream& stream);
+
+// Device memory of `bytes` bytes, a multiple of 8.
+struct DevicePart {
+  const void* data = nullptr;
+  uint64_t bytes = 0;
+};
+
+// The same of parts, as if they lay one behind the other, without taking memory while steps run. sum: 8 bytes of device
+// memory, 8-byte aligned, which is written to.
+uint64_t memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream);
 
 }  // namespace lorikeet::kernels

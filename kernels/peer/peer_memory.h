@@ -37,6 +37,7 @@ class PeerMemory {
   Result<Descriptor> share() const;
 
   unsigned char* data() const { return reinterpret_cast<unsigned char*>(address_); }
+  uint64_t bytes() const { return bytes_; }  // as rounded up
 
  private:
   Result<void> map();

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/base/borrowed_buffer.h"
 #include "kernels/int4/dora_norms_cuda.h"
+#include "kernels/peer/memory_digest_cuda.h"
+#include "kernels/peer/peer_memory.h"
 
 namespace lorikeet::model {
 namespace {
@@ -46,19 +49,26 @@ kernels::StoredLora weights_of(const std::optional<LoraPair>& pair) {
 
 }  // namespace
 
+uint64_t CudaAdapters::memory_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
+  if (options.lora_bytes > 0) return options.lora_bytes;
+  const kernels::LoraGeometry geometry = geometry_of(plan, rank, options);
+  const uint64_t usual = kernels::LoraSlots::adapter_bytes(geometry, std::min(options.max_lora_rank, kUsualRank));
+  return std::min(static_cast<uint64_t>(options.num_slots) * usual,
+                  kernels::device_memory().total_bytes / kMostOfTheDevice);
+}
+
 Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, int rank,
                                                          const CudaModelOptions& options,
                                                          const DeviceWeights& weights) {
   const kernels::LoraGeometry geometry = geometry_of(plan, rank, options);
-  uint64_t bytes = options.lora_bytes;
-  if (bytes == 0) {
-    const uint64_t usual = kernels::LoraSlots::adapter_bytes(geometry, std::min(options.max_lora_rank, kUsualRank));
-    bytes = std::min(static_cast<uint64_t>(options.num_slots) * usual,
-                     kernels::device_memory().total_bytes / kMostOfTheDevice);
+  const uint64_t bytes = memory_bytes(plan, rank, options);
+  kernels::DeviceBuffer memory;
+  if (const auto& outliving = options.adapter_memory.memory) {
+    memory = kernels::borrowed_buffer(outliving->data(), bytes, outliving);
   }
-  auto slots = kernels::LoraSlots::make(geometry, options.num_slots, bytes);
+  auto slots = kernels::LoraSlots::make(geometry, options.num_slots, bytes, std::move(memory));
   if (!slots) return tl::unexpected(slots.error());
-  std::unique_ptr<CudaAdapters> adapters(new CudaAdapters(options.dtype, weights, *std::move(slots)));
+  std::unique_ptr<CudaAdapters> adapters(new CudaAdapters(options, weights, *std::move(slots)));
   auto stream = kernels::Stream::make();
   if (!stream) return tl::unexpected(stream.error());
   adapters->stream_ = *std::move(stream);
@@ -86,14 +96,73 @@ Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, 
   Result<void> ok = allocate(adapters->scratch_, scratch);
   if (ok) ok = allocate(adapters->pair_, pair_floats * sizeof(float));
   if (ok) ok = allocate(adapters->norms_, static_cast<uint64_t>(outputs) * sizeof(float));
+  if (ok) ok = allocate(adapters->digest_, sizeof(uint64_t));
   if (!ok) return tl::unexpected(ok.error());
+  adapters->left_.resize(static_cast<size_t>(options.num_slots));
+  if (adapters->records_) adapters->take_over(geometry);
   return adapters;
+}
+
+// What a slot is said to hold and does not is no error: it will be sent.
+void CudaAdapters::take_over(const kernels::LoraGeometry& geometry) {
+  for (int32_t slot = 0; slot < slots_.slots(); ++slot) {
+    const auto found = records_->read(slot);
+    if (!found) continue;
+    if (auto ok = take_over(slot, *found, geometry); !ok) {
+      LOG(WARNING) << "adapter slot " << slot << " is left empty: " << ok.error().message;
+      clear(slot);
+    } else {
+      left_[static_cast<size_t>(slot)] = found->digest;
+    }
+  }
+}
+
+Result<void> CudaAdapters::take_over(int32_t slot, const SlotRecord& record, const kernels::LoraGeometry& geometry) {
+  std::vector<kernels::HeldLora> pairs;
+  for (size_t i = 0; i + 2 < record.places.size(); ++i) {
+    const size_t p = i % kNumProjections;
+    pairs.push_back({record.places[i].rank, geometry.inputs[p], geometry.outputs[p], record.places[i].scale});
+  }
+  const auto& lm_head = record.places[pairs.size()];
+  const auto& embedding = record.places[pairs.size() + 1];
+  kernels::HeldLoraAdapter adapter;
+  adapter.pairs = pairs;
+  adapter.lm_head = {lm_head.rank, geometry.hidden, geometry.lm_head_outputs, lm_head.scale};
+  adapter.embedding = {embedding.rank, geometry.vocab, geometry.hidden, embedding.scale};
+  if (auto ok = slots_.adopt(slot, adapter, record.spans); !ok) return ok;
+  if (contents(slot) != record.contents) return fail("adapter {} is not what was left there", record.digest);
+  return {};
+}
+
+void CudaAdapters::record(int32_t slot, const AdapterSlice& slice) {
+  if (!records_) return;
+  SlotRecord written;
+  written.digest = slice.digest;
+  written.contents = contents(slot);
+  for (const SlicePair& pair : slice.places) written.places.push_back({pair.rank, pair.scale});
+  const auto spans = slots_.spans(slot);
+  written.spans.assign(spans.begin(), spans.end());
+  records_->write(slot, written);
+}
+
+uint64_t CudaAdapters::contents(int32_t slot) {
+  std::vector<kernels::DevicePart> parts;
+  for (const kernels::ByteSpan& span : slots_.spans(slot)) {
+    parts.push_back({slots_.memory().as<unsigned char>() + span.offset, span.bytes});
+  }
+  return kernels::memory_digest_cuda(parts, digest_.as<uint64_t>(), stream_);
+}
+
+void CudaAdapters::clear(int32_t slot) {
+  if (records_) records_->clear(slot);
+  slots_.clear(slot);
 }
 
 Result<void> CudaAdapters::set(int32_t slot, const Adapter& part) {
   if (slot < 0 || slot >= slots_.slots()) {
     return fail("adapter {} was sent to slot {}, but there are {}", part.digest, slot, slots_.slots());
   }
+  if (records_) records_->clear(slot);
   std::vector<kernels::StoredLora> pairs;
   for (const LoraLayer& layer : part.layers) {
     for (const auto& pair : layer) {
@@ -110,12 +179,15 @@ Result<void> CudaAdapters::set(int32_t slot, const AdapterSlice& slice, const ui
   if (slot < 0 || slot >= slots_.slots()) {
     return fail("adapter {} was sent to slot {}, but there are {}", slice.digest, slot, slots_.slots());
   }
+  if (records_) records_->clear(slot);
   std::vector<kernels::PackedLora> places;
   for (const SlicePair& pair : slice.places) {
     places.push_back({bytes + pair.a, bytes + pair.b, pair.rank, pair.inputs, pair.outputs, pair.scale});
   }
   const size_t outer = places.size() - 2;  // lm_head and the embedding are last
-  return slots_.load(slot, kernels::PackedLoraAdapter{{places.data(), outer}, places[outer + 1], places[outer]});
+  auto loaded = slots_.load(slot, kernels::PackedLoraAdapter{{places.data(), outer}, places[outer + 1], places[outer]});
+  if (loaded) record(slot, slice);
+  return loaded;
 }
 
 std::vector<std::vector<float>> CudaAdapters::squared_norms(const Adapter& part) {

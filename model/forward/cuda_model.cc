@@ -55,6 +55,11 @@ class CudaModelImpl final : public CudaModel {
     return make_workspaces();
   }
 
+  const std::vector<std::string>& adapters_left() const override {
+    static const std::vector<std::string> none;
+    return adapters_ ? adapters_->left() : none;
+  }
+
   uint64_t weight_bytes() const override { return weights_->bytes(); }
   uint64_t device_bytes() const override { return device_bytes_; }
   uint64_t kv_block_bytes() const override { return KvPool::block_bytes(plan_, rank_, options_); }

@@ -10,7 +10,9 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "comm/collective/device_collective.h"
 #include "kernels/base/device.h"
@@ -22,6 +24,15 @@ class PeerMemory;
 }  // namespace lorikeet::kernels
 
 namespace lorikeet::model {
+
+class SlotRecords;
+
+// Device memory for the adapter slots that outlives the model, and what is written down of them
+// (model/forward/resident_device_adapters.h).
+struct AdapterMemory {
+  std::shared_ptr<kernels::PeerMemory> memory;  // null: the model takes its own
+  std::shared_ptr<SlotRecords> records;         // of the slots in it; null without it
+};
 
 struct CudaModelOptions {
   int32_t block_size = 16;                     // positions in a KV block: a power of two, at least 8
@@ -35,6 +46,7 @@ struct CudaModelOptions {
   int32_t max_lora_rank = 64;  // of any adapter
   uint64_t lora_bytes = 0;     // for the weights of all slots; 0: what num_slots adapters of max_lora_rank need, but at
                                // most a gigabyte
+  AdapterMemory adapter_memory;
 
   // Other processes compute on the device at the same time. Kernels whose blocks wait for each other are avoided then:
   // two of them could keep each other's blocks off the device for ever.
@@ -59,6 +71,9 @@ struct KvMemory {
 // acts on the device that this thread had chosen when it loaded the model.
 class CudaModel : public RankModel {
  public:
+  // The digests of the adapters that were found in options.adapter_memory, by slot; empty: nothing.
+  virtual const std::vector<std::string>& adapters_left() const = 0;
+
   // What the weights take, and all of it with workspaces and adapters: bytes of device memory.
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t device_bytes() const = 0;

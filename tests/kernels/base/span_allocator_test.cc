@@ -37,6 +37,48 @@ TEST(SpanAllocator, RefusesWhatItCannotHold) {
   EXPECT_TRUE(allocator.allocate(1 << 20));
 }
 
+TEST(SpanAllocator, TakesASpanThatIsWhollyFreeAndNoOther) {
+  SpanAllocator allocator(1024, 128);
+  EXPECT_TRUE(allocator.take({256, 128}));
+  EXPECT_EQ(allocator.used(), 128U);
+  for (const ByteSpan& span : std::vector<ByteSpan>{{256, 128},
+                                                    {128, 256},
+                                                    {256, 256},
+                                                    {0, 1024},
+                                                    {1024, 128},
+                                                    {896, 256},
+                                                    {64, 128},
+                                                    {0, 64},
+                                                    {0, 0},
+                                                    {512, ~uint64_t{0} - 127},
+                                                    {~uint64_t{0} - 127, 128}}) {
+    EXPECT_FALSE(allocator.take(span)) << span.offset << " " << span.bytes;
+  }
+  EXPECT_TRUE(allocator.take({0, 256}));
+  EXPECT_TRUE(allocator.take({768, 256}));
+  EXPECT_TRUE(allocator.take({384, 384}));
+  EXPECT_EQ(allocator.used(), 1024U);
+  EXPECT_FALSE(allocator.allocate(1));
+  allocator.free({256, 128});
+  EXPECT_EQ(allocator.allocate(128)->offset, 256U);
+}
+
+TEST(SpanAllocator, TakenAgainIsAsItWasAllocated) {
+  std::mt19937 random(7);
+  SpanAllocator first(1 << 16, 256), second(1 << 16, 256);
+  std::vector<ByteSpan> spans;
+  while (const auto span = first.allocate(random() % 3000 + 1)) spans.push_back(*span);
+  for (size_t i = 0; i < spans.size(); i += 2) first.free(spans[i]);
+  for (size_t i = spans.size() - spans.size() % 2; i > 1; i -= 2) EXPECT_TRUE(second.take(spans[i - 1]));
+  EXPECT_EQ(second.used(), first.used());
+  EXPECT_EQ(second.longest_free(), first.longest_free());
+  for (int i = 0; i < 20; i++) {
+    const auto a = first.allocate(700), b = second.allocate(700);
+    ASSERT_EQ(a.has_value(), b.has_value());
+    if (a) EXPECT_EQ(a->offset, b->offset);
+  }
+}
+
 TEST(SpanAllocator, NeverGivesAByteTwiceAndGetsEverythingBack) {
   std::mt19937 random(5);
   SpanAllocator allocator(1 << 16, 256);
