@@ -186,11 +186,15 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
   if (setup_.passed_over && !request.unknown_fields.empty()) {
     setup_.passed_over(known.request_id, request.unknown_fields);
   }
-  known.answer.emplace(request, comm::OpenAiAnswer::Setup{(chat ? "chatcmpl-" : "cmpl-") + known.request_id,
-                                                          request.model.value_or(setup_.model_name), outside_.now(),
-                                                          [tokenizer = setup_.validation->context().tokenizer](
-                                                              int32_t id) { return token_bytes(tokenizer, id); },
-                                                          std::move(prompts)});
+  comm::OpenAiAnswer::Setup shown;
+  shown.id = (chat ? "chatcmpl-" : "cmpl-") + known.request_id;
+  shown.model = request.model.value_or(setup_.model_name);
+  shown.created = outside_.now();
+  if (const auto& tokenizer = setup_.validation->context().tokenizer) {
+    shown.token_bytes = [tokenizer](int32_t id) { return token_bytes(tokenizer, id); };
+  }
+  shown.prompts = std::move(prompts);
+  known.answer.emplace(request, std::move(shown));
   const auto adapter = comm::adapter_of(request.model, setup_.model_name);
   for (size_t i = 0; i < request.choices(); ++i) {
     comm::GenerateRequest choice = request.choice(i);

@@ -89,7 +89,10 @@ std::string OpenAiAnswer::add(const Delta& delta) {
   }
   // Without text there is nothing to show yet: a character or a stop string is unfinished.
   std::string events = first_event(*choice);
-  if (!delta.text.empty() || delta.reasoning || !delta.tool_calls.empty()) events += piece(*choice, delta, false);
+  const bool shows_ids = setup_.token_bytes == nullptr && !choice->unsent_ids.empty();
+  if (!delta.text.empty() || delta.reasoning || !delta.tool_calls.empty() || shows_ids) {
+    events += piece(*choice, delta, false);
+  }
   return events;
 }
 
@@ -246,8 +249,12 @@ std::string OpenAiAnswer::piece(Choice& choice, const Delta& delta, bool last) {
   return event(std::move(one));
 }
 
+std::string_view OpenAiAnswer::bytes_of(int32_t id) const {
+  return setup_.token_bytes ? setup_.token_bytes(id) : std::string_view();
+}
+
 OpenAiAnswer::Json OpenAiAnswer::token_entry(int32_t id, float logprob) const {
-  const std::string_view bytes = setup_.token_bytes(id);
+  const std::string_view bytes = bytes_of(id);
   Json list = Json::array();
   for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
   return {{"token", bytes}, {"logprob", bounded(logprob)}, {"bytes", std::move(list)}};
@@ -271,13 +278,12 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
       content.push_back(std::move(entry));
       continue;
     }
-    const std::string_view bytes = setup_.token_bytes(id);
+    const std::string_view bytes = bytes_of(id);
     tokens.push_back(bytes);
     values.push_back(bounded(logprob));
     // As OpenAI: the sampled token is among them, also where it is none of the best.
     Json top = Json::object();
-    for (size_t k = 0; k < alternatives; ++k)
-      top[std::string(setup_.token_bytes(best[k].first))] = bounded(best[k].second);
+    for (size_t k = 0; k < alternatives; ++k) top[std::string(bytes_of(best[k].first))] = bounded(best[k].second);
     if (top_logprobs_ > 0) top[std::string(bytes)] = bounded(logprob);
     tops.push_back(top_logprobs_ > 0 ? std::move(top) : Json());
     offsets.push_back(choice.characters);
@@ -297,14 +303,14 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
               {"text_offset", Json::array()}};
   int64_t offset = 0;
   for (size_t i = 0; i < prompt.token_ids.size(); ++i) {
-    const std::string text(setup_.token_bytes(prompt.token_ids[i]));
+    const std::string text(bytes_of(prompt.token_ids[i]));
     const bool scored = i < choice.prompt_logprobs.size() && choice.prompt_logprobs[i].has_value();
     const float logprob = scored ? bounded(choice.prompt_logprobs[i].value()) : 0;
     Json top;
     if (scored && top_logprobs_ > 0 && i < choice.prompt_top_logprobs.size()) {
       const TokenLogprobs& best = choice.prompt_top_logprobs[i];
       for (size_t k = 0; k < std::min(best.size(), static_cast<size_t>(top_logprobs_)); ++k) {
-        top[std::string(setup_.token_bytes(best[k].first))] = bounded(best[k].second);
+        top[std::string(bytes_of(best[k].first))] = bounded(best[k].second);
       }
       top[text] = logprob;
     }
@@ -324,7 +330,7 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
 OpenAiAnswer::Json OpenAiAnswer::prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const {
   Json list = Json::array();
   const auto entry = [this](int32_t id, float logprob, int32_t rank) {
-    return Json{{"logprob", bounded(logprob)}, {"rank", rank}, {"decoded_token", std::string(setup_.token_bytes(id))}};
+    return Json{{"logprob", bounded(logprob)}, {"rank", rank}, {"decoded_token", std::string(bytes_of(id))}};
   };
   const size_t count = std::min({prompt.token_ids.size(), choice.prompt_logprobs.size(), choice.prompt_ranks.size(),
                                  choice.prompt_top_logprobs.size()});

@@ -24,11 +24,12 @@ class OpenAiAnswer {
     std::string text;
   };
   struct Setup {
-    std::string id;                                        // chatcmpl-... or cmpl-...
-    std::string model;                                     // as the client named it, else the base model's name
-    int64_t created = 0;                                   // seconds since 1970
-    std::function<std::string_view(int32_t)> token_bytes;  // of a token id; may be part of a character
-    std::vector<Prompt> prompts;                           // one per prompt where they are shown, else none
+    std::string id;       // chatcmpl-... or cmpl-...
+    std::string model;    // as the client named it, else the base model's name
+    int64_t created = 0;  // seconds since 1970
+    // Of a token id; may be part of a character. Null: there is no tokenizer, and token ids are all there is to show.
+    std::function<std::string_view(int32_t)> token_bytes;
+    std::vector<Prompt> prompts;  // one per prompt where they are shown, else none
   };
 
   // `request` says the shape; its prompts are not kept.
@@ -73,6 +74,7 @@ class OpenAiAnswer {
   Json logprobs_of(Choice& choice) const;  // of the unsent tokens; null where not asked for
   void add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const;  // of an echoed prompt
   Json prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const;                   // in vLLM's form
+  std::string_view bytes_of(int32_t id) const;
   Json token_entry(int32_t id, float logprob) const;
   std::string event(Json choice, Json prompt_logprobs = nullptr) const;  // the latter: of a chat's prompt
   std::string first_event(Choice& choice);

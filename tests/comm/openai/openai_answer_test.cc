@@ -269,6 +269,23 @@ TEST(OpenAiAnswer, StreamsEveryTokensLogprobsOnceAlsoWhereTextCameLater) {
   EXPECT_EQ(last[0]["choices"][0]["logprobs"]["text_offset"], json(std::vector<int>{1}));
 }
 
+TEST(OpenAiAnswer, StreamsTokenIdsAsTheyComeWhereThereIsNoTokenizer) {
+  const auto without_tokenizer = [](const char* body) {
+    return OpenAiAnswer(parse_completion(body).value(), {"x-1", "m", 1700000000, nullptr, {}});
+  };
+  OpenAiAnswer wanted =
+      without_tokenizer(R"({"prompt": [1], "stream": true, "logprobs": 0, "return_token_ids": true})");
+  for (const int id : {3, 4}) {
+    const auto piece = events(wanted.add({"0", "", {id}, {{{id, -0.5F}}}}));
+    ASSERT_EQ(piece.size(), 1u);
+    EXPECT_EQ(piece[0]["choices"][0]["token_ids"], json(std::vector<int>{id}));
+    EXPECT_EQ(piece[0]["choices"][0]["text"], "");
+    EXPECT_EQ(piece[0]["choices"][0]["logprobs"]["tokens"], json(std::vector<std::string>{""}));
+  }
+  OpenAiAnswer unasked = without_tokenizer(R"({"prompt": [1], "stream": true})");
+  EXPECT_EQ(unasked.add({"0", "", {3}, {}}), "");
+}
+
 TEST(OpenAiAnswer, ShowsThePromptsWhereAskedFor) {
   const std::vector<OpenAiAnswer::Prompt> prompts = {{{7, 8}, "p: "}, {{9}, "q: "}};
   OpenAiAnswer whole = answer_to(parse_completion(R"({"prompt": ["p: ", "q: "], "n": 2, "echo": true,
