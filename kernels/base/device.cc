@@ -126,6 +126,7 @@ DeviceBuffer::~DeviceBuffer() {
 }
 
 DeviceBuffer borrowed_buffer(void* data, uint64_t bytes, std::shared_ptr<const void> owner) {
+  if (bytes == 0) return {};  // else the next buffer of this thread would begin here
   owners().add(data, std::move(owner));
   next_place = data;
   return *DeviceBuffer::allocate(bytes, "borrowed memory");

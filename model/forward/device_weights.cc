@@ -1,15 +1,14 @@
 #include "model/forward/device_weights.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <mutex>
 #include <numeric>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "kernels/dense/dense_weight_cuda.h"
+#include "model/checkpoint/in_parallel.h"
 #include "model/forward/cuda_model.h"
 #include "model/forward/device_upload.h"
 
@@ -220,35 +219,27 @@ Result<DeviceWeights> load_device_weights(const WeightSource& source, const Shar
 
   const int32_t layers = plan.config().num_layers;
   weights.layers.resize(static_cast<size_t>(layers));
-  std::atomic<int32_t> next{0};
-  std::mutex mutex;  // guards what follows, and the upload
+  std::atomic<bool> failed{false};  // what comes after it is not worth loading
+  std::mutex mutex;                 // guards what follows, and the upload
   int done = 0;
   std::optional<std::pair<int32_t, Error>> error;  // of the lowest layer that failed
-  const auto work = [&] {
-    Result<void> usable = kernels::use_device(device);
-    for (int32_t layer = next++; layer < layers; layer = next++) {
-      Result<LayerWeights> host = usable ? source.layer(layer) : tl::unexpected(usable.error());
-      const std::lock_guard lock(mutex);
-      Result<DeviceLayer> loaded = tl::unexpected(Error{});
-      if (host) {
-        loaded = upload->layer(*host);
-      } else {
-        loaded = tl::unexpected(host.error());
-      }
-      if (!loaded) {
-        if (!error || layer < error->first) error = {layer, loaded.error()};
-        next = layers;
-        return;
-      }
-      weights.layers[static_cast<size_t>(layer)] = *std::move(loaded);
-      ++done;
-      if (progress) progress(done, layers);
+  in_parallel(static_cast<size_t>(layers), threads, [&](size_t i) {
+    if (failed) return;
+    const auto layer = static_cast<int32_t>(i);
+    const Result<void> usable = kernels::use_device(device);  // by this thread
+    const Result<LayerWeights> host =
+        usable ? source.layer(layer) : Result<LayerWeights>(tl::unexpected(usable.error()));
+    const std::lock_guard lock(mutex);
+    Result<DeviceLayer> loaded = host ? upload->layer(*host) : Result<DeviceLayer>(tl::unexpected(host.error()));
+    if (!loaded) {
+      if (!error || layer < error->first) error = {layer, loaded.error()};
+      failed = true;
+      return;
     }
-  };
-  std::vector<std::thread> helpers;
-  for (int i = 1; i < std::min(threads, layers); ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
+    weights.layers[i] = *std::move(loaded);
+    ++done;
+    if (progress) progress(done, layers);
+  });
   if (error) return tl::unexpected(error->second);
   return weights;
 }

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "kernels/base/borrowed_buffer.h"
@@ -153,6 +154,10 @@ struct Reader {
       wrong = true;
       return;
     }
+    if (!begun.emplace(region, offset).second) {  // of two buffers at one place none can be right
+      wrong = true;
+      return;
+    }
     buffer = kernels::borrowed_buffer(regions[region]->data() + offset, bytes, regions[region]);
   }
   const std::vector<int64_t>& numbers;
@@ -160,6 +165,7 @@ struct Reader {
   const std::vector<uint64_t>& sizes;
   size_t at = 0;
   bool wrong = false;
+  std::set<std::pair<uint64_t, uint64_t>> begun = {};  // places of buffers
 };
 
 using Metadata = std::map<std::string, std::string, std::less<>>;
@@ -223,7 +229,8 @@ Result<ResidentDeviceWeights> make_resident(DeviceWeights& weights, const ShardP
   walk(weights, buffers);
   uint64_t all_bytes = 0;
   for (const DeviceBuffer* buffer : buffers.all) all_bytes += kernels::round_up<uint64_t>(buffer->bytes(), kAlignment);
-  const uint64_t region_bytes = std::max(kRegionBytes, all_bytes / kMostRegions);
+  // A region ends before the buffer that does not fit, so only two that follow each other are full together.
+  const uint64_t region_bytes = std::max(kRegionBytes, all_bytes / (kMostRegions / 2));
 
   ResidentDeviceWeights resident;
   std::map<const DeviceBuffer*, Place> places;

@@ -2,8 +2,8 @@
 // they are loaded, and used where they lie by the rank's successors.
 //
 // What lies where, and a digest of each region, is in sealed memory of the host (kernels/base/resident_memory.h), as a
-// safetensors image whose metadata say what it is and whose one tensor is a row of numbers. A successor believes none of
-// it before it has compared the digests, which takes milliseconds on the device.
+// safetensors image whose metadata say what it is and whose one tensor is a row of numbers. A successor believes no region
+// before it has compared its digest, which takes milliseconds on the device, and takes no numbers that cannot be right.
 #pragma once
 
 #include <cstdint>

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "kernels/peer/peer_memory.h"
 #include "model/forward/cuda_model.h"
@@ -126,6 +127,25 @@ TEST_F(ResidentDeviceWeightsTest, AreRefusedByWhomTheyAreNotFor) {
   const auto none = attach_device_weights(resident.contents, {}, *plan_, 0, Dtype::f16, "o");
   ASSERT_FALSE(none);
   EXPECT_THAT(none.error().message, HasSubstr("0 regions of memory were left, not 1"));
+}
+
+TEST_F(ResidentDeviceWeightsTest, AreRefusedWhereTwoOfThemAreSaidToBeAtOnePlace) {
+  ResidentDeviceWeights resident = left();
+  ASSERT_EQ(resident.regions.size(), 1U);
+  std::vector<uint8_t> image(resident.contents.bytes().begin(), resident.contents.bytes().end());
+  uint64_t header = 0;
+  std::memcpy(&header, image.data(), sizeof header);
+  // Of the numbers: how many regions, the region's size and digest, then size, region and offset of the embedding, of
+  // lm_head and of the last norm.
+  constexpr uint64_t kEmbeddingOffset = 5, kNormOffset = 11;
+  uint8_t* const numbers = image.data() + sizeof header + header;
+  std::memcpy(numbers + 8 * kNormOffset, numbers + 8 * kEmbeddingOffset, 8);
+  resident.contents = kernels::ResidentMemory::make("a test").value();
+  ASSERT_TRUE(resident.contents.write(0, image));
+  ASSERT_TRUE(resident.contents.seal());
+  const auto weights = attached(resident);
+  ASSERT_FALSE(weights);
+  EXPECT_THAT(weights.error().message, HasSubstr("the list of what they are cannot be right"));
 }
 
 TEST_F(ResidentDeviceWeightsTest, AreRefusedWhereOneByteHasChanged) {
