@@ -103,7 +103,7 @@ Result<void> ResidentMemory::map() {
 bool ResidentMemory::use_large_pages() const {
   constexpr uint64_t kAtOnce = 64 << 20;
   const uint64_t whole = size_ / kLargePage * kLargePage;
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1000 + (whole >> 20));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1000 + 3 * (whole >> 20));
   for (uint64_t done = 0; done < whole; done += kAtOnce) {
     if (std::chrono::steady_clock::now() > deadline) return false;
     uint8_t* const at = const_cast<uint8_t*>(data_) + done;
