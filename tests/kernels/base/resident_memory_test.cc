@@ -102,6 +102,7 @@ TEST(ResidentMemory, IsTheSameInLargePagesWhichBeginWhereItDoes) {
     EXPECT_EQ(in_large_pages(memory.bytes()), 2 * kLargePage);
     const auto attached = ResidentMemory::attach(copy_of(memory.descriptor())).value();
     EXPECT_TRUE(same(attached.bytes(), bytes));
+    EXPECT_TRUE(attached.use_large_pages());
     EXPECT_EQ(in_large_pages(attached.bytes()), 2 * kLargePage);
   }
   EXPECT_TRUE(same(memory.bytes(), bytes));
