@@ -1,6 +1,7 @@
 // What --cpu-activations int8 changes: the time of a step, and the log-probabilities of the reference cases of the
 // example model (tests/data), whose prompts and answers are put through both kinds of model.
 #include <benchmark/benchmark.h>
+#include <glog/logging.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +12,7 @@
 
 #include "bench/kernels/cpu_floors.h"
 #include "comm/collective/group.h"
-#include "model/checkpoint/weights.h"
+#include "model/checkpoint/resident_weights.h"
 #include "model/config/config.h"
 #include "model/forward/rank_model.h"
 
@@ -23,6 +24,18 @@ using Json = nlohmann::json;
 Json read_json(const std::string& path) {
   std::ifstream file(path);
   return Json::parse(file);
+}
+
+// In memory as a rank that serves has its weights in.
+model::RankWeights resident_dummies(const model::ShardPlan& plan) {
+  auto weights = model::make_dummy_rank_weights(plan, 0, 1);
+  auto layers = std::move(weights.layers);
+  const auto resident = model::ResidentWeights::make(plan, 0, "dummies").value();
+  auto put = resident->put_outer(std::move(weights));
+  for (size_t i = 0; i < layers.size(); ++i) put = resident->put_layer(static_cast<int32_t>(i), std::move(layers[i]));
+  CHECK(put) << put.error().message;
+  auto memory = std::make_shared<kernels::ResidentMemory>(resident->seal().value());
+  return model::attach_weights(std::move(memory), plan, 0, "dummies").value();
 }
 
 struct Model {
@@ -37,8 +50,7 @@ struct Model {
     options.num_threads = threads;
     options.own_cores = true;
     options.int8_activations = int8;
-    auto weights =
-        dummy ? model::make_dummy_rank_weights(plan, 0, 1) : model::load_rank_weights(directory, plan, 0).value();
+    auto weights = dummy ? resident_dummies(plan) : model::load_rank_weights(directory, plan, 0).value();
     std::shared_ptr<comm::Collective> alone(std::move(comm::make_local_group(1).front()));
     ranks_model = model::make_cpu_model(std::move(weights), plan, options, alone).value();
     blocks.resize(static_cast<size_t>(options.num_blocks));

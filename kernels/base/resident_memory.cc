@@ -4,9 +4,11 @@
 #include <glog/logging.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 #include "kernels/base/anonymous_file.h"
@@ -19,6 +21,31 @@ constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 #ifndef MADV_POPULATE_WRITE
 constexpr int MADV_POPULATE_WRITE = 23;
 #endif
+#ifndef MADV_COLLAPSE
+constexpr int MADV_COLLAPSE = 25;
+#endif
+
+constexpr uint64_t kLargePage = 2 << 20;
+
+uint64_t up_to(uint64_t size, uint64_t multiple) {
+  return (size + multiple - 1) / multiple * multiple;
+}
+
+uint64_t whole_pages(uint64_t size) {
+  return up_to(size, static_cast<uint64_t>(sysconf(_SC_PAGESIZE)));
+}
+
+// Address space for `size` bytes that begins where a large page does; null where there is none.
+uint8_t* reserve(uint64_t size) {
+  const uint64_t kept = whole_pages(size), all = kept + kLargePage;
+  void* const space = mmap(nullptr, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (space == MAP_FAILED) return nullptr;
+  auto* const begin = static_cast<uint8_t*>(space);
+  const uint64_t before = up_to(reinterpret_cast<uintptr_t>(begin), kLargePage) - reinterpret_cast<uintptr_t>(begin);
+  if (before > 0) CHECK_EQ(munmap(begin, before), 0);
+  if (before < kLargePage) CHECK_EQ(munmap(begin + before + kept, kLargePage - before), 0);
+  return begin + before;
+}
 
 }  // namespace
 
@@ -60,12 +87,29 @@ Result<void> ResidentMemory::map() {
   const auto size = sealed_size(descriptor_);
   if (!size) return tl::unexpected(size.error());
   if (*size == 0) return fail("memory that outlives a process is empty");
+  uint8_t* const space = *size < kLargePage ? nullptr : reserve(*size);
   // Private, since kernels before 6.7 refuse to share what is sealed, even to read it; the pages are the same.
-  void* data = mmap(nullptr, *size, PROT_READ, MAP_PRIVATE, descriptor_.get(), 0);
-  if (data == MAP_FAILED) return fail("{} bytes of memory cannot be mapped: {}", *size, std::strerror(errno));
+  void* data = mmap(space, *size, PROT_READ, MAP_PRIVATE | (space == nullptr ? 0 : MAP_FIXED), descriptor_.get(), 0);
+  if (data == MAP_FAILED) {
+    const int failed = errno;
+    if (space != nullptr) CHECK_EQ(munmap(space, whole_pages(*size)), 0);
+    return fail("{} bytes of memory cannot be mapped: {}", *size, std::strerror(failed));
+  }
   data_ = static_cast<const uint8_t*>(data);
   size_ = *size;
   return {};
+}
+
+bool ResidentMemory::use_large_pages() const {
+  constexpr uint64_t kAtOnce = 64 << 20;
+  const uint64_t whole = size_ / kLargePage * kLargePage;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1000 + 3 * (whole >> 20));
+  for (uint64_t done = 0; done < whole; done += kAtOnce) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    uint8_t* const at = const_cast<uint8_t*>(data_) + done;
+    if (madvise(at, std::min(whole - done, kAtOnce), MADV_COLLAPSE) != 0) return false;
+  }
+  return true;
 }
 
 void ResidentMemory::unmap() {

@@ -77,27 +77,35 @@ struct Avx2 {
   }
   static F zero_below(F x, F limit, F value) { return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value); }
 
-  // The nibbles of a block of B inputs, and vector number S of them in nibble order as floats. Those of a block of 64 stay
-  // where they are in their words (times 16^S, for which x makes up: kernels/int4/int4_product_simd.h) but for the
-  // highest, which would be the sign.
+  // Of a prepared row behind its inputs, for each run: minus the sums of the inputs, and minus what their products with
+  // Nibbles have too much.
+  static constexpr int kFloatsOfRun = 2 * kLanes;
+  static F begin_run(F zero_point, const float* behind) { return fma(zero_point, load(behind), load(behind + kLanes)); }
+
+  // The nibbles of a block of B inputs, and vector number S of them as floats, by no conversion: a byte with a nibble in
+  // its mantissa becomes the low half of a bfloat16 whose high half is fixed. What that adds to the nibble, and what the
+  // second bfloat16 of the same lane adds where it is not shifted out, x makes up for (kernels/int4/int4_inputs.cc).
   template <int B>
   struct Nibbles {
-    __m256i words;  // B / 8 of them, repeated where that is fewer than the lanes
+    __m256i words;  // of a block of 32 inputs twice: once for the low nibbles of its bytes, once for the high ones
     explicit Nibbles(const uint8_t* q) {
       if constexpr (B == 64) words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
       if constexpr (B == 32) words = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
     }
     template <int S>
     F weights() const {
-      if constexpr (B == 64 && S == 7) return _mm256_cvtepi32_ps(_mm256_srli_epi32(words, 28));
-      if constexpr (B == 64 && S < 7) {
-        return _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(15 << 4 * S)));
-      }
-      if constexpr (B == 32) {
-        const __m256i shifted = _mm256_srlv_epi32(
-            words, _mm256_setr_epi32(8 * S, 8 * S, 8 * S, 8 * S, 8 * S + 4, 8 * S + 4, 8 * S + 4, 8 * S + 4));
-        return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(15)));
-      }
+      const __m256i bytes = _mm256_and_si256(shifted<S>(), _mm256_set1_epi8(0x78));
+      const __m256i fixed = _mm256_set1_epi8(0x41);
+      const __m256i halves = S / 2 % 2 == 0 ? _mm256_unpacklo_epi8(bytes, fixed) : _mm256_unpackhi_epi8(bytes, fixed);
+      return _mm256_castsi256_ps(S % 2 == 0 ? halves : _mm256_slli_epi32(halves, 16));
+    }
+
+   private:
+    template <int S>
+    __m256i shifted() const {
+      if constexpr (B == 64) return S < 4 ? _mm256_slli_epi32(words, 3) : _mm256_srli_epi32(words, 1);
+      const __m256i low = _mm256_setr_epi32(3, 3, 3, 3, 0, 0, 0, 0), high = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+      return _mm256_srlv_epi32(_mm256_sllv_epi32(words, low), high);
     }
   };
 };

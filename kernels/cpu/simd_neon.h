@@ -70,6 +70,10 @@ struct Neon {
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), vcltq_f32(x, limit)));
   }
 
+  // Of a prepared row behind its inputs, for each run: minus the sums of the inputs.
+  static constexpr int kFloatsOfRun = kLanes;
+  static F begin_run(F zero_point, const float* behind) { return mul(zero_point, load(behind)); }
+
   // The nibbles of a block of 32 inputs, and vector number S of them in nibble order as floats: the conversion divides by
   // 16^S on its way.
   template <int B>

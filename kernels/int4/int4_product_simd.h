@@ -13,9 +13,11 @@ namespace lorikeet::kernels {
 // Within a block of B inputs the nibbles of the same place in their 4-byte words go together ("nibble order"): element i
 // of the block is x[8 * (i % (B / 8)) + i / (B / 8)].
 //
-// Where the loop scales whole runs (AVX2, NEON), a row has behind its inputs, for each run, a vector of sums of the run's
-// inputs, lane by lane. With AVX2 the nibbles of a whole block stay in their places in the words, so that x is multiplied
-// by 16^-place (exactly) for all places but the last; NEON's conversions divide by themselves.
+// AVX2 takes them in blocks of 64 and 32 in an order of its own (int4_inputs.cc), as it multiplies by what nibbles become
+// where they lie: by a constant more, which differs from place to place.
+//
+// Where the loop scales whole runs (AVX2, NEON), a row has behind its inputs, for each run, a vector of minus the sums of
+// the run's inputs, lane by lane; with AVX2 behind it another one, of what those constants add to the products.
 struct Int4Inputs {
   // Floats of a prepared row.
   static int32_t row_size(const Int4View& weight, CpuIsa isa);

@@ -295,6 +295,7 @@ Result<ResidentMemory> ResidentWeights::seal() {
     return tl::unexpected(ok.error());
   }
   if (auto ok = memory_.seal(); !ok) return tl::unexpected(ok.error());
+  memory_.use_large_pages();  // small ones do where there are no others
   return std::move(memory_);
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/base/resident_memory.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -8,8 +9,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <fstream>
 #include <numeric>
+#include <string>
+#include <string_view>
 #include <vector>
 
 namespace lorikeet::kernels {
@@ -38,6 +43,28 @@ bool same(std::span<const uint8_t> a, std::span<const uint8_t> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
+// Whether madvise(2) does anything: an emulator may well be content with whatever it is told.
+bool takes_advice() {
+  const ResidentMemory memory = sealed(counting(1));
+  constexpr int kNoAdvice = -1;
+  return madvise(const_cast<uint8_t*>(memory.bytes().data()), 1, kNoAdvice) != 0;
+}
+
+// Of the mapping that begins with these bytes, which are read at first (proc_pid_smaps(5)).
+size_t in_large_pages(std::span<const uint8_t> bytes) {
+  EXPECT_GT(std::count(bytes.begin(), bytes.end(), uint8_t{1}), 0);
+  std::ifstream smaps("/proc/self/smaps");
+  std::string line;
+  const std::string begin = fmt::format("{:x}-", reinterpret_cast<uintptr_t>(bytes.data()));
+  while (std::getline(smaps, line) && !line.starts_with(begin)) {
+  }
+  constexpr std::string_view kField = "ShmemPmdMapped:";
+  while (std::getline(smaps, line)) {
+    if (line.starts_with(kField)) return std::stoull(line.substr(kField.size())) << 10;
+  }
+  return 0;
+}
+
 TEST(ResidentMemory, HoldsWhatWasWrittenInAnyOrder) {
   const auto bytes = counting(10'000);
   auto memory = ResidentMemory::make("test").value();
@@ -51,6 +78,7 @@ TEST(ResidentMemory, HoldsWhatWasWrittenInAnyOrder) {
 }
 
 TEST(ResidentMemory, SaysWhereItHasNoPagesForAMappingInsteadOfDyingOfIt) {
+  if (!takes_advice()) GTEST_SKIP() << "here madvise(2) does nothing";
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const auto memory = ResidentMemory::make("test").value();
   ASSERT_EQ(ftruncate(memory.descriptor().get(), static_cast<off_t>(page)), 0);
@@ -63,6 +91,25 @@ TEST(ResidentMemory, SaysWhereItHasNoPagesForAMappingInsteadOfDyingOfIt) {
   ASSERT_FALSE(behind);
   EXPECT_THAT(behind.error().message, HasSubstr("bytes of memory cannot be had: "));
   munmap(at, 2 * page);
+}
+
+TEST(ResidentMemory, IsTheSameInLargePagesWhichBeginWhereItDoes) {
+  constexpr size_t kLargePage = 2 << 20;
+  const auto bytes = counting(2 * kLargePage + 5'000);
+  const auto memory = sealed(bytes);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.bytes().data()) % kLargePage, 0U);
+  if (memory.use_large_pages() && takes_advice()) {
+    EXPECT_EQ(in_large_pages(memory.bytes()), 2 * kLargePage);
+    const auto attached = ResidentMemory::attach(copy_of(memory.descriptor())).value();
+    EXPECT_TRUE(same(attached.bytes(), bytes));
+    EXPECT_TRUE(attached.use_large_pages());
+    EXPECT_EQ(in_large_pages(attached.bytes()), 2 * kLargePage);
+  }
+  EXPECT_TRUE(same(memory.bytes(), bytes));
+}
+
+TEST(ResidentMemory, TooSmallForALargePageHasThemAll) {
+  EXPECT_TRUE(sealed(counting(10'000)).use_large_pages());
 }
 
 TEST(ResidentMemory, OutlivesItsMaker) {

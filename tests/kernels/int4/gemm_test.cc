@@ -1,7 +1,9 @@
 // int4 and dense products against float64, on every instruction set that this machine has.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "kernels/dense/dense_gemm.h"
 #include "kernels/int4/int4_gemm.h"
@@ -88,6 +90,28 @@ TEST(Int4Gemm, AgreesOnEveryInstructionSet) {
       std::vector<float> y(want.size(), NAN);
       int4_gemm_cpu(w, x.data(), m, y.data(), w.n, pool, isa);
       EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa) << ", " << m << " rows";
+    }
+  }
+}
+
+TEST(Int4Gemm, KeepsItsPrecisionWhereInputsHaveAMeanOrOneIsAThousandTimesTheOthers) {
+  std::mt19937 random(9);
+  ThreadPool pool(1);
+  const auto w = random_int4(64, std::vector<int32_t>(40, 128), false, random);
+  for (const CpuIsa isa : instruction_sets()) {
+    for (const float mean : {0.0F, 1.0F}) {
+      for (const float largest : {1.0F, 1000.0F}) {
+        std::normal_distribution<float> values(mean);
+        std::vector<float> x(static_cast<size_t>(w.k)), y(static_cast<size_t>(w.n));
+        for (float& value : x) value = values(random);
+        x[777] = largest;
+        std::vector<double> want = int4_reference(w, x, 1);
+        int4_gemm_cpu(w, x.data(), 1, y.data(), w.n, pool, isa);
+        const double root = std::sqrt(std::inner_product(want.begin(), want.end(), want.begin(), 0.0) / w.n);
+        for (double& value : want) value /= root;
+        for (float& value : y) value = static_cast<float>(value / root);
+        EXPECT_LT(worst_difference(y, want), tests::kFloat32Tolerance) << name_of(isa) << ' ' << mean << ' ' << largest;
+      }
     }
   }
 }
