@@ -27,9 +27,9 @@ std::optional<size_t> index_of(const std::string& id, size_t size) {
   return index;
 }
 
-class Run {
+class LoadRun {
  public:
-  Run(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options)
+  LoadRun(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options)
       : client_(client),
         requests_(std::move(requests)),
         send_times_(options.send_times.size() == requests_.size()
@@ -146,7 +146,7 @@ const std::string* Load::first_error() const {
 
 Result<Load> run_load(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests,
                       const LoadOptions& options, const std::function<bool()>& give_up) {
-  return Run(client, std::move(requests), options).run(give_up);
+  return LoadRun(client, std::move(requests), options).run(give_up);
 }
 
 std::vector<comm::GenerateRequest> random_requests(size_t count, int32_t input_len, int32_t output_len,
