@@ -14,7 +14,7 @@ namespace lorikeet::launcher {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::milliseconds kPatience{200};
+constexpr std::chrono::milliseconds kLongestReceive{200};
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -70,9 +70,10 @@ class LoadRun {
 
   // Until the next request is due, at most.
   std::chrono::milliseconds patience() const {
-    if (next_ == requests_.size() || running() >= window_) return kPatience;
+    if (next_ == requests_.size() || running() >= window_) return kLongestReceive;
     const double left = std::max(0.0, 1e3 * (send_times_[next_] - seconds_since(begin_)));
-    return std::chrono::milliseconds(static_cast<int64_t>(std::min(left, static_cast<double>(kPatience.count()))));
+    return std::chrono::milliseconds(
+        static_cast<int64_t>(std::min(left, static_cast<double>(kLongestReceive.count()))));
   }
 
   Result<void> take(const comm::ServerMessage& message) {
