@@ -20,7 +20,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kReceivePatience{200};
+constexpr std::chrono::milliseconds kAnswerPatience{200};
 
 struct AdaptersFlags {
   ZmqFlags zmq;
@@ -42,7 +42,7 @@ Result<comm::AdapterReply> ask(const AdaptersFlags& flags, const std::string& ac
   if (auto sent = (*client)->send(request); !sent) return tl::unexpected(sent.error());
   const auto deadline = Clock::now() + std::chrono::seconds(flags.timeout_s);
   while (Clock::now() < deadline) {
-    auto message = (*client)->receive(kReceivePatience);
+    auto message = (*client)->receive(kAnswerPatience);
     if (!message) continue;
     if (auto* reply = std::get_if<comm::AdapterReply>(&*message)) return std::move(*reply);
     if (const auto* failure = std::get_if<comm::Failure>(&*message)) return fail("{}", failure->message);

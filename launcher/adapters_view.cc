@@ -14,7 +14,7 @@ namespace {
 
 using actors::ListedAdapter;
 
-constexpr size_t kMostAdapters = 32;  // that are shown
+constexpr size_t kMostShown = 32;  // adapters
 
 int distance_from_use(const ListedAdapter& adapter) {
   if (adapter.leases + adapter.claims > 0) return 0;
@@ -45,7 +45,7 @@ std::string adapters_table(const actors::AdapterList& list, const Terminal& term
     return distance_from_use(*a) < distance_from_use(*b);
   });
   if (adapters.empty()) return "";
-  const size_t shown = std::min(adapters.size(), kMostAdapters);
+  const size_t shown = std::min(adapters.size(), kMostShown);
   std::vector<Column> columns = {{"name"},       {"tier"},          {"slot", true},  {"rank", true},
                                  {"size", true}, {"running", true}, {"wanted", true}};
   const bool marked = std::any_of(adapters.begin(), adapters.begin() + static_cast<std::ptrdiff_t>(shown),

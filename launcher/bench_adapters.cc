@@ -29,8 +29,7 @@
 namespace lorikeet::launcher {
 namespace {
 
-constexpr double kMs = 1e3;
-constexpr int32_t kMostAdapters = 100'000, kMostSlots = 65'536;
+constexpr int32_t kMostAdapters = 100'000, kMostFilledSlots = 65'536;
 constexpr int32_t kBeyondSlots = 8;  // adapters that have no slot while all slots are taken
 constexpr size_t kLoadsBesideStreams = 16;
 
@@ -345,8 +344,8 @@ Result<void> bench_adapters(const BenchFlags& flags, BenchReport& report) {
   auto directory = TemporaryDirectory::make();
   if (!directory) return tl::unexpected(directory.error());
   const int32_t most = flags.num_adapters.empty() ? 0 : *std::ranges::max_element(flags.num_adapters);
-  const Adapters adapters{std::max(most, std::min(options->max_loras, kMostSlots) + kBeyondSlots), 2 * flags.num_iters,
-                          directory->path()};
+  const Adapters adapters{std::max(most, std::min(options->max_loras, kMostFilledSlots) + kBeyondSlots),
+                          2 * flags.num_iters, directory->path()};
   const uint64_t bytes = random_adapter_bytes(*config, flags.lora_rank, flags.lora_targets);
   say("making {} adapters of {} in {}", adapters.size(), bytes_text(bytes), directory->path().string());
   for (int32_t i = 0; i < adapters.size(); ++i) {

@@ -15,7 +15,7 @@
 namespace lorikeet::launcher {
 namespace {
 
-constexpr std::chrono::seconds kStatusPatience{60};
+constexpr std::chrono::seconds kEnginePatience{60};
 
 model::ElementBytes element_bytes(const actors::ServerOptions& options) {
   if (options.device == "cpu") return {2, 4, 4};  // float32 but for unquantised weights, which stay as they are stored
@@ -45,7 +45,7 @@ Result<std::unique_ptr<BenchEngine>> BenchEngine::start(actors::ServerOptions op
   if (!server) return tl::unexpected(server.error());
   engine->server_ = *std::move(server);
   engine->options_ = std::move(options);
-  auto status = ask_status(engine->server_->client(), kStatusPatience);
+  auto status = ask_status(engine->server_->client(), kEnginePatience);
   if (!status) return tl::unexpected(status.error());
   const auto read = read_status(status->json);
   if (!read) return tl::unexpected(read.error());
@@ -75,7 +75,7 @@ std::vector<comm::GenerateRequest> BenchEngine::requests(size_t count, int32_t i
 }
 
 Result<actors::ServerStatus> BenchEngine::status() {
-  const auto answer = ask_status(server_->client(), kStatusPatience);
+  const auto answer = ask_status(server_->client(), kEnginePatience);
   if (!answer) return tl::unexpected(answer.error());
   return read_status(answer->json);
 }

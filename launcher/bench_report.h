@@ -7,6 +7,8 @@
 
 namespace lorikeet::launcher {
 
+inline constexpr double kMs = 1e3;  // in a second
+
 struct Figure {
   std::string name;
   double value = 0;

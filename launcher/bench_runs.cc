@@ -13,7 +13,7 @@
 namespace lorikeet::launcher {
 namespace {
 
-constexpr double kMs = 1e3, kUs = 1e6;
+constexpr double kUs = 1e6;
 
 // What several rounds of one load have taken, in seconds.
 struct Rounds {

@@ -21,11 +21,10 @@
 namespace lorikeet::launcher {
 namespace {
 
-constexpr double kMs = 1e3;
 constexpr std::chrono::seconds kStatusPatience{10};
 constexpr int kRoundTrips = 20;
 constexpr int32_t kVocabOverHttp = 500;  // ids that every tokenizer has: the API does not say how many there are
-constexpr size_t kAdaptersShown = 8;
+constexpr size_t kAdaptersInDetail = 8;
 
 // A server and what is known of it.
 struct Server {
@@ -128,7 +127,7 @@ void add_figures(BenchReport& report, const std::string& prefix, const Load& loa
 void add_adapters(BenchReport& report, const std::string& prefix, const std::map<std::string, LoadFigures>& adapters,
                   double seconds) {
   for (const auto& [name, figures] : adapters) {
-    const bool detail = adapters.size() > kAdaptersShown;
+    const bool detail = adapters.size() > kAdaptersInDetail;
     const std::string label = prefix + (name == "-" ? std::string("base model") : name) + ": ";
     const auto add = [&](const std::string& what, double value, const char* unit, bool rate) {
       report.add({label + what, value, unit, 0, rate, "", detail});

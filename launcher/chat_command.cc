@@ -20,6 +20,7 @@
 #include "launcher/sampling_flags.h"
 #include "launcher/server_connection.h"
 #include "launcher/status_query.h"
+#include "launcher/submit_requests.h"
 #include "launcher/terminal.h"
 #include "launcher/url_flags.h"
 #include "launcher/zmq_flags.h"
@@ -27,8 +28,7 @@
 namespace lorikeet::launcher {
 namespace {
 
-constexpr const char* kBaseModel = "-";
-constexpr std::chrono::seconds kStatusPatience{10};
+constexpr std::chrono::seconds kNamesPatience{10};
 
 struct ChatFlags {
   ZmqFlags zmq;
@@ -98,7 +98,7 @@ class Chat {
 
   Result<std::vector<std::string>> adapters() {
     if (!models_.empty()) return models_;
-    const auto answer = ask_status(client_, kStatusPatience);
+    const auto answer = ask_status(client_, kNamesPatience);
     if (!answer) return tl::unexpected(answer.error());
     const auto status = read_status(answer->json);
     if (!status) return tl::unexpected(status.error());

@@ -11,16 +11,16 @@ namespace lorikeet::launcher {
 namespace {
 
 constexpr size_t kColumns = 80;
-constexpr size_t kNames = 30;  // columns of the left side
+constexpr size_t kFlagColumns = 30;  // columns of the left side
 
 std::string row(const std::string& left, const std::string& right) {
   std::string line = "  " + left;
-  if (line.size() + 2 > kNames) {
-    line += "\n" + std::string(kNames, ' ');
+  if (line.size() + 2 > kFlagColumns) {
+    line += "\n" + std::string(kFlagColumns, ' ');
   } else {
-    line.resize(kNames, ' ');
+    line.resize(kFlagColumns, ' ');
   }
-  return line + wrap(right, kColumns - kNames, kNames) + "\n";
+  return line + wrap(right, kColumns - kFlagColumns, kFlagColumns) + "\n";
 }
 
 }  // namespace
@@ -44,7 +44,7 @@ std::string wrap(const std::string& text, size_t width, size_t indent) {
 }
 
 HelpFormatter::HelpFormatter() {
-  column_width(kNames);
+  column_width(kFlagColumns);
 }
 
 std::string HelpFormatter::make_description(const CLI::App* app) const {

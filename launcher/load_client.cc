@@ -14,7 +14,7 @@ namespace lorikeet::launcher {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::milliseconds kPatience{200};
+constexpr std::chrono::milliseconds kLongestReceive{200};
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -27,9 +27,9 @@ std::optional<size_t> index_of(const std::string& id, size_t size) {
   return index;
 }
 
-class Run {
+class LoadRun {
  public:
-  Run(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options)
+  LoadRun(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests, const LoadOptions& options)
       : client_(client),
         requests_(std::move(requests)),
         send_times_(options.send_times.size() == requests_.size()
@@ -70,9 +70,10 @@ class Run {
 
   // Until the next request is due, at most.
   std::chrono::milliseconds patience() const {
-    if (next_ == requests_.size() || running() >= window_) return kPatience;
+    if (next_ == requests_.size() || running() >= window_) return kLongestReceive;
     const double left = std::max(0.0, 1e3 * (send_times_[next_] - seconds_since(begin_)));
-    return std::chrono::milliseconds(static_cast<int64_t>(std::min(left, static_cast<double>(kPatience.count()))));
+    return std::chrono::milliseconds(
+        static_cast<int64_t>(std::min(left, static_cast<double>(kLongestReceive.count()))));
   }
 
   Result<void> take(const comm::ServerMessage& message) {
@@ -146,7 +147,7 @@ const std::string* Load::first_error() const {
 
 Result<Load> run_load(comm::ServerClient& client, std::vector<comm::GenerateRequest> requests,
                       const LoadOptions& options, const std::function<bool()>& give_up) {
-  return Run(client, std::move(requests), options).run(give_up);
+  return LoadRun(client, std::move(requests), options).run(give_up);
 }
 
 std::vector<comm::GenerateRequest> random_requests(size_t count, int32_t input_len, int32_t output_len,

@@ -11,7 +11,7 @@
 namespace lorikeet::launcher {
 namespace {
 
-constexpr size_t kNames = 12;  // columns of the names
+constexpr size_t kNameColumns = 12;  // columns of the names
 constexpr size_t kAdaptersShown = 8;
 
 std::string adapters_text(const actors::ServerOptions& options) {
@@ -60,8 +60,8 @@ std::string served_summary(const actors::ServerOptions& options, const actors::S
                            const Terminal& terminal) {
   std::string out;
   const auto line = [&](const std::string& name, const std::string& text) {
-    out += "  " + coloured(terminal, "1", padded(name, kNames)) +
-           wrap(text, terminal.columns - kNames - 2, kNames + 2) + "\n";
+    out += "  " + coloured(terminal, "1", padded(name, kNameColumns)) +
+           wrap(text, terminal.columns - kNameColumns - 2, kNameColumns + 2) + "\n";
   };
   const std::string adapter = options.lora_modules.empty() ? "" : options.lora_modules.front().first;
   const std::string model = adapter.empty() ? options.served_model_name : adapter;

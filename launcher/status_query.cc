@@ -11,7 +11,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kReceivePatience{200};
+constexpr std::chrono::milliseconds kOneReceive{200};
 
 }  // namespace
 
@@ -19,7 +19,7 @@ Result<StatusAnswer> ask_status(comm::ServerClient& client, std::chrono::seconds
   const Clock::time_point begin = Clock::now();
   if (auto sent = client.send(comm::StatusRequest{"status"}); !sent) return tl::unexpected(sent.error());
   while (Clock::now() - begin < patience) {
-    auto message = client.receive(kReceivePatience);
+    auto message = client.receive(kOneReceive);
     if (!message) continue;
     if (auto* reply = std::get_if<comm::StatusReply>(&*message)) {
       return StatusAnswer{std::move(reply->json), std::chrono::duration<double>(Clock::now() - begin).count()};

@@ -11,7 +11,6 @@
 namespace lorikeet::launcher {
 namespace {
 
-constexpr const char* kBaseModel = "-";
 constexpr size_t kPromptColumns = 20;  // of a label
 
 comm::GenerateRequest make_request(const SubmitPlan& plan, const std::string& prompt, const std::string& adapter,

@@ -11,9 +11,11 @@
 
 namespace lorikeet::launcher {
 
+inline constexpr const char* kBaseModel = "-";  // in the place of an adapter's name
+
 struct SubmitPlan {
   std::vector<std::string> prompts;
-  std::vector<std::string> adapters;  // of each prompt, or one for all, or several for one prompt; "-": the base model
+  std::vector<std::string> adapters;  // of each prompt, or one for all, or several for one prompt; or kBaseModel
   std::optional<std::string> system;  // the system's message before each prompt; makes it a chat
   bool chat = false;                  // each prompt is a user's message
   int32_t answers = 1;                // to each prompt; of draws from different seeds

@@ -1,11 +1,9 @@
 // `lorikeet worker`: lends this host's devices to a head on another one.
-#include <unistd.h>
-
-#include <array>
 #include <cstdlib>
 #include <memory>
 
 #include "actors/supervisor/host_supervisor.h"
+#include "actors/wire/host_name.h"
 #include "kernels/base/console.h"
 #include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
@@ -35,11 +33,6 @@ std::string default_download_dir() {
   return "/var/cache/lorikeet";
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
-}
-
 Result<actors::WorkerOptions> resolve(const WorkerFlags& flags) {
   actors::WorkerOptions o = flags.options;
   const auto address = parse_join_address(flags.join);
@@ -52,7 +45,7 @@ Result<actors::WorkerOptions> resolve(const WorkerFlags& flags) {
   if (!devices) return tl::unexpected(devices.error());
   o.devices = *std::move(devices);
   if (o.devices.numbers.empty()) return fail("--devices {}: a worker lends at least one", flags.devices);
-  if (o.name.empty()) o.name = host_name();
+  if (o.name.empty()) o.name = actors::host_name();
   if (o.download_dir.empty()) o.download_dir = default_download_dir();
   const auto space = parse_bytes(flags.download_space);
   if (!space) return fail("--download-space: {}", space.error().message);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set-up and all tests. Without arguments: what continuous integration runs (formatting, includes, a test for every way to die, release build with the
+# Set-up and all tests. Without arguments: what continuous integration runs (formatting, includes, names, a test for every way to die, release build with the
 # CUDA kernels where nvcc is found, all tests, address sanitizer on the fast tests, 30 s of each fuzz target).
 # --full adds: long abuse, the whole suite under the address sanitizer, the thread sanitizer, every CUDA architecture, long chaos, JSON Schema's suite, Jinja2 beside ours.
 set -euo pipefail
@@ -52,6 +52,7 @@ export CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_MAXSI
 step "formatting and includes"
 git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
 tests/check_includes
+tests/check_names
 tests/check_deaths
 
 step "release build"

@@ -20,7 +20,7 @@
 namespace lorikeet::actors {
 namespace {
 
-constexpr std::chrono::milliseconds kTick{1000};
+constexpr std::chrono::milliseconds kCacheTick{1000};
 constexpr size_t kOthersInBrief = 256;  // adapters on disk that a brief status shows
 
 class AdapterCache {
@@ -163,7 +163,7 @@ class AdapterCache {
       transfers_.at(number).ranks_failed(fmt::format("the ranks have not taken the adapter in {} ms", limit.count()));
       end_if_finished(number);
     }
-    self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kTick, Tick{});
+    self_->delayed_send(caf::actor_cast<AdapterCacheActor>(self_), kCacheTick, Tick{});
   }
 
   AdaptersStatus status(bool brief) const {

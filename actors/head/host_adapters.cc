@@ -12,7 +12,7 @@ namespace lorikeet::actors {
 namespace {
 
 // What contents that came lately may take of the memory before they are compared with those that stay.
-constexpr uint64_t kRecentShare = 8;
+constexpr uint64_t kRecentBytesShare = 8;
 
 HostAdapters::Limits with_defaults(HostAdapters::Limits limits) {
   if (limits.count <= 0) limits.count = std::numeric_limits<int32_t>::max();
@@ -24,7 +24,7 @@ HostAdapters::Limits with_defaults(HostAdapters::Limits limits) {
 HostAdapters::HostAdapters(Limits limits, const std::vector<std::pair<std::string, std::string>>& modules)
     : most_(static_cast<uint64_t>(std::max(0, limits.count))),
       limits_(with_defaults(limits)),
-      idle_(uses_, limits.bytes / kRecentShare) {
+      idle_(uses_, limits.bytes / kRecentBytesShare) {
   names_.reserve(modules.size());
   contents_.reserve(modules.size());
   for (const auto& [name, dir] : modules) {

@@ -17,7 +17,7 @@ namespace {
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
-using Labels = std::vector<ClientMetric::Label>;
+using LabelList = std::vector<ClientMetric::Label>;
 
 constexpr size_t kMaxAdapters = 256;  // with metrics of their own
 constexpr double kNanoseconds = 1e-9;
@@ -25,15 +25,16 @@ constexpr double kLoadSeconds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 class Families {
  public:
-  Families(std::vector<MetricFamily> begun, Labels common) : families_(std::move(begun)), common_(std::move(common)) {}
+  Families(std::vector<MetricFamily> begun, LabelList common)
+      : families_(std::move(begun)), common_(std::move(common)) {}
 
-  void gauge(std::string name, std::string help, double value, Labels labels = {}) {
+  void gauge(std::string name, std::string help, double value, LabelList labels = {}) {
     ClientMetric metric = labelled(std::move(labels));
     metric.gauge.value = value;
     add(std::move(name), std::move(help), MetricType::Gauge, std::move(metric));
   }
 
-  void counter(std::string name, std::string help, double value, Labels labels = {}) {
+  void counter(std::string name, std::string help, double value, LabelList labels = {}) {
     ClientMetric metric = labelled(std::move(labels));
     metric.counter.value = value;
     add(std::move(name), std::move(help), MetricType::Counter, std::move(metric));
@@ -56,7 +57,7 @@ class Families {
   }
 
   // A duration near a bucket's bound may be counted above it: TimeHistogram knows them to an eighth of their length.
-  void histogram(std::string name, std::string help, const Durations& times, Labels labels = {}) {
+  void histogram(std::string name, std::string help, const Durations& times, LabelList labels = {}) {
     ClientMetric metric = labelled(std::move(labels));
     const TimeHistogram::Plain counts = times.histogram.plain();
     const auto count_up_to = [&](double seconds) {
@@ -80,7 +81,7 @@ class Families {
   }
 
  private:
-  ClientMetric labelled(Labels labels) const {
+  ClientMetric labelled(LabelList labels) const {
     ClientMetric metric;
     metric.label = common_;
     for (auto& label : labels) metric.label.push_back(std::move(label));
@@ -96,7 +97,7 @@ class Families {
   }
 
   std::vector<MetricFamily> families_;
-  const Labels common_;
+  const LabelList common_;
 };
 
 void add_engine(Families& families, const ServingStatus& serving, int32_t block_size) {

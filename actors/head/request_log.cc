@@ -16,7 +16,7 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr size_t kMaxQueuedLines = 8192;
-constexpr std::chrono::milliseconds kPatience{1000};
+constexpr std::chrono::milliseconds kClosePatience{1000};
 constexpr size_t kMaxNameBytes = 300;  // of an id or a sentence in a line
 constexpr const char* kTextPattern = "%Y-%m-%d %H:%M:%S.%e %l %v";
 constexpr const char* kJsonPattern = R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l",%v})";
@@ -112,7 +112,7 @@ RequestLog::RequestLog(const LogOptions& options) : options_(options) {
 }
 
 RequestLog::~RequestLog() {
-  close(kPatience);
+  close(kClosePatience);
 }
 
 void RequestLog::close(std::chrono::milliseconds patience) {

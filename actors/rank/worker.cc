@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <array>
 #include <chrono>
 #include <optional>
 #include <set>
@@ -15,6 +14,7 @@
 #include "actors/rank/rank_grammars.h"
 #include "actors/rank/rank_thread.h"
 #include "actors/wire/caf_connection.h"
+#include "actors/wire/host_name.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
@@ -25,11 +25,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kConnectTimeout{10'000};
 constexpr milliseconds kHelloTimeout{10'000};
 constexpr milliseconds kHelloPause{5};  // before the head is asked again
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
-}
 
 class Worker {
  public:

@@ -1,27 +1,17 @@
 #include "actors/supervisor/cluster_processes.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <variant>
 
+#include "actors/wire/host_name.h"
 #include "comm/cluster/interfaces.h"
 #include "comm/cluster/keys.h"
 #include "comm/codec/codec.h"
 
 namespace lorikeet::actors {
-namespace {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
-}
-
-}  // namespace
-
 Result<ClusterDoor> open_cluster(const ClusterOptions& options) {
   ClusterDoor door;
   auto context = comm::TlsContext::load(options.directory, comm::ClusterRole::head);

@@ -11,14 +11,14 @@
 namespace lorikeet::actors {
 namespace {
 
-constexpr timeval kPatience{2, 0};  // in the middle of a message
+constexpr timeval kMessagePatience{2, 0};  // in the middle of a message
 
 }  // namespace
 
 HostLink::HostLink(Descriptor plain, std::chrono::milliseconds beat)
     : channel_(plain.release()), beat_ms_(beat.count()) {
-  setsockopt(channel_.descriptor(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof(kPatience));
-  setsockopt(channel_.descriptor(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
+  setsockopt(channel_.descriptor(), SOL_SOCKET, SO_SNDTIMEO, &kMessagePatience, sizeof(kMessagePatience));
+  setsockopt(channel_.descriptor(), SOL_SOCKET, SO_RCVTIMEO, &kMessagePatience, sizeof(kMessagePatience));
 }
 
 void HostLink::stop() {

@@ -120,8 +120,6 @@ def run_llama(args, gguf_path):
 
 def run_lorikeet(args, model, activations, into):
     environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-    if args.cpu_isa:
-        environment["LORIKEET_CPU_ISA"] = args.cpu_isa
     command = [args.lorikeet, "bench", "latency", model, "--load-format", "dummy", "--device", "cpu", "--threads",
                str(args.threads), "--batch-size", "1", "--input-len", str(args.input_len), "--output-len",
                str(args.output_len), "--num-iters-warmup", "1", "--num-iters", "1", "--max-model-len",
@@ -141,9 +139,6 @@ def main():
     parser.add_argument("--input-len", type=int, default=512)
     parser.add_argument("--output-len", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cpu-isa", default="", help="avx2: what a machine without AVX-512 runs (LORIKEET_CPU_ISA). "
-                        "llama.cpp must then be built for AVX2 alone: CMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_AVX2=ON "
-                        "-DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON'")
     parser.add_argument("--gguf", default="", help="where the random GGUF lies or is written (default: temporary)")
     parser.add_argument("--write-gguf", default="", help=argparse.SUPPRESS)
     parser.add_argument("--time-llama", default="", help=argparse.SUPPRESS)

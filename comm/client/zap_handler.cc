@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kBatch = 64;  // questions answered before the server goes on with its clients
 constexpr size_t kCurveKeyBytes = 32;
-constexpr size_t kKeptFrames = 16;
+constexpr size_t kKeptZapFrames = 16;
 
 // Of a question: version, its own id, domain, address, routing id, mechanism, and what the client has shown.
 enum Frame : size_t { kVersion, kId, kDomain, kAddress, kRoutingId, kMechanism, kFirst, kSecond };
@@ -37,7 +37,7 @@ void ZapHandler::act() {
       zmq::message_t frame;
       if (!socket_.recv(frame, zmq::recv_flags::dontwait)) return;  // only before the first frame
       more = frame.more();
-      if (frames.size() < kKeptFrames) frames.push_back(std::move(frame));
+      if (frames.size() < kKeptZapFrames) frames.push_back(std::move(frame));
     }
     const auto user = user_of(frames);
     const std::string id = frames.size() > kId ? frames[kId].to_string() : "";

@@ -17,7 +17,7 @@ using Milliseconds = std::chrono::milliseconds;
 
 constexpr Milliseconds kDefaultHeartbeat{2000};  // until the server says its own
 constexpr Milliseconds kLongestHeartbeat{60'000};
-constexpr int kLingerMs = 200;               // for a last Cancel
+constexpr int kClientLingerMs = 200;         // for a last Cancel
 constexpr Milliseconds kGreetingWait{1000};  // for that word, once per connection
 
 class DealerClient final : public ZmqClient {
@@ -29,7 +29,7 @@ class DealerClient final : public ZmqClient {
   Result<void> open() {
     try {
       dealer_ = zmq::socket_t(context_, zmq::socket_type::dealer);
-      dealer_.set(zmq::sockopt::linger, kLingerMs);
+      dealer_.set(zmq::sockopt::linger, kClientLingerMs);
       dealer_.set(zmq::sockopt::maxmsgsize, static_cast<int64_t>(kMaxAnswerBytes));
       show_identity();
       dealer_.connect(address_);

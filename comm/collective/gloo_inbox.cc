@@ -8,7 +8,7 @@
 namespace lorikeet::comm {
 namespace {
 
-constexpr uint64_t kFirstSlot = uint64_t{1} << 62;  // away from those of the mesh
+constexpr uint64_t kFirstInboxSlot = uint64_t{1} << 62;  // away from those of the mesh
 
 }  // namespace
 
@@ -26,7 +26,7 @@ GlooInbox::GlooInbox(gloo::rendezvous::Context& context, std::vector<int> peers)
 GlooInbox::~GlooInbox() = default;
 
 uint64_t GlooInbox::next_slot_to(int peer) {
-  return kFirstSlot + state_[peer].sent++;
+  return kFirstInboxSlot + state_[peer].sent++;
 }
 
 gloo::transport::UnboundBuffer& GlooInbox::next_from(int peer) {
@@ -42,7 +42,7 @@ void GlooInbox::repost() {
   for (int peer : peers_) {
     Peer& state = state_[peer];
     for (; state.posted < state.received + kAhead; ++state.posted) {
-      state.buffers[state.posted % kAhead].handle->recv(peer, kFirstSlot + state.posted);
+      state.buffers[state.posted % kAhead].handle->recv(peer, kFirstInboxSlot + state.posted);
     }
   }
 }

@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-JsonText text_of(const json& value) {
+JsonText json_text(const json& value) {
   return {value.dump(-1, ' ', false, json::error_handler_t::replace)};
 }
 
@@ -52,7 +52,7 @@ std::vector<JsonText> read_objects(BodyReader& body, const char* name) {
       body.refuse(name, fmt::format("{}[{}] must be an object, not {}", name, objects.size(), json_type_name(given)));
       return objects;
     }
-    objects.push_back(text_of(given));
+    objects.push_back(json_text(given));
   }
   return objects;
 }
@@ -80,7 +80,7 @@ void read_chat_fields(BodyReader& body, GenerateRequest& to) {
   to.chat_template = body.text("chat_template");
   const json& variables = body.value("chat_template_kwargs");
   if (variables.is_object()) {
-    to.chat_template_kwargs = text_of(variables);
+    to.chat_template_kwargs = json_text(variables);
   } else if (!variables.is_null()) {
     body.refuse("chat_template_kwargs",
                 fmt::format("chat_template_kwargs must be an object, not {}", json_type_name(variables)));

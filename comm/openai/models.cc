@@ -2,14 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "comm/openai/json_text.h"
+
 namespace lorikeet::comm {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string to_text(const Json& value) {
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 Json card(const ServedModel& model, int64_t created, int32_t max_model_len) {
   return {{"id", model.id},

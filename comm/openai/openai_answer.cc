@@ -4,15 +4,13 @@
 #include <charconv>
 #include <utility>
 
+#include "comm/openai/json_text.h"
+
 namespace lorikeet::comm {
 namespace {
 
 constexpr float kLeastLogprob = -9999;  // JSON has no infinity; vLLM writes this
 constexpr std::string_view kDone = "data: [DONE]\n\n";
-
-std::string to_text(const nlohmann::ordered_json& value) {
-  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
 
 int64_t characters(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });

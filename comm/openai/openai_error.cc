@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "comm/openai/json_text.h"
+
 namespace lorikeet::comm {
 namespace {
 
@@ -57,10 +59,6 @@ nlohmann::ordered_json to_object(const OpenAiError& error) {
             {"type", type_of(error.status)},
             {"param", error.param ? nlohmann::ordered_json(*error.param) : nlohmann::ordered_json()},
             {"code", error.code}}}};
-}
-
-std::string to_text(const nlohmann::ordered_json& value) {
-  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace

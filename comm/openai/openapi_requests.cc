@@ -22,7 +22,7 @@ constexpr const char* kPenalty = R"({"type": ["number", "null"], "minimum": -2, 
 constexpr const char* kShare = R"({"type": ["number", "null"], "minimum": 0, "maximum": 1})";
 constexpr const char* kTop = R"({"type": ["integer", "null"], "minimum": 0, "maximum": 20})";
 constexpr const char* kChoices = R"({"type": ["integer", "null"], "minimum": 1, "maximum": 128})";
-constexpr const char* kText = R"({"type": ["string", "null"]})";
+constexpr const char* kTextOrNull = R"({"type": ["string", "null"]})";
 constexpr const char* kTokenIds =
     R"({"type": ["array", "null"], "items": {"type": "integer", "minimum": -2147483648, "maximum": 2147483647}})";
 constexpr const char* kObject = R"({"type": ["object", "null"]})";
@@ -74,7 +74,7 @@ constexpr Field kGenerate[] = {
     {"bad_words", kBoth, kStrings},
     {"allowed_token_ids", kBoth, kTokenIds},
     {"truncate_prompt_tokens", kBoth, R"({"type": ["integer", "null"], "minimum": -1, "maximum": 2147483647})"},
-    {"cache_salt", kBoth, kText},
+    {"cache_salt", kBoth, kTextOrNull},
     {"timeout", kBoth, R"({"type": ["number", "null"], "exclusiveMinimum": 0, "description": "seconds"})"},
     {"prompt_logprobs", kBoth, kTop},
     {"logprobs", kCompletion, kTop},
@@ -83,13 +83,13 @@ constexpr Field kGenerate[] = {
     {"echo", kCompletion, kBoolean},
     {"tool_choice", kChat, R"({"type": ["string", "object", "null"]})"},
     {"parallel_tool_calls", kChat, kBoolean},
-    {"reasoning_effort", kChat, kText},
+    {"reasoning_effort", kChat, kTextOrNull},
     {"thinking_budget", kChat, kCount},
     {"thinking_token_budget", kChat, kCount},
     {"include_reasoning", kChat, kBoolean},
     {"tools", kChat | kTokenize, kTools},
     {"documents", kChat | kTokenize, kObjects},
-    {"chat_template", kChat | kTokenize, kText},
+    {"chat_template", kChat | kTokenize, kTextOrNull},
     {"chat_template_kwargs", kChat | kTokenize, kObject},
     {"add_generation_prompt", kChat | kTokenize, kBoolean},
     {"continue_final_message", kChat | kTokenize, kBoolean},
@@ -102,7 +102,7 @@ constexpr Field kGenerate[] = {
     {"guided_whitespace_pattern", kBoth, kNotServed},
     {"guided_decoding_backend", kBoth, kTaken},
 
-    {"prompt", kTokenize, kText},
+    {"prompt", kTokenize, kTextOrNull},
     {"return_token_strs", kTokenize, kBoolean},
     {"model", kTokenize, kTaken},
 

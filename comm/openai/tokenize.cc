@@ -5,15 +5,12 @@
 
 #include "comm/openai/body_reader.h"
 #include "comm/openai/chat_fields.h"
+#include "comm/openai/json_text.h"
 
 namespace lorikeet::comm {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string to_text(const Json& value) {
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 tl::expected<TokenizeRequest, OpenAiError> read_tokenize(BodyReader& body) {
   TokenizeRequest request;

@@ -1,6 +1,5 @@
 #include "kernels/cpu/cpu_isa.h"
 
-#include <cstdlib>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #elif defined(__aarch64__)
@@ -79,9 +78,8 @@ IntegerDot best_integer_dot() {
 CpuIsa best_cpu_isa() {
   static const CpuIsa best = [] {
     const CpuIsa machine = machine_isa();
-    const char* most = std::getenv("LORIKEET_CPU_ISA");
     for (const CpuIsa isa : {CpuIsa::plain, CpuIsa::avx2}) {
-      if (most != nullptr && name_of(isa) == most && isa < machine) return isa;
+      if (name_of(isa) == LORIKEET_CPU_ISA && isa < machine) return isa;
     }
     return machine;
   }();

@@ -21,9 +21,9 @@ constexpr int32_t lanes_of(CpuIsa isa) {
   return lanes[static_cast<size_t>(isa)];
 }
 
-// The best that this machine has, or the lesser one that LORIKEET_CPU_ISA names ("plain", "avx2": to measure and to test
-// what others run). One process uses one: results of different ones differ in their last bits. NEON is part of every
-// 64-bit ARM.
+// The best that this machine has, or the lesser one that the program was built for (CMake's LORIKEET_CPU_ISA: "plain",
+// "avx2": to measure and to test what others run). One process uses one: results of different ones differ in their last
+// bits. NEON is part of every 64-bit ARM.
 CpuIsa best_cpu_isa();
 
 // Whether that is the best one, or a lesser one of the same machine.
@@ -37,7 +37,7 @@ constexpr std::string_view name_of(IntegerDot dot) {
   return names[static_cast<size_t>(dot)];
 }
 
-// Whether this machine has it, LORIKEET_CPU_ISA permitting; the best that it has. Results of all but the plain one have
+// Whether best_cpu_isa() permits it and this machine has it; the best one of those. Results of all but the plain one have
 // the same bits.
 bool has_integer_dot(IntegerDot dot);
 IntegerDot best_integer_dot();

@@ -13,8 +13,6 @@
 namespace lorikeet::model {
 namespace {
 
-constexpr int64_t kMaxFile = 16 << 20;
-
 std::string known_names() {
   std::string names;
   for (const KnownTemplate& known : known_templates()) names += (names.empty() ? "" : ", ") + known.name;
@@ -91,7 +89,7 @@ Result<ChatTemplate> ChatTemplate::find(const std::filesystem::path& dir, std::s
       return fail("--chat-template: no chat template is named {}; known are {}, and no such file exists", chosen,
                   known_names());
     }
-    auto source = read_file(chosen, kMaxFile);
+    auto source = read_file(chosen, kMaxTextFile);
     if (!source) return fail("--chat-template: {}", source.error().message);
     return of_source(std::string(chosen), *source, std::string(chosen));
   }

@@ -10,12 +10,11 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMaxFile = 16 << 20;
 constexpr size_t kMaxTemplates = 64;
 
 // The member chat_template of a JSON file.
 Result<std::map<std::string, std::string>> templates_of_json(const std::filesystem::path& path) {
-  auto text = read_file(path, kMaxFile);
+  auto text = read_file(path, kMaxTextFile);
   if (!text) return tl::unexpected(text.error());
   const json object = json::parse(*text, nullptr, false);
   if (!object.is_object()) return fail("{}: not a JSON object", path.string());
@@ -39,7 +38,7 @@ Result<std::map<std::string, std::string>> templates_of_json(const std::filesyst
 }
 
 Result<void> add_file(const std::filesystem::path& path, const std::string& name, TemplateFiles* files) {
-  auto source = read_file(path, kMaxFile);
+  auto source = read_file(path, kMaxTextFile);
   if (!source) return tl::unexpected(source.error());
   files->sources[name] = *std::move(source);
   return {};

@@ -22,7 +22,6 @@ using kernels::ResidentMemory;
 constexpr std::string_view kLayout = "lorikeet-cpu-weights-1";
 constexpr uint64_t kAlignment = 64;
 constexpr uint64_t kHeaderBytesPerLayer = 16 << 10;  // twice what the entries of one need
-constexpr int64_t kMaxConfigBytes = 16 << 20;
 
 constexpr std::array<std::string_view, kNumProjections> kProjectionNames = {"q", "k", "v", "o", "gate", "up", "down"};
 constexpr std::array<std::string_view, 4> kNormNames = {"input_norm", "post_attention_norm", "q_norm", "k_norm"};
@@ -50,9 +49,9 @@ std::span<const uint8_t> as_bytes(std::span<const T> values) {
 }
 
 // Takes the weights of one rank out of an image.
-class Reader {
+class ImageReader {
  public:
-  Reader(const SafetensorsHeader& header, std::span<const uint8_t> data, const ShardPlan& plan, int rank)
+  ImageReader(const SafetensorsHeader& header, std::span<const uint8_t> data, const ShardPlan& plan, int rank)
       : header_(header), data_(data), plan_(plan), config_(plan.config()), rank_(rank) {}
 
   Result<RankWeights> weights() {
@@ -196,7 +195,7 @@ class Reader {
 }  // namespace
 
 Result<std::string> weights_origin(const std::filesystem::path& dir, std::string_view load_format) {
-  const auto config = read_file(dir / "config.json", kMaxConfigBytes);
+  const auto config = read_file(dir / "config.json", kMaxTextFile);
   if (!config) return tl::unexpected(config.error());
   std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
   if (EVP_Digest(config->data(), config->size(), hash.data(), nullptr, EVP_sha256(), nullptr) != 1) {
@@ -308,7 +307,7 @@ Result<RankWeights> attach_weights(std::shared_ptr<const ResidentMemory> memory,
     const std::string has = found == header->metadata.end() ? "nothing" : found->second;
     if (has != value) return fail("resident weights: their {} is {}, not {}", key, has, value);
   }
-  auto weights = Reader(*header, memory->bytes().subspan(header->data_begin), plan, rank).weights();
+  auto weights = ImageReader(*header, memory->bytes().subspan(header->data_begin), plan, rank).weights();
   if (!weights) return weights;
   weights->bytes = bytes_of(*weights, plan.config().tie_word_embeddings);
   weights->memory = std::move(memory);

@@ -6,11 +6,11 @@
 namespace lorikeet::model {
 namespace {
 
-struct Table {
+struct EmbeddingTable {
   std::string_view name, prefix;
 };
 // The embedding of either naming, and what transformers puts before it.
-constexpr std::array<Table, 2> kTables = {{{"embed_tokens.weight", "model."}, {"wte.weight", "transformer."}}};
+constexpr std::array<EmbeddingTable, 2> kTables = {{{"embed_tokens.weight", "model."}, {"wte.weight", "transformer."}}};
 
 // What the inner model's own names begin with.
 constexpr std::array<std::string_view, 7> kOwnNames = {"embed_tokens.", "layers.", "norm.", "rotary_emb.",
@@ -18,11 +18,6 @@ constexpr std::array<std::string_view, 7> kOwnNames = {"embed_tokens.", "layers.
 
 bool begins_with(std::string_view text, std::string_view start) {
   return text.substr(0, start.size()) == start;
-}
-
-bool ends_with_name(std::string_view text, std::string_view name) {
-  if (text.size() < name.size() || text.substr(text.size() - name.size()) != name) return false;
-  return text.size() == name.size() || text[text.size() - name.size() - 1] == '.';
 }
 
 // "model.language_model."
@@ -37,6 +32,11 @@ bool is_all_wrappers(std::string_view prefix) {
 
 }  // namespace
 
+bool ends_with_name(std::string_view text, std::string_view name) {
+  if (text.size() < name.size() || text.substr(text.size() - name.size()) != name) return false;
+  return text.size() == name.size() || text[text.size() - name.size() - 1] == '.';
+}
+
 bool is_wrapper(std::string_view segment) {
   constexpr std::array<std::string_view, 8> kWrappers = {
       "model",     "transformer", "language_model",       "base_model",
@@ -47,7 +47,7 @@ bool is_wrapper(std::string_view segment) {
 StoredNames::StoredNames(const std::vector<std::string>& names) {
   int found = 0;
   for (const std::string& name : names) {
-    for (const Table& table : kTables) {
+    for (const EmbeddingTable& table : kTables) {
       if (!ends_with_name(name, table.name)) continue;
       stored_prefix_ = name.substr(0, name.size() - table.name.size());
       prefix_ = table.prefix;

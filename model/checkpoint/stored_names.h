@@ -21,6 +21,9 @@ class StoredNames {
   std::string stored_prefix_, prefix_;  // "model.model." and "model."; both empty: names are taken as they are
 };
 
+// Whether a dotted name is `name` or ends with it: "h.0.wte.weight" ends with "wte.weight".
+bool ends_with_name(std::string_view text, std::string_view name);
+
 // Names of wrappers and inner modules that a model's name may begin with: "model", "_orig_mod", "module", ...
 bool is_wrapper(std::string_view segment);
 

@@ -9,6 +9,8 @@
 
 namespace lorikeet::model {
 
+inline constexpr int64_t kMaxTextFile = 16 << 20;  // of configurations and templates, in bytes
+
 // Fails if the file cannot be read or is larger than max_bytes; the sentence names it.
 Result<std::string> read_file(const std::filesystem::path& path, int64_t max_bytes);
 

@@ -7,7 +7,7 @@ namespace lorikeet::model {
 namespace {
 
 // As a string of GBNF.
-std::string quoted(std::string_view text) {
+std::string gbnf_string(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {
@@ -32,7 +32,7 @@ std::string quoted(std::string_view text) {
 
 GrammarSpec choice_grammar(const std::vector<std::string>& choices) {
   std::string grammar = "root ::= ";
-  for (size_t i = 0; i < choices.size(); ++i) grammar += (i == 0 ? "" : " | ") + quoted(choices[i]);
+  for (size_t i = 0; i < choices.size(); ++i) grammar += (i == 0 ? "" : " | ") + gbnf_string(choices[i]);
   return {GrammarKind::ebnf, std::move(grammar)};
 }
 

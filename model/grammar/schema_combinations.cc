@@ -15,7 +15,7 @@ using nlohmann::json;
 constexpr size_t kMostOfOneOf = 64;    // all pairs of them are looked at
 constexpr double kLookCost = 0.005;    // milliseconds of a core, of comparing two schemas
 constexpr double kValueCost = 0.0002;  // of comparing two values or names
-constexpr int kMaxDepth = 8;           // of references and of properties that tell schemas of oneOf apart
+constexpr int kMaxComparedDepth = 8;   // of references and of properties that tell schemas of oneOf apart
 
 // In the order in which they are read: the first one stands for the whole schema.
 constexpr const char* kAlone[] = {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"};
@@ -49,7 +49,7 @@ constexpr OfType kOfType[] = {
     {"propertyNames", "object", false},
 };
 
-const json& member(const json& object, const std::string& key) {
+const json& member_of(const json& object, const std::string& key) {
   static const json kNull;
   if (!object.is_object()) return kNull;
   const auto found = object.find(key);
@@ -62,7 +62,7 @@ std::set<std::string> types_of(const json& schema) {
   const auto add = [&](const json& name) {
     if (name.is_string()) types.insert(name == "integer" ? "number" : name.get<std::string>());
   };
-  const json& given = member(schema, "type");
+  const json& given = member_of(schema, "type");
   if (given.is_string()) add(given);
   if (given.is_array()) std::for_each(given.begin(), given.end(), add);
   for (const OfType& one : kOfType) {
@@ -71,14 +71,14 @@ std::set<std::string> types_of(const json& schema) {
   return types;
 }
 
-bool has_type(const json& value, const std::string& type) {
+bool is_of_type(const json& value, const std::string& type) {
   if (type == "integer") return value.is_number_integer();
   if (type == "number") return value.is_number();
   return value.type_name() == type;  // of JSON as of JSON Schema: null, boolean, string, array, object
 }
 
 bool is_of(const json& value, const json& type) {
-  if (type.is_string()) return has_type(value, type.get<std::string>());
+  if (type.is_string()) return is_of_type(value, type.get<std::string>());
   return type.is_array() && std::any_of(type.begin(), type.end(), [&](const json& one) { return is_of(value, one); });
 }
 
@@ -89,7 +89,7 @@ bool says_type(const json& schema, const std::string& alone) {
   const auto every = [&](const auto& holds) { return what.is_array() && std::all_of(what.begin(), what.end(), holds); };
   if (alone == "const") return is_of(what, type);
   if (alone == "enum") return every([&](const json& value) { return is_of(value, type); });
-  return every([&](const json& inner) { return member(inner, "type") == type; });
+  return every([&](const json& inner) { return member_of(inner, "type") == type; });
 }
 
 Result<void> check_alone(const json& schema, const std::string& alone) {
@@ -116,8 +116,9 @@ Result<void> check_reference(const json& reference) {
 
 // What a schema refers to; itself where that is not to be found.
 const json& resolved(const json& schema, const json& root, int depth = 0) {
-  const json& reference = member(schema, "$ref");
-  if (depth > kMaxDepth || !reference.is_string() || !reference.get_ref<const std::string&>().starts_with("#/")) {
+  const json& reference = member_of(schema, "$ref");
+  if (depth > kMaxComparedDepth || !reference.is_string() ||
+      !reference.get_ref<const std::string&>().starts_with("#/")) {
     return schema;
   }
   try {
@@ -131,7 +132,7 @@ const json& resolved(const json& schema, const json& root, int depth = 0) {
 
 // The values that are all a schema allows; null: it is not made of values.
 json values_of(const json& schema) {
-  if (member(schema, "enum").is_array()) return schema["enum"];
+  if (member_of(schema, "enum").is_array()) return schema["enum"];
   return schema.is_object() && schema.contains("const") ? json::array({schema["const"]}) : json();
 }
 
@@ -144,7 +145,7 @@ std::set<std::string> types_of_any(const json& schema) {
 }
 
 bool requires_property(const json& schema, const std::string& name) {
-  const json& names = member(schema, "required");
+  const json& names = member_of(schema, "required");
   return names.is_array() && std::find(names.begin(), names.end(), json(name)) != names.end();
 }
 
@@ -152,9 +153,9 @@ bool requires_property(const json& schema, const std::string& name) {
 bool exclude_each_other(const json& left, const json& right, const json& root, double& cost, int depth = 0) {
   const json& a = resolved(left, root);
   const json& b = resolved(right, root);
-  if (depth > kMaxDepth || !a.is_object() || !b.is_object()) return false;
-  const auto values_a = static_cast<double>(member(a, "enum").size());
-  const auto values_b = static_cast<double>(member(b, "enum").size());
+  if (depth > kMaxComparedDepth || !a.is_object() || !b.is_object()) return false;
+  const auto values_a = static_cast<double>(member_of(a, "enum").size());
+  const auto values_b = static_cast<double>(member_of(b, "enum").size());
   cost += kLookCost + kValueCost * (values_a + values_b + values_a * values_b);
   if (cost > kMaxCompileCost) return false;
   const auto types = types_of_any(a), others = types_of_any(b);
@@ -168,12 +169,12 @@ bool exclude_each_other(const json& left, const json& right, const json& root, d
       return std::find(other_values.begin(), other_values.end(), value) != other_values.end();
     });
   }
-  const json& properties = member(a, "properties");
+  const json& properties = member_of(a, "properties");
   if (types != others || types != std::set<std::string>{"object"} || !properties.is_object()) return false;
   for (const auto& [name, property] : properties.items()) {
-    cost += kValueCost * static_cast<double>(member(a, "required").size() + member(b, "required").size());
+    cost += kValueCost * static_cast<double>(member_of(a, "required").size() + member_of(b, "required").size());
     if (cost > kMaxCompileCost) return false;
-    const json& other = member(member(b, "properties"), name);
+    const json& other = member_of(member_of(b, "properties"), name);
     if (requires_property(a, name) && requires_property(b, name) &&
         exclude_each_other(property, other, root, cost, depth + 1)) {
       return true;
@@ -200,8 +201,8 @@ Result<void> check_one_of(const json& schemas, const json& root, double& cost) {
 // ---- objects
 
 Result<void> check_object(const json& schema) {
-  const json& properties = member(schema, "properties");
-  const json& required = member(schema, "required");
+  const json& properties = member_of(schema, "properties");
+  const json& required = member_of(schema, "required");
   for (size_t i = 0; required.is_array() && i < required.size(); ++i) {
     if (!required[i].is_string()) return fail("\"required\" has what is no string");
     const auto& name = required[i].get_ref<const std::string&>();
@@ -210,7 +211,7 @@ Result<void> check_object(const json& schema) {
     }
   }
   // Names that grammars take for others of the object are not compared with the patterns.
-  const json& patterns = member(schema, "patternProperties");
+  const json& patterns = member_of(schema, "patternProperties");
   if (patterns.is_null()) return {};
   if (patterns.size() > 1) return fail("\"patternProperties\" is supported with one pattern alone");
   if (properties.is_object() && !properties.empty()) {

@@ -5,18 +5,13 @@
 #include "model/adapter/adapter_place.h"
 #include "model/adapter/adapter_scan.h"
 #include "model/checkpoint/shard_plan.h"
+#include "model/checkpoint/stored_names.h"
 #include "model/inspect/inspect.h"
 
 namespace lorikeet::model {
 namespace {
 
 constexpr uint64_t kMaxDigestedBytes = 16ull << 30;
-
-bool ends_with_name(std::string_view module, std::string_view name) {
-  if (module == name) return true;
-  return module.size() > name.size() && module.substr(module.size() - name.size()) == name &&
-         module[module.size() - name.size() - 1] == '.';
-}
 
 void describe(const AdapterScan& scan, const std::optional<ModelConfig>& base, AdapterReport& report) {
   report.rslora = scan.config.uses_rslora();

@@ -7,7 +7,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxDepth = 64;
+constexpr size_t kMaxBpeDepth = 64;
 constexpr size_t kMaxTokens = Vocabulary::kMaxId + size_t{1};
 constexpr size_t kMaxMerges = 4 * kMaxTokens;
 constexpr size_t kMaxTreeValues = 1'000'000;
@@ -131,7 +131,7 @@ class Handler : public nlohmann::json_sax<json> {
   bool scalar(json value) { return add(std::move(value)) != nullptr; }
 
   bool open(json value) {
-    if (open_.size() == kMaxDepth) return stop(fmt::format("nested deeper than {} levels", kMaxDepth));
+    if (open_.size() == kMaxBpeDepth) return stop(fmt::format("nested deeper than {} levels", kMaxBpeDepth));
     json* place = add(std::move(value));
     if (place) open_.push_back(place);  // stays valid: only the innermost open value grows
     return place != nullptr;

@@ -12,13 +12,11 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMaxFile = 16 << 20;
-
 // The object in a file; null where there is no such file.
 Result<json> read_object(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return json();
-  auto text = read_file(path, kMaxFile);
+  auto text = read_file(path, kMaxTextFile);
   if (!text) return tl::unexpected(text.error());
   json object = json::parse(*text, nullptr, false);
   if (!object.is_object()) return fail("{}: not a JSON object", path.string());

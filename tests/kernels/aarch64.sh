@@ -34,12 +34,12 @@ END
 root=$PWD/build/aarch64/root
 [[ -d $root ]] || fetch_libraries "$root"
 
-cmake -S . -B build/aarch64 -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=cmake/Aarch64.cmake \
-  -DLORIKEET_AARCH64_ROOT="$root" -DLORIKEET_ONLY_KERNELS=ON > build/aarch64/configure.log || { cat build/aarch64/configure.log; exit 1; }
-cmake --build build/aarch64 -j "$(nproc)"
-
 for run in "max " "cortex-a53 " "max plain"; do
   read -r cpu isa <<< "$run"
+  cmake -S . -B build/aarch64 -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=cmake/Aarch64.cmake \
+    -DLORIKEET_AARCH64_ROOT="$root" -DLORIKEET_ONLY_KERNELS=ON -DLORIKEET_CPU_ISA="$isa" > build/aarch64/configure.log ||
+    { cat build/aarch64/configure.log; exit 1; }
+  cmake --build build/aarch64 -j "$(nproc)"
   echo "CPU '$cpu'${isa:+, LORIKEET_CPU_ISA=$isa}:"
-  QEMU_CPU=$cpu ${isa:+env LORIKEET_CPU_ISA=$isa} ctest --test-dir build/aarch64 -j "$(nproc)" --output-on-failure | tail -8
+  QEMU_CPU=$cpu ctest --test-dir build/aarch64 -j "$(nproc)" --output-on-failure | tail -8
 done

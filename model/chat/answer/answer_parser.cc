@@ -5,7 +5,7 @@
 namespace lorikeet::model {
 namespace {
 
-constexpr std::string_view kCall = "<tool_call>", kCallEnd = "</tool_call>", kSpace = " \t\r\n";
+constexpr std::string_view kCall = "<tool_call>", kCallEnd = "</tool_call>";
 
 }  // namespace
 
@@ -37,7 +37,7 @@ AnswerPiece AnswerParser::flush() {
   take(&piece);
   if (reader_) {
     read(std::exchange(rest_, {}), false, true, &piece);
-  } else if (calls_ == 0 || rest_.find_first_not_of(kSpace) != std::string::npos) {
+  } else if (calls_ == 0 || rest_.find_first_not_of(kWhiteSpace) != std::string::npos) {
     piece.text += std::exchange(rest_, {});
   }
   return piece;
@@ -53,7 +53,7 @@ void AnswerParser::take(AnswerPiece* piece) {
 void AnswerParser::take_text(AnswerPiece* piece) {
   const size_t call = rest_.find(kCall);
   size_t end = call != std::string::npos ? call : rest_.size() - begun_mark(rest_, kCall);
-  const size_t last = end == 0 ? std::string::npos : rest_.find_last_not_of(kSpace, end - 1);
+  const size_t last = end == 0 ? std::string::npos : rest_.find_last_not_of(kWhiteSpace, end - 1);
   end = last == std::string::npos ? 0 : last + 1;
   piece->text.append(rest_, 0, end);
   if (call == std::string::npos) {

@@ -10,6 +10,9 @@
 
 namespace lorikeet::model {
 
+// Around thoughts and calls, and inside of calls.
+inline constexpr std::string_view kWhiteSpace = " \t\r\n";
+
 // A piece of a call of a tool. A call's first piece has its name; all `arguments` together are its JSON, as the model
 // wrote it.
 struct ToolCallPiece {

@@ -6,8 +6,6 @@
 namespace lorikeet::model {
 namespace {
 
-constexpr std::string_view kSpace = " \t\r\n";
-
 // Goes through the text byte by byte: JSON that is not whole yet has no parser.
 class HermesReader final : public ToolCallReader {
  public:
@@ -30,7 +28,7 @@ class HermesReader final : public ToolCallReader {
       case At::key_or_end:
       case At::colon:
       case At::comma_or_end:
-        if (kSpace.find(c) == std::string_view::npos) take_between(c);
+        if (kWhiteSpace.find(c) == std::string_view::npos) take_between(c);
         return;
       case At::key:
         key_ += c;
@@ -75,7 +73,7 @@ class HermesReader final : public ToolCallReader {
       if (ends_string(c) && depth_ == 0) end_value();
       return;
     }
-    if (value_.empty() && kSpace.find(c) != std::string_view::npos) return;
+    if (value_.empty() && kWhiteSpace.find(c) != std::string_view::npos) return;
     const bool closes = c == '}' || c == ']';
     if (depth_ == 0 && !value_.empty() && (c == ',' || closes)) {  // behind a number or a word
       end_value();

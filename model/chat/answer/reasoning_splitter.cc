@@ -8,7 +8,7 @@
 namespace lorikeet::model {
 namespace {
 
-constexpr std::string_view kOpen = "<think>", kClose = "</think>", kSpace = " \t\r\n";
+constexpr std::string_view kOpen = "<think>", kClose = "</think>";
 
 }  // namespace
 
@@ -24,7 +24,7 @@ void ReasoningSplitter::push(std::string_view text, std::string* reasoning, std:
   }
   held_ += text;
   if (state_ == State::may_open || state_ == State::open) {
-    const size_t begin = std::min(held_.find_first_not_of(kSpace), held_.size());
+    const size_t begin = std::min(held_.find_first_not_of(kWhiteSpace), held_.size());
     const std::string_view rest = std::string_view(held_).substr(begin);
     if (rest.size() < kOpen.size() && kOpen.starts_with(rest)) return;
     const bool opens = rest.starts_with(kOpen);

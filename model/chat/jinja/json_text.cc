@@ -8,14 +8,14 @@
 namespace lorikeet::model::jinja {
 namespace {
 
-constexpr size_t kMaxNesting = 100;
+constexpr size_t kMaxJsonNesting = 100;
 
 class Writer {
  public:
   explicit Writer(const JsonStyle& style) : style_(style) {}
 
   void write(const Value& value, size_t depth) {
-    if (depth > kMaxNesting) raise("tojson: nested deeper than {} levels", kMaxNesting);
+    if (depth > kMaxJsonNesting) raise("tojson: nested deeper than {} levels", kMaxJsonNesting);
     if (const Text* text = value.text()) {
       write_string(*text);
     } else if (const List* list = value.list()) {
@@ -147,7 +147,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool open(std::shared_ptr<Dict> dict) {
-    if (open_.size() == kMaxNesting) raise("nested deeper than {} levels", kMaxNesting);
+    if (open_.size() == kMaxJsonNesting) raise("nested deeper than {} levels", kMaxJsonNesting);
     open_.push_back({std::move(dict), {}, {}});
     return true;
   }

@@ -9,7 +9,6 @@
 namespace lorikeet::model::jinja {
 namespace {
 
-using Kind = StatementKind;
 using Words = std::initializer_list<std::string_view>;
 
 class Parser {
@@ -25,7 +24,7 @@ class Parser {
   }
 
  private:
-  static std::unique_ptr<Statement> make(Kind kind, int line) {
+  static std::unique_ptr<Statement> make(StatementKind kind, int line) {
     auto node = std::make_unique<Statement>();
     node->kind = kind;
     node->line = line;
@@ -39,10 +38,10 @@ class Parser {
     while (!stream_.at_end()) {
       const Token token = stream_.next();
       if (token.kind == Token::Kind::data) {
-        body.push_back(make(Kind::data, token.line));
+        body.push_back(make(StatementKind::data, token.line));
         body.back()->text = Text::own(token.text);
       } else if (token.kind == Token::Kind::variable_begin) {
-        body.push_back(make(Kind::print, token.line));
+        body.push_back(make(StatementKind::print, token.line));
         body.back()->expressions.push_back(parse_tuple(stream_));
         stream_.expect(Token::Kind::variable_end, "}}");
       } else {
@@ -81,7 +80,7 @@ class Parser {
     if (name == "with") return with(word.line);
     if (name == "print") return print(word.line);
     if (name == "generation") {
-      auto node = make(Kind::generation, word.line);
+      auto node = make(StatementKind::generation, word.line);
       const int loops = std::exchange(loops_, 0);
       node->blocks.push_back(whole_body("endgeneration"));
       loops_ = loops;
@@ -89,13 +88,13 @@ class Parser {
     }
     if (name == "break" || name == "continue") {
       if (loops_ == 0) raise("line {}: {} outside of a loop", word.line, name);
-      return make(name == "break" ? Kind::break_loop : Kind::continue_loop, word.line);
+      return make(name == "break" ? StatementKind::break_loop : StatementKind::continue_loop, word.line);
     }
     raise("line {}: the statement \"{}\" is not served", word.line, name.substr(0, 80));
   }
 
   std::unique_ptr<Statement> if_else(int line) {
-    auto node = make(Kind::if_else, line);
+    auto node = make(StatementKind::if_else, line);
     while (true) {
       node->expressions.push_back(parse_tuple(stream_, false));
       node->blocks.push_back(body({"elif", "else", "endif"}));
@@ -107,7 +106,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> for_loop(int line) {
-    auto node = make(Kind::for_loop, line);
+    auto node = make(StatementKind::for_loop, line);
     node->target = target(false);
     stream_.expect_word("in");
     node->expressions.push_back(parse_tuple(stream_, false));
@@ -121,20 +120,20 @@ class Parser {
   }
 
   std::unique_ptr<Statement> set(int line) {
-    auto node = make(Kind::set, line);
+    auto node = make(StatementKind::set, line);
     node->target = target(true);
     if (stream_.skip_symbol("=")) {
       node->expressions.push_back(parse_tuple(stream_));
       return node;
     }
-    node->kind = Kind::set_block;
+    node->kind = StatementKind::set_block;
     node->expressions.push_back(parse_filters(stream_, nullptr, false));
     node->blocks.push_back(whole_body("endset"));
     return node;
   }
 
   std::unique_ptr<Statement> macro(int line) {
-    auto node = make(Kind::macro, line);
+    auto node = make(StatementKind::macro, line);
     node->text = Text::own(stream_.current().text);
     node->name = name();
     parameters(&node->parameters);
@@ -143,7 +142,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> call_block(int line) {
-    auto node = make(Kind::call_block, line);
+    auto node = make(StatementKind::call_block, line);
     if (stream_.is_symbol("(")) parameters(&node->parameters);
     node->expressions.push_back(parse_expression(stream_));
     if (node->expressions[0]->kind != ExpressionKind::call) raise("line {}: call needs the call of a macro", line);
@@ -152,14 +151,14 @@ class Parser {
   }
 
   std::unique_ptr<Statement> filter_block(int line) {
-    auto node = make(Kind::filter_block, line);
+    auto node = make(StatementKind::filter_block, line);
     node->expressions.push_back(parse_filters(stream_, nullptr, true));
     node->blocks.push_back(whole_body("endfilter"));
     return node;
   }
 
   std::unique_ptr<Statement> with(int line) {
-    auto node = make(Kind::with, line);
+    auto node = make(StatementKind::with, line);
     while (!stream_.is(Token::Kind::block_end)) {
       if (!node->targets.empty()) stream_.expect_symbol(",");
       node->targets.push_back(target(false));
@@ -171,7 +170,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> print(int line) {
-    auto node = make(Kind::print, line);
+    auto node = make(StatementKind::print, line);
     while (!stream_.is(Token::Kind::block_end)) {
       if (!node->expressions.empty()) stream_.expect_symbol(",");
       node->expressions.push_back(parse_expression(stream_));

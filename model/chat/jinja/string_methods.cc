@@ -17,7 +17,7 @@ constexpr std::array<std::string_view, 38> kMethods = {
     "split",        "splitlines", "startswith", "strip",   "title",     "upper"};
 constexpr std::array<std::string_view, 2> kMoreMethods = {"swapcase", "zfill"};
 
-constexpr size_t kNone = std::string_view::npos;
+constexpr size_t kNotFound = std::string_view::npos;
 
 const Value& first_of(std::string_view name, const Arguments& arguments) {
   if (arguments.positional.empty()) raise("{} needs an argument", name);
@@ -66,13 +66,13 @@ std::vector<Value> split_spaces(const Text& text, int64_t most, bool from_right)
       pieces.push_back(from_right ? text.slice(0, rest.end) : text.slice(rest.begin, text.size()));
       break;
     }
-    size_t cut = kNone;  // the first white space of the rest, or the end of the last
+    size_t cut = kNotFound;  // the first white space of the rest, or the end of the last
     for (size_t at = rest.begin; at < rest.end; at += code_point_length(bytes, at)) {
       if (!is_space(code_point_at(bytes, at))) continue;
       cut = at + (from_right ? code_point_length(bytes, at) : 0);
       if (!from_right) break;
     }
-    if (cut == kNone) cut = from_right ? rest.begin : rest.end;
+    if (cut == kNotFound) cut = from_right ? rest.begin : rest.end;
     pieces.push_back(from_right ? text.slice(cut, rest.end) : text.slice(rest.begin, cut));
     if (from_right) {
       rest.end = rest.begin + stripped(bytes.substr(rest.begin, cut - rest.begin), nullptr, false, true).end;
@@ -97,8 +97,8 @@ Value split(const Text& text, std::string_view name, const Arguments& arguments)
   if (from_right) {
     size_t end = bytes.size();
     for (; most != 0; --most) {
-      const size_t at = end < by.size() ? kNone : bytes.rfind(by, end - by.size());
-      if (at == kNone) break;
+      const size_t at = end < by.size() ? kNotFound : bytes.rfind(by, end - by.size());
+      if (at == kNotFound) break;
       pieces.push_back(text.slice(at + by.size(), end));
       end = at;
     }
@@ -109,7 +109,7 @@ Value split(const Text& text, std::string_view name, const Arguments& arguments)
   size_t begin = 0;
   for (; most != 0; --most) {
     const size_t at = bytes.find(by, begin);
-    if (at == kNone) break;
+    if (at == kNotFound) break;
     pieces.push_back(text.slice(begin, at));
     begin = at + by.size();
   }
@@ -123,7 +123,7 @@ Value partition(const Text& text, std::string_view name, const Arguments& argume
   const bool right = name == "rpartition";
   const size_t at = right ? text.view().rfind(by.view()) : text.view().find(by.view());
   std::vector<Value> parts = {text, Text(), Text()};
-  if (at == kNone) {
+  if (at == kNotFound) {
     if (right) std::swap(parts[0], parts[2]);
   } else {
     parts = {text.slice(0, at), text.slice(at, at + by.size()), text.slice(at + by.size(), text.size())};
@@ -174,7 +174,7 @@ Value find(const Text& text, std::string_view name, const Arguments& arguments) 
   }
   const std::string_view bytes = text.view().substr(part.begin, part.end - part.begin);
   const size_t at = name.starts_with('r') ? bytes.rfind(wanted) : bytes.find(wanted);
-  if (at != kNone) return Value::integer(count_code_points(text.view().substr(0, part.begin + at)));
+  if (at != kNotFound) return Value::integer(count_code_points(text.view().substr(0, part.begin + at)));
   if (name.ends_with("index")) raise("substring not found");
   return int64_t{-1};
 }
@@ -186,7 +186,7 @@ Value count(const Text& text, const Arguments& arguments) {
   const std::string_view bytes = text.view().substr(part.begin, part.end - part.begin);
   if (wanted.empty()) return Value::integer(count_code_points(bytes) + 1);
   int64_t found = 0;
-  for (size_t at = bytes.find(wanted); at != kNone; at = bytes.find(wanted, at + wanted.size())) ++found;
+  for (size_t at = bytes.find(wanted); at != kNotFound; at = bytes.find(wanted, at + wanted.size())) ++found;
   return found;
 }
 
@@ -255,12 +255,12 @@ Value format(const Text& text, const Arguments& arguments) {
       at = brace + 2;
       continue;
     }
-    const size_t end = bytes[brace] == '{' ? bytes.find('}', brace) : kNone;
-    if (end == kNone) raise("a single brace in a format string");
+    const size_t end = bytes[brace] == '{' ? bytes.find('}', brace) : kNotFound;
+    if (end == kNotFound) raise("a single brace in a format string");
     const std::string field = bytes.substr(brace + 1, end - brace - 1);
     const bool digits = std::all_of(field.begin(), field.end(), [](char c) { return c >= '0' && c <= '9'; });
     if (digits && field.size() > 4) raise("the format field {{{}}} is not served", field.substr(0, 80));
-    const size_t place = !digits ? kNone : field.empty() ? automatic++ : static_cast<size_t>(std::stoi(field));
+    const size_t place = !digits ? kNotFound : field.empty() ? automatic++ : static_cast<size_t>(std::stoi(field));
     const Value* value = argument(arguments, place, digits ? std::string_view() : std::string_view(field));
     if (!value) raise("there is no value for the format field {{{}}}", field.substr(0, 80));
     append_text(*value, &result);
@@ -277,7 +277,7 @@ Text replaced(const Text& text, const Text& from, const Text& to, int64_t most) 
   const std::string_view bytes = text.view();
   while (most != 0) {
     const size_t at = from.empty() ? begin : bytes.find(from.view(), begin);
-    if (at == kNone || at > bytes.size()) break;
+    if (at == kNotFound || at > bytes.size()) break;
     result.append(text.slice(begin, at));
     result.append(to);
     begin = at + from.size();

@@ -10,7 +10,7 @@ const Value& other(const Arguments& arguments) {
   return arguments.positional[0];
 }
 
-template <auto kPredicate>
+template <bool (*kPredicate)(const Value&)>
 bool simple(Evaluator&, const Value& value, const Arguments& arguments) {
   if (!arguments.positional.empty() || !arguments.named.empty()) raise("a test that takes no arguments is given some");
   return kPredicate(value);

@@ -2,8 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <string>
+#include <string_view>
 
 #include "kernels/int4/int4_product_simd.h"
 #include "kernels/int4/int8_inputs.h"
@@ -24,8 +23,7 @@ TEST(CpuIsa, HasALoopForEverySetUpToTheBestAndForNoOther) {
 
 TEST(CpuIsa, IsOneOfThisArchitecture) {
 #if defined(__aarch64__)
-  const char* most = std::getenv("LORIKEET_CPU_ISA");
-  EXPECT_EQ(best_cpu_isa(), most != nullptr && std::string(most) == "plain" ? CpuIsa::plain : CpuIsa::neon);
+  EXPECT_EQ(best_cpu_isa(), std::string_view(LORIKEET_CPU_ISA) == "plain" ? CpuIsa::plain : CpuIsa::neon);
   EXPECT_FALSE(has_cpu_isa(CpuIsa::avx2));
   EXPECT_EQ(int4_product_loop(CpuIsa::avx2), nullptr);
   EXPECT_FALSE(has_integer_dot(IntegerDot::avx2));
