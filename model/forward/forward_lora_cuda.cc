@@ -93,10 +93,8 @@ kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora, const S
 }
 
 uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepSize& size) const {
-  if (size.lora_bytes == 0 || fuses_lora(layer, first, size)) return nullptr;
-  // Long prompts are bound by their products, and o's x comes from several kernels.
-  const bool has_prompt = size.prefill_rows > 0;
-  if (has_prompt && (size.tokens > kernels::kLoraDecodeRows || first == Projection::o)) return nullptr;
+  // Prompts are bound by their products, and their x comes from several kernels.
+  if (size.lora_bytes == 0 || size.prefill_rows > 0 || fuses_lora(layer, first, size)) return nullptr;
   return done_counters_.as<uint32_t>() + layer * kNumProjections + static_cast<int32_t>(first);
 }
 
