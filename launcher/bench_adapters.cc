@@ -17,6 +17,7 @@
 #include "actors/wire/kv_budget.h"
 #include "kernels/base/console.h"
 #include "kernels/base/descriptor.h"
+#include "launcher/adapter_warmer.h"
 #include "launcher/bench_engine.h"
 #include "launcher/bench_runs.h"
 #include "launcher/load_figures.h"
@@ -41,6 +42,11 @@ struct Adapters {
 
   std::string pool_name(int32_t i) const { return std::to_string(i); }
   std::string fresh_name(int32_t i) const { return std::to_string(pool + i); }
+  std::vector<std::string> pool_names() const {
+    std::vector<std::string> names;
+    for (int32_t i = 0; i < pool; ++i) names.push_back(pool_name(i));
+    return names;
+  }
   int32_t size() const { return pool + fresh; }
 };
 
@@ -67,6 +73,12 @@ Result<void> read_into_page_cache(const std::filesystem::path& directory) {
   return error ? fail("{}: {}", directory.string(), error.message()) : Result<void>();
 }
 
+// So many that adapters are loaded beside more than a few steps, as far as there is room for them.
+int32_t tokens_beside_loads(const BenchFlags& flags, int64_t longest_prompt) {
+  constexpr int64_t kTokens = 256;
+  return static_cast<int32_t>(std::clamp(longest_prompt - 1, int64_t{flags.output_len}, kTokens + flags.output_len));
+}
+
 class Run {
  public:
   Run(const BenchFlags& flags, BenchReport& report, BenchEngine& engine, Adapters adapters)
@@ -74,7 +86,7 @@ class Run {
 
   Result<void> run() {
     for (const auto part : {&Run::measure_disk_tiers, &Run::fill, &Run::measure_memory_tiers, &Run::measure_loads,
-                            &Run::measure_streams, &Run::measure_numbers}) {
+                            &Run::measure_streams, &Run::measure_steps, &Run::measure_numbers}) {
       if (auto ok = (this->*part)(); !ok) return ok;
     }
     return flags_.plot.empty() ? Result<void>() : write_plot(flags_.plot, {chart_});
@@ -125,8 +137,8 @@ class Run {
   }
 
   // One request for each of these adapters, all at once.
-  Result<Load> ask_for(const std::vector<std::string>& names, size_t at_a_time) {
-    auto requests = engine_.requests(names.size(), flags_.input_len, 1);
+  Result<Load> ask_for(const std::vector<std::string>& names, size_t at_a_time, int32_t input_len) {
+    auto requests = engine_.requests(names.size(), input_len, 1);
     for (size_t i = 0; i < names.size(); ++i) requests[i].adapter = names[i];
     LoadOptions options;
     options.max_concurrency = at_a_time;
@@ -135,9 +147,7 @@ class Run {
 
   // All of the pool into the head's memory.
   Result<void> fill() {
-    std::vector<std::string> names;
-    for (int32_t i = 0; i < adapters_.pool; ++i) names.push_back(adapters_.pool_name(i));
-    const auto load = ask_for(names, kBeyondSlots);
+    const auto load = ask_for(adapters_.pool_names(), kBeyondSlots, 1);
     if (!load) return tl::unexpected(load.error());
     const auto status = engine_.status();
     if (!status) return tl::unexpected(status.error());
@@ -191,7 +201,7 @@ class Run {
     for (int32_t i = 0; i < flags_.num_iters; ++i) {
       const auto names = in_tier("host");
       if (!names) return tl::unexpected(names.error());
-      const auto load = ask_for(*names, static_cast<size_t>(engine_.options().max_num_queued_reqs));
+      const auto load = ask_for(*names, static_cast<size_t>(engine_.options().max_num_queued_reqs), flags_.input_len);
       if (!load) return tl::unexpected(load.error());
       seconds += load->seconds;
     }
@@ -239,6 +249,40 @@ class Run {
     report_.add({fmt::format("between tokens of {} streams, p99", streams), without * kMs, "ms", 0, false, ""});
     report_.add({"between tokens while adapters load, p99", percentile(beside, 0.99) * kMs, "ms", without * kMs, false,
                  "prompts of the requests that load them included"});
+    return {};
+  }
+
+  // Steps of the base model without prompts, alone, and while adapters are loaded for which nobody has a prompt.
+  Result<void> measure_steps() {
+    const auto streams = static_cast<size_t>(flags_.batch_size);
+    std::vector<double> alone, beside;
+    double loads = 0;
+    for (auto* steps : {&alone, &beside}) {
+      const auto before = sends();
+      if (!before) return tl::unexpected(before.error());
+      std::unique_ptr<AdapterWarmer> warmer;
+      if (steps == &beside) {
+        auto client = engine_.connect();
+        if (!client) return tl::unexpected(client.error());
+        warmer = std::make_unique<AdapterWarmer>(*std::move(client), adapters_.pool_names());
+      }
+      const auto load =
+          engine_.load(engine_.requests(streams, 1, tokens_beside_loads(flags_, engine_.longest_prompt())));
+      if (!load) return tl::unexpected(load.error());
+      if (warmer) {
+        if (auto ok = warmer->stop(); !ok) return ok;
+      }
+      const auto after = sends();
+      if (!after) return tl::unexpected(after.error());
+      loads = static_cast<double>(*after - *before) / load->seconds;
+      *steps = steady_gaps(*load);
+    }
+    for (const auto& [name, share] : {std::pair("median", 0.5), std::pair("p99", 0.99), std::pair("longest", 1.0)}) {
+      const double without = percentile(alone, share);
+      report_.add({fmt::format("steps of {} streams, {}", streams, name), without * kMs, "ms", 0, false, ""});
+      report_.add({fmt::format("steps while adapters load, {}", name), percentile(beside, share) * kMs, "ms",
+                   without * kMs, false, fmt::format("{:.1f} loads a second, without prompts", loads)});
+    }
     return {};
   }
 
@@ -293,9 +337,10 @@ class Run {
 };
 
 // What the runs will generate, for their progress.
-int64_t tokens_in_all(const BenchFlags& flags, const Adapters& adapters) {
+int64_t tokens_in_all(const BenchFlags& flags, const Adapters& adapters, int64_t longest_prompt) {
   int64_t tokens = 1 + 5 * int64_t{flags.num_iters} + adapters.pool;
   tokens += int64_t{flags.num_iters} * kBeyondSlots + 2 * int64_t{flags.batch_size} * flags.output_len;
+  tokens += 2 * int64_t{flags.batch_size} * tokens_beside_loads(flags, longest_prompt);
   for (const int32_t number : flags.num_adapters) {
     tokens += (number > 1 ? 2 : 1) * int64_t{flags.num_prompts} * flags.output_len;
   }
@@ -348,11 +393,11 @@ Result<void> bench_adapters(const BenchFlags& flags, BenchReport& report) {
                           2 * flags.num_iters, directory->path()};
   const uint64_t bytes = random_adapter_bytes(*config, flags.lora_rank, flags.lora_targets);
   say("making {} adapters of {} in {}", adapters.size(), bytes_text(bytes), directory->path().string());
+  const auto made =
+      write_random_adapters(directory->path(), adapters.size(), *config, flags.lora_rank, flags.lora_targets);
+  if (!made) return made;
   for (int32_t i = 0; i < adapters.size(); ++i) {
     const std::string name = std::to_string(i);
-    const auto made = write_random_adapter(directory->path() / name, *config, flags.lora_rank, static_cast<uint64_t>(i),
-                                           flags.lora_targets);
-    if (!made) return made;
     served.server.lora_modules.push_back(fmt::format("{}={}", name, (directory->path() / name).string()));
   }
   options = resolve(served.server);
@@ -369,7 +414,7 @@ Result<void> bench_adapters(const BenchFlags& flags, BenchReport& report) {
   report.describe("batch_size", flags.batch_size);
   report.describe("input_len", flags.input_len);
   report.describe("output_len", flags.output_len);
-  engine.expect_tokens(tokens_in_all(flags, adapters));
+  engine.expect_tokens(tokens_in_all(flags, adapters, engine.longest_prompt()));
   return Run(flags, report, engine, adapters).run();
 }
 

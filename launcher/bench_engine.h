@@ -31,6 +31,9 @@ class BenchEngine {
   // Tokens of a prompt that leave room for one generated, in the context and in the KV pool.
   int64_t longest_prompt() const { return longest_prompt_; }
 
+  // Another client of the server, for another thread.
+  Result<std::unique_ptr<comm::ZmqClient>> connect() const { return server_->connect(); }
+
   // How the server is now.
   Result<actors::ServerStatus> status();
   // What steps took on the device since the start.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <numeric>
 
@@ -69,6 +70,23 @@ Result<GoodputLimits> parse_goodput(const std::vector<std::string>& texts) {
     *limit = milliseconds / 1000;
   }
   return limits;
+}
+
+std::vector<double> steady_gaps(const Load& load) {
+  double begin = 0, end = load.seconds;
+  for (const RequestTimes& request : load.requests) {
+    begin = std::max(begin, request.first_token);
+    end = std::min(end, request.last_token);
+  }
+  std::vector<double> gaps;
+  for (const RequestTimes& request : load.requests) {
+    double at = request.first_token;
+    for (const float gap : request.gaps) {
+      if (at >= begin && at + gap <= end) gaps.push_back(gap);
+      at += gap;
+    }
+  }
+  return gaps;
 }
 
 LoadFigures figures_of(const Load& load, const GoodputLimits& limits) {

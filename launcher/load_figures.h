@@ -33,6 +33,10 @@ struct LoadFigures {
   Spread ttft, tpot, itl, e2e;                // of requests that ended well
 };
 
+// Seconds between pieces of the answers, of those that began when every request had its first token and ended before the
+// first request was done: steps of as many rows, of whose prompts none is computed any more.
+std::vector<double> steady_gaps(const Load& load);
+
 // Of all requests.
 LoadFigures figures_of(const Load& load, const GoodputLimits& limits);
 

@@ -118,10 +118,15 @@ Result<std::unique_ptr<LocalServer>> LocalServer::start(const std::string& comma
     return fail("{}", failure->why.empty() ? "the server did not start" : failure->why);
   }
   local->progress_ = progress;
-  auto client = comm::ZmqClient::connect(options.zmq_address);
+  local->address_ = options.zmq_address;
+  auto client = local->connect();
   if (!client) return tl::unexpected(client.error());
   local->client_ = *std::move(client);
   return local;
+}
+
+Result<std::unique_ptr<comm::ZmqClient>> LocalServer::connect() const {
+  return comm::ZmqClient::connect(address_);
 }
 
 }  // namespace lorikeet::launcher

@@ -41,9 +41,10 @@ class LocalServer {
   ~LocalServer();
 
   comm::ZmqClient& client() { return *client_; }
-  ProgressLine& progress() { return progress_->line(); }  // what the server says stands above it
-  bool stopped() const;                                   // on its own, or by a signal: nobody answers any more
-  int signal() const { return signals_->received(); }     // that stopped it; 0: none
+  Result<std::unique_ptr<comm::ZmqClient>> connect() const;  // another client, for another thread
+  ProgressLine& progress() { return progress_->line(); }     // what the server says stands above it
+  bool stopped() const;                                      // on its own, or by a signal: nobody answers any more
+  int signal() const { return signals_->received(); }        // that stopped it; 0: none
 
  private:
   LocalServer(std::unique_ptr<StopSignals> signals, TemporaryDirectory directory,
@@ -54,6 +55,7 @@ class LocalServer {
   TemporaryDirectory directory_;
   std::unique_ptr<actors::Server> server_;
   std::future<int> done_;
+  std::string address_;
   std::unique_ptr<comm::ZmqClient> client_;
 };
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/checkpoint/in_parallel.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/checkpoint/tensor_names.h"
 
@@ -116,6 +117,19 @@ Result<void> write_random_adapter(const std::filesystem::path& dir, const model:
   }
   out.close();
   if (!out) return fail("an adapter cannot be written into {}; is the disk full?", dir.string());
+  return {};
+}
+
+Result<void> write_random_adapters(const std::filesystem::path& dir, int32_t count, const model::ModelConfig& config,
+                                   int32_t rank, const std::vector<std::string>& targets) {
+  constexpr int kThreads = 8;
+  std::vector<Result<void>> made(static_cast<size_t>(count));
+  model::in_parallel(made.size(), kThreads, [&](size_t i) {
+    made[i] = write_random_adapter(dir / std::to_string(i), config, rank, i, targets);
+  });
+  for (const Result<void>& one : made) {
+    if (!one) return one;
+  }
   return {};
 }
 

@@ -20,6 +20,11 @@ Result<void> check_targets(const model::ModelConfig& config, const std::vector<s
 Result<void> write_random_adapter(const std::filesystem::path& dir, const model::ModelConfig& config, int32_t rank,
                                   uint64_t seed, const std::vector<std::string>& targets = {});
 
+// `count` of them, of the seeds 0, 1 ..., into DIR/0, DIR/1 ...; by several threads, since a file's pages take longer than
+// its content.
+Result<void> write_random_adapters(const std::filesystem::path& dir, int32_t count, const model::ModelConfig& config,
+                                   int32_t rank, const std::vector<std::string>& targets = {});
+
 // Bytes of its tensors.
 uint64_t random_adapter_bytes(const model::ModelConfig& config, int32_t rank,
                               const std::vector<std::string>& targets = {});

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "actors/head/adapter_key.h"
+#include "actors/head/staging_memory.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -19,7 +20,9 @@ constexpr size_t kFewestReadThreads = 2;  // one slow disk does not hold up all 
 constexpr size_t kMostReadThreads = 8;
 constexpr size_t kMostThreads = 16;  // that work at adapters at once
 constexpr size_t kMostBlockedReads = 16;
-constexpr int kReadAttempts = 3;  // files that change while they are read
+constexpr int kSpareThreads = 4;  // that make memory ready, beside what the last one is loaded by
+constexpr uint64_t kMostSpareBytes = uint64_t{512} << 20;  // where there is no other bound
+constexpr int kReadAttempts = 3;                           // files that change while they are read
 constexpr std::chrono::hours kNoLimit{24};
 
 // Reading is hashing and packing as much as waiting for the disk. Ranks on the CPU need cores as well, those on devices few.
@@ -37,6 +40,12 @@ BlockingPool::Limits read_limits(model::SliceLayout layout, uint64_t bytes) {
   return limits;
 }
 
+// Memory that waits for the next adapter is so large that what is read has room beside it: most adapters are packed
+// without a copy of their files.
+uint64_t most_spare_bytes(uint64_t bytes) {
+  return bytes > 0 ? std::min(bytes / 2, kMostSpareBytes) : kMostSpareBytes;
+}
+
 // Of an adapter while it is read and packed: its files, and what becomes of them, which the CPU has in twice the width.
 uint64_t bytes_while_read(uint64_t file_bytes, model::SliceLayout layout) {
   constexpr uint64_t kMost = uint64_t{1} << 60;  // of a file that says more: there is none
@@ -52,17 +61,19 @@ struct AdapterReader::Context {
   const AdapterDirectories directories;
   const model::SliceLayout layout;
   std::atomic<size_t> reading{0};
+  SpareStagingMemory spare;
   std::mutex mutex;
   std::condition_variable stop_wake;
   bool stop = false;
 
   Context(model::ShardPlan given, int32_t rank, TestHooks test_hooks, AdapterDirectories allowed,
-          model::SliceLayout of_slots)
+          model::SliceLayout of_slots, uint64_t bytes)
       : plan(std::move(given)),
         max_lora_rank(rank),
         hooks(std::move(test_hooks)),
         directories(std::move(allowed)),
-        layout(of_slots) {}
+        layout(of_slots),
+        spare(most_spare_bytes(bytes)) {}
 
   // One adapter alone is read by as many threads as there are cores for it; several share them.
   Staged stage(const std::string& name, const std::string& dir) {
@@ -72,7 +83,7 @@ struct AdapterReader::Context {
     return staged;
   }
 
-  Staged stage(const std::string& name, const std::string& dir, int threads) const {
+  Staged stage(const std::string& name, const std::string& dir, int threads) {
     for (int attempt = 1;; ++attempt) {
       // Where DIR is a link to the present version, both files are read from the same version, whatever becomes of it.
       std::error_code error;
@@ -92,7 +103,7 @@ struct AdapterReader::Context {
         within = directories.present_roots();
         if (within.empty()) return {name, before, fail("{}: no --lora-dir is there", dir)};
       }
-      auto adapter = stage_adapter(version, plan, max_lora_rank, within, {layout, threads});
+      auto adapter = stage_adapter(version, plan, max_lora_rank, within, {layout, threads, true, &spare});
       if (stamp_of(version) == before) return {name, before, std::move(adapter)};
       if (attempt == kReadAttempts) return {name, before, fail("{}: the files change while they are read", dir)};
     }
@@ -119,8 +130,8 @@ AdapterReader::AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestH
                              uint64_t bytes)
     : patience_(patience),
       callbacks_(std::move(callbacks)),
-      context_(
-          std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks), std::move(directories), layout)),
+      context_(std::make_shared<Context>(std::move(plan), max_lora_rank, std::move(hooks), std::move(directories),
+                                         layout, bytes)),
       checks_(kChecks),
       reads_(read_limits(layout, bytes)) {}
 
@@ -152,7 +163,11 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
   job.bytes = bytes_while_read(file_bytes, context_->layout);
   job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
     context->hold("hold_adapter_load", name);
-    return [this, staged = context->stage(name, dir)]() mutable { callbacks_.staged(std::move(staged)); };
+    return [this, context, staged = context->stage(name, dir)]() mutable {
+      const uint64_t bytes = staged.adapter ? (*staged.adapter)->region.bytes().size() : 0;
+      callbacks_.staged(std::move(staged));
+      context->spare.prepare(bytes, kSpareThreads);
+    };
   };
   job.give_up = [this, name, dir](const std::string& why) {
     callbacks_.staged({name, {}, fail("{}: reading the adapter: {}", dir, why)});

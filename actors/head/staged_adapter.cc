@@ -2,30 +2,20 @@
 
 #include <fmt/format.h>
 #include <glog/logging.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
 
+#include "actors/head/staging_memory.h"
 #include "actors/wire/limits.h"
 #include "kernels/base/rounding.h"
-#include "model/checkpoint/in_parallel.h"
+#include "model/adapter/adapter_file.h"
 
 namespace lorikeet::actors {
 namespace {
-
-// Numbers are given from the lowest on, so that no more than this part of the head's descriptors is ever adapters'.
-bool leaves_descriptors(const Descriptor& made) {
-  rlimit limit{};
-  return getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-         static_cast<rlim_t>(made.get()) < limit.rlim_cur / kDescriptorsPerStagedAdapter;
-}
 
 // The magnitudes of one rank's part, per pair.
 void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::vector<StagedAdapter::DoraPair>& to) {
@@ -43,139 +33,161 @@ void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::
   }
 }
 
-// Memory for the slices of all ranks while they are written.
+// Memory for the slices of all ranks while they are written: one behind the other for all to see, or, where the system
+// has no such memory, in this process's own.
 class SliceMemory {
  public:
   SliceMemory(const std::vector<uint64_t>& sizes, const Staging& staging) : threads_(staging.threads) {
+    uint64_t bytes = 0;
     for (const uint64_t size : sizes) {
-      parts_.push_back({bytes_, size});
-      bytes_ += kernels::round_up(size, model::kSliceAlignment);
+      parts_.push_back({bytes, size});
+      bytes += kernels::round_up(size, model::kSliceAlignment);
     }
-  }
-  ~SliceMemory() { unmap(); }
-  SliceMemory(const SliceMemory&) = delete;
-  SliceMemory& operator=(const SliceMemory&) = delete;
-
-  // Fails where the host has no more memory.
-  Result<void> allocate(bool in_region) {
-    if (in_region) {
-      if (auto ok = map(); !ok) return ok;
-    }
-    if (mapped_ == nullptr) {
+    if (staging.in_region && staging.spare != nullptr) shared_ = staging.spare->take(bytes);
+    if (staging.in_region && !shared_) shared_ = StagingMemory::make(bytes);
+    if (!shared_) {
       for (const StagedAdapter::Part& part : std::exchange(parts_, {})) own_.emplace_back(part.bytes);
       for (std::vector<uint8_t>& slice : own_) slices_.push_back(slice.data());
     }
-    for (const StagedAdapter::Part& part : parts_) slices_.push_back(mapped_ + part.offset);
-    return {};
+    for (const StagedAdapter::Part& part : parts_) slices_.push_back(shared_->data() + part.offset);
   }
+  SliceMemory(const SliceMemory&) = delete;
+  SliceMemory& operator=(const SliceMemory&) = delete;
 
   std::span<uint8_t* const> slices() const { return slices_; }
 
+  // The pages of a part of a slice, before it is written. Fails where the host has no more memory. Threads: any.
+  Result<void> populate(size_t rank, model::SliceRange range) const {
+    return shared_ ? shared_->populate(parts_[rank].offset + range.offset, range.bytes) : Result<void>();
+  }
+
+  Result<void> populate_all() { return shared_ ? shared_->populate_all(threads_) : Result<void>(); }
+
   // Once all is written.
   Result<void> give(StagedAdapter& to) && {
-    unmap();
     for (const std::vector<uint8_t>& slice : own_) to.bytes += slice.size();
     to.slices = std::move(own_);
-    if (parts_.empty()) return {};
-    if (auto ok = region_.seal(); !ok) return ok;
-    to.region = std::move(region_);
+    if (!shared_) return {};
+    const uint64_t bytes = shared_->bytes();
+    auto region = (*std::move(shared_)).seal(threads_);
+    if (!region) return tl::unexpected(region.error());
+    to.region = *std::move(region);
     to.parts = std::move(parts_);
-    to.bytes += bytes_;
+    to.bytes += bytes;
     return {};
   }
 
  private:
-  // Where the system has no such memory, or descriptors are few, nothing is mapped.
-  Result<void> map() {
-    auto made = kernels::ResidentMemory::make("lorikeet-adapter");
-    if (!made || !leaves_descriptors(made->descriptor()) ||
-        ftruncate(made->descriptor().get(), static_cast<off_t>(bytes_)) != 0)
-      return {};
-    void* const at = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, made->descriptor().get(), 0);
-    if (at == MAP_FAILED) return {};
-    madvise(at, bytes_, MADV_HUGEPAGE);  // where the system gives large pages to such memory, there are fewer to fill
-    mapped_ = static_cast<uint8_t*>(at);
-    region_ = std::move(*made);
-    return fill();
-  }
-  // A page that cannot be had ends the process where it is first written to, so all of them come here.
-  Result<void> fill() {
-    std::mutex mutex;
-    Result<void> filled;
-    in_pieces([&](uint64_t offset, uint64_t bytes) {
-      auto ok = kernels::populate({mapped_ + offset, bytes}, region_.descriptor(), offset);
-      const std::lock_guard lock(mutex);
-      if (!ok && filled) filled = std::move(ok);
-    });
-    return filled;
-  }
-  // What is mapped for writing cannot be sealed. Page by page, which takes as long as packing a good part of them.
-  void unmap() {
-    uint8_t* const at = std::exchange(mapped_, nullptr);
-    if (at == nullptr) return;
-    in_pieces([&](uint64_t offset, uint64_t bytes) { CHECK_EQ(munmap(at + offset, bytes), 0); });
-  }
-  // Of whole pages, one for each thread.
-  void in_pieces(const std::function<void(uint64_t offset, uint64_t bytes)>& work) const {
-    const uint64_t piece = kernels::round_up(kernels::divide_up(bytes_, static_cast<uint64_t>(std::max(1, threads_))),
-                                             model::kSliceAlignment);
-    model::in_parallel(kernels::divide_up(bytes_, piece), threads_,
-                       [&](size_t i) { work(i * piece, std::min(piece, bytes_ - i * piece)); });
-  }
-
   const int threads_;
-  uint64_t bytes_ = 0;
   std::vector<StagedAdapter::Part> parts_;
-  kernels::ResidentMemory region_;
-  uint8_t* mapped_ = nullptr;
+  std::optional<StagingMemory> shared_;
   std::vector<std::vector<uint8_t>> own_;
   std::vector<uint8_t*> slices_;
 };
 
-Result<std::shared_ptr<const StagedAdapter>> stage(const std::filesystem::path& dir, const model::ShardPlan& plan,
-                                                   int32_t max_lora_rank, const std::vector<std::string>& within,
-                                                   const Staging& staging) {
-  const auto adapter = model::read_adapter(dir, plan.config(), {max_lora_rank, within, staging.threads});
-  if (!adapter) return tl::unexpected(adapter.error());
-  auto staged = std::make_shared<StagedAdapter>();
-  staged->digest = adapter->digest;
-  staged->max_rank = adapter->max_rank;
-  const auto ranks = static_cast<size_t>(plan.size());
-  const bool dora = adapter->uses_dora();
+std::vector<model::AdapterSlice> plan_slices(const model::Adapter& adapter, const model::ShardPlan& plan,
+                                             model::SliceLayout layout) {
   std::vector<model::AdapterSlice> slices;
-  std::vector<std::vector<uint8_t>> encoded;
+  for (int rank = 0; rank < plan.size(); ++rank) slices.push_back(model::plan_slice(adapter, plan, rank, layout));
+  return slices;
+}
+
+template <class Slice, class SizeOf>
+Result<std::vector<uint64_t>> sizes_of(const std::vector<Slice>& slices, const SizeOf& size_of) {
   std::vector<uint64_t> sizes;
-  for (size_t rank = 0; rank < ranks; ++rank) {
-    if (dora) {
-      const model::Adapter part = model::cut_adapter(*adapter, plan, static_cast<int>(rank));
-      add_magnitudes(part, rank, ranks, staged->dora);
-      encoded.push_back(model::encode_adapter(part));
-      sizes.push_back(encoded.back().size());
-    } else {
-      slices.push_back(model::plan_slice(*adapter, plan, static_cast<int>(rank), staging.layout));
-      sizes.push_back(slices.back().bytes);
-    }
-  }
-  for (const uint64_t size : sizes) {
-    if (size > kMaxAdapterSliceBytes) {
-      return fail("{}: {} bytes for one rank, at most {} are taken: more ranks would share them", dir.string(), size,
+  for (const Slice& slice : slices) {
+    sizes.push_back(size_of(slice));
+    if (sizes.back() > kMaxAdapterSliceBytes) {
+      return fail("{} bytes for one rank, at most {} are taken: more ranks would share them", sizes.back(),
                   kMaxAdapterSliceBytes);
     }
   }
-  SliceMemory memory(sizes, staging);
-  if (auto ok = memory.allocate(staging.in_region); !ok) return fail("{}: {}", dir.string(), ok.error().message);
-  if (dora) {
-    for (size_t rank = 0; rank < ranks; ++rank) {
-      std::copy(encoded[rank].begin(), encoded[rank].end(), memory.slices()[rank]);
-      std::vector<uint8_t>().swap(encoded[rank]);
+  return sizes;
+}
+
+// An error that does not say yet of which adapter it is.
+Result<void> at(const std::filesystem::path& dir, Result<void> done) {
+  return done ? done : fail("{}: {}", dir.string(), done.error().message);
+}
+
+// Every matrix is packed by the thread that has read it, into pages that it has just been given: nothing of the file is
+// in memory twice, and little of it leaves the cache between.
+Result<void> stream(const std::filesystem::path& dir, model::AdapterFile& file, const model::ShardPlan& plan,
+                    const Staging& staging, StagedAdapter& staged) {
+  auto slices = plan_slices(file.outline(), plan, staging.layout);
+  const auto sizes = sizes_of(slices, [](const model::AdapterSlice& slice) { return slice.bytes; });
+  if (!sizes) return at(dir, tl::unexpected(sizes.error()));
+  SliceMemory memory(*sizes, staging);
+  const auto take = [&](const model::LoraMatrix& matrix) -> Result<void> {
+    for (size_t rank = 0; rank < slices.size(); ++rank) {
+      const model::SliceRange range = model::range_of(slices[rank], matrix.place, matrix.is_b);
+      if (auto ok = memory.populate(rank, range); !ok) return at(dir, std::move(ok));
     }
-  } else if (auto ok = model::write_slices(*adapter, plan, slices, memory.slices(), staging.threads); !ok) {
-    return fail("{}: {}", dir.string(), ok.error().message);
+    return at(dir, model::write_matrix(matrix, file.outline(), plan, slices, memory.slices()));
+  };
+  auto digest = file.stream(take);
+  if (!digest) return tl::unexpected(digest.error());
+  for (size_t rank = 0; rank < slices.size(); ++rank) {
+    slices[rank].digest = *digest;
+    if (auto ok = memory.populate(rank, model::header_range(slices[rank])); !ok) return at(dir, std::move(ok));
+    model::write_header(slices[rank], memory.slices()[rank]);
   }
-  if (auto ok = std::move(memory).give(*staged); !ok) return fail("{}: {}", dir.string(), ok.error().message);
-  for (const auto& pair : staged->dora) {
-    for (const auto& magnitude : pair.magnitude) staged->bytes += magnitude.size() * sizeof(float);
+  staged.digest = *std::move(digest);
+  staged.max_rank = file.outline().max_rank;
+  return at(dir, std::move(memory).give(staged));
+}
+
+// Read whole, and then packed; with DoRA, whose factors the ranks make, encoded.
+Result<void> pack(const model::Adapter& adapter, const model::ShardPlan& plan, const Staging& staging,
+                  StagedAdapter& staged) {
+  const auto ranks = static_cast<size_t>(plan.size());
+  staged.digest = adapter.digest;
+  staged.max_rank = adapter.max_rank;
+  std::vector<model::AdapterSlice> slices;
+  std::vector<std::vector<uint8_t>> encoded;
+  if (adapter.uses_dora()) {
+    for (size_t rank = 0; rank < ranks; ++rank) {
+      const model::Adapter part = model::cut_adapter(adapter, plan, static_cast<int>(rank));
+      add_magnitudes(part, rank, ranks, staged.dora);
+      encoded.push_back(model::encode_adapter(part));
+    }
+  } else {
+    slices = plan_slices(adapter, plan, staging.layout);
   }
+  const auto sizes = slices.empty() ? sizes_of(encoded, [](const std::vector<uint8_t>& slice) { return slice.size(); })
+                                    : sizes_of(slices, [](const model::AdapterSlice& slice) { return slice.bytes; });
+  if (!sizes) return tl::unexpected(sizes.error());
+  SliceMemory memory(*sizes, staging);
+  if (auto ok = memory.populate_all(); !ok) return ok;
+  for (size_t rank = 0; rank < encoded.size(); ++rank) {
+    std::copy(encoded[rank].begin(), encoded[rank].end(), memory.slices()[rank]);
+    std::vector<uint8_t>().swap(encoded[rank]);
+  }
+  if (!slices.empty()) {
+    if (auto ok = model::write_slices(adapter, plan, slices, memory.slices(), staging.threads); !ok) return ok;
+  }
+  if (auto ok = std::move(memory).give(staged); !ok) return ok;
+  for (const auto& pair : staged.dora) {
+    for (const auto& magnitude : pair.magnitude) staged.bytes += magnitude.size() * sizeof(float);
+  }
+  return {};
+}
+
+Result<std::shared_ptr<const StagedAdapter>> stage(const std::filesystem::path& dir, const model::ShardPlan& plan,
+                                                   int32_t max_lora_rank, const std::vector<std::string>& within,
+                                                   const Staging& staging) {
+  auto file = model::AdapterFile::open(dir, plan.config(), {max_lora_rank, within, staging.threads});
+  if (!file) return tl::unexpected(file.error());
+  auto staged = std::make_shared<StagedAdapter>();
+  Result<void> done;
+  if (file->can_stream()) {
+    done = stream(dir, *file, plan, staging, *staged);
+  } else {
+    const auto adapter = file->read();
+    if (!adapter) return tl::unexpected(adapter.error());
+    done = at(dir, pack(*adapter, plan, staging, *staged));
+  }
+  if (!done) return tl::unexpected(done.error());
   return staged;
 }
 

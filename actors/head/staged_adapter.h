@@ -19,6 +19,8 @@
 
 namespace lorikeet::actors {
 
+class SpareStagingMemory;
+
 struct StagedAdapter {
   std::string digest;
   int32_t max_rank = 0;
@@ -53,6 +55,7 @@ struct Staging {
   model::SliceLayout layout = model::SliceLayout::cpu_f32;  // that the ranks' slots take
   int threads = 1;                                          // that read and pack
   bool in_region = true;                                    // false: in the process's own memory
+  SpareStagingMemory* spare = nullptr;                      // that may be taken; null: there is none
 };
 
 // Reads DIR, checks it against the base, and cuts and packs it with the base's plan. within: as model::AdapterOptions.

@@ -1,69 +1,136 @@
 #include "kernels/lora/lora_upload.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <memory>
 #include <system_error>
 #include <thread>
+#include <utility>
 
-#include <glog/logging.h>
+#include "kernels/base/rounding.h"
 
 namespace lorikeet::kernels {
+namespace {
+
+constexpr int kLooks = 200;  // some 60 us where nobody else wants the core
+
+}  // namespace
 
 Result<LoraUpload> LoraUpload::make() {
   LoraUpload made;
-  for (Lane& lane : made.lanes_) {
-    Result<Stream> stream = Stream::make();
-    if (!stream) return tl::unexpected(stream.error());
-    lane.stream = std::move(*stream);
-    Result<PinnedBuffer> pieces = PinnedBuffer::allocate(kPiecesOfLane * kPieceBytes, "adapters on their way");
-    if (!pieces) return tl::unexpected(pieces.error());
-    lane.pieces = std::move(*pieces);
-    for (Event& event : lane.copied) {
-      Result<Event> copied = Event::make();
-      if (!copied) return tl::unexpected(copied.error());
-      event = std::move(*copied);
-    }
+  Result<Stream> stream = Stream::make();
+  if (!stream) return tl::unexpected(stream.error());
+  made.stream_ = std::move(*stream);
+  Result<PinnedBuffer> ring = PinnedBuffer::allocate(kPieces * kPieceBytes, "adapters on their way");
+  if (!ring) return tl::unexpected(ring.error());
+  made.ring_ = std::move(*ring);
+  for (Event& event : made.copied_) {
+    Result<Event> copied = Event::make();
+    if (!copied) return tl::unexpected(copied.error());
+    event = std::move(*copied);
   }
   return made;
 }
 
-void LoraUpload::copy(std::span<const UploadPart> parts) {
-  std::vector<UploadPart> pieces;
-  for (const UploadPart& part : parts) {
-    for (uint64_t done = 0; done < part.bytes; done += kPieceBytes) {
-      pieces.push_back({static_cast<unsigned char*>(part.to) + done,
-                        static_cast<const unsigned char*>(part.from) + done, std::min(kPieceBytes, part.bytes - done)});
+// The pieces of one copy, in order, each in the ring's place of its number. Threads: fill from any, the others from one.
+class LoraUpload::Filling {
+ public:
+  Filling(std::span<const UploadPart> parts, unsigned char* ring) : ring_(ring) {
+    for (const UploadPart& part : parts) {
+      for (uint64_t done = 0; done < part.bytes; done += kPieceBytes) {
+        const UploadPart piece{static_cast<unsigned char*>(part.to) + done,
+                               static_cast<const unsigned char*>(part.from) + done,
+                               std::min(kPieceBytes, part.bytes - done)};
+        for (uint64_t at = 0; at < piece.bytes; at += kFillBytes) {
+          fills_.push_back({pieces_.size(), at, std::min(kFillBytes, piece.bytes - at)});
+        }
+        pieces_.push_back(piece);
+      }
+    }
+    unfilled_ = std::make_unique<std::atomic<uint32_t>[]>(pieces_.size());
+    for (size_t i = 0; i < pieces_.size(); ++i) {
+      unfilled_[i] = static_cast<uint32_t>(divide_up(pieces_[i].bytes, kFillBytes));
     }
   }
-  const int device = current_device();
-  const size_t lanes = std::min({size_t{kLanes}, pieces.size(), size_t{std::thread::hardware_concurrency() / 2 + 1}});
-  std::vector<std::thread> helpers;
-  try {
-    while (helpers.size() + 1 < lanes) {
-      helpers.emplace_back([this, i = helpers.size() + 1, lanes, device, &pieces] {
-        CHECK(use_device(device));  // that this process computes on
-        run(lanes_[i], pieces, i, lanes);
-      });
-    }
-  } catch (const std::system_error&) {  // what lacks a thread is done here
-  }
-  if (lanes > 0) run(lanes_[0], pieces, 0, lanes);
-  for (size_t i = helpers.size() + 1; i < lanes; ++i) run(lanes_[i], pieces, i, lanes);
-  for (std::thread& helper : helpers) helper.join();
-}
 
-// Every `lanes`-th piece from the first on.
-void LoraUpload::run(Lane& lane, const std::vector<UploadPart>& pieces, size_t first, size_t lanes) {
-  size_t turn = 0;
-  for (size_t i = first; i < pieces.size(); i += lanes, turn = (turn + 1) % kPiecesOfLane) {
-    const UploadPart& piece = pieces[i];
-    auto* const pinned = lane.pieces.as<unsigned char>() + turn * kPieceBytes;
-    lane.copied[turn].synchronize();
-    std::memcpy(pinned, piece.from, piece.bytes);
-    copy_to_device(piece.to, pinned, piece.bytes, lane.stream);
-    lane.copied[turn].record(lane.stream);
+  const std::vector<UploadPart>& pieces() const { return pieces_; }
+  size_t fills() const { return fills_.size(); }
+  unsigned char* place(size_t piece) const { return ring_ + piece % kPieces * kPieceBytes; }
+
+  // Fills until nothing is left to.
+  void fill_all() {
+    while (fill()) {
+    }
   }
-  for (const Event& copied : lane.copied) copied.synchronize();
+
+  // Returns once the piece is filled, by others or, where there are none, by this call. Its place is free.
+  void wait_for(size_t piece, bool by_others) {
+    // A thread that sleeps takes about as long to wake as a piece takes to be filled.
+    for (int looks = 0; by_others && looks < kLooks && unfilled_[piece].load(std::memory_order_acquire) > 0; ++looks) {
+      std::this_thread::yield();
+    }
+    while (const uint32_t left = unfilled_[piece].load(std::memory_order_acquire)) {
+      by_others ? unfilled_[piece].wait(left, std::memory_order_acquire) : static_cast<void>(fill());
+    }
+  }
+
+  // The first `count` pieces are on the device: the places of the ring that they had are free.
+  void arrived(size_t count) {
+    arrived_.store(static_cast<uint32_t>(count), std::memory_order_release);
+    arrived_.notify_all();
+  }
+
+ private:
+  struct Fill {
+    size_t piece = 0;
+    uint64_t at = 0, bytes = 0;
+  };
+
+  // The next part, once its piece's place is free. False: there is none.
+  bool fill() {
+    const size_t i = next_++;
+    if (i >= fills_.size()) return false;
+    const Fill& part = fills_[i];
+    for (uint32_t arrived = arrived_.load(std::memory_order_acquire); part.piece >= arrived + kPieces;
+         arrived = arrived_.load(std::memory_order_acquire)) {
+      arrived_.wait(arrived, std::memory_order_acquire);
+    }
+    std::memcpy(place(part.piece) + part.at, static_cast<const unsigned char*>(pieces_[part.piece].from) + part.at,
+                part.bytes);
+    if (unfilled_[part.piece].fetch_sub(1, std::memory_order_acq_rel) == 1) unfilled_[part.piece].notify_one();
+    return true;
+  }
+
+  unsigned char* const ring_;
+  std::vector<UploadPart> pieces_;
+  std::vector<Fill> fills_;
+  std::atomic<size_t> next_{0};
+  std::unique_ptr<std::atomic<uint32_t>[]> unfilled_;  // [pieces] parts of each
+  std::atomic<uint32_t> arrived_{0};
+};
+
+void LoraUpload::copy(std::span<const UploadPart> parts) {
+  Filling filling(parts, ring_.as<unsigned char>());
+  const size_t wanted =
+      std::min({kMostFillers, filling.fills(), std::max<size_t>(1, std::thread::hardware_concurrency() / 2)});
+  std::vector<std::thread> fillers;
+  try {
+    while (fillers.size() < wanted) fillers.emplace_back([&filling] { filling.fill_all(); });
+  } catch (const std::system_error&) {  // those that are there do it
+  }
+  const std::vector<UploadPart>& pieces = filling.pieces();
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    if (i >= kOnTheWay) {
+      copied_[(i - kOnTheWay) % kPieces].synchronize();
+      filling.arrived(i - kOnTheWay + 1);
+    }
+    filling.wait_for(i, !fillers.empty());
+    copy_to_device(pieces[i].to, filling.place(i), pieces[i].bytes, stream_);
+    copied_[i % kPieces].record(stream_);
+  }
+  if (!pieces.empty()) copied_[(pieces.size() - 1) % kPieces].synchronize();
+  for (std::thread& filler : fillers) filler.join();
 }
 
 }  // namespace lorikeet::kernels

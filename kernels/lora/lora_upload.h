@@ -1,8 +1,9 @@
-// Copies of weights that are ready, from any memory of the host to the device, through page-locked pieces: as fast as
-// the link, by a few threads that fill the pieces and a stream for each of them.
+// Copies of weights that are ready, from any memory of the host to the device, through a ring of page-locked pieces: as
+// fast as the link. A few threads fill the pieces, each a part of one, and the caller's alone speaks to the device, whose
+// driver lets one thread in at a time.
 //
-// What is on its way at once is bounded to kLanes * kPiecesOfLane pieces, so that a copy that a step queues behind them
-// waits for 4 MiB at the most: 80 us on PCIe 5, 160 on 4.
+// What is on its way at once is bounded to kOnTheWay pieces, so that a copy that a step queues behind them waits for 4 MiB
+// at the most: 80 us on PCIe 5, 160 on 4.
 #pragma once
 
 #include <array>
@@ -23,26 +24,23 @@ struct UploadPart {
 // Threads: one at a time calls copy.
 class LoraUpload {
  public:
-  static constexpr int kLanes = 8;
-  static constexpr int kPiecesOfLane = 2;
-  static constexpr uint64_t kPieceBytes = 256 << 10;
+  static constexpr uint64_t kPieceBytes = 1 << 20;
+  static constexpr size_t kOnTheWay = 4;  // pieces
+  static constexpr size_t kPieces = 32;   // of the ring: nobody who fills waits for the device, or hardly ever
+  static constexpr uint64_t kFillBytes = 256 << 10;  // of a piece that a thread fills at a time
+  static constexpr size_t kMostFillers = 8;
 
   static Result<LoraUpload> make();
 
-  // Returns when everything has arrived. The calling thread fills pieces, and so do up to kLanes - 1 that it starts: no
-  // more than half of the cores.
+  // Returns when everything has arrived. Pieces are filled by threads that it starts, no more than half of the cores.
   void copy(std::span<const UploadPart> parts);
 
  private:
-  struct Lane {
-    Stream stream;
-    std::array<Event, kPiecesOfLane> copied;
-    PinnedBuffer pieces;
-  };
+  class Filling;
 
-  static void run(Lane& lane, const std::vector<UploadPart>& pieces, size_t first, size_t lanes);
-
-  std::array<Lane, kLanes> lanes_;
+  Stream stream_;
+  std::array<Event, kPieces> copied_;
+  PinnedBuffer ring_;
 };
 
 }  // namespace lorikeet::kernels

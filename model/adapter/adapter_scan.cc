@@ -205,7 +205,11 @@ Result<bool> is_targeted(const AdapterScan& scan, const std::string& name) {
   return scan.config.targets(scan.modules.at(name).stored_name);
 }
 
-Result<void> read_tensors(AdapterScan& scan, int threads) {
+namespace {
+
+// Hashes and looks at every tensor of a file, as `pass` gives them, and makes the digest.
+template <class Pass>
+Result<void> look_at_tensors(AdapterScan& scan, const TakeTensor& take, const Pass& pass) {
   const auto of_modules = lora_tensors(scan);
   std::vector<std::optional<Sha256::Hash>> hashes(scan.file->header().tensors.size());
   const auto look = [&](size_t index, const TensorEntry& entry, std::span<const uint8_t> bytes) -> Result<void> {
@@ -213,11 +217,24 @@ Result<void> read_tensors(AdapterScan& scan, int threads) {
     hash.add(bytes.data(), bytes.size());
     hashes[index] = hash.end();
     const auto tensor = of_modules.find(&entry);
-    return tensor == of_modules.end() ? Result<void>() : check_finite(*tensor->second, bytes);
+    if (tensor == of_modules.end()) return {};
+    if (auto ok = check_finite(*tensor->second, bytes); !ok || !take) return ok;
+    return take(entry, bytes);
   };
-  if (auto ok = scan.file->read_data(threads, look); !ok) return ok;
+  if (auto ok = pass(look); !ok) return ok;
   scan.digest = digest_of(scan.config_text, scan.file->header(), hashes);
-  if (scan.digest.empty()) return fail("{}: SHA-256 is not available", scan.dir.string());
+  return scan.digest.empty() ? fail("{}: SHA-256 is not available", scan.dir.string()) : Result<void>();
+}
+
+}  // namespace
+
+Result<void> stream_tensors(AdapterScan& scan, int threads, const TakeTensor& take) {
+  return look_at_tensors(scan, take, [&](const auto& look) { return scan.file->stream_data(threads, look); });
+}
+
+Result<void> read_tensors(AdapterScan& scan, int threads) {
+  const auto pass = [&](const auto& look) { return scan.file->read_data(threads, look); };
+  if (auto ok = look_at_tensors(scan, nullptr, pass); !ok) return ok;
   const auto fill = [&](TensorView& view) {
     view.bytes = scan.file->data().subspan(view.entry->begin, view.entry->end - view.entry->begin);
   };

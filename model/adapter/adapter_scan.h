@@ -1,7 +1,9 @@
 // The content of an adapter directory, sorted by module, before it is held against a base model.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -53,6 +55,11 @@ Result<bool> is_targeted(const AdapterScan& scan, const std::string& name);
 // Reads the tensors into memory, by up to so many threads, refuses LoRA tensors that are not finite, and makes the
 // digest: SHA-256, cut, over adapter_config.json and every tensor's name, type, shape and SHA-256, by name.
 Result<void> read_tensors(AdapterScan& scan, int threads = 1);
+
+// The same without keeping the tensors: `take` gets those of modules, one by one, on the thread that has read them. Where
+// it fails, so does the call.
+using TakeTensor = std::function<Result<void>(const TensorEntry& entry, std::span<const uint8_t> bytes)>;
+Result<void> stream_tensors(AdapterScan& scan, int threads, const TakeTensor& take);
 
 // "a, b, c and 5 more"
 std::string list_names(const std::vector<std::string>& names, size_t shown = 4);

@@ -7,7 +7,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <functional>
 
 #include "kernels/base/rounding.h"
 #include "kernels/lora/lora_layout.h"
@@ -95,43 +94,21 @@ void lay_out(const ShardPlan& plan, int rank, AdapterSlice& slice) {
   slice.bytes = round_up(at, kSliceAlignment);
 }
 
-void write_header(const AdapterSlice& slice, uint8_t* to) {
-  const std::array<uint32_t, 2> words = {static_cast<uint32_t>(slice.layout),
-                                         static_cast<uint32_t>(slice.places.size())};
-  std::memcpy(to, kSliceMagic.data(), kSliceMagic.size());
-  std::memcpy(to + kSliceMagic.size(), words.data(), sizeof words);
-  std::memcpy(to + kSliceMagic.size() + sizeof words, slice.digest.data(), kDigestSize);
-  const std::array<int32_t, 2> whose = {slice.rank, slice.ranks};
-  std::memcpy(to + kSliceMagic.size() + sizeof words + kDigestSize, whose.data(), sizeof whose);
-  to += kHeaderBytes;
-  for (const SlicePair& pair : slice.places) {
-    std::memcpy(to, &pair.rank, sizeof pair.rank);
-    std::memcpy(to + sizeof pair.rank, &pair.scale, sizeof pair.scale);
-    to += kPlaceBytes;
-  }
-}
-
-// One matrix of one rank that is to be packed; `pack` says whether its values fit the type.
-struct Task {
-  std::function<bool()> pack;
-  size_t place = 0;
-};
-
-// A of the whole pair, of which the rank has columns [inputs.begin, inputs.end).
-bool pack_a(const LoraPair& whole, const SlicePair& pair, Range inputs, SliceLayout layout, bool is_embedding,
-            uint8_t* to) {
-  const Dtype dtype = dtype_of(layout), from = whole.a.dtype();
-  const auto* const values =
-      static_cast<const uint8_t*>(whole.a.data()) + static_cast<size_t>(inputs.begin) * kernels::size_of(from);
+// A of a whole pair of `whole_inputs`, of which the rank has columns [inputs.begin, inputs.end). Whether its values fit
+// the type, as below.
+bool pack_a(const LoraMatrix& a, int32_t whole_inputs, const SlicePair& pair, Range inputs, SliceLayout layout,
+            bool is_embedding, uint8_t* to) {
+  const Dtype dtype = dtype_of(layout), from = a.dtype;
+  const uint8_t* const values = a.values + static_cast<size_t>(inputs.begin) * kernels::size_of(from);
   if (layout == SliceLayout::cpu_f32) {
     const size_t row = static_cast<size_t>(pair.inputs) * sizeof(float);
     for (int32_t r = 0; r < pair.rank; ++r, to += row) {
-      lora::convert_floats(values, from, static_cast<int64_t>(r) * whole.inputs, pair.inputs, dtype, to);
+      lora::convert_floats(values, from, static_cast<int64_t>(r) * whole_inputs, pair.inputs, dtype, to);
     }
     return true;  // float32 holds what the file's types do
   }
   auto* const out = reinterpret_cast<uint16_t*>(to);
-  const lora::StoredFactor factor{values, from, whole.inputs};
+  const lora::StoredFactor factor{values, from, whole_inputs};
   if (!is_embedding) return lora::pack_a(factor, pair.rank, pair.inputs, dtype, out);
   lora::pack_embedding_a(factor, pair.rank, 0, pair.inputs, dtype, out);
   return lora::all_finite(out, static_cast<uint64_t>(pair.rank) * static_cast<uint64_t>(pair.inputs), dtype);
@@ -153,13 +130,12 @@ void transpose_b(const uint8_t* values, Dtype from, const SlicePair& pair, float
   }
 }
 
-// B of the whole pair, of which the rank has rows [outputs.begin, outputs.end).
-bool pack_b(const LoraPair& whole, const SlicePair& pair, Range outputs, SliceLayout layout, bool is_embedding,
+// B of a whole pair, of which the rank has rows [outputs.begin, outputs.end).
+bool pack_b(const LoraMatrix& b, const SlicePair& pair, Range outputs, SliceLayout layout, bool is_embedding,
             uint8_t* to) {
-  const Dtype dtype = dtype_of(layout), from = whole.b.dtype();
-  const auto* const values = static_cast<const uint8_t*>(whole.b.data()) + static_cast<size_t>(outputs.begin) *
-                                                                               static_cast<size_t>(pair.rank) *
-                                                                               kernels::size_of(from);
+  const Dtype dtype = dtype_of(layout), from = b.dtype;
+  const uint8_t* const values =
+      b.values + static_cast<size_t>(outputs.begin) * static_cast<size_t>(pair.rank) * kernels::size_of(from);
   if (layout == SliceLayout::cpu_f32) {
     transpose_b(values, from, pair, reinterpret_cast<float*>(to));
     return true;
@@ -178,11 +154,25 @@ std::string name_of_place(const Adapter& whole, size_t place) {
   return fmt::format("layer {}, {}", place / kNumProjections, module_name_of(kProjections[place % kNumProjections]));
 }
 
+// The rank's part of a matrix of `whole` into its slice, which begins at `begin`.
+bool pack(const LoraMatrix& matrix, const LoraPair& whole, const ShardPlan& plan, const AdapterSlice& slice,
+          uint8_t* begin) {
+  const SlicePair& pair = slice.places[matrix.place];
+  const Cut cut = cut_of(plan, slice.rank, matrix.place);
+  const bool is_embedding = matrix.place + 1 == slice.places.size();
+  return matrix.is_b ? pack_b(matrix, pair, cut.outputs, slice.layout, is_embedding, begin + pair.b)
+                     : pack_a(matrix, whole.inputs, pair, cut.inputs, slice.layout, is_embedding, begin + pair.a);
+}
+
+Result<void> not_finite(const Adapter& whole, size_t place, SliceLayout layout) {
+  return fail("the adapter's {} has weights that are not finite as {}", name_of_place(whole, place),
+              kernels::name_of(dtype_of(layout)));
+}
+
 }  // namespace
 
 AdapterSlice plan_slice(const Adapter& whole, const ShardPlan& plan, int rank, SliceLayout layout) {
   CHECK(!whole.uses_dora());
-  CHECK_EQ(whole.digest.size(), kDigestSize);
   AdapterSlice slice;
   slice.digest = whole.digest;
   slice.layout = layout;
@@ -199,35 +189,67 @@ AdapterSlice plan_slice(const Adapter& whole, const ShardPlan& plan, int rank, S
   return slice;
 }
 
+SliceRange header_range(const AdapterSlice& slice) {
+  return {0, kHeaderBytes + kPlaceBytes * slice.places.size()};
+}
+
+SliceRange range_of(const AdapterSlice& slice, size_t place, bool is_b) {
+  const SlicePair& pair = slice.places[place];
+  const Sizes sizes = sizes_of(pair, slice.layout, place + 1 == slice.places.size());
+  return is_b ? SliceRange{pair.b, sizes.b} : SliceRange{pair.a, sizes.a};
+}
+
+void write_header(const AdapterSlice& slice, uint8_t* to) {
+  CHECK_EQ(slice.digest.size(), kDigestSize);
+  const std::array<uint32_t, 2> words = {static_cast<uint32_t>(slice.layout),
+                                         static_cast<uint32_t>(slice.places.size())};
+  std::memcpy(to, kSliceMagic.data(), kSliceMagic.size());
+  std::memcpy(to + kSliceMagic.size(), words.data(), sizeof words);
+  std::memcpy(to + kSliceMagic.size() + sizeof words, slice.digest.data(), kDigestSize);
+  const std::array<int32_t, 2> whose = {slice.rank, slice.ranks};
+  std::memcpy(to + kSliceMagic.size() + sizeof words + kDigestSize, whose.data(), sizeof whose);
+  to += kHeaderBytes;
+  for (const SlicePair& pair : slice.places) {
+    std::memcpy(to, &pair.rank, sizeof pair.rank);
+    std::memcpy(to + sizeof pair.rank, &pair.scale, sizeof pair.scale);
+    to += kPlaceBytes;
+  }
+}
+
+Result<void> write_matrix(const LoraMatrix& matrix, const Adapter& outline, const ShardPlan& plan,
+                          std::span<const AdapterSlice> slices, std::span<uint8_t* const> to) {
+  const LoraPair& whole = *pair_at(outline, matrix.place);
+  for (size_t rank = 0; rank < slices.size(); ++rank) {
+    if (!pack(matrix, whole, plan, slices[rank], to[rank])) {
+      return not_finite(outline, matrix.place, slices[rank].layout);
+    }
+  }
+  return {};
+}
+
 Result<void> write_slices(const Adapter& whole, const ShardPlan& plan, std::span<const AdapterSlice> slices,
                           std::span<uint8_t* const> to, int threads) {
+  struct Task {
+    size_t rank = 0;
+    LoraMatrix matrix;
+  };
   std::vector<Task> tasks;
   for (size_t rank = 0; rank < slices.size(); ++rank) {
-    const AdapterSlice& slice = slices[rank];
-    uint8_t* const begin = to[rank];
-    write_header(slice, begin);
-    for (size_t place = 0; place < slice.places.size(); ++place) {
-      const SlicePair& pair = slice.places[place];
-      if (pair.rank == 0) continue;
-      const LoraPair& from = *pair_at(whole, place);
-      const Cut cut = cut_of(plan, static_cast<int>(rank), place);
-      const bool is_embedding = place + 1 == slice.places.size();
-      tasks.push_back({[&from, &pair, &slice, cut, is_embedding, begin] {
-                         return pack_a(from, pair, cut.inputs, slice.layout, is_embedding, begin + pair.a);
-                       },
-                       place});
-      tasks.push_back({[&from, &pair, &slice, cut, is_embedding, begin] {
-                         return pack_b(from, pair, cut.outputs, slice.layout, is_embedding, begin + pair.b);
-                       },
-                       place});
+    write_header(slices[rank], to[rank]);
+    for (size_t place = 0; place < slices[rank].places.size(); ++place) {
+      if (slices[rank].places[place].rank == 0) continue;
+      const LoraPair& pair = *pair_at(whole, place);
+      tasks.push_back({rank, {place, false, pair.a.dtype(), pair.a.bytes().data()}});
+      tasks.push_back({rank, {place, true, pair.b.dtype(), pair.b.bytes().data()}});
     }
   }
   std::vector<uint8_t> finite(tasks.size(), 1);
-  in_parallel(tasks.size(), threads, [&](size_t i) { finite[i] = tasks[i].pack() ? 1 : 0; });
+  in_parallel(tasks.size(), threads, [&](size_t i) {
+    const auto& [rank, matrix] = tasks[i];
+    finite[i] = pack(matrix, *pair_at(whole, matrix.place), plan, slices[rank], to[rank]) ? 1 : 0;
+  });
   for (size_t i = 0; i < tasks.size(); ++i) {
-    if (finite[i] != 0) continue;
-    return fail("the adapter's {} has weights that are not finite as {}", name_of_place(whole, tasks[i].place),
-                kernels::name_of(dtype_of(slices.front().layout)));
+    if (finite[i] == 0) return not_finite(whole, tasks[i].matrix.place, slices.front().layout);
   }
   return {};
 }

@@ -20,6 +20,7 @@
 
 #include "kernels/base/error.h"
 #include "model/adapter/adapter.h"
+#include "model/adapter/adapter_file.h"
 #include "model/checkpoint/shard_plan.h"
 
 namespace lorikeet::model {
@@ -55,13 +56,24 @@ struct AdapterSlice {
   const SlicePair& embedding() const { return places.back(); }
 };
 
-// What the slice of `rank` will be. The adapter has no DoRA.
+// What the slice of `rank` will be. The adapter has no DoRA; of its pairs the values are not needed yet, nor is its digest.
 AdapterSlice plan_slice(const Adapter& whole, const ShardPlan& plan, int rank, SliceLayout layout);
 
 // Writes the slices of all ranks, as planned, by up to so many threads. to: [ranks] memory of as many bytes as each
 // slice, zeros. Refuses values that are not finite in the layout's type.
 Result<void> write_slices(const Adapter& whole, const ShardPlan& plan, std::span<const AdapterSlice> slices,
                           std::span<uint8_t* const> to, int threads);
+
+// The same matrix by matrix, as they come (AdapterFile::stream): where a matrix will lie in a slice, the slice's header,
+// which has the digest, and a matrix in the slices of all ranks. Any order, any thread.
+struct SliceRange {
+  uint64_t offset = 0, bytes = 0;
+};
+SliceRange header_range(const AdapterSlice& slice);
+SliceRange range_of(const AdapterSlice& slice, size_t place, bool is_b);
+void write_header(const AdapterSlice& slice, uint8_t* to);
+Result<void> write_matrix(const LoraMatrix& matrix, const Adapter& outline, const ShardPlan& plan,
+                          std::span<const AdapterSlice> slices, std::span<uint8_t* const> to);
 
 // Whether the bytes begin as a slice does.
 bool is_slice(std::span<const uint8_t> bytes);

@@ -31,11 +31,15 @@ class SafetensorsImage {
   // errors that of the first tensor is told.
   using Look = std::function<Result<void>(size_t index, const TensorEntry& entry, std::span<const uint8_t> bytes)>;
   Result<void> read_data(int threads = 1, const Look& look = nullptr);
+  // The same without keeping the data: a tensor is there until `look` returns, and each thread has memory for one.
+  Result<void> stream_data(int threads, const Look& look) const;
   std::span<const uint8_t> header_bytes() const { return head_; }
   std::span<const uint8_t> data() const { return {data_.get(), data_ ? data_size() : 0}; }
 
  private:
   explicit SafetensorsImage(std::shared_ptr<const FileReader> reader) : reader_(std::move(reader)) {}
+
+  std::vector<const TensorEntry*> entries() const;
 
   std::shared_ptr<const FileReader> reader_;
   std::vector<uint8_t> head_;

@@ -104,8 +104,9 @@ TEST(BenchCommand, AdaptersShowsEveryTierAndEveryNumber) {
   for (const char* tier : {"disk", "page cache", "head's memory", "slot"}) {
     expect_beside_a_floor(figures, fmt::format("first token, {}, median", tier));
   }
-  for (const char* name : {"loads into slots", "between tokens while adapters load, p99",
-                           "from disk into the head's memory, mean", "no adapter: output tokens"}) {
+  for (const char* name :
+       {"loads into slots", "between tokens while adapters load, p99", "steps while adapters load, p99",
+        "steps while adapters load, longest", "from disk into the head's memory, mean", "no adapter: output tokens"}) {
     ASSERT_TRUE(figures.count(name)) << name;
     EXPECT_GT(figures.at(name)["value"], 0) << name;
   }

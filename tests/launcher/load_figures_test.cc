@@ -35,6 +35,25 @@ Load example() {
   return load;
 }
 
+TEST(SteadyGaps, AreThoseWhileEveryRequestHasItsFirstTokenAndNoneItsLast) {
+  Load load;
+  load.seconds = 10;
+  RequestTimes early;  // tokens at 1, 2, 4, 8
+  early.first_token = 1;
+  early.last_token = 8;
+  early.gaps = {1, 2, 4};
+  RequestTimes late;  // tokens at 2, 3, 6, 9
+  late.first_token = 2;
+  late.last_token = 9;
+  late.gaps = {1, 3, 3};
+  load.requests = {early, late};
+  EXPECT_THAT(steady_gaps(load), testing::ElementsAre(2, 4, 1, 3));
+  late.first_token = 9;
+  load.requests = {early, late};
+  EXPECT_THAT(steady_gaps(load), testing::IsEmpty());
+  EXPECT_THAT(steady_gaps({}), testing::IsEmpty());
+}
+
 TEST(LoadFigures, AreThoseOfTheField) {
   const LoadFigures figures = figures_of(example(), {});
   EXPECT_EQ(figures.requests, 3u);

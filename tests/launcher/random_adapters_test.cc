@@ -44,6 +44,20 @@ TEST(RandomAdaptersOfOneModel, DifferInContentWithTheSeed) {
   EXPECT_EQ(a, model::inspect_adapter(scratch / "again", config).digest);
 }
 
+TEST(RandomAdaptersOfOneModel, AreTheSameWhetherMadeOneByOneOrTogether) {
+  const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
+  ScratchDirectory scratch;
+  ASSERT_TRUE(write_random_adapters(scratch / "all", 3, config, 2, {"q_proj"}));
+  for (const int32_t seed : {0, 1, 2}) {
+    const std::string name = std::to_string(seed);
+    ASSERT_TRUE(write_random_adapter(scratch / name, config, 2, static_cast<uint64_t>(seed), {"q_proj"}));
+    EXPECT_EQ(model::inspect_adapter(scratch / "all" / name, config).digest,
+              model::inspect_adapter(scratch / name, config).digest);
+  }
+  tests::write_file(scratch / "file", "");
+  EXPECT_FALSE(write_random_adapters(scratch / "file", 3, config, 2));
+}
+
 TEST(RandomAdaptersOfOneModel, AreForTheLayersThatWereAskedFor) {
   const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
   ScratchDirectory scratch;

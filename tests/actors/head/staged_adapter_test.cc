@@ -15,6 +15,8 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "actors/head/staging_memory.h"
+
 namespace lorikeet::actors {
 namespace {
 
@@ -104,6 +106,17 @@ TEST_F(StageExampleAdapter, PacksTheSameWhereverAndByHoweverManyThreads) {
       EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << rank;
     }
   }
+}
+
+TEST_F(StageExampleAdapter, TakesMemoryThatIsReadyAndPacksTheSameIntoIt) {
+  const auto plan = model::ShardPlan::make(config_, 2).value();
+  SpareStagingMemory spare(uint64_t{64} << 20);
+  const auto first = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {.threads = 2, .spare = &spare}).value();
+  spare.prepare(first->bytes, 2);
+  const auto second = stage_adapter(models_ / "adapters/kjv", plan, 512, {}, {.threads = 2, .spare = &spare}).value();
+  EXPECT_EQ(spare.bytes(), 0u) << "it has been taken";
+  const auto a = first->region.bytes(), b = second->region.bytes();
+  EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end()));
 }
 
 // From here on the kernel says that it has no page for any mapping (MADV_POPULATE_WRITE). False: it takes no filters.

@@ -61,6 +61,30 @@ TEST_F(SafetensorsImageTest, ShowsEveryTensorOnceAndTellsTheFirstError) {
   }
 }
 
+TEST_F(SafetensorsImageTest, GivesEveryTensorOnceWithoutKeepingAny) {
+  tests::SafetensorsWriter writer;
+  for (uint8_t i = 0; i < 20; ++i) {
+    writer.add(std::string(1, static_cast<char>('a' + i)), "U8", {i + 1}, std::vector<uint8_t>(i + 1U, i));
+  }
+  writer.write(path_);
+  for (const int threads : {1, 4}) {
+    const auto image = SafetensorsImage::open(path_);
+    ASSERT_TRUE(image) << image.error().message;
+    std::vector<std::vector<uint8_t>> seen(20);
+    ASSERT_TRUE((*image)->stream_data(threads, [&](size_t i, const TensorEntry&, auto bytes) -> Result<void> {
+      seen.at(i).insert(seen.at(i).end(), bytes.begin(), bytes.end());
+      return {};
+    }));
+    for (uint8_t i = 0; i < 20; ++i) EXPECT_EQ(seen[i], std::vector<uint8_t>(i + 1U, i));
+    EXPECT_TRUE((*image)->data().empty());
+    const auto read = (*image)->stream_data(threads, [](size_t i, const TensorEntry&, auto) -> Result<void> {
+      return i < 7 ? Result<void>() : fail("tensor {}", i);
+    });
+    ASSERT_FALSE(read);
+    EXPECT_EQ(read.error().message, "tensor 7");
+  }
+}
+
 TEST_F(SafetensorsImageTest, KeepsTheFileThatItOpenedWhenAnotherTakesItsName) {
   write({1, 2, 3});
   const auto image = SafetensorsImage::open(path_);

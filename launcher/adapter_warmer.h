@@ -1,0 +1,38 @@
+// Brings adapters into slots without requests for them, one after the other and again and again, while something else is
+// measured.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "comm/client/server_client.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::launcher {
+
+class AdapterWarmer {
+ public:
+  // Begins with the first of `names`, of which there are some; on a thread of its own, the only one that uses `client`.
+  AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::vector<std::string> names);
+  ~AdapterWarmer();
+  AdapterWarmer(const AdapterWarmer&) = delete;
+  AdapterWarmer& operator=(const AdapterWarmer&) = delete;
+
+  // Waits for the one that is under way. Errors: one was refused, or not answered in time; it is the last.
+  Result<void> stop();
+
+ private:
+  void run();
+  Result<void> warm(const std::string& name);
+
+  const std::unique_ptr<comm::ServerClient> client_;
+  const std::vector<std::string> names_;
+  std::atomic<bool> stops_{false};
+  Result<void> ended_;  // the thread's until it has been joined
+  std::thread thread_;
+};
+
+}  // namespace lorikeet::launcher
