@@ -25,13 +25,6 @@ using ::testing::Each;
 
 class PeerSums : public GpuRanks {};
 
-void wait_for(DeviceCollective& collective, const kernels::Stream& stream) {
-  const Result<kernels::Event> event = kernels::Event::make();
-  CHECK(event) << event.error().message;
-  event->record(stream);
-  collective.wait(*event);
-}
-
 // What each rank adds: every rank knows the parts of all.
 std::vector<float> part_of(int rank, size_t count, uint32_t seed) {
   std::mt19937 random(seed * 16 + static_cast<uint32_t>(rank));
