@@ -33,6 +33,7 @@ add_library(lorikeet_kernels_cuda STATIC
   peer/memory_digest_cuda.cu
   peer/peer_memory.cc
   peer/peer_sum_cuda.cu
+  peer/peer_two_shot_cuda.cu
   lora/lora_cuda.cu
   lora/lora_rows.cc
   lora/lora_slots.cc

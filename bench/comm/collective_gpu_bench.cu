@@ -1,5 +1,6 @@
-// All-reduces of a decode step over GPUs of one host: through the memory of peers, and by NCCL, alone and with the
-// residual stream and the norm behind them, as many in a graph as a step of 48 layers has. Every rank is a process.
+// All-reduces of a decode step over GPUs of one host: through the memory of peers in one shot and in two, and by NCCL,
+// alone and with the residual stream and the norm behind them, as many in a graph as a step of 48 layers has. Every rank
+// is a process. Which of them a step takes: comm/collective/sum_table.h.
 //
 // The floor of a size: the time that a word takes to a peer and back (a gather of one word by each rank), and the bytes
 // that each rank must send, 2 (N - 1) / N of the tensor's, at the bandwidth with which a large copy reaches a peer; both
@@ -57,8 +58,9 @@ class Bench {
         per_operation(*ours, [&] { ours->all_gather(words.as<int32_t>() + rank_, words.data(), 4, stream_); }).median;
     fmt::print("{} ranks on {} x {}: {:.0f} GB/s to a peer, a word to all and back {:.2f} us\n", ranks_, devices,
                kernels::device_properties().name, bytes_per_us / 1e3, word_us);
-    fmt::print("{:>6} {:>8} {:>9} {:>9} {:>9} {:>9} {:>6} {:>14} {:>9} {:>14}\n", "rows", "bytes", "ours us",
-               "worst us", "NCCL us", "floor us", "share", "ours, norm us", "worst us", "NCCL, norm us");
+    fmt::print("{:16} {:^43} {:^32}\n", "", "the sum, us (worst)", "and the norm, us (worst)");
+    fmt::print("{:>6} {:>9} {:>16} {:>16} {:>9} {:>9} {:>16} {:>16} {:>9}\n", "rows", "bytes", "one shot", "two shots",
+               "NCCL", "floor", "one shot", "two shots", "NCCL");
     const uint64_t most = uint64_t{kMostRows} * kWidth;
     const kernels::DeviceBuffer data = kernels::bench::random_halves(static_cast<int64_t>(most), 1, stream_);
     const kernels::DeviceBuffer residual = kernels::bench::allocate(most * sizeof(float));
@@ -69,9 +71,6 @@ class Bench {
     }
     for (const int32_t rows : {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 256, 512, kMostRows}) {
       const size_t count = static_cast<size_t>(rows) * kWidth;
-      const auto sum = [&](DeviceCollective& group) {
-        return per_operation(group, [&] { group.all_reduce(data.data(), count, kernels::Dtype::f16, stream_); });
-      };
       kernels::AddRmsNormArgs args;
       args.residual = residual.as<float>();
       args.delta = data.data();
@@ -80,21 +79,30 @@ class Bench {
       args.out = out.data();
       args.tokens = rows;
       args.width = kWidth;
-      const auto sum_and_norm = [&](DeviceCollective& group) {
-        return per_operation(group, [&] {
-          if (group.takes_norm(rows, kWidth, kernels::Dtype::f16)) return group.all_reduce_norm(args, stream_);
-          group.all_reduce(data.data(), count, kernels::Dtype::f16, stream_);
-          kernels::add_rms_norm_cuda(args, stream_);
-        });
+      const kernels::PeerGroup& group = *ours->peers();
+      const auto by_peers = [&](bool fits, const auto& work) {
+        if (!fits) return fmt::format("{:16}", "");
+        const Times times = per_operation(*ours, work);
+        return fmt::format("{:8.2f} ({:5.1f})", times.median, times.worst);
       };
-      const Times our = sum(*ours);
-      const double nccl_us = sum(*nccl).median;
-      const Times our_norm = sum_and_norm(*ours);
+      const bool in_one = count * 2 <= kernels::kMostPeerSumBytes;
+      const auto in_nccl = [&](bool norm) {
+        return per_operation(*nccl,
+                             [&] {
+                               nccl->all_reduce(data.data(), count, kernels::Dtype::f16, stream_);
+                               if (norm) kernels::add_rms_norm_cuda(args, stream_);
+                             })
+            .median;
+      };
+      const std::string one =
+          by_peers(in_one, [&] { kernels::peer_sum_cuda(group, data.data(), count, kernels::Dtype::f16, stream_); });
+      const std::string two = by_peers(
+          true, [&] { kernels::peer_two_shot_sum_cuda(group, data.data(), count, kernels::Dtype::f16, stream_); });
+      const std::string one_norm = by_peers(in_one, [&] { kernels::peer_sum_norm_cuda(group, args, stream_); });
+      const std::string two_norm = by_peers(true, [&] { kernels::peer_two_shot_norm_cuda(group, args, stream_); });
       const double sent = 2.0 * (ranks_ - 1) / ranks_ * static_cast<double>(count) * 2;
-      const double floor_us = word_us + sent / bytes_per_us;
-      fmt::print("{:6} {:8} {:9.2f} {:9.2f} {:9.2f} {:9.2f} {:5.0f}% {:14.2f} {:9.2f} {:14.2f}\n", rows, count * 2,
-                 our.median, our.worst, nccl_us, floor_us, 100 * floor_us / our.median, our_norm.median, our_norm.worst,
-                 sum_and_norm(*nccl).median);
+      fmt::print("{:6} {:9} {:>16} {:>16} {:9.2f} {:9.2f} {:>16} {:>16} {:9.2f}\n", rows, count * 2, one, two,
+                 in_nccl(false), word_us + sent / bytes_per_us, one_norm, two_norm, in_nccl(true));
       std::fflush(stdout);
     }
   }

@@ -17,7 +17,8 @@ namespace lorikeet::comm {
 // Errors: a lost peer shows in wait(), since the operations only queue; any call throws CollectiveError once the
 // communicator is dead. It then lets go of the stream by itself, within a second or so: what was queued behind the
 // failed operation runs on undefined data, and a graph that holds operations of this communicator must not be launched
-// again.
+// again. Whoever destroys its end, though the group is well, has sent what the others still wait for, where they take it
+// within a second; to operations that they begin behind it, it is a lost peer.
 class DeviceCollective {
  public:
   virtual ~DeviceCollective() = default;

@@ -22,6 +22,7 @@ using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr auto kPollPeriod = 50us;  // far below a step, far above the cost of a look
+constexpr auto kFlushTimeout = 1s;  // of a communicator that ends without a failure
 
 ncclDataType_t nccl_type(kernels::Dtype dtype) {
   switch (dtype) {
@@ -46,7 +47,9 @@ class NcclCollective final : public DeviceCollective {
   explicit NcclCollective(const NcclOptions& options) : options_(options) {}
 
   ~NcclCollective() override {
-    if (communicator_ != nullptr && !aborter_.joinable()) start_nccl_abort();
+    if (communicator_ != nullptr && !aborter_.joinable()) {
+      end_communicator(flush() ? &ncclCommDestroy : &ncclCommAbort);
+    }
     if (aborter_.joinable()) aborter_.join();
   }
 
@@ -139,15 +142,29 @@ class NcclCollective final : public DeviceCollective {
 
   [[noreturn]] void die(CollectiveFailure failure, const char* name, const std::string& reason) {
     failure_ = failure;
-    start_nccl_abort();
+    end_communicator(&ncclCommAbort);
     throw CollectiveError(failure, fmt::format("{} on rank {} of {}: {}", name, options_.rank, options_.size, reason));
+  }
+
+  // What has ended here may still be on its way to others: NCCL's own threads send it, and an abort would drop it. Then
+  // they would wait in vain.
+  // False where it takes too long: somebody is lost.
+  bool flush() {
+    if (failure_ || aborted_) return false;
+    const Clock::time_point deadline = Clock::now() + kFlushTimeout;
+    ncclResult_t state = ncclCommFinalize(communicator_);
+    while (state == ncclInProgress && !aborted_ && Clock::now() < deadline) {
+      std::this_thread::sleep_for(kPollPeriod);
+      if (ncclCommGetAsyncError(communicator_, &state) != ncclSuccess) return false;
+    }
+    return state == ncclSuccess;
   }
 
   // ncclCommAbort takes half a second and lets go of the stream: on a thread of its own, so that the error is known at
   // once.
-  void start_nccl_abort() {
+  void end_communicator(decltype(&ncclCommAbort) end) {
     if (communicator_ == nullptr) return;
-    aborter_ = std::thread([communicator = std::exchange(communicator_, nullptr)] { ncclCommAbort(communicator); });
+    aborter_ = std::thread([end, communicator = std::exchange(communicator_, nullptr)] { end(communicator); });
   }
 
   void throw_if_dead() {

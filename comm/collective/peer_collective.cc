@@ -173,21 +173,29 @@ class PeerCollective final : public DeviceCollective {
 
   void all_reduce(void* data, size_t count, kernels::Dtype dtype, const kernels::Stream& stream) override {
     throw_if_dead("all_reduce");
-    if (sum_by(count * kernels::size_of(dtype), size(), false) == SumBy::peers && is_aligned(data, 16)) {
+    const SumBy by = sum_by(count * kernels::size_of(dtype), size());
+    if (by == SumBy::library || !is_aligned(data, 16)) {
+      guarded([&] { library_->all_reduce(data, count, dtype, stream); });
+    } else if (by == SumBy::one_shot) {
       kernels::peer_sum_cuda(inboxes_.group(), data, count, dtype, stream);
     } else {
-      guarded([&] { library_->all_reduce(data, count, dtype, stream); });
+      kernels::peer_two_shot_sum_cuda(inboxes_.group(), data, count, dtype, stream);
     }
   }
 
   bool takes_norm(int32_t tokens, int32_t width, kernels::Dtype dtype) const override {
-    const uint64_t bytes = static_cast<uint64_t>(tokens) * static_cast<uint64_t>(width) * kernels::size_of(dtype);
-    return width <= kernels::kMostPeerNormWidth && width % 8 == 0 && sum_by(bytes, size(), true) == SumBy::peers;
+    if (width > kernels::kMostPeerNormWidth || width % 8 != 0) return false;
+    const SumBy by = sum_of_rows(tokens, width, dtype);
+    return by == SumBy::one_shot || (by == SumBy::two_shot && kernels::peer_two_shot_takes(size(), width));
   }
 
   void all_reduce_norm(const kernels::AddRmsNormArgs& args, const kernels::Stream& stream) override {
     throw_if_dead("all_reduce_norm");
-    kernels::peer_sum_norm_cuda(inboxes_.group(), args, stream);
+    if (sum_of_rows(args.tokens, args.width, args.dtype) == SumBy::one_shot) {
+      kernels::peer_sum_norm_cuda(inboxes_.group(), args, stream);
+    } else {
+      kernels::peer_two_shot_norm_cuda(inboxes_.group(), args, stream);
+    }
   }
 
   void all_gather(const void* send, void* receive, size_t bytes, const kernels::Stream& stream) override {
@@ -238,6 +246,9 @@ class PeerCollective final : public DeviceCollective {
   }
 
  private:
+  SumBy sum_of_rows(int32_t tokens, int32_t width, kernels::Dtype dtype) const {
+    return sum_by(static_cast<uint64_t>(tokens) * static_cast<uint64_t>(width) * kernels::size_of(dtype), size());
+  }
   static bool is_aligned(const void* data, uintptr_t bytes) { return reinterpret_cast<uintptr_t>(data) % bytes == 0; }
 
   void look(const char* name, Clock::time_point deadline) {

@@ -3,25 +3,29 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace lorikeet::comm {
 
-enum class SumBy { peers, library };
+// Over the memory of peers in one or two shots (kernels/peer/peer_sum_cuda.h), or by NCCL.
+enum class SumBy { one_shot, two_shot, library };
 
-// Bytes that each rank sends to each other, at most; above, the library's rings send less. Of sums alone and of sums
-// with the norm behind them.
+// Up to how many bytes.
 struct SumTableRow {
   int ranks;  // up to so many
-  uint64_t most_alone;
-  uint64_t most_with_norm;
+  uint64_t most_one_shot;
+  uint64_t most_two_shot;
 };
-inline constexpr SumTableRow kSumTable[] = {{4, 960 << 10, 960 << 10}, {8, 320 << 10, 640 << 10}};
+// Two ranks send as much in one shot as in two; more of them send (ranks - 1) / 2 times as much or more.
+inline constexpr SumTableRow kSumTable[] = {
+    {2, 960 << 10, std::numeric_limits<uint64_t>::max()}, {4, 128 << 10, 2560 << 10}, {8, 64 << 10, 2560 << 10}};
 
 // Of a tensor of so many bytes, where peers reach each other's memory.
-constexpr SumBy sum_by(uint64_t bytes, int ranks, bool with_norm) {
+constexpr SumBy sum_by(uint64_t bytes, int ranks) {
   for (const SumTableRow& row : kSumTable) {
     if (ranks > row.ranks) continue;
-    return bytes <= (with_norm ? row.most_with_norm : row.most_alone) ? SumBy::peers : SumBy::library;
+    if (bytes <= row.most_one_shot) return SumBy::one_shot;
+    return bytes <= row.most_two_shot ? SumBy::two_shot : SumBy::library;
   }
   return SumBy::library;
 }

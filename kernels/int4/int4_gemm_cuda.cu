@@ -129,13 +129,14 @@ struct Int4Gemm::Impl {
     left_room = launch.leaves_room;
   }
 
-  void run_prefill(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream) {
+  void run_prefill(const PackedInt4Weight& weight, Int4GemmArgs args, const Stream& stream, int32_t of_rows) {
     if (weight.permutation.bytes() > 0) {
       gather(weight, args, stream);
       args.x = gathered.data();
       args.x_stride = weight.k;
     }
-    int4_prefill(weight, args, shape_int4_prefill(weight, args.m, device.multiprocessors), stream);
+    const int32_t rows = of_rows > 0 ? of_rows : args.m;
+    int4_prefill(weight, args, shape_int4_prefill(weight, rows, device.multiprocessors), stream);
   }
 
   void run_dequantized(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
@@ -214,7 +215,12 @@ bool Int4Gemm::takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype
   return m <= kNormRows && int4_decode_takes_norm(weight, impl_->shape(weight, m, dtype, {}));
 }
 
-void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x) {
+bool Int4Gemm::takes_parts() const {
+  return !impl_->library;  // whose algorithm depends on the number of rows
+}
+
+void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x,
+                   int32_t of_rows) {
   if (args.m == 0 || weight.n == 0) return;
   CHECK_GT(args.m, 0);
   CHECK_LE(args.m, impl_->max_rows);
@@ -227,7 +233,7 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
   }
   impl_->left_room = false;
   if (!impl_->library) {
-    impl_->run_prefill(weight, args, stream);
+    impl_->run_prefill(weight, args, stream, of_rows);
   } else {
     impl_->run_dequantized(weight, args, stream);
   }

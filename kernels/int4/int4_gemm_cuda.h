@@ -31,8 +31,13 @@ class Int4Gemm {
   // Queues the product. Up to kInt4DecodeRows tokens it can be captured in a graph; above, the first call for a shape
   // must not be captured, as devices without a kernel of ours for it (kernels/int4/prefill/int4_prefill.h) choose an
   // algorithm. `late_x`: the kernel in front waits for other ranks, so that there is time to bring more of the weight
-  // before x is there.
-  void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x = false);
+  // before x is there. `of_rows`: args has some rows of a product of so many, more than kInt4DecodeRows as its own are,
+  // and they get the bits that they have there, where takes_parts; 0: it has all.
+  void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x = false,
+           int32_t of_rows = 0);
+
+  // Whether products of more than kInt4DecodeRows tokens may be made some rows at a time.
+  bool takes_parts() const;
 
   // Whether the product of m rows takes a NormPrologue.
   bool takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype);

@@ -1,6 +1,6 @@
-// An inbox and how blocks wait on it. Included by peer_sum_cuda.cu.
+// An inbox and how blocks wait on it. Included by .cu files only.
 //
-// Sums: three parts, used in turn, each with a place for every sender. A word that has not been sent is kNotSent; a
+// Sums: three parts, used in turn, each with a place for every other rank. A word that has not been sent is kNotSent; a
 // rank whose data has this word sends another NaN in its place. While turn t is read, the part of turn t - 1 is made
 // kNotSent again: it is written next in turn t + 2, by peers that have seen all of turn t + 1 from this rank, which
 // begins when turn t has ended.
@@ -37,16 +37,20 @@ inline constexpr int kLooksBetween = 512;         // of a thread at the inbox, b
 inline constexpr uint64_t kHostLookNs = 100'000;  // between two looks at the host's memory by any thread of the device
 
 __device__ __forceinline__ unsigned char* sum_place(const PeerGroup& g, int owner, uint32_t turn, int sender) {
-  return g.inboxes[owner] + (turn * g.ranks + sender) * kMostPeerSumBytes;
+  const uint32_t place = turn * (g.ranks - 1) + (sender < owner ? sender : sender - 1);
+  return g.inboxes[owner] + place * peer_place_bytes(g.ranks);
+}
+__host__ __device__ constexpr uint64_t sum_places_bytes(int ranks) {
+  return 3 * static_cast<uint64_t>(ranks - 1) * peer_place_bytes(ranks);
 }
 
 __device__ __forceinline__ uint2* gather_place(const PeerGroup& g, int owner, uint32_t turn, int sender) {
-  return reinterpret_cast<uint2*>(g.inboxes[owner] + 3 * g.ranks * kMostPeerSumBytes +
+  return reinterpret_cast<uint2*>(g.inboxes[owner] + sum_places_bytes(g.ranks) +
                                   ((turn & 1) * g.ranks + sender) * kGatherPlace);
 }
 
 __device__ __forceinline__ uint2* row_place(const PeerGroup& g, int owner, uint32_t turn, int sender, int row) {
-  unsigned char* rows = g.inboxes[owner] + g.ranks * (3 * kMostPeerSumBytes + 2 * kGatherPlace);
+  unsigned char* rows = g.inboxes[owner] + sum_places_bytes(g.ranks) + g.ranks * 2 * kGatherPlace;
   return reinterpret_cast<uint2*>(rows + (((turn & 1) * g.ranks + sender) * kMostPeerRows + row) * kRowPlace);
 }
 

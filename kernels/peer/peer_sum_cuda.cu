@@ -7,101 +7,15 @@
 #include "kernels/cuda/element_dispatch.cuh"
 #include "kernels/cuda/overlap_launch.cuh"
 #include "kernels/layer/rms_norm_row.cuh"
-#include "kernels/peer/peer_inbox.cuh"
+#include "kernels/peer/peer_sum_steps.cuh"
 
 namespace lorikeet::kernels {
 namespace {
 
 using device::kNormThreads;
-using peer::Patience;
+using namespace peer;  // the steps of a sum
 
 constexpr int kThreads = 256;
-constexpr int kVectorBytes = 16;
-
-// Ends the turn for the sum behind: by thread 0 of every block.
-__device__ __forceinline__ void leave_sum(const PeerGroup& group, const PeerTurns& seen, uint64_t bytes) {
-  peer::leave_turn(&group.turns->sum_arrived, [&] {
-    group.turns->used[seen.sum_turn] = static_cast<uint32_t>((bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes);
-    group.turns->sum_turn = seen.sum_turn == 2 ? 0 : seen.sum_turn + 1;
-  });
-}
-
-// Makes the part of the turn before ready for the turn after the next: by all blocks together.
-__device__ __forceinline__ void clear_last_part(const PeerGroup& group, const PeerTurns& seen) {
-  const uint32_t last = seen.sum_turn == 0 ? 2 : seen.sum_turn - 1;
-  const auto vectors = static_cast<int>(seen.used[last] / kVectorBytes);
-  const uint4 empty = make_uint4(peer::kNotSent, peer::kNotSent, peer::kNotSent, peer::kNotSent);
-  for (int s = 0; s < group.ranks; s++) {
-    if (s == group.rank) continue;
-    auto* place = reinterpret_cast<uint4*>(peer::sum_place(group, group.rank, last, s));
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < vectors; i += gridDim.x * blockDim.x) place[i] = empty;
-  }
-}
-
-// The i-th of the ranks but this one.
-__device__ __forceinline__ int other_rank(const PeerGroup& group, int i) {
-  return i < group.rank ? i : i + 1;
-}
-
-template <int kRanks, class Vector>
-__device__ __forceinline__ void send(const PeerGroup& group, uint32_t turn, uint64_t offset, Vector v) {
-  v = peer::to_send(v);
-#pragma unroll
-  for (int i = 0; i + 1 < kRanks; i++) {
-    if (i + 1 < group.ranks) {
-      peer::store_to_peer(peer::sum_place(group, other_rank(group, i), turn, group.rank) + offset, v);
-    }
-  }
-}
-
-template <int kRanks, class Vector>
-__device__ __forceinline__ void look_at_all(const PeerGroup& group, uint32_t turn, uint64_t offset,
-                                            Vector (&got)[kRanks - 1]) {
-#pragma unroll
-  for (int i = 0; i + 1 < kRanks; i++) {
-    if (i + 1 < group.ranks) {
-      peer::look(peer::sum_place(group, group.rank, turn, other_rank(group, i)) + offset, got[i]);
-    }
-  }
-}
-
-// Looks again at what was not there.
-template <int kRanks, class Vector>
-__device__ __forceinline__ void wait_for_all(const PeerGroup& group, uint32_t turn, uint64_t offset,
-                                             Vector (&got)[kRanks - 1], Patience& patience) {
-#pragma unroll
-  for (int i = 0; i + 1 < kRanks; i++) {
-    if (i + 1 >= group.ranks) break;
-    while (!peer::is_there(got[i]) && patience.look_again()) {
-      peer::look(peer::sum_place(group, group.rank, turn, other_rank(group, i)) + offset, got[i]);
-    }
-  }
-}
-
-// add(part) for every rank's part in the order of the ranks.
-template <int kRanks, class Vector, class Add>
-__device__ __forceinline__ void add_in_order(const PeerGroup& group, Vector own, const Vector (&got)[kRanks - 1],
-                                             Add&& add) {
-#pragma unroll
-  for (int s = 0; s < kRanks; s++) {
-    if (s >= group.ranks) break;
-    Vector part = own;
-    if (s < kRanks - 1 && s < group.rank) part = got[s < kRanks - 1 ? s : 0];
-    if (s > 0 && s > group.rank) part = got[s > 0 ? s - 1 : 0];
-    add(part);
-  }
-}
-
-template <class T>
-__device__ __forceinline__ void add_words(float4& sum, uint2 part, bool first) {
-  const float2 low = device::unpack<T>(part.x);
-  const float2 high = device::unpack<T>(part.y);
-  if (first) {
-    sum = make_float4(low.x, low.y, high.x, high.y);
-  } else {
-    sum = make_float4(sum.x + low.x, sum.y + low.y, sum.z + high.x, sum.w + high.y);
-  }
-}
 
 // A CTA per row, and as add_rms_norm (kernels/layer/rms_norm_cuda.cu) behind the sum: the same bits.
 //   grid     tokens, at most group.most_blocks; 512 threads, 72 registers (47 to 128: kVectors 1 to 4, kRanks 2 to 8), 160 B of
@@ -140,7 +54,7 @@ __global__ void __launch_bounds__(kNormThreads)
       x[v] = *reinterpret_cast<const float4*>(args.residual + first + column);
     }
     if (round == 0) {
-      peer::read_turns(group, &seen);
+      read_turns(group, &seen);
       if (thread == 0) leave_sum(group, seen, args.tokens * row_bytes);
     }
     if (seen.failed != 0) {  // who counts rows must not wait for them all the same
@@ -149,23 +63,24 @@ __global__ void __launch_bounds__(kNormThreads)
     }
     const uint32_t turn = seen.sum_turn;
     const auto offset = [&](int v) { return row * row_bytes + device::norm_column(v, thread) * sizeof(T); };
+    const auto used = [&](int v) { return device::norm_column(v, thread) < args.width; };
 #pragma unroll
     for (int v = 0; v < kVectors; v++) {
-      if (device::norm_column(v, thread) < args.width) send<kRanks>(group, turn, offset(v), own[v]);
+      if (used(v)) send<kRanks>(group, turn, offset(v), own[v]);
     }
     if (round == 0) clear_last_part(group, seen);
 
     uint2 got[kVectors][kRanks - 1];
 #pragma unroll
     for (int v = 0; v < kVectors; v++) {
-      if (device::norm_column(v, thread) < args.width) look_at_all<kRanks>(group, turn, offset(v), got[v]);
+      if (used(v)) look_at_all<kRanks>(group, turn, offset(v), got[v]);
     }
+    wait_for_all<kRanks>(group, turn, used, offset, got, patience);
     float squares = 0;
 #pragma unroll
     for (int v = 0; v < kVectors; v++) {
       const int column = device::norm_column(v, thread);
       if (column >= args.width) continue;
-      wait_for_all<kRanks>(group, turn, offset(v), got[v], patience);
       float4 sum;
       bool is_first = true;
       add_in_order<kRanks>(group, own[v], got[v], [&](uint2 part) {
@@ -192,53 +107,6 @@ __global__ void __launch_bounds__(kNormThreads)
   }
 }
 
-// Vectors of 16 bytes, the last one perhaps not whole.
-template <class T>
-__device__ __forceinline__ uint4 load_vector(const T* data, uint64_t count) {
-  constexpr uint64_t kElements = kVectorBytes / sizeof(T);
-  if (count >= kElements) return *reinterpret_cast<const uint4*>(data);
-  alignas(16) T elements[kElements];
-  for (uint64_t i = 0; i < kElements; i++) elements[i] = i < count ? data[i] : device::from_float<T>(0.0F);
-  return *reinterpret_cast<const uint4*>(elements);
-}
-template <class T>
-__device__ __forceinline__ void store_vector(T* data, uint64_t count, uint4 v) {
-  constexpr uint64_t kElements = kVectorBytes / sizeof(T);
-  if (count >= kElements) {
-    *reinterpret_cast<uint4*>(data) = v;
-    return;
-  }
-  alignas(16) T elements[kElements];
-  *reinterpret_cast<uint4*>(elements) = v;
-  for (uint64_t i = 0; i < count; i++) data[i] = elements[i];
-}
-
-// The sum of vectors of T, and how it is rounded.
-template <class T>
-struct VectorSum {
-  float4 low, high;
-  __device__ __forceinline__ void add(uint4 part, bool first) {
-    add_words<T>(low, make_uint2(part.x, part.y), first);
-    add_words<T>(high, make_uint2(part.z, part.w), first);
-  }
-  __device__ __forceinline__ uint4 rounded() const {
-    return make_uint4(device::pack<T>(low.x, low.y), device::pack<T>(low.z, low.w), device::pack<T>(high.x, high.y),
-                      device::pack<T>(high.z, high.w));
-  }
-};
-template <>
-struct VectorSum<float> {
-  float4 sum;
-  __device__ __forceinline__ void add(uint4 part, bool first) {
-    const float4 v =
-        make_float4(__uint_as_float(part.x), __uint_as_float(part.y), __uint_as_float(part.z), __uint_as_float(part.w));
-    sum = first ? v : make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
-  }
-  __device__ __forceinline__ uint4 rounded() const {
-    return make_uint4(__float_as_uint(sum.x), __float_as_uint(sum.y), __float_as_uint(sum.z), __float_as_uint(sum.w));
-  }
-};
-
 // A thread per 16 bytes.
 //   grid     bytes / 16 / 256, at most group.most_blocks; 256 threads, 48 registers (40 to 73: kRanks 2 to 8), 32 B of shared memory
 //   device   8.0, with memory of the peers mapped
@@ -251,7 +119,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ PeerTurns seen;
   if (!next_waits) device::allow_next_kernel();
   device::wait_for_previous_kernel();
-  peer::read_turns(group, &seen);
+  read_turns(group, &seen);
   if (threadIdx.x == 0) leave_sum(group, seen, count * sizeof(T));
   if (seen.failed != 0) return;
   const uint32_t turn = seen.sum_turn;
@@ -265,13 +133,14 @@ __global__ void __launch_bounds__(kThreads)
   clear_last_part(group, seen);
   for (uint64_t i = begin; i < vectors; i += step) {
     const uint64_t offset = i * kVectorBytes;
-    uint4 got[kRanks - 1];
-    look_at_all<kRanks>(group, turn, offset, got);
+    uint4 got[1][kRanks - 1];
+    look_at_all<kRanks>(group, turn, offset, got[0]);
     const uint4 own = load_vector(data + i * kElements, count - i * kElements);
-    wait_for_all<kRanks>(group, turn, offset, got, patience);
+    wait_for_all<kRanks>(
+        group, turn, [](int) { return true; }, [&](int) { return offset; }, got, patience);
     VectorSum<T> total;
     bool is_first = true;
-    add_in_order<kRanks>(group, own, got, [&](uint4 part) {
+    add_in_order<kRanks>(group, own, got[0], [&](uint4 part) {
       total.add(part, is_first);
       is_first = false;
     });
@@ -286,10 +155,10 @@ __global__ void __launch_bounds__(kThreads) gather(const __grid_constant__ PeerG
   __shared__ PeerTurns seen;
   if (!next_waits) device::allow_next_kernel();
   device::wait_for_previous_kernel();
-  peer::read_turns(group, &seen);
+  read_turns(group, &seen);
   const uint32_t turn = seen.gather_turn;
   if (threadIdx.x == 0) {
-    peer::leave_turn(&group.turns->gather_arrived, [&] { group.turns->gather_turn = turn + 1; });
+    leave_turn(&group.turns->gather_arrived, [&] { group.turns->gather_turn = turn + 1; });
   }
   if (seen.failed != 0) return;
   const int begin = blockIdx.x * kThreads + threadIdx.x;
@@ -298,7 +167,7 @@ __global__ void __launch_bounds__(kThreads) gather(const __grid_constant__ PeerG
     const uint32_t word = send[i];
     for (int r = 0; r < group.ranks; r++) {
       if (r != group.rank) {
-        peer::store_to_peer(peer::gather_place(group, r, turn, group.rank) + i, make_uint2(word, turn));
+        store_to_peer(gather_place(group, r, turn, group.rank) + i, make_uint2(word, turn));
       }
     }
     receive[group.rank * words + i] = word;
@@ -306,11 +175,11 @@ __global__ void __launch_bounds__(kThreads) gather(const __grid_constant__ PeerG
   Patience patience(group);
   for (int r = 0; r < group.ranks; r++) {
     if (r == group.rank) continue;
-    const uint2* place = peer::gather_place(group, group.rank, turn, r);
+    const uint2* place = gather_place(group, group.rank, turn, r);
     for (int i = begin; i < words; i += step) {
       uint2 got;
       do {
-        peer::look(place + i, got);
+        look(place + i, got);
       } while (got.y != turn && patience.look_again());
       receive[r * words + i] = got.x;
     }
@@ -355,8 +224,7 @@ int blocks_for(const PeerGroup& group, uint64_t threads) {
 }  // namespace
 
 uint64_t peer_inbox_bytes(int32_t ranks) {
-  return static_cast<uint64_t>(ranks) *
-         (3 * kMostPeerSumBytes + 2 * peer::kGatherPlace + 2 * kMostPeerRows * peer::kRowPlace);
+  return sum_places_bytes(ranks) + static_cast<uint64_t>(ranks) * (2 * kGatherPlace + 2 * kMostPeerRows * kRowPlace);
 }
 
 uint64_t peer_turns_bytes() {

@@ -20,7 +20,7 @@
 namespace lorikeet::kernels {
 
 inline constexpr int32_t kMostPeers = 8;                    // ranks of a group
-inline constexpr uint64_t kMostPeerSumBytes = 960 << 10;    // of one sum
+inline constexpr uint64_t kMostPeerSumBytes = 960 << 10;    // of one sum in one shot
 inline constexpr uint64_t kMostPeerGatherBytes = 16 << 10;  // of one rank's part
 inline constexpr int32_t kMostPeerNormWidth = 8192;
 inline constexpr int32_t kMostPeerRows = 64;        // of kernels that exchange words themselves (peer_row.cuh)
@@ -47,6 +47,11 @@ struct PeerGroup {
   bool shares_device = false;
 };
 
+// A sender's place in each part of an inbox: the whole tensor of a sum in one shot, 2 / ranks of it in two. Two ranks sum
+// long prompts, too.
+constexpr uint64_t peer_place_bytes(int32_t ranks) {
+  return ranks <= 2 ? 20 << 20 : 2 << 20;
+}
 uint64_t peer_inbox_bytes(int32_t ranks);
 uint64_t peer_turns_bytes();
 // Before a peer may write to the inbox.
@@ -58,6 +63,13 @@ void peer_sum_cuda(const PeerGroup& group, void* data, uint64_t count, Dtype dty
 // args.delta is this rank's part: the same bits as peer_sum_cuda of it and add_rms_norm_cuda behind, but args.delta is
 // left as it is. args.rows must be null; width at most kMostPeerNormWidth.
 void peer_sum_norm_cuda(const PeerGroup& group, const AddRmsNormArgs& args, const Stream& stream);
+
+// The same sums with the same bits in two shots (kernels/peer/two_shot_plan.h): for tensors so large that what leaves each
+// rank counts more than a second step, of any size. Each rank must own something: at least 512 bytes a rank, and rows of
+// which peer_two_shot_takes says so. What args.delta holds behind peer_two_shot_norm_cuda is undefined.
+bool peer_two_shot_takes(int32_t ranks, int32_t width);
+void peer_two_shot_sum_cuda(const PeerGroup& group, void* data, uint64_t count, Dtype dtype, const Stream& stream);
+void peer_two_shot_norm_cuda(const PeerGroup& group, const AddRmsNormArgs& args, const Stream& stream);
 
 // send [bytes] of every rank -> receive [ranks * bytes], by rank. bytes: a multiple of 4, at most kMostPeerGatherBytes;
 // 4-byte aligned. send may be receive + rank * bytes.

@@ -280,6 +280,7 @@ class CudaModelImpl final : public CudaModel {
     };
     Result<void> ok;
     guarded([&] {
+      forward_->agree_on_parts(context());
       if (!all) {
         ok = run_once(decode_size(graphs_.classes().front(), 0), true);
         return;

@@ -69,6 +69,7 @@ Result<CudaForward> CudaForward::make(const ShardPlan& plan, int rank, const Cud
   const kernels::DeviceMemory after = kernels::device_memory();
   forward.bytes_ = before.free_bytes > after.free_bytes ? before.free_bytes - after.free_bytes : 0;
   if (auto ok = forward.allocate(logits_rows); !ok) return tl::unexpected(ok.error());
+  if (auto ok = forward.prepare_parts(); !ok) return tl::unexpected(ok.error());
   return forward;
 }
 
@@ -232,8 +233,13 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
   kernels::LoraArgs lora = lora_args(layer, Projection::q, size, arrays);
   lora.x_done = done_counter(layer, Projection::q, size);
   lora.x_blocks = size.tokens;
-  const ProductExtras extras =
-      norm_before(layer, Projection::q, w.input_norm.as<float>(), layer == 0 ? nullptr : delta_.data(), size, context);
+  ProductExtras extras;
+  if (in_parts() && layer > 0) {  // normed behind the layer before
+    wait_for_parts(context);
+  } else {
+    extras = norm_before(layer, Projection::q, w.input_norm.as<float>(), layer == 0 ? nullptr : delta_.data(), size,
+                         context);
+  }
   project(layer, Projection::q, {normed_.data(), config.hidden_size}, {qkv_.data(), qkv_width}, lora, size, context,
           extras);
 
@@ -294,6 +300,10 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
     args.tiles = size.query_tiles;
     kernels::prefill_attention_cuda(args, context.stream);
   }
+  if (in_parts()) {
+    project_parts(layer, Projection::o, {mixed_.data(), q_width}, w.post_attention_norm.as<float>(), size, context);
+    return;
+  }
   project(layer, Projection::o, {mixed_.data(), q_width}, {delta_.data(), config.hidden_size}, lora, size, context);
   reduce(size.tokens, context);
 }
@@ -303,6 +313,14 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   const DeviceRows x = {normed_.data(), plan_.config().hidden_size};
   const DeviceRows activated = {activated_.data(), intermediate_};
   const DeviceRows gate_up = {gate_up_.data(), 2 * int64_t{intermediate_}};
+  if (in_parts()) {
+    const bool last = layer + 1 == plan_.config().num_layers;
+    const DeviceBuffer& norm_behind =
+        last ? weights_->final_norm : weights_->layers[static_cast<size_t>(layer) + 1].input_norm;
+    silu_parts(w.gate_up, activated, size, context);
+    project_parts(layer, Projection::down, activated, norm_behind.as<float>(), size, context);
+    return;
+  }
   kernels::LoraArgs lora = lora_args(layer, Projection::gate, size, arrays);
   kernels::LoraArgs down_lora = lora_args(layer, Projection::down, size, arrays);
   ProductExtras extras =
@@ -343,12 +361,17 @@ void CudaForward::layers(const StepSize& size, const StepArrays& arrays, const i
   stream_ = residual_.as<float>();
   fused_turn_ = 0;
   step_fuses_ = fuses_lora(size);
+  choose_parts(size, context);
   embed(size, arrays, drawn, context);
   for (int32_t i = 0; i < plan_.config().num_layers; ++i) {
     attention(i, size, arrays, context);
     mlp(i, size, arrays, context);
   }
-  norm(weights_->final_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);
+  if (in_parts()) {
+    wait_for_parts(context);
+  } else {
+    norm(weights_->final_norm.as<float>(), delta_.data(), nullptr, size.tokens, normed_.data(), context);
+  }
 }
 
 void CudaForward::head(const void* x, int32_t rows, const unsigned char* lora_rows, int32_t max_rank,

@@ -1,6 +1,7 @@
 // The layers of one rank on the device: from token ids to the states of which logits are made.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -34,8 +35,12 @@ class CudaForward {
                                   int64_t logits_stride);
 
   // Runs the layers over size.tokens tokens. `arrays` are on the device; `drawn` are the draws of the step before.
-  // With size.lora_bytes, the tokens' adapters are applied.
+  // With size.lora_bytes, the tokens' adapters are applied. Over ranks, agree_on_parts comes first.
   void layers(const StepSize& size, const StepArrays& arrays, const int32_t* drawn, const StepContext& context);
+
+  // With every new group, by all ranks: whether and where prompts are made in parts, which all must do alike. Waits, and
+  // throws as the group does.
+  void agree_on_parts(const StepContext& context);
 
   // After layers: the logits of all tokens of the step, at most logits_rows.
   void logits_of_all(const StepSize& size, const StepArrays& arrays, const StepContext& context);
@@ -75,6 +80,21 @@ class CudaForward {
   // Sums over the ranks what a product has left in delta_, unless the norm behind it does so.
   void reduce(int32_t tokens, const StepContext& context);
   bool sums_in_norm(int32_t tokens, const StepContext& context) const;
+
+  // Prompts over ranks (forward_parts_cuda.cc): the products in front of a sum make some of the tokens at a time, so that
+  // a part's sum and norm run beside the next part's product.
+  Result<void> prepare_parts();
+  // Of a step of that size.
+  void choose_parts(const StepSize& size, const StepContext& context);
+  bool in_parts() const { return parts_[1] > 0; }  // of the step that is being queued
+  // y = W x for the product that begins with o or down; the sums; the residual stream and normed_ by the norm of
+  // `weight`. None of it has been waited for.
+  void project_parts(int32_t layer, Projection first, const DeviceRows& x, const float* weight, const StepSize& size,
+                     const StepContext& context);
+  // silu(gate) * up of normed_, each part when it is there.
+  void silu_parts(const DeviceLinear& gate_up, const DeviceRows& y, const StepSize& size, const StepContext& context);
+  void wait_for_parts(const StepContext& context);
+
   kernels::LoraLinear lora_linear(int32_t layer, Projection first) const;
   kernels::LoraArgs lora_args(int32_t layer, Projection first, const StepSize& size, const StepArrays& arrays) const;
   // A layer's product that begins with projection `first`.
@@ -102,6 +122,22 @@ class CudaForward {
   int32_t heads_, kv_heads_, intermediate_;
   kernels::DecodeDivision decode_division_;
   const bool shares_device_;
+  static constexpr size_t kParts = 2;
+  // What a rank says of the products o, gate and up, and down.
+  struct PartsOffer {
+    int32_t takes = 0;  // whether they may be made in parts
+    int32_t multiprocessors = 0;
+    std::array<int32_t, 3> outputs = {}, inputs = {};
+  };
+  struct PartEvents {
+    kernels::Event made, summed;
+  };
+  PartsOffer own_parts_;
+  PartsOffer agreed_parts_;               // rank 0's, where all take parts
+  kernels::DeviceBuffer gathered_parts_;  // PartsOffer [ranks]
+  kernels::Stream sums_stream_;           // over several ranks, with the events
+  std::array<PartEvents, kParts> part_events_;
+  std::array<int32_t, kParts> parts_ = {};  // tokens of each; 0: the step that is being queued is made at once
   float* stream_ = nullptr;  // the residual stream of the step that is being queued: residual_ or residual_b_
   float rope_factor_ = 1;
   int64_t logits_stride_ = 0;

@@ -22,6 +22,11 @@ bool CudaLinear::takes_norm(const DeviceLinear& linear, int32_t m) {
   return packed != nullptr && int4_.takes_norm(*packed, m, dtype_);
 }
 
+bool CudaLinear::takes_parts(const DeviceLinear& linear) const {
+  return linear.products.size() == 1 && int4_.takes_parts() &&
+         std::holds_alternative<kernels::PackedInt4Weight>(linear.products[0].weight);
+}
+
 void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const DeviceRows& y, int32_t m,
                      const kernels::Stream& stream, const ProductExtras& extras) {
   for (const DeviceProduct& product : linear.products) {
@@ -41,7 +46,7 @@ void CudaLinear::run(const DeviceLinear& linear, const DeviceRows& x, const Devi
     args.norm = extras.norm;
     args.lora = extras.lora;
     args.follows_product = extras.follows_product;
-    int4_.run(std::get<kernels::PackedInt4Weight>(product.weight), args, stream, extras.follows_sum);
+    int4_.run(std::get<kernels::PackedInt4Weight>(product.weight), args, stream, extras.follows_sum, extras.of_rows);
   }
 }
 
@@ -59,7 +64,8 @@ void CudaLinear::run_silu(const DeviceLinear& gate_up, const DeviceRows& x, cons
   args.norm = extras.norm;
   args.lora = extras.lora;
   args.follows_product = extras.follows_product;
-  int4_.run(std::get<kernels::PackedInt4Weight>(gate_up.products[0].weight), args, stream, extras.follows_sum);
+  int4_.run(std::get<kernels::PackedInt4Weight>(gate_up.products[0].weight), args, stream, extras.follows_sum,
+            extras.of_rows);
 }
 
 bool CudaLinear::takes_lora(const DeviceLinear& linear, int32_t m, const kernels::LoraLinear& lora,

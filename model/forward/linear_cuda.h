@@ -21,6 +21,7 @@ struct ProductExtras {
   const kernels::Int4Lora* lora = nullptr;
   bool follows_product = false;  // the kernel in front is a product of the same CudaLinear
   bool follows_sum = false;      // it waits for other ranks
+  int32_t of_rows = 0;           // x has some rows of so many, where takes_parts; 0: all
 };
 
 // Owns the scratch memory. Threads: one at a time, on one stream.
@@ -31,6 +32,9 @@ class CudaLinear {
 
   // Whether run and run_silu of m rows make x themselves of a NormPrologue.
   bool takes_norm(const DeviceLinear& linear, int32_t m);
+
+  // Whether run and run_silu of more than kInt4DecodeRows rows may be called with some of them at a time: the same bits.
+  bool takes_parts(const DeviceLinear& linear) const;
 
   // y [m, all outputs] = x W^T; a bias is left to what follows. More than kInt4DecodeRows rows must have been run once
   // before they are captured in a graph, as in kernels/int4/int4_gemm_cuda.h.

@@ -54,14 +54,18 @@ std::string join_and_run(const std::filesystem::path& directory, const NcclOptio
   }
 }
 
+void wait_for(DeviceCollective& collective, const kernels::Stream& stream) {
+  const Result<kernels::Event> event = kernels::Event::make();
+  CHECK(event) << event.error().message;
+  event->record(stream);
+  collective.wait(*event);
+}
+
 void reduce_and_wait(DeviceCollective& collective, const kernels::Stream& stream, size_t count) {
   const kernels::DeviceBuffer data = allocate(count * sizeof(float));
   kernels::fill_bytes(data.data(), 0, data.bytes(), stream);
-  const Result<kernels::Event> event = kernels::Event::make();
-  CHECK(event) << event.error().message;
   collective.all_reduce(data.data(), count, kernels::Dtype::f32, stream);
-  event->record(stream);
-  collective.wait(*event);
+  wait_for(collective, stream);
 }
 
 void GpuRanks::SetUp() {

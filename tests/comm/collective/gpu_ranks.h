@@ -31,6 +31,10 @@ NcclOptions options_of(int rank, int size);
 std::string join_and_run(const std::filesystem::path& directory, const NcclOptions& options, bool peers,
                          const GpuRankBody& body);
 
+// Until the stream has come so far, for no longer than the communicator waits. A copy to or from memory that is not
+// page-locked holds the host up without a bound: it comes behind this.
+void wait_for(DeviceCollective& collective, const kernels::Stream& stream);
+
 // Queues an all-reduce of `count` floats and waits for it.
 void reduce_and_wait(DeviceCollective& collective, const kernels::Stream& stream, size_t count);
 

@@ -37,11 +37,9 @@ std::string check_sum(DeviceCollective& collective, const kernels::Stream& strea
   const kernels::DeviceBuffer data = allocate(count * sizeof(T));
   kernels::copy_to_device(data.data(), values.data(), data.bytes(), stream);
   collective.all_reduce(data.data(), count, dtype, stream);
+  wait_for(collective, stream);
   kernels::copy_to_host(values.data(), data.data(), data.bytes(), stream);
-  const Result<kernels::Event> event = kernels::Event::make();
-  CHECK(event) << event.error().message;
-  event->record(stream);
-  collective.wait(*event);
+  stream.synchronize();
   return values == expected ? "" : fmt::format("a sum of {} {} is wrong", count, kernels::name_of(dtype));
 }
 
@@ -89,6 +87,7 @@ TEST_P(DeviceGroup, GathersByRankAndBroadcasts) {
                           const kernels::DeviceBuffer data = allocate(bytes.size());
                           kernels::copy_to_device(data.data(), bytes.data(), bytes.size(), stream);
                           collective.all_gather(data.as<uint8_t>() + rank * part, data.data(), part, stream);
+                          wait_for(collective, stream);
                           kernels::copy_to_host(bytes.data(), data.data(), bytes.size(), stream);
                           stream.synchronize();
                           for (size_t i = 0; i < bytes.size(); i++) {
@@ -96,8 +95,10 @@ TEST_P(DeviceGroup, GathersByRankAndBroadcasts) {
                           }
                           kernels::fill_bytes(data.data(), static_cast<uint8_t>(rank), bytes.size(), stream);
                           collective.broadcast(data.data(), bytes.size(), 2, stream);
+                          wait_for(collective, stream);
                           kernels::copy_to_host(bytes.data(), data.data(), bytes.size(), stream);
                           stream.synchronize();
+                          reduce_and_wait(collective, stream, 1);  // the root is done before the others
                           return std::count(bytes.begin(), bytes.end(), 2) == static_cast<int64_t>(bytes.size())
                                      ? ""
                                      : "a broadcast is wrong";
@@ -112,7 +113,7 @@ TEST_P(DeviceGroup, ReplaysWithinAGraph) {
                           std::vector<float> values(count, 1);
                           const kernels::DeviceBuffer data = allocate(count * sizeof(float));
                           collective.all_reduce(data.data(), count, Dtype::f32, stream);  // connects, outside the graph
-                          stream.synchronize();
+                          wait_for(collective, stream);
                           kernels::copy_to_device(data.data(), values.data(), data.bytes(), stream);
                           stream.synchronize();
                           const Result<kernels::Graph> graph = kernels::Graph::capture(stream, [&] {
@@ -120,6 +121,7 @@ TEST_P(DeviceGroup, ReplaysWithinAGraph) {
                           });
                           if (!graph) return graph.error().message;
                           for (int i = 0; i < 4; i++) graph->launch(stream);
+                          wait_for(collective, stream);
                           kernels::copy_to_host(values.data(), data.data(), data.bytes(), stream);
                           stream.synchronize();
                           return std::count(values.begin(), values.end(), 4096.0F) == static_cast<int64_t>(count)

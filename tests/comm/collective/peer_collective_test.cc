@@ -25,13 +25,6 @@ using ::testing::Each;
 
 class PeerSums : public GpuRanks {};
 
-void wait_for(DeviceCollective& collective, const kernels::Stream& stream) {
-  const Result<kernels::Event> event = kernels::Event::make();
-  CHECK(event) << event.error().message;
-  event->record(stream);
-  collective.wait(*event);
-}
-
 // What each rank adds: every rank knows the parts of all.
 std::vector<float> part_of(int rank, size_t count, uint32_t seed) {
   std::mt19937 random(seed * 16 + static_cast<uint32_t>(rank));
@@ -97,9 +90,9 @@ TEST_P(PeerSums, HaveTheBitsOfTheOrderOfRanks) {
                           [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                             uint32_t seed = 0;
                             for (const Dtype dtype : {Dtype::f16, Dtype::bf16, Dtype::f32}) {
-                              for (const size_t count :
-                                   {1, 2, 7, 8, 9, 255, 5120, 40'963, 81'920, 163'840, 400'001, 491'520, 5, 64}) {
-                                if (count * size_of(dtype) > kSumTable[0].most_alone) continue;
+                              for (const size_t count : {1, 2, 7, 8, 9, 255, 5120, 40'963, 81'920, 163'840, 400'001,
+                                                         491'520, 5, 64, 600'001, 655'360}) {
+                                if (sum_by(count * size_of(dtype), collective.size()) == SumBy::library) continue;
                                 seed++;
                                 const auto part = Stored{dtype}.bytes_of(part_of(collective.rank(), count, seed));
                                 const auto data = to_device(part.data(), part.size(), stream);
@@ -124,7 +117,7 @@ TEST_P(PeerSums, AreRightAtThousandsOfRandomSizes) {
     EXPECT_THAT(
         run_ranks(size,
                   [operations](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
-                    constexpr size_t kMost = 163'840;
+                    constexpr size_t kMost = 655'360;  // 128 rows of 5,120: in one shot and in two
                     std::array<uint16_t, 256> halves{};
                     for (size_t i = 0; i < halves.size(); i++) {
                       halves[i] = kernels::float_to_half(static_cast<float>(i));
@@ -145,8 +138,9 @@ TEST_P(PeerSums, AreRightAtThousandsOfRandomSizes) {
                       }
                       kernels::copy_to_device(data.data(), values.data(), count * 2, stream);
                       collective.all_reduce(data.data(), count, Dtype::f16, stream);
-                      kernels::copy_to_host(values.data(), data.data(), count * 2, stream);
                       wait_for(collective, stream);
+                      kernels::copy_to_host(values.data(), data.data(), count * 2, stream);
+                      stream.synchronize();
                       if (!std::equal(values.begin(), values.begin() + static_cast<int64_t>(count), wanted.begin())) {
                         return fmt::format("sum {}, of {} values, is wrong", i, count);
                       }
@@ -158,7 +152,33 @@ TEST_P(PeerSums, AreRightAtThousandsOfRandomSizes) {
   }
 }
 
-// The outputs of a layer's end.
+// Of any size, whatever the table says, in more than one piece where they find no room.
+TEST_P(PeerSums, InTwoShotsHaveTheBitsOfOneShot) {
+  for (const int size : {2, 3, 4}) {
+    EXPECT_THAT(run_ranks(size,
+                          [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+                            uint32_t seed = 100;
+                            for (const Dtype dtype : {Dtype::f16, Dtype::bf16, Dtype::f32}) {
+                              for (const size_t count : {1024, 1025, 5120, 40'963, 163'840, 400'001, 2'700'003}) {
+                                seed++;
+                                const auto part = Stored{dtype}.bytes_of(part_of(collective.rank(), count, seed));
+                                const auto data = to_device(part.data(), part.size(), stream);
+                                kernels::peer_two_shot_sum_cuda(*collective.peers(), data.data(), count, dtype, stream);
+                                wait_for(collective, stream);
+                                if (to_host(data, stream) != sum_in_order(collective.size(), count, dtype, seed)) {
+                                  return fmt::format("a sum of {} {} differs", count, kernels::name_of(dtype));
+                                }
+                              }
+                            }
+                            return "";
+                          }),
+                Each(""))
+        << size << " ranks";
+  }
+}
+
+// The outputs of a layer's end, and how it is made.
+enum class End { apart, fused, in_two_shots };
 struct LayerEnd {
   std::vector<unsigned char> residual, out;
   std::vector<unsigned char> done;
@@ -166,7 +186,7 @@ struct LayerEnd {
 };
 
 LayerEnd end_layer(DeviceCollective& collective, const kernels::Stream& stream, int32_t tokens, int32_t width,
-                   Dtype dtype, bool in_place, bool fused) {
+                   Dtype dtype, bool in_place, End end) {
   const size_t count = static_cast<size_t>(tokens) * static_cast<size_t>(width);
   const std::vector<float> before = part_of(100, count, 1);
   const std::vector<float> weight = part_of(101, static_cast<size_t>(width), 1);
@@ -189,8 +209,10 @@ LayerEnd end_layer(DeviceCollective& collective, const kernels::Stream& stream, 
   args.tokens = tokens;
   args.width = width;
   args.done = in_place ? done.as<uint32_t>() : nullptr;
-  if (fused) {
+  if (end == End::fused) {
     collective.all_reduce_norm(args, stream);
+  } else if (end == End::in_two_shots) {
+    kernels::peer_two_shot_norm_cuda(*collective.peers(), args, stream);
   } else {
     // Row by row: no row's bits depend on the others.
     const size_t row = static_cast<size_t>(width);
@@ -209,11 +231,15 @@ TEST_P(PeerSums, WithTheNormBehindHaveTheBitsOfBothApart) {
                           [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                             for (const Dtype dtype : {Dtype::f16, Dtype::bf16}) {
                               for (const int32_t width : {8, 1000, 2056, 5120, 8192}) {
-                                for (const int32_t tokens : {1, 2, 17, 64, 96}) {
-                                  if (!collective.takes_norm(tokens, width, dtype)) continue;
+                                for (const int32_t tokens : {1, 2, 17, 64, 96, 130, 300}) {
+                                  const bool takes = collective.takes_norm(tokens, width, dtype);
+                                  const bool two = kernels::peer_two_shot_takes(collective.size(), width);
                                   const bool in_place = tokens % 2 == 0;
-                                  if (end_layer(collective, stream, tokens, width, dtype, in_place, true) !=
-                                      end_layer(collective, stream, tokens, width, dtype, in_place, false)) {
+                                  const auto run = [&](End end) {
+                                    return end_layer(collective, stream, tokens, width, dtype, in_place, end);
+                                  };
+                                  const LayerEnd apart = run(End::apart);
+                                  if ((takes && run(End::fused) != apart) || (two && run(End::in_two_shots) != apart)) {
                                     return fmt::format("{} rows of {} {} differ", tokens, width,
                                                        kernels::name_of(dtype));
                                   }
@@ -231,9 +257,9 @@ TEST_P(PeerSums, ReplayFromGraphsOfAllSizesInAnyOrder) {
   EXPECT_THAT(run_ranks(2,
                         [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                           // Each sum doubles what it finds, on both ranks.
-                          const std::vector<size_t> counts = {5120, 16 * 5120, 8, 8 * 5120};
+                          const std::vector<size_t> counts = {5120, 16 * 5120, 8, 60 * 5120};  // the last in two shots
                           constexpr int kSums = 5;
-                          const std::vector<float> ones(counts[1], 1);
+                          const std::vector<float> ones(counts[3], 1);
                           std::vector<kernels::DeviceBuffer> buffers;
                           std::vector<kernels::Graph> graphs;
                           for (const size_t count : counts) {
@@ -311,19 +337,27 @@ TEST_P(PeerSums, GatherAnyBitsOfAnySize) {
 
 INSTANTIATE_TEST_SUITE_P(Communicators, PeerSums, ::testing::Values(true), name_of_ranks);
 
-TEST(SumTable, GivesDecodeStepsToThePeersAndLongPromptsToTheLibrary) {
+TEST(SumTable, GivesDecodeStepsToThePeersAndLongPromptsOfManyRanksToTheLibrary) {
   constexpr uint64_t kRow = 5120 * 2;  // of Qwen 14B
   for (const int ranks : {2, 4, 8}) {
-    for (const uint64_t rows : {1, 8, 64}) EXPECT_EQ(sum_by(rows * kRow, ranks, true), SumBy::peers) << rows;
-    for (const uint64_t rows : {1, 32}) EXPECT_EQ(sum_by(rows * kRow, ranks, false), SumBy::peers) << rows;
-    for (const bool norm : {false, true}) EXPECT_EQ(sum_by(2048 * kRow, ranks, norm), SumBy::library);
+    for (const uint64_t rows : {1, 8, 64, 128, 256}) EXPECT_NE(sum_by(rows * kRow, ranks), SumBy::library) << rows;
   }
-  EXPECT_EQ(sum_by(96 * kRow, 2, true), SumBy::peers);
-  EXPECT_EQ(sum_by(96 * kRow, 8, true), SumBy::library);
-  EXPECT_EQ(sum_by(kRow, 9, true), SumBy::library);
+  EXPECT_NE(sum_by(2048 * kRow, 2), SumBy::library);
+  for (const int ranks : {3, 4, 8}) EXPECT_EQ(sum_by(2048 * kRow, ranks), SumBy::library);
+  EXPECT_EQ(sum_by(kRow, 9), SumBy::library);
+}
+
+TEST(SumTable, TakesTwoShotsForWhatIsLarge) {
+  constexpr uint64_t kRow = 5120 * 2;
+  EXPECT_EQ(sum_by(96 * kRow, 2), SumBy::one_shot);
+  EXPECT_EQ(sum_by(97 * kRow, 2), SumBy::two_shot);
+  EXPECT_EQ(sum_by(8 * kRow, 4), SumBy::one_shot);
+  EXPECT_EQ(sum_by(64 * kRow, 4), SumBy::two_shot);
+  EXPECT_EQ(sum_by(4 * kRow, 8), SumBy::one_shot);
+  EXPECT_EQ(sum_by(8 * kRow, 8), SumBy::two_shot);
   for (const SumTableRow& row : kSumTable) {
-    EXPECT_LE(row.most_alone, kernels::kMostPeerSumBytes);
-    EXPECT_LE(row.most_with_norm, kernels::kMostPeerSumBytes);
+    EXPECT_LE(row.most_one_shot, kernels::kMostPeerSumBytes);
+    EXPECT_GE(row.most_one_shot, static_cast<uint64_t>(row.ranks) * 512) << "each rank owns a part in two shots";
   }
 }
 

@@ -1,0 +1,94 @@
+// Prompts of many tokens over two GPUs, whose products run in parts beside the sums of others.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <numeric>
+
+#include "comm/collective/peer_collective.h"
+#include "model/forward/cuda_model.h"
+#include "tests/comm/collective/file_rendezvous.h"
+#include "tests/comm/collective/gpu_ranks.h"
+#include "tests/comm/collective/processes.h"
+#include "tests/model/forward/golden_run.h"
+
+namespace lorikeet::model {
+namespace {
+
+using ::testing::Each;
+
+constexpr int kRanks = 2;
+constexpr int32_t kTokens = 1300;
+constexpr int32_t kBlocks = 96;
+
+// The log-probabilities of a prompt's tokens, in one step. Ranks that share a device make nothing in parts.
+Result<std::vector<float>> prompt_logprobs(const std::filesystem::path& directory, int rank, bool shares_device) {
+  const tests::GoldenCheckpoint checkpoint = tests::example_checkpoint();
+  const auto config = read_model_config(checkpoint.directory);
+  if (!config) return tl::unexpected(config.error());
+  const auto plan = ShardPlan::make(*config, kRanks);
+  if (!plan) return tl::unexpected(plan.error());
+  const auto source = open_weights(checkpoint.directory, *plan, rank);
+  if (!source) return tl::unexpected(source.error());
+  CudaModelOptions options;
+  options.max_num_seqs = 2;
+  options.max_num_batched_tokens = options.max_model_len = kBlocks * options.block_size;
+  options.shares_device = shares_device;
+  const auto model = load_cuda_model(source->get(), *plan, rank, options);
+  if (!model) return tl::unexpected(model.error());
+  comm::FileRendezvous store(directory);
+  comm::NcclOptions nccl;
+  nccl.rank = rank;
+  nccl.size = kRanks;
+  nccl.prefix = shares_device ? "at once" : "in parts";
+  auto group = comm::make_device_collective(store, nccl, {});
+  if (!group) return tl::unexpected(group.error());
+  const auto start = (*model)->start(kBlocks, std::shared_ptr<comm::DeviceCollective>(*std::move(group)));
+  if (!start) return tl::unexpected(start.error());
+  std::vector<int32_t> ids(kTokens), blocks(kBlocks);
+  for (size_t i = 0; i < ids.size(); i++) ids[i] = static_cast<int32_t>(i * i % 251) % config->vocab_size;
+  std::iota(blocks.begin(), blocks.end(), 0);
+  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
+  targets.push_back(-1);
+  BatchRow row;
+  row.token_ids = ids;
+  row.logprob_targets = targets;
+  row.prompt_size = kTokens;
+  row.block_table = blocks;
+  (*model)->begin_step({&row, 1});
+  const std::vector<RowOutput> outputs = (*model)->finish_step();
+  std::vector<float> logprobs = outputs[0].target_logprobs;
+  logprobs.pop_back();  // nothing follows the last token
+  return logprobs;
+}
+
+std::string compare(const std::filesystem::path& directory, int rank) {
+  if (const std::string trouble = comm::take_device(rank); !trouble.empty()) return trouble;
+  try {
+    const auto in_parts = prompt_logprobs(directory, rank, false);
+    if (!in_parts) return in_parts.error().message;
+    const auto at_once = prompt_logprobs(directory, rank, true);
+    if (!at_once) return at_once.error().message;
+    for (size_t i = 0; i < at_once->size(); i++) {
+      if ((*in_parts)[i] != (*at_once)[i]) {
+        return fmt::format("token {}: {} in parts, {} at once", i, (*in_parts)[i], (*at_once)[i]);
+      }
+    }
+    return at_once->size() == kTokens - 1 ? "" : fmt::format("{} log-probabilities", at_once->size());
+  } catch (const comm::CollectiveError& error) {
+    return error.what();
+  }
+}
+
+TEST(CudaLongPrompts, HaveTheSameBitsInPartsAsAtOnce) {
+  const std::string devices = comm::run_processes(1, [](int) {
+    const Result<int> count = kernels::device_count();
+    return count ? std::to_string(*count) : count.error().message;
+  })[0];
+  if (std::atoi(devices.c_str()) < kRanks) GTEST_SKIP() << "devices: " << devices;
+  const comm::TemporaryDirectory directory;
+  EXPECT_THAT(comm::run_processes(kRanks, [&](int rank) { return compare(directory.path(), rank); }), Each(""));
+}
+
+}  // namespace
+}  // namespace lorikeet::model
