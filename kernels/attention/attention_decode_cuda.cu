@@ -188,12 +188,12 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
 }
 
 // cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair. most_parts: of a row.
-//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 240 to 253 registers
-//            (168 to 183 for heads of 64), 288 B of stack
+//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 241 to 255 registers
+//            (168 to 182 for heads of 64), 288 B of stack
 //   shared   Shared<T, Kv, kHeadDim>: a ring of keys and values per warp, q, results of the warps; <= 99 kB
 //   device   8.0; clusters from 9.0 on
 //   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
-//            last part of a pair to arrive joins the parts
+//            last part of a pair to arrive joins the parts; rows of one sequence do not wait for each other (WAITING.md)
 //   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; fp8 at 8 rows and 8k: 55 % of a whole step's
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
@@ -211,7 +211,8 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
 
   // The tables are a copy from the host, which is done before the step's first kernel begins.
   device::allow_next_kernel();
-  const int pieces = args.pieces[0];
+  const int pieces = args.pieces[0] & ~kDecodeRuns;
+  const bool with_runs = args.rotate && (args.pieces[0] & kDecodeRuns) != 0;
   const bool share_pairs = cluster > 1 && pieces == args.rows * cluster;
   const int units = pieces * pairs;
   const int block = static_cast<int>(blockIdx.x);
@@ -233,7 +234,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
                       : Item::of(args, DecodePiece::of(args.pieces[1 + unit / pairs]), unit % pairs);
     }
     __syncthreads();
-    attention::store_earlier<T, Kv, kHeadDim>(args, shared, items);
+    if (with_runs) attention::store_earlier<T, Kv, kHeadDim>(args, shared, items);
     Feed<T, Kv, kHeadDim> feed(args, shared, items);
     if (!args.rotate) device::wait_for_previous_kernel();
     for (int i = 0; i < kDepth; i++) {  // with `rotate` all of it was stored by earlier steps, or just now

@@ -37,8 +37,9 @@ struct DecodeAttentionArgs {
   // it.
   bool rotate = false;
   RopeArgs rope;  // of the same q, heads and cache
-  // [rows], for `rotate`: so many of the row's last positions are computed in this step, its own and, by tokens just
-  // before its own, those of rows of the same sequence; null: its own alone. A row's bits are the same in both cases.
+  // [rows], for `rotate`, where the pieces were written with_runs: so many of the row's last positions are computed in
+  // this step, its own and, by tokens just before its own, those of rows of the same sequence. Else every row's own
+  // alone. A row's bits are the same in both cases.
   const int32_t* runs = nullptr;
 
   uint32_t* done = nullptr;  // or null: where every block adds 1 when it has written all that it writes

@@ -24,7 +24,6 @@ struct alignas(16) Item {
   int pair;               // counts over all rows
   int part, parts;
   int context, tiles;  // of the row; no context, no work
-  int earlier;         // positions just before the row's last one that are computed in this step and read by this part
   const int* block_table;
 
   static __device__ __forceinline__ Item of(const DecodeAttentionArgs& args, DecodePiece piece, int pair_of_row) {
@@ -43,9 +42,6 @@ struct alignas(16) Item {
     const int head_tile = pair_of_row - it.kv_head * head_tiles;
     it.first_head = it.kv_head * group + head_tile * kHeadTile;
     it.heads = min(kHeadTile, group - head_tile * kHeadTile);
-    const int run = args.rotate && args.runs != nullptr ? args.runs[it.row] : 1;
-    const int end_tile = decode_segment_begin(it.tiles, it.first_segment(kWarps));
-    it.earlier = it.context > 0 && end_tile * kTile > it.context - run ? run - 1 : 0;
     return it;
   }
 

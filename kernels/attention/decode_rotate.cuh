@@ -78,17 +78,15 @@ __device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T
 // Where a sequence has several rows in the step, the positions before an item's last one that are computed by it come to
 // the cache before this block reads them there. Other blocks store the same bits: none waits for another.
 template <class T, class Kv, int kHeadDim>
-__device__ __forceinline__ void store_earlier(const DecodeAttentionArgs& args, const Shared<T, Kv, kHeadDim>& shared,
-                                              int items) {
-  bool any = false;
-  for (int i = 0; i < items; i++) any |= shared.items[i].earlier > 0;
-  if (!any) return;
+__device__ __noinline__ void store_earlier(const DecodeAttentionArgs& args, const Shared<T, Kv, kHeadDim>& shared,
+                                           int items) {
   device::wait_for_previous_kernel();
 #pragma unroll 1
   for (int i = 0; i < items; i++) {
     const Item& item = shared.items[i];
+    const int earlier = args.runs[item.row] - 1;
 #pragma unroll 1
-    for (int task = threadIdx.x / device::kWarpSize; task < 2 * item.earlier; task += kWarps) {
+    for (int task = threadIdx.x / device::kWarpSize; task < 2 * earlier; task += kWarps) {
       const int half = task & 1;  // 0: key, 1: value
       const int token = item.token - 1 - task / 2;
       const int head_index = args.heads + half * args.cache.kv_heads + item.kv_head;

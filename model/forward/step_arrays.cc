@@ -122,7 +122,8 @@ int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_s
     to.decode_contexts[row] = to.decode_table_begins[row] = 0;
     to.decode_runs[row] = 1;
   }
-  division.write({to.decode_contexts, static_cast<size_t>(size.decode_rows)}, to.decode_pieces);
+  division.write({to.decode_contexts, static_cast<size_t>(size.decode_rows)}, to.decode_pieces,
+                 batch.decode_rows > batch.decoding);
   return writer.entries();
 }
 

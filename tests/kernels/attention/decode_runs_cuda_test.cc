@@ -96,10 +96,10 @@ class DecodeRunsCuda : public CudaTest, public ::testing::WithParamInterface<std
     }
     const DecodeDivision division(shape.heads, shape.kv_heads, device_properties().multiprocessors);
     std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(count)));
-    division.write(contexts, pieces.data());
+    division.write(contexts, pieces.data(), count > 1);
     if (parts > 0) {
-      pieces = {count * parts};
-      for (int32_t i = 0; i < pieces[0]; i++) pieces.push_back(DecodePiece{i / parts, i % parts, parts}.packed());
+      pieces = {count * parts | kDecodeRuns};
+      for (int32_t i = 0; i < count * parts; i++) pieces.push_back(DecodePiece{i / parts, i % parts, parts}.packed());
     }
     const DeviceBuffer device_tokens = to_device(tokens), device_contexts = to_device(contexts),
                        device_begins = to_device(begins), device_tables = to_device(tables),

@@ -86,6 +86,10 @@ TEST(StepArrays, GiveRowsOfOneSequenceOneTableAndTheirPlacesInIt) {
   EXPECT_THAT(values(arrays.decode_table_begins, 4), ElementsAre(0, 0, 0, 2));
   EXPECT_THAT(values(arrays.decode_runs, 4), ElementsAre(1, 2, 3, 1));
   EXPECT_THAT(values(arrays.block_tables, 3), ElementsAre(5, 3, 5));
+  EXPECT_GT(arrays.decode_pieces[0], kernels::kDecodeRuns);
+  rows[0].token_ids = {ids.data(), 1};
+  write_step(StepBatch(rows), size, 16, kernels::DecodeDivision(40, 8, 132), arrays);
+  EXPECT_LT(arrays.decode_pieces[0], kernels::kDecodeRuns) << "every row is of another sequence";
 }
 
 TEST(StepArrays, DescribeEveryTokenAndFillUpTheRest) {
