@@ -5,6 +5,7 @@
 #   ptx80     the kernel tests from that PTX, which the driver compiles for the GPU at hand
 #   memcheck  compute-sanitizer on a short list of kernel tests: addresses
 #   racecheck the same for races in shared memory
+#   all-memcheck, all-racecheck: all tests of the kernels, in slices of 9 minutes (kernels/sanitize.py); only where named
 # RELEASE_BIN and PTX80_BIN name the folders of the binaries where they are not build/release/bin and build/ptx80/bin.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -90,8 +91,14 @@ run_step() {
       done ;;
     tests) with_mps ctest --test-dir "$(dirname "$release")" -L gpu --output-on-failure || failed+=(tests) ;;
     ptx80) together ptx80 ptx80_one < <(cd "$ptx80" && ls -d -- *_cuda_test lora_slots_test | grep -v '^cuda_') ;;
+    all-memcheck|all-racecheck)
+      local status=2
+      while [[ $status == 2 ]]; do
+        tests/kernels/sanitize.py "${1#all-}" "$release" "${SANITIZE_STATE:-build/sanitize.state}"; status=$?
+      done
+      [[ $status == 0 ]] || failed+=("$1") ;;
     memcheck|racecheck) together "" sanitize_one < <(printf '%s\n' "${short_list[@]/#/$1 }") ;;
-    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
+    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,9s/^# //p' "$0" >&2; exit 2 ;;
   esac
 }
 

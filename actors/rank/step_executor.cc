@@ -121,6 +121,8 @@ Result<model::BatchRow> StepExecutor::batch_row(const engine::StepRow& row, std:
   batch.block_table = sequence.blocks;
   batch.slot = sequence.slot;
   batch.sample = row.sample;
+  // Tokens that it had generated before it was preempted or its ranks were lost: decoding computed them one by one.
+  batch.decode = row.start >= sequence.prompt_size && row.count <= model::kMostDecodePositions;
   batch.sampling = row_sampling(sequence.sampling);
   batch.counts = sequence.counts;
   if (row.sample && sequence.rules) batch.constraint = sequence.rules->next(generated(sequence));

@@ -5,11 +5,11 @@
 // Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, or the operations of its
 // products at cuBLASLt's rate where they take longer, both measured in the same run. One factor changes at a time from a
 // default point: batches; adapters, with who applied them; draws; prompts; mixed: how far apart the tokens of 32 rows are
-// while prompts arrive, by --max-num-batched-tokens. With --kernels it prints the kernels' times
+// while prompts arrive, by --max-num-batched-tokens; runs: steps of known tokens, several positions of each sequence. With --kernels it prints the kernels' times
 // instead. With --tensor-parallel-size each rank is a process with a device of its own (or a share of one, where there
 // are fewer); figures and floors are those of rank 0. --nccl: the ranks do not use each other's memory.
 //
-//   decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed] [--rows N] [--context N] [--fp8]
+//   decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed|runs] [--rows N] [--context N] [--fp8]
 //                         [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl]
 #include <cstring>
 #include <numeric>
@@ -98,6 +98,11 @@ class Bench {
     if (wanted("prompts")) {
       for (const int32_t tokens : {kBlockSize, 512, kLongestPrompt}) prompt(tokens, -1);
       for (const int32_t tokens : {kBlockSize, kLongestPrompt}) prompt(tokens, 0);
+    }
+    if (wanted("runs")) {
+      for (const int32_t count : {1, 8}) {
+        for (const int32_t positions : {2, 4, kMostDecodePositions}) again(count, positions);
+      }
     }
     if (wanted("mixed")) {
       fmt::print("{:64} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "rows while prompts arrive", "gap ms", "p99 ms", "p99 / gap",
@@ -279,6 +284,33 @@ class Bench {
         begin_step(sequences, 0);
         finish_step(sequences);
       }
+    }
+  }
+
+  // Computes the last positions of the sequences' prompts again, as decode rows or as prompts are.
+  void again(int32_t count, int32_t positions) {
+    if (count * positions > options_.rows) return;
+    std::vector<BatchRow> rows;
+    for (const Sequence& s : behind_their_prompts(count)) {
+      BatchRow row;
+      row.start = options_.context - positions;
+      row.token_ids = std::span<const int32_t>(s.ids).subspan(static_cast<size_t>(row.start));
+      row.block_table = s.blocks;
+      row.sample = true;
+      rows.push_back(row);
+    }
+    for (const bool as_decode_rows : {true, false}) {
+      for (BatchRow& row : rows) row.decode = as_decode_rows;
+      std::vector<double> gpu_ms;
+      model_->begin_step(rows);
+      for (int i = 0; i < kWarmUpSteps + options_.steps; ++i) {
+        model_->begin_step(rows);
+        model_->finish_step();
+        if (i >= kWarmUpSteps) gpu_ms.push_back(model_->step_times().ms);
+      }
+      model_->finish_step();
+      fmt::print("{} sequences, {} positions of each, {:27}{:>9} {:9.3f}\n", count, positions,
+                 as_decode_rows ? "as decode rows" : "as prompts are", "", percentile(gpu_ms, 0.5));
     }
   }
 

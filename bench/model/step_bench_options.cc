@@ -35,11 +35,12 @@ std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv) 
     } else if (flag == "--fp8") {
       options.fp8 = true;
     } else {
-      fmt::print(stderr,
-                 "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed] [--rows N] [--context N] "
-                 "[--fp8]\n"
-                 "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
-                 "       [--tensor-parallel-size N] [--nccl]\n");
+      fmt::print(
+          stderr,
+          "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed|runs] [--rows N] [--context N] "
+          "[--fp8]\n"
+          "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
+          "       [--tensor-parallel-size N] [--nccl]\n");
       return std::nullopt;
     }
   }

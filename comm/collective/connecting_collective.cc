@@ -16,7 +16,8 @@ class ConnectingCollective final : public DeviceCollective {
         connected_(std::async(std::launch::async, std::move(connect)).share()) {}
 
   ~ConnectingCollective() override {
-    communicator_->abort();
+    // Once connected it ends as it does without this, and others may still wait for what it sends.
+    if (!is_connected()) communicator_->abort();
     connected_.wait();
   }
 
@@ -48,12 +49,15 @@ class ConnectingCollective final : public DeviceCollective {
   void wait(const kernels::Event& event) override { connected().wait(event); }
 
   void check() override {
-    if (connected_.wait_for(0s) == std::future_status::ready) connected().check();
+    if (is_connected()) connected().check();
   }
 
   void abort() override { communicator_->abort(); }
 
  private:
+  // Or has failed to.
+  bool is_connected() const { return connected_.wait_for(0s) == std::future_status::ready; }
+
   // Throws what `connect` threw.
   DeviceCollective& connected() {
     connected_.get();

@@ -8,13 +8,13 @@
 #include "kernels/attention/attention_shared.cuh"
 #include "kernels/attention/decode_feed.cuh"
 #include "kernels/attention/decode_join.cuh"
+#include "kernels/attention/decode_rotate.cuh"
 #include "kernels/attention/decode_tile.cuh"
 #include "kernels/base/cuda_check.h"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/done_counter.cuh"
 #include "kernels/cuda/element_dispatch.cuh"
 #include "kernels/cuda/overlap_launch.cuh"
-#include "kernels/layer/rope_head.cuh"
 
 namespace lorikeet::kernels {
 namespace {
@@ -50,73 +50,6 @@ __device__ __forceinline__ Partials partials_of(const DecodeAttentionArgs& args,
   p.out = rest + (2 * static_cast<size_t>(args.rows) * most_parts * args.heads + 3) / 4 * 4;
   p.most_parts = most_parts;
   return p;
-}
-
-// A head that one warp rotates or stores, of one of the items.
-struct RotateTask {
-  int item = -1;  // -1: none
-  int kind = 0;   // 0: query, 1: key, 2: value
-  int head = 0;   // counts q heads, then k, then v
-  int in_tile = 0;
-
-  static __device__ __forceinline__ RotateTask of(const DecodeAttentionArgs& args, const Item* of_pass, int items,
-                                                  int index) {
-    RotateTask task;
-    const int kv_heads = args.cache.kv_heads;
-    const int queries = min(kHeadTile, args.heads / kv_heads);
-    int place = 0;
-    for (; index >= queries + 2; place++) index -= queries + 2;
-    if (place >= items) return task;
-    const Item& item = of_pass[place];
-    task.in_tile = index;
-    task.kind = max(0, task.in_tile - queries + 1);
-    task.head =
-        task.kind == 0 ? item.first_head + task.in_tile : args.heads + (task.kind - 1) * kv_heads + item.kv_head;
-    const bool wanted = task.kind == 0 ? task.in_tile < item.heads : item.has_newest();
-    if (wanted && item.context > 0) task.item = place;
-    return task;
-  }
-};
-
-// The items' queries come to shared memory, and the newest keys and values there and to the cache. Two heads of a warp
-// are on their way at a time. Waits for the kernel before this one when all that does not depend on it is requested.
-template <class T, class Kv, int kHeadDim>
-__device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T, Kv, kHeadDim>& shared, int items) {
-  const int tasks = items * (min(kHeadTile, args.heads / args.cache.kv_heads) + 2);
-#pragma unroll 1
-  for (int first = threadIdx.x / device::kWarpSize; first < tasks; first += 2 * kWarps) {
-    RotateTask task[2];
-    int slot[2] = {-1, -1};
-    device::RopeHead<T, kHeadDim> head[2];
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      task[i] = RotateTask::of(args, shared.items, items, first + i * kWarps);
-      if (task[i].item < 0) continue;
-      head[i].load_weights(args.rope, task[i].head);
-      if (task[i].kind > 0) slot[i] = args.rope.kv_slots[shared.items[task[i].item].token];
-    }
-    device::wait_for_previous_kernel();
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      if (task[i].item >= 0) head[i].load(args.rope, shared.items[task[i].item].token, task[i].head);
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      if (task[i].item < 0) continue;
-      head[i].make(args.rope, task[i].head);
-      if (task[i].kind == 0) {
-        head[i].store(shared.queries[task[i].item][task[i].in_tile]);
-        continue;
-      }
-      const int half = task[i].kind - 1;
-      const float scale = head[i].template scale_of<Kv>();
-      head[i].template store_as_read<Kv>(shared.newest[task[i].item][half], scale);
-      if (threadIdx.x % device::kWarpSize == 0) shared.newest_scales[task[i].item][half] = scale;
-      if (slot[i] >= 0) {
-        head[i].template store_kv<Kv>(args.cache, half == 1, shared.items[task[i].item].kv_head, slot[i], scale);
-      }
-    }
-  }
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -255,12 +188,12 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
 }
 
 // cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair. most_parts: of a row.
-//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 240 to 253 registers
-//            (168 to 183 for heads of 64), 288 B of stack
+//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 241 to 255 registers
+//            (168 to 182 for heads of 64), 288 B of stack
 //   shared   Shared<T, Kv, kHeadDim>: a ring of keys and values per warp, q, results of the warps; <= 99 kB
 //   device   8.0; clusters from 9.0 on
 //   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
-//            last part of a pair to arrive joins the parts
+//            last part of a pair to arrive joins the parts; rows of one sequence do not wait for each other (WAITING.md)
 //   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; fp8 at 8 rows and 8k: 55 % of a whole step's
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
@@ -278,7 +211,8 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
 
   // The tables are a copy from the host, which is done before the step's first kernel begins.
   device::allow_next_kernel();
-  const int pieces = args.pieces[0];
+  const int pieces = args.pieces[0] & ~kDecodeRuns;
+  const bool with_runs = args.rotate && (args.pieces[0] & kDecodeRuns) != 0;
   const bool share_pairs = cluster > 1 && pieces == args.rows * cluster;
   const int units = pieces * pairs;
   const int block = static_cast<int>(blockIdx.x);
@@ -300,14 +234,15 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
                       : Item::of(args, DecodePiece::of(args.pieces[1 + unit / pairs]), unit % pairs);
     }
     __syncthreads();
+    if (with_runs) attention::store_earlier<T, Kv, kHeadDim>(args, shared, items);
     Feed<T, Kv, kHeadDim> feed(args, shared, items);
     if (!args.rotate) device::wait_for_previous_kernel();
-    for (int i = 0; i < kDepth; i++) {  // with `rotate` all of it was stored by earlier steps
+    for (int i = 0; i < kDepth; i++) {  // with `rotate` all of it was stored by earlier steps, or just now
       feed.keys();
       feed.values();
     }
     if (args.rotate) {
-      rotate<T, Kv, kHeadDim>(args, shared, items);
+      attention::rotate<T, Kv, kHeadDim>(args, shared, items);
       __syncthreads();
     }
 

@@ -37,10 +37,16 @@ struct DecodeAttentionArgs {
   // it.
   bool rotate = false;
   RopeArgs rope;  // of the same q, heads and cache
+  // [rows], for `rotate`, where the pieces were written with_runs: so many of the row's last positions are computed in
+  // this step, its own and, by tokens just before its own, those of rows of the same sequence. Else every row's own
+  // alone. A row's bits are the same in both cases.
+  const int32_t* runs = nullptr;
 
   uint32_t* done = nullptr;  // or null: where every block adds 1 when it has written all that it writes
 };
 inline constexpr int32_t kMaxDecodeRows = 1024;
+inline constexpr int32_t kMostDecodeRun =
+    8;  // rows of one sequence in a step: each stores what those before it do, too
 
 uint64_t decode_attention_workspace(int32_t rows, int32_t heads, int32_t kv_heads, int32_t head_dim);
 

@@ -32,7 +32,7 @@ int32_t DecodeDivision::most_parts(int32_t rows) const {
   return spread ? kMostSpreadParts : kMostDecodeParts;
 }
 
-void DecodeDivision::write(std::span<const int32_t> contexts, int32_t* pieces) const {
+void DecodeDivision::write(std::span<const int32_t> contexts, int32_t* pieces, bool with_runs) const {
   const auto rows = static_cast<int32_t>(contexts.size());
   double sum = 0;
   int32_t longest = 0;
@@ -71,7 +71,7 @@ void DecodeDivision::write(std::span<const int32_t> contexts, int32_t* pieces) c
     if (tiles >= kLongDecodeTiles) own = parts == kMostDecodeParts ? most_parts(rows) : std::max(own, 2);
     for (int32_t part = 0; part < own; ++part) pieces[1 + count++] = DecodePiece{row, part, own}.packed();
   }
-  pieces[0] = count;
+  pieces[0] = count | (with_runs ? kDecodeRuns : 0);
 }
 
 }  // namespace lorikeet::kernels

@@ -38,6 +38,8 @@ struct DecodePiece {
   constexpr int32_t packed() const { return row << 10 | part << 5 | parts; }
 };
 
+inline constexpr int32_t kDecodeRuns = 1 << 30;  // beside the number of pieces
+
 inline constexpr int32_t kDecodeBlocksPerMultiprocessor = 2;
 
 // How a batch is divided over the device: it changes when a result is there, not its bits.
@@ -54,8 +56,8 @@ class DecodeDivision {
   }
   static constexpr int64_t entries(int32_t rows) { return 1 + most_pieces(rows); }
   // Writes how many pieces the rows have, and behind that the packed pieces, row by row. Rows of an empty context have
-  // pieces too.
-  void write(std::span<const int32_t> contexts, int32_t* pieces) const;
+  // pieces too. with_runs: several rows are of one sequence; what every block reads first says so (kDecodeRuns).
+  void write(std::span<const int32_t> contexts, int32_t* pieces, bool with_runs = false) const;
 
   // Thread blocks that share every pair of `rows` rows where the device can let them exchange results.
   int32_t cluster(int32_t rows) const;

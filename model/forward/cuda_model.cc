@@ -126,7 +126,7 @@ class CudaModelImpl final : public CudaModel {
     for (const BatchRow& row : rows) step.awaits_constraints |= row.sample && row.constrained_later;
     guarded([&] {
       if (options_.time_steps) begun_[step.place % kTimedSteps].record(stream_);
-      if (!rows.empty()) queue(StepBatch(rows), step);
+      if (!rows.empty()) queue(StepBatch(rows, options_.max_num_seqs), step);
       if (!step.awaits_constraints) queue_draws(step);
     });
     steps_.push_back(std::move(step));

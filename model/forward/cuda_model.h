@@ -3,7 +3,8 @@
 // through tables.
 //
 // A row's result does not depend on the other rows of a step, as long as steps have at most kInt4DecodeRows tokens;
-// larger ones go through other products, whose sums are formed in another order.
+// larger ones go through other products, whose sums are formed in another order. Neither does a position's on whether it
+// is the only one of its row, where the row asks for that (BatchRow::decode).
 #pragma once
 
 #include <cstdint>

@@ -284,6 +284,7 @@ void CudaForward::attention(int32_t layer, const StepSize& size, const StepArray
     args.workspace = attention_workspace_.as<float>();
     args.rotate = decode_only;
     args.rope = rope;
+    args.runs = arrays.decode_runs;
     args.done = done_counter(layer, Projection::o, size);
     lora.x_blocks = kernels::decode_attention_cuda(args, context.stream);
   }

@@ -54,6 +54,10 @@ struct BatchRow {
   std::span<const int32_t> block_table;  // [ceil((start + token_ids.size()) / block_size)] or more
   int32_t slot = -1;                     // adapter slot; -1: the base model
   bool sample = false;                   // draw the token of position start + token_ids.size()
+  // Up to kMostDecodePositions known tokens, each of which is to have the bits that it has as the only one of its row,
+  // as decoding computed it once. On the CPU every row is so. On a GPU these rows are decode rows (and steps of such rows
+  // alone are captured ones), as long as a step has no more positions of them than it may have rows.
+  bool decode = false;
   RowSampling sampling;
   std::span<const TokenCount> counts;   // where a penalty is on; ordered by token id; a pending token is not in it and
                                         // is counted by the model
@@ -64,6 +68,8 @@ struct BatchRow {
   std::span<const int32_t> logprob_targets;  // not empty: [token_ids.size()], the log-probability of target i at
                                              // position start + i is wanted (prompt_logprobs); -1: not wanted there
 };
+
+inline constexpr int32_t kMostDecodePositions = 8;
 
 // Stands for a token that the device knows and the host does not yet.
 inline constexpr int32_t kPendingToken = -1;

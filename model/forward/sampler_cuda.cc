@@ -145,13 +145,19 @@ void CudaSampler::draw_filtered(const SamplePortion& portion, const SampleArrays
     args.tokens_of_peers = plan_.config().vocab_size;
     return kernels::draw_filtered_cuda(args, stream);
   }
-  const int32_t at_once = group == nullptr ? end : kGatheredRows;
-  for (int32_t first = portion.unfiltered; first < end; first += at_once) {
+  // Rows whose logits lie behind each other are gathered together: nearly always all, up to the room that there is.
+  const auto logits_row = [&portion](int32_t draw) { return portion.draws[static_cast<size_t>(draw)].logits_row; };
+  for (int32_t first = portion.unfiltered; first < end; first += args.num_rows) {
     args.rows = arrays.draws + first;
-    args.num_rows = std::min(at_once, end - first);
+    args.num_rows = end - first;
     args.logits = shard.logits;
     if (group != nullptr) {
-      args.first_logits_row = portion.draws[static_cast<size_t>(first)].logits_row;
+      int32_t count = 1;
+      while (count < std::min(kGatheredRows, end - first) && logits_row(first + count) == logits_row(first) + count) {
+        ++count;
+      }
+      args.num_rows = count;
+      args.first_logits_row = logits_row(first);
       args.piece_stride = args.num_rows * shard.stride;
       group->all_gather(shard.logits + args.first_logits_row * shard.stride, gathered_.data(),
                         static_cast<size_t>(args.piece_stride) * sizeof(float), stream);

@@ -15,7 +15,7 @@ class Writer {
   Writer(const StepBatch& batch, int32_t block_size, const StepArrays& to)
       : batch_(batch), block_size_(block_size), to_(to) {}
 
-  void row(int32_t index, int32_t place) {
+  void row(int32_t index, bool decoding) {
     const BatchRow& row = batch_.rows[static_cast<size_t>(index)];
     const int32_t first = batch_.first_tokens[static_cast<size_t>(index)];
     const auto count = static_cast<int32_t>(row.token_ids.size());
@@ -33,12 +33,15 @@ class Writer {
       to_.adapter_slots[first + i] = row.slot;
       to_.frequency_table_of[first + i] = index;
     }
-    if (place < batch_.decode_rows) {
-      to_.decode_tokens[place] = first;
-      to_.decode_contexts[place] = end;
-      to_.decode_table_begins[place] = static_cast<int32_t>(entries_);
+    if (decoding) {
+      for (int32_t i = 0; i < count; ++i) {
+        to_.decode_tokens[decode_rows_] = first + i;
+        to_.decode_contexts[decode_rows_] = row.start + i + 1;
+        to_.decode_table_begins[decode_rows_] = static_cast<int32_t>(entries_);
+        to_.decode_runs[decode_rows_++] = i + 1;
+      }
     } else {
-      const int32_t r = place - batch_.decode_rows;
+      const int32_t r = prefill_rows_++;
       to_.prefill_first_tokens[r] = first;
       to_.prefill_counts[r] = count;
       to_.prefill_starts[r] = row.start;
@@ -59,6 +62,8 @@ class Writer {
   const int32_t block_size_;
   const StepArrays& to_;
   int64_t entries_ = 0;
+  int32_t decode_rows_ = 0;
+  int32_t prefill_rows_ = 0;
   int32_t tiles_ = 0;
 };
 
@@ -91,6 +96,7 @@ StepArrays::StepArrays(const StepSize& size, int32_t head_dim, Carver& carver)
       decode_tokens(carver.take<int32_t>(size.decode_rows)),
       decode_contexts(carver.take<int32_t>(size.decode_rows)),
       decode_table_begins(carver.take<int32_t>(size.decode_rows)),
+      decode_runs(carver.take<int32_t>(size.decode_rows)),
       decode_pieces(carver.take<int32_t>(kernels::DecodeDivision::entries(size.decode_rows))),
       prefill_first_tokens(carver.take<int32_t>(size.prefill_rows)),
       prefill_counts(carver.take<int32_t>(size.prefill_rows)),
@@ -105,7 +111,7 @@ int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_s
                    const kernels::DecodeDivision& division, const StepArrays& to) {
   Writer writer(batch, block_size, to);
   for (size_t place = 0; place < batch.order.size(); ++place) {
-    writer.row(batch.order[place], static_cast<int32_t>(place));
+    writer.row(batch.order[place], place < static_cast<size_t>(batch.decoding));
   }
   for (int32_t token = batch.tokens; token < size.tokens; ++token) {
     to.token_ids[token] = to.positions[token] = to.frequency_table_of[token] = 0;
@@ -114,8 +120,10 @@ int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_s
   for (int32_t row = batch.decode_rows; row < size.decode_rows; ++row) {
     to.decode_tokens[row] = row;
     to.decode_contexts[row] = to.decode_table_begins[row] = 0;
+    to.decode_runs[row] = 1;
   }
-  division.write({to.decode_contexts, static_cast<size_t>(size.decode_rows)}, to.decode_pieces);
+  division.write({to.decode_contexts, static_cast<size_t>(size.decode_rows)}, to.decode_pieces,
+                 batch.decode_rows > batch.decoding);
   return writer.entries();
 }
 

@@ -55,7 +55,8 @@ struct StepArrays {
 
   int32_t* decode_tokens;         // [decode_rows]: the rows' tokens
   int32_t* decode_contexts;       // [decode_rows]
-  int32_t* decode_table_begins;   // [decode_rows]
+  int32_t* decode_table_begins;   // [decode_rows]: those of one sequence share a table
+  int32_t* decode_runs;           // [decode_rows]: DecodeAttentionArgs::runs
   int32_t* decode_pieces;         // [DecodeDivision::entries(decode_rows)]
   int32_t* prefill_first_tokens;  // [prefill_rows]
   int32_t* prefill_counts;        // [prefill_rows]

@@ -30,6 +30,7 @@ struct FakeRow {
   std::vector<kernels::TokenBias> biases;  // of the constraint
   std::vector<uint32_t> allowed;           // the same
   bool constrained_later = false;          // and not yet
+  bool decode = false;
 };
 
 // Draws 1000 + position of the drawn token. Threads: as RankModel.
@@ -79,7 +80,8 @@ class FakeModel final : public model::RankModel {
                       {row.logprob_targets.begin(), row.logprob_targets.end()},
                       {row.constraint.biases.begin(), row.constraint.biases.end()},
                       {row.constraint.allowed.begin(), row.constraint.allowed.end()},
-                      row.constrained_later});
+                      row.constrained_later,
+                      row.decode});
     }
     const std::lock_guard lock(mutex);
     begun.push_back(step);

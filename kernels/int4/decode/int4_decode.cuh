@@ -18,6 +18,7 @@
 #include "kernels/int4/decode/chunk.cuh"
 #include "kernels/int4/decode/lora.cuh"
 #include "kernels/int4/decode/lora_token.cuh"
+#include "kernels/int4/decode/ring.cuh"
 #include "kernels/int4/decode/x.cuh"
 
 namespace lorikeet::kernels::int4 {
@@ -73,6 +74,148 @@ __device__ __forceinline__ void store_part(uint32_t address, float2 sums, int cl
   asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(sums.x), "f"(sums.y) : "memory");
 }
 
+// What a warp does while it streams: its items' sums, from its ring and x, into the shared memory of the blocks that
+// finish the tiles. x_lane: the address of this lane's column and pairs for unit 0 of k; all_parts: the barrier that counts the sums.
+template <class T, class Format>
+__device__ __forceinline__ void stream_items(const DecodeParams& p, const unsigned char* shared, const BlockWork& work,
+                                             WeightRing<Format>& ring, uint32_t x_lane, uint32_t base,
+                                             uint32_t all_parts, int warp, int lane) {
+  const int cluster = 1 << p.cluster_log2;
+  const int g = lane / 4;
+  const int t = lane % 4;
+  uint32_t stage = ring.begin;
+  uint32_t barrier = ring.full;
+  uint32_t phase = 0;
+  for (int item = warp; item < work.items; item += kDecodeWarps) {
+    const int tile = item >> work.parts_log2;
+    const int part = work.part_of(item);
+    int rest = part_begin(p.units, part);
+    uint32_t x_unit = x_lane + rest * kDecodeUnitXBytes;
+    int before = in_line(ring.weight + static_cast<int64_t>(tile * p.units + rest) * Format::kBytes);
+    rest = part_begin(p.units, part + 1) - rest;
+    float y[4] = {};
+    for (int n; rest > 0; rest -= n) {
+      n = min(p.chunk, rest);
+      const unsigned char* unit = shared + stage + before;
+      before = (before + n * Format::kBytes) & (kCopyLine - 1);
+      device::barrier_wait(barrier, phase);
+      int u = 0;
+      if constexpr (Format::kScaleBlock == kUnitInputs) {
+        for (; u + 2 <= n; u += 2) {
+          add_units<T, Format, 2>(unit, x_unit, lane, y);
+          unit += 2 * Format::kBytes;
+          x_unit += 2 * kDecodeUnitXBytes;
+        }
+      }
+      for (; u < n; u++) {
+        add_units<T, Format, 1>(unit, x_unit, lane, y);
+        unit += Format::kBytes;
+        x_unit += kDecodeUnitXBytes;
+      }
+      __syncwarp();  // all lanes have read the stage
+      ring.request(stage, barrier);
+      stage += ring.stage_bytes;
+      barrier += 8;
+      if (stage == ring.end) {
+        stage = ring.begin;
+        barrier = ring.full;
+        phase ^= 1;
+      }
+    }
+    const uint32_t to =
+        base + p.parts_offset +
+        ((((tile >> p.cluster_log2) * kPartsOfK + part) * p.m + 2 * t) * 8 + g) * static_cast<int>(sizeof(float2));
+    const int owner = tile & (cluster - 1);
+    if (2 * t < p.m) store_part(to, make_float2(y[0], y[2]), cluster, owner, all_parts);
+    if (2 * t + 1 < p.m) store_part(to + 64, make_float2(y[1], y[3]), cluster, owner, all_parts);
+  }
+}
+
+// The parts of a sum, in the order of k. `part`: the first.
+__device__ __forceinline__ float2 sum_parts(const DecodeParams& p, const float2* part) {
+  float2 sum = part[0];
+#pragma unroll
+  for (int i = 1; i < kPartsOfK; i++) {
+    const float2 next = part[i * p.m * 8];
+    sum.x += next.x;
+    sum.y += next.y;
+  }
+  return sum;
+}
+
+// Until the sums of all parts of the block's tiles are in its shared memory.
+template <DecodeLora kLora>
+__device__ __forceinline__ void wait_for_parts(int cluster, uint32_t all_parts) {
+#if __CUDA_ARCH__ >= 900
+  if (cluster > 1) device::barrier_wait(all_parts, 0);
+#endif
+  if (cluster == 1 || kLora == DecodeLora::by_own_warps) __syncthreads();
+}
+
+// The outputs of one token, which its adapter completes: a warp for each of the block's tiles. sums: [tiles][kPartsOfK][8].
+template <class T>
+__device__ __forceinline__ void finish_token(const DecodeParams& p, const TokenLoraWork<T>& lora, const OwnTiles& own,
+                                             const float2* sums, uint32_t all_parts, int warp, int lane) {
+  lora.gather_v();
+  const int first = kDecodeWarps - 1 - warp;
+  float2 by_adapter = first < own.count ? lora.sum_b(first) : make_float2(0, 0);
+  wait_for_parts<DecodeLora::of_one_token>(own.stride, all_parts);
+  for (int slot = first; slot < own.count; slot += kDecodeWarps) {
+    if (slot != first) by_adapter = lora.sum_b(slot);
+    if (lane % 4 == 0) {
+      const float2 sum = sum_parts(p, sums + slot * kPartsOfK * 8 + lane / 4);
+      store_outputs<T>(p.out, own[slot], lane / 4, 0, sum.x, sum.y, [&](int half, float value) {
+        return lora.complete(device::to_float(device::from_float<T>(value)), slot, lane / 4 + 8 * half,
+                             half == 0 ? by_adapter.x : by_adapter.y);
+      });
+    }
+  }
+}
+
+// The outputs of all tokens; a thread makes those of rows g and g + 8. sums: [tiles][kPartsOfK][m][8].
+template <class T, DecodeLora kLora>
+__device__ __forceinline__ void finish_tokens(const DecodeParams& p, LoraShared& lora, const OwnTiles& own,
+                                              const float2* sums, uint32_t all_parts) {
+  constexpr int kThreads = decode_threads(kLora);
+  wait_for_parts<kLora>(own.stride, all_parts);
+  const int outputs = own.count * p.m * 8;
+  int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
+  for (int e = threadIdx.x; e < outputs; e += kThreads) {
+    if (e >= kThreads) slot = e / (8 * p.m);
+    const int column = e - slot * 8 * p.m;  // of the tokens' rows
+    const float2 sum = sum_parts(p, sums + slot * kPartsOfK * p.m * 8 + column);
+    if constexpr (kLora == DecodeLora::by_own_warps) {
+      const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + column / 8) * kTileRows;
+      store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], column % 8, column / 8, sum.x, sum.y, of_token);
+    } else {
+      store_outputs<T>(p.out, own[slot], column % 8, column / 8, sum.x, sum.y);
+    }
+  }
+}
+
+// Brings x of the inputs from unit first_kept on into shared memory, or makes it there of the residual stream, and lets
+// the rest of the ring be filled. By the warps that stream.
+template <class T, class Format, DecodeLora kLora>
+__device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* shared, WeightRing<Format>& ring,
+                                        uint32_t base, int first_kept, int end_unit, int thread) {
+  // Behind the loads of x: in front of them, weights would make them wait.
+  const auto request_rest = [&] { ring.request_stages(p.first_stages, p.stages); };
+  if (p.norm.residual == nullptr) {
+    return stage_x<T>(p, shared, thread, first_kept * kUnitInputs, (end_unit - first_kept) * (kUnitInputs / 8),
+                      request_rest);
+  }
+  NormWeight norm_weight;
+  load_norm_weight(p, thread, norm_weight);
+  float* squares = reinterpret_cast<float*>(shared + p.squares_offset);
+  const int end_k = end_unit * kUnitInputs;
+  if constexpr (kLora == DecodeLora::by_own_warps) {
+    stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, request_rest);
+  } else {
+    request_rest();  // such a block begins long before x is there, and has no registers to spare
+    stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, [] {});
+  }
+}
+
 #if __CUDA_ARCH__ >= 900
 inline constexpr int kDecodeBlocks = 2;  // one of another kernel, say, beside one of this
 #else
@@ -92,68 +235,32 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
     decode(const __grid_constant__ DecodeParams p) {
   constexpr bool kOwnWarps = kLora == DecodeLora::by_own_warps;
   constexpr bool kOneToken = kLora == DecodeLora::of_one_token;
+  constexpr int kThreads = decode_threads(kLora);
   extern __shared__ __align__(128) unsigned char shared[];
   const uint32_t base = device::shared_address(shared);
   const int thread = static_cast<int>(threadIdx.x) - (kOwnWarps ? kLoraThreads : 0);  // of those that stream
   const int warp = __shfl_sync(device::kFullWarp, thread >> 5, 0);
   const int lane = threadIdx.x % device::kWarpSize;
   const int cluster = 1 << p.cluster_log2;
-  const int rank = static_cast<int>(blockIdx.x) & (cluster - 1);
-  const int group = static_cast<int>(blockIdx.x) >> p.cluster_log2;
-  const int first_tile = group * p.tiles + min(group, p.groups_with_more);
-  const int tiles = p.tiles + (group < p.groups_with_more ? 1 : 0);
-  const int parts_log2 = kPartsOfKLog2 - p.cluster_log2;  // parts of k that this block takes
-  const int first_part = rank << parts_log2;
-  const int items = tiles << parts_log2;
-  const int first_unit = part_begin(p.units, first_part);
-  const int own_units = part_begin(p.units, first_part + (1 << parts_log2)) - first_unit;
-  const uint8_t* weight = p.weight + static_cast<int64_t>(first_tile) * p.units * Format::kBytes;
-  const uint64_t policy = device::evict_first_policy();
-
-  const uint32_t stage_bytes = chunk_stage_bytes(p.chunk * Format::kBytes);
   const bool streams = !kOwnWarps || warp >= 0;
-  const uint32_t ring = p.ring_offset + warp * p.stages * stage_bytes;
-  const uint32_t ring_end = ring + p.stages * stage_bytes;
   const uint32_t all_parts = base + p.barriers_offset;  // barrier of the sums that the block finishes
-  const uint32_t full = all_parts + 8 + warp * p.stages * 8;
-  const int owned = (tiles - rank + cluster - 1) >> p.cluster_log2;
+  const BlockWork work(p);
+  WeightRing<Format> ring(p, work, base, all_parts + 8, warp, streams, lane);
+  const OwnTiles own{work.first_tile + work.rank, cluster, work.owned(cluster, p.cluster_log2)};
   if (streams && lane == 0) {
-    for (int i = 0; i < p.stages; i++) device::barrier_init(full + i * 8, kStageArrivals);
+    ring.init_barriers();
 #if __CUDA_ARCH__ >= 900
     if (warp == 0 && cluster > 1) {
       device::barrier_init(all_parts, 1);
-      device::barrier_expect(all_parts, owned * kPartsOfK * p.m * kTileRows * static_cast<int>(sizeof(float)));
+      device::barrier_expect(all_parts, own.count * kPartsOfK * p.m * kTileRows * static_cast<int>(sizeof(float)));
     }
     device::fence_barrier_init();
 #endif
   }
   __syncwarp();
-
-  // A warp takes every kDecodeWarps-th item. Item i is one of the block's parts of its tile i >> parts_log2.
-  const auto part_of = [&](int item) { return first_part + (item & ((1 << parts_log2) - 1)); };
-  // What is requested next: the rest of an item.
-  int filling = streams ? warp : items;
-  int left = 0;
-  const uint8_t* from = nullptr;
-  const auto enter = [&] {
-    const int unit = part_begin(p.units, part_of(filling));
-    left = part_begin(p.units, part_of(filling) + 1) - unit;
-    from = weight + static_cast<int64_t>((filling >> parts_log2) * p.units + unit) * Format::kBytes;
-  };
-  const auto request = [&](uint32_t stage, uint32_t barrier) {
-    while (left == 0) {
-      filling += kDecodeWarps;
-      if (filling >= items) return;
-      enter();
-    }
-    const int n = min(p.chunk, left);
-    request_lines(base + stage, from, n * Format::kBytes, barrier, policy, lane);
-    from += n * Format::kBytes;
-    left -= n;
-  };
   // weights are read-only: they may be read before the kernel in front has ended.
-  if (filling < items) enter();
-  for (int i = 0; i < p.first_stages; i++) request(ring + i * stage_bytes, full + i * 8);
+  ring.enter_first();
+  ring.request_stages(0, p.first_stages);
   device::allow_next_kernel();
 #if __CUDA_ARCH__ >= 900
   __syncwarp();
@@ -161,15 +268,12 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
 #endif
 
   const int first_kept =
-      kLora == DecodeLora::none ? first_unit : slice_aligned(first_unit);  // of the units whose x is kept
-  const int end_unit = first_unit + own_units;
-  const OwnTiles own{first_tile + rank, cluster, owned};
+      kLora == DecodeLora::none ? work.first_unit : slice_aligned(work.first_unit);  // of the units whose x is kept
   const LoraShare share{first_kept, first_kept / kSliceUnits,
-                        rank == cluster - 1 ? p.lora.slice_count : end_unit / kSliceUnits, group,
+                        work.rank == cluster - 1 ? p.lora.slice_count : work.end_unit() / kSliceUnits, work.group,
                         static_cast<int>(gridDim.x) >> p.cluster_log2};
   auto& lora = *reinterpret_cast<LoraShared*>(shared + p.lora.offset);
   const TokenLoraWork<T> token_lora(p.lora, p.out, shared, share, own, warp);
-  constexpr int kThreads = decode_threads(kLora);
   if constexpr (kOneToken) token_lora.begin();
   if constexpr (kOwnWarps) {
     if (!streams) {
@@ -179,135 +283,26 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
     }
   }
   if (streams) {
-    // Behind the loads of x: in front of them, weights would make them wait.
-    const auto request_rest = [&] {
-      for (int i = p.first_stages; i < p.stages; i++) request(ring + i * stage_bytes, full + i * 8);
-    };
-    if (p.norm.residual != nullptr) {
-      NormWeight norm_weight;
-      load_norm_weight(p, thread, norm_weight);
-      float* squares = reinterpret_cast<float*>(shared + p.squares_offset);
-      const int end_k = end_unit * kUnitInputs;
-      if constexpr (kOwnWarps) {
-        stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, request_rest);
-      } else {
-        request_rest();  // such a block begins long before x is there, and has no registers to spare
-        stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, [] {});
-      }
-    } else {
-      stage_x<T>(p, shared, thread, first_kept * kUnitInputs, (end_unit - first_kept) * (kUnitInputs / 8),
-                 request_rest);
-    }
+    bring_x<T, Format, kLora>(p, shared, ring, base, first_kept, work.end_unit(), thread);
     streaming_warps_barrier();
     if constexpr (kOwnWarps) asm volatile("bar.arrive 3, %0;" ::"n"(kThreads) : "memory");
 #if __CUDA_ARCH__ >= 900
     if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
 #endif
-
     if constexpr (kOneToken) {
       token_lora.make_slices(base);
       token_lora.stage_b();
     }
-
-    const int g = lane / 4;
-    const int t = lane % 4;
     // Columns without a token repeat the last token; their results are not used.
-    const uint32_t x_lane = base + min(g, p.m - 1) * p.x_row_bytes + t * 16 - first_kept * kDecodeUnitXBytes;
-    uint32_t stage = ring;
-    uint32_t barrier = full;
-    uint32_t phase = 0;
-    for (int item = warp; item < items; item += kDecodeWarps) {
-      const int tile = item >> parts_log2;
-      const int part = part_of(item);
-      int rest = part_begin(p.units, part);
-      uint32_t x_unit = x_lane + rest * kDecodeUnitXBytes;
-      int before = in_line(weight + static_cast<int64_t>(tile * p.units + rest) * Format::kBytes);
-      rest = part_begin(p.units, part + 1) - rest;
-      float y[4] = {};
-      for (int n; rest > 0; rest -= n) {
-        n = min(p.chunk, rest);
-        const unsigned char* unit = shared + stage + before;
-        before = (before + n * Format::kBytes) & (kCopyLine - 1);
-        device::barrier_wait(barrier, phase);
-        int u = 0;
-        if constexpr (Format::kScaleBlock == kUnitInputs) {
-          for (; u + 2 <= n; u += 2) {
-            add_units<T, Format, 2>(unit, x_unit, lane, y);
-            unit += 2 * Format::kBytes;
-            x_unit += 2 * kDecodeUnitXBytes;
-          }
-        }
-        for (; u < n; u++) {
-          add_units<T, Format, 1>(unit, x_unit, lane, y);
-          unit += Format::kBytes;
-          x_unit += kDecodeUnitXBytes;
-        }
-        __syncwarp();  // all lanes have read the stage
-        request(stage, barrier);
-        stage += stage_bytes;
-        barrier += 8;
-        if (stage == ring_end) {
-          stage = ring;
-          barrier = full;
-          phase ^= 1;
-        }
-      }
-      const uint32_t to =
-          base + p.parts_offset +
-          ((((tile >> p.cluster_log2) * kPartsOfK + part) * p.m + 2 * t) * 8 + g) * static_cast<int>(sizeof(float2));
-      const int owner = tile & (cluster - 1);
-      if (2 * t < p.m) store_part(to, make_float2(y[0], y[2]), cluster, owner, all_parts);
-      if (2 * t + 1 < p.m) store_part(to + 64, make_float2(y[1], y[3]), cluster, owner, all_parts);
-    }
+    const uint32_t x_lane =
+        base + min(lane / 4, p.m - 1) * p.x_row_bytes + lane % 4 * 16 - first_kept * kDecodeUnitXBytes;
+    stream_items<T, Format>(p, shared, work, ring, x_lane, base, all_parts, warp, lane);
   }
-
-  const auto* sums = reinterpret_cast<const float2*>(shared + p.parts_offset);  // [owned][kPartsOfK][m][8]
-  const auto sum_parts = [&](const float2* part) {
-    float2 sum = part[0];
-#pragma unroll
-    for (int i = 1; i < kPartsOfK; i++) {
-      const float2 next = part[i * p.m * 8];
-      sum.x += next.x;
-      sum.y += next.y;
-    }
-    return sum;
-  };
-  const auto wait_for_parts = [&] {
-#if __CUDA_ARCH__ >= 900
-    if (cluster > 1) device::barrier_wait(all_parts, 0);
-#endif
-    if (cluster == 1 || kOwnWarps) __syncthreads();
-  };
+  const auto* sums = reinterpret_cast<const float2*>(shared + p.parts_offset);  // [own.count][kPartsOfK][m][8]
   if constexpr (kOneToken) {
-    token_lora.gather_v();
-    const int first = kDecodeWarps - 1 - warp;
-    float2 by_adapter = first < owned ? token_lora.sum_b(first) : make_float2(0, 0);
-    wait_for_parts();
-    for (int slot = first; slot < owned; slot += kDecodeWarps) {
-      if (slot != first) by_adapter = token_lora.sum_b(slot);
-      if (lane % 4 == 0) {
-        const float2 sum = sum_parts(sums + slot * kPartsOfK * 8 + lane / 4);
-        store_outputs<T>(p.out, own[slot], lane / 4, 0, sum.x, sum.y, [&](int half, float value) {
-          return token_lora.complete(device::to_float(device::from_float<T>(value)), slot, lane / 4 + 8 * half,
-                                     half == 0 ? by_adapter.x : by_adapter.y);
-        });
-      }
-    }
-    return;
-  }
-  wait_for_parts();
-  const int outputs = owned * p.m * 8;  // a thread adds those of rows g and g + 8
-  int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
-  for (int e = threadIdx.x; e < outputs; e += kThreads) {
-    if (e >= kThreads) slot = e / (8 * p.m);
-    const int column = e - slot * 8 * p.m;  // of the tokens' rows
-    const float2 sum = sum_parts(sums + slot * kPartsOfK * p.m * 8 + column);
-    if constexpr (kOwnWarps) {
-      const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + column / 8) * kTileRows;
-      store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], column % 8, column / 8, sum.x, sum.y, of_token);
-    } else {
-      store_outputs<T>(p.out, own[slot], column % 8, column / 8, sum.x, sum.y);
-    }
+    finish_token<T>(p, token_lora, own, sums, all_parts, warp, lane);
+  } else {
+    finish_tokens<T, kLora>(p, lora, own, sums, all_parts);
   }
 }
 

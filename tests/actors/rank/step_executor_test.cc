@@ -273,6 +273,33 @@ TEST_F(StepExecutorTest, ComputesAPromptInChunks) {
   EXPECT_EQ(executor_.finish().value().rows[0].token_id, 1003);
 }
 
+TEST_F(StepExecutorTest, ComputesFewTokensThatItHadGeneratedAsDecodingDid) {
+  engine::StepPlan anew = first_plan(start_of(1, {7, 8, 9, 10, 11}, 2));
+  anew.rows = {row_of(1, 0, 2, false)};
+  ASSERT_TRUE(executor_.begin(anew));
+  EXPECT_FALSE(last_row().decode) << "its prompt";
+  ASSERT_TRUE(executor_.finish());
+  engine::StepPlan behind = plan();
+  behind.rows = {row_of(1, 2, 3, true)};
+  ASSERT_TRUE(executor_.begin(behind));
+  EXPECT_TRUE(last_row().decode);
+  ASSERT_TRUE(executor_.finish());
+
+  std::vector<int32_t> tokens(11, 5);
+  for (const int32_t prompt_size : {1, 2}) {  // 8 generated tokens and 9
+    anew = first_plan(start_of(1, tokens, prompt_size));
+    anew.finished = {SequenceId(1)};
+    anew.rows = {row_of(1, 0, 2, false)};
+    ASSERT_TRUE(executor_.begin(anew));
+    ASSERT_TRUE(executor_.finish());
+    behind = plan();
+    behind.rows = {row_of(1, 2, prompt_size == 1 ? 8 : 9, prompt_size == 2)};
+    ASSERT_TRUE(executor_.begin(behind));
+    EXPECT_EQ(last_row().decode, prompt_size == 1);
+    ASSERT_TRUE(executor_.finish());
+  }
+}
+
 TEST_F(StepExecutorTest, CountsTokensForPenaltiesOnly) {
   auto start = start_of(1, {9, 7, 9, 5, 5}, 3);
   start.sampling.frequency_penalty = 0.5F;

@@ -95,5 +95,14 @@ TEST(ConnectingCollective, AbortsAConnectionThatIsBeingMadeWhenItGoes) {
   EXPECT_THAT(seen.calls, IsEmpty());
 }
 
+TEST(ConnectingCollective, LeavesAConnectedOneToItsOwnEnd) {
+  Seen seen;
+  {
+    const auto collective = connect_behind(std::make_unique<WritingCollective>(seen), [] {});
+    collective->wait({});
+  }
+  EXPECT_EQ(seen.aborts, 0);
+}
+
 }  // namespace
 }  // namespace lorikeet::comm

@@ -1,4 +1,4 @@
-// Sequences that the tests of the CUDA model let it continue, alone or together.
+// Sequences that tests let a model continue, alone or together: the CUDA model mostly.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "model/forward/cuda_model.h"
+#include "model/forward/rank_model.h"
 
 namespace lorikeet::tests {
 
@@ -24,6 +24,7 @@ struct TestSequence {
   std::vector<model::TokenCount> counts;
   kernels::TokenConstraint constraint;
   bool constrained_later = false;
+  bool decode = false;  // BatchRow::decode
   std::vector<model::RowOutput> outputs;
 
   // `first_block`: it has 16 blocks from there on.
@@ -47,6 +48,7 @@ inline void begin(model::RankModel& model, std::span<TestSequence* const> sequen
     row.block_table = s->blocks;
     row.slot = s->slot;
     row.sample = true;
+    row.decode = s->decode;
     row.sampling = s->sampling;
     row.counts = s->counts;
     row.constraint = s->constraint;

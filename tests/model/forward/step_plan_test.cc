@@ -46,6 +46,52 @@ TEST(StepBatch, PutsSingleTokensFirstAndFilteredOnesLastAmongThem) {
   EXPECT_FALSE(batch.decode_only());
 }
 
+TEST(StepBatch, MakesDecodeRowsOfEveryPositionWhereThatIsWantedAndFits) {
+  const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  std::vector<BatchRow> rows = {row_of({ids.data(), 8}, 4), row_of({ids.data(), 9}, 4), row_of({ids.data(), 1}, 4),
+                                row_of({ids.data(), 3}, 6), row_of({ids.data(), 2}, 6)};
+  for (BatchRow& row : rows) row.decode = true;
+  const StepBatch batch(rows);
+  EXPECT_THAT(batch.order, ElementsAre(0, 3, 4, 2, 1)) << "9 are too many";
+  EXPECT_EQ(batch.decoding, 4);
+  EXPECT_EQ(batch.decode_rows, 8 + 3 + 2 + 1);
+  EXPECT_EQ(batch.prefill_rows(), 1);
+  const StepBatch narrow(rows, 11);
+  EXPECT_THAT(narrow.order, ElementsAre(0, 4, 2, 1, 3)) << "the third would be a twelfth row";
+  EXPECT_EQ(narrow.decode_rows, 8 + 2 + 1);
+  rows.erase(rows.begin() + 1);
+  EXPECT_TRUE(StepBatch(rows).decode_only());
+  rows[0].decode = false;
+  EXPECT_FALSE(StepBatch(rows).decode_only());
+}
+
+TEST(StepArrays, GiveRowsOfOneSequenceOneTableAndTheirPlacesInIt) {
+  const std::vector<int32_t> ids = {7, 8, 9};
+  std::vector<BatchRow> rows = {row_of(ids, 15), row_of({ids.data(), 1}, 2)};
+  rows[0].decode = true;
+  rows[0].slot = 1;
+  const StepBatch batch(rows);
+  const StepSize size = StepSize::of(batch, false);
+  Carver count(nullptr);
+  const StepArrays sized(size, 128, count);
+  std::vector<unsigned char> memory(count.used() + 1024);
+  Carver carver(memory.data());
+  const StepArrays arrays(size, 128, carver);
+  EXPECT_EQ(write_step(batch, size, 16, kernels::DecodeDivision(40, 8, 132), arrays), 2 + 1);
+  EXPECT_THAT(values(arrays.token_ids, 4), ElementsAre(7, 8, 9, 7));
+  EXPECT_THAT(values(arrays.kv_slots, 4), ElementsAre(5 * 16 + 15, 3 * 16, 3 * 16 + 1, 5 * 16 + 2));
+  EXPECT_THAT(values(arrays.adapter_slots, 4), ElementsAre(1, 1, 1, -1));
+  EXPECT_THAT(values(arrays.decode_tokens, 4), ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(values(arrays.decode_contexts, 4), ElementsAre(16, 17, 18, 3));
+  EXPECT_THAT(values(arrays.decode_table_begins, 4), ElementsAre(0, 0, 0, 2));
+  EXPECT_THAT(values(arrays.decode_runs, 4), ElementsAre(1, 2, 3, 1));
+  EXPECT_THAT(values(arrays.block_tables, 3), ElementsAre(5, 3, 5));
+  EXPECT_GT(arrays.decode_pieces[0], kernels::kDecodeRuns);
+  rows[0].token_ids = {ids.data(), 1};
+  write_step(StepBatch(rows), size, 16, kernels::DecodeDivision(40, 8, 132), arrays);
+  EXPECT_LT(arrays.decode_pieces[0], kernels::kDecodeRuns) << "every row is of another sequence";
+}
+
 TEST(StepArrays, DescribeEveryTokenAndFillUpTheRest) {
   const std::vector<int32_t> one = {kPendingToken};
   std::vector<int32_t> many(kernels::kPrefillQueryTile + 6, 42);

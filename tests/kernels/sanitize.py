@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Runs every test of the CUDA kernels under compute-sanitizer, a slice of time at a call.
+
+  tests/kernels/sanitize.py memcheck|racecheck|synccheck|initcheck BINARIES STATE [--seconds 540] [--jobs 6] [--only TEXT]
+
+BINARIES is the folder of the test executables. STATE is a file of one line for each test that has ended; a call goes on
+where the one before it stopped, and does not repeat what passed, as long as the executable is the same (by its bytes) and
+the tool too. It may be carried from machine to machine. A test that takes more than a slice alone is named and counts as
+failed. Ends with 0 when all have passed, 1 where one has failed, 2 where time has run out first: call again.
+"""
+import argparse
+import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+KERNEL_TESTS = ("*_cuda_test", "lora_slots_test")
+OF_MODELS = ("cuda_",)  # these run whole models, of the same kernels
+
+
+def kernel_tests(binaries):
+    found = {path for pattern in KERNEL_TESTS for path in binaries.glob(pattern)}
+    return sorted(path for path in found if not path.name.startswith(OF_MODELS))
+
+
+def names_of(binary):
+    """Suite.Test of an executable, as --gtest_list_tests prints them."""
+    listed = subprocess.run([binary, "--gtest_list_tests"], capture_output=True, text=True, check=True).stdout
+    suite = ""
+    for line in listed.splitlines():
+        name = line.split("#")[0].rstrip()
+        if name.endswith(".") and not name.startswith(" "):
+            suite = name
+        elif name.startswith("  "):
+            yield suite + name.strip()
+
+
+def digest_of(binary):
+    return hashlib.sha256(binary.read_bytes()).hexdigest()[:16]
+
+
+class State:
+    """Lines `TOOL DIGEST EXECUTABLE TEST ended|skipped|late SECONDS STATUS`; the last one of a test holds."""
+
+    def __init__(self, path):
+        self.path = path
+        self.lock = threading.Lock()
+        self.last = {}
+        if path.exists():
+            for line in path.read_text().splitlines():
+                words = line.split()
+                if len(words) == 7:  # a line that was cut off is as none
+                    self.last[tuple(words[:4])] = words[4:]
+
+    def add(self, key, kind, seconds, status):
+        with self.lock:
+            self.last[key] = [kind, f"{seconds:.0f}", str(status)]
+            with self.path.open("a") as file:
+                print(*key, *self.last[key], file=file)
+
+    def is_kind(self, key, kind, status="0"):
+        return key in self.last and self.last[key][0] == kind and self.last[key][2] == status
+
+    def done(self, key):  # a test that the device at hand cannot run says so
+        return self.is_kind(key, "ended") or self.is_kind(key, "skipped")
+
+    def failed(self, key):
+        return key in self.last and not self.done(key)
+
+
+class Slice:
+    def __init__(self, arguments, state):
+        self.arguments = arguments
+        self.state = state
+        self.begin = time.monotonic()
+        self.waiting = []
+        self.lock = threading.Lock()
+
+    def left(self):
+        return self.arguments.seconds - (time.monotonic() - self.begin)
+
+    def run_one(self, binary, key, begins_with_slice):
+        began = time.monotonic()
+        command = ["compute-sanitizer", "--tool", self.arguments.tool, "--error-exitcode", "9", str(binary),
+                   "--gtest_brief=1", f"--gtest_filter={key[3]}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   errors="replace", start_new_session=True)
+        try:
+            text, _ = process.communicate(timeout=max(0, self.left()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the tool is not the process that computes
+            process.communicate()
+            if begins_with_slice:  # it had all the time that there is
+                self.state.add(key, "late", time.monotonic() - began, "-")
+            return
+        seconds = time.monotonic() - began
+        kind = "skipped" if process.returncode == 0 and "SKIPPED" in text else "ended"
+        self.state.add(key, kind, seconds, process.returncode)
+        summary = [line.strip("= ") for line in text.splitlines() if "SUMMARY" in line]
+        print(f"{key[2]} {key[3]}: {kind} with {process.returncode}, {seconds:.0f} s {' '.join(summary)}", flush=True)
+        if process.returncode != 0:
+            print("\n".join(text.splitlines()[-30:]), flush=True)
+
+    def work(self):
+        begins_with_slice = True
+        while True:
+            with self.lock:
+                if not self.waiting or self.left() <= 0:
+                    return
+                binary, key = self.waiting.pop(0)
+            self.run_one(binary, key, begins_with_slice)
+            begins_with_slice = False
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tool", choices=["memcheck", "racecheck", "synccheck", "initcheck"])
+    parser.add_argument("binaries", type=pathlib.Path)
+    parser.add_argument("state", type=pathlib.Path)
+    parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--jobs", type=int, default=6, help="tests at a time: each uses little of the GPU")
+    parser.add_argument("--only", default="", help="tests whose executable or name has this in it")
+    arguments = parser.parse_args()
+    state = State(arguments.state)
+    tests = []
+    for binary in kernel_tests(arguments.binaries):
+        digest = digest_of(binary)
+        tests += [(binary, (arguments.tool, digest, binary.name, name)) for name in names_of(binary)
+                  if arguments.only in f"{binary.name} {name}"]
+    if not tests:
+        print(f"no test of the kernels in {arguments.binaries}", file=sys.stderr)
+        return 1
+    part = Slice(arguments, state)
+    # Those that were late come first: alone in their slices they have the most time.
+    part.waiting = sorted((test for test in tests if not state.done(test[1])),
+                          key=lambda test: not state.failed(test[1]))
+    workers = [threading.Thread(target=part.work) for _ in range(arguments.jobs)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    passed = sum(state.is_kind(key, "ended") for _, key in tests)
+    skipped = sum(state.is_kind(key, "skipped") for _, key in tests)
+    failed = [key for _, key in tests if state.failed(key)]
+    print(f"{arguments.tool}: {passed} of {len(tests)} tests have passed, {skipped} skipped, {len(failed)} failed")
+    for key in failed:
+        kind, seconds, status = state.last[key]
+        print(f"  {key[2]} {key[3]}: " + (f"not done after {seconds} s" if kind == "late" else f"ended with {status}"))
+    return 1 if failed else 0 if passed + skipped == len(tests) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# sanitize.py goes on where its last slice stopped, repeats what failed, and names what takes longer than a slice: with a
+# tool and tests that compute nothing.
+set -uo pipefail
+script=$(cd "$(dirname "$0")" && pwd)/sanitize.py
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+mkdir "$dir/bin"
+mkfifo "$dir/never"
+cat > "$dir/bin/a_cuda_test" <<'T'
+#!/usr/bin/env bash
+if [[ $1 == --gtest_list_tests ]]; then printf 'A.\n  One\n  Two/0  # GetParam() = 3\n  Other\n'; exit; fi
+here=$(dirname "$0")/..
+echo "${2#--gtest_filter=}" >> "$here/ran"
+case $2 in
+  *Two/0) exit "$(cat "$here/status")" ;;
+  *Other) if [[ -e $here/hangs ]]; then cat "$here/never"; else echo '[  SKIPPED ] A.Other'; fi ;;
+esac
+T
+cat > "$dir/compute-sanitizer" <<'T'
+#!/usr/bin/env bash
+shift 4
+"$@"
+T
+chmod +x "$dir/bin/a_cuda_test" "$dir/compute-sanitizer"
+
+failed=0
+expect() { # STATUS LAST_LINE RAN ARGUMENTS...
+  local status=$1 line=$2 ran=$3 output got
+  shift 3
+  : > "$dir/ran"
+  output=$(PATH="$dir:$PATH" "$script" "$@" --jobs 1)
+  got=$?
+  if [[ $got != "$status" || $output != *"$line"* || $(paste -sd' ' "$dir/ran") != "$ran" ]]; then
+    printf 'expected %s, "%s", runs of %s; got %s, runs of %s:\n%s\n' \
+      "$status" "$line" "$ran" "$got" "$(paste -sd' ' "$dir/ran")" "$output"
+    failed=1
+  fi
+}
+
+echo 5 > "$dir/status"
+expect 1 "Two/0: ended with 5" "A.One A.Two/0 A.Other" memcheck "$dir/bin" "$dir/state"
+echo 0 > "$dir/status"
+expect 0 "2 of 3 tests have passed, 1 skipped, 0 failed" "A.Two/0" memcheck "$dir/bin" "$dir/state"
+expect 0 "2 of 3 tests have passed, 1 skipped, 0 failed" "" memcheck "$dir/bin" "$dir/state"
+touch "$dir/hangs"
+# A slice without time begins no test; one that a test does not fit into says so, and the next one tries again.
+expect 2 "0 of 3 tests have passed, 0 skipped, 0 failed" "" racecheck "$dir/bin" "$dir/state" --seconds 0
+expect 1 "Other: not done after" "A.Other" racecheck "$dir/bin" "$dir/state" --seconds 1 --only Other
+rm "$dir/hangs"
+expect 0 "0 of 1 tests have passed, 1 skipped, 0 failed" "A.Other" racecheck "$dir/bin" "$dir/state" --only Other
+echo "#" >> "$dir/bin/a_cuda_test"  # another executable: nothing is known of it
+expect 0 "2 of 3 tests have passed" "A.One A.Two/0 A.Other" memcheck "$dir/bin" "$dir/state"
+exit $failed
