@@ -8,8 +8,6 @@
 #include <thread>
 #include <utility>
 
-#include "kernels/base/rounding.h"
-
 namespace lorikeet::kernels {
 namespace {
 
@@ -39,23 +37,15 @@ class LoraUpload::Filling {
   Filling(std::span<const UploadPart> parts, unsigned char* ring) : ring_(ring) {
     for (const UploadPart& part : parts) {
       for (uint64_t done = 0; done < part.bytes; done += kPieceBytes) {
-        const UploadPart piece{static_cast<unsigned char*>(part.to) + done,
-                               static_cast<const unsigned char*>(part.from) + done,
-                               std::min(kPieceBytes, part.bytes - done)};
-        for (uint64_t at = 0; at < piece.bytes; at += kFillBytes) {
-          fills_.push_back({pieces_.size(), at, std::min(kFillBytes, piece.bytes - at)});
-        }
-        pieces_.push_back(piece);
+        pieces_.push_back({static_cast<unsigned char*>(part.to) + done,
+                           static_cast<const unsigned char*>(part.from) + done,
+                           std::min(kPieceBytes, part.bytes - done)});
       }
     }
-    unfilled_ = std::make_unique<std::atomic<uint32_t>[]>(pieces_.size());
-    for (size_t i = 0; i < pieces_.size(); ++i) {
-      unfilled_[i] = static_cast<uint32_t>(divide_up(pieces_[i].bytes, kFillBytes));
-    }
+    filled_ = std::make_unique<std::atomic<bool>[]>(pieces_.size());
   }
 
   const std::vector<UploadPart>& pieces() const { return pieces_; }
-  size_t fills() const { return fills_.size(); }
   unsigned char* place(size_t piece) const { return ring_ + piece % kPieces * kPieceBytes; }
 
   // Fills until nothing is left to.
@@ -66,13 +56,12 @@ class LoraUpload::Filling {
 
   // Returns once the piece is filled, by others or, where there are none, by this call. Its place is free.
   void wait_for(size_t piece, bool by_others) {
+    if (!by_others) fill();
     // A thread that sleeps takes about as long to wake as a piece takes to be filled.
-    for (int looks = 0; by_others && looks < kLooks && unfilled_[piece].load(std::memory_order_acquire) > 0; ++looks) {
+    for (int looks = 0; looks < kLooks && !filled_[piece].load(std::memory_order_acquire); ++looks) {
       std::this_thread::yield();
     }
-    while (const uint32_t left = unfilled_[piece].load(std::memory_order_acquire)) {
-      by_others ? unfilled_[piece].wait(left, std::memory_order_acquire) : static_cast<void>(fill());
-    }
+    filled_[piece].wait(false, std::memory_order_acquire);
   }
 
   // The first `count` pieces are on the device: the places of the ring that they had are free.
@@ -82,38 +71,31 @@ class LoraUpload::Filling {
   }
 
  private:
-  struct Fill {
-    size_t piece = 0;
-    uint64_t at = 0, bytes = 0;
-  };
-
-  // The next part, once its piece's place is free. False: there is none.
+  // The next piece, once its place is free. False: there is none.
   bool fill() {
-    const size_t i = next_++;
-    if (i >= fills_.size()) return false;
-    const Fill& part = fills_[i];
-    for (uint32_t arrived = arrived_.load(std::memory_order_acquire); part.piece >= arrived + kPieces;
+    const size_t piece = next_++;
+    if (piece >= pieces_.size()) return false;
+    for (uint32_t arrived = arrived_.load(std::memory_order_acquire); piece >= arrived + kPieces;
          arrived = arrived_.load(std::memory_order_acquire)) {
       arrived_.wait(arrived, std::memory_order_acquire);
     }
-    std::memcpy(place(part.piece) + part.at, static_cast<const unsigned char*>(pieces_[part.piece].from) + part.at,
-                part.bytes);
-    if (unfilled_[part.piece].fetch_sub(1, std::memory_order_acq_rel) == 1) unfilled_[part.piece].notify_one();
+    std::memcpy(place(piece), pieces_[piece].from, pieces_[piece].bytes);
+    filled_[piece].store(true, std::memory_order_release);
+    filled_[piece].notify_one();
     return true;
   }
 
   unsigned char* const ring_;
   std::vector<UploadPart> pieces_;
-  std::vector<Fill> fills_;
   std::atomic<size_t> next_{0};
-  std::unique_ptr<std::atomic<uint32_t>[]> unfilled_;  // [pieces] parts of each
+  std::unique_ptr<std::atomic<bool>[]> filled_;  // [pieces]
   std::atomic<uint32_t> arrived_{0};
 };
 
 void LoraUpload::copy(std::span<const UploadPart> parts) {
   Filling filling(parts, ring_.as<unsigned char>());
   const size_t wanted =
-      std::min({kMostFillers, filling.fills(), std::max<size_t>(1, std::thread::hardware_concurrency() / 2)});
+      std::min({kMostFillers, filling.pieces().size(), std::max<size_t>(1, std::thread::hardware_concurrency() / 2)});
   std::vector<std::thread> fillers;
   try {
     while (fillers.size() < wanted) fillers.emplace_back([&filling] { filling.fill_all(); });

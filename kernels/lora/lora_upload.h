@@ -27,7 +27,6 @@ class LoraUpload {
   static constexpr uint64_t kPieceBytes = 1 << 20;
   static constexpr size_t kOnTheWay = 4;  // pieces
   static constexpr size_t kPieces = 32;   // of the ring: nobody who fills waits for the device, or hardly ever
-  static constexpr uint64_t kFillBytes = 256 << 10;  // of a piece that a thread fills at a time
   static constexpr size_t kMostFillers = 8;
 
   static Result<LoraUpload> make();
