@@ -18,11 +18,11 @@ using namespace peer;  // the steps of a sum
 constexpr int kThreads = 256;
 
 // A CTA per row, and as add_rms_norm (kernels/layer/rms_norm_cuda.cu) behind the sum: the same bits.
-//   grid     tokens, at most group.most_blocks; 512 threads, 72 registers (47 to 128: kVectors 1 to 4, kRanks 2 to 8), 160 B of
+//   grid     tokens, at most group.most_blocks; 512 threads, 71 registers (46 to 128: kVectors 1 to 4, kRanks 2 to 8), 432 B of
 //            shared memory
 //   device   8.0, with memory of the peers mapped
 //   waits    for the kernel in front, then for the peers' rows, within `Patience`
-//   floor    10 kB over two ranks 3.67 us, NCCL and the norm 9.35 (bench/RESULTS.md, "Two and four GPUs")
+//   floor    10 kB over two ranks 3.17 us, NCCL and the norm 9.09 (bench/RESULTS.md, "Two and four GPUs")
 template <class T, int kVectors, int kRanks>
 __global__ void __launch_bounds__(kNormThreads)
     sum_and_norm(const __grid_constant__ PeerGroup group, const __grid_constant__ AddRmsNormArgs args,
@@ -108,10 +108,10 @@ __global__ void __launch_bounds__(kNormThreads)
 }
 
 // A thread per 16 bytes.
-//   grid     bytes / 16 / 256, at most group.most_blocks; 256 threads, 48 registers (40 to 73: kRanks 2 to 8), 32 B of shared memory
+//   grid     bytes / 16 / 256, at most group.most_blocks; 256 threads, 48 registers (40 to 120: kRanks 2 to 8), 304 B of shared memory
 //   device   8.0, with memory of the peers mapped
 //   waits    as sum_and_norm
-//   floor    10 kB over two ranks 2.41 us, NCCL 7.24
+//   floor    10 kB over two ranks 2.45 us, NCCL 7.16
 template <class T, int kRanks>
 __global__ void __launch_bounds__(kThreads)
     sum(const __grid_constant__ PeerGroup group, T* data, uint64_t count, bool next_waits) {
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // A thread per word, which travels beside the number of its turn: words of any bits.
-//   grid     words / 256, at most group.most_blocks; 256 threads, 25 registers, 32 B of shared memory; waits as sum_and_norm
+//   grid     words / 256, at most group.most_blocks; 256 threads, 30 registers, 304 B of shared memory; waits as sum_and_norm
 __global__ void __launch_bounds__(kThreads) gather(const __grid_constant__ PeerGroup group, const uint32_t* send,
                                                    uint32_t* receive, int words, bool next_waits) {
   __shared__ PeerTurns seen;

@@ -20,7 +20,7 @@
 namespace lorikeet::kernels {
 
 inline constexpr int32_t kMostPeers = 8;                    // ranks of a group
-inline constexpr uint64_t kMostPeerSumBytes = 960 << 10;    // of one sum in one shot
+inline constexpr uint64_t kMostPeerSumBytes = 1280 << 10;   // of one sum in one shot
 inline constexpr uint64_t kMostPeerGatherBytes = 16 << 10;  // of one rank's part
 inline constexpr int32_t kMostPeerNormWidth = 8192;
 inline constexpr int32_t kMostPeerRows = 64;        // of kernels that exchange words themselves (peer_row.cuh)
