@@ -34,11 +34,14 @@ END
 root=$PWD/build/aarch64/root
 [[ -d $root ]] || fetch_libraries "$root"
 
+configure() { # FLAGS...
+  cmake -S . -B build/aarch64 "$@" > build/aarch64/configure.log || { cat build/aarch64/configure.log; exit 1; }
+}
+configure -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=cmake/Aarch64.cmake -DLORIKEET_AARCH64_ROOT="$root" \
+  -DLORIKEET_ONLY_KERNELS=ON
 for run in "max " "cortex-a53 " "max plain"; do
   read -r cpu isa <<< "$run"
-  cmake -S . -B build/aarch64 -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=cmake/Aarch64.cmake \
-    -DLORIKEET_AARCH64_ROOT="$root" -DLORIKEET_ONLY_KERNELS=ON -DLORIKEET_CPU_ISA="$isa" > build/aarch64/configure.log ||
-    { cat build/aarch64/configure.log; exit 1; }
+  configure -DLORIKEET_CPU_ISA="$isa"
   cmake --build build/aarch64 -j "$(nproc)"
   echo "CPU '$cpu'${isa:+, LORIKEET_CPU_ISA=$isa}:"
   QEMU_CPU=$cpu ctest --test-dir build/aarch64 -j "$(nproc)" --output-on-failure | tail -8
