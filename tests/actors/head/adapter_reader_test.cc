@@ -112,7 +112,9 @@ TEST_F(AdapterReaderTest, ReadsNothingFromOutsideWhileALinkIsTurnedBackAndForth)
   });
   for (int i = 0; i < 40; ++i) {
     reader_->read(key, turned.string(), 0);
-    if (next() == "staged " + key) EXPECT_EQ(digest_, digest);
+    if (next() == "staged " + key) {
+      EXPECT_EQ(digest_, digest);
+    }
   }
   stop = true;
   turner.join();

@@ -12,6 +12,10 @@ namespace {
 using kernels::Dtype;
 using kernels::KvDtype;
 
+// Of differing_after_runs, before the step of several positions: 11 tokens behind the first one of each sequence, and the
+// prompt of a single token, which is computed twice.
+constexpr int64_t kReplaysOneByOne = 4 * 11 + 2;
+
 class DecodeRunsOnCuda : public testing::TestWithParam<std::tuple<Dtype, KvDtype>> {
  protected:
   void SetUp() override {
@@ -48,7 +52,7 @@ TEST_P(DecodeRunsOnCuda, AreReplaysWithTheBitsOfTokensThatWereComputedOneByOne) 
     int64_t replays = 0;
     const int64_t before = model->graph_replays();
     EXPECT_EQ(tests::differing_after_runs(*model, runs, [&] { replays = model->graph_replays() - before; }), 0);
-    EXPECT_EQ(replays, 4 * 11 + 1) << "every step but those of the prompts";
+    EXPECT_EQ(replays, kReplaysOneByOne + 1) << "every step but those of the prompts";
   }
   EXPECT_EQ(model->graphs_captured(), captured);
 }
@@ -63,7 +67,7 @@ TEST_P(DecodeRunsOnCuda, AreComputedAsPromptsWhereAStepHasTooManyPositions) {
   const int64_t before = model->graph_replays();
   int64_t replays = 0;
   tests::differing_after_runs(*model, tests::kDecodeRuns[0], [&] { replays = model->graph_replays() - before; });
-  EXPECT_EQ(replays, 4 * 11);
+  EXPECT_EQ(replays, kReplaysOneByOne);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, DecodeRunsOnCuda,
