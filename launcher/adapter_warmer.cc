@@ -19,7 +19,7 @@ AdapterWarmer::AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::ve
     : client_(std::move(client)), names_(std::move(names)), thread_([this] { run(); }) {}
 
 AdapterWarmer::~AdapterWarmer() {
-  stops_ = true;
+  gone_ = stops_ = true;
   if (thread_.joinable()) thread_.join();
 }
 
@@ -39,7 +39,7 @@ Result<void> AdapterWarmer::warm(const std::string& name) {
   request.action = "warm";
   request.name = name;
   if (auto sent = client_->send(request); !sent) return sent;
-  for (const auto deadline = Clock::now() + kPatience; Clock::now() < deadline;) {
+  for (const auto deadline = Clock::now() + kPatience; Clock::now() < deadline && !gone_;) {
     const auto message = client_->receive(kReceivePatience);
     if (!message) continue;
     if (std::holds_alternative<comm::AdapterReply>(*message)) return {};

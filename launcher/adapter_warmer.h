@@ -30,8 +30,9 @@ class AdapterWarmer {
 
   const std::unique_ptr<comm::ServerClient> client_;
   const std::vector<std::string> names_;
-  std::atomic<bool> stops_{false};
-  Result<void> ended_;  // the thread's until it has been joined
+  std::atomic<bool> stops_{false};  // after the one that is under way
+  std::atomic<bool> gone_{false};   // nobody wants to know of it any more
+  Result<void> ended_;              // the thread's until it has been joined
   std::thread thread_;
 };
 

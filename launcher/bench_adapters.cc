@@ -269,13 +269,14 @@ class Run {
       const auto load =
           engine_.load(engine_.requests(streams, 1, tokens_beside_loads(flags_, engine_.longest_prompt())));
       if (!load) return tl::unexpected(load.error());
+      const auto after = sends();
+      if (!after) return tl::unexpected(after.error());
       if (warmer) {
         if (auto ok = warmer->stop(); !ok) return ok;
       }
-      const auto after = sends();
-      if (!after) return tl::unexpected(after.error());
       loads = static_cast<double>(*after - *before) / load->seconds;
       *steps = steady_gaps(*load);
+      if (steps->empty()) return fail("no step was seen in which all {} streams had a token", streams);
     }
     for (const auto& [name, share] : {std::pair("median", 0.5), std::pair("p99", 0.99), std::pair("longest", 1.0)}) {
       const double without = percentile(alone, share);

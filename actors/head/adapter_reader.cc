@@ -163,15 +163,28 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
   job.bytes = bytes_while_read(file_bytes, context_->layout);
   job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
     context->hold("hold_adapter_load", name);
-    return [this, context, staged = context->stage(name, dir)]() mutable {
+    return [this, staged = context->stage(name, dir)]() mutable {
       const uint64_t bytes = staged.adapter ? (*staged.adapter)->region.bytes().size() : 0;
       callbacks_.staged(std::move(staged));
-      context->spare.prepare(bytes, kSpareThreads);
+      prepare_spare(bytes);
     };
   };
   job.give_up = [this, name, dir](const std::string& why) {
     callbacks_.staged({name, {}, fail("{}: reading the adapter: {}", dir, why)});
   };
+  reads_.submit(std::move(job));
+}
+
+// A job of its own, since this one's memory and thread are for whoever reads next.
+void AdapterReader::prepare_spare(uint64_t bytes) {
+  if (bytes == 0) return;
+  BlockingPool::Job job;
+  job.limit = patience_.read;
+  job.call = [context = context_, bytes]() -> BlockingPool::Finish {
+    context->spare.prepare(bytes, kSpareThreads);
+    return [] {};
+  };
+  job.give_up = [](const std::string&) {};  // then the next one makes its own
   reads_.submit(std::move(job));
 }
 

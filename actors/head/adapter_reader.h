@@ -86,6 +86,8 @@ class AdapterReader final : public AdapterSource {
  private:
   struct Context;
 
+  void prepare_spare(uint64_t bytes);
+
   const Patience patience_;
   const Callbacks callbacks_;
   std::shared_ptr<Context> context_;  // shared with the threads, which may outlive the reader

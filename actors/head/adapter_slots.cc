@@ -23,7 +23,10 @@ AdapterSlots::AdapterSlots(Limits limits)
       idle_(uses_, recent_slots(limits.count)),
       claimed_(uses_, recent_slots(limits.count)),
       limits_(limits) {
-  for (int32_t slot = 0; slot < limits_.count; ++slot) free_slots_.insert(slot);
+  for (int32_t slot = 0; slot < limits_.count; ++slot) {
+    free_slots_.insert(slot);
+    if (limits_.bytes > 0) unknown_.insert(slot);
+  }
 }
 
 void AdapterSlots::claimed(const std::string& digest) {
@@ -333,6 +336,7 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error, boo
     content.state = State::resident;
     content.was_resident = true;
     unsure_.erase(content.slot);
+    unknown_.clear();  // what the ranks were told before, they have done
     --sending_;
     grant(content);
   } else {
@@ -347,7 +351,9 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error, boo
 
 void AdapterSlots::group_formed() {
   group_ = true;
-  for (const int32_t slot : unsure_) effects_.push_back(Clear{0, slot, ""});
+  for (const auto* const slots : {&unknown_, &unsure_}) {
+    for (const int32_t slot : *slots) effects_.push_back(Clear{0, slot, ""});
+  }
   assign_slots();
 }
 

@@ -193,6 +193,8 @@ class AdapterSlots {
   // Where bytes are counted: slots that may hold anything on ranks that have not done, or not heard, what they were told
   // last. They are emptied when a group begins.
   std::set<int32_t> unsure_;
+  // The same at first, all of them: ranks may hold what a head before this one has sent.
+  std::set<int32_t> unknown_;
   std::vector<Content*> in_slots_;          // by slot; null: empty
   std::map<uint64_t, Content*> queue_;      // that wait for a slot, by ticket
   std::map<uint64_t, Content*> returning_;  // that wait and have kept theirs: they go first, since they need no place

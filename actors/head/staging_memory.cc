@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 
 #include "actors/wire/limits.h"
 #include "kernels/base/rounding.h"
@@ -123,8 +124,13 @@ void SpareStagingMemory::prepare(uint64_t bytes, int threads) {
     wanted_ = false;
     memory_.reset();
   }
-  auto made = StagingMemory::make(bytes);
-  if (made && !made->populate_all(threads, &wanted_)) made.reset();
+  std::optional<StagingMemory> made;
+  try {
+    made = StagingMemory::make(bytes);
+    if (made && !made->populate_all(threads, &wanted_)) made.reset();
+  } catch (const std::bad_alloc&) {
+    made.reset();
+  }
   {
     const std::lock_guard lock(mutex_);
     preparing_ = false;

@@ -255,6 +255,11 @@ class CudaBackend final : public RankBackend {
     left_kv_.reset();
     const uint64_t wanted = kernels::device_memory().free_bytes + bytes_left_ / 10 * 9;
     memory_.drop();
+    wait_for_free_memory(wanted);
+  }
+
+  // The supervisor lets go of what it holds when it hears of it.
+  static void wait_for_free_memory(uint64_t wanted) {
     for (int tries = 0; kernels::device_memory().free_bytes < wanted && tries < kBusyTries; ++tries) {
       std::this_thread::sleep_for(kBusyPause);
     }
@@ -295,9 +300,11 @@ class CudaBackend final : public RankBackend {
       memory_.say("its adapter slots are made anew: " + left.error().message);
     }
     if (records || memory) {
+      const uint64_t dropped = memory ? memory->what.bytes : 0;
       memory_.drop_one(kAdapterRecords);
       memory_.drop_one(kAdapters);
       memory.reset();
+      wait_for_free_memory(kernels::device_memory().free_bytes + dropped / 10 * 9);
     }
     auto made = model::make_adapter_memory(*plan_, rank_, options, what);
     const auto descriptor = made ? made->memory->share() : Result<Descriptor>(tl::unexpected(made.error()));

@@ -147,10 +147,10 @@ class Worker {
       left(epoch);
       caf::anon_send(worker, GroupLeft{epoch});
     };
-    callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker, fatal = setup_.fatal](
-                           std::shared_ptr<model::RankModel> model, uint64_t epoch) {
+    callbacks.formed = [adapters, backend = setup_.backend, cache = welcome.cache, worker, fatal = setup_.fatal,
+                        is_first = true](std::shared_ptr<model::RankModel> model, uint64_t epoch) mutable {
       RankAdapters::Setup of_epoch = adapters;
-      if (adapters.held->empty()) *adapters.held = backend->adapters_left();
+      if (std::exchange(is_first, false)) *adapters.held = backend->adapters_left();
       of_epoch.epoch = epoch;
       // What the last epoch has not taken is closed, here where the head sends nothing yet: no transfer has the number 0.
       if (of_epoch.descriptors) (void)of_epoch.descriptors->receive(0);

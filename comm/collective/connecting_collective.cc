@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <future>
+#include <system_error>
 #include <utility>
 
 namespace lorikeet::comm {
@@ -12,8 +13,7 @@ using namespace std::chrono_literals;
 class ConnectingCollective final : public DeviceCollective {
  public:
   ConnectingCollective(std::unique_ptr<DeviceCollective> communicator, std::function<void()> connect)
-      : communicator_(std::move(communicator)),
-        connected_(std::async(std::launch::async, std::move(connect)).share()) {}
+      : communicator_(std::move(communicator)), connected_(begin(connect)) {}
 
   ~ConnectingCollective() override {
     // Once connected it ends as it does without this, and others may still wait for what it sends.
@@ -55,6 +55,15 @@ class ConnectingCollective final : public DeviceCollective {
   void abort() override { communicator_->abort(); }
 
  private:
+  // By the calling thread where no other one can be had.
+  static std::shared_future<void> begin(const std::function<void()>& connect) {
+    try {
+      return std::async(std::launch::async, connect).share();
+    } catch (const std::system_error&) {
+      return std::async(std::launch::deferred, connect).share();
+    }
+  }
+
   // Or has failed to.
   bool is_connected() const { return connected_.wait_for(0s) == std::future_status::ready; }
 

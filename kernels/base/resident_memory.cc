@@ -42,8 +42,15 @@ uint8_t* reserve(uint64_t size) {
   if (space == MAP_FAILED) return nullptr;
   auto* const begin = static_cast<uint8_t*>(space);
   const uint64_t before = up_to(reinterpret_cast<uintptr_t>(begin), kLargePage) - reinterpret_cast<uintptr_t>(begin);
-  if (before > 0) CHECK_EQ(munmap(begin, before), 0);
-  if (before < kLargePage) CHECK_EQ(munmap(begin + before + kept, kLargePage - before), 0);
+  // Trimming splits a mapping, which a process that has too many is refused.
+  if (before > 0 && munmap(begin, before) != 0) {
+    munmap(begin, all);
+    return nullptr;
+  }
+  if (before < kLargePage && munmap(begin + before + kept, kLargePage - before) != 0) {
+    munmap(begin + before, all - before);
+    return nullptr;
+  }
   return begin + before;
 }
 

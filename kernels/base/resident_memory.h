@@ -55,8 +55,8 @@ class ResidentMemory {
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
 
   // Once sealed: copies its pages into large ones (2 MiB on x86), for this process and all that attach later. What is
-  // read over and over is then read faster, as its addresses are found sooner. Takes a second and three for each GiB at
-  // the most; false where that did not do, the system has no large pages to give, or is older than Linux 6.1: what is
+  // read over and over is then read faster, as its addresses are found sooner. Begins with no more of them after a
+  // second and three for each GiB; false where that did not do, the system has no large pages to give, or is older than Linux 6.1: what is
   // left stays in small ones. Source: madvise(2), MADV_COLLAPSE.
   bool use_large_pages() const;
 

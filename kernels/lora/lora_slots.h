@@ -3,7 +3,7 @@
 // Memory is reserved once; an adapter of true ranks takes as much of it as it needs, a span per layer, so that adapters
 // of different ranks can come and go. Weights come in the kernels' layout, or are put into it on the host, and travel
 // from pinned memory on streams of their own (lora_upload.h): steps neither wait for them nor share the device's
-// multiprocessors with them. The tables that the kernels read are written last.
+// multiprocessors with them, but for what a model digests once they are there. The tables that the kernels read are written last.
 //
 // Threads: one thread at a time calls load and clear, and another may run steps meanwhile, for slots that load and
 // clear do not name: no step in flight may use the slot that is loaded or cleared. A slot may be used by steps that are

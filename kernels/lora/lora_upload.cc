@@ -97,6 +97,7 @@ void LoraUpload::copy(std::span<const UploadPart> parts) {
   const size_t wanted =
       std::min({kMostFillers, filling.pieces().size(), std::max<size_t>(1, std::thread::hardware_concurrency() / 2)});
   std::vector<std::thread> fillers;
+  fillers.reserve(wanted);
   try {
     while (fillers.size() < wanted) fillers.emplace_back([&filling] { filling.fill_all(); });
   } catch (const std::system_error&) {  // those that are there do it

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kBlocksPerMultiprocessor = 8;
+constexpr int kBlocksBesideSteps = 32;
 
 // Steele et al., "Fast splittable pseudorandom number generators" (2014): the mix of SplitMix64.
 __device__ __forceinline__ uint64_t mix(uint64_t x) {
@@ -32,18 +33,8 @@ __global__ void digest_kernel(const uint64_t* words, uint64_t count, uint64_t fi
   if (threadIdx.x % 32 == 0) atomicAdd(digest, static_cast<unsigned long long>(sum));
 }
 
-}  // namespace
-
-Result<uint64_t> memory_digest_cuda(const void* data, uint64_t bytes, const Stream& stream) {
-  const auto sum = DeviceBuffer::allocate(sizeof(uint64_t), "a digest");
-  if (!sum) return tl::unexpected(sum.error());
-  const DevicePart part{data, bytes};
-  return memory_digest_cuda({&part, 1}, sum->as<uint64_t>(), stream);
-}
-
-uint64_t memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream) {
+uint64_t digest_of(std::span<const DevicePart> parts, uint64_t* sum, int most_blocks, const Stream& stream) {
   fill_bytes(sum, 0, sizeof(uint64_t), stream);
-  const int most_blocks = kBlocksPerMultiprocessor * device_properties().multiprocessors;
   uint64_t first = 0;
   for (const DevicePart& part : parts) {
     const uint64_t words = part.bytes / sizeof(uint64_t);
@@ -58,6 +49,20 @@ uint64_t memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, co
   copy_to_host(&digest, sum, sizeof(digest), stream);
   stream.synchronize();
   return digest;
+}
+
+}  // namespace
+
+Result<uint64_t> memory_digest_cuda(const void* data, uint64_t bytes, const Stream& stream) {
+  const auto sum = DeviceBuffer::allocate(sizeof(uint64_t), "a digest");
+  if (!sum) return tl::unexpected(sum.error());
+  const DevicePart part{data, bytes};
+  return digest_of({&part, 1}, sum->as<uint64_t>(), kBlocksPerMultiprocessor * device_properties().multiprocessors,
+                   stream);
+}
+
+uint64_t memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream) {
+  return digest_of(parts, sum, kBlocksBesideSteps, stream);
 }
 
 }  // namespace lorikeet::kernels

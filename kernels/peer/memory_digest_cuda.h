@@ -19,7 +19,7 @@ struct DevicePart {
   uint64_t bytes = 0;
 };
 
-// The same of parts, as if they lay one behind the other, without taking memory while steps run. sum: 8 bytes of device
+// The same of parts, as if they lay one behind the other, beside steps: it takes no memory and few multiprocessors. sum: 8 bytes of device
 // memory, 8-byte aligned, which is written to.
 uint64_t memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream);
 

@@ -141,7 +141,8 @@ __global__ void __launch_bounds__(kNormThreads, norm_blocks(kRanks))
       for (int v = 0; v < kVectors; v++) {
         if (!owned(v)) continue;
         const uint2 total = rounded_sum<T, kRanks>(group, part[v], got[v]);
-        send<kRanks>(group, turn, plan.first_sum() + offset(v), total);
+        // What was added to before all had come is no sum: others must not take it for one.
+        if (!patience.ended()) send<kRanks>(group, turn, plan.first_sum() + offset(v), total);
         *delta_at(added, v) = total;
       }
     }
@@ -239,7 +240,7 @@ __global__ void __launch_bounds__(kSumThreads, sum_blocks(kRanks))
       wait_for_all<kRanks>(
           group, turn, [](int) { return true; }, [&](int) { return offset_of(added); }, got, patience);
       const uint4 total = rounded_sum<T, kRanks>(group, own, got[0]);
-      send<kRanks>(group, turn, plan.first_sum() + offset_of(added), total);
+      if (!patience.ended()) send<kRanks>(group, turn, plan.first_sum() + offset_of(added), total);
       store(added, total);
     }
     if (ends) {

@@ -55,9 +55,8 @@ class CudaModelImpl final : public CudaModel {
     return make_workspaces();
   }
 
-  const std::vector<std::string>& adapters_left() const override {
-    static const std::vector<std::string> none;
-    return adapters_ ? adapters_->left() : none;
+  std::vector<std::string> adapters_left() const override {
+    return adapters_ ? adapters_->left() : std::vector<std::string>();
   }
 
   uint64_t weight_bytes() const override { return weights_->bytes(); }
@@ -363,7 +362,7 @@ class CudaModelImpl final : public CudaModel {
     const StepBlocks blocks =
         memory_->blocks(place, size, table_entries(batch, options_.block_size), portion_sizes, config_.head_dim);
     write_step(batch, size, options_.block_size, forward_->decode_division(), blocks.host);
-    write_frequencies(batch, size, blocks.host.frequencies);
+    if (size.frequency_tables > 0) write_frequencies(batch, config_, blocks.host.frequencies);
     write_lora_rows({blocks.host.adapter_slots, static_cast<size_t>(size.tokens)}, size.lora_rank,
                     blocks.host.lora_rows);
     for (size_t i = 0; i < step.portions.size(); ++i) {
@@ -419,17 +418,6 @@ class CudaModelImpl final : public CudaModel {
     }
     if (options_.time_steps) ended_[step.place % kTimedSteps].record(stream_);
     done_[step.place % kMaxStepsInFlight].record(stream_);
-  }
-
-  // Qwen v1: every sequence has its own frequencies, by the size of its prompt.
-  void write_frequencies(const StepBatch& batch, const StepSize& size, float* to) const {
-    if (size.frequency_tables == 0) return;
-    for (const BatchRow& row : batch.rows) {
-      const std::vector<float> table = kernels::rope_inverse_frequencies(
-          config_.head_dim,
-          kernels::dynamic_ntk_base(config_.rope_theta, config_.head_dim, row.prompt_size, config_.seq_length));
-      to = std::copy(table.begin(), table.end(), to);
-    }
   }
 
   void take_times(uint64_t place) {

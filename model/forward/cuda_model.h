@@ -45,8 +45,8 @@ struct CudaModelOptions {
 
   int32_t num_slots = 8;       // adapter slots; 0: no adapters
   int32_t max_lora_rank = 64;  // of any adapter
-  uint64_t lora_bytes = 0;     // for the weights of all slots; 0: what num_slots adapters of max_lora_rank need, but at
-                               // most a gigabyte
+  uint64_t lora_bytes = 0;  // for the weights of all slots; 0: what num_slots adapters of max_lora_rank, or of rank 64
+                            // where that is less, need on all layers, but at most an eighth of the device
   AdapterMemory adapter_memory;
 
   // Other processes compute on the device at the same time. Kernels whose blocks wait for each other are avoided then:
@@ -73,7 +73,7 @@ struct KvMemory {
 class CudaModel : public RankModel {
  public:
   // The digests of the adapters that were found in options.adapter_memory, by slot; empty: nothing.
-  virtual const std::vector<std::string>& adapters_left() const = 0;
+  virtual std::vector<std::string> adapters_left() const = 0;
 
   // What the weights take, and all of it with workspaces and adapters: bytes of device memory.
   virtual uint64_t weight_bytes() const = 0;

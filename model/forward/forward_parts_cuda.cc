@@ -83,6 +83,11 @@ void CudaForward::agree_on_parts(const StepContext& context) {
   context.stream.synchronize();
   agreed_parts_ = offers.front();
   for (const PartsOffer& offer : offers) agreed_parts_.takes &= offer.takes;
+  bool sized = agreed_parts_.multiprocessors > 0;
+  for (size_t i = 0; i < agreed_parts_.outputs.size(); ++i) {
+    sized = sized && agreed_parts_.outputs[i] > 0 && agreed_parts_.inputs[i] > 0;
+  }
+  if (!sized) agreed_parts_.takes = 0;
 }
 
 void CudaForward::choose_parts(const StepSize& size, const StepContext& context) {

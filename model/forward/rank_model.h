@@ -56,7 +56,8 @@ struct BatchRow {
   bool sample = false;                   // draw the token of position start + token_ids.size()
   // Up to kMostDecodePositions known tokens, each of which is to have the bits that it has as the only one of its row,
   // as decoding computed it once. On the CPU every row is so. On a GPU these rows are decode rows (and steps of such rows
-  // alone are captured ones), as long as a step has no more positions of them than it may have rows.
+  // alone are captured ones), as long as a step has no more positions of them than it may have rows; their bits are those
+  // of a lone row in steps of as many tokens as model/forward/cuda_model.h says.
   bool decode = false;
   RowSampling sampling;
   std::span<const TokenCount> counts;   // where a penalty is on; ordered by token id; a pending token is not in it and

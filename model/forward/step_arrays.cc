@@ -3,8 +3,10 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/attention/attention_prefill_cuda.h"
+#include "kernels/layer/rope.h"
 
 namespace lorikeet::model {
 namespace {
@@ -125,6 +127,15 @@ int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_s
   division.write({to.decode_contexts, static_cast<size_t>(size.decode_rows)}, to.decode_pieces,
                  batch.decode_rows > batch.decoding);
   return writer.entries();
+}
+
+void write_frequencies(const StepBatch& batch, const ModelConfig& config, float* to) {
+  for (const BatchRow& row : batch.rows) {
+    const std::vector<float> table = kernels::rope_inverse_frequencies(
+        config.head_dim,
+        kernels::dynamic_ntk_base(config.rope_theta, config.head_dim, row.prompt_size, config.seq_length));
+    to = std::copy(table.begin(), table.end(), to);
+  }
 }
 
 }  // namespace lorikeet::model

@@ -74,4 +74,7 @@ struct StepArrays {
 int64_t write_step(const StepBatch& batch, const StepSize& size, int32_t block_size,
                    const kernels::DecodeDivision& division, const StepArrays& to);
 
+// Qwen v1: every sequence has its own frequencies of RoPE, by the size of its prompt. to: [rows, head_dim / 2].
+void write_frequencies(const StepBatch& batch, const ModelConfig& config, float* to);
+
 }  // namespace lorikeet::model

@@ -180,6 +180,7 @@ class FakeBackend final : public RankBackend {
     model->forget_steps();
     return std::shared_ptr<model::RankModel>(model);
   }
+  std::vector<std::string> adapters_left() const override { return left; }
   void abort(uint64_t before_epoch) override { aborted = before_epoch > joined_epoch; }
   const model::ShardPlan& shard_plan() const override { return plan_; }
 
@@ -188,6 +189,7 @@ class FakeBackend final : public RankBackend {
   std::string load_error;
   bool no_memory_to_load = false, no_memory_to_join = false;
   std::atomic<bool> nobody_to_meet{false};
+  std::vector<std::string> left;  // by a predecessor, in its slots
   int32_t num_blocks = 64;
   std::atomic<int32_t> joined_blocks{0};
   std::atomic<uint64_t> joined_epoch{0};

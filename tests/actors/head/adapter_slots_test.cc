@@ -158,12 +158,22 @@ TEST_F(AdapterSlotsTest, FillsTheSlotsOfANewGroupAgain) {
   EXPECT_THAT(wishes(), ::testing::ElementsAre("send A to 0"));
 }
 
+// A head that has taken the place of one that died does not know what that one had put there.
+TEST(AdapterSlots, AreEmptiedByTheFirstGroupWhereTheirBytesAreCounted) {
+  AdapterSlots slots({2, 100});
+  slots.group_formed();
+  std::vector<int32_t> cleared;
+  for (const auto& effect : slots.take_effects()) cleared.push_back(std::get<AdapterSlots::Clear>(effect).slot);
+  EXPECT_THAT(cleared, ::testing::ElementsAre(0, 1));
+}
+
 // Adapters n0, n1, ... of whom nobody needs a file.
 class ManySlotsTest : public ::testing::Test {
  protected:
   void make(AdapterSlots::Limits limits) {
     slots_ = std::make_unique<AdapterSlots>(limits);
     slots_->group_formed();
+    slots_->take_effects();
   }
   static std::string digest(int i) { return "n" + std::to_string(i); }
   void acquire(uint64_t id, int i, uint64_t bytes = 10) {

@@ -201,6 +201,18 @@ TEST_F(WorkerTest, AbortsTheCollectiveOfAFencedEpoch) {
   EXPECT_TRUE(backend_->aborted);
 }
 
+TEST_F(WorkerTest, KnowsTheAdaptersThatItsPredecessorHasLeft) {
+  backend_->left = {"", "d1"};
+  start_and_form();
+  tell(AdapterOrder{1, AdapterConfirm{"d1", 1}});
+  EXPECT_EQ(report_in<AdapterDone>(head_.to_cache.next()).digest, "d1");
+  tell(AdapterOrder{2, AdapterConfirm{"d1", 0}});
+  report_in<SliceWanted>(head_.to_cache.next());
+  tell(AdapterOrder{3, AdapterClear{1}});
+  tell(AdapterOrder{4, AdapterConfirm{"d1", 1}});
+  report_in<SliceWanted>(head_.to_cache.next());
+}
+
 TEST_F(WorkerTest, TakesAdaptersInBesideItsSteps) {
   start_and_form();
   auto adapter = std::make_shared<StagedAdapter>();

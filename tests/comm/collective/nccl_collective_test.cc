@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <thread>
 
@@ -189,6 +190,33 @@ TEST_P(DeviceGroup, AbortsAWaitFromAnotherThread) {
         return wrong;
       });
   EXPECT_EQ(reports[0], "");
+}
+
+TEST_P(DeviceGroup, TakesNoSumForWholeThatAPeerHasGivenUp) {
+  const std::vector<std::string> reports =
+      run_ranks(2, [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+        constexpr size_t kCount = size_t{1} << 21;  // in two shots, over peers
+        std::atomic<int> done{0};
+        std::thread aborter;
+        if (collective.rank() == 0) {
+          aborter = std::thread([&] {
+            while (done < 20) std::this_thread::yield();
+            collective.abort();
+          });
+        }
+        std::string wrong;
+        try {
+          while (wrong.empty()) {
+            wrong = check_sum<float>(collective, stream, Dtype::f32, kCount, stored_f32);
+            ++done;
+          }
+        } catch (const CollectiveError&) {
+        }
+        done = 20;
+        if (aborter.joinable()) aborter.join();
+        return wrong;
+      });
+  EXPECT_THAT(reports, Each(""));
 }
 
 TEST_P(DeviceGroup, ASurvivorJoinsANewCommunicatorWithANewRank) {
