@@ -42,6 +42,27 @@ std::pair<CLI::App*, std::string> reached(CLI::App& app) {
   return {command, name};
 }
 
+// CLI11 takes a word in brackets for a list, and a prompt may be one. So such words are marked while it parses.
+constexpr char kMark = '\x1f';
+
+void mark_brackets(std::vector<std::string>& words) {
+  for (std::string& word : words) {
+    if (word.size() > 1 && word.front() == '[' && word.back() == ']') word += kMark;
+  }
+}
+
+std::string unmarked(std::string text) {
+  text.erase(std::remove(text.begin(), text.end(), kMark), text.end());
+  return text;
+}
+
+void unmark_values(CLI::App& app) {
+  for (CLI::Option* option : app.get_options([](CLI::Option*) { return true; })) {
+    option->transform(&unmarked);
+  }
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) unmark_values(*command);
+}
+
 int usage_error(const std::string& command, const std::string& message) {
   say("{}: {}\n{} --help lists what it takes", command, message, command);
   return kUsage;
@@ -109,11 +130,13 @@ Result<std::vector<std::string>> with_config_file(const CLI::App& app, const std
 
 int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, const int& exit_status) {
   std::vector<std::string> words = arguments;
+  mark_brackets(words);
+  unmark_values(app);
   if (!words.empty() && words.front() == "help") {  // `help serve` is `serve --help`
     words.erase(words.begin());
     words.emplace_back("--help");
   }
-  if (const auto error = command_error(app, words)) return usage_error(error->command, error->message);
+  if (const auto error = command_error(app, words)) return usage_error(error->command, unmarked(error->message));
   if (auto expanded = with_config_file(app, words); expanded) {
     words = *std::move(expanded);
   } else {
@@ -124,10 +147,10 @@ int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, c
     app.parse(words);
   } catch (const CLI::ExtrasError&) {
     const auto [command, name] = reached(app);
-    return usage_error(name, unexpected(*command));
+    return usage_error(name, unmarked(unexpected(*command)));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return usage_error(reached(app).second, error.what());
+    return usage_error(reached(app).second, unmarked(error.what()));
   }
   return exit_status;
 }

@@ -49,10 +49,7 @@ std::string request_line(const EndedRequest& r, bool as_json) {
     // 499: as proxies write of a client that has left.
     return fmt::format(
         R"("event":"request","id":{},"adapter":{},"reason":{},"status":{},"error":{},"prompt_tokens":{},"cached_tokens":{},"tokens":{},"first_token_s":{:.4f},"total_s":{:.4f})",
-        json_string(shown(r.id)), json_string(r.adapter), json_string(reason),
-        r.client_gone     ? 499
-        : r.error.empty() ? 200
-                          : 500,
+        json_string(shown(r.id)), json_string(r.adapter), json_string(reason), r.client_gone ? 499 : r.status,
         json_string(shown(r.error)), r.prompt_tokens, r.cached_tokens, r.tokens, seconds(r.to_first_token),
         seconds(r.total));
   }

@@ -30,6 +30,7 @@ struct EndedRequest {
   std::string adapter;  // empty: the base model
   std::string reason;   // stop, length, abort, error
   std::string error;    // its sentence, where it has one
+  int status = 200;     // as HTTP has it
   bool client_gone = false;
   int32_t prompt_tokens = 0, cached_tokens = 0, tokens = 0;
   std::chrono::nanoseconds to_first_token{0}, total{0};

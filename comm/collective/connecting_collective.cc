@@ -1,7 +1,9 @@
 #include "comm/collective/connecting_collective.h"
 
 #include <chrono>
+#include <condition_variable>
 #include <future>
+#include <mutex>
 #include <system_error>
 #include <utility>
 
@@ -12,12 +14,13 @@ using namespace std::chrono_literals;
 
 class ConnectingCollective final : public DeviceCollective {
  public:
-  ConnectingCollective(std::unique_ptr<DeviceCollective> communicator, std::function<void()> connect)
-      : communicator_(std::move(communicator)), connected_(begin(connect)) {}
+  ConnectingCollective(std::unique_ptr<DeviceCollective> communicator, std::function<void()> connect,
+                       std::chrono::milliseconds rest)
+      : communicator_(std::move(communicator)), connect_(std::move(connect)), rest_(rest), connected_(begin()) {}
 
   ~ConnectingCollective() override {
     // Once connected it ends as it does without this, and others may still wait for what it sends.
-    if (!is_connected()) communicator_->abort();
+    if (!is_connected()) abort();
     connected_.wait();
   }
 
@@ -52,16 +55,35 @@ class ConnectingCollective final : public DeviceCollective {
     if (is_connected()) connected().check();
   }
 
-  void abort() override { communicator_->abort(); }
+  void abort() override {
+    communicator_->abort();
+    want();
+  }
 
  private:
-  // By the calling thread where no other one can be had.
-  static std::shared_future<void> begin(const std::function<void()>& connect) {
+  // By the thread that first wants it where no other one can be had.
+  std::shared_future<void> begin() {
+    const auto after_rest = [this] {
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait_for(lock, rest_, [this] { return wanted_; });
+      }
+      connect_();
+    };
     try {
-      return std::async(std::launch::async, connect).share();
+      return std::async(std::launch::async, after_rest).share();
     } catch (const std::system_error&) {
-      return std::async(std::launch::deferred, connect).share();
+      return std::async(std::launch::deferred, after_rest).share();
     }
+  }
+
+  // From any thread.
+  void want() {
+    {
+      const std::lock_guard lock(mutex_);
+      wanted_ = true;
+    }
+    wake_.notify_one();
   }
 
   // Or has failed to.
@@ -69,19 +91,25 @@ class ConnectingCollective final : public DeviceCollective {
 
   // Throws what `connect` threw.
   DeviceCollective& connected() {
+    if (!is_connected()) want();
     connected_.get();
     return *communicator_;
   }
 
   const std::unique_ptr<DeviceCollective> communicator_;
-  const std::shared_future<void> connected_;
+  const std::function<void()> connect_;
+  const std::chrono::milliseconds rest_;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable wake_;
+  bool wanted_ = false;
+  const std::shared_future<void> connected_;  // last: its thread uses the others
 };
 
 }  // namespace
 
 std::unique_ptr<DeviceCollective> connect_behind(std::unique_ptr<DeviceCollective> communicator,
-                                                 std::function<void()> connect) {
-  return std::make_unique<ConnectingCollective>(std::move(communicator), std::move(connect));
+                                                 std::function<void()> connect, std::chrono::milliseconds rest) {
+  return std::make_unique<ConnectingCollective>(std::move(communicator), std::move(connect), rest);
 }
 
 }  // namespace lorikeet::comm

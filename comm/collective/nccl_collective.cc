@@ -21,6 +21,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
+// A rank that comes back loads kernels and captures graphs at first, for which it needs the same locks of the driver as
+// NCCL's start, which takes them for a second.
+constexpr auto kRest = 3s;
 constexpr auto kPollPeriod = 50us;  // far below a step, far above the cost of a look
 constexpr auto kFlushTimeout = 1s;  // of a communicator that ends without a failure
 
@@ -217,7 +220,7 @@ Result<std::unique_ptr<DeviceCollective>> make_nccl_collective(Rendezvous& store
     auto collective = std::make_unique<NcclCollective>(options);
     const auto connect = [communicator = collective.get(), id = agree_on_id(store, options),
                           device = kernels::current_device()] { communicator->connect(id, device); };
-    if (options.connect_behind) return connect_behind(std::move(collective), connect);
+    if (options.connect_behind) return connect_behind(std::move(collective), connect, kRest);
     connect();
     return collective;
   } catch (const CollectiveError& error) {

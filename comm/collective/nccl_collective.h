@@ -17,7 +17,8 @@ struct NcclOptions {
   std::string prefix;  // of the keys in the store: one per epoch
   std::chrono::milliseconds connect_timeout{60'000};
   std::chrono::milliseconds operation_timeout{30'000};  // a peer that is silent for so long is lost
-  // Returns as soon as the ranks have agreed on an id: see connect_behind (connecting_collective.h). Of each rank for itself.
+  // Returns as soon as the ranks have agreed on an id; the connection is made some seconds later, or when it is wanted: see
+  // connect_behind (connecting_collective.h). Of each rank for itself.
   bool connect_behind = false;
 };
 

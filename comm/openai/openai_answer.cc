@@ -1,5 +1,7 @@
 #include "comm/openai/openai_answer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <utility>
@@ -251,11 +253,15 @@ std::string_view OpenAiAnswer::bytes_of(int32_t id) const {
   return setup_.token_bytes ? setup_.token_bytes(id) : std::string_view();
 }
 
+std::string OpenAiAnswer::text_of(int32_t id) const {
+  return setup_.token_bytes ? std::string(setup_.token_bytes(id)) : fmt::format("token_id:{}", id);
+}
+
 OpenAiAnswer::Json OpenAiAnswer::token_entry(int32_t id, float logprob) const {
   const std::string_view bytes = bytes_of(id);
   Json list = Json::array();
   for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
-  return {{"token", bytes}, {"logprob", bounded(logprob)}, {"bytes", std::move(list)}};
+  return {{"token", text_of(id)}, {"logprob", bounded(logprob)}, {"bytes", std::move(list)}};
 }
 
 OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
@@ -277,12 +283,12 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
       continue;
     }
     const std::string_view bytes = bytes_of(id);
-    tokens.push_back(bytes);
+    tokens.push_back(text_of(id));
     values.push_back(bounded(logprob));
     // As OpenAI: the sampled token is among them, also where it is none of the best.
     Json top = Json::object();
-    for (size_t k = 0; k < alternatives; ++k) top[std::string(bytes_of(best[k].first))] = bounded(best[k].second);
-    if (top_logprobs_ > 0) top[std::string(bytes)] = bounded(logprob);
+    for (size_t k = 0; k < alternatives; ++k) top[text_of(best[k].first)] = bounded(best[k].second);
+    if (top_logprobs_ > 0) top[text_of(id)] = bounded(logprob);
     tops.push_back(top_logprobs_ > 0 ? std::move(top) : Json());
     offsets.push_back(choice.characters);
     choice.characters += characters(bytes);
@@ -301,14 +307,14 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
               {"text_offset", Json::array()}};
   int64_t offset = 0;
   for (size_t i = 0; i < prompt.token_ids.size(); ++i) {
-    const std::string text(bytes_of(prompt.token_ids[i]));
+    const std::string text = text_of(prompt.token_ids[i]);
     const bool scored = i < choice.prompt_logprobs.size() && choice.prompt_logprobs[i].has_value();
     const float logprob = scored ? bounded(choice.prompt_logprobs[i].value()) : 0;
     Json top;
     if (scored && top_logprobs_ > 0 && i < choice.prompt_top_logprobs.size()) {
       const TokenLogprobs& best = choice.prompt_top_logprobs[i];
       for (size_t k = 0; k < std::min(best.size(), static_cast<size_t>(top_logprobs_)); ++k) {
-        top[std::string(bytes_of(best[k].first))] = bounded(best[k].second);
+        top[text_of(best[k].first)] = bounded(best[k].second);
       }
       top[text] = logprob;
     }
@@ -316,7 +322,7 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
     all["token_logprobs"].push_back(scored ? Json(logprob) : Json());
     all["top_logprobs"].push_back(std::move(top));
     all["text_offset"].push_back(offset);
-    offset += characters(text);
+    offset += characters(bytes_of(prompt.token_ids[i]));
   }
   for (auto& [name, list] : all.items()) {
     for (Json& of_answer : logprobs[name]) list.push_back(std::move(of_answer));
@@ -328,7 +334,7 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
 OpenAiAnswer::Json OpenAiAnswer::prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const {
   Json list = Json::array();
   const auto entry = [this](int32_t id, float logprob, int32_t rank) {
-    return Json{{"logprob", bounded(logprob)}, {"rank", rank}, {"decoded_token", std::string(bytes_of(id))}};
+    return Json{{"logprob", bounded(logprob)}, {"rank", rank}, {"decoded_token", text_of(id)}};
   };
   const size_t count = std::min({prompt.token_ids.size(), choice.prompt_logprobs.size(), choice.prompt_ranks.size(),
                                  choice.prompt_top_logprobs.size()});

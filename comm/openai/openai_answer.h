@@ -75,6 +75,7 @@ class OpenAiAnswer {
   void add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const;  // of an echoed prompt
   Json prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const;                   // in vLLM's form
   std::string_view bytes_of(int32_t id) const;
+  std::string text_of(int32_t id) const;  // as a token is named; without tokenizer as vLLM does: "token_id:5"
   Json token_entry(int32_t id, float logprob) const;
   std::string event(Json choice, Json prompt_logprobs = nullptr) const;  // the latter: of a chat's prompt
   std::string first_event(Choice& choice);

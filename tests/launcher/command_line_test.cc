@@ -43,6 +43,7 @@ TEST(CommandLine, AnswersMistakesWithStatus2AndItsCommandsName) {
       {{"bench", "latency", "x", "--output-lenn=3"},
        "lorikeet bench latency: there is no '--output-lenn=3'; did you mean '--output-len'?"},
       {{"serve", "x", "--tensor-parallel-size", "two"}, "lorikeet serve: "},
+      {{"serve", "x", "[y, z]"}, "lorikeet serve: unexpected: [y, z]\n"},
       {{"status", "--zmq", "127.0.0.1:5555"}, "lorikeet status: --zmq: tcp:// is missing: give tcp://127.0.0.1:5555"},
   };
   for (const Mistake& mistake : mistakes) {
@@ -50,6 +51,23 @@ TEST(CommandLine, AnswersMistakesWithStatus2AndItsCommandsName) {
     EXPECT_EQ(finished.status, 2) << finished.err;
     EXPECT_THAT(finished.err, StartsWith(mistake.says));
     EXPECT_EQ(finished.out, "");
+  }
+}
+
+TEST(CommandLine, TakesWordsInBracketsAsTheyAre) {
+  struct Taken {
+    std::vector<std::string> prompts;
+    std::string system;
+  } taken;
+  int status = 0;
+  for (const std::string& text : {"[INST] Hello, you [/INST]", "[]", "[a,b]", "[[a]]"}) {
+    CLI::App app{"a test", "test"};
+    CLI::App* command = app.add_subcommand("say");
+    command->add_option("PROMPT", taken.prompts);
+    command->add_option("--system", taken.system);
+    EXPECT_EQ(run_command_line(app, {"say", text, "b", "--system", text}, status), 0);
+    EXPECT_THAT(taken.prompts, testing::ElementsAre(text, "b"));
+    EXPECT_EQ(taken.system, text);
   }
 }
 

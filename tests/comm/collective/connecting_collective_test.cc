@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <string>
 #include <utility>
@@ -92,6 +93,27 @@ TEST(ConnectingCollective, AbortsAConnectionThatIsBeingMadeWhenItGoes) {
     EXPECT_EQ(seen.aborts, 0);
   }
   EXPECT_TRUE(ended);
+  EXPECT_THAT(seen.calls, IsEmpty());
+}
+
+TEST(ConnectingCollective, BeginsWhenAnOperationWantsItAndDoesNotRestTillThen) {
+  Seen seen;
+  const auto collective = connect_behind(
+      std::make_unique<WritingCollective>(seen), [&] { seen.calls.emplace_back("connect"); }, std::chrono::hours(1));
+  collective->check();
+  collective->wait({});
+  EXPECT_THAT(seen.calls, ElementsAre("connect", "wait"));
+}
+
+TEST(ConnectingCollective, DoesNotRestWhereItIsAborted) {
+  Seen seen;
+  std::promise<void> connecting;
+  {
+    const auto collective = connect_behind(
+        std::make_unique<WritingCollective>(seen), [&] { connecting.set_value(); }, std::chrono::hours(1));
+    collective->abort();
+    connecting.get_future().wait();
+  }
   EXPECT_THAT(seen.calls, IsEmpty());
 }
 
