@@ -1,14 +1,11 @@
 // Whole steps of the 14B model on one device, or cut over several, without actors: decode steps of several batch sizes, without adapters,
-// with distinct ones and with a mix that changes at every step, prompts, and both in the same steps. Weights are random.
-// Two steps are in flight, as when the scheduler plans ahead, and every token feeds the next step on the device.
-//
-// Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, or the operations of its
-// products at cuBLASLt's rate where they take longer, both measured in the same run. One factor changes at a time from a
-// default point: batches; adapters, with who applied them; draws; prompts; mixed: how far apart the tokens of 32 rows are
-// while prompts arrive, by --max-num-batched-tokens; runs: steps of known tokens, several positions of each sequence. With --kernels it prints the kernels' times
-// instead. With --tensor-parallel-size each rank is a process with a device of its own (or a share of one, where there
-// are fewer); figures and floors are those of rank 0. --nccl: the ranks do not use each other's memory.
-//
+// with distinct ones and with a mix that changes at every step, prompts, and both in the same steps. Weights are random. Two steps are in
+// flight, as when the scheduler plans ahead, and every token feeds the next step on the device.
+// Each figure stands beside its floor: the bytes that a step must read at the read bandwidth, or the operations of its products at cuBLASLt's
+// rate where they take longer, both measured in the same run. One factor changes at a time from a default point: batches; adapters, with who
+// applied them; draws; prompts; mixed: how far apart the tokens of 32 rows are while prompts arrive, by --max-num-batched-tokens; runs: steps of
+// known tokens, several positions of each sequence. With --kernels it prints the kernels' times instead. With --tensor-parallel-size each rank is
+// a process with a device of its own (or a share of one, where there are fewer); figures and floors are those of rank 0. --nccl: no peer memory.
 //   decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed|runs] [--rows N] [--context N] [--fp8]
 //                         [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl]
 #include <cstring>
