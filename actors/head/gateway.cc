@@ -18,7 +18,6 @@
 #include "actors/wire/adapter_list.h"
 #include "comm/client/limits.h"
 #include "comm/codec/json_codec.h"
-#include "comm/openai/openai_error.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -342,10 +341,7 @@ class Gateway {
     ended.id = request.index ? fmt::format("{}/{}", request.name, *request.index) : request.name;
     ended.client_gone = request.client_gone;
     if (done != nullptr) ended.cached_tokens = done->usage.cached_tokens;
-    if (failure != nullptr) {
-      ended.error = failure->message;
-      ended.status = comm::error_of(*failure).status;
-    }
+    if (failure != nullptr) add_failure(*failure, ended);
     setup_.log->ended(ended);
   }
 

@@ -12,6 +12,8 @@
 #include <thread>
 #include <utility>
 
+#include "comm/openai/openai_error.h"
+
 namespace lorikeet::actors {
 namespace {
 
@@ -42,6 +44,11 @@ double rate(uint64_t before, uint64_t after, double time) {
 }
 
 }  // namespace
+
+void add_failure(const comm::Failure& failure, EndedRequest& ended) {
+  ended.error = failure.message;
+  ended.status = comm::error_of(failure).status;
+}
 
 std::string request_line(const EndedRequest& r, bool as_json) {
   const std::string reason = r.client_gone ? "client_gone" : r.reason;

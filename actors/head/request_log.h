@@ -15,6 +15,7 @@
 
 #include "actors/wire/options.h"
 #include "actors/wire/server_status.h"
+#include "comm/client/client_messages.h"
 
 namespace spdlog {
 class logger;
@@ -35,6 +36,9 @@ struct EndedRequest {
   int32_t prompt_tokens = 0, cached_tokens = 0, tokens = 0;
   std::chrono::nanoseconds to_first_token{0}, total{0};
 };
+
+// Its sentence, and the status that it has over HTTP.
+void add_failure(const comm::Failure& failure, EndedRequest& ended);
 
 // What a client wanted of an adapter, and what came of it.
 struct AdapterEvent {

@@ -300,11 +300,11 @@ class CudaBackend final : public RankBackend {
       memory_.say("its adapter slots are made anew: " + left.error().message);
     }
     if (records || memory) {
-      const uint64_t dropped = memory ? memory->what.bytes : 0;
+      const uint64_t wanted = kernels::device_memory().free_bytes + (memory ? memory->what.bytes : 0) / 10 * 9;
       memory_.drop_one(kAdapterRecords);
       memory_.drop_one(kAdapters);
       memory.reset();
-      wait_for_free_memory(kernels::device_memory().free_bytes + dropped / 10 * 9);
+      wait_for_free_memory(wanted);
     }
     auto made = model::make_adapter_memory(*plan_, rank_, options, what);
     const auto descriptor = made ? made->memory->share() : Result<Descriptor>(tl::unexpected(made.error()));

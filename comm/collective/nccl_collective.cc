@@ -59,6 +59,7 @@ class NcclCollective final : public DeviceCollective {
   // Blocks until all ranks are there, on whatever thread, whose device becomes `device`; operations come after it.
   // Errors are those of the group, as CollectiveError.
   void connect(const ncclUniqueId& id, int device) {
+    throw_if_dead();  // before NCCL begins what would have to be undone
     if (const auto used = kernels::use_device(device); !used) {
       throw CollectiveError(CollectiveFailure::peer_lost, used.error().message);
     }

@@ -20,7 +20,7 @@ __device__ __forceinline__ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// Grid: up to 8 blocks a multiprocessor, 256 threads. Registers: few; shared memory: none; any device.
+// Grid: up to 8 blocks a multiprocessor, 32 in all beside steps, 256 threads. Registers: few; shared memory: none; any device.
 // Adds up the words, each mixed with its place, so that the order of the additions does not matter: every thread walks
 // over its words and adds once. first: the place of the first word. Waits for nothing.
 __global__ void digest_kernel(const uint64_t* words, uint64_t count, uint64_t first, unsigned long long* digest) {

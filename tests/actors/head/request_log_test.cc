@@ -66,6 +66,17 @@ TEST(RequestLog, SaysTheSameAsJson) {
   EXPECT_THAT(line["id"].get<std::string>(), HasSubstr("a\"b"));
 }
 
+TEST(RequestLog, SaysTheStatusThatAClientGot) {
+  EXPECT_EQ(json::parse("{" + request_line(example(), true) + "}")["status"], 200);
+  for (const auto& [code, status] : {std::pair("adapter_failed", 422), std::pair("rank_lost", 503)}) {
+    EndedRequest failed = example();
+    add_failure({"1", code, "a sentence"}, failed);
+    const json line = json::parse("{" + request_line(failed, true) + "}");
+    EXPECT_EQ(line["status"], status) << code;
+    EXPECT_EQ(line["error"], "a sentence");
+  }
+}
+
 TEST(RequestLog, SaysWhatTheServerDidBetweenTwoLooks) {
   ServingStatus before, after;
   EXPECT_EQ(throughput_line(before, after, seconds(10)), "");
