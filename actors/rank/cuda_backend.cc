@@ -185,6 +185,10 @@ class CudaBackend final : public RankBackend {
     nccl.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
     // A new communicator takes NCCL a second, and streams that go on after a loss wait. A server that starts says at once what does not work.
     nccl.connect_behind = started_ || kv_memory_.holds_kv;
+    {
+      const std::lock_guard lock(mutex_);
+      nccl.predecessor = group_;
+    }
     comm::PeerOptions peers;
     peers.shares_device = ranks_per_device_ > 1;
     // Their memory is within reach on one host only.

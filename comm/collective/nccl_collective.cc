@@ -5,6 +5,7 @@
 #include <glog/logging.h>
 #include <nccl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <mutex>
@@ -24,8 +25,9 @@ using namespace std::chrono_literals;
 // A rank that comes back loads kernels and captures graphs at first, for which it needs the same locks of the driver as
 // NCCL's start, which takes them for a second.
 constexpr auto kRest = 3s;
-constexpr auto kPollPeriod = 50us;  // far below a step, far above the cost of a look
-constexpr auto kFlushTimeout = 1s;  // of a communicator that ends without a failure
+constexpr auto kPollPeriod = 50us;   // far below a step, far above the cost of a look
+constexpr auto kFlushTimeout = 1s;   // of a communicator that ends without a failure
+constexpr auto kDrainTimeout = 5ms;  // of streams whose other kernels have been told to end
 
 ncclDataType_t nccl_type(kernels::Dtype dtype) {
   switch (dtype) {
@@ -47,7 +49,8 @@ bool is_misuse(ncclResult_t result) {
 
 class NcclCollective final : public DeviceCollective {
  public:
-  explicit NcclCollective(const NcclOptions& options) : options_(options) {}
+  explicit NcclCollective(NcclOptions options)
+      : options_(std::move(options)), predecessor_(std::exchange(options_.predecessor, nullptr)) {}
 
   ~NcclCollective() override {
     if (communicator_ != nullptr && !aborter_.joinable()) {
@@ -63,6 +66,7 @@ class NcclCollective final : public DeviceCollective {
     if (const auto used = kernels::use_device(device); !used) {
       throw CollectiveError(CollectiveFailure::peer_lost, used.error().message);
     }
+    predecessor_.reset();
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     const Clock::time_point deadline = Clock::now() + options_.connect_timeout;
@@ -73,7 +77,7 @@ class NcclCollective final : public DeviceCollective {
   int size() const override { return options_.size; }
 
   void all_reduce(void* data, size_t count, kernels::Dtype dtype, const kernels::Stream& stream) override {
-    queue("all_reduce",
+    queue("all_reduce", stream,
           [&] { return ncclAllReduce(data, data, count, nccl_type(dtype), ncclSum, communicator_, stream.handle()); });
   }
 
@@ -86,11 +90,12 @@ class NcclCollective final : public DeviceCollective {
   const kernels::PeerGroup* peers() override { return nullptr; }
 
   void all_gather(const void* send, void* receive, size_t bytes, const kernels::Stream& stream) override {
-    queue("all_gather", [&] { return ncclAllGather(send, receive, bytes, ncclUint8, communicator_, stream.handle()); });
+    queue("all_gather", stream,
+          [&] { return ncclAllGather(send, receive, bytes, ncclUint8, communicator_, stream.handle()); });
   }
 
   void broadcast(void* data, size_t bytes, int root, const kernels::Stream& stream) override {
-    queue("broadcast",
+    queue("broadcast", stream,
           [&] { return ncclBroadcast(data, data, bytes, ncclUint8, root, communicator_, stream.handle()); });
   }
 
@@ -112,18 +117,21 @@ class NcclCollective final : public DeviceCollective {
 
  private:
   template <class Call>
-  void queue(const char* name, const Call& call) {
+  void queue(const char* name, const kernels::Stream& stream, const Call& call) {
     throw_if_dead();
+    if (std::ranges::find(streams_, stream.handle()) == streams_.end()) streams_.push_back(stream.handle());
     finish(name, call(), Clock::now() + options_.operation_timeout);
   }
 
   // Sees a call through that may be in progress still: the first operation of a kind connects the ranks.
   void finish(const char* name, ncclResult_t result, Clock::time_point deadline) {
+    in_call_ = true;
     if (result != ncclSuccess && result != ncclInProgress) die(name, result);
     while (result == ncclInProgress) {
       result = look(name, deadline);
       if (result == ncclInProgress) std::this_thread::sleep_for(kPollPeriod);
     }
+    in_call_ = false;
   }
 
   // The state of the communicator: ncclSuccess or ncclInProgress. Throws when it is dead or the deadline has passed.
@@ -146,7 +154,7 @@ class NcclCollective final : public DeviceCollective {
 
   [[noreturn]] void die(CollectiveFailure failure, const char* name, const std::string& reason) {
     failure_ = failure;
-    end_communicator(&ncclCommAbort);
+    if (!is_drained()) end_communicator(&ncclCommAbort);
     throw CollectiveError(failure, fmt::format("{} on rank {} of {}: {}", name, options_.rank, options_.size, reason));
   }
 
@@ -164,6 +172,18 @@ class NcclCollective final : public DeviceCollective {
     return state == ncclSuccess;
   }
 
+  // Whether no stream waits for this communicator, now or later: then its end has time.
+  bool is_drained() const {
+    if (in_call_) return false;
+    const Clock::time_point deadline = Clock::now() + kDrainTimeout;
+    const auto is_idle = [](cudaStream_t stream) { return cudaStreamQuery(stream) == cudaSuccess; };
+    while (!std::ranges::all_of(streams_, is_idle)) {
+      if (Clock::now() >= deadline) return false;
+      std::this_thread::sleep_for(kPollPeriod);
+    }
+    return true;
+  }
+
   // ncclCommAbort takes half a second and lets go of the stream: on a thread of its own, so that the error is known at
   // once.
   void end_communicator(decltype(&ncclCommAbort) end) {
@@ -178,11 +198,14 @@ class NcclCollective final : public DeviceCollective {
                           fmt::format("rank {} of {}: the communicator is dead", options_.rank, options_.size));
   }
 
-  const NcclOptions options_;
+  NcclOptions options_;
   std::atomic<bool> aborted_{false};
 
   // Of the thread that connects, then of the one that calls the operations.
+  std::shared_ptr<DeviceCollective> predecessor_;
   ncclComm_t communicator_ = nullptr;
+  std::vector<cudaStream_t> streams_;  // that operations were put on
+  bool in_call_ = false;
   std::optional<CollectiveFailure> failure_;
   std::thread aborter_;
 };

@@ -20,6 +20,9 @@ struct NcclOptions {
   // Returns as soon as the ranks have agreed on an id; the connection is made some seconds later, or when it is wanted: see
   // connect_behind (connecting_collective.h). Of each rank for itself.
   bool connect_behind = false;
+  // The communicator in whose place this one comes, if any: it ends when this one connects and not before, as that takes
+  // the driver's locks for half a second.
+  std::shared_ptr<DeviceCollective> predecessor;
 };
 
 // Meets the other ranks through `store` (rank 0 sets NCCL's unique id, the others get it) and connects on the calling

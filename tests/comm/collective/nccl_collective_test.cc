@@ -275,6 +275,48 @@ TEST_P(DeviceGroup, SumsBehindAConnectionThatIsMadeMeanwhile) {
               Each(""));
 }
 
+// As ranks do when another one is lost.
+TEST_P(DeviceGroup, TakesThePlaceOfOneThatWasGivenUpAndEndsItWhenItConnects) {
+  const auto body = [&](int rank) -> std::string {
+    const std::string trouble = take_device(rank);
+    if (!trouble.empty()) return trouble;
+    FileRendezvous store(directory_.path());
+    NcclOptions options = options_of(rank, 2);
+    PeerOptions peers;
+    peers.enabled = GetParam();
+    peers.shares_device = kernels::device_count().value() < options.size;
+    const Result<kernels::Stream> stream = kernels::Stream::make();
+    if (!stream) return stream.error().message;
+
+    auto first = make_device_collective(store, options, peers);
+    if (!first) return first.error().message;
+    std::string wrong;
+    for (const size_t count : {size_t{100}, size_t{1} << 20}) {
+      wrong += check_sum<float>(**first, *stream, Dtype::f32, count, stored_f32);
+    }
+    options.predecessor = *std::move(first);
+    const std::weak_ptr<DeviceCollective> given_up = options.predecessor;
+    options.predecessor->abort();
+    try {
+      options.predecessor->check();
+      wrong += "an aborted communicator went on; ";
+    } catch (const CollectiveError&) {
+    }
+    options.prefix = "second";
+    options.connect_behind = true;
+    auto second = make_device_collective(store, options, peers);
+    if (!second) return second.error().message;
+    options.predecessor.reset();
+    wrong += check_sum<float>(**second, *stream, Dtype::f32, 100, stored_f32);
+    const kernels::DeviceBuffer sent = allocate(4);
+    (*second)->broadcast(sent.data(), sent.bytes(), 0, *stream);  // by NCCL at every size
+    wait_for(**second, *stream);
+    if (!given_up.expired()) wrong += "it was kept; ";
+    return wrong;
+  };
+  EXPECT_THAT(run_processes(2, body), Each(""));
+}
+
 TEST_P(DeviceGroup, SaysThatARankDidNotCome) {
   const std::vector<std::string> reports = run_processes(1, [&](int rank) {
     const std::string trouble = take_device(rank);
