@@ -5,6 +5,17 @@
 namespace lorikeet::kernels {
 namespace {
 
+// ThreadPool::loop_: the number of the loop, whether it is open, and how many workers have joined it and not left.
+constexpr uint64_t kOpen = uint64_t{1} << 31;
+constexpr uint64_t kNextLoop = uint64_t{1} << 32;
+
+// No part is less than a thread's share of the loop divided by this, where the grain allows.
+constexpr int64_t kLeastShare = 16;
+
+bool is_open(uint64_t loop) {
+  return (loop & kOpen) != 0;
+}
+
 void pause_briefly() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -32,8 +43,8 @@ void ThreadPool::resize(int threads, std::chrono::microseconds spin) {
 }
 
 void ThreadPool::start(int threads) {
-  const uint64_t seen = generation_;
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i, seen] { work(i, seen); });
+  const uint64_t seen = loop_ / kNextLoop;
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, seen] { work(seen); });
 }
 
 void ThreadPool::stop() {
@@ -67,44 +78,76 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, const std::function<
     body(0, count);
     return;
   }
-  {
-    const std::lock_guard lock(mutex_);  // a worker that is about to sleep either sees the change or is woken
-    body_ = &body;
-    count_ = count;
-    grain_ = grain;
-    running_ = static_cast<int>(workers_.size());
-    ++generation_;
-  }
-  start_.notify_all();
-  run_part(0);
-  const auto all_done = [this] { return running_ == 0; };
-  if (spin_until(all_done)) return;
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, all_done);
+  body_ = &body;
+  count_ = count;
+  grain_ = grain;
+  least_ = std::max<int64_t>(count / (kLeastShare * size()), 1);
+  next_ = 0;
+  open_loop();
+  run_parts();
+  close_loop();
 }
 
-// seen: the loops that were over when it began.
-void ThreadPool::work(int index, uint64_t seen) {
-  const auto has_work = [&] { return stop_ || generation_ != seen; };
+void ThreadPool::open_loop() {
+  {
+    const std::lock_guard lock(mutex_);  // a worker that is about to sleep either sees the change or is woken
+    loop_ = (loop_ / kNextLoop + 1) * kNextLoop + kOpen;
+  }
+  start_.notify_all();
+}
+
+// Waits for those who have joined.
+void ThreadPool::close_loop() {
+  loop_ -= kOpen;
+  const auto all_left = [this] { return loop_ % kNextLoop == 0; };
+  if (spin_until(all_left)) return;
+  std::unique_lock lock(mutex_);
+  done_.wait(lock, all_left);
+}
+
+// False where there is no other loop than `seen`, or no longer.
+bool ThreadPool::join_loop(uint64_t seen) {
+  uint64_t loop = loop_;
+  while (is_open(loop) && loop / kNextLoop != seen) {
+    if (loop_.compare_exchange_weak(loop, loop + 1)) return true;
+  }
+  return false;
+}
+
+void ThreadPool::leave_loop() {
+  if ((--loop_) % kNextLoop > 0) return;
+  { const std::lock_guard lock(mutex_); }  // the caller either sees the end or sleeps by now
+  done_.notify_one();
+}
+
+// seen: the last loop that was opened before it began.
+void ThreadPool::work(uint64_t seen) {
+  const auto has_work = [&] {
+    const uint64_t loop = loop_;
+    return stop_ || (is_open(loop) && loop / kNextLoop != seen);
+  };
   while (true) {
     if (!spin_until(has_work)) {
       std::unique_lock lock(mutex_);
       start_.wait(lock, has_work);
     }
     if (stop_) return;
-    seen = generation_;
-    run_part(index);
-    if (--running_ > 0) continue;
-    { const std::lock_guard lock(mutex_); }  // the caller either sees the end or sleeps by now
-    done_.notify_one();
+    if (!join_loop(seen)) continue;
+    seen = loop_ / kNextLoop;
+    run_parts();
+    leave_loop();
   }
 }
 
-void ThreadPool::run_part(int index) const {
-  const int64_t grains = (count_ + grain_ - 1) / grain_;
-  const int64_t begin = std::min(count_, grains * index / size() * grain_);
-  const int64_t end = std::min(count_, grains * (index + 1) / size() * grain_);
-  if (begin < end) (*body_)(begin, end);
+void ThreadPool::run_parts() {
+  int64_t begin = next_;
+  while (begin < count_) {
+    const int64_t part = std::max((count_ - begin) / (2 * size()), least_);
+    const int64_t end = std::min(count_, begin + (part + grain_ - 1) / grain_ * grain_);
+    if (!next_.compare_exchange_weak(begin, end)) continue;
+    (*body_)(begin, end);
+    begin = next_;
+  }
 }
 
 }  // namespace lorikeet::kernels

@@ -12,9 +12,11 @@
 
 namespace lorikeet::kernels {
 
-// Cuts loops into one part per thread. A layer's loops follow each other within microseconds, so a thread that has
-// nothing to do looks for the next loop for a while before it sleeps.
-// Threads: one thread calls parallel_for at a time, and works on a part itself.
+// Shares loops out in parts that get smaller towards a loop's end (guided self-scheduling, Polychronopoulos and Kuck,
+// 1987): cores of shared machines are not equally fast, and who is late takes less. A layer's loops follow each other
+// within microseconds, so a thread that has nothing to do looks for the next loop for a while before it sleeps; one that
+// comes when all of a loop has been taken is not waited for.
+// Threads: one thread calls parallel_for at a time, and works on parts itself.
 class ThreadPool {
  public:
   // For pools whose threads have a core each.
@@ -31,15 +33,19 @@ class ThreadPool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(begin, end) for disjoint parts of [0, count), whose inner bounds are multiples of `grain`; returns when
-  // all have returned. body must not throw.
+  // Calls body(begin, end) for disjoint parts of [0, count), whose inner bounds are multiples of `grain`, in any number
+  // of calls by any of the threads; returns when all have returned. body must not throw.
   void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
  private:
   void start(int threads);
   void stop();
-  void work(int index, uint64_t seen);
-  void run_part(int index) const;
+  void work(uint64_t seen);
+  void open_loop();
+  void close_loop();
+  bool join_loop(uint64_t seen);
+  void leave_loop();
+  void run_parts();
   template <class Condition>
   bool spin_until(const Condition& condition) const;
 
@@ -47,13 +53,15 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::mutex mutex_;  // of those who sleep
   std::condition_variable start_, done_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> running_{0};
   std::atomic<bool> stop_{false};
 
-  // The loop that is being run: written before generation_ moves on, read after.
+  // Which loop it is, whether one may still join it, and how many workers have: thread_pool.cc says how.
+  std::atomic<uint64_t> loop_{0};
+
+  // The loop that is being run: written while nobody has joined, read by those who have.
   const std::function<void(int64_t, int64_t)>* body_ = nullptr;
-  int64_t count_ = 0, grain_ = 1;
+  int64_t count_ = 0, grain_ = 1, least_ = 1;
+  std::atomic<int64_t> next_{0};  // the first index that nobody has taken
 };
 
 }  // namespace lorikeet::kernels

@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <mutex>
+#include <utility>
+#include <vector>
 
 namespace lorikeet::kernels {
 namespace {
@@ -28,6 +32,22 @@ TEST(ThreadPool, CutsOnlyAtMultiplesOfTheGrain) {
   pool.parallel_for(100, 8,
                     [&](int64_t begin, int64_t end) { misplaced += begin % 8 != 0 || (end % 8 != 0 && end != 100); });
   EXPECT_EQ(misplaced, 0);
+}
+
+// Whoever is late leaves the rest to the others: no thread has a part that is its share of the whole loop.
+TEST(ThreadPool, SharesOutPartsThatGetSmaller) {
+  ThreadPool pool(2);
+  std::mutex mutex;
+  std::vector<std::pair<int64_t, int64_t>> parts;
+  pool.parallel_for(1000, 1, [&](int64_t begin, int64_t end) {
+    const std::lock_guard lock(mutex);
+    parts.emplace_back(begin, end - begin);
+  });
+  std::ranges::sort(parts);
+  EXPECT_EQ(parts.front(), (std::pair<int64_t, int64_t>(0, 250)));
+  for (size_t i = 1; i < parts.size(); ++i) EXPECT_LE(parts[i].second, parts[i - 1].second);
+  EXPECT_EQ(parts[parts.size() - 2].second,
+            31);  // a sixteenth of a thread's share: smaller ones cost more than they save
 }
 
 TEST(ThreadPool, TakesMoreThreadsAndFewerBetweenLoops) {
