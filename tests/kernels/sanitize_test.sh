@@ -19,7 +19,7 @@ esac
 T
 cat > "$dir/compute-sanitizer" <<'T'
 #!/usr/bin/env bash
-shift 4
+shift 6
 "$@"
 T
 chmod +x "$dir/bin/a_cuda_test" "$dir/compute-sanitizer"
@@ -49,6 +49,11 @@ expect 2 "0 of 3 tests have passed, 0 skipped, 0 failed" "" racecheck "$dir/bin"
 expect 1 "Other: not done after" "A.Other" racecheck "$dir/bin" "$dir/state" --seconds 1 --only Other
 rm "$dir/hangs"
 expect 0 "0 of 1 tests have passed, 1 skipped, 0 failed" "A.Other" racecheck "$dir/bin" "$dir/state" --only Other
+sed "s/'A[.]/'DrawsOverPeers./" "$dir/bin/a_cuda_test" > "$dir/bin/b_cuda_test"  # kernels that wait for each other
+chmod +x "$dir/bin/b_cuda_test"
+expect 1 "" "" racecheck "$dir/bin" "$dir/state" --only b_cuda
+expect 0 "2 of 3 tests have passed, 1 skipped" "DrawsOverPeers.One DrawsOverPeers.Two/0 DrawsOverPeers.Other" memcheck "$dir/bin" "$dir/state" --only b_cuda
+rm "$dir/bin/b_cuda_test"
 echo "#" >> "$dir/bin/a_cuda_test"  # another executable: nothing is known of it
 expect 0 "2 of 3 tests have passed" "A.One A.Two/0 A.Other" memcheck "$dir/bin" "$dir/state"
 exit $failed
