@@ -149,11 +149,11 @@ bool ClusterProcesses::is_stopped(ChildId id) {
   return child->where == Where::here ? keeper_.is_stopped(child->kept) : child->is_stopped;
 }
 
-// Of a rank on another host the worker tells, and soon enough.
+// Of a rank on another host the worker tells, and soon enough. Of one that is not here any more it is being told.
 bool ClusterProcesses::is_ending(ChildId id) {
   const std::lock_guard lock(mutex_);
   const Child* child = find(id);
-  return child != nullptr && child->where == Where::here && keeper_.is_ending(child->kept);
+  return child == nullptr || (child->where == Where::here && keeper_.is_ending(child->kept));
 }
 
 std::string ClusterProcesses::describe(ChildId id) {

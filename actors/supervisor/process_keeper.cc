@@ -210,6 +210,7 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     while (waitpid(*pid, &status, 0) < 0 && errno == EINTR) {
     }
     child.pid = 0;
+    child.reaped = true;
     on_purpose = child.killed;
   }
   callbacks_.exited(id, how_it_ended(status), on_purpose, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
@@ -292,9 +293,12 @@ bool ProcessKeeper::is_stopped(ChildId id) {
   return found && (found->state == 'T' || found->state == 't');
 }
 
+// One that has been reaped, or is not kept any more, is told of behind whatever its peers have said before.
 bool ProcessKeeper::is_ending(ChildId id) {
-  const int pid = pid_of(id);
-  return pid != 0 && kernel_is_ending(pid);
+  const auto child = find(id);
+  if (!child) return true;
+  const std::lock_guard lock(child->mutex);
+  return child->reaped || (child->pid != 0 && kernel_is_ending(child->pid));
 }
 
 std::string ProcessKeeper::describe(ChildId id) {

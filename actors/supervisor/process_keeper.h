@@ -29,7 +29,7 @@ class Processes {
   virtual void kill(ChildId child) = 0;  // SIGKILL; gone children are fine
   // Whether somebody has stopped it (SIGSTOP, a debugger), so that it does nothing.
   virtual bool is_stopped(ChildId child) = 0;
-  // Whether the kernel has begun to end it: its exit will be told.
+  // Whether the kernel has begun to end it, or has ended it: its exit will be told, or is on its way to who asks.
   virtual bool is_ending(ChildId child) = 0;
   virtual std::string describe(ChildId child) = 0;  // for people, such as "process 4711"
   // Whether it is not started yet since no host has room for it.
@@ -88,7 +88,8 @@ class ProcessKeeper final : public Processes {
     std::mutex mutex;  // guards what follows; held while its pid is used
     int pid = 0;       // 0: not started yet, or reaped
     bool kill_wanted = false;
-    bool killed = false;                      // by us, while it lived
+    bool killed = false;  // by us, while it lived
+    bool reaped = false;
     std::unique_ptr<ControlChannel> channel;  // set once
     bool begun = false;                       // it has been told what it is to be
     std::vector<ChildOrder> early;            // orders that came before

@@ -112,6 +112,25 @@ TEST_F(ProcessKeeperTest, SeesWhoIsStoppedAndWhatEndedIt) {
   std::filesystem::remove(script);
 }
 
+// What its peers say of its end may be heard before its exit is, and is no loss of its own: who asks then is told that it
+// ends, and not that it lives since nothing is to be seen of it.
+TEST_F(ProcessKeeperTest, SaysOfWhomItHasReapedThatHeEndsUntilThatIsTold) {
+  ProcessKeeper* asked = nullptr;
+  bool ends_as_it_is_told = false;
+  ProcessKeeper::Callbacks told = callbacks();
+  told.exited = [&, count = told.exited](ProcessKeeper::ChildId id, const std::string& how, bool on_purpose,
+                                         int signal) {
+    ends_as_it_is_told = asked->is_ending(id);
+    count(id, how, on_purpose, signal);
+  };
+  ProcessKeeper keeper(told, "/bin/true");
+  asked = &keeper;
+  const auto id = keeper.spawn(ChildStart(), 0);
+  wait_for_exits(1);
+  EXPECT_TRUE(ends_as_it_is_told);
+  EXPECT_TRUE(keeper.is_ending(id));
+}
+
 TEST_F(ProcessKeeperTest, TellsThatAProgramCannotBeStarted) {
   ProcessKeeper keeper(callbacks(), "/nowhere/lorikeet");
   keeper.spawn(ChildStart(), 0);

@@ -109,7 +109,8 @@ TEST(Processes, LetEveryStreamGoOnWhenARankIsKilled) {
     kill(pid_of(before, rank), SIGKILL);
     ASSERT_NO_FATAL_FAILURE(streams.expect_the_same());
     const auto after = server.status();
-    EXPECT_EQ(after["epoch"].get<int>(), before["epoch"].get<int>() + 1);
+    EXPECT_EQ(after["epoch"].get<int>(), before["epoch"].get<int>() + 1) << after["last_pauses"] << "\n"
+                                                                         << server.process().err();
     EXPECT_EQ(after["head"]["pid"], before["head"]["pid"]) << "the head and its clients are left alone";
     EXPECT_NE(pid_of(after, rank), pid_of(before, rank));
     EXPECT_EQ(pid_of(after, 1 - rank), pid_of(before, 1 - rank)) << "who survives stays";
