@@ -43,6 +43,7 @@ constexpr ForeignFlag kForeignFlags[] = {
     {"--enable-sleep-mode", false, false, "there is none; stop the server and start it again"},
     {"--revision", true, false, "models are local directories; download the revision that you want"},
     {"--speculative-config", true, false, "there is no speculative decoding"},
+    {"--return-tokens-as-token-ids", false, false, "requests ask for it: return_tokens_as_token_ids"},
     {"--lora-extra-vocab-size", true, false, "adapters that add tokens are refused"},
 };
 

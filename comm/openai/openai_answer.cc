@@ -43,6 +43,7 @@ OpenAiAnswer::OpenAiAnswer(const OpenAiRequest& request, Setup setup)
       continuous_usage_(request.continuous_usage_stats),
       with_logprobs_(request.logprobs),
       with_token_ids_(request.return_token_ids),
+      names_are_ids_(request.return_tokens_as_token_ids),
       echo_(request.echo),
       with_prompt_logprobs_(request.prompt_logprobs),
       top_logprobs_(request.top_logprobs),
@@ -257,11 +258,16 @@ std::string OpenAiAnswer::text_of(int32_t id) const {
   return setup_.token_bytes ? std::string(setup_.token_bytes(id)) : fmt::format("token_id:{}", id);
 }
 
+// vLLM's form, which keeps tokens apart whose texts are equal or no text at all.
+std::string OpenAiAnswer::name_of(int32_t id) const {
+  return names_are_ids_ ? fmt::format("token_id:{}", id) : text_of(id);
+}
+
 OpenAiAnswer::Json OpenAiAnswer::token_entry(int32_t id, float logprob) const {
   const std::string_view bytes = bytes_of(id);
   Json list = Json::array();
   for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
-  return {{"token", text_of(id)}, {"logprob", bounded(logprob)}, {"bytes", std::move(list)}};
+  return {{"token", name_of(id)}, {"logprob", bounded(logprob)}, {"bytes", std::move(list)}};
 }
 
 OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
@@ -283,12 +289,12 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
       continue;
     }
     const std::string_view bytes = bytes_of(id);
-    tokens.push_back(text_of(id));
+    tokens.push_back(name_of(id));
     values.push_back(bounded(logprob));
     // As OpenAI: the sampled token is among them, also where it is none of the best.
     Json top = Json::object();
-    for (size_t k = 0; k < alternatives; ++k) top[text_of(best[k].first)] = bounded(best[k].second);
-    if (top_logprobs_ > 0) top[text_of(id)] = bounded(logprob);
+    for (size_t k = 0; k < alternatives; ++k) top[name_of(best[k].first)] = bounded(best[k].second);
+    if (top_logprobs_ > 0) top[name_of(id)] = bounded(logprob);
     tops.push_back(top_logprobs_ > 0 ? std::move(top) : Json());
     offsets.push_back(choice.characters);
     choice.characters += characters(bytes);
@@ -307,14 +313,14 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
               {"text_offset", Json::array()}};
   int64_t offset = 0;
   for (size_t i = 0; i < prompt.token_ids.size(); ++i) {
-    const std::string text = text_of(prompt.token_ids[i]);
+    const std::string text = name_of(prompt.token_ids[i]);
     const bool scored = i < choice.prompt_logprobs.size() && choice.prompt_logprobs[i].has_value();
     const float logprob = scored ? bounded(choice.prompt_logprobs[i].value()) : 0;
     Json top;
     if (scored && top_logprobs_ > 0 && i < choice.prompt_top_logprobs.size()) {
       const TokenLogprobs& best = choice.prompt_top_logprobs[i];
       for (size_t k = 0; k < std::min(best.size(), static_cast<size_t>(top_logprobs_)); ++k) {
-        top[text_of(best[k].first)] = bounded(best[k].second);
+        top[name_of(best[k].first)] = bounded(best[k].second);
       }
       top[text] = logprob;
     }

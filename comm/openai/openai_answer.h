@@ -75,7 +75,8 @@ class OpenAiAnswer {
   void add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const;  // of an echoed prompt
   Json prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const;                   // in vLLM's form
   std::string_view bytes_of(int32_t id) const;
-  std::string text_of(int32_t id) const;  // as a token is named; without tokenizer as vLLM does: "token_id:5"
+  std::string text_of(int32_t id) const;  // without tokenizer as vLLM does: "token_id:5"
+  std::string name_of(int32_t id) const;  // of a token in log-probabilities: the same, or as the request wants it
   Json token_entry(int32_t id, float logprob) const;
   std::string event(Json choice, Json prompt_logprobs = nullptr) const;  // the latter: of a chat's prompt
   std::string first_event(Choice& choice);
@@ -85,7 +86,8 @@ class OpenAiAnswer {
   const Setup setup_;
   const OpenAiRequest::Kind kind_;
   const int32_t n_;
-  const bool stream_, include_usage_, continuous_usage_, with_logprobs_, with_token_ids_, echo_, with_prompt_logprobs_;
+  const bool stream_, include_usage_, continuous_usage_, with_logprobs_, with_token_ids_, names_are_ids_, echo_,
+      with_prompt_logprobs_;
   const int32_t top_logprobs_;
   std::vector<Prompt> prompts_;
   std::vector<Choice> choices_;

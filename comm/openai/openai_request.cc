@@ -68,6 +68,7 @@ void read_common(BodyReader& body, OpenAiRequest& request, GenerateRequest& to) 
   to.cache_salt = body.text("cache_salt");
   to.timeout = body.number("timeout");
   request.return_token_ids = body.boolean("return_token_ids");
+  request.return_tokens_as_token_ids = body.boolean("return_tokens_as_token_ids");
   if (const auto best = narrow(body.integer("prompt_logprobs", 0, kMaxTopLogprobs))) {
     request.prompt_logprobs = true;
     to.prompt_top_logprobs = *best;

@@ -31,6 +31,7 @@ struct OpenAiRequest {
   bool logprobs = false;
   int32_t top_logprobs = 0;  // alternatives per token
   bool return_token_ids = false;
+  bool return_tokens_as_token_ids = false;  // log-probabilities name tokens by their ids
   bool prompt_logprobs = false;             // the answer has them, with ranks, in vLLM's form
   bool echo = false;                        // of a completion: its text begins with the prompt's
   std::vector<std::string> unknown_fields;  // that were passed over

@@ -67,6 +67,7 @@ constexpr Field kGenerate[] = {
     {"include_stop_str_in_output", kBoth, kBoolean},
     {"skip_special_tokens", kBoth, kBoolean},
     {"return_token_ids", kBoth, kBoolean},
+    {"return_tokens_as_token_ids", kBoth, kBoolean},
     {"add_special_tokens", kBoth | kTokenize, kBoolean},
     {"logit_bias", kBoth, R"({"type": ["object", "null"], "propertyNames": {"pattern": "^[0-9]{1,9}$"},
         "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}})"},

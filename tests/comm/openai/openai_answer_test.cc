@@ -287,6 +287,33 @@ TEST(OpenAiAnswer, StreamsTokenIdsAsTheyComeWhereThereIsNoTokenizer) {
   EXPECT_EQ(unasked.add({"0", "", {3}, {}}), "");
 }
 
+// Equal texts, and pieces of characters, are told apart by their ids.
+TEST(OpenAiAnswer, NamesTokensOfLogprobsByTheirIdsWhereAskedFor) {
+  const std::vector<TokenLogprobs> logprobs = {{{4, -0.25F}, {3, -1.5F}}};
+  OpenAiAnswer text = answer_to(parse_completion(R"({"prompt": "p", "echo": true, "logprobs": 2, "prompt_logprobs": 0,
+                                                     "return_tokens_as_token_ids": true})"),
+                                {{{0, 2}, "zero two"}});
+  text.add({"0", "?", {3}, logprobs});
+  Done end = done("0", 2, 1);
+  end.prompt_logprobs = {std::nullopt, -3.0F};
+  end.prompt_ranks = {0, 2};
+  end.prompt_top_logprobs = {{}, {{1, -0.5F}}};
+  text.finish(end);
+  const json choice = json::parse(text.body())["choices"][0];
+  EXPECT_EQ(choice["text"], "zero two?");
+  EXPECT_EQ(choice["logprobs"]["tokens"], json({"token_id:0", "token_id:2", "token_id:3"}));
+  EXPECT_EQ(choice["logprobs"]["top_logprobs"], json::parse(R"([null, {"token_id:1": -0.5, "token_id:2": -3.0},
+                                                                {"token_id:3": -1.5, "token_id:4": -0.25}])"));
+  EXPECT_EQ(choice["prompt_logprobs"][1]["2"]["decoded_token"], " two") << "the key is its id";
+
+  OpenAiAnswer chat = answer_to(parse_chat(R"({"messages": [{"role": "user", "content": "p"}], "stream": true,
+      "logprobs": true, "top_logprobs": 1, "return_tokens_as_token_ids": true})"));
+  const auto pieces = events(chat.add({"0", "?", {3}, logprobs}));
+  EXPECT_EQ(pieces.back()["choices"][0]["logprobs"]["content"], json::parse(R"([
+      {"token": "token_id:3", "logprob": -1.5, "bytes": [195],
+       "top_logprobs": [{"token": "token_id:4", "logprob": -0.25, "bytes": [169]}]}])"));
+}
+
 TEST(OpenAiAnswer, ShowsThePromptsWhereAskedFor) {
   const std::vector<OpenAiAnswer::Prompt> prompts = {{{7, 8}, "p: "}, {{9}, "q: "}};
   OpenAiAnswer whole = answer_to(parse_completion(R"({"prompt": ["p: ", "q: "], "n": 2, "echo": true,

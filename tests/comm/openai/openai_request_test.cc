@@ -51,6 +51,8 @@ TEST(OpenAiRequest, TakesEveryFieldOfACompletion) {
       "bad_words": ["whale"], "allowed_token_ids": [1, 2], "truncate_prompt_tokens": -1, "add_special_tokens": false,
       "cache_salt": "tenant", "timeout": 1.5})");
   EXPECT_TRUE(completion(R"({"prompt": "a", "echo": true})").echo);
+  EXPECT_TRUE(completion(R"({"prompt": "a", "return_tokens_as_token_ids": true})").return_tokens_as_token_ids);
+  EXPECT_FALSE(request.return_tokens_as_token_ids);
   EXPECT_FALSE(request.echo);
   EXPECT_THAT(request.model, Optional(std::string("moby")));
   EXPECT_TRUE(request.stream && request.include_usage && request.continuous_usage_stats && request.return_token_ids);
@@ -161,6 +163,10 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
       {false, R"({"prompt": "a", "n": 129})", "n", "n is 129, not in 1 .. 128"},
       {false, R"({"prompt": "a", "n": 18446744073709551615})", "n", "n is 18446744073709551615, not in 1 .. 128"},
       {false, R"({"prompt": "a", "stream": 1})", "stream", "must be true or false"},
+      {false, R"({"prompt": "a", "return_tokens_as_token_ids": "yes"})", "return_tokens_as_token_ids",
+       "must be true or false"},
+      {true, R"({"messages": [{"role": "user", "content": "a"}], "return_tokens_as_token_ids": [1]})",
+       "return_tokens_as_token_ids", "must be true or false"},
       {false, R"({"prompt": "a", "stream_options": true})", "stream_options", "must be an object"},
       {false, R"({"prompt": "a", "stop": [1]})", "stop", "element 0 is a number"},
       {false, R"({"prompt": "a", "stop_token_ids": ["x"]})", "stop_token_ids", "element 0"},
