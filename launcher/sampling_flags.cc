@@ -50,6 +50,13 @@ void add_sampling_flags(CLI::App& app, comm::GenerateRequest& request) {
   app.add_option("--stop", request.stop, "A string that ends the answer; may be repeated")
       ->allow_extra_args(false)
       ->group(group);
+  add_token_ids(
+      app, "--stop-token-ids",
+      [&request](const std::vector<int32_t>& ids) {
+        request.stop_token_ids.insert(request.stop_token_ids.end(), ids.begin(), ids.end());
+      },
+      "Token ids that end the answer; may be repeated")
+      ->group(group);
   app.add_option("--min-tokens", request.min_tokens, "Neither end nor stop before so many tokens")->group(group);
   app.add_option_function<std::vector<std::string>>(
          "--logit-bias", [&request](const auto& texts) { take_biases(texts, request); },
@@ -60,8 +67,13 @@ void add_sampling_flags(CLI::App& app, comm::GenerateRequest& request) {
   app.add_option("--bad-words", request.bad_words, "A string that is not generated; may be repeated")
       ->allow_extra_args(false)
       ->group(group);
-  app.add_option("--allowed-token-ids", request.allowed_token_ids, "A token id that may be drawn; others are not")
-      ->allow_extra_args(false)
+  add_token_ids(
+      app, "--allowed-token-ids",
+      [&request](const std::vector<int32_t>& ids) {
+        if (!request.allowed_token_ids) request.allowed_token_ids.emplace();
+        request.allowed_token_ids->insert(request.allowed_token_ids->end(), ids.begin(), ids.end());
+      },
+      "Token ids that may be drawn, no others; may be repeated")
       ->group(group);
   app.add_option("--truncate-prompt-tokens", request.truncate_prompt_tokens, "Of the prompt, the last so many tokens")
       ->group(group);

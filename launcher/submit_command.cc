@@ -13,6 +13,7 @@
 #include "kernels/base/console.h"
 #include "launcher/answer_flags.h"
 #include "launcher/commands.h"
+#include "launcher/flag_values.h"
 #include "launcher/sampling_flags.h"
 #include "launcher/server_connection.h"
 #include "launcher/stream_printer.h"
@@ -41,13 +42,13 @@ Result<std::string> read_standard_input() {
 }
 
 // "-" stands for the standard input; so does no prompt at all where that is no terminal.
-Result<void> read_prompts(std::vector<std::string>& prompts) {
-  if (prompts.empty()) {
+Result<void> read_prompts(SubmitPlan& plan) {
+  if (plan.prompts.empty() && plan.token_prompts.empty()) {
     if (isatty(STDIN_FILENO) != 0) return fail("give a prompt, or - to read one from the standard input");
-    prompts.emplace_back(kStandardInput);
+    plan.prompts.emplace_back(kStandardInput);
   }
   bool read = false;
-  for (std::string& prompt : prompts) {
+  for (std::string& prompt : plan.prompts) {
     if (prompt != kStandardInput) continue;
     if (std::exchange(read, true)) return fail("the standard input can be one prompt only");
     auto text = read_standard_input();
@@ -162,7 +163,7 @@ class Answers {
 };
 
 Result<int> submit(SubmitFlags& flags) {
-  if (auto ok = read_prompts(flags.plan.prompts); !ok) return tl::unexpected(ok.error());
+  if (auto ok = read_prompts(flags.plan); !ok) return tl::unexpected(ok.error());
   const auto requests = make_requests(flags.plan);
   if (!requests) return tl::unexpected(requests.error());
   auto client = connect_to_server(flags.zmq, flags.encoding == "json" ? comm::Encoding::json : comm::Encoding::cereal);
@@ -180,6 +181,10 @@ void add_submit_command(CLI::App& app, int& exit_status) {
   SubmitPlan& plan = flags->plan;
   CLI::App* command = app.add_subcommand("submit", "Sends prompts to a running server and streams the answers");
   command->add_option("PROMPT", plan.prompts, "The prompts, all sent at once; - is the standard input");
+  add_token_ids(
+      *command, "--prompt-token-ids",
+      [&plan](std::vector<int32_t> ids) { plan.token_prompts.push_back(std::move(ids)); },
+      "A prompt as token ids; may be repeated, and comes behind those of text");
   add_zmq_flags(*command, flags->zmq);
   command
       ->add_option("--adapter", plan.adapters,
@@ -205,6 +210,7 @@ void add_submit_command(CLI::App& app, int& exit_status) {
       "Examples:\n"
       "  lorikeet submit --adapter kjv \"And it came to pass\"\n"
       "  lorikeet submit --adapter kjv --adapter moby --adapter - \"The sea was\"\n"
+      "  lorikeet submit --prompt-token-ids 12,7,301 --stop-token-ids 2 --json\n"
       "  git diff | lorikeet submit --system \"Write a commit message.\" --json -");
   command->callback([flags, &exit_status] {
     const auto failed = submit(*flags);

@@ -1,6 +1,7 @@
 #include "launcher/submit_requests.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
@@ -13,10 +14,15 @@ namespace {
 
 constexpr size_t kPromptColumns = 20;  // of a label
 
-comm::GenerateRequest make_request(const SubmitPlan& plan, const std::string& prompt, const std::string& adapter,
-                                   int32_t answer) {
+size_t prompts_of(const SubmitPlan& plan) {
+  return plan.prompts.size() + plan.token_prompts.size();
+}
+
+comm::GenerateRequest make_request(const SubmitPlan& plan, size_t index, const std::string& adapter, int32_t answer) {
   comm::GenerateRequest request = plan.sampling;
-  if (plan.chat || plan.system) {
+  if (index >= plan.prompts.size()) {
+    request.prompt_token_ids = plan.token_prompts[index - plan.prompts.size()];
+  } else if (const std::string& prompt = plan.prompts[index]; plan.chat || plan.system) {
     std::vector<comm::Message> messages;
     if (plan.system) messages.push_back({"system", *plan.system});
     messages.push_back({"user", prompt});
@@ -29,11 +35,17 @@ comm::GenerateRequest make_request(const SubmitPlan& plan, const std::string& pr
   return request;
 }
 
+std::string shown_prompt(const SubmitPlan& plan, size_t index) {
+  if (index < plan.prompts.size()) return plan.prompts[index];
+  const std::vector<int32_t>& ids = plan.token_prompts[index - plan.prompts.size()];
+  return fmt::format("{}", fmt::join(ids.begin(), ids.begin() + std::min(ids.size(), kPromptColumns), ","));
+}
+
 // What tells the requests apart, and no more: adapter, beginning of the prompt, number of the answer.
-std::string label_of(const SubmitPlan& plan, const std::string& prompt, const std::string& adapter, int32_t answer) {
+std::string label_of(const SubmitPlan& plan, size_t index, const std::string& adapter, int32_t answer) {
   std::string label;
-  if (plan.prompts.size() == 1 || plan.adapters.size() > 1) label = adapter == kBaseModel ? "(base model)" : adapter;
-  if (plan.prompts.size() > 1) label += (label.empty() ? "" : ": ") + shortened(prompt, kPromptColumns);
+  if (prompts_of(plan) == 1 || plan.adapters.size() > 1) label = adapter == kBaseModel ? "(base model)" : adapter;
+  if (prompts_of(plan) > 1) label += (label.empty() ? "" : ": ") + shortened(shown_prompt(plan, index), kPromptColumns);
   if (plan.answers > 1) label += fmt::format(" #{}", answer + 1);
   return label;
 }
@@ -54,14 +66,17 @@ void make_distinct(std::vector<LabelledRequest>& requests) {
 Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan) {
   const std::vector<std::string> adapters =
       plan.adapters.empty() ? std::vector<std::string>{kBaseModel} : plan.adapters;
-  const size_t prompts = plan.prompts.size();
+  const size_t prompts = prompts_of(plan);
+  if (!plan.token_prompts.empty() && (plan.chat || plan.system)) {
+    return fail("--prompt-token-ids are a whole prompt; --chat and --system make one of a text");
+  }
   if (prompts != adapters.size() && prompts != 1 && adapters.size() != 1) {
     return fail("{} prompts and {} adapters: give as many of one as of the other, or one of either", prompts,
                 adapters.size());
   }
   std::vector<LabelledRequest> requests;
   for (size_t i = 0; i < std::max(prompts, adapters.size()); ++i) {
-    const std::string& prompt = plan.prompts[prompts == 1 ? 0 : i];
+    const size_t prompt = prompts == 1 ? 0 : i;
     const std::string& adapter = adapters[adapters.size() == 1 ? 0 : i];
     for (int32_t answer = 0; answer < plan.answers; ++answer) {
       requests.push_back({make_request(plan, prompt, adapter, answer), label_of(plan, prompt, adapter, answer)});

@@ -15,6 +15,7 @@ inline constexpr const char* kBaseModel = "-";  // in the place of an adapter's 
 
 struct SubmitPlan {
   std::vector<std::string> prompts;
+  std::vector<std::vector<int32_t>> token_prompts;  // behind them: prompts that are token ids already
   std::vector<std::string> adapters;  // of each prompt, or one for all, or several for one prompt; or kBaseModel
   std::optional<std::string> system;  // the system's message before each prompt; makes it a chat
   bool chat = false;                  // each prompt is a user's message
@@ -27,7 +28,8 @@ struct LabelledRequest {
   std::string label;              // differs from all others'
 };
 
-// Prompt by prompt, the answers of one after the other. Errors: the numbers of prompts and adapters do not fit.
+// Prompt by prompt, the answers of one after the other. Errors: the numbers of prompts and adapters do not fit; token ids
+// where the prompts are messages of a chat.
 Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan);
 
 }  // namespace lorikeet::launcher

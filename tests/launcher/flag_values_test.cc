@@ -37,6 +37,32 @@ TEST(FlagValues, AreToldWithTheirFlag) {
   EXPECT_EQ(said, "--max-tokens: 0 is not a whole number from 1 to 2147483647");
 }
 
+TEST(FlagValues, TakeTokenIdsAsPeopleWriteListsAndAsJsonDoes) {
+  const auto parse = [](const std::vector<std::string>& words) {
+    CLI::App app;
+    std::vector<std::vector<int32_t>> lists;
+    add_token_ids(
+        app, "--ids", [&lists](std::vector<int32_t> ids) { lists.push_back(std::move(ids)); }, "");
+    std::vector<std::string> rest;
+    app.add_option("REST", rest);
+    std::vector<std::string> reversed(words.rbegin(), words.rend());
+    app.parse(reversed);
+    return lists;
+  };
+  using Lists = std::vector<std::vector<int32_t>>;
+  EXPECT_EQ(parse({"--ids", "1,2,3"}), (Lists{{1, 2, 3}}));
+  EXPECT_EQ(parse({"--ids", "7", "rest", "--ids=0, 2147483647"}), (Lists{{7}, {0, 2147483647}}));
+  for (const char* bad : {"", "1,", ",1", "1,,2", "1 2", "-1", "2147483648", "1.5", "x", "1x", "]", "[", "0x1"}) {
+    std::string said;
+    try {
+      parse({"--ids", bad});
+    } catch (const CLI::Error& error) {
+      said = error.what();
+    }
+    EXPECT_EQ(said, std::string("--ids: ") + bad + " is no list of token ids, such as 1,2,3");
+  }
+}
+
 TEST(FlagValues, RefuseNumbersThatAreNone) {
   for (const char* good : {"0", "1", "0.5", "1e0"}) EXPECT_EQ(finite_number(0, 1)(good), "") << good;
   for (const char* bad : {"nan", "inf", "-inf", "-0.1", "1.1", "", "x", "1x"}) {

@@ -62,6 +62,24 @@ TEST_F(PeopleTest, AnAnswerIsALineOfJsonWhereThatIsAskedFor) {
   EXPECT_TRUE(answers[0]["error"].is_null());
 }
 
+TEST_F(PeopleTest, APromptAndTheEndOfItsAnswerMayBeTokenIds) {
+  const auto submit = [](std::vector<std::string> more) {
+    const std::vector<std::string> greedy = {"--json", "--temperature", "0", "--ignore-eos", "--max-tokens", "6"};
+    more.insert(more.end(), greedy.begin(), greedy.end());
+    const auto finished = run_lorikeet(to_server("submit", more));
+    EXPECT_EQ(finished.status, 0) << finished.err;
+    return json::parse(finished.out, nullptr, false);
+  };
+  const json free = submit({"--prompt-token-ids", "[5, 17,301]"});
+  ASSERT_EQ(free["token_ids"].size(), 6u) << free;
+  EXPECT_EQ(free["usage"]["prompt_tokens"], 3);
+  const int last = free["token_ids"][5];
+  const json stopped = submit({"--prompt-token-ids", "5,17,301", "--stop-token-ids", std::to_string(last)});
+  EXPECT_EQ(stopped["stop_reason"], last);
+  EXPECT_LE(stopped["token_ids"].size(), 6u);
+  EXPECT_EQ(stopped["token_ids"].back(), last);
+}
+
 TEST_F(PeopleTest, AnUnknownAdapterIsAnsweredWithThoseThatAreServed) {
   const auto finished = run_lorikeet(to_server("submit", {"--adapter", "mobi", "Call me"}));
   EXPECT_EQ(finished.status, 1);

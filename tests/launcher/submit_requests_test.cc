@@ -58,6 +58,22 @@ TEST(SubmitRequests, MakesAChatOfASystemsMessage) {
   EXPECT_EQ(request.messages->at(1).content, "Hello");
 }
 
+TEST(SubmitRequests, SendsTokenIdsAsTheyAreBehindThePromptsOfText) {
+  SubmitPlan plan;
+  plan.prompts = {"It was"};
+  plan.token_prompts = {{3, 1, 4}, {}};
+  const auto requests = make_requests(plan).value();
+  ASSERT_EQ(requests.size(), 3u);
+  EXPECT_EQ(requests[0].request.prompt, "It was");
+  EXPECT_FALSE(requests[0].request.prompt_token_ids || requests[1].request.prompt);
+  EXPECT_EQ(requests[1].request.prompt_token_ids, (std::vector<int32_t>{3, 1, 4}));
+  EXPECT_EQ(requests[2].request.prompt_token_ids, std::vector<int32_t>());
+  EXPECT_THAT(labels(plan), ElementsAre("It was", "3,1,4", ""));
+  plan.chat = true;
+  EXPECT_EQ(make_requests(plan).error().message,
+            "--prompt-token-ids are a whole prompt; --chat and --system make one of a text");
+}
+
 TEST(SubmitRequests, RefusesNumbersThatDoNotFit) {
   SubmitPlan plan;
   plan.prompts = {"one", "two", "three"};
