@@ -97,11 +97,12 @@ struct AdapterReader::Context {
       // is asked once more where it lies.
       std::vector<std::string> within;
       if (is_loaded_key(name)) {
+        // A stamp of what lies elsewhere is not said.
         if (auto ok = directories.locate(name_in_key(name), dir); !ok) {
-          return {name, before, fail("{}", ok.error().message)};
+          return {name, {}, fail("{}", ok.error().message)};
         }
         within = directories.present_roots();
-        if (within.empty()) return {name, before, fail("{}: no --lora-dir is there", dir)};
+        if (within.empty()) return {name, {}, fail("{}: no --lora-dir is there", dir)};
       }
       auto adapter = stage_adapter(version, plan, max_lora_rank, within, {layout, threads, true, &spare});
       if (stamp_of(version) == before) return {name, before, std::move(adapter)};

@@ -23,7 +23,7 @@ FileStamp::File stamp_of_file(const std::filesystem::path& path) {
 
 // Where our clock is behind the file system's, files look young for longer: they are read more often, and rightly.
 bool is_conclusive(const FileStamp::File& file, int64_t now_ns) {
-  return file.bytes < 0 || file.changed_ns + kConclusiveAfterNs < now_ns;
+  return file.bytes >= 0 && file.changed_ns + kConclusiveAfterNs < now_ns;
 }
 
 }  // namespace

@@ -19,8 +19,8 @@ struct FileStamp {
     bool operator==(const File&) const = default;
   };
   File config, tensors;
-  // False: written so shortly before the look that a write after it may have left the same time of change; such a stamp
-  // says nothing about later ones.
+  // False: written so shortly before the look that a write after it may have left the same time of change, or not there
+  // yet; such a stamp says nothing about later ones, and somebody may be in the middle of writing.
   bool conclusive = true;
 
   // Whether one of the files is not there: deleted, or about to be replaced.

@@ -201,7 +201,7 @@ void HostAdapters::read(const std::string& name, const FileStamp& stamp,
   Name& entry = *known_name;
   const bool had_place = leave_place(entry);
   if (!adapter) {
-    fail_waiters(entry, adapter.error().message);
+    unreadable(entry, stamp, adapter.error().message);
   } else if (Content* const known = contents_.find((*adapter)->digest);
              known != nullptr && (known->staged != nullptr || known->set_aside())) {
     lead(entry, *known, stamp);
@@ -216,6 +216,21 @@ void HostAdapters::read(const std::string& name, const FileStamp& stamp,
     queue_for_memory(entry, bytes);  // this copy is dropped; it is read again when there is room
   }
   serve_memory_queue();
+}
+
+// Who copies an adapter over another one, file by file, leaves for a while what is neither. As long as the last write is
+// that young, nothing is wrong yet.
+void HostAdapters::unreadable(Name& name, const FileStamp& stamp, const std::string& why) {
+  const bool just_written = !stamp.conclusive;
+  if (just_written && name.awaited() && name.content != nullptr && name.content->staged != nullptr) {
+    name.error = why + "; its files were written just now: what they held before is served until they are whole";
+    give(name, *name.content);
+  } else if (just_written && !stamp.is_missing()) {
+    fail_waiters(name, why + "; its files were written just now, and every request looks at them anew: if they are " +
+                           "being copied, ask again when they are whole");
+  } else {
+    fail_waiters(name, why);
+  }
 }
 
 void HostAdapters::cancelled(const std::string& name) {

@@ -11,7 +11,8 @@
 // leases a slot with the content or waits for one. While an adapter waits for memory, others give way: they get no new
 // claims and are evicted when their last holder ends, so that no stream of requests keeps an adapter out. A name whose
 // files were replaced leads to the new content from then on; the old one stays until nobody holds it. A name whose files
-// are gone keeps leading to what they held while that is staged, since it is served right without them.
+// are gone keeps leading to what they held while that is staged, since it is served right without them; so does one whose
+// files cannot be read while they are being written.
 //
 // Names come and go while requests run. A directory that is to get a name is read like any other, and found by requests
 // once it has entered the table; a name that leaves it, or leads to another directory from then on, is served to those
@@ -93,7 +94,7 @@ class HostAdapters {
   HostAdapters& operator=(const HostAdapters&) = delete;
 
   // A request for the adapter has arrived: claims its present content, reading it where need be. It is answered by what
-  // the files hold after its arrival, never by an earlier look at them.
+  // the files hold after its arrival, never by an earlier look at them; where they are half written, by what they held.
   void resolve(Id id, const std::string& name);
   void unclaim(Id id, AdapterOutcome outcome);  // unknown ids are fine
 
@@ -227,6 +228,7 @@ class HostAdapters {
   void start_read(Name& name);
   void go_on(Name& name);
   void fail_waiters(Name& name, std::string error);
+  void unreadable(Name& name, const FileStamp& stamp, const std::string& why);
   void lead(Name& name, Content& content, const FileStamp& stamp);
   void give(Name& name, Content& content);
   static std::string why_set_aside(const Content& content);

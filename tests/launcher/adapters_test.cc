@@ -105,6 +105,81 @@ TEST(Adapters, AreServedFromMemoryAfterTheirFilesWereDeletedUntilOthersAreThere)
   EXPECT_EQ(error(), "");
 }
 
+TEST(Adapters, AreServedFromMemoryWhileOtherFilesAreCopiedOverTheirs) {
+  const AdapterFolder folder;
+  Served server({"--tp", "2", "--lora-modules", "mine=" + (folder.dir() / "moby").string()});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto answer = [&server](const std::string& adapter) {
+    const Answer got = server.ask(greedy_request("Call me", adapter, 8));
+    EXPECT_FALSE(got.failure) << got.failure->message;
+    return got.token_ids;
+  };
+  const auto of_moby = answer("mine");
+  const fs::path to = folder.dir() / "moby/adapter_model.safetensors";
+  const std::string whole = read_file(source_path("examples/models/adapters/shakespeare") / to.filename());
+  for (const size_t bytes : {size_t{0}, size_t{5}, whole.size() / 2, whole.size() - 1}) {
+    // A write counts as the middle of a copy for two seconds; a request that a busy machine took longer to look at the
+    // file for says nothing.
+    std::vector<int32_t> got;
+    for (int i = 0; i < 20 && got.empty(); ++i) {
+      write_file(to, whole.substr(0, bytes));
+      const auto written = std::chrono::steady_clock::now();
+      const Answer answer = server.ask(greedy_request("Call me", "mine", 8));
+      if (answer.failure) ASSERT_GT(std::chrono::steady_clock::now() - written, std::chrono::seconds(2));
+      got = answer.token_ids;
+    }
+    EXPECT_EQ(got, of_moby) << bytes;
+  }
+  write_file(to, whole);
+  fs::copy_file(source_path("examples/models/adapters/shakespeare/adapter_config.json"),
+                folder.dir() / "moby/adapter_config.json", fs::copy_options::overwrite_existing);
+  EXPECT_EQ(answer("mine"), answer("shakespeare"));
+  EXPECT_NE(answer("mine"), of_moby);
+}
+
+TEST(Adapters, OfRunTimeStayWithWhatALinkLedToAndNeverLeaveTheirDirectory) {
+  const AdapterFolder folder;
+  Served server(folder.flags());
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto text = [&server](const std::string& name) {
+    return server.ask(greedy_request("The whale", name, 8)).text;
+  };
+  const fs::path current = folder.dir() / "current";
+  const auto turn_to = [&current](const fs::path& target) {
+    fs::remove(current);
+    fs::create_directory_symlink(target, current);
+  };
+  turn_to("moby");
+  EXPECT_EQ(adapters(server, {"load", "mine", "current"}).status, 0);
+  const std::string of_moby = text("moby");
+  EXPECT_EQ(text("mine"), of_moby);
+  turn_to("kjv");
+  EXPECT_EQ(text("mine"), of_moby) << "the link was followed when it was loaded";
+  EXPECT_EQ(adapters(server, {"load", "mine", "current", "--load-inplace"}).status, 0);
+  EXPECT_EQ(text("mine"), text("kjv"));
+
+  turn_to(source_path("examples/models/adapters/shakespeare"));
+  const Finished out = adapters(server, {"load", "mine", "current", "--load-inplace"});
+  EXPECT_EQ(out.status, 1);
+  EXPECT_THAT(out.err, HasSubstr("current is not below "));
+  EXPECT_EQ(text("mine"), text("kjv")) << "a load that fails changes nothing";
+  // The directory itself, and a file of it, become links that lead out.
+  fs::rename(folder.dir() / "kjv", folder.dir() / "old");
+  fs::create_directory_symlink(source_path("examples/models/adapters/shakespeare"), folder.dir() / "kjv");
+  Answer refused = server.ask(greedy_request("The whale", "mine", 8));
+  ASSERT_TRUE(refused.failure);
+  EXPECT_EQ(refused.failure->code, "adapter_failed");
+  EXPECT_THAT(refused.failure->message, HasSubstr("is not below "));
+  fs::remove(folder.dir() / "kjv");
+  fs::rename(folder.dir() / "old", folder.dir() / "kjv");
+  fs::remove(folder.dir() / "kjv/adapter_model.safetensors");
+  fs::create_symlink(source_path("examples/models/adapters/kjv/adapter_model.safetensors"),
+                     folder.dir() / "kjv/adapter_model.safetensors");
+  refused = server.ask(greedy_request("The whale", "mine", 8));
+  ASSERT_TRUE(refused.failure);
+  EXPECT_THAT(refused.failure->message, HasSubstr("leads to a file that is not below"));
+}
+
 TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {
   const AdapterFolder folder;
   Served server(folder.flags());

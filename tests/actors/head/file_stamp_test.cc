@@ -75,6 +75,12 @@ TEST_F(FileStampTest, SaysNothingAboutFilesThatWereJustWritten) {
   EXPECT_FALSE(stamp.still_holds(stamp_of(scratch_ / "v1"))) << "they may be written again at the same time of change";
 }
 
+TEST_F(FileStampTest, SaysNothingWhereAFileIsNotThereYet) {
+  const FileStamp old = stamp_of(fs::path(LORIKEET_SOURCE_DIR) / "examples/models/adapters");
+  EXPECT_TRUE(old.is_missing());
+  EXPECT_FALSE(old.conclusive);
+}
+
 TEST_F(FileStampTest, ChangesWhenALinkToTheDirectoryIsMoved) {
   const fs::path link = scratch_ / "current";
   fs::create_symlink("v1", link);
