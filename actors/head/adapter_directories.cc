@@ -18,6 +18,33 @@ bool is_below(const fs::path& root, const fs::path& path) {
   return std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();
 }
 
+bool is_link(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_symlink(fs::symlink_status(path, ignored));
+}
+
+// A path without links and dots; also behind a link that leads to nothing, which weakly_canonical leaves as it is.
+fs::path resolved(fs::path path, std::error_code& error) {
+  constexpr int kMostLinks = 40;  // as the kernel
+  for (int links = 0; links < kMostLinks; ++links) {
+    path = fs::weakly_canonical(path, error);
+    if (error) return {};
+    fs::path before;
+    auto part = path.begin();
+    for (; part != path.end(); ++part) {
+      before /= *part;
+      if (is_link(before)) break;
+    }
+    if (part == path.end()) return path;
+    fs::path next = before.parent_path() / fs::read_symlink(before, error);
+    if (error) return {};
+    for (++part; part != path.end(); ++part) next /= *part;
+    path = std::move(next);
+  }
+  error = std::make_error_code(std::errc::too_many_symbolic_link_levels);
+  return {};
+}
+
 }  // namespace
 
 std::vector<std::string> AdapterDirectories::present_roots() const {
@@ -54,11 +81,14 @@ tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::
     if (fs::exists(below, error) || i + 1 == roots_.size()) given = below;
   }
   // What is there of it leads below a root, or it is not said whether the rest is there.
-  const fs::path directory = fs::weakly_canonical(given, error);
+  const fs::path directory = resolved(given, error);
   if (error || !holds(directory)) return outside();
   if (!fs::is_directory(directory, error)) return missing(path);
   for (const char* file : kFiles) {
-    const fs::path target = fs::weakly_canonical(directory / file, error);
+    const fs::path target = resolved(directory / file, error);
+    if (error && !is_link(directory / file)) {  // where a link leads is not said
+      return refuse("adapter_failed", fmt::format("{}: {}", (fs::path(path) / file).string(), error.message()));
+    }
     if (error || !holds(target)) {
       return refuse("forbidden", fmt::format("{} leads to a file that is not below {} (--lora-dir)",
                                              (fs::path(path) / file).string(), fmt::join(roots_, ", ")));

@@ -21,8 +21,8 @@ class AdapterDirectories {
   explicit AdapterDirectories(std::vector<std::string> roots) : roots_(std::move(roots)) {}
 
   // The directory that a client's path means, without links: a relative path is looked for below each root in turn.
-  // Refuses what is not there (adapter_not_found), and paths and files of the adapter that lead out of all roots
-  // (forbidden). What lies outside is answered alike whether it exists or not.
+  // Refuses what is not there (adapter_not_found) or cannot be looked at (adapter_failed), and paths and files of the
+  // adapter that lead out of all roots (forbidden). What lies outside is answered alike whether it exists or not.
   tl::expected<std::string, AdapterRefusal> locate(const std::string& name, const std::string& path) const;
 
   // Without links, as they are now; those that are there.

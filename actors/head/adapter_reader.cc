@@ -75,6 +75,15 @@ struct AdapterReader::Context {
         layout(of_slots),
         spare(most_spare_bytes(bytes)) {}
 
+  // Whether a file that is not there is missed at a place that is not a client's to look at is not said.
+  Checked look(const std::string& name, const std::string& dir) {
+    Checked found{name, stamp_of(dir)};
+    if (!found.stamp.is_missing() || !is_loaded_key(name)) return found;
+    const auto place = directories.locate(name_in_key(name), dir);
+    if (!place && place.error().code == "forbidden") return {name, {}, place.error().message};
+    return found;
+  }
+
   // One adapter alone is read by as many threads as there are cores for it; several share them.
   Staged stage(const std::string& name, const std::string& dir) {
     const size_t readers = ++reading;
@@ -149,7 +158,7 @@ void AdapterReader::check(std::string name, std::string dir) {
   // Only what is called while the reader is there refers to it.
   job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
     context->hold("hold_adapter_check", name);
-    return [this, found = Checked{name, stamp_of(dir)}] { callbacks_.checked(found); };
+    return [this, found = context->look(name, dir)] { callbacks_.checked(found); };
   };
   job.give_up = [this, name, dir](const std::string& why) {
     callbacks_.checked({name, {}, fmt::format("{}: looking at the adapter's files: {}", dir, why)});

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -78,6 +79,44 @@ TEST_F(AdapterDirectoriesTest, SaysAsVllmWhatIsMissing) {
   fs::remove(dir_ / "allowed/moby/adapter_model.safetensors");
   EXPECT_EQ(locate("moby"),
             "adapter_not_found: Loading lora x failed: No adapter found for moby/adapter_model.safetensors");
+}
+
+// What the operating system refuses to others than root, which tests often are.
+TEST_F(AdapterDirectoriesTest, SaysThatADirectoryMayNotBeRead) {
+  const uid_t self = geteuid();
+  fs::permissions(dir_.path(), fs::perms::all);
+  fs::permissions(dir_ / "allowed/moby", fs::perms::none);
+  if (self == 0) ASSERT_EQ(seteuid(65534), 0);
+  const std::string said = locate("moby");
+  if (self == 0) ASSERT_EQ(seteuid(self), 0);
+  fs::permissions(dir_ / "allowed/moby", fs::perms::owner_all);
+  EXPECT_EQ(said, "adapter_failed: moby/adapter_config.json: Permission denied");
+}
+
+// Who may make links below a directory does not learn by them what there is elsewhere.
+TEST_F(AdapterDirectoriesTest, AnswersForALinkOfWhereItLeadsWhetherThatIsThereOrNot) {
+  fs::create_directory(dir_ / "allowed/links");
+  const auto link_to = [this](const fs::path& target) {
+    fs::remove(dir_ / "allowed/links/x");
+    fs::create_symlink(target, dir_ / "allowed/links/x");
+  };
+  for (const char* target : {"outside/kjv", "outside/none", "none/at/all"}) {
+    link_to(dir_ / target);
+    EXPECT_EQ(locate("links/x"),
+              "forbidden: links/x is not below " + path("more") + ", " + path("allowed") + " (--lora-dir)");
+    EXPECT_THAT(locate("links/x/below"), StartsWith("forbidden: links/x/below is not below "));
+  }
+  link_to("../moby");
+  EXPECT_EQ(locate("links/x"), real("allowed/moby"));
+  link_to("../not-yet");
+  EXPECT_EQ(locate("links/x"), "adapter_not_found: Loading lora x failed: No adapter found for links/x");
+  link_to("x");
+  EXPECT_THAT(locate("links/x"), StartsWith("forbidden: links/x is not below "));
+  for (const char* target : {"adapter_config.json", "../../outside/none", "../../outside/kjv/adapter_config.json"}) {
+    fs::remove(dir_ / "allowed/moby/adapter_config.json");
+    fs::create_symlink(target, dir_ / "allowed/moby/adapter_config.json");
+    EXPECT_THAT(locate("moby"), StartsWith("forbidden: moby/adapter_config.json leads to a file that is not below"));
+  }
 }
 
 TEST_F(AdapterDirectoriesTest, RefuseEveryPathWhereThereIsNone) {

@@ -81,6 +81,16 @@ TEST_F(AdapterReaderTest, ReadsWhatClientsLoadFromBelowItsDirectoriesAlone) {
   reader_->read(key, (dir_ / "link").string(), 0);
   EXPECT_EQ(next(), "failed " + key);
   EXPECT_NE(error_.find("is not below"), std::string::npos) << error_;
+  // Nor does a look say what is missing elsewhere.
+  for (const char* there : {"/", "/none"}) {
+    std::filesystem::remove(dir_ / "link");
+    std::filesystem::create_directory_symlink(there, dir_ / "link");
+    reader_->check(key, (dir_ / "link").string());
+    const std::string line = next();
+    EXPECT_NE(line.find("is not below"), std::string::npos) << line;
+  }
+  reader_->check("kjv", "/none");  // the operator's own
+  EXPECT_EQ(next(), "checked kjv");
 }
 
 // Whoever may write below the directory turns a link back and forth: what is read is what lies below, or nothing.
