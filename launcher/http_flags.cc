@@ -28,7 +28,7 @@ void add_log_flags(CLI::App& app, actors::LogOptions& options) {
       ->group(group);
   app.add_flag("!--disable-log-requests,--log-requests", options.requests, "A line for every request that has ended")
       ->group(group);
-  app.add_flag("--log-json", options.json, "Lines of JSON")->group(group);
+  app.add_flag("--log-json", options.json, "Lines of JSON, all that comes to standard error")->group(group);
 }
 
 void add_drain_flag(CLI::App& app, double& seconds) {

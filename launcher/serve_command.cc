@@ -9,6 +9,7 @@
 #include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
 #include "launcher/http_flags.h"
+#include "launcher/json_stderr.h"
 #include "launcher/served_summary.h"
 #include "launcher/server_flags.h"
 #include "launcher/server_progress.h"
@@ -46,6 +47,15 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
     say("lorikeet serve: {}", options.error().message);
     return 2;
   }
+  std::unique_ptr<JsonStderr> json;
+  if (options->log.json) {
+    auto begun = JsonStderr::begin();
+    if (!begun) {
+      say("lorikeet serve: {}", begun.error().message);
+      return 1;
+    }
+    json = *std::move(begun);
+  }
   const auto cluster = resolve(cluster_flags, options->device);
   if (!cluster) {
     say("lorikeet serve: {}", cluster.error().message);
@@ -59,8 +69,9 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
   actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
   callbacks.on_ready = [progress, &options](const actors::ServerReady& ready) {
     progress->line().end();
-    say_line(STDOUT_FILENO, fmt::format("serving {} at {}", options->served_model_name, ready.zmq_address));
-    progress->line().say(served_summary(*options, ready, terminal_of(STDERR_FILENO)));
+    const std::string line = fmt::format("serving {} at {}", options->served_model_name, ready.zmq_address);
+    say_line(STDOUT_FILENO, line);
+    progress->line().say(options->log.json ? line : served_summary(*options, ready, terminal_of(STDERR_FILENO)));
   };
   auto server = actors::Server::start(*options, std::move(callbacks), *cluster);
   if (!server) {

@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
+#include <sstream>
 
 #include "tests/launcher/served.h"
 
@@ -71,6 +74,36 @@ std::string name_of(const testing::TestParamInfo<Listener>& listener) {
 
 INSTANTIATE_TEST_SUITE_P(Listeners, OutputTest,
                          testing::Values(Listener::closed, Listener::asleep, Listener::full_disk), name_of);
+
+TEST(Output, EveryLineOfALogInJsonIsAnObject) {
+  Served server({"--tp", "2", "--log-json", "--lora-modules", "none=/"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  EXPECT_TRUE(server.ask(greedy_request("Call me", "moby", 4)).done);
+  const int rank = server.status()["ranks"][1]["pid"].get<int>();
+  // What a library in a rank might say.
+  write_file("/proc/" + std::to_string(rank) + "/fd/2",
+             "W1130 12:00:00.000000 7 x.cc:1] \"odd\" \\ \xFF\n\n{no object\n");
+  EXPECT_TRUE(server.process().wait_for_err("{no object"));
+  kill(rank, SIGKILL);
+  EXPECT_TRUE(server.process().wait_for_err("serving again (epoch 2)"));
+  EXPECT_TRUE(server.ask(greedy_request("Call me", "moby", 4)).done);
+  server.process().signal(SIGTERM);
+  EXPECT_EQ(server.process().wait(), 0);
+  std::istringstream lines(server.process().err());
+  std::multiset<std::string> events, levels;
+  bool killed = false;
+  for (std::string line; std::getline(lines, line);) {
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    ASSERT_TRUE(object.is_object()) << line;
+    for (const char* name : {"time", "level", "event"}) ASSERT_TRUE(object.contains(name)) << line;
+    events.insert(object["event"].get<std::string>());
+    levels.insert(object["level"].get<std::string>());
+    killed |= object.value("line", "") == "lorikeet serve: rank 1 was killed by signal 9";
+  }
+  EXPECT_TRUE(killed) << server.process().err();
+  EXPECT_EQ(events.count("request"), 2U);
+  EXPECT_EQ(levels.count("warning"), 2U) << "of the adapter, of the library";
+}
 
 TEST(Output, CommandsWhoseOutputCannotBeWrittenSaySoAndFail) {
   const std::string model = source_path("examples/models/tiny-qwen2-gptq-int4").string();

@@ -1,0 +1,134 @@
+#include "launcher/json_stderr.h"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "kernels/base/console.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kMostLineBytes = 64 << 10;  // longer ones are cut
+constexpr int kLookMs = 100;
+constexpr std::chrono::seconds kEndPatience{1};
+
+bool is_object(std::string_view line) {
+  return line.front() == '{' && Json::accept(line);
+}
+
+// As the lines of the log have it (actors/head/request_log.h): 2026-11-30T13:25:08.123+00:00.
+std::string time_text(std::chrono::system_clock::time_point now) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
+  std::tm local{};
+  localtime_r(&seconds, &local);
+  const long minutes = local.tm_gmtoff / 60, away = minutes < 0 ? -minutes : minutes;
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}{}{:02}:{:02}", local, ms, minutes < 0 ? '-' : '+', away / 60,
+                     away % 60);
+}
+
+// glog's lines begin with their level and the date, "W20261130 " or "W1130 "; ours with who has failed, or with the word.
+const char* level_of(std::string_view line) {
+  const auto begins = [line](std::string_view with) { return line.substr(0, with.size()) == with; };
+  const size_t space = std::min(line.find(' '), line.size());
+  const bool of_glog = (space == 5 || space == 9) && line.find_first_not_of("0123456789", 1) == space;
+  if (of_glog && line[0] == 'F') return "critical";
+  if ((of_glog && line[0] == 'E') || begins("lorikeet ")) return "error";
+  if ((of_glog && line[0] == 'W') || begins("warning: ")) return "warning";
+  return "info";
+}
+
+// Gives `write` the lines of a stream that comes in pieces.
+class Lines {
+ public:
+  template <class Write>
+  void add(std::string_view piece, const Write& write) {
+    while (!piece.empty()) {
+      const size_t end = piece.find('\n');
+      const size_t room = kMostLineBytes - held_.size();
+      const size_t take = std::min({end, piece.size(), room});
+      held_ += piece.substr(0, take);
+      piece.remove_prefix(take);
+      if (!piece.empty() && piece.front() == '\n') {
+        piece.remove_prefix(1);
+        end_line(write);
+      } else if (held_.size() == kMostLineBytes) {
+        end_line(write);
+      }
+    }
+  }
+
+  template <class Write>
+  void end_line(const Write& write) {
+    if (!held_.empty()) write(std::exchange(held_, {}));
+  }
+
+ private:
+  std::string held_;
+};
+
+}  // namespace
+
+std::string json_line(std::string_view line, std::chrono::system_clock::time_point now) {
+  if (!line.empty() && is_object(line)) return std::string(line);
+  const Json object = {{"time", time_text(now)}, {"level", level_of(line)}, {"event", "message"}, {"line", line}};
+  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Result<std::unique_ptr<JsonStderr>> JsonStderr::begin() {
+  const auto failed = [] { return fail("the log's pipe cannot be made: {}", std::strerror(errno)); };
+  Descriptor before(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+  std::array<int, 2> ends{};
+  if (!before || pipe2(ends.data(), O_CLOEXEC) != 0) return failed();
+  Descriptor read_end(ends[0]);
+  const Descriptor write_end(ends[1]);
+  if (dup2(write_end.get(), STDERR_FILENO) < 0) return failed();
+  return std::unique_ptr<JsonStderr>(new JsonStderr(std::move(before), std::move(read_end)));
+}
+
+JsonStderr::JsonStderr(Descriptor before, Descriptor pipe)
+    : before_(std::move(before)), pipe_(std::move(pipe)), thread_([this] { run(); }) {}
+
+JsonStderr::~JsonStderr() {
+  dup2(before_.get(), STDERR_FILENO);
+  ends_ = true;
+  thread_.join();
+}
+
+// To the pipe's end, when nobody holds it any more; or for a process that was left behind with it, until it is silent.
+void JsonStderr::run() const {
+  const auto write = [this](const std::string& line) {
+    say_line(before_.get(), json_line(line, std::chrono::system_clock::now()));
+  };
+  Lines lines;
+  std::array<char, 16384> bytes{};
+  auto last_call = std::chrono::steady_clock::time_point::max();
+  for (;;) {
+    pollfd state{pipe_.get(), POLLIN, 0};
+    const int ready = poll(&state, 1, kLookMs);
+    const auto now = std::chrono::steady_clock::now();
+    if (ends_ && last_call == std::chrono::steady_clock::time_point::max()) last_call = now + kEndPatience;
+    if (now >= last_call || (ready == 0 && ends_)) break;
+    if (ready <= 0) continue;
+    const ssize_t got = read(pipe_.get(), bytes.data(), bytes.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    lines.add({bytes.data(), static_cast<size_t>(got)}, write);
+  }
+  lines.end_line(write);
+}
+
+}  // namespace lorikeet::launcher

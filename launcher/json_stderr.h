@@ -1,0 +1,40 @@
+// Standard error as lines of JSON, whoever writes to it: this process, the processes that it starts, the libraries that
+// they use.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "kernels/base/descriptor.h"
+#include "kernels/base/error.h"
+
+namespace lorikeet::launcher {
+
+// A line as an object: one that is an object already as it is, another one as {"time", "level", "event": "message",
+// "line"}. Bytes that are no UTF-8 are replaced.
+std::string json_line(std::string_view line, std::chrono::system_clock::time_point now);
+
+// While it lives, the standard error of this process, and of what it starts meanwhile, is a pipe. A thread takes lines
+// out of it and writes them as objects to where standard error was before; what is not taken there within a second is
+// dropped (kernels/base/console.h).
+class JsonStderr {
+ public:
+  static Result<std::unique_ptr<JsonStderr>> begin();
+  ~JsonStderr();  // writes what is in the pipe, for a second at the most
+  JsonStderr(const JsonStderr&) = delete;
+  JsonStderr& operator=(const JsonStderr&) = delete;
+
+ private:
+  JsonStderr(Descriptor before, Descriptor pipe);
+  void run() const;
+
+  const Descriptor before_, pipe_;
+  std::atomic<bool> ends_{false};  // the thread takes what is there and ends
+  std::thread thread_;
+};
+
+}  // namespace lorikeet::launcher

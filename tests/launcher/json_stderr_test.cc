@@ -1,0 +1,98 @@
+#include "launcher/json_stderr.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <vector>
+
+#include "kernels/base/console.h"
+#include "tests/launcher/process.h"
+
+namespace lorikeet::launcher {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::system_clock;
+
+json line_of(const std::string& text) {
+  return json::parse(json_line(text, Clock::time_point(std::chrono::milliseconds(1'000'000'000'123))));
+}
+
+TEST(JsonLine, LeavesAnObjectAsItIsAndMakesOneOfEverythingElse) {
+  EXPECT_EQ(json_line(R"({"event":"request"})", Clock::now()), R"({"event":"request"})");
+  for (const std::string text :
+       {"rank 0 was killed by signal 9", "{no object", "[1]", "\"text\"", "12", "a\tb\x1b[1m"}) {
+    const json line = line_of(text);
+    EXPECT_EQ(line["line"], text);
+    EXPECT_EQ(line["event"], "message");
+    EXPECT_EQ(line["level"], "info");
+  }
+  EXPECT_EQ(line_of("\xFF!")["line"], "\xEF\xBF\xBD!");
+  const std::string time = line_of("x")["time"];
+  ASSERT_EQ(time.size(), std::string("2001-09-09T01:46:40.123+00:00").size()) << time;
+  EXPECT_EQ(time.substr(10, 1), "T");
+  EXPECT_EQ(time.substr(16), ":40.123" + time.substr(23)) << "what zone it is";
+}
+
+TEST(JsonLine, SaysHowBadItIs) {
+  EXPECT_EQ(line_of("warning: adapter x: there is none")["level"], "warning");
+  EXPECT_EQ(line_of("lorikeet serve: rank 0 was killed by signal 9")["level"], "error");
+  EXPECT_EQ(line_of("W1130 12:00:00.000000 7 x.cc:1] odd")["level"], "warning");
+  EXPECT_EQ(line_of("E1130 12:00:00.000000 7 x.cc:1] odd")["level"], "error");
+  EXPECT_EQ(line_of("E20261130 13:59:33.455387 7 x.cc:1] odd")["level"], "error");
+  EXPECT_EQ(line_of("F1130 12:00:00.000000 7 x.cc:1] odd")["level"], "critical");
+  EXPECT_EQ(line_of("I1130 12:00:00.000000 7 x.cc:1] odd")["level"], "info");
+  for (const char* text : {"W113", "Words", "E12345", "Every"}) EXPECT_EQ(line_of(text)["level"], "info") << text;
+}
+
+TEST(JsonStderr, MakesObjectsOfWhatComesInPiecesAndGivesBackWhatWasThere) {
+  tests::ScratchDirectory scratch;
+  const Descriptor own(dup(STDERR_FILENO));
+  const Descriptor file(open((scratch / "err").c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600));
+  ASSERT_GE(dup2(file.get(), STDERR_FILENO), 0);
+  {
+    const auto json = JsonStderr::begin();
+    ASSERT_TRUE(json);
+    say("one\ntwo");
+    say_text(STDERR_FILENO, "thr");
+    say_text(STDERR_FILENO, "ee\n\n{\"event\":\"four\"}\n");
+    say("{}", std::string(100'000, 'x'));
+    say_text(STDERR_FILENO, "no end");
+  }
+  say("as before");
+  dup2(own.get(), STDERR_FILENO);
+  std::istringstream lines(tests::read_file(scratch / "err"));
+  std::vector<std::string> said;
+  size_t longest = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const json object = json::parse(line, nullptr, false);
+    if (!object.is_object()) {
+      said.push_back("raw " + line);
+    } else if (const std::string text = object.value("line", ""); text.size() > 100) {
+      longest += text.size();
+    } else {
+      said.push_back(text.empty() ? object["event"].get<std::string>() : text);
+    }
+  }
+  EXPECT_EQ(said, (std::vector<std::string>{"one", "two", "three", "four", "no end", "raw as before"}));
+  EXPECT_EQ(longest, 100'000U) << "in pieces";
+}
+
+// Somebody who was started meanwhile may live on, or never read what it is to.
+TEST(JsonStderr, EndsAlthoughSomebodyHoldsThePipe) {
+  const Descriptor own(dup(STDERR_FILENO));
+  Descriptor held;
+  {
+    const auto json = JsonStderr::begin();
+    ASSERT_TRUE(json);
+    held.reset(dup(STDERR_FILENO));
+  }
+  EXPECT_EQ(fcntl(own.get(), F_GETFD), 0);
+  EXPECT_TRUE(held);
+}
+
+}  // namespace
+}  // namespace lorikeet::launcher
