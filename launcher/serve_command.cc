@@ -1,11 +1,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "kernels/base/console.h"
 #include "launcher/access_flags.h"
+#include "launcher/adapter_warnings.h"
 #include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
 #include "launcher/http_flags.h"
@@ -15,19 +15,10 @@
 #include "launcher/server_progress.h"
 #include "launcher/stop_signals.h"
 #include "model/inspect/inspect.h"
+#include "model/tokenizer/tokenizer.h"
 
 namespace lorikeet::launcher {
 namespace {
-
-// A wrong path shows at start rather than with the first request; adapters are read when they are asked for.
-void warn_of_missing_adapters(const actors::ServerOptions& options) {
-  for (const auto& [name, directory] : options.lora_modules) {
-    std::error_code ignored;
-    if (std::filesystem::exists(directory + "/adapter_config.json", ignored)) continue;
-    say("warning: adapter {}: there is no {}/adapter_config.json; requests for it will fail until there is", name,
-        directory);
-  }
-}
 
 // Where the ranks would be.
 int show_placement(const actors::ServerOptions& options, const actors::ClusterOptions& cluster) {
@@ -63,15 +54,21 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
   }
   if (cluster_flags.dry_run) return show_placement(*options, *cluster);
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
-  warn_of_missing_adapters(*options);
+  for (const std::string& warning : adapter_warnings(*options)) say("warning: {}", warning);
+  const bool has_tokenizer = model::Tokenizer::is_in(options->model);
+  if (!has_tokenizer) {
+    say("note: {} has no tokenizer: requests carry prompt_token_ids, and answers have token ids but no text",
+        options->model);
+  }
   if (const std::string cost = model::eight_bit_cost(options->model); !cost.empty()) say("note: 8 bits: {}", cost);
   const auto progress = std::make_shared<ServerProgress>("lorikeet serve", options->tensor_parallel_size);
   actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
-  callbacks.on_ready = [progress, &options](const actors::ServerReady& ready) {
+  callbacks.on_ready = [progress, &options, has_tokenizer](const actors::ServerReady& ready) {
     progress->line().end();
     const std::string line = fmt::format("serving {} at {}", options->served_model_name, ready.zmq_address);
     say_line(STDOUT_FILENO, line);
-    progress->line().say(options->log.json ? line : served_summary(*options, ready, terminal_of(STDERR_FILENO)));
+    progress->line().say(
+        options->log.json ? line : served_summary(*options, ready, terminal_of(STDERR_FILENO), has_tokenizer));
   };
   auto server = actors::Server::start(*options, std::move(callbacks), *cluster);
   if (!server) {

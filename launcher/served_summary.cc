@@ -57,7 +57,7 @@ bool asks_for_keys(const actors::AccessOptions& access) {
 }  // namespace
 
 std::string served_summary(const actors::ServerOptions& options, const actors::ServerReady& ready,
-                           const Terminal& terminal) {
+                           const Terminal& terminal, bool has_tokenizer) {
   std::string out;
   const auto line = [&](const std::string& name, const std::string& text) {
     out += "  " + coloured(terminal, "1", padded(name, kNameColumns)) +
@@ -77,13 +77,15 @@ std::string served_summary(const actors::ServerOptions& options, const actors::S
   }
   out += coloured(terminal, "1", "try") + "\n";
   const std::string zmq = ready.zmq_address == kDefaultZmq ? "" : fmt::format(" --zmq {}", ready.zmq_address);
-  out += fmt::format("  lorikeet submit{}{} \"Once upon a time\"\n", zmq,
-                     adapter.empty() ? "" : " --adapter " + in_quotes(adapter));
+  out += fmt::format("  lorikeet submit{}{} {}\n", zmq, adapter.empty() ? "" : " --adapter " + in_quotes(adapter),
+                     has_tokenizer ? "\"Once upon a time\"" : "--prompt-token-ids 1,2,3 --json");
   if (ready.http_port > 0) {
     const std::string key = !asks_for_keys(options.access) ? "" : " -H \"Authorization: Bearer $LORIKEET_API_KEY\"";
-    out += fmt::format("  curl {}/completions{} -H 'Content-Type: application/json' \\\n    -d {}\n",
-                       url_of(options.http, ready.http_port), key,
-                       in_quotes(fmt::format("{{\"model\": {}, \"prompt\": \"Once upon a time\"}}", json_text(model))));
+    out += fmt::format(
+        "  curl {}/completions{} -H 'Content-Type: application/json' \\\n    -d {}\n",
+        url_of(options.http, ready.http_port), key,
+        in_quotes(fmt::format("{{\"model\": {}, \"prompt\": {}}}", json_text(model),
+                              has_tokenizer ? "\"Once upon a time\"" : "[1, 2, 3], \"return_token_ids\": true")));
   } else {
     out += fmt::format("  lorikeet status{} --watch\n", zmq);
   }

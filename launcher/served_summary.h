@@ -9,8 +9,8 @@
 
 namespace lorikeet::launcher {
 
-// Lines, without the end of the last one.
+// Lines, without the end of the last one. has_tokenizer: else prompts are token ids.
 std::string served_summary(const actors::ServerOptions& options, const actors::ServerReady& ready,
-                           const Terminal& terminal);
+                           const Terminal& terminal, bool has_tokenizer = true);
 
 }  // namespace lorikeet::launcher

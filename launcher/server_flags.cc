@@ -76,6 +76,15 @@ Result<std::string> choose_dtype(const std::string& wanted, const std::string& d
   return std::string("auto");  // the CPU computes in float32 whatever is asked
 }
 
+// Why it is none, behind its name; empty: it is one.
+std::string no_directory(const std::string& path) {
+  std::error_code error;
+  const auto found = std::filesystem::status(path, error);
+  if (std::filesystem::is_directory(found)) return "";
+  const bool says_more = error && error != std::errc::no_such_file_or_directory;
+  return says_more ? fmt::format("cannot be looked at: {}", error.message()) : "is not a directory";
+}
+
 Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::ServerOptions& options) {
   std::set<std::string> names;
   for (const std::string& text : texts) {
@@ -92,8 +101,9 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
     if (module->first == options.served_model_name) {
       return fail("--lora-modules: '{}' is the name of the base model", module->first);
     }
-    if (!std::filesystem::is_directory(module->second)) {
-      return fail("--lora-modules {}: {} is not a directory", module->first, module->second);
+    if (module->first == "-") return fail("--lora-modules: '-' stands for the base model; give another name");
+    if (const std::string why = no_directory(module->second); !why.empty()) {
+      return fail("--lora-modules {}: {} {}", module->first, module->second, why);
     }
     options.lora_modules.push_back(*std::move(module));
   }
@@ -106,9 +116,7 @@ Result<void> check_runtime_loading(actors::ServerOptions& options) {
     return fail("--enable-runtime-lora-updating: say with --lora-dir where adapters may be loaded from");
   }
   for (std::string& dir : options.lora_dirs) {
-    std::error_code error;
-    const auto found = std::filesystem::canonical(dir, error);
-    if (error || !std::filesystem::is_directory(found, error)) return fail("--lora-dir {}: it is not a directory", dir);
+    if (const std::string why = no_directory(dir); !why.empty()) return fail("--lora-dir {}: it {}", dir, why);
     dir = std::filesystem::absolute(dir).lexically_normal().string();
   }
   const char* allowed = std::getenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING");

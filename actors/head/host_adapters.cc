@@ -379,7 +379,9 @@ bool HostAdapters::can_ever_fit(uint64_t bytes) const {
 std::string HostAdapters::why_it_cannot_fit(uint64_t bytes) const {
   std::string why = "the adapter takes " + std::to_string(bytes) + " bytes of the " + std::to_string(limits_.bytes) +
                     " that staged adapters may take";
-  if (!list(Place::kept).empty()) {
+  if (list(Place::kept).empty()) {
+    why += " (--max-cpu-lora-bytes)";
+  } else {
     why += ", of which " + std::to_string(list(Place::kept).size()) + " that are pinned take " +
            std::to_string(kept_bytes_);
   }

@@ -97,8 +97,10 @@ Result<void> check_finite(const TensorView& tensor, std::span<const uint8_t> byt
 
 Result<void> check_files(const fs::path& dir) {
   std::error_code error;
+  if (!fs::exists(dir, error) && error) return fail("{}: {}", dir.string(), error.message());
   if (!fs::is_directory(dir, error)) return fail("{}: no such directory", dir.string());
   if (!fs::exists(dir / "adapter_config.json", error)) {
+    if (error) return fail("{}: {}", (dir / "adapter_config.json").string(), error.message());
     return fail("{}: not an adapter: there is no adapter_config.json", dir.string());
   }
   for (const char* name : {"new_embeddings.safetensors", "new_embeddings.bin", "non_lora_trainables.bin"}) {

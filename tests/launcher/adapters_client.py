@@ -72,6 +72,7 @@ def refuses(server):
     refused(server.load("moby", server.directory + "/kjv"), 400, "'moby' has already been loaded",
             "'load_inplace' to True")
     refused(server.load(BASE, server.directory + "/kjv"), 400, "the base model")
+    refused(server.load("-", server.directory + "/kjv"), 400, "the base model")
     refused(server.load("x", "/etc"), 403, "/etc is not below", "--lora-dir")
     refused(server.load("x", server.directory + "/../.."), 403, "is not below")
     refused(server.load("x", "escape"), 403, "escape is not below")

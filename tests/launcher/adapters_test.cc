@@ -197,6 +197,9 @@ TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {
     const auto malformed = ask(server, encoding, {"3", "load", "x", std::nullopt, false});
     ASSERT_TRUE(malformed && std::holds_alternative<comm::Failure>(*malformed));
     EXPECT_EQ(std::get<comm::Failure>(*malformed).code, "malformed");
+    const auto unreachable = ask(server, encoding, {"4", "load", "-", "kjv", false});
+    ASSERT_TRUE(unreachable && std::holds_alternative<comm::Failure>(*unreachable));
+    EXPECT_EQ(std::get<comm::Failure>(*unreachable).message, "the name - stands for the base model");
   }
 
   Finished run = adapters(server, {"load", "late", "moby"});

@@ -38,5 +38,13 @@ TEST(ServedSummary, QuotesNamesForTheShellAndNamesTheKey) {
   EXPECT_THAT(text, Not(HasSubstr("secret")));
 }
 
+TEST(ServedSummary, TriesTokenIdsWhereThereIsNoTokenizer) {
+  actors::ServerOptions options;
+  options.served_model_name = "tiny";
+  const std::string text = served_summary(options, {"ipc:///tmp/zmq", 8000, 1}, Terminal{}, false);
+  EXPECT_THAT(text, HasSubstr("lorikeet submit --zmq ipc:///tmp/zmq --prompt-token-ids 1,2,3 --json\n"));
+  EXPECT_THAT(text, HasSubstr("-d '{\"model\": \"tiny\", \"prompt\": [1, 2, 3], \"return_token_ids\": true}'"));
+}
+
 }  // namespace
 }  // namespace lorikeet::launcher
