@@ -114,6 +114,11 @@ void add_batch_command(CLI::App& app, int& exit_status) {
   command->footer(
       "A line is a request: {\"id\": 1, \"prompt\": \"It was\", \"adapter\": \"kjv\"}\n"
       "\n"
+      "A line that fails has a result that says why, and the last line of standard\n"
+      "error counts those. Exit status: 0, every line has its result, of an answer or\n"
+      "of a failure, as with `vllm run-batch`; 1, not every line has one, and --resume\n"
+      "does the rest.\n"
+      "\n"
       "Examples:\n"
       "  lorikeet batch /models/qwen --lora-modules kjv=/adapters/kjv \\\n"
       "    --input requests.jsonl --output results.jsonl\n"

@@ -62,19 +62,24 @@ Result<void> read_prompts(SubmitPlan& plan) {
 class Answers {
  public:
   Answers(comm::ServerClient& client, const std::vector<LabelledRequest>& requests, bool json)
-      : client_(client), json_(json), printer_(stdout, labels_of(requests), style()), results_(requests.size()) {
+      : client_(client),
+        json_(json),
+        printer_(stdout, labels_of(requests), style()),
+        results_(requests.size()),
+        ended_(requests.size()),
+        has_text_(requests.size()) {
     for (const LabelledRequest& request : requests) lines_.emplace_back(comm::RequestLine{request.request, true});
   }
 
   // The number of requests that failed.
   Result<int> follow() {
-    size_t running = lines_.size();
+    auto running = static_cast<int>(lines_.size());
     while (running > 0) {
       const auto message = client_.receive(std::chrono::milliseconds(1000));
       if (!message) continue;
       const auto ended = take(*message);
       if (!ended) return tl::unexpected(ended.error());
-      running -= *ended ? 1 : 0;
+      running -= *ended;
     }
     return failed_;
   }
@@ -92,37 +97,56 @@ class Answers {
     return {terminal, isatty(STDOUT_FILENO) != 0};
   }
 
-  // Whether the message ended a request.
-  Result<bool> take(const comm::ServerMessage& message) {
+  // How many requests the message ended.
+  Result<int> take(const comm::ServerMessage& message) {
     if (const auto* delta = std::get_if<comm::Delta>(&message)) {
       const auto i = index_of(delta->id);
-      if (!i) return false;
+      if (!i) return 0;
       lines_[*i].add(*delta);
-      if (json_) return false;
+      if (json_) return 0;
       comm::Delta shown_piece = *delta;
       shown_piece.text = text_of(*delta);
+      if (!shown_piece.text.empty()) has_text_[*i] = true;
       if (auto shown = printer_.delta(*i, shown_piece); !shown) return tl::unexpected(shown.error());
-      return false;
+      return 0;
     }
     if (const auto* done = std::get_if<comm::Done>(&message)) {
       const auto i = index_of(done->id);
-      if (!i) return false;
-      const auto shown = json_ ? result(*i, lines_[*i].finish(*done))
-                               : printer_.end(*i, fmt::format("[{}: {} tokens, seed {}]", done->finish_reason,
-                                                              done->usage.completion_tokens, done->seed));
-      if (!shown) return tl::unexpected(shown.error());
-      return true;
+      if (!i || ended_[*i]) return 0;
+      if (auto shown = show(*i, *done); !shown) return tl::unexpected(shown.error());
+      return 1;
     }
     const auto* failure = std::get_if<comm::Failure>(&message);
-    if (failure == nullptr) return false;
+    if (failure == nullptr) return 0;
     const auto i = index_of(failure->id);
-    if (!i) return fail("{}", failure->message);
+    if (!i && failure->code != "server_lost") return fail("{}", failure->message);
+    int ended = 0;  // by a lost server: whatever runs
+    for (size_t k = i.value_or(0); k < (i ? *i + 1 : lines_.size()); ++k) {
+      if (ended_[k]) continue;
+      if (auto shown = show(k, *failure); !shown) return tl::unexpected(shown.error());
+      ++ended;
+    }
+    return ended;
+  }
+
+  Result<void> show(size_t i, const comm::Done& done) {
+    ended_[i] = true;
+    if (json_) return result(i, lines_[i].finish(done));
+    if (auto ok = printer_.end(
+            i, fmt::format("[{}: {} tokens, seed {}]", done.finish_reason, done.usage.completion_tokens, done.seed));
+        !ok || has_text_[i] || done.usage.completion_tokens == 0) {
+      return ok;
+    }
+    const int32_t tokens = done.usage.completion_tokens;
+    say("lorikeet submit: {} {} without text (--json shows the ids)", tokens, tokens == 1 ? "token" : "tokens");
+    return {};
+  }
+
+  Result<void> show(size_t i, const comm::Failure& failure) {
+    ended_[i] = true;
     ++failed_;
-    const auto shown =
-        json_ ? result(*i, lines_[*i].finish(*failure))
-              : printer_.fail(*i, "lorikeet submit", fmt::format("{} [{}]", failure->message, failure->code));
-    if (!shown) return tl::unexpected(shown.error());
-    return true;
+    if (json_) return result(i, lines_[i].finish(failure));
+    return printer_.fail(i, "lorikeet submit", fmt::format("{} [{}]", failure.message, failure.code));
   }
 
   // The lines are written in the order of the requests.
@@ -159,6 +183,7 @@ class Answers {
   std::vector<comm::ResultLine> lines_;              // of each request: what has come of its answer
   std::vector<std::optional<std::string>> results_;  // in JSON: what has ended
   size_t next_ = 0;                                  // of them: the first that is not written
+  std::vector<bool> ended_, has_text_;               // of each request
   int failed_ = 0;
 };
 

@@ -174,7 +174,12 @@ class DealerClient final : public ZmqClient {
   std::optional<ServerMessage> handle_heartbeat(const Heartbeat& heartbeat) {
     heartbeat_ = std::clamp(Milliseconds(heartbeat.interval_ms), Milliseconds(1), kLongestHeartbeat);
     if (session_ == heartbeat.session) return std::nullopt;
-    if (!session_.empty()) return lose(fmt::format("the server at {} does not know this client any more", address_));
+    if (!session_.empty()) {
+      return lose(
+          fmt::format("the server at {} was started anew, or had not heard of this client for too long; what it "
+                      "was asked is lost and may be asked again",
+                      address_));
+    }
     session_ = heartbeat.session;
     for (const ClientFrame& message : std::exchange(held_, {})) {
       if (const Result<void> sent = transmit(message); !sent) return lose(sent.error().message);

@@ -117,7 +117,7 @@ class Client:
             return
         self.interval = message["interval_ms"] / 1000
         if self.session not in (None, message["session"]):
-            self._lose("does not know this client any more")
+            self._lose("was started anew, or had not heard of this client for too long")
         self.session = message["session"]
 
     def _lose(self, why):

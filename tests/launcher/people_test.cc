@@ -246,6 +246,49 @@ TEST(People, ReadOfALostRankBehindTheNameOfTheCommand) {
   EXPECT_THAT(err, HasSubstr("\nlorikeet serve: rank 1 was killed by signal 9\n"));
 }
 
+TEST(People, ReadOfEveryRequestThatALostServerHad) {
+  Served served;
+  ASSERT_TRUE(served.ready());
+  ScratchDirectory scratch;
+  for (const bool as_json : {false, true}) {
+    std::vector<std::string> arguments = {"submit", "--zmq", served.address(), "--max-tokens", "1900", "--ignore-eos",
+                                          "one",    "two"};
+    if (as_json) arguments.emplace_back("--json");
+    Process submit(arguments, scratch, as_json ? "json" : "text");
+    for (int i = 0; i < 600 && served.status()["engine"]["running"] != 2; ++i) {
+    }
+    ASSERT_EQ(kill(served.status()["head"]["pid"].get<pid_t>(), SIGKILL), 0);
+    EXPECT_EQ(submit.wait(), 1);
+    const std::string said = as_json ? submit.out() : submit.err();
+    size_t lost = 0;
+    std::istringstream lines(said);
+    for (std::string line; std::getline(lines, line);) {
+      lost += as_json ? json::parse(line)["error"]["code"] == "server_lost" : line.ends_with(" [server_lost]");
+    }
+    EXPECT_EQ(lost, 2U) << said;
+  }
+}
+
+TEST(People, ReadThatAnAnswerOfTokenIdsHasNoText) {
+  ScratchDirectory scratch;
+  std::filesystem::create_directory(scratch / "model");
+  for (const auto& entry : std::filesystem::directory_iterator(source_path("examples/models/tiny-qwen2-gptq-int4"))) {
+    const std::string name = entry.path().filename().string();
+    const bool of_text = name.rfind("tokenizer", 0) == 0 || name == "vocab.json" || name == "merges.txt";
+    if (!of_text) std::filesystem::copy(entry.path(), scratch / "model" / name);
+  }
+  Served served({"--model", (scratch / "model").string()});
+  ASSERT_TRUE(served.ready()) << served.process().err();
+  EXPECT_THAT(served.process().err(),
+              HasSubstr("model has no tokenizer: requests carry prompt_token_ids, and answers"));
+  EXPECT_THAT(served.process().err(), HasSubstr("--prompt-token-ids 1,2,3 --json"));
+  const auto finished = run_lorikeet(
+      {"submit", "--zmq", served.address(), "--prompt-token-ids", "5,6", "--max-tokens", "3", "--ignore-eos"});
+  EXPECT_EQ(finished.status, 0);
+  EXPECT_EQ(finished.out, "");
+  EXPECT_EQ(finished.err, "lorikeet submit: 3 tokens without text (--json shows the ids)\n");
+}
+
 TEST(People, AreToldWithinTwoSecondsThatNoServerRuns) {
   ScratchDirectory scratch;
   for (const std::string command : {"submit", "status"}) {
