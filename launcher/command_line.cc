@@ -27,6 +27,7 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
   }
   return names;
 }
@@ -84,6 +85,26 @@ std::string unexpected(const CLI::App& command) {
   return fmt::format("unexpected: {}", fmt::join(rest, " "));
 }
 
+// What the parser says of a value, in words: "Could not convert: --port = x", "--port: 1 required INT missing".
+std::string plain(const CLI::ParseError& error) {
+  const std::string said = error.what();
+  const auto part = [&said](std::string_view before, std::string_view behind) -> std::optional<std::string> {
+    const size_t begin = said.find(before), from = begin + before.size();
+    const size_t end = begin == said.npos ? said.npos : said.find(behind, from);
+    if (end == said.npos) return std::nullopt;
+    return said.substr(from, end - from);
+  };
+  constexpr std::string_view kUnread = "Could not convert: ", kEquals = " = ", kNone = ": 1 required ";
+  if (const auto flag = error.get_name() == "ConversionError" ? part(kUnread, kEquals) : std::nullopt) {
+    return fmt::format("{}: give a number that fits, not {}", *flag,
+                       said.substr(kUnread.size() + flag->size() + kEquals.size()));
+  }
+  if (error.get_name() == "ArgumentMismatch" && part(kNone, " missing")) {
+    return said.substr(0, said.find(kNone)) + ": give a value";
+  }
+  return said;
+}
+
 struct CommandError {
   std::string command, message;  // as people call the one below which there is no such command
 };
@@ -94,7 +115,12 @@ std::optional<CommandError> command_error(const CLI::App& app, const std::vector
   std::string name = app.get_name();
   for (const std::string& word : arguments) {
     const std::vector<std::string> commands = commands_of(*command);
-    if (commands.empty() || word.empty() || word.front() == '-') return std::nullopt;
+    if (commands.empty() || word.empty()) return std::nullopt;
+    if (word.front() == '-') {
+      const std::vector<std::string> flags = flags_of(*command);
+      if (std::find(flags.begin(), flags.end(), word.substr(0, word.find('='))) != flags.end()) return std::nullopt;
+      return CommandError{name, fmt::format("a command stands before '{}': {}", word, fmt::join(commands, ", "))};
+    }
     const auto below = command->get_subcommands([&word](const CLI::App* c) { return c->get_name() == word; });
     if (below.empty()) {
       const std::string guess = did_you_mean(word, commands);
@@ -150,7 +176,7 @@ int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, c
     return usage_error(name, unmarked(unexpected(*command)));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return usage_error(reached(app).second, unmarked(error.what()));
+    return usage_error(reached(app).second, unmarked(plain(error)));
   }
   return exit_status;
 }

@@ -1,5 +1,6 @@
 #include "model/adapter/adapter_file.h"
 
+#include <fmt/format.h>
 #include <glog/logging.h>
 
 #include <algorithm>
@@ -20,6 +21,11 @@ std::optional<LoraPair>& pair_at(Adapter& adapter, size_t place) {
   const size_t layers = adapter.layers.size() * kNumProjections;
   if (place >= layers) return place == layers ? adapter.lm_head : adapter.embedding;
   return adapter.layers[place / kNumProjections][place % kNumProjections];
+}
+
+// "3 of 7 modules lack ..."; of a single one in words of its own.
+std::string modules_that(size_t some, size_t all, const char* many_do, const char* one_does) {
+  return all == 1 ? fmt::format("its only module {}", one_does) : fmt::format("{} of {} {}", some, all, many_do);
 }
 
 }  // namespace
@@ -120,24 +126,28 @@ Result<void> AdapterFile::check_names() const {
   }
   const size_t all = scan_.modules.size();
   if (!unmatched.empty()) {
-    return fail("{}: {} of {} adapted modules match nothing in {} with {} layers: {}", where, unmatched.size(), all,
+    return fail("{}: {} in {} with {} layers: {}", where,
+                modules_that(unmatched.size(), all, "adapted modules match nothing", "matches nothing"),
                 name_of(config_->architecture), config_->num_layers, list_names(unmatched));
   }
   if (!incomplete.empty()) {
-    return fail("{}: {} of {} modules lack lora_A or lora_B: {}", where, incomplete.size(), all,
-                list_names(incomplete));
+    return fail("{}: {} lora_A or lora_B: {}", where,
+                modules_that(incomplete.size(), all, "modules lack", "is found to lack"), list_names(incomplete));
   }
   if (!untargeted.empty()) {
-    return fail("{}: {} of {} modules have tensors, yet adapter_config.json does not target them: {}", where,
-                untargeted.size(), all, list_names(untargeted));
+    return fail(
+        "{}: {}: {}", where,
+        modules_that(untargeted.size(), all, "modules have tensors, yet adapter_config.json does not target them",
+                     "has tensors, yet adapter_config.json does not target it"),
+        list_names(untargeted));
   }
   if (!scan_.config.uses_dora() && !with_magnitude.empty()) {
-    return fail("{}: {} of {} modules have a DoRA magnitude, yet use_dora is off: {}", where, with_magnitude.size(),
-                all, list_names(with_magnitude));
+    return fail("{}: {} a DoRA magnitude, yet use_dora is off: {}", where,
+                modules_that(with_magnitude.size(), all, "modules have", "has"), list_names(with_magnitude));
   }
   if (scan_.config.uses_dora() && !without_magnitude.empty()) {
-    return fail("{}: use_dora is on, yet {} of {} modules have no magnitude: {}", where, without_magnitude.size(), all,
-                list_names(without_magnitude));
+    return fail("{}: use_dora is on, yet {} no magnitude: {}", where,
+                modules_that(without_magnitude.size(), all, "modules have", "has"), list_names(without_magnitude));
   }
   for (const auto& [name, module] : scan_.modules) {
     if (module.magnitude && find_adapter_place(*config_, name, module.is_embedding)->projections.empty()) {

@@ -90,6 +90,17 @@ TEST(Adapter, RefusesAWithoutBAndBWithoutA) {
   EXPECT_THAT(error_of(files), AllOf(HasSubstr("2 of 2"), HasSubstr("down_proj (no A)")));
 }
 
+TEST(Adapter, SaysOfItsOnlyModuleThatItIsTheOnlyOne) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+  files.add_matrix(module_of(1, Projection::q) + ".lora_A.weight", 4, 64);
+  EXPECT_THAT(error_of(files), HasSubstr(": its only module is found to lack lora_A or lora_B: "));
+  files.add_matrix(module_of(1, Projection::q) + ".lora_B.weight", 64, 4);
+  files.config["target_modules"] = {"k_proj"};
+  EXPECT_THAT(error_of(files),
+              HasSubstr(": its only module has tensors, yet adapter_config.json does not target it: "));
+}
+
 TEST(Adapter, RefusesTensorsThatTheConfigurationDoesNotTarget) {
   SyntheticAdapter files;
   fill(files);
