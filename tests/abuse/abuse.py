@@ -15,16 +15,20 @@ autogroup), since the server has as few cores here as the abuser. Needs root.
 import argparse
 import json
 import os
+import pathlib
+import shutil
 import signal
 import socket
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import http_door
-from server import ROOT, Failed, Server, check, status_of, wait_for
+from server import EXAMPLES, ROOT, Failed, Server, check, status_of, wait_for
 from wire import Wire, port_of
 
 sys.path.insert(0, str(ROOT / "examples" / "clients"))
@@ -339,7 +343,76 @@ def signals_to_the_group(lorikeet, long):
             break
 
 
-OWN_SERVER = [closed_stderr, few_descriptors, signals_to_the_group]
+class Copier(threading.Thread):
+    """Copies one content after the other over a file, in pieces, as `cp` does on a slow disk."""
+
+    def __init__(self, path, contents):
+        super().__init__(daemon=True)
+        self.path, self.contents, self.over = path, contents, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.is_set():
+            for content in self.contents:
+                with open(self.path, "wb", buffering=0) as file:
+                    for at in range(0, len(content), len(content) // 16):
+                        file.write(content[at:at + len(content) // 16])
+                        time.sleep(0.005)
+
+
+def adapter_that_is_written_over(lorikeet, long):
+    """Whoever asks gets one whole content or the other, never a reason and never something between."""
+    with tempfile.TemporaryDirectory(prefix="lorikeet-abuse-") as scratch:
+        directory = pathlib.Path(scratch, "moby")
+        shutil.copytree(EXAMPLES / "adapters" / "moby", directory)
+        tensors = directory / "adapter_model.safetensors"
+        trained = tensors.read_bytes()
+        header = 8 + int.from_bytes(trained[:8], "little")
+        contents = [trained, trained[:header] + bytes(len(trained) - header)]  # of zeros: the base model
+        server = Server(lorikeet, adapters={"moby": directory})
+        try:
+            allowed = []
+            for content in contents:
+                tensors.write_bytes(content)
+                allowed.append(Stream(server.address, adapter="moby", max_tokens=8).finish().tokens)
+            check(allowed[0] != allowed[1], "the contents do not differ")
+            copier = Copier(tensors, contents)
+            for _ in range(300 if long else 30):
+                answer = Stream(server.address, adapter="moby", max_tokens=8).finish()
+                check(answer.end == ("done", "length"), f"a request got {answer.end}")
+                check(answer.tokens in allowed, f"a request got {answer.tokens}, of neither content")
+            copier.over.set()
+            copier.join()
+            check(Stream(server.address, adapter="moby", max_tokens=8).finish().tokens == allowed[1],
+                  "what was written last is not served")
+            check(server.stop() == 0, "SIGTERM is not obeyed")
+        finally:
+            server.end()
+
+
+def ranks_that_talk(lorikeet, long):
+    """Whatever a library in a rank says, a log in JSON has an object in every line."""
+    server = Server(lorikeet, "--log-json")
+    try:
+        client = Client(server.address)
+        for row in status_of(client)["ranks"]:
+            with open(f"/proc/{row['pid']}/fd/2", "wb", buffering=0) as said:
+                said.write(b"\xff\x00 \"odd\" {\n{\n\n[1]\nnull\n\r\x1b[2J\n")
+                said.write(b"x" * ((64 if long else 4) * MIB) + b"\n")
+        served(server.address)
+        client.close()
+        check(server.stop() == 0, "SIGTERM is not obeyed")
+        server.listener.join(timeout=30)
+        for line in server.said.splitlines():
+            check(isinstance(json.loads(line), dict), f"a line is {line[:80]}")
+        check(b"[2J" in server.said and len(server.said) > MIB, "what the ranks said is not there")
+    except json.JSONDecodeError as error:
+        raise Failed(f"a line of the log is no JSON: {error}") from error
+    finally:
+        server.end()
+
+
+OWN_SERVER = [closed_stderr, few_descriptors, signals_to_the_group, adapter_that_is_written_over, ranks_that_talk]
 
 
 def main():
