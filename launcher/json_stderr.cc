@@ -4,11 +4,13 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <ctime>
 #include <nlohmann/json.hpp>
@@ -24,6 +26,22 @@ using Json = nlohmann::ordered_json;
 constexpr size_t kMostLineBytes = 64 << 10;  // longer ones are cut
 constexpr int kLookMs = 100;
 constexpr std::chrono::seconds kEndPatience{1};
+constexpr int kAbortPatienceMs = 500;
+constexpr int kLastLineMs = 50;  // from the pipe to where it belongs
+
+std::atomic<int> pipe_at_abort{-1};  // of the one that there is
+
+// A broken invariant is said, then the process aborts: not before what it said has left the pipe. Async-signal-safe.
+void abort_behind_last_words(int number) {
+  for (int ms = 0; ms < kAbortPatienceMs; ++ms) {
+    int bytes = 0;
+    if (ioctl(pipe_at_abort, FIONREAD, &bytes) != 0 || bytes == 0) break;
+    poll(nullptr, 0, 1);
+  }
+  poll(nullptr, 0, kLastLineMs);
+  std::signal(number, SIG_DFL);
+  std::raise(number);
+}
 
 bool is_object(std::string_view line) {
   return line.front() == '{' && Json::accept(line);
@@ -100,9 +118,13 @@ Result<std::unique_ptr<JsonStderr>> JsonStderr::begin() {
 }
 
 JsonStderr::JsonStderr(Descriptor before, Descriptor pipe)
-    : before_(std::move(before)), pipe_(std::move(pipe)), thread_([this] { run(); }) {}
+    : before_(std::move(before)), pipe_(std::move(pipe)), thread_([this] { run(); }) {
+  pipe_at_abort = pipe_.get();
+  std::signal(SIGABRT, abort_behind_last_words);
+}
 
 JsonStderr::~JsonStderr() {
+  std::signal(SIGABRT, SIG_DFL);
   dup2(before_.get(), STDERR_FILENO);
   ends_ = true;
   thread_.join();

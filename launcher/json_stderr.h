@@ -20,7 +20,7 @@ std::string json_line(std::string_view line, std::chrono::system_clock::time_poi
 
 // While it lives, the standard error of this process, and of what it starts meanwhile, is a pipe. A thread takes lines
 // out of it and writes them as objects to where standard error was before; what is not taken there within a second is
-// dropped (kernels/base/console.h).
+// dropped (kernels/base/console.h). What is said before abort() is written before the process ends. One at a time.
 class JsonStderr {
  public:
   static Result<std::unique_ptr<JsonStderr>> begin();

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <vector>
@@ -79,6 +81,16 @@ TEST(JsonStderr, MakesObjectsOfWhatComesInPiecesAndGivesBackWhatWasThere) {
   }
   EXPECT_EQ(said, (std::vector<std::string>{"one", "two", "three", "four", "no end", "raw as before"}));
   EXPECT_EQ(longest, 100'000U) << "in pieces";
+}
+
+TEST(JsonStderrDeathTest, WritesLastWordsBeforeTheProcessAborts) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  const auto abort_with_words = [] {
+    const auto json = JsonStderr::begin();
+    say("Check failed: 1 == 2");
+    std::abort();
+  };
+  EXPECT_EXIT(abort_with_words(), testing::KilledBySignal(SIGABRT), "\"line\":\"Check failed: 1 == 2\"");
 }
 
 // Somebody who was started meanwhile may live on, or never read what it is to.
