@@ -185,10 +185,7 @@ class CudaBackend final : public RankBackend {
     nccl.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
     // A new communicator takes NCCL a second, and streams that go on after a loss wait. A server that starts says at once what does not work.
     nccl.connect_behind = started_ || kv_memory_.holds_kv;
-    {
-      const std::lock_guard lock(mutex_);
-      nccl.predecessor = group_;
-    }
+    nccl.retired = retired_;
     comm::PeerOptions peers;
     peers.shares_device = ranks_per_device_ > 1;
     // Their memory is within reach on one host only.
@@ -343,6 +340,7 @@ class CudaBackend final : public RankBackend {
   std::optional<ResidentKv> kv_;  // what the model's KV cache is, or will be; nullopt: it is still to be made
   model::KvMemory kv_memory_;     // null: the model takes its own
   std::mutex mutex_;              // guards what follows
+  const std::shared_ptr<comm::RetiredCommunicators> retired_ = std::make_shared<comm::RetiredCommunicators>();
   std::shared_ptr<comm::DeviceCollective> group_;
   uint64_t epoch_ = 0;  // of it
   uint64_t aborted_before_ = 0;

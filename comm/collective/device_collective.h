@@ -58,4 +58,13 @@ class DeviceCollective {
   virtual void abort() = 0;
 };
 
+// Aborts it. By the thread that operations come from, when its streams are free: then its end has time.
+inline void give_up(DeviceCollective& communicator) {
+  communicator.abort();
+  try {
+    communicator.check();
+  } catch (const CollectiveError&) {  // what it says from now on
+  }
+}
+
 }  // namespace lorikeet::comm

@@ -49,11 +49,10 @@ bool is_misuse(ncclResult_t result) {
 
 class NcclCollective final : public DeviceCollective {
  public:
-  explicit NcclCollective(NcclOptions options)
-      : options_(std::move(options)), predecessor_(std::exchange(options_.predecessor, nullptr)) {}
+  explicit NcclCollective(const NcclOptions& options) : options_(options) {}
 
   ~NcclCollective() override {
-    if (communicator_ != nullptr && !aborter_.joinable()) {
+    if (communicator_ != nullptr && !aborter_.joinable() && !retire()) {
       end_communicator(flush() ? &ncclCommDestroy : &ncclCommAbort);
     }
     if (aborter_.joinable()) aborter_.join();
@@ -66,7 +65,7 @@ class NcclCollective final : public DeviceCollective {
     if (const auto used = kernels::use_device(device); !used) {
       throw CollectiveError(CollectiveFailure::peer_lost, used.error().message);
     }
-    predecessor_.reset();
+    if (options_.retired) options_.retired->end();
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     const Clock::time_point deadline = Clock::now() + options_.connect_timeout;
@@ -154,7 +153,8 @@ class NcclCollective final : public DeviceCollective {
 
   [[noreturn]] void die(CollectiveFailure failure, const char* name, const std::string& reason) {
     failure_ = failure;
-    if (!is_drained()) end_communicator(&ncclCommAbort);
+    drained_ = is_drained();
+    if (!drained_) end_communicator(&ncclCommAbort);
     throw CollectiveError(failure, fmt::format("{} on rank {} of {}: {}", name, options_.rank, options_.size, reason));
   }
 
@@ -172,15 +172,27 @@ class NcclCollective final : public DeviceCollective {
     return state == ncclSuccess;
   }
 
-  // Whether no stream waits for this communicator, now or later: then its end has time.
+  // Whether no stream waits for this communicator, now or later: then its end has time. By whom operations come from, so
+  // that the streams are there.
   bool is_drained() const {
     if (in_call_) return false;
     const Clock::time_point deadline = Clock::now() + kDrainTimeout;
-    const auto is_idle = [](cudaStream_t stream) { return cudaStreamQuery(stream) == cudaSuccess; };
+    const auto is_idle = [](cudaStream_t stream) {
+      cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;  // a query would end it
+      return cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusNone &&
+             cudaStreamQuery(stream) == cudaSuccess;
+    };
     while (!std::ranges::all_of(streams_, is_idle)) {
       if (Clock::now() >= deadline) return false;
       std::this_thread::sleep_for(kPollPeriod);
     }
+    return true;
+  }
+
+  // Hands a communicator that was given up to those that end later; false where it has to end now.
+  bool retire() {
+    if (!options_.retired || !drained_) return false;
+    options_.retired->add(std::exchange(communicator_, nullptr));
     return true;
   }
 
@@ -198,17 +210,36 @@ class NcclCollective final : public DeviceCollective {
                           fmt::format("rank {} of {}: the communicator is dead", options_.rank, options_.size));
   }
 
-  NcclOptions options_;
+  const NcclOptions options_;
   std::atomic<bool> aborted_{false};
 
   // Of the thread that connects, then of the one that calls the operations.
-  std::shared_ptr<DeviceCollective> predecessor_;
   ncclComm_t communicator_ = nullptr;
   std::vector<cudaStream_t> streams_;  // that operations were put on
   bool in_call_ = false;
+  bool drained_ = false;  // is_drained() when it failed
   std::optional<CollectiveFailure> failure_;
   std::thread aborter_;
 };
+
+}  // namespace
+
+void RetiredCommunicators::add(ncclComm* communicator) {
+  const std::lock_guard lock(mutex_);
+  communicators_.push_back(communicator);
+}
+
+void RetiredCommunicators::end() {
+  const std::lock_guard lock(mutex_);
+  for (ncclComm* const communicator : std::exchange(communicators_, {})) ncclCommAbort(communicator);
+}
+
+size_t RetiredCommunicators::size() const {
+  const std::lock_guard lock(mutex_);
+  return communicators_.size();
+}
+
+namespace {
 
 // The id as rank 0 made it, or as it comes from there.
 ncclUniqueId agree_on_id(Rendezvous& store, const NcclOptions& options) {

@@ -3,13 +3,37 @@
 
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "comm/collective/device_collective.h"
 #include "comm/collective/rendezvous.h"
 #include "kernels/base/error.h"
 
+struct ncclComm;  // NCCL's communicator
+
 namespace lorikeet::comm {
+
+// Communicators of groups that are over and whose streams are free. To end one takes half a second and the driver's locks
+// for it, which a rank that comes back wants itself: they end before the next one connects. That next one may be the only
+// one that is added then, so there is never more than one of a rank.
+// Threads: any.
+class RetiredCommunicators {
+ public:
+  RetiredCommunicators() = default;
+  ~RetiredCommunicators() { end(); }
+  RetiredCommunicators(const RetiredCommunicators&) = delete;
+  RetiredCommunicators& operator=(const RetiredCommunicators&) = delete;
+
+  void add(ncclComm* communicator);
+  void end();  // returns when all have ended
+  size_t size() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<ncclComm*> communicators_;
+};
 
 struct NcclOptions {
   int rank = 0;
@@ -20,9 +44,8 @@ struct NcclOptions {
   // Returns as soon as the ranks have agreed on an id; the connection is made some seconds later, or when it is wanted: see
   // connect_behind (connecting_collective.h). Of each rank for itself.
   bool connect_behind = false;
-  // The communicator in whose place this one comes, if any: it ends when this one connects and not before, as that takes
-  // the driver's locks for half a second.
-  std::shared_ptr<DeviceCollective> predecessor;
+  // Where the communicator of this group goes when it is given up, and from where others end before it connects; or none.
+  std::shared_ptr<RetiredCommunicators> retired;
 };
 
 // Meets the other ranks through `store` (rank 0 sets NCCL's unique id, the others get it) and connects on the calling

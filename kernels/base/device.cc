@@ -208,8 +208,14 @@ float elapsed_ms(const Event& begin, const Event& end) {
 Result<Graph> Graph::capture(const Stream& stream, const std::function<void()>& work) {
   // Thread-local: another thread may allocate and copy meanwhile (an adapter's upload).
   LORIKEET_CHECK_CUDA(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal));
-  work();
   cudaGraph_t recorded = nullptr;
+  try {
+    work();
+  } catch (...) {  // the stream is to be of use behind it
+    if (cudaStreamEndCapture(stream.handle(), &recorded) == cudaSuccess) cudaGraphDestroy(recorded);
+    cudaGetLastError();
+    throw;
+  }
   LORIKEET_CHECK_CUDA(cudaStreamEndCapture(stream.handle(), &recorded));
   Graph graph;
   const cudaError_t status = cudaGraphInstantiate(&graph.handle_, recorded, 0);

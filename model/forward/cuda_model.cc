@@ -83,6 +83,7 @@ class CudaModelImpl final : public CudaModel {
   Result<void> reset(std::shared_ptr<comm::DeviceCollective> group, bool capture_all) override {
     abandon();
     stream_.synchronize();
+    if (group_) comm::give_up(*group_);
     group_ = std::move(group);
     return capture_graphs(capture_all);
   }

@@ -280,38 +280,42 @@ TEST_P(DeviceGroup, TakesThePlaceOfOneThatWasGivenUpAndEndsItWhenItConnects) {
   const auto body = [&](int rank) -> std::string {
     const std::string trouble = take_device(rank);
     if (!trouble.empty()) return trouble;
-    FileRendezvous store(directory_.path());
     NcclOptions options = options_of(rank, 2);
-    PeerOptions peers;
-    peers.enabled = GetParam();
-    peers.shares_device = kernels::device_count().value() < options.size;
-    const Result<kernels::Stream> stream = kernels::Stream::make();
-    if (!stream) return stream.error().message;
-
-    auto first = make_device_collective(store, options, peers);
-    if (!first) return first.error().message;
-    std::string wrong;
-    for (const size_t count : {size_t{100}, size_t{1} << 20}) {
-      wrong += check_sum<float>(**first, *stream, Dtype::f32, count, stored_f32);
-    }
-    options.predecessor = *std::move(first);
-    const std::weak_ptr<DeviceCollective> given_up = options.predecessor;
-    options.predecessor->abort();
-    try {
-      options.predecessor->check();
-      wrong += "an aborted communicator went on; ";
-    } catch (const CollectiveError&) {
-    }
+    options.retired = std::make_shared<RetiredCommunicators>();
+    std::string wrong = join_and_run(directory_.path(), options, GetParam(),
+                                     [](DeviceCollective& first, const kernels::Stream& stream) {
+                                       std::string sum;
+                                       for (const size_t count : {size_t{100}, size_t{1} << 20}) {
+                                         sum += check_sum<float>(first, stream, Dtype::f32, count, stored_f32);
+                                       }
+                                       first.abort();
+                                       try {
+                                         first.check();
+                                       } catch (const CollectiveError&) {
+                                         return sum;
+                                       }
+                                       return sum + "an aborted communicator went on; ";
+                                     });
+    if (options.retired->size() != 1) wrong += "the first one ended at once; ";
+    // One that is given up before it connects leaves nothing.
     options.prefix = "second";
     options.connect_behind = true;
-    auto second = make_device_collective(store, options, peers);
-    if (!second) return second.error().message;
-    options.predecessor.reset();
-    wrong += check_sum<float>(**second, *stream, Dtype::f32, 100, stored_f32);
-    const kernels::DeviceBuffer sent = allocate(4);
-    (*second)->broadcast(sent.data(), sent.bytes(), 0, *stream);  // by NCCL at every size
-    wait_for(**second, *stream);
-    if (!given_up.expired()) wrong += "it was kept; ";
+    wrong +=
+        join_and_run(directory_.path(), options, GetParam(), [&](DeviceCollective& second, const kernels::Stream&) {
+          second.abort();
+          return std::string();
+        });
+    if (GetParam() && options.retired->size() != 1) wrong += "one that never connected ended another; ";
+    options.prefix = "third";
+    wrong += join_and_run(directory_.path(), options, GetParam(),
+                          [&](DeviceCollective& third, const kernels::Stream& stream) {
+                            std::string sum = check_sum<float>(third, stream, Dtype::f32, 100, stored_f32);
+                            const kernels::DeviceBuffer sent = allocate(4);
+                            third.broadcast(sent.data(), sent.bytes(), 0, stream);  // by NCCL at every size
+                            wait_for(third, stream);
+                            return sum;
+                          });
+    if (options.retired->size() != 0) wrong += "the first one was kept; ";
     return wrong;
   };
   EXPECT_THAT(run_processes(2, body), Each(""));

@@ -1,0 +1,34 @@
+#include "kernels/base/device.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "tests/kernels/base/cuda_test.h"
+
+namespace lorikeet::kernels {
+namespace {
+
+using GraphCuda = CudaTest;
+
+TEST_F(GraphCuda, LeavesTheStreamOfUseWhereItsWorkThrows) {
+  const DeviceBuffer bytes = poisoned(16);
+  const auto fill = [&](uint8_t value) { fill_bytes(bytes.data(), value, bytes.bytes(), stream_); };
+  stream_.synchronize();
+  EXPECT_THROW(static_cast<void>(Graph::capture(stream_,
+                                                [&] {
+                                                  fill(1);
+                                                  throw std::runtime_error("a peer is lost");
+                                                })),
+               std::runtime_error);
+  EXPECT_EQ(to_host<uint8_t>(bytes), std::vector<uint8_t>(16, 0xff));  // nothing of it ran
+  const Result<Graph> graph = Graph::capture(stream_, [&] { fill(2); });
+  ASSERT_TRUE(graph) << graph.error().message;
+  graph->launch(stream_);
+  EXPECT_EQ(to_host<uint8_t>(bytes), std::vector<uint8_t>(16, 2));
+}
+
+}  // namespace
+}  // namespace lorikeet::kernels
