@@ -30,6 +30,10 @@ std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv) 
       options.only = argv[++i];
     } else if (flag == "--tensor-parallel-size" && value != nullptr) {
       options.ranks = std::clamp(std::atoi(argv[++i]), 1, 8);
+    } else if (flag == "--full" && value != nullptr) {
+      options.full = argv[++i];
+    } else if (flag == "--seconds" && value != nullptr) {
+      options.seconds = std::max(0.0, std::atof(argv[++i]));
     } else if (flag == "--nccl") {
       options.peers = false;
     } else if (flag == "--fp8") {
@@ -40,9 +44,14 @@ std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv) 
           "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed|runs] [--rows N] [--context N] "
           "[--fp8]\n"
           "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
-          "       [--tensor-parallel-size N] [--nccl]\n");
+          "       [--tensor-parallel-size N] [--nccl]\n"
+          "       decode_step_gpu_bench --full STATE [--seconds 540] [--model DIR] [--steps N] [--max-lora-rank N]\n");
       return std::nullopt;
     }
+  }
+  if (!options.full.empty() && options.ranks > 1) {
+    fmt::print(stderr, "--full is of one device: without --tensor-parallel-size\n");
+    return std::nullopt;
   }
   return options;
 }

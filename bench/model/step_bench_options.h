@@ -18,7 +18,9 @@ struct StepBenchOptions {
   int steps = 48;
   int32_t context = 512;
   int ranks = 1;
-  bool peers = true;  // sums over each other's memory
+  bool peers = true;     // sums over each other's memory
+  std::string full;      // the file of --full; empty: one factor at a time
+  double seconds = 540;  // of a slice of it
 };
 
 // Nothing, and the usage on standard error, for flags that there are not.
