@@ -2,6 +2,7 @@
 # The tests that need a GPU, for hosts that have one. Steps, all of them without arguments, else those named:
 #   build     release build and, as "ptx80", the kernel tests as PTX of compute_80 alone: the code of consumer cards
 #   tests     every test labelled gpu (several NCCL ranks share one GPU under the multi-process service)
+#   engines   two engines with adapters that compute beside each other for a minute, under the multi-process service
 #   ptx80     the kernel tests from that PTX, which the driver compiles for the GPU at hand
 #   memcheck  compute-sanitizer on a short list of kernel tests: addresses
 #   racecheck the same for races in shared memory
@@ -82,6 +83,19 @@ with_mps() { # COMMAND...
   return $status
 }
 
+# The engines' tests must not skip where the service was asked for.
+engines() {
+  local log status
+  log=$(mktemp)
+  LORIKEET_FULL=1 timeout 300 "$release/cuda_ranks_test" --gtest_filter='CudaEngines.*' > "$log" 2>&1
+  status=$?
+  grep -E '^\[ *(OK|FAILED|SKIPPED)|Failure|^ {4}|Skipped' "$log"
+  ! grep -q SKIPPED "$log" || status=1
+  [[ $status == 0 ]] || tail -40 "$log"
+  rm -f "$log"
+  return $status
+}
+
 run_step() {
   step "$1"
   case $1 in
@@ -90,6 +104,7 @@ run_step() {
         cmake --preset $preset > /dev/null && cmake --build --preset $preset --target gpu_tests || { failed+=("build $preset"); return; }
       done ;;
     tests) with_mps ctest --test-dir "$(dirname "$release")" -L gpu --output-on-failure || failed+=(tests) ;;
+    engines) with_mps engines || failed+=(engines) ;;
     ptx80) together ptx80 ptx80_one < <(cd "$ptx80" && ls -d -- *_cuda_test lora_slots_test | grep -v '^cuda_') ;;
     all-memcheck|all-racecheck)
       local status=2
@@ -98,12 +113,12 @@ run_step() {
       done
       [[ $status == 0 ]] || failed+=("$1") ;;
     memcheck|racecheck) together "" sanitize_one < <(printf '%s\n' "${short_list[@]/#/$1 }") ;;
-    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,9s/^# //p' "$0" >&2; exit 2 ;;
+    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,10s/^# //p' "$0" >&2; exit 2 ;;
   esac
 }
 
 command -v nvidia-smi > /dev/null || { echo "tests/gpu.sh: there is no NVIDIA driver on this host" >&2; exit 1; }
-[[ $# -gt 0 ]] || set -- build tests ptx80 memcheck racecheck
+[[ $# -gt 0 ]] || set -- build tests engines ptx80 memcheck racecheck
 for name in "$@"; do run_step "$name"; done
 if [[ ${#failed[@]} -gt 0 ]]; then
   printf '\nfailed:'; printf ' [%s]' "${failed[@]}"; echo; exit 1

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Set-up and all tests. Without arguments: what continuous integration runs (formatting, includes, names, a test for every way to die, release build with the
 # CUDA kernels where nvcc is found, all tests, address sanitizer on the fast tests, 30 s of each fuzz target).
-# --full adds: long abuse, the whole suite under the address sanitizer, the thread sanitizer, every CUDA architecture, long chaos, JSON Schema's suite, Jinja2 beside ours.
+# --full adds: long abuse, the whole suite under the address sanitizer, the thread sanitizer, every CUDA architecture, long chaos, JSON Schema's suite,
+# Jinja2 beside ours, and two engines beside each other where there is a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,7 @@ full=0
 for argument in "$@"; do
   case "$argument" in
     --full) full=1 ;;
-    --help|-h) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+    --help|-h) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
     *) echo "tests/run.sh: unknown argument '$argument' (try --help)" >&2; exit 2 ;;
   esac
 done
@@ -103,6 +104,10 @@ if [[ $full -eq 1 ]]; then
   LORIKEET_FULL=1 ctest --preset release -R 'StructuredTest.GivesOpenAisClient|ClusterPartitions.Of' --output-on-failure
   step "JSON Schema's own test suite"
   build/venv/bin/python tests/schema_suite.py build/release/bin/grammar_tool
+  if [[ -x build/release/bin/cuda_ranks_test ]] && nvidia-smi > /dev/null 2>&1; then
+    step "two engines on one GPU for a minute"
+    tests/gpu.sh engines
+  fi
   step "thread sanitizer"
   ctest --preset tsan -j "$jobs" -L tsan
   if command -v nvcc > /dev/null; then
