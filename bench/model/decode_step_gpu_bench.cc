@@ -6,7 +6,7 @@
 // applied them; draws; prompts; mixed: how far apart the tokens of 32 rows are while prompts arrive, by --max-num-batched-tokens; runs: steps of
 // known tokens, several positions of each sequence. With --kernels it prints the kernels' times instead. With --tensor-parallel-size each rank is
 // a process with a device of its own (or a share of one, where there are fewer); figures and floors are those of rank 0. --nccl: no peer memory.
-//   decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed|runs] [--rows N] [--context N] [--fp8]
+//   decode_step_gpu_bench [--only batches,adapters,draws,prompts,mixed,runs] [--rows N] [--context N] [--fp8]
 //                         [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl]
 // --full: every batch at every context that fits, to 128k, with adapters, draws, keys and values in fp8, and prompts beside them, a slice of time
 // at a call. STATE keeps the figures, and a call goes on where the one before it stopped. Ends with 0 when all are there, with 2: call again.
@@ -32,7 +32,9 @@ void run_factors(const bench::StepBenchOptions& options, StepRunner& runner, Ste
   const auto decode = [&](int32_t rows, StepAdapters adapters, const Draw& draw) {
     if (rows <= options.rows) measures.decode(rows, adapters, draw);
   };
-  const auto wanted = [&](const char* what) { return options.only.empty() || options.only == what; };
+  const auto wanted = [&](const char* what) {
+    return options.only.empty() || options.only.find(what) != std::string::npos;
+  };
   if (wanted("batches")) {
     for (const int32_t rows : {1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 128, 192, 256}) decode(rows, {}, {});
   }

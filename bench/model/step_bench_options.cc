@@ -41,7 +41,7 @@ std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv) 
     } else {
       fmt::print(
           stderr,
-          "usage: decode_step_gpu_bench [--only batches|adapters|draws|prompts|mixed|runs] [--rows N] [--context N] "
+          "usage: decode_step_gpu_bench [--only batches,adapters,draws,prompts,mixed,runs] [--rows N] [--context N] "
           "[--fp8]\n"
           "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
           "       [--tensor-parallel-size N] [--nccl]\n"

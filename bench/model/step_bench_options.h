@@ -11,7 +11,7 @@ struct StepBenchOptions {
   bool kernels = false;
   bool shares_device = false;
   bool fp8 = false;         // keys and values
-  std::string only;         // batches, adapters, draws, prompts, mixed or runs; empty: all
+  std::string only;         // of batches, adapters, draws, prompts, mixed and runs, by commas; empty: all
   int32_t rows = 256;       // the largest batch
   int32_t lora_rank = 512;  // --max-lora-rank: the server's default
   std::string model = LORIKEET_SOURCE_DIR "/examples/configs/qwen2.5-14b-int4";

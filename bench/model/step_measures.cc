@@ -58,7 +58,7 @@ StepFigures StepMeasures::decode(int32_t rows, StepAdapters adapters, const Draw
     for (int i = 0; i < kWarmUpSteps; ++i) step();
     runner_.finish_step(sequences);
     kernels::synchronize_device();
-    print_kernels(fmt::format("{} rows, {} adapters", rows, adapters.count), kWarmUpSteps + 1);
+    print_kernels(name_of_step(rows, adapters, draw, model.lora_steps().fused > fused_before), kWarmUpSteps + 1);
     return {};
   }
   const auto begin = std::chrono::steady_clock::now();
