@@ -47,7 +47,12 @@ class Bench {
         }
       }
       for (const int32_t kv_heads : {8, 2, 1}) {  // of a whole model, and of ranks that share it
-        for (const int32_t context : {4096, 32768, 131072}) decode_attention(1, context, true, KvDtype::f16, kv_heads);
+        for (const int32_t context : {4096, 8192, 32768, 131072}) {
+          decode_attention(1, context, true, KvDtype::f16, kv_heads);
+        }
+      }
+      for (const int32_t kv_heads : {2, 1}) {
+        for (const int32_t rows : {8, 32}) decode_attention(rows, 32768, true, KvDtype::f16, kv_heads);
       }
     }
     if (wanted("--prefill-attention")) {

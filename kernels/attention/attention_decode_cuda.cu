@@ -1,9 +1,9 @@
 // A block works on parts of pairs (row, KV head): each of its four warps goes through neighbouring segments of the row,
 // 16 positions at a time, with a small ring of keys and values in shared memory that it fills for itself.
 //   scores [16 positions x 8 heads] = K [16 x head_dim] q^T;  out^T [head_dim x 8 heads] += V^T [head_dim x 16] P^T
-// With few rows the blocks of a cluster share a pair and exchange results through their shared memory; with many each
-// block takes whole pairs, and parts of long rows are joined through global memory, as are those of a long row that is
-// nearly alone and takes more blocks than a cluster has.
+// With few rows the blocks of a cluster share a pair and exchange results through their shared memory. A long row that is
+// nearly alone is the work of several clusters, of which each block joins its share of the result with the same share of
+// the others through global memory. With many rows each block takes whole pairs, and parts of long rows are joined there.
 #include "kernels/attention/attention_decode_cuda.h"
 #include "kernels/attention/attention_shared.cuh"
 #include "kernels/attention/decode_feed.cuh"
@@ -29,12 +29,13 @@ using attention::kTile;
 using attention::kWarps;
 using attention::Shared;
 
-// Where the results of parts lie: per row, part and query head. There are places for most_parts of a row.
+// Where the results of a row's blocks lie until the last of them joins them.
 struct Partials {
-  int* arrivals;    // [rows * pairs]: how many parts are done; 0 between launches
+  int*
+      arrivals;  // [rows * pairs], or where clusters share a row for each of their blocks: how many are done; 0 between launches
   float2* max_sum;  // [rows, most_parts, heads]
   float* out;       // [rows, most_parts, heads, head_dim]
-  int most_parts;
+  int most_parts;   // of a row
 };
 
 __host__ __device__ uint64_t arrival_words(int heads, int kv_heads) {
@@ -52,17 +53,30 @@ __device__ __forceinline__ Partials partials_of(const DecodeAttentionArgs& args,
   return p;
 }
 
+// Whether this block is the last of so many that share a counter. Called by all threads when they have written.
+__device__ __forceinline__ bool arrives_last(const Partials& partials, int counter, int blocks, bool& is_last) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last = device::add_and_see(&partials.arrivals[counter], 1) == blocks - 1;
+    if (is_last) partials.arrivals[counter] = 0;
+  }
+  __syncthreads();
+  return is_last;
+}
+
 #if __CUDA_ARCH__ >= 900
-// Each block of the cluster gets its share of the results of all warps of all blocks, and joins them.
+// Each block of the cluster gets its share of the results of all warps of all blocks, and joins them. If the row is the
+// work of several clusters, the last of their blocks with this share joins those of all.
 template <class T, class Kv, int kHeadDim>
-__device__ __forceinline__ void join_cluster(const attention::WarpResult<kHeadDim / 16>& result, const Item& item,
-                                             Shared<T, Kv, kHeadDim>& shared, T* out) {
+__device__ __forceinline__ void join_cluster(const DecodeAttentionArgs& args,
+                                             const attention::WarpResult<kHeadDim / 16>& result, const Item& item,
+                                             Shared<T, Kv, kHeadDim>& shared, T* out, int blocks, int most_parts) {
   constexpr int kFours = kHeadDim / 4;
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
-  const int blocks = item.parts;
+  const int rank = item.part & (blocks - 1);       // in the cluster
   const int share = item.heads * kFours / blocks;  // of a block, in fours
-  const int leaf = item.part * kWarps + warp;
+  const int leaf = rank * kWarps + warp;
   device::wait_async_copies<0>();
   __syncwarp();  // the warp's ring is free
   auto* mine = reinterpret_cast<float(*)[kHeadDim + 4]>(shared.ring[warp]);
@@ -96,20 +110,33 @@ __device__ __forceinline__ void join_cluster(const attention::WarpResult<kHeadDi
   device::cluster_arrive();
   device::cluster_wait();
 
-  constexpr int kLeaves = 8;  // of a lane: neighbours, and neighbouring lanes have the next
-  const int groups = blocks * kWarps / kLeaves;
-  const int column = static_cast<int>(threadIdx.x) / groups;
-  const int first_leaf = static_cast<int>(threadIdx.x) % groups * kLeaves;
-  const int four = item.part * share + min(column, share - 1);
-  Four leaves[kLeaves];
-#pragma unroll
-  for (int i = 0; i < kLeaves; i++) {
-    leaves[i].max_sum = shared.max_sum[first_leaf + i][four / kFours];
-    leaves[i].values = shared.received[(first_leaf + i) * share + min(column, share - 1)];
-  }
-  attention::join_tree(leaves);
-  for (int distance = 1; distance < groups; distance *= 2) leaves[0].join_lane(distance);
-  if (column < share && first_leaf == 0) leaves[0].store(out + 4 * four);
+  const int first_four = rank * share;
+  const int clusters = item.parts / blocks;
+  // The results of the clusters: [rows * pairs, blocks of a cluster, clusters, fours of a share]
+  const int counter = item.pair * blocks + rank;
+  const int most_places = args.rows * args.division.pairs_of_row() * most_parts * kFours;
+  const Partials partials = partials_of(args, most_parts);
+  float4* const values = reinterpret_cast<float4*>(partials.max_sum) + counter * clusters * kFours;
+  float2* const max_sums = reinterpret_cast<float2*>(reinterpret_cast<float4*>(partials.max_sum) + most_places) +
+                           counter * clusters * kFours;
+  attention::join_leaves<kThreads>(
+      blocks * kWarps, share,
+      [&](int from, int four) {
+        return Four{shared.max_sum[from][(first_four + four) / kFours], shared.received[from * share + four]};
+      },
+      [&](int four, const Four& joined) {
+        if (clusters == 1) return joined.store(out + 4 * (first_four + four));
+        const int place = item.part / blocks * kFours + four;
+        values[place] = joined.values;
+        max_sums[place] = joined.max_sum;
+      });
+  if (clusters == 1 || !arrives_last(partials, counter, clusters, shared.is_last)) return;
+  attention::join_leaves<kThreads>(
+      clusters, share,
+      [&](int from, int four) {
+        return Four{__ldcg(&max_sums[from * kFours + four]), __ldcg(&values[from * kFours + four])};
+      },
+      [&](int four, const Four& joined) { joined.store(out + 4 * (first_four + four)); });
 }
 #endif
 
@@ -119,28 +146,14 @@ __device__ __forceinline__ void join_parts(const DecodeAttentionArgs& args, cons
                                            T* out) {
   constexpr int kFours = kHeadDim / 4;
   const size_t first = static_cast<size_t>(item.row) * partials.most_parts * args.heads + item.first_head;
-#pragma unroll 1
-  for (int four = threadIdx.x; four < item.heads * kFours; four += kThreads) {
-    Four half[2];  // of the tree
-#pragma unroll 1
-    for (int begin = 0; begin < item.parts; begin += kMostDecodeParts) {
-      Four leaves[kMostDecodeParts];
-#pragma unroll
-      for (int i = 0; i < kMostDecodeParts; i++) {
-        leaves[i].max_sum = attention::no_positions();
-        leaves[i].values = make_float4(0, 0, 0, 0);
-        if (begin + i >= item.parts) continue;
-        const size_t head = first + static_cast<size_t>(begin + i) * args.heads;
-        leaves[i].max_sum = __ldcg(&partials.max_sum[head + four / kFours]);
-        leaves[i].values = __ldcg(reinterpret_cast<const float4*>(partials.out + head * kHeadDim) + four);
-      }
-      attention::join_tree(leaves);
-      half[1] = leaves[0];
-      if (begin == 0) half[0] = half[1];
-    }
-    if (item.parts > kMostDecodeParts) half[0].join(half[1]);
-    half[0].store(out + 4 * four);
-  }
+  attention::join_leaves<kThreads>(
+      item.parts, item.heads * kFours,
+      [&](int part, int four) {
+        const size_t head = first + static_cast<size_t>(part) * args.heads;
+        return Four{__ldcg(&partials.max_sum[head + four / kFours]),
+                    __ldcg(reinterpret_cast<const float4*>(partials.out + head * kHeadDim) + four)};
+      },
+      [&](int four, const Four& joined) { joined.store(out + 4 * four); });
 }
 
 // Joins the results of a block's warps; those of a pair's parts are joined by the block that arrives last.
@@ -177,28 +190,25 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
     *reinterpret_cast<float4*>(&partials.out[place * kHeadDim + four % kFours * 4]) = leaves[0].values;
     if (four % kFours == 0) partials.max_sum[place] = leaves[0].max_sum;
   }
-  if (item.parts == 1) return;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    shared.is_last = device::add_and_see(&partials.arrivals[item.pair], 1) == item.parts - 1;
-    if (shared.is_last) partials.arrivals[item.pair] = 0;
-  }
-  __syncthreads();
-  if (shared.is_last) join_parts<T, kHeadDim>(args, partials, item, out);
+  if (item.parts == 1 || !arrives_last(partials, item.pair, item.parts, shared.is_last)) return;
+  join_parts<T, kHeadDim>(args, partials, item, out);
 }
 
 // cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair. most_parts: of a row.
-//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 241 to 255 registers
-//            (168 to 182 for heads of 64), 288 B of stack
+//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 243 to 247 registers
+//            (199 to 203 for heads of 64), 432 B of stack
 //   shared   Shared<T, Kv, kHeadDim>: a ring of keys and values per warp, q, results of the warps; <= 99 kB
 //   device   8.0; clusters from 9.0 on
 //   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
-//            last part of a pair to arrive joins the parts; rows of one sequence do not wait for each other (WAITING.md)
-//   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; fp8 at 8 rows and 8k: 55 % of a whole step's
+//            last part of a pair to arrive joins the parts, or, of several clusters, the last with a share of the pair its share; rows
+//            of one sequence do not wait for each other (WAITING.md)
+//   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; with 2 and 1 KV heads 66 and 57 % at 128k; fp8 at 8 rows and 8k: 55 % of a whole step's
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
     decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster, int most_parts) {
   constexpr int kSteps = kHeadDim / 16;  // tensor-core steps over head_dim (scores), and row tiles of out^T
+  constexpr int kWaiting = 3;
+  static_assert(kMostWarpSegments == 2 << kWaiting);
   extern __shared__ __align__(128) unsigned char shared_bytes[];
   using Memory = Shared<T, Kv, kHeadDim>;
   constexpr int kDepth = Memory::kDepth;
@@ -213,11 +223,13 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
   device::allow_next_kernel();
   const int pieces = args.pieces[0] & ~kDecodeRuns;
   const bool with_runs = args.rotate && (args.pieces[0] & kDecodeRuns) != 0;
-  const bool share_pairs = cluster > 1 && pieces == args.rows * cluster;
   const int units = pieces * pairs;
   const int block = static_cast<int>(blockIdx.x);
   const int blocks = static_cast<int>(gridDim.x);
-  // Where rows are few there are more clusters than pairs, for long rows.
+  // A cluster has a pair, or one of the largest size a part of it: then some have no work where no row is long.
+  const bool several = cluster == kMostDecodeParts && units <= blocks;
+  const bool share_pairs =
+      several ? DecodePiece::of(args.pieces[1]).parts >= cluster : cluster > 1 && pieces == args.rows * cluster;
   const int all_items = block >= units ? 0 : share_pairs ? 1 : (units - 1 - block) / blocks + 1;
 #if __CUDA_ARCH__ >= 900
   if (share_pairs && all_items > 0) device::cluster_arrive();
@@ -228,10 +240,19 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
     if (pass > 0) __syncthreads();  // the items of the pass before are no longer read
     if (threadIdx.x < items) {
       const int unit = block + (pass + static_cast<int>(threadIdx.x)) * blocks;
-      const int shared_pair = block >> (31 - __clz(cluster));  // `cluster` is a power of two
-      shared.items[threadIdx.x] =
-          share_pairs ? Item::of(args, {shared_pair / pairs, block & (cluster - 1), cluster}, shared_pair % pairs)
-                      : Item::of(args, DecodePiece::of(args.pieces[1 + unit / pairs]), unit % pairs);
+      DecodePiece piece = {0, block & (cluster - 1), cluster};
+      int pair = block >> (31 - __clz(cluster));  // `cluster` is a power of two
+      if (!share_pairs) {
+        piece = DecodePiece::of(args.pieces[1 + unit / pairs]);
+        pair = unit % pairs;
+      } else if (several) {
+        piece = DecodePiece::of(args.pieces[1 + pair / pairs * cluster + piece.part]);
+        pair %= pairs;
+      } else {
+        piece.row = pair / pairs;
+        pair %= pairs;
+      }
+      shared.items[threadIdx.x] = Item::of(args, piece, pair);
     }
     __syncthreads();
     if (with_runs) attention::store_earlier<T, Kv, kHeadDim>(args, shared, items);
@@ -262,15 +283,15 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
 
       // The warp's segments are neighbours, as many as a power of two: a result is joined when its neighbour is there.
       attention::WarpResult<kSteps> now;
-      attention::WarpResult<kSteps> neighbour;   // over 1 segment
-      attention::WarpResult<kSteps> waiting[2];  // over 2 and 4; seldom touched: in local memory
-      const int segments = item.segments();
+      attention::WarpResult<kSteps> neighbour;          // over 1 segment
+      attention::WarpResult<kSteps> waiting[kWaiting];  // over 2, 4 and 8; seldom touched: in local memory
+      const int segments = item.segments;
       const int first_segment = item.first_segment(warp);
-      int tile = decode_segment_begin(item.tiles, first_segment);
+      int tile = item.segment_begin(first_segment);
 #pragma unroll 1
       for (int segment = 0; segment < segments; segment++) {
         now.clear();
-        const int end_tile = decode_segment_begin(item.tiles, first_segment + segment + 1);
+        const int end_tile = item.segment_begin(first_segment + segment + 1);
 #pragma unroll 1
         for (; tile < end_tile; tile++) {
           constexpr int kBehind = 2 * kDepth - 1;  // groups of copies that were requested behind the awaited one
@@ -369,7 +390,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
       T* out = static_cast<T*>(args.out) + (static_cast<int64_t>(item.token) * args.heads + item.first_head) * kHeadDim;
 #if __CUDA_ARCH__ >= 900
       if (share_pairs) {
-        join_cluster<T, Kv, kHeadDim>(now, item, shared, out);
+        join_cluster<T, Kv, kHeadDim>(args, now, item, shared, out, cluster, most_parts);
         continue;
       }
 #endif
@@ -385,7 +406,8 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
 
 uint64_t decode_attention_workspace(int32_t rows, int32_t heads, int32_t kv_heads, int32_t head_dim) {
   const uint64_t places = static_cast<uint64_t>(DecodeDivision::most_pieces(rows)) * static_cast<uint64_t>(heads);
-  return 4 * (arrival_words(heads, kv_heads) + places * (2 + head_dim) + 4);
+  const uint64_t of_clusters = uint64_t{kMostSpreadParts} * (head_dim / 4) * 6;
+  return 4 * (arrival_words(heads, kv_heads) + std::max(places * (2 + head_dim) + 4, of_clusters));
 }
 
 int32_t decode_attention_cuda(const DecodeAttentionArgs& args, const Stream& stream) {

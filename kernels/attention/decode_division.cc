@@ -14,7 +14,11 @@ constexpr double kExchangeCost = 6;
 
 DecodeDivision::DecodeDivision(int32_t heads, int32_t kv_heads, int32_t multiprocessors)
     : pairs_(kv_heads * ((heads / kv_heads + kDecodeHeadTile - 1) / kDecodeHeadTile)),
-      blocks_(multiprocessors * kDecodeBlocksPerMultiprocessor) {}
+      blocks_(multiprocessors * kDecodeBlocksPerMultiprocessor),
+      long_tiles_(kLongDecodeTilesOfPair * std::min(pairs_, kMostDecodeParts)),
+      most_segments_(kLongDecodeSegments) {
+  while (2 * most_segments_ * pairs_ <= kMostDecodeSegments) most_segments_ *= 2;
+}
 
 int32_t DecodeDivision::cluster(int32_t rows) const {
   // Large clusters do not fill the groups of multiprocessors that they must lie in: a few would wait for all others.
@@ -27,9 +31,10 @@ int32_t DecodeDivision::cluster(int32_t rows) const {
 }
 
 int32_t DecodeDivision::most_parts(int32_t rows) const {
-  const bool spread =
-      rows <= kMostSpreadRows && int64_t{rows} * pairs_ * kMostSpreadParts <= blocks_ / kDecodeBlocksPerMultiprocessor;
-  return spread ? kMostSpreadParts : kMostDecodeParts;
+  const int64_t blocks = std::min(blocks_ / kDecodeBlocksPerMultiprocessor, kMostSpreadParts);
+  int32_t parts = kMostDecodeParts;
+  while (int64_t{rows} * pairs_ * 2 * parts <= blocks) parts *= 2;
+  return std::min(parts, std::max(most_segments_ / kDecodeWarps, kMostDecodeParts));
 }
 
 void DecodeDivision::write(std::span<const int32_t> contexts, int32_t* pieces, bool with_runs) const {
@@ -66,9 +71,12 @@ void DecodeDivision::write(std::span<const int32_t> contexts, int32_t* pieces, b
     int32_t own = parts;
     const int32_t tiles = decode_tiles(contexts[static_cast<size_t>(row)]);
     while (own < kMostDecodeParts && tiles > limit * own) own *= 2;
-    // Long rows: a warp has room for the results of half of their segments. Where some multiprocessors would have no
-    // block, more of them than a cluster has are worth their way through memory.
-    if (tiles >= kLongDecodeTiles) own = parts == kMostDecodeParts ? most_parts(rows) : std::max(own, 2);
+    const int32_t segments = this->segments(tiles);
+    if (segments > kDecodeSegments) {
+      // Where some multiprocessors would have no block, more of them than a cluster has are worth their way through memory.
+      own = parts == kMostDecodeParts ? std::min(most_parts(rows), segments / kDecodeWarps)
+                                      : std::max({own, 2, segments / (kDecodeWarps * kMostWarpSegments)});
+    }
     for (int32_t part = 0; part < own; ++part) pieces[1 + count++] = DecodePiece{row, part, own}.packed();
   }
   pieces[0] = count | (with_runs ? kDecodeRuns : 0);

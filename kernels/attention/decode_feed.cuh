@@ -10,7 +10,7 @@
 
 namespace lorikeet::kernels::attention {
 
-inline constexpr int kWarps = 4;
+inline constexpr int kWarps = kDecodeWarps;
 inline constexpr int kThreads = kWarps * device::kWarpSize;
 inline constexpr int kTile = kDecodeTile;
 inline constexpr int kHeadTile = kDecodeHeadTile;
@@ -24,6 +24,8 @@ struct alignas(16) Item {
   int pair;               // counts over all rows
   int part, parts;
   int context, tiles;  // of the row; no context, no work
+  int row_segments;
+  int segments;  // of one warp: a power of two
   const int* block_table;
 
   static __device__ __forceinline__ Item of(const DecodeAttentionArgs& args, DecodePiece piece, int pair_of_row) {
@@ -37,6 +39,8 @@ struct alignas(16) Item {
     it.context = args.contexts[it.row];
     it.block_table = args.block_tables + args.table_begins[it.row];
     it.tiles = decode_tiles(it.context);
+    it.row_segments = args.division.segments(it.tiles);
+    it.segments = it.row_segments / kWarps / it.parts;
     it.pair = it.row * args.division.pairs_of_row() + pair_of_row;
     it.kv_head = pair_of_row / head_tiles;
     const int head_tile = pair_of_row - it.kv_head * head_tiles;
@@ -46,9 +50,11 @@ struct alignas(16) Item {
   }
 
   __device__ __forceinline__ bool has_newest() const { return part + 1 == parts; }
-  // The segments of one warp, and the first of them.
-  __device__ __forceinline__ int segments() const { return decode_segments(tiles) / kWarps / parts; }
-  __device__ __forceinline__ int first_segment(int warp) const { return (part * kWarps + warp) * segments(); }
+  __device__ __forceinline__ int first_segment(int warp) const { return (part * kWarps + warp) * segments; }
+  // As decode_segment_begin.
+  __device__ __forceinline__ int segment_begin(int segment) const {
+    return static_cast<int>(static_cast<int64_t>(tiles) * segment >> (31 - __clz(row_segments)));
+  }
 };
 
 // fp8 is kept as it is stored, and becomes T between shared memory and the tensor cores; other types become T on the way
@@ -123,8 +129,8 @@ class Feed {
   __device__ __forceinline__ void begin() {
     const Item& item = shared_.items[item_];
     const int first = item.first_segment(warp());
-    tile_ = decode_segment_begin(item.tiles, first);
-    end_ = decode_segment_begin(item.tiles, first + item.segments());
+    tile_ = item.segment_begin(first);
+    end_ = item.segment_begin(first + item.segments);
   }
 
   // Goes on to the item that the next tile is in, and asks for the blocks of its positions: 8 and 8, which lie

@@ -80,6 +80,29 @@ __device__ __forceinline__ void join_tree(Four (&leaves)[kLeaves]) {
   }
 }
 
+// Joins `count` results (a power of two, at most 256) of each of so many fours: `load(result, four)` gives a Four and
+// `store(four, joined)` takes it. Called by all kThreads threads of a block; neighbouring lanes share a four.
+template <int kThreads, class Load, class Store>
+__device__ __forceinline__ void join_leaves(int count, int fours, const Load& load, const Store& store) {
+  constexpr int kLeaves = 8;  // of a lane: neighbours, and neighbouring lanes have the next
+  const int lanes = max(1, count / kLeaves);
+  const int first_leaf = static_cast<int>(threadIdx.x) % lanes * kLeaves;
+#pragma unroll 1
+  for (int begin = 0; begin < fours; begin += kThreads / lanes) {
+    const int four = begin + static_cast<int>(threadIdx.x) / lanes;
+    Four leaves[kLeaves];
+#pragma unroll
+    for (int i = 0; i < kLeaves; i++) {
+      leaves[i] = Four{no_positions(), make_float4(0, 0, 0, 0)};
+      if (first_leaf + i < count) leaves[i] = load(first_leaf + i, min(four, fours - 1));
+    }
+    join_tree(leaves);
+#pragma unroll 1
+    for (int distance = 1; distance < lanes; distance *= 2) leaves[0].join_lane(distance);
+    if (four < fours && first_leaf == 0) store(four, leaves[0]);
+  }
+}
+
 // One warp's result for 8 heads, as its tensor-core steps leave it: of heads 2t, 2t + 1 (t = lane % 4).
 template <int kRowTiles>
 struct WarpResult {

@@ -161,22 +161,33 @@ TEST_P(AttentionDecodeCuda, GivesALongRowTheSameBitsHoweverManyBlocksShareIt) {
       EXPECT_EQ(first_row(run(s, some, queries, heads, 0, 2)), among_many) << count << " rows of " << context;
     }
     const std::vector<uint16_t> query(q.stored.begin(), q.stored.begin() + heads * 128);
-    for (int32_t parts = 2; parts <= kMostSpreadParts; parts *= 2) {
+    const int32_t segments =
+        DecodeDivision(heads, 1, device_properties().multiprocessors).segments(decode_tiles(context));
+    for (int32_t parts = segments / (kDecodeWarps * kMostWarpSegments); parts <= segments / kDecodeWarps; parts *= 2) {
       EXPECT_EQ(run(s, {context}, query, heads, 0, 2, parts), among_many) << parts << " parts of " << context;
     }
   }
 }
 
 TEST_P(AttentionDecodeCuda, HandlesALongContextWithLargeScores) {
-  const std::vector<int32_t> contexts = {20000};
-  const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
-  const HalfTensor q = random_halves(size_t{5} * 128, dtype(), random_, 8);
-  std::vector<double> expected;
-  for (size_t h = 0; h < 5; h++) {
-    const std::vector<double> head = attention_of(s, 0, contexts[0], &q.values[h * 128], 0, 1 / std::sqrt(128.0));
-    expected.insert(expected.end(), head.begin(), head.end());
+  struct Shape {
+    int32_t kv_heads, head_dim, context;
+  };
+  for (const Shape& shape : {Shape{1, 128, 20000}, Shape{2, 128, 33000}, Shape{1, 64, 17000}}) {
+    const std::vector<int32_t> contexts = {shape.context};
+    const int32_t heads = 5 * shape.kv_heads;
+    const PagedSequences s = random_sequences(contexts, kv_dtype(), shape.kv_heads, 16, shape.head_dim, random_);
+    const HalfTensor q = random_halves(static_cast<size_t>(heads * shape.head_dim), dtype(), random_, 8);
+    std::vector<double> expected;
+    for (int32_t h = 0; h < heads; h++) {
+      const std::vector<double> head =
+          attention_of(s, 0, shape.context, &q.values[static_cast<size_t>(h * shape.head_dim)], h / 5,
+                       1 / std::sqrt(static_cast<double>(shape.head_dim)));
+      expected.insert(expected.end(), head.begin(), head.end());
+    }
+    EXPECT_TRUE(near_reference(run(s, contexts, q.stored, heads), expected, tolerance_of(dtype())))
+        << shape.context << " positions, " << shape.kv_heads << " KV heads of " << shape.head_dim;
   }
-  EXPECT_TRUE(near_reference(run(s, contexts, q.stored, 5), expected, tolerance_of(dtype())));
 }
 
 TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
@@ -339,14 +350,52 @@ TEST(DecodeDivision, CoversEveryRowWithItsParts) {
   }
 }
 
+TEST(DecodeDivision, FillsTheDeviceWithALongRowWhateverItsHeads) {
+  for (const int32_t kv_heads : {1, 2, 4, 8}) {
+    const DecodeDivision division(5 * kv_heads, kv_heads, 132);
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(1)));
+    division.write(std::vector<int32_t>{131072}, pieces.data());
+    EXPECT_EQ(pieces[0] * kv_heads, 128) << kv_heads << " KV heads";
+  }
+  // A warp has eight tiles at least, so a shorter row takes fewer blocks.
+  EXPECT_EQ(DecodeDivision(5, 1, 132).segments(decode_tiles(8192)), 64);
+  EXPECT_EQ(DecodeDivision(5, 1, 132).segments(decode_tiles(8176)), 32);
+  EXPECT_EQ(DecodeDivision(40, 8, 132).segments(decode_tiles(131072)), 64) << "more would not find a block";
+}
+
+TEST(DecodeDivision, GivesAWarpNoMoreSegmentsThanItHasRoomFor) {
+  std::mt19937 random(3);
+  for (const int32_t kv_heads : {1, 2, 3, 8}) {
+    for (const int32_t multiprocessors : {16, 46, 132, 148}) {
+      const DecodeDivision division(40, kv_heads, multiprocessors);
+      for (const int32_t rows : {1, 2, 9, 16, 30, 64, 300}) {
+        std::vector<int32_t> contexts;
+        for (int32_t r = 0; r < rows; r++)
+          contexts.push_back(r % 3 == 0 ? 131072 : static_cast<int32_t>(random() % 70000));
+        std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(rows)));
+        division.write(contexts, pieces.data());
+        ASSERT_LE(pieces[0], DecodeDivision::most_pieces(rows));
+        for (int32_t i = 1; i <= pieces[0]; i++) {
+          const DecodePiece piece = DecodePiece::of(pieces[static_cast<size_t>(i)]);
+          const int32_t segments = division.segments(decode_tiles(contexts[static_cast<size_t>(piece.row)]));
+          EXPECT_GE(segments, kDecodeWarps * piece.parts);
+          EXPECT_LE(segments, kDecodeWarps * piece.parts * kMostWarpSegments);
+          // A cluster of the largest size works on one row.
+          if (division.cluster(rows) == kMostDecodeParts) EXPECT_EQ(piece.parts % kMostDecodeParts, 0);
+        }
+      }
+    }
+  }
+}
+
 TEST(DecodeDivision, GivesEveryTileToOneSegment) {
   for (int32_t context = 1; context < 40000; context += 37) {
     const int32_t tiles = decode_tiles(context);
-    EXPECT_EQ(decode_segment_begin(tiles, 0), 0);
-    const int32_t segments = decode_segments(tiles);
-    EXPECT_EQ(decode_segment_begin(tiles, segments), tiles);
+    const int32_t segments = DecodeDivision(5, 1, 132).segments(tiles);
+    EXPECT_EQ(decode_segment_begin(tiles, segments, 0), 0);
+    EXPECT_EQ(decode_segment_begin(tiles, segments, segments), tiles);
     for (int32_t i = 0; i < segments; i++) {
-      const int32_t length = decode_segment_begin(tiles, i + 1) - decode_segment_begin(tiles, i);
+      const int32_t length = decode_segment_begin(tiles, segments, i + 1) - decode_segment_begin(tiles, segments, i);
       EXPECT_GE(length, tiles / segments);
       EXPECT_LE(length, (tiles + segments - 1) / segments);
     }
