@@ -1,0 +1,35 @@
+#include "bench/model/step_bench_options.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace lorikeet::bench {
+namespace {
+
+std::optional<StepBenchOptions> parse(std::vector<std::string> flags) {
+  flags.insert(flags.begin(), "decode_step_gpu_bench");
+  std::vector<char*> argv;
+  for (std::string& flag : flags) argv.push_back(flag.data());
+  return parse_step_bench_options(static_cast<int>(argv.size()), argv.data());
+}
+
+TEST(StepBenchOptions, AreAFactorAtATimeUnlessTheWholeTableIsAskedFor) {
+  const auto plain = parse({});
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->full, "");
+  const auto full = parse({"--full", "state", "--seconds", "12.5"});
+  ASSERT_TRUE(full);
+  EXPECT_EQ(full->full, "state");
+  EXPECT_EQ(full->seconds, 12.5);
+}
+
+TEST(StepBenchOptions, RefuseTheWholeTableOverSeveralRanksAndFlagsThatThereAreNot) {
+  EXPECT_FALSE(parse({"--full", "state", "--tensor-parallel-size", "2"}));
+  EXPECT_TRUE(parse({"--tensor-parallel-size", "2"}));
+  EXPECT_FALSE(parse({"--full"}));
+  EXPECT_FALSE(parse({"--fulll", "state"}));
+}
+
+}  // namespace
+}  // namespace lorikeet::bench
