@@ -112,13 +112,15 @@ __device__ __forceinline__ void join_cluster(const DecodeAttentionArgs& args,
 
   const int first_four = rank * share;
   const int clusters = item.parts / blocks;
-  // The results of the clusters: [rows * pairs, blocks of a cluster, clusters, fours of a share]
+  // The results of the clusters: [rows * pairs, blocks of a cluster, most clusters of a row, fours of a share]. Rows of one
+  // launch have different numbers of clusters.
+  const int most_clusters = most_parts / blocks;
   const int counter = item.pair * blocks + rank;
   const int most_places = args.rows * args.division.pairs_of_row() * most_parts * kFours;
   const Partials partials = partials_of(args, most_parts);
-  float4* const values = reinterpret_cast<float4*>(partials.max_sum) + counter * clusters * kFours;
+  float4* const values = reinterpret_cast<float4*>(partials.max_sum) + counter * most_clusters * kFours;
   float2* const max_sums = reinterpret_cast<float2*>(reinterpret_cast<float4*>(partials.max_sum) + most_places) +
-                           counter * clusters * kFours;
+                           counter * most_clusters * kFours;
   attention::join_leaves<kThreads>(
       blocks * kWarps, share,
       [&](int from, int four) {

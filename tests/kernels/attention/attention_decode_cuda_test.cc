@@ -169,6 +169,28 @@ TEST_P(AttentionDecodeCuda, GivesALongRowTheSameBitsHoweverManyBlocksShareIt) {
   }
 }
 
+// Each has a number of blocks of its own, and all their results lie in the same memory.
+TEST_P(AttentionDecodeCuda, GivesLongRowsOfDifferentLengthsTheirOwnBits) {
+  const std::vector<int32_t> contexts = {17000, 4500, 8200};
+  const int32_t heads = 5;
+  const int32_t width = heads * 128;
+  const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
+  const HalfTensor q = random_halves(contexts.size() * width, dtype(), random_);
+  PagedSequences one = s;
+  for (const int32_t count : {2, 3}) {
+    const std::vector<int32_t> some(contexts.begin(), contexts.begin() + count);
+    const std::vector<uint16_t> queries(q.stored.begin(), q.stored.begin() + count * width);
+    const std::vector<float> together = run(s, some, queries, heads, 0, 2);
+    for (int32_t row = 0; row < count; row++) {
+      one.tables = {s.tables[static_cast<size_t>(row)]};
+      const std::vector<uint16_t> query(q.stored.begin() + row * width, q.stored.begin() + (row + 1) * width);
+      EXPECT_EQ(run(one, {contexts[static_cast<size_t>(row)]}, query, heads, 0, 2),
+                std::vector<float>(together.begin() + row * width, together.begin() + (row + 1) * width))
+          << "row " << row << " of " << count;
+    }
+  }
+}
+
 TEST_P(AttentionDecodeCuda, HandlesALongContextWithLargeScores) {
   struct Shape {
     int32_t kv_heads, head_dim, context;
