@@ -410,6 +410,31 @@ TEST(DecodeDivision, GivesAWarpNoMoreSegmentsThanItHasRoomFor) {
   }
 }
 
+// Where the pieces of a batch are as many as if every row had a small cluster, the kernel takes them for that.
+TEST(DecodeDivision, TakesNoRowForASmallClustersThatIsTooLongForOne) {
+  std::mt19937 random(5);
+  int taken = 0;
+  for (int batch = 0; batch < 20000; batch++) {
+    const int32_t kv_heads = 1 << random() % 4;
+    const DecodeDivision division(5 * kv_heads, kv_heads, 16 + static_cast<int32_t>(random() % 200));
+    std::vector<int32_t> contexts(1 + random() % 80);
+    for (int32_t& context : contexts) {
+      context = 1 + static_cast<int32_t>(random() % (random() % 8 == 0 ? 131072 : 1 + random() % 9000));
+    }
+    const auto rows = static_cast<int32_t>(contexts.size());
+    const int32_t cluster = division.cluster(rows);
+    std::vector<int32_t> pieces(static_cast<size_t>(DecodeDivision::entries(rows)));
+    division.write(contexts, pieces.data());
+    if (cluster == 1 || cluster == kMostDecodeParts || pieces[0] != rows * cluster) continue;
+    taken++;
+    for (const int32_t context : contexts) {
+      ASSERT_LE(division.segments(decode_tiles(context)), kDecodeWarps * cluster * kMostWarpSegments)
+          << context << " in a batch of " << rows << ", " << kv_heads << " KV heads";
+    }
+  }
+  EXPECT_GT(taken, 100);
+}
+
 TEST(DecodeDivision, GivesEveryTileToOneSegment) {
   for (int32_t context = 1; context < 40000; context += 37) {
     const int32_t tiles = decode_tiles(context);
