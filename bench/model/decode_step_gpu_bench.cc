@@ -6,8 +6,9 @@
 // applied them; draws; prompts; mixed: how far apart the tokens of 32 rows are while prompts arrive, by --max-num-batched-tokens; runs: steps of
 // known tokens, several positions of each sequence. With --kernels it prints the kernels' times instead. With --tensor-parallel-size each rank is
 // a process with a device of its own (or a share of one, where there are fewer); figures and floors are those of rank 0. --nccl: no peer memory.
+// --alone: one of two ranks on one device, batches or adapters (bench/comm/lone_rank.h).
 //   decode_step_gpu_bench [--only batches,adapters,draws,prompts,mixed,runs] [--rows N] [--context N] [--fp8]
-//                         [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl]
+//                         [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N] [--tensor-parallel-size N] [--nccl] [--alone]
 // --full: every batch at every context that fits, to 128k, with adapters, draws, keys and values in fp8, and prompts beside them, a slice of time
 // at a call. STATE keeps the figures, and a call goes on where the one before it stopped. Ends with 0 when all are there, with 2: call again.
 //   decode_step_gpu_bench --full STATE [--seconds 540] [--model DIR] [--steps N] [--max-lora-rank N]
@@ -92,7 +93,7 @@ int main(int argc, char** argv) {
   if (!options) return 2;
   const lorikeet::comm::TemporaryDirectory directory;
   int status = 0;
-  const int ranks = lorikeet::bench::run_ranks(options->ranks, [&](int rank) {
+  const int ranks = lorikeet::bench::run_ranks(options->alone ? 1 : options->ranks, [&](int rank) {
     lorikeet::comm::FileRendezvous store(directory.path());
     status = lorikeet::model::run(*options, rank, store);
   });

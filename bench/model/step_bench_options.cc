@@ -36,6 +36,8 @@ std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv) 
       options.seconds = std::max(0.0, std::atof(argv[++i]));
     } else if (flag == "--nccl") {
       options.peers = false;
+    } else if (flag == "--alone") {
+      options.alone = true;
     } else if (flag == "--fp8") {
       options.fp8 = true;
     } else {
@@ -44,14 +46,21 @@ std::optional<StepBenchOptions> parse_step_bench_options(int argc, char** argv) 
           "usage: decode_step_gpu_bench [--only batches,adapters,draws,prompts,mixed,runs] [--rows N] [--context N] "
           "[--fp8]\n"
           "       [--max-lora-rank N] [--kernels] [--shares-device] [--model DIR] [--steps N]\n"
-          "       [--tensor-parallel-size N] [--nccl]\n"
+          "       [--tensor-parallel-size N] [--nccl] [--alone --only batches|adapters]\n"
           "       decode_step_gpu_bench --full STATE [--seconds 540] [--model DIR] [--steps N] [--max-lora-rank N]\n");
       return std::nullopt;
     }
   }
-  if (!options.full.empty() && options.ranks > 1) {
+  if (!options.full.empty() && (options.ranks > 1 || options.alone)) {
     fmt::print(stderr, "--full is of one device: without --tensor-parallel-size\n");
     return std::nullopt;
+  }
+  if (options.alone) {
+    if (options.only != "batches" && options.only != "adapters") {
+      fmt::print(stderr, "--alone is of --only batches or adapters\n");
+      return std::nullopt;
+    }
+    options.ranks = 2;
   }
   return options;
 }

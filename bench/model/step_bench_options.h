@@ -19,6 +19,7 @@ struct StepBenchOptions {
   int32_t context = 512;
   int ranks = 1;
   bool peers = true;     // sums over each other's memory
+  bool alone = false;    // one of two ranks, without the other
   std::string full;      // the file of --full; empty: one factor at a time
   double seconds = 540;  // of a slice of it
 };

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <numeric>
 #include <set>
+
+#include "bench/comm/lone_rank.h"
 
 namespace lorikeet::model {
 namespace {
@@ -35,7 +38,7 @@ ShardPlan StepRunner::plan_of(const bench::StepBenchOptions& options) {
 StepRunner::StepRunner(const bench::StepBenchOptions& options, int rank, const bench::StepFloors& floors,
                        comm::Rendezvous& store)
     : options_(options), rank_(rank), floors_(floors), store_(store), plan_(plan_of(options)) {
-  shares_device_ = options_.shares_device || must(kernels::device_count()) < options_.ranks;
+  shares_device_ = options_.shares_device || (must(kernels::device_count()) < options_.ranks && !options_.alone);
   load();
 }
 
@@ -73,6 +76,7 @@ void StepRunner::load() {
 
 std::shared_ptr<comm::DeviceCollective> StepRunner::join() {
   if (options_.ranks == 1) return nullptr;
+  if (options_.alone) return std::make_shared<bench::LoneRank>();
   comm::NcclOptions nccl;
   nccl.rank = rank_;
   nccl.size = options_.ranks;

@@ -107,9 +107,11 @@ class PeerInboxes {
     return {};
   }
 
-  // A sum and a gather, of which every rank knows what must come out.
+  // Sums of both kinds and a gather, of which every rank knows what must come out.
   Result<void> try_out() {
-    constexpr size_t kCount = 20'000;
+    constexpr size_t kOneShot = 20'000;
+    constexpr size_t kTwoShot = 36'000;
+    constexpr size_t kCount = kOneShot + kTwoShot;
     const auto stream = kernels::Stream::make();
     const auto event = kernels::Event::make();
     const auto buffer = kernels::DeviceBuffer::allocate(kCount * sizeof(float), "a trial of sums over peers");
@@ -119,7 +121,8 @@ class PeerInboxes {
     std::vector<int32_t> gathered(inboxes_.size(), group_.rank);
     kernels::copy_to_device(buffer->data(), values.data(), buffer->bytes(), *stream);
     kernels::copy_to_device(ranks->data(), gathered.data(), ranks->bytes(), *stream);
-    kernels::peer_sum_cuda(group_, buffer->data(), kCount, kernels::Dtype::f32, *stream);
+    kernels::peer_sum_cuda(group_, buffer->data(), kOneShot, kernels::Dtype::f32, *stream);
+    kernels::peer_two_shot_sum_cuda(group_, buffer->as<float>() + kOneShot, kTwoShot, kernels::Dtype::f32, *stream);
     kernels::peer_gather_cuda(group_, ranks->as<int32_t>() + group_.rank, ranks->data(), sizeof(int32_t), *stream);
     event->record(*stream);
     const Clock::time_point deadline = Clock::now() + kTrialTimeout;
@@ -134,7 +137,9 @@ class PeerInboxes {
     const auto wanted = static_cast<float>(group_.ranks * (group_.ranks + 1) / 2);
     bool right = std::count(values.begin(), values.end(), wanted) == static_cast<int64_t>(kCount);
     for (size_t r = 0; r < gathered.size(); ++r) right &= gathered[r] == static_cast<int32_t>(r);
-    if (!right) return fail("a trial sum over peers is wrong: {} instead of {}", values[0], wanted);
+    if (!right) {
+      return fail("a trial sum over peers is wrong: {} and {} instead of {}", values.front(), values.back(), wanted);
+    }
     return {};
   }
 

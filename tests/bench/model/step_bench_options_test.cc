@@ -31,5 +31,15 @@ TEST(StepBenchOptions, RefuseTheWholeTableOverSeveralRanksAndFlagsThatThereAreNo
   EXPECT_FALSE(parse({"--fulll", "state"}));
 }
 
+TEST(StepBenchOptions, TimeARankAloneWhereItNeedsNothingFromTheOther) {
+  const auto alone = parse({"--alone", "--only", "batches"});
+  ASSERT_TRUE(alone);
+  EXPECT_TRUE(alone->alone);
+  EXPECT_EQ(alone->ranks, 2);
+  EXPECT_FALSE(parse({"--alone"}));
+  EXPECT_FALSE(parse({"--alone", "--only", "draws"}));
+  EXPECT_FALSE(parse({"--alone", "--only", "batches", "--full", "state"}));
+}
+
 }  // namespace
 }  // namespace lorikeet::bench
