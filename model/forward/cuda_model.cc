@@ -65,6 +65,7 @@ class CudaModelImpl final : public CudaModel {
   int64_t graphs_captured() const override { return graphs_.captured(); }
   int64_t graph_replays() const override { return replays_; }
   LoraSteps lora_steps() const override { return lora_steps_; }
+  int64_t steps_in_parts() const override { return forward_->steps_in_parts(); }
   StepTimes step_times() const override { return times_; }
 
   using CudaModel::start;

@@ -103,6 +103,9 @@ class CudaModel : public RankModel {
     int64_t apart = 0;
   };
   virtual LoraSteps lora_steps() const = 0;
+
+  // Behind start(), over ranks: steps so far whose prompts ran in parts beside the sums.
+  virtual int64_t steps_in_parts() const = 0;
 };
 
 // Puts the weights of `rank` on the calling thread's device: from `source`, or random ones where it is null. Fails with

@@ -58,6 +58,7 @@ class CudaForward {
   // Whether int4 products complete their outputs by the adapters of such a decode step, rather than kernels of LoRA's
   // own.
   bool fuses_lora(const StepSize& size) const;
+  int64_t steps_in_parts() const { return steps_in_parts_; }           // so far (forward_parts_cuda.cc)
   const int32_t* resolved() const { return resolved_.as<int32_t>(); }  // [tokens]: the step's ids
   const kernels::DecodeDivision& decode_division() const { return decode_division_; }
   uint64_t bytes() const { return bytes_; }
@@ -119,6 +120,7 @@ class CudaForward {
   std::map<int32_t, kernels::Int4LoraScratch> fused_scratch_;  // by class of ranks
   int32_t fused_turn_ = 0;                                     // of the step that is being queued
   bool step_fuses_ = false;
+  int64_t steps_in_parts_ = 0;
   int32_t heads_, kv_heads_, intermediate_;
   kernels::DecodeDivision decode_division_;
   const bool shares_device_;

@@ -115,6 +115,7 @@ void CudaForward::choose_parts(const StepSize& size, const StepContext& context)
     if (!sums_in_norm(part, context)) return;
   }
   parts_ = parts;
+  ++steps_in_parts_;
 }
 
 void CudaForward::project_parts(int32_t layer, Projection first, const DeviceRows& x, const float* weight,

@@ -55,10 +55,13 @@ Result<std::vector<float>> prompt_logprobs(const std::filesystem::path& director
   row.logprob_targets = targets;
   row.prompt_size = kTokens;
   row.block_table = blocks;
+  const int64_t before = (*model)->steps_in_parts();
   (*model)->begin_step({&row, 1});
   const std::vector<RowOutput> outputs = (*model)->finish_step();
   std::vector<float> logprobs = outputs[0].target_logprobs;
   logprobs.pop_back();  // nothing follows the last token
+  const int64_t in_parts = (*model)->steps_in_parts() - before;
+  if (in_parts != (shares_device ? 0 : 1)) return fail("{} steps ran in parts", in_parts);
   return logprobs;
 }
 
