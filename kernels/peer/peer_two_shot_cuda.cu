@@ -1,5 +1,5 @@
 // Sums in two shots (kernels/peer/two_shot_plan.h): 2 (N - 1) / N of the tensor's bytes leave each rank instead of N - 1
-// times as many, for one step more. What a block sends is one and two rounds ahead of what it adds and finishes, so that
+// times as many, for one step more. What a block sends is a round ahead of what it adds, and two of what it finishes, so that
 // a long tensor fills the links. A word is added in float in the order of the ranks and rounded once, as in one shot.
 //
 // No two ranks' blocks can wait for each other: every block goes through its rows upwards and sends before it waits, so
@@ -32,7 +32,7 @@ constexpr int norm_blocks(int ranks) {
 }
 constexpr int kNormColumns = kNormThreads * device::kNormVector;
 constexpr int kLanes = device::kWarpSize;  // of a chunk: each has a vector
-constexpr int kAhead = 2;                  // rounds between a part, its sum, and what is made of it
+constexpr int kAhead = 1;                  // rounds between a part, its sum, and what is made of it
 
 // What the owner of a chunk sends to all: the sum of its part and the others' in the order of the ranks.
 template <class T, int kRanks>
