@@ -3,9 +3,10 @@
 // whose words would have to come from somebody else, would wait for them.
 #pragma once
 
-#include <memory>
+#include <glog/logging.h>
 
-#include "bench/kernels/gpu_floors.cuh"
+#include <utility>
+
 #include "comm/collective/device_collective.h"
 #include "comm/collective/sum_table.h"
 
@@ -16,11 +17,11 @@ class LoneRank final : public comm::DeviceCollective {
   static constexpr int kRanks = 2;
 
   LoneRank()
-      : inbox_(kernels::bench::must(kernels::PeerMemory::make(kernels::peer_inbox_bytes(kRanks)))),
-        turns_(kernels::bench::allocate(kernels::peer_turns_bytes())),
-        words_(kernels::bench::must(kernels::PinnedBuffer::allocate(2 * sizeof(uint32_t), "a rank alone"))) {
+      : inbox_(value_of(kernels::PeerMemory::make(kernels::peer_inbox_bytes(kRanks)))),
+        turns_(value_of(kernels::DeviceBuffer::allocate(kernels::peer_turns_bytes(), "a rank alone"))),
+        words_(value_of(kernels::PinnedBuffer::allocate(2 * sizeof(uint32_t), "a rank alone"))) {
     words_.as<uint32_t>()[0] = words_.as<uint32_t>()[1] = 0;
-    kernels::clear_peer_inbox(inbox_, kRanks, turns_, kernels::bench::must(kernels::Stream::make()));
+    kernels::clear_peer_inbox(inbox_, kRanks, turns_, value_of(kernels::Stream::make()));
     group_.ranks = kRanks;
     group_.inboxes[0] = group_.inboxes[1] = inbox_.data();
     group_.turns = turns_.as<kernels::PeerTurns>();
@@ -59,6 +60,11 @@ class LoneRank final : public comm::DeviceCollective {
   void abort() override {}
 
  private:
+  template <class T>
+  static T value_of(Result<T> result) {
+    CHECK(result) << result.error().message;
+    return *std::move(result);
+  }
   static bool is_one_shot(uint64_t bytes) { return comm::sum_by(bytes, kRanks) == comm::SumBy::one_shot; }
 
   kernels::PeerMemory inbox_;
