@@ -11,6 +11,7 @@
 
 #include "actors/head/adapter_key.h"
 #include "actors/head/staging_memory.h"
+#include "kernels/base/thread_turns.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -82,6 +83,12 @@ struct AdapterReader::Context {
     const auto place = directories.locate(name_in_key(name), dir);
     if (!place && place.error().code == "forbidden") return {name, {}, place.error().message};
     return found;
+  }
+
+  // Beside devices, which compute whatever the host does, the threads that read need not keep those waiting that plan the
+  // steps. Ranks on the CPU would keep the readers waiting.
+  void give_way() const {
+    if (layout != model::SliceLayout::cpu_f32) kernels::work_in_background();
   }
 
   // One adapter alone is read by as many threads as there are cores for it; several share them.
@@ -172,6 +179,7 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
   job.limit = patience_.read + std::chrono::milliseconds(1000 * (file_bytes / patience_.bytes_per_second));
   job.bytes = bytes_while_read(file_bytes, context_->layout);
   job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
+    context->give_way();
     context->hold("hold_adapter_load", name);
     return [this, staged = context->stage(name, dir)]() mutable {
       const uint64_t bytes = staged.adapter ? (*staged.adapter)->region.bytes().size() : 0;
@@ -191,6 +199,7 @@ void AdapterReader::prepare_spare(uint64_t bytes) {
   BlockingPool::Job job;
   job.limit = patience_.read;
   job.call = [context = context_, bytes]() -> BlockingPool::Finish {
+    context->give_way();
     context->spare.prepare(bytes, kSpareThreads);
     return [] {};
   };

@@ -31,6 +31,7 @@
 #include "comm/client/zmq_server.h"
 #include "engine/step_memory.h"
 #include "kernels/base/console.h"
+#include "kernels/base/thread_turns.h"
 #include "model/chat/chat_template.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/config/config.h"
@@ -342,6 +343,8 @@ int run_head() {
     say("lorikeet head: {}", child.error().message);
     return 2;
   }
+  // What reads adapters would take the cores for a step's length at a time.
+  if ((*child)->start().options.device == "cuda") kernels::take_short_turns();
   Head head(**child);
   if (auto ok = head.run(); !ok) head.give_up(ok.error().message);
   // Everything has been answered; actors that wait for ranks would only hold up the end.

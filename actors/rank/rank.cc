@@ -15,6 +15,7 @@
 #include "actors/wire/child_process.h"
 #include "actors/wire/system_config.h"
 #include "kernels/base/console.h"
+#include "kernels/base/thread_turns.h"
 #include "model/config/config.h"
 #include "model/grammar/grammar_source.h"
 
@@ -39,6 +40,7 @@ int run_rank() {
   }
   ChildProcess& child = **attached;
   const ChildStart& start = child.start();
+  if (start.options.device == "cuda") kernels::take_short_turns();  // others read adapters beside the steps
   // NCCL reads it with the first communicator; "=" asks for this very name. What an operator has set stays.
   if (const std::string& name = start.place.interface_name; !name.empty()) {
     setenv("NCCL_SOCKET_IFNAME", ("=" + name).c_str(), 0);
