@@ -1,6 +1,8 @@
 #include "launcher/adapter_warmer.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -12,11 +14,16 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kPatience{60};
 constexpr std::chrono::milliseconds kReceivePatience{200};
+constexpr std::chrono::milliseconds kNap{10};  // between looks at whether it is to stop
 
 }  // namespace
 
-AdapterWarmer::AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::vector<std::string> names)
-    : client_(std::move(client)), names_(std::move(names)), thread_([this] { run(); }) {}
+AdapterWarmer::AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::vector<std::string> names,
+                             double per_second)
+    : client_(std::move(client)),
+      names_(std::move(names)),
+      period_(per_second > 0 ? static_cast<int64_t>(1e9 / per_second) : 0),
+      thread_([this] { run(); }) {}
 
 AdapterWarmer::~AdapterWarmer() {
   gone_ = stops_ = true;
@@ -30,7 +37,18 @@ Result<void> AdapterWarmer::stop() {
 }
 
 void AdapterWarmer::run() {
-  for (size_t i = 0; ended_ && !stops_; i = (i + 1) % names_.size()) ended_ = warm(names_[i]);
+  auto due = Clock::now();
+  for (size_t i = 0; ended_ && !stops_; i = (i + 1) % names_.size()) {
+    ended_ = warm(names_[i]);
+    due += period_;
+    wait_until(due);
+  }
+}
+
+void AdapterWarmer::wait_until(Clock::time_point due) const {
+  for (auto now = Clock::now(); now < due && !stops_; now = Clock::now()) {
+    std::this_thread::sleep_for(std::min<Clock::duration>(due - now, kNap));
+  }
 }
 
 Result<void> AdapterWarmer::warm(const std::string& name) {

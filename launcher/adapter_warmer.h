@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -16,7 +17,8 @@ namespace lorikeet::launcher {
 class AdapterWarmer {
  public:
   // Begins with the first of `names`, of which there are some; on a thread of its own, the only one that uses `client`.
-  AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::vector<std::string> names);
+  // per_second: so many at the most; 0: each as soon as the one before it is there.
+  AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::vector<std::string> names, double per_second = 0);
   ~AdapterWarmer();
   AdapterWarmer(const AdapterWarmer&) = delete;
   AdapterWarmer& operator=(const AdapterWarmer&) = delete;
@@ -27,12 +29,14 @@ class AdapterWarmer {
  private:
   void run();
   Result<void> warm(const std::string& name);
+  void wait_until(std::chrono::steady_clock::time_point due) const;
 
   const std::unique_ptr<comm::ServerClient> client_;
   const std::vector<std::string> names_;
-  std::atomic<bool> stops_{false};  // after the one that is under way
-  std::atomic<bool> gone_{false};   // nobody wants to know of it any more
-  Result<void> ended_;              // the thread's until it has been joined
+  const std::chrono::nanoseconds period_;  // from one's begin to the next one's
+  std::atomic<bool> stops_{false};         // after the one that is under way
+  std::atomic<bool> gone_{false};          // nobody wants to know of it any more
+  Result<void> ended_;                     // the thread's until it has been joined
   std::thread thread_;
 };
 

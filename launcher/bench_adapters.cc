@@ -264,7 +264,7 @@ class Run {
       if (steps == &beside) {
         auto client = engine_.connect();
         if (!client) return tl::unexpected(client.error());
-        warmer = std::make_unique<AdapterWarmer>(*std::move(client), adapters_.pool_names());
+        warmer = std::make_unique<AdapterWarmer>(*std::move(client), adapters_.pool_names(), flags_.loads_per_second);
       }
       const auto load =
           engine_.load(engine_.requests(streams, 1, tokens_beside_loads(flags_, engine_.longest_prompt())));

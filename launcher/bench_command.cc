@@ -208,6 +208,10 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     command->add_option("--lora-targets", flags->lora_targets,
                         "Layers that the adapters are for, such as q_proj v_proj (default: all linear ones)");
     command->add_option("--zipf-exponent", flags->serve.zipf_exponent, "How uneven")->check(finite_number(0, 10));
+    command
+        ->add_option("--loads-per-second", flags->loads_per_second,
+                     "Adapters that are brought into slots beside steps (0: one after the other)")
+        ->check(finite_number(0, 1e6));
     command->add_option("--plot", flags->plot, "SVG file of the throughput over the number of adapters");
     flags->server.max_loras = "8";  // fewer than adapters, so that there is something to load
     add_engine_flags(*command, *flags);

@@ -47,6 +47,7 @@ struct BenchFlags {
   int32_t changing_adapters = 0;      // latency: over which one more load changes its mix at every step
   int32_t lora_rank = 16;
   std::vector<std::string> lora_targets;  // adapters: the layers that adapters are for; none: all
+  double loads_per_second = 0;            // adapters: beside steps; 0: one after the other
   std::string plot;                       // adapters: SVG file
   std::string output_json;
   ServeLoadFlags serve;

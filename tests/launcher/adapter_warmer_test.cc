@@ -66,6 +66,20 @@ TEST(AdapterWarmer, WarmsOneAfterTheOtherAndAgainUntilItIsStopped) {
   EXPECT_THAT(seen->names, ElementsAre("a", "b", "a", "b", "a"));
 }
 
+TEST(AdapterWarmer, WaitsBetweenOnesWhereSoManyAreWantedAndNotOnceItIsStopped) {
+  constexpr double kOneInAnHour = 1.0 / 3600;
+  const auto seen = std::make_shared<Answering::Seen>();
+  seen->awaited = 1;
+  AdapterWarmer warmer(std::make_unique<Answering>(seen), {"a", "b"}, kOneInAnHour);
+  seen->enough.get_future().wait();
+  {
+    const std::lock_guard lock(seen->mutex);
+    seen->awaited = 3;  // others would be seen now
+  }
+  EXPECT_TRUE(warmer.stop());
+  EXPECT_THAT(seen->names, ElementsAre("a"));
+}
+
 TEST(AdapterWarmer, SaysWhichAdapterIsRefusedAndGoesNoFurther) {
   const auto seen = std::make_shared<Answering::Seen>();
   seen->awaited = 2;
