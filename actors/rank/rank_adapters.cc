@@ -107,7 +107,7 @@ Result<void> RankAdapters::perform(uint64_t number, const AdapterRegion& region)
   }
   Transfer& transfer = transfers_[number];
   transfer = {{region.digest, region.slot, region.bytes}, {}, std::nullopt};
-  return whole(number, transfer, all.subspan(region.offset, region.bytes), memory);
+  return whole(number, transfer, all.subspan(region.offset, region.bytes), memory, memory.get());
 }
 
 Result<void> RankAdapters::perform(uint64_t number, const AdapterConfirm& confirm) {
@@ -131,12 +131,12 @@ Result<void> RankAdapters::perform(uint64_t number, const AdapterChunk& chunk) {
   send(number, ChunkTaken{});
   if (transfer.bytes.size() != transfer.begin.bytes) return {};
   const auto slice = std::make_shared<const std::vector<uint8_t>>(std::exchange(transfer.bytes, {}));
-  return whole(number, transfer, *slice, slice);
+  return whole(number, transfer, *slice, slice, nullptr);
 }
 
-// The slice is there, and stays as long as its owner.
+// The slice is there, and stays as long as its owner; in `memory`, unless that is null.
 Result<void> RankAdapters::whole(uint64_t number, Transfer& transfer, std::span<const uint8_t> slice,
-                                 std::shared_ptr<const void> owner) {
+                                 std::shared_ptr<const void> owner, const kernels::ResidentMemory* memory) {
   const auto check_digest = [&](const std::string& digest) -> Result<void> {
     if (digest == transfer.begin.digest) return {};
     return fail("the slice is of adapter {}, not of {}", digest, transfer.begin.digest);
@@ -145,9 +145,12 @@ Result<void> RankAdapters::whole(uint64_t number, Transfer& transfer, std::span<
     const auto packed = model::read_slice(slice, plan_, setup_.rank, model_->slice_layout());
     if (!packed) return tl::unexpected(packed.error());
     if (auto ok = check_digest(packed->digest); !ok) return ok;
-    const auto put = [&] { return model_->set_slice(transfer.begin.slot, *packed, slice.data(), std::move(owner)); };
+    const int32_t slot = transfer.begin.slot;
+    const auto put = [&] { return model_->set_slice(slot, *packed, {slice.data(), std::move(owner), memory}); };
     if (auto ok = fill(transfer.begin, put); !ok) return ok;
-    return done(number, transfer.begin);
+    if (auto ok = done(number, transfer.begin); !ok) return ok;
+    model_->record_slot(slot, *packed);
+    return {};
   }
   auto part = model::decode_adapter(slice, plan_, setup_.rank);
   if (!part) return tl::unexpected(part.error());

@@ -26,6 +26,7 @@
 #include "actors/wire/envelope.h"
 #include "actors/wire/wire.h"
 #include "actors/wire/work_queue.h"
+#include "kernels/base/resident_memory.h"
 #include "model/adapter/adapter.h"
 #include "model/checkpoint/shard_plan.h"
 #include "model/forward/rank_model.h"
@@ -79,7 +80,7 @@ class RankAdapters {
   Result<void> check(int32_t slot) const;
   Result<void> check(int32_t slot, uint64_t bytes) const;
   Result<void> whole(uint64_t number, Transfer& transfer, std::span<const uint8_t> slice,
-                     std::shared_ptr<const void> owner);
+                     std::shared_ptr<const void> owner, const kernels::ResidentMemory* memory);
   Result<void> fill(const AdapterBegin& begin, const std::function<Result<void>()>& put);
   Result<void> done(uint64_t number, const AdapterBegin& begin);
   Result<void> place(uint64_t number, const AdapterBegin& begin, const model::Adapter& part);

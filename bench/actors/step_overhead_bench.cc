@@ -41,9 +41,7 @@ constexpr int32_t kSteps = 500;
 class InstantModel final : public model::RankModel {
  public:
   Result<void> set_adapter(int32_t, const model::Adapter&) override { return {}; }
-  Result<void> set_slice(int32_t, const model::AdapterSlice&, const uint8_t*, std::shared_ptr<const void>) override {
-    return {};
-  }
+  Result<void> set_slice(int32_t, const model::AdapterSlice&, model::SliceBytes) override { return {}; }
   void clear_adapter(int32_t) override {}
   std::vector<std::vector<float>> dora_squared_norms(const model::Adapter&) override { return {}; }
   void begin_step(std::span<const model::BatchRow> rows) override { steps_.push_back(rows.size()); }

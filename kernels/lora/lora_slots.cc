@@ -157,10 +157,9 @@ Result<void> LoraSlots::check(const Adapter& adapter) const {
 }
 
 Result<void> LoraSlots::load(int32_t slot, const LoraAdapter& adapter) {
-  clear(slot);
-  Result<void> checked = check(adapter);
-  if (!checked) return checked;
-  Result<void> uploaded = upload(slot, adapter);
+  forget(slot);
+  Result<void> uploaded = check(adapter);
+  if (uploaded) uploaded = upload(slot, adapter);
   if (!uploaded) {
     wait();  // copies that are under way must not meet the next owner of the memory
     clear(slot);
@@ -171,10 +170,9 @@ Result<void> LoraSlots::load(int32_t slot, const LoraAdapter& adapter) {
 }
 
 Result<void> LoraSlots::load(int32_t slot, const PackedLoraAdapter& adapter) {
-  clear(slot);
-  Result<void> checked = check(adapter);
-  if (!checked) return checked;
-  Result<void> copied = copy(slot, adapter);
+  forget(slot);
+  Result<void> copied = check(adapter);
+  if (copied) copied = copy(slot, adapter);
   if (!copied) {
     clear(slot);
     return copied;
@@ -285,16 +283,21 @@ Result<void> LoraSlots::copy(int32_t slot, const PackedLoraAdapter& adapter) {
           adapter, [&](uint64_t bytes) { return allocate(slot, bytes); }, put);
       !placed)
     return placed;
-  packed_upload_.copy(parts);
+  packed_upload_.copy(parts, adapter.memory);
   return {};
 }
 
 void LoraSlots::clear(int32_t slot) {
+  forget(slot);
+  write_tables(slot);
+}
+
+// All but the slot's tables, which are written next.
+void LoraSlots::forget(int32_t slot) {
   CHECK_GE(slot, 0);
   CHECK_LT(slot, slots());
   std::memset(entries_.data(), 0, entries_.bytes());
   *embedding_entry_.as<DeviceEmbeddingLora>() = {};
-  write_tables(slot);
   auto& spans = spans_[static_cast<size_t>(slot)];
   for (const ByteSpan& span : spans) allocator_.free(span);
   spans.clear();

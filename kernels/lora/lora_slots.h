@@ -75,6 +75,7 @@ struct PackedLoraAdapter {
   std::span<const PackedLora> pairs;  // [layers, kLoraProjections]
   PackedLora embedding;               // inputs: the vocabulary, outputs: hidden
   PackedLora lm_head;
+  const ResidentMemory* memory = nullptr;  // that all of it lies in; null: it lies anywhere
 };
 
 // A pair that is in device memory already, in that layout. One of rank 0 is absent.
@@ -137,6 +138,7 @@ class LoraSlots {
   uint64_t pair_bytes(const StoredLora& pair) const;
   uint64_t embedding_bytes(int32_t rank) const;
 
+  void forget(int32_t slot);
   template <class Adapter>
   Result<void> check(const Adapter& adapter) const;
   template <class Adapter, class Allocate, class Put>

@@ -1,12 +1,19 @@
 #include "kernels/lora/lora_upload.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <condition_variable>
 #include <cstring>
-#include <memory>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
+
+#include "kernels/base/thread_turns.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -15,26 +22,11 @@ constexpr int kLooks = 200;  // some 60 us where nobody else wants the core
 
 }  // namespace
 
-Result<LoraUpload> LoraUpload::make() {
-  LoraUpload made;
-  Result<Stream> stream = Stream::make();
-  if (!stream) return tl::unexpected(stream.error());
-  made.stream_ = std::move(*stream);
-  Result<PinnedBuffer> ring = PinnedBuffer::allocate(kPieces * kPieceBytes, "adapters on their way");
-  if (!ring) return tl::unexpected(ring.error());
-  made.ring_ = std::move(*ring);
-  for (Event& event : made.copied_) {
-    Result<Event> copied = Event::make();
-    if (!copied) return tl::unexpected(copied.error());
-    event = std::move(*copied);
-  }
-  return made;
-}
-
 // The pieces of one copy, in order, each in the ring's place of its number. Threads: fill from any, the others from one.
 class LoraUpload::Filling {
  public:
-  Filling(std::span<const UploadPart> parts, unsigned char* ring) : ring_(ring) {
+  Filling(std::span<const UploadPart> parts, unsigned char* ring, const ResidentMemory* memory)
+      : ring_(ring), memory_(memory) {
     for (const UploadPart& part : parts) {
       for (uint64_t done = 0; done < part.bytes; done += kPieceBytes) {
         pieces_.push_back({static_cast<unsigned char*>(part.to) + done,
@@ -79,41 +71,138 @@ class LoraUpload::Filling {
          arrived = arrived_.load(std::memory_order_acquire)) {
       arrived_.wait(arrived, std::memory_order_acquire);
     }
-    std::memcpy(place(piece), pieces_[piece].from, pieces_[piece].bytes);
+    const UploadPart& from = pieces_[piece];
+    if (memory_ == nullptr || !read(from, place(piece))) std::memcpy(place(piece), from.from, from.bytes);
     filled_[piece].store(true, std::memory_order_release);
     filled_[piece].notify_one();
     return true;
   }
 
+  // From the memory's file. False: it cannot be.
+  bool read(const UploadPart& piece, unsigned char* to) const {
+    const auto offset = static_cast<const uint8_t*>(piece.from) - memory_->bytes().data();
+    for (uint64_t done = 0; done < piece.bytes;) {
+      const ssize_t count = pread(memory_->descriptor().get(), to + done, piece.bytes - done,
+                                  static_cast<off_t>(offset) + static_cast<off_t>(done));
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) return false;
+      done += static_cast<uint64_t>(count);
+    }
+    return true;
+  }
+
   unsigned char* const ring_;
+  const ResidentMemory* const memory_;
   std::vector<UploadPart> pieces_;
   std::atomic<size_t> next_{0};
   std::unique_ptr<std::atomic<bool>[]> filled_;  // [pieces]
   std::atomic<uint32_t> arrived_{0};
 };
 
-void LoraUpload::copy(std::span<const UploadPart> parts) {
-  Filling filling(parts, ring_.as<unsigned char>());
-  const size_t wanted =
-      std::min({kMostFillers, filling.pieces().size(), std::max<size_t>(1, std::thread::hardware_concurrency() / 2)});
-  std::vector<std::thread> fillers;
-  fillers.reserve(wanted);
-  try {
-    while (fillers.size() < wanted) fillers.emplace_back([&filling] { filling.fill_all(); });
-  } catch (const std::system_error&) {  // those that are there do it
+// Threads that fill one copy after the other: starting them anew takes as long as a good part of a copy.
+class LoraUpload::Fillers {
+ public:
+  // Fewer than wanted where no more can be had.
+  explicit Fillers(size_t wanted) {
+    threads_.reserve(wanted);
+    try {
+      while (threads_.size() < wanted) threads_.emplace_back([this] { run(); });
+    } catch (const std::system_error&) {
+    }
   }
+  ~Fillers() {
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+  Fillers(const Fillers&) = delete;
+  Fillers& operator=(const Fillers&) = delete;
+
+  bool exist() const { return !threads_.empty(); }
+
+  void begin(Filling& filling) {
+    {
+      const std::lock_guard lock(mutex_);
+      filling_ = &filling;
+      ++round_;
+    }
+    wake_.notify_all();
+  }
+
+  // Returns once none of them is at it any more: nothing is left to fill.
+  void end() {
+    std::unique_lock lock(mutex_);
+    filling_ = nullptr;
+    idle_.wait(lock, [this] { return working_ == 0; });
+  }
+
+ private:
+  void run() {
+    work_in_background();
+    std::unique_lock lock(mutex_);
+    for (uint64_t seen = 0;;) {
+      wake_.wait(lock, [&] { return closed_ || (filling_ != nullptr && round_ != seen); });
+      if (closed_) return;
+      seen = round_;
+      Filling& filling = *filling_;
+      ++working_;
+      lock.unlock();
+      filling.fill_all();
+      lock.lock();
+      if (--working_ == 0) idle_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, idle_;
+  Filling* filling_ = nullptr;  // null: none
+  uint64_t round_ = 0;
+  size_t working_ = 0;
+  bool closed_ = false;
+  std::vector<std::thread> threads_;
+};
+
+LoraUpload::LoraUpload() = default;
+LoraUpload::~LoraUpload() = default;
+LoraUpload::LoraUpload(LoraUpload&& other) noexcept = default;
+LoraUpload& LoraUpload::operator=(LoraUpload&& other) noexcept = default;
+
+Result<LoraUpload> LoraUpload::make() {
+  LoraUpload made;
+  Result<Stream> stream = Stream::make();
+  if (!stream) return tl::unexpected(stream.error());
+  made.stream_ = std::move(*stream);
+  Result<PinnedBuffer> ring = PinnedBuffer::allocate(kPieces * kPieceBytes, "adapters on their way");
+  if (!ring) return tl::unexpected(ring.error());
+  made.ring_ = std::move(*ring);
+  for (Event& event : made.copied_) {
+    Result<Event> copied = Event::make();
+    if (!copied) return tl::unexpected(copied.error());
+    event = std::move(*copied);
+  }
+  made.fillers_ =
+      std::make_unique<Fillers>(std::clamp<size_t>(std::thread::hardware_concurrency() / 2, 1, kMostFillers));
+  return made;
+}
+
+void LoraUpload::copy(std::span<const UploadPart> parts, const ResidentMemory* memory) {
+  Filling filling(parts, ring_.as<unsigned char>(), memory);
+  fillers_->begin(filling);
   const std::vector<UploadPart>& pieces = filling.pieces();
   for (size_t i = 0; i < pieces.size(); ++i) {
     if (i >= kOnTheWay) {
       copied_[(i - kOnTheWay) % kPieces].synchronize();
       filling.arrived(i - kOnTheWay + 1);
     }
-    filling.wait_for(i, !fillers.empty());
+    filling.wait_for(i, fillers_->exist());
     copy_to_device(pieces[i].to, filling.place(i), pieces[i].bytes, stream_);
     copied_[i % kPieces].record(stream_);
   }
   if (!pieces.empty()) copied_[(pieces.size() - 1) % kPieces].synchronize();
-  for (std::thread& filler : fillers) filler.join();
+  fillers_->end();
 }
 
 }  // namespace lorikeet::kernels

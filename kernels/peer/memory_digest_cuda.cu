@@ -33,7 +33,7 @@ __global__ void digest_kernel(const uint64_t* words, uint64_t count, uint64_t fi
   if (threadIdx.x % 32 == 0) atomicAdd(digest, static_cast<unsigned long long>(sum));
 }
 
-uint64_t digest_of(std::span<const DevicePart> parts, uint64_t* sum, int most_blocks, const Stream& stream) {
+void queue_digest(std::span<const DevicePart> parts, uint64_t* sum, int most_blocks, const Stream& stream) {
   fill_bytes(sum, 0, sizeof(uint64_t), stream);
   uint64_t first = 0;
   for (const DevicePart& part : parts) {
@@ -45,10 +45,6 @@ uint64_t digest_of(std::span<const DevicePart> parts, uint64_t* sum, int most_bl
     LORIKEET_CHECK_CUDA(cudaGetLastError());
     first += words;
   }
-  uint64_t digest = 0;
-  copy_to_host(&digest, sum, sizeof(digest), stream);
-  stream.synchronize();
-  return digest;
 }
 
 }  // namespace
@@ -57,12 +53,15 @@ Result<uint64_t> memory_digest_cuda(const void* data, uint64_t bytes, const Stre
   const auto sum = DeviceBuffer::allocate(sizeof(uint64_t), "a digest");
   if (!sum) return tl::unexpected(sum.error());
   const DevicePart part{data, bytes};
-  return digest_of({&part, 1}, sum->as<uint64_t>(), kBlocksPerMultiprocessor * device_properties().multiprocessors,
-                   stream);
+  queue_digest({&part, 1}, sum->as<uint64_t>(), kBlocksPerMultiprocessor * device_properties().multiprocessors, stream);
+  uint64_t digest = 0;
+  copy_to_host(&digest, sum->data(), sizeof(digest), stream);
+  stream.synchronize();
+  return digest;
 }
 
-uint64_t memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream) {
-  return digest_of(parts, sum, kBlocksBesideSteps, stream);
+void memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream) {
+  queue_digest(parts, sum, kBlocksBesideSteps, stream);
 }
 
 }  // namespace lorikeet::kernels

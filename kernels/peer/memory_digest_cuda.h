@@ -19,8 +19,8 @@ struct DevicePart {
   uint64_t bytes = 0;
 };
 
-// The same of parts, as if they lay one behind the other, beside steps: it takes no memory and few multiprocessors. sum: 8 bytes of device
-// memory, 8-byte aligned, which is written to.
-uint64_t memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream);
+// Queues the same of parts, as if they lay one behind the other, beside steps: it takes few multiprocessors, and waits for nothing. sum: 8
+// bytes of device memory, 8-byte aligned, which the digest is written to.
+void memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream);
 
 }  // namespace lorikeet::kernels

@@ -54,13 +54,12 @@ class CpuModel final : public RankModel {
     return {};
   }
 
-  Result<void> set_slice(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes,
-                         std::shared_ptr<const void> owner) override {
+  Result<void> set_slice(int32_t slot, const AdapterSlice& slice, SliceBytes bytes) override {
     if (slot < 0 || slot >= options_.num_slots) {
       return fail("adapter {} was sent to slot {}, but there are {}", slice.digest, slot, options_.num_slots);
     }
-    touch({bytes, slice.bytes});
-    auto adapter = std::make_shared<const SlotAdapter>(slice, bytes, std::move(owner));
+    touch({bytes.data, slice.bytes});
+    auto adapter = std::make_shared<const SlotAdapter>(slice, bytes.data, std::move(bytes.owner));
     const std::lock_guard lock(slots_mutex_);
     slots_[static_cast<size_t>(slot)].swap(adapter);
     return {};

@@ -98,6 +98,12 @@ Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, 
   if (ok) ok = allocate(adapters->norms_, static_cast<uint64_t>(outputs) * sizeof(float));
   if (ok) ok = allocate(adapters->digest_, sizeof(uint64_t));
   if (!ok) return tl::unexpected(ok.error());
+  auto digest = kernels::PinnedBuffer::allocate(sizeof(uint64_t), "digests of adapters");
+  if (!digest) return tl::unexpected(digest.error());
+  adapters->digest_on_host_ = *std::move(digest);
+  auto digested = kernels::Event::make();
+  if (!digested) return tl::unexpected(digested.error());
+  adapters->digested_ = *std::move(digested);
   adapters->left_.resize(static_cast<size_t>(options.num_slots));
   if (adapters->records_) adapters->take_over(geometry);
   return adapters;
@@ -146,11 +152,23 @@ void CudaAdapters::record(int32_t slot, const AdapterSlice& slice) {
 }
 
 uint64_t CudaAdapters::contents(int32_t slot) {
-  std::vector<kernels::DevicePart> parts;
+  std::vector<kernels::ByteSpan> spans;  // those that lie behind each other are one
   for (const kernels::ByteSpan& span : slots_.spans(slot)) {
+    if (!spans.empty() && spans.back().offset + spans.back().bytes == span.offset) {
+      spans.back().bytes += span.bytes;
+    } else {
+      spans.push_back(span);
+    }
+  }
+  std::vector<kernels::DevicePart> parts;
+  for (const kernels::ByteSpan& span : spans) {
     parts.push_back({slots_.memory().as<unsigned char>() + span.offset, span.bytes});
   }
-  return kernels::memory_digest_cuda(parts, digest_.as<uint64_t>(), stream_);
+  kernels::memory_digest_cuda(parts, digest_.as<uint64_t>(), stream_);
+  kernels::copy_to_host(digest_on_host_.data(), digest_.data(), sizeof(uint64_t), stream_);
+  digested_.record(stream_);
+  digested_.synchronize();
+  return *digest_on_host_.as<uint64_t>();
 }
 
 void CudaAdapters::clear(int32_t slot) {
@@ -175,19 +193,18 @@ Result<void> CudaAdapters::set(int32_t slot, const Adapter& part) {
   return slots_.load(slot, kernels::LoraAdapter{pairs, weights_of(part.embedding), weights_of(part.lm_head)});
 }
 
-Result<void> CudaAdapters::set(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes) {
+Result<void> CudaAdapters::set(int32_t slot, const AdapterSlice& slice, const SliceBytes& bytes) {
   if (slot < 0 || slot >= slots_.slots()) {
     return fail("adapter {} was sent to slot {}, but there are {}", slice.digest, slot, slots_.slots());
   }
   if (records_) records_->clear(slot);
   std::vector<kernels::PackedLora> places;
   for (const SlicePair& pair : slice.places) {
-    places.push_back({bytes + pair.a, bytes + pair.b, pair.rank, pair.inputs, pair.outputs, pair.scale});
+    places.push_back({bytes.data + pair.a, bytes.data + pair.b, pair.rank, pair.inputs, pair.outputs, pair.scale});
   }
   const size_t outer = places.size() - 2;  // lm_head and the embedding are last
-  auto loaded = slots_.load(slot, kernels::PackedLoraAdapter{{places.data(), outer}, places[outer + 1], places[outer]});
-  if (loaded) record(slot, slice);
-  return loaded;
+  return slots_.load(
+      slot, kernels::PackedLoraAdapter{{places.data(), outer}, places[outer + 1], places[outer], bytes.memory});
 }
 
 std::vector<std::vector<float>> CudaAdapters::squared_norms(const Adapter& part) {

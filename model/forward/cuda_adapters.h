@@ -12,11 +12,12 @@
 #include "model/adapter/adapter_slice.h"
 #include "model/forward/cuda_model.h"
 #include "model/forward/device_weights.h"
+#include "model/forward/rank_model.h"
 #include "model/forward/slot_records.h"
 
 namespace lorikeet::model {
 
-// Threads: one thread at a time calls set, clear and squared_norms, another may run steps meanwhile
+// Threads: one thread at a time calls set, record, clear and squared_norms, another may run steps meanwhile
 // (kernels/lora/lora_slots.h).
 class CudaAdapters {
  public:
@@ -28,7 +29,8 @@ class CudaAdapters {
   static uint64_t memory_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options);
 
   Result<void> set(int32_t slot, const Adapter& part);
-  Result<void> set(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes);
+  Result<void> set(int32_t slot, const AdapterSlice& slice, const SliceBytes& bytes);
+  void record(int32_t slot, const AdapterSlice& slice);  // what the latter has put there
   void clear(int32_t slot);
 
   // The digests of what was taken over, by slot; empty: nothing.
@@ -46,7 +48,6 @@ class CudaAdapters {
 
   void take_over(const kernels::LoraGeometry& geometry);
   Result<void> take_over(int32_t slot, const SlotRecord& record, const kernels::LoraGeometry& geometry);
-  void record(int32_t slot, const AdapterSlice& slice);
   uint64_t contents(int32_t slot);
 
   std::vector<float> squared_norms(const LoraPair& pair, int32_t layer, Projection p);
@@ -61,6 +62,8 @@ class CudaAdapters {
   kernels::DeviceBuffer pair_;     // A, then B, in float
   kernels::DeviceBuffer norms_;
   kernels::DeviceBuffer digest_;  // of a slot's contents: a word
+  kernels::PinnedBuffer digest_on_host_;
+  kernels::Event digested_;
 };
 
 }  // namespace lorikeet::model

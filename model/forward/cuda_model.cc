@@ -96,11 +96,14 @@ class CudaModelImpl final : public CudaModel {
   }
 
   // Everything has been copied when it returns.
-  Result<void> set_slice(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes,
-                         std::shared_ptr<const void>) override {
+  Result<void> set_slice(int32_t slot, const AdapterSlice& slice, SliceBytes bytes) override {
     if (!adapters_) return fail("this server has no adapter slots");
     if (auto ok = kernels::use_device(device_); !ok) return ok;
     return adapters_->set(slot, slice, bytes);
+  }
+
+  void record_slot(int32_t slot, const AdapterSlice& slice) override {
+    if (adapters_ && kernels::use_device(device_)) adapters_->record(slot, slice);
   }
 
   SliceLayout slice_layout() const override {

@@ -8,6 +8,7 @@
 
 #include "comm/collective/collective.h"
 #include "kernels/base/error.h"
+#include "kernels/base/resident_memory.h"
 #include "kernels/base/shared_memory.h"
 #include "kernels/sampling/token_constraint.h"
 #include "model/adapter/adapter.h"
@@ -103,11 +104,18 @@ struct StepTimes {
   double idle_ms = 0;  // of the device, from the end of the step before it to its begin
 };
 
+// Where a slice is on the host.
+struct SliceBytes {
+  const uint8_t* data = nullptr;
+  std::shared_ptr<const void> owner = nullptr;      // it is there as long as this lives
+  const kernels::ResidentMemory* memory = nullptr;  // that it lies in; null: in other memory
+};
+
 // A step is begun and finished apart, so that a device can run one while the host prepares the next. Steps finish in
 // the order in which they were begun; at most kMaxStepsInFlight are begun and not finished.
 //
 // Threads: one thread calls begin_step, step_ready and finish_step. Another one may call set_adapter, set_slice,
-// clear_adapter and dora_squared_norms meanwhile, for slots that no step in flight uses.
+// clear_adapter and dora_squared_norms meanwhile, for slots that no step in flight uses, and record_slot.
 class RankModel {
  public:
   static constexpr int kMaxStepsInFlight = 2;
@@ -118,9 +126,12 @@ class RankModel {
   virtual Result<void> set_adapter(int32_t slot, const Adapter& part) = 0;
   virtual void clear_adapter(int32_t slot) = 0;
 
-  // The same of a slice in slice_layout(), whose bytes lie at `bytes` as long as `owner` lives.
-  virtual Result<void> set_slice(int32_t slot, const AdapterSlice& slice, const uint8_t* bytes,
-                                 std::shared_ptr<const void> owner) = 0;
+  // The same of a slice in slice_layout().
+  virtual Result<void> set_slice(int32_t slot, const AdapterSlice& slice, SliceBytes bytes) = 0;
+
+  // Where slots outlive this process: writes down what set_slice has put there. Until then the rank's next process finds
+  // the slot empty. A call of its own, since it takes time that nobody who waits for the adapter needs to wait for.
+  virtual void record_slot(int32_t /*slot*/, const AdapterSlice& /*slice*/) {}
   virtual SliceLayout slice_layout() const { return SliceLayout::cpu_f32; }
 
   // DoRA: for every pair of `part` in the order layer, projection (pairs without magnitude give an empty vector):

@@ -3,11 +3,13 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <new>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actors/rank/rank_backend.h"
@@ -42,12 +44,18 @@ class FakeModel final : public model::RankModel {
     slots[slot] = part;
     return {};
   }
-  Result<void> set_slice(int32_t slot, const model::AdapterSlice& slice, const uint8_t* bytes,
-                         std::shared_ptr<const void> owner) override {
+  Result<void> set_slice(int32_t slot, const model::AdapterSlice& slice, model::SliceBytes bytes) override {
     if (!adapter_error.empty()) return fail("{}", adapter_error);
     const std::lock_guard lock(mutex);
-    slices[slot] = {slice, bytes, std::move(owner)};
+    slices[slot] = {slice, bytes.data, std::move(bytes.owner), bytes.memory != nullptr};
     return {};
+  }
+  void record_slot(int32_t slot, const model::AdapterSlice& slice) override {
+    {
+      const std::lock_guard lock(mutex);
+      recorded.emplace_back(slot, slice.digest);
+    }
+    if (on_record) on_record();
   }
   void clear_adapter(int32_t slot) override {
     const std::lock_guard lock(mutex);
@@ -133,10 +141,13 @@ class FakeModel final : public model::RankModel {
     model::AdapterSlice what;
     const uint8_t* bytes = nullptr;
     std::shared_ptr<const void> owner;
+    bool in_memory = false;  // whether it was said in which
   };
   std::map<int32_t, Slice> slices;
+  std::vector<std::pair<int32_t, std::string>> recorded;
 
-  int32_t no_token_at = -1;  // the position for which no row has a token
+  std::function<void()> on_record;  // called by record_slot
+  int32_t no_token_at = -1;         // the position for which no row has a token
   std::atomic<bool> ready{true};
   bool later = false;  // constrains_later()
   std::atomic<bool> lost_peer{false};

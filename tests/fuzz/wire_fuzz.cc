@@ -212,9 +212,7 @@ constexpr int32_t kBlockSize = 2, kNumBlocks = 8, kNumSlots = 2;
 class StrictModel final : public model::RankModel {
  public:
   Result<void> set_adapter(int32_t, const model::Adapter&) override { return {}; }
-  Result<void> set_slice(int32_t, const model::AdapterSlice&, const uint8_t*, std::shared_ptr<const void>) override {
-    return {};
-  }
+  Result<void> set_slice(int32_t, const model::AdapterSlice&, model::SliceBytes) override { return {}; }
   void clear_adapter(int32_t) override {}
   std::vector<std::vector<float>> dora_squared_norms(const model::Adapter&) override { return {}; }
   bool step_ready() override { return true; }

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -168,6 +169,29 @@ TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromTheMemoryThatItLiesIn)
   EXPECT_EQ(done.digest, adapter.digest);
   staged.reset();
   EXPECT_EQ(a_in_slot(1), std::vector<float>(32, 0.5F)) << "the head may drop it";
+  const std::lock_guard lock(model_->mutex);
+  EXPECT_TRUE(model_->slices.at(1).in_memory);
+}
+
+TEST_F(RankAdaptersTest, RecordsASlotWithoutLettingTheHeadWaitForIt) {
+  std::promise<void> heard;
+  model_->on_record = [heard = heard.get_future().share()] {
+    EXPECT_EQ(heard.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  };
+  send(AdapterTransfer(1, 4, 1, in_region(query_adapter(false)), windows_, kNow).start(kNow, hand_over()));
+  const auto done = next_done();
+  EXPECT_EQ(done.error, "");
+  heard.set_value();
+  rank_.reset();  // finishes what it is at
+  EXPECT_THAT(model_->recorded, ElementsAre(std::pair(1, done.digest)));
+}
+
+TEST_F(RankAdaptersTest, RecordsNothingThatTheModelHasRefused) {
+  model_->adapter_error = "no room";
+  send(AdapterTransfer(1, 4, 1, in_region(query_adapter(false)), windows_, kNow).start(kNow, hand_over()));
+  EXPECT_EQ(next_done().error, "no room");
+  rank_.reset();
+  EXPECT_TRUE(model_->recorded.empty());
 }
 
 TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromChunks) {
@@ -177,6 +201,8 @@ TEST_F(RankAdaptersTest, PutsAPackedAdapterIntoItsSlotFromChunks) {
   report_in<ChunkTaken>(next());
   EXPECT_EQ(next_done().error, "");
   EXPECT_EQ(a_in_slot(0), std::vector<float>(32, 0.5F));
+  const std::lock_guard lock(model_->mutex);
+  EXPECT_FALSE(model_->slices.at(0).in_memory);
 }
 
 TEST_F(RankAdaptersTest, AsksForChunksWhereNoDescriptorHasCome) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/base/cuda_test.h"
@@ -35,6 +36,30 @@ TEST_F(LoraUploadCuda, BringsPartsOfEverySizeToTheirPlaces) {
   for (int round = 0; round < 2; ++round) upload->copy(parts);
   EXPECT_TRUE(to_host<unsigned char>(to) == expected);
   upload->copy({});
+}
+
+// As slices come: sealed memory, of which parts are wanted from places that are no multiples of pages.
+TEST_F(LoraUploadCuda, BringsPartsOfSealedMemory) {
+  Result<LoraUpload> upload = LoraUpload::make();
+  ASSERT_TRUE(upload) << upload.error().message;
+  constexpr uint64_t kBytes = 3 * LoraUpload::kPieceBytes + 4321;
+  std::vector<unsigned char> bytes(kBytes);
+  std::mt19937 random(8);
+  for (unsigned char& byte : bytes) byte = static_cast<unsigned char>(random());
+  auto memory = ResidentMemory::make("upload").value();
+  ASSERT_TRUE(memory.write(0, bytes));
+  ASSERT_TRUE(memory.seal());
+  std::vector<unsigned char> expected(kBytes, 0xee);
+  const DeviceBuffer to = to_device(expected);
+  std::vector<UploadPart> parts;
+  for (const auto& [from, count] : {std::pair<uint64_t, uint64_t>{777, 2 * LoraUpload::kPieceBytes},
+                                    {2 * LoraUpload::kPieceBytes + 5000, kBytes - 2 * LoraUpload::kPieceBytes - 5000},
+                                    {0, 700}}) {
+    parts.push_back({to.as<unsigned char>() + from, memory.bytes().data() + from, count});
+    std::copy_n(bytes.data() + from, count, expected.data() + from);
+  }
+  upload->copy(parts, &memory);
+  EXPECT_TRUE(to_host<unsigned char>(to) == expected);
 }
 
 }  // namespace

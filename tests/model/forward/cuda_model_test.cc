@@ -207,7 +207,7 @@ TEST_F(CudaModelTest, TakesPackedAdaptersToTheSameTokens) {
       std::vector<uint8_t> bytes(slices[0].bytes);
       uint8_t* const to = bytes.data();
       ASSERT_TRUE(write_slices(part, plan_of(checkpoint), slices, {&to, 1}, 1));
-      ASSERT_TRUE(model->set_slice(2, slices[0], bytes.data(), nullptr));
+      ASSERT_TRUE(model->set_slice(2, slices[0], {bytes.data()}));
       steps_alone(*model, got, 10);
       EXPECT_EQ(differing(got, expected), 0) << name;
       ++packed;

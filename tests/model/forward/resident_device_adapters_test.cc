@@ -68,7 +68,8 @@ class ResidentDeviceAdaptersTest : public testing::Test {
     std::vector<uint8_t> bytes(slices[0].bytes);
     uint8_t* const to = bytes.data();
     CHECK(write_slices(part, plan_, slices, {&to, 1}, 1));
-    CHECK(model.set_slice(slot, slices[0], bytes.data(), nullptr));
+    CHECK(model.set_slice(slot, slices[0], {bytes.data()}));
+    model.record_slot(slot, slices[0]);
     return part.digest;
   }
 

@@ -77,8 +77,8 @@ class Rank {
     const auto own = static_cast<size_t>(group_.rank());
     const auto read = read_slice(*bytes[own], plan_, group_.rank(), model_->slice_layout());
     ASSERT_TRUE(read) << read.error().message;
-    EXPECT_FALSE(model_->set_slice(1, *read, to[own], bytes[own])) << "there is one slot";
-    ASSERT_TRUE(model_->set_slice(0, *read, to[own], bytes[own]));
+    EXPECT_FALSE(model_->set_slice(1, *read, {to[own], bytes[own]})) << "there is one slot";
+    ASSERT_TRUE(model_->set_slice(0, *read, {to[own], bytes[own]}));
   }
 
   std::vector<Scores> scores(const std::vector<int32_t>& ids) {
