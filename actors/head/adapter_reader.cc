@@ -17,6 +17,7 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr BlockingPool::Limits kChecks{4, 16, std::chrono::milliseconds(200)};
+constexpr BlockingPool::Limits kEnds{1, 0};
 constexpr size_t kFewestReadThreads = 2;  // one slow disk does not hold up all others
 constexpr size_t kMostReadThreads = 8;
 constexpr size_t kMostThreads = 16;  // that work at adapters at once
@@ -63,6 +64,7 @@ struct AdapterReader::Context {
   const model::SliceLayout layout;
   std::atomic<size_t> reading{0};
   SpareStagingMemory spare;
+  const std::shared_ptr<BlockingPool> ends = std::make_shared<BlockingPool>(kEnds);
   std::mutex mutex;
   std::condition_variable stop_wake;
   bool stop = false;
@@ -91,11 +93,30 @@ struct AdapterReader::Context {
     if (layout != model::SliceLayout::cpu_f32) kernels::work_in_background();
   }
 
+  // To give its pages back takes as long as to pack them, and whoever lets go of it last may be an actor: it ends on a
+  // thread that has nothing else to do, as long as there is one.
+  std::shared_ptr<const StagedAdapter> ended_apart(std::shared_ptr<const StagedAdapter> adapter) const {
+    const StagedAdapter* const at = adapter.get();
+    const bool in_background = layout != model::SliceLayout::cpu_f32;
+    return {at, [owner = std::move(adapter), ends = ends, in_background](const StagedAdapter*) mutable {
+              BlockingPool::Job job;
+              job.limit = kNoLimit;
+              job.call = [owner = std::move(owner), in_background]() mutable -> BlockingPool::Finish {
+                if (in_background) kernels::work_in_background();
+                owner.reset();
+                return [] {};
+              };
+              job.give_up = [](const std::string&) {};
+              ends->submit(std::move(job));
+            }};
+  }
+
   // One adapter alone is read by as many threads as there are cores for it; several share them.
   Staged stage(const std::string& name, const std::string& dir) {
     const size_t readers = ++reading;
     Staged staged = stage(name, dir, static_cast<int>(std::max<size_t>(1, cores_for_reading(layout) / readers)));
     --reading;
+    if (staged.adapter) staged.adapter = ended_apart(*std::move(staged.adapter));
     return staged;
   }
 

@@ -61,6 +61,11 @@ class SliceMemory {
     return shared_ ? shared_->populate(parts_[rank].offset + range.offset, range.bytes) : Result<void>();
   }
 
+  // A part of a slice has been. Threads: any.
+  void written(size_t rank, model::SliceRange range) const {
+    if (shared_) shared_->written(parts_[rank].offset + range.offset, range.bytes);
+  }
+
   Result<void> populate_all() { return shared_ ? shared_->populate_all(threads_) : Result<void>(); }
 
   // Once all is written.
@@ -123,7 +128,13 @@ Result<void> stream(const std::filesystem::path& dir, model::AdapterFile& file, 
       const model::SliceRange range = model::range_of(slices[rank], matrix.place, matrix.is_b);
       if (auto ok = memory.populate(rank, range); !ok) return at(dir, std::move(ok));
     }
-    return at(dir, model::write_matrix(matrix, file.outline(), plan, slices, memory.slices()));
+    if (auto ok = model::write_matrix(matrix, file.outline(), plan, slices, memory.slices()); !ok) {
+      return at(dir, std::move(ok));
+    }
+    for (size_t rank = 0; rank < slices.size(); ++rank) {
+      memory.written(rank, model::range_of(slices[rank], matrix.place, matrix.is_b));
+    }
+    return {};
   };
   auto digest = file.stream(take);
   if (!digest) return tl::unexpected(digest.error());

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <vector>
 
 #include "actors/wire/limits.h"
 #include "kernels/base/rounding.h"
@@ -47,7 +48,7 @@ StagingMemory::StagingMemory(kernels::ResidentMemory region, uint8_t* data, uint
     : region_(std::move(region)),
       data_(data),
       bytes_(bytes),
-      populated_(std::make_unique<std::atomic<bool>[]>(kernels::divide_up(bytes, kChunk))) {}
+      chunks_(std::make_unique<Chunk[]>(kernels::divide_up(bytes, kChunk))) {}
 
 uint64_t StagingMemory::chunks() const {
   return kernels::divide_up(bytes_, kChunk);
@@ -55,7 +56,8 @@ uint64_t StagingMemory::chunks() const {
 
 Result<void> StagingMemory::populate(uint64_t offset, uint64_t bytes) const {
   bool there = true;
-  for (uint64_t chunk = offset / kChunk; chunk * kChunk < offset + bytes; ++chunk) there = there && populated_[chunk];
+  for (uint64_t chunk = offset / kChunk; chunk * kChunk < offset + bytes; ++chunk)
+    there = there && chunks_[chunk].populated;
   if (there) return {};
   const uint64_t first = offset / page_bytes() * page_bytes();
   const uint64_t last = std::min(bytes_, kernels::round_up(offset + bytes, page_bytes()));
@@ -67,12 +69,31 @@ Result<void> StagingMemory::populate_all(int threads, const std::atomic<bool>* s
   Result<void> filled;
   model::in_parallel(chunks(), threads, [&](size_t chunk) {
     if (stops != nullptr && *stops) return;
-    auto ok = populate(chunk * kChunk, std::min(kChunk, bytes_ - chunk * kChunk));
-    if (ok) populated_[chunk] = true;
+    auto ok = populate(chunk * kChunk, chunk_bytes(chunk));
+    if (ok) chunks_[chunk].populated = true;
     const std::lock_guard lock(mutex);
     if (!ok && filled) filled = std::move(ok);
   });
   return filled;
+}
+
+void StagingMemory::written(uint64_t offset, uint64_t bytes) const {
+  for (uint64_t chunk = offset / kChunk; chunk * kChunk < offset + bytes; ++chunk) {
+    const uint64_t begin = std::max(offset, chunk * kChunk);
+    const uint64_t part = std::min(offset + bytes, chunk * kChunk + chunk_bytes(chunk)) - begin;
+    const uint64_t most = chunk_bytes(chunk) / 8 * 7;  // between matrices lies what nobody writes
+    const uint64_t before = chunks_[chunk].written.fetch_add(part);
+    if (before < most && before + part >= most) leave(chunk);
+  }
+}
+
+uint64_t StagingMemory::chunk_bytes(uint64_t chunk) const {
+  return std::min(kChunk, bytes_ - chunk * kChunk);
+}
+
+void StagingMemory::leave(uint64_t chunk) const {
+  madvise(data_ + chunk * kChunk, chunk_bytes(chunk), MADV_DONTNEED);  // the memory keeps them
+  chunks_[chunk].left = true;
 }
 
 bool StagingMemory::shorten(uint64_t bytes) {
@@ -93,14 +114,13 @@ Result<kernels::ResidentMemory> StagingMemory::seal(int threads) && {
 // Page by page, which takes as long as packing a good part of them. Threads can let go of pages side by side, but not of
 // the mapping.
 void StagingMemory::unmap(int threads) {
-  uint8_t* const at = std::exchange(data_, nullptr);
-  if (at == nullptr) return;
-  if (threads > 1) {
-    model::in_parallel(chunks(), threads, [&](size_t chunk) {
-      madvise(at + chunk * kChunk, std::min(kChunk, bytes_ - chunk * kChunk), MADV_DONTNEED);  // the memory keeps them
-    });
+  if (data_ == nullptr) return;
+  std::vector<uint64_t> here;
+  for (uint64_t chunk = 0; chunk < chunks(); ++chunk) {
+    if (!chunks_[chunk].left) here.push_back(chunk);
   }
-  CHECK_EQ(munmap(at, bytes_), 0);
+  if (threads > 1) model::in_parallel(here.size(), threads, [&](size_t i) { leave(here[i]); });
+  CHECK_EQ(munmap(std::exchange(data_, nullptr), bytes_), 0);
 }
 
 std::optional<StagingMemory> SpareStagingMemory::take(uint64_t bytes) {

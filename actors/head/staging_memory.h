@@ -26,12 +26,12 @@ class StagingMemory {
       : region_(std::move(other.region_)),
         data_(std::exchange(other.data_, nullptr)),
         bytes_(other.bytes_),
-        populated_(std::move(other.populated_)) {}
+        chunks_(std::move(other.chunks_)) {}
   StagingMemory& operator=(StagingMemory&& other) noexcept {
     std::swap(region_, other.region_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
-    std::swap(populated_, other.populated_);
+    std::swap(chunks_, other.chunks_);
     return *this;
   }
 
@@ -43,6 +43,11 @@ class StagingMemory {
   // The same of all, by so many threads; of no more where `stops` has become true.
   Result<void> populate_all(int threads, const std::atomic<bool>* stops = nullptr);
 
+  // A part of it has been written. Once most that lies around it has, too, its pages leave this mapping, but not the
+  // memory: beside what else its threads do that costs little, and at the end, with all at once, a good part of a
+  // packing. Threads: any.
+  void written(uint64_t offset, uint64_t bytes) const;
+
   // Gives back what lies behind. False: the system does not take it.
   bool shorten(uint64_t bytes);
 
@@ -51,15 +56,22 @@ class StagingMemory {
 
  private:
   static constexpr uint64_t kChunk = 1 << 20;
+  struct Chunk {
+    std::atomic<bool> populated{false};
+    std::atomic<bool> left{false};  // this mapping, and may have come back
+    std::atomic<uint64_t> written{0};
+  };
 
   StagingMemory(kernels::ResidentMemory region, uint8_t* data, uint64_t bytes);
   uint64_t chunks() const;
+  uint64_t chunk_bytes(uint64_t chunk) const;
+  void leave(uint64_t chunk) const;
   void unmap(int threads);
 
   kernels::ResidentMemory region_;
   uint8_t* data_;  // null: moved from, or not mapped any more
   uint64_t bytes_;
-  std::unique_ptr<std::atomic<bool>[]> populated_;  // [chunks]
+  std::unique_ptr<Chunk[]> chunks_;
 };
 
 // At most one, of as many bytes as the adapter before it took. Threads: any.

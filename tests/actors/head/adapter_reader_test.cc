@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <memory>
 #include <set>
 #include <thread>
 
@@ -30,6 +32,7 @@ class AdapterReaderTest : public ::testing::Test {
                                  [this](AdapterReader::Staged found) {
                                    if (!found.adapter) error_ = found.adapter.error().message;
                                    if (found.adapter) digest_ = (*found.adapter)->digest;
+                                   if (found.adapter) staged_ = *found.adapter;
                                    push((found.adapter ? "staged " : "failed ") + found.name);
                                  },
                                  [this](AdapterReader::Located found) {
@@ -59,6 +62,7 @@ class AdapterReaderTest : public ::testing::Test {
 
   const std::filesystem::path models_ = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models";
   std::string error_, digest_;  // of the last reading, before its line
+  std::shared_ptr<const StagedAdapter> staged_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::string> lines_;
@@ -91,6 +95,28 @@ TEST_F(AdapterReaderTest, ReadsWhatClientsLoadFromBelowItsDirectoriesAlone) {
   }
   reader_->check("kjv", "/none");  // the operator's own
   EXPECT_EQ(next(), "checked kjv");
+}
+
+TEST_F(AdapterReaderTest, GivesMemoryBackThatNobodyHoldsAnyMoreThoughTheReaderIsGone) {
+  for (const bool reader_is_gone : {false, true}) {
+    make("");
+    reader_->read("moby", adapter("moby"), 0);
+    ASSERT_EQ(next(), "staged moby") << error_;
+    ASSERT_NE(staged_->memory(), nullptr);
+    const int descriptor = staged_->memory()->get();
+    struct stat held {};
+    ASSERT_EQ(fstat(descriptor, &held), 0);
+    const auto is_held = [&] {  // its number may have become another file's
+      struct stat present {};
+      return fstat(descriptor, &present) == 0 && present.st_ino == held.st_ino;
+    };
+    if (reader_is_gone) reader_.reset();
+    EXPECT_TRUE(is_held());
+    staged_.reset();
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (is_held() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    EXPECT_FALSE(is_held());
+  }
 }
 
 // Whoever may write below the directory turns a link back and forth: what is read is what lies below, or nothing.

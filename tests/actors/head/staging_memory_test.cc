@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <thread>
 #include <vector>
 
 namespace lorikeet::actors {
@@ -38,6 +39,31 @@ TEST(StagingMemory, IsPopulatedWhereItIsWrittenToWhenAllOfItWasNotWaitedFor) {
   const auto sealed = (*std::move(memory)).seal(2);
   ASSERT_TRUE(sealed) << sealed.error().message;
   EXPECT_EQ(sealed->bytes()[2 * kPage], 5);
+}
+
+// Parts of several sizes from several threads, some twice, in no order: what leaves the mapping may be written to again.
+TEST(StagingMemory, KeepsWhatWasWrittenThoughItHasLeftTheMapping) {
+  constexpr uint64_t kBytes = (5 << 20) + kPage;
+  constexpr uint64_t kPart = 12'345;
+  const auto value = [](uint64_t at) { return static_cast<uint8_t>(at * 31 % 251); };
+  auto memory = StagingMemory::make(kBytes);
+  ASSERT_TRUE(memory);
+  const auto write = [&](uint64_t first) {
+    for (uint64_t begin = first * kPart; begin < kBytes; begin += 3 * kPart) {
+      const uint64_t end = std::min(kBytes, begin + kPart);
+      ASSERT_TRUE(memory->populate(begin, end - begin));
+      for (uint64_t at = begin; at < end; ++at) memory->data()[at] = value(at);
+      memory->written(begin, end - begin);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (uint64_t first = 0; first < 3; ++first) threads.emplace_back(write, first);
+  for (std::thread& thread : threads) thread.join();
+  write(1);
+  const auto sealed = (*std::move(memory)).seal(2);
+  ASSERT_TRUE(sealed) << sealed.error().message;
+  const auto bytes = sealed->bytes();
+  for (uint64_t at = 0; at < kBytes; ++at) ASSERT_EQ(bytes[at], value(at)) << at;
 }
 
 TEST(SpareStagingMemory, IsTakenOnceAndAsLargeAsWasAskedFor) {
