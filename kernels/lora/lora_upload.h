@@ -31,7 +31,7 @@ class LoraUpload {
   static constexpr uint64_t kPieceBytes = 1 << 20;
   static constexpr size_t kOnTheWay = 4;  // pieces
   static constexpr size_t kPieces = 32;   // of the ring: nobody who fills waits for the device, or hardly ever
-  static constexpr size_t kMostFillers = 16;
+  static constexpr size_t kMostFillers = 12;
 
   // With the threads that fill: no more than half of the cores, in the background.
   static Result<LoraUpload> make();

@@ -19,8 +19,9 @@ struct DevicePart {
   uint64_t bytes = 0;
 };
 
-// Queues the same of parts, as if they lay one behind the other, beside steps: it takes few multiprocessors, and waits for nothing. sum: 8
-// bytes of device memory, 8-byte aligned, which the digest is written to.
+// Queues the same of parts, as if they lay one behind the other, and waits for nothing. A step on a stream that goes first
+// is held up for as long as the memory takes to be read. sum: 8 bytes of device memory, 8-byte aligned, which the digest
+// is written to.
 void memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream);
 
 }  // namespace lorikeet::kernels
