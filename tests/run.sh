@@ -104,7 +104,7 @@ if [[ $full -eq 1 ]]; then
   LORIKEET_FULL=1 ctest --preset release -R 'StructuredTest.GivesOpenAisClient|ClusterPartitions.Of' --output-on-failure
   step "JSON Schema's own test suite"
   build/venv/bin/python tests/schema_suite.py build/release/bin/grammar_tool
-  if [[ -x build/release/bin/cuda_ranks_test ]] && nvidia-smi > /dev/null 2>&1; then
+  if [[ -x build/release/bin/cuda_ranks_test ]] && command -v nvidia-cuda-mps-control > /dev/null && nvidia-smi > /dev/null 2>&1; then
     step "two engines on one GPU for a minute"
     tests/gpu.sh engines
   fi

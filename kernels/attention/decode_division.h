@@ -16,7 +16,7 @@ inline constexpr int32_t kDecodeHeadTile = 8;   // query heads of a pair at most
 inline constexpr int32_t kMostDecodeParts = 8;  // thread blocks that share a pair (row, KV head), as a cluster
 inline constexpr int32_t kMostSpreadParts =
     128;  // likewise, of a long row where rows are few; and those of the whole step then
-// A row is long from so many tiles for each of its pairs on, 1,024 at the most. The fewer pairs, the more segments may
+// A row is long from so many tiles for each of its pairs on, 512 at the least and 1,024 at the most. The fewer pairs, the more segments may
 // keep multiprocessors busy, but the end of one costs as much as one or two tiles where a warp has several: 8 KV heads
 // take 64, 2 and 1 take 256 and 512, each of 8 tiles at least (bench/HISTORY.md, "Long rows over all multiprocessors").
 inline constexpr int32_t kLongDecodeTilesOfPair = 128;

@@ -22,7 +22,7 @@ import time
 KERNEL_TESTS = ("*_cuda_test", "lora_slots_test")
 OF_MODELS = ("cuda_",)  # these run whole models, of the same kernels
 OF_LIBRARIES = "kns=nvjet"  # cuBLASLt's, in racecheck's words for a part of a kernel's name
-WAIT_FOR_EACH_OTHER = ("DrawsOverPeers.", "Int4Sums.")
+WAIT_FOR_EACH_OTHER = ("DrawsOverPeers.", "TwoShotNorm.")
 
 
 def kernel_tests(binaries):

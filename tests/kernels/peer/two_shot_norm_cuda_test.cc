@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kLongNs = 20'000'000'000;
 constexpr size_t kRandom = 65'521;   // values, which are used again: a prime, so that rows differ
-constexpr int32_t kMostBlocks = 24;  // of a rank and a multiprocessor: those of both find room
+constexpr int32_t kMostBlocks = 24;  // of a rank: rows go upwards, so it ends where not all find room at once, too
 
 class TwoShotNorm : public CudaTest {
  protected:
