@@ -103,12 +103,12 @@ TEST_F(AdapterReaderTest, GivesMemoryBackThatNobodyHoldsAnyMoreThoughTheReaderIs
     reader_->read("moby", adapter("moby"), 0);
     ASSERT_EQ(next(), "staged moby") << error_;
     ASSERT_NE(staged_->memory(), nullptr);
-    const int descriptor = staged_->memory()->get();
+    const std::string path = "/proc/self/fd/" + std::to_string(staged_->memory()->get());
     struct stat held {};
-    ASSERT_EQ(fstat(descriptor, &held), 0);
+    ASSERT_EQ(stat(path.c_str(), &held), 0);
     const auto is_held = [&] {  // its number may have become another file's
       struct stat present {};
-      return fstat(descriptor, &present) == 0 && present.st_ino == held.st_ino;
+      return stat(path.c_str(), &present) == 0 && present.st_ino == held.st_ino;
     };
     if (reader_is_gone) reader_.reset();
     EXPECT_TRUE(is_held());
