@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/base/printable.h"
+
 namespace lorikeet::launcher {
 namespace {
 
@@ -14,10 +16,6 @@ constexpr size_t kFewestColumns = 40;  // a narrower terminal breaks lines itsel
 
 bool is_continuation(char c) {
   return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
-}
-
-bool is_control(char c) {
-  return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "comm/openai/openai_error.h"
+#include "kernels/base/printable.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -29,10 +30,7 @@ double seconds(std::chrono::nanoseconds time) {
 
 // A name from outside as part of a line: no control characters, not endless.
 std::string shown(std::string_view text) {
-  std::string result;
-  for (const char c : text.substr(0, kMaxNameBytes))
-    result += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
-  return result;
+  return printable(text, kMaxNameBytes);
 }
 
 std::string json_string(std::string_view text) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <utility>
 
+#include "kernels/base/printable.h"
 #include "model/checkpoint/tensor_names.h"
 
 namespace lorikeet::model {
@@ -151,7 +152,7 @@ Result<void> AdapterFile::check_names() const {
   }
   for (const auto& [name, module] : scan_.modules) {
     if (module.magnitude && find_adapter_place(*config_, name, module.is_embedding)->projections.empty()) {
-      return fail("{}: DoRA on {} is not served", where, name);
+      return fail("{}: DoRA on {} is not served", where, printable(name));
     }
   }
   return {};
@@ -165,7 +166,8 @@ Result<LoraPair> AdapterFile::plan_pair(const std::string& name, const AdapterMo
   if (!rank) return fail("{}: {}", scan_.dir.string(), rank.error().message);
   if (!scale) return fail("{}: {}", scan_.dir.string(), scale.error().message);
   if (*rank > options_.max_rank) {
-    return fail("{}: {} has rank {}, at most {} is served", scan_.dir.string(), name, *rank, options_.max_rank);
+    return fail("{}: {} has rank {}, at most {} is served", scan_.dir.string(), printable(name), *rank,
+                options_.max_rank);
   }
   LoraPair pair;
   pair.rank = *rank;

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "kernels/base/printable.h"
 #include "model/adapter/adapter_tensor_name.h"
 #include "model/checkpoint/file_reader.h"
 #include "model/checkpoint/stored_floats.h"
@@ -146,7 +147,7 @@ Result<void> sort_tensor(const std::string& full_name, TensorView view, AdapterS
   adapters.insert(name->adapter);
   if (adapters.size() > 1) {
     return fail("{}: tensors of several adapters in one file (named {}): save them one by one", scan.dir.string(),
-                fmt::join(adapters, ", "));
+                list_names({adapters.begin(), adapters.end()}));
   }
   AdapterModule& module = scan.modules[name->module];
   std::optional<TensorView>& slot = slot_of(module, name->kind);
@@ -172,8 +173,11 @@ Result<std::string> read_config(const fs::path& path, std::span<const std::strin
 }  // namespace
 
 std::string list_names(const std::vector<std::string>& names, size_t shown) {
-  const auto last = names.begin() + static_cast<ptrdiff_t>(std::min(shown, names.size()));
-  std::string text = fmt::format("{}", fmt::join(names.begin(), last, ", "));
+  std::string text;
+  for (size_t i = 0; i < std::min(shown, names.size()); ++i) {
+    if (i > 0) text += ", ";
+    text += printable(names[i]);
+  }
   if (names.size() > shown) text += fmt::format(" and {} more", names.size() - shown);
   return text;
 }
@@ -195,7 +199,7 @@ Result<AdapterScan> scan_adapter(const fs::path& dir, std::span<const std::strin
   scan.file = std::move(*file);
   std::set<std::string> adapters;
   for (const auto& [name, entry] : scan.file->header().tensors) {
-    TensorView view{&entry, {}, scan.file, fmt::format("{}: {}", dir.string(), name)};
+    TensorView view{&entry, {}, scan.file, fmt::format("{}: {}", dir.string(), printable(name))};
     if (auto ok = sort_tensor(name, std::move(view), scan, adapters); !ok) return tl::unexpected(ok.error());
   }
   return scan;

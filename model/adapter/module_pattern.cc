@@ -5,6 +5,8 @@
 
 #include <array>
 
+#include "kernels/base/printable.h"
+
 namespace lorikeet::model {
 namespace {
 
@@ -37,7 +39,7 @@ Result<ModulePattern> ModulePattern::compile(std::string_view expression, std::s
   // Python's $ also matches before a final newline; module names have none, so DOLLAR_ENDONLY changes nothing there.
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(whole.data()), whole.size(),
                                    PCRE2_NEVER_BACKSLASH_C | PCRE2_DOLLAR_ENDONLY, &error, &offset, nullptr);
-  if (code == nullptr) return fail("\"{}\" is not a regular expression: {}", expression, text_of(error));
+  if (code == nullptr) return fail("\"{}\" is not a regular expression: {}", printable(expression), text_of(error));
   ModulePattern pattern;
   pattern.expression_ = expression;
   pattern.code_ = std::make_shared<Code>(code);
@@ -64,7 +66,7 @@ Result<bool> ModulePattern::matches(std::string_view name) const {
   pcre2_match_context_free(limits);
   if (found >= 0) return true;
   if (found == PCRE2_ERROR_NOMATCH) return false;
-  return fail("\"{}\" cannot be matched with {}: {}", expression_, name, text_of(found));
+  return fail("\"{}\" cannot be matched with {}: {}", printable(expression_), printable(name), text_of(found));
 }
 
 }  // namespace lorikeet::model

@@ -6,6 +6,7 @@
 #include <array>
 #include <utility>
 
+#include "kernels/base/printable.h"
 #include "model/config/strict_json.h"
 
 namespace lorikeet::model {
@@ -55,14 +56,6 @@ std::optional<uint64_t> as_size(const json& value) {
   const auto number = value.get<uint64_t>();
   if (number > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
   return number;
-}
-
-// A name fit for messages about it: names in a hostile file may be long or hold control characters.
-std::string printable(std::string_view name) {
-  std::string text;
-  for (const char c : name.substr(0, 120)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-  if (name.size() > 120) text += "...";
-  return text;
 }
 
 Result<void> check_name(std::string_view name) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/base/printable.h"
+
 namespace lorikeet::model {
 namespace {
 
@@ -38,7 +40,8 @@ Result<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::open(const std::
 std::optional<TensorView> SafetensorsFile::find(std::string_view name) const {
   const auto it = header_.tensors.find(name);
   if (it == header_.tensors.end()) return std::nullopt;
-  return TensorView{&it->second, {}, shared_from_this(), fmt::format("{}: {}", path().filename().string(), name), this};
+  return TensorView{
+      &it->second, {}, shared_from_this(), fmt::format("{}: {}", path().filename().string(), printable(name)), this};
 }
 
 Result<void> SafetensorsFile::read(const TensorEntry& entry, uint64_t offset, std::span<uint8_t> into) const {

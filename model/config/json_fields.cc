@@ -1,5 +1,7 @@
 #include "model/config/json_fields.h"
 
+#include "kernels/base/printable.h"
+
 namespace lorikeet::model {
 
 using nlohmann::json;
@@ -22,8 +24,8 @@ const json* JsonFields::find(std::string_view key) const {
 
 tl::unexpected<Error> JsonFields::wrong(std::string_view key, std::string_view why) const {
   const json* value = find(key);
-  if (value == nullptr) return fail("{}: {} {}", where_, key, why);
-  return fail("{}: {} = {}: {}", where_, key, brief(*value), why);
+  if (value == nullptr) return fail("{}: {} {}", where_, printable(key), why);
+  return fail("{}: {} = {}: {}", where_, printable(key), brief(*value), why);
 }
 
 bool JsonFields::is_null(std::string_view key) const {

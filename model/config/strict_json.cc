@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/base/printable.h"
+
 namespace lorikeet::model {
 namespace {
 
@@ -37,7 +39,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
 
   bool key(string_t& name) override {
-    if (stack_.back()->contains(name)) return stop(fmt::format("the key \"{}\" occurs twice", name));
+    if (stack_.back()->contains(name)) return stop(fmt::format("the key \"{}\" occurs twice", printable(name)));
     key_ = std::move(name);
     return true;
   }

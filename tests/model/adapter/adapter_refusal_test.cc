@@ -80,6 +80,40 @@ TEST(Adapter, RefusesSeveralAdaptersInOneFileByTheirNames) {
   EXPECT_THAT(error_of(twice), HasSubstr("there is a second tensor for the same place"));
 }
 
+// Their sentences are lines of a log and of a terminal.
+TEST(Adapter, IsRefusedInOneLineWithoutControlCharactersWhateverItsNamesHold) {
+  const std::string evil = "x\n{\"event\":\"forged\"}\n\x1b[2J\xC2\x9B";
+  const std::string quoted = nlohmann::json(evil).dump(), in_header = quoted.substr(1, quoted.size() - 2);
+  const auto expect_line = [](const SyntheticAdapter& files, const char* what) {
+    const std::string said = error_of(files);
+    EXPECT_THAT(said, HasSubstr(what));
+    EXPECT_THAT(said, HasSubstr("x?{\"event\":\"forged\"}??[2J?"));
+    for (const char c : {'\n', '\x1b', '\xC2'}) EXPECT_EQ(said.find(c), std::string::npos) << said;
+  };
+  SyntheticAdapter strange;
+  fill(strange);
+  strange.tensors.add(in_header, "F32", {1}, std::vector<float>{1});
+  expect_line(strange, "are no part of a LoRA adapter");
+
+  SyntheticAdapter unmatched;
+  fill(unmatched);
+  unmatched.add_pair(in_header, 4, 64, 64);
+  expect_line(unmatched, "adapted modules match nothing");
+
+  SyntheticAdapter several;
+  fill(several);
+  several.tensors.add("base_model.model." + module_of(1, Projection::q) + ".lora_A." + in_header + ".weight", "F32",
+                      {4, 64}, std::vector<float>(256, 1));
+  expect_line(several, "of several adapters in one file");
+
+  SyntheticAdapter expression;
+  fill(expression);
+  expression.config["rank_pattern"] = {{evil, 0}};
+  expect_line(expression, "rank_pattern");
+  expression.config["rank_pattern"] = {{evil + "(", 4}};
+  expect_line(expression, "is not a regular expression");
+}
+
 TEST(Adapter, RefusesAWithoutBAndBWithoutA) {
   SyntheticAdapter files;
   fill(files);
