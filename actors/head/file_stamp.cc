@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <chrono>
+#include <cstdlib>
 
 namespace lorikeet::actors {
 namespace {
@@ -26,13 +27,23 @@ bool is_conclusive(const FileStamp::File& file, int64_t now_ns) {
   return file.bytes >= 0 && file.changed_ns + kConclusiveAfterNs < now_ns;
 }
 
+// One whose time of change lies far ahead is not young until then: its clock or ours is wrong.
+bool is_young(const FileStamp::File& file, int64_t now_ns) {
+  return file.bytes < 0 || std::abs(now_ns - file.changed_ns) <= kConclusiveAfterNs;
+}
+
 }  // namespace
+
+void set_age(FileStamp& stamp, int64_t now_ns) {
+  stamp.conclusive = is_conclusive(stamp.config, now_ns) && is_conclusive(stamp.tensors, now_ns);
+  stamp.young = is_young(stamp.config, now_ns) || is_young(stamp.tensors, now_ns);
+}
 
 FileStamp stamp_of(const std::filesystem::path& dir) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();  // before the look
   const int64_t now_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
   FileStamp stamp{stamp_of_file(dir / "adapter_config.json"), stamp_of_file(dir / "adapter_model.safetensors")};
-  stamp.conclusive = is_conclusive(stamp.config, now_ns) && is_conclusive(stamp.tensors, now_ns);
+  set_age(stamp, now_ns);
   return stamp;
 }
 

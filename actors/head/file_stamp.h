@@ -20,8 +20,11 @@ struct FileStamp {
   };
   File config, tensors;
   // False: written so shortly before the look that a write after it may have left the same time of change, or not there
-  // yet; such a stamp says nothing about later ones, and somebody may be in the middle of writing.
+  // yet, or of a time that lies ahead; such a stamp says nothing about later ones.
   bool conclusive = true;
+  // Written within about two seconds of the look by the clocks of both, or not there: somebody may be in the middle of
+  // writing.
+  bool young = false;
 
   // Whether one of the files is not there: deleted, or about to be replaced.
   bool is_missing() const { return config.bytes < 0 || tensors.bytes < 0; }
@@ -29,6 +32,9 @@ struct FileStamp {
   // Whether files that look like `now` hold what they held when this stamp was taken.
   bool still_holds(const FileStamp& now) const { return conclusive && *this == now; }
 };
+
+// How old the files were at a time of the system's clock.
+void set_age(FileStamp& stamp, int64_t now_ns);
 
 // Links are followed. Blocks on the disk.
 FileStamp stamp_of(const std::filesystem::path& dir);

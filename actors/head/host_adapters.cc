@@ -221,13 +221,16 @@ void HostAdapters::read(const std::string& name, const FileStamp& stamp,
 // Who copies an adapter over another one, file by file, leaves for a while what is neither. As long as the last write is
 // that young, nothing is wrong yet.
 void HostAdapters::unreadable(Name& name, const FileStamp& stamp, const std::string& why) {
-  const bool just_written = !stamp.conclusive;
+  const bool just_written = stamp.young;
   if (just_written && name.awaited() && name.content != nullptr && name.content->staged != nullptr) {
     name.error = why + "; its files were written just now: what they held before is served until they are whole";
     give(name, *name.content);
   } else if (just_written && !stamp.is_missing()) {
-    fail_waiters(name, why + "; its files were written just now, and every request looks at them anew: if they are " +
-                           "being copied, ask again when they are whole");
+    const char* const again =
+        find_hidden(name.key) == &name
+            ? ": if they are being copied, load it again when they are whole"
+            : ", and every request looks at them anew: if they are being copied, ask again when they are whole";
+    fail_waiters(name, why + "; its files were written just now" + again);
   } else {
     fail_waiters(name, why);
   }

@@ -75,6 +75,28 @@ TEST_F(FileStampTest, SaysNothingAboutFilesThatWereJustWritten) {
   EXPECT_FALSE(stamp.still_holds(stamp_of(scratch_ / "v1"))) << "they may be written again at the same time of change";
 }
 
+TEST_F(FileStampTest, IsYoungAroundTheTimeOfChangeByEitherClock) {
+  constexpr int64_t kSecond = 1'000'000'000, kChanged = 1'000'000 * kSecond;
+  FileStamp stamp;
+  for (FileStamp::File* file : {&stamp.config, &stamp.tensors}) {
+    file->bytes = 1;
+    file->changed_ns = kChanged;
+  }
+  const auto expect = [&stamp](int64_t now_ns, bool conclusive, bool young) {
+    set_age(stamp, now_ns);
+    EXPECT_EQ(stamp.conclusive, conclusive) << now_ns - kChanged;
+    EXPECT_EQ(stamp.young, young) << now_ns - kChanged;
+  };
+  expect(kChanged + 2 * kSecond, false, true);
+  expect(kChanged + 3 * kSecond, true, false);
+  expect(kChanged - 2 * kSecond, false, true);
+  expect(kChanged - 3600 * kSecond, false, false);  // the file system's clock is ahead, or ours was set back
+  stamp.tensors.changed_ns = kChanged - 10 * kSecond;
+  expect(kChanged, false, true);
+  stamp.config.bytes = -1;
+  expect(kChanged + 3600 * kSecond, false, true);
+}
+
 TEST_F(FileStampTest, SaysNothingWhereAFileIsNotThereYet) {
   const FileStamp old = stamp_of(fs::path(LORIKEET_SOURCE_DIR) / "examples/models/adapters");
   EXPECT_TRUE(old.is_missing());

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "actors/head/adapter_key.h"
 #include "actors/head/host_adapters.h"
 #include "tests/actors/head/adapter_tables_test.h"
 
@@ -16,6 +17,7 @@ using HostAdaptersFilesTest = AdapterTablesTest;
 FileStamp just_written(int64_t version) {
   FileStamp young = stamp(version);
   young.conclusive = false;
+  young.young = true;
   return young;
 }
 
@@ -43,6 +45,18 @@ TEST_F(HostAdaptersFilesTest, ServesWhatIsInMemoryWhileOtherFilesAreBeingWritten
   EXPECT_EQ(row("a").error, "");
 }
 
+TEST_F(HostAdaptersFilesTest, RefusesFilesThatCannotBeReadWhoseTimeOfChangeLiesFarAhead) {
+  make({2, 4, 100});
+  claim(1, "a", "A");
+  wishes();
+  FileStamp ahead = stamp(2);
+  ahead.conclusive = false;  // and not young
+  resolve(2, "a");
+  tables_->checked("a", ahead);
+  tables_->read("a", ahead, fail("/a: the file ends early"));
+  EXPECT_THAT(wishes(), ::testing::ElementsAre("check a", "read a", "resolved 2 error: /a: the file ends early"));
+}
+
 TEST_F(HostAdaptersFilesTest, SaysThatFilesWereWrittenJustNowWhereNothingElseCanBeServed) {
   make({2, 4, 100});
   const FileStamp young = just_written(1);
@@ -55,6 +69,19 @@ TEST_F(HostAdaptersFilesTest, SaysThatFilesWereWrittenJustNowWhereNothingElseCan
                             "request looks at them anew: if they are being copied, ask again when they are whole"));
   claim(2, "a", "A");
   EXPECT_THAT(wishes(), ::testing::Contains("resolved 2 A"));
+}
+
+// No request looks at them anew.
+TEST_F(HostAdaptersFilesTest, SaysOfFilesThatAreLoadedWhileTheyAreWrittenThatTheyAreToBeLoadedAgain) {
+  make({2, 4, 100});
+  const std::string key = loaded_key("n", 1);
+  tables_->host([&](auto& host) { host.prepare(SequenceId(1), key, "/n"); });
+  tables_->checked(key, just_written(1));
+  tables_->read(key, just_written(1), fail("/n: the file ends early"));
+  EXPECT_EQ(
+      wishes().back(),
+      "resolved 1 error: /n: the file ends early; its files were written just now: if they are being copied, load "
+      "it again when they are whole");
 }
 
 TEST_F(HostAdaptersFilesTest, ServesWhatWasSetAsideToNobodyWhileOtherFilesAreBeingWritten) {
