@@ -77,8 +77,12 @@ tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::
   std::error_code error;
   fs::path given(path);
   for (size_t i = 0; i < roots_.size() && given.is_relative(); ++i) {
+    const bool last = i + 1 == roots_.size();
     const fs::path below = fs::path(roots_[i]) / path;
-    if (fs::exists(below, error) || i + 1 == roots_.size()) given = below;
+    if (!last && !fs::exists(roots_[i], error)) continue;
+    const fs::path there = resolved(below, error);  // whether it exists is asked only where it may be looked at
+    if (error || !holds(there)) return outside();
+    if (last || fs::exists(there, error)) given = below;
   }
   // What is there of it leads below a root, or it is not said whether the rest is there.
   const fs::path directory = resolved(given, error);

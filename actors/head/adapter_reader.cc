@@ -126,22 +126,24 @@ struct AdapterReader::Context {
       std::error_code error;
       std::filesystem::path version = std::filesystem::canonical(dir, error);
       if (error) version = dir;
+      // Links may have been moved since a client named the directory, and may be moved while we look: what is then opened
+      // is asked once more where it lies.
+      std::vector<std::string> within;
+      const auto locate = [&] { return directories.locate(name_in_key(name), dir); };
+      if (is_loaded_key(name)) {
+        // Nothing is said of what lies elsewhere, neither what it is nor its stamp.
+        if (auto ok = locate(); !ok) return {name, {}, fail("{}", ok.error().message)};
+        within = directories.present_roots();
+        if (within.empty()) return {name, {}, fail("{}: no --lora-dir is there", dir)};
+      }
       const FileStamp before = stamp_of(version);
       if (!before.config.regular || !before.tensors.regular) {  // opening a pipe waits for its writer
         return {name, before, fail("{}: the adapter's files are not regular files", dir)};
       }
-      // Links may have been moved since a client named the directory, and may be moved while we look: what is then opened
-      // is asked once more where it lies.
-      std::vector<std::string> within;
-      if (is_loaded_key(name)) {
-        // A stamp of what lies elsewhere is not said.
-        if (auto ok = directories.locate(name_in_key(name), dir); !ok) {
-          return {name, {}, fail("{}", ok.error().message)};
-        }
-        within = directories.present_roots();
-        if (within.empty()) return {name, {}, fail("{}: no --lora-dir is there", dir)};
-      }
       auto adapter = stage_adapter(version, plan, max_lora_rank, within, {layout, threads, true, &spare});
+      if (!adapter && is_loaded_key(name)) {  // perhaps since a link was moved
+        if (auto ok = locate(); !ok) return {name, {}, fail("{}", ok.error().message)};
+      }
       if (stamp_of(version) == before) return {name, before, std::move(adapter)};
       if (attempt == kReadAttempts) return {name, before, fail("{}: the files change while they are read", dir)};
     }

@@ -31,6 +31,7 @@ class AdapterReaderTest : public ::testing::Test {
                                  },
                                  [this](AdapterReader::Staged found) {
                                    if (!found.adapter) error_ = found.adapter.error().message;
+                                   young_ = found.stamp.young;
                                    if (found.adapter) digest_ = (*found.adapter)->digest;
                                    if (found.adapter) staged_ = *found.adapter;
                                    push((found.adapter ? "staged " : "failed ") + found.name);
@@ -63,6 +64,7 @@ class AdapterReaderTest : public ::testing::Test {
   const std::filesystem::path models_ = std::filesystem::path(LORIKEET_SOURCE_DIR) / "examples/models";
   std::string error_, digest_;  // of the last reading, before its line
   std::shared_ptr<const StagedAdapter> staged_;
+  bool young_ = false;  // of what was read then
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::string> lines_;
@@ -116,6 +118,24 @@ TEST_F(AdapterReaderTest, GivesMemoryBackThatNobodyHoldsAnyMoreThoughTheReaderIs
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     while (is_held() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
     EXPECT_FALSE(is_held());
+  }
+}
+
+// Directories, devices and files elsewhere, and nothing there, are answered alike, and none as written just now.
+TEST_F(AdapterReaderTest, SaysOfAFileThatIsALinkOutOfItsDirectoriesThatItIsOne) {
+  namespace fs = std::filesystem;
+  make("");
+  const std::string key = loaded_key("kjv", 1);
+  const fs::path link = dir_ / "kjv/adapter_config.json";
+  fs::create_directory(dir_ / "kjv");
+  fs::copy_file(adapter("kjv") + "/adapter_model.safetensors", dir_ / "kjv/adapter_model.safetensors");
+  for (const char* there : {"/etc", "/dev/null", "/none", "/etc/passwd"}) {
+    fs::remove(link);
+    fs::create_symlink(there, link);
+    reader_->read(key, (dir_ / "kjv").string(), 0);
+    EXPECT_EQ(next(), "failed " + key);
+    EXPECT_NE(error_.find("adapter_config.json leads to a file that is not below"), std::string::npos) << error_;
+    EXPECT_FALSE(young_) << there;
   }
 }
 
