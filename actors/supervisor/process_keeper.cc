@@ -156,12 +156,12 @@ void ProcessKeeper::forget(ChildId id) {
 
 void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId head) {
   auto ends = ControlChannel::make_pair();
-  if (!ends) return callbacks_.exited(id, ends.error().message, false, 0);
+  if (!ends) return not_started(id, child, ends.error().message);
   auto connection = connect_with_head(start);
   if (!connection) {
     close(ends->first);
     close(ends->second);
-    return callbacks_.exited(id, connection.error().message, false, 0);
+    return not_started(id, child, connection.error().message);
   }
   Result<int> pid = fail("was not wanted any more");
   {
@@ -178,7 +178,7 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     send_ends(head, start, connection->second);
   }
   connection->second = {};
-  if (!pid) return callbacks_.exited(id, pid.error().message, false, 0);
+  if (!pid) return not_started(id, child, pid.error().message);
 
   Result<void> begun;
   {
@@ -210,10 +210,18 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     while (waitpid(*pid, &status, 0) < 0 && errno == EINTR) {
     }
     child.pid = 0;
-    child.reaped = true;
+    child.ended = true;
     on_purpose = child.killed;
   }
   callbacks_.exited(id, how_it_ended(status), on_purpose, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+}
+
+void ProcessKeeper::not_started(ChildId id, Child& child, const std::string& why) {
+  {
+    const std::lock_guard lock(child.mutex);
+    child.ended = true;
+  }
+  callbacks_.exited(id, why, false, 0);
 }
 
 // Says what the child is to be, and hands over what its predecessor has left.
@@ -293,12 +301,12 @@ bool ProcessKeeper::is_stopped(ChildId id) {
   return found && (found->state == 'T' || found->state == 't');
 }
 
-// One that has been reaped, or is not kept any more, is told of behind whatever its peers have said before.
+// One that has ended, or is not kept any more, is told of behind whatever its peers have said before.
 bool ProcessKeeper::is_ending(ChildId id) {
   const auto child = find(id);
   if (!child) return true;
   const std::lock_guard lock(child->mutex);
-  return child->reaped || (child->pid != 0 && kernel_is_ending(child->pid));
+  return child->ended || (child->pid != 0 && kernel_is_ending(child->pid));
 }
 
 std::string ProcessKeeper::describe(ChildId id) {

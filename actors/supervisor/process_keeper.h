@@ -88,8 +88,8 @@ class ProcessKeeper final : public Processes {
     std::mutex mutex;  // guards what follows; held while its pid is used
     int pid = 0;       // 0: not started yet, or reaped
     bool kill_wanted = false;
-    bool killed = false;  // by us, while it lived
-    bool reaped = false;
+    bool killed = false;                      // by us, while it lived
+    bool ended = false;                       // reaped, or it could not be started: its exit is on its way to who asks
     std::unique_ptr<ControlChannel> channel;  // set once
     bool begun = false;                       // it has been told what it is to be
     std::vector<ChildOrder> early;            // orders that came before
@@ -97,6 +97,7 @@ class ProcessKeeper final : public Processes {
   };
 
   void live(ChildId id, Child& child, ChildStart start, ChildId head);
+  void not_started(ChildId id, Child& child, const std::string& why);
   Result<void> begin(ControlChannel& channel, ChildStart& start) const;
   bool hear(ControlChannel& channel, int32_t rank, ChildReport& report);
   void forget(ChildId id);

@@ -192,6 +192,7 @@ TEST_F(ClusterProcessesTest, TellsAndKillsAndHearsARankOverItsHostsLink) {
     EXPECT_EQ(std::get<control::HasLeft>(said_[0].second).epoch, 2U);
   }
   EXPECT_TRUE(processes_->is_stopped(rank));
+  EXPECT_FALSE(processes_->is_ending(rank));
   EXPECT_EQ(processes_->describe(rank), "process 7 on a");
   processes_->kill(rank);
   told = a.order();
@@ -201,6 +202,7 @@ TEST_F(ClusterProcessesTest, TellsAndKillsAndHearsARankOverItsHostsLink) {
   EXPECT_EQ(exit.how, "was killed by signal 9");
   EXPECT_TRUE(exit.on_purpose);
   EXPECT_EQ(exit.signal, 9);
+  EXPECT_TRUE(processes_->is_ending(rank)) << "it is not there any more";
 }
 
 TEST_F(ClusterProcessesTest, TakesTheConnectionOfTheRightRankOnceAndNoOther) {

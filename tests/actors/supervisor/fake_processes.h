@@ -27,7 +27,9 @@ class FakeProcesses final : public Processes {
   }
   void kill(ChildId child) override { killed.push_back(child); }
   bool is_stopped(ChildId child) override { return contains(stopped, child); }
-  bool is_ending(ChildId child) override { return contains(ending, child); }
+  bool is_ending(ChildId child) override {
+    return contains(ending, child) || contains(gone, child) || child < 1 || child > started.size();
+  }
   bool awaits_host(ChildId child) override { return contains(awaiting, child); }
   void drop_regions(int32_t rank) override { dropped.push_back(rank); }
   std::string describe(ChildId child) override { return "process " + std::to_string(100 + child); }
@@ -40,6 +42,7 @@ class FakeProcesses final : public Processes {
   std::vector<ChildId> heads;       // that they are connected with
   std::vector<std::pair<ChildId, ChildOrder>> told;
   std::vector<ChildId> killed, stopped, ending, awaiting;
+  std::vector<ChildId> gone;     // reaped, whether or not their exit has been told
   std::vector<int32_t> dropped;  // ranks whose memory is let go
   int pings = 0;
 };

@@ -114,7 +114,7 @@ TEST_F(ProcessKeeperTest, SeesWhoIsStoppedAndWhatEndedIt) {
 
 // What its peers say of its end may be heard before its exit is, and is no loss of its own: who asks then is told that it
 // ends, and not that it lives since nothing is to be seen of it.
-TEST_F(ProcessKeeperTest, SaysOfWhomItHasReapedThatHeEndsUntilThatIsTold) {
+TEST_F(ProcessKeeperTest, SaysOfWhomItHasReapedOrCouldNotStartThatHeEndsUntilThatIsTold) {
   ProcessKeeper* asked = nullptr;
   bool ends_as_it_is_told = false;
   ProcessKeeper::Callbacks told = callbacks();
@@ -123,12 +123,16 @@ TEST_F(ProcessKeeperTest, SaysOfWhomItHasReapedThatHeEndsUntilThatIsTold) {
     ends_as_it_is_told = asked->is_ending(id);
     count(id, how, on_purpose, signal);
   };
-  ProcessKeeper keeper(told, "/bin/true");
-  asked = &keeper;
-  const auto id = keeper.spawn(ChildStart(), 0);
-  wait_for_exits(1);
-  EXPECT_TRUE(ends_as_it_is_told);
-  EXPECT_TRUE(keeper.is_ending(id));
+  int exits = 0;
+  for (const char* program : {"/bin/true", "/nowhere/lorikeet"}) {
+    ProcessKeeper keeper(told, program);
+    asked = &keeper;
+    ends_as_it_is_told = false;
+    const auto id = keeper.spawn(ChildStart(), 0);
+    wait_for_exits(++exits);
+    EXPECT_TRUE(ends_as_it_is_told) << program;
+    EXPECT_TRUE(keeper.is_ending(id)) << program;
+  }
 }
 
 TEST_F(ProcessKeeperTest, TellsThatAProgramCannotBeStarted) {

@@ -41,6 +41,7 @@ class Supervised {
   void say(uint64_t child, ChildReport report) { decides->said(child, report, now); }
   void exit(uint64_t child, const std::string& how = "was killed by signal 9") {
     const bool on_purpose = FakeProcesses::contains(processes.killed, child);
+    processes.gone.push_back(child);
     decides->exited(child, how, on_purpose, how == "was killed by signal 11" ? SIGSEGV : 0, now);
   }
 

@@ -182,6 +182,19 @@ TEST_F(SupervisionTest, StartsASuccessorOnlyWhenItsPredecessorIsDead) {
   EXPECT_EQ(decides->epoch(), 2u) << "of an epoch that is over";
 }
 
+// Who has been reaped is not to be seen any more, and its exit is on its way behind what its peers say.
+TEST_F(SupervisionTest, CountsALossOnceWhosePeersAreHeardBetweenTheEndAndTheExit) {
+  serve();
+  processes.gone = {3};
+  say(1, control::GroupLost{1, "rank 0: connection reset by peer", false, {}});
+  EXPECT_EQ(state(), State::losing);
+  EXPECT_EQ(processes.started.size(), 3u) << "no successor before the exit is told";
+  decides->exited(3, "was killed by signal 9", false, SIGKILL, now);
+  EXPECT_THAT(progress, ElementsAre("rank 1 was killed by signal 9"));
+  EXPECT_EQ(processes.started.size(), 4u);
+  EXPECT_EQ(decides->epoch(), 2u);
+}
+
 TEST_F(SupervisionTest, KeepsAllWhereOnlyALinkIsLost) {
   serve();
   say(1, control::GroupLost{1, "rank 0: connection reset by peer", false, {}});
