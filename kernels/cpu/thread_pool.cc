@@ -5,7 +5,7 @@
 namespace lorikeet::kernels {
 namespace {
 
-// ThreadPool::loop_: the number of the loop, whether it is open, and how many workers have joined it and not left.
+// Of ThreadPool::loop_.
 constexpr uint64_t kOpen = uint64_t{1} << 31;
 constexpr uint64_t kNextLoop = uint64_t{1} << 32;
 

@@ -14,8 +14,8 @@ namespace lorikeet::kernels {
 
 // Shares loops out in parts that get smaller towards a loop's end (guided self-scheduling, Polychronopoulos and Kuck,
 // 1987): cores of shared machines are not equally fast, and who is late takes less. A layer's loops follow each other
-// within microseconds, so a thread that has nothing to do looks for the next loop for a while before it sleeps; one that
-// comes when all of a loop has been taken is not waited for.
+// within microseconds, so a thread that has nothing to do looks for the next loop for a while before it sleeps; a
+// loop's end waits for those alone who have joined it, and whoever comes once it is closed does not.
 // Threads: one thread calls parallel_for at a time, and works on parts itself.
 class ThreadPool {
  public:
@@ -55,7 +55,8 @@ class ThreadPool {
   std::condition_variable start_, done_;
   std::atomic<bool> stop_{false};
 
-  // Which loop it is, whether one may still join it, and how many workers have: thread_pool.cc says how.
+  // Bits 32 to 63: the loop's number. Bit 31: it is open, workers may join it. Bits 0 to 30: those who have joined and
+  // not left.
   std::atomic<uint64_t> loop_{0};
 
   // The loop that is being run: written while nobody has joined, read by those who have.

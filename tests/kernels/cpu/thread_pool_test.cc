@@ -80,5 +80,22 @@ TEST(ThreadPool, RunsLoopsOneAfterTheOther) {
   }
 }
 
+// Loops so short that workers wake when they are over, and join the next one or none.
+TEST(ThreadPool, LosesNothingToThreadsThatComeLate) {
+  for (const auto spin : {std::chrono::microseconds(0), ThreadPool::kSpin}) {
+    ThreadPool pool(4, spin);
+    std::vector<int> seen(64);  // an index is one thread's: no two writes of a loop, or of two loops, may meet
+    std::vector<int> expected(64);
+    for (int loop = 0; loop < 10'000; ++loop) {
+      const int64_t count = 1 + loop % 64;
+      pool.parallel_for(count, 1, [&seen](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+      });
+      for (int64_t i = 0; i < count; ++i) ++expected[static_cast<size_t>(i)];
+    }
+    EXPECT_EQ(seen, expected);
+  }
+}
+
 }  // namespace
 }  // namespace lorikeet::kernels
