@@ -193,7 +193,7 @@ class Finisher {
     }
     const std::vector<float> all = gather(own);
     pool_.parallel_for(static_cast<int64_t>(filtered.size()), 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> whole;
+      thread_local std::vector<float> whole;  // of the vocabulary's size: parts are a row or two
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
         whole.clear();
         for (int r = 0; r < group_.size(); ++r) {
