@@ -20,6 +20,7 @@
 
 #include "actors/wire/descriptor_channel.h"
 #include "kernels/base/console.h"
+#include "kernels/base/last_words.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -124,6 +125,7 @@ ProcessKeeper::~ProcessKeeper() {
   std::unique_lock lock(mutex_);
   if (!all_ended_.wait_for(lock, std::chrono::seconds(10), [this] { return children_.empty(); })) {
     say("lorikeet: {} processes cannot be killed and are left behind", children_.size());
+    let_last_words_out(STDERR_FILENO);
     _exit(1);  // their threads wait for them
   }
   if (last_ended_.joinable()) last_ended_.join();
