@@ -4,7 +4,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/ioctl.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,9 +14,11 @@
 #include <cstring>
 #include <ctime>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
-#include "kernels/base/console.h"
+#include "kernels/base/last_words.h"
+#include "kernels/base/line_writer.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -24,27 +26,22 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kMostLineBytes = 64 << 10;  // longer ones are cut
-constexpr int kLookMs = 100;
+constexpr int kSilenceMs = 100;              // at the end, of somebody who was left behind with the pipe
 constexpr std::chrono::seconds kEndPatience{1};
-constexpr int kAbortPatienceMs = 500;
-constexpr int kLastLineMs = 50;  // from the pipe to where it belongs
 
 std::atomic<int> pipe_at_abort{-1};  // of the one that there is
 
 // A broken invariant is said, then the process aborts: not before what it said has left the pipe. Async-signal-safe.
 void abort_behind_last_words(int number) {
-  for (int ms = 0; ms < kAbortPatienceMs; ++ms) {
-    int bytes = 0;
-    if (ioctl(pipe_at_abort, FIONREAD, &bytes) != 0 || bytes == 0) break;
-    poll(nullptr, 0, 1);
-  }
-  poll(nullptr, 0, kLastLineMs);
+  let_last_words_out(pipe_at_abort);
   std::signal(number, SIG_DFL);
   std::raise(number);
 }
 
-bool is_object(std::string_view line) {
-  return line.front() == '{' && Json::accept(line);
+bool is_event(std::string_view line) {
+  if (line.empty() || line.front() != '{') return false;
+  const Json object = Json::parse(line, nullptr, false);
+  return object.is_object() && object.contains("event");
 }
 
 // As the lines of the log have it (actors/head/request_log.h): 2026-11-30T13:25:08.123+00:00.
@@ -63,10 +60,22 @@ const char* level_of(std::string_view line) {
   const auto begins = [line](std::string_view with) { return line.substr(0, with.size()) == with; };
   const size_t space = std::min(line.find(' '), line.size());
   const bool of_glog = (space == 5 || space == 9) && line.find_first_not_of("0123456789", 1) == space;
-  if (of_glog && line[0] == 'F') return "critical";
-  if ((of_glog && line[0] == 'E') || begins("lorikeet ")) return "error";
+  if ((of_glog && line[0] == 'F') || begins("*** Check failure stack trace") || begins("terminate called ")) {
+    return "critical";
+  }
+  if ((of_glog && line[0] == 'E') || begins("lorikeet ") || begins("lorikeet: ")) return "error";
   if ((of_glog && line[0] == 'W') || begins("warning: ")) return "warning";
   return "info";
+}
+
+// How much of the text is whole characters, where its end may have cut one of UTF-8 in two.
+size_t whole_characters(std::string_view text) {
+  size_t rest = 0;  // bytes that go on with a character
+  while (rest < 3 && rest < text.size() && (text[text.size() - 1 - rest] & 0xC0) == 0x80) ++rest;
+  if (rest == text.size()) return text.size();
+  const auto first = static_cast<unsigned char>(text[text.size() - 1 - rest]);
+  const size_t bytes = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : first >= 0xC0 ? 2 : 1;
+  return bytes > rest + 1 ? text.size() - 1 - rest : text.size();
 }
 
 // Gives `write` the lines of a stream that comes in pieces.
@@ -84,7 +93,10 @@ class Lines {
         piece.remove_prefix(1);
         end_line(write);
       } else if (held_.size() == kMostLineBytes) {
+        std::string rest = held_.substr(whole_characters(held_));
+        held_.resize(held_.size() - rest.size());
         end_line(write);
+        held_ = std::move(rest);
       }
     }
   }
@@ -101,7 +113,7 @@ class Lines {
 }  // namespace
 
 std::string json_line(std::string_view line, std::chrono::system_clock::time_point now) {
-  if (!line.empty() && is_object(line)) return std::string(line);
+  if (is_event(line)) return std::string(line);
   const Json object = {{"time", time_text(now)}, {"level", level_of(line)}, {"event", "message"}, {"line", line}};
   return object.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -109,16 +121,18 @@ std::string json_line(std::string_view line, std::chrono::system_clock::time_poi
 Result<std::unique_ptr<JsonStderr>> JsonStderr::begin() {
   const auto failed = [] { return fail("the log's pipe cannot be made: {}", std::strerror(errno)); };
   Descriptor before(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+  if (!before && errno == EBADF) return nullptr;
+  Descriptor end(eventfd(0, EFD_CLOEXEC));
   std::array<int, 2> ends{};
-  if (!before || pipe2(ends.data(), O_CLOEXEC) != 0) return failed();
+  if (!before || !end || pipe2(ends.data(), O_CLOEXEC) != 0) return failed();
   Descriptor read_end(ends[0]);
   const Descriptor write_end(ends[1]);
   if (dup2(write_end.get(), STDERR_FILENO) < 0) return failed();
-  return std::unique_ptr<JsonStderr>(new JsonStderr(std::move(before), std::move(read_end)));
+  return std::unique_ptr<JsonStderr>(new JsonStderr(std::move(before), std::move(read_end), std::move(end)));
 }
 
-JsonStderr::JsonStderr(Descriptor before, Descriptor pipe)
-    : before_(std::move(before)), pipe_(std::move(pipe)), thread_([this] { run(); }) {
+JsonStderr::JsonStderr(Descriptor before, Descriptor pipe, Descriptor end)
+    : before_(std::move(before)), pipe_(std::move(pipe)), end_(std::move(end)), thread_([this] { run(); }) {
   pipe_at_abort = pipe_.get();
   std::signal(SIGABRT, abort_behind_last_words);
 }
@@ -126,25 +140,27 @@ JsonStderr::JsonStderr(Descriptor before, Descriptor pipe)
 JsonStderr::~JsonStderr() {
   std::signal(SIGABRT, SIG_DFL);
   dup2(before_.get(), STDERR_FILENO);
-  ends_ = true;
+  eventfd_write(end_.get(), 1);
   thread_.join();
 }
 
 // To the pipe's end, when nobody holds it any more; or for a process that was left behind with it, until it is silent.
 void JsonStderr::run() const {
-  const auto write = [this](const std::string& line) {
-    say_line(before_.get(), json_line(line, std::chrono::system_clock::now()));
+  LineWriter writer(before_.get());
+  const auto write = [&writer](const std::string& line) {
+    writer.write(json_line(line, std::chrono::system_clock::now()));
   };
   Lines lines;
   std::array<char, 16384> bytes{};
-  auto last_call = std::chrono::steady_clock::time_point::max();
+  std::optional<std::chrono::steady_clock::time_point> last_call;  // once it is to end
   for (;;) {
-    pollfd state{pipe_.get(), POLLIN, 0};
-    const int ready = poll(&state, 1, kLookMs);
+    std::array<pollfd, 2> states{pollfd{pipe_.get(), POLLIN, 0}, pollfd{last_call ? -1 : end_.get(), POLLIN, 0}};
+    const int ready = poll(states.data(), states.size(), last_call ? kSilenceMs : -1);
     const auto now = std::chrono::steady_clock::now();
-    if (ends_ && last_call == std::chrono::steady_clock::time_point::max()) last_call = now + kEndPatience;
-    if (now >= last_call || (ready == 0 && ends_)) break;
+    if (last_call && (ready == 0 || now >= *last_call)) break;
     if (ready <= 0) continue;
+    if (states[1].revents != 0) last_call = now + kEndPatience;
+    if (states[0].revents == 0) continue;
     const ssize_t got = read(pipe_.get(), bytes.data(), bytes.size());
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) break;

@@ -2,7 +2,6 @@
 // they use.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -14,26 +13,28 @@
 
 namespace lorikeet::launcher {
 
-// A line as an object: one that is an object already as it is, another one as {"time", "level", "event": "message",
-// "line"}. Bytes that are no UTF-8 are replaced.
+// A line as an object: one that is an object with an "event" already as it is, another one as {"time", "level",
+// "event": "message", "line"}. Bytes that are no UTF-8 are replaced.
 std::string json_line(std::string_view line, std::chrono::system_clock::time_point now);
 
 // While it lives, the standard error of this process, and of what it starts meanwhile, is a pipe. A thread takes lines
-// out of it and writes them as objects to where standard error was before; what is not taken there within a second is
-// dropped (kernels/base/console.h). What is said before abort() is written before the process ends. One at a time.
+// out of it and writes them as objects to where standard error was before; where nobody takes them within a second,
+// whole lines are dropped (kernels/base/line_writer.h). What is said before abort() is written before the process ends.
+// One at a time.
 class JsonStderr {
  public:
+  // Null where there is no standard error (`2>&-`): what nobody hears needs no other form.
   static Result<std::unique_ptr<JsonStderr>> begin();
   ~JsonStderr();  // writes what is in the pipe, for a second at the most
   JsonStderr(const JsonStderr&) = delete;
   JsonStderr& operator=(const JsonStderr&) = delete;
 
  private:
-  JsonStderr(Descriptor before, Descriptor pipe);
+  JsonStderr(Descriptor before, Descriptor pipe, Descriptor end);
   void run() const;
 
   const Descriptor before_, pipe_;
-  std::atomic<bool> ends_{false};  // the thread takes what is there and ends
+  const Descriptor end_;  // an eventfd: once it is written, the thread takes what is there and ends
   std::thread thread_;
 };
 

@@ -38,6 +38,11 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
     say("lorikeet serve: {}", options.error().message);
     return 2;
   }
+  const auto cluster = resolve(cluster_flags, options->device);
+  if (!cluster) {
+    say("lorikeet serve: {}", cluster.error().message);
+    return 2;
+  }
   std::unique_ptr<JsonStderr> json;
   if (options->log.json) {
     auto begun = JsonStderr::begin();
@@ -46,11 +51,6 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
       return 1;
     }
     json = *std::move(begun);
-  }
-  const auto cluster = resolve(cluster_flags, options->device);
-  if (!cluster) {
-    say("lorikeet serve: {}", cluster.error().message);
-    return 2;
   }
   if (cluster_flags.dry_run) return show_placement(*options, *cluster);
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);

@@ -23,13 +23,14 @@ class OutputTest : public testing::TestWithParam<Listener> {
     if (GetParam() == Listener::closed) pipe_.close_reader();
     if (GetParam() == Listener::asleep) pipe_.fill();
   }
+  void expect_service_unheard(const std::vector<std::string>& flags);
 
   ScratchDirectory scratch_;
   Pipe pipe_{scratch_ / "err"};
 };
 
-TEST_P(OutputTest, ServeAnswersRestartsALostRankAndObeysSignals) {
-  Served server({"--tp", "2"}, err());
+void OutputTest::expect_service_unheard(const std::vector<std::string>& flags) {
+  Served server(flags, err());
   ASSERT_TRUE(server.ready());
   stop_listening();
   const auto expect_answer = [&] {
@@ -44,6 +45,14 @@ TEST_P(OutputTest, ServeAnswersRestartsALostRankAndObeysSignals) {
   expect_answer();
   server.process().signal(SIGTERM);
   EXPECT_EQ(server.process().wait(), 0);
+}
+
+TEST_P(OutputTest, ServeAnswersRestartsALostRankAndObeysSignals) {
+  expect_service_unheard({"--tp", "2"});
+}
+
+TEST_P(OutputTest, ServeDoesTheSameWithALogInJson) {
+  expect_service_unheard({"--tp", "2", "--log-json"});
 }
 
 TEST_P(OutputTest, BatchWritesItsResults) {
