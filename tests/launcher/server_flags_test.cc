@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "launcher/adapter_memory.h"
-#include "launcher/adapter_warnings.h"
 #include "model/config/config.h"
 #include "model/forward/step_cost.h"
 #include "tests/launcher/process.h"
@@ -136,48 +135,6 @@ TEST_F(Flags, SayWhyADirectoryCannotBeLookedAt) {
     ASSERT_FALSE(dir);
     EXPECT_EQ(dir.error().message, "--lora-dir " + path + ": it " + why);
   }
-}
-
-TEST_F(Flags, LeadToWarningsOfAdaptersThatWouldBeRefused) {
-  namespace fs = std::filesystem;
-  tests::ScratchDirectory scratch;
-  fs::create_directory(scratch / "empty");
-  fs::create_directory(scratch / "torn");
-  for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) {
-    fs::copy_file(fs::path(adapter_) / file, scratch / "torn" / file);
-  }
-  fs::resize_file(scratch / "torn/adapter_model.safetensors", 1000);
-  const auto other = tests::source_path("tests/data/formats/qwen2.5-awq/adapters/all-r8").string();
-  const std::vector<std::string> flags = {"--model",
-                                          model_,
-                                          "--device",
-                                          "cpu",
-                                          "--lora-modules",
-                                          "good=" + adapter_,
-                                          "empty=" + (scratch / "empty").string(),
-                                          "torn=" + (scratch / "torn").string(),
-                                          "other=" + other};
-  const auto with = [this, &flags](const std::vector<std::string>& more, std::chrono::milliseconds patience) {
-    std::vector<std::string> all = flags;
-    all.insert(all.end(), more.begin(), more.end());
-    return adapter_warnings(parse(all).value(), patience);
-  };
-  constexpr std::chrono::hours kLong{1};
-  using testing::AllOf;
-  using testing::HasSubstr;
-  using testing::StartsWith;
-  EXPECT_THAT(with({}, kLong),
-              testing::ElementsAre(
-                  StartsWith("adapter empty: there is no "), StartsWith("adapter torn: "),
-                  AllOf(StartsWith("adapter other: "), HasSubstr("; requests for it will fail until that is mended"))));
-  EXPECT_THAT(with({"--max-lora-rank", "1"}, kLong)[0],
-              AllOf(StartsWith("adapter good: "), HasSubstr("at most 1 is served (--max-lora-rank)")));
-  for (const char* bytes : {"0", "1k"}) {
-    EXPECT_THAT(with({"--max-cpu-lora-bytes", bytes}, kLong)[0],
-                AllOf(StartsWith("adapter good: it takes "), HasSubstr("--max-cpu-lora-bytes allows ")));
-  }
-  EXPECT_THAT(with({}, std::chrono::milliseconds(0)),
-              testing::ElementsAre("4 adapters were not looked at before the start"));
 }
 
 TEST_F(Flags, LetClientsLoadAdaptersFromDirectoriesAlone) {
