@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "kernels/base/console.h"
@@ -119,7 +120,7 @@ std::optional<CommandError> command_error(const CLI::App& app, const std::vector
     if (word.front() == '-') {
       const std::vector<std::string> flags = flags_of(*command);
       if (std::find(flags.begin(), flags.end(), word.substr(0, word.find('='))) != flags.end()) return std::nullopt;
-      return CommandError{name, fmt::format("a command stands before '{}': {}", word, fmt::join(commands, ", "))};
+      return CommandError{name, fmt::format("give a command before '{}': {}", word, fmt::join(commands, ", "))};
     }
     const auto below = command->get_subcommands([&word](const CLI::App* c) { return c->get_name() == word; });
     if (below.empty()) {
@@ -136,15 +137,40 @@ std::optional<CommandError> command_error(const CLI::App& app, const std::vector
   return CommandError{name, fmt::format("give a command: {}", fmt::join(commands, ", "))};
 }
 
-// Flags of a --config file in place of the flag, where the command has it.
-Result<std::vector<std::string>> with_config_file(const CLI::App& app, const std::vector<std::string>& words) {
+// The innermost command that the words name, and how many of them do.
+std::pair<const CLI::App*, size_t> named(const CLI::App& app, const std::vector<std::string>& words) {
   const CLI::App* command = &app;
-  size_t depth = 0;  // how many of the words name commands
+  size_t depth = 0;
   for (; depth < words.size(); ++depth) {
     const auto below = command->get_subcommands([&](const CLI::App* c) { return c->get_name() == words[depth]; });
     if (below.empty()) break;
     command = below.front();
   }
+  return {command, depth};
+}
+
+// A value of a flag that takes none, such as --log-json=maybe, of which the parser says nothing clear, or throws what
+// is none of its errors.
+std::optional<CommandError> flag_error(const CLI::App& app, const std::vector<std::string>& words) {
+  constexpr std::array<std::string_view, 8> kTruths = {"true", "false", "on", "off", "yes", "no", "1", "0"};
+  const auto [command, depth] = named(app, words);
+  for (size_t i = depth; i < words.size() && words[i] != "--"; ++i) {
+    const size_t equals = words[i].find('=');
+    if (words[i].rfind("--", 0) != 0 || equals == std::string::npos) continue;
+    const std::string flag = words[i].substr(0, equals), value = words[i].substr(equals + 1);
+    const CLI::Option* option = command->get_option_no_throw(flag);
+    if (option == nullptr || option->get_items_expected_max() > 0) continue;
+    if (std::find(kTruths.begin(), kTruths.end(), value) != kTruths.end()) continue;
+    std::string name = app.get_name();
+    for (size_t k = 0; k < depth; ++k) name += " " + words[k];
+    return CommandError{name, fmt::format("{} takes no value but true and false, not {}", flag, value)};
+  }
+  return std::nullopt;
+}
+
+// Flags of a --config file in place of the flag, where the command has it.
+Result<std::vector<std::string>> with_config_file(const CLI::App& app, const std::vector<std::string>& words) {
+  const auto [command, depth] = named(app, words);
   if (command->get_option_no_throw("--config") == nullptr) return words;
   const auto rest = words.begin() + static_cast<std::ptrdiff_t>(depth);
   auto expanded = expand_config_file(*command, {rest, words.end()});
@@ -168,6 +194,7 @@ int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, c
   } else {
     return usage_error(app.get_name() + " " + words.front(), expanded.error().message);
   }
+  if (const auto error = flag_error(app, words)) return usage_error(error->command, unmarked(error->message));
   std::reverse(words.begin(), words.end());  // as the parser takes them
   try {
     app.parse(words);
