@@ -96,8 +96,12 @@ Result<void> StreamPrinter::end(size_t answer, const std::string& note) {
 
 Result<void> StreamPrinter::fail(size_t answer, const std::string& command, const std::string& why) {
   if (auto ok = close(answer); !ok) return ok;
-  say("{}: {}{}", command, labels_.size() > 1 ? labels_[answer] + ": " : "", why);
+  remark(answer, command, why);
   return {};
+}
+
+void StreamPrinter::remark(size_t answer, const std::string& command, const std::string& what) const {
+  say("{}: {}{}", command, labels_.size() > 1 ? labels_[answer] + ": " : "", what);
 }
 
 }  // namespace lorikeet::launcher

@@ -29,6 +29,8 @@ class StreamPrinter {
   Result<void> end(size_t answer, const std::string& note);     // prints what is left, and a closing note
   // Prints what is left; why it failed goes to standard error as every reason does, behind `command`.
   Result<void> fail(size_t answer, const std::string& command, const std::string& why);
+  // Something else about an answer that has ended, likewise.
+  void remark(size_t answer, const std::string& command, const std::string& what) const;
 
  private:
   static constexpr size_t kLineWidth = 80;

@@ -134,11 +134,14 @@ class Answers {
     if (json_) return result(i, lines_[i].finish(done));
     if (auto ok = printer_.end(
             i, fmt::format("[{}: {} tokens, seed {}]", done.finish_reason, done.usage.completion_tokens, done.seed));
-        !ok || has_text_[i] || done.usage.completion_tokens == 0) {
+        !ok || has_text_[i]) {
       return ok;
     }
     const int32_t tokens = done.usage.completion_tokens;
-    say("lorikeet submit: {} {} without text (--json shows the ids)", tokens, tokens == 1 ? "token" : "tokens");
+    const bool ended_at_once = tokens == 0 || (tokens == 1 && done.finish_reason == "stop");
+    if (ended_at_once) return {};
+    printer_.remark(i, "lorikeet submit",
+                    fmt::format("{} {} without text (--json shows the ids)", tokens, tokens == 1 ? "token" : "tokens"));
     return {};
   }
 

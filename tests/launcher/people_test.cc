@@ -255,8 +255,12 @@ TEST(People, ReadOfEveryRequestThatALostServerHad) {
                                           "one",    "two"};
     if (as_json) arguments.emplace_back("--json");
     Process submit(arguments, scratch, as_json ? "json" : "text");
-    for (int i = 0; i < 600 && served.status()["engine"]["running"] != 2; ++i) {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    int running = 0;
+    while (running != 2 && submit.running() && std::chrono::steady_clock::now() < limit) {
+      running = served.status()["engine"]["running"];
     }
+    ASSERT_EQ(running, 2) << submit.err();
     ASSERT_EQ(kill(served.status()["head"]["pid"].get<pid_t>(), SIGKILL), 0);
     EXPECT_EQ(submit.wait(), 1);
     const std::string said = as_json ? submit.out() : submit.err();
@@ -287,6 +291,11 @@ TEST(People, ReadThatAnAnswerOfTokenIdsHasNoText) {
   EXPECT_EQ(finished.status, 0);
   EXPECT_EQ(finished.out, "");
   EXPECT_EQ(finished.err, "lorikeet submit: 3 tokens without text (--json shows the ids)\n");
+  const auto two = run_lorikeet({"submit", "--zmq", served.address(), "--prompt-token-ids", "5,6", "--adapter", "kjv",
+                                 "--adapter", "moby", "--max-tokens", "3", "--ignore-eos"});
+  for (const char* label : {"kjv", "moby"}) {
+    EXPECT_THAT(two.err, HasSubstr(std::string("lorikeet submit: ") + label + ": 3 tokens without text (--json"));
+  }
 }
 
 TEST(People, AreToldWithinTwoSecondsThatNoServerRuns) {
