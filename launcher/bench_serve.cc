@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "comm/client/adapter_request.h"
 #include "launcher/bench_runs.h"
 #include "launcher/load_client.h"
 #include "launcher/load_figures.h"
@@ -90,7 +91,7 @@ Result<Planned> plan_requests(const BenchFlags& flags, int32_t vocab_size) {
   planned.adapters.resize(planned.requests.size());
   for (size_t i = 0; i < planned.requests.size(); ++i) {
     if (planned.adapters[i].empty()) planned.adapters[i] = drawn[i];
-    if (planned.adapters[i] != "-") planned.requests[i].adapter = planned.adapters[i];
+    if (planned.adapters[i] != comm::kBaseModel) planned.requests[i].adapter = planned.adapters[i];
     planned.tokens += *planned.requests[i].max_tokens;
   }
   return planned;
@@ -128,7 +129,7 @@ void add_adapters(BenchReport& report, const std::string& prefix, const std::map
                   double seconds) {
   for (const auto& [name, figures] : adapters) {
     const bool detail = adapters.size() > kAdaptersInDetail;
-    const std::string label = prefix + (name == "-" ? std::string("base model") : name) + ": ";
+    const std::string label = prefix + (name == comm::kBaseModel ? std::string("base model") : name) + ": ";
     const auto add = [&](const std::string& what, double value, const char* unit, bool rate) {
       report.add({label + what, value, unit, 0, rate, "", detail});
     };

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/client/adapter_request.h"
 #include "comm/client/zmq_client.h"
 #include "kernels/base/console.h"
 #include "kernels/base/nearest_word.h"
@@ -112,9 +113,9 @@ class Chat {
   Result<void> change_adapter(const std::string& name) {
     const auto names = adapters();
     if (!names) return tl::unexpected(names.error());
-    if (name == kBaseModel || std::find(names->begin(), names->end(), name) != names->end()) {
-      session_.use_adapter(name == kBaseModel ? "" : name);
-      say("{} answers from now on", name == kBaseModel ? "the base model" : name);
+    if (name == comm::kBaseModel || std::find(names->begin(), names->end(), name) != names->end()) {
+      session_.use_adapter(name == comm::kBaseModel ? "" : name);
+      say("{} answers from now on", name == comm::kBaseModel ? "the base model" : name);
       return {};
     }
     const std::string guess = name.empty() ? "" : nearest_word(name.substr(0, 64), *names);
@@ -221,7 +222,7 @@ void add_chat_command(CLI::App& app, int& exit_status) {
       "  lorikeet chat --adapter kjv --system \"Be brief.\"\n"
       "  lorikeet chat --url https://HOST:8000 --cacert ca.pem");
   command->callback([flags, &exit_status] {
-    if (flags->adapter == kBaseModel) flags->adapter.clear();
+    if (flags->adapter == comm::kBaseModel) flags->adapter.clear();
     if (auto ok = chat(*flags); !ok) {
       say("lorikeet chat: {}", ok.error().message);
       exit_status = 1;

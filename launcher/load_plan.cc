@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "comm/client/adapter_request.h"
 #include "launcher/json_lines.h"
 
 namespace lorikeet::launcher {
@@ -21,7 +22,7 @@ Result<AdapterMix> parse_adapter_mix(const std::string& text) {
 
 std::vector<std::string> draw_adapters(size_t requests, const std::vector<std::string>& adapters, AdapterMix mix,
                                        double zipf_exponent, uint64_t seed) {
-  std::vector<std::string> drawn(requests, "-");
+  std::vector<std::string> drawn(requests, comm::kBaseModel);
   if (adapters.empty()) return drawn;
   if (mix == AdapterMix::round_robin) {
     for (size_t i = 0; i < requests; ++i) drawn[i] = adapters[i % adapters.size()];

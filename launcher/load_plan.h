@@ -21,7 +21,7 @@ enum class AdapterMix {
 // "round-robin", "uniform", "zipf".
 Result<AdapterMix> parse_adapter_mix(const std::string& text);
 
-// An adapter for each request. "-" is the base model.
+// An adapter for each request. comm::kBaseModel ("-") is the base model.
 std::vector<std::string> draw_adapters(size_t requests, const std::vector<std::string>& adapters, AdapterMix mix,
                                        double zipf_exponent, uint64_t seed);
 

@@ -101,7 +101,8 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
     if (module->first == options.served_model_name) {
       return fail("--lora-modules: '{}' is the name of the base model", module->first);
     }
-    if (module->first == "-") return fail("--lora-modules: '-' stands for the base model; give another name");
+    if (module->first == comm::kBaseModel)
+      return fail("--lora-modules: '-' stands for the base model; give another name");
     if (const std::string why = no_directory(module->second); !why.empty()) {
       return fail("--lora-modules {}: {} {}", module->first, module->second, why);
     }

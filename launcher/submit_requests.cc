@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "comm/client/adapter_request.h"
 #include "launcher/terminal.h"
 
 namespace lorikeet::launcher {
@@ -30,7 +31,7 @@ comm::GenerateRequest make_request(const SubmitPlan& plan, size_t index, const s
   } else {
     request.prompt = prompt;
   }
-  if (adapter != kBaseModel) request.adapter = adapter;
+  if (adapter != comm::kBaseModel) request.adapter = adapter;
   if (request.seed) *request.seed += static_cast<uint64_t>(answer);
   return request;
 }
@@ -44,7 +45,7 @@ std::string shown_prompt(const SubmitPlan& plan, size_t index) {
 // What tells the requests apart, and no more: adapter, beginning of the prompt, number of the answer.
 std::string label_of(const SubmitPlan& plan, size_t index, const std::string& adapter, int32_t answer) {
   std::string label;
-  if (prompts_of(plan) == 1 || plan.adapters.size() > 1) label = adapter == kBaseModel ? "(base model)" : adapter;
+  if (prompts_of(plan) == 1 || plan.adapters.size() > 1) label = adapter == comm::kBaseModel ? "(base model)" : adapter;
   if (prompts_of(plan) > 1) label += (label.empty() ? "" : ": ") + shortened(shown_prompt(plan, index), kPromptColumns);
   if (plan.answers > 1) label += fmt::format(" #{}", answer + 1);
   return label;
@@ -65,7 +66,7 @@ void make_distinct(std::vector<LabelledRequest>& requests) {
 
 Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan) {
   const std::vector<std::string> adapters =
-      plan.adapters.empty() ? std::vector<std::string>{kBaseModel} : plan.adapters;
+      plan.adapters.empty() ? std::vector<std::string>{comm::kBaseModel} : plan.adapters;
   const size_t prompts = prompts_of(plan);
   if (!plan.token_prompts.empty() && (plan.chat || plan.system)) {
     return fail("--prompt-token-ids are a whole prompt; --chat and --system make one of a text");

@@ -11,12 +11,10 @@
 
 namespace lorikeet::launcher {
 
-inline constexpr const char* kBaseModel = "-";  // in the place of an adapter's name
-
 struct SubmitPlan {
   std::vector<std::string> prompts;
   std::vector<std::vector<int32_t>> token_prompts;  // behind them: prompts that are token ids already
-  std::vector<std::string> adapters;  // of each prompt, or one for all, or several for one prompt; or kBaseModel
+  std::vector<std::string> adapters;  // of each prompt, or one for all, or several for one prompt; or comm::kBaseModel
   std::optional<std::string> system;  // the system's message before each prompt; makes it a chat
   bool chat = false;                  // each prompt is a user's message
   int32_t answers = 1;                // to each prompt; of draws from different seeds

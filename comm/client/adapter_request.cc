@@ -31,7 +31,7 @@ Result<void> check_sizes(const AdapterRequest& request) {
   if (!list && !is_adapter_name(*request.name)) {
     return fail("name has 1 to {} bytes and no control characters", kMaxAdapterBytes);
   }
-  if (load && *request.name == "-") return fail("the name - stands for the base model");
+  if (load && *request.name == kBaseModel) return fail("the name - stands for the base model");
   if (load && !request.path) return fail("load needs a path");
   if (!load && request.path) return fail("only load takes a path");
   if (load &&

@@ -8,6 +8,9 @@
 
 namespace lorikeet::comm {
 
+// In the place of an adapter's name, where people give one: the base model. So no adapter has it.
+inline constexpr const char* kBaseModel = "-";
+
 // Whether the action exists, has what it needs and nothing else, and its texts are not too long.
 Result<void> check_sizes(const AdapterRequest& request);
 
