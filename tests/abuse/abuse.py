@@ -377,12 +377,14 @@ def adapter_that_is_written_over(lorikeet, long):
                 allowed.append(Stream(server.address, adapter="moby", max_tokens=8).finish().tokens)
             check(allowed[0] != allowed[1], "the contents do not differ")
             copier = Copier(tensors, contents)
-            for _ in range(300 if long else 30):
-                answer = Stream(server.address, adapter="moby", max_tokens=8).finish()
-                check(answer.end == ("done", "length"), f"a request got {answer.end}")
-                check(answer.tokens in allowed, f"a request got {answer.tokens}, of neither content")
-            copier.over.set()
-            copier.join()
+            try:
+                for _ in range(300 if long else 30):
+                    answer = Stream(server.address, adapter="moby", max_tokens=8).finish()
+                    check(answer.end == ("done", "length"), f"a request got {answer.end}")
+                    check(answer.tokens in allowed, f"a request got {answer.tokens}, of neither content")
+            finally:
+                copier.over.set()
+                copier.join()
             check(Stream(server.address, adapter="moby", max_tokens=8).finish().tokens == allowed[1],
                   "what was written last is not served")
             check(server.stop() == 0, "SIGTERM is not obeyed")
