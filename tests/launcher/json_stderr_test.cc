@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/base/console.h"
+#include "kernels/base/last_words.h"
 #include "tests/launcher/process.h"
 
 namespace lorikeet::launcher {
@@ -103,6 +104,17 @@ TEST(JsonStderrDeathTest, WritesLastWordsBeforeTheProcessAborts) {
     std::abort();
   };
   EXPECT_EXIT(abort_with_words(), testing::KilledBySignal(SIGABRT), "\"line\":\"Check failed: 1 == 2\"");
+}
+
+TEST(JsonStderrDeathTest, WritesLastWordsBeforeAProcessThatWaitsForThemEndsAtOnce) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  const auto end_with_words = [] {
+    const auto json = JsonStderr::begin();
+    say("lorikeet: 2 processes cannot be killed");
+    let_last_words_out(STDERR_FILENO);
+    _exit(1);
+  };
+  EXPECT_EXIT(end_with_words(), testing::ExitedWithCode(1), "\"line\":\"lorikeet: 2 processes cannot be killed\"");
 }
 
 // Somebody who was started meanwhile may live on with the pipe, silent or not.
