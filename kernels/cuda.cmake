@@ -23,6 +23,11 @@ add_library(lorikeet_kernels_cuda STATIC
   int4/int4_gemm_cuda.cu
   int4/base/pack_cuda.cu
   int4/prefill/int4_prefill.cu
+  int4/prefill/int4_warp_prefill.cu
+  int4/prefill/unpacked_gemm.cu
+  int4/prefill/warp_bf16.cu
+  int4/prefill/warp_f16.cu
+  int4/prefill/warp_prefill_shape.cc
   int4/stream/bf16.cu
   int4/stream/f16.cu
   int4/stream/int4_stream.cu

@@ -20,6 +20,7 @@ step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 short_list=(
   "int4_gemm_cuda_test *AgreesWithTheReferenceForEveryKindOfWeight"
   "int4_gemm_cuda_test *Silu"
+  "int4_gemm_cuda_test *CompletesItsOutputs*:*ActOrderCheckpoints:*WhoeverOfItsBlocks*"
   "int4_gemm_cuda_test *SameBitsInAnyBatch"
   "int4_gemm_cuda_test *BitsOfTheNormsKernel"
   "int4_gemm_cuda_test *Graph*:*PutsParts*"

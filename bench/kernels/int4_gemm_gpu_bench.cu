@@ -5,8 +5,10 @@
 // includes the launch boundaries between products. As in a step of the model, blocks begin beside those of the product
 // in front where both find room.
 //
-//   int4_gemm_gpu_bench [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M] [--tensor-parallel-size N]
+//   int4_gemm_gpu_bench [--json FILE] [--sweep | --cards] [--apart] [--shape NAME] [--rows M] [--tensor-parallel-size N]
 //     --sweep: compares launch shapes for up to 512 tokens
+//     --cards: what cards without Hopper's warpgroup steps, with 99 and 163 KiB of shared memory for a block, run for 65
+//              to 512 tokens, on as many multiprocessors as are here; unpacked weights and cuBLASLt beside it
 //     --apart: no block begins beside one of the product in front
 //     --tensor-parallel-size: the products of one of N ranks
 #include <algorithm>
@@ -21,6 +23,8 @@
 #include "kernels/int4/decode/int4_decode.h"
 #include "kernels/int4/int4_gemm_cuda.h"
 #include "kernels/int4/prefill/int4_prefill.h"
+#include "kernels/int4/prefill/int4_warp_prefill.h"
+#include "kernels/int4/prefill/unpacked_gemm.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -49,8 +53,9 @@ constexpr int32_t kMostRows = 4096;
 
 class Bench {
  public:
-  Bench(bool sweep, bool apart, std::string shape, int32_t rows, int32_t ranks)
-      : shapes_(shapes_of(ranks)), sweep_(sweep), apart_(apart), only_shape_(std::move(shape)), only_rows_(rows) {}
+  enum class What { products, sweep, cards };
+  Bench(What what, bool apart, std::string shape, int32_t rows, int32_t ranks)
+      : shapes_(shapes_of(ranks)), what_(what), apart_(apart), only_shape_(std::move(shape)), only_rows_(rows) {}
 
   void run() {
     const DeviceProperties properties = device_properties();
@@ -65,7 +70,7 @@ class Bench {
       }
     };
     measure_shapes();
-    if (sweep_) return;
+    if (what_ != What::products) return;
     // What a decode step runs was measured before anything that heats the device and lowers its clocks.
     decode_done_ = true;
     measure_shapes();
@@ -134,7 +139,8 @@ class Bench {
     args.y_stride = shape.paired ? shape.n / 2 : shape.n;
     args.silu_mul = shape.paired;
     args.follows_product = !apart_;
-    if (sweep_) {
+    if (what_ == What::cards) return compare_cards(shape, weights, args);
+    if (what_ == What::sweep) {
       if (only_rows_ <= kInt4DecodeRows) sweep_shapes(shape, weights, args);
       if (only_rows_ == 0 || only_rows_ > kInt4DecodeRows) sweep_prefill(shape, weights, args);
       return;
@@ -223,6 +229,63 @@ class Bench {
     }
   }
 
+  // Microseconds of a product of the first few weights, each by `run`.
+  template <class Run>
+  double microseconds_each(const std::vector<PackedInt4Weight>& weights, Run&& run) {
+    const size_t used = std::min<size_t>(weights.size(), 4);
+    const auto all = [&] {
+      for (size_t i = 0; i < used; i++) run(weights[i]);
+    };
+    return microseconds(stream_, all) / static_cast<double>(used);
+  }
+
+  void compare_cards(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
+    constexpr int32_t kMost = 512;
+    LibraryGemm library = must(LibraryGemm::make());
+    UnpackedInt4Gemm unpacked = must(UnpackedInt4Gemm::make(kMost, shape.n));
+    const int64_t size = static_cast<int64_t>(shape.n) * shape.k;
+    const DeviceBuffer halves = random_halves(size * 4, 2, stream_);
+    const DeviceBuffer y = allocate(static_cast<uint64_t>(kMost) * static_cast<uint64_t>(shape.n) * 2);
+    for (const int32_t m : {80, 96, 128, 192, 256, 384, 512}) {
+      if (only_rows_ != 0 && only_rows_ != m) continue;
+      args.m = m;
+      int64_t next = 0;
+      const double of_library = microseconds_each(weights, [&](const PackedInt4Weight&) {
+        LibraryGemmArgs product;
+        product.x = x_.data();
+        product.x_stride = product.k = shape.k;
+        product.weight = halves.as<__half>() + size * (next++ % 4);
+        product.out = y.data();
+        product.out_stride = product.n = shape.n;
+        product.m = m;
+        library.run(product, stream_);
+      });
+      const double of_unpacked =
+          microseconds_each(weights, [&](const PackedInt4Weight& w) { unpacked.run(w, args, stream_); });
+      Int4Gemm here = must(Int4Gemm::make(kMost, shape.n, shape.k));
+      const double of_here = microseconds_each(weights, [&](const PackedInt4Weight& w) { here.run(w, args, stream_); });
+      for (const uint64_t kib : {99, 163}) {
+        Int4DecodeDevice card;
+        card.multiprocessors = device_properties().multiprocessors;
+        card.shared_bytes_per_block = kib << 10;
+        const Int4WarpPrefillScratch scratch = must(Int4WarpPrefillScratch::make(card));
+        const Int4WarpPrefillShape chosen = shape_int4_warp_prefill(weights[0], m, card);
+        for (const Int4WarpPrefillShape& launch : int4_warp_prefill_shapes(weights[0], m, card)) {
+          const double us = microseconds_each(
+              weights, [&](const PackedInt4Weight& w) { int4_warp_prefill(w, args, launch, scratch, stream_); });
+          const bool is_chosen = chosen.columns == launch.columns && chosen.blocks == launch.blocks;
+          fmt::print(
+              "{:8} m {:3} {:3} KiB columns {:3} blocks {:3}: {:7.2f} us; unpacked {:7.2f} ({:4.2f}x), "
+              "cuBLASLt "
+              "{:7.2f} ({:4.2f}x), what runs here {:7.2f}{}\n",
+              shape.name, m, kib, launch.columns, launch.blocks, us, of_unpacked, of_unpacked / us, of_library,
+              of_library / us, of_here, is_chosen ? ", chosen" : "");
+        }
+      }
+      std::fflush(stdout);
+    }
+  }
+
   void report(const Measured& product) {
     const Shape& shape = *product.shape;
     const int32_t m = kRows[product.row];
@@ -243,7 +306,8 @@ class Bench {
   }
 
   const std::vector<Shape> shapes_;
-  bool sweep_, apart_;
+  What what_;
+  bool apart_;
   std::string only_shape_;  // or empty
   int32_t only_rows_;       // or 0
   Stream stream_ = must(Stream::make());
@@ -260,7 +324,8 @@ class Bench {
 }  // namespace lorikeet::kernels
 
 int main(int argc, char** argv) {
-  bool sweep = false;
+  using lorikeet::kernels::Bench;
+  Bench::What what = Bench::What::products;
   bool apart = false;
   std::string json;
   std::string shape;
@@ -268,7 +333,9 @@ int main(int argc, char** argv) {
   int32_t ranks = 1;
   for (int i = 1; i < argc; i++) {
     if (std::strcmp(argv[i], "--sweep") == 0) {
-      sweep = true;
+      what = Bench::What::sweep;
+    } else if (std::strcmp(argv[i], "--cards") == 0) {
+      what = Bench::What::cards;
     } else if (std::strcmp(argv[i], "--apart") == 0) {
       apart = true;
     } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
@@ -281,7 +348,8 @@ int main(int argc, char** argv) {
       ranks = std::clamp(std::atoi(argv[++i]), 1, 8);
     } else {
       fmt::print(stderr,
-                 "usage: {} [--json FILE] [--sweep] [--apart] [--shape NAME] [--rows M] [--tensor-parallel-size N]\n",
+                 "usage: {} [--json FILE] [--sweep | --cards] [--apart] [--shape NAME] [--rows M] "
+                 "[--tensor-parallel-size N]\n",
                  argv[0]);
       return 2;
     }
@@ -290,7 +358,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}\n", used.error().message);
     return 1;
   }
-  lorikeet::kernels::Bench bench(sweep, apart, shape, rows, ranks);
+  Bench bench(what, apart, shape, rows, ranks);
   bench.run();
   if (!json.empty()) bench.write_json(json);
   return 0;

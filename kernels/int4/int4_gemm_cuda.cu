@@ -1,26 +1,20 @@
 #include "kernels/int4/int4_gemm_cuda.h"
 
-#include <algorithm>
 #include <map>
 #include <optional>
 #include <tuple>
 
 #include "kernels/base/cuda_check.h"
-#include "kernels/cuda/device_math.cuh"
-#include "kernels/cuda/element_dispatch.cuh"
-#include "kernels/cuda/library_gemm.h"
 #include "kernels/cuda/overlap_launch.cuh"
-#include "kernels/int4/base/layout.h"
 #include "kernels/int4/decode/int4_decode.h"
 #include "kernels/int4/prefill/int4_prefill.h"
+#include "kernels/int4/prefill/int4_warp_prefill.h"
+#include "kernels/int4/prefill/unpacked_gemm.h"
 
 namespace lorikeet::kernels {
 namespace {
 
-using int4::kTileRows;
-
 constexpr int kThreads = 256;
-constexpr uint64_t kDequantizedBytes = 96ULL << 20;  // of weights that are unpacked at a time, at most
 
 unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
@@ -39,53 +33,6 @@ __global__ void __launch_bounds__(kThreads)
   out[i] = from < 0 ? uint16_t{0} : x[i / k * x_stride + from];
 }
 
-struct FinishArgs {
-  const void* products;  // [m, rows] in packed order
-  void* y;
-  const float* bias;
-  int64_t y_stride;
-  int32_t m, n, first_tile, rows;
-  bool paired, silu_mul;
-};
-
-// What follows the product of unpacked weights: order, bias, SiLU-mul. One thread per output.
-//   grid     tokens * outputs / 256, 256 threads, 24 registers, no shared memory; launched in the ordinary way
-template <class T>
-__global__ void __launch_bounds__(kThreads) finish_products(FinishArgs args) {
-  const int per_tile = args.silu_mul ? 8 : kTileRows;
-  const int64_t outputs = args.rows / kTileRows * per_tile;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= outputs * args.m) return;
-  const int64_t token = i / outputs;
-  const int tile = static_cast<int>(i % outputs) / per_tile;
-  const int row = static_cast<int>(i % outputs) % per_tile;
-  const T* product = static_cast<const T*>(args.products) + token * args.rows + tile * kTileRows + row;
-  T* y = static_cast<T*>(args.y) + token * args.y_stride;
-  auto value = [&](int half) {
-    const int first = (args.first_tile + tile) * 8 + row;
-    const int output = args.paired ? first + half * (args.n / 2) : (args.first_tile + tile) * kTileRows + row;
-    const float bias = args.bias != nullptr && output < args.n ? args.bias[output] : 0.0F;
-    return device::to_float(product[8 * half]) + bias;
-  };
-  if (args.silu_mul) {
-    const int output = (args.first_tile + tile) * 8 + row;
-    if (output >= args.n / 2) return;
-    const float gate = value(0);
-    y[output] = device::from_float<T>(gate / (1.0F + __expf(-gate)) * value(1));
-    return;
-  }
-  int output = (args.first_tile + tile) * kTileRows + row;
-  int limit = args.n;
-  if (args.paired) {
-    output = (args.first_tile + tile) * 8 + row % 8;
-    limit = args.n / 2;
-  }
-  if (output >= limit) return;
-  if (args.paired && row >= 8) output += args.n / 2;
-  const float bias = args.bias != nullptr ? args.bias[output] : 0.0F;
-  y[output] = device::from_float<T>(device::to_float(*product) + bias);
-}
-
 }  // namespace
 
 struct Int4Gemm::Impl {
@@ -93,9 +40,11 @@ struct Int4Gemm::Impl {
   using DecodeKey = std::tuple<int32_t, int32_t, int32_t, int32_t, Dtype, int32_t, int32_t>;
 
   Int4DecodeDevice device;
-  std::optional<LibraryGemm> library;  // where int4_prefill is not available
+  // Where the device has no warpgroup steps, for more tokens than kInt4DecodeRows; and than kInt4WarpPrefillRows.
+  std::optional<Int4WarpPrefillScratch> warp_scratch;
+  std::optional<UnpackedInt4Gemm> unpacked;
   int32_t max_rows = 0;
-  DeviceBuffer dequantized, products, gathered;
+  DeviceBuffer gathered;
   std::map<DecodeKey, Int4DecodeShape> shapes;
   bool left_room = false;  // the product before this one, for a block of the next
 
@@ -135,42 +84,13 @@ struct Int4Gemm::Impl {
       args.x = gathered.data();
       args.x_stride = weight.k;
     }
-    const int32_t rows = of_rows > 0 ? of_rows : args.m;
-    int4_prefill(weight, args, shape_int4_prefill(weight, rows, device.multiprocessors), stream);
-  }
-
-  void run_dequantized(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream) {
-    LibraryGemmArgs product;
-    product.x = args.x;
-    product.x_stride = args.x_stride;
-    product.weight = dequantized.data();
-    product.dtype = product.out_dtype = args.dtype;
-    product.m = args.m;
-    product.k = weight.k;
-    if (weight.permutation.bytes() > 0) {
-      gather(weight, args, stream);
-      product.x = gathered.data();
-      product.x_stride = weight.k;
-    }
-    const auto most = static_cast<int32_t>(kDequantizedBytes / 2 / static_cast<uint64_t>(weight.k) / kTileRows);
-    const bool direct = !weight.paired && args.bias == nullptr;
-    for (int32_t tile = 0; tile < weight.tiles; tile += most) {
-      const int32_t tiles = std::min(most, weight.tiles - tile);
-      const int32_t rows = tiles * kTileRows;
-      dequantize_cuda(weight, args.dtype, dequantized.data(), tile, tiles, stream);
-      product.n = direct ? std::min(rows, weight.n - tile * kTileRows) : rows;
-      product.out = direct ? static_cast<uint16_t*>(args.y) + tile * kTileRows : products.data();
-      product.out_stride = direct ? args.y_stride : rows;
-      library->run(product, stream);
-      if (direct) continue;
-      const FinishArgs finish{products.data(), args.y, args.bias, args.y_stride, args.m,
-                              weight.n,        tile,   rows,      weight.paired, args.silu_mul};
-      const int64_t outputs = static_cast<int64_t>(args.m) * tiles * (args.silu_mul ? 8 : kTileRows);
-      with_activation_type(args.dtype, [&](auto element) {
-        using T = typename decltype(element)::type;
-        finish_products<T><<<blocks_for(outputs), kThreads, 0, stream.handle()>>>(finish);
-      });
-      LORIKEET_CHECK_CUDA(cudaGetLastError());
+    if (device.groups) {
+      const int32_t rows = of_rows > 0 ? of_rows : args.m;
+      int4_prefill(weight, args, shape_int4_prefill(weight, rows, device.multiprocessors), stream);
+    } else if (args.m <= kInt4WarpPrefillRows) {
+      int4_warp_prefill(weight, args, shape_int4_warp_prefill(weight, args.m, device), *warp_scratch, stream);
+    } else {
+      unpacked->run(weight, args, stream);
     }
   }
 };
@@ -181,32 +101,32 @@ Int4Gemm& Int4Gemm::operator=(Int4Gemm&&) noexcept = default;
 Int4Gemm::~Int4Gemm() = default;
 
 Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs) {
+  return make(max_rows, max_outputs, max_inputs, Int4DecodeDevice::current());
+}
+
+Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs,
+                                const Int4DecodeDevice& device) {
   auto impl = std::make_unique<Impl>();
-  impl->device = Int4DecodeDevice::current();
+  impl->device = device;
   if (impl->device.shared_bytes_per_block < kFewestSharedBytes) {
     return fail("the int4 kernels need {} KiB of shared memory for a block, and this GPU has {}",
                 kFewestSharedBytes >> 10, impl->device.shared_bytes_per_block >> 10);
   }
   impl->max_rows = max_rows;
-  const auto allocate = [](DeviceBuffer& buffer, uint64_t bytes) -> Result<void> {
-    Result<DeviceBuffer> made = DeviceBuffer::allocate(bytes, "the scratch of the int4 products");
-    if (!made) return tl::unexpected(made.error());
-    buffer = std::move(*made);
-    return {};
-  };
   const uint64_t rows = static_cast<uint64_t>(max_rows);
-  if (Result<void> r = allocate(impl->gathered, 2 * rows * static_cast<uint64_t>(max_inputs)); !r) {
-    return tl::unexpected(r.error());
+  Result<DeviceBuffer> gathered =
+      DeviceBuffer::allocate(2 * rows * static_cast<uint64_t>(max_inputs), "the scratch of the int4 products");
+  if (!gathered) return tl::unexpected(gathered.error());
+  impl->gathered = std::move(*gathered);
+  if (max_rows > kInt4DecodeRows && !device.groups) {
+    Result<Int4WarpPrefillScratch> scratch = Int4WarpPrefillScratch::make(device);
+    if (!scratch) return tl::unexpected(scratch.error());
+    impl->warp_scratch = std::move(*scratch);
   }
-  if (max_rows > kInt4DecodeRows && !int4_prefill_available()) {
-    Result<LibraryGemm> library = LibraryGemm::make();
-    if (!library) return tl::unexpected(library.error());
-    impl->library = std::move(*library);
-    if (Result<void> r = allocate(impl->dequantized, kDequantizedBytes); !r) return tl::unexpected(r.error());
-    if (Result<void> r = allocate(impl->products, 2 * rows * (static_cast<uint64_t>(max_outputs) + 2 * kTileRows));
-        !r) {
-      return tl::unexpected(r.error());
-    }
+  if (max_rows > kInt4WarpPrefillRows && !device.groups) {
+    Result<UnpackedInt4Gemm> unpacked = UnpackedInt4Gemm::make(max_rows, max_outputs);
+    if (!unpacked) return tl::unexpected(unpacked.error());
+    impl->unpacked = std::move(*unpacked);
   }
   return Int4Gemm(std::move(impl));
 }
@@ -216,7 +136,7 @@ bool Int4Gemm::takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype
 }
 
 bool Int4Gemm::takes_parts() const {
-  return !impl_->library;  // whose algorithm depends on the number of rows
+  return impl_->device.groups;  // the other kernels divide sums by the number of rows
 }
 
 void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x,
@@ -232,11 +152,7 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
     return;
   }
   impl_->left_room = false;
-  if (!impl_->library) {
-    impl_->run_prefill(weight, args, stream, of_rows);
-  } else {
-    impl_->run_dequantized(weight, args, stream);
-  }
+  impl_->run_prefill(weight, args, stream, of_rows);
 }
 
 bool Int4Gemm::takes_lora(const PackedInt4Weight& weight, int32_t m, const LoraLinear& linear, int32_t max_rank) const {

@@ -1,7 +1,8 @@
 // The device version of y = x W^T with an int4 weight, for any number of tokens.
 //
 // Up to kInt4DecodeRows tokens go through kernels that read the packed weight once; more go through tensor-core tiles
-// for many tokens. In the first, a row's result depends neither on m nor on the other rows nor on the device: see
+// for many tokens: Hopper's, or up to kInt4WarpPrefillRows those of any GPU from compute capability 8.0 on, or, beyond,
+// cuBLASLt's behind an unpacked weight. In the first, a row's result depends neither on m nor on the other rows nor on the device: see
 // kernels/int4/base/fragment.cuh for the one order in which products are summed.
 #pragma once
 
@@ -10,6 +11,7 @@
 
 #include "kernels/base/device.h"
 #include "kernels/base/dtype.h"
+#include "kernels/int4/base/decode_shape.h"
 #include "kernels/int4/base/gemm_args.h"
 #include "kernels/int4/base/packed_weight.h"
 
@@ -24,12 +26,15 @@ class Int4Gemm {
   // For products of up to max_rows tokens with weights up to max_outputs x max_inputs. Fails where memory runs out, and
   // on devices with less than kFewestSharedBytes.
   static Result<Int4Gemm> make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs);
+  // As if the device were one that is described so and offers no more than this one does: what other cards run.
+  static Result<Int4Gemm> make(int32_t max_rows, int32_t max_outputs, int32_t max_inputs,
+                               const Int4DecodeDevice& device);
   Int4Gemm(Int4Gemm&&) noexcept;
   Int4Gemm& operator=(Int4Gemm&&) noexcept;
   ~Int4Gemm();
 
   // Queues the product. Up to kInt4DecodeRows tokens it can be captured in a graph; above, the first call for a shape
-  // must not be captured, as devices without a kernel of ours for it (kernels/int4/prefill/int4_prefill.h) choose an
+  // must not be captured, as devices without a kernel of ours for it (kernels/int4/prefill/unpacked_gemm.h) choose an
   // algorithm. `late_x`: the kernel in front waits for other ranks, so that there is time to bring more of the weight
   // before x is there. `of_rows`: args has some rows of a product of so many, more than kInt4DecodeRows as its own are,
   // and they get the bits that they have there, where takes_parts; 0: it has all.

@@ -17,6 +17,7 @@
 #include "kernels/int4/base/layout.h"
 #include "kernels/int4/base/output.cuh"
 #include "kernels/int4/base/tensor_copies.cuh"
+#include "kernels/int4/prefill/pair_scale.cuh"
 
 namespace lorikeet::kernels {
 namespace int4 {
@@ -47,36 +48,6 @@ struct PrefillStage {
   static constexpr int kFit = ((227 << 10) - kAlignment - 256) / kBytes;
   static constexpr int kStages = kFit < kMostStages ? kFit : kMostStages;
   static constexpr int kSharedBytes = kStages * kBytes + kAlignment;
-};
-
-// Scales of rows g and g + 8, ready to multiply pairs. fp16: stored scales reach 2^15, so that they are lowered by 2^8,
-// which finish_factor undoes.
-template <class T>
-struct PairScale;
-template <>
-struct PairScale<__half> {
-  static constexpr float kFactor = 256;
-  __half2 s[2];
-  __device__ __forceinline__ explicit PairScale(uint32_t pair) {
-    const __half2 both = __hmul2(*reinterpret_cast<const __half2*>(&pair), __float2half2_rn(1 / kFactor));
-    s[0] = __low2half2(both);
-    s[1] = __high2half2(both);
-  }
-  __device__ __forceinline__ uint32_t apply(uint32_t q, int half) const {
-    const __half2 r = __hmul2(*reinterpret_cast<const __half2*>(&q), s[half]);
-    return *reinterpret_cast<const uint32_t*>(&r);
-  }
-};
-template <>
-struct PairScale<__nv_bfloat16> {
-  static constexpr float kFactor = 1;
-  float2 s;
-  __device__ __forceinline__ explicit PairScale(uint32_t pair) : s(scales_of(pair)) {}
-  __device__ __forceinline__ uint32_t apply(uint32_t q, int half) const {
-    const float2 v = device::unpack<__nv_bfloat16>(q);
-    const float by = half == 0 ? s.x : s.y;
-    return device::pack<__nv_bfloat16>(v.x * by, v.y * by);
-  }
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

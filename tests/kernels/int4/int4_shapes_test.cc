@@ -1,12 +1,17 @@
 // Which shapes the int4 product takes on devices that are not here.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "kernels/int4/decode/int4_decode.h"
 #include "kernels/int4/int4_gemm_cuda.h"
+#include "kernels/int4/prefill/int4_warp_prefill.h"
+#include "kernels/int4/prefill/warp_prefill_walk.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -124,6 +129,65 @@ TEST(Int4Shapes, WithLoraFitWhereTheProductTakesIt) {
     }
   }
   EXPECT_GT(taken, 1000);
+}
+
+TEST(Int4Shapes, OfManyTokensFitEveryDeviceWithoutWarpgroups) {
+  for (const Shape& shape : products()) {
+    for (const bool asymmetric : {false, true}) {
+      const PackedInt4Weight weight = weight_of(shape, asymmetric ? 32 : 128, asymmetric);
+      for (const Int4DecodeDevice& device : devices()) {
+        if (device.groups) continue;
+        for (const int32_t m : {65, 80, 96, 97, 128, 129, 192, 256, 257, 384, 511, 512}) {
+          const auto what = [&] {
+            return fmt::format("{} x {}, {} tokens, {} multiprocessors of {} KiB", weight.n, weight.k, m,
+                               device.multiprocessors, device.shared_bytes_per_block >> 10);
+          };
+          const Int4WarpPrefillShape chosen = shape_int4_warp_prefill(weight, m, device);
+          bool offered = false;
+          for (const Int4WarpPrefillShape& launch : int4_warp_prefill_shapes(weight, m, device)) {
+            ASSERT_GE(launch.blocks, 1) << what();
+            ASSERT_EQ(launch.bytes, static_cast<uint64_t>(int4::warp_prefill_shared_bytes(
+                                        launch.columns, weight.scale_block, weight.asymmetric)))
+                << what();
+            ASSERT_LE(launch.bytes, device.shared_bytes_per_block) << what();
+            // Of what is allocated: places for the sums of as many blocks as multiprocessors, and their counters.
+            if (launch.shares) {
+              ASSERT_LE(launch.blocks, device.multiprocessors) << what();
+              ASSERT_LE(launch.sum_bytes, int4_warp_prefill_sum_bytes(device)) << what();
+            }
+            offered |= launch.columns == chosen.columns && launch.blocks == chosen.blocks;
+          }
+          ASSERT_TRUE(offered) << what();
+        }
+      }
+    }
+  }
+}
+
+// Each step of each area is one block's, and blocks that share an area leave its sums in places of their own.
+TEST(Int4Shapes, ShareOutEveryStepOfManyTokensOnce) {
+  for (const auto& [areas, area_steps] : {std::pair{40, 80}, std::pair{1, 9}, std::pair{56, 27}, std::pair{7, 216}}) {
+    const int64_t steps = int64_t{areas} * area_steps;
+    for (int blocks = 1; blocks <= std::min<int64_t>(144, steps); blocks++) {
+      int64_t next = 0;
+      std::vector<int> place_of_area(static_cast<size_t>(2 * blocks), -1);
+      for (int block = 0; block < blocks; block++) {
+        ASSERT_EQ(int4::walk_begin(steps, block, blocks), next);
+        const int64_t end = int4::walk_begin(steps, block + 1, blocks);
+        ASSERT_GT(end, next);
+        for (; next < end; next++) {
+          ASSERT_EQ(int4::walker_of(next, steps, blocks), block) << "of " << blocks << ", step " << next;
+          const auto area = static_cast<int>(next / area_steps);
+          const int64_t begin = int64_t{area} * area_steps;
+          if (int4::walker_of(begin, steps, blocks) == int4::walker_of(begin + area_steps - 1, steps, blocks)) continue;
+          int& taken = place_of_area[static_cast<size_t>(int4::place_of_sums(steps, block, blocks, begin))];
+          if (taken < 0) taken = area;
+          ASSERT_EQ(taken, area) << "block " << block << " of " << blocks;
+        }
+      }
+      ASSERT_EQ(next, steps);
+    }
+  }
 }
 
 }  // namespace
