@@ -71,9 +71,9 @@ std::string warning_of(const std::string& name, const std::string& why) {
 }
 
 // What the thread that looks and who waits for it have in common.
-class Looks {
+class OpenedFiles {
  public:
-  Looks(actors::ServerOptions options, Clock::time_point end) : options_(std::move(options)), end_(end) {}
+  OpenedFiles(actors::ServerOptions options, Clock::time_point end) : options_(std::move(options)), end_(end) {}
 
   // On the thread that may be left behind.
   void run(WhyRefused look) {
@@ -130,7 +130,7 @@ class Looks {
 std::vector<std::string> adapter_warnings(const actors::ServerOptions& options, std::chrono::milliseconds patience,
                                           WhyRefused look) {
   if (options.lora_modules.empty()) return {};
-  const auto looks = std::make_shared<Looks>(options, Clock::now() + patience);
+  const auto looks = std::make_shared<OpenedFiles>(options, Clock::now() + patience);
   std::thread([looks, look = std::move(look)]() mutable { looks->run(std::move(look)); }).detach();
   return looks->wait();
 }
