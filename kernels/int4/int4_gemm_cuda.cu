@@ -4,7 +4,6 @@
 #include <optional>
 #include <tuple>
 
-#include "kernels/base/cuda_check.h"
 #include "kernels/cuda/overlap_launch.cuh"
 #include "kernels/int4/decode/int4_decode.h"
 #include "kernels/int4/prefill/int4_prefill.h"

@@ -1,9 +1,9 @@
 // The device version of y = x W^T with an int4 weight, for any number of tokens.
 //
 // Up to kInt4DecodeRows tokens go through kernels that read the packed weight once; more go through tensor-core tiles
-// for many tokens: Hopper's, or up to kInt4WarpPrefillRows those of any GPU from compute capability 8.0 on, or, beyond,
-// cuBLASLt's behind an unpacked weight. In the first, a row's result depends neither on m nor on the other rows nor on the device: see
-// kernels/int4/base/fragment.cuh for the one order in which products are summed.
+// for many tokens: Hopper's, or up to kInt4WarpPrefillRows those of any GPU from compute capability 8.0 on, or beyond
+// that cuBLASLt's behind an unpacked weight. In the first, a row's result depends neither on m nor on the other rows nor
+// on the device: see kernels/int4/base/fragment.cuh for the one order in which products are summed.
 #pragma once
 
 #include <cstdint>

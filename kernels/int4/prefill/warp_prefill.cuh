@@ -25,35 +25,17 @@ struct AreaTiling {
   using Sums = float[kRowTiles][kColTiles][4];
 };
 
-// What a warp takes of a stage: its weights as they are stored, and x of a sub-block.
-template <class Format, class Tiling>
-struct StepWeights {
-  static constexpr int kTileBytes = step_tile_bytes(Format::kScaleBlock, Format::kAsymmetric);
-  static constexpr int kScaleBlocks = step_scale_blocks(Format::kScaleBlock);
-
-  uint4 words[Tiling::kRowTiles];
-  uint32_t scales[Tiling::kRowTiles][kScaleBlocks];
-  uint32_t zeros[Tiling::kRowTiles][kScaleBlocks];
-
-  // `tiles`: the warp's first.
-  __device__ __forceinline__ void load(const unsigned char* tiles, int lane) {
-    constexpr int kZerosAt = kStepNibbleBytes + step_scale_bytes(Format::kScaleBlock);
-#pragma unroll
-    for (int r = 0; r < Tiling::kRowTiles; r++) {
-      const unsigned char* tile = tiles + r * kTileBytes;
-      words[r] = reinterpret_cast<const uint4*>(tile)[lane];
-#pragma unroll
-      for (int block = 0; block < kScaleBlocks; block++) {
-        const int pair = block * 8 + lane / 4;
-        scales[r][block] = reinterpret_cast<const uint32_t*>(tile + kStepNibbleBytes)[pair];
-        zeros[r][block] = Format::kAsymmetric ? reinterpret_cast<const uint16_t*>(tile + kZerosAt)[pair] : 0;
-      }
-    }
-  }
-};
+// What a warp takes of a stage: all its weights, and x of a sub-block.
+template <class Tiling>
+using StepWords = uint4[Tiling::kRowTiles];
 template <class Tiling>
 using StepX = uint32_t[Tiling::kColTiles][4];
 
+template <class Tiling>
+__device__ __forceinline__ void load_words(uint32_t weights, int tile_bytes, int lane, StepWords<Tiling>& words) {
+#pragma unroll
+  for (int r = 0; r < Tiling::kRowTiles; r++) words[r] = load_shared_16(weights + r * tile_bytes + lane * 16);
+}
 // `x`: this lane's row of the first matrices, in whose row of eight pieces it takes x_piece ^ 0 or ^ 4.
 template <class Tiling>
 __device__ __forceinline__ void load_x(uint32_t x, int x_piece, int sub_block, StepX<Tiling>& b) {
@@ -63,26 +45,29 @@ __device__ __forceinline__ void load_x(uint32_t x, int x_piece, int sub_block, S
   }
 }
 
-// sum += a sub-block of the warp's tiles times x.
+// sum += a sub-block of the warp's tiles times x. `weights`: the warp's first tile of the stage.
 template <class T, class Format, class Tiling, int kSub>
-__device__ __forceinline__ void multiply_sub_block(const StepWeights<Format, Tiling>& weights, const StepX<Tiling>& b,
-                                                   typename Tiling::Sums& sum) {
-  constexpr int kBlock = step_scale_blocks(Format::kScaleBlock) == 1 ? 0 : kSub;
+__device__ __forceinline__ void multiply_sub_block(const unsigned char* weights, const StepWords<Tiling>& words,
+                                                   const StepX<Tiling>& b, typename Tiling::Sums& sum, int g) {
+  constexpr int kTileBytes = step_tile_bytes(Format::kScaleBlock, Format::kAsymmetric);
+  constexpr int kScaleBlocks = step_scale_blocks(Format::kScaleBlock);
+  constexpr int kZerosAt = kStepNibbleBytes + step_scale_bytes(Format::kScaleBlock);
+  const int pair = (kScaleBlocks == 1 ? 0 : kSub) * 8 + g;
 #pragma unroll
   for (int r = 0; r < Tiling::kRowTiles; r++) {
-    const PairScale<T> scales(weights.scales[r][kBlock]);
-    const uint4& words = weights.words[r];
+    const unsigned char* tile = weights + r * kTileBytes;
+    const PairScale<T> scales(reinterpret_cast<const uint32_t*>(tile + kStepNibbleBytes)[pair]);
+    uint32_t zeros = 0;
+    if constexpr (Format::kAsymmetric) zeros = reinterpret_cast<const uint16_t*>(tile + kZerosAt)[pair];
     uint32_t a[2][4];
-    decode_sub_block<T>(kSub == 0 ? words.x : words.z, kSub == 0 ? words.y : words.w,
-                        zeros_of<T, Format>(weights.zeros[r][kBlock]), a);
+    decode_sub_block<T>(kSub == 0 ? words[r].x : words[r].z, kSub == 0 ? words[r].y : words[r].w,
+                        zeros_of<T, Format>(zeros), a);
 #pragma unroll
     for (int s = 0; s < 2; s++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) a[s][i] = scales.apply(a[s][i], i % 2);
 #pragma unroll
-      for (int c = 0; c < Tiling::kColTiles; c++) {
-        device::mma_m16n8k16<T>(sum[r][c], a[s][0], a[s][1], a[s][2], a[s][3], b[c][2 * s], b[c][2 * s + 1]);
-      }
+      for (int c = 0; c < Tiling::kColTiles; c++) next_step<T>(sum[r][c], a[s], b[c][2 * s], b[c][2 * s + 1]);
     }
   }
 }
@@ -172,12 +157,12 @@ __device__ __forceinline__ bool join_parts(const WarpPrefillParams& p, int64_t a
 
 // Products of kInt4DecodeRows to kInt4WarpPrefillRows tokens.
 //   grid     shape.blocks: one for each area, or up to one a multiprocessor that share them; 256 threads; for areas of
-//            80, 96 and 128 columns up to 162, 189 and 225 registers; one CTA a multiprocessor
+//            80, 96 and 128 columns up to 160, 182 and 216 registers; one CTA a multiprocessor
 //   shared   four stages of x and weights: 57 to 84 KiB
 //   device   8.0
 //   waits    for the kernel in front, with weights already requested; of the blocks of an area the last to arrive joins
 //            the sums, nobody waits for another
-//   floor    on an H200 0.40 to 0.88 times as fast as cuBLASLt fp16, whose steps are warpgroups' there, and 0.96 to 3.5
+//   floor    on an H200 0.43 to 0.86 times as fast as cuBLASLt fp16, whose steps are warpgroups' there, and 1.02 to 3.5
 //            times as fast as unpacking the weight for it
 template <class T, class Format, class Tiling>
 __global__ void __launch_bounds__(kWarpPrefillThreads, 1) warp_prefill(const __grid_constant__ WarpPrefillParams p) {
@@ -215,14 +200,15 @@ __global__ void __launch_bounds__(kWarpPrefillThreads, 1) warp_prefill(const __g
   }
 
   typename Tiling::Sums sum = {};
+  const int g = lane / 4;
   const int my_x = (my_column + lane % 8) * kStepRowBytes;
   const int my_weights = kWeightsAt + my_tile * kTileBytes;
   const int x_piece = lane / 8 ^ lane % 8;
-  StepWeights<Format, Tiling> weights;
+  StepWords<Tiling> words;
   StepX<Tiling> x[2];
   device::wait_async_copies<kStages - 2>();
   __syncthreads();
-  weights.load(shared + my_weights, lane);
+  load_words<Tiling>(base + my_weights, kTileBytes, lane, words);
   load_x<Tiling>(base + my_x, x_piece, 0, x[0]);
   int stage = 0;  // where it begins
   int i = 0;
@@ -233,21 +219,23 @@ __global__ void __launch_bounds__(kWarpPrefillThreads, 1) warp_prefill(const __g
     int last_stage = stage;
 #pragma unroll 1
     for (; i < area_end; i++) {
-      const int next_stage = stage == (kStages - 1) * kStage ? 0 : stage + kStage;
-      const uint32_t free_stage = base + (stage == 0 ? (kStages - 1) * kStage : stage - kStage);
-      load_x<Tiling>(base + stage + my_x, x_piece, 1, x[1]);
-      multiply_sub_block<T, Format, Tiling, 0>(weights, x[0], sum);
       device::wait_async_copies<kStages - 3>();
       __syncthreads();  // the next stage has come for all, and all have left the one before this
-      StepWeights<Format, Tiling> next_weights;
-      next_weights.load(shared + next_stage + my_weights, lane);
-      load_x<Tiling>(base + next_stage + my_x, x_piece, 0, x[0]);
+      const int next_stage = stage == (kStages - 1) * kStage ? 0 : stage + kStage;
+      const uint32_t free_stage = base + (stage == 0 ? (kStages - 1) * kStage : stage - kStage);
+      const unsigned char* weights = shared + stage + my_weights;
+      load_x<Tiling>(base + stage + my_x, x_piece, 1, x[1]);
+      multiply_sub_block<T, Format, Tiling, 0>(weights, words, x[0], sum, g);
       requests.weights(free_stage + kWeightsAt);
       requests.inputs(p, free_stage);
       device::commit_async_copies();
       const bool area_requested = requests.advance(p);
-      multiply_sub_block<T, Format, Tiling, 1>(weights, x[1], sum);
-      weights = next_weights;
+      StepWords<Tiling> next_words;
+      load_words<Tiling>(base + next_stage + my_weights, kTileBytes, lane, next_words);
+      load_x<Tiling>(base + next_stage + my_x, x_piece, 0, x[0]);
+      multiply_sub_block<T, Format, Tiling, 1>(weights, words, x[1], sum, g);
+#pragma unroll
+      for (int r = 0; r < Tiling::kRowTiles; r++) words[r] = next_words[r];
       last_stage = stage;
       stage = next_stage;
       if (area_requested) requests.begin_next_area(p);

@@ -23,11 +23,11 @@ struct StepCost {
 StepCost cost_of(int32_t columns) {
   switch (columns) {
     case 80:
-      return {0.63, 4.6};
+      return {0.63, 4.5};
     case 96:
-      return {0.71, 4.9};
+      return {0.73, 4.8};
     default:
-      return {0.87, 6.4};
+      return {0.83, 6.7};
   }
 }
 constexpr double kExchangeCost = 3.5;  // of the sums of an area that a block leaves, and perhaps joins
