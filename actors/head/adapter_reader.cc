@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "actors/head/adapter_key.h"
+#include "actors/head/deferred_free.h"
 #include "actors/head/staging_memory.h"
 #include "kernels/base/thread_turns.h"
 
@@ -17,14 +18,14 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr BlockingPool::Limits kChecks{4, 16, std::chrono::milliseconds(200)};
-constexpr BlockingPool::Limits kEnds{1, 0};
 constexpr size_t kFewestReadThreads = 2;  // one slow disk does not hold up all others
 constexpr size_t kMostReadThreads = 8;
 constexpr size_t kMostThreads = 16;  // that work at adapters at once
 constexpr size_t kMostBlockedReads = 16;
 constexpr int kSpareThreads = 4;  // that make memory ready, beside what the last one is loaded by
-constexpr uint64_t kMostSpareBytes = uint64_t{512} << 20;  // where there is no other bound
-constexpr int kReadAttempts = 3;                           // files that change while they are read
+constexpr uint64_t kMostSpareBytes = uint64_t{512} << 20;   // where there is no other bound
+constexpr uint64_t kMostEndingBytes = uint64_t{512} << 20;  // likewise
+constexpr int kReadAttempts = 3;                            // files that change while they are read
 constexpr std::chrono::hours kNoLimit{24};
 
 // Reading is hashing and packing as much as waiting for the disk. Ranks on the CPU need cores as well, those on devices few.
@@ -64,7 +65,7 @@ struct AdapterReader::Context {
   const model::SliceLayout layout;
   std::atomic<size_t> reading{0};
   SpareStagingMemory spare;
-  const std::shared_ptr<BlockingPool> ends = std::make_shared<BlockingPool>(kEnds);
+  const std::shared_ptr<DeferredFree> ends;  // shared with the adapters, which may outlive the reader
   std::mutex mutex;
   std::condition_variable stop_wake;
   bool stop = false;
@@ -76,7 +77,10 @@ struct AdapterReader::Context {
         hooks(std::move(test_hooks)),
         directories(std::move(allowed)),
         layout(of_slots),
-        spare(most_spare_bytes(bytes)) {}
+        spare(most_spare_bytes(bytes)),
+        ends(std::make_shared<DeferredFree>(bytes > 0 ? bytes : kMostEndingBytes, in_background())) {}
+
+  bool in_background() const { return layout != model::SliceLayout::cpu_f32; }
 
   // Whether a file that is not there is missed at a place that is not a client's to look at is not said.
   Checked look(const std::string& name, const std::string& dir) {
@@ -90,24 +94,15 @@ struct AdapterReader::Context {
   // Beside devices, which compute whatever the host does, the threads that read need not keep those waiting that plan the
   // steps. Ranks on the CPU would keep the readers waiting.
   void give_way() const {
-    if (layout != model::SliceLayout::cpu_f32) kernels::work_in_background();
+    if (in_background()) kernels::work_in_background();
   }
 
   // To give its pages back takes as long as to pack them, and whoever lets go of it last may be an actor: it ends on a
-  // thread that has nothing else to do, as long as there is one.
+  // thread that has nothing else to do, as long as not too much waits for that.
   std::shared_ptr<const StagedAdapter> ended_apart(std::shared_ptr<const StagedAdapter> adapter) const {
     const StagedAdapter* const at = adapter.get();
-    const bool in_background = layout != model::SliceLayout::cpu_f32;
-    return {at, [owner = std::move(adapter), ends = ends, in_background](const StagedAdapter*) mutable {
-              BlockingPool::Job job;
-              job.limit = kNoLimit;
-              job.call = [owner = std::move(owner), in_background]() mutable -> BlockingPool::Finish {
-                if (in_background) kernels::work_in_background();
-                owner.reset();
-                return [] {};
-              };
-              job.give_up = [](const std::string&) {};
-              ends->submit(std::move(job));
+    return {at, [owner = std::move(adapter), ends = ends](const StagedAdapter* staged) mutable {
+              ends->free(std::move(owner), staged->bytes);
             }};
   }
 
