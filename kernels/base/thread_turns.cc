@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace lorikeet::kernels {
 namespace {
@@ -23,28 +24,31 @@ struct Attributes {
   uint64_t deadline = 0, period = 0;
 };
 
-Attributes present() {
+// Those that nobody has chosen otherwise. Nothing: an operator has, or they cannot be asked, and what was chosen would be
+// overwritten by what we make up.
+std::optional<Attributes> unchosen() {
   Attributes attributes;
-  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0) attributes = {};
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0) return std::nullopt;
+  if (attributes.policy != SCHED_OTHER) return std::nullopt;
   return attributes;
 }
 
 }  // namespace
 
 void take_short_turns() {
-  Attributes attributes = present();
-  if (attributes.policy != SCHED_OTHER) return;  // an operator's choice
-  attributes.runtime = kShortTurnNs;
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
+  auto attributes = unchosen();
+  if (!attributes) return;
+  attributes->runtime = kShortTurnNs;
+  syscall(SYS_sched_setattr, 0, &*attributes, 0);
 }
 
 void work_in_background() {
-  Attributes attributes = present();
-  if (attributes.policy != SCHED_OTHER) return;
-  attributes.policy = SCHED_BATCH;
-  if (attributes.nice < kBackgroundNice) attributes.nice = kBackgroundNice;
-  attributes.runtime = 0;
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
+  auto attributes = unchosen();
+  if (!attributes) return;
+  attributes->policy = SCHED_BATCH;
+  if (attributes->nice < kBackgroundNice) attributes->nice = kBackgroundNice;
+  attributes->runtime = 0;
+  syscall(SYS_sched_setattr, 0, &*attributes, 0);
 }
 
 }  // namespace lorikeet::kernels

@@ -1,5 +1,5 @@
 // Who goes first where threads want the same core. What these ask for needs no privilege, and where a system does not know
-// it, or refuses it, nothing changes.
+// it, refuses it, or does not say what an operator has chosen, nothing changes.
 #pragma once
 
 namespace lorikeet::kernels {
