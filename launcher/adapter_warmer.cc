@@ -15,14 +15,21 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kPatience{60};
 constexpr std::chrono::milliseconds kReceivePatience{200};
 constexpr std::chrono::milliseconds kNap{10};  // between looks at whether it is to stop
+constexpr std::chrono::nanoseconds kLongestPeriod = std::chrono::hours(1);
 
 }  // namespace
+
+std::chrono::nanoseconds AdapterWarmer::period_of(double per_second) {
+  if (!(per_second > 0)) return std::chrono::nanoseconds(0);
+  const double longest = static_cast<double>(kLongestPeriod.count());
+  return std::chrono::nanoseconds(static_cast<int64_t>(std::min(1e9 / per_second, longest)));
+}
 
 AdapterWarmer::AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::vector<std::string> names,
                              double per_second)
     : client_(std::move(client)),
       names_(std::move(names)),
-      period_(per_second > 0 ? static_cast<int64_t>(1e9 / per_second) : 0),
+      period_(period_of(per_second)),
       thread_([this] { run(); }) {}
 
 AdapterWarmer::~AdapterWarmer() {
@@ -37,11 +44,10 @@ Result<void> AdapterWarmer::stop() {
 }
 
 void AdapterWarmer::run() {
-  auto due = Clock::now();
   for (size_t i = 0; ended_ && !stops_; i = (i + 1) % names_.size()) {
+    const auto began = Clock::now();  // what a slow one has missed is not made up for: others would come in a burst
     ended_ = warm(names_[i]);
-    due += period_;
-    wait_until(due);
+    wait_until(began + period_);
   }
 }
 
