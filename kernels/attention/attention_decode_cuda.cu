@@ -1,10 +1,13 @@
 // A block works on parts of pairs (row, KV head): each of its four warps goes through neighbouring segments of the row,
-// 16 positions at a time, with a small ring of keys and values in shared memory that it fills for itself.
+// 16 positions at a time, or 32 in fp8, with a small ring of keys and values in shared memory that it fills for itself.
 //   scores [16 positions x 8 heads] = K [16 x head_dim] q^T;  out^T [head_dim x 8 heads] += V^T [head_dim x 16] P^T
 // With few rows the blocks of a cluster share a pair and exchange results through their shared memory. A long row that is
 // nearly alone is the work of several clusters, of which each block joins its share of the result with the same share of
 // the others through global memory. With many rows each block takes whole pairs, and parts of long rows are joined there.
 #include "kernels/attention/attention_decode_cuda.h"
+
+#include <climits>
+
 #include "kernels/attention/attention_shared.cuh"
 #include "kernels/attention/decode_feed.cuh"
 #include "kernels/attention/decode_join.cuh"
@@ -197,14 +200,14 @@ __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args,
 }
 
 // cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair. most_parts: of a row.
-//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 243 to 247 registers
-//            (199 to 203 for heads of 64), 432 B of stack
+//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 243 to 248 registers
+//            (203 for heads of 64), 432 B of stack
 //   shared   Shared<T, Kv, kHeadDim>: a ring of keys and values per warp, q, results of the warps; <= 99 kB
 //   device   8.0; clusters from 9.0 on
 //   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
 //            last part of a pair to arrive joins the parts, or, of several clusters, the last with a share of the pair its share; rows
 //            of one sequence do not wait for each other (WAITING.md)
-//   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; with 2 and 1 KV heads 66 and 57 % at 128k; fp8 at 8 rows and 8k: 55 % of a whole step's
+//   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; with 2 and 1 KV heads 66 and 57 % at 128k; fp8 65 % at 8 rows and 8k, 47 % at one row and 32k
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
     decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster, int most_parts) {
@@ -214,6 +217,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
   extern __shared__ __align__(128) unsigned char shared_bytes[];
   using Memory = Shared<T, Kv, kHeadDim>;
   constexpr int kDepth = Memory::kDepth;
+  constexpr int kStep = attention::kStepTiles<Kv>;
   auto& shared = *reinterpret_cast<Memory*>(shared_bytes);
   const int warp = threadIdx.x / device::kWarpSize;
   const int lane = threadIdx.x % device::kWarpSize;
@@ -294,34 +298,50 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
       for (int segment = 0; segment < segments; segment++) {
         now.clear();
         const int end_tile = item.segment_begin(first_segment + segment + 1);
+        const int end = min(item.context, end_tile * kTile);
+        // The step with the newest position, which the cache does not have yet.
+        const int newest_tile = args.rotate && end_tile == item.tiles ? end_tile - kStep : INT_MAX;
 #pragma unroll 1
-        for (; tile < end_tile; tile++) {
+        for (; tile < end_tile; tile += kStep) {
           constexpr int kBehind = 2 * kDepth - 1;  // groups of copies that were requested behind the awaited one
           device::wait_async_copies<kBehind>();
           __syncwarp();
-          const bool newest = args.rotate && tile + 1 == item.tiles;
-          const int last_row = (item.context - 1) % kTile;
-          if (newest) attention::add_newest<T, Kv, kHeadDim, 0>(shared, warp, slot, i, last_row);
-          float score[4] = {0, 0, 0, 0};
-          float odd[4] = {0, 0, 0, 0};
-          attention::score_tile<T, Kv, kHeadDim>(shared.ring[warp][slot][0], query, score, odd);
-          float position_scale[2] = {scale, scale};
-          if constexpr (Memory::kFp8) {
-            position_scale[0] *= shared.scales[warp][slot][0][g];
-            position_scale[1] *= shared.scales[warp][slot][0][g + 8];
+          const bool newest = tile >= newest_tile;
+          const int left = end - tile * kTile;  // positions; the newest is the last
+          if (newest) attention::add_newest<T, Kv, kHeadDim, 0>(shared, warp, slot, i, left - 1);
+          float score[kStep][4] = {};
+          float position_scale[kStep][2];
+#pragma unroll
+          for (int u = 0; u < kStep; u++) {
+            float odd[4] = {0, 0, 0, 0};
+            attention::score_tile<T, Kv, kHeadDim>(shared.ring[warp][slot][0] + u * Memory::kTileBytes, query, score[u],
+                                                   odd);
+#pragma unroll
+            for (int e = 0; e < 4; e++) score[u][e] = __fadd_rn(score[u][e], odd[e]);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+              position_scale[u][half] = scale;
+              if constexpr (Memory::kFp8) {
+                position_scale[u][half] *= shared.scales[warp][slot][0][u * kTile + half * 8 + g];
+              }
+            }
           }
           __syncwarp();  // the keys are no longer read
           feed.keys();
 
-          const int left = item.context - tile * kTile;  // positions
 #pragma unroll
-          for (int e = 0; e < 4; e++) {
-            score[e] = g + e / 2 * 8 < left ? __fadd_rn(score[e], odd[e]) * position_scale[e / 2] : -INFINITY;
+          for (int u = 0; u < kStep; u++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+              score[u][e] = u * kTile + g + e / 2 * 8 < left ? score[u][e] * position_scale[u][e / 2] : -INFINITY;
+            }
           }
           float shrink[2];
 #pragma unroll
           for (int h = 0; h < 2; h++) {
-            float best = fmaxf(score[h], score[h + 2]);
+            float best = fmaxf(score[0][h], score[0][h + 2]);
+#pragma unroll
+            for (int u = 1; u < kStep; u++) best = fmaxf(best, fmaxf(score[u][h], score[u][h + 2]));
 #pragma unroll
             for (int offset = 4; offset < device::kWarpSize; offset *= 2) {
               best = fmaxf(best, __shfl_xor_sync(device::kFullWarp, best, offset));
@@ -329,26 +349,40 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
             best = fmaxf(best, now.largest[h]);
             shrink[h] = attention::exp2_fast(now.largest[h] - best);
             now.largest[h] = best;
-            score[h] = attention::exp2_fast(score[h] - best);
-            score[h + 2] = attention::exp2_fast(score[h + 2] - best);
+            float sum = 0;
+#pragma unroll
+            for (int u = 0; u < kStep; u++) {
+              score[u][h] = attention::exp2_fast(score[u][h] - best);
+              score[u][h + 2] = attention::exp2_fast(score[u][h + 2] - best);
+              const float of_tile = __fadd_rn(score[u][h], score[u][h + 2]);
+              sum = u == 0 ? of_tile : __fadd_rn(sum, of_tile);
+            }
             // This lane's positions only, until the segment ends.
-            now.sum[h] = __fmaf_rn(now.sum[h], shrink[h], __fadd_rn(score[h], score[h + 2]));
+            now.sum[h] = __fmaf_rn(now.sum[h], shrink[h], sum);
           }
+          uint2 p[kStep];
           const auto pack_scores = [&] {
-            return make_uint2(device::transpose_8x8(device::pack<T>(score[0], score[1])),
-                              device::transpose_8x8(device::pack<T>(score[2], score[3])));
+#pragma unroll
+            for (int u = 0; u < kStep; u++) {
+              p[u].x = device::transpose_8x8(device::pack<T>(score[u][0], score[u][1]));
+              p[u].y = device::transpose_8x8(device::pack<T>(score[u][2], score[u][3]));
+            }
           };
-          uint2 p;
-          if constexpr (!Memory::kFp8) p = pack_scores();
+          if constexpr (!Memory::kFp8) pack_scores();
           device::wait_async_copies<kBehind>();
           __syncwarp();
-          if (newest) attention::add_newest<T, Kv, kHeadDim, 1>(shared, warp, slot, i, last_row);
+          if (newest) attention::add_newest<T, Kv, kHeadDim, 1>(shared, warp, slot, i, left - 1);
           if constexpr (Memory::kFp8) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-              score[e] *= attention::kRaised * shared.scales[warp][slot][1][g + e / 2 * 8];
+            for (int u = 0; u < kStep; u++) {
+#pragma unroll
+              for (int half = 0; half < 2; half++) {
+                const float raised = attention::kRaised * shared.scales[warp][slot][1][u * kTile + half * 8 + g];
+                score[u][2 * half] *= raised;
+                score[u][2 * half + 1] *= raised;
+              }
             }
-            p = pack_scores();
+            pack_scores();
           }
 #pragma unroll
           for (int s = 0; s < kSteps; s++) {
@@ -358,11 +392,16 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
             out[2] *= shrink[0];
             out[3] *= shrink[1];
           }
-          attention::add_values<T, Kv, kHeadDim>(shared.ring[warp][slot][1], p.x, p.y, now.out);
+#pragma unroll
+          for (int u = 0; u < kStep; u++) {
+            attention::add_values<T, Kv, kHeadDim>(shared.ring[warp][slot][1] + u * Memory::kTileBytes, p[u].x, p[u].y,
+                                                   now.out);
+          }
           __syncwarp();  // the values are no longer read
           feed.values();
-          slot = (slot + 1) % kDepth;
+          slot = (slot + 1) & (kDepth - 1);
         }
+        tile = end_tile;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
 #pragma unroll

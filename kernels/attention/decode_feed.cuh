@@ -62,6 +62,12 @@ struct alignas(16) Item {
 template <class Kv>
 inline constexpr bool kKeepsFp8 = sizeof(Kv) == 1;
 
+// Tiles that a warp takes at a time: of fp8 as many bytes as of other types, so that waits, addresses, the search for the
+// largest score and the factors of the sums are needed once for 32 positions. A segment of an odd number of tiles ends
+// with one alone.
+template <class Kv>
+inline constexpr int kStepTiles = kKeepsFp8<Kv> ? 2 : 1;
+
 // Where piece `piece` of 16 bytes of row `row` of a tile of fp8 lies, in bytes. Lanes read a row's pieces 2 t and 2 t + 1
 // of keys, and piece g of rows 2 t, 2 t + 1 and so on of values: each over all banks.
 template <int kHeadDim>
@@ -78,11 +84,12 @@ template <class T, class Kv, int kHeadDim>
 struct Shared {
   static constexpr bool kFp8 = kKeepsFp8<Kv>;
   using Kept = std::conditional_t<kFp8, Kv, T>;  // what keys and values are in shared memory
-  static constexpr int kDepth = kFp8 ? 4 : 2;    // tiles of a warp's ring
+  static constexpr int kDepth = 2;               // steps of a warp's ring: a power of two
   static constexpr int kTileBytes = kTile * kHeadDim * static_cast<int>(sizeof(Kept));
-  static constexpr int kFours = kHeadDim / 4;                      // of a head's results
-  alignas(128) unsigned char ring[kWarps][kDepth][2][kTileBytes];  // keys, values
-  float scales[kFp8 ? kWarps : 1][kDepth][2][kTile];               // of fp8
+  static constexpr int kPositions = kStepTiles<Kv> * kTile;                         // of a step
+  static constexpr int kFours = kHeadDim / 4;                                       // of a head's results
+  alignas(128) unsigned char ring[kWarps][kDepth][2][kStepTiles<Kv> * kTileBytes];  // keys, values
+  float scales[kFp8 ? kWarps : 1][kDepth][2][kPositions];                           // of fp8
   union {
     float warp_out[kWarps][kHeadTile][kHeadDim + 4];
     // From the warps of the whole cluster: this block's share of the pair's results, [warps][fours / blocks].
@@ -96,7 +103,7 @@ struct Shared {
   bool is_last;
 };
 
-// A warp's tiles in their order, over all of the block's items.
+// A warp's steps in their order, over all of the block's items.
 template <class T, class Kv, int kHeadDim>
 class Feed {
  public:
@@ -106,16 +113,29 @@ class Feed {
     find();
   }
 
-  // Requests the next tile's keys, or its values, which ends it. Without a next tile an empty group of copies.
+  // Requests the next step's keys, or its values, which ends it. Without a next step an empty group of copies.
   __device__ __forceinline__ void keys() {
-    if (item_ < items_) fetch<0>(static_cast<const Kv*>(args_.cache.keys), args_.cache.key_scales);
+    if (item_ < items_) {
+      const Kv* const cache = static_cast<const Kv*>(args_.cache.keys);
+      if constexpr (Memory::kFp8) {
+        place();
+        fetch_fp8<0>(cache, args_.cache.key_scales);
+      } else {
+        fetch<0>(cache);
+      }
+    }
     device::commit_async_copies();
   }
   __device__ __forceinline__ void values() {
     if (item_ < items_) {
-      fetch<1>(static_cast<const Kv*>(args_.cache.values), args_.cache.value_scales);
-      slot_ = (slot_ + 1) % Memory::kDepth;
-      tile_++;
+      const Kv* const cache = static_cast<const Kv*>(args_.cache.values);
+      if constexpr (Memory::kFp8) {
+        fetch_fp8<1>(cache, args_.cache.value_scales);
+      } else {
+        fetch<1>(cache);
+      }
+      slot_ = (slot_ + 1) & (Memory::kDepth - 1);
+      tile_ += kStepTiles<Kv>;
       find();
     }
     device::commit_async_copies();
@@ -130,29 +150,82 @@ class Feed {
     const Item& item = shared_.items[item_];
     const int first = item.first_segment(warp());
     tile_ = item.segment_begin(first);
-    end_ = item.segment_begin(first + item.segments);
+    if constexpr (Memory::kFp8) {
+      segment_ = first;
+      end_ = item.segment_begin(first + 1);
+      // With `rotate` the last position is not in the cache yet: it comes from shared memory.
+      cached_ = item.context - (args_.rotate ? 1 : 0);
+      kv_head_ = item.kv_head;
+    } else {
+      end_ = item.segment_begin(first + item.segments);
+    }
   }
 
-  // Goes on to the item that the next tile is in, and asks for the blocks of its positions: 8 and 8, which lie
-  // together. They are used when they have had time to come.
+  // Goes on to the item that the next step is in, and asks for the blocks of its positions: 8 and 8, which lie
+  // together, or of fp8 every lane that of its position. They are used when they have had time to come.
   __device__ __forceinline__ void find() {
     while (tile_ >= end_) {
+      if constexpr (Memory::kFp8) {  // no step goes over the end of a segment
+        const Item& item = shared_.items[item_];
+        if (++segment_ < item.first_segment(warp()) + item.segments) {
+          tile_ = end_;
+          end_ = item.segment_begin(segment_ + 1);
+          continue;
+        }
+      }
       if (++item_ >= items_) return;
       begin();
     }
     const Item& item = shared_.items[item_];
     const int shift = 31 - __clz(args_.cache.block_size);
+    if constexpr (Memory::kFp8) {
+      const int position = tile_ * kTile + static_cast<int>(threadIdx.x) % device::kWarpSize;
+      blocks_[0] = __ldg(item.block_table + (min(position, max(cached_ - 1, 0)) >> shift));
+    } else {
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      blocks_[i] = __ldg(item.block_table + (min(tile_ * kTile + 8 * i, item.context - 1) >> shift));
+      for (int i = 0; i < 2; i++) {
+        blocks_[i] = __ldg(item.block_table + (min(tile_ * kTile + 8 * i, item.context - 1) >> shift));
+      }
     }
   }
 
-  // kHalf 0: keys, 1: values.
+  // Where in the cache's order of heads the lane's position of the step is, and how many of its positions are to be read.
+  __device__ __forceinline__ void place() {
+    const int first = tile_ * kTile;
+    const int in_block = (first + static_cast<int>(threadIdx.x) % device::kWarpSize) & (args_.cache.block_size - 1);
+    place_ = (blocks_[0] * args_.cache.kv_heads + kv_head_) * args_.cache.block_size + in_block;
+    valid_ = min(cached_, end_ * kTile) - first;
+  }
+
+  // fp8. kHalf 0: keys, 1: values.
   template <int kHalf>
-  __device__ __forceinline__ void fetch(const Kv* cache, const float* scales) const {
-    constexpr int kPiece = Memory::kFp8 ? 16 : kChunk;  // elements
-    constexpr int kChunks = kHeadDim / kPiece;
+  __device__ __forceinline__ void fetch_fp8(const Kv* cache, const float* scales) const {
+    static_assert(Memory::kPositions == device::kWarpSize);
+    constexpr int kChunks = kHeadDim / 16;
+    constexpr int kRows = device::kWarpSize / kChunks;  // that the warp copies at a time
+    const int lane = threadIdx.x % device::kWarpSize;
+    const uint32_t target = device::shared_address(shared_.ring[warp()][slot_][kHalf]);
+    const Kv* const piece = cache + lane % kChunks * 16;
+#pragma unroll
+    for (int first = 0; first < Memory::kPositions; first += 8) {  // 8 lie together
+      const int64_t of_row = __shfl_sync(device::kFullWarp, place_, first + lane / kChunks);
+      const Kv* const source = piece + of_row * kHeadDim;
+#pragma unroll
+      for (int j = 0; j < 8; j += kRows) {
+        const int row = first + j + lane / kChunks;
+        const uint32_t offset =
+            kHalf == 0 ? fp8_key_place<kHeadDim>(row, lane % kChunks) : fp8_value_place<kHeadDim>(row, lane % kChunks);
+        device::copy_async_16(target + offset, source + j * kHeadDim, row < valid_);
+      }
+    }
+    device::copy_async_4(device::shared_address(&shared_.scales[warp()][slot_][kHalf][lane]), scales + place_,
+                         lane < valid_);
+  }
+
+  // Of other types. kHalf 0: keys, 1: values.
+  template <int kHalf>
+  __device__ __forceinline__ void fetch(const Kv* cache) const {
+    constexpr int kChunks = kHeadDim / kChunk;
     constexpr int kRows = device::kWarpSize / kChunks;  // that the warp copies at a time
     const int lane = threadIdx.x % device::kWarpSize;
     const uint32_t target = device::shared_address(shared_.ring[warp()][slot_][kHalf]);
@@ -164,25 +237,12 @@ class Feed {
     for (int i = 0; i < 2; i++) {
       const int in_block = (tile_ * kTile + 8 * i) & (block_size - 1);
       const int first = (blocks_[i] * args_.cache.kv_heads + item.kv_head) * block_size + in_block;
-      const Kv* source = cache + static_cast<size_t>(first + lane / kChunks) * kHeadDim + lane % kChunks * kPiece;
+      const Kv* source = cache + static_cast<size_t>(first + lane / kChunks) * kHeadDim + lane % kChunks * kChunk;
 #pragma unroll
       for (int j = 0; j < 8; j += kRows) {
         const int row = 8 * i + j + lane / kChunks;
-        if constexpr (Memory::kFp8) {
-          const uint32_t place = kHalf == 0 ? fp8_key_place<kHeadDim>(row, lane % kChunks)
-                                            : fp8_value_place<kHeadDim>(row, lane % kChunks);
-          device::copy_async_16(target + place, source + j * kHeadDim, row < valid);
-        } else {
-          fetch_chunk<T>(target + swizzled<kHeadDim>(row, lane % kChunks), source + j * kHeadDim, row < valid);
-        }
+        fetch_chunk<T>(target + swizzled<kHeadDim>(row, lane % kChunks), source + j * kHeadDim, row < valid);
       }
-    }
-    if constexpr (Memory::kFp8) {
-      if (lane >= kTile) return;
-      const int in_block = (tile_ * kTile + lane) & (block_size - 1);
-      const int block = lane < 8 ? blocks_[0] : blocks_[1];
-      const float* source = scales + (block * args_.cache.kv_heads + item.kv_head) * block_size + in_block;
-      device::copy_async_4(device::shared_address(&shared_.scales[warp()][slot_][kHalf][lane]), source, lane < valid);
     }
   }
 
@@ -190,9 +250,13 @@ class Feed {
   Memory& shared_;
   const int items_;
   int item_ = 0;
-  int tile_, end_;
+  int tile_, end_;  // of the item, of fp8 of the segment
   int blocks_[2] = {0, 0};
   int slot_ = 0;
+  // Of fp8:
+  int segment_ = 0;
+  int cached_ = 0, kv_head_ = 0;  // of the item; positions that are read from the cache
+  int place_ = 0, valid_ = 0;     // of the step whose keys were requested last
 };
 
 }  // namespace lorikeet::kernels::attention
