@@ -96,7 +96,7 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
                   comm::kMaxAdapterBytes);
     }
     if (!comm::is_adapter_name(module->first)) {
-      return fail("--lora-modules: a name with control characters in it");
+      return fail("--lora-modules: a name that is no UTF-8 or has control characters in it");
     }
     if (module->first == options.served_model_name) {
       return fail("--lora-modules: '{}' is the name of the base model", module->first);

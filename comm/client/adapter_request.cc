@@ -7,6 +7,7 @@
 
 #include "comm/client/limits.h"
 #include "comm/codec/bounded_json.h"
+#include "kernels/base/printable.h"
 
 namespace lorikeet::comm {
 namespace {
@@ -29,7 +30,7 @@ Result<void> check_sizes(const AdapterRequest& request) {
   if (list && request.name) return fail("list takes no name");
   if (!list && !request.name) return fail("{} needs the name of an adapter", request.action);
   if (!list && !is_adapter_name(*request.name)) {
-    return fail("name has 1 to {} bytes and no control characters", kMaxAdapterBytes);
+    return fail("name has 1 to {} bytes of UTF-8 and no control characters", kMaxAdapterBytes);
   }
   if (load && *request.name == kBaseModel) return fail("the name - stands for the base model");
   if (load && !request.path) return fail("load needs a path");
@@ -43,7 +44,7 @@ Result<void> check_sizes(const AdapterRequest& request) {
 }
 
 bool is_adapter_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxAdapterBytes && !has_control_characters(name);
+  return !name.empty() && name.size() <= kMaxAdapterBytes && printable(name, kMaxAdapterBytes) == name;
 }
 
 }  // namespace lorikeet::comm

@@ -14,8 +14,9 @@ constexpr bool is_control(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
 }
 
-// A name or a sentence fit to stand within a line: control characters of UTF-8, which would end the line or move a
-// terminal's cursor, become '?', and what is longer is cut between two characters and ends in "...".
+// A name or a sentence fit to stand within a line: what is no UTF-8, and characters that would end the line, move a
+// terminal's cursor or turn the direction of what is around them, become '?'. What is longer is cut between two characters
+// and ends in "...".
 std::string printable(std::string_view text, size_t most = kMostPrintable);
 
 }  // namespace lorikeet

@@ -16,8 +16,17 @@ TEST(Printable, HasNothingThatEndsALineOrSpeaksToATerminal) {
   EXPECT_EQ(printable(std::string_view("\0x", 2)), "?x");
   EXPECT_EQ(printable("\xC2\x9B"
                       "1m\xC2"),
-            "?1m\xC2")
-      << "CSI of eight bits";
+            "?1m?")
+      << "CSI of eight bits, and a character that is cut off";
+}
+
+TEST(Printable, HasNothingThatIsNoTextOrTurnsTheDirectionOfOthers) {
+  EXPECT_EQ(printable("a\xFF\xC0\x80z"), "a???z");
+  EXPECT_EQ(printable("a\xE2\x80\xA8z\xE2\x80\xA9"), "a?z?") << "ends of lines and of paragraphs";
+  EXPECT_EQ(printable("a\xE2\x80\xAEz\xE2\x81\xA6"), "a?z?") << "from right to left";
+  EXPECT_EQ(printable("\xD7\xA9 \xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x92\xBB"),
+            "\xD7\xA9 \xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x92\xBB")
+      << "a letter that is written so, and a joiner";
 }
 
 TEST(Printable, IsCutBetweenCharacters) {
