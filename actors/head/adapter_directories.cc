@@ -18,6 +18,12 @@ bool is_below(const fs::path& root, const fs::path& path) {
   return std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();
 }
 
+// Of the path's text alone. Without a slash at its end, too, which is a part of its own.
+fs::path without_dots(const fs::path& path) {
+  fs::path plain = path.lexically_normal();
+  return plain.has_filename() || plain == plain.root_path() ? plain : plain.parent_path();
+}
+
 bool is_link(const fs::path& path) {
   std::error_code ignored;
   return fs::is_symlink(fs::symlink_status(path, ignored));
@@ -62,6 +68,13 @@ bool AdapterDirectories::holds(const fs::path& canonical) const {
   return std::any_of(roots.begin(), roots.end(), [&](const std::string& root) { return is_below(root, canonical); });
 }
 
+bool AdapterDirectories::names_a_place_below(const fs::path& given) const {
+  std::vector<std::string> roots = present_roots();
+  std::error_code error;
+  for (const std::string& root : roots_) roots.push_back(without_dots(fs::absolute(root, error)).string());
+  return std::any_of(roots.begin(), roots.end(), [&](const std::string& root) { return is_below(root, given); });
+}
+
 tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::string& name,
                                                                      const std::string& path) const {
   const auto refuse = [](const char* code, std::string message) {
@@ -75,10 +88,13 @@ tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::
     return refuse("adapter_not_found", fmt::format("Loading lora {} failed: No adapter found for {}", name, what));
   };
   std::error_code error;
-  fs::path given(path);
+  // Dots are gone before anything is looked at: no path leads through other places on its way.
+  fs::path given = without_dots(path);
+  if (given.is_absolute() && !names_a_place_below(given)) return outside();
   for (size_t i = 0; i < roots_.size() && given.is_relative(); ++i) {
+    if (!given.empty() && *given.begin() == "..") return outside();
     const bool last = i + 1 == roots_.size();
-    const fs::path below = fs::path(roots_[i]) / path;
+    const fs::path below = fs::path(roots_[i]) / given;
     if (!last && !fs::exists(roots_[i], error)) continue;
     const fs::path there = resolved(below, error);  // whether it exists is asked only where it may be looked at
     if (error || !holds(there)) return outside();

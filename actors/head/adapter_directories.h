@@ -22,7 +22,9 @@ class AdapterDirectories {
 
   // The directory that a client's path means, without links: a relative path is looked for below each root in turn.
   // Refuses what is not there (adapter_not_found) or cannot be looked at (adapter_failed), and paths and files of the
-  // adapter that lead out of all roots (forbidden). What lies outside is answered alike whether it exists or not.
+  // adapter that lead out of all roots (forbidden). What lies outside is answered alike whether it exists or not: dots are
+  // taken out of the text, and what does not name a place below a root then, as it was given or without links, is not
+  // looked at.
   tl::expected<std::string, AdapterRefusal> locate(const std::string& name, const std::string& path) const;
 
   // Without links, as they are now; those that are there.
@@ -30,6 +32,7 @@ class AdapterDirectories {
 
  private:
   bool holds(const std::filesystem::path& canonical) const;
+  bool names_a_place_below(const std::filesystem::path& given) const;
 
   std::vector<std::string> roots_;
 };

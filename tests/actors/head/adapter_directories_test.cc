@@ -90,6 +90,26 @@ TEST_F(AdapterDirectoriesTest, RefusesWhatLiesOutsideWhetherItIsThereOrNot) {
   EXPECT_THAT(locate("/"), StartsWith("forbidden: "));
 }
 
+TEST_F(AdapterDirectoriesTest, LooksAtNoOtherPlacesOnItsWay) {
+  fs::create_directory_symlink(dir_ / "allowed", dir_ / "outside/link");
+  for (const char* by :
+       {"outside/kjv/../../allowed/moby", "outside/none/../../allowed/moby", "outside/link/../../allowed/moby"}) {
+    EXPECT_EQ(locate(path(by)), real("allowed/moby")) << by;
+  }
+  EXPECT_EQ(locate("none/../moby"), real("allowed/moby"));
+  for (const char* by : {"outside/link/moby", "outside/none/moby"}) {
+    EXPECT_THAT(locate(path(by)), StartsWith("forbidden: " + path(by) + " is not below ")) << by;
+  }
+  for (const char* by : {"../allowed/moby", "../outside/none/../../allowed/moby", "..", "moby/../.."}) {
+    EXPECT_THAT(locate(by), StartsWith(std::string("forbidden: ") + by + " is not below ")) << by;
+  }
+  // A root by the name that it was given.
+  fs::create_directory_symlink(dir_ / "allowed", dir_ / "current");
+  directories_ = AdapterDirectories({path("current")});
+  EXPECT_EQ(locate(path("current/moby")), real("allowed/moby"));
+  EXPECT_EQ(locate(path("allowed/moby")), real("allowed/moby"));
+}
+
 TEST_F(AdapterDirectoriesTest, RefusesLinksThatLeadOut) {
   fs::create_directory_symlink(dir_ / "outside/kjv", dir_ / "allowed/escape");
   EXPECT_THAT(locate("escape"), StartsWith("forbidden: escape is not below "));
