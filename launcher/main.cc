@@ -9,9 +9,11 @@
 #include "launcher/command_line.h"
 #include "launcher/commands.h"
 #include "launcher/help_formatter.h"
+#include "launcher/standard_streams.h"
 #include "launcher/version.h"
 
 int main(int argc, char** argv) {
+  lorikeet::launcher::open_closed_streams();
   if (argc > 1 && std::strcmp(argv[1], "head") == 0) return lorikeet::actors::run_head();
   if (argc > 1 && std::strcmp(argv[1], "rank") == 0) return lorikeet::actors::run_rank();
 

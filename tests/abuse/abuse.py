@@ -306,6 +306,20 @@ def closed_stderr(lorikeet, long):
         server.end()
 
 
+def closed_streams(lorikeet, long):
+    for flags in [], ["--log-json"]:
+        server = Server(lorikeet, *flags, closed=(0, 2))
+        try:
+            served(server.address)
+            for process in [server.process.pid, *server.children()]:
+                for descriptor in 0, 2:
+                    there = os.readlink(f"/proc/{process}/fd/{descriptor}")
+                    check(there == os.devnull or there.startswith("pipe:"), f"descriptor {descriptor} is {there}")
+            check(server.stop() == 0, "SIGTERM is not obeyed")
+        finally:
+            server.end()
+
+
 def few_descriptors(lorikeet, long):
     server = Server(lorikeet, "--no-http", descriptors=64)
     try:
@@ -414,7 +428,7 @@ def ranks_that_talk(lorikeet, long):
         server.end()
 
 
-OWN_SERVER = [closed_stderr, few_descriptors, signals_to_the_group, adapter_that_is_written_over, ranks_that_talk]
+OWN_SERVER = [closed_stderr, closed_streams, few_descriptors, signals_to_the_group, adapter_that_is_written_over, ranks_that_talk]
 
 
 def main():

@@ -46,12 +46,18 @@ def memory_of(pid):
 class Server:
     """Starts on a free port of the loopback. Leads a process group of its own."""
 
-    def __init__(self, lorikeet, *flags, descriptors=None, ranks=2, adapters=None, full_disk=False):
-        """full_disk: what it says finds no room anywhere."""
+    def __init__(self, lorikeet, *flags, descriptors=None, ranks=2, adapters=None, full_disk=False, closed=()):
+        """full_disk: what it says finds no room anywhere. closed: descriptors that it has none of when it begins."""
         adapters = adapters or {"moby": EXAMPLES / "adapters" / "moby"}
         self.scratch = tempfile.TemporaryDirectory(prefix="lorikeet-abuse-")
         self.out = pathlib.Path(self.scratch.name, "out")
-        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))) if descriptors else None
+
+        def before():
+            if descriptors:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+            for descriptor in closed:
+                os.close(descriptor)
+
         read_end, write_end = os.pipe()
         if full_disk:
             os.close(write_end)
@@ -61,7 +67,7 @@ class Server:
                 [lorikeet, "serve", "--model", EXAMPLES / "tiny-qwen2-gptq-int4", "--device", "cpu", "--tp", str(ranks),
                  "--lora-modules", *(f"{name}={path}" for name, path in adapters.items()), "--zmq", "tcp://127.0.0.1:0",
                  "--port", "0", *flags],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=limit)
+                stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=before)
         os.close(write_end)
         self.stderr = os.fdopen(read_end, "rb", buffering=0)
         self.said = b""
