@@ -53,7 +53,10 @@ BatchModel model_of(const actors::ServerOptions& options) {
 // The exit status: 0, or 128 and the signal that interrupted it.
 Result<int> batch(const BatchFlags& flags) {
   auto options = resolve(flags.server);
-  if (!options) return tl::unexpected(options.error());
+  if (!options) {
+    say("lorikeet batch: {}", options.error().message);
+    return 2;  // of a wrong command line, as everywhere
+  }
   auto reader = LineReader::open(flags.input);
   if (!reader) return tl::unexpected(reader.error());
   if (auto ok = check_distinct(flags.input, flags.output); !ok) return tl::unexpected(ok.error());
