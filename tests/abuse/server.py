@@ -70,7 +70,7 @@ class Server:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=write_end, start_new_session=True, preexec_fn=before)
         os.close(write_end)
         self.stderr = os.fdopen(read_end, "rb", buffering=0)
-        self.said = b""
+        self.pieces = []
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
         if not wait_for(lambda: "serving " in self.out.read_text() or self.process.poll() is not None, 120):
@@ -85,10 +85,15 @@ class Server:
 
     def _listen(self):
         try:
-            while piece := self.stderr.read(4096):
-                self.said += piece
+            while piece := self.stderr.read(1 << 16):
+                self.pieces.append(piece)
         except (OSError, ValueError):
             pass
+
+    @property
+    def said(self):
+        """What came on its standard error."""
+        return b"".join(self.pieces)
 
     def close_stderr(self):
         """As a terminal that is closed: what the server says from now on fails."""
