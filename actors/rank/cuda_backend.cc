@@ -339,8 +339,8 @@ class CudaBackend final : public RankBackend {
   bool started_ = false;                     // it, by a first join
   std::optional<ResidentKv> kv_;  // what the model's KV cache is, or will be; nullopt: it is still to be made
   model::KvMemory kv_memory_;     // null: the model takes its own
-  std::mutex mutex_;              // guards what follows
   const std::shared_ptr<comm::RetiredCommunicators> retired_ = std::make_shared<comm::RetiredCommunicators>();
+  std::mutex mutex_;  // guards what follows
   std::shared_ptr<comm::DeviceCollective> group_;
   uint64_t epoch_ = 0;  // of it
   uint64_t aborted_before_ = 0;

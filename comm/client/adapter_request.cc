@@ -15,7 +15,7 @@ namespace {
 constexpr std::array<std::string_view, 6> kActions = {"load", "unload", "pin", "unpin", "warm", "list"};
 
 bool has_control_characters(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+  return std::any_of(text.begin(), text.end(), is_control);
 }
 
 }  // namespace

@@ -54,6 +54,13 @@ std::optional<comm::ServerMessage> ask(const Served& server, comm::Encoding enco
   return std::nullopt;
 }
 
+// What the adapter goes on with.
+std::vector<int32_t> tokens_by(Served& server, const std::string& adapter) {
+  const Answer got = server.ask(greedy_request("Call me", adapter, 8));
+  EXPECT_FALSE(got.failure) << got.failure->message;
+  return got.token_ids;
+}
+
 Finished adapters(const Served& server, std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "adapters");
   arguments.insert(arguments.end(), {"--zmq", server.address()});
@@ -82,11 +89,7 @@ TEST(Adapters, AreServedFromMemoryAfterTheirFilesWereDeletedUntilOthersAreThere)
   const AdapterFolder folder;
   Served server({"--tp", "2", "--lora-modules", "mine=" + (folder.dir() / "moby").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
-  const auto answer = [&server](const std::string& adapter) {
-    const Answer got = server.ask(greedy_request("Call me", adapter, 8));
-    EXPECT_FALSE(got.failure) << got.failure->message;
-    return got.token_ids;
-  };
+  const auto answer = [&server](const std::string& adapter) { return tokens_by(server, adapter); };
   const auto of_moby = answer("mine");
   ASSERT_EQ(of_moby.size(), 8u);
   fs::remove_all(folder.dir() / "moby");
@@ -109,11 +112,7 @@ TEST(Adapters, AreServedFromMemoryWhileOtherFilesAreCopiedOverTheirs) {
   const AdapterFolder folder;
   Served server({"--tp", "2", "--lora-modules", "mine=" + (folder.dir() / "moby").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
-  const auto answer = [&server](const std::string& adapter) {
-    const Answer got = server.ask(greedy_request("Call me", adapter, 8));
-    EXPECT_FALSE(got.failure) << got.failure->message;
-    return got.token_ids;
-  };
+  const auto answer = [&server](const std::string& adapter) { return tokens_by(server, adapter); };
   const auto of_moby = answer("mine");
   const fs::path to = folder.dir() / "moby/adapter_model.safetensors";
   const std::string whole = read_file(source_path("examples/models/adapters/shakespeare") / to.filename());
