@@ -121,7 +121,6 @@ std::string json_line(std::string_view line, std::chrono::system_clock::time_poi
 Result<std::unique_ptr<JsonStderr>> JsonStderr::begin() {
   const auto failed = [] { return fail("the log's pipe cannot be made: {}", std::strerror(errno)); };
   Descriptor before(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
-  if (!before && errno == EBADF) return nullptr;
   Descriptor end(eventfd(0, EFD_CLOEXEC));
   std::array<int, 2> ends{};
   if (!before || !end || pipe2(ends.data(), O_CLOEXEC) != 0) return failed();

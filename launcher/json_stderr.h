@@ -23,7 +23,7 @@ std::string json_line(std::string_view line, std::chrono::system_clock::time_poi
 // One at a time.
 class JsonStderr {
  public:
-  // Null where there is no standard error (`2>&-`): what nobody hears needs no other form.
+  // Errors: what it needs cannot be had, such as a standard error.
   static Result<std::unique_ptr<JsonStderr>> begin();
   ~JsonStderr();  // writes what is in the pipe, for a second at the most
   JsonStderr(const JsonStderr&) = delete;

@@ -8,6 +8,7 @@
 #include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
 #include "launcher/device.h"
+#include "launcher/json_stderr.h"
 #include "launcher/sizes.h"
 #include "launcher/stop_signals.h"
 #include "launcher/version.h"
@@ -21,6 +22,7 @@ struct WorkerFlags {
   std::string device = "auto";
   std::string devices = "all";
   std::string download_space = "0";
+  bool log_json = false;
 };
 
 std::string default_download_dir() {
@@ -60,6 +62,15 @@ int work(const WorkerFlags& flags) {
   if (!options) {
     say("lorikeet worker: {}", options.error().message);
     return 2;
+  }
+  std::unique_ptr<JsonStderr> json;
+  if (flags.log_json) {
+    auto begun = JsonStderr::begin();
+    if (!begun) {
+      say("lorikeet worker: {}", begun.error().message);
+      return 1;
+    }
+    json = *std::move(begun);
   }
   auto server = actors::start_host_supervisor(*options, [](const std::string& line) { say("{}", line); });
   if (!server) {
@@ -102,6 +113,7 @@ void add_worker_command(CLI::App& app, int& exit_status) {
       ->add_option("--download-space", flags->download_space,
                    "Bytes of all that is kept there, such as 100GiB; what was used the longest ago goes (0: no bound)")
       ->capture_default_str();
+  command->add_flag("--log-json", flags->log_json, "Lines of JSON, all that comes to standard error");
   command->add_flag("--spare", o.spare, "Wait in reserve: get ranks only when another host is lost");
   command->callback([flags, &exit_status] { exit_status = work(*flags); });
 }

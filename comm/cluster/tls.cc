@@ -7,11 +7,13 @@
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 
 #include "comm/cluster/keys.h"
 #include "comm/cluster/limits.h"
@@ -52,6 +54,9 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::load(const std::filesystem
   SSL_CTX_set_max_cert_list(context, kMaxFirstWords);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   const auto ca = directory / "ca.pem", certificate = directory / "cert.pem", key = directory / "key.pem";
+  for (const auto& file : {ca, certificate, key}) {  // of which OpenSSL says "system lib"
+    if (access(file.c_str(), R_OK) != 0) return fail("{}: {}", file.string(), std::strerror(errno));
+  }
   if (SSL_CTX_load_verify_locations(context, ca.c_str(), nullptr) != 1) return fail("{}: {}", ca.string(), reason());
   if (SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1) {
     return fail("{}: {}", certificate.string(), reason());

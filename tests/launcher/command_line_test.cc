@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "kernels/base/nearest_word.h"
@@ -82,6 +83,19 @@ TEST(CommandLine, TakesWordsInBracketsAsTheyAre) {
     EXPECT_THAT(taken.prompts, testing::ElementsAre(text, "b"));
     EXPECT_EQ(taken.system, text);
   }
+}
+
+TEST(CommandLine, TellsWhatAWorkerLacksInWordsOrAsJson) {
+  std::vector<std::string> arguments = {"worker",   "--join",   "127.0.0.1:1", "--cluster-dir",
+                                        "/nowhere", "--device", "cpu"};
+  const std::string words = "lorikeet worker: /nowhere/ca.pem: No such file or directory";
+  const auto finished = run_lorikeet(arguments);
+  EXPECT_EQ(finished.status, 1);
+  EXPECT_EQ(finished.err, words + "\n");
+  arguments.emplace_back("--log-json");
+  const auto line = nlohmann::json::parse(run_lorikeet(arguments).err);
+  EXPECT_EQ(line["level"], "error");
+  EXPECT_EQ(line["line"], words);
 }
 
 TEST(CommandLine, NamesItselfInTheErrorsOfAServer) {
