@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -24,6 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMostSentenceBytes = 1000;
+constexpr size_t kMostNamed = 10;  // each in a sentence of its own
 
 // Bytes of the slices of all ranks, in the layout that the device has.
 uint64_t staged_bytes(const model::Adapter& outline, const model::ShardPlan& plan,
@@ -82,7 +84,8 @@ class OpenedFiles {
       if (!look || !begin(name)) break;
       const std::string why = look(dir);
       const std::lock_guard lock(mutex_);
-      if (!why.empty()) warnings_.push_back(warning_of(name, why));
+      if (!why.empty() && refused_.size() < kMostNamed) warnings_.push_back(warning_of(name, why));
+      if (!why.empty()) refused_.insert(name);
       looking_at_.reset();
       ++looked_at_;
     }
@@ -92,19 +95,24 @@ class OpenedFiles {
     wake_.notify_all();
   }
 
-  std::vector<std::string> wait() {
+  RefusedAdapters wait() {
     std::unique_lock lock(mutex_);
     wake_.wait_until(lock, end_, [this] { return ended_; });
     over_ = true;
     if (ended_ && !knows_model_) return {};
     std::vector<std::string> said = warnings_;
+    if (refused_.size() > kMostNamed) {
+      const size_t more = refused_.size() - kMostNamed;
+      said.push_back(fmt::format("{} more would be refused: `lorikeet inspect DIR --base MODEL` says why",
+                                 more == 1 ? "1 adapter" : fmt::format("{} adapters", more)));
+    }
     if (looking_at_) said.push_back(printable(fmt::format("adapter {}: its files do not answer", *looking_at_)));
     const size_t left = options_.lora_modules.size() - looked_at_ - (looking_at_ ? 1 : 0);
     if (left > 0) {
       said.push_back(fmt::format("{} not looked at before the start",
                                  left == 1 ? "1 adapter was" : fmt::format("{} adapters were", left)));
     }
-    return said;
+    return {std::move(said), refused_};
   }
 
  private:
@@ -120,6 +128,7 @@ class OpenedFiles {
   std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
   std::vector<std::string> warnings_;
+  std::set<std::string> refused_;
   std::optional<std::string> looking_at_;
   size_t looked_at_ = 0;
   bool knows_model_ = true, ended_ = false, over_ = false;  // over: nobody waits any more
@@ -127,8 +136,8 @@ class OpenedFiles {
 
 }  // namespace
 
-std::vector<std::string> adapter_warnings(const actors::ServerOptions& options, std::chrono::milliseconds patience,
-                                          WhyRefused look) {
+RefusedAdapters adapter_warnings(const actors::ServerOptions& options, std::chrono::milliseconds patience,
+                                 WhyRefused look) {
   if (options.lora_modules.empty()) return {};
   const auto looks = std::make_shared<OpenedFiles>(options, Clock::now() + patience);
   std::thread([looks, look = std::move(look)]() mutable { looks->run(std::move(look)); }).detach();

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "kernels/base/console.h"
+#include "launcher/adapter_warnings.h"
 #include "launcher/batch_output.h"
 #include "launcher/batch_runner.h"
 #include "launcher/commands.h"
@@ -70,6 +71,7 @@ Result<int> batch(const BatchFlags& flags) {
     say("{} lines are answered in {}", answered.size(), flags.output);
     lines = std::max<int64_t>(0, lines - answered.size());
   }
+  for (const std::string& warning : adapter_warnings(*options).warnings) say("warning: {}", warning);
   auto writer = LineWriter::open(flags.output, flags.resume);
   if (!writer) return tl::unexpected(writer.error());
   auto server = LocalServer::start("lorikeet batch", *options);
@@ -93,6 +95,7 @@ Result<int> batch(const BatchFlags& flags) {
   say("{} {}, {} failed, {} prompt and {} generated tokens in {:.2f} s", summary->lines,
       summary->lines == 1 ? "line" : "lines", summary->failed, summary->prompt_tokens, summary->completion_tokens,
       seconds);
+  if (summary->failed > 0 && flags.output != "-") say("the results of those that failed say why: {}", flags.output);
   if (auto ok = writer->close(); !ok) return tl::unexpected(ok.error());
   return 0;
 }
@@ -117,8 +120,8 @@ void add_batch_command(CLI::App& app, int& exit_status) {
   command->footer(
       "A line is a request: {\"id\": 1, \"prompt\": \"It was\", \"adapter\": \"kjv\"}\n"
       "\n"
-      "A line that fails has a result that says why, and the last line of standard\n"
-      "error counts those. Exit status: 0, every line has its result, of an answer or\n"
+      "A line that fails has a result that says why, and standard error ends with\n"
+      "their number. Exit status: 0, every line has its result, of an answer or\n"
       "of a failure, as with `vllm run-batch`; 1, not every line has one, and --resume\n"
       "does the rest.\n"
       "\n"

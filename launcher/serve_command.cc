@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <utility>
 
 #include "kernels/base/console.h"
 #include "launcher/access_flags.h"
@@ -54,7 +55,8 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
   }
   if (cluster_flags.dry_run) return show_placement(*options, *cluster);
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
-  for (const std::string& warning : adapter_warnings(*options)) say("warning: {}", warning);
+  RefusedAdapters refused = adapter_warnings(*options);
+  for (const std::string& sentence : refused.warnings) say("warning: {}", sentence);
   const bool has_tokenizer = model::Tokenizer::is_in(options->model);
   if (!has_tokenizer) {
     say("note: {} has no tokenizer: requests carry prompt_token_ids, and answers have token ids but no text",
@@ -63,12 +65,13 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
   if (const std::string cost = model::eight_bit_cost(options->model); !cost.empty()) say("note: 8 bits: {}", cost);
   const auto progress = std::make_shared<ServerProgress>("lorikeet serve", options->tensor_parallel_size);
   actors::ServerCallbacks callbacks = ServerProgress::callbacks(progress);
-  callbacks.on_ready = [progress, &options, has_tokenizer](const actors::ServerReady& ready) {
+  callbacks.on_ready = [progress, &options, has_tokenizer,
+                        names = std::move(refused.names)](const actors::ServerReady& ready) {
     progress->line().end();
     const std::string line = fmt::format("serving {} at {}", options->served_model_name, ready.zmq_address);
     say_line(STDOUT_FILENO, line);
     progress->line().say(
-        options->log.json ? line : served_summary(*options, ready, terminal_of(STDERR_FILENO), has_tokenizer));
+        options->log.json ? line : served_summary(*options, ready, terminal_of(STDERR_FILENO), has_tokenizer, names));
   };
   auto server = actors::Server::start(*options, std::move(callbacks), *cluster);
   if (!server) {

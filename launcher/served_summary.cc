@@ -57,13 +57,15 @@ bool asks_for_keys(const actors::AccessOptions& access) {
 }  // namespace
 
 std::string served_summary(const actors::ServerOptions& options, const actors::ServerReady& ready,
-                           const Terminal& terminal, bool has_tokenizer) {
+                           const Terminal& terminal, bool has_tokenizer, const std::set<std::string>& refused) {
   std::string out;
   const auto line = [&](const std::string& name, const std::string& text) {
     out += "  " + coloured(terminal, "1", padded(name, kNameColumns)) +
            wrap(text, terminal.columns - kNameColumns - 2, kNameColumns + 2) + "\n";
   };
-  const std::string adapter = options.lora_modules.empty() ? "" : options.lora_modules.front().first;
+  const auto served = std::find_if(options.lora_modules.begin(), options.lora_modules.end(),
+                                   [&](const auto& module) { return refused.count(module.first) == 0; });
+  const std::string adapter = served == options.lora_modules.end() ? "" : served->first;
   const std::string model = adapter.empty() ? options.served_model_name : adapter;
   line("ranks", fmt::format("{} on {}; the KV cache holds {} tokens", options.tensor_parallel_size, options.device,
                             count_text(ready.kv_cache_tokens)));

@@ -49,28 +49,38 @@ TEST_F(AdapterWarnings, NameAdaptersThatWouldBeRefused) {
   fs::resize_file(scratch_ / "torn/adapter_model.safetensors", 1000);
   add("other", tests::source_path("tests/data/formats/qwen2.5-awq/adapters/all-r8"));
   EXPECT_THAT(
-      adapter_warnings(options_, kLong),
+      adapter_warnings(options_, kLong).warnings,
       ElementsAre(StartsWith("adapter empty: there is no "), StartsWith("adapter torn: "),
                   AllOf(StartsWith("adapter other: "), HasSubstr("; requests for it will fail until that is mended"))));
   auto bounded = options_;
   bounded.max_lora_rank = 1;
-  EXPECT_THAT(adapter_warnings(bounded, kLong)[0],
+  EXPECT_THAT(adapter_warnings(bounded, kLong).warnings[0],
               AllOf(StartsWith("adapter good: "), HasSubstr("at most 1 is served (--max-lora-rank)")));
   for (const uint64_t bytes : {0, 1024}) {
     bounded = options_;
     bounded.max_cpu_lora_bytes = bytes;
-    EXPECT_THAT(adapter_warnings(bounded, kLong)[0],
+    EXPECT_THAT(adapter_warnings(bounded, kLong).warnings[0],
                 AllOf(StartsWith("adapter good: it takes "), HasSubstr("--max-cpu-lora-bytes allows ")));
   }
-  EXPECT_THAT(adapter_warnings(options_, std::chrono::milliseconds(0)),
+  EXPECT_THAT(adapter_warnings(options_, std::chrono::milliseconds(0)).warnings,
               ElementsAre("4 adapters were not looked at before the start"));
 }
 
 TEST_F(AdapterWarnings, SayNothingOfAModelThatCannotBeReadOrWhereThereAreNone) {
-  EXPECT_THAT(adapter_warnings(options_, kLong), ElementsAre());
+  EXPECT_THAT(adapter_warnings(options_, kLong).warnings, ElementsAre());
   add("empty", scratch_.path());
   options_.model = "/none";
-  EXPECT_THAT(adapter_warnings(options_, kLong), ElementsAre());
+  EXPECT_THAT(adapter_warnings(options_, kLong).warnings, ElementsAre());
+}
+
+TEST_F(AdapterWarnings, NameTenAndCountTheRest) {
+  for (int i = 0; i < 12; ++i) add(std::to_string(i), "none");
+  const auto refuse = [](const std::string&) { return std::string("broken"); };
+  const RefusedAdapters refused = adapter_warnings(options_, kLong, refuse);
+  ASSERT_EQ(refused.warnings.size(), 11U);
+  EXPECT_THAT(refused.warnings[9], StartsWith("adapter 9: broken"));
+  EXPECT_EQ(refused.warnings[10], "2 adapters more would be refused: `lorikeet inspect DIR --base MODEL` says why");
+  EXPECT_EQ(refused.names.size(), 12U);
 }
 
 TEST_F(AdapterWarnings, BlameTheRankOnlyWhereItIsTheRank) {
@@ -79,7 +89,7 @@ TEST_F(AdapterWarnings, BlameTheRankOnlyWhereItIsTheRank) {
   tensors.add("x has rank 8, at most 4 is served", "F32", {1}, std::vector<float>{1});
   tests::write_file(scratch_ / "evil/adapter_model.safetensors", tensors.image());
   options_.max_lora_rank = 4;
-  EXPECT_THAT(adapter_warnings(options_, kLong)[0], testing::Not(HasSubstr("--max-lora-rank")));
+  EXPECT_THAT(adapter_warnings(options_, kLong).warnings[0], testing::Not(HasSubstr("--max-lora-rank")));
 }
 
 TEST_F(AdapterWarnings, AreLinesWhateverAnAdapterHolds) {
@@ -87,9 +97,10 @@ TEST_F(AdapterWarnings, AreLinesWhateverAnAdapterHolds) {
   tests::SafetensorsWriter tensors;
   tensors.add(R"(x\n{\"event\":\"forged\"}\n\u001b[2J)", "F32", {1}, std::vector<float>{1});
   tests::write_file(scratch_ / "evil/adapter_model.safetensors", tensors.image());
-  EXPECT_THAT(adapter_warnings(options_, kLong), ElementsAre(HasSubstr("x?{\"event\":\"forged\"}??[2J")));
+  EXPECT_THAT(adapter_warnings(options_, kLong).warnings, ElementsAre(HasSubstr("x?{\"event\":\"forged\"}??[2J")));
   const auto look = [](const std::string&) { return std::string("a\nb\x1b"); };
-  EXPECT_THAT(adapter_warnings(options_, kLong, look), ElementsAre(StartsWith("adapter evil: a?b?; requests")));
+  EXPECT_THAT(adapter_warnings(options_, kLong, look).warnings,
+              ElementsAre(StartsWith("adapter evil: a?b?; requests")));
 }
 
 TEST_F(AdapterWarnings, DoNotWaitForADiskThatDoesNotAnswer) {
@@ -99,7 +110,7 @@ TEST_F(AdapterWarnings, DoNotWaitForADiskThatDoesNotAnswer) {
     if (++looks == 2) released.wait();
     return "broken";
   };
-  const auto said = adapter_warnings(options_, std::chrono::milliseconds(200), look);
+  const auto said = adapter_warnings(options_, std::chrono::milliseconds(200), look).warnings;
   release.set_value();
   // A machine that has not come to the second one in that time says less of what it has looked at.
   EXPECT_THAT(said,

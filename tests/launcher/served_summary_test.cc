@@ -6,6 +6,7 @@
 namespace lorikeet::launcher {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -36,6 +37,16 @@ TEST(ServedSummary, QuotesNamesForTheShellAndNamesTheKey) {
   EXPECT_THAT(text,
               HasSubstr("curl https://127.0.0.1:8000/v1/completions -H \"Authorization: Bearer $LORIKEET_API_KEY\""));
   EXPECT_THAT(text, Not(HasSubstr("secret")));
+}
+
+TEST(ServedSummary, TriesNoAdapterThatWouldBeRefused) {
+  actors::ServerOptions options;
+  options.served_model_name = "tiny";
+  options.lora_modules = {{"broken", "/broken"}, {"kjv", "/kjv"}};
+  const actors::ServerReady ready{"ipc:///tmp/zmq", 8000, 1};
+  EXPECT_THAT(served_summary(options, ready, Terminal{}, true, {"broken"}), HasSubstr(" --adapter 'kjv' "));
+  EXPECT_THAT(served_summary(options, ready, Terminal{}, true, {"broken", "kjv"}),
+              AllOf(HasSubstr(R"("model": "tiny")"), Not(HasSubstr("--adapter"))));
 }
 
 TEST(ServedSummary, TriesTokenIdsWhereThereIsNoTokenizer) {
