@@ -380,13 +380,20 @@ Result<void> check_adapters_bench(const BenchFlags& flags, const actors::ServerO
   return {};
 }
 
+Result<void> check_adapters_flags(const BenchFlags& flags) {
+  const auto options = resolve(flags.server);
+  if (!options) return tl::unexpected(options.error());
+  const auto config = model::read_model_config(options->model);
+  if (!config) return tl::unexpected(config.error());
+  return check_adapters_bench(flags, *options, *config);
+}
+
 Result<void> bench_adapters(const BenchFlags& flags, BenchReport& report) {
   BenchFlags served = flags;
   auto options = resolve(served.server);
   if (!options) return tl::unexpected(options.error());
   auto config = model::read_model_config(options->model);
   if (!config) return tl::unexpected(config.error());
-  if (auto ok = check_adapters_bench(flags, *options, *config); !ok) return ok;
   auto directory = TemporaryDirectory::make();
   if (!directory) return tl::unexpected(directory.error());
   const int32_t most = flags.num_adapters.empty() ? 0 : *std::ranges::max_element(flags.num_adapters);

@@ -15,6 +15,7 @@ namespace lorikeet::launcher {
 namespace {
 
 using BenchFunction = Result<void> (*)(const BenchFlags&, BenchReport&);
+using CheckFunction = Result<void> (*)(const BenchFlags&);
 
 Result<void> run(const std::string& name, BenchFunction bench, const BenchFlags& flags) {
   // Opened first: a bench takes long, and its figures must not be lost to a mistyped path.
@@ -39,12 +40,18 @@ Result<void> run(const std::string& name, BenchFunction bench, const BenchFlags&
 
 // One kind of bench: its subcommand, with --output-json.
 std::pair<CLI::App*, std::shared_ptr<BenchFlags>> add_bench(CLI::App& app, int& exit_status, const std::string& name,
-                                                            BenchFunction bench, const std::string& description) {
+                                                            CheckFunction check, BenchFunction bench,
+                                                            const std::string& description) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* command = app.add_subcommand(name, description);
   command->option_defaults()->always_capture_default();
   command->add_option("--output-json", flags->output_json, "File to write the figures to as JSON");
-  command->callback([flags, bench, name, &exit_status] {
+  command->callback([flags, check, bench, name, &exit_status] {
+    if (auto ok = check(*flags); !ok) {
+      say("lorikeet bench {}: {}", name, ok.error().message);
+      exit_status = 2;  // of a wrong command line, as everywhere
+      return;
+    }
     if (auto ok = run(name, bench, *flags); !ok) {
       say("lorikeet bench {}: {}", name, ok.error().message);
       exit_status = 1;
@@ -149,8 +156,8 @@ void add_bench_command(CLI::App& app, int& exit_status) {
       "  lorikeet bench adapters /models/qwen --num-adapters 0 1 32 1000 --lora-targets q_proj v_proj\n"
       "  lorikeet bench serve --request-rate 1 2 4 8 --plot load.svg");
   {
-    auto [command, flags] =
-        add_bench(*bench, exit_status, "latency", bench_latency, "A batch of equal requests, again and again");
+    auto [command, flags] = add_bench(*bench, exit_status, "latency", check_engine_flags, bench_latency,
+                                      "A batch of equal requests, again and again");
     add_lengths(*command, *flags, 32, 128);
     add_batch(*command, *flags, 8);
     add_iterations(*command, *flags, 2, 10);
@@ -162,14 +169,15 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_engine_flags(*command, *flags);
   }
   {
-    auto [command, flags] = add_bench(*bench, exit_status, "throughput", bench_throughput, "Many requests, offline");
+    auto [command, flags] =
+        add_bench(*bench, exit_status, "throughput", check_engine_flags, bench_throughput, "Many requests, offline");
     add_lengths(*command, *flags, 512, 128);
     add_load(*command, *flags, 256);
     add_engine_flags(*command, *flags);
   }
   {
-    auto [command, flags] =
-        add_bench(*bench, exit_status, "prefill", bench_prefill, "Prompts of several lengths, one at a time");
+    auto [command, flags] = add_bench(*bench, exit_status, "prefill", check_engine_flags, bench_prefill,
+                                      "Prompts of several lengths, one at a time");
     command
         ->add_option("--input-len", flags->input_lens,
                      "Tokens of the prompts; several values (default: 512, 2048 and 8192, as far as they fit)")
@@ -178,7 +186,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_engine_flags(*command, *flags);
   }
   {
-    auto [command, flags] = add_bench(*bench, exit_status, "lora", bench_lora,
+    auto [command, flags] = add_bench(*bench, exit_status, "lora", check_engine_flags, bench_lora,
                                       "A batch over several numbers of distinct adapters, in turn");
     add_lengths(*command, *flags, 32, 128);
     add_batch(*command, *flags, 32);
@@ -190,7 +198,7 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_engine_flags(*command, *flags);
   }
   {
-    auto [command, flags] = add_bench(*bench, exit_status, "adapters", bench_adapters,
+    auto [command, flags] = add_bench(*bench, exit_status, "adapters", check_adapters_flags, bench_adapters,
                                       "Adapters on their way: by tier, loads a second, throughput over their number");
     add_lengths(*command, *flags, 64, 32);
     add_batch(*command, *flags, 32);
@@ -217,7 +225,8 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_engine_flags(*command, *flags);
   }
   {
-    auto [command, flags] = add_bench(*bench, exit_status, "serve", bench_serve, "A running server under load");
+    auto [command, flags] =
+        add_bench(*bench, exit_status, "serve", check_serve_flags, bench_serve, "A running server under load");
     add_lengths(*command, *flags, 128, 128);
     add_load(*command, *flags, 256);
     add_serve_load(*command, flags->serve);

@@ -143,6 +143,11 @@ Result<void> add_changing_mix(BenchReport& report, BenchEngine& engine, const Be
 
 }  // namespace
 
+Result<void> check_engine_flags(const BenchFlags& flags) {
+  const auto options = resolve(flags.server);
+  return options ? Result<void>() : tl::unexpected(options.error());
+}
+
 Result<std::vector<int32_t>> prefill_lengths(const std::vector<int32_t>& asked, int64_t longest) {
   for (const int32_t length : asked) {
     if (length > longest) return fail("--input-len {}: a prompt has room for {} tokens at the most", length, longest);

@@ -53,6 +53,12 @@ struct BenchFlags {
   ServeLoadFlags serve;
 };
 
+// What flags alone say to be wrong: of those that start a server of their own, of `bench adapters` besides, and of
+// `bench serve`.
+Result<void> check_engine_flags(const BenchFlags& flags);
+Result<void> check_adapters_flags(const BenchFlags& flags);
+Result<void> check_serve_flags(const BenchFlags& flags);
+
 // A batch of equal requests, sent at once, again and again: what one step costs. With changing_adapters also the
 // device's idle time between steps whose mix of adapters is never that of the step before.
 Result<void> bench_latency(const BenchFlags& flags, BenchReport& report);
@@ -70,7 +76,7 @@ Result<void> bench_prefill(const BenchFlags& flags, BenchReport& report);
 // The same batch over no, one, and several distinct adapters, in turn.
 Result<void> bench_lora(const BenchFlags& flags, BenchReport& report);
 
-// Whether a server with these options can do what the flags of `bench adapters` ask for, as far as flags and config.json say.
+// check_adapters_flags for a server with these options.
 Result<void> check_adapters_bench(const BenchFlags& flags, const actors::ServerOptions& options,
                                   const model::ModelConfig& config);
 

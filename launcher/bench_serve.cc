@@ -191,6 +191,14 @@ Result<Load> run_one(Server& server, Planned planned, const BenchFlags& flags, d
 
 }  // namespace
 
+Result<void> check_serve_flags(const BenchFlags& flags) {
+  if (const auto limits = parse_goodput(flags.serve.goodput); !limits) return tl::unexpected(limits.error());
+  for (const std::string& text : flags.serve.request_rates) {
+    if (const auto rate = parse_rate(text); !rate) return tl::unexpected(rate.error());
+  }
+  return {};
+}
+
 Result<void> bench_serve(const BenchFlags& flags, BenchReport& report) {
   const ServeLoadFlags& serve = flags.serve;
   const auto limits = parse_goodput(serve.goodput);

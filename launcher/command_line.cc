@@ -9,6 +9,7 @@
 
 #include "kernels/base/console.h"
 #include "kernels/base/nearest_word.h"
+#include "kernels/base/printable.h"
 #include "launcher/config_file.h"
 
 namespace lorikeet::launcher {
@@ -65,8 +66,11 @@ void unmark_values(CLI::App& app) {
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) unmark_values(*command);
 }
 
+constexpr size_t kMostMessageBytes = 4000;
+
 int usage_error(const std::string& command, const std::string& message) {
-  say("{}: {}\n{} --help lists what it takes", command, message, command);
+  // What was given, which may hold anything, is a part of it.
+  say("{}: {}\n{} --help lists what it takes", command, printable(message, kMostMessageBytes), command);
   return kUsage;
 }
 
@@ -150,19 +154,28 @@ std::pair<const CLI::App*, size_t> named(const CLI::App& app, const std::vector<
 }
 
 // A value of a flag that takes none, such as --log-json=maybe, of which the parser says nothing clear, or throws what
-// is none of its errors.
+// is none of its errors; and a flag without its value, for which the parser takes the next flag.
 std::optional<CommandError> flag_error(const CLI::App& app, const std::vector<std::string>& words) {
   constexpr std::array<std::string_view, 8> kTruths = {"true", "false", "on", "off", "yes", "no", "1", "0"};
   const auto [command, depth] = named(app, words);
   for (size_t i = depth; i < words.size() && words[i] != "--"; ++i) {
+    if (words[i].rfind("--", 0) != 0) continue;
     const size_t equals = words[i].find('=');
-    if (words[i].rfind("--", 0) != 0 || equals == std::string::npos) continue;
-    const std::string flag = words[i].substr(0, equals), value = words[i].substr(equals + 1);
+    const std::string flag = words[i].substr(0, equals);
     const CLI::Option* option = command->get_option_no_throw(flag);
-    if (option == nullptr || option->get_items_expected_max() > 0) continue;
-    if (std::find(kTruths.begin(), kTruths.end(), value) != kTruths.end()) continue;
+    if (option == nullptr) continue;
     std::string name = app.get_name();
     for (size_t k = 0; k < depth; ++k) name += " " + words[k];
+    if (equals == std::string::npos) {
+      const bool wants_value = option->get_items_expected_min() > 0 && i + 1 < words.size();
+      const std::string& next = wants_value ? words[i + 1] : flag;
+      const std::string next_flag = next.substr(0, next.find('='));
+      if (!wants_value || next.rfind("--", 0) != 0 || command->get_option_no_throw(next_flag) == nullptr) continue;
+      return CommandError{name, fmt::format("{}: give a value; {} is a flag", flag, next_flag)};
+    }
+    const std::string value = words[i].substr(equals + 1);
+    if (option->get_items_expected_max() > 0) continue;
+    if (std::find(kTruths.begin(), kTruths.end(), value) != kTruths.end()) continue;
     return CommandError{name, fmt::format("{} takes no value but true and false, not {}", flag, value)};
   }
   return std::nullopt;

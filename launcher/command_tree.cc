@@ -48,7 +48,7 @@ FlagInfo flag_info(const CLI::Option& option) {
   auto [type, choices] = type_and_choices(option.get_type_name());
   info.value = type.empty() ? "VALUE" : std::move(type);
   info.choices = std::move(choices);
-  info.several = option.get_items_expected_max() > 1;
+  info.several = option.get_items_expected_max() > 1 && option.get_allow_extra_args();
   const std::string value = option.get_default_str();
   const bool said = info.description.find("default") != std::string::npos;
   if (!said && value != "\"\"" && value != "[]") info.default_value = value;

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <iostream>
 #include <iterator>
@@ -42,15 +43,20 @@ Result<std::string> read_standard_input() {
 }
 
 // "-" stands for the standard input; so does no prompt at all where that is no terminal.
-Result<void> read_prompts(SubmitPlan& plan) {
+Result<void> check_prompts(SubmitPlan& plan) {
   if (plan.prompts.empty() && plan.token_prompts.empty()) {
     if (isatty(STDIN_FILENO) != 0) return fail("give a prompt, or - to read one from the standard input");
     plan.prompts.emplace_back(kStandardInput);
   }
-  bool read = false;
+  if (std::count(plan.prompts.begin(), plan.prompts.end(), kStandardInput) > 1) {
+    return fail("the standard input can be one prompt only");
+  }
+  return {};
+}
+
+Result<void> read_standard_input(SubmitPlan& plan) {
   for (std::string& prompt : plan.prompts) {
     if (prompt != kStandardInput) continue;
-    if (std::exchange(read, true)) return fail("the standard input can be one prompt only");
     auto text = read_standard_input();
     if (!text) return tl::unexpected(text.error());
     prompt = *std::move(text);
@@ -190,16 +196,24 @@ class Answers {
   int failed_ = 0;
 };
 
+// The exit status.
 Result<int> submit(SubmitFlags& flags) {
-  if (auto ok = read_prompts(flags.plan); !ok) return tl::unexpected(ok.error());
+  const auto wrong = [](const Error& error) {
+    say("lorikeet submit: {}", error.message);
+    return 2;  // of a wrong command line, as everywhere
+  };
+  if (auto ok = check_prompts(flags.plan); !ok) return wrong(ok.error());
+  if (auto ok = read_standard_input(flags.plan); !ok) return tl::unexpected(ok.error());
   const auto requests = make_requests(flags.plan);
-  if (!requests) return tl::unexpected(requests.error());
+  if (!requests) return wrong(requests.error());
   auto client = connect_to_server(flags.zmq, flags.encoding == "json" ? comm::Encoding::json : comm::Encoding::cereal);
   if (!client) return tl::unexpected(client.error());
   for (const LabelledRequest& request : *requests) {
     if (auto sent = (*client)->send(request.request); !sent) return tl::unexpected(sent.error());
   }
-  return Answers(**client, *requests, flags.json).follow();
+  const auto failed = Answers(**client, *requests, flags.json).follow();
+  if (!failed) return failed;
+  return *failed == 0 ? 0 : 1;
 }
 
 }  // namespace
@@ -216,7 +230,7 @@ void add_submit_command(CLI::App& app, int& exit_status) {
   add_zmq_flags(*command, flags->zmq);
   command
       ->add_option("--adapter", plan.adapters,
-                   "Adapter of each prompt, in their order; - is the base model; one is for all")
+                   "Adapter of each prompt, in their order; may be repeated; - is the base model; one is for all")
       ->allow_extra_args(false);
   command->add_flag("--chat", plan.chat, "Send each prompt as a user's message, through the chat template");
   command->add_option("--system", plan.system, "A system message before each prompt; implies --chat");
@@ -241,9 +255,9 @@ void add_submit_command(CLI::App& app, int& exit_status) {
       "  lorikeet submit --prompt-token-ids 12,7,301 --stop-token-ids 2 --json\n"
       "  git diff | lorikeet submit --system \"Write a commit message.\" --json -");
   command->callback([flags, &exit_status] {
-    const auto failed = submit(*flags);
-    if (!failed) say("lorikeet submit: {}", failed.error().message);
-    exit_status = failed && *failed == 0 ? 0 : 1;
+    const auto status = submit(*flags);
+    if (!status) say("lorikeet submit: {}", status.error().message);
+    exit_status = status.value_or(1);
   });
 }
 

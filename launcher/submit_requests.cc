@@ -36,6 +36,11 @@ comm::GenerateRequest make_request(const SubmitPlan& plan, size_t index, const s
   return request;
 }
 
+// As the shell leaves ids that were written with spaces between them.
+bool is_list_of_numbers(const std::string& prompt) {
+  return !prompt.empty() && prompt.find_first_not_of("0123456789, ") == std::string::npos;
+}
+
 std::string shown_prompt(const SubmitPlan& plan, size_t index) {
   if (index < plan.prompts.size()) return plan.prompts[index];
   const std::vector<int32_t>& ids = plan.token_prompts[index - plan.prompts.size()];
@@ -70,6 +75,11 @@ Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan) {
   const size_t prompts = prompts_of(plan);
   if (!plan.token_prompts.empty() && (plan.chat || plan.system)) {
     return fail("--prompt-token-ids are a whole prompt; --chat and --system make one of a text");
+  }
+  const auto numbers = std::find_if(plan.prompts.begin(), plan.prompts.end(), is_list_of_numbers);
+  if (!plan.token_prompts.empty() && numbers != plan.prompts.end()) {
+    return fail("the prompt {} would be text: the ids of a prompt are one value, such as --prompt-token-ids 1,2,3",
+                *numbers);
   }
   if (prompts != adapters.size() && prompts != 1 && adapters.size() != 1) {
     return fail("{} prompts and {} adapters: give as many of one as of the other, or one of either", prompts,

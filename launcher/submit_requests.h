@@ -27,7 +27,7 @@ struct LabelledRequest {
 };
 
 // Prompt by prompt, the answers of one after the other. Errors: the numbers of prompts and adapters do not fit; token ids
-// where the prompts are messages of a chat.
+// where the prompts are messages of a chat; prompts that are numbers beside prompts that are ids.
 Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan);
 
 }  // namespace lorikeet::launcher

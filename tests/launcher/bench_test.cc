@@ -115,7 +115,7 @@ TEST(BenchCommand, AdaptersShowsEveryTierAndEveryNumber) {
   }
   EXPECT_THAT(read_file(plot), HasSubstr("</svg>"));
   const Finished refused = run_lorikeet(over_example({"bench", "adapters", "--lora-targets", "x_proj"}));
-  EXPECT_EQ(refused.status, 1);
+  EXPECT_EQ(refused.status, 2);
   EXPECT_THAT(refused.err, HasSubstr("the model has no linear layer x_proj"));
   EXPECT_THAT(refused.err, ::testing::Not(HasSubstr("making"))) << "before anything is made";
 }
@@ -175,8 +175,11 @@ TEST(BenchCommand, ServeLoadsAnyServerWithOpenAisApi) {
 
 TEST(BenchCommand, EndsWithASentenceWhereItCannotMeasure) {
   const Finished nowhere = run_lorikeet({"bench", "latency", "--model", "/nowhere", "--device", "cpu"});
-  EXPECT_EQ(nowhere.status, 1);
+  EXPECT_EQ(nowhere.status, 2);
   EXPECT_THAT(nowhere.err, HasSubstr("lorikeet bench latency: "));
+  const Finished rate = run_lorikeet({"bench", "serve", "--request-rate", "often"});
+  EXPECT_EQ(rate.status, 2);
+  EXPECT_THAT(rate.err, HasSubstr("lorikeet bench serve: --request-rate often: "));
   const Finished unwritable =
       run_lorikeet(over_example({"bench", "latency", "--output-json", "/nowhere/figures.json"}));
   EXPECT_EQ(unwritable.status, 1);

@@ -74,6 +74,15 @@ TEST(SubmitRequests, SendsTokenIdsAsTheyAreBehindThePromptsOfText) {
             "--prompt-token-ids are a whole prompt; --chat and --system make one of a text");
 }
 
+TEST(SubmitRequests, TakesNumbersForTextOnlyWhereNoPromptIsIds) {
+  SubmitPlan plan;
+  plan.prompts = {"2"};
+  EXPECT_TRUE(make_requests(plan));
+  plan.token_prompts = {{1}};
+  EXPECT_EQ(make_requests(plan).error().message,
+            "the prompt 2 would be text: the ids of a prompt are one value, such as --prompt-token-ids 1,2,3");
+}
+
 TEST(SubmitRequests, RefusesNumbersThatDoNotFit) {
   SubmitPlan plan;
   plan.prompts = {"one", "two", "three"};
