@@ -11,22 +11,18 @@
 #include <utility>
 #include <variant>
 
+#include "actors/head/administration.h"
 #include "actors/head/asked_request.h"
 #include "actors/head/live_answer.h"
 #include "actors/head/live_requests.h"
 #include "actors/head/tenant_limits.h"
-#include "actors/wire/adapter_list.h"
 #include "comm/client/limits.h"
-#include "comm/codec/json_codec.h"
 
 namespace lorikeet::actors {
 namespace {
 
-constexpr std::chrono::seconds kStatusTimeout{5};
-constexpr std::chrono::seconds kChangeTimeout{180};  // the adapter cache gives up earlier, and says why
 constexpr std::chrono::milliseconds kDeadlineInterval{250};
 const Grant kEverything;
-constexpr const char* kForAdministrators = "the server's state, adapters and prefix cache are for administrators";
 
 uint64_t first_seed(uint64_t seed) {
   return seed != 0 ? seed : (uint64_t{std::random_device()()} << 32) ^ std::random_device()();
@@ -37,7 +33,11 @@ class Gateway {
   using TimePoint = caf::actor_clock::time_point;
 
   Gateway(GatewayActor::pointer self, GatewaySetup setup)
-      : self_(self), setup_(std::move(setup)), seeds_(first_seed(setup_.seed)), limits_(setup_.tenants) {}
+      : self_(self),
+        setup_(std::move(setup)),
+        seeds_(first_seed(setup_.seed)),
+        limits_(setup_.tenants),
+        administration_(self_, setup_) {}
 
   // ---- clients
 
@@ -56,15 +56,8 @@ class Gateway {
         for (comm::Done& done : aborted(cancel->id, asked.seed, asked.n)) setup_.answer(client, std::move(done));
         note_whether_drained();
       }
-    } else if (said.grant && !said.grant->admin) {
-      std::visit([&](const auto& message) { refuse(client, message.id, "forbidden", kForAdministrators); },
-                 *said.message);
-    } else if (const auto* status_request = std::get_if<comm::StatusRequest>(said.message.get())) {
-      status(client, *status_request);
-    } else if (const auto* reset = std::get_if<comm::ResetPrefixCacheRequest>(said.message.get())) {
-      reset_prefix_cache(client, reset->id);
     } else {
-      change_adapters(client, {said.message, &std::get<comm::AdapterRequest>(*said.message)});
+      administration_.said(said, draining_, live_.size() + long_texts_.size());
     }
   }
 
@@ -135,9 +128,7 @@ class Gateway {
       *text.wanted = false;
       refuse(key.first, key.second, {engine::ErrorCode::shutting_down, stop.why});
     }
-    for (const auto& [number, change] : std::exchange(changes_, {})) {
-      refuse(change.client, change.request->id, {engine::ErrorCode::shutting_down, stop.why});
-    }
+    administration_.stop(stop.why);
     self_->quit();
   }
 
@@ -374,93 +365,6 @@ class Gateway {
     setup_.answer(request.client, std::exchange(request.delta, empty_delta(request)));
   }
 
-  // ---- adapters
-
-  struct AdapterChange {
-    uint64_t client = 0;
-    std::shared_ptr<const comm::AdapterRequest> request;
-    std::chrono::steady_clock::time_point began;
-  };
-
-  void change_adapters(uint64_t client, std::shared_ptr<const comm::AdapterRequest> request) {
-    if (request->action == "list") return list_adapters(client, request->id);
-    if (draining_) return refuse(client, request->id, {engine::ErrorCode::shutting_down, *draining_});
-    const uint64_t number = ++last_change_;
-    changes_[number] = {client, request, std::chrono::steady_clock::now()};
-    self_->request(setup_.cache, kChangeTimeout, ChangeAdapter{std::move(request)})
-        .then([this, number](AdapterChanged& changed) { adapters_changed(number, changed); },
-              [this, number](caf::error& error) {
-                AdapterChanged failed{"the adapter cache: " + self_->system().render(error), "internal"};
-                adapters_changed(number, failed);
-              });
-  }
-
-  void adapters_changed(uint64_t number, AdapterChanged& changed) {
-    const auto node = changes_.extract(number);
-    if (!node) return;
-    const auto& [client, request, began] = node.mapped();
-    if (setup_.log) {
-      setup_.log->changed({request->action, request->name.value_or(""), request->path.value_or(""), changed.code,
-                           changed.message, std::chrono::steady_clock::now() - began});
-    }
-    if (changed.code.empty()) {
-      setup_.answer(client, comm::AdapterReply{request->id, std::move(changed.message), std::nullopt});
-    } else {
-      setup_.answer(client, comm::Failure{request->id, std::move(changed.code), std::move(changed.message)});
-    }
-  }
-
-  void list_adapters(uint64_t client, const std::string& name) {
-    self_->request(setup_.cache, kStatusTimeout, StatusQuery{})
-        .then(
-            [this, client, name](AdaptersStatus& adapters) {
-              setup_.answer(client, comm::AdapterReply{name, "", comm::to_json(adapter_list(adapters))});
-            },
-            [this, client, name](caf::error& error) {
-              refuse(client, name,
-                     {engine::ErrorCode::internal, "the adapters are not known: " + self_->system().render(error)});
-            });
-  }
-
-  // ---- status and the prefix cache
-
-  void reset_prefix_cache(uint64_t client, const std::string& name) {
-    self_->request(setup_.scheduler, kStatusTimeout, ResetPrefixCache{})
-        .then([this, client, name](bool) { setup_.answer(client, comm::PrefixCacheReset{name}); },
-              [this, client, name](caf::error& error) {
-                refuse(
-                    client, name,
-                    {engine::ErrorCode::internal, "the prefix cache was not reset: " + self_->system().render(error)});
-              });
-  }
-
-  void status(uint64_t client, const comm::StatusRequest& request) {
-    const std::string& name = request.id;
-    auto status = std::make_shared<ServerStatus>();
-    status->model = setup_.model_name;
-    status->max_model_len = setup_.validation->context().max_model_len;
-    status->vocab_size = setup_.validation->context().config.vocab_size;
-    status->live_requests = live_.size() + long_texts_.size();
-    status->supervisor.pid = setup_.supervisor_pid;
-    const auto failed = [this, client, name](caf::error& error) {
-      refuse(client, name,
-             {engine::ErrorCode::internal, "the server's state is not known: " + self_->system().render(error)});
-    };
-    self_->request(setup_.scheduler, kStatusTimeout, StatusQuery{})
-        .then(
-            [this, client, name, status, failed, brief = request.brief](ServingStatus& serving) {
-              status->serving = std::move(serving);
-              self_->request(setup_.cache, kStatusTimeout, StatusQuery{brief})
-                  .then(
-                      [this, client, name, status](AdaptersStatus& adapters) {
-                        status->adapters = std::move(adapters);
-                        setup_.answer(client, comm::StatusReply{name, comm::to_json(*status)});
-                      },
-                      failed);
-            },
-            failed);
-  }
-
   GatewayActor::pointer self_;
   GatewaySetup setup_;
   std::mt19937_64 seeds_;
@@ -468,19 +372,18 @@ class Gateway {
   uint64_t last_id_ = 0;
   std::optional<uint64_t> refused_exchange_;  // of HTTP, by a limit of requests: the latest
   LiveRequests live_;
+  Administration administration_;
   struct LongText {
     std::shared_ptr<std::atomic<bool>> wanted;  // what the text preparer looks at before it begins
     uint64_t seed = 0;
     int32_t n = 1;  // answers
   };
   std::map<std::pair<uint64_t, std::string>, LongText> long_texts_;  // client and its name for the request -> the text
-  std::map<uint64_t, AdapterChange> changes_;                        // of adapters, that are not answered yet
-  uint64_t last_change_ = 0;
-  size_t long_bytes_ = 0;                                         // that the text preparer has, wanted or not
-  std::optional<std::string> draining_;                           // why no new requests are taken
-  std::optional<caf::typed_response_promise<bool>> drained_;      // while somebody waits for the last request
-  std::set<std::pair<TimePoint, engine::SequenceId>> deadlines_;  // of live requests
-  bool waits_for_deadlines_ = false;                              // a Tick is on its way
+  size_t long_bytes_ = 0;                                            // that the text preparer has, wanted or not
+  std::optional<std::string> draining_;                              // why no new requests are taken
+  std::optional<caf::typed_response_promise<bool>> drained_;         // while somebody waits for the last request
+  std::set<std::pair<TimePoint, engine::SequenceId>> deadlines_;     // of live requests
+  bool waits_for_deadlines_ = false;                                 // a Tick is on its way
 };
 
 }  // namespace
