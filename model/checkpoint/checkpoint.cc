@@ -87,7 +87,7 @@ bool is_complete_set(const std::vector<std::string>& found) {
 // What the directory holds, by kind; names sorted.
 struct Listing {
   std::vector<std::string> tensors, indices;
-  bool pickles = false;
+  bool pickles = false, gguf = false;
 };
 
 Listing list(const fs::path& dir) {
@@ -101,6 +101,7 @@ Listing list(const fs::path& dir) {
       listing.indices.push_back(name);
     }
     listing.pickles = listing.pickles || extension == ".bin" || extension == ".pt" || extension == ".pth";
+    listing.gguf = listing.gguf || extension == ".gguf";
   }
   std::sort(listing.tensors.begin(), listing.tensors.end());
   std::sort(listing.indices.begin(), listing.indices.end());
@@ -152,6 +153,10 @@ Result<Files> open_files(const fs::path& dir) {
   }
   if (listing.pickles) {
     return fail("{}: only pickled weights (.bin, .pt): they can run code when read; convert them to safetensors",
+                dir.string());
+  }
+  if (listing.gguf) {
+    return fail("{}: only GGUF, which is not served; take the model's safetensors (GPTQ, AWQ, compressed-tensors)",
                 dir.string());
   }
   return fail("{}: no {} and no {}", dir.string(), kSingle, kIndex);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/base/printable.h"
+#include "model/config/read_file.h"
 #include "model/config/strict_json.h"
 
 namespace lorikeet::model {
@@ -147,6 +148,9 @@ std::string shape_text(std::span<const int64_t> shape) {
 
 Result<uint64_t> safetensors_header_end(std::span<const uint8_t> first, uint64_t size, std::string_view where) {
   if (size < 8 || first.size() < 8) return fail("{}: {} bytes are too short for a safetensors file", where, size);
+  if (is_lfs_pointer({reinterpret_cast<const char*>(first.data()), first.size()}, size)) {
+    return fail("{}: {}", where, kIsLfsPointer);
+  }
   uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | first[static_cast<size_t>(i)];
   if (length > kMaxSafetensorsHeader) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/base/printable.h"
+#include "model/config/read_file.h"
 
 namespace lorikeet::model {
 namespace {
@@ -100,6 +101,7 @@ Result<Json> parse(std::string_view text, std::string_view where, const JsonLimi
   if (text.size() > limits.max_bytes) {
     return fail("{}: {} bytes of JSON, at most {} are read", where, text.size(), limits.max_bytes);
   }
+  if (is_lfs_pointer(text, text.size())) return fail("{}: {}", where, kIsLfsPointer);
   Builder<Json> builder(limits);
   if (!Json::sax_parse(text.begin(), text.end(), &builder) || !builder.error().empty()) {
     return fail("{}: {}", where, builder.error().empty() ? "not valid JSON" : builder.error());

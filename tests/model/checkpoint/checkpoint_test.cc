@@ -164,6 +164,8 @@ TEST_F(CheckpointTest, IsRefusedWhenTheIndexIsMalformed) {
 
 TEST_F(CheckpointTest, IsRefusedWhenThereAreNoWeightsOrPickledOnes) {
   EXPECT_THAT(error(), HasSubstr("no model.safetensors and no model.safetensors.index.json"));
+  tests::write_file(dir_ / "model-q4_k_m.gguf", "x");
+  EXPECT_THAT(error(), HasSubstr("only GGUF, which is not served"));
   tests::write_file(dir_ / "pytorch_model.bin", "x");
   EXPECT_THAT(error(), HasSubstr("only pickled weights"));
 }

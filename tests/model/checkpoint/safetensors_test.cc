@@ -81,6 +81,14 @@ TEST(Safetensors, AllowEmptyTensorsRankZeroAndUnusedTypesAtAnyAlignment) {
   EXPECT_FALSE(header->tensors.at("u").dtype.has_value());
 }
 
+TEST(Safetensors, AreNamedWhereGitLeftPointersInTheirPlace) {
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, 'a') + "\nsize 9970000000\n";
+  EXPECT_THAT(parse(pointer).error().message, HasSubstr("Git LFS's pointer to the file"));
+  EXPECT_THAT(parse("version ").error().message, HasSubstr("Git LFS's pointer to the file")) << "as far as it was read";
+  EXPECT_THAT(parse("version 2 of a file of mine").error().message, HasSubstr("not a safetensors file"));
+}
+
 TEST(Safetensors, AreRefusedWhenTruncatedOrNotThatFormat) {
   EXPECT_THAT(parse("").error().message, HasSubstr("0 bytes are too short"));
   EXPECT_THAT(parse("1234567").error().message, HasSubstr("7 bytes are too short"));

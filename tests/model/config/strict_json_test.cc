@@ -60,5 +60,12 @@ TEST(StrictJson, ReadsObjectsFromRegularFilesOnly) {
   EXPECT_EQ((*read_json_object(dir / "a"))["k"], 1);
 }
 
+TEST(StrictJson, IsNamedWhereGitLeftAPointerInItsPlace) {
+  tests::TempDir dir;
+  tests::write_file(dir / "a", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+  EXPECT_THAT(read_json_object(dir / "a").error().message, HasSubstr("a: Git LFS's pointer to the file"));
+  EXPECT_THAT(parse_json("version", "w").error().message, HasSubstr("not valid JSON"));
+}
+
 }  // namespace
 }  // namespace lorikeet::model

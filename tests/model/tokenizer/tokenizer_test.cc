@@ -363,6 +363,14 @@ TEST(Tokenizer, TakesHugePiecesInItsStride) {
   }
 }
 
+TEST(Tokenizer, SaysWhereGitLeftAPointerInTheFilesPlace) {
+  TemporaryDir dir;
+  dir.write("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7031645\n");
+  const auto tokenizer = Tokenizer::load(dir.path());
+  ASSERT_FALSE(tokenizer);
+  EXPECT_THAT(tokenizer.error().message, ::testing::HasSubstr("tokenizer.json: Git LFS's pointer to the file"));
+}
+
 TEST(Tokenizer, IsMissedWhereThereAreNoFiles) {
   TemporaryDir dir;
   const auto none = Tokenizer::load(dir.path());
