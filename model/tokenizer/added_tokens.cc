@@ -93,10 +93,10 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(s
   }
 }
 
-AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t from, const TrustedRanges& trusted,
+AddedTokenMatcher::Match AddedTokenMatcher::next(std::string_view text, Place& place, const TrustedRanges& trusted,
                                                  size_t offset) const {
   if (tokens_.empty()) return {};
-  for (size_t at = from; at < text.size();) {
+  for (size_t at = place.from; at < text.size();) {
     if (sole_first_byte_ >= 0) {
       const void* hit = std::memchr(text.data() + at, sole_first_byte_, text.size() - at);
       if (!hit) return {};
@@ -113,7 +113,8 @@ AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t f
       ++at;
       continue;
     }
-    size_t begin = at, end = at + found->content.size();
+    const size_t token_end = at + found->content.size();
+    size_t begin = at, end = token_end;
     if (found->single_word) {
       const bool joined_left = begin > 0 && is_word(last_of(text.substr(0, begin)));
       const bool joined_right = end < text.size() && is_word(utf8_head(text.substr(end)).code_point);
@@ -122,14 +123,18 @@ AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t f
         continue;
       }
     }
-    while (found->lstrip && begin > from && is_space(last_of(text.substr(0, begin)))) {
+    while (found->lstrip && begin > place.taken && is_space(last_of(text.substr(0, begin)))) {
       begin = begin_of_last(text.substr(0, begin));
     }
+    if (found->rstrip && end < place.spaces_end) end = place.spaces_end;  // it stands in white space that is known
     while (found->rstrip && end < text.size()) {
       const Utf8Head head = utf8_head(text.substr(end));
       if (!is_space(head.code_point)) break;
       end += head.length;
     }
+    if (found->rstrip) place.spaces_end = end;
+    place.from = token_end;
+    place.taken = end;
     return {begin, end, found->id};
   }
   return {};

@@ -45,11 +45,19 @@ class AddedTokenMatcher {
     int32_t id = -1;            // -1: none
   };
 
+  // How far a text has been searched. White space that a token takes along may itself be one: it is found all the same, as
+  // by Hugging Face's tokenizers, and what is behind it is no longer taken.
+  struct Place {
+    size_t from = 0;        // the next token begins here or later
+    size_t taken = 0;       // what is before belongs to earlier matches
+    size_t spaces_end = 0;  // of the white space that was last taken along behind a token
+  };
+
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
-  // The first match that begins at `from` or later, of a special token only where `trusted` covers it; text is valid
-  // UTF-8 and begins at byte `offset` of what `trusted` speaks of.
-  Match find(std::string_view text, size_t from, const TrustedRanges& trusted, size_t offset = 0) const;
+  // The next token after `place`, of a special token only where `trusted` covers it; text is valid UTF-8 and begins at
+  // byte `offset` of what `trusted` speaks of. Moves `place` on.
+  Match next(std::string_view text, Place& place, const TrustedRanges& trusted, size_t offset = 0) const;
   bool empty() const { return tokens_.empty(); }
   bool has_special() const { return has_special_; }
 

@@ -116,13 +116,13 @@ struct Tokenizer::Impl {
   template <class EncodePart>
   static void split(std::string_view text, const AddedTokenMatcher& matcher, const TrustedRanges& trusted,
                     size_t offset, std::vector<int32_t>* ids, EncodePart encode_part) {
-    for (size_t begin = 0; begin < text.size();) {
-      const auto match = matcher.find(text, begin, trusted, offset);
+    for (AddedTokenMatcher::Place place;;) {
+      const size_t begin = place.taken;
+      const auto match = matcher.next(text, place, trusted, offset);
       const size_t end = match.id < 0 ? text.size() : match.begin;
       if (end > begin) encode_part(begin, end);
       if (match.id < 0) return;
       ids->push_back(match.id);
-      begin = match.end;
     }
   }
 

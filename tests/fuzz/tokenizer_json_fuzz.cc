@@ -28,13 +28,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const int32_t id : ids) {
       if (files->vocabulary->bytes_of(id).empty()) std::abort();
     }
-    for (size_t from = 0; from < piece.size();) {
-      TrustedRanges all;
-      all.add(0, piece.size());
-      const auto match = matcher.find(piece, from, all);
+    TrustedRanges all;
+    all.add(0, piece.size());
+    for (AddedTokenMatcher::Place place;;) {
+      const size_t from = place.from;
+      const auto match = matcher.next(piece, place, all);
       if (match.id < 0) break;
-      if (match.begin < from || match.end <= match.begin || match.end > piece.size()) std::abort();
-      from = match.end;
+      if (place.from <= from || match.end <= match.begin || match.end > piece.size()) std::abort();
     }
   }
   return 0;

@@ -79,6 +79,27 @@ TEST(Tokenizer, HonoursTheFlagsOfAddedTokensAsHuggingFaceDoes) {
   }
 }
 
+// The ids are those of Hugging Face's tokenizers 0.23.
+TEST(Tokenizer, FindsTokensInWhiteSpaceThatAnotherTookAlong) {
+  auto file = read_json(kTinyModel / "tokenizer.json");
+  const auto add = [&file](int id, const char* content, bool rstrip) {
+    file["added_tokens"].push_back({{"id", id}, {"content", content}, {"rstrip", rstrip}, {"normalized", false}});
+  };
+  add(2048, "<right>", true);
+  add(2049, "\n", false);
+  add(2050, "\t", true);
+  TemporaryDir dir;
+  dir.write("tokenizer.json", file.dump());
+  const auto tokenizer = Tokenizer::load(dir.path());
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  const auto ids = [&tokenizer](const char* text) { return (*tokenizer)->encode(text, true); };
+  EXPECT_EQ(ids("a<right> b"), (Ids{64, 2048, 65}));
+  EXPECT_EQ(ids("a<right> \n b"), (Ids{64, 2048, 2049, 268}));
+  EXPECT_EQ(ids("a<right>\n\n  \nb"), (Ids{64, 2048, 2049, 2049, 638, 2049, 65}));
+  EXPECT_EQ(ids("<right> \t \n\t  b"), (Ids{2048, 2050, 2049, 2050, 65}));
+  EXPECT_EQ(ids("a\t \t\n b"), (Ids{64, 2050, 2050, 2049, 268}));
+}
+
 TEST(Tokenizer, PutsAroundPromptsWhatHuggingFacesPostProcessorsDo) {
   const auto framed = read_json(kSource / "tests/data/tokenizer/vectors.json")["framed"];
   ASSERT_GE(framed.size(), 30u);
