@@ -112,6 +112,9 @@ Result<Conversation> parse_conversation(std::string_view text) {
                                    std::pair{"enable_thinking", &options.enable_thinking}}) {
     if (auto ok = parse_flag(member(json, name), name, flag); !ok) return tl::unexpected(ok.error());
   }
+  // Said or left out is not the same to templates that do not think by themselves.
+  if (member(json, "enable_thinking") == Json(true))
+    options.default_variables.push_back(R"({"enable_thinking": true})");
   if (const Json& more = member(json, "chat_template_kwargs"); !more.is_null()) options.variables = more.dump();
   return conversation;
 }

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "model/chat/chat_variables.h"
+
 namespace lorikeet::model {
 namespace {
 
@@ -36,6 +38,20 @@ TEST(ConversationJson, ReadsMessagesCallsAndOptions) {
   EXPECT_FALSE(conversation->options.enable_thinking);
   EXPECT_FALSE(conversation->options.add_generation_prompt);
   EXPECT_EQ(conversation->options.variables, R"({"x":1})");
+}
+
+TEST(ConversationJson, TellsTemplatesOfThinkingWhereItIsAskedFor) {
+  const auto told = [](const std::string& fields) {
+    const auto conversation = parse_conversation(R"({"messages": [{"role": "user", "content": "x"}])" + fields + "}");
+    const auto variables = chat_variables(conversation->messages, conversation->options);
+    const auto found = variables->find("enable_thinking");
+    return found == variables->end() ? std::string("nothing") : *found->second.get<bool>() ? "yes" : "no";
+  };
+  EXPECT_EQ(told(""), "nothing");
+  EXPECT_EQ(told(R"(, "enable_thinking": null)"), "nothing");
+  EXPECT_EQ(told(R"(, "enable_thinking": true)"), "yes");
+  EXPECT_EQ(told(R"(, "enable_thinking": false)"), "no");
+  EXPECT_EQ(told(R"(, "enable_thinking": true, "chat_template_kwargs": {"enable_thinking": false})"), "no");
 }
 
 TEST(ConversationJson, SaysWhatIsWrong) {
