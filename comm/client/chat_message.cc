@@ -36,13 +36,23 @@ std::optional<JsonProblem> read_call(const json& given, const std::string& where
   return std::nullopt;
 }
 
+// What a part says, null where it is none of text. A part may be a bare string, have one of the names that the Responses
+// API gives it, or be a refusal that is sent back.
+const json& words_of(const json& part) {
+  static const json kNull;
+  if (part.is_string()) return part;
+  if (!part.is_object()) return kNull;
+  const json& type = member(part, "type");
+  if (type == "refusal") return member(part, "refusal");
+  return type == "text" || type == "input_text" || type == "output_text" ? member(part, "text") : kNull;
+}
+
 std::optional<JsonProblem> read_parts(const json& parts, std::string& text) {
   for (const json& part : parts) {
-    if (!part.is_object() || member(part, "type") != "text" || !member(part, "text").is_string()) {
-      return JsonProblem{"content", "must be a string or a list of parts of the type text"};
-    }
+    const json& words = words_of(part);
+    if (!words.is_string()) return JsonProblem{"content", "must be a string or a list of parts of the type text"};
     if (&part != &parts.front()) text += '\n';  // as vLLM joins them
-    text += part["text"].get_ref<const std::string&>();
+    text += words.get_ref<const std::string&>();
   }
   return std::nullopt;
 }

@@ -182,8 +182,9 @@ OpenAiRequestResult read_chat(BodyReader& body) {
   }
   if (request.logprobs) common.logprobs = request.top_logprobs;
   body.ignore({"verbosity"});
-  for (const char* name : {"functions", "function_call", "modalities", "audio", "prediction", "web_search_options",
-                           "echo", "mm_processor_kwargs"}) {
+  if (body.value("modalities") != json::array({"text"})) body.refuse_unless_neutral("modalities");
+  for (const char* name :
+       {"functions", "function_call", "audio", "prediction", "web_search_options", "echo", "mm_processor_kwargs"}) {
     body.refuse_unless_neutral(name);
   }
   read_tool_fields(body, common);

@@ -126,7 +126,8 @@ constexpr Field kGenerate[] = {
     {"prompt_embeds", kCompletion, kNotServed},
     {"functions", kChat, kNotServed},
     {"function_call", kChat, kNotServed},
-    {"modalities", kChat, kNotServed},
+    {"modalities", kChat,
+     R"({"anyOf": [{"enum": [null]}, {"type": "array", "maxItems": 1, "items": {"const": "text"}}]})"},
     {"audio", kChat, kNotServed},
     {"prediction", kChat, kNotServed},
     {"web_search_options", kChat, kNotServed},
@@ -138,8 +139,11 @@ constexpr const char* kMessages = R"({"type": "array", "minItems": 1, "items": {
     "required": ["role"], "properties": {
         "role": {"type": "string"},
         "content": {"anyOf": [{"type": "null"}, {"type": "string"},
-            {"type": "array", "items": {"type": "object", "required": ["type", "text"],
-                "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}}]}}}})";
+            {"type": "array", "items": {"anyOf": [{"type": "string"},
+                {"type": "object", "required": ["type", "text"],
+                 "properties": {"type": {"enum": ["text", "input_text", "output_text"]}, "text": {"type": "string"}}},
+                {"type": "object", "required": ["type", "refusal"],
+                 "properties": {"type": {"const": "refusal"}, "refusal": {"type": "string"}}}]}}]}}}})";
 
 constexpr const char* kDetokenize = R"({"type": "object", "required": ["tokens"],
     "properties": {

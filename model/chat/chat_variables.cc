@@ -75,11 +75,29 @@ Result<Value> marked_content(const Value& content) {
   return fail("continue_final_message: the last message has no text to go on");
 }
 
-Value parts_of(const Text& content) {
+Value part_of(const Text& words) {
   auto part = std::make_shared<Dict>();
   put(*part, "type", Text::own("text"));
-  put(*part, "text", content);
-  return jinja::make_list({dict_value(std::move(part))});
+  put(*part, "text", words);
+  return dict_value(std::move(part));
+}
+
+// A part of text as templates know it: clients also send bare strings, the Responses API's names, and refusals back.
+Value text_part(const Value& given) {
+  if (const Text* text = given.text()) return part_of(*text);
+  const Value* const type = given.dict() ? given.dict()->find("type") : nullptr;
+  if (!type || !type->text()) return given;
+  const std::string_view name = type->text()->view();
+  const Value* const words = given.dict()->find(name == "refusal" ? "refusal" : "text");
+  const bool renamed = name == "refusal" || name == "input_text" || name == "output_text";
+  return renamed && words && words->text() ? part_of(*words->text()) : given;
+}
+
+Value content_value(const Value& given) {
+  if (!given.list()) return given;
+  std::vector<Value> parts;
+  for (const Value& part : given.list()->items) parts.push_back(text_part(part));
+  return jinja::make_list(std::move(parts));
 }
 
 Result<Value> message_value(const ChatMessage& message, size_t index, ChatOptions::Contents contents, bool continued) {
@@ -103,11 +121,13 @@ Result<Value> message_value(const ChatMessage& message, size_t index, ChatOption
     auto more = parse(message.more, true);
     if (!more) return fail("messages[{}]: {}", index, more.error().message);
     for (const auto& [key, value] : more->dict()->items) {
-      if (contents != ChatOptions::Contents::text || key.text()->view() != "content") dict->set(key, value);
+      const bool is_content = key.text()->view() == "content";
+      if (contents != ChatOptions::Contents::text || !is_content)
+        dict->set(key, is_content ? content_value(value) : value);
     }
   }
   if (const Text* text = dict->find("content")->text(); text && contents == ChatOptions::Contents::parts) {
-    put(*dict, "content", parts_of(*text));
+    put(*dict, "content", jinja::make_list({part_of(*text)}));
   }
   if (continued) {
     auto content = marked_content(*dict->find("content"));

@@ -92,6 +92,21 @@ TEST(ToolCallDeltas, ArePutTogetherInTheirOrder) {
   EXPECT_THAT(calls, ::testing::ElementsAre(ToolCall{"a", "f", "{\"x\": 1}"}, ToolCall{"b", "g", ""}));
 }
 
+TEST(ChatMessage, TakesPartsOfTextUnderAllTheirNames) {
+  const auto line = parse_request(R"({"id": "7", "messages": [{"role": "user", "content": ["a",
+      {"type": "text", "text": "b"}, {"type": "input_text", "text": "c"}, {"type": "output_text", "text": "d"},
+      {"type": "refusal", "refusal": "e"}]}]})");
+  ASSERT_TRUE(line) << line.error().message;
+  EXPECT_EQ(line->request.messages->at(0).content, "a\nb\nc\nd\ne");
+  for (const char* part : {R"({"type": "refusal", "text": "x"})", R"({"type": "input_text"})", R"({"text": "x"})", "5",
+                           R"({"type": "input_image", "text": "x"})", "null"}) {
+    const auto refused =
+        parse_request(R"({"id": "7", "messages": [{"role": "user", "content": [)" + std::string(part) + "]}]}");
+    ASSERT_FALSE(refused) << part;
+    EXPECT_THAT(refused.error().message, HasSubstr("parts of the type text")) << part;
+  }
+}
+
 TEST(ChatMessage, SaysWhatIsWrongAndWhere) {
   const auto error_of = [](const std::string& message) {
     const auto line = parse_request(R"({"id": "7", "messages": [)" + message + "]}");

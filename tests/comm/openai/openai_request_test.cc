@@ -216,6 +216,17 @@ TEST(OpenAiRequest, RefusesWhatIsWrongByItsName) {
   }
 }
 
+TEST(OpenAiRequest, TakesTextForTheOnlyModality) {
+  const auto with_modalities = [](const std::string& list) {
+    const auto request = parse_chat(R"({"messages": [{"role": "user", "content": "a"}], "modalities": )" + list + "}");
+    return request ? std::string() : request.error().message;
+  };
+  for (const char* list : {R"(["text"])", "[]", "null"}) EXPECT_EQ(with_modalities(list), "") << list;
+  for (const char* list : {R"(["text", "audio"])", R"(["audio"])", R"("text")"}) {
+    EXPECT_THAT(with_modalities(list), HasSubstr("modalities is not served here")) << list;
+  }
+}
+
 TEST(OpenAiRequest, HandsOnWhatTheChatTemplateIsTold) {
   const GenerateRequest choice =
       chat(R"({"messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}],

@@ -254,6 +254,14 @@ TEST(ChatTemplate, HandsFurtherMembersOfMessagesOn) {
   EXPECT_THAT(chat_template->render_text({message}).error().message, HasSubstr("messages[0]: not a JSON object"));
 }
 
+TEST(ChatTemplate, ShowsEveryPartOfTextByTheNameThatTemplatesKnow) {
+  auto chat_template = loaded_from("{% for p in messages[0].content %}{{ p.type }}={{ p.text }};{% endfor %}");
+  ChatMessage message{"user", ""};
+  message.more = R"({"content": ["a", {"type": "input_text", "text": "b"}, {"type": "output_text", "text": "c"},
+      {"type": "refusal", "refusal": "d"}, {"type": "text", "text": "e"}, {"type": "image", "text": "f"}]})";
+  EXPECT_EQ(*chat_template->render_text({message}), "text=a;text=b;text=c;text=d;text=e;image=f;");
+}
+
 TEST(ChatTemplate, TellsItsOwnWordsFromWhatAClientSent) {
   const auto parts = *named("chatml")->render_parts({{"user", "Hi"}});
   std::string marked;
