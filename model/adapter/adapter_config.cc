@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "model/config/config_keys.h"
 #include "model/config/json_fields.h"
 #include "model/config/strict_json.h"
 
@@ -77,6 +78,7 @@ Result<void> refuse_unserved(const JsonFields& fields, const json& root) {
   for (const auto& item : root.items()) {
     const std::string& key = item.key();
     if (std::find(kHarmless.begin(), kHarmless.end(), key) != kHarmless.end() || is_unset(item.value())) continue;
+    if (is_note(key)) continue;
     const auto known = std::find_if(kRefused.begin(), kRefused.end(), [&](const Refusal& r) { return key == r.key; });
     return fields.wrong(key, known != kRefused.end() ? known->reason : "unknown setting");
   }

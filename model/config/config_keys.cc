@@ -191,11 +191,6 @@ bool holds(const List& list, std::string_view key) {
   return std::find(list.begin(), list.end(), key) != list.end();
 }
 
-// "_name_or_path", "transformers_version", "unsloth_fixed": what a tool notes down of itself.
-bool is_note(std::string_view key) {
-  return key.substr(0, 1) == "_" || key.ends_with("_version") || key.substr(0, 8) == "unsloth_";
-}
-
 // A word that nobody reads is a note too, unless it chooses how something is computed.
 bool is_remark(std::string_view key, const json& value) {
   if (!value.is_string()) return false;
@@ -205,6 +200,10 @@ bool is_remark(std::string_view key, const json& value) {
 }
 
 }  // namespace
+
+bool is_note(std::string_view key) {
+  return key.substr(0, 1) == "_" || key.ends_with("_version") || key.substr(0, 8) == "unsloth_";
+}
 
 Result<void> refuse_unserved_keys(const JsonFields& fields, const json& object) {
   for (const auto& item : object.items()) {

@@ -5,11 +5,15 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "kernels/base/error.h"
 #include "model/config/json_fields.h"
 
 namespace lorikeet::model {
+
+// "_name_or_path", "transformers_version", "unsloth_fixed": what a tool notes down of itself.
+bool is_note(std::string_view key);
 
 // Refuses keys that are neither read elsewhere nor known to change nothing, unless they are off (null, false, "",
 // empty).

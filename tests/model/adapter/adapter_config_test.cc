@@ -193,6 +193,17 @@ TEST(AdapterConfig, TakesSettingsThatChangeNothing) {
   for (const auto& [key, value] : settings) EXPECT_EQ(error_of(with(key, value)), "") << key;
 }
 
+TEST(AdapterConfig, TakesWhatToolsAndPeopleNoteDown) {
+  for (const auto& [key, value] : std::vector<std::pair<const char*, ordered_json>>{{"_comment", "second try"},
+                                                                                    {"_name_or_path", "x"},
+                                                                                    {"transformers_version", "5.17.0"},
+                                                                                    {"unsloth_version", "2026.10"},
+                                                                                    {"unsloth_fixed", true}}) {
+    EXPECT_EQ(error_of(with(key, value)), "") << key;
+  }
+  EXPECT_EQ(error_of(with("r", 8.0)), "") << "a whole number, however it is written";
+}
+
 // Whether there is any of it the tensors say (adapter_test).
 TEST(AdapterConfig, SaysWhatWasTrainedBesideTheLora) {
   struct Case {
