@@ -6,6 +6,23 @@ namespace lorikeet::model {
 
 using nlohmann::json;
 
+namespace {
+
+// Also one that a tool wrote as 128.0.
+std::optional<int64_t> whole_number(const json& value) {
+  constexpr double kExact = 9007199254740992.0;  // 2^53: doubles below it that are whole are what was written
+  if (value.is_number_float()) {
+    const auto number = value.get<double>();
+    if (!(std::abs(number) < kExact) || number != std::trunc(number)) return std::nullopt;
+    return static_cast<int64_t>(number);
+  }
+  const bool too_large = value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+  if (!value.is_number_integer() || too_large) return std::nullopt;
+  return value.get<int64_t>();
+}
+
+}  // namespace
+
 bool is_unset(const json& value) {
   return value.is_null() || value == json(false) || ((value.is_object() || value.is_array()) && value.empty()) ||
          value == json("");
@@ -36,13 +53,11 @@ bool JsonFields::is_null(std::string_view key) const {
 Result<int64_t> JsonFields::integer(std::string_view key, int64_t minimum, int64_t maximum) const {
   const json* value = find(key);
   if (value == nullptr) return wrong(key, "is missing");
-  const bool fits = value->is_number_integer() &&
-                    !(value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
-  const int64_t number = fits ? value->get<int64_t>() : 0;
-  if (!fits || number < minimum || number > maximum) {
+  const std::optional<int64_t> number = whole_number(*value);
+  if (!number || *number < minimum || *number > maximum) {
     return wrong(key, fmt::format("must be a whole number from {} to {}", minimum, maximum));
   }
-  return number;
+  return *number;
 }
 
 Result<int64_t> JsonFields::integer_or(std::string_view key, int64_t fallback, int64_t minimum, int64_t maximum) const {

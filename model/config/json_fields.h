@@ -24,6 +24,7 @@ class JsonFields {
   bool has(std::string_view key) const { return find(key) != nullptr; }
   bool is_null(std::string_view key) const;  // written as null
 
+  // Whole numbers, 128.0 among them.
   Result<int64_t> integer(std::string_view key, int64_t minimum, int64_t maximum) const;
   Result<int64_t> integer_or(std::string_view key, int64_t fallback, int64_t minimum, int64_t maximum) const;
   Result<double> number(std::string_view key, double minimum, double maximum) const;

@@ -47,6 +47,16 @@ bool is_empty(const json& value) {
   return value.is_null() || ((value.is_object() || value.is_array()) && value.empty());
 }
 
+// Weights that are worth something only behind a transform of the activations, by the names that GPTQModel and AutoRound
+// give it.
+Result<void> refuse_rotations(const JsonFields& fields) {
+  for (const char* key : {"rotation", "rotation_config", "hadamard_config"}) {
+    const json* rotation = fields.find(key);
+    if (rotation != nullptr && !is_unset(*rotation)) return fields.wrong(key, "rotated weights are not served");
+  }
+  return {};
+}
+
 // GPTQModel's settings of single modules, by expressions over their names ("-:" leaves them unquantised). Their tensors
 // say what has come of it; only what those cannot say is read here.
 Result<void> read_overrides(const JsonFields& fields, QuantConfig& quant) {
@@ -98,9 +108,6 @@ Result<QuantConfig> parse_gptq(const JsonFields& fields) {
   if (const json* adapter = fields.find("adapter"); adapter != nullptr && !is_empty(*adapter)) {
     return fields.wrong("adapter", kEoRa);
   }
-  if (const json* rotation = fields.find("rotation"); rotation != nullptr && !is_empty(*rotation)) {
-    return fields.wrong("rotation", "rotated weights are not served");
-  }
   auto pack_dtype = fields.string_or("pack_dtype", "int32");
   if (!pack_dtype) return tl::unexpected(pack_dtype.error());
   if (*pack_dtype != "int32") return fields.wrong("pack_dtype", "only int32 words are read");
@@ -121,6 +128,11 @@ Result<QuantConfig> parse_awq(const JsonFields& fields) {
   auto version = fields.string_or("version", "gemm");
   if (!version) return tl::unexpected(version.error());
   if (lower(*version) != "gemm") return fields.wrong("version", "only AWQ's \"gemm\" packing is served");
+  for (const char* key : {"checkpoint_format", "format"}) {  // GPTQModel's names for it
+    auto format = fields.string_or(key, "gemm");
+    if (!format) return tl::unexpected(format.error());
+    if (lower(*format) != "gemm") return fields.wrong(key, "only AWQ's \"gemm\" packing is served");
+  }
   auto backend = fields.string_or("backend", "autoawq");
   if (!backend) return tl::unexpected(backend.error());
   if (*backend != "autoawq") return fields.wrong("backend", "only AutoAWQ's packing is served");
@@ -257,6 +269,7 @@ Result<QuantConfig> parse_compressed_tensors(const JsonFields& fields) {
 
 Result<QuantConfig> parse_quant_config(const json& object, const std::string& where, std::string_view default_method) {
   const JsonFields fields(object, where);
+  if (auto ok = refuse_rotations(fields); !ok) return tl::unexpected(ok.error());
   if (fields.has("config_groups")) default_method = "compressed-tensors";
   if (fields.has("packing_format")) default_method = "auto-round";
   if (fields.has("zero_point") || fields.has("w_bit")) default_method = "awq";
@@ -284,7 +297,7 @@ Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const js
   for (const auto& [key, method] :
        {std::pair("quantization_config", "gptq"), std::pair("compression_config", "compressed-tensors")}) {
     const auto it = config.find(key);
-    if (it == config.end() || it->is_null()) continue;
+    if (it == config.end() || is_empty(*it)) continue;  // {} and null: the weights are not quantised
     const std::string where = fmt::format("{}: {}", (dir / "config.json").string(), key);
     if (!it->is_object()) return fail("{} is not an object", where);
     auto quant = parse_quant_config(*it, where, method);

@@ -23,6 +23,13 @@ constexpr std::array<std::string_view, 12> kKnownKeys = {"type",
                                                          "rope_theta",
                                                          "partial_rotary_factor"};
 
+// "finetuned": how the model came about. The others are vLLM's, and say nothing at these values.
+bool changes_nothing(std::string_view key, const json& value) {
+  if (key == "finetuned") return true;
+  if (key == "apply_yarn_scaling") return value == json(true);
+  return (key == "extrapolation_factor" || key == "attn_factor") && value == json(1);
+}
+
 double magnitude_scale(double factor, double mscale) {
   return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
 }
@@ -68,6 +75,7 @@ struct RopeSettings {
 
 Result<RopeSettings> read_settings(const JsonFields& rope, const json& object, const JsonFields& config) {
   for (const auto& [name, setting] : object.items()) {
+    if (changes_nothing(name, setting)) continue;
     if (!setting.is_null() && std::find(kKnownKeys.begin(), kKnownKeys.end(), name) == kKnownKeys.end()) {
       return rope.wrong(name, "unknown setting");
     }
@@ -83,6 +91,9 @@ Result<RopeSettings> read_settings(const JsonFields& rope, const json& object, c
   auto type = rope.string_or(type_key, "default");
   if (!part) return tl::unexpected(part.error());
   if (!type) return tl::unexpected(type.error());
+  if (const json* older = rope.find("type"); older != nullptr && *older != json(*type)) {
+    return rope.wrong("type", fmt::format("rope_type says {}", *type));  // transformers goes by the one or the other
+  }
   if (*part != 1) return rope.wrong("partial_rotary_factor", "only 1 is served");
   if (*type == "yarn") {
     auto yarn = read_yarn(rope);

@@ -176,6 +176,30 @@ TEST(Config, RefusesScalingThatItWouldGetWrong) {
   EXPECT_THAT(scaled(json::array()), HasSubstr("must be an object"));
 }
 
+TEST(Config, TakesNotesOnAScalingThatSayNothingAndRefusesTwoKindsAtOnce) {
+  const json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 100}};
+  const auto scaled = [](const json& scaling) { return error_of(with(qwen2(), "rope_scaling", scaling)); };
+  for (const auto& [key, value] : std::vector<std::pair<const char*, json>>{
+           {"finetuned", true}, {"extrapolation_factor", 1}, {"attn_factor", 1.0}, {"apply_yarn_scaling", true}}) {
+    EXPECT_EQ(scaled(with(yarn, key, value)), "") << key;
+  }
+  EXPECT_THAT(scaled(with(yarn, "attn_factor", 0.5)), HasSubstr("attn_factor = 0.5: unknown setting"));
+  EXPECT_THAT(scaled(with(yarn, "apply_yarn_scaling", false)), HasSubstr("apply_yarn_scaling"));
+  EXPECT_EQ(scaled(with(yarn, "type", "yarn")), "");
+  EXPECT_THAT(scaled(with(yarn, "type", "default")), HasSubstr("type = \"default\": rope_type says yarn"))
+      << "transformers goes by the one, vLLM by the other";
+}
+
+TEST(Config, TakesWholeNumbersThatAToolWroteAsFractions) {
+  json object = with(qwen2(), "hidden_size", 5120.0);
+  object["rope_scaling"] = {{"type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 32768.0}};
+  EXPECT_EQ(parsed(object).hidden_size, 5120);
+  EXPECT_EQ(parsed(object).yarn->original_max_position_embeddings, 32768);
+  for (const json& size : std::vector<json>{5120.5, 1e300, -5120.0}) {
+    EXPECT_THAT(error_of(with(qwen2(), "hidden_size", size)), HasSubstr("must be a whole number")) << size;
+  }
+}
+
 TEST(Config, RefusesSlidingWindowsUnlessTheyAreOff) {
   json object = with(qwen2(), "use_sliding_window", true);
   object["max_window_layers"] = 21;
@@ -250,6 +274,14 @@ TEST_F(ConfigFiles, TakeTheQuantisationFromEitherFileButNotFromBothWhenTheyDisag
   EXPECT_THAT(read_model_config(dir_.path()).error().message, HasSubstr("desc_act"));
   write("quantize_config.json", {{"bits", 4}, {"group_size", 64}, {"sym", false}});
   EXPECT_TRUE(read_model_config(dir_.path())) << "config.json does not say whether it is symmetric";
+}
+
+TEST_F(ConfigFiles, SayWithAnEmptyQuantisationThatThereIsNone) {
+  for (const json& none : std::vector<json>{nullptr, json::object()}) {
+    write("config.json", with(qwen2(), "quantization_config", none));
+    ASSERT_TRUE(read_model_config(dir_.path())) << none;
+    EXPECT_EQ(read_model_config(dir_.path())->quant.method, QuantMethod::none) << none;
+  }
 }
 
 TEST_F(ConfigFiles, TakeTheQuantisationFromTheFilesOfAutoAwqAndOfOlderLlmCompressors) {

@@ -144,6 +144,31 @@ TEST(QuantConfig, ReadsAwqInBothSpellings) {
               HasSubstr("AutoAWQ"));
 }
 
+TEST(QuantConfig, ReadsThePackingOfAwqUnderGptqModelsNames) {
+  const json awq = {{"quant_method", "awq"}, {"bits", 4}, {"group_size", 64}, {"sym", false}, {"desc_act", false}};
+  for (const char* key : {"checkpoint_format", "format"}) {
+    EXPECT_EQ(quant_of(with(awq, key, "gemm")).method, QuantMethod::awq) << key;
+    for (const char* format : {"gemv", "gemv_fast", "llm-awq"}) {
+      EXPECT_THAT(quant_error(with(awq, key, format)),
+                  AllOf(HasSubstr(key), HasSubstr(format), HasSubstr("only AWQ's \"gemm\" packing")));
+    }
+  }
+}
+
+TEST(QuantConfig, RefusesRotatedWeightsOfEveryMethod) {
+  for (const char* method : {"gptq", "awq", "auto-round"}) {
+    const json plain = {{"quant_method", method}, {"bits", 4}, {"group_size", 32}};
+    for (const char* key : {"rotation", "rotation_config", "hadamard_config"}) {
+      EXPECT_THAT(quant_error(with(plain, key, {{"hadamard_type", "hadamard"}, {"block_size", 32}})),
+                  AllOf(HasSubstr(key), HasSubstr("rotated weights are not served")))
+          << method;
+      for (const json& off : std::vector<json>{nullptr, json::object(), ""}) {
+        EXPECT_EQ(quant_error(with(plain, key, off)), "") << method << key << off;
+      }
+    }
+  }
+}
+
 TEST(QuantConfig, ReadsCompressedTensors) {
   const json weights = {
       {"num_bits", 4}, {"type", "int"}, {"symmetric", true}, {"strategy", "group"}, {"group_size", 128}};
