@@ -165,10 +165,11 @@ Result<QuantConfig> parse_auto_round(const JsonFields& fields) {
     quant.group_size = *group_size;
     return quant;
   }
-  // "auto_round:exllamav2": a kernel alone, and zeros as they are.
+  // "auto_round:exllamav2": a kernel alone, and zeros as they are; so has "auto_round:gptqmodel" them.
   constexpr std::array kKernels = {"",
                                    "auto_round",
                                    "auto_round:exllamav2",
+                                   "auto_round:gptqmodel",
                                    "auto_round:triton",
                                    "auto_round:tritonv2",
                                    "auto_round:torch",

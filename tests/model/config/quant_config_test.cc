@@ -109,6 +109,7 @@ TEST(QuantConfig, ReadsAutoRoundByItsPacking) {
                                                         {"auto_round:gptq", QuantMethod::gptq},
                                                         {"auto_gptq", QuantMethod::gptq},
                                                         {"auto_round:auto_awq", QuantMethod::awq},
+                                                        {"auto_round:gptqmodel", QuantMethod::gptq_v2},
                                                         {"auto_round", QuantMethod::gptq_v2}}) {
     EXPECT_EQ(quant_of(with(round, "packing_format", packing)).method, method) << packing;
   }
