@@ -133,6 +133,13 @@ AddedTokenMatcher::Match AddedTokenMatcher::next(std::string_view text, Place& p
       end += head.length;
     }
     if (found->rstrip) place.spaces_end = end;
+    if (found->lstrip && place.taken > begin) {  // begins behind what is taken; nothing may be left of it
+      if (place.taken >= end) {
+        at = token_end;
+        continue;
+      }
+      begin = place.taken;
+    }
     place.from = token_end;
     place.taken = end;
     return {begin, end, found->id};

@@ -82,12 +82,14 @@ TEST(Tokenizer, HonoursTheFlagsOfAddedTokensAsHuggingFaceDoes) {
 // The ids are those of Hugging Face's tokenizers 0.23.
 TEST(Tokenizer, FindsTokensInWhiteSpaceThatAnotherTookAlong) {
   auto file = read_json(kTinyModel / "tokenizer.json");
-  const auto add = [&file](int id, const char* content, bool rstrip) {
-    file["added_tokens"].push_back({{"id", id}, {"content", content}, {"rstrip", rstrip}, {"normalized", false}});
+  const auto add = [&file](int id, const char* content, bool lstrip, bool rstrip) {
+    file["added_tokens"].push_back(
+        {{"id", id}, {"content", content}, {"lstrip", lstrip}, {"rstrip", rstrip}, {"normalized", false}});
   };
-  add(2048, "<right>", true);
-  add(2049, "\n", false);
-  add(2050, "\t", true);
+  add(2048, "<right>", false, true);
+  add(2049, "\n", false, false);
+  add(2050, "\t", false, true);
+  add(2051, "\r", true, true);
   TemporaryDir dir;
   dir.write("tokenizer.json", file.dump());
   const auto tokenizer = Tokenizer::load(dir.path());
@@ -98,6 +100,9 @@ TEST(Tokenizer, FindsTokensInWhiteSpaceThatAnotherTookAlong) {
   EXPECT_EQ(ids("a<right>\n\n  \nb"), (Ids{64, 2048, 2049, 2049, 638, 2049, 65}));
   EXPECT_EQ(ids("<right> \t \n\t  b"), (Ids{2048, 2050, 2049, 2050, 65}));
   EXPECT_EQ(ids("a\t \t\n b"), (Ids{64, 2050, 2050, 2049, 268}));
+  EXPECT_EQ(ids("a \r\r b"), (Ids{64, 2051, 65}));
+  EXPECT_EQ(ids("a<right> \r\n b"), (Ids{64, 2048, 2049, 268}));
+  EXPECT_EQ(ids("a\r\n \r b"), (Ids{64, 2051, 2049, 2051, 65}));
 }
 
 TEST(Tokenizer, PutsAroundPromptsWhatHuggingFacesPostProcessorsDo) {
