@@ -49,6 +49,7 @@ constexpr std::array kHarmless = {"alpha_pattern",
                                   "rank_pattern",
                                   "revision",
                                   "runtime_config",
+                                  "swift_type",
                                   "target_modules",
                                   "task_type",
                                   "use_dora",
@@ -106,6 +107,9 @@ Result<void> check_kind(const JsonFields& fields) {
   if (!task) return tl::unexpected(task.error());
   if (!fields.has("peft_type")) return fields.wrong("peft_type", "is missing");
   if (*type != "LORA") return fields.wrong("peft_type", "only LORA is served");
+  auto swift_type = fields.string_or("swift_type", "LORA");  // MS-Swift's own name for it, beside PEFT's
+  if (!swift_type) return tl::unexpected(swift_type.error());
+  if (*swift_type != "LORA") return fields.wrong("swift_type", "only LORA is served");
   if (*task != "CAUSAL_LM") return fields.wrong("task_type", "only CAUSAL_LM is served");
   return {};
 }

@@ -202,6 +202,8 @@ TEST(AdapterConfig, TakesWhatToolsAndPeopleNoteDown) {
     EXPECT_EQ(error_of(with(key, value)), "") << key;
   }
   EXPECT_EQ(error_of(with("r", 8.0)), "") << "a whole number, however it is written";
+  EXPECT_EQ(error_of(with("swift_type", "LORA")), "");
+  EXPECT_THAT(error_of(with("swift_type", "LONGLORA")), HasSubstr("swift_type = \"LONGLORA\": only LORA is served"));
 }
 
 // Whether there is any of it the tensors say (adapter_test).
