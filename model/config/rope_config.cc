@@ -34,12 +34,14 @@ double magnitude_scale(double factor, double mscale) {
   return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
 }
 
-Result<YarnScaling> read_yarn(const JsonFields& fields) {
+Result<YarnScaling> read_yarn(const JsonFields& fields, const JsonFields& config) {
   YarnScaling yarn;
   auto factor = fields.number("factor", 1, 1e4);
   // Qwen's scaling counts from the trained length. Taking max_position_embeddings instead would be silently wrong
   // (Qwen3 ships 40960 for 32768).
-  auto original = fields.integer("original_max_position_embeddings", 1, 1 << 26);
+  const char* const original_key = "original_max_position_embeddings";
+  auto original =
+      (fields.has(original_key) || !config.has(original_key) ? fields : config).integer(original_key, 1, 1 << 26);
   auto fast = fields.number_or("beta_fast", 32, 1e-3, 1e6);
   auto slow = fields.number_or("beta_slow", 1, 1e-3, 1e6);
   auto truncate = fields.boolean_or("truncate", true);
@@ -96,7 +98,7 @@ Result<RopeSettings> read_settings(const JsonFields& rope, const json& object, c
   }
   if (*part != 1) return rope.wrong("partial_rotary_factor", "only 1 is served");
   if (*type == "yarn") {
-    auto yarn = read_yarn(rope);
+    auto yarn = read_yarn(rope, config);
     if (!yarn) return tl::unexpected(yarn.error());
     settings.yarn = *yarn;
     // transformers takes this one first.

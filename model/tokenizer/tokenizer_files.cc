@@ -84,17 +84,30 @@ Result<void> check_model(const json& model) {
   if (!type.is_null() && type != "BPE") return fail("model is {}; only BPE is served", brief(type));
   const json& dropout = member(model, "dropout");
   if (!dropout.is_null() && dropout != 0) return fail("model.dropout is {}; only none is served", brief(dropout));
-  for (const char* key : {"unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) {
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const json& value = member(model, key);
     if (!value.is_null() && value != "") return fail("model.{} is {}; only none is served", key, brief(value));
   }
-  if (!is_off(member(model, "byte_fallback"))) return fail("model.byte_fallback is on; only off is served");
   const json& ignore_merges = member(model, "ignore_merges");
   if (!ignore_merges.is_null() && !ignore_merges.is_boolean()) {
     return fail("model.ignore_merges is {}, not a boolean", brief(ignore_merges));
   }
   if (!member(model, "vocab").is_boolean()) return fail("model.vocab is not an object");
   if (!member(model, "merges").is_boolean()) return fail("model.merges is not an array");
+  return {};
+}
+
+// What becomes of bytes without a token: nothing, where there are none.
+Result<void> check_unknown_bytes(const json& model, const Vocabulary& vocabulary) {
+  bool all_known = true;
+  for (int byte = 0; byte < 256; ++byte) {
+    const char one = static_cast<char>(byte);
+    all_known = all_known && vocabulary.find({&one, 1}) >= 0;
+  }
+  if (all_known) return {};
+  const json& unknown = member(model, "unk_token");
+  if (!unknown.is_null() && unknown != "") return fail("model.unk_token is {}; only none is served", brief(unknown));
+  if (!is_off(member(model, "byte_fallback"))) return fail("model.byte_fallback is on; only off is served");
   return {};
 }
 
@@ -249,6 +262,7 @@ Result<TokenizerFiles> parse_tokenizer_json(std::string_view text) {
     files.added_tokens.push_back(std::move(*token));
   }
   if (auto ok = build_bpe(*bpe, &files); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_unknown_bytes(member(root, "model"), *files.vocabulary); !ok) return tl::unexpected(ok.error());
   return files;
 }
 

@@ -171,6 +171,8 @@ TEST(Config, RefusesScalingThatItWouldGetWrong) {
   EXPECT_THAT(error_of(with(outside, "original_max_position_embeddings", 200)),
               HasSubstr("original_max_position_embeddings = 100: beside the scaling it is 200"));
   EXPECT_EQ(error_of(with(outside, "original_max_position_embeddings", 100)), "");
+  outside["rope_scaling"].erase("original_max_position_embeddings");
+  EXPECT_EQ(parsed(with(outside, "original_max_position_embeddings", 100)).yarn->original_max_position_embeddings, 100);
   EXPECT_THAT(error_of(with(qwen2(), "partial_rotary_factor", 0.5)), HasSubstr("partial_rotary_factor = 0.5"));
   EXPECT_THAT(scaled({{"type", "default"}, {"partial_rotary_factor", 0.5}}), HasSubstr("partial_rotary_factor"));
   EXPECT_THAT(scaled(json::array()), HasSubstr("must be an object"));

@@ -71,6 +71,18 @@ TEST(TokenizerFiles, TakesMergesAsPairsAndFilesWithoutOptionalParts) {
   EXPECT_EQ(files->merges.size(), 1u);
 }
 
+TEST(TokenizerFiles, TakesRulesForUnknownBytesWhereEveryByteHasAToken) {
+  json file = read_json(kTinyModel / "tokenizer.json");
+  file["model"]["unk_token"] = "<|endoftext|>";
+  file["model"]["byte_fallback"] = true;
+  file["model"]["fuse_unk"] = true;
+  EXPECT_EQ(error_of(file), "none");
+  file["model"]["vocab"].erase("Ā");  // byte 0
+  EXPECT_THAT(error_of(file), HasSubstr("model.unk_token is \"<|endoftext|>\"; only none is served"));
+  file["model"]["unk_token"] = nullptr;
+  EXPECT_THAT(error_of(file), HasSubstr("byte_fallback is on"));
+}
+
 TEST(TokenizerFiles, RefusesWhatIsNotImplementedWithASentence) {
   const std::pair<const char*, std::pair<const char*, const char*>> cases[] = {
       // JSON pointer, value put there, part of the sentence
