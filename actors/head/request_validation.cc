@@ -318,10 +318,11 @@ std::vector<std::vector<int32_t>> RequestValidation::bad_words_of(const comm::Ge
   return words;
 }
 
+// A generation_config.json of another model names tokens that this one does not have: they never come.
 std::vector<int32_t> RequestValidation::end_tokens() const {
   std::vector<int32_t> ids = context_.defaults.eos_token_ids;
-  const int32_t of_tokenizer = context_.tokenizer ? context_.tokenizer->eos_id() : -1;
-  if (of_tokenizer >= 0 && of_tokenizer < context_.config.vocab_size) ids.push_back(of_tokenizer);
+  if (context_.tokenizer) ids.push_back(context_.tokenizer->eos_id());
+  std::erase_if(ids, [this](int32_t id) { return id < 0 || id >= context_.config.vocab_size; });
   return ids;
 }
 

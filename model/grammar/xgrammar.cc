@@ -64,8 +64,12 @@ class XGrammar final : public CompiledGrammar {
   XGrammar(xgrammar::CompiledGrammar grammar, PlainTokens plain)
       : grammar_(std::move(grammar)), plain_(std::move(plain)) {}
 
+  // XGrammar throws at a stop token outside of the vocabulary.
   std::unique_ptr<GrammarState> begin(const std::vector<int32_t>& stop_ids) const override {
-    return std::make_unique<XGrammarState>(grammar_, stop_ids, plain_);
+    std::vector<int32_t> known = stop_ids;
+    const int32_t vocab_size = grammar_.GetTokenizerInfo().GetVocabSize();
+    std::erase_if(known, [vocab_size](int32_t id) { return id < 0 || id >= vocab_size; });
+    return std::make_unique<XGrammarState>(grammar_, known, plain_);
   }
   size_t bytes() const override { return grammar_.MemorySizeBytes(); }
 

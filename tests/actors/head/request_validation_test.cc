@@ -368,6 +368,17 @@ TEST_F(RequestValidationTest, EndsAtTheTokenizersEndTokenAndAtThoseOfTheGenerati
   EXPECT_TRUE(validation.prepare(request, kDrawnSeed)->request.sampling.stop_token_ids.empty());
 }
 
+TEST_F(RequestValidationTest, KnowsNoEndTokensOutsideOfTheVocabulary) {
+  auto context = *context_;
+  context.defaults.eos_token_ids = {7, context.config.vocab_size, 2147483647};
+  auto request = with_ids();
+  request.min_tokens = 2;
+  const auto prepared = RequestValidation(context).prepare(request, kDrawnSeed).value();
+  EXPECT_THAT(prepared.request.sampling.stop_token_ids, ElementsAre(7, context.tokenizer->eos_id()));
+  EXPECT_THAT(prepared.request.sampling.ids_after_min_tokens, ElementsAre(7, context.tokenizer->eos_id()));
+  EXPECT_THAT(prepared.eos_token_ids, ElementsAre(7, context.tokenizer->eos_id()));
+}
+
 TEST_F(RequestValidationTest, MarksStopStringsThatSpellSpecialTokensOnlyWhereThoseAreLeftOut) {
   auto request = with_ids();
   request.stop = {"the end", "x<|im_end|>y"};

@@ -121,6 +121,13 @@ TEST_F(GrammarTest, LeadsToAnswersOfExpressionsGrammarsAndChoices) {
   }
 }
 
+TEST_F(GrammarTest, EndsAtNoTokenOutsideOfTheVocabulary) {
+  const auto state = (*compiler_->compile(choice_grammar({"a"})))->begin({kEnd, kVocab, 151645, 1 << 30, -1});
+  ASSERT_TRUE(state->accept(tokenizer_->encode("a", false)[0]));
+  EXPECT_THAT(allowed(*state), ::testing::ElementsAre(kEnd));
+  EXPECT_TRUE(state->accept(kEnd));
+}
+
 TEST_F(GrammarTest, RefusesWhatItDoesNotAllowAndStaysWhereItIs) {
   const auto state = (*compiler_->compile(choice_grammar({"ab"})))->begin({kEnd});
   const std::vector<int32_t> before = allowed(*state);
