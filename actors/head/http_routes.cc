@@ -8,6 +8,7 @@
 #include <random>
 
 #include "comm/openai/openai_error.h"
+#include "kernels/base/printable.h"
 
 namespace lorikeet::actors {
 namespace {
@@ -172,6 +173,11 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   }
   if (row->body == Body::json && !is_json(head.header("content-type"))) {
     return with_common(error_answer(415, "the body must be JSON: Content-Type: application/json"));
+  }
+  const std::string_view coding = head.header("content-encoding");
+  if (row->body == Body::json && !coding.empty() && coding != "identity") {
+    return with_common(error_answer(
+        415, fmt::format("the body must be sent as it is, not with Content-Encoding: {}", printable(coding, 80))));
   }
   return std::nullopt;
 }
