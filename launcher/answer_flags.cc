@@ -50,7 +50,7 @@ void add_answer_flags(CLI::App& app, comm::GenerateRequest& request) {
       ->group(group);
   add_object(app, "--chat-template-kwargs", request.chat_template_kwargs, "What else the chat template is told (JSON)");
   app.add_option("--reasoning-effort", request.reasoning_effort, "How long to reason at the most")
-      ->check(CLI::IsMember({"none", "minimal", "low", "medium", "high", "xhigh"}))
+      ->check(CLI::IsMember({"none", "minimal", "low", "medium", "high", "xhigh", "max"}))
       ->group(group);
   app.add_option("--thinking-budget", request.thinking_budget, "The same in tokens")->group(group);
   add_object(app, "--response-format", request.response_format,

@@ -66,12 +66,12 @@ Begin reasoning_of(const std::string& parser, const std::string& opening) {
 
 // Tokens of reasoning that an effort stands for; -1: as many as it takes.
 Result<int32_t> budget_of(const std::string& effort) {
-  constexpr std::pair<const char*, int32_t> kEfforts[] = {{"none", 0},      {"minimal", 512}, {"low", 2048},
-                                                          {"medium", 8192}, {"high", -1},     {"xhigh", -1}};
+  constexpr std::pair<const char*, int32_t> kEfforts[] = {
+      {"none", 0}, {"minimal", 512}, {"low", 2048}, {"medium", 8192}, {"high", -1}, {"xhigh", -1}, {"max", -1}};
   for (const auto& [name, budget] : kEfforts) {
     if (effort == name) return budget;
   }
-  return fail("reasoning_effort must be none, minimal, low, medium, high or xhigh");
+  return fail("reasoning_effort must be none, minimal, low, medium, high, xhigh or max");
 }
 
 std::vector<int32_t> ids_of(const model::Tokenizer& tokenizer, std::string_view tag) {

@@ -158,8 +158,10 @@ TEST_F(AnswerRulesTest, BoundReasoningByBudgetOrEffort) {
   EXPECT_EQ(made("<think>").value().rules.thinking_budget, 2048);
   request_.reasoning_effort = "none";
   EXPECT_EQ(made("<think>").value().rules.thinking_budget, 0);
-  request_.reasoning_effort = "high";
-  EXPECT_FALSE(made("<think>").value().rules.any());
+  for (const char* any_number : {"high", "xhigh", "max"}) {
+    request_.reasoning_effort = any_number;
+    EXPECT_FALSE(made("<think>").value().rules.any()) << any_number;
+  }
   request_.reasoning_effort = "hard";
   EXPECT_THAT(error(), HasSubstr("reasoning_effort must be none, minimal"));
   request_.reasoning_effort.reset();
