@@ -63,6 +63,8 @@ Result<void> check_quantization(std::string wanted, const model::ModelConfig& co
   if (wanted == "auto") return {};
   constexpr std::string_view names[] = {"none", "gptq", "gptq", "awq", "compressed-tensors"};
   const std::string_view found = names[static_cast<size_t>(config.quant.method)];
+  // AutoRound, and Intel's neural compressor, pack as one of these two do.
+  if ((wanted == "auto-round" || wanted == "inc") && (found == "gptq" || found == "awq")) return {};
   if (wanted != found) return fail("--quantization {}: the checkpoint is {}", wanted, found);
   return {};
 }
@@ -148,7 +150,8 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
   app.add_option("--dtype", o.dtype, "Activations on the GPU; on the CPU they are float32")
       ->check(CLI::IsMember({"auto", "half", "float16", "fp16", "bfloat16", "bf16", "float32", "float"}));
   app.add_option("--quantization,-q", f.quantization, "What the checkpoint must be")
-      ->check(CLI::IsMember({"auto", "none", "gptq", "gptq_marlin", "awq", "awq_marlin", "compressed-tensors"}));
+      ->check(CLI::IsMember(
+          {"auto", "none", "gptq", "gptq_marlin", "awq", "awq_marlin", "auto-round", "inc", "compressed-tensors"}));
   app.add_option("--load-format", o.load_format, "dummy fills the weights at random: no *.safetensors needed")
       ->check(CLI::IsMember({"auto", "safetensors", "dummy"}));
 

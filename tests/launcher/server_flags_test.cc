@@ -190,7 +190,9 @@ TEST_F(Flags, TakeTheModelWithAndWithoutItsFlag) {
 }
 
 TEST_F(Flags, TakeVllmsNamesOfKernelsForTheCheckpointsThatTheyServe) {
-  EXPECT_TRUE(parse({model_, "--quantization", "gptq_marlin"}).has_value());
+  for (const char* method : {"gptq_marlin", "auto-round", "inc"}) {
+    EXPECT_TRUE(parse({model_, "--quantization", method}).has_value()) << method;
+  }
   EXPECT_EQ(parse({model_, "--quantization", "awq_marlin"}).error().message,
             "--quantization awq: the checkpoint is gptq");
 }
