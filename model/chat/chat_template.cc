@@ -98,11 +98,11 @@ Result<ChatTemplate> ChatTemplate::find(const std::filesystem::path& dir, std::s
   if (files->sources.contains("default")) {
     auto result = of_source(files->where, files->sources["default"], files->where);
     if (!result) return result;
-    for (const auto& [name, source] : files->sources) {
-      auto program = jinja::Program::compile(source);
+    if (const auto for_tools = files->sources.find("tool_use"); for_tools != files->sources.end()) {
+      auto program = jinja::Program::compile(for_tools->second);
       if (!program)
-        return fail("{}: the chat template {} cannot be read: {}", dir.string(), name, program.error().message);
-      result->variants_.emplace(name, Variant{source, *std::move(program)});
+        return fail("{}: the chat template tool_use cannot be read: {}", dir.string(), program.error().message);
+      result->variants_.emplace("tool_use", Variant{for_tools->second, *std::move(program)});
     }
     return result;
   }

@@ -72,7 +72,7 @@ class ChatTemplate {
   Result<jinja::Text> render_whole(const std::vector<ChatMessage>& messages, const ChatOptions& options) const;
 
   std::string name_;
-  std::map<std::string, Variant> variants_;    // "default", and named ones such as "tool_use"
+  std::map<std::string, Variant> variants_;    // "default", and "tool_use" where there is one
   std::map<std::string, std::string> tokens_;  // bos_token and the like, as the template may print them
   bool bodies_apart_ = false;
   bool trusts_ = false;  // special tokens of clients

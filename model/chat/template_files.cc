@@ -25,15 +25,16 @@ Result<std::map<std::string, std::string>> templates_of_json(const std::filesyst
     sources["default"] = found->get<std::string>();
     return sources;
   }
-  if (!found->is_array()) return fail("{}: chat_template is neither a string nor a list", path.string());
-  for (const json& entry : *found) {
-    const bool fits = entry.is_object() && entry.contains("template") && entry["template"].is_string() &&
-                      entry.contains("name") && entry["name"].is_string();
-    if (!fits) return fail("{}: chat_template has an entry that is no name and template", path.string());
-    if (sources.size() == kMaxTemplates) return fail("{}: more than {} chat templates", path.string(), kMaxTemplates);
-    sources[entry["name"].get<std::string>()] = entry["template"].get<std::string>();
+  if (!found->is_structured()) return fail("{}: chat_template is no string, list or object", path.string());
+  if (found->size() > kMaxTemplates) return fail("{}: more than {} chat templates", path.string(), kMaxTemplates);
+  for (const auto& [key, entry] : found->items()) {
+    const json name = found->is_object() ? json(key) : entry.is_object() ? entry.value("name", json()) : json();
+    const json source = found->is_object() ? entry : entry.is_object() ? entry.value("template", json()) : json();
+    if (!name.is_string() || !source.is_string())
+      return fail("{}: chat_template has an entry that is no name and template", path.string());
+    sources[name.get<std::string>()] = source.get<std::string>();
   }
-  if (!sources.contains("default")) return fail("{}: chat_template is a list without one named default", path.string());
+  if (!sources.contains("default")) return fail("{}: chat_template has none named default", path.string());
   return sources;
 }
 

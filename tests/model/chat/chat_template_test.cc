@@ -234,6 +234,22 @@ TEST(ChatTemplate, TakesTheTemplateForToolsWhereThereIsOne) {
   EXPECT_EQ(*chat_template->render_text({{"user", "Hi"}}, options), "with 1 tools");
 }
 
+TEST(ChatTemplate, TakesTemplatesByNameAndReadsThoseThatItUses) {
+  const nlohmann::json by_name = {{"default", "plain"}, {"tool_use", "{{ tools|length }} tools"}, {"rag", "{% for"}};
+  auto chat_template = loaded_from(by_name);
+  ASSERT_TRUE(chat_template) << chat_template.error().message;
+  ChatOptions options;
+  options.tools = {R"({"name": "clock"})"};
+  EXPECT_EQ(*chat_template->render_text({{"user", "Hi"}}, options), "1 tools");
+
+  // A template that nothing uses does not show the tools that the default one would drop.
+  auto of_documents = loaded_from(nlohmann::json::object({{"default", "plain"}, {"rag", "{{ tools }}"}}));
+  ASSERT_TRUE(of_documents) << of_documents.error().message;
+  EXPECT_FALSE(of_documents->has_tools());
+  EXPECT_THAT(loaded_from(nlohmann::json::object({{"rag", "x"}})).error().message, HasSubstr("none named default"));
+  EXPECT_FALSE(loaded_from(nlohmann::json::object({{"default", 7}})));
+}
+
 TEST(ChatTemplate, ReadsChatTemplateJson) {
   TemporaryDir dir;
   dir.write("chat_template.json", R"({"chat_template": "of its own file"})");
