@@ -23,6 +23,9 @@ add_library(lorikeet_kernels_cuda STATIC
   int4/int4_gemm_cuda.cu
   int4/base/pack_cuda.cu
   int4/prefill/int4_prefill.cu
+  int4/prefill/prefill_bf16.cu
+  int4/prefill/prefill_f16.cu
+  int4/prefill/prefill_shape.cc
   int4/prefill/int4_warp_prefill.cu
   int4/prefill/unpacked_gemm.cu
   int4/prefill/warp_bf16.cu

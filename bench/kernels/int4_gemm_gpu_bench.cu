@@ -209,22 +209,19 @@ class Bench {
 
   void sweep_prefill(const Shape& shape, const std::vector<PackedInt4Weight>& weights, Int4GemmArgs& args) {
     if (!int4_prefill_available()) return;
-    for (const int32_t m : {80, 96, 128, 192, 256, 384, 512}) {
-      if (only_rows_ != 0 && only_rows_ != m) continue;
+    for (const int32_t m : {80, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096}) {
+      if (only_rows_ == 0 ? m > 512 : only_rows_ != m) continue;
       args.m = m;
-      const Int4PrefillShape chosen = shape_int4_prefill(weights[0], m, device_properties().multiprocessors);
-      for (const Int4PrefillShape& launch : int4_prefill_shapes()) {
-        if (!int4_prefill_fits(weights[0], launch)) continue;
-        const size_t used = std::min<size_t>(weights.size(), 4);
-        const double us = microseconds(stream_,
-                                       [&] {
-                                         for (size_t i = 0; i < used; i++)
-                                           int4_prefill(weights[i], args, launch, stream_);
-                                       }) /
-                          static_cast<double>(used);
-        const bool is_chosen = chosen.columns == launch.columns && chosen.cluster == launch.cluster;
-        fmt::print("{:8} m {:3} columns {:3} cluster {}: {:7.2f} us{}\n", shape.name, m, launch.columns, launch.cluster,
-                   us, is_chosen ? ", chosen" : "");
+      const int32_t multiprocessors = device_properties().multiprocessors;
+      const Int4PrefillScratch scratch = must(Int4PrefillScratch::make(multiprocessors));
+      const Int4PrefillShape chosen = shape_int4_prefill(weights[0], m, multiprocessors);
+      for (const Int4PrefillShape& launch : int4_prefill_shapes(weights[0], m, multiprocessors)) {
+        const double us = microseconds_each(
+            weights, [&](const PackedInt4Weight& w) { int4_prefill(w, args, launch, scratch, stream_); });
+        const bool is_chosen =
+            chosen.columns == launch.columns && chosen.blocks == launch.blocks && chosen.alone == launch.alone;
+        fmt::print("{:8} m {:3} columns {:3} blocks {:3} alone {} shares {:d}: {:7.2f} us{}\n", shape.name, m,
+                   launch.columns, launch.blocks, launch.alone, launch.shares, us, is_chosen ? ", chosen" : "");
       }
     }
   }

@@ -56,6 +56,7 @@ __device__ __forceinline__ uint64_t operand_behind(uint64_t operand, uint32_t by
 #define LORIKEET_OUT_8 LORIKEET_OUT_4(0), LORIKEET_OUT_4(4)
 #define LORIKEET_OUT_24 LORIKEET_OUT_16(0), LORIKEET_OUT_4(16), LORIKEET_OUT_4(20)
 #define LORIKEET_OUT_32 LORIKEET_OUT_16(0), LORIKEET_OUT_16(16)
+#define LORIKEET_OUT_40 LORIKEET_OUT_32, LORIKEET_OUT_4(32), LORIKEET_OUT_4(36)
 #define LORIKEET_OUT_48 LORIKEET_OUT_32, LORIKEET_OUT_16(32)
 #define LORIKEET_OUT_64 LORIKEET_OUT_16(0), LORIKEET_OUT_16(16), LORIKEET_OUT_16(32), LORIKEET_OUT_16(48)
 #define LORIKEET_OUT_96 LORIKEET_OUT_64, LORIKEET_OUT_16(64), LORIKEET_OUT_16(80)
@@ -71,6 +72,9 @@ __device__ __forceinline__ uint64_t operand_behind(uint64_t operand, uint32_t by
 #define LORIKEET_REGISTERS_32 \
   LORIKEET_REGISTERS_24       \
   ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define LORIKEET_REGISTERS_40 \
+  LORIKEET_REGISTERS_32       \
+  ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define LORIKEET_REGISTERS_48 \
   LORIKEET_REGISTERS_32       \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
@@ -109,6 +113,8 @@ __device__ __forceinline__ uint64_t operand_behind(uint64_t operand, uint32_t by
   LORIKEET_WGMMA("48", type, LORIKEET_REGISTERS_24, LORIKEET_OUT_24, "%24", "%25", "%26", "%27", "%28", "%29")
 #define LORIKEET_WGMMA_64(type) \
   LORIKEET_WGMMA("64", type, LORIKEET_REGISTERS_32, LORIKEET_OUT_32, "%32", "%33", "%34", "%35", "%36", "%37")
+#define LORIKEET_WGMMA_80(type) \
+  LORIKEET_WGMMA("80", type, LORIKEET_REGISTERS_40, LORIKEET_OUT_40, "%40", "%41", "%42", "%43", "%44", "%45")
 #define LORIKEET_WGMMA_96(type) \
   LORIKEET_WGMMA("96", type, LORIKEET_REGISTERS_48, LORIKEET_OUT_48, "%48", "%49", "%50", "%51", "%52", "%53")
 #define LORIKEET_WGMMA_128(type) \
@@ -161,6 +167,14 @@ __device__ __forceinline__ void multiply_async(float (&d)[32], const uint32_t (&
   }
 }
 template <class T>
+__device__ __forceinline__ void multiply_async(float (&d)[40], const uint32_t (&a)[4], uint64_t b, bool add) {
+  if constexpr (__is_same(T, __half)) {
+    LORIKEET_WGMMA_80("f16");
+  } else {
+    LORIKEET_WGMMA_80("bf16");
+  }
+}
+template <class T>
 __device__ __forceinline__ void multiply_async(float (&d)[48], const uint32_t (&a)[4], uint64_t b, bool add) {
   if constexpr (__is_same(T, __half)) {
     LORIKEET_WGMMA_96("f16");
@@ -197,6 +211,7 @@ __device__ __forceinline__ void multiply_async(float (&d)[128], const uint32_t (
 #undef LORIKEET_WGMMA_192
 #undef LORIKEET_WGMMA_128
 #undef LORIKEET_WGMMA_96
+#undef LORIKEET_WGMMA_80
 #undef LORIKEET_WGMMA_64
 #undef LORIKEET_WGMMA_48
 #undef LORIKEET_WGMMA_32
@@ -207,6 +222,7 @@ __device__ __forceinline__ void multiply_async(float (&d)[128], const uint32_t (
 #undef LORIKEET_REGISTERS_96
 #undef LORIKEET_REGISTERS_64
 #undef LORIKEET_REGISTERS_48
+#undef LORIKEET_REGISTERS_40
 #undef LORIKEET_REGISTERS_32
 #undef LORIKEET_REGISTERS_24
 #undef LORIKEET_REGISTERS_16
@@ -216,6 +232,7 @@ __device__ __forceinline__ void multiply_async(float (&d)[128], const uint32_t (
 #undef LORIKEET_OUT_96
 #undef LORIKEET_OUT_64
 #undef LORIKEET_OUT_48
+#undef LORIKEET_OUT_40
 #undef LORIKEET_OUT_32
 #undef LORIKEET_OUT_24
 #undef LORIKEET_OUT_8

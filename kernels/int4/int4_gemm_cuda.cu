@@ -14,6 +14,7 @@ namespace lorikeet::kernels {
 namespace {
 
 constexpr int kThreads = 256;
+static_assert(kInt4FewestRowsInParts >= kInt4WholeAreaRows);
 
 unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
@@ -39,7 +40,9 @@ struct Int4Gemm::Impl {
   using DecodeKey = std::tuple<int32_t, int32_t, int32_t, int32_t, Dtype, int32_t, int32_t>;
 
   Int4DecodeDevice device;
-  // Where the device has no warpgroup steps, for more tokens than kInt4DecodeRows; and than kInt4WarpPrefillRows.
+  // For more tokens than kInt4DecodeRows: where the device has warpgroup steps; where not; and there for more than
+  // kInt4WarpPrefillRows.
+  std::optional<Int4PrefillScratch> scratch;
   std::optional<Int4WarpPrefillScratch> warp_scratch;
   std::optional<UnpackedInt4Gemm> unpacked;
   int32_t max_rows = 0;
@@ -85,7 +88,7 @@ struct Int4Gemm::Impl {
     }
     if (device.groups) {
       const int32_t rows = of_rows > 0 ? of_rows : args.m;
-      int4_prefill(weight, args, shape_int4_prefill(weight, rows, device.multiprocessors), stream);
+      int4_prefill(weight, args, shape_int4_prefill(weight, rows, device.multiprocessors), *scratch, stream);
     } else if (args.m <= kInt4WarpPrefillRows) {
       int4_warp_prefill(weight, args, shape_int4_warp_prefill(weight, args.m, device), *warp_scratch, stream);
     } else {
@@ -117,6 +120,11 @@ Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t m
       DeviceBuffer::allocate(2 * rows * static_cast<uint64_t>(max_inputs), "the scratch of the int4 products");
   if (!gathered) return tl::unexpected(gathered.error());
   impl->gathered = std::move(*gathered);
+  if (max_rows > kInt4DecodeRows && device.groups) {
+    Result<Int4PrefillScratch> scratch = Int4PrefillScratch::make(device.multiprocessors);
+    if (!scratch) return tl::unexpected(scratch.error());
+    impl->scratch = std::move(*scratch);
+  }
   if (max_rows > kInt4DecodeRows && !device.groups) {
     Result<Int4WarpPrefillScratch> scratch = Int4WarpPrefillScratch::make(device);
     if (!scratch) return tl::unexpected(scratch.error());
@@ -144,6 +152,7 @@ void Int4Gemm::run(const PackedInt4Weight& weight, const Int4GemmArgs& args, con
   CHECK_GT(args.m, 0);
   CHECK_LE(args.m, impl_->max_rows);
   CHECK_EQ(args.x_stride % 8, 0);
+  CHECK(of_rows == 0 || of_rows >= kInt4FewestRowsInParts);
   CHECK(!args.silu_mul || weight.paired);
   CHECK(args.lora == nullptr || (args.m <= kInt4DecodeRows && args.bias == nullptr));
   if (args.m <= kInt4DecodeRows) {

@@ -20,6 +20,9 @@ namespace lorikeet::kernels {
 // What every GPU from compute capability 8.0 on has for a block.
 inline constexpr uint64_t kFewestSharedBytes = 99 << 10;
 
+// Products of fewer tokens are not made some tokens at a time.
+inline constexpr int32_t kInt4FewestRowsInParts = 1024;
+
 // Owns the scratch memory of the products. Threads: one at a time, on one stream.
 class Int4Gemm {
  public:
@@ -36,12 +39,12 @@ class Int4Gemm {
   // Queues the product. Up to kInt4DecodeRows tokens it can be captured in a graph; above, the first call for a shape
   // must not be captured, as devices without a kernel of ours for it (kernels/int4/prefill/unpacked_gemm.h) choose an
   // algorithm. `late_x`: the kernel in front waits for other ranks, so that there is time to bring more of the weight
-  // before x is there. `of_rows`: args has some rows of a product of so many, more than kInt4DecodeRows as its own are,
-  // and they get the bits that they have there, where takes_parts; 0: it has all.
+  // before x is there. `of_rows`: args has some rows, more than kInt4DecodeRows, of a product of so many, at least
+  // kInt4FewestRowsInParts, and they get the bits that they have there, where takes_parts; 0: it has all.
   void run(const PackedInt4Weight& weight, const Int4GemmArgs& args, const Stream& stream, bool late_x = false,
            int32_t of_rows = 0);
 
-  // Whether products of more than kInt4DecodeRows tokens may be made some rows at a time.
+  // Whether products of kInt4FewestRowsInParts tokens and more may be made some rows at a time.
   bool takes_parts() const;
 
   // Whether the product of m rows takes a NormPrologue.

@@ -21,10 +21,10 @@ namespace {
 using kernels::DeviceBuffer;
 using kernels::divide_up;
 
-// Of a product's block, as of most shapes for many tokens (kernels/int4/prefill/int4_prefill.h).
-constexpr int32_t kBlockTokens = 256;
-constexpr int32_t kBlockOutputs = 128;
-constexpr int32_t kFewestTokens = 4 * kBlockTokens;  // of a step; fewer fill one round or two
+// Of an area of a product, as of most shapes for many tokens (kernels/int4/prefill/int4_prefill.h).
+constexpr int32_t kBlockTokens = 128;
+constexpr int32_t kBlockOutputs = 256;
+constexpr int32_t kFewestTokens = kernels::kInt4FewestRowsInParts;  // of a step; fewer fill one round or two
 
 DeviceRows rows_from(const DeviceRows& rows, int32_t first, kernels::Dtype dtype) {
   const size_t elements = static_cast<size_t>(first) * static_cast<size_t>(rows.stride);

@@ -22,6 +22,10 @@ __device__ __forceinline__ void tensor_copy(uint32_t to, const CUtensorMap* map,
       "l"(map), "r"(column), "r"(row), "r"(barrier)
       : "memory");
 }
+// Brings the map of copies that will follow.
+__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
 #endif
 
 // The matrix [rows][columns] of `type`, rows `row_bytes` apart, as boxes; zeros behind its ends.

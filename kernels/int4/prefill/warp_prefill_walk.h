@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/int4/base/layout.h"
+#include "kernels/int4/prefill/shared_walk.h"
 
 namespace lorikeet::kernels::int4 {
 
@@ -47,18 +48,6 @@ constexpr int warp_prefill_shared_bytes(int columns, int scale_block, bool asymm
   return kWarpPrefillStages * step_stage_bytes(columns, scale_block, asymmetric) + kWarpPrefillTailBytes;
 }
 
-// Of `steps` in all, those of block `block` begin here and end where the next one's begin.
-constexpr int64_t walk_begin(int64_t steps, int block, int blocks) {
-  return steps * block / blocks;
-}
-constexpr int walker_of(int64_t step, int64_t steps, int blocks) {
-  return static_cast<int>(((step + 1) * blocks - 1) / steps);
-}
-// Where a block keeps its sums of an area that it shares with others and whose steps begin at `area_begin`: one of two
-// places of its own, as it shares its first and its last area at most.
-constexpr int place_of_sums(int64_t steps, int block, int blocks, int64_t area_begin) {
-  return 2 * block + (walk_begin(steps, block, blocks) < area_begin ? 1 : 0);
-}
 // Bytes of a place.
 constexpr int64_t area_sum_bytes(int columns) {
   return int64_t{kAreaTiles} * kTileRows * columns * 4;

@@ -10,7 +10,9 @@
 #include "fmt/format.h"
 #include "kernels/int4/decode/int4_decode.h"
 #include "kernels/int4/int4_gemm_cuda.h"
+#include "kernels/int4/prefill/int4_prefill.h"
 #include "kernels/int4/prefill/int4_warp_prefill.h"
+#include "kernels/int4/prefill/prefill_walk.h"
 #include "kernels/int4/prefill/warp_prefill_walk.h"
 
 namespace lorikeet::kernels {
@@ -159,6 +161,82 @@ TEST(Int4Shapes, OfManyTokensFitEveryDeviceWithoutWarpgroups) {
           }
           ASSERT_TRUE(offered) << what();
         }
+      }
+    }
+  }
+}
+
+// By warpgroups' steps: each unit of each area is one block's, no block has more than a unit more than another beside
+// what it makes alone, and blocks that share an area come in the order of k and leave its sums in places of their own.
+void expect_shares_out_every_unit(const int4::PrefillDivision& division) {
+  const auto what = [&] {
+    return fmt::format("{} areas of {} units, {} blocks, {} alone", division.areas, division.units, division.blocks,
+                       division.alone);
+  };
+  std::vector<int32_t> made(static_cast<size_t>(division.areas), 0);  // of each area, units from the first on
+  std::vector<int> place_of_area(static_cast<size_t>(2 * division.blocks), -1);
+  std::vector<int> ended_by(static_cast<size_t>(division.blocks), -1);  // the area that counts there
+  const int64_t steps = division.shared_steps();
+  int64_t fewest = steps + 1;
+  int64_t most = 0;
+  std::vector<int4::PrefillPart> alone;
+  for (int block = 0; block < division.blocks; block++) {
+    int4::PrefillWalk walk(division, block);
+    int4::PrefillPart part;
+    int64_t shared = 0;
+    while (walk.next(division, part)) {
+      ASSERT_LT(part.area, division.areas) << what();
+      ASSERT_LT(part.begin, part.end) << what();
+      if (part.area < division.first_shared()) {
+        alone.push_back(part);
+        continue;
+      }
+      ASSERT_EQ(made[static_cast<size_t>(part.area)], part.begin) << what();
+      made[static_cast<size_t>(part.area)] = part.end;
+      shared += part.end - part.begin;
+      if (part.end - part.begin == division.units) continue;
+      const int64_t begin = int64_t{part.area - division.first_shared()} * division.units;
+      int& taken = place_of_area[static_cast<size_t>(int4::place_of_sums(steps, block, division.blocks, begin))];
+      ASSERT_EQ(taken, -1) << what() << ", block " << block;
+      taken = part.area;
+      ASSERT_EQ(int4::walker_of(begin + part.begin, steps, division.blocks), block) << what();
+      ASSERT_EQ(int4::walker_of(begin + part.end - 1, steps, division.blocks), block) << what();
+      int& ended = ended_by[static_cast<size_t>(int4::walker_of(begin + division.units - 1, steps, division.blocks))];
+      if (ended < 0) ended = part.area;
+      ASSERT_EQ(ended, part.area) << what() << ", block " << block;
+    }
+    fewest = std::min(fewest, shared);
+    most = std::max(most, shared);
+  }
+  for (const int4::PrefillPart& part : alone) {
+    ASSERT_EQ(part.begin, 0) << what();
+    ASSERT_EQ(made[static_cast<size_t>(part.area)], 0) << what();
+    made[static_cast<size_t>(part.area)] = part.end;
+  }
+  for (const int32_t units : made) ASSERT_EQ(units, division.units) << what();
+  if (steps > 0) ASSERT_LE(most - fewest, 1) << what();
+}
+
+TEST(Int4Shapes, ShareOutEveryUnitOfManyTokensOnceAmongWarpgroups) {
+  for (const Shape& shape : products()) {
+    const PackedInt4Weight weight = weight_of(shape, 128, false);
+    for (const int32_t multiprocessors : {1, 14, 16, 32, 46, 60, 114, 132, 144}) {
+      for (const int32_t m : {65, 80, 96, 97, 128, 129, 192, 256, 257, 384, 512, 1023, 1024, 2048}) {
+        const Int4PrefillShape chosen = shape_int4_prefill(weight, m, multiprocessors);
+        bool offered = false;
+        for (const Int4PrefillShape& launch : int4_prefill_shapes(weight, m, multiprocessors)) {
+          ASSERT_GE(launch.blocks, 1);
+          ASSERT_LE(launch.blocks, multiprocessors);
+          offered |= launch.columns == chosen.columns && launch.blocks == chosen.blocks &&
+                     launch.alone == chosen.alone && launch.shares == chosen.shares;
+          const int4::PrefillDivision division = int4_prefill_division(weight, m, launch);
+          ASSERT_EQ(division.shared_steps() > 0, launch.shares);
+          // Where prompts are made in parts, a row's sums must not depend on where its area lies.
+          if (m >= kInt4WholeAreaRows) ASSERT_FALSE(launch.shares);
+          expect_shares_out_every_unit(division);
+          if (HasFatalFailure()) return;
+        }
+        ASSERT_TRUE(offered);
       }
     }
   }

@@ -1,0 +1,66 @@
+// How the int4 product of warpgroups' matrix steps for many tokens is cut up (kernels/int4/prefill/int4_prefill.h): what
+// the host's plan and the kernel must agree on.
+//
+// The outputs are cut into areas of kPrefillTiles tiles and some columns (tokens); areas of the same tiles follow each
+// other. Of the first areas each block makes as many as any other, alone. The units of the rest, one area behind the
+// other, are shared out among the blocks, so that each walks over as many as any other: it ends an area that an earlier
+// block has begun, makes some alone, and begins one that a later block ends.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/int4/prefill/shared_walk.h"
+
+namespace lorikeet::kernels::int4 {
+
+inline constexpr int kPrefillTiles = 16;
+
+// Units [begin, end) of an area.
+struct PrefillPart {
+  int32_t area = 0, begin = 0, end = 0;
+};
+
+struct PrefillDivision {
+  int32_t areas = 0, units = 0;  // units of an area
+  int32_t blocks = 1;
+  int32_t alone = 0;  // areas that a block makes alone before the rest is shared; one fewer where areas run out
+
+  constexpr int32_t first_shared() const { return alone * blocks < areas ? alone * blocks : areas; }
+  // Whether every area is shared, in parts that are equal but for a unit, a block having one.
+  constexpr bool equal_parts() const { return alone == 0 && blocks % areas == 0; }
+  constexpr int64_t shared_steps() const { return static_cast<int64_t>(areas - first_shared()) * units; }
+};
+
+// The parts of one block in the order in which it makes them: first what is shared, so that others need not wait for it.
+class PrefillWalk {
+ public:
+  constexpr PrefillWalk(const PrefillDivision& division, int block)
+      : at_(static_cast<int32_t>(walk_begin(division.shared_steps(), block, division.blocks))),
+        end_(static_cast<int32_t>(walk_begin(division.shared_steps(), block + 1, division.blocks))),
+        area_(block) {}
+
+  // Whether there is another.
+  constexpr bool next(const PrefillDivision& division, PrefillPart& part) {
+    if (at_ < end_) {
+      const int32_t area = at_ / division.units;
+      part.area = division.first_shared() + area;
+      part.begin = at_ - area * division.units;
+      part.end = part.begin + (end_ - at_);
+      if (part.end > division.units) part.end = division.units;
+      at_ += part.end - part.begin;
+      return true;
+    }
+    if (area_ >= division.first_shared()) return false;
+    part.area = area_;
+    part.begin = 0;
+    part.end = division.units;
+    area_ += division.blocks;
+    return true;
+  }
+
+ private:
+  int32_t at_, end_;  // steps that are shared
+  int32_t area_;      // the next to make alone
+};
+
+}  // namespace lorikeet::kernels::int4
