@@ -330,7 +330,9 @@ class Bench {
     top_args.best = top.as<Candidate>();
     top_args.stride = 20;
     top_args.workspace = cut_workspace.data();
-    report(fmt::format("20 best tokens, {} rows", rows),
+    top_args.statistics = args.workspace;
+    top_args.statistics_rows = rows;
+    report(fmt::format("20 best tokens behind statistics, {} rows", rows),
            bench::microseconds(stream_, [&] { top_tokens_cuda(top_args, stream_); }), bytes);
   }
 

@@ -71,25 +71,100 @@ __device__ __forceinline__ unsigned long long block_sum(unsigned long long x, un
   return total;
 }
 
-inline constexpr float kLargestNoise = 24;  // of noise_uniform's smallest value, rounded up
-
 // -log(E), E exponential: what is added to logit / temperature.
 __device__ __forceinline__ float noise_of(uint32_t bits) {
   return -logf(-log1pf(-noise_uniform(bits)));
 }
-// At least that, without a logarithm: E = -log(1 - u) >= u >= 2^-(1 + leading zeros).
+// At least that, in three instructions: E = -log(1 - u) >= u. Near to it where it is large, so where it matters.
 __device__ __forceinline__ float noise_bound(uint32_t bits) {
-  return static_cast<float>(__clz(static_cast<int>(bits)) + 1) * 0.6931472F + 1e-3F;
+  float log2;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log2) : "f"(static_cast<float>(bits)));
+  return fmaf(-0.6931472F, log2, 32 * 0.6931472F + 1e-3F);
 }
-// Takes the place of `best` if its noisy value is better. The noise is made no further than it can decide that.
-__device__ __forceinline__ void offer_noisy(float x, int32_t token_id, uint64_t seed, int32_t position,
-                                            Candidate& best) {
-  const bool first = best.token_id == kNoToken;
-  if (!first && x + kLargestNoise < best.value) return;
-  const uint32_t bits = noise_bits(seed, position, token_id);
-  if (!first && x + noise_bound(bits) < best.value) return;
-  const Candidate c = {x + noise_of(bits), token_id};
-  if (better(c, best)) best = c;
+
+// Element i of few that lie in registers.
+template <class T, int kCount>
+__device__ __forceinline__ T pick(const T (&of)[kCount], int i) {
+  T picked = of[0];
+#pragma unroll
+  for (int j = 1; j < kCount; j++) {
+    if (j == i) picked = of[j];
+  }
+  return picked;
+}
+
+// A thread's search for the best noisy token of a row. Philox and one bound are all that a token costs unless it can win:
+// what cannot reach the floor, the noisy value of some token that takes part, is passed over.
+class NoisySearch {
+ public:
+  __device__ __forceinline__ explicit NoisySearch(const DrawRow& row)
+      : noise_(row.seed, row.position), temperature_(row.temperature), inverse_(1 / row.temperature) {}
+
+  Candidate best = no_candidate();
+
+  __device__ __forceinline__ float floor() const { return floor_; }
+  // Of a token that takes part in the draw.
+  __device__ __forceinline__ void raise_floor(float noisy) {
+    if (!(noisy > floor_)) return;
+    floor_ = noisy;
+    // x is taken as a product below, which is less exact than the quotient that counts.
+    reach_ = noisy - 1e-6F * (fabsf(noisy) + 64);
+  }
+  __device__ __forceinline__ void take(Candidate c) {
+    if (better(c, best)) best = c;
+    if (c.token_id != kNoToken) raise_floor(c.value);
+  }
+
+  // Offers those of the tokens first, first + step, ... whose bit of `wanted` is set.
+  template <int kCount>
+  __device__ __forceinline__ void offer(const float (&logits)[kCount], int first, int step, unsigned wanted) {
+    if (wanted == 0) return;
+    uint32_t bits[kCount];
+    unsigned open = 0;
+#pragma unroll
+    for (int i = 0; i < kCount; i++) {
+      bits[i] = noise_.bits(first + i * step);
+      if (!(fmaf(logits[i], inverse_, noise_bound(bits[i])) < reach_)) open |= 1U << i;
+    }
+    for (open &= wanted; open != 0; open &= open - 1) {  // rarely any
+      const int i = __ffs(static_cast<int>(open)) - 1;
+      const float logit = pick(logits, i);
+      if (logit != logit) continue;
+      take({logit / temperature_ + noise_of(pick(bits, i)), first + i * step});
+    }
+  }
+  // One token, of value x = logit / temperature.
+  __device__ __forceinline__ void offer_value(float x, int token) {
+    const uint32_t bits = noise_.bits(token);
+    if (x + noise_bound(bits) < reach_) return;
+    take({x + noise_of(bits), token});
+  }
+
+ private:
+  const RowNoise noise_;
+  const float temperature_;
+  const float inverse_;
+  float floor_ = -INFINITY;
+  float reach_ = -INFINITY;
+};
+
+// Whether this CTA is the last of its row to come here; what the others have written is then visible to all of its
+// threads where they ask the L2 (__ldcg). The counter is left at 0. One thread releases what the barrier has gathered: a
+// fence of each would cost every CTA its L1.
+__device__ __forceinline__ bool last_of_row(int32_t* arrivals) {
+  __shared__ bool is_last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    int32_t before;
+    asm volatile("atom.add.release.gpu.global.s32 %0, [%1], 1;" : "=r"(before) : "l"(arrivals) : "memory");
+    is_last = before == static_cast<int32_t>(gridDim.x) - 1;
+    if (is_last) {
+      *arrivals = 0;
+      __threadfence();
+    }
+  }
+  __syncthreads();
+  return is_last;
 }
 
 }  // namespace lorikeet::kernels::device

@@ -3,124 +3,21 @@
 #include "kernels/base/cuda_check.h"
 #include "kernels/cuda/overlap_launch.cuh"
 #include "kernels/peer/peer_row.cuh"
-#include "kernels/sampling/vocab_cut.cuh"
+#include "kernels/sampling/listed_draw.cuh"
 
 namespace lorikeet::kernels {
 namespace {
 
-using device::CutList;
 using device::CutRule;
 using device::CutValues;
-using device::kCutThreads;
-using device::kCutWarps;
+using device::DrawShared;
+using device::NoisySearch;
+using device::OwnListed;
 
 struct Drawing {
   CutArgs cut;
   int32_t* drawn;
 };
-
-struct DrawShared {
-  unsigned long long entries[kCutListed];
-  unsigned long long of_warp[kCutWarps];
-  Candidate best_of_warp[kCutWarps];
-};
-
-// A row's tokens in a draw.
-struct Noisy {
-  uint64_t seed;
-  int32_t position;
-  Candidate best = device::no_candidate();
-
-  __device__ __forceinline__ void take(Candidate c) {
-    if (device::better(c, best)) best = c;
-  }
-  __device__ __forceinline__ void offer(float x, int token) { device::offer_noisy(x, token, seed, position, best); }
-};
-
-// The sum over the threads before this one.
-__device__ __forceinline__ unsigned long long sum_before(unsigned long long own,
-                                                         unsigned long long (&of_warp)[kCutWarps]) {
-  const int lane = threadIdx.x % device::kWarpSize;
-  unsigned long long before = own;
-#pragma unroll
-  for (int offset = 1; offset < device::kWarpSize; offset *= 2) {
-    const unsigned long long lower = __shfl_up_sync(device::kFullWarp, before, offset);
-    if (lane >= offset) before += lower;
-  }
-  __syncthreads();
-  if (lane == device::kWarpSize - 1) of_warp[threadIdx.x / device::kWarpSize] = before;
-  __syncthreads();
-  before -= own;
-  for (int w = 0; w < static_cast<int>(threadIdx.x) / device::kWarpSize; w++) before += of_warp[w];
-  return before;
-}
-
-// Offers those tokens about the cut that stay. By all threads of a CTA.
-__device__ __forceinline__ void offer_listed(const CutRule& rule, const RowCut& cut, const Candidate* list,
-                                             DrawShared& shared, Noisy& noisy) {
-  const unsigned long long* entries = shared.entries;
-  const int count = cut.listed;
-  CutList::sort(list, count, shared.entries);
-  // What ties with the last of top_k stays.
-  const uint32_t lowest = rule.by_count() && count > 0 ? CutList::key(entries[min(rule.top_k, count) - 1]) : 0;
-  const int own = (count + kCutThreads - 1) / kCutThreads;
-  const int begin = min(count, static_cast<int>(threadIdx.x) * own);
-  const int end = min(count, begin + own);
-  unsigned long long mass = 0;
-  const auto mass_of = [&](int i) {
-    return CutList::key(entries[i]) < lowest ? 0ULL
-                                             : device::mass(device::distance_of(cut, CutList::value(entries[i])));
-  };
-  if (rule.by_mass()) {
-    for (int i = begin; i < end; i++) mass += mass_of(i);
-  }
-  unsigned long long before = cut.above + sum_before(mass, shared.of_warp);
-  const unsigned long long total = rule.by_count() ? device::block_sum(mass, shared.of_warp) : cut.total;
-  // A token stays while those better than it are less than top_p together; the best one always does.
-  const double kept = static_cast<double>(rule.top_p) * static_cast<double>(total);
-  for (int i = begin; i < end && CutList::key(entries[i]) >= lowest; i++) {
-    if (rule.by_mass()) {
-      if (static_cast<double>(before) >= kept && before > 0) return;
-      before += mass_of(i);
-    }
-    noisy.offer(CutList::value(entries[i]), CutList::token(entries[i]));
-  }
-}
-
-// The same for rows of which more tokens lie about the cut than the list holds: of all tokens, kept ones included.
-template <class AllOf>
-__device__ __noinline__ void offer_slowly(const CutRule& rule, const CutValues& values, const RowCut& cut,
-                                          DrawShared& shared, Noisy& noisy, AllOf all_of) {
-  const device::WholeRow<AllOf> whole(values, cut, shared.of_warp, all_of);
-  uint32_t lowest = rule.by_count() ? whole.key_of_rank(rule.top_k) : 0;
-  uint32_t last_tie = static_cast<uint32_t>(device::kNoToken);  // of the tokens with key `lowest`, ids up to this stay
-  if (rule.by_mass()) {
-    const auto mass_above = [&](uint32_t t) {
-      return whole.sum([&](float x, int) {
-        const uint32_t key = device::ordered_key(x);
-        return key >= lowest && key > t ? device::mass(device::distance_of(cut, x)) : 0ULL;
-      });
-    };
-    const unsigned long long total = rule.by_count() ? whole.sum([&](float x, int) {
-      return device::ordered_key(x) >= lowest ? device::mass(device::distance_of(cut, x)) : 0ULL;
-    })
-                                                     : cut.total;
-    const double kept = static_cast<double>(rule.top_p) * static_cast<double>(total);
-    const uint32_t at =
-        device::WholeRow<>::smallest(32, [&](uint32_t t) { return static_cast<double>(mass_above(t)) < kept; });
-    if (at >= lowest) {
-      lowest = at;
-      const unsigned long long each = device::mass(device::distance_of(cut, device::of_ordered_key(at)));
-      const double missing = kept - static_cast<double>(mass_above(at));
-      const double wanted = each > 0 ? ceil(missing / static_cast<double>(each)) : 1;
-      last_tie = whole.last_of_ties(at, static_cast<unsigned long long>(fmin(fmax(wanted, 1), 0x1p31)));
-    }
-  }
-  whole.for_each([&](float x, int token) {
-    const uint32_t key = device::ordered_key(x);
-    if (key > lowest || (key == lowest && static_cast<uint32_t>(token) <= last_tie)) noisy.offer(x, token);
-  });
-}
 
 // The sum over the ranks: by all threads of a row's CTA, behind a barrier.
 struct SumOfRanks {
@@ -136,19 +33,19 @@ struct SumOfRanks {
   }
 };
 
-// The end of a row of which each rank has a part: `noisy` has the best of this one's tokens that are kept for sure.
+// The end of a row of which each rank has a part: `search` has the best of this one's tokens that are kept for sure.
 // Words of the exchange: tokens about the cut, the best of the sure ones (two), and those about the cut, two words each.
-__device__ __forceinline__ void end_shared_draw(const Drawing& args, const CutRule& rule, const CutValues& values,
-                                                RowCut& cut, Candidate* list, DrawShared& shared, Noisy& noisy) {
+__device__ __forceinline__ void end_shared_draw(const Drawing& args, const CutRule& rule, RowCut& cut, Candidate* list,
+                                                DrawShared& shared, NoisySearch& search) {
   constexpr int kHeader = 3;
   constexpr int kMostTold = (kMostPeerRowWords - kHeader) / 2;
   peer::Row row(args.cut.peers, blockIdx.y);
-  noisy.best = device::block_best(noisy.best, shared.best_of_warp);
+  search.best = device::block_best(search.best, shared.best_of_warp);
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) {
     row.send(0, static_cast<uint32_t>(cut.listed));
-    row.send(1, __float_as_uint(noisy.best.value));
-    row.send(2, static_cast<uint32_t>(noisy.best.token_id));
+    row.send(1, __float_as_uint(search.best.value));
+    row.send(2, static_cast<uint32_t>(search.best.token_id));
   }
   if (cut.listed <= kMostTold) {
     for (int i = thread; i < cut.listed; i += kCutThreads) {
@@ -161,7 +58,7 @@ __device__ __forceinline__ void end_shared_draw(const Drawing& args, const CutRu
   bool all_told = cut.listed <= kMostTold;
   row.for_each_other([&](int rank) {
     const auto count = static_cast<int>(row.receive(rank, 0));
-    noisy.take({__uint_as_float(row.receive(rank, 1)), static_cast<int32_t>(row.receive(rank, 2))});
+    search.take({__uint_as_float(row.receive(rank, 1)), static_cast<int32_t>(row.receive(rank, 2))});
     all_told = all_told && count >= 0 && count <= kMostTold && listed + count <= kCutListed;
     if (all_told) {
       for (int i = thread; i < count; i += kCutThreads) {
@@ -173,83 +70,139 @@ __device__ __forceinline__ void end_shared_draw(const Drawing& args, const CutRu
   });
   row.next_turn();
   if (__syncthreads_and(!row.failed()) == 0) {
-    noisy.best = device::no_candidate();
+    search.best = device::no_candidate();
   } else if (all_told) {
     cut.listed = listed;
-    offer_listed(rule, cut, list, shared, noisy);
-    noisy.best = device::block_best(noisy.best, shared.best_of_warp);
+    search.best = device::draw_listed(rule, cut, list, shared, search);
   } else {
-    offer_slowly(rule, values, cut, shared, noisy, SumOfRanks{&row});
-    noisy.best = device::block_best(noisy.best, shared.best_of_warp);
+    search.best = device::draw_slowly(args.cut, rule, cut, shared, search, SumOfRanks{&row});
     if (thread == 0) {
-      row.send(0, __float_as_uint(noisy.best.value));
-      row.send(1, static_cast<uint32_t>(noisy.best.token_id));
+      row.send(0, __float_as_uint(search.best.value));
+      row.send(1, static_cast<uint32_t>(search.best.token_id));
     }
     row.for_each_other([&](int rank) {
       const uint32_t value = row.receive(rank, 0);
-      noisy.take({__uint_as_float(value), static_cast<int32_t>(row.receive(rank, 1))});
+      search.take({__uint_as_float(value), static_cast<int32_t>(row.receive(rank, 1))});
     });
     row.next_turn();
   }
   if (thread != 0) return;
   row.leave();
-  args.drawn[args.cut.draws[blockIdx.y].draw_row] = device::drawn_token(noisy.best);
+  args.drawn[args.cut.draws[blockIdx.y].draw_row] = device::drawn_token(search.best);
+}
+
+// Where a logit lies in the histogram, without a division: far enough from the cut, that is all there is to know.
+class RoughBin {
+ public:
+  __device__ __forceinline__ RoughBin(const CutRule& rule, const RowCut& cut)
+      : scale_(-cut.bins_per_nat / rule.divisor), offset_(cut.best.value * cut.bins_per_nat) {
+    // Values near to the cut lie no further than the histogram is long from the best one.
+    const float error = 1e-6F * (2 * fabsf(cut.best.value) + 40) * cut.bins_per_nat + 1e-3F;
+    const float kept =
+        cut.first_bin < kCutBins ? static_cast<float>(cut.first_bin) : (cut.best.value - cut.least) * cut.bins_per_nat;
+    kept_below_ = kept - error;
+    if (cut.last_bin >= 0 && cut.last_bin + 1 < kCutBins) out_above_ = static_cast<float>(cut.last_bin + 1) + error;
+  }
+  __device__ __forceinline__ float of(float logit) const { return fmaf(logit, scale_, offset_); }
+  // Neither: the exact bin decides.
+  __device__ __forceinline__ bool kept(float bin) const { return bin < kept_below_; }
+  __device__ __forceinline__ bool out(float bin) const { return bin > out_above_; }
+
+ private:
+  const float scale_;
+  const float offset_;
+  float kept_below_;
+  float out_above_ = INFINITY;
+};
+
+// Draws from those of a CTA's tokens that are kept for sure, and lists those about the cut.
+__device__ __forceinline__ void draw_from_chunk(const CutArgs& args, const CutRule& rule,
+                                                const device::OwnTokens& tokens, float (&first)[kCutBatch],
+                                                RowCut& shared_cut, const OwnListed& listed, NoisySearch& search) {
+  const RowCut cut = shared_cut;
+  const RoughBin rough(rule, cut);
+  const int batches = device::part_is_out(args, cut) ? 0 : args.batches;
+  tokens.for_each_batch(batches, first, [&](const float(&logits)[kCutBatch], int first_token) {
+    // What other warps have found lets this one pass over more tokens; it changes no result.
+    const uint32_t floor = __ldcg(&shared_cut.floor);
+    unsigned sure = 0;
+    unsigned open = 0;
+#pragma unroll
+    for (int i = 0; i < kCutBatch; i++) {
+      const float bin = rough.of(logits[i]);
+      if (rough.kept(bin)) {
+        sure |= 1U << i;
+      } else if (!(logits[i] < cut.least_logit || rough.out(bin))) {
+        open |= 1U << i;
+      }
+    }
+    for (; open != 0; open &= open - 1) {  // few
+      const int i = __ffs(static_cast<int>(open)) - 1;
+      const float x = device::pick(logits, i) / rule.divisor;
+      if (!(x >= cut.least)) continue;
+      const int bin = cut.first_bin < kCutBins ? device::bin_of(cut, x) : -1;
+      if (bin < cut.first_bin) {
+        sure |= 1U << i;
+      } else if (bin <= cut.last_bin) {
+        listed.add({x, first_token + i * kCutThreads});
+      }
+    }
+    if (sure == 0) return;
+    search.raise_floor(device::of_ordered_key(floor));
+    const float before = search.floor();
+    search.offer(logits, first_token, kCutThreads, sure);
+    if (search.floor() > before) atomicMax(&shared_cut.floor, device::ordered_key(search.floor()));
+  });
 }
 
 // CTA (chunk, row). Tokens that are kept for sure are drawn from at once, those about the cut are listed; the last
-// CTA of a row puts these in order, with kShared those of all ranks, and ends the draw.
-//   grid     (vocabulary / 4,096, rows), 256 threads, 48 registers (without kShared), 33 kB of shared memory (the list)
+// CTA of a row decides which of these are kept, with kShared of those of all ranks, and ends the draw.
+//   grid     (vocabulary / (1,024 batches), rows), 256 threads, 48 registers, 35 kB of shared memory (the list)
 //   waits    for the kernel in front; with kShared the last CTA of a row for those of the other ranks (peer_row.cuh)
-//   cost     with its two predecessors 42 us a step above temperature alone at one row, 130 at 64 (top_p), over two ranks 55 and 91; aim 25 and 60
 template <bool kShared>
-__global__ void __launch_bounds__(kCutThreads) draw_filtered(const __grid_constant__ Drawing args) {
+__global__ void __launch_bounds__(kCutThreads, 5) draw_filtered(const __grid_constant__ Drawing args) {
   if (!kShared || !args.cut.peers.shares_device) device::allow_next_kernel();
   __shared__ __align__(16) unsigned char shared_bytes[sizeof(DrawShared)];
   auto& shared = *reinterpret_cast<DrawShared*>(shared_bytes);
   const CutRule rule(args.cut, blockIdx.y);
   const CutValues values(args.cut, rule);
-  const device::OwnTokens tokens(values, blockIdx.x);
+  const device::OwnTokens tokens(values);
+  float first[kCutBatch];
+  tokens.load(0, first);
+  const DrawRow& row = args.cut.draws[blockIdx.y];
+  NoisySearch search(row);
   device::wait_for_previous_kernel();
   if (!rule.asked) return;
-  const DrawRow& row = args.cut.draws[blockIdx.y];
   const CutWorkspace& workspace = args.cut.workspace;
   RowCut& shared_cut = workspace.cuts[blockIdx.y];
-  RowCut cut = shared_cut;
-  if (cut.best.token_id == device::kNoToken) {
+  if (shared_cut.best.token_id == device::kNoToken) {
     if (blockIdx.x == 0 && threadIdx.x == 0) args.drawn[row.draw_row] = -1;
     return;
   }
   Candidate* list = workspace.list + static_cast<size_t>(blockIdx.y) * kCutListed;
-  Noisy noisy{row.seed, row.position};
-  tokens.for_each([&](float x, int token) {
-    if (x < cut.least) return;
-    const int bin = cut.first_bin < kCutBins ? device::bin_of(cut, x) : -1;
-    if (bin < cut.first_bin) {
-      noisy.offer(x, token);
-    } else if (bin <= cut.last_bin) {
-      const int place = atomicAdd(&shared_cut.listed, 1);
-      if (place < kCutListed) list[place] = {x, token};
-    }
-  });
-  const Candidate own = device::block_best(noisy.best, shared.best_of_warp);
+  const OwnListed listed(shared.own_listed, shared_cut, list);
+  __syncthreads();
+  draw_from_chunk(args.cut, rule, tokens, first, shared_cut, listed, search);
+  listed.flush();
+  const Candidate own = device::block_best(search.best, shared.best_of_warp);
   Candidate* of_chunk = workspace.of_chunk + static_cast<size_t>(blockIdx.y) * gridDim.x;
   if (threadIdx.x == 0) of_chunk[blockIdx.x] = own;
   if (!device::last_of_row(&workspace.arrivals[blockIdx.y])) return;
 
+  RowCut cut = shared_cut;
   cut.listed = __ldcg(&shared_cut.listed);
-  noisy.best = device::no_candidate();
+  search.best = device::no_candidate();
   for (unsigned chunk = threadIdx.x; chunk < gridDim.x; chunk += kCutThreads) {
     const float2 raw = __ldcg(reinterpret_cast<const float2*>(of_chunk) + chunk);
-    const Candidate c = {raw.x, __float_as_int(raw.y)};
-    noisy.take(c);
+    search.take({raw.x, __float_as_int(raw.y)});
   }
-  if constexpr (kShared) return end_shared_draw(args, rule, values, cut, list, shared, noisy);
+  if constexpr (kShared) return end_shared_draw(args, rule, cut, list, shared, search);
+  Candidate winner;
   if (cut.listed <= kCutListed) {
-    offer_listed(rule, cut, list, shared, noisy);
+    winner = device::draw_listed(rule, cut, list, shared, search);
   } else {
-    offer_slowly(rule, values, cut, shared, noisy, device::OwnSum{});
+    winner = device::draw_slowly(args.cut, rule, cut, shared, search, device::OwnSum{});
   }
-  const Candidate winner = device::block_best(noisy.best, shared.best_of_warp);
   if (threadIdx.x == 0) args.drawn[row.draw_row] = device::drawn_token(winner);
 }
 
@@ -277,6 +230,7 @@ void draw_filtered_cuda(const FilteredDrawArgs& args, const Stream& stream) {
   for (int32_t first = 0; first < args.num_rows; first += kCutRows) {
     cut.draws = args.rows + first;
     cut.num_rows = std::min(kCutRows, args.num_rows - first);
+    cut.choose_batches();
     cut_vocab(cut, stream);
     device::launch_overlapped(cut.shared() ? draw_filtered<true> : draw_filtered<false>,
                               dim3(cut.chunks(), static_cast<unsigned>(cut.num_rows)), kCutThreads, 0, stream.handle(),

@@ -48,6 +48,10 @@ struct TopTokensArgs {
   Candidate* best = nullptr;  // out [num_rows, stride]
   int32_t stride = 0;         // at least every row's `top`
   void* workspace = nullptr;  // as FilteredDrawArgs::workspace, of this part
+  // LogprobArgs::workspace and ::workspace_rows of logit_statistics_cuda, called before with the same rows: where it has
+  // seen enough, two looks at the logits are spared. Null: it was not called.
+  void* statistics = nullptr;
+  int32_t statistics_rows = 0;
 };
 void top_tokens_cuda(const TopTokensArgs& args, const Stream& stream);
 

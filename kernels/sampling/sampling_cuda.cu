@@ -7,7 +7,10 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / device::kWarpSize;
-constexpr int kChunk = 4096;  // tokens of one block of the unfiltered draw
+constexpr int kBatch = 4;    // tokens that a thread has in hand at a time in the unfiltered draw
+constexpr int kBatches = 4;  // of a thread where there are rows enough for all multiprocessors; else one
+constexpr int kLeastChunk = kThreads * kBatch;  // tokens of a CTA, with one batch
+constexpr int kUnfilteredFullBlocks = 1024;     // so many CTAs fill all multiprocessors
 
 __device__ __forceinline__ float penalise(const DrawRow& row, float logit, int in_output, bool in_prompt) {
   if (in_output > 0 || in_prompt) {
@@ -45,55 +48,64 @@ __global__ void __launch_bounds__(kThreads) apply_penalties(PenaltyArgs args) {
 }
 
 struct DrawWorkspace {
-  int* arrivals;        // [rows]: blocks that are done; 0 between launches
+  int32_t* arrivals;    // [rows]: blocks that are done; 0 between launches
   Candidate* of_chunk;  // [rows, chunks]
 };
 
 __device__ DrawWorkspace workspace_of(const UnfilteredDrawArgs& args) {
-  int* arrivals = static_cast<int*>(args.workspace);
+  auto* arrivals = static_cast<int32_t*>(args.workspace);
   return {arrivals, reinterpret_cast<Candidate*>(arrivals + (args.workspace_rows + 63) / 64 * 64)};
 }
 
+// The best of a CTA's tokens, by logit or with noise. Each thread makes the noise of its best logit first, so that a bound
+// tells of nearly all others that they do not win.
+template <int kOwn>
+__device__ __forceinline__ Candidate best_of_chunk(const LogitsShard& shard, const DrawRow& row,
+                                                   Candidate (&of_warp)[kWarps]) {
+  const float* logits = shard.logits + row.logits_row * shard.stride;
+  const int first = blockIdx.x * kOwn * kLeastChunk + static_cast<int>(threadIdx.x);
+  const auto logit_at = [&](int column) { return column < shard.vocab_size ? logits[column] : NAN; };
+  float loaded[kOwn * kBatch];
+#pragma unroll
+  for (int i = 0; i < kOwn * kBatch; i++) loaded[i] = logit_at(first + i * kThreads);
+  Candidate best = device::no_candidate();
+  if (row.greedy()) {
+#pragma unroll
+    for (int i = 0; i < kOwn * kBatch; i++) {
+      const Candidate c = {loaded[i], shard.vocab_begin + first + i * kThreads};
+      if (device::better(c, best)) best = c;
+    }
+    return device::block_best(best, of_warp);
+  }
+#pragma unroll
+  for (int i = 0; i < kOwn * kBatch; i++) {
+    if (loaded[i] > best.value) best = {loaded[i], shard.vocab_begin + first + i * kThreads};
+  }
+  device::NoisySearch search(row);
+  if (best.token_id != device::kNoToken) search.offer_value(best.value / row.temperature, best.token_id);
+  search.take(device::block_best(search.best, of_warp));
+#pragma unroll 1
+  for (int batch = 0; batch < kOwn; batch++) {
+    const int column = first + batch * kLeastChunk;
+    float x[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; i++) x[i] = logit_at(column + i * kThreads);  // from the L1
+    search.offer(x, shard.vocab_begin + column, kThreads, (1U << kBatch) - 1);
+  }
+  return device::block_best(search.best, of_warp);
+}
+
 // CTA (chunk, row); the last CTA of a row to arrive picks the best of the chunks.
-//   grid     (vocabulary / 4,096, rows), 256 threads, 29 registers, 65 B of shared memory; launched in the ordinary way
-__global__ void __launch_bounds__(kThreads) draw_unfiltered(UnfilteredDrawArgs args) {
+//   grid     (vocabulary / (1,024 kOwn), rows), 256 threads, 32 registers, 68 B of shared memory; launched in the ordinary way
+template <int kOwn>
+__global__ void __launch_bounds__(kThreads, 8) draw_unfiltered(UnfilteredDrawArgs args) {
   const DrawRow row = args.rows[blockIdx.y];
   if (row.draw_row < 0) return;
-  const float* logits = args.shard.logits + row.logits_row * args.shard.stride;
-  const bool greedy = row.greedy();
-  Candidate best = device::no_candidate();
-#pragma unroll 4
-  for (int i = 0; i < kChunk / kThreads; i++) {
-    const int column = blockIdx.x * kChunk + i * kThreads + threadIdx.x;
-    if (column >= args.shard.vocab_size) break;
-    const int token = args.shard.vocab_begin + column;
-    const float x = logits[column];
-    if (x != x) continue;
-    if (!greedy) {
-      device::offer_noisy(x / row.temperature, token, row.seed, row.position, best);
-      continue;
-    }
-    const Candidate c = {x, token};
-    if (device::better(c, best)) best = c;
-  }
   __shared__ Candidate of_warp[kWarps];
-  __shared__ bool is_last;
-  best = device::warp_best(best);
-  if (threadIdx.x % device::kWarpSize == 0) of_warp[threadIdx.x / device::kWarpSize] = best;
-  __syncthreads();
+  Candidate best = best_of_chunk<kOwn>(args.shard, row, of_warp);
   const DrawWorkspace workspace = workspace_of(args);
-  if (threadIdx.x == 0) {
-    for (int w = 1; w < kWarps; w++) {
-      if (device::better(of_warp[w], best)) best = of_warp[w];
-    }
-    workspace.of_chunk[static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x] = best;
-    __threadfence();
-    is_last = atomicAdd(&workspace.arrivals[blockIdx.y], 1) == static_cast<int>(gridDim.x) - 1;
-    if (is_last) workspace.arrivals[blockIdx.y] = 0;
-  }
-  __syncthreads();
-  if (!is_last || threadIdx.x >= device::kWarpSize) return;
-  __threadfence();
+  if (threadIdx.x == 0) workspace.of_chunk[static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x] = best;
+  if (!device::last_of_row(&workspace.arrivals[blockIdx.y]) || threadIdx.x >= device::kWarpSize) return;
   best = device::no_candidate();
   for (unsigned chunk = threadIdx.x; chunk < gridDim.x; chunk += device::kWarpSize) {
     const float2 raw = __ldcg(reinterpret_cast<const float2*>(workspace.of_chunk) +
@@ -119,8 +131,8 @@ __global__ void compare_draws(CompareDrawsArgs args) {
   args.drawn[args.rows[i].draw_row] = device::drawn_token(best);
 }
 
-unsigned chunks_of(int32_t vocab_size) {
-  return static_cast<unsigned>((vocab_size + kChunk - 1) / kChunk);
+unsigned chunks_of(int32_t vocab_size, int32_t chunk) {
+  return static_cast<unsigned>((vocab_size + chunk - 1) / chunk);
 }
 
 }  // namespace
@@ -133,14 +145,21 @@ void apply_penalties_cuda(const PenaltyArgs& args, const Stream& stream) {
 
 uint64_t unfiltered_draw_workspace(int32_t workspace_rows, int32_t vocab_size) {
   return static_cast<uint64_t>(workspace_rows + 63) / 64 * 64 * sizeof(int) +
-         static_cast<uint64_t>(workspace_rows) * chunks_of(vocab_size) * sizeof(Candidate);
+         static_cast<uint64_t>(workspace_rows) * chunks_of(vocab_size, kLeastChunk) * sizeof(Candidate);
 }
 
 void draw_unfiltered_cuda(const UnfilteredDrawArgs& args, const Stream& stream) {
   CHECK_GT(args.shard.vocab_size, 0);
   CHECK_LE(args.num_rows, args.workspace_rows);
   if (args.num_rows == 0) return;
-  draw_unfiltered<<<dim3(chunks_of(args.shard.vocab_size), args.num_rows), kThreads, 0, stream.handle()>>>(args);
+  const auto rows = static_cast<unsigned>(args.num_rows);
+  const unsigned chunks = chunks_of(args.shard.vocab_size, kLeastChunk);
+  if (chunks * rows <= kUnfilteredFullBlocks) {
+    draw_unfiltered<1><<<dim3(chunks, rows), kThreads, 0, stream.handle()>>>(args);
+  } else {
+    const unsigned fewer = chunks_of(args.shard.vocab_size, kBatches * kLeastChunk);
+    draw_unfiltered<kBatches><<<dim3(fewer, rows), kThreads, 0, stream.handle()>>>(args);
+  }
   LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 

@@ -9,26 +9,28 @@ namespace {
 
 using device::CutRule;
 using device::CutValues;
-using device::kCutThreads;
-using device::kCutWarps;
 using device::OwnTokens;
 
 constexpr float kLongest = 32;  // of the histogram, in nats: a token that far from the best has no mass
 
-// The best of all ranks and the least, by the first warp of a CTA.
-__device__ __forceinline__ void join_best(const CutArgs& args, Candidate& best, float& least) {
+constexpr int kFullBlocks = 1024;  // so many CTAs fill all multiprocessors
+
+// The best of all ranks and the least, and whether all have `enough`, by the first warp of a CTA.
+__device__ __forceinline__ void join_best(const CutArgs& args, Candidate& best, float& least, bool& enough) {
   peer::Row row(args.peers, blockIdx.y);
   const int lane = threadIdx.x;
   const uint32_t own = lane == 0   ? __float_as_uint(best.value)
                        : lane == 1 ? static_cast<uint32_t>(best.token_id)
-                                   : __float_as_uint(least);
-  if (lane < 3) row.send(lane, own);
+                       : lane == 2 ? __float_as_uint(least)
+                                   : static_cast<uint32_t>(enough);
+  if (lane < 4) row.send(lane, own);
   row.for_each_other([&](int rank) {
-    const uint32_t word = lane < 3 ? row.receive(rank, lane) : 0;
+    const uint32_t word = lane < 4 ? row.receive(rank, lane) : 0;
     const Candidate c = {__uint_as_float(__shfl_sync(device::kFullWarp, word, 0)),
                          static_cast<int32_t>(__shfl_sync(device::kFullWarp, word, 1))};
     if (device::better(c, best)) best = c;
     least = fminf(least, __uint_as_float(__shfl_sync(device::kFullWarp, word, 2)));
+    enough = __shfl_sync(device::kFullWarp, word, 3) != 0 && enough;
   });
   row.next_turn();
   if (lane == 0) row.leave();
@@ -36,34 +38,49 @@ __device__ __forceinline__ void join_best(const CutArgs& args, Candidate& best, 
 }
 
 // CTA (chunk, row). The last CTA of a row joins the chunks, and with kShared the ranks.
-//   grid     (vocabulary / 4,096, rows), 256 threads, 32 registers (without kShared), 100 B of shared memory
+//   grid     (vocabulary / (1,024 kBatches), rows), 256 threads, 32 registers (without kShared), 100 B of shared memory
 //   waits    for the kernel in front; with kShared the last CTA of a row for those of the other ranks (peer_row.cuh)
-template <bool kShared>
-__global__ void __launch_bounds__(kCutThreads) find_best(const __grid_constant__ CutArgs args) {
+template <bool kShared, int kBatches>
+__global__ void __launch_bounds__(kCutThreads, kShared ? 1 : 8) find_best(const __grid_constant__ CutArgs args) {
   if (!kShared || !args.peers.shares_device) device::allow_next_kernel();
   device::wait_for_previous_kernel();
   const CutRule rule(args, blockIdx.y);
   if (!rule.asked) return;
   const CutWorkspace& workspace = args.workspace;
+  const CutValues values(args, rule);
+  const OwnTokens tokens(values);
+  float logits[kBatches][kCutBatch];
+#pragma unroll
+  for (int batch = 0; batch < kBatches; batch++) tokens.load(batch, logits[batch]);
   // The kernel behind this one counts from nothing.
   for (int bin = blockIdx.x * kCutThreads + threadIdx.x; bin < kCutBins; bin += gridDim.x * kCutThreads) {
     workspace.histogram[blockIdx.y * kCutBins + bin] = 0;
   }
   Candidate best = device::no_candidate();
   float least = INFINITY;
-  const CutValues values(args, rule);
-  OwnTokens(values, blockIdx.x).for_each([&](float x, int token) {
-    const Candidate c = {x, token};
-    if (device::better(c, best)) best = c;
-    if (x > -INFINITY) least = fminf(least, x);
-  });
+#pragma unroll
+  for (int batch = 0; batch < kBatches; batch++) {
+    tokens.clean_if_least(batch, logits[batch]);
+#pragma unroll
+    for (int i = 0; i < kCutBatch; i++) {
+      const float logit = logits[batch][i];
+      const Candidate c = {logit, tokens.first(batch) + i * kCutThreads};
+      if (device::better(c, best)) best = c;
+      if (logit > -INFINITY) least = fminf(least, logit);
+    }
+  }
+  const int in_chunk = device::parts_of_chunk(kBatches);
+  const auto parts = static_cast<int>(gridDim.x) * in_chunk;
+  float* best_of_part = workspace.best_of_part + static_cast<size_t>(blockIdx.y) * parts;
   __shared__ Candidate best_of_warp[kCutWarps];
   __shared__ float least_of_warp[kCutWarps];
   best = device::warp_best(best);
   least = -device::warp_max(-least);
   if (threadIdx.x % device::kWarpSize == 0) {
-    best_of_warp[threadIdx.x / device::kWarpSize] = best;
-    least_of_warp[threadIdx.x / device::kWarpSize] = least;
+    const auto warp = threadIdx.x / device::kWarpSize;
+    best_of_warp[warp] = best;
+    least_of_warp[warp] = least;
+    if (in_chunk > 1) best_of_part[blockIdx.x * in_chunk + warp] = best.value;
   }
   __syncthreads();
   const size_t first_chunk = static_cast<size_t>(blockIdx.y) * gridDim.x;
@@ -74,8 +91,12 @@ __global__ void __launch_bounds__(kCutThreads) find_best(const __grid_constant__
     }
     workspace.of_chunk[first_chunk + blockIdx.x] = best;
     workspace.least_of_chunk[first_chunk + blockIdx.x] = least;
+    if (in_chunk == 1) best_of_part[blockIdx.x] = best.value;
   }
-  if (!device::last_of_row(&workspace.arrivals[blockIdx.y]) || threadIdx.x >= device::kWarpSize) return;
+  if (!device::last_of_row(&workspace.arrivals[blockIdx.y])) return;
+  bool enough = rule.by_count() && rule.top_k <= parts && parts <= kCutSearchedParts;
+  const float last = enough ? device::last_of_best_parts(best_of_part, parts, rule.top_k) : -INFINITY;
+  if (threadIdx.x >= device::kWarpSize) return;
   best = device::no_candidate();
   least = INFINITY;
   for (unsigned chunk = threadIdx.x; chunk < gridDim.x; chunk += device::kWarpSize) {
@@ -86,16 +107,28 @@ __global__ void __launch_bounds__(kCutThreads) find_best(const __grid_constant__
   }
   best = device::warp_best(best);
   least = -device::warp_max(-least);
-  if constexpr (kShared) join_best(args, best, least);
+  if constexpr (kShared) join_best(args, best, least, enough);
   if (threadIdx.x != 0) return;
+  best.value /= rule.divisor;
   RowCut cut{};
   cut.best = best;
-  const float range = fminf(best.value - least, kLongest);
+  const float range = fminf(best.value - least / rule.divisor, kLongest);
   cut.bins_per_nat = range > 0 ? static_cast<float>(kCutBins - 1) / range : 1.0F;
   cut.least = rule.min_p > 0 ? best.value + logf(rule.min_p) : -INFINITY;
   // Until the histogram says otherwise.
   cut.first_bin = kCutBins;
   cut.last_bin = -1;
+  if (enough) {
+    cut.least = fmaxf(cut.least, last / rule.divisor);
+    cut.first_bin = 0;
+    cut.last_bin = kCutBins - 1;
+  }
+  cut.least_logit = device::least_logit_of(cut.least, rule.divisor);
+  if (args.draws != nullptr && best.token_id != device::kNoToken) {
+    device::NoisySearch search(args.draws[blockIdx.y]);
+    search.offer_value(best.value, best.token_id);
+    cut.floor = device::ordered_key(search.floor());
+  }
   workspace.cuts[blockIdx.y] = cut;
 }
 
@@ -173,36 +206,48 @@ __device__ __forceinline__ bool join_histograms(const CutArgs& args, unsigned lo
 }
 
 // CTA (chunk, row). The last CTA of a row joins the ranks with kShared, and finds the bins about the cut.
-//   grid     (vocabulary / 4,096, rows), 256 threads, 38 registers (without kShared), 8 kB of shared memory (the histogram)
+//   grid     (vocabulary / (1,024 batches), rows), 256 threads, 39 registers (without kShared), 8 kB of shared memory
+//            (the histogram)
 //   waits    as find_best
 template <bool kShared>
 __global__ void __launch_bounds__(kCutThreads) count_distances(const __grid_constant__ CutArgs args) {
   if (!kShared || !args.peers.shares_device) device::allow_next_kernel();
   const CutRule rule(args, blockIdx.y);
   const CutValues values(args, rule);
-  const OwnTokens own(values, blockIdx.x);
+  const OwnTokens tokens(values);
+  float own[kCutBatch];
+  tokens.load(0, own);
   device::wait_for_previous_kernel();
   if (!rule.asked || !(rule.by_count() || rule.by_mass())) return;
   RowCut& to = args.workspace.cuts[blockIdx.y];
   const RowCut cut = to;
-  if (cut.best.token_id == device::kNoToken) return;
+  if (cut.best.token_id == device::kNoToken || cut.last_bin >= 0) return;  // there is no token, or the list is short
   // Of a bin: tokens, or the upper and the lower part of their mass.
   __shared__ uint32_t upper[kCutBins], lower[kCutBins];
   for (int bin = threadIdx.x; bin < kCutBins; bin += kCutThreads) upper[bin] = lower[bin] = 0;
   __syncthreads();
   const bool by_count = rule.by_count();
-  own.for_each([&](float x, int) {
-    if (x < cut.least) return;
-    const int bin = device::bin_of(cut, x);
-    if (by_count) {
-      atomicAdd(&lower[bin], 1U);
-      return;
+  const device::Quotient quotient(rule.divisor);
+  uint32_t upper_at = device::shared_address(upper);
+  uint32_t lower_at = device::shared_address(lower);
+  asm volatile("" : "+r"(upper_at), "+r"(lower_at));  // or they are made anew for every token
+  tokens.for_each_batch(args.batches, own, [&](const float(&logits)[kCutBatch], int) {
+#pragma unroll
+    for (int i = 0; i < kCutBatch; i++) {
+      if (logits[i] < cut.least_logit) continue;
+      const float x = quotient(logits[i]);
+      if (!(x >= cut.least)) continue;  // less, or not a number
+      const auto counter = static_cast<uint32_t>(device::bin_of(cut, x)) * sizeof(uint32_t);
+      if (by_count) {
+        device::add_shared(lower_at + counter, 1);
+        continue;
+      }
+      const unsigned long long m = device::mass(device::distance_of(cut, x));
+      if (m == 0) continue;
+      const auto high = static_cast<uint32_t>(m >> device::kMassSplit);
+      if (high > 0) device::add_shared(upper_at + counter, high);
+      device::add_shared(lower_at + counter, static_cast<uint32_t>(m) & ((1U << device::kMassSplit) - 1));
     }
-    const unsigned long long m = device::mass(device::distance_of(cut, x));
-    if (m == 0) return;
-    const auto high = static_cast<uint32_t>(m >> device::kMassSplit);
-    if (high > 0) atomicAdd(&upper[bin], high);
-    atomicAdd(&lower[bin], static_cast<uint32_t>(m) & ((1U << device::kMassSplit) - 1));
   });
   __syncthreads();
   unsigned long long* histogram = args.workspace.histogram + blockIdx.y * kCutBins;
@@ -234,7 +279,7 @@ T* carve(unsigned char*& at, int64_t count) {
 }
 
 uint64_t lay_out(CutWorkspace& to, unsigned char* memory, int32_t vocab_size) {
-  const int64_t chunks = divide_up(vocab_size, kCutChunk);
+  const int64_t chunks = divide_up(vocab_size, kCutLeastChunk) + kMaxVocabPieces;
   unsigned char* at = memory;
   to.cuts = carve<RowCut>(at, kCutRows);
   to.arrivals = carve<int32_t>(at, kCutRows);
@@ -242,6 +287,7 @@ uint64_t lay_out(CutWorkspace& to, unsigned char* memory, int32_t vocab_size) {
   to.list = carve<Candidate>(at, int64_t{kCutRows} * kCutListed);
   to.of_chunk = carve<Candidate>(at, kCutRows * chunks);
   to.least_of_chunk = carve<float>(at, kCutRows * chunks);
+  to.best_of_part = carve<float>(at, kCutRows * chunks * kCutWarps);
   return static_cast<uint64_t>(at - memory);
 }
 
@@ -256,6 +302,11 @@ uint64_t cut_workspace_bytes(int32_t vocab_size) {
   return lay_out(workspace, nullptr, vocab_size);
 }
 
+void CutArgs::choose_batches() {
+  batches = 1;
+  if (chunks() * static_cast<unsigned>(num_rows) > kFullBlocks) batches = kCutMostBatches;
+}
+
 void cut_vocab(const CutArgs& args, const Stream& stream) {
   CHECK_GT(args.vocab_size(), 0);
   CHECK_GT(args.num_rows, 0);
@@ -266,10 +317,11 @@ void cut_vocab(const CutArgs& args, const Stream& stream) {
     LORIKEET_CHECK_CUDA(cudaGetLastError());
     device::launch_overlapped(distances, grid, kCutThreads, 0, stream.handle(), args);
   };
+  const bool few = args.batches == 1;
   if (args.shared()) {
-    launch(find_best<true>, count_distances<true>);
+    launch(few ? find_best<true, 1> : find_best<true, kCutMostBatches>, count_distances<true>);
   } else {
-    launch(find_best<false>, count_distances<false>);
+    launch(few ? find_best<false, 1> : find_best<false, kCutMostBatches>, count_distances<false>);
   }
 }
 

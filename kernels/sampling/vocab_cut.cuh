@@ -7,10 +7,6 @@
 
 namespace lorikeet::kernels::device {
 
-inline constexpr int kCutThreads = 256;
-inline constexpr int kCutWarps = kCutThreads / kWarpSize;
-inline constexpr int kOwnTokens = kCutChunk / kCutThreads;  // of a thread
-
 // How a row's tokens are filtered.
 struct CutRule {
   int32_t logits_row = 0;
@@ -60,33 +56,119 @@ struct CutValues {
   }
 };
 
-// This thread's tokens of a chunk, all asked for at once. No kernel of a cut writes what is read here, so the second and
-// the third ask before they wait for the one in front.
+// x / divisor as a division rounds it, of a divisor that many x share: the remainder of the product with the reciprocal
+// rights its last bit. What could leave the range in which that is so is divided.
+class Quotient {
+ public:
+  __device__ __forceinline__ explicit Quotient(float divisor)
+      : divisor_(divisor), inverse_(1 / divisor), most_(divisor > 0x1p-60F && divisor < 0x1p60F ? 0x1p60F : 0) {}
+
+  __device__ __forceinline__ float operator()(float x) const {
+    float quotient = x * inverse_;
+    const float size = fabsf(quotient);
+    quotient = fmaf(fmaf(-quotient, divisor_, x), inverse_, quotient);
+    return size > 0x1p-20F && size < most_ ? quotient : x / divisor_;
+  }
+
+ private:
+  const float divisor_;
+  const float inverse_;
+  const float most_;
+};
+
+// This thread's tokens of a CTA's chunk, kCutBatch at a time; what is not there is not a number.
 class OwnTokens {
  public:
-  __device__ __forceinline__ OwnTokens(const CutValues& values, int chunk)
-      : first_(values.args.begins[0] + chunk * kCutChunk + static_cast<int>(threadIdx.x)) {
-    const int end = values.args.begins[values.args.pieces];
+  __device__ __forceinline__ OwnTokens(const CutValues& values) {
+    const CutArgs& args = values.args;
+    int chunk = blockIdx.x;
+    int piece = 0;
+    for (; piece + 1 < args.pieces && chunk >= args.chunks_of(piece); piece++) chunk -= args.chunks_of(piece);
+    const int column = chunk * args.batches * kCutLeastChunk + static_cast<int>(threadIdx.x);
+    first_ = args.begins[piece] + column;
+    left_ = values.rule.asked ? args.begins[piece + 1] - first_ : 0;
+    logits_ = values.logits + piece * args.piece_stride + column;
+    nan_is_least_ = values.rule.nan_is_least;
+  }
+
+  __device__ __forceinline__ int first(int batch) const { return first_ + batch * kCutLeastChunk; }
+  __device__ __forceinline__ void load(int batch, float (&logits)[kCutBatch]) const {
+    const float* own = logits_ + batch * kCutLeastChunk;
 #pragma unroll
-    for (int i = 0; i < kOwnTokens; i++) {
-      const int token = first_ + i * kCutThreads;
-      x_[i] = token < end && values.rule.asked ? values(token) : NAN;
+    for (int i = 0; i < kCutBatch; i++) {
+      logits[i] = NAN;
+      if (batch * kCutLeastChunk + i * kCutThreads < left_) logits[i] = __ldg(own + i * kCutThreads);
+    }
+  }
+  // Of what was loaded: apart from it, so that nothing waits for it before it must.
+  __device__ __forceinline__ void clean_if_least(int batch, float (&logits)[kCutBatch]) const {
+    if (!nan_is_least_) return;
+#pragma unroll
+    for (int i = 0; i < kCutBatch; i++) {
+      if (batch * kCutLeastChunk + i * kCutThreads < left_) logits[i] = clean(logits[i]);
     }
   }
 
-  // f(value, token).
+  // f(logits, first token), whose steps are kCutThreads, for the batches; the first one is there, and the next is asked
+  // for before one is looked at. No kernel of a cut writes what is read here, so the second and the third load their
+  // first batch before they wait for the kernel in front.
   template <class F>
-  __device__ __forceinline__ void for_each(F&& f) const {
+  __device__ __forceinline__ void for_each_batch(int batches, float (&logits)[kCutBatch], F&& f) const {
+#pragma unroll 1
+    for (int batch = 0; batch < batches; batch++) {
+      float next[kCutBatch] = {};
+      if (batch + 1 < batches) load(batch + 1, next);
+      clean_if_least(batch, logits);
+      f(logits, first(batch));
 #pragma unroll
-    for (int i = 0; i < kOwnTokens; i++) {
-      if (x_[i] == x_[i]) f(x_[i], first_ + i * kCutThreads);
+      for (int i = 0; i < kCutBatch; i++) logits[i] = next[i];
     }
   }
 
  private:
-  const int first_;
-  float x_[kOwnTokens];
+  int first_;
+  int left_;  // tokens of the piece from the first on
+  const float* logits_;
+  bool nan_is_least_;
 };
+
+// Parts of a chunk whose best logits find_best keeps: what each warp has, or with one batch, all.
+__device__ __forceinline__ int parts_of_chunk(int batches) {
+  return batches > 1 ? kCutWarps : 1;
+}
+// Whether the best logit of this warp's part of a chunk is out, and so all of them.
+__device__ __forceinline__ bool part_is_out(const CutArgs& args, const RowCut& cut) {
+  const int parts = parts_of_chunk(args.batches);
+  const int part = static_cast<int>(threadIdx.x) * parts / kCutThreads;
+  const size_t chunk = static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+  return __ldcg(args.workspace.best_of_part + chunk * parts + part) < cut.least_logit;
+}
+
+// A logit that at least `wanted` of a row's parts reach, and few more: the upper bits of the one in that place. By all
+// threads of a CTA.
+__device__ __forceinline__ float last_of_best_parts(const float* best_of_part, int parts, int wanted) {
+  uint32_t own[kCutSearchedParts / kCutThreads];
+#pragma unroll
+  for (int i = 0; i < kCutSearchedParts / kCutThreads; i++) {
+    const int part = static_cast<int>(threadIdx.x) + i * kCutThreads;
+    own[i] = part < parts ? ordered_key(__ldcg(best_of_part + part)) : 0;
+  }
+  uint32_t key = 0;
+#pragma unroll 1
+  for (uint32_t bit = 1U << 31; bit >= 1U << 13; bit >>= 1) {
+    int reached = 0;
+#pragma unroll
+    for (int i = 0; i < kCutSearchedParts / kCutThreads; i++) reached += __syncthreads_count(own[i] >= (key | bit));
+    if (reached >= wanted) key |= bit;
+  }
+  const float logit = of_ordered_key(key);
+  return logit == logit ? logit : -INFINITY;
+}
+
+// The smallest logit whose quotient may reach `least`.
+__device__ __forceinline__ float least_logit_of(float least, float divisor) {
+  return least > -INFINITY ? (least - 1e-6F * fabsf(least) - 1e-30F) * divisor : -INFINITY;
+}
 
 // Of a value from the best one; equal infinities are 0 apart.
 __device__ __forceinline__ float distance_of(const RowCut& cut, float x) {
@@ -96,136 +178,17 @@ __device__ __forceinline__ int bin_of(const RowCut& cut, float x) {
   return static_cast<int>(fminf(distance_of(cut, x) * cut.bins_per_nat, static_cast<float>(kCutBins - 1)));
 }
 
+// To a counter in shared memory, by its address there: computed once, not for every token.
+__device__ __forceinline__ void add_shared(uint32_t address, uint32_t x) {
+  asm volatile("red.shared.add.u32 [%0], %1;" ::"r"(address), "r"(x) : "memory");
+}
+
 // Probability relative to the best token's, in units of 2^-39: sums are exact and independent of order. Parts of
 // kMassSplit bits of a chunk's tokens add up in 32 bits.
 inline constexpr int kMassSplit = 20;
 __device__ __forceinline__ unsigned long long mass(float distance) {
   return __float2ull_rn(expf(-distance) * 0x1p39F);
 }
-static_assert(kCutChunk <= 1 << (32 - kMassSplit), "parts of the sum would overflow");
-
-// Tokens about the cut in order, the best first and of equal ones the lower id: in shared memory.
-class CutList {
- public:
-  __device__ __forceinline__ static float value(unsigned long long entry) {
-    return of_ordered_key(static_cast<uint32_t>(entry >> 32));
-  }
-  __device__ __forceinline__ static uint32_t key(unsigned long long entry) {
-    return static_cast<uint32_t>(entry >> 32);
-  }
-  __device__ __forceinline__ static int token(unsigned long long entry) {
-    return static_cast<int>(~static_cast<uint32_t>(entry));
-  }
-
-  // Takes count <= kCutListed candidates into `entries` [kCutListed] and sorts them there. By all threads of a CTA.
-  __device__ __forceinline__ static void sort(const Candidate* from, int count, unsigned long long* entries) {
-    int size = 1;
-    while (size < count) size *= 2;
-    for (int i = threadIdx.x; i < size; i += kCutThreads) {
-      unsigned long long entry = 0;  // behind all
-      if (i < count) {
-        const float2 raw = __ldcg(reinterpret_cast<const float2*>(from) + i);
-        entry = static_cast<unsigned long long>(ordered_key(raw.x)) << 32 | ~__float_as_uint(raw.y);
-      }
-      entries[i] = entry;
-    }
-    for (int width = 2; width <= size; width *= 2) {
-      for (int apart = width / 2; apart > 0; apart /= 2) {
-        __syncthreads();
-        for (int pair = threadIdx.x; pair < size / 2; pair += kCutThreads) {
-          const int low = pair / apart * 2 * apart + pair % apart;
-          const unsigned long long a = entries[low];
-          const unsigned long long b = entries[low + apart];
-          const bool descending = (low & width) == 0;
-          if ((a < b) == descending) {
-            entries[low] = b;
-            entries[low + apart] = a;
-          }
-        }
-      }
-    }
-    __syncthreads();
-  }
-};
-
-// What a row's sum is where nobody else has a part of it.
-struct OwnSum {
-  __device__ __forceinline__ unsigned long long operator()(unsigned long long own) const { return own; }
-};
-
-// Halvings of the range of keys, each of which looks at the whole row: for the rare rows of which more tokens lie about
-// the cut than a list holds (thousands of equal ones, or a top_k of thousands). By all threads of one CTA. all_of(sum of
-// this part): that of all parts.
-template <class AllOf = OwnSum>
-class WholeRow {
- public:
-  __device__ __forceinline__ WholeRow(const CutValues& values, const RowCut& cut,
-                                      unsigned long long (&of_warp)[kCutWarps], AllOf all_of = {})
-      : values_(values), least_(cut.least), of_warp_(of_warp), all_of_(all_of) {}
-
-  // f(value, token) of this part.
-  template <class F>
-  __device__ __forceinline__ void for_each(F&& f) const {
-    const int end = values_.args.begins[values_.args.pieces];
-    for (int token = values_.args.begins[0] + static_cast<int>(threadIdx.x); token < end; token += kCutThreads) {
-      const float x = values_(token);
-      if (x >= least_) f(x, token);
-    }
-  }
-  template <class Weight>
-  __device__ __forceinline__ unsigned long long sum(Weight&& weight) const {
-    unsigned long long total = 0;
-    for_each([&](float x, int token) { total += weight(x, token); });
-    return all_of_(block_sum(total, of_warp_));
-  }
-
-  // The smallest t of `bits` bits for which enough(t) holds; enough must hold for all ones, and for every t above one
-  // for which it holds.
-  template <class Enough>
-  __device__ __forceinline__ static uint32_t smallest(int bits, Enough&& enough) {
-    uint32_t t = bits == 32 ? 0xffffffffU : (1U << bits) - 1;
-    for (int bit = bits - 1; bit >= 0; bit--) {
-      const uint32_t lower = t & ~(1U << bit);
-      if (enough(lower)) t = lower;
-    }
-    return t;
-  }
-
-  // The key of the k-th best token: the smallest t such that fewer than k keys are larger.
-  __device__ __forceinline__ uint32_t key_of_rank(int k) const {
-    return smallest(32, [&](uint32_t t) {
-      return sum([&](float x, int) { return ordered_key(x) > t ? 1ULL : 0ULL; }) < static_cast<unsigned long long>(k);
-    });
-  }
-  // The id up to which `count` of the tokens with this key lie, counted from the lowest id.
-  __device__ __forceinline__ uint32_t last_of_ties(uint32_t key, unsigned long long count) const {
-    return smallest(31, [&](uint32_t last) {
-      return sum([&](float x, int token) {
-               return ordered_key(x) == key && static_cast<uint32_t>(token) <= last ? 1ULL : 0ULL;
-             }) >= count;
-    });
-  }
-
- private:
-  const CutValues& values_;
-  const float least_;
-  unsigned long long (&of_warp_)[kCutWarps];
-  const AllOf all_of_;
-};
-
-// Whether this CTA is the last of its row to come here; what the others have written is then visible to all of its
-// threads. The counter is left at 0.
-__device__ __forceinline__ bool last_of_row(int32_t* arrivals) {
-  __shared__ bool is_last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(arrivals, 1) == static_cast<int>(gridDim.x) - 1;
-    if (is_last) *arrivals = 0;
-    __threadfence();
-  }
-  __syncthreads();
-  return is_last;
-}
+static_assert(kCutMostBatches * kCutLeastChunk <= 1 << (32 - kMassSplit), "parts of the sum would overflow");
 
 }  // namespace lorikeet::kernels::device

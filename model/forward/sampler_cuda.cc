@@ -186,7 +186,9 @@ void CudaSampler::queue(const SamplePortion& portion, const SampleArrays& arrays
     args.workspace_rows = 2 * limits_.rows;
     kernels::logit_statistics_cuda(args, stream);
     if (portion.stride > 0) {
-      kernels::top_tokens_cuda({shard, arrays.logprobs, lists, best, portion.stride, cut_workspace_.data()}, stream);
+      kernels::top_tokens_cuda({shard, arrays.logprobs, lists, best, portion.stride, cut_workspace_.data(),
+                                args.workspace, args.workspace_rows},
+                               stream);
     }
   }
 

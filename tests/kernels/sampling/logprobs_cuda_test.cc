@@ -55,16 +55,18 @@ TEST_F(LogprobsCuda, StatisticsGiveTheLogarithmOfTheSumOfExponentials) {
 
 TEST_F(LogprobsCuda, TopTokensAreTheBestWithTiesToTheLowerId) {
   for (const int32_t vocab : {3, 700, 20000, 152064}) {
-    for (const bool coarse : {false, true}) {  // many ties
+    for (const int kind : {0, 1, 2, 3}) {
+      const bool coarse = kind % 2 == 1;            // many ties
+      const bool after_statistics = kind / 2 == 1;  // which have found the cut of short lists
       const int32_t begin = 1000;
       std::vector<float> logits = random_floats(static_cast<size_t>(2 * vocab), random_, 4);
       if (coarse) {
         for (float& x : logits) x = std::round(x / 4);
       }
-      const std::vector<int32_t> tops = {1, 5, 20, 333, 0};
+      const std::vector<int32_t> tops = {1, 5, 20, after_statistics ? 30 : 333, 0};
       std::vector<LogprobRow> wanted;
       for (const int32_t top : tops) wanted.push_back({1, top, 0, -1});
-      const int32_t stride = 400;
+      const int32_t stride = after_statistics ? 32 : 400;
       const DeviceBuffer device_logits = to_device(logits);
       const DeviceBuffer device_rows = to_device(wanted);
       const DeviceBuffer best = poisoned(wanted.size() * stride * sizeof(Candidate));
@@ -76,6 +78,18 @@ TEST_F(LogprobsCuda, TopTokensAreTheBestWithTiesToTheLowerId) {
       args.best = best.as<Candidate>();
       args.stride = stride;
       args.workspace = workspace.data();
+      const DeviceBuffer statistics = poisoned(wanted.size() * sizeof(LogitStatistics));
+      const DeviceBuffer statistics_workspace = zeroed(logit_statistics_workspace(8, vocab));
+      if (after_statistics) {
+        LogprobArgs before;
+        before.shard = args.shard;
+        before.rows = args.rows;
+        before.num_rows = args.num_rows;
+        before.statistics = statistics.as<LogitStatistics>();
+        before.workspace = args.statistics = statistics_workspace.data();
+        before.workspace_rows = args.statistics_rows = 8;
+        logit_statistics_cuda(before, stream_);
+      }
       top_tokens_cuda(args, stream_);
       std::vector<std::pair<float, int32_t>> expected;
       for (int32_t v = 0; v < vocab; v++) expected.emplace_back(-logits[static_cast<size_t>(vocab + v)], begin + v);

@@ -139,6 +139,22 @@ TEST_F(SamplingCuda, PutsInOrderWhatNoListHolds) {
   }
 }
 
+TEST_F(SamplingCuda, KeepsAsManyOfThousandsOfTiesAsTopPSaysAndAllThatTopKReaches) {
+  // A list holds them; half of those that could win are out.
+  const int32_t vocab = 20000;
+  std::vector<float> logits(static_cast<size_t>(vocab), -40.0F);
+  for (size_t i = 0; i < 3000; i++) logits[i * 6 + 1] = 1.0F;
+  std::vector<DrawRow> rows;
+  for (int32_t i = 0; i < 12; i++) {
+    rows.push_back(row_of(i, 1));
+    rows.back().top_p = i % 3 == 0 ? 1 : 0.5F;
+    rows.back().top_k = i % 3 == 1 ? 0 : 500 + i;
+  }
+  for (const int ranks : {1, 3}) {
+    expect_plain_draws(std::vector<std::vector<float>>(12, logits), rows, ranks, fmt::format("{} ranks", ranks));
+  }
+}
+
 TEST_F(SamplingCuda, KeepsAllTiesOfTopKAndTheLowerIdsOfTopP) {
   // 8 tokens share the first place: top_k 1 keeps all of them, top_p 0.5 the first half.
   std::vector<float> logits(100, -50);

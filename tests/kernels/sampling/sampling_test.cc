@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <map>
+#include <random>
 #include <set>
 
 #include "kernels/sampling/philox.h"
@@ -21,6 +22,19 @@ TEST(Philox, GivesThePublishedKnownAnswers) {  // Random123's kat_vectors, philo
   EXPECT_EQ(zero.word[3], 0x9b00dbd8u);
   const uint32_t ones = 0xffffffffu;
   EXPECT_EQ(philox4x32_10({{ones, ones, ones, ones}}, ones, ones).word[0], 0x408f276du);
+}
+
+TEST(Philox, GivesTheTokensOfARowTheSameBitsWherePartsAreMadeOnce) {
+  std::mt19937_64 random(5);
+  for (int i = 0; i < 1000; i++) {
+    const uint64_t seed = i < 3 ? static_cast<uint64_t>(i) : random();
+    const auto position = static_cast<int32_t>(random() >> 33);
+    const RowNoise noise(seed, position);
+    for (int32_t token = 0; token < 8; token++) {
+      const int32_t id = token < 4 ? token : static_cast<int32_t>(random() >> 33);
+      ASSERT_EQ(noise.bits(id), noise_bits(seed, position, id)) << seed << ", " << position << ", " << id;
+    }
+  }
 }
 
 TEST(BestToken, TakesTheLowerIdOfEqualLogitsAndNeverWhatIsNotANumber) {
