@@ -18,6 +18,7 @@ add_library(lorikeet_kernels_cuda STATIC
   int4/decode/int4_lora.cu
   int4/decode/lora_bf16.cu
   int4/decode/lora_f16.cu
+  int4/decode/lora_parts.cu
   int4/decode/shape.cu
   int4/dora_norms_cuda.cu
   int4/int4_gemm_cuda.cu

@@ -138,8 +138,16 @@ Result<Int4Gemm> Int4Gemm::make(int32_t max_rows, int32_t max_outputs, int32_t m
   return Int4Gemm(std::move(impl));
 }
 
-bool Int4Gemm::takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype) {
-  return m <= kNormRows && int4_decode_takes_norm(weight, impl_->shape(weight, m, dtype, {}));
+bool Int4Gemm::takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4LoraSize& lora) {
+  return m <= kNormRows && int4_decode_takes_norm(weight, impl_->shape(weight, m, dtype, lora));
+}
+
+bool Int4Gemm::takes_x_for_lora(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4LoraSize& lora) {
+  return impl_->shape(weight, m, dtype, lora).one_token_rank == 0;
+}
+
+int32_t Int4Gemm::lora_blocks(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4LoraSize& lora) {
+  return impl_->shape(weight, m, dtype, lora).blocks;
 }
 
 bool Int4Gemm::takes_parts() const {

@@ -47,11 +47,15 @@ class Int4Gemm {
   // Whether products of kInt4FewestRowsInParts tokens and more may be made some rows at a time.
   bool takes_parts() const;
 
-  // Whether the product of m rows takes a NormPrologue.
-  bool takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype);
-  // Whether products with m tokens complete their outputs by adapters themselves. Their blocks then wait for each
-  // other: no other process may keep some of them off the device.
+  // Whether the product of m rows takes a NormPrologue; with `lora`, completed by adapters.
+  bool takes_norm(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4LoraSize& lora = {});
+  // Whether products with m tokens complete their outputs by adapters themselves. Blocks of one token's then wait for
+  // each other: no other process may keep some of them off the device.
   bool takes_lora(const PackedInt4Weight& weight, int32_t m, const LoraLinear& linear, int32_t max_rank) const;
+  // Where takes_lora: whether a kernel in front of the product makes A x. It takes x from memory: no NormPrologue.
+  bool takes_x_for_lora(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4LoraSize& lora);
+  // The blocks of such a product.
+  int32_t lora_blocks(const PackedInt4Weight& weight, int32_t m, Dtype dtype, const Int4LoraSize& lora);
 
  private:
   struct Impl;

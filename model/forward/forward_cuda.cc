@@ -143,12 +143,12 @@ void CudaForward::norm(const float* weight, const void* delta, const int32_t* ro
 
 ProductExtras CudaForward::norm_before(int32_t layer, Projection first, const float* weight, const void* delta,
                                        const StepSize& size, const StepContext& context) {
-  // Adapters' kernels of their own read the normed rows from memory. A sum over ranks is made once, not by every block
+  // Adapters' kernels read the normed rows from memory. A sum over ranks is made once, not by every block
   // of the product.
   ProductExtras extras;
   extras.follows_sum = delta != nullptr && sums_in_norm(size.tokens, context);
-  if (extras.follows_sum || (size.lora_bytes > 0 && !fuses_lora(layer, first, size)) ||
-      !linear_.takes_norm(linear_of(layer, first), size.tokens)) {
+  if (extras.follows_sum || takes_x_for_lora(layer, first, size) ||
+      !linear_.takes_norm(linear_of(layer, first), size.tokens, fused_size(layer, first, size))) {
     norm(weight, delta, nullptr, size.tokens, normed_.data(), context, done_counter(layer, first, size));
     return extras;
   }
@@ -326,13 +326,18 @@ void CudaForward::mlp(int32_t layer, const StepSize& size, const StepArrays& arr
   kernels::LoraArgs down_lora = lora_args(layer, Projection::down, size, arrays);
   ProductExtras extras =
       norm_before(layer, Projection::gate, w.post_attention_norm.as<float>(), delta_.data(), size, context);
+  lora.x_done = done_counter(layer, Projection::gate, size);
+  lora.x_blocks = size.tokens;
   if (fuses_lora(layer, Projection::gate, size)) {
+    if (takes_x_for_lora(layer, Projection::gate, size)) {
+      lora.done = done_counter(layer, Projection::down, size);
+      down_lora.x_done = lora.done;
+      down_lora.x_blocks = linear_.lora_blocks(w.gate_up, size.tokens, fused_size(layer, Projection::gate, size));
+    }
     const kernels::Int4Lora fused = fused_lora(lora, size);
     extras.lora = &fused;
     linear_.run_silu(w.gate_up, x, activated, size.tokens, context.stream, extras);
   } else if (size.lora_bytes > 0) {
-    lora.x_done = done_counter(layer, Projection::gate, size);
-    lora.x_blocks = size.tokens;
     lora.silu_out = activated.data;
     lora.silu_stride = activated.stride;
     lora.done = done_counter(layer, Projection::down, size);

@@ -103,9 +103,13 @@ class CudaForward {
   // Whether that product completes its outputs by the step's adapters itself; can: if the step's products do so at all.
   bool fuses_lora(int32_t layer, Projection first, const StepSize& size) const;
   bool can_fuse_lora(int32_t layer, Projection first, const StepSize& size) const;
+  // What such a product has room for; 0 projections: it does not.
+  kernels::Int4LoraSize fused_size(int32_t layer, Projection first, const StepSize& size) const;
+  // Whether a kernel of LoRA's reads the product's x from memory.
+  bool takes_x_for_lora(int32_t layer, Projection first, const StepSize& size);
   kernels::Int4Lora fused_lora(const kernels::LoraArgs& lora, const StepSize& size);
   // Where the kernels that make the x of that product count their blocks; null: the step's adapters do not ask.
-  uint32_t* done_counter(int32_t layer, Projection first, const StepSize& size) const;
+  uint32_t* done_counter(int32_t layer, Projection first, const StepSize& size);
   // y = W x and what the adapters add. Returns the number of blocks that add to lora.done.
   int32_t project(int32_t layer, Projection first, const DeviceRows& x, const DeviceRows& y, kernels::LoraArgs lora,
                   const StepSize& size, const StepContext& context, ProductExtras extras = {});

@@ -87,14 +87,26 @@ bool CudaForward::fuses_lora(const StepSize& size) const {
   return products >= 2;  // see kernels::Int4LoraScratch
 }
 
-kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora, const StepSize& size) {
-  const kernels::Int4LoraScratch& scratch = fused_scratch_.at(size.lora_rank);
-  return {lora.table, lora.rows, lora.linear, scratch.turn(fused_turn_++, lora.rows.rows)};
+kernels::Int4LoraSize CudaForward::fused_size(int32_t layer, Projection first, const StepSize& size) const {
+  if (!fuses_lora(layer, first, size)) return {};
+  return {projections_from(first), size.lora_rank};
 }
 
-uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepSize& size) const {
+bool CudaForward::takes_x_for_lora(int32_t layer, Projection first, const StepSize& size) {
+  if (size.lora_bytes == 0) return false;
+  const kernels::Int4LoraSize fused = fused_size(layer, first, size);
+  return fused.projections == 0 || linear_.takes_x_for_lora(linear_of(layer, first), size.tokens, fused);
+}
+
+kernels::Int4Lora CudaForward::fused_lora(const kernels::LoraArgs& lora, const StepSize& size) {
+  const kernels::Int4LoraScratch& scratch = fused_scratch_.at(size.lora_rank);
+  return {lora.table,  lora.rows,     lora.linear, scratch.turn(fused_turn_++, lora.rows.rows),
+          lora.x_done, lora.x_blocks, lora.done};
+}
+
+uint32_t* CudaForward::done_counter(int32_t layer, Projection first, const StepSize& size) {
   // Prompts are bound by their products, and their x comes from several kernels.
-  if (size.lora_bytes == 0 || size.prefill_rows > 0 || fuses_lora(layer, first, size)) return nullptr;
+  if (size.prefill_rows > 0 || !takes_x_for_lora(layer, first, size)) return nullptr;
   return done_counters_.as<uint32_t>() + layer * kNumProjections + static_cast<int32_t>(first);
 }
 

@@ -16,10 +16,10 @@ Result<CudaLinear> CudaLinear::make(kernels::Dtype dtype, int32_t max_rows, int3
   return CudaLinear(dtype, *std::move(int4), *std::move(library));
 }
 
-bool CudaLinear::takes_norm(const DeviceLinear& linear, int32_t m) {
+bool CudaLinear::takes_norm(const DeviceLinear& linear, int32_t m, const kernels::Int4LoraSize& lora) {
   if (m > kernels::kNormRows || linear.products.size() != 1) return false;
   const auto* packed = std::get_if<kernels::PackedInt4Weight>(&linear.products[0].weight);
-  return packed != nullptr && int4_.takes_norm(*packed, m, dtype_);
+  return packed != nullptr && int4_.takes_norm(*packed, m, dtype_, lora);
 }
 
 bool CudaLinear::takes_parts(const DeviceLinear& linear) const {
@@ -73,6 +73,14 @@ bool CudaLinear::takes_lora(const DeviceLinear& linear, int32_t m, const kernels
   if (linear.products.size() != 1) return false;
   const auto* packed = std::get_if<kernels::PackedInt4Weight>(&linear.products[0].weight);
   return packed != nullptr && int4_.takes_lora(*packed, m, lora, max_rank);
+}
+
+bool CudaLinear::takes_x_for_lora(const DeviceLinear& linear, int32_t m, const kernels::Int4LoraSize& lora) {
+  return int4_.takes_x_for_lora(std::get<kernels::PackedInt4Weight>(linear.products[0].weight), m, dtype_, lora);
+}
+
+int32_t CudaLinear::lora_blocks(const DeviceLinear& linear, int32_t m, const kernels::Int4LoraSize& lora) {
+  return int4_.lora_blocks(std::get<kernels::PackedInt4Weight>(linear.products[0].weight), m, dtype_, lora);
 }
 
 void CudaLinear::run_head(const void* weight, int32_t n, int32_t k, const DeviceRows& x, float* out, int64_t out_stride,

@@ -30,8 +30,8 @@ class CudaLinear {
   // For up to max_rows rows of x at a time and weights up to the given sizes.
   static Result<CudaLinear> make(kernels::Dtype dtype, int32_t max_rows, int32_t max_outputs, int32_t max_inputs);
 
-  // Whether run and run_silu of m rows make x themselves of a NormPrologue.
-  bool takes_norm(const DeviceLinear& linear, int32_t m);
+  // Whether run and run_silu of m rows make x themselves of a NormPrologue; with `lora`, completed by adapters.
+  bool takes_norm(const DeviceLinear& linear, int32_t m, const kernels::Int4LoraSize& lora = {});
 
   // Whether run and run_silu of more than kInt4DecodeRows rows may be called with some of them at a time: the same bits.
   bool takes_parts(const DeviceLinear& linear) const;
@@ -47,6 +47,9 @@ class CudaLinear {
 
   // See kernels/int4/int4_gemm_cuda.h.
   bool takes_lora(const DeviceLinear& linear, int32_t m, const kernels::LoraLinear& lora, int32_t max_rank) const;
+  // Likewise, where takes_lora.
+  bool takes_x_for_lora(const DeviceLinear& linear, int32_t m, const kernels::Int4LoraSize& lora);
+  int32_t lora_blocks(const DeviceLinear& linear, int32_t m, const kernels::Int4LoraSize& lora);
 
   // out [m, n] in float = x weight^T.
   void run_head(const void* weight, int32_t n, int32_t k, const DeviceRows& x, float* out, int64_t out_stride,

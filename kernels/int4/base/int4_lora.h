@@ -1,5 +1,6 @@
-// LoRA inside of the int4 product for few tokens: what the product's kernel needs to make y = f * (W x + scale * B (A
-// x)) by itself, without kernels in front of it and behind it. The result has the bits of kernels/lora/lora_cuda.h.
+// LoRA inside of the int4 product for few tokens: what the product needs to make y = f * (W x + scale * B (A x)) by
+// itself, without a kernel behind it. A x of one token is made by the product's blocks, that of several by a kernel in
+// front of it. The result has the bits of kernels/lora/lora_cuda.h.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,7 @@ inline constexpr int32_t kMostFusedRank = 128;
 inline constexpr int32_t kMostFusedTokens = 8;      // in a product, likewise
 inline constexpr int32_t kMostFusedInputs = 16384;  // likewise: eight lanes add the parts of an element
 
-// Memory through which the blocks of a product give each other A x. A number is kLoraNoSum there until it has come, so
+// Memory through which the blocks of a product of one token give each other A x. A number is kLoraNoSum there until it has come, so
 // what a product has left must be forgotten before another one takes its place.
 inline constexpr uint32_t kLoraNoSum = 0xffffffff;
 struct LoraCleared {
@@ -24,6 +25,7 @@ struct LoraCleared {
 struct Int4LoraTurn {
   float* slices = nullptr;
   LoraCleared cleared[2];  // what the product forgets: left by products before it
+  float* parts = nullptr;  // of several tokens: A x, made by a kernel in front of the product
 };
 
 // All pointers are to device memory. Rows and adapters are read there: a captured graph serves every mix.
@@ -32,6 +34,12 @@ struct Int4Lora {
   LoraRows rows;      // as many as the product has tokens
   LoraLinear linear;  // the projections whose outputs are the product's, in their order
   Int4LoraTurn turn;
+  // Where A x is made by a kernel in front (Int4Gemm::takes_x_for_lora), or null: x has been written when this counter
+  // has come to x_blocks, by kernels that have all begun (kernels/cuda/WAITING.md, way 2); and the counter to which every
+  // block of the product, Int4Gemm::lora_blocks of them, adds 1 when it has written its outputs.
+  const uint32_t* x_done = nullptr;
+  int32_t x_blocks = 0;
+  uint32_t* done = nullptr;
 };
 
 // What a launch reserves room for.
@@ -49,7 +57,7 @@ class Int4LoraScratch {
 
  private:
   DeviceBuffer memory_;
-  int32_t token_floats_ = 0;  // of each of three places, for a token
+  int32_t token_floats_ = 0;  // of each of three places of slices
 };
 
 }  // namespace lorikeet::kernels

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/int4/base/launch.cuh"
+#include "kernels/int4/decode/lora_parts.h"
 #include "kernels/int4/decode/sizes.cuh"
 #include "kernels/int4/stream/int4_stream.h"
 
@@ -37,9 +38,13 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   if (args.lora != nullptr) {
     CHECK_EQ(args.lora->linear.projections, shape.lora.projections);
     CHECK_LE(args.lora->rows.max_rank, shape.lora.max_rank);
+    if (int4::decode_lora(shape) == int4::DecodeLora::of_tokens) {
+      CHECK(args.norm.residual == nullptr);
+      int4::make_lora_parts(args, stream);
+    }
     p.lora = int4::decode_lora_params(*args.lora, args.m);
     p.lora.offset = static_cast<int32_t>(sizes.lora_offset());
-    p.lora.barriers_offset = p.squares_offset - int4::kLoraWarps * static_cast<int32_t>(sizeof(uint64_t));
+    p.lora.barriers_offset = p.squares_offset - int4::kLoraBarriers * static_cast<int32_t>(sizeof(uint64_t));
     p.lora.slices_offset = static_cast<int32_t>(sizes.slices_offset());
     p.lora.pieces_offset = static_cast<int32_t>(sizes.pieces_offset());
     p.lora.pieces = shape.lora_pieces;
@@ -49,7 +54,7 @@ void int4_decode(const PackedInt4Weight& weight, const Int4GemmArgs& args, const
   device::LaunchShape launch;
   launch.blocks = static_cast<unsigned>(shape.blocks);
   launch.overlap = shape.overlap;
-  launch.threads = static_cast<unsigned>(int4::decode_threads(int4::decode_lora(shape)));
+  launch.threads = static_cast<unsigned>(int4::kDecodeThreads);
   launch.shared_bytes = beside ? shape.bytes_beside : shape.bytes;
   launch.cluster = static_cast<unsigned>(shape.cluster);
   const int4::DecodeKernel kernel = int4::decode_kernel(weight, args.dtype, int4::decode_lora(shape));

@@ -12,6 +12,7 @@
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/done_counter.cuh"
 #include "kernels/int4/base/fragment.cuh"
 #include "kernels/int4/base/layout.h"
 #include "kernels/int4/base/output.cuh"
@@ -149,7 +150,7 @@ __device__ __forceinline__ void wait_for_parts(int cluster, uint32_t all_parts) 
 #if __CUDA_ARCH__ >= 900
   if (cluster > 1) device::barrier_wait(all_parts, 0);
 #endif
-  if (cluster == 1 || kLora == DecodeLora::by_own_warps) __syncthreads();
+  if (cluster == 1 || kLora == DecodeLora::of_tokens) __syncthreads();
 }
 
 // The outputs of one token, which its adapter completes: a warp for each of the block's tiles. sums: [tiles][kPartsOfK][8].
@@ -176,15 +177,17 @@ __device__ __forceinline__ void finish_token(const DecodeParams& p, const TokenL
 template <class T, DecodeLora kLora>
 __device__ __forceinline__ void finish_tokens(const DecodeParams& p, LoraShared& lora, const OwnTiles& own,
                                               const float2* sums, uint32_t all_parts) {
-  constexpr int kThreads = decode_threads(kLora);
   wait_for_parts<kLora>(own.stride, all_parts);
+  if constexpr (kLora == DecodeLora::of_tokens) {
+    if (p.m == 1) clear_slices<kDecodeThreads>(p.lora);
+  }
   const int outputs = own.count * p.m * 8;
   int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
-  for (int e = threadIdx.x; e < outputs; e += kThreads) {
-    if (e >= kThreads) slot = e / (8 * p.m);
+  for (int e = threadIdx.x; e < outputs; e += kDecodeThreads) {
+    if (e >= kDecodeThreads) slot = e / (8 * p.m);
     const int column = e - slot * 8 * p.m;  // of the tokens' rows
     const float2 sum = sum_parts(p, sums + slot * kPartsOfK * p.m * 8 + column);
-    if constexpr (kLora == DecodeLora::by_own_warps) {
+    if constexpr (kLora == DecodeLora::of_tokens) {
       const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + column / 8) * kTileRows;
       store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], column % 8, column / 8, sum.x, sum.y, of_token);
     } else {
@@ -194,13 +197,18 @@ __device__ __forceinline__ void finish_tokens(const DecodeParams& p, LoraShared&
 }
 
 // Brings x of the inputs from unit first_kept on into shared memory, or makes it there of the residual stream, and lets
-// the rest of the ring be filled. By the warps that stream.
+// the rest of the ring be filled.
 template <class T, class Format, DecodeLora kLora>
 __device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* shared, WeightRing<Format>& ring,
                                         uint32_t base, int first_kept, int end_unit, int thread) {
   // Behind the loads of x: in front of them, weights would make them wait.
   const auto request_rest = [&] { ring.request_stages(p.first_stages, p.stages); };
-  if (p.norm.residual == nullptr) {
+  if (kLora == DecodeLora::of_tokens || p.norm.residual == nullptr) {
+    if (kLora == DecodeLora::of_tokens && p.lora.x_done != nullptr) {
+      device::wait_until_done(p.lora.x_done, p.lora.x_blocks);
+    } else {
+      device::wait_for_previous_kernel();
+    }
     return stage_x<T>(p, shared, thread, first_kept * kUnitInputs, (end_unit - first_kept) * (kUnitInputs / 8),
                       request_rest);
   }
@@ -208,12 +216,8 @@ __device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* sh
   load_norm_weight(p, thread, norm_weight);
   float* squares = reinterpret_cast<float*>(shared + p.squares_offset);
   const int end_k = end_unit * kUnitInputs;
-  if constexpr (kLora == DecodeLora::by_own_warps) {
-    stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, request_rest);
-  } else {
-    request_rest();  // such a block begins long before x is there, and has no registers to spare
-    stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k, [] {});
-  }
+  request_rest();  // such a block begins long before x is there, and has no registers to spare
+  stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k);
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -223,31 +227,29 @@ inline constexpr int kDecodeBlocks = 1;
 #endif
 
 // Few tokens (shape.cu says which shapes): each warp streams its own items through a ring and multiplies.
-//   grid     shape.blocks in clusters of 2 or 4, at most one CTA a multiprocessor; 512 threads, 768 with LoRA's own warps; 60 to 64
-//            registers (80 with LoRA's own warps), so that a CTA of the next product finds room beside
+//   grid     shape.blocks in clusters of 2 or 4, at most one CTA a multiprocessor; 512 threads, 60 to 64 registers, so that
+//            a CTA of the next kernel finds room beside
 //   shared   shape.bytes: x, a ring of shape.depth stages per warp, sums
 //   device   8.0; clusters and room for a second CTA from 9.0 on
-//   waits    for the kernel in front, with the first stages already requested; with LoRA for the other CTAs of this product
-//            (kernels/cuda/WAITING.md, way 3)
+//   waits    for the kernel in front, with the first stages already requested; with LoRA of one token for the other CTAs of
+//            this product (kernels/cuda/WAITING.md, way 3), with that of several for x's writer by its counter (way 2), and
+//            for the kernel in front, which makes A x, in the end
 //   floor    at one token 61 % (qkv), 53 % (o), 77 % (gate_up), 70 % (down) of the read bandwidth
 template <class T, class Format, DecodeLora kLora>
-__global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by_own_warps ? 1 : kDecodeBlocks)
-    decode(const __grid_constant__ DecodeParams p) {
-  constexpr bool kOwnWarps = kLora == DecodeLora::by_own_warps;
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __grid_constant__ DecodeParams p) {
+  constexpr bool kTokens = kLora == DecodeLora::of_tokens;
   constexpr bool kOneToken = kLora == DecodeLora::of_one_token;
-  constexpr int kThreads = decode_threads(kLora);
   extern __shared__ __align__(128) unsigned char shared[];
   const uint32_t base = device::shared_address(shared);
-  const int thread = static_cast<int>(threadIdx.x) - (kOwnWarps ? kLoraThreads : 0);  // of those that stream
+  const int thread = static_cast<int>(threadIdx.x);
   const int warp = __shfl_sync(device::kFullWarp, thread >> 5, 0);
   const int lane = threadIdx.x % device::kWarpSize;
   const int cluster = 1 << p.cluster_log2;
-  const bool streams = !kOwnWarps || warp >= 0;
   const uint32_t all_parts = base + p.barriers_offset;  // barrier of the sums that the block finishes
   const BlockWork work(p);
-  WeightRing<Format> ring(p, work, base, all_parts + 8, warp, streams, lane);
+  WeightRing<Format> ring(p, work, base, all_parts + 8, warp, lane);
   const OwnTiles own{work.first_tile + work.rank, cluster, work.owned(cluster, p.cluster_log2)};
-  if (streams && lane == 0) {
+  if (lane == 0) {
     ring.init_barriers();
 #if __CUDA_ARCH__ >= 900
     if (warp == 0 && cluster > 1) {
@@ -267,43 +269,37 @@ __global__ void __launch_bounds__(decode_threads(kLora), kLora == DecodeLora::by
   if (cluster > 1) device::cluster_arrive_relaxed();
 #endif
 
-  const int first_kept =
-      kLora == DecodeLora::none ? work.first_unit : slice_aligned(work.first_unit);  // of the units whose x is kept
+  const int first_kept = kOneToken ? slice_aligned(work.first_unit) : work.first_unit;  // of the units whose x is kept
   const LoraShare share{first_kept, first_kept / kSliceUnits,
                         work.rank == cluster - 1 ? p.lora.slice_count : work.end_unit() / kSliceUnits, work.group,
                         static_cast<int>(gridDim.x) >> p.cluster_log2};
   auto& lora = *reinterpret_cast<LoraShared*>(shared + p.lora.offset);
   const TokenLoraWork<T> token_lora(p.lora, p.out, shared, share, own, warp);
+  const TokensLoraWork<T> tokens_lora(p.lora, p.out, shared, own, work.items, p.m, warp);
   if constexpr (kOneToken) token_lora.begin();
-  if constexpr (kOwnWarps) {
-    if (!streams) {
-      prepare_lora<T>(p.lora, p.out, shared, lora, share, own, p.x_row_bytes, p.m, [&] {
-        asm volatile("bar.sync 3, %0;" ::"n"(kThreads) : "memory");
-      });
-    }
-  }
-  if (streams) {
-    bring_x<T, Format, kLora>(p, shared, ring, base, first_kept, work.end_unit(), thread);
-    streaming_warps_barrier();
-    if constexpr (kOwnWarps) asm volatile("bar.arrive 3, %0;" ::"n"(kThreads) : "memory");
+  if constexpr (kTokens) tokens_lora.begin();
+  bring_x<T, Format, kLora>(p, shared, ring, base, first_kept, work.end_unit(), thread);
+  __syncthreads();
 #if __CUDA_ARCH__ >= 900
-    if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
+  if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
 #endif
-    if constexpr (kOneToken) {
-      token_lora.make_slices(base);
-      token_lora.stage_b();
-    }
-    // Columns without a token repeat the last token; their results are not used.
-    const uint32_t x_lane =
-        base + min(lane / 4, p.m - 1) * p.x_row_bytes + lane % 4 * 16 - first_kept * kDecodeUnitXBytes;
-    stream_items<T, Format>(p, shared, work, ring, x_lane, base, all_parts, warp, lane);
+  if constexpr (kOneToken) {
+    token_lora.make_slices(base);
+    token_lora.stage_b();
   }
+  if constexpr (kTokens) tokens_lora.stage_b_early();
+  // Columns without a token repeat the last token; their results are not used.
+  const uint32_t x_lane =
+      base + min(lane / 4, p.m - 1) * p.x_row_bytes + lane % 4 * 16 - first_kept * kDecodeUnitXBytes;
+  stream_items<T, Format>(p, shared, work, ring, x_lane, base, all_parts, warp, lane);
+  if constexpr (kTokens) tokens_lora.make_sums();
   const auto* sums = reinterpret_cast<const float2*>(shared + p.parts_offset);  // [own.count][kPartsOfK][m][8]
   if constexpr (kOneToken) {
     finish_token<T>(p, token_lora, own, sums, all_parts, warp, lane);
   } else {
     finish_tokens<T, kLora>(p, lora, own, sums, all_parts);
   }
+  if constexpr (kTokens) device::signal_done(p.lora.done);
 }
 
 }  // namespace lorikeet::kernels::int4

@@ -1,17 +1,19 @@
-// LoRA inside of the int4 product whose blocks keep x (kernels/int4/decode/int4_decode.cuh): by warps of its own, so
-// that those that stream weights never wait. Included by it.
+// LoRA of several tokens inside of the int4 product whose blocks keep x (kernels/int4/decode/int4_decode.cuh), by the
+// warps that stream: no thread is added, so that blocks of the kernels in front and behind find room beside. Included
+// by it.
 //
-// A x. Slices of the inputs, as kernels/lora/lora_shrink.cuh defines them, are dealt to these warps of all blocks: each
-// makes them from the x in its block's shared memory and leaves them in global memory. B (A x). The warps of every
-// block wait for all slices and add them in their order. Then they make the sums of the block's tiles, with the steps
-// of kernels/lora/lora_product.cuh; those that finish the outputs add these. The blocks of the product run together:
-// nobody waits for a block that cannot begin.
+// A x is made by a kernel in front of the product (lora_parts.h), which takes x from where it comes from at the same
+// time as the product does: both wait for its writer by a counter. The product waits for the kernel in front of it when
+// it needs A x, at its end. So nobody waits for a block that has not begun.
 //
-// What counts is the time from x to the sums, in which every access to memory waits behind the weights. So all that
-// does not depend on x is done before: the adapters' weights are read-only.
+// B (A x). The work goes to the warps that have least to stream, often nothing: helper h is the h-th from the last. The
+// first describes the tokens' adapters before x is there; all ask for B, which is read-only, when they have no more to
+// stream, add the parts of A x, and make the sums of the block's tiles with the steps of kernels/lora/lora_product.cuh.
+// Who finishes the outputs adds these.
 #pragma once
 
-#include "kernels/int4/decode/slices.cuh"
+#include "kernels/cuda/async_copy.cuh"
+#include "kernels/int4/decode/lora_parts.h"
 #include "kernels/int4/decode/sums.cuh"
 
 namespace lorikeet::kernels::int4 {
@@ -62,35 +64,106 @@ __device__ __forceinline__ void describe_tokens(const DecodeLoraParams& p, LoraS
   }
 }
 
-// What the warps of LoRA do. wait_for_x returns when x is in shared memory. B v is there behind the next barrier of the
-// block.
-template <class T, class Wait>
-__device__ __forceinline__ void prepare_lora(const DecodeLoraParams& p, const OutputParams& o,
-                                             unsigned char* block_memory, LoraShared& shared, const LoraShare& share,
-                                             const OwnTiles& tiles, int x_row_bytes, int m, Wait&& wait_for_x) {
-  const uint32_t base = device::shared_address(block_memory);
-  const int index = static_cast<int>(threadIdx.x) / device::kWarpSize;
-  SliceWork<T> slices(p, share, base, index);
-  if (index == kLoraWarps - 1) describe_tokens(p, shared, m);  // has the fewest slices
-  lora_barrier();
-  const TilesOfB b(p, o, block_memory, shared, tiles);
-  b.stage_first();
-  const bool gathers = tiles.count > 0;
-  GatherV gather(p, shared, m, OwnProjections(p, o, tiles));
-  device::wait_for_previous_kernel();
-  wait_for_x();
-  slices.make_all(base, x_row_bytes, m);
-  clear_slices<kLoraThreads>(p);
-  if (!gathers) return;
-  if (b.has_rest()) {
-    lora_barrier();
-    b.stage_rest();
+// What the warps of a block do for several tokens. `items`: parts of tiles that the block streams, `own`: the tiles that
+// it finishes.
+template <class T>
+class TokensLoraWork {
+ public:
+  __device__ __forceinline__ TokensLoraWork(const DecodeLoraParams& p, const OutputParams& o,
+                                            unsigned char* block_memory, const OwnTiles& own, int items, int m,
+                                            int warp)
+      : p_(p),
+        o_(o),
+        memory_(block_memory),
+        shared_(*reinterpret_cast<LoraShared*>(block_memory + p.offset)),
+        own_(own),
+        m_(m),
+        helpers_(kDecodeWarps - items % kDecodeWarps),
+        helper_(kDecodeWarps - 1 - warp),
+        streams_(warp < items) {}
+
+  // Describes the tokens' adapters, which are read-only. A barrier of the block must follow.
+  __device__ __forceinline__ void begin() const {
+    if (helper_ > 0) return;
+    if (threadIdx.x % device::kWarpSize == 0) device::barrier_init(v_barrier(), helpers_ * device::kWarpSize);
+    __syncwarp();
+    describe_tokens(p_, shared_, m_);
   }
-  gather.run();
-  device::wait_async_copies<0>();
-  lora_barrier();
-  b.make_sums<T>(index, m);
-}
+
+  // By a warp without anything to stream, when the tokens are described.
+  __device__ __forceinline__ void stage_b_early() const {
+    if (!streams_) stage_b();
+  }
+
+  // When the warp has streamed what it has: B v. A barrier of the block must follow, and the kernel in front has ended
+  // behind it.
+  __device__ __forceinline__ void make_sums() const {
+    if (helper_ >= helpers_) return;
+    if (streams_) stage_b();
+    device::wait_for_previous_kernel();
+    gather_v();
+    device::wait_async_copies<0>();
+    device::barrier_arrive(v_barrier());
+    device::barrier_wait(v_barrier(), 0);
+    TilesOfB(p_, o_, memory_, shared_, own_).template make_sums<T>(helper_, helpers_, m_);
+  }
+
+ private:
+  __device__ __forceinline__ uint32_t v_barrier() const { return device::shared_address(memory_) + p_.barriers_offset; }
+  __device__ __forceinline__ void stage_b() const { TilesOfB(p_, o_, memory_, shared_, own_).stage(helper_, helpers_); }
+
+  // v of the projections of the block's tiles: the parts of four neighbouring ranks at a time, added in their order.
+  __device__ __forceinline__ void gather_v() const {
+    if (own_.count == 0) return;
+    const OwnProjections of_tiles(p_, o_, own_);
+    const int quads = shared_.ranks / 4;
+    const int elements = (of_tiles.last - of_tiles.first + 1) * m_ * quads;
+    const int lane = threadIdx.x % device::kWarpSize;
+    const int stride = m_ * p_.projections * p_.rank_stride;
+    for (int e = helper_ * device::kWarpSize + lane; e < elements; e += helpers_ * device::kWarpSize) {
+      const int row = e / quads;
+      const int quad = e - row * quads;
+      const int of_projection = row / m_;
+      const int token = row - of_projection * m_;
+      const int projection = of_tiles.first + of_projection;
+      if (quad * 4 >= lora::padded_rank(shared_.tokens[projection][token].rank)) continue;
+      const float* from = p_.parts + (token * p_.projections + projection) * p_.rank_stride + quad * 4;
+      float4 parts[kMostParts];  // all on their way at once
+#pragma unroll
+      for (int i = 0; i < kMostParts; i++) {
+        parts[i] =
+            i < p_.part_count ? __ldcg(reinterpret_cast<const float4*>(from + i * stride)) : make_float4(0, 0, 0, 0);
+      }
+      float v[4] = {};
+#pragma unroll
+      for (int i = 0; i < kMostParts; i++) {
+        v[0] += parts[i].x;
+        v[1] += parts[i].y;
+        v[2] += parts[i].z;
+        v[3] += parts[i].w;
+      }
+      RankPair* to = shared_.v(p_) + (projection * m_ + token) * p_.v_stride + quad * 2;
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        RankPair pair;
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+          pair.main[j] = lora::to_tf32(v[2 * i + j]);
+          pair.rest[j] = lora::to_tf32(v[2 * i + j] - __uint_as_float(pair.main[j]));
+        }
+        to[i] = pair;
+      }
+    }
+  }
+
+  const DecodeLoraParams& p_;
+  const OutputParams& o_;
+  unsigned char* const memory_;
+  LoraShared& shared_;
+  const OwnTiles& own_;
+  const int m_, helpers_, helper_;
+  const bool streams_;
+};
 
 // Stores one token's outputs in rows g and g + 8 of a tile, completed by its adapter. sums: B v of the token's outputs
 // in that tile.

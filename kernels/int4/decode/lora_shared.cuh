@@ -4,6 +4,7 @@
 #include "kernels/int4/base/int4_lora.h"
 #include "kernels/int4/base/layout.h"
 #include "kernels/int4/base/output.cuh"
+#include "kernels/int4/decode/lora_parts.h"
 #include "kernels/int4/decode/warps.h"
 #include "kernels/lora/lora_layout.h"
 #include "kernels/lora/lora_product.cuh"
@@ -12,6 +13,7 @@
 namespace lorikeet::kernels::int4 {
 
 inline constexpr int kMostTokens = kMostFusedTokens;
+inline constexpr int kLoraBarriers = 8;  // for which there is room
 inline constexpr int kSliceUnits = lora::kSliceBlocks * lora::kInputBlock / kUnitInputs;
 inline constexpr int kSliceBytes = lora::kSliceBlocks * lora::kBlockBytes;  // of A
 static_assert(kSliceUnits * kUnitInputs == lora::kSliceBlocks * lora::kInputBlock);
@@ -27,22 +29,26 @@ struct DecodeLoraParams {
   int32_t slot_stride;
   const LoraCounts* counts;
   const LoraTile* tiles;
-  const LoraTile* units;
   const int32_t* order;
-  float* slices;  // [slices][m][projections][rank_stride]
+  float* slices;  // of one token: [slices][projections][rank_stride]
   LoraCleared cleared[2];
+  const float* parts;  // of several: [part_count][m][projections][rank_stride]
+  int32_t part_count;
+  int32_t x_blocks;        // that count on x_done when they have written x
+  const uint32_t* x_done;  // or null: x is there when the kernel in front has ended
+  uint32_t* done;          // or null: where every block counts itself when it has written its outputs
   int32_t rank_stride;
   int32_t v_stride;  // lora_v_stride of the highest rank
   int32_t projections;
   int32_t slice_count;
   int32_t inputs;
-  int32_t most_tiles, most_units;      // entries of the tables that may be read
+  int32_t most_tiles;                  // entries of the table that may be read
   int32_t most_blocks;                 // of ranks of all tokens' adapters, of a projection
   int32_t columns[kMaxFusedLora + 1];  // where a projection's outputs begin
-  // Of shared memory: LoraShared or TokenLoraShared; a barrier and a slice of A for each warp; pieces of B.
+  // Of shared memory: LoraShared or TokenLoraShared; barriers; slices of A of one token; pieces of B.
   int32_t offset, barriers_offset, slices_offset, pieces_offset;
   int32_t pieces;  // of B for which there is room
-  // By the warps that stream: how many of them make slices, and up to which rank there is room for B.
+  // Of one token: how many warps make slices, and up to which rank there is room for B.
   int32_t helpers, staged_rank;
 };
 
@@ -109,11 +115,6 @@ constexpr uint64_t lora_shared_bytes(const Int4LoraSize& size, int32_t m, int32_
 
 // By the host; m: tokens. The places in shared memory are left open.
 DecodeLoraParams decode_lora_params(const Int4Lora& lora, int32_t m);
-
-// The warps of LoRA wait for each other.
-__device__ __forceinline__ void lora_barrier() {
-  asm volatile("bar.sync 2, %0;" ::"n"(kLoraThreads) : "memory");
-}
 
 // W x, completed by an adapter's B v.
 __device__ __forceinline__ float complete_by_adapter(float base, const TokenLora& lora, int output, float sum) {

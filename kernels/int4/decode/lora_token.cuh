@@ -5,6 +5,10 @@
 // A x. Before x, helpers ask for a slice of A each; with x they make its sums and leave them in global memory. B (A x).
 // When helpers have done their part of the stream they add the slices of all blocks, for the whole block. The warp that
 // finishes a tile then makes its B v. Slices, sums and steps are those of kernels/int4/decode/lora.cuh: the same bits.
+// The blocks of the product run together: nobody waits for a block that cannot begin.
+//
+// What counts is the time from x to the sums, in which every access to memory waits behind the weights. So all that
+// does not depend on x is done before: the adapters' weights are read-only.
 #pragma once
 
 #include "kernels/int4/decode/slices.cuh"

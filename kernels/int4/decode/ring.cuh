@@ -51,9 +51,9 @@ class WeightRing {
   const uint32_t begin, end;  // of the ring, from the beginning of shared memory on
   const uint32_t full;        // the barrier of its first stage; the others follow, 8 bytes each
 
-  // `base`: address of the block's shared memory; `barriers`: of its first ring. A warp that does not stream has no items.
+  // `base`: address of the block's shared memory; `barriers`: of its first ring.
   __device__ __forceinline__ WeightRing(const DecodeParams& p, const BlockWork& work, uint32_t base, uint32_t barriers,
-                                        int warp, bool streams, int lane)
+                                        int warp, int lane)
       : weight(p.weight + static_cast<int64_t>(work.first_tile) * p.units * Format::kBytes),
         stage_bytes(chunk_stage_bytes(p.chunk * Format::kBytes)),
         begin(p.ring_offset + warp * p.stages * stage_bytes),
@@ -64,7 +64,7 @@ class WeightRing {
         base_(base),
         lane_(lane),
         policy_(device::evict_first_policy()),
-        item_(streams ? warp : work.items) {}
+        item_(warp) {}
 
   // By one lane.
   __device__ __forceinline__ void init_barriers() const {

@@ -21,9 +21,11 @@ constexpr int32_t kLongChunk = 4;   // likewise, where few warps have long parts
 constexpr int32_t kLongRings = 80;  // units of all rings of a block with such stages
 constexpr int32_t kRing = 4;        // units of a warp's ring: what is on its way delays all that is asked for behind it
 constexpr int32_t kPiecesStep = 8;  // of an adapter's B that a block keeps
-constexpr int32_t kMostPieces = 256;
-constexpr int32_t kStagedRanks = 16;       // of one token's B and A: what they have room for grows in such steps
-constexpr uint64_t kReserved = 1024;       // of a processor's shared memory, that every block costs besides its own
+constexpr int32_t kMostPieces = 512;
+constexpr int32_t kStagedRanks = 16;        // of one token's B and A: what they have room for grows in such steps
+constexpr uint64_t kReserved = 1024;        // of a processor's shared memory, that every block costs besides its own
+constexpr uint64_t kBesideParts = 4 << 10;  // what is left of it to the kernel that makes A x of the next product
+constexpr uint64_t kBesideAttention = 132 << 10;  // so much leaves room to a CTA of the decode attention (97 kB)
 constexpr uint64_t kMostKept = 128 << 10;  // bytes of x: to bring more to every block takes longer than to stream it
 
 // What two blocks of a processor may take each.
@@ -33,9 +35,7 @@ uint64_t half_of_processor(uint64_t limit) {
 
 // Whether a block of the next product that is no larger finds room beside one of this.
 bool leaves_room(const PackedInt4Weight& weight, int32_t m, uint64_t limit, const Int4DecodeShape& shape) {
-  // More warps take the registers that a second block would need.
-  return m == 1 && decode_lora(shape) != int4::DecodeLora::by_own_warps &&
-         KeptSizes(weight, m, shape).total() <= half_of_processor(limit);
+  return m == 1 && KeptSizes(weight, m, shape).total() <= half_of_processor(limit);
 }
 
 // One token's LoRA by the warps that stream, where that leaves room for a block of the next product: for ranks as high
@@ -52,7 +52,9 @@ bool take_one_token(const PackedInt4Weight& weight, int32_t m, uint64_t limit, I
   return shape.one_token_rank > 0;
 }
 
+// Up to `limit`, or to what lets the attention begin beside.
 void keep_more_pieces(const PackedInt4Weight& weight, int32_t m, uint64_t limit, Int4DecodeShape& shape) {
+  if (KeptSizes(weight, m, shape).total() <= kBesideAttention) limit = std::min(limit, kBesideAttention);
   while (shape.lora_pieces < kMostPieces) {
     Int4DecodeShape larger = shape;
     larger.lora_pieces += kPiecesStep;
@@ -71,6 +73,7 @@ bool takes_long_chunks(const PackedInt4Weight& weight, int32_t m, const Int4Deco
 // bytes.
 Int4DecodeShape with_stages(const PackedInt4Weight& weight, int32_t m, Int4DecodeShape shape, int32_t depth,
                             uint64_t limit) {
+  if (shape.lora_pieces > 0 && m > 1) limit -= kBesideParts;
   for (shape.depth = depth; shape.depth >= kFewestStages; shape.depth--) {
     if (KeptSizes(weight, m, shape).total() > limit) continue;
     if (shape.lora_pieces > 0 && !take_one_token(weight, m, limit, shape)) keep_more_pieces(weight, m, limit, shape);
@@ -144,7 +147,7 @@ Int4DecodeDevice Int4DecodeDevice::current() {
   device.clusters = attributes.ptxVersion >= 90;
   device.groups = int4_group_stream_available();
   if (device.clusters) {
-    const int32_t threads = int4::decode_threads(int4::DecodeLora::none);
+    const int32_t threads = int4::kDecodeThreads;
     const uint64_t bytes = device.shared_bytes_per_block;
     int4::allow_shared_memory(reinterpret_cast<const void*>(kernel), bytes);
     device.pairs = int4::clusters_at_once(kernel, int4::kDecodeCluster, threads, device.multiprocessors, bytes);
@@ -190,7 +193,8 @@ Int4DecodeShape shape_int4_decode(const PackedInt4Weight& weight, int32_t m, Dty
 
 bool int4_decode_takes_norm(const PackedInt4Weight& weight, const Int4DecodeShape& shape) {
   constexpr int32_t kColumns = device::kNormThreads * device::kNormVector * int4::kNormVectors;
-  return !shape.streams_x && weight.permutation.bytes() == 0 && weight.k == weight.x_size &&
+  const bool x_from_memory = decode_lora(shape) == int4::DecodeLora::of_tokens;
+  return !shape.streams_x && !x_from_memory && weight.permutation.bytes() == 0 && weight.k == weight.x_size &&
          weight.k == weight.units * kUnitInputs && weight.k <= kColumns;
 }
 

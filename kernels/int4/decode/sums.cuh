@@ -6,10 +6,7 @@
 namespace lorikeet::kernels::int4 {
 
 // B of a block's tiles. Eight neighbouring outputs, half a tile, belong to one projection; with eight ranks they are a
-// piece of 128 neighbouring bytes. In shared memory: [tiles][halves][most_blocks] pieces, as far as there is room; they
-// may take that of the slices of A, which is behind theirs.
-inline constexpr int kPiecesOfSlices = kLoraWarps * kSliceBytes / kPieceBytes;
-
+// piece of 128 neighbouring bytes. In shared memory: [tiles][halves][most_blocks] pieces, as far as there is room.
 struct TilesOfB {
   const DecodeLoraParams& p;
   const OutputParams& o;
@@ -26,32 +23,62 @@ struct TilesOfB {
            output % lora::kOutputTile * (kPieceBytes / 8);
   }
 
-  // Asks for pieces: those that have room of their own, or those that take the place of the slices of A when these have
-  // been read. By all warps of LoRA, which wait for them; a barrier must follow.
-  __device__ __forceinline__ void stage_first() const { stage(0, p.pieces); }
-  __device__ __forceinline__ void stage_rest() const { stage(p.pieces, p.pieces + kPiecesOfSlices); }
-  __device__ __forceinline__ bool has_rest() const { return tiles.count * 2 * shared.most_blocks > p.pieces; }
+  // What one of so many warps does: tiles `tile`, `tile` + step, ... of the block, adapters first .. end of each.
+  // Several warps share a tile, some of the adapters each, where there are fewer tiles than warps.
+  struct Part {
+    int tile, step, first, end;
+    __device__ __forceinline__ Part(const TilesOfB& b, int index, int warps) {
+      const int sharing = b.tiles.count * 4 <= warps ? 4 : b.tiles.count * 2 <= warps ? 2 : 1;
+      const int groups = b.shared.group_count;
+      step = warps / sharing;
+      tile = index / sharing;
+      first = index % sharing * groups / sharing;
+      end = (index % sharing + 1) * groups / sharing;
+      if (tile >= step) end = first;  // one warp too many
+    }
+  };
 
-  // By warp `index` of LoRA, when v and B are there; a barrier of the block must follow. Several warps share a tile,
-  // some of the adapters each, where there are fewer tiles than warps.
-  template <class T>
-  __device__ __forceinline__ void make_sums(int index, int m) const {
-    const int sharing = tiles.count <= kLoraWarps / 4 ? 4 : tiles.count <= kLoraWarps / 2 ? 2 : 1;
-    const int groups = shared.group_count;
-    const int first = index % sharing * groups / sharing;
-    const int end = (index % sharing + 1) * groups / sharing;
-    if (first == end) return;
+  // Asks for the pieces that make_sums of the same warp takes, where they have room.
+  __device__ __forceinline__ void stage(int index, int warps) const {
+    constexpr int kVectors = kPieceBytes / 16;
+    const Part part(*this, index, warps);
+    if (part.first == part.end) return;
     const int lane = threadIdx.x % device::kWarpSize;
-    const bool mine = lane >= first && lane < end;
+    for (int tile = part.tile; tile < tiles.count; tile += part.step) {
+#pragma unroll 1
+      for (int half = 0; half < 2; half++) {
+        const LoraOutput of = lora_output(p, o, tiles[tile], half * 8);
+        if (of.projection < 0) continue;
+        const int first = shared.groups[of.projection][part.first].first;
+        const GroupLora last = shared.groups[of.projection][part.end - 1];
+        const int before = (tile * 2 + half) * shared.most_blocks;
+        const int end = min(last.first + last.count, p.pieces - before);
+        for (int v = first * kVectors + lane; v < end * kVectors; v += device::kWarpSize) {
+          const unsigned char* from =
+              piece_of(shared.blocks(p, of.projection)[v / kVectors], of.output) + v % kVectors * 16;
+          device::copy_async_16(device::shared_address(pieces_ + before * kPieceBytes + v * 16), from, true);
+        }
+      }
+    }
+    device::commit_async_copies();
+  }
+
+  // When v and the warp's own B are there; a barrier of the block must follow.
+  template <class T>
+  __device__ __forceinline__ void make_sums(int index, int warps, int m) const {
+    const Part part(*this, index, warps);
+    if (part.first == part.end) return;
+    const int lane = threadIdx.x % device::kWarpSize;
+    const bool mine = lane >= part.first && lane < part.end;
     const uint32_t members = __reduce_or_sync(device::kFullWarp, mine ? shared.groups[0][lane].members : 0);
-    for (int tile = index / sharing; tile < tiles.count; tile += kLoraWarps / sharing) {
+    for (int tile = part.tile; tile < tiles.count; tile += part.step) {
       const LoraOutput of[2] = {lora_output(p, o, tiles[tile], 0), lora_output(p, o, tiles[tile], 8)};
       float sums[4] = {};
       if (of[0].projection == of[1].projection) {
-        add<T, true, true>(tile, of, first, end, m, sums);
+        add<T, true, true>(tile, of, part.first, part.end, m, sums);
       } else {
-        add<T, true, false>(tile, of, first, end, m, sums);
-        if (of[1].projection >= 0) add<T, false, true>(tile, of, first, end, m, sums);
+        add<T, true, false>(tile, of, part.first, part.end, m, sums);
+        if (of[1].projection >= 0) add<T, false, true>(tile, of, part.first, part.end, m, sums);
       }
       float* to = shared.sums(p, m) + (tile * m + lane % 4 * 2) * kTileRows + lane / 4;
 #pragma unroll
@@ -64,22 +91,6 @@ struct TilesOfB {
   }
 
  private:
-  __device__ __forceinline__ void stage(int first, int end) const {
-    constexpr int kVectors = kPieceBytes / 16;
-    const int most = shared.most_blocks;
-    const int all = min(tiles.count * 2 * most, end) * kVectors;
-    for (int v = first * kVectors + static_cast<int>(threadIdx.x); v < all; v += kLoraThreads) {
-      const int piece = v / kVectors;
-      const int half = piece / most;
-      const int e = piece - half * most;
-      const LoraOutput of = lora_output(p, o, tiles[half / 2], half % 2 * 8);
-      if (of.projection < 0 || e >= shared.block_count[of.projection]) continue;
-      const unsigned char* from = piece_of(shared.blocks(p, of.projection)[e], of.output) + v % kVectors * 16;
-      device::copy_async_16(device::shared_address(pieces_ + v * 16), from, true);
-    }
-    device::commit_async_copies();
-  }
-
   // sums += B v of adapters first .. end, for the halves of a tile asked for, which belong to one projection: sums[e]
   // is of row g + e / 2 * 8 and token 2 t + e % 2. Adapters have different tokens: one set of sums serves all.
   template <class T, bool kLow, bool kHigh>
@@ -90,7 +101,7 @@ struct TilesOfB {
     const int first_block = shared.groups[projection][first].first;
     const int end_block = last.first + last.count;
     const int most = shared.most_blocks;
-    const int in_shared = min(end_block, p.pieces + kPiecesOfSlices - (tile * 2 + (kHigh ? 1 : 0)) * most);
+    const int in_shared = min(end_block, p.pieces - (tile * 2 + (kHigh ? 1 : 0)) * most);
     add_blocks<T, kLow, kHigh, true>(tile, of, first_block, in_shared, m, sums);
     if (in_shared < end_block) {
       add_blocks<T, kLow, kHigh, false>(tile, of, max(first_block, in_shared), end_block, m, sums);

@@ -37,11 +37,6 @@ struct DecodeParams {
   DecodeLoraParams lora;
 };
 
-// The warps that stream wait for each other.
-__device__ __forceinline__ void streaming_warps_barrier() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kDecodeThreads) : "memory");
-}
-
 // Lane q of four neighbours holds inputs 8 q .. 8 q + 7 of a sub-block, as pairs. Afterwards lane t holds pair t of
 // every neighbour: what the tensor core takes as operand B from it.
 __device__ __forceinline__ uint4 transpose_pairs(uint4 v) {
@@ -79,9 +74,9 @@ __device__ __forceinline__ uint4 load_x(const DecodeParams& p, int token, int k)
   return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
 }
 
-// Brings the x of `chunks` times 8 inputs from first_k into shared memory in the order of the tensor cores, zeros
-// behind its end. chunks: a multiple of 4, so that neighbours belong to one token. asked() is called once, when the
-// first of x has been asked for.
+// When x is there: brings that of `chunks` times 8 inputs from first_k into shared memory in the order of the tensor
+// cores, zeros behind its end. chunks: a multiple of 4, so that neighbours belong to one token. asked() is called once,
+// when the first of x has been asked for.
 template <class T, class Asked>
 __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_shared, int thread, int first_k,
                                         int chunks, Asked&& asked) {
@@ -89,7 +84,6 @@ __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_
   const int total = p.m * chunks;
   // i / chunks is the upper half of i * inverse, as i * chunks < 2^32.
   const uint32_t inverse = 0xffffffffU / static_cast<uint32_t>(chunks) + 1;
-  device::wait_for_previous_kernel();
   for (int begin = 0; begin < total; begin += kBatch * kDecodeThreads) {
     uint4 v[kBatch];
     int to[kBatch];
@@ -126,11 +120,10 @@ __device__ __forceinline__ void load_norm_weight(const DecodeParams& p, int thre
 }
 
 // Makes x of the residual stream itself, for up to kNormRows tokens; brings the inputs first_k .. end_k into shared
-// memory. of_warp: [kNormRows][kNormWarps] floats of shared memory. asked() is called when a row has been asked for.
-template <class T, class Asked>
+// memory. of_warp: [kNormRows][kNormWarps] floats of shared memory.
+template <class T>
 __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, int thread, const NormWeight& weight,
-                                               uint32_t x_shared, float* of_warp, int first_k, int end_k,
-                                               Asked&& asked) {
+                                               uint32_t x_shared, float* of_warp, int first_k, int end_k) {
   static_assert(kDecodeThreads == device::kNormThreads);
   const int warp = thread / device::kWarpSize;
   device::wait_for_previous_kernel();
@@ -150,7 +143,6 @@ __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, int thread
       x[r][v] = __ldcg(reinterpret_cast<const float4*>(residual + column));
       if (p.norm.delta != nullptr) added[v] = __ldcg(reinterpret_cast<const uint2*>(delta + column));
     }
-    if (r == 0) asked();
     if (p.norm.delta == nullptr) continue;
 #pragma unroll
     for (int v = 0; v < kNormVectors; v++) x[r][v] = device::add_delta<T>(x[r][v], added[v]);
@@ -166,7 +158,7 @@ __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, int thread
     squares = device::warp_sum(squares);
     if (threadIdx.x % device::kWarpSize == 0) of_warp[r * device::kNormWarps + warp] = squares;
   }
-  streaming_warps_barrier();
+  __syncthreads();
 #pragma unroll
   for (int r = 0; r < kNormRows; r++) {
     if (r >= p.m) break;

@@ -322,10 +322,22 @@ TEST_F(Int4LoraCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
       const HalfTensor first = random_x(base, rows);
       const DeviceBuffer description = describe(slots);
       constexpr int kProducts = 24;
-      const auto chain = [&](bool wait) {
+      const auto tokens = static_cast<int32_t>(rows);
+      const Int4LoraSize size = {1, rows_on_device(description, rows).max_rank};
+      const bool counts = gemm_->takes_x_for_lora(base.packed, tokens, geometry.dtype, size);
+      EXPECT_TRUE(counts || rows == 1);
+      enum class By { wait, kernel_in_front, counter };
+      const auto chain = [&](By by) {
+        const bool wait = by == By::wait;
         const DeviceBuffer states[] = {to_device(first.stored), to_device(first.stored)};
+        const DeviceBuffer counters = to_device(std::vector<uint32_t>(kProducts));
         for (int i = 0; i < kProducts; i++) {
-          const Int4Lora lora = lora_args(kOutput, description, rows, i);
+          Int4Lora lora = lora_args(kOutput, description, rows, i);
+          if (by == By::counter) {
+            lora.done = counters.as<uint32_t>() + i;
+            if (i > 0) lora.x_done = lora.done - 1;
+            lora.x_blocks = gemm_->lora_blocks(base.packed, tokens, geometry.dtype, size);
+          }
           Int4GemmArgs args = gemm_args(states[i % 2], width, rows);
           args.y = states[1 - i % 2].data();
           args.y_stride = width;
@@ -336,9 +348,12 @@ TEST_F(Int4LoraCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
         }
         return to_host<uint16_t>(states[0]);
       };
-      const std::vector<uint16_t> one_by_one = chain(true);
+      const std::vector<uint16_t> one_by_one = chain(By::wait);
       for (int repeat = 0; repeat < 20; repeat++) {
-        ASSERT_EQ(one_by_one, chain(false)) << width << " outputs, " << rows << " tokens, slot " << slots[0];
+        ASSERT_EQ(one_by_one, chain(By::kernel_in_front))
+            << width << " outputs, " << rows << " tokens, slot " << slots[0];
+        if (!counts) continue;
+        ASSERT_EQ(one_by_one, chain(By::counter)) << width << " outputs, " << rows << " tokens, slot " << slots[0];
       }
     }
   }
