@@ -34,8 +34,10 @@ __device__ __forceinline__ void wait_until_done(const uint32_t* done, uint32_t b
     PollBound bound;
     do {
       bound.count();
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(done) : "memory");
+      asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(done) : "memory");
     } while (seen < blocks);
+    // Once, and not with every look: to acquire is to forget the L1, which others of the multiprocessor use.
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
   }
   __syncthreads();
 }

@@ -197,12 +197,15 @@ __device__ __forceinline__ void finish_tokens(const DecodeParams& p, LoraShared&
 }
 
 // Brings x of the inputs from unit first_kept on into shared memory, or makes it there of the residual stream, and lets
-// the rest of the ring be filled.
-template <class T, class Format, DecodeLora kLora>
+// the rest of the ring be filled. asked() is called when x has been asked for.
+template <class T, class Format, DecodeLora kLora, class Asked>
 __device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* shared, WeightRing<Format>& ring,
-                                        uint32_t base, int first_kept, int end_unit, int thread) {
+                                        uint32_t base, int first_kept, int end_unit, int thread, Asked&& asked) {
   // Behind the loads of x: in front of them, weights would make them wait.
-  const auto request_rest = [&] { ring.request_stages(p.first_stages, p.stages); };
+  const auto request_rest = [&] {
+    ring.request_stages(p.first_stages, p.stages);
+    asked();
+  };
   if (kLora == DecodeLora::of_tokens || p.norm.residual == nullptr) {
     if (kLora == DecodeLora::of_tokens && p.lora.x_done != nullptr) {
       device::wait_until_done(p.lora.x_done, p.lora.x_blocks);
@@ -246,6 +249,9 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   const int lane = threadIdx.x % device::kWarpSize;
   const int cluster = 1 << p.cluster_log2;
   const uint32_t all_parts = base + p.barriers_offset;  // barrier of the sums that the block finishes
+  TokensDescription tokens;
+  const bool describes = kTokens && warp == kDecodeWarps - 1;
+  if (describes) tokens.ask_tables(p.lora, p.m);
   const BlockWork work(p);
   WeightRing<Format> ring(p, work, base, all_parts + 8, warp, lane);
   const OwnTiles own{work.first_tile + work.rank, cluster, work.owned(cluster, p.cluster_log2)};
@@ -263,6 +269,7 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   // weights are read-only: they may be read before the kernel in front has ended.
   ring.enter_first();
   ring.request_stages(0, p.first_stages);
+  if (describes) tokens.ask_entries(p.lora);
   device::allow_next_kernel();
 #if __CUDA_ARCH__ >= 900
   __syncwarp();
@@ -277,8 +284,9 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   const TokenLoraWork<T> token_lora(p.lora, p.out, shared, share, own, warp);
   const TokensLoraWork<T> tokens_lora(p.lora, p.out, shared, own, work.items, p.m, warp);
   if constexpr (kOneToken) token_lora.begin();
-  if constexpr (kTokens) tokens_lora.begin();
-  bring_x<T, Format, kLora>(p, shared, ring, base, first_kept, work.end_unit(), thread);
+  bring_x<T, Format, kLora>(p, shared, ring, base, first_kept, work.end_unit(), thread, [&] {
+    if constexpr (kTokens) tokens_lora.describe(tokens);
+  });
   __syncthreads();
 #if __CUDA_ARCH__ >= 900
   if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
@@ -287,7 +295,7 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
     token_lora.make_slices(base);
     token_lora.stage_b();
   }
-  if constexpr (kTokens) tokens_lora.stage_b_early();
+  if constexpr (kTokens) tokens_lora.stage_b();
   // Columns without a token repeat the last token; their results are not used.
   const uint32_t x_lane =
       base + min(lane / 4, p.m - 1) * p.x_row_bytes + lane % 4 * 16 - first_kept * kDecodeUnitXBytes;

@@ -7,8 +7,8 @@
 // it needs A x, at its end. So nobody waits for a block that has not begun.
 //
 // B (A x). The work goes to the warps that have least to stream, often nothing: helper h is the h-th from the last. The
-// first describes the tokens' adapters before x is there; all ask for B, which is read-only, when they have no more to
-// stream, add the parts of A x, and make the sums of the block's tiles with the steps of kernels/lora/lora_product.cuh.
+// first describes the tokens' adapters while x comes; all ask for B, which is read-only, before they stream, and behind it
+// add the parts of A x and make the sums of the block's tiles with the steps of kernels/lora/lora_product.cuh.
 // Who finishes the outputs adds these.
 #pragma once
 
@@ -18,51 +18,69 @@
 
 namespace lorikeet::kernels::int4 {
 
-// Describes the tokens' adapters in shared memory. Called by one warp; a barrier must follow.
-__device__ __forceinline__ void describe_tokens(const DecodeLoraParams& p, LoraShared& shared, int m) {
-  const int lane = threadIdx.x % device::kWarpSize;
-  const int i = lane / kMaxFusedLora;  // of the tiles of rows
-  const int projection = lane % kMaxFusedLora;
+// Describes the tokens' adapters in shared memory. By one warp, in three steps, so that what it asks the memory for is
+// there when it needs it.
+class TokensDescription {
+ public:
   // All of the tables at once: what does not count is not used.
-  const LoraCounts counts = *p.counts;
-  LoraTile tile = p.tiles[min(i, p.most_tiles - 1)];
-  const int order = lane < m ? p.order[lane] : 0;
-  const bool exists = i < min(counts.tiles, kMostTokens) && projection < p.projections;
-  DeviceLora entry;
-  if (exists && tile.slot >= 0) entry = p.entries[static_cast<int64_t>(tile.slot) * p.slot_stride + projection];
-  const int blocks = lora::rank_tiles(entry.rank);
-  int first = 0;
-  int all = 0;
+  __device__ __forceinline__ void ask_tables(const DecodeLoraParams& p, int m) {
+    const int lane = threadIdx.x % device::kWarpSize;
+    counts_ = *p.counts;
+    tile_ = p.tiles[min(lane / kMaxFusedLora, p.most_tiles - 1)];
+    if (lane < m) order_ = p.order[lane];
+  }
+  __device__ __forceinline__ void ask_entries(const DecodeLoraParams& p) {
+    const int lane = threadIdx.x % device::kWarpSize;
+    const int projection = lane % kMaxFusedLora;
+    exists_ = lane / kMaxFusedLora < min(counts_.tiles, kMostTokens) && projection < p.projections;
+    if (exists_ && tile_.slot >= 0) entry_ = p.entries[static_cast<int64_t>(tile_.slot) * p.slot_stride + projection];
+  }
+  // A barrier must follow.
+  __device__ __forceinline__ void write(const DecodeLoraParams& p, LoraShared& shared, int m) const {
+    const int lane = threadIdx.x % device::kWarpSize;
+    const int i = lane / kMaxFusedLora;  // of the tiles of rows
+    const int projection = lane % kMaxFusedLora;
+    const int blocks = lora::rank_tiles(entry_.rank);
+    int first = 0;
+    int all = 0;
 #pragma unroll
-  for (int j = 0; j < kMostTokens; j++) {
-    const int of_tile = __shfl_sync(device::kFullWarp, blocks, j * kMaxFusedLora + projection);
-    if (j < i) first += of_tile;
-    all += of_tile;
+    for (int j = 0; j < kMostTokens; j++) {
+      const int of_tile = __shfl_sync(device::kFullWarp, blocks, j * kMaxFusedLora + projection);
+      if (j < i) first += of_tile;
+      all += of_tile;
+    }
+    uint32_t members = 0;
+    for (int j = 0; j < m; j++) {
+      const int token = __shfl_sync(device::kFullWarp, order_, j);
+      if (!exists_ || j < tile_.first || j >= tile_.first + tile_.count) continue;
+      members |= 1U << token;
+      shared.tokens[projection][token] = {entry_.dora_factor, entry_.scale, entry_.rank};
+    }
+    RankBlock* to = shared.blocks(p, projection) + first;
+    for (int block = 0; block < blocks; block++) {
+      to[block] = {static_cast<const unsigned char*>(entry_.b) + block * lora::kBlockBytes, blocks * lora::kBlockBytes,
+                   static_cast<uint16_t>(block * lora::kRankTile), static_cast<uint16_t>(members)};
+    }
+    const int most = __reduce_max_sync(device::kFullWarp, blocks);
+    if (i == 0) shared.block_count[projection] = all;
+    if (i < kMostTokens) {
+      shared.groups[projection][i] = {static_cast<uint16_t>(first), static_cast<uint16_t>(blocks), members};
+    }
+    const int most_blocks = __reduce_max_sync(device::kFullWarp, all);
+    if (lane == 0) {
+      shared.most_blocks = max(1, most_blocks);
+      shared.group_count = counts_.adapter_tiles;
+      shared.ranks = most * lora::kRankTile;
+    }
   }
-  uint32_t members = 0;
-  for (int j = 0; j < m; j++) {
-    const int token = __shfl_sync(device::kFullWarp, order, j);
-    if (!exists || j < tile.first || j >= tile.first + tile.count) continue;
-    members |= 1U << token;
-    shared.tokens[projection][token] = {entry.dora_factor, entry.scale, entry.rank};
-  }
-  RankBlock* to = shared.blocks(p, projection) + first;
-  for (int block = 0; block < blocks; block++) {
-    to[block] = {static_cast<const unsigned char*>(entry.b) + block * lora::kBlockBytes, blocks * lora::kBlockBytes,
-                 static_cast<uint16_t>(block * lora::kRankTile), static_cast<uint16_t>(members)};
-  }
-  const int most = __reduce_max_sync(device::kFullWarp, blocks);
-  if (i == 0) shared.block_count[projection] = all;
-  if (i < kMostTokens) {
-    shared.groups[projection][i] = {static_cast<uint16_t>(first), static_cast<uint16_t>(blocks), members};
-  }
-  const int most_blocks = __reduce_max_sync(device::kFullWarp, all);
-  if (lane == 0) {
-    shared.most_blocks = max(1, most_blocks);
-    shared.group_count = counts.adapter_tiles;
-    shared.ranks = most * lora::kRankTile;
-  }
-}
+
+ private:
+  LoraCounts counts_{};
+  LoraTile tile_{};
+  int order_ = 0;
+  bool exists_ = false;
+  DeviceLora entry_;
+};
 
 // What the warps of a block do for several tokens. `items`: parts of tiles that the block streams, `own`: the tiles that
 // it finishes.
@@ -79,30 +97,27 @@ class TokensLoraWork {
         own_(own),
         m_(m),
         helpers_(kDecodeWarps - items % kDecodeWarps),
-        helper_(kDecodeWarps - 1 - warp),
-        streams_(warp < items) {}
+        helper_(kDecodeWarps - 1 - warp) {}
 
-  // Describes the tokens' adapters, which are read-only. A barrier of the block must follow.
-  __device__ __forceinline__ void begin() const {
+  // The tokens' adapters, which are read-only. A barrier of the block must follow.
+  __device__ __forceinline__ void describe(const TokensDescription& tokens) const {
     if (helper_ > 0) return;
     if (threadIdx.x % device::kWarpSize == 0) device::barrier_init(v_barrier(), helpers_ * device::kWarpSize);
-    __syncwarp();
-    describe_tokens(p_, shared_, m_);
+    tokens.write(p_, shared_, m_);
   }
 
-  // By a warp without anything to stream, when the tokens are described.
-  __device__ __forceinline__ void stage_b_early() const {
-    if (!streams_) stage_b();
+  // Asks for B, when the tokens are described.
+  __device__ __forceinline__ void stage_b() const {
+    if (helper_ < helpers_) TilesOfB(p_, o_, memory_, shared_, own_).stage(helper_, helpers_);
   }
 
   // When the warp has streamed what it has: B v. A barrier of the block must follow, and the kernel in front has ended
   // behind it.
   __device__ __forceinline__ void make_sums() const {
     if (helper_ >= helpers_) return;
-    if (streams_) stage_b();
     device::wait_for_previous_kernel();
     gather_v();
-    device::wait_async_copies<0>();
+    device::wait_async_copies<0>();  // of B, by the lanes of the same warp
     device::barrier_arrive(v_barrier());
     device::barrier_wait(v_barrier(), 0);
     TilesOfB(p_, o_, memory_, shared_, own_).template make_sums<T>(helper_, helpers_, m_);
@@ -110,7 +125,6 @@ class TokensLoraWork {
 
  private:
   __device__ __forceinline__ uint32_t v_barrier() const { return device::shared_address(memory_) + p_.barriers_offset; }
-  __device__ __forceinline__ void stage_b() const { TilesOfB(p_, o_, memory_, shared_, own_).stage(helper_, helpers_); }
 
   // v of the projections of the block's tiles: the parts of four neighbouring ranks at a time, added in their order.
   __device__ __forceinline__ void gather_v() const {
@@ -162,7 +176,6 @@ class TokensLoraWork {
   LoraShared& shared_;
   const OwnTiles& own_;
   const int m_, helpers_, helper_;
-  const bool streams_;
 };
 
 // Stores one token's outputs in rows g and g + 8 of a tile, completed by its adapter. sums: B v of the token's outputs

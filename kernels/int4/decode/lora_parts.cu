@@ -38,7 +38,7 @@ struct LoraPartsParams {
 //   device   8.0
 //   waits    for x's writer by its counter (done_counter.cuh), in the end for the kernel in front
 template <class T>
-__global__ void __launch_bounds__(kThreads, 3) lora_parts(const __grid_constant__ LoraPartsParams p) {
+__global__ void __launch_bounds__(kThreads, kMostCtas) lora_parts(const __grid_constant__ LoraPartsParams p) {
   __shared__ float slices[kWarps][kMostFusedTokens][kRanks];
   device::allow_next_kernel();
   const int warp = static_cast<int>(threadIdx.x) / device::kWarpSize;
@@ -94,11 +94,12 @@ __global__ void __launch_bounds__(kThreads, 3) lora_parts(const __grid_constant_
     __syncthreads();
     const int of_unit = static_cast<int>(threadIdx.x) / kRanks;
     const int rank = static_cast<int>(threadIdx.x) % kRanks;
+    const int of_row = __shfl_sync(device::kFullWarp, token, of_unit % kMostFusedTokens * 4);
     if (of_unit < min(unit.count, kMostFusedTokens)) {
       float sum = 0;
 #pragma unroll
       for (int w = 0; w < kWarps; w++) sum += slices[w][of_unit][rank];
-      const int64_t place = (part * p.m + p.order[unit.first + of_unit]) * p.projections + projection;
+      const int64_t place = (part * p.m + of_row) * p.projections + projection;
       p.parts[place * p.rank_stride + unit.first_rank + rank] = sum;
     }
   }

@@ -23,105 +23,131 @@ struct TilesOfB {
            output % lora::kOutputTile * (kPieceBytes / 8);
   }
 
-  // What one of so many warps does: tiles `tile`, `tile` + step, ... of the block, adapters first .. end of each.
-  // Several warps share a tile, some of the adapters each, where there are fewer tiles than warps.
-  struct Part {
-    int tile, step, first, end;
-    __device__ __forceinline__ Part(const TilesOfB& b, int index, int warps) {
-      const int sharing = b.tiles.count * 4 <= warps ? 4 : b.tiles.count * 2 <= warps ? 2 : 1;
-      const int groups = b.shared.group_count;
-      step = warps / sharing;
-      tile = index / sharing;
-      first = index % sharing * groups / sharing;
-      end = (index % sharing + 1) * groups / sharing;
-      if (tile >= step) end = first;  // one warp too many
-    }
-  };
-
-  // Asks for the pieces that make_sums of the same warp takes, where they have room.
-  __device__ __forceinline__ void stage(int index, int warps) const {
-    constexpr int kVectors = kPieceBytes / 16;
-    const Part part(*this, index, warps);
-    if (part.first == part.end) return;
-    const int lane = threadIdx.x % device::kWarpSize;
-    for (int tile = part.tile; tile < tiles.count; tile += part.step) {
-#pragma unroll 1
-      for (int half = 0; half < 2; half++) {
-        const LoraOutput of = lora_output(p, o, tiles[tile], half * 8);
-        if (of.projection < 0) continue;
-        const int first = shared.groups[of.projection][part.first].first;
-        const GroupLora last = shared.groups[of.projection][part.end - 1];
-        const int before = (tile * 2 + half) * shared.most_blocks;
-        const int end = min(last.first + last.count, p.pieces - before);
-        for (int v = first * kVectors + lane; v < end * kVectors; v += device::kWarpSize) {
-          const unsigned char* from =
-              piece_of(shared.blocks(p, of.projection)[v / kVectors], of.output) + v % kVectors * 16;
-          device::copy_async_16(device::shared_address(pieces_ + before * kPieceBytes + v * 16), from, true);
-        }
+  // Two halves of tiles that the tensor cores take together: those of one tile, or of gate or up of two.
+  struct Halves {
+    int tile[2], half[2];
+    LoraOutput of[2];
+    __device__ __forceinline__ Halves(const TilesOfB& b, int index) {
+      const bool paired = b.o.paired;
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        tile[i] = paired ? index / 2 * 2 + i : index;
+        half[i] = paired ? index % 2 : i;
+        of[i] = {-1, 0};
+        if (tile[i] < b.tiles.count) of[i] = lora_output(b.p, b.o, b.tiles[tile[i]], half[i] * 8);
       }
     }
+  };
+  __device__ __forceinline__ int count_halves() const {
+    return o.paired ? (tiles.count + 1) / 2 * 2 : tiles.count;
+  }
+
+  // The sums of all tiles are cut into those of adapters first .. end of two halves, where tiles are too few for so many
+  // warps. each(halves, first, end) is called for what falls to warp `index`.
+  template <class Each>
+  __device__ __forceinline__ void for_each(int index, int warps, Each&& each) const {
+    const int groups = shared.group_count;
+    int sharing_log2 = 0;
+    while (sharing_log2 < 2 && count_halves() << sharing_log2 < 2 * warps && 2 << sharing_log2 <= groups)
+      sharing_log2++;
+#pragma unroll 1
+    for (int i = index; i < count_halves() << sharing_log2; i += warps) {
+      const int part = i & ((1 << sharing_log2) - 1);
+      const int first = part * groups >> sharing_log2;
+      const int end = (part + 1) * groups >> sharing_log2;
+      if (first < end) each(Halves(*this, i >> sharing_log2), first, end);
+    }
+  }
+
+  struct Blocks {
+    int first, end;
+  };
+  __device__ __forceinline__ Blocks blocks_of(int projection, int first, int end) const {
+    const GroupLora last = shared.groups[projection][end - 1];
+    return {shared.groups[projection][first].first, last.first + last.count};
+  }
+
+  // Asks for the pieces that make_sums of the same warp takes; those that have no room come to the L2.
+  __device__ __forceinline__ void stage(int index, int warps) const {
+    constexpr int kVectors = kPieceBytes / 16;
+    const int lane = threadIdx.x % device::kWarpSize;
+    for_each(index, warps, [&](const Halves& halves, int first, int end) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const LoraOutput of = halves.of[i];
+        if (of.projection < 0) continue;
+        const Blocks blocks = blocks_of(of.projection, first, end);
+        const int before = (halves.tile[i] * 2 + halves.half[i]) * shared.most_blocks;
+#pragma unroll 1
+        for (int v = blocks.first * kVectors + lane; v < blocks.end * kVectors; v += device::kWarpSize) {
+          const unsigned char* from =
+              piece_of(shared.blocks(p, of.projection)[v / kVectors], of.output) + v % kVectors * 16;
+          if (before + v / kVectors < p.pieces) {
+            device::copy_async_16(device::shared_address(pieces_ + before * kPieceBytes + v * 16), from, true);
+          } else if (v % kVectors == 0) {
+            asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+          }
+        }
+      }
+    });
     device::commit_async_copies();
   }
 
   // When v and the warp's own B are there; a barrier of the block must follow.
   template <class T>
   __device__ __forceinline__ void make_sums(int index, int warps, int m) const {
-    const Part part(*this, index, warps);
-    if (part.first == part.end) return;
     const int lane = threadIdx.x % device::kWarpSize;
-    const bool mine = lane >= part.first && lane < part.end;
-    const uint32_t members = __reduce_or_sync(device::kFullWarp, mine ? shared.groups[0][lane].members : 0);
-    for (int tile = part.tile; tile < tiles.count; tile += part.step) {
-      const LoraOutput of[2] = {lora_output(p, o, tiles[tile], 0), lora_output(p, o, tiles[tile], 8)};
+    for_each(index, warps, [&](const Halves& halves, int first, int end) {
+      const bool mine = lane >= first && lane < end;
+      const uint32_t members = __reduce_or_sync(device::kFullWarp, mine ? shared.groups[0][lane].members : 0);
       float sums[4] = {};
-      if (of[0].projection == of[1].projection) {
-        add<T, true, true>(tile, of, part.first, part.end, m, sums);
+      if (halves.of[0].projection == halves.of[1].projection) {
+        add<T, true, true>(halves, first, end, m, sums);
       } else {
-        add<T, true, false>(tile, of, part.first, part.end, m, sums);
-        if (of[1].projection >= 0) add<T, false, true>(tile, of, part.first, part.end, m, sums);
+        if (halves.of[0].projection >= 0) add<T, true, false>(halves, first, end, m, sums);
+        if (halves.of[1].projection >= 0) add<T, false, true>(halves, first, end, m, sums);
       }
-      float* to = shared.sums(p, m) + (tile * m + lane % 4 * 2) * kTileRows + lane / 4;
+      const int token = lane % 4 * 2;
 #pragma unroll
-      for (int e = 0; e < 2; e++, to += kTileRows) {
-        if ((members >> (lane % 4 * 2 + e) & 1) == 0) continue;
-        to[0] = sums[e];
-        to[8] = sums[2 + e];
+      for (int i = 0; i < 2; i++) {
+        if (halves.of[i].projection < 0) continue;
+        float* to = shared.sums(p, m) + (halves.tile[i] * m + token) * kTileRows + halves.half[i] * 8 + lane / 4;
+        if ((members >> token & 1) != 0) to[0] = sums[2 * i];
+        if ((members >> token & 2) != 0) to[kTileRows] = sums[2 * i + 1];
       }
-    }
+    });
   }
 
  private:
-  // sums += B v of adapters first .. end, for the halves of a tile asked for, which belong to one projection: sums[e]
-  // is of row g + e / 2 * 8 and token 2 t + e % 2. Adapters have different tokens: one set of sums serves all.
+  // sums += B v of adapters first .. end, for the halves asked for, which belong to one projection: sums[e] is of row
+  // g of half e / 2 and token 2 t + e % 2. Adapters have different tokens: one set of sums serves all.
   template <class T, bool kLow, bool kHigh>
-  __device__ __forceinline__ void add(int tile, const LoraOutput (&of)[2], int first, int end, int m,
-                                      float (&sums)[4]) const {
-    const int projection = of[kLow ? 0 : 1].projection;
-    const GroupLora last = shared.groups[projection][end - 1];
-    const int first_block = shared.groups[projection][first].first;
-    const int end_block = last.first + last.count;
-    const int most = shared.most_blocks;
-    const int in_shared = min(end_block, p.pieces - (tile * 2 + (kHigh ? 1 : 0)) * most);
-    add_blocks<T, kLow, kHigh, true>(tile, of, first_block, in_shared, m, sums);
-    if (in_shared < end_block) {
-      add_blocks<T, kLow, kHigh, false>(tile, of, max(first_block, in_shared), end_block, m, sums);
+  __device__ __forceinline__ void add(const Halves& halves, int first, int end, int m, float (&sums)[4]) const {
+    const Blocks blocks = blocks_of(halves.of[kLow ? 0 : 1].projection, first, end);
+    const int highest = kHigh ? halves.tile[1] * 2 + halves.half[1] : halves.tile[0] * 2 + halves.half[0];
+    const int in_shared = min(blocks.end, p.pieces - highest * shared.most_blocks);
+    add_blocks<T, kLow, kHigh, true>(halves, blocks.first, in_shared, m, sums);
+    if (in_shared < blocks.end) {
+      add_blocks<T, kLow, kHigh, false>(halves, max(blocks.first, in_shared), blocks.end, m, sums);
     }
   }
   template <class T, bool kLow, bool kHigh, bool kShared>
-  __device__ __forceinline__ void add_blocks(int tile, const LoraOutput (&of)[2], int first, int end, int m,
-                                             float (&sums)[4]) const {
+  __device__ __forceinline__ void add_blocks(const Halves& halves, int first, int end, int m, float (&sums)[4]) const {
     const int lane = threadIdx.x % device::kWarpSize;
     const int g = lane / 4;
-    const int projection = of[kLow ? 0 : 1].projection;
+    const int projection = halves.of[kLow ? 0 : 1].projection;
     const RankBlock* block = shared.blocks(p, projection) + first;
     const RankPair* v = shared.v(p) + (projection * m + g) * p.v_stride + lane % 4;
     const int in_piece = (g % 2 * 4 + lane % 4) * 16 + g / 2 * 4;
-    const int half_bytes = shared.most_blocks * kPieceBytes;
-    const unsigned char* b = pieces_ + tile * 2 * half_bytes + first * kPieceBytes + in_piece;
+    const auto place = [&](int i) {
+      return pieces_ + ((halves.tile[i] * 2 + halves.half[i]) * shared.most_blocks + first) * kPieceBytes + in_piece;
+    };
+    const unsigned char* staged[2] = {place(0), place(1)};
 #pragma unroll 4
-    for (int e = first; e < end; e++, block++, b += kPieceBytes) {
-      const auto words = [&](int half) {
-        const unsigned char* from = kShared ? b + half * half_bytes : piece_of(*block, of[half].output) + in_piece;
+    for (int e = first; e < end; e++, block++) {
+      const auto words = [&](int i) {
+        const unsigned char* from =
+            kShared ? staged[i] + (e - first) * kPieceBytes : piece_of(*block, halves.of[i].output) + in_piece;
         return device::unpack<T>(kShared ? *reinterpret_cast<const uint32_t*>(from)
                                          : __ldg(reinterpret_cast<const uint32_t*>(from)));
       };
