@@ -252,38 +252,68 @@ class Run {
     return {};
   }
 
-  // Steps of the base model without prompts, alone, and while adapters are loaded for which nobody has a prompt.
+  // Steps of the base model without prompts while nothing, or as much as is wanted, is loaded beside them.
+  struct Steps {
+    std::vector<double> gaps;  // seconds between tokens of all streams
+    actors::StepTotals totals;
+    double loads = 0, seconds = 0;
+
+    double on_device() const {
+      return totals.decode_steps == 0 ? 0 : 1e-9 * static_cast<double>(totals.decode_ns) / totals.decode_steps;
+    }
+  };
+
+  Result<void> measure_steps_once(bool with_loads, Steps& steps) {
+    const auto before = engine_.status();
+    if (!before) return tl::unexpected(before.error());
+    std::unique_ptr<AdapterWarmer> warmer;
+    if (with_loads) {
+      auto client = engine_.connect();
+      if (!client) return tl::unexpected(client.error());
+      warmer = std::make_unique<AdapterWarmer>(*std::move(client), adapters_.pool_names(), flags_.loads_per_second);
+    }
+    const auto load = engine_.load(engine_.requests(static_cast<size_t>(flags_.batch_size), 1,
+                                                    tokens_beside_loads(flags_, engine_.longest_prompt())));
+    if (!load) return tl::unexpected(load.error());
+    auto after = engine_.status();
+    if (!after) return tl::unexpected(after.error());
+    if (warmer) {
+      if (auto ok = warmer->stop(); !ok) return ok;
+    }
+    const auto gaps = steady_gaps(*load);
+    if (gaps.empty()) return fail("no step was seen in which all {} streams had a token", flags_.batch_size);
+    steps.gaps.insert(steps.gaps.end(), gaps.begin(), gaps.end());
+    after->serving.steps -= before->serving.steps;
+    steps.totals += after->serving.steps;
+    steps.loads +=
+        static_cast<double>(after->adapters.sends.histogram.count() - before->adapters.sends.histogram.count());
+    steps.seconds += load->seconds;
+    return {};
+  }
+
+  // In turn. The first loads of a server take longer than all later ones, and so do the steps beside them: they are not
+  // counted.
   Result<void> measure_steps() {
-    const auto streams = static_cast<size_t>(flags_.batch_size);
-    std::vector<double> alone, beside;
-    double loads = 0;
-    for (auto* steps : {&alone, &beside}) {
-      const auto before = sends();
-      if (!before) return tl::unexpected(before.error());
-      std::unique_ptr<AdapterWarmer> warmer;
-      if (steps == &beside) {
-        auto client = engine_.connect();
-        if (!client) return tl::unexpected(client.error());
-        warmer = std::make_unique<AdapterWarmer>(*std::move(client), adapters_.pool_names(), flags_.loads_per_second);
-      }
-      const auto load =
-          engine_.load(engine_.requests(streams, 1, tokens_beside_loads(flags_, engine_.longest_prompt())));
-      if (!load) return tl::unexpected(load.error());
-      const auto after = sends();
-      if (!after) return tl::unexpected(after.error());
-      if (warmer) {
-        if (auto ok = warmer->stop(); !ok) return ok;
-      }
-      loads = static_cast<double>(*after - *before) / load->seconds;
-      *steps = steady_gaps(*load);
-      if (steps->empty()) return fail("no step was seen in which all {} streams had a token", streams);
+    Steps first, alone, beside;
+    if (auto ok = measure_steps_once(true, first); !ok) return ok;
+    for (int32_t i = 0; i < flags_.num_iters; ++i) {
+      if (auto ok = measure_steps_once(false, alone); !ok) return ok;
+      if (auto ok = measure_steps_once(true, beside); !ok) return ok;
     }
+    const std::string loads = fmt::format("{:.1f} loads a second, without prompts", beside.loads / beside.seconds);
+    const auto streams = fmt::format("steps of {} streams, ", flags_.batch_size);
+    const auto add = [&](const std::string& name, double without, double with, const std::string& about) {
+      report_.add({streams + name, without * kMs, "ms", 0, false, ""});
+      report_.add({"steps while adapters load, " + name, with * kMs, "ms", without * kMs, false, about});
+    };
     for (const auto& [name, share] : {std::pair("median", 0.5), std::pair("p99", 0.99), std::pair("longest", 1.0)}) {
-      const double without = percentile(alone, share);
-      report_.add({fmt::format("steps of {} streams, {}", streams, name), without * kMs, "ms", 0, false, ""});
-      report_.add({fmt::format("steps while adapters load, {}", name), percentile(beside, share) * kMs, "ms",
-                   without * kMs, false, fmt::format("{:.1f} loads a second, without prompts", loads)});
+      add(name, percentile(alone.gaps, share), percentile(beside.gaps, share), loads);
     }
+    if (alone.totals.decode_steps == 0 || beside.loads == 0) return {};
+    const double more = beside.on_device() - alone.on_device();
+    add("on the device, mean", alone.on_device(), beside.on_device(),
+        fmt::format("{:+.3f} ms for each load, over all its steps",
+                    more * static_cast<double>(beside.totals.decode_steps) / beside.loads * kMs));
     return {};
   }
 
@@ -341,7 +371,7 @@ class Run {
 int64_t tokens_in_all(const BenchFlags& flags, const Adapters& adapters, int64_t longest_prompt) {
   int64_t tokens = 1 + 5 * int64_t{flags.num_iters} + adapters.pool;
   tokens += int64_t{flags.num_iters} * kBeyondSlots + 2 * int64_t{flags.batch_size} * flags.output_len;
-  tokens += 2 * int64_t{flags.batch_size} * tokens_beside_loads(flags, longest_prompt);
+  tokens += (1 + 2 * int64_t{flags.num_iters}) * flags.batch_size * tokens_beside_loads(flags, longest_prompt);
   for (const int32_t number : flags.num_adapters) {
     tokens += (number > 1 ? 2 : 1) * int64_t{flags.num_prompts} * flags.output_len;
   }

@@ -203,7 +203,8 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     add_lengths(*command, *flags, 64, 32);
     add_batch(*command, *flags, 32);
     flags->num_iters = 5;
-    command->add_option("--num-iters", flags->num_iters, "Requests of each tier")->check(count_from(1));
+    command->add_option("--num-iters", flags->num_iters, "Requests of each tier, and rounds of steps beside loads")
+        ->check(count_from(1));
     flags->num_prompts = 128;
     command->add_option("--num-prompts", flags->num_prompts, "Requests over each number of adapters")
         ->check(count_from(1));
@@ -218,7 +219,8 @@ void add_bench_command(CLI::App& app, int& exit_status) {
     command->add_option("--zipf-exponent", flags->serve.zipf_exponent, "How uneven")->check(finite_number(0, 10));
     command
         ->add_option("--loads-per-second", flags->loads_per_second,
-                     "Adapters that are brought into slots beside steps (0: one after the other)")
+                     "Adapters that are brought into slots beside steps (0: one after the other), in rounds between "
+                     "which none are; a first round is not counted")
         ->check(finite_number(0, 1e6));
     command->add_option("--plot", flags->plot, "SVG file of the throughput over the number of adapters");
     flags->server.max_loras = "8";  // fewer than adapters, so that there is something to load
