@@ -105,8 +105,18 @@ Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, 
   if (!digested) return tl::unexpected(digested.error());
   adapters->digested_ = *std::move(digested);
   adapters->left_.resize(static_cast<size_t>(options.num_slots));
-  if (adapters->records_) adapters->take_over(geometry);
+  if (adapters->records_) {
+    adapters->load_digest();
+    adapters->take_over(geometry);
+  }
   return adapters;
+}
+
+// The driver loads a kernel's code when the kernel is first launched: now, and not beside the steps of others.
+void CudaAdapters::load_digest() {
+  const kernels::DevicePart nothing{digest_.data(), sizeof(uint64_t)};
+  kernels::memory_digest_cuda({&nothing, 1}, digest_.as<uint64_t>(), stream_);
+  stream_.synchronize();
 }
 
 // What a slot is said to hold and does not is no error: it will be sent.
