@@ -6,6 +6,7 @@ add_library(lorikeet_kernels_cuda STATIC
   attention/decode_division.cc
   base/device.cc
   base/host_devices.cc
+  base/polled_event.cc
   base/span_allocator.cc
   cuda/floors_cuda.cu
   cuda/library_gemm.cc

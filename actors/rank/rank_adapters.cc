@@ -6,6 +6,7 @@
 
 #include "comm/codec/codec.h"
 #include "kernels/base/resident_memory.h"
+#include "kernels/base/thread_turns.h"
 #include "model/adapter/adapter_slice.h"
 
 namespace lorikeet::actors {
@@ -31,6 +32,7 @@ void RankAdapters::take(Envelope envelope) {
 }
 
 void RankAdapters::run() {
+  kernels::sleep_exactly();  // between looks at what a device has taken
   held_->resize(static_cast<size_t>(setup_.num_slots));
   while (auto envelope = queue_.pop()) {
     auto order = assemble(*std::move(envelope));

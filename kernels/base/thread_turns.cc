@@ -1,6 +1,7 @@
 #include "kernels/base/thread_turns.h"
 
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -40,6 +41,10 @@ void take_short_turns() {
   if (!attributes) return;
   attributes->runtime = kShortTurnNs;
   syscall(SYS_sched_setattr, 0, &*attributes, 0);
+}
+
+void sleep_exactly() {
+  prctl(PR_SET_TIMERSLACK, 1UL);  // ns
 }
 
 void work_in_background() {

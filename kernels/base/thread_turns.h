@@ -9,6 +9,10 @@ namespace lorikeet::kernels {
 // it. Source: sched_setattr(2), sched_runtime of SCHED_OTHER, from Linux 6.12 on.
 void take_short_turns();
 
+// What the calling thread, and those that it will start, sleep for ends when it is due, and not up to 50 us later. Source:
+// prctl(2), PR_SET_TIMERSLACK.
+void sleep_exactly();
+
 // The calling thread, and those that it will start, give way to others of this host, and never take a core from them when
 // they wake. Sources: sched(7), SCHED_BATCH and nice values.
 void work_in_background();

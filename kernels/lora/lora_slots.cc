@@ -98,13 +98,13 @@ Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, u
   if (!embedding_entry) return tl::unexpected(embedding_entry.error());
   Result<Stream> stream = Stream::make();
   if (!stream) return tl::unexpected(stream.error());
-  Result<Event> done = Event::make();
+  Result<PolledEvent> done = PolledEvent::make();
   if (!done) return tl::unexpected(done.error());
   Result<LoraUpload> upload = LoraUpload::make();
   if (!upload) return tl::unexpected(upload.error());
   made.packed_upload_ = std::move(*upload);
-  for (Event& event : made.piece_copied_) {
-    Result<Event> copied = Event::make();
+  for (PolledEvent& event : made.piece_copied_) {
+    Result<PolledEvent> copied = PolledEvent::make();
     if (!copied) return tl::unexpected(copied.error());
     event = std::move(*copied);
   }
@@ -420,9 +420,9 @@ Result<void> LoraSlots::send(unsigned char* to, int64_t items, uint64_t item_byt
     const int64_t count = std::min(most, items - first);
     const uint64_t bytes = static_cast<uint64_t>(count) * item_bytes;
     unsigned char* piece = pieces_.as<unsigned char>() + static_cast<uint64_t>(next_piece_) * piece_bytes;
-    const Event& copied = piece_copied_[static_cast<size_t>(next_piece_)];
+    const PolledEvent& copied = piece_copied_[static_cast<size_t>(next_piece_)];
     next_piece_ = (next_piece_ + 1) % kPieces;
-    copied.synchronize();
+    copied.wait();
     fill(first, count, piece);
     if (!name.empty() && !lora::all_finite(reinterpret_cast<const uint16_t*>(piece), bytes / 2, geometry_.dtype)) {
       return fail("the adapter's {} has weights that are not finite as {}", name, name_of(geometry_.dtype));
@@ -443,7 +443,7 @@ void LoraSlots::write_tables(int32_t slot) {
 
 void LoraSlots::wait() {
   done_.record(stream_);
-  done_.synchronize();
+  done_.wait();
 }
 
 }  // namespace lorikeet::kernels

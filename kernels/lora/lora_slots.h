@@ -19,6 +19,7 @@
 
 #include "kernels/base/device.h"
 #include "kernels/base/dtype.h"
+#include "kernels/base/polled_event.h"
 #include "kernels/base/span_allocator.h"
 #include "kernels/layer/embedding_cuda.h"
 #include "kernels/lora/lora_cuda.h"
@@ -160,12 +161,12 @@ class LoraSlots {
   std::vector<int32_t> ranks_;                // [slots]
   DeviceBuffer memory_, table_, embedding_table_;
   Stream stream_;
-  Event done_;
+  PolledEvent done_;
 
   // Pieces of weights on their way: pinned memory that is filled again once its copy is done.
   static constexpr int kPieces = 4;
   PinnedBuffer pieces_;
-  std::array<Event, kPieces> piece_copied_;
+  std::array<PolledEvent, kPieces> piece_copied_;
   int next_piece_ = 0;
   LoraUpload packed_upload_;
   PinnedBuffer entries_;          // [entries_per_slot] DeviceLora

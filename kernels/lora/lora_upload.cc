@@ -178,8 +178,8 @@ Result<LoraUpload> LoraUpload::make() {
   Result<PinnedBuffer> ring = PinnedBuffer::allocate(kPieces * kPieceBytes, "adapters on their way");
   if (!ring) return tl::unexpected(ring.error());
   made.ring_ = std::move(*ring);
-  for (Event& event : made.copied_) {
-    Result<Event> copied = Event::make();
+  for (PolledEvent& event : made.copied_) {
+    Result<PolledEvent> copied = PolledEvent::make();
     if (!copied) return tl::unexpected(copied.error());
     event = std::move(*copied);
   }
@@ -194,14 +194,14 @@ void LoraUpload::copy(std::span<const UploadPart> parts, const ResidentMemory* m
   const std::vector<UploadPart>& pieces = filling.pieces();
   for (size_t i = 0; i < pieces.size(); ++i) {
     if (i >= kOnTheWay) {
-      copied_[(i - kOnTheWay) % kPieces].synchronize();
+      copied_[(i - kOnTheWay) % kPieces].wait();
       filling.arrived(i - kOnTheWay + 1);
     }
     filling.wait_for(i, fillers_->exist());
     copy_to_device(pieces[i].to, filling.place(i), pieces[i].bytes, stream_);
     copied_[i % kPieces].record(stream_);
   }
-  if (!pieces.empty()) copied_[(pieces.size() - 1) % kPieces].synchronize();
+  if (!pieces.empty()) copied_[(pieces.size() - 1) % kPieces].wait();
   fillers_->end();
 }
 

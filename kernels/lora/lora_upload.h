@@ -5,8 +5,12 @@
 // Memory that other processes have sealed is read from its file: pages that came into this process as they are read, and
 // went with their mapping, would hold up every thread of it that wants memory meanwhile, a step's as well.
 //
-// What is on its way at once is bounded to kOnTheWay pieces, so that a copy that a step queues behind them waits for 4 MiB
-// at the most: 80 us on PCIe 5, 160 on 4.
+// Nobody sleeps until the device says that a piece is there: it would interrupt one of the host's processors for each, and the
+// thread that this one runs, of whatever process, would stand still for as long as the copy takes. The caller's thread looks.
+//
+// What is on its way at once is bounded to kOnTheWay pieces, 160 us of PCIe 5: other copies to the device wait for them, or
+// until the copy engine turns to other streams, a millisecond. Steps do not bring what they begin with by one
+// (kernels/cuda/pinned_copy_cuda.h).
 #pragma once
 
 #include <array>
@@ -15,6 +19,7 @@
 #include <span>
 
 #include "kernels/base/device.h"
+#include "kernels/base/polled_event.h"
 #include "kernels/base/resident_memory.h"
 
 namespace lorikeet::kernels {
@@ -29,7 +34,7 @@ struct UploadPart {
 class LoraUpload {
  public:
   static constexpr uint64_t kPieceBytes = 1 << 20;
-  static constexpr size_t kOnTheWay = 4;  // pieces
+  static constexpr size_t kOnTheWay = 8;  // pieces
   static constexpr size_t kPieces = 32;   // of the ring: nobody who fills waits for the device, or hardly ever
   static constexpr size_t kMostFillers = 12;
 
@@ -48,7 +53,7 @@ class LoraUpload {
   class Fillers;
 
   Stream stream_;
-  std::array<Event, kPieces> copied_;
+  std::array<PolledEvent, kPieces> copied_;
   PinnedBuffer ring_;
   std::unique_ptr<Fillers> fillers_;
 };

@@ -6,12 +6,32 @@
 #include <stdexcept>
 #include <vector>
 
+#include "kernels/base/polled_event.h"
 #include "tests/kernels/base/cuda_test.h"
 
 namespace lorikeet::kernels {
 namespace {
 
+using PolledEventCuda = CudaTest;
 using GraphCuda = CudaTest;
+
+TEST_F(PolledEventCuda, IsWaitedForUntilWhatWasQueuedBeforeItIsThere) {
+  constexpr uint64_t kBytes = 64 << 20;
+  const Result<PinnedBuffer> host = PinnedBuffer::allocate(kBytes, "a test");
+  ASSERT_TRUE(host) << host.error().message;
+  const DeviceBuffer device = zeroed(kBytes);
+  for (const uint8_t value : {3, 7}) {
+    const Result<PolledEvent> event = PolledEvent::make();
+    ASSERT_TRUE(event) << event.error().message;
+    event->wait();  // nothing was recorded
+    fill_bytes(device.data(), value, kBytes, stream_);
+    copy_to_host(host->data(), device.data(), kBytes, stream_);
+    event->record(stream_);
+    event->wait();
+    EXPECT_TRUE(event->ready());
+    EXPECT_EQ(host->as<uint8_t>()[kBytes - 1], value);
+  }
+}
 
 TEST_F(GraphCuda, LeavesTheStreamOfUseWhereItsWorkThrows) {
   const DeviceBuffer bytes = poisoned(16);

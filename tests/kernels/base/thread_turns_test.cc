@@ -66,6 +66,18 @@ TEST(ThreadTurns, GiveWayInTheBackgroundAndNobodyElse) {
   EXPECT_EQ(nice_value(), before);
 }
 
+TEST(ThreadTurns, SleepExactlyWhereAskedToAndNowhereElse) {
+  const int usual = prctl(PR_GET_TIMERSLACK);
+  if (usual <= 1) GTEST_SKIP() << "this process sleeps so already";
+  int asked = 0;
+  std::thread([&asked] {
+    sleep_exactly();
+    asked = prctl(PR_GET_TIMERSLACK);
+  }).join();
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(prctl(PR_GET_TIMERSLACK), usual);
+}
+
 TEST(ThreadTurns, LeaveWhatAnOperatorHasChosen) {
   bool chosen = false;
   std::thread([&] {
