@@ -10,6 +10,7 @@ add_library(lorikeet_kernels_cuda STATIC
   base/span_allocator.cc
   cuda/floors_cuda.cu
   cuda/library_gemm.cc
+  cuda/pinned_copy_cuda.cu
   dense/dense_decode_cuda.cu
   dense/dense_gemm_cuda.cu
   dense/dense_weight_cuda.cu

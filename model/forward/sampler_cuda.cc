@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/cuda/pinned_copy_cuda.h"
 #include "kernels/sampling/sampling.h"
 
 namespace lorikeet::model {
@@ -99,7 +100,7 @@ void CudaSampler::constrain(const SamplePortion& portion, const PortionResults& 
   CHECK_LE(results.constraint_bytes, constraints_.bytes());
   Carver carver(constraints_.data());
   const ConstraintArrays device(portion, carver);
-  kernels::copy_to_device(constraints_.data(), results.constraints.rows, results.constraint_bytes, stream);
+  kernels::copy_pinned_to_device(constraints_.data(), results.constraints.rows, results.constraint_bytes, stream);
   kernels::constrain_logits_cuda({shard, device.rows, static_cast<int32_t>(portion.constrained.size()), device.masks,
                                   device.biases, resolved, saved_of_biases_.as<float>()},
                                  stream);
@@ -195,8 +196,8 @@ void CudaSampler::queue(const SamplePortion& portion, const SampleArrays& arrays
   if (!portion.constrained.empty()) constrain(portion, results, shard, resolved, stream);
   const auto num_counts = static_cast<int32_t>(portion.counts.size());
   if (portion.penalties) {
-    kernels::copy_to_device(counts_.data(), results.counts, portion.counts.size() * sizeof(kernels::DeviceTokenCount),
-                            stream);
+    kernels::copy_pinned_to_device(counts_.data(), results.counts,
+                                   portion.counts.size() * sizeof(kernels::DeviceTokenCount), stream);
     kernels::apply_penalties_cuda({shard, arrays.draws, static_cast<int32_t>(portion.draws.size()),
                                    counts_.as<kernels::DeviceTokenCount>(), num_counts, resolved, saved_.as<float>()},
                                   stream);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/attention/attention_prefill_cuda.h"
+#include "kernels/cuda/pinned_copy_cuda.h"
 #include "kernels/lora/lora_rows.h"
 
 namespace lorikeet::model {
@@ -70,7 +71,7 @@ StepBlocks StepMemory::blocks(size_t place, const StepSize& size, int64_t entrie
 }
 
 void StepMemory::send(size_t place, uint64_t bytes, const kernels::Stream& stream) const {
-  kernels::copy_to_device(device_.data(), host_[place].data(), bytes, stream);
+  kernels::copy_pinned_to_device(device_.data(), host_[place].data(), bytes, stream);
 }
 
 std::vector<PortionResults> StepMemory::results(size_t place, size_t rows, std::span<const SamplePortion> portions,
