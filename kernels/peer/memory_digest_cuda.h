@@ -19,8 +19,9 @@ struct DevicePart {
   uint64_t bytes = 0;
 };
 
-// Queues the same of parts, as if they lay one behind the other, and waits for nothing. A step on a stream that goes first
-// is held up for as long as the memory takes to be read. sum: 8 bytes of device memory, 8-byte aligned, which the digest
+// Queues the same of parts, as if they lay one behind the other, and waits for nothing. A step is held up for as long as the
+// memory takes to be read where this is on a stream as urgent as its own, and for longer, a little between its kernels each,
+// where it is on one that waits for them. sum: 8 bytes of device memory, 8-byte aligned, which the digest
 // is written to.
 void memory_digest_cuda(std::span<const DevicePart> parts, uint64_t* sum, const Stream& stream);
 

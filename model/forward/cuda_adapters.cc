@@ -72,6 +72,9 @@ Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, 
   auto stream = kernels::Stream::make();
   if (!stream) return tl::unexpected(stream.error());
   adapters->stream_ = *std::move(stream);
+  auto digest_stream = kernels::Stream::make(/*urgent=*/true);
+  if (!digest_stream) return tl::unexpected(digest_stream.error());
+  adapters->digest_stream_ = *std::move(digest_stream);
 
   int32_t inputs = 0;
   int32_t outputs = 0;
@@ -101,7 +104,7 @@ Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, 
   auto digest = kernels::PinnedBuffer::allocate(sizeof(uint64_t), "digests of adapters");
   if (!digest) return tl::unexpected(digest.error());
   adapters->digest_on_host_ = *std::move(digest);
-  auto digested = kernels::Event::make();
+  auto digested = kernels::PolledEvent::make();
   if (!digested) return tl::unexpected(digested.error());
   adapters->digested_ = *std::move(digested);
   adapters->left_.resize(static_cast<size_t>(options.num_slots));
@@ -115,8 +118,8 @@ Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, 
 // The driver loads a kernel's code when the kernel is first launched: now, and not beside the steps of others.
 void CudaAdapters::load_digest() {
   const kernels::DevicePart nothing{digest_.data(), sizeof(uint64_t)};
-  kernels::memory_digest_cuda({&nothing, 1}, digest_.as<uint64_t>(), stream_);
-  stream_.synchronize();
+  kernels::memory_digest_cuda({&nothing, 1}, digest_.as<uint64_t>(), digest_stream_);
+  digest_stream_.synchronize();
 }
 
 // What a slot is said to hold and does not is no error: it will be sent.
@@ -174,10 +177,10 @@ uint64_t CudaAdapters::contents(int32_t slot) {
   for (const kernels::ByteSpan& span : spans) {
     parts.push_back({slots_.memory().as<unsigned char>() + span.offset, span.bytes});
   }
-  kernels::memory_digest_cuda(parts, digest_.as<uint64_t>(), stream_);
-  kernels::copy_to_host(digest_on_host_.data(), digest_.data(), sizeof(uint64_t), stream_);
-  digested_.record(stream_);
-  digested_.synchronize();
+  kernels::memory_digest_cuda(parts, digest_.as<uint64_t>(), digest_stream_);
+  kernels::copy_to_host(digest_on_host_.data(), digest_.data(), sizeof(uint64_t), digest_stream_);
+  digested_.record(digest_stream_);
+  digested_.wait();
   return *digest_on_host_.as<uint64_t>();
 }
 
