@@ -3,6 +3,7 @@
 #   build     release build and, as "ptx80", the kernel tests as PTX of compute_80 alone: the code of consumer cards
 #   tests     every test labelled gpu (several NCCL ranks share one GPU under the multi-process service)
 #   engines   two engines with adapters that compute beside each other for a minute, under the multi-process service
+#   peers     sums over the memory of peers at 10,000 random sizes, ranks that are lost during them, models in two shots: likewise
 #   ptx80     the kernel tests from that PTX, which the driver compiles for the GPU at hand
 #   memcheck  compute-sanitizer on a short list of kernel tests: addresses
 #   racecheck the same for races in shared memory
@@ -31,9 +32,9 @@ short_list=(
   "attention_decode_cuda_test *EqualsSoftmax*/F16Withfp16:*EqualsSoftmax*/BF16Withfp8"
   "attention_decode_cuda_test *RotatesAndStores*/F16Withfp16"
   "attention_prefill_cuda_test *EqualsCausalSoftmax*/F16Withfp16:*EqualsCausalSoftmax*/BF16Withfp8"
-  "sampling_cuda_test *Greedily*:*KeepsAllTies*:*ByTemperature*:*Penalises*"
+  "sampling_cuda_test *Greedily*:*KeepsAllTies*:*ByTemperature*:*Penalises*:DrawsOfALoneRank.*"
   "logprobs_cuda_test *TopTokens*"
-  "rms_norm_cuda_test *AddsTheDelta*/F16"
+  "rms_norm_cuda_test *AddsTheDelta*/F16:PeersInTurn.*"
   "rope_cuda_test */F16Withfp16"
 )
 
@@ -84,11 +85,11 @@ with_mps() { # COMMAND...
   return $status
 }
 
-# The engines' tests must not skip where the service was asked for.
-engines() {
+# Tests that must not skip where the service was asked for.
+at_length() { # TEST FILTER
   local log status
   log=$(mktemp)
-  LORIKEET_FULL=1 timeout 300 "$release/cuda_ranks_test" --gtest_filter='CudaEngines.*' > "$log" 2>&1
+  LORIKEET_FULL=1 timeout 300 "$release/$1" --gtest_filter="$2" > "$log" 2>&1
   status=$?
   grep -E '^\[ *(OK|FAILED|SKIPPED)|Failure|^ {4}|Skipped' "$log"
   ! grep -q SKIPPED "$log" || status=1
@@ -105,7 +106,10 @@ run_step() {
         cmake --preset $preset > /dev/null && cmake --build --preset $preset --target gpu_tests || { failed+=("build $preset"); return; }
       done ;;
     tests) with_mps ctest --test-dir "$(dirname "$release")" -L gpu --output-on-failure || failed+=(tests) ;;
-    engines) with_mps engines || failed+=(engines) ;;
+    engines) with_mps at_length cuda_ranks_test 'CudaEngines.*' || failed+=(engines) ;;
+    peers)
+      with_mps at_length nccl_collective_test '*PeerSums.*:*TwoShotRanks.*' || failed+=("peers' sums")
+      with_mps at_length cuda_ranks_test 'CudaTwoShots.*:*two_shots' || failed+=("peers' models") ;;
     ptx80) together ptx80 ptx80_one < <(cd "$ptx80" && ls -d -- *_cuda_test lora_slots_test | grep -v '^cuda_') ;;
     all-memcheck|all-racecheck)
       local status=2
@@ -114,12 +118,12 @@ run_step() {
       done
       [[ $status == 0 ]] || failed+=("$1") ;;
     memcheck|racecheck) together "" sanitize_one < <(printf '%s\n' "${short_list[@]/#/$1 }") ;;
-    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,10s/^# //p' "$0" >&2; exit 2 ;;
+    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,11s/^# //p' "$0" >&2; exit 2 ;;
   esac
 }
 
 command -v nvidia-smi > /dev/null || { echo "tests/gpu.sh: there is no NVIDIA driver on this host" >&2; exit 1; }
-[[ $# -gt 0 ]] || set -- build tests engines ptx80 memcheck racecheck
+[[ $# -gt 0 ]] || set -- build tests engines peers ptx80 memcheck racecheck
 for name in "$@"; do run_step "$name"; done
 if [[ ${#failed[@]} -gt 0 ]]; then
   printf '\nfailed:'; printf ' [%s]' "${failed[@]}"; echo; exit 1
