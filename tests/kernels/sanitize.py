@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
 """Runs every test of the CUDA kernels under compute-sanitizer, a slice of time at a call.
 
-  tests/kernels/sanitize.py memcheck|racecheck|synccheck|initcheck BINARIES STATE [--seconds 540] [--jobs 6] [--only TEXT]
+  tests/kernels/sanitize.py memcheck|racecheck|synccheck|initcheck BINARIES STATE [--seconds 540] [--jobs 6]
+                            [--together 4] [--only TEXT]
 
 BINARIES is the folder of the test executables. STATE is a file of one line for each test that has ended; a call goes on
 where the one before it stopped, and does not repeat what passed, as long as the executable is the same (by its bytes) and
-the tool too. It may be carried from machine to machine. A test that takes more than a slice alone is named and counts as
-failed. Kernels of libraries are not checked: what cuBLAS does in shared memory is its own affair. Nor are tests run by
-racecheck whose kernels wait for each other, as it lets one kernel run at a time. Ends with 0 when all have passed, 1 where one has failed, 2 where time has run out first: call again.
+the tool too. It may be carried from machine to machine. Several tests of an executable share a process, as the tool takes
+seconds to begin; where one of them fails, or all of a slice is too short for them, each runs alone. A test that takes more
+than a slice alone is named and counts as failed. Kernels of libraries are not checked: what cuBLAS does in shared memory is its own affair. Nor are tests run by
+racecheck whose kernels wait for each other, as it lets one kernel run at a time: PeersInTurn and DrawsOfALoneRank run the
+same kernels on what lies there beforehand. Ends with 0 when all have passed, 1 where
+one has failed, 2 where time has run out first: call again.
 """
 import argparse
 import hashlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +27,7 @@ import time
 KERNEL_TESTS = ("*_cuda_test", "lora_slots_test")
 OF_MODELS = ("cuda_",)  # these run whole models, of the same kernels
 OF_LIBRARIES = "kns=nvjet"  # cuBLASLt's, in racecheck's words for a part of a kernel's name
+NO_DEVICE = "terminated before first instrumented API call"  # what the tool says of tests that compute nothing
 WAIT_FOR_EACH_OTHER = ("DrawsOverPeers.", "TwoShotNorm.")
 
 
@@ -47,7 +53,8 @@ def digest_of(binary):
 
 
 class State:
-    """Lines `TOOL DIGEST EXECUTABLE TEST ended|skipped|late SECONDS STATUS`; the last one of a test holds."""
+    """Lines `TOOL DIGEST EXECUTABLE TEST ended|skipped|late|alone SECONDS STATUS`; the last one of a test holds. alone:
+    nothing is known but that it must run alone."""
 
     def __init__(self, path):
         self.path = path
@@ -72,7 +79,10 @@ class State:
         return self.is_kind(key, "ended") or self.is_kind(key, "skipped")
 
     def failed(self, key):
-        return key in self.last and not self.done(key)
+        return key in self.last and not self.done(key) and not self.is_alone(key)
+
+    def is_alone(self, key):
+        return key in self.last and self.last[key][0] == "alone"
 
 
 class Slice:
@@ -86,10 +96,27 @@ class Slice:
     def left(self):
         return self.arguments.seconds - (time.monotonic() - self.begin)
 
-    def run_one(self, binary, key, begins_with_slice):
+    def may_share(self, key):
+        return not self.state.failed(key) and not self.state.is_alone(key)
+
+    def take(self):
+        """The next tests for one process."""
+        with self.lock:
+            if not self.waiting or self.left() <= 0:
+                return None, []
+            binary, key = self.waiting.pop(0)
+            keys = [key]
+            while (len(keys) < self.arguments.together and self.may_share(key) and self.waiting
+                   and self.waiting[0][0] == binary and self.may_share(self.waiting[0][1])):
+                keys.append(self.waiting.pop(0)[1])
+            return binary, keys
+
+    def run(self, binary, keys, begins_with_slice):
         began = time.monotonic()
+        share = len(keys) > 1
         command = ["compute-sanitizer", "--tool", self.arguments.tool, "--error-exitcode", "9",
-                   "--kernel-name-exclude", OF_LIBRARIES, str(binary), "--gtest_brief=1", f"--gtest_filter={key[3]}"]
+                   "--kernel-name-exclude", OF_LIBRARIES, str(binary), f"--gtest_brief={0 if share else 1}",
+                   "--gtest_filter=" + ":".join(key[3] for key in keys)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                    errors="replace", start_new_session=True)
         try:
@@ -97,25 +124,43 @@ class Slice:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # the tool is not the process that computes
             process.communicate()
-            if begins_with_slice:  # it had all the time that there is
-                self.state.add(key, "late", time.monotonic() - began, "-")
+            if begins_with_slice:  # they had all the time that there is
+                for key in keys:
+                    self.state.add(key, "alone" if share else "late", time.monotonic() - began, "-")
             return
         seconds = time.monotonic() - began
-        kind = "skipped" if process.returncode == 0 and "SKIPPED" in text else "ended"
-        self.state.add(key, kind, seconds, process.returncode)
-        summary = [line.strip("= ") for line in text.splitlines() if "SUMMARY" in line]
-        print(f"{key[2]} {key[3]}: {kind} with {process.returncode}, {seconds:.0f} s {' '.join(summary)}", flush=True)
-        if process.returncode != 0:
+        of_host = NO_DEVICE in text and "[  PASSED  ]" in text
+        status = 0 if of_host else process.returncode
+        summary = " ".join(line.strip("= ") for line in text.splitlines() if "SUMMARY" in line)
+        if share and status != 0:  # whose fault it is shows when each runs alone
+            print(f"{binary.name}: {len(keys)} tests together ended with {status}, {seconds:.0f} s {summary}",
+                  flush=True)
+            for key in keys:
+                self.state.add(key, "alone", seconds, status)
+            with self.lock:
+                self.waiting[:0] = [(binary, key) for key in keys]
+            return
+        for key in keys:
+            skipped = status == 0 and (of_host or "SKIPPED" in text)
+            if share:  # each is named with its own time
+                named = re.search(rf"^\[ +(OK|SKIPPED) +\] {re.escape(key[3])} \((\d+) ms\)$", text, re.MULTILINE)
+                if named is None:
+                    self.state.add(key, "alone", seconds, status)
+                    continue
+                skipped, seconds = of_host or named[1] == "SKIPPED", int(named[2]) / 1000
+            kind = "skipped" if skipped else "ended"
+            self.state.add(key, kind, seconds, status)
+            print(f"{key[2]} {key[3]}: {kind} with {status}, {seconds:.0f} s {summary}", flush=True)
+        if status != 0:
             print("\n".join(text.splitlines()[-30:]), flush=True)
 
     def work(self):
         begins_with_slice = True
         while True:
-            with self.lock:
-                if not self.waiting or self.left() <= 0:
-                    return
-                binary, key = self.waiting.pop(0)
-            self.run_one(binary, key, begins_with_slice)
+            binary, keys = self.take()
+            if not keys:
+                return
+            self.run(binary, keys, begins_with_slice)
             begins_with_slice = False
 
 
@@ -125,7 +170,8 @@ def main():
     parser.add_argument("binaries", type=pathlib.Path)
     parser.add_argument("state", type=pathlib.Path)
     parser.add_argument("--seconds", type=float, default=540)
-    parser.add_argument("--jobs", type=int, default=6, help="tests at a time: each uses little of the GPU")
+    parser.add_argument("--jobs", type=int, default=6, help="processes at a time: each uses little of the GPU")
+    parser.add_argument("--together", type=int, default=4, help="tests of one process")
     parser.add_argument("--only", default="", help="tests whose executable or name has this in it")
     arguments = parser.parse_args()
     state = State(arguments.state)

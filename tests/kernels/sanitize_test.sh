@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# sanitize.py goes on where its last slice stopped, repeats what failed, and names what takes longer than a slice: with a
-# tool and tests that compute nothing.
+# sanitize.py goes on where its last slice stopped, repeats what failed, names what takes longer than a slice, and lets tests
+# share a process as long as none of them fails: with a tool and tests that compute nothing.
 set -uo pipefail
 script=$(cd "$(dirname "$0")" && pwd)/sanitize.py
 dir=$(mktemp -d)
@@ -12,6 +12,14 @@ cat > "$dir/bin/a_cuda_test" <<'T'
 if [[ $1 == --gtest_list_tests ]]; then printf 'A.\n  One\n  Two/0  # GetParam() = 3\n  Other\n'; exit; fi
 here=$(dirname "$0")/..
 echo "${2#--gtest_filter=}" >> "$here/ran"
+if [[ $2 == *:* ]]; then  # several
+  for name in $(tr ':' ' ' <<< "${2#--gtest_filter=}"); do
+    [[ $name == *Two/0 && $(cat "$here/status") != 0 ]] && exit "$(cat "$here/status")"
+    if [[ $name == *Other ]]; then kind=' SKIPPED '; else kind='      OK '; fi
+    echo "[ $kind] $name (1500 ms)"
+  done
+  exit 0
+fi
 case $2 in
   *Two/0) exit "$(cat "$here/status")" ;;
   *Other) if [[ -e $here/hangs ]]; then cat "$here/never"; else echo '[  SKIPPED ] A.Other'; fi ;;
@@ -25,11 +33,12 @@ T
 chmod +x "$dir/bin/a_cuda_test" "$dir/compute-sanitizer"
 
 failed=0
+together=1
 expect() { # STATUS LAST_LINE RAN ARGUMENTS...
   local status=$1 line=$2 ran=$3 output got
   shift 3
   : > "$dir/ran"
-  output=$(PATH="$dir:$PATH" "$script" "$@" --jobs 1)
+  output=$(PATH="$dir:$PATH" "$script" "$@" --jobs 1 --together "$together")
   got=$?
   if [[ $got != "$status" || $output != *"$line"* || $(paste -sd' ' "$dir/ran") != "$ran" ]]; then
     printf 'expected %s, "%s", runs of %s; got %s, runs of %s:\n%s\n' \
@@ -54,6 +63,25 @@ chmod +x "$dir/bin/b_cuda_test"
 expect 1 "" "" racecheck "$dir/bin" "$dir/state" --only b_cuda
 expect 0 "2 of 3 tests have passed, 1 skipped" "DrawsOverPeers.One DrawsOverPeers.Two/0 DrawsOverPeers.Other" memcheck "$dir/bin" "$dir/state" --only b_cuda
 rm "$dir/bin/b_cuda_test"
+cat > "$dir/bin/c_cuda_test" <<'T'
+#!/usr/bin/env bash
+if [[ $1 == --gtest_list_tests ]]; then printf 'C.\n  OfTheHost\n'; exit; fi
+printf '[  PASSED  ] 1 test.\n========= Error: Target application terminated before first instrumented API call\n'
+exit 255
+T
+chmod +x "$dir/bin/c_cuda_test"
+expect 0 "0 of 1 tests have passed, 1 skipped" "" memcheck "$dir/bin" "$dir/state" --only c_cuda
+rm "$dir/bin/c_cuda_test"
 echo "#" >> "$dir/bin/a_cuda_test"  # another executable: nothing is known of it
 expect 0 "2 of 3 tests have passed" "A.One A.Two/0 A.Other" memcheck "$dir/bin" "$dir/state"
+# Together: one process for all, and each alone where one has failed.
+together=3
+echo "##" >> "$dir/bin/a_cuda_test"
+expect 0 "2 of 3 tests have passed, 1 skipped" "A.One:A.Two/0:A.Other" memcheck "$dir/bin" "$dir/state"
+[[ $(grep -c 'A.One ended 2 0' "$dir/state") == 1 ]] || { echo "a test has not its own time"; failed=1; }
+echo "###" >> "$dir/bin/a_cuda_test"
+echo 5 > "$dir/status"
+expect 1 "Two/0: ended with 5" "A.One:A.Two/0:A.Other A.One A.Two/0 A.Other" memcheck "$dir/bin" "$dir/state"
+echo 0 > "$dir/status"
+expect 0 "2 of 3 tests have passed, 1 skipped" "A.Two/0" memcheck "$dir/bin" "$dir/state"
 exit $failed
