@@ -174,5 +174,86 @@ TEST_F(DrawsOverPeers, EndInTimeWhereAPeerDoesNotCome) {
   draw_by_all(logits, rows, 1);  // at once
 }
 
+struct Filter {
+  std::string name;
+  int32_t top_k = 0;
+  float top_p = 1, min_p = 0;
+};
+
+// A rank that is its own peer: what it sends to the second rank comes back as what that one sends, so that nothing waits, and
+// tools that let one kernel run at a time see the kernels whole. Every token is there twice, which leaves a draw as it is
+// where top_k counts both.
+class DrawsOfALoneRank : public SamplingCuda, public ::testing::WithParamInterface<Filter> {
+ protected:
+  std::vector<int32_t> draw_alone(const std::vector<std::vector<float>>& logits, std::vector<DrawRow> rows) {
+    // The second rank's inbox, as the first one sees it, begins where the places of a sender's rows have one size after
+    // the first one's: a word of the first sender lies where the first inbox has the second sender's.
+    constexpr uint64_t kPlacesOfASender = uint64_t{kMostPeerRows} * kMostPeerRowWords * 2 * sizeof(uint32_t);
+    const DeviceBuffer inbox = poisoned(peer_inbox_bytes(2));
+    const DeviceBuffer turns = zeroed(peer_turns_bytes());
+    const PinnedBuffer words = std::move(*PinnedBuffer::allocate(2 * sizeof(uint32_t), "a test"));
+    std::fill_n(words.as<uint32_t>(), 2, 0U);
+    PeerGroup group;
+    group.ranks = 2;
+    group.inboxes[0] = inbox.as<unsigned char>();
+    group.inboxes[1] = inbox.as<unsigned char>() + kPlacesOfASender;
+    group.turns = turns.as<PeerTurns>();
+    group.abort = words.as<uint32_t>();
+    group.failure = words.as<uint32_t>() + 1;
+    group.most_ns = 5'000'000'000;
+    group.most_blocks = 1;
+    group.shares_device = true;
+    const auto vocab = static_cast<int32_t>(logits[0].size());
+    std::vector<float> all;
+    for (const auto& row : logits) all.insert(all.end(), row.begin(), row.end());
+    for (DrawRow& row : rows) row.top_k *= 2;
+    const DeviceBuffer device_logits = to_device(all);
+    const DeviceBuffer device_rows = to_device(rows);
+    const DeviceBuffer drawn = poisoned(rows.size() * 4);
+    const DeviceBuffer workspace = zeroed(vocab_cut_workspace(vocab));
+    FilteredDrawArgs args;
+    args.logits = device_logits.as<float>();
+    args.stride = vocab;
+    args.vocab_begins[1] = vocab;
+    args.rows = device_rows.as<DrawRow>();
+    args.num_rows = static_cast<int32_t>(rows.size());
+    args.drawn = drawn.as<int32_t>();
+    args.workspace = workspace.data();
+    args.peers = &group;
+    args.tokens_of_peers = 2 * vocab;
+    draw_filtered_cuda(args, stream_);
+    const std::vector<int32_t> first = to_host<int32_t>(drawn);
+    draw_filtered_cuda(args, stream_);  // the next turns of the rows
+    EXPECT_EQ(to_host<int32_t>(drawn), first);
+    EXPECT_EQ(words.as<uint32_t>()[1], 0U) << "a word did not come";
+    return first;
+  }
+};
+
+TEST_P(DrawsOfALoneRank, AreThoseOfTheVocabularyThatItHas) {
+  const Filter& filter = GetParam();
+  for (const int32_t vocab : {30, 9000}) {
+    for (const float scale : {0.1F, 3.0F}) {
+      const std::vector<std::vector<float>> logits = random_logits(3, vocab, scale);
+      std::vector<DrawRow> rows;
+      for (int32_t i = 0; i < 3; i++) {
+        rows.push_back(row_of(i, 0.8F));
+        rows.back().top_k = filter.top_k;
+        rows.back().top_p = filter.top_p;
+        rows.back().min_p = filter.min_p;
+      }
+      EXPECT_EQ(draw_alone(logits, rows), draw(logits, rows, 1)) << "vocabulary " << vocab << ", scale " << scale;
+    }
+  }
+}
+
+// Among them cuts about which more tokens lie than ranks tell each other at once.
+INSTANTIATE_TEST_SUITE_P(, DrawsOfALoneRank,
+                         ::testing::Values(Filter{"TheBest", 1, 1, 0}, Filter{"TopK20TopP95", 20, 0.95F, 0},
+                                           Filter{"TopP50", 0, 0.5F, 0}, Filter{"MinP5", 0, 1, 0.05F},
+                                           Filter{"TopK50TopP80MinP10", 50, 0.8F, 0.1F}, Filter{"TopK3000", 3000, 1, 0},
+                                           Filter{"TopK3000TopP70", 3000, 0.7F, 0}),
+                         [](const auto& info) { return info.param.name; });
+
 }  // namespace
 }  // namespace lorikeet::kernels
