@@ -32,6 +32,14 @@ std::string name_of_step(int32_t rows, StepAdapters adapters, const Draw& draw, 
   return name;
 }
 
+// Steps before those that count: the first one of its size captures its graph.
+template <class Step>
+void warm_up(const bench::StepPace& pace, Step&& step) {
+  const bench::StepPace own{3, kWarmUpSteps, pace.seconds};
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; own.goes_on(i, seconds_since(begin)); ++i) step();
+}
+
 }  // namespace
 
 void StepMeasures::print_decode_head() {
@@ -49,7 +57,7 @@ StepFigures StepMeasures::decode(int32_t rows, StepAdapters adapters, const Draw
     runner_.begin_step(sequences, draw, adapters);
     runner_.finish_step(sequences);
   };
-  for (int i = 0; i < kWarmUpSteps; ++i) step();
+  warm_up(decode_, step);
   if (times_ != nullptr) {
     runner_.finish_step(sequences);
     kernels::synchronize_device();
@@ -62,7 +70,8 @@ StepFigures StepMeasures::decode(int32_t rows, StepAdapters adapters, const Draw
     return {};
   }
   const auto begin = std::chrono::steady_clock::now();
-  for (int i = 0; i < steps_; ++i) {
+  int steps = 0;
+  for (; decode_.goes_on(steps, seconds_since(begin)); ++steps) {
     const double before = seconds_since(begin);
     step();
     gaps_ms.push_back(1e3 * (seconds_since(begin) - before));
@@ -71,10 +80,10 @@ StepFigures StepMeasures::decode(int32_t rows, StepAdapters adapters, const Draw
     idle_us.push_back(1e3 * times.idle_ms);
   }
   StepFigures figures;
-  figures.ms = 1e3 * seconds_since(begin) / steps_;
+  figures.ms = 1e3 * seconds_since(begin) / steps;
   runner_.finish_step(sequences);
   figures.gpu_ms = percentile(gpu_ms, 0.5);
-  figures.floor_ms = runner_.decode_floor_ms(rows, context_ + kWarmUpSteps + steps_ / 2, adapters.count);
+  figures.floor_ms = runner_.decode_floor_ms(rows, context_ + kWarmUpSteps + steps / 2, adapters.count);
   figures.p99_ms = percentile(gaps_ms, 0.99);
   figures.tokens_per_second = 1e3 * rows / figures.ms;
   const bool fused = model.lora_steps().fused > fused_before;
@@ -101,7 +110,7 @@ void StepMeasures::again(int32_t count, int32_t positions) {
     for (BatchRow& row : rows) row.decode = as_decode_rows;
     std::vector<double> gpu_ms;
     model.begin_step(rows);
-    for (int i = 0; i < kWarmUpSteps + steps_; ++i) {
+    for (int i = 0; i < kWarmUpSteps + decode_.most; ++i) {
       model.begin_step(rows);
       model.finish_step();
       if (i >= kWarmUpSteps) gpu_ms.push_back(model.step_times().ms);
@@ -137,15 +146,17 @@ StepFigures StepMeasures::mixed(int32_t rows, int32_t budget) {
     runner_.begin_step(sequences, {}, {}, &row);
   };
   begin();
-  for (int i = 0; i < kWarmUpSteps; ++i) {
+  warm_up(mixed_, [&] {
     begin();
     runner_.finish_step(sequences);
-  }
+  });
   prompt_tokens = 0;
-  const int steps = 3 * steps_;
+  bench::StepPace pace = mixed_;
+  if (budget > rows) pace.least = std::max(pace.least, 2 * ((kPrompt + budget - rows - 1) / (budget - rows)));
   std::vector<double> gaps_ms, gpu_ms;
   const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < steps; ++i) {
+  int steps = 0;
+  for (; pace.goes_on(steps, seconds_since(start)); ++steps) {
     const double before = seconds_since(start);
     begin();
     runner_.finish_step(sequences);

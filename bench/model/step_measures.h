@@ -20,9 +20,11 @@ struct StepFigures {
 
 class StepMeasures {
  public:
-  // steps: of each figure. times: or null; with them the kernels' times are printed instead of figures.
-  StepMeasures(StepRunner& runner, int steps, int32_t context, bench::KernelTimes* times)
-      : runner_(runner), steps_(steps), context_(context), times_(times) {}
+  // decode: the steps of each figure; mixed: of those with prompts, beside two whole prompts. times: or null; with them
+  // the kernels' times are printed instead of figures.
+  StepMeasures(StepRunner& runner, bench::StepPace decode, bench::StepPace mixed, int32_t context,
+               bench::KernelTimes* times)
+      : runner_(runner), decode_(decode), mixed_(mixed), context_(context), times_(times) {}
 
   static void print_decode_head();
   // Decode steps of `rows` sequences, of which there must be so many.
@@ -43,7 +45,7 @@ class StepMeasures {
   void print_kernels(const std::string& name, int steps);
 
   StepRunner& runner_;
-  const int steps_;
+  const bench::StepPace decode_, mixed_;
   const int32_t context_;
   bench::KernelTimes* const times_;
 };

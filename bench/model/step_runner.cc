@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <numeric>
-#include <set>
 
 #include "bench/comm/lone_rank.h"
+#include "kernels/peer/peer_memory.h"
+#include "model/forward/kv_pool.h"
 
 namespace lorikeet::model {
 namespace {
@@ -16,6 +18,7 @@ namespace {
 constexpr int kWarmUpRounds = 90;                    // some two seconds
 constexpr uint64_t kSpareBytes = uint64_t{3} << 30;  // of the device's memory, for graphs and libraries
 constexpr int32_t kLongestContext = 131072;          // of the configuration with YaRN, as Qwen2.5's readme has it
+constexpr int64_t kComputedTokens = 8192;            // of prompts, where these are repeated
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -43,7 +46,7 @@ StepRunner::StepRunner(const bench::StepBenchOptions& options, int rank, const b
 }
 
 void StepRunner::load() {
-  CudaModelOptions options;
+  CudaModelOptions& options = model_options_;
   options.block_size = kBlockSize;
   options.max_num_seqs = options_.rows + 1;  // and a prompt beside them
   if (options_.fp8) options.kv_dtype = kernels::KvDtype::f8_e4m3;
@@ -60,11 +63,12 @@ void StepRunner::load() {
   model_ = must(load_cuda_model(nullptr, plan_, rank_, options));
   fmt::print("{}: random weights on the device after {:.1f} s", plan_.config().dir.filename().string(),
              seconds_since(begin));
-  for (int32_t slot = 0; slot < kAdapters; ++slot) {
+  const int32_t adapters = options_.adapters ? kAdapters : 0;
+  for (int32_t slot = 0; slot < adapters; ++slot) {
     const auto set = model_->set_adapter(slot, adapter);
     CHECK(set) << set.error().message;
   }
-  fmt::print(", {} adapters after {:.1f} s\n", kAdapters, seconds_since(begin));
+  fmt::print(", {} adapters after {:.1f} s\n", adapters, seconds_since(begin));
   const ModelConfig& config = plan_.config();
   const double embedding = 2.0 * config.vocab_size * config.hidden_size;
   step_bytes_ = static_cast<double>(model_->weight_bytes()) - embedding;
@@ -97,23 +101,31 @@ void StepRunner::start(bool as_fit) {
   int32_t rows = options_.rows;
   if (as_fit) {
     const uint64_t free_bytes = kernels::device_memory().free_bytes;
-    const uint64_t blocks = (free_bytes - std::min(free_bytes, kSpareBytes)) / model_->kv_block_bytes();
-    const auto fit = static_cast<int64_t>(blocks) - spare;
+    const uint64_t most = (free_bytes - std::min(free_bytes, kSpareBytes)) / model_->kv_block_bytes();
+    const auto fit = static_cast<int64_t>(most) - spare;
     rows = static_cast<int32_t>(std::clamp<int64_t>(fit / blocks_of_sequence_, 0, rows));
   }
-  const auto started = model_->start(rows * blocks_of_sequence_ + spare, join(), {}, !as_fit);
+  const int32_t blocks = rows * blocks_of_sequence_ + spare;
+  KvMemory memory;
+  if (as_fit) {
+    const uint64_t bytes = model_->kv_block_bytes() * static_cast<uint64_t>(blocks);
+    memory.memory = std::make_shared<kernels::PeerMemory>(must(kernels::PeerMemory::make(bytes)));
+  }
+  const auto started = model_->start(blocks, join(), memory, !as_fit);
   CHECK(started) << started.error().message;
   for (int32_t i = 0; i < rows; ++i) {
     StepSequence sequence;
     sequence.ids = random_ids(options_.context);
     sequence.blocks.resize(static_cast<size_t>(blocks_of_sequence_));
     std::iota(sequence.blocks.begin(), sequence.blocks.end(), i * blocks_of_sequence_);
-    for (int32_t id : std::set<int32_t>(sequence.ids.begin(), sequence.ids.end())) {
-      sequence.counts.push_back({id, 0, true});
-    }
+    std::vector<int32_t> ids = sequence.ids;
+    std::sort(ids.begin(), ids.end());
+    ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+    for (const int32_t id : ids) sequence.counts.push_back({id, 0, true});
     sequences_.push_back(std::move(sequence));
   }
-  compute_prompts();
+  const int32_t computed = compute_prompts(as_fit ? kComputedTokens : std::numeric_limits<int64_t>::max());
+  if (as_fit && rows > 0) repeat_keys_and_values(computed, blocks, memory);
   fmt::print("{} sequences of {} tokens and {} graphs after {:.1f} s\n", rows, options_.context,
              model_->graphs_captured(), seconds_since(begin));
 }
@@ -126,9 +138,11 @@ std::vector<int32_t> StepRunner::random_ids(int32_t count) {
 
 // As many tokens at a time as a step takes. Each step's tokens are a beginning of their own: keys and values are as
 // random as those of one long prompt, in a time that does not grow with its square.
-void StepRunner::compute_prompts() {
+int32_t StepRunner::compute_prompts(int64_t most) {
   std::vector<BatchRow> rows;
   int32_t tokens = 0;
+  int32_t blocks = 0;
+  int64_t begun = 0;
   const auto compute = [&] {
     model_->begin_step(rows);
     model_->finish_step();
@@ -136,7 +150,8 @@ void StepRunner::compute_prompts() {
     tokens = 0;
   };
   for (const StepSequence& s : sequences_) {
-    for (int32_t start = 0; start < options_.context;) {
+    if (begun >= most) break;
+    for (int32_t start = 0; start < options_.context && begun < most;) {
       BatchRow row;
       const int32_t count = std::min(options_.context - start, kLongestPrompt - tokens);
       row.token_ids = std::span<const int32_t>(s.ids).subspan(static_cast<size_t>(start), static_cast<size_t>(count));
@@ -146,10 +161,34 @@ void StepRunner::compute_prompts() {
       rows.push_back(row);
       start += count;
       tokens += count;
+      begun += count;
+      blocks = start < options_.context ? s.blocks[static_cast<size_t>(start / kBlockSize)] : s.blocks.back() + 1;
       if (tokens == kLongestPrompt || static_cast<int32_t>(rows.size()) == options_.rows) compute();
     }
   }
   if (!rows.empty()) compute();
+  return blocks;
+}
+
+void StepRunner::repeat_keys_and_values(int32_t first, int32_t blocks, const KvMemory& memory) {
+  const auto stream = must(kernels::Stream::make());
+  for (const auto& layer : KvPool::layers_in(memory.memory->data(), plan_, rank_, model_options_, blocks)) {
+    const uint64_t vectors = static_cast<uint64_t>(layer.kv_heads) * static_cast<uint64_t>(layer.block_size);
+    const auto repeat = [&](void* begin, uint64_t block_bytes) {
+      if (begin == nullptr) return;  // no scales
+      auto* at = static_cast<unsigned char*>(begin);
+      for (uint64_t done = static_cast<uint64_t>(first), all = static_cast<uint64_t>(blocks); done < all;) {
+        const uint64_t count = std::min(done, all - done);
+        kernels::copy_on_device(at + done * block_bytes, at, count * block_bytes, stream);
+        done += count;
+      }
+    };
+    repeat(layer.keys, vectors * static_cast<uint64_t>(layer.head_dim) * kernels::size_of(layer.dtype));
+    repeat(layer.values, vectors * static_cast<uint64_t>(layer.head_dim) * kernels::size_of(layer.dtype));
+    repeat(layer.key_scales, vectors * sizeof(float));
+    repeat(layer.value_scales, vectors * sizeof(float));
+  }
+  stream.synchronize();
 }
 
 void StepRunner::begin_step(std::span<StepSequence> sequences, const Draw& draw, StepAdapters adapters,
@@ -186,7 +225,7 @@ void StepRunner::finish_step(std::span<StepSequence> sequences) {
   const std::vector<RowOutput> outputs = model_->finish_step();
   for (size_t i = 0; i < sequences.size(); ++i) {
     std::vector<int32_t>& ids = sequences[i].ids;
-    *std::find(ids.begin(), ids.end(), kPendingToken) = outputs[i].token_id;
+    *std::find(ids.begin() + options_.context, ids.end(), kPendingToken) = outputs[i].token_id;
   }
 }
 
@@ -200,8 +239,9 @@ std::span<StepSequence> StepRunner::behind_their_prompts(int32_t count) {
   return sequences;
 }
 
-void StepRunner::warm_up() {
-  for (int round = 0; round < kWarmUpRounds; ++round) {
+void StepRunner::warm_up(double seconds) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (int round = 0; round < kWarmUpRounds && seconds_since(begin) < seconds; ++round) {
     const std::span<StepSequence> sequences = behind_their_prompts(1);
     for (int i = 0; i < kWarmUpSteps; ++i) {
       begin_step(sequences, {}, {});

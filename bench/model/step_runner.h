@@ -49,10 +49,12 @@ class StepRunner {
              comm::Rendezvous& store);
 
   // Makes the KV cache and sequences behind their prompts: options.rows of them, or, with as_fit, as many as the memory
-  // has room for. Keys and values are of prompts that were computed.
+  // has room for. Keys and values are of prompts that were computed; with as_fit of their beginnings, again and again, since
+  // all of them would take minutes at long contexts.
   void start(bool as_fit);
-  // Prompts lower the clocks of what follows them for a while, and a device that has waited raises them slowly.
-  void warm_up();
+  // Prompts lower the clocks of what follows them for a while, and a device that has waited raises them slowly. As many steps
+  // as take two seconds at short contexts, but for no longer than `seconds`: over several ranks that must not come first.
+  void warm_up(double seconds);
 
   CudaModel& model() { return *model_; }
   const ShardPlan& plan() const { return plan_; }
@@ -79,7 +81,10 @@ class StepRunner {
   void load();
   std::shared_ptr<comm::DeviceCollective> join();
   std::vector<int32_t> random_ids(int32_t count);
-  void compute_prompts();
+  // The first of the sequences' tokens, so many as those are at least; gives the blocks that hold them.
+  int32_t compute_prompts(int64_t most);
+  // What the first blocks hold, in all others, too.
+  void repeat_keys_and_values(int32_t first, int32_t blocks, const KvMemory& memory);
 
   const bench::StepBenchOptions options_;
   const int rank_;
@@ -87,6 +92,7 @@ class StepRunner {
   comm::Rendezvous& store_;
   const ShardPlan plan_;
   bool shares_device_ = false;
+  CudaModelOptions model_options_;
   std::unique_ptr<CudaModel> model_;
   Numbers numbers_;
   double step_bytes_ = 0, kv_bytes_ = 0, lora_bytes_ = 0, layer_flops_ = 0;  // of weights, a token, an adapter, a token

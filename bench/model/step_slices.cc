@@ -14,6 +14,12 @@ namespace {
 using bench::StepKind;
 using bench::StepPoint;
 
+// A figure of steps that take long is made of few.
+constexpr int kLeastSteps = 12;
+constexpr double kDecodeSeconds = 0.25;
+constexpr double kMixedSeconds = 1.5;
+constexpr double kWarmUpSeconds = 1;
+
 StepFigures measure(StepMeasures& measures, const StepPoint& point) {
   const int32_t adapters = std::min(point.rows, StepRunner::kAdapters);
   switch (point.kind) {
@@ -40,6 +46,7 @@ int run_slice(const bench::StepBenchOptions& options, const bench::StepFloors& f
   };
   const std::vector<StepPoint> points = bench::step_points(static_cast<int32_t>(draws().size()));
   bench::StepTable table(options.full, bench::digest_of("/proc/self/exe"), kernels::device_properties().name);
+  const size_t done_before = table.done(points);
   double longest_start = 0;  // of a model, with its prompts
   bool writes = true;
   while (writes) {
@@ -49,14 +56,19 @@ int run_slice(const bench::StepBenchOptions& options, const bench::StepFloors& f
     own.context = group.front().context;
     own.fp8 = group.front().fp8;
     own.rows = 0;
-    for (const StepPoint& point : group) own.rows = std::max(own.rows, point.rows);
+    own.adapters = false;
+    for (const StepPoint& point : group) {
+      own.rows = std::max(own.rows, point.rows);
+      own.adapters |= point.kind == StepKind::one_adapter || point.kind == StepKind::own_adapters;
+    }
     fmt::print("\ncontext {}, keys and values in {}\n", own.context, own.fp8 ? "fp8" : "fp16");
     const double before = passed();
     StepRunner runner(own, 0, floors, store);
     runner.start(true);
-    if (runner.rows() > 0) runner.warm_up();
+    if (runner.rows() > 0) runner.warm_up(kWarmUpSeconds);
     longest_start = std::max(longest_start, passed() - before);
-    StepMeasures measures(runner, own.steps, own.context, nullptr);
+    StepMeasures measures(runner, {kLeastSteps, own.steps, kDecodeSeconds}, {0, 3 * own.steps, kMixedSeconds},
+                          own.context, nullptr);
     StepMeasures::print_decode_head();
     for (const StepPoint& point : group) {
       bench::StepRecord record;
@@ -77,7 +89,8 @@ int run_slice(const bench::StepBenchOptions& options, const bench::StepFloors& f
     fmt::print(stderr, "{} cannot be written\n", options.full);
     return 1;
   }
-  fmt::print("\n{}{} of {} points are measured\n", bench::table_of(table, points), table.done(points), points.size());
+  fmt::print("\n{}{} of {} points are measured, {} of them now in {:.1f} s\n", bench::table_of(table, points),
+             table.done(points), points.size(), table.done(points) - done_before, passed());
   return table.next_group(points).empty() ? 0 : 2;
 }
 

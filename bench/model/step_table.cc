@@ -61,9 +61,9 @@ std::vector<StepPoint> step_points(int32_t num_draws) {
       if (fp8) continue;
       all_rows(StepKind::one_adapter, 0);
       all_rows(StepKind::own_adapters, 0);
+      for (int32_t draw = 1; draw < num_draws && context == kContexts.front(); ++draw) all_rows(StepKind::draw, draw);
+      // Last, as prompts lower the clocks of what follows them for a while.
       for (const int32_t budget : kBudgets) points.push_back({context, fp8, StepKind::mixed, budget, kMixedRows});
-      if (context != kContexts.front()) continue;
-      for (int32_t draw = 1; draw < num_draws; ++draw) all_rows(StepKind::draw, draw);
     }
   }
   return points;

@@ -35,12 +35,19 @@ Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOpti
     kernels::fill_bytes(pool.memory_.data(), 0, bytes, *stream);
     stream->synchronize();
   }
+  pool.layers_ = layers_in(pool.memory_.data(), plan, rank, options, num_blocks);
+  return pool;
+}
+
+std::vector<kernels::KvCacheLayer> KvPool::layers_in(void* memory, const ShardPlan& plan, int rank,
+                                                     const CudaModelOptions& options, int32_t num_blocks) {
   const auto positions = static_cast<uint64_t>(num_blocks) * static_cast<uint64_t>(options.block_size);
   const auto heads = static_cast<uint64_t>(plan.shard(rank).kv_heads.size());
   const uint64_t elements =
       positions * heads * static_cast<uint64_t>(plan.config().head_dim) * kernels::size_of(options.kv_dtype);
   const uint64_t scales = options.kv_dtype == kernels::KvDtype::f8_e4m3 ? positions * heads * sizeof(float) : 0;
-  auto* at = pool.memory_.as<unsigned char>();
+  auto* at = static_cast<unsigned char*>(memory);
+  std::vector<kernels::KvCacheLayer> layers;
   for (int32_t i = 0; i < plan.config().num_layers; ++i, at += 2 * (elements + scales)) {
     kernels::KvCacheLayer layer;
     layer.keys = at;
@@ -53,9 +60,9 @@ Result<KvPool> KvPool::make(const ShardPlan& plan, int rank, const CudaModelOpti
       layer.key_scales = reinterpret_cast<float*>(at + 2 * elements);
       layer.value_scales = reinterpret_cast<float*>(at + 2 * elements + scales);
     }
-    pool.layers_.push_back(layer);
+    layers.push_back(layer);
   }
-  return pool;
+  return layers;
 }
 
 Result<uint64_t> kv_cache_budget(const kernels::DeviceMemory& memory, uint64_t device_bytes, double utilization) {

@@ -17,6 +17,9 @@ class KvPool {
   static Result<KvPool> make(const ShardPlan& plan, int rank, const CudaModelOptions& options, int32_t num_blocks,
                              KvMemory memory = {});
   static uint64_t block_bytes(const ShardPlan& plan, int rank, const CudaModelOptions& options);
+  // Where the layers lie in memory of block_bytes for each block.
+  static std::vector<kernels::KvCacheLayer> layers_in(void* memory, const ShardPlan& plan, int rank,
+                                                      const CudaModelOptions& options, int32_t num_blocks);
 
   const kernels::KvCacheLayer& layer(int32_t i) const { return layers_[static_cast<size_t>(i)]; }
 

@@ -41,5 +41,20 @@ TEST(StepBenchOptions, TimeARankAloneWhereItNeedsNothingFromTheOther) {
   EXPECT_FALSE(parse({"--alone", "--only", "batches", "--full", "state"}));
 }
 
+TEST(StepPace, TakesFewerStepsWhereTheyAreSlowButNotTooFew) {
+  constexpr StepPace pace{12, 48, 0.25};
+  const auto steps_of = [&](double each) {
+    int steps = 0;
+    while (pace.goes_on(steps, each * steps)) ++steps;
+    return steps;
+  };
+  EXPECT_EQ(steps_of(0.003), 48);
+  EXPECT_EQ(steps_of(0.0125), 20);
+  EXPECT_EQ(steps_of(0.1), 12);
+  constexpr StepPace always{48, 48};
+  EXPECT_TRUE(always.goes_on(47, 1e9));
+  EXPECT_FALSE(always.goes_on(48, 0));
+}
+
 }  // namespace
 }  // namespace lorikeet::bench
