@@ -17,8 +17,17 @@ inline constexpr int kGroupWarps = 4;
 inline constexpr int kGroupStreamWarps = 16;  // that compute
 // A thread of another group requests what these consume; the rest of it is there to give its registers away.
 inline constexpr int kGroupStreamThreads = (kGroupStreamWarps + kGroupWarps) * device::kWarpSize;
-inline constexpr int kGroupStreamRegisters = 112;
-inline constexpr int kGroupFillingRegisters = 32;
+// Of a thread: at launch, of those that compute, and of the group that requests. With few columns the next kernel's
+// blocks find room beside.
+template <int kColumns>
+struct GroupRegisters {
+  static constexpr bool kFew = kColumns <= 48;
+  static constexpr int kAtLaunch = kFew ? 88 : 96;
+  static constexpr int kComputing = kFew ? 104 : 112;
+  static constexpr int kFilling = kFew ? 24 : 32;
+  static_assert(kGroupStreamWarps * kComputing + kGroupWarps * kFilling <=
+                (kGroupStreamWarps + kGroupWarps) * kAtLaunch);
+};
 
 constexpr int group_stream_x_bytes(int columns) {
   return columns * kUnitInputs * 2;
@@ -156,14 +165,14 @@ __device__ __forceinline__ void fill_group_stages(const StreamParams& p, const G
 }
 #endif
 
-//   grid     shape.blocks, alone or in clusters, at most one CTA a multiprocessor; 640 threads, 96 registers at launch: 112 for those
-//            that compute, 32 for those that request
+//   grid     shape.blocks, alone or in clusters, at most one CTA a multiprocessor; 640 threads, 88 or 96 registers at launch:
+//            GroupRegisters says how many those have that compute and those that request
 //   shared   StreamSizes: shape.depth stages of weights and x, sums of a round
 //   device   9.0a (wgmma, tensor copies)
 //   waits    for the kernel in front, with weights already requested
 //   floor    with stream() a step of 64 rows reaches 50 % of its floor; 1.65 to 2.03 times as fast as cuBLASLt fp16 there
 template <class T, class Format, int kColumns>
-__global__ void __launch_bounds__(kGroupStreamThreads, 1)
+__global__ void __maxnreg__((GroupRegisters<kColumns>::kAtLaunch))
     stream_groups(const __grid_constant__ StreamParams p, const __grid_constant__ GroupStreamMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Tiling = GroupTiling<kColumns>;
@@ -198,7 +207,7 @@ __global__ void __launch_bounds__(kGroupStreamThreads, 1)
   // A neighbour must have started before it is sent sums: waited for before they are sent.
   if (divided) device::cluster_arrive_relaxed();
   if (warp >= kGroupStreamWarps) {
-    device::give_registers<kGroupFillingRegisters>();
+    device::give_registers<GroupRegisters<kColumns>::kFilling>();
     if (threadIdx.x == kGroupStreamWarps * device::kWarpSize) {
       fill_group_stages<Format, kColumns>(p, maps, base, full, empty, first_tile, tiles, first_unit, end_unit);
     }
@@ -210,7 +219,7 @@ __global__ void __launch_bounds__(kGroupStreamThreads, 1)
     return;
   }
 
-  device::take_registers<kGroupStreamRegisters>();
+  device::take_registers<GroupRegisters<kColumns>::kComputing>();
   auto* sums = reinterpret_cast<float4*>(shared + p.sums_offset);
   float4* kept = sums + warp * (Tiling::kColTiles * 32) + lane;
   int stage = 0;
