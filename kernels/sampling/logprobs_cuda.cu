@@ -10,7 +10,9 @@ namespace {
 
 constexpr int kThreads = kCutThreads;
 constexpr int kWarps = kCutWarps;
-constexpr int kChunk = kCutMostBatches * kCutLeastChunk;  // tokens of one CTA of the statistics
+constexpr int kBatches = 4;  // of a thread of the statistics: sums of floats depend on it
+constexpr int kChunk = kBatches * kCutLeastChunk;
+constexpr int kSearchedParts = 320;  // of a row, at most
 
 int32_t chunks_of(int32_t vocab_size) {
   return (vocab_size + kChunk - 1) / kChunk;
@@ -39,7 +41,7 @@ struct StatisticsWorkspace {
 
 // Whether a row's parts give the cut of a list of `top` tokens.
 __host__ __device__ bool parts_cut(int32_t top, int32_t parts) {
-  return top <= parts && parts <= kCutSearchedParts;
+  return top <= parts && parts <= kSearchedParts;
 }
 
 struct Statistics {
@@ -87,10 +89,10 @@ __global__ void __launch_bounds__(kThreads) logit_statistics(const __grid_consta
     chunks[blockIdx.x] = make_float2(largest, sum);
   }
   if (!device::last_of_row(&workspace.arrivals[blockIdx.y])) return;
+  if (threadIdx.x >= device::kWarpSize) return;
   const int top = args.rows[blockIdx.y].top;
   float last = -INFINITY;
-  if (top > 0 && parts_cut(top, parts)) last = device::last_of_best_parts(best_of_part, parts, top);
-  if (threadIdx.x >= device::kWarpSize) return;
+  if (top > 0 && parts_cut(top, parts)) last = device::last_of_best_parts<kSearchedParts>(best_of_part, parts, top);
   largest = -INFINITY;
   for (unsigned c = threadIdx.x; c < gridDim.x; c += device::kWarpSize) largest = fmaxf(largest, __ldcg(&chunks[c]).x);
   largest = device::warp_max(largest);
@@ -98,8 +100,10 @@ __global__ void __launch_bounds__(kThreads) logit_statistics(const __grid_consta
   for (unsigned first = 0; first < gridDim.x; first += device::kWarpSize) {
     const unsigned c = first + threadIdx.x;
     const float2 chunk = c < gridDim.x ? __ldcg(&chunks[c]) : make_float2(largest, 0);
-    const float own = chunk.y > 0 ? chunk.y * expf(chunk.x - largest) : 0.0F;
-    for (int lane = 0; lane < device::kWarpSize; lane++) sum += __shfl_sync(device::kFullWarp, own, lane);
+    const float share = chunk.y > 0 ? expf(chunk.x - largest) : 0.0F;
+    for (int lane = 0; lane < device::kWarpSize; lane++) {
+      sum = fmaf(__shfl_sync(device::kFullWarp, chunk.y, lane), __shfl_sync(device::kFullWarp, share, lane), sum);
+    }
   }
   if (threadIdx.x != 0) return;
   args.statistics[blockIdx.y].largest = largest;
@@ -292,7 +296,7 @@ void top_tokens_cuda(const TopTokensArgs& args, const Stream& stream) {
       const StatisticsWorkspace made(args.statistics, args.statistics_rows, args.shard.vocab_size);
       cut.workspace.cuts = made.cuts + first;
       cut.workspace.best_of_part = made.best_of_part + int64_t{first} * parts;
-      cut.batches = kCutMostBatches;
+      cut.batches = kBatches;
     } else {
       cut.choose_batches();
       cut_vocab(cut, stream);

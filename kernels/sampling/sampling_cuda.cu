@@ -7,10 +7,10 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / device::kWarpSize;
-constexpr int kBatch = 4;    // tokens that a thread has in hand at a time in the unfiltered draw
-constexpr int kBatches = 4;  // of a thread where there are rows enough for all multiprocessors; else one
-constexpr int kLeastChunk = kThreads * kBatch;  // tokens of a CTA, with one batch
-constexpr int kUnfilteredFullBlocks = 1024;     // so many CTAs fill all multiprocessors
+constexpr int kBatch = 4;                       // tokens that a thread has in hand at a time in the unfiltered draw
+constexpr int kLeastChunk = kThreads * kBatch;  // tokens of a CTA whose threads have one batch
+constexpr int kSeedBatches = 4;                 // of which a thread makes the best logit's noise first, at most
+constexpr int kDrawBlocks = 1024;               // that run at once: eight on each of an H200's 132 multiprocessors
 
 __device__ __forceinline__ float penalise(const DrawRow& row, float logit, int in_output, bool in_prompt) {
   if (in_output > 0 || in_prompt) {
@@ -57,52 +57,61 @@ __device__ DrawWorkspace workspace_of(const UnfilteredDrawArgs& args) {
   return {arrivals, reinterpret_cast<Candidate*>(arrivals + (args.workspace_rows + 63) / 64 * 64)};
 }
 
-// The best of a CTA's tokens, by logit or with noise. Each thread makes the noise of its best logit first, so that a bound
-// tells of nearly all others that they do not win.
-template <int kOwn>
-__device__ __forceinline__ Candidate best_of_chunk(const LogitsShard& shard, const DrawRow& row,
+// The best of a CTA's tokens, by logit or with noise. Each thread makes the noise of its best logit of the first kSeeds
+// batches first, so that a bound tells of nearly all others that they do not win.
+template <int kSeeds>
+__device__ __forceinline__ Candidate best_of_chunk(const LogitsShard& shard, const DrawRow& row, int batches,
                                                    Candidate (&of_warp)[kWarps]) {
   const float* logits = shard.logits + row.logits_row * shard.stride;
-  const int first = blockIdx.x * kOwn * kLeastChunk + static_cast<int>(threadIdx.x);
+  const int first = static_cast<int>(blockIdx.x) * batches * kLeastChunk + static_cast<int>(threadIdx.x);
   const auto logit_at = [&](int column) { return column < shard.vocab_size ? logits[column] : NAN; };
-  float loaded[kOwn * kBatch];
+  const auto load = [&](int begin, float(&loaded)[kSeeds * kBatch]) {
 #pragma unroll
-  for (int i = 0; i < kOwn * kBatch; i++) loaded[i] = logit_at(first + i * kThreads);
+    for (int i = 0; i < kSeeds * kBatch; i++) {
+      loaded[i] = begin + i / kBatch < batches ? logit_at(first + begin * kLeastChunk + i * kThreads) : NAN;
+    }
+  };
+  float loaded[kSeeds * kBatch];
+  load(0, loaded);
   Candidate best = device::no_candidate();
   if (row.greedy()) {
+#pragma unroll 1
+    for (int begin = 0; begin < batches; begin += kSeeds) {
+      if (begin > 0) load(begin, loaded);
 #pragma unroll
-    for (int i = 0; i < kOwn * kBatch; i++) {
-      const Candidate c = {loaded[i], shard.vocab_begin + first + i * kThreads};
-      if (device::better(c, best)) best = c;
+      for (int i = 0; i < kSeeds * kBatch; i++) {
+        const Candidate c = {loaded[i], shard.vocab_begin + first + begin * kLeastChunk + i * kThreads};
+        if (device::better(c, best)) best = c;
+      }
     }
     return device::block_best(best, of_warp);
   }
 #pragma unroll
-  for (int i = 0; i < kOwn * kBatch; i++) {
+  for (int i = 0; i < kSeeds * kBatch; i++) {
     if (loaded[i] > best.value) best = {loaded[i], shard.vocab_begin + first + i * kThreads};
   }
   device::NoisySearch search(row);
   if (best.token_id != device::kNoToken) search.offer_value(best.value / row.temperature, best.token_id);
   search.take(device::block_best(search.best, of_warp));
 #pragma unroll 1
-  for (int batch = 0; batch < kOwn; batch++) {
+  for (int batch = 0; batch < batches; batch++) {
     const int column = first + batch * kLeastChunk;
     float x[kBatch];
 #pragma unroll
-    for (int i = 0; i < kBatch; i++) x[i] = logit_at(column + i * kThreads);  // from the L1
+    for (int i = 0; i < kBatch; i++) x[i] = logit_at(column + i * kThreads);  // the first of them from the L1
     search.offer(x, shard.vocab_begin + column, kThreads, (1U << kBatch) - 1);
   }
   return device::block_best(search.best, of_warp);
 }
 
 // CTA (chunk, row); the last CTA of a row to arrive picks the best of the chunks.
-//   grid     (vocabulary / (1,024 kOwn), rows), 256 threads, 32 registers, 68 B of shared memory; launched in the ordinary way
-template <int kOwn>
-__global__ void __launch_bounds__(kThreads, 8) draw_unfiltered(UnfilteredDrawArgs args) {
+//   grid     (vocabulary / (1,024 batches), rows), 256 threads, 32 registers, 68 B of shared memory; launched in the ordinary way
+template <int kSeeds>
+__global__ void __launch_bounds__(kThreads, 8) draw_unfiltered(UnfilteredDrawArgs args, int batches) {
   const DrawRow row = args.rows[blockIdx.y];
   if (row.draw_row < 0) return;
   __shared__ Candidate of_warp[kWarps];
-  Candidate best = best_of_chunk<kOwn>(args.shard, row, of_warp);
+  Candidate best = best_of_chunk<kSeeds>(args.shard, row, batches, of_warp);
   const DrawWorkspace workspace = workspace_of(args);
   if (threadIdx.x == 0) workspace.of_chunk[static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x] = best;
   if (!device::last_of_row(&workspace.arrivals[blockIdx.y]) || threadIdx.x >= device::kWarpSize) return;
@@ -153,13 +162,11 @@ void draw_unfiltered_cuda(const UnfilteredDrawArgs& args, const Stream& stream) 
   CHECK_LE(args.num_rows, args.workspace_rows);
   if (args.num_rows == 0) return;
   const auto rows = static_cast<unsigned>(args.num_rows);
-  const unsigned chunks = chunks_of(args.shard.vocab_size, kLeastChunk);
-  if (chunks * rows <= kUnfilteredFullBlocks) {
-    draw_unfiltered<1><<<dim3(chunks, rows), kThreads, 0, stream.handle()>>>(args);
-  } else {
-    const unsigned fewer = chunks_of(args.shard.vocab_size, kBatches * kLeastChunk);
-    draw_unfiltered<kBatches><<<dim3(fewer, rows), kThreads, 0, stream.handle()>>>(args);
-  }
+  const auto batches =
+      static_cast<int32_t>((chunks_of(args.shard.vocab_size, kLeastChunk) * rows + kDrawBlocks - 1) / kDrawBlocks);
+  const dim3 grid(chunks_of(args.shard.vocab_size, batches * kLeastChunk), rows);
+  const auto kernel = batches == 1 ? draw_unfiltered<1> : draw_unfiltered<kSeedBatches>;
+  kernel<<<grid, kThreads, 0, stream.handle()>>>(args, batches);
   LORIKEET_CHECK_CUDA(cudaGetLastError());
 }
 

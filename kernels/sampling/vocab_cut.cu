@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/base/cuda_check.h"
 #include "kernels/base/rounding.h"
 #include "kernels/cuda/overlap_launch.cuh"
@@ -13,7 +15,9 @@ using device::OwnTokens;
 
 constexpr float kLongest = 32;  // of the histogram, in nats: a token that far from the best has no mass
 
-constexpr int kFullBlocks = 1024;  // so many CTAs fill all multiprocessors
+constexpr int kCutBlocks = 640;      // draw_filtered's that run at once: five on each of an H200's 132 multiprocessors
+constexpr int kSearchedParts = 640;  // of a row, at most
+constexpr int kRead = 4;             // batches that a thread of find_best asks for at a time
 
 // The best of all ranks and the least, and whether all have `enough`, by the first warp of a CTA.
 __device__ __forceinline__ void join_best(const CutArgs& args, Candidate& best, float& least, bool& enough) {
@@ -38,10 +42,10 @@ __device__ __forceinline__ void join_best(const CutArgs& args, Candidate& best, 
 }
 
 // CTA (chunk, row). The last CTA of a row joins the chunks, and with kShared the ranks.
-//   grid     (vocabulary / (1,024 kBatches), rows), 256 threads, 32 registers (without kShared), 100 B of shared memory
+//   grid     (vocabulary / (1,024 batches), rows), 256 threads, 45 registers, 100 B of shared memory
 //   waits    for the kernel in front; with kShared the last CTA of a row for those of the other ranks (peer_row.cuh)
-template <bool kShared, int kBatches>
-__global__ void __launch_bounds__(kCutThreads, kShared ? 1 : 8) find_best(const __grid_constant__ CutArgs args) {
+template <bool kShared>
+__global__ void __launch_bounds__(kCutThreads, kShared ? 1 : 5) find_best(const __grid_constant__ CutArgs args) {
   if (!kShared || !args.peers.shares_device) device::allow_next_kernel();
   device::wait_for_previous_kernel();
   const CutRule rule(args, blockIdx.y);
@@ -49,27 +53,36 @@ __global__ void __launch_bounds__(kCutThreads, kShared ? 1 : 8) find_best(const 
   const CutWorkspace& workspace = args.workspace;
   const CutValues values(args, rule);
   const OwnTokens tokens(values);
-  float logits[kBatches][kCutBatch];
-#pragma unroll
-  for (int batch = 0; batch < kBatches; batch++) tokens.load(batch, logits[batch]);
   // The kernel behind this one counts from nothing.
   for (int bin = blockIdx.x * kCutThreads + threadIdx.x; bin < kCutBins; bin += gridDim.x * kCutThreads) {
     workspace.histogram[blockIdx.y * kCutBins + bin] = 0;
   }
   Candidate best = device::no_candidate();
   float least = INFINITY;
+#pragma unroll 1
+  for (int begin = 0; begin < args.batches; begin += kRead) {
+    float logits[kRead][kCutBatch];
 #pragma unroll
-  for (int batch = 0; batch < kBatches; batch++) {
-    tokens.clean_if_least(batch, logits[batch]);
+    for (int batch = 0; batch < kRead; batch++) {
+      if (begin + batch < args.batches) {
+        tokens.load(begin + batch, logits[batch]);
+      } else {
+        tokens.none(logits[batch]);
+      }
+    }
 #pragma unroll
-    for (int i = 0; i < kCutBatch; i++) {
-      const float logit = logits[batch][i];
-      const Candidate c = {logit, tokens.first(batch) + i * kCutThreads};
-      if (device::better(c, best)) best = c;
-      if (logit > -INFINITY) least = fminf(least, logit);
+    for (int batch = 0; batch < kRead; batch++) {
+      if (begin + batch < args.batches) tokens.clean_if_least(begin + batch, logits[batch]);
+#pragma unroll
+      for (int i = 0; i < kCutBatch; i++) {
+        const float logit = logits[batch][i];
+        const Candidate c = {logit, tokens.first(begin + batch) + i * kCutThreads};
+        if (device::better(c, best)) best = c;
+        if (logit > -INFINITY) least = fminf(least, logit);
+      }
     }
   }
-  const int in_chunk = device::parts_of_chunk(kBatches);
+  const int in_chunk = device::parts_of_chunk(args.batches);
   const auto parts = static_cast<int>(gridDim.x) * in_chunk;
   float* best_of_part = workspace.best_of_part + static_cast<size_t>(blockIdx.y) * parts;
   __shared__ Candidate best_of_warp[kCutWarps];
@@ -94,9 +107,9 @@ __global__ void __launch_bounds__(kCutThreads, kShared ? 1 : 8) find_best(const 
     if (in_chunk == 1) best_of_part[blockIdx.x] = best.value;
   }
   if (!device::last_of_row(&workspace.arrivals[blockIdx.y])) return;
-  bool enough = rule.by_count() && rule.top_k <= parts && parts <= kCutSearchedParts;
-  const float last = enough ? device::last_of_best_parts(best_of_part, parts, rule.top_k) : -INFINITY;
+  bool enough = rule.by_count() && rule.top_k <= parts && parts <= kSearchedParts;
   if (threadIdx.x >= device::kWarpSize) return;
+  const float last = enough ? device::last_of_best_parts<kSearchedParts>(best_of_part, parts, rule.top_k) : -INFINITY;
   best = device::no_candidate();
   least = INFINITY;
   for (unsigned chunk = threadIdx.x; chunk < gridDim.x; chunk += device::kWarpSize) {
@@ -206,7 +219,7 @@ __device__ __forceinline__ bool join_histograms(const CutArgs& args, unsigned lo
 }
 
 // CTA (chunk, row). The last CTA of a row joins the ranks with kShared, and finds the bins about the cut.
-//   grid     (vocabulary / (1,024 batches), rows), 256 threads, 39 registers (without kShared), 8 kB of shared memory
+//   grid     (vocabulary / (1,024 batches), rows) with at most 4 batches, 256 threads, 39 registers (without kShared), 8 kB of shared memory
 //            (the histogram)
 //   waits    as find_best
 template <bool kShared>
@@ -304,24 +317,25 @@ uint64_t cut_workspace_bytes(int32_t vocab_size) {
 
 void CutArgs::choose_batches() {
   batches = 1;
-  if (chunks() * static_cast<unsigned>(num_rows) > kFullBlocks) batches = kCutMostBatches;
+  batches = divide_up(static_cast<int32_t>(chunks()) * num_rows, kCutBlocks);
 }
 
 void cut_vocab(const CutArgs& args, const Stream& stream) {
   CHECK_GT(args.vocab_size(), 0);
   CHECK_GT(args.num_rows, 0);
   CHECK_LE(args.num_rows, kCutRows);
-  const dim3 grid(args.chunks(), static_cast<unsigned>(args.num_rows));
+  const auto grid_of = [](const CutArgs& of) { return dim3(of.chunks(), static_cast<unsigned>(of.num_rows)); };
+  CutArgs counted = args;
+  counted.batches = std::min(args.batches, kCutCountedBatches);
   const auto launch = [&](auto* best, auto* distances) {
-    best<<<grid, kCutThreads, 0, stream.handle()>>>(args);
+    best<<<grid_of(args), kCutThreads, 0, stream.handle()>>>(args);
     LORIKEET_CHECK_CUDA(cudaGetLastError());
-    device::launch_overlapped(distances, grid, kCutThreads, 0, stream.handle(), args);
+    device::launch_overlapped(distances, grid_of(counted), kCutThreads, 0, stream.handle(), counted);
   };
-  const bool few = args.batches == 1;
   if (args.shared()) {
-    launch(few ? find_best<true, 1> : find_best<true, kCutMostBatches>, count_distances<true>);
+    launch(find_best<true>, count_distances<true>);
   } else {
-    launch(few ? find_best<false, 1> : find_best<false, kCutMostBatches>, count_distances<false>);
+    launch(find_best<false>, count_distances<false>);
   }
 }
 

@@ -100,6 +100,10 @@ class OwnTokens {
       if (batch * kCutLeastChunk + i * kCutThreads < left_) logits[i] = __ldg(own + i * kCutThreads);
     }
   }
+  __device__ __forceinline__ void none(float (&logits)[kCutBatch]) const {
+#pragma unroll
+    for (int i = 0; i < kCutBatch; i++) logits[i] = NAN;
+  }
   // Of what was loaded: apart from it, so that nothing waits for it before it must.
   __device__ __forceinline__ void clean_if_least(int batch, float (&logits)[kCutBatch]) const {
     if (!nan_is_least_) return;
@@ -144,13 +148,16 @@ __device__ __forceinline__ bool part_is_out(const CutArgs& args, const RowCut& c
   return __ldcg(args.workspace.best_of_part + chunk * parts + part) < cut.least_logit;
 }
 
-// A logit that at least `wanted` of a row's parts reach, and few more: the upper bits of the one in that place. By all
-// threads of a CTA.
+// A logit that at least `wanted` of a row's parts, at most kMost, reach, and few more: the upper bits of the one in that
+// place. By a warp.
+template <int kMost>
 __device__ __forceinline__ float last_of_best_parts(const float* best_of_part, int parts, int wanted) {
-  uint32_t own[kCutSearchedParts / kCutThreads];
+  constexpr int kOwn = kMost / kWarpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  uint32_t own[kOwn];
 #pragma unroll
-  for (int i = 0; i < kCutSearchedParts / kCutThreads; i++) {
-    const int part = static_cast<int>(threadIdx.x) + i * kCutThreads;
+  for (int i = 0; i < kOwn; i++) {
+    const int part = lane + i * kWarpSize;
     own[i] = part < parts ? ordered_key(__ldcg(best_of_part + part)) : 0;
   }
   uint32_t key = 0;
@@ -158,8 +165,8 @@ __device__ __forceinline__ float last_of_best_parts(const float* best_of_part, i
   for (uint32_t bit = 1U << 31; bit >= 1U << 13; bit >>= 1) {
     int reached = 0;
 #pragma unroll
-    for (int i = 0; i < kCutSearchedParts / kCutThreads; i++) reached += __syncthreads_count(own[i] >= (key | bit));
-    if (reached >= wanted) key |= bit;
+    for (int i = 0; i < kOwn; i++) reached += own[i] >= (key | bit) ? 1 : 0;
+    if (__reduce_add_sync(kFullWarp, reached) >= wanted) key |= bit;
   }
   const float logit = of_ordered_key(key);
   return logit == logit ? logit : -INFINITY;
@@ -189,6 +196,6 @@ inline constexpr int kMassSplit = 20;
 __device__ __forceinline__ unsigned long long mass(float distance) {
   return __float2ull_rn(expf(-distance) * 0x1p39F);
 }
-static_assert(kCutMostBatches * kCutLeastChunk <= 1 << (32 - kMassSplit), "parts of the sum would overflow");
+static_assert(kCutCountedBatches * kCutLeastChunk <= 1 << (32 - kMassSplit), "parts of the sum would overflow");
 
 }  // namespace lorikeet::kernels::device

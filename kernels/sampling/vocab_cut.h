@@ -32,8 +32,7 @@ inline constexpr int32_t kCutBatch = 4;      // tokens that a thread has in hand
 inline constexpr int32_t kCutThreads = 256;
 inline constexpr int32_t kCutWarps = kCutThreads / 32;
 inline constexpr int32_t kCutLeastChunk = kCutBatch * kCutThreads;  // tokens of a CTA whose threads have one batch
-inline constexpr int32_t kCutMostBatches = 4;                       // of a thread
-inline constexpr int32_t kCutSearchedParts = 2 * kCutThreads;       // of a row, for the last that a number reaches
+inline constexpr int32_t kCutCountedBatches = 4;                    // of a thread that counts, at most
 inline constexpr int32_t kCutRows = 64;                             // that are cut at a time
 static_assert(kCutRows <= kMostPeerRows && 2 * kCutBins <= kMostPeerRowWords);
 
@@ -86,7 +85,8 @@ struct CutArgs {
   int32_t vocab_size() const { return begins[pieces] - begins[0]; }
   // Of all ranks' parts.
   constexpr int32_t all_tokens() const { return shared() ? tokens_of_peers : begins[pieces] - begins[0]; }
-  // A thread's batches: fewer, and more CTAs, where few rows would leave multiprocessors idle. A chunk lies in one piece.
+  // A thread's batches: as many as let all CTAs run at once, since each has a beginning and an end that take longer than a
+  // batch. A chunk lies in one piece.
   int32_t batches = 1;
   constexpr int32_t chunks_of(int32_t piece) const {
     return (begins[piece + 1] - begins[piece] + batches * kCutLeastChunk - 1) / (batches * kCutLeastChunk);
