@@ -1,5 +1,5 @@
 // Where rows of logits are cut: which tokens top_k, top_p and min_p keep for sure, which lie so near to the cut that
-// they must be put in order, and which are out. The first half of a filtered draw (kernels/sampling/sampling_cuda.h)
+// they must be looked at one by one, and which are out. The first half of a filtered draw (kernels/sampling/sampling_cuda.h)
 // and of the lists of best tokens (kernels/sampling/logprobs_cuda.h), used by these alone.
 //
 // Many CTAs share a row. Two kernels: the row's best value and its range; then a histogram of the distances from the
