@@ -57,30 +57,6 @@ uint64_t bytes_while_read(uint64_t file_bytes, model::SliceLayout layout) {
 
 }  // namespace
 
-namespace {
-
-// What comes of a file of so many bytes, by what has come of the one before it: adapters of a server resemble each other.
-// Threads: any.
-class PackedSizes {
- public:
-  void note(uint64_t file_bytes, uint64_t bytes) {
-    const std::lock_guard lock(mutex_);
-    if (file_bytes > 0) last_ = {file_bytes, bytes};
-  }
-  uint64_t of(uint64_t file_bytes) const {
-    const std::lock_guard lock(mutex_);
-    const auto [last_file_bytes, last_bytes] = last_;
-    uint64_t product = 0;
-    return __builtin_mul_overflow(file_bytes, last_bytes, &product) ? file_bytes : product / last_file_bytes;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::pair<uint64_t, uint64_t> last_{1, 1};  // bytes of the file, and of what has come of it
-};
-
-}  // namespace
-
 struct AdapterReader::Context {
   const model::ShardPlan plan;
   const int32_t max_lora_rank;
@@ -89,7 +65,6 @@ struct AdapterReader::Context {
   const model::SliceLayout layout;
   std::atomic<size_t> reading{0};
   SpareStagingMemory spare;
-  PackedSizes sizes;
   const std::shared_ptr<DeferredFree> ends;  // shared with the adapters, which may outlive the reader
   std::mutex mutex;
   std::condition_variable stop_wake;
@@ -226,7 +201,6 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
     context->hold("hold_adapter_load", name);
     return [this, staged = context->stage(name, dir)]() mutable {
       const uint64_t bytes = staged.adapter ? (*staged.adapter)->region.bytes().size() : 0;
-      if (bytes > 0) context_->sizes.note(static_cast<uint64_t>(staged.stamp.tensors.bytes), bytes);
       callbacks_.staged(std::move(staged));
       prepare_spare(bytes);
     };
@@ -234,21 +208,6 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
   job.give_up = [this, name, dir](const std::string& why) {
     callbacks_.staged({name, {}, fail("{}: reading the adapter: {}", dir, why)});
   };
-  reads_.submit(std::move(job));
-  begin_spare(file_bytes);
-}
-
-// The kernel gives pages while the file's header is looked at, which one thread does.
-void AdapterReader::begin_spare(uint64_t file_bytes) {
-  if (!context_->in_background()) return;
-  BlockingPool::Job job;
-  job.limit = patience_.read;
-  job.call = [context = context_, bytes = context_->sizes.of(file_bytes)]() -> BlockingPool::Finish {
-    context->give_way();
-    context->spare.begin(bytes, kSpareThreads);
-    return [] {};
-  };
-  job.give_up = [](const std::string&) {};
   reads_.submit(std::move(job));
 }
 

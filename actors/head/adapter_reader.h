@@ -87,7 +87,6 @@ class AdapterReader final : public AdapterSource {
   struct Context;
 
   void prepare_spare(uint64_t bytes);
-  void begin_spare(uint64_t file_bytes);
 
   const Patience patience_;
   const Callbacks callbacks_;

@@ -136,19 +136,10 @@ std::optional<StagingMemory> SpareStagingMemory::take(uint64_t bytes) {
 }
 
 void SpareStagingMemory::prepare(uint64_t bytes, int threads) {
-  make(bytes, bytes, threads);
-}
-
-void SpareStagingMemory::begin(uint64_t bytes, int threads) {
-  make(bytes, 0, threads);
-}
-
-// Unless there is one of `enough` bytes.
-void SpareStagingMemory::make(uint64_t bytes, uint64_t enough, int threads) {
   if (bytes == 0 || bytes > most_) return;
   {
     const std::lock_guard lock(mutex_);
-    if (preparing_ || (memory_ && memory_->bytes() >= enough)) return;
+    if (preparing_ || (memory_ && memory_->bytes() >= bytes)) return;
     preparing_ = true;
     wanted_ = false;
     memory_.reset();

@@ -84,14 +84,10 @@ class SpareStagingMemory {
 
   // Makes one, unless there is one that is as large. Nothing comes of it above the bound and where memory is short.
   void prepare(uint64_t bytes, int threads);
-  // The same, unless there is any: beside the first looks at an adapter that is about to take it.
-  void begin(uint64_t bytes, int threads);
 
   uint64_t bytes() const;  // of what is there
 
  private:
-  void make(uint64_t bytes, uint64_t enough, int threads);
-
   const uint64_t most_;
   mutable std::mutex mutex_;
   std::condition_variable prepared_;

@@ -95,19 +95,6 @@ TEST(SpareStagingMemory, GoesWhereMoreIsNeededAndIsNotMadeTwice) {
   EXPECT_EQ(spare.bytes(), 3 * kPage);
 }
 
-TEST(SpareStagingMemory, IsBegunOnlyWhereThereIsNone) {
-  SpareStagingMemory spare(4 * kPage);
-  spare.begin(2 * kPage, 1);
-  EXPECT_EQ(spare.bytes(), 2 * kPage);
-  spare.begin(3 * kPage, 1);
-  EXPECT_EQ(spare.bytes(), 2 * kPage) << "who asked for it before may want it";
-  EXPECT_TRUE(spare.take(kPage));
-  spare.begin(3 * kPage, 1);
-  EXPECT_EQ(spare.bytes(), 3 * kPage);
-  spare.begin(4 * kPage + 1, 1);
-  EXPECT_EQ(spare.bytes(), 3 * kPage);
-}
-
 TEST(SpareStagingMemory, StaysWithinItsBound) {
   SpareStagingMemory spare(2 * kPage);
   spare.prepare(2 * kPage + 1, 1);
