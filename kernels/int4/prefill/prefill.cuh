@@ -148,6 +148,7 @@ __device__ __forceinline__ void decode_scaled(const UnitWords<Format>& words, in
 //   device   9.0a (wgmma, tensor copies); other devices have kernels/int4/prefill/int4_warp_prefill.h
 //   waits    for the kernel in front, with weights already requested; of the blocks of an area the last to arrive joins
 //            the sums, nobody waits for another
+//   floor    0.72 to 1.88 times as fast as cuBLASLt fp16 from 80 to 384 tokens, 0.74 to 1.04 above (bench/RESULTS.md)
 template <class T, class Format, int kColumns>
 __global__ void __launch_bounds__(kPrefillThreads, 1)
     prefill(const __grid_constant__ PrefillParams p, const __grid_constant__ CUtensorMap weight_map,
@@ -169,7 +170,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; i++) {
       device::barrier_init(full + i * 8, 1);
-      device::barrier_init(empty + i * 8, kConsumers / device::kWarpSize);
+      device::barrier_init(empty + i * 8, kConsumers);
     }
     device::fence_barrier_init();
   }
@@ -214,14 +215,14 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
           device::warpgroup_commit();
           device::warpgroup_wait<1>();
           // The steps of the unit before have ended: its stage may be filled again.
-          if (j == 0) device::barrier_arrive_if(empty + stage_before * 8, !first && lane == 0);
+          if (j == 0) device::barrier_arrive_if(empty + stage_before * 8, !first);
         }
         stage_before = at.stage;
         at.advance();
       }
       device::warpgroup_wait<0>();
       device::fence_sums(sum);
-      if (lane == 0) device::barrier_arrive(empty + stage_before * 8);
+      device::barrier_arrive(empty + stage_before * 8);
       if (part.end - part.begin < p.division.units && !join_parts(p, part.area, arrived, sum)) continue;
       const int tile = part.area / p.column_areas * kPrefillTiles + warp;
       const int first_token = part.area % p.column_areas * kColumns;
