@@ -184,7 +184,7 @@ Result<LoraUpload> LoraUpload::make() {
     event = std::move(*copied);
   }
   made.fillers_ =
-      std::make_unique<Fillers>(std::clamp<size_t>(std::thread::hardware_concurrency() / 2, 1, kMostFillers));
+      std::make_unique<Fillers>(std::clamp<size_t>(std::thread::hardware_concurrency() * 3 / 4, 1, kMostFillers));
   return made;
 }
 

@@ -38,7 +38,7 @@ class LoraUpload {
   static constexpr size_t kPieces = 32;   // of the ring: nobody who fills waits for the device, or hardly ever
   static constexpr size_t kMostFillers = 12;
 
-  // With the threads that fill: no more than half of the cores, in the background.
+  // With the threads that fill: for three quarters of the cores, in the background.
   static Result<LoraUpload> make();
   LoraUpload();
   ~LoraUpload();
