@@ -15,6 +15,7 @@ namespace {
 
 constexpr int32_t kUsualRank = 64;        // memory is reserved for adapters of this rank, unless the options say more
 constexpr uint64_t kMostOfTheDevice = 8;  // and for no more than an eighth of the device
+constexpr uint64_t kSlackShare = 16;      // beside: smaller adapters leave gaps behind that the usual ones do not fill
 
 kernels::LoraGeometry geometry_of(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
   const ModelConfig& config = plan.config();
@@ -53,8 +54,8 @@ uint64_t CudaAdapters::memory_bytes(const ShardPlan& plan, int rank, const CudaM
   if (options.lora_bytes > 0) return options.lora_bytes;
   const kernels::LoraGeometry geometry = geometry_of(plan, rank, options);
   const uint64_t usual = kernels::LoraSlots::adapter_bytes(geometry, std::min(options.max_lora_rank, kUsualRank));
-  return std::min(static_cast<uint64_t>(options.num_slots) * usual,
-                  kernels::device_memory().total_bytes / kMostOfTheDevice);
+  const uint64_t all = static_cast<uint64_t>(options.num_slots) * usual;
+  return std::min(all + all / kSlackShare, kernels::device_memory().total_bytes / kMostOfTheDevice);
 }
 
 Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, int rank,
