@@ -212,8 +212,14 @@ __device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* sh
     } else {
       device::wait_for_previous_kernel();
     }
-    return stage_x<T>(p, shared, thread, first_kept * kUnitInputs, (end_unit - first_kept) * (kUnitInputs / 8),
-                      request_rest);
+    const int first_k = first_kept * kUnitInputs;
+    const int chunks = (end_unit - first_kept) * (kUnitInputs / 8);
+    constexpr int kLoads = kLora == DecodeLora::of_tokens ? kFewXLoads : kXLoads;
+    // Adapters take the inputs in their own order.
+    if (kLora != DecodeLora::none || p.permutation == nullptr) {
+      return stage_x<T, kLoads, false>(p, shared, thread, first_k, chunks, request_rest);
+    }
+    return stage_x<T, kFewXLoads, true>(p, shared, thread, first_k, chunks, request_rest);
   }
   NormWeight norm_weight;
   load_norm_weight(p, thread, norm_weight);

@@ -33,7 +33,7 @@ struct LoraPartsParams {
 // Parts of A x: eight ranks of an adapter and kPartBlocks of the inputs each, for all of its tokens. Every warp sums a
 // slice of the inputs, and the slices are added in their order, as in kernels/lora/lora_shrink.cuh. All of A is on its
 // way before x is there.
-//   grid     most units * projections * parts, up to two CTAs a multiprocessor; 256 threads
+//   grid     most units * projections * parts, up to two CTAs a multiprocessor; 256 threads, 94 registers
 //   shared   2 kB: so little, and so few registers, that it finds room beside a product
 //   device   8.0
 //   waits    for x's writer by its counter (done_counter.cuh), in the end for the kernel in front

@@ -15,6 +15,8 @@ namespace lorikeet::kernels::int4 {
 
 inline constexpr int kDecodeColumns = 8;
 inline constexpr int kDecodeRowPadding = 64;  // bytes after a token's x: neighbouring tokens in other banks
+inline constexpr int kXLoads = 7;     // of x, of a thread, in flight: eight tokens then come in one or two rounds
+inline constexpr int kFewXLoads = 4;  // where registers are few
 inline constexpr int kDecodeUnitXBytes = 2 * kUnitInputs;
 
 inline constexpr int kNormVectors = 3;    // of a thread, in which x of the residual stream fits
@@ -59,10 +61,10 @@ __device__ __forceinline__ uint4 transpose_pairs(uint4 v) {
                     odd ? mine_upper : other_upper);
 }
 
-template <class T>
+template <class T, bool kPermuted>
 __device__ __forceinline__ uint4 load_x(const DecodeParams& p, int token, int k) {
   const T* row = static_cast<const T*>(p.x) + token * p.x_stride;
-  if (p.permutation == nullptr) return __ldcg(reinterpret_cast<const uint4*>(row + k));
+  if constexpr (!kPermuted) return __ldcg(reinterpret_cast<const uint4*>(row + k));
   uint32_t pairs[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) {
@@ -75,12 +77,11 @@ __device__ __forceinline__ uint4 load_x(const DecodeParams& p, int token, int k)
 }
 
 // When x is there: brings that of `chunks` times 8 inputs from first_k into shared memory in the order of the tensor
-// cores, zeros behind its end. chunks: a multiple of 4, so that neighbours belong to one token. asked() is called once,
-// when the first of x has been asked for.
-template <class T, class Asked>
+// cores, zeros behind its end. chunks: a multiple of 4, so that neighbours belong to one token. kBatch: loads in flight
+// per thread. asked() is called once, when the first of x has been asked for.
+template <class T, int kBatch, bool kPermuted, class Asked>
 __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_shared, int thread, int first_k,
                                         int chunks, Asked&& asked) {
-  constexpr int kBatch = 4;  // loads in flight per thread
   const int total = p.m * chunks;
   // i / chunks is the upper half of i * inverse, as i * chunks < 2^32.
   const uint32_t inverse = 0xffffffffU / static_cast<uint32_t>(chunks) + 1;
@@ -94,7 +95,7 @@ __device__ __forceinline__ void stage_x(const DecodeParams& p, unsigned char* x_
       const int token = static_cast<int>(__umulhi(static_cast<uint32_t>(i), inverse));
       const int chunk = i - token * chunks;
       const int k = first_k + chunk * 8;
-      v[b] = i < total && k < p.k ? load_x<T>(p, token, k) : make_uint4(0, 0, 0, 0);
+      v[b] = i < total && k < p.k ? load_x<T, kPermuted>(p, token, k) : make_uint4(0, 0, 0, 0);
       to[b] = token * p.x_row_bytes + chunk * 16;
     }
     if (begin == 0) asked();
