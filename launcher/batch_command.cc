@@ -92,10 +92,10 @@ Result<int> batch(const BatchFlags& flags) {
   }
   if (!summary) return fail("{}; --resume does the rest", summary.error().message);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (summary->failed > 0 && flags.output != "-") say("the results of those that failed say why: {}", flags.output);
   say("{} {}, {} failed, {} prompt and {} generated tokens in {:.2f} s", summary->lines,
       summary->lines == 1 ? "line" : "lines", summary->failed, summary->prompt_tokens, summary->completion_tokens,
       seconds);
-  if (summary->failed > 0 && flags.output != "-") say("the results of those that failed say why: {}", flags.output);
   if (auto ok = writer->close(); !ok) return tl::unexpected(ok.error());
   return 0;
 }
@@ -120,8 +120,8 @@ void add_batch_command(CLI::App& app, int& exit_status) {
   command->footer(
       "A line is a request: {\"id\": 1, \"prompt\": \"It was\", \"adapter\": \"kjv\"}\n"
       "\n"
-      "A line that fails has a result that says why, and standard error ends with\n"
-      "their number. Exit status: 0, every line has its result, of an answer or\n"
+      "A line that fails has a result that says why, and the last line of standard\n"
+      "error counts those. Exit status: 0, every line has its result, of an answer or\n"
       "of a failure, as with `vllm run-batch`; 1, not every line has one, and --resume\n"
       "does the rest.\n"
       "\n"

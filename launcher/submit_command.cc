@@ -43,7 +43,7 @@ Result<std::string> read_standard_input() {
 }
 
 // "-" stands for the standard input; so does no prompt at all where that is no terminal.
-Result<void> check_prompts(SubmitPlan& plan) {
+Result<void> find_prompts(SubmitPlan& plan) {
   if (plan.prompts.empty() && plan.token_prompts.empty()) {
     if (isatty(STDIN_FILENO) != 0) return fail("give a prompt, or - to read one from the standard input");
     plan.prompts.emplace_back(kStandardInput);
@@ -51,7 +51,7 @@ Result<void> check_prompts(SubmitPlan& plan) {
   if (std::count(plan.prompts.begin(), plan.prompts.end(), kStandardInput) > 1) {
     return fail("the standard input can be one prompt only");
   }
-  return {};
+  return check_prompts(plan);
 }
 
 Result<void> read_standard_input(SubmitPlan& plan) {
@@ -202,7 +202,7 @@ Result<int> submit(SubmitFlags& flags) {
     say("lorikeet submit: {}", error.message);
     return 2;  // of a wrong command line, as everywhere
   };
-  if (auto ok = check_prompts(flags.plan); !ok) return wrong(ok.error());
+  if (auto ok = find_prompts(flags.plan); !ok) return wrong(ok.error());
   if (auto ok = read_standard_input(flags.plan); !ok) return tl::unexpected(ok.error());
   const auto requests = make_requests(flags.plan);
   if (!requests) return wrong(requests.error());

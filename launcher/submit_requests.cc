@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "comm/client/adapter_request.h"
+#include "kernels/base/printable.h"
 #include "launcher/terminal.h"
 
 namespace lorikeet::launcher {
@@ -38,7 +39,9 @@ comm::GenerateRequest make_request(const SubmitPlan& plan, size_t index, const s
 
 // As the shell leaves ids that were written with spaces between them.
 bool is_list_of_numbers(const std::string& prompt) {
-  return !prompt.empty() && prompt.find_first_not_of("0123456789, ") == std::string::npos;
+  constexpr const char* kDigits = "0123456789";
+  return prompt.find_first_of(kDigits) != std::string::npos &&
+         prompt.find_first_not_of(std::string(kDigits) + ", ") == std::string::npos;
 }
 
 std::string shown_prompt(const SubmitPlan& plan, size_t index) {
@@ -69,17 +72,19 @@ void make_distinct(std::vector<LabelledRequest>& requests) {
 
 }  // namespace
 
+Result<void> check_prompts(const SubmitPlan& plan) {
+  const auto numbers = std::find_if(plan.prompts.begin(), plan.prompts.end(), is_list_of_numbers);
+  if (plan.token_prompts.empty() || numbers == plan.prompts.end()) return {};
+  return fail("the prompt {} would be text: the ids of a prompt are one value, such as --prompt-token-ids 1,2,3",
+              printable(*numbers));
+}
+
 Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan) {
   const std::vector<std::string> adapters =
       plan.adapters.empty() ? std::vector<std::string>{comm::kBaseModel} : plan.adapters;
   const size_t prompts = prompts_of(plan);
   if (!plan.token_prompts.empty() && (plan.chat || plan.system)) {
     return fail("--prompt-token-ids are a whole prompt; --chat and --system make one of a text");
-  }
-  const auto numbers = std::find_if(plan.prompts.begin(), plan.prompts.end(), is_list_of_numbers);
-  if (!plan.token_prompts.empty() && numbers != plan.prompts.end()) {
-    return fail("the prompt {} would be text: the ids of a prompt are one value, such as --prompt-token-ids 1,2,3",
-                *numbers);
   }
   if (prompts != adapters.size() && prompts != 1 && adapters.size() != 1) {
     return fail("{} prompts and {} adapters: give as many of one as of the other, or one of either", prompts,

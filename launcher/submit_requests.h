@@ -26,8 +26,11 @@ struct LabelledRequest {
   std::string label;              // differs from all others'
 };
 
+// Whether the prompts can be meant so: ids with spaces between them, of which the shell makes prompts of text, cannot.
+Result<void> check_prompts(const SubmitPlan& plan);
+
 // Prompt by prompt, the answers of one after the other. Errors: the numbers of prompts and adapters do not fit; token ids
-// where the prompts are messages of a chat; prompts that are numbers beside prompts that are ids.
+// where the prompts are messages of a chat.
 Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan);
 
 }  // namespace lorikeet::launcher

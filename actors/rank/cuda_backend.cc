@@ -40,7 +40,6 @@ kernels::KvDtype kv_dtype(const ServerOptions& options, kernels::Dtype activatio
   return activations == kernels::Dtype::bf16 ? kernels::KvDtype::bf16 : kernels::KvDtype::f16;
 }
 
-constexpr uint64_t kLoraSlackShare = 16;
 constexpr int kBusyTries = 20;
 constexpr std::chrono::milliseconds kBusyPause{100};
 
@@ -68,8 +67,8 @@ class CudaBackend final : public RankBackend {
     options.kv_dtype = kv_dtype(options_, options.dtype);
     options.num_slots = options_.max_loras;
     options.max_lora_rank = options_.max_lora_rank;
-    // What the head counts, and some more, since a slot's layers each need a span of their own among those of others.
-    options.lora_bytes = options_.lora_memory_bytes + options_.lora_memory_bytes / kLoraSlackShare;
+    // What the head counts, and the slack.
+    options.lora_bytes = options_.lora_memory_bytes + options_.lora_memory_bytes / model::kLoraSlackShare;
     options.load_threads = std::max(1, options_.threads);
     options.progress = progress;
     options.time_steps = options_.time_steps;

@@ -15,7 +15,6 @@ namespace {
 
 constexpr int32_t kUsualRank = 64;        // memory is reserved for adapters of this rank, unless the options say more
 constexpr uint64_t kMostOfTheDevice = 8;  // and for no more than an eighth of the device
-constexpr uint64_t kSlackShare = 16;      // beside: smaller adapters leave gaps behind that the usual ones do not fill
 
 kernels::LoraGeometry geometry_of(const ShardPlan& plan, int rank, const CudaModelOptions& options) {
   const ModelConfig& config = plan.config();
@@ -55,7 +54,7 @@ uint64_t CudaAdapters::memory_bytes(const ShardPlan& plan, int rank, const CudaM
   const kernels::LoraGeometry geometry = geometry_of(plan, rank, options);
   const uint64_t usual = kernels::LoraSlots::adapter_bytes(geometry, std::min(options.max_lora_rank, kUsualRank));
   const uint64_t all = static_cast<uint64_t>(options.num_slots) * usual;
-  return std::min(all + all / kSlackShare, kernels::device_memory().total_bytes / kMostOfTheDevice);
+  return std::min(all + all / kLoraSlackShare, kernels::device_memory().total_bytes / kMostOfTheDevice);
 }
 
 Result<std::unique_ptr<CudaAdapters>> CudaAdapters::make(const ShardPlan& plan, int rank,

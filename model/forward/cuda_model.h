@@ -35,6 +35,10 @@ struct AdapterMemory {
   std::shared_ptr<SlotRecords> records;         // of the slots in it; null without it
 };
 
+// Of the memory of slots, on top: a slot's layers each need a span of their own, and smaller adapters leave gaps behind
+// that larger ones do not fill.
+inline constexpr uint64_t kLoraSlackShare = 16;
+
 struct CudaModelOptions {
   int32_t block_size = 16;                     // positions in a KV block: a power of two, at least 8
   int32_t max_num_seqs = 256;                  // rows of a step, at most

@@ -77,9 +77,14 @@ TEST(SubmitRequests, SendsTokenIdsAsTheyAreBehindThePromptsOfText) {
 TEST(SubmitRequests, TakesNumbersForTextOnlyWhereNoPromptIsIds) {
   SubmitPlan plan;
   plan.prompts = {"2"};
-  EXPECT_TRUE(make_requests(plan));
+  EXPECT_TRUE(check_prompts(plan));
   plan.token_prompts = {{1}};
-  EXPECT_EQ(make_requests(plan).error().message,
+  for (const char* text : {"-", ",", " ", "2 hats"}) {
+    plan.prompts = {text};
+    EXPECT_TRUE(check_prompts(plan)) << text;
+  }
+  plan.prompts = {"x", "2"};
+  EXPECT_EQ(check_prompts(plan).error().message,
             "the prompt 2 would be text: the ids of a prompt are one value, such as --prompt-token-ids 1,2,3");
 }
 

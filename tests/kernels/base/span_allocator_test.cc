@@ -110,6 +110,36 @@ TEST(SpanAllocator, NeverGivesAByteTwiceAndGetsEverythingBack) {
   EXPECT_EQ(allocator.longest_free(), allocator.capacity());
 }
 
+// A slot is a span for each of 48 layers; an adapter of q and v takes less than a fifth of one of all projections.
+TEST(SpanAllocator, HoldsAdaptersOfTwoSizesInAnyOrderWithASixteenthMoreThanTheLargerOnesTake) {
+  constexpr int kLayers = 48;
+  const uint64_t sizes[] = {2'883'584, 524'288};
+  const auto loads_before_a_refusal = [&](uint64_t capacity, size_t slots, unsigned seed) {
+    SpanAllocator allocator(capacity, 256);
+    std::vector<std::vector<ByteSpan>> held(slots);
+    std::mt19937 random(seed);
+    for (int load = 0; load < 1000; ++load) {
+      std::vector<ByteSpan>& slot = held[random() % slots];
+      for (const ByteSpan& span : slot) allocator.free(span);
+      slot.clear();
+      const uint64_t bytes = sizes[random() % 2];
+      for (int layer = 0; layer < kLayers; ++layer) {
+        const auto span = allocator.allocate(bytes);
+        if (!span) return load;
+        slot.push_back(*span);
+      }
+    }
+    return 1000;
+  };
+  for (const size_t slots : {2, 4, 8, 32}) {
+    const uint64_t larger = slots * kLayers * sizes[0];
+    for (unsigned seed = 0; seed < 5; ++seed) {
+      EXPECT_EQ(loads_before_a_refusal(larger + larger / 16, slots, seed), 1000) << slots;
+      if (slots <= 8) EXPECT_LT(loads_before_a_refusal(larger, slots, seed), 1000) << slots;
+    }
+  }
+}
+
 TEST(SpanAllocatorDeathTest, NoticesASpanThatIsGivenBackTwice) {
   SpanAllocator allocator(1024, 128);
   const ByteSpan span = *allocator.allocate(200);
