@@ -29,6 +29,14 @@ bool is_neutral(const json& value) {
   return value.empty();  // null, {} and []
 }
 
+// An integer that no int64_t holds, or one past the range that was written, or read, as a float: 1e30.
+bool is_integer_beyond(const json& value, int64_t least, int64_t most) {
+  if (value.is_number_integer()) return true;
+  if (!value.is_number_float()) return false;
+  const auto number = value.get<double>();
+  return number == std::trunc(number) && (number < static_cast<double>(least) || number > static_cast<double>(most));
+}
+
 }  // namespace
 
 std::optional<int64_t> integer_of(const json& value) {
@@ -68,7 +76,7 @@ std::optional<int64_t> BodyReader::integer(const char* name, int64_t least, int6
   const json& given = value(name);
   if (given.is_null()) return std::nullopt;
   const auto number = integer_of(given);
-  if (!number && given.is_number_integer()) {  // above every int64_t
+  if (!number && is_integer_beyond(given, least, most)) {
     refuse(name, fmt::format("{} is {}, not in {} .. {}", name, given.dump(), least, most));
   } else if (!number) {
     refuse(name, fmt::format("{} must be an integer, not {}", name,

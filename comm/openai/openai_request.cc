@@ -164,7 +164,12 @@ OpenAiRequestResult read_completion(BodyReader& body) {
   }
   for (const char* name : {"suffix", "prompt_embeds"}) body.refuse_unless_neutral(name);
   const auto best_of = body.integer("best_of", 1, kMaxChoices);
-  if (best_of && *best_of != request.n) body.refuse("best_of", "best_of is not served here but as the same as n");
+  if (best_of && *best_of != request.n) {
+    body.refuse("best_of",
+                fmt::format("best_of is {}, but n is {}: every answer is given back and none chosen, so leave "
+                            "best_of out and give n",
+                            *best_of, request.n));
+  }
   const size_t bytes = read_prompts(body, common, request);
   return finish(body, std::move(request), bytes);
 }
