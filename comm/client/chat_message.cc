@@ -96,7 +96,7 @@ std::optional<JsonProblem> Message::read_json_form(const json& form) {
       if (!value.is_string()) {
         return JsonProblem{"role", fmt::format("must be a string, not {}", json_type_name(value))};
       }
-      role = value.get<std::string>();
+      role = value == "developer" ? "system" : value.get<std::string>();  // OpenAI's later name for it
     } else if (value.is_null()) {
       has_content = has_content || key == "content";
     } else if (key == "content") {

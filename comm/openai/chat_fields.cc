@@ -33,8 +33,6 @@ std::vector<Message> read_messages(BodyReader& body) {
       body.refuse("messages", fmt::format("{}.{} {}", where, problem->member, problem->what));
       return messages;
     }
-    std::string& role = messages.back().role;
-    if (role == "developer") role = "system";  // OpenAI's later name for it
   }
   return messages;
 }

@@ -37,7 +37,8 @@ Result<void> check(const std::vector<ChatMessage>& messages, const ChatOptions& 
     const bool turn = message.role == "system" || message.role == "user" || message.role == "assistant";
     const bool named = names(source, message.role);
     if (!turn && message.role != "tool" && !named) {
-      return fail("messages[{}]: the role \"{}\" is none of system, user, assistant and tool", i, message.role);
+      return fail("messages[{}]: the role \"{}\" is none of system (or developer), user, assistant and tool", i,
+                  message.role);
     }
     if (message.role == "tool" && !named) {
       return fail("messages[{}]: the role is tool, but this model's chat template has no tools", i);

@@ -81,6 +81,12 @@ TEST(RequestJson, ReadsAChat) {
   EXPECT_EQ(request->temperature, 0);
 }
 
+TEST(RequestJson, TakesTheDevelopersRoleForTheSystems) {
+  const auto request = parsed(R"({"id":"7","messages":[{"role":"developer","content":"a"}]})");
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_EQ(request->messages->at(0).role, "system");
+}
+
 TEST(RequestJson, SaysWhatIsWrongWithALine) {
   EXPECT_EQ(error_of("[]"), "the message must be an object, not a list");
   EXPECT_EQ(error_of(R"({"prompt":"x"})"), "id is missing");
