@@ -294,8 +294,8 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
     // As OpenAI: the sampled token is among them, also where it is none of the best.
     Json top = Json::object();
     for (size_t k = 0; k < alternatives; ++k) top[name_of(best[k].first)] = bounded(best[k].second);
-    if (top_logprobs_ > 0) top[name_of(id)] = bounded(logprob);
-    tops.push_back(top_logprobs_ > 0 ? std::move(top) : Json());
+    top[name_of(id)] = bounded(logprob);
+    tops.push_back(std::move(top));
     offsets.push_back(choice.characters);
     choice.characters += characters(bytes);
   }
@@ -317,7 +317,7 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
     const bool scored = i < choice.prompt_logprobs.size() && choice.prompt_logprobs[i].has_value();
     const float logprob = scored ? bounded(choice.prompt_logprobs[i].value()) : 0;
     Json top;
-    if (scored && top_logprobs_ > 0 && i < choice.prompt_top_logprobs.size()) {
+    if (scored && i < choice.prompt_top_logprobs.size()) {
       const TokenLogprobs& best = choice.prompt_top_logprobs[i];
       for (size_t k = 0; k < std::min(best.size(), static_cast<size_t>(top_logprobs_)); ++k) {
         top[name_of(best[k].first)] = bounded(best[k].second);

@@ -91,6 +91,19 @@ TEST(OpenAiAnswer, PutsTheLogprobsOfAnEchoedPromptBeforeThoseOfTheAnswer) {
   EXPECT_FALSE(choice.contains("prompt_logprobs"));
 }
 
+TEST(OpenAiAnswer, NamesATokenBesideItsLogprobAlsoWhereNoOthersWereAskedFor) {
+  OpenAiAnswer answer =
+      answer_to(parse_completion(R"({"prompt": "p", "echo": true, "logprobs": 0})"), {{{0, 2}, "zero two"}});
+  answer.add({"0", " one", {1}, {{{1, -0.5F}}}});
+  Done end = done("0", 2, 1);
+  end.prompt_logprobs = {std::nullopt, -3.0F};
+  end.prompt_ranks = {0, 7};
+  end.prompt_top_logprobs = {{}, {}};
+  answer.finish(end);
+  EXPECT_EQ(json::parse(answer.body())["choices"][0]["logprobs"]["top_logprobs"],
+            json::parse(R"([null, {" two": -3.0}, {" one": -0.5}])"));
+}
+
 // A first piece with what is known of a prompt of two tokens.
 Delta first_piece(const std::string& id) {
   Delta delta{id, " one", {1}, {{{1, -0.5F}}}};
@@ -261,7 +274,7 @@ TEST(OpenAiAnswer, StreamsEveryTokensLogprobsOnceAlsoWhereTextCameLater) {
   const json& choice = piece[0]["choices"][0];
   EXPECT_EQ(choice["token_ids"], json({3, 4}));
   EXPECT_EQ(choice["logprobs"]["token_logprobs"], json({-0.5, -1.0}));
-  EXPECT_EQ(choice["logprobs"]["top_logprobs"], json({nullptr, nullptr}));
+  EXPECT_EQ(choice["logprobs"]["top_logprobs"], json::parse(R"([{"\uFFFD": -0.5}, {"\uFFFD": -1.0}])"));
   answer.add({"0", "", {0}, {{{0, -2.0F}}}});
   const auto last = events(answer.finish(done("0", 3, 3)));
   ASSERT_EQ(last.size(), 2u);
