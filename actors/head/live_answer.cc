@@ -85,7 +85,7 @@ void begin_answer(LiveRequest& live, const AskedRequest& asked, const PreparedRe
   live.wants_logprobs = asked.logprobs;
   live.prompt_only = prepared.prompt_only;
   live.seed = seed;
-  live.prompt_tokens = static_cast<int32_t>(prompt.size());
+  live.delta.prompt_tokens = live.prompt_tokens = static_cast<int32_t>(prompt.size());
   live.early_prompt_logprobs = asked.early_prompt_logprobs;
   if (asked.prompt_logprobs) live.prompt_logprobs.resize(prompt.size());
   if (asked.prompt_top_logprobs) {
@@ -145,6 +145,7 @@ comm::Delta empty_delta(const LiveRequest& request) {
   comm::Delta delta;
   delta.id = request.name;
   delta.index = request.index;
+  delta.prompt_tokens = request.prompt_tokens;
   return delta;
 }
 

@@ -177,6 +177,7 @@ struct Delta {
   std::vector<ToolCallDelta> tool_calls{};  // the same
   std::optional<int32_t> index{};           // of the answer, from 0, where several were asked for
   std::optional<PromptScores> prompt{};     // of the first piece where early_prompt_logprobs was asked for
+  int32_t prompt_tokens = 0;                // not sent: for the sums so far of the server's own HTTP door
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);

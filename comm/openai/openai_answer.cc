@@ -78,6 +78,7 @@ std::string OpenAiAnswer::add(const Delta& delta) {
   }
   const auto count = static_cast<int32_t>(delta.token_ids.size());
   choice->usage.completion_tokens += count;
+  choice->usage.prompt_tokens = std::max(choice->usage.prompt_tokens, delta.prompt_tokens);
   if (with_token_ids_ || with_logprobs_) {
     choice->unsent_ids.insert(choice->unsent_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
     choice->logprobs.insert(choice->logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
@@ -124,12 +125,15 @@ std::string OpenAiAnswer::finish(const Done& done) {
 
 Usage OpenAiAnswer::usage() const {
   Usage sum;
+  int32_t of_prompt = 0;  // tokens: any choice that has begun knows them
   for (size_t i = 0; i < choices_.size(); ++i) {
     const Usage& one = choices_[i].usage;
     if (i % static_cast<size_t>(n_) == 0) {
-      sum.prompt_tokens += one.prompt_tokens;
+      of_prompt = 0;
       sum.cached_tokens += one.cached_tokens;
     }
+    sum.prompt_tokens += std::max(one.prompt_tokens - of_prompt, 0);
+    of_prompt = std::max(of_prompt, one.prompt_tokens);
     sum.completion_tokens += one.completion_tokens;
     sum.reasoning_tokens += one.reasoning_tokens;
   }
@@ -291,7 +295,7 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
     const std::string_view bytes = bytes_of(id);
     tokens.push_back(name_of(id));
     values.push_back(bounded(logprob));
-    // As OpenAI: the sampled token is among them, also where it is none of the best.
+    // The sampled token is among them, also where it is none of the best, or none of these was asked for.
     Json top = Json::object();
     for (size_t k = 0; k < alternatives; ++k) top[name_of(best[k].first)] = bounded(best[k].second);
     top[name_of(id)] = bounded(logprob);

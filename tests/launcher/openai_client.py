@@ -53,6 +53,9 @@ def completion_stream(client, url):
     assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage, chunks[-1]
     assert chunks[-2].choices[0].finish_reason == "length"
     assert len({chunk.id for chunk in chunks}) == 1
+    counted = client.completions.create(model="kjv", prompt="And it came", max_tokens=3, stream=True, **GREEDY,
+                                        stream_options={"include_usage": True, "continuous_usage_stats": True})
+    assert {chunk.usage.prompt_tokens for chunk in counted} == {whole.usage.prompt_tokens}
 
 
 def several(client, url):

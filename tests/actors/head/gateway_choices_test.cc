@@ -24,6 +24,7 @@ TEST_F(GatewayTest, GivesWhatIsKnownOfThePromptWithTheFirstDeltaWhereThatIsWante
   const auto deltas = all<comm::Delta>();
   ASSERT_GE(deltas.size(), 2u);
   ASSERT_TRUE(deltas[0].prompt);
+  for (const comm::Delta& delta : deltas) EXPECT_EQ(static_cast<size_t>(delta.prompt_tokens), size);
   EXPECT_EQ(deltas[0].prompt->logprobs.size(), size);
   EXPECT_EQ(deltas[0].prompt->logprobs.at(1), -2.0F);
   EXPECT_EQ(deltas[0].prompt->ranks.at(1), 4);

@@ -151,15 +151,13 @@ TEST(OpenAiAnswer, StreamsThePromptsLogprobsWithTheFirstEvent) {
 }
 
 Delta calling(std::vector<ToolCallDelta> calls) {
-  Delta delta;
-  delta.id = "0";
+  Delta delta{"0", "", {}, {}};
   delta.tool_calls = std::move(calls);
   return delta;
 }
 
 Delta thinking(std::string text) {
-  Delta delta;
-  delta.id = "0";
+  Delta delta{"0", "", {}, {}};
   delta.reasoning = std::move(text);
   return delta;
 }
@@ -353,6 +351,27 @@ TEST(OpenAiAnswer, ShowsThePromptsWhereAskedFor) {
                                 {prompts[0]});
   chat.finish(done("0", 2, 0));
   EXPECT_EQ(json::parse(chat.body())["prompt_token_ids"], json({7, 8}));
+}
+
+TEST(OpenAiAnswer, CountsThePromptFromTheFirstEventOn) {
+  const std::string rest =
+      R"("n": 2, "stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true}})";
+  const auto piece = [](const char* choice) {
+    Delta delta{choice, "zero", {0}, {}};
+    delta.prompt_tokens = 7;
+    return delta;
+  };
+  for (const bool of_chat : {false, true}) {
+    OpenAiAnswer answer = answer_to(of_chat ? parse_chat(R"({"messages": [{"role": "user", "content": "p"}], )" + rest)
+                                            : parse_completion(R"({"prompt": "p", )" + rest));
+    std::string stream;
+    for (const char* choice : {"1", "0", "1"}) stream += answer.add(piece(choice));
+    const auto list = events(stream);
+    ASSERT_EQ(list.size(), of_chat ? 5u : 3u) << "a chat's choices begin with their role";
+    for (const json& event : list) EXPECT_EQ(event["usage"]["prompt_tokens"], 7) << event;
+    EXPECT_EQ(list.back()["usage"]["completion_tokens"], 3);
+    EXPECT_EQ(list.back()["usage"]["total_tokens"], 10);
+  }
 }
 
 TEST(OpenAiAnswer, KeepsChoicesApartAndCountsEachPromptOnce) {
