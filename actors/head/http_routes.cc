@@ -171,6 +171,9 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
     answer.headers.emplace_back("Allow", row->methods);
     return with_common(std::move(answer));
   }
+  if (row->body == Body::none && head.method == "POST" && row->whose == Row::For::admins && !may_change(head)) {
+    return with_common(error_answer(403, "pages of this origin may not ask (--allowed-origins)"));
+  }
   if (row->body == Body::json && !is_json(head.header("content-type"))) {
     return with_common(error_answer(415, "the body must be JSON: Content-Type: application/json"));
   }
@@ -180,6 +183,16 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
         415, fmt::format("the body must be sent as it is, not with Content-Encoding: {}", printable(coding, 80))));
   }
   return std::nullopt;
+}
+
+// A browser sends a POST without a JSON body or a key for any page, without asking first; where it is from stands in
+// the head. The page of this server, and who is no browser, may.
+bool HttpRoutes::may_change(const HttpRequest& head) const {
+  const std::string_view origin = head.header("origin");
+  if (origin.empty() || is_allowed_origin(origin) || head.header("sec-fetch-site") == "same-origin") return true;
+  if (options_.access && options_.access->asks_for_keys()) return true;  // it has come with one
+  const size_t scheme = origin.find("://");
+  return scheme != std::string_view::npos && lower(origin.substr(scheme + 3)) == lower(head.header("host"));
 }
 
 bool HttpRoutes::is_allowed_origin(std::string_view origin) const {

@@ -73,6 +73,7 @@ class HttpRoutes {
 
  private:
   bool is_allowed_origin(std::string_view origin) const;
+  bool may_change(const comm::HttpRequest& head) const;  // where nothing but the head tells a web page from others
 
   const Options options_;
 };

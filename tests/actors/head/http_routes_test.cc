@@ -182,6 +182,33 @@ TEST(HttpRoutes, LetPagesAskOfAllowedOriginsOnly) {
               ::testing::ElementsAre(Pair("X-Request-Id", "id")));
 }
 
+TEST(HttpRoutes, LetNoPageFromElsewhereChangeWhatIsServedWithoutAKey) {
+  HttpRoutes::Options options;
+  options.allowed_origins = {"https://good.example"};
+  const HttpRoutes open(options);
+  using Headers = comm::HttpHeaders;
+  const Headers may[] = {{},
+                         {{"host", "localhost:8000"}},
+                         {{"host", "LocalHost:8000"}, {"origin", "http://localhost:8000"}},
+                         {{"host", "127.0.0.1:8000"}, {"origin", "https://proxy"}, {"sec-fetch-site", "same-origin"}},
+                         {{"host", "localhost:8000"}, {"origin", "https://good.example"}}};
+  const Headers may_not[] = {{{"host", "localhost:8000"}, {"origin", "http://evil"}, {"content-type", "text/plain"}},
+                             {{"host", "localhost:8000"}, {"origin", "http://localhost:8001"}},
+                             {{"host", "localhost:8000"}, {"origin", "null"}},
+                             {{"host", "evil"}, {"origin", "evil"}},
+                             {{"origin", "http://evil"}, {"sec-fetch-site", "cross-site"}}};
+  for (const char* path : {"/reset_prefix_cache", "/v1/adapters/moby/pin", "/v1/adapters/moby/unpin"}) {
+    for (const Headers& headers : may) EXPECT_EQ(refused(open, ask("POST", path, headers)), 0) << path;
+    for (const Headers& headers : may_not) EXPECT_EQ(refused(open, ask("POST", path, headers)), 403) << path;
+  }
+  EXPECT_EQ(refused(open, ask("GET", "/v1/adapters", may_not[0])), 0) << "it changes nothing, and no page can read it";
+  options.access = access({"key"});
+  auto with_key = may_not[0];
+  with_key.emplace_back("authorization", "Bearer key");
+  EXPECT_EQ(refused(HttpRoutes(options), ask("POST", "/reset_prefix_cache", with_key)), 0)
+      << "a browser asks before it sends one";
+}
+
 TEST(HttpRoutes, TakeTheClientsRequestIdWhereItIsVisibleText) {
   EXPECT_EQ(request_id_of(ask("GET", "/", {{"x-request-id", "abc-123"}})), "abc-123");
   const std::string made = request_id_of(ask("GET", "/"));
