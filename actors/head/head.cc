@@ -250,6 +250,7 @@ class Head {
   void scheduler_said(ChildReport report) {
     if (auto* ready = std::get_if<control::Ready>(&report)) {
       ready->http_port = http_port_;
+      has_served_ = true;
       tell_http_door({true, ""});
     } else if (std::holds_alternative<control::GroupLost>(report)) {
       tell_http_door({false, "the ranks are lost and start again"});
@@ -283,7 +284,7 @@ class Head {
     if (options_.drain_timeout_ms <= 0) return;
     const std::string why = "the server is going away";
     if (http_server_) caf::anon_send(http_door_.get(), ServingChanged{false, why});
-    main_->request(gateway_, std::chrono::milliseconds(options_.drain_timeout_ms), Drain{why})
+    main_->request(gateway_, std::chrono::milliseconds(options_.drain_timeout_ms), Drain{why, has_served_})
         .receive([](bool) {}, [](const caf::error&) {});  // it took too long: StopServing answers what is left
   }
 
@@ -332,6 +333,7 @@ class Head {
   std::shared_future<HttpDoorActor> http_door_ = http_opened_.get_future().share();
   std::unique_ptr<comm::HttpServer> http_server_;
   std::atomic<int32_t> http_port_{0};
+  std::atomic<bool> has_served_{false};  // a group of ranks
 };
 
 }  // namespace

@@ -51,6 +51,7 @@ struct StopServing {  // head's main thread -> gateway
 
 struct Drain {  // head's main thread -> gateway: take no new requests; answered when none is left
   std::string why;
+  bool serves = true;  // false: no group has ever served, and nothing that waits is waited for
 };
 
 struct PrepareText {  // gateway -> text preparer: a request with a long text

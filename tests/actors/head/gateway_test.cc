@@ -115,6 +115,16 @@ TEST_F(GatewayTest, LetsWhatRunsEndWhenItDrainsAndTakesNothingNew) {
   EXPECT_TRUE(ask<bool>(gateway_, Drain{"again"}));  // nothing is left
 }
 
+TEST_F(GatewayTest, DrainsAtOnceWhereNoRanksHaveEverServed) {
+  say(request("a"));
+  EXPECT_TRUE(ask<bool>(gateway_, Drain{"the server is going away", false}));
+  say(request("b"));
+  EXPECT_EQ(all<comm::Failure>().at(0).code, "shutting_down");
+  tell(gateway_, StopServing{"the server is going away"});
+  EXPECT_EQ(all<comm::Failure>().at(1).id, "a");
+  EXPECT_EQ(all<comm::Failure>().at(1).code, "shutting_down");
+}
+
 TEST_F(GatewayTest, CountsWhatHappensToRequests) {
   const auto count = [this](const std::string& name) {
     double sum = 0;
