@@ -32,6 +32,7 @@ constexpr std::string_view name_of(ErrorCode code) {
 struct RequestError {
   ErrorCode code = ErrorCode::internal;
   std::string message;
+  std::string field = {};  // of the client's request, where it is one field that is wrong
 
   bool operator==(const RequestError&) const = default;
 };

@@ -28,6 +28,10 @@ bool begins_with_bearer(std::string_view text) {
 
 }  // namespace
 
+std::string Grant::refusal_of(const std::string& adapter) {
+  return "this key may not use the adapter \"" + adapter.substr(0, 200) + "\"";
+}
+
 Access::Access(const AccessOptions& options) {
   for (const CredentialOptions& credential : options.credentials) {
     Grant grant;

@@ -24,6 +24,7 @@ struct Grant {
   bool may_use(const std::optional<std::string>& adapter) const {
     return !adapter || !adapters || adapters->contains(*adapter);
   }
+  static std::string refusal_of(const std::string& adapter);  // a sentence, for one that it may not use
 };
 
 // Threads: const methods from any.

@@ -154,8 +154,7 @@ class Gateway {
     }
     if (draining_) return refuse(client, name, {engine::ErrorCode::shutting_down, *draining_});
     if (!grant.may_use(request->adapter)) {
-      return refuse(client, name, "forbidden",
-                    fmt::format("this key may not use the adapter \"{}\"", request->adapter->substr(0, 200)));
+      return refuse(client, {name, "forbidden", grant.refusal_of(*request->adapter)});
     }
     if (is_counted) {
       if (client == refused_exchange_) return;  // answered, with the part of it that was counted
@@ -259,19 +258,18 @@ class Gateway {
   }
 
   void refuse(uint64_t client, const std::string& name, const engine::RequestError& error) {
-    refuse(client, name, std::string(name_of(error.code)), error.message);
+    refuse(client, failure_of(name, error));
   }
 
-  void refuse(uint64_t client, const std::string& name, std::string code, std::string sentence) {
-    setup_.answer(client, comm::Failure{name, std::move(code), std::move(sentence)});
+  void refuse(uint64_t client, comm::Failure failure) {
+    setup_.answer(client, std::move(failure));
     note_whether_drained();
   }
 
   // What its tenant has no room for now, or never.
   void refuse(uint64_t client, const std::string& name, const TenantLimits::Refusal& refusal) {
-    if (refusal.retry_after_s == 0) return refuse(client, name, "too_long", refusal.message);
-    setup_.answer(client, comm::Failure{name, "rate_limited", refusal.message, refusal.retry_after_s});
-    note_whether_drained();
+    if (refusal.retry_after_s == 0) return refuse(client, {name, "too_long", refusal.message});
+    refuse(client, {name, "rate_limited", refusal.message, refusal.retry_after_s});
   }
 
   // Asks the engine to end a request; its FinishEvent brings the final answer.
@@ -308,8 +306,7 @@ class Gateway {
       finish.reason = engine::FinishReason::stop;
       return take_finish(finish);
     }
-    answer_finally(failure.id, *request,
-                   comm::Failure{request->name, std::string(name_of(failure.error.code)), failure.error.message});
+    answer_finally(failure.id, *request, failure_of(request->name, failure.error));
   }
 
   void count_tokens(engine::SequenceId id, const LiveRequest& request) {

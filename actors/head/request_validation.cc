@@ -33,6 +33,13 @@ tl::unexpected<RequestError> invalid(fmt::format_string<Args...> format, Args&&.
   return refuse(ErrorCode::invalid_request, format, std::forward<Args>(args)...);
 }
 
+// The same of one field of the request.
+template <class... Args>
+tl::unexpected<RequestError> wrong(std::string field, fmt::format_string<Args...> format, Args&&... args) {
+  return tl::unexpected(
+      RequestError{ErrorCode::invalid_request, fmt::format(format, std::forward<Args>(args)...), std::move(field)});
+}
+
 // The request's value, else the model's, else the neutral one.
 template <class T, class U>
 double chosen(const std::optional<T>& request, const std::optional<U>& model, double neutral) {
@@ -69,6 +76,12 @@ std::string served_names(const std::string& wanted, const AdapterNames& served) 
 
 }  // namespace
 
+comm::Failure failure_of(std::string id, const engine::RequestError& error) {
+  comm::Failure failure{std::move(id), std::string(name_of(error.code)), error.message};
+  if (!error.field.empty()) failure.field = error.field;
+  return failure;
+}
+
 tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const comm::GenerateRequest& request,
                                                                        uint64_t drawn_seed) const {
   PreparedRequest prepared;
@@ -83,7 +96,8 @@ tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const com
   if (auto ok = set_answer(request, prompt->opening, prepared); !ok) return tl::unexpected(ok.error());
   prepared.request.prompt = std::move(prompt->ids);
   if (auto ok = set_length(request, prepared); !ok) return tl::unexpected(ok.error());
-  if (request.cache_salt && request.cache_salt->empty()) return invalid("cache_salt is empty; leave it out");
+  if (request.cache_salt && request.cache_salt->empty())
+    return wrong("cache_salt", "cache_salt is empty; leave it out");
   prepared.request.adapter = request.adapter.value_or("");
   prepared.request.cache_salt = cache_salt_of(request, prepared.request.prompt.size());
   sampling.seed = request.seed.value_or(drawn_seed);
@@ -101,7 +115,7 @@ RequestValidation::Refusal RequestValidation::check_adapter(const comm::Generate
 
 RequestValidation::Refusal RequestValidation::check_timeout(const comm::GenerateRequest& request) const {
   if (!request.timeout || (*request.timeout > 0 && *request.timeout <= comm::kMaxTimeoutSeconds)) return {};
-  return invalid("timeout is {} s, not above 0 and up to {:.0f}", *request.timeout, comm::kMaxTimeoutSeconds);
+  return wrong("timeout", "timeout is {} s, not above 0 and up to {:.0f}", *request.timeout, comm::kMaxTimeoutSeconds);
 }
 
 tl::expected<std::vector<int32_t>, RequestError> RequestValidation::prompt_of(
@@ -130,7 +144,8 @@ tl::expected<ChatPrompt, RequestError> RequestValidation::read_prompt(const comm
   if (!prompt || !request.truncate_prompt_tokens) return prompt;
   int64_t most = *request.truncate_prompt_tokens;
   if (most == 0 || most < -1 || most > context_.max_model_len) {
-    return invalid("truncate_prompt_tokens is {}, neither -1 nor in 1 .. {}", most, context_.max_model_len);
+    return wrong("truncate_prompt_tokens", "truncate_prompt_tokens is {}, neither -1 nor in 1 .. {}", most,
+                 context_.max_model_len);
   }
   if (most == -1) most = std::max(context_.max_model_len - std::max(request.max_tokens.value_or(1), 1), 1);
   std::vector<int32_t>& ids = prompt->ids;
@@ -198,25 +213,29 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
   int32_t top_k = request.top_k ? *request.top_k : defaults.top_k.value_or(0);
 
   // Written so that a NaN fails each of them.
-  if (!(temperature >= 0 && temperature <= 2)) return invalid("temperature is {}, not in 0 .. 2", temperature);
-  if (!(top_p > 0 && top_p <= 1)) return invalid("top_p is {}, not above 0 and up to 1", top_p);
-  if (!(min_p >= 0 && min_p <= 1)) return invalid("min_p is {}, not in 0 .. 1", min_p);
+  if (!(temperature >= 0 && temperature <= 2))
+    return wrong("temperature", "temperature is {}, not in 0 .. 2", temperature);
+  if (!(top_p > 0 && top_p <= 1)) return wrong("top_p", "top_p is {}, not above 0 and up to 1", top_p);
+  if (!(min_p >= 0 && min_p <= 1)) return wrong("min_p", "min_p is {}, not in 0 .. 1", min_p);
   if (!(std::isfinite(repetition) && repetition > 0 && std::isnormal(static_cast<float>(repetition)))) {
-    return invalid("repetition_penalty is {}, not a finite number above 0", repetition);
+    return wrong("repetition_penalty", "repetition_penalty is {}, not a finite number above 0", repetition);
   }
-  if (!(presence >= -2 && presence <= 2)) return invalid("presence_penalty is {}, not in -2 .. 2", presence);
-  if (!(frequency >= -2 && frequency <= 2)) return invalid("frequency_penalty is {}, not in -2 .. 2", frequency);
-  if (top_k < -1) return invalid("top_k is {}: 0 or -1 switch it off, 1 or more keep so many tokens", top_k);
+  if (!(presence >= -2 && presence <= 2))
+    return wrong("presence_penalty", "presence_penalty is {}, not in -2 .. 2", presence);
+  if (!(frequency >= -2 && frequency <= 2))
+    return wrong("frequency_penalty", "frequency_penalty is {}, not in -2 .. 2", frequency);
+  if (top_k < -1) return wrong("top_k", "top_k is {}: 0 or -1 switch it off, 1 or more keep so many tokens", top_k);
   if (top_k >= context_.config.vocab_size) top_k = 0;
   if (request.n && (*request.n < 1 || *request.n > comm::kMaxChoices)) {
-    return invalid("n is {}, not in 1 .. {}", *request.n, comm::kMaxChoices);
+    return wrong("n", "n is {}, not in 1 .. {}", *request.n, comm::kMaxChoices);
   }
   if (request.logprobs && (*request.logprobs < 0 || std::cmp_greater(*request.logprobs, comm::kMaxLogprobs))) {
-    return invalid("logprobs is {}, not in 0 .. {}", *request.logprobs, comm::kMaxLogprobs);
+    return wrong("logprobs", "logprobs is {}, not in 0 .. {}", *request.logprobs, comm::kMaxLogprobs);
   }
   if (request.prompt_top_logprobs &&
       (*request.prompt_top_logprobs < 0 || std::cmp_greater(*request.prompt_top_logprobs, comm::kMaxLogprobs))) {
-    return invalid("prompt_top_logprobs is {}, not in 0 .. {}", *request.prompt_top_logprobs, comm::kMaxLogprobs);
+    return wrong("prompt_top_logprobs", "prompt_top_logprobs is {}, not in 0 .. {}", *request.prompt_top_logprobs,
+                 comm::kMaxLogprobs);
   }
   if (temperature >= kGreedyTemperature) temperature = std::max(temperature, kLeastTemperature);
 
@@ -239,10 +258,12 @@ RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequ
   if (!context_.tokenizer && !request.stop.empty()) {
     return invalid("the checkpoint has no tokenizer, so stop strings mean nothing; give stop_token_ids");
   }
-  if (auto ok = comm::check_lists(request); !ok) return invalid("{}", ok.error().message);
+  if (const auto problem = comm::check_lists(request))
+    return wrong(problem->member, "{} {}", problem->member, problem->what);
   for (const int32_t id : request.stop_token_ids) {
     if (id < 0 || id >= context_.config.vocab_size) {
-      return invalid("stop token id {} is outside of the vocabulary 0 .. {}", id, context_.config.vocab_size - 1);
+      return wrong("stop_token_ids", "stop token id {} is outside of the vocabulary 0 .. {}", id,
+                   context_.config.vocab_size - 1);
     }
   }
   std::vector<int32_t>& ids = prepared.request.sampling.stop_token_ids;
@@ -254,7 +275,7 @@ RequestValidation::Refusal RequestValidation::set_stops(const comm::GenerateRequ
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   const int32_t min_tokens = request.min_tokens.value_or(0);
-  if (min_tokens < 0) return invalid("min_tokens is {}, below 0", min_tokens);
+  if (min_tokens < 0) return wrong("min_tokens", "min_tokens is {}, below 0", min_tokens);
   if (min_tokens > 0) {  // the model's own end is held back, too, where it is ignored
     prepared.request.sampling.min_tokens = min_tokens;
     std::vector<int32_t>& later = prepared.request.sampling.ids_after_min_tokens;
@@ -273,10 +294,10 @@ RequestValidation::Refusal RequestValidation::set_constraints(const comm::Genera
   const auto is_token = [this](int32_t id) { return id >= 0 && id < context_.config.vocab_size; };
   for (const auto& [id, bias] : request.logit_bias) {
     if (!is_token(id)) {
-      return invalid("logit_bias has token id {}, outside of the vocabulary 0 .. {}", id,
-                     context_.config.vocab_size - 1);
+      return wrong("logit_bias", "logit_bias has token id {}, outside of the vocabulary 0 .. {}", id,
+                   context_.config.vocab_size - 1);
     }
-    if (std::isnan(bias)) return invalid("logit_bias of token id {} is not a number", id);
+    if (std::isnan(bias)) return wrong("logit_bias", "logit_bias of token id {} is not a number", id);
     to.logit_bias.push_back({id, static_cast<float>(std::clamp(bias, -kMaxLogitBias, kMaxLogitBias))});
   }
   std::sort(to.logit_bias.begin(), to.logit_bias.end(),
@@ -284,13 +305,14 @@ RequestValidation::Refusal RequestValidation::set_constraints(const comm::Genera
   const auto twice = std::adjacent_find(
       to.logit_bias.begin(), to.logit_bias.end(),
       [](const engine::LogitBias& a, const engine::LogitBias& b) { return a.token_id == b.token_id; });
-  if (twice != to.logit_bias.end()) return invalid("logit_bias has token id {} twice", twice->token_id);
+  if (twice != to.logit_bias.end()) return wrong("logit_bias", "logit_bias has token id {} twice", twice->token_id);
   if (request.allowed_token_ids) {
-    if (request.allowed_token_ids->empty()) return invalid("allowed_token_ids is empty: no token could be drawn");
+    if (request.allowed_token_ids->empty())
+      return wrong("allowed_token_ids", "allowed_token_ids is empty: no token could be drawn");
     for (const int32_t id : *request.allowed_token_ids) {
       if (!is_token(id)) {
-        return invalid("allowed_token_ids has {}, outside of the vocabulary 0 .. {}", id,
-                       context_.config.vocab_size - 1);
+        return wrong("allowed_token_ids", "allowed_token_ids has {}, outside of the vocabulary 0 .. {}", id,
+                     context_.config.vocab_size - 1);
       }
     }
     to.allowed_token_ids = *request.allowed_token_ids;
@@ -351,14 +373,15 @@ RequestValidation::Refusal RequestValidation::set_length(const comm::GenerateReq
     return refuse(ErrorCode::too_long, "the prompt has {} tokens, the context holds {} with at least one generated",
                   prompt, context_.max_model_len);
   }
-  if (request.max_tokens && *request.max_tokens < 0) return invalid("max_tokens is {}, below 0", *request.max_tokens);
+  if (request.max_tokens && *request.max_tokens < 0)
+    return wrong("max_tokens", "max_tokens is {}, below 0", *request.max_tokens);
   if (request.max_tokens && *request.max_tokens > left) {
     return refuse(ErrorCode::too_long, "{} prompt tokens and max_tokens {} exceed the context of {}", prompt,
                   *request.max_tokens, context_.max_model_len);
   }
   if (to.sampling.min_tokens > request.max_tokens.value_or(static_cast<int32_t>(left))) {
-    return invalid("min_tokens is {}, above max_tokens {}", to.sampling.min_tokens,
-                   request.max_tokens.value_or(static_cast<int32_t>(left)));
+    return wrong("min_tokens", "min_tokens is {}, above max_tokens {}", to.sampling.min_tokens,
+                 request.max_tokens.value_or(static_cast<int32_t>(left)));
   }
   const int64_t of_answers = prompt * std::max(1, request.n.value_or(1));
   const auto of_prompt = static_cast<size_t>(of_answers) * static_cast<size_t>(to.sampling.prompt_top_logprobs + 1);

@@ -32,6 +32,9 @@ struct PreparedRequest {
   bool prompt_only = false;              // max_tokens is 0: the token that the engine generates all the same is dropped
 };
 
+// What a client hears of it.
+comm::Failure failure_of(std::string id, const engine::RequestError& error);
+
 using PreparationResult = tl::expected<PreparedRequest, engine::RequestError>;
 
 // Ranges and defaults: formats reference, section 7 (vLLM's SamplingParams).

@@ -227,6 +227,7 @@ struct Failure {
   std::string code;  // engine::name_of(ErrorCode), or malformed, forbidden, rate_limited, timed_out, server_lost
   std::string message;
   std::optional<int32_t> retry_after_s{};  // of rate_limited: when it is worth to ask again
+  std::optional<std::string> field{};      // not sent: which of the request's is wrong, for the server's own HTTP door
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);

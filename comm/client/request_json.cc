@@ -1,5 +1,7 @@
 #include "comm/client/request_json.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -25,6 +27,11 @@ json id_value(const std::string& id, bool integer) {
   return integer ? json::parse(id) : json(id);
 }
 
+template <class... Args>
+JsonProblem problem(const char* member, fmt::format_string<Args...> format, Args&&... args) {
+  return {member, fmt::format(format, std::forward<Args>(args)...)};
+}
+
 }  // namespace
 
 Result<RequestLine> parse_request(std::string_view text) {
@@ -48,33 +55,35 @@ bool take_integer_id(json& message) {
   return true;
 }
 
-Result<void> check_lists(const GenerateRequest& request) {
-  if (request.stop.size() > kMaxStops) return fail("stop has {} strings, more than {}", request.stop.size(), kMaxStops);
+std::optional<JsonProblem> check_lists(const GenerateRequest& request) {
+  if (request.stop.size() > kMaxStops)
+    return problem("stop", "has {} strings, more than {}", request.stop.size(), kMaxStops);
   for (const std::string& stop : request.stop) {
-    if (stop.empty()) return fail("stop has an empty string");
+    if (stop.empty()) return problem("stop", "has an empty string");
     if (stop.size() > kMaxStopBytes) {
-      return fail("stop has a string of {} bytes, more than {}", stop.size(), kMaxStopBytes);
+      return problem("stop", "has a string of {} bytes, more than {}", stop.size(), kMaxStopBytes);
     }
   }
   if (request.stop_token_ids.size() > kMaxStopTokens) {
-    return fail("stop_token_ids has {} ids, more than {}", request.stop_token_ids.size(), kMaxStopTokens);
+    return problem("stop_token_ids", "has {} ids, more than {}", request.stop_token_ids.size(), kMaxStopTokens);
   }
   if (request.logit_bias.size() > kMaxLogitBiases) {
-    return fail("logit_bias has {} tokens, more than {}", request.logit_bias.size(), kMaxLogitBiases);
+    return problem("logit_bias", "has {} tokens, more than {}", request.logit_bias.size(), kMaxLogitBiases);
   }
   if (request.bad_words.size() > kMaxBadWords) {
-    return fail("bad_words has {} strings, more than {}", request.bad_words.size(), kMaxBadWords);
+    return problem("bad_words", "has {} strings, more than {}", request.bad_words.size(), kMaxBadWords);
   }
   for (const std::string& word : request.bad_words) {
-    if (word.empty()) return fail("bad_words has an empty string");
+    if (word.empty()) return problem("bad_words", "has an empty string");
     if (word.size() > kMaxBadWordBytes) {
-      return fail("bad_words has a string of {} bytes, more than {}", word.size(), kMaxBadWordBytes);
+      return problem("bad_words", "has a string of {} bytes, more than {}", word.size(), kMaxBadWordBytes);
     }
   }
   if (request.allowed_token_ids && request.allowed_token_ids->size() > kMaxAllowedTokens) {
-    return fail("allowed_token_ids has {} ids, more than {}", request.allowed_token_ids->size(), kMaxAllowedTokens);
+    return problem("allowed_token_ids", "has {} ids, more than {}", request.allowed_token_ids->size(),
+                   kMaxAllowedTokens);
   }
-  return {};
+  return std::nullopt;
 }
 
 Result<void> check_sizes(const GenerateRequest& request) {
@@ -86,7 +95,7 @@ Result<void> check_sizes(const GenerateRequest& request) {
   if (request.cache_salt && request.cache_salt->size() > kMaxCacheSaltBytes) {
     return fail("cache_salt has {} bytes, more than {}", request.cache_salt->size(), kMaxCacheSaltBytes);
   }
-  if (auto ok = check_lists(request); !ok) return ok;
+  if (const auto wrong = check_lists(request)) return fail("{} {}", wrong->member, wrong->what);
   const char* not_finite = nullptr;
   GenerateRequest::fields(request, [&](const char* name, const auto& field) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, std::optional<double>>) {

@@ -27,8 +27,8 @@ Result<RequestLine> parse_request(std::string_view text);
 // The `id` that is an integer becomes its decimal form. Whether it was one.
 bool take_integer_id(nlohmann::json& message);
 
-// Refuses lists past their limits (limits.h: stop strings and ids, biases, bad words, allowed ids), and empty strings.
-Result<void> check_lists(const GenerateRequest& request);
+// Finds lists past their limits (limits.h: stop strings and ids, biases, bad words, allowed ids), and empty strings.
+std::optional<JsonProblem> check_lists(const GenerateRequest& request);
 
 // Refuses what no server would take, whatever its model: an empty or long id, lists past their limits, values that
 // are not finite. What depends on the model (lengths, ranges of ids and sampling values) is the gateway's to check.

@@ -67,7 +67,7 @@ OpenAiError error_of(const Failure& failure) {
   for (const Mapped& mapped : kFailures) {
     if (mapped.gateway == failure.code) {
       const bool model = mapped.gateway == "unknown_adapter";
-      return {mapped.status, failure.message, model ? std::optional<std::string>("model") : std::nullopt,
+      return {mapped.status, failure.message, model ? std::optional<std::string>("model") : failure.field,
               std::string(mapped.code), failure.retry_after_s.value_or(0)};
     }
   }

@@ -73,6 +73,15 @@ TEST_F(GatewayTest, GivesAsManyAnswersAsARequestAsksFor) {
   }
 }
 
+TEST_F(GatewayTest, NamesTheFieldThatIsWrong) {
+  auto hot = request("a");
+  hot.temperature = 3;
+  say(hot);
+  ASSERT_EQ(all<comm::Failure>().size(), 1u);
+  EXPECT_EQ(all<comm::Failure>()[0].field, "temperature");
+  EXPECT_EQ(all<comm::Failure>()[0].message, "temperature is 3, not in 0 .. 2");
+}
+
 TEST_F(GatewayTest, EndsAllAnswersToARequestWithOneFailure) {
   auto wanting = request("a");
   wanting.n = 3;

@@ -25,6 +25,10 @@ TEST(OpenAiError, IsWrittenAsOpenAisClientsReadIt) {
             json::parse(R"({"error": {"message": "a key is needed", "type": "authentication_error", "param": null,
                                       "code": "invalid_api_key"}})"));
   EXPECT_EQ(error_of(Failure{"0", "too_long", ""}).code, "context_length_exceeded");
+  Failure wrong{"0", "invalid_request", "top_p is 0"};
+  EXPECT_EQ(error_of(wrong).param, std::nullopt);
+  wrong.field = "top_p";
+  EXPECT_EQ(error_of(wrong).param, "top_p");
 }
 
 TEST(OpenAiError, IsAnEventOfAStreamThatHasBegun) {
