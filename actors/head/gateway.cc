@@ -268,7 +268,7 @@ class Gateway {
 
   // What its tenant has no room for now, or never.
   void refuse(uint64_t client, const std::string& name, const TenantLimits::Refusal& refusal) {
-    if (refusal.retry_after_s == 0) return refuse(client, {name, "too_long", refusal.message});
+    if (refusal.retry_after_s == 0) return refuse(client, {name, "invalid_request", refusal.message});
     refuse(client, {name, "rate_limited", refusal.message, refusal.retry_after_s});
   }
 

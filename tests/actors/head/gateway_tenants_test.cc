@@ -78,7 +78,7 @@ TEST_F(GatewayTest, CountsTheTokensOfAllAnswersToARequest) {
   made.max_tokens = 10;
   made.n = 4;
   say(made, kClient, of_tenant("small"));
-  EXPECT_EQ(all<comm::Failure>().at(0).code, "too_long");
+  EXPECT_EQ(all<comm::Failure>().at(0).code, "invalid_request");
   EXPECT_TRUE(heard_->submitted.empty());
 }
 
@@ -105,7 +105,7 @@ TEST_F(GatewayTest, HoldsATenantsTokensUntilItsRequestsHaveEnded) {
   ask("e", 30);
   EXPECT_EQ(heard_->submitted.size(), 3u);
   ask("f", 90);
-  EXPECT_EQ(all<comm::Failure>().back().code, "too_long");
+  EXPECT_EQ(all<comm::Failure>().back().code, "invalid_request");
   EXPECT_THAT(all<comm::Failure>().back().message, HasSubstr("may have 40 in flight"));
 }
 
