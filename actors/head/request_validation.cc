@@ -321,7 +321,21 @@ RequestValidation::Refusal RequestValidation::set_constraints(const comm::Genera
     return invalid("the checkpoint has no tokenizer, so bad_words mean nothing; give logit_bias");
   }
   to.bad_words = bad_words_of(request);
+  if (request.allowed_token_ids && !leaves_a_first_token(to)) {
+    return wrong("allowed_token_ids", "allowed_token_ids has no token that bad_words and min_tokens leave to draw");
+  }
   return {};
+}
+
+// A word of several tokens forbids none of them before the others have come.
+bool RequestValidation::leaves_a_first_token(const engine::SamplingParams& sampling) {
+  std::vector<int32_t> forbidden = sampling.ids_after_min_tokens;
+  for (const std::vector<int32_t>& word : sampling.bad_words) {
+    if (word.size() == 1) forbidden.push_back(word[0]);
+  }
+  std::sort(forbidden.begin(), forbidden.end());
+  return std::any_of(sampling.allowed_token_ids.begin(), sampling.allowed_token_ids.end(),
+                     [&](int32_t id) { return !std::binary_search(forbidden.begin(), forbidden.end(), id); });
 }
 
 // A word at the begin of a text, and behind a space where the space becomes part of its first token (vLLM's rule).

@@ -72,6 +72,7 @@ class RequestValidation {
   Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
   Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
   Refusal set_constraints(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
+  static bool leaves_a_first_token(const engine::SamplingParams& sampling);
   std::vector<std::vector<int32_t>> bad_words_of(const comm::GenerateRequest& request) const;
   tl::expected<ChatPrompt, engine::RequestError> whole_prompt_of(const comm::GenerateRequest& request) const;
   Refusal set_length(const comm::GenerateRequest& request, PreparedRequest& prepared) const;

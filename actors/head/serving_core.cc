@@ -293,10 +293,13 @@ void ServingCore::end_claim(engine::Event& event) {
   grammars_.release(end->id);
   const auto claim = claims_.find(end->id);
   const bool claimed = claim != claims_.end();
-  if (end->outcome == AdapterOutcome::no_token) {  // the engine knows no names
-    engine::FailEvent failure = std::get<engine::Boxed<engine::FailEvent>>(event);
-    const std::string whose = claimed ? fmt::format("adapter {}: ", claim->second) : "the base model: ";
-    failure.error.message = whose + failure.error.message;
+  if (const auto* failed = std::get_if<engine::Boxed<engine::FailEvent>>(&event)) {
+    engine::FailEvent failure = *failed;
+    if (failure.is_its_own) failure.error.code = engine::ErrorCode::invalid_request;
+    if (end->outcome == AdapterOutcome::no_token) {  // the engine knows no names
+      const std::string whose = claimed ? fmt::format("adapter {}: ", claim->second) : "the base model: ";
+      failure.error.message = whose + failure.error.message;
+    }
     event = engine::Boxed<engine::FailEvent>(std::move(failure));
   }
   if (!claimed) return;

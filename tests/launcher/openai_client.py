@@ -218,9 +218,15 @@ def errors(client, url):
             return
         raise AssertionError(f"{arguments} was served")
 
+    ampersand, = httpx.post(url + "/tokenize", json={"prompt": "&"}).json()["tokens"]
     refused(openai.NotFoundError, "model_not_found", "model", model="none")
     refused(openai.NotFoundError, "model_not_found", "model", model="none", stream=True)
-    refused(openai.BadRequestError, "invalid_request", temperature=9)
+    refused(openai.BadRequestError, "invalid_request", "temperature", temperature=9)
+    refused(openai.BadRequestError, "invalid_request", "allowed_token_ids",
+            extra_body={"allowed_token_ids": [ampersand], "bad_words": ["&"]})
+    # Two tokens of which the second must not follow the first: no rank can know before the first is there.
+    refused(openai.BadRequestError, "invalid_request", max_tokens=3, extra_body={
+        "allowed_token_ids": [ampersand], "bad_words": ["&&"], "ignore_eos": True})
     refused(openai.BadRequestError, "invalid_request", "suffix", suffix="y")
     refused(openai.BadRequestError, "invalid_request", "max_tokens", max_tokens="many")
     refused(openai.BadRequestError, "context_length_exceeded", max_tokens=100000)

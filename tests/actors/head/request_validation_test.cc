@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <limits>
 
 namespace lorikeet::actors {
@@ -15,6 +16,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr uint64_t kDrawnSeed = 77;
+constexpr int32_t kEnd = 2047;  // an end token of the model
 
 class RequestValidationTest : public ::testing::Test {
  protected:
@@ -190,6 +192,48 @@ TEST_F(RequestValidationTest, RefusesAnEmptySetOfAllowedTokens) {
   expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids is empty");
   request.allowed_token_ids = {2048};
   expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids has 2048");
+}
+
+TEST_F(RequestValidationTest, RefusesAllowedTokensOfWhichNoneMayBeDrawn) {
+  const auto& tokenizer = *context_->tokenizer;
+  const int32_t letter = tokenizer.encode("&", true).at(0);
+  ASSERT_EQ(tokenizer.encode("&", true).size(), 1u);
+  auto request = with_ids();
+  request.allowed_token_ids = {letter};
+  request.bad_words = {"&"};
+  expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids has no token that bad_words and min_tokens");
+  EXPECT_EQ(prepare(request).error().field, "allowed_token_ids");
+  request.allowed_token_ids = {letter, letter == 5 ? 6 : 5};
+  EXPECT_TRUE(prepare(request));
+  request.bad_words = {};
+  request.allowed_token_ids = {kEnd};
+  EXPECT_TRUE(prepare(request)) << "an answer without a word";
+  request.min_tokens = 1;
+  expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids has no token that");
+}
+
+TEST_F(RequestValidationTest, NamesTheFieldThatIsWrong) {
+  using Request = comm::GenerateRequest;
+  const std::pair<const char*, std::function<void(Request&)>> cases[] = {
+      {"temperature", [](Request& r) { r.temperature = 3; }},
+      {"top_p", [](Request& r) { r.top_p = 0; }},
+      {"logit_bias",
+       [](Request& r) {
+         r.logit_bias = {{-1, 1.0}};
+       }},
+      {"stop", [](Request& r) { r.stop = {""}; }},
+      {"stop_token_ids", [](Request& r) { r.stop_token_ids = {2048}; }},
+      {"min_tokens", [](Request& r) { r.min_tokens = 98; }},
+      {"timeout", [](Request& r) { r.timeout = 0; }}};
+  for (const auto& [field, spoil] : cases) {
+    auto request = with_ids();
+    spoil(request);
+    const auto refused = prepare(request);
+    ASSERT_FALSE(refused) << field;
+    EXPECT_EQ(refused.error().field, field);
+    EXPECT_EQ(failure_of("a", refused.error()).field, field);
+  }
+  EXPECT_EQ(failure_of("a", prepare(with_ids({-1})).error()).field, std::nullopt);
 }
 
 // vLLM's rule: as it begins a text, and behind a space where that gives as many tokens that begin otherwise.

@@ -105,7 +105,7 @@ TEST(ServingCore, BlamesAnAdapterForARestrainedRequestUnlessItForbidsEveryToken)
     const Id id = server.submit({1, 2, 3}, 9, "wild");
     server.diverge(id, 5, forbids);
     server.run();
-    EXPECT_EQ(server.clients[id].failure->code, ErrorCode::no_token);
+    EXPECT_EQ(server.clients[id].failure->code, forbids ? ErrorCode::invalid_request : ErrorCode::no_token);
     EXPECT_THAT(server.clients[id].failure->message,
                 HasSubstr(forbids ? "the request forbids every token there" : "the logits before it are not finite"));
     EXPECT_EQ(std::ranges::count(server.log, "unclaim 1: no_token"), forbids ? 0 : 1);
