@@ -133,6 +133,21 @@ void HttpApi::refuse(ExchangeId exchange, const OpenAiError& error) {
   finish(exchange, error.status, comm::to_body(error), std::move(more));
 }
 
+// Here the base model has a name, too, which is where a client whose model there is not may want to go.
+OpenAiError HttpApi::error_of(const comm::Failure& failure) const {
+  OpenAiError error = comm::error_of(failure);
+  if (failure.code == "unknown_adapter") error.message += fmt::format("; the base model is \"{}\"", setup_.model_name);
+  return error;
+}
+
+// Of a body that asks for no answer of the model's, whose model is to be one that is served all the same.
+std::optional<OpenAiError> HttpApi::wrong_model(const std::optional<std::string>& name, const Grant& grant) const {
+  const auto adapter = comm::adapter_of(name, setup_.model_name);
+  if (!grant.may_use(adapter)) return error_of(comm::Failure{"", "forbidden", Grant::refusal_of(*adapter)});
+  if (auto ok = setup_.validation->check_adapter(adapter); !ok) return error_of(failure_of("", ok.error()));
+  return std::nullopt;
+}
+
 void HttpApi::now_or_elsewhere(size_t bytes, Work work) {
   if (bytes <= setup_.short_body_bytes) {
     work()();
@@ -253,8 +268,8 @@ void HttpApi::note_answer(const Exchange& known) const {
 // One choice that fails takes the others with it: an answer of OpenAI's has no place for half of it.
 void HttpApi::failed(ExchangeId exchange, Exchange& known, const comm::Failure& failure) {
   outside_.leave_gateway(client_of(exchange));
-  if (!known.begun) return refuse(exchange, comm::error_of(failure));
-  outside_.write(exchange, comm::to_event(comm::error_of(failure)) + "data: [DONE]\n\n");
+  if (!known.begun) return refuse(exchange, error_of(failure));
+  outside_.write(exchange, comm::to_event(error_of(failure)) + "data: [DONE]\n\n");
   outside_.end(exchange);
   exchanges_.erase(exchange);
 }
@@ -281,8 +296,8 @@ void HttpApi::model(ExchangeId exchange, const std::string& name) {
     return finish(exchange, 200,
                   comm::model_card({*adapter, *std::move(directory), setup_.model_name}, started_, length));
   }
-  refuse(exchange, comm::error_of(comm::Failure{"", "unknown_adapter",
-                                                fmt::format("there is no model \"{}\"", name.substr(0, 200))}));
+  refuse(exchange,
+         error_of(comm::Failure{"", "unknown_adapter", fmt::format("there is no model \"{}\"", name.substr(0, 200))}));
 }
 
 // ---- adapters
@@ -331,13 +346,12 @@ void HttpApi::adapters_said(ExchangeId exchange, HttpRoute route, const comm::Se
 }
 
 void HttpApi::tokenize(ExchangeId exchange, std::shared_ptr<const std::string> body) {
-  now_or_elsewhere(body->size(), [this, exchange, body] {
+  now_or_elsewhere(body->size(), [this, exchange, body, grant = find(exchange)->grant] {
     using Result = tl::expected<std::string, OpenAiError>;
-    const auto tokenized = [this](const comm::TokenizeRequest& request) -> Result {
+    const auto tokenized = [&](const comm::TokenizeRequest& request) -> Result {
+      if (auto error = wrong_model(request.model, *grant)) return tl::unexpected(*std::move(error));
       auto ids = setup_.validation->prompt_of(request.text);
-      if (!ids)
-        return tl::unexpected(
-            comm::error_of(comm::Failure{"", std::string(name_of(ids.error().code)), ids.error().message}));
+      if (!ids) return tl::unexpected(error_of(failure_of("", ids.error())));
       const auto bytes = [this](int32_t id) { return token_bytes(setup_.validation->context().tokenizer, id); };
       return comm::tokenize_answer(*ids, setup_.validation->context().max_model_len, request.with_texts, bytes);
     };
@@ -347,12 +361,16 @@ void HttpApi::tokenize(ExchangeId exchange, std::shared_ptr<const std::string> b
 }
 
 void HttpApi::detokenize(ExchangeId exchange, std::shared_ptr<const std::string> body) {
-  now_or_elsewhere(body->size(), [this, exchange, body] {
+  now_or_elsewhere(body->size(), [this, exchange, body, grant = find(exchange)->grant] {
     using Result = tl::expected<std::string, OpenAiError>;
-    const auto text = [this](const std::vector<int32_t>& ids) -> Result {
+    const auto text = [&](const comm::DetokenizeRequest& request) -> Result {
+      if (auto error = wrong_model(request.model, *grant)) return tl::unexpected(*std::move(error));
       const auto& tokenizer = setup_.validation->context().tokenizer;
       if (!tokenizer) return tl::unexpected(comm::error_of(400, "the checkpoint has no tokenizer"));
-      return comm::detokenize_answer(tokenizer->decode(ids, false));
+      if (auto ok = setup_.validation->check_tokens(request.tokens); !ok) {
+        return tl::unexpected(error_of(failure_of("", ok.error())));
+      }
+      return comm::detokenize_answer(tokenizer->decode(request.tokens, false));
     };
     auto answer = std::make_shared<Result>(comm::parse_detokenize(*body).and_then(text));
     return [this, exchange, answer] { *answer ? finish(exchange, 200, **answer) : refuse(exchange, answer->error()); };

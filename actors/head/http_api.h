@@ -91,6 +91,8 @@ class HttpApi {
   void finish(comm::ExchangeId exchange, int status, std::string body, comm::HttpHeaders more = {},
               const char* content_type = "application/json");
   void refuse(comm::ExchangeId exchange, const comm::OpenAiError& error);
+  comm::OpenAiError error_of(const comm::Failure& failure) const;
+  std::optional<comm::OpenAiError> wrong_model(const std::optional<std::string>& name, const Grant& grant) const;
   void now_or_elsewhere(size_t bytes, Work work);
 
   void generate(comm::ExchangeId exchange, comm::OpenAiRequest::Kind kind, std::shared_ptr<const std::string> body);

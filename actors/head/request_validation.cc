@@ -86,13 +86,14 @@ tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const com
                                                                        uint64_t drawn_seed) const {
   PreparedRequest prepared;
   engine::SamplingParams& sampling = prepared.request.sampling;
-  if (auto ok = check_adapter(request); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_adapter(request.adapter); !ok) return tl::unexpected(ok.error());
   if (auto ok = check_timeout(request); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_sampling(request, sampling); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_stops(request, prepared); !ok) return tl::unexpected(ok.error());
   if (auto ok = set_constraints(request, sampling); !ok) return tl::unexpected(ok.error());
   auto prompt = read_prompt(request);
   if (!prompt) return tl::unexpected(prompt.error());
+  if (prompt->ids.empty()) return invalid("the prompt is empty");
   if (auto ok = set_answer(request, prompt->opening, prepared); !ok) return tl::unexpected(ok.error());
   prepared.request.prompt = std::move(prompt->ids);
   if (auto ok = set_length(request, prepared); !ok) return tl::unexpected(ok.error());
@@ -104,13 +105,23 @@ tl::expected<PreparedRequest, RequestError> RequestValidation::prepare(const com
   return prepared;
 }
 
-RequestValidation::Refusal RequestValidation::check_adapter(const comm::GenerateRequest& request) const {
-  if (!request.adapter || context_.adapters.contains(*request.adapter)) return {};
-  if (request.adapter->empty()) {
+RequestValidation::Refusal RequestValidation::check_adapter(const std::optional<std::string>& name) const {
+  if (!name || context_.adapters.contains(*name)) return {};
+  if (name->empty()) {
     return refuse(ErrorCode::unknown_adapter, "the adapter's name is empty; leave it out for the base model");
   }
-  return refuse(ErrorCode::unknown_adapter, "there is no adapter {}; {}", quoted(*request.adapter),
-                served_names(*request.adapter, context_.adapters));
+  return refuse(ErrorCode::unknown_adapter, "there is no adapter {}; {}", quoted(*name),
+                served_names(*name, context_.adapters));
+}
+
+RequestValidation::Refusal RequestValidation::check_tokens(const std::vector<int32_t>& ids) const {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= context_.config.vocab_size) {
+      return invalid("token id {} at position {} is outside of the vocabulary 0 .. {}", ids[i], i,
+                     context_.config.vocab_size - 1);
+    }
+  }
+  return {};
 }
 
 RequestValidation::Refusal RequestValidation::check_timeout(const comm::GenerateRequest& request) const {
@@ -191,13 +202,7 @@ tl::expected<ChatPrompt, RequestError> RequestValidation::whole_prompt_of(const 
   } else {
     ids = *request.prompt_token_ids;
   }
-  if (ids.empty()) return invalid("the prompt is empty");
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= context_.config.vocab_size) {
-      return invalid("token id {} at position {} is outside of the vocabulary 0 .. {}", ids[i], i,
-                     context_.config.vocab_size - 1);
-    }
-  }
+  if (auto ok = check_tokens(ids); !ok) return tl::unexpected(ok.error());
   return ChatPrompt{std::move(ids), std::move(opening)};
 }
 

@@ -57,18 +57,20 @@ class RequestValidation {
   // `drawn_seed` is used where the request has none.
   PreparationResult prepare(const comm::GenerateRequest& request, uint64_t drawn_seed) const;
 
-  // The ids of its prompt, its prompt_token_ids or its messages, cut as truncate_prompt_tokens says.
+  // The ids of its prompt, its prompt_token_ids or its messages, cut as truncate_prompt_tokens says; there may be none.
   tl::expected<std::vector<int32_t>, engine::RequestError> prompt_of(const comm::GenerateRequest& request) const;
+
+  using Refusal = tl::expected<void, engine::RequestError>;
+
+  Refusal check_adapter(const std::optional<std::string>& name) const;  // none: the base model
+  Refusal check_tokens(const std::vector<int32_t>& ids) const;
 
   const Context& context() const { return context_; }
 
  private:
-  using Refusal = tl::expected<void, engine::RequestError>;
-
   Refusal check_timeout(const comm::GenerateRequest& request) const;
   tl::expected<ChatPrompt, engine::RequestError> read_prompt(const comm::GenerateRequest& request) const;
   Refusal set_answer(const comm::GenerateRequest& request, const std::string& opening, PreparedRequest& prepared) const;
-  Refusal check_adapter(const comm::GenerateRequest& request) const;
   Refusal set_sampling(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;
   Refusal set_stops(const comm::GenerateRequest& request, PreparedRequest& prepared) const;
   Refusal set_constraints(const comm::GenerateRequest& request, engine::SamplingParams& sampling) const;

@@ -14,8 +14,8 @@ using Json = nlohmann::ordered_json;
 
 tl::expected<TokenizeRequest, OpenAiError> read_tokenize(BodyReader& body) {
   TokenizeRequest request;
+  request.model = body.text("model");
   request.with_texts = body.boolean("return_token_strs");
-  body.ignore({"model"});
   if (!body.value("add_special_tokens").is_null()) {
     request.text.add_special_tokens = body.boolean("add_special_tokens");
   }
@@ -31,12 +31,13 @@ tl::expected<TokenizeRequest, OpenAiError> read_tokenize(BodyReader& body) {
   return request;
 }
 
-tl::expected<std::vector<int32_t>, OpenAiError> read_detokenize(BodyReader& body) {
-  body.ignore({"model"});
+tl::expected<DetokenizeRequest, OpenAiError> read_detokenize(BodyReader& body) {
+  DetokenizeRequest request;
+  request.model = body.text("model");
   if (body.value("tokens").is_null()) body.refuse("tokens", "tokens is missing");
-  std::vector<int32_t> ids = body.integers("tokens");
+  request.tokens = body.integers("tokens");
   if (auto error = body.finish()) return tl::unexpected(*std::move(error));
-  return ids;
+  return request;
 }
 
 }  // namespace
@@ -46,7 +47,7 @@ tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view text)
   return read_tokenize(body);
 }
 
-tl::expected<std::vector<int32_t>, OpenAiError> parse_detokenize(std::string_view text) {
+tl::expected<DetokenizeRequest, OpenAiError> parse_detokenize(std::string_view text) {
   BodyReader body(text);
   return read_detokenize(body);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -15,12 +16,17 @@
 namespace lorikeet::comm {
 
 struct TokenizeRequest {
-  GenerateRequest text;     // its prompt or its messages; nothing else is set
-  bool with_texts = false;  // of each token
+  std::optional<std::string> model;  // as it was named; absent: the base model
+  GenerateRequest text;              // its prompt or its messages; nothing else is set
+  bool with_texts = false;           // of each token
+};
+struct DetokenizeRequest {
+  std::optional<std::string> model;
+  std::vector<int32_t> tokens;
 };
 
 tl::expected<TokenizeRequest, OpenAiError> parse_tokenize(std::string_view body);
-tl::expected<std::vector<int32_t>, OpenAiError> parse_detokenize(std::string_view body);
+tl::expected<DetokenizeRequest, OpenAiError> parse_detokenize(std::string_view body);
 
 // The names that their bodies may have.
 std::set<std::string, std::less<>> fields_of_tokenize();

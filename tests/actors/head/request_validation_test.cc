@@ -337,6 +337,7 @@ TEST_F(RequestValidationTest, WantsExactlyOnePrompt) {
   comm::GenerateRequest empty;
   empty.prompt = "";
   expect_refusal(empty, ErrorCode::invalid_request, "the prompt is empty");
+  EXPECT_THAT(RequestValidation(*context_).prompt_of(empty).value(), ::testing::IsEmpty()) << "to be counted";
   comm::GenerateRequest silent;
   silent.messages.emplace();
   expect_refusal(silent, ErrorCode::invalid_request, "messages is empty");

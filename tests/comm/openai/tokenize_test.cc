@@ -17,6 +17,7 @@ TEST(Tokenize, TakesAPromptOrMessages) {
   const auto prompt = parse_tokenize(R"({"model": "m", "prompt": "a b", "return_token_strs": true})");
   ASSERT_TRUE(prompt) << prompt.error().message;
   EXPECT_THAT(prompt->text.prompt, Optional(std::string("a b")));
+  EXPECT_THAT(prompt->model, Optional(std::string("m")));
   EXPECT_TRUE(prompt->with_texts);
   const auto chat = parse_tokenize(R"({"messages": [{"role": "user", "content": "a"}]})");
   ASSERT_TRUE(chat) << chat.error().message;
@@ -35,7 +36,11 @@ TEST(Tokenize, AnswersWithIdsAndTheirTexts) {
 }
 
 TEST(Detokenize, TakesTokensAndAnswersWithTheirText) {
-  EXPECT_THAT(parse_detokenize(R"({"tokens": [1, 2]})").value(), ElementsAre(1, 2));
+  const auto request = parse_detokenize(R"({"model": "m", "tokens": [1, 2]})");
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_THAT(request->tokens, ElementsAre(1, 2));
+  EXPECT_THAT(request->model, Optional(std::string("m")));
+  EXPECT_THAT(parse_detokenize(R"({"tokens": [1], "model": 2})").error().message, HasSubstr("model must be a string"));
   EXPECT_THAT(parse_detokenize("{}").error().message, HasSubstr("tokens is missing"));
   EXPECT_THAT(parse_detokenize(R"({"tokens": "x"})").error().message, HasSubstr("must be a list of integers"));
   EXPECT_EQ(json::parse(detokenize_answer("a")), json::parse(R"({"prompt": "a"})"));
