@@ -62,7 +62,8 @@ class Gateway {
   }
 
   void gone(const ClientGone& gone) {
-    for (const engine::SequenceId id : live_.abandon(gone.client)) end(id, engine::FinishReason::abort);
+    const auto why = gone.left ? LiveRequests::Client::left : LiveRequests::Client::answered;
+    for (const engine::SequenceId id : live_.abandon(gone.client, why)) end(id, engine::FinishReason::abort);
     const auto begin = long_texts_.lower_bound({gone.client, ""});
     const auto end_of_client = long_texts_.lower_bound({gone.client + 1, ""});
     for (auto it = begin; it != end_of_client; ++it) *it->second.wanted = false;

@@ -102,7 +102,7 @@ void HttpApi::request(ExchangeId exchange, comm::HttpRequest request) {
 
 void HttpApi::gone(ExchangeId exchange) {
   const auto found = exchanges_.extract(exchange);
-  if (found && found.mapped().answer) outside_.leave_gateway(client_of(exchange));
+  if (found && found.mapped().answer) outside_.leave_gateway(client_of(exchange), true);
 }
 
 void HttpApi::serving(bool serves, std::string why) {
@@ -190,6 +190,9 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
                        std::vector<comm::OpenAiAnswer::Prompt> prompts) {
   Exchange& known = *find(exchange);
   const bool chat = request.kind == OpenAiRequest::Kind::chat;
+  if (auto ok = setup_.validation->check_answers(request.choices()); !ok) {
+    return refuse(exchange, error_of(failure_of("", ok.error())));
+  }
   if (const size_t values = streamed_prompt_logprobs(request, prompts); values > comm::kMaxStreamedPromptLogprobs) {
     return refuse(exchange,
                   comm::error_of(400, fmt::format("{} log-probabilities of prompts' tokens in a stream, at most {} are "
@@ -267,7 +270,7 @@ void HttpApi::note_answer(const Exchange& known) const {
 
 // One choice that fails takes the others with it: an answer of OpenAI's has no place for half of it.
 void HttpApi::failed(ExchangeId exchange, Exchange& known, const comm::Failure& failure) {
-  outside_.leave_gateway(client_of(exchange));
+  outside_.leave_gateway(client_of(exchange), false);
   if (!known.begun) return refuse(exchange, error_of(failure));
   outside_.write(exchange, comm::to_event(error_of(failure)) + "data: [DONE]\n\n");
   outside_.end(exchange);

@@ -40,7 +40,8 @@ class HttpApi {
     // is_counted: a limit of requests has counted it with another part of the same exchange.
     std::function<void(uint64_t client, std::shared_ptr<const Grant>, comm::ClientMessage, bool is_counted)>
         ask_gateway;
-    std::function<void(uint64_t client)> leave_gateway;  // its requests are cancelled and nobody is answered
+    // Its requests are cancelled and nobody is answered; left: the client, and not a failure, is why.
+    std::function<void(uint64_t client, bool left)> leave_gateway;
     std::function<void(comm::ExchangeId, comm::HttpAnswer)> answer, begin;
     std::function<void(comm::ExchangeId, std::string)> write;
     std::function<void(comm::ExchangeId)> end;

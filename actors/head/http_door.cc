@@ -46,7 +46,7 @@ HttpApi::Outside outside(HttpDoorActor::pointer self, comm::HttpServer* server, 
     self->send(gateway, ClientSaid{client, std::make_shared<comm::ClientMessage>(std::move(message)), std::move(grant),
                                    is_counted});
   };
-  to.leave_gateway = [self, gateway](uint64_t client) { self->send(gateway, ClientGone{client}); };
+  to.leave_gateway = [self, gateway](uint64_t client, bool left) { self->send(gateway, ClientGone{client, left}); };
   to.answer = [server](comm::ExchangeId exchange, comm::HttpAnswer answer) {
     server->answer(exchange, std::move(answer));
   };

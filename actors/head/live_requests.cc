@@ -51,14 +51,15 @@ void LiveRequests::erase(engine::SequenceId id) {
   requests_.erase(it);
 }
 
-std::vector<engine::SequenceId> LiveRequests::abandon(uint64_t client) {
+std::vector<engine::SequenceId> LiveRequests::abandon(uint64_t client, Client why) {
   std::vector<engine::SequenceId> all;
   const auto names = names_.find(client);
   if (names == names_.end()) return all;
   for (const auto& [name, ids] : names->second) all.insert(all.end(), ids.begin(), ids.end());
   for (const engine::SequenceId id : all) {
     LiveRequest& request = requests_.at(id);
-    request.abandoned = request.client_gone = true;
+    request.abandoned = true;
+    request.client_gone = why == Client::left;
   }
   names_.erase(names);
   return all;

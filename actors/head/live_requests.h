@@ -72,8 +72,10 @@ class LiveRequests {
 
   void erase(engine::SequenceId id);
 
-  // The client is gone: its requests, from now on without a client and without names.
-  std::vector<engine::SequenceId> abandon(uint64_t client);
+  enum class Client : uint8_t { left, answered };
+
+  // The client has left, or has its answer: its requests, from now on without a client and without names.
+  std::vector<engine::SequenceId> abandon(uint64_t client, Client why = Client::left);
   // The same of one request, one of whose answers has failed.
   std::vector<engine::SequenceId> abandon(uint64_t client, const std::string& name);
 

@@ -44,6 +44,7 @@ struct ClientSaid {  // ZeroMQ thread, HTTP door -> gateway
 };
 struct ClientGone {
   uint64_t client = 0;
+  bool left = true;  // false: its door has answered it, since another of its requests has failed
 };
 struct StopServing {  // head's main thread -> gateway
   std::string why;

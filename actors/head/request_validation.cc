@@ -114,6 +114,13 @@ RequestValidation::Refusal RequestValidation::check_adapter(const std::optional<
                 served_names(*name, context_.adapters));
 }
 
+// They may all have to wait at once, and then the last ones would find no room however idle the server is.
+RequestValidation::Refusal RequestValidation::check_answers(size_t answers) const {
+  if (std::cmp_less_equal(answers, context_.max_queued)) return {};
+  return wrong("n", "the request asks for {} answers, at most {} may wait (--max-num-queued-reqs)", answers,
+               context_.max_queued);
+}
+
 RequestValidation::Refusal RequestValidation::check_tokens(const std::vector<int32_t>& ids) const {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= context_.config.vocab_size) {
@@ -234,6 +241,7 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
   if (request.n && (*request.n < 1 || *request.n > comm::kMaxChoices)) {
     return wrong("n", "n is {}, not in 1 .. {}", *request.n, comm::kMaxChoices);
   }
+  if (auto ok = check_answers(static_cast<size_t>(request.n.value_or(1))); !ok) return ok;
   if (request.logprobs && (*request.logprobs < 0 || std::cmp_greater(*request.logprobs, comm::kMaxLogprobs))) {
     return wrong("logprobs", "logprobs is {}, not in 0 .. {}", *request.logprobs, comm::kMaxLogprobs);
   }

@@ -1,7 +1,9 @@
 // What a client may ask for. Everything that is wrong with a request gets its sentence here, before it costs anything.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +52,7 @@ class RequestValidation {
     AdapterNames adapters;  // that are served
     ChatOptions chat = {};
     std::shared_ptr<model::GrammarSource> grammars = nullptr;  // null: there are none
+    int32_t max_queued = std::numeric_limits<int32_t>::max();  // answers that may wait
   };
 
   explicit RequestValidation(Context context) : context_(std::move(context)) {}
@@ -63,6 +66,7 @@ class RequestValidation {
   using Refusal = tl::expected<void, engine::RequestError>;
 
   Refusal check_adapter(const std::optional<std::string>& name) const;  // none: the base model
+  Refusal check_answers(size_t answers) const;                          // to one request, all its prompts together
   Refusal check_tokens(const std::vector<int32_t>& ids) const;
 
   const Context& context() const { return context_; }

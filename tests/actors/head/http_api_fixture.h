@@ -41,7 +41,7 @@ class HttpApiTest : public ::testing::Test {
     HttpRoutes::Options routes;
     routes.access = access_;
     setup.routes = std::make_shared<HttpRoutes>(routes);
-    setup.validation = validation_;
+    setup.validation = few_may_wait_ ? few_may_wait_ : validation_;
     setup.model_name = "tiny";
     setup.model_root = "/models/tiny";
     setup.metrics_text = [](const ServerStatus& status) { return "of " + status.model; };
@@ -59,7 +59,10 @@ class HttpApiTest : public ::testing::Test {
         status_asked_by_ = client;
       }
     };
-    outside.leave_gateway = [this](uint64_t client) { left_.push_back(client); };
+    outside.leave_gateway = [this](uint64_t client, bool left) {
+      left_.push_back(client);
+      client_left_.push_back(left);
+    };
     outside.answer = [this](comm::ExchangeId id, comm::HttpAnswer answer) {
       answered_[id] = {std::move(answer), false, true, ""};
     };
@@ -106,6 +109,7 @@ class HttpApiTest : public ::testing::Test {
   }
 
   static inline std::shared_ptr<const RequestValidation> validation_;
+  std::shared_ptr<const RequestValidation> few_may_wait_;  // in its place, where it is there
   std::shared_ptr<const Access> access_;
   std::string key_ = "none";
   std::vector<std::string> tenants_;  // who asked the gateway
@@ -114,6 +118,7 @@ class HttpApiTest : public ::testing::Test {
   std::vector<std::pair<uint64_t, comm::AdapterRequest>> changes_;
   uint64_t status_asked_by_ = 0;
   std::vector<uint64_t> left_;
+  std::vector<bool> client_left_;  // of these, whether the client itself has gone
   std::map<comm::ExchangeId, Answered> answered_;
   std::deque<HttpApi::Work> elsewhere_;
   std::vector<std::function<void(bool)>> resets_;

@@ -7,7 +7,9 @@
 namespace lorikeet::actors {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 TEST_F(HttpApiTest, NamesTheBaseModelWhereThereIsNoSuchModel) {
   ask(1, "POST", "/v1/completions", R"({"prompt": "x", "model": "gpt"})");
@@ -25,6 +27,28 @@ TEST_F(HttpApiTest, NamesTheFieldOfWhatTheGatewayRefuses) {
   api_->said(asked_[0].first, refusal);
   EXPECT_EQ(answered_[1].answer.status, 400);
   EXPECT_EQ(body(1)["error"]["param"], "temperature");
+}
+
+TEST_F(HttpApiTest, RefusesMoreAnswersThanMayEverWait) {
+  auto context = validation_->context();
+  context.max_queued = 4;
+  few_may_wait_ = std::make_shared<RequestValidation>(std::move(context));
+  open();
+  ask(1, "POST", "/v1/completions", R"({"prompt": ["x", "y"], "n": 3})");
+  EXPECT_EQ(answered_[1].answer.status, 400);
+  EXPECT_EQ(body(1)["error"]["message"], "the request asks for 6 answers, at most 4 may wait (--max-num-queued-reqs)");
+  EXPECT_THAT(asked_, IsEmpty());
+  ask(2, "POST", "/v1/completions", R"({"prompt": ["x", "y"], "n": 2})");
+  EXPECT_EQ(asked_.size(), 4u);
+}
+
+TEST_F(HttpApiTest, TellsAFailureFromAClientThatHasLeft) {
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x", "n": 2})");
+  api_->said(asked_[0].first, comm::Failure{"0", "queue_full", "full"});
+  ask(2, "POST", "/v1/completions", R"({"prompt": "x"})");
+  api_->gone(2);
+  EXPECT_EQ(left_.size(), 2u);
+  EXPECT_THAT(client_left_, ElementsAre(false, true));
 }
 
 TEST_F(HttpApiTest, TokenizesForModelsThatThereAre) {

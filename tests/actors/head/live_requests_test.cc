@@ -75,6 +75,9 @@ TEST_F(LiveRequestsTest, AbandonsAllRequestsOfAClient) {
   live_.erase(SequenceId(1));
   live_.erase(SequenceId(3));
   EXPECT_THAT(live_.ids(), ElementsAre(SequenceId(2)));
+  EXPECT_THAT(live_.abandon(11, LiveRequests::Client::answered), ElementsAre(SequenceId(2)));
+  EXPECT_TRUE(live_.find(SequenceId(2))->abandoned);
+  EXPECT_FALSE(live_.find(SequenceId(2))->client_gone);
 }
 
 }  // namespace

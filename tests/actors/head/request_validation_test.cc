@@ -212,6 +212,21 @@ TEST_F(RequestValidationTest, RefusesAllowedTokensOfWhichNoneMayBeDrawn) {
   expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids has no token that");
 }
 
+TEST_F(RequestValidationTest, RefusesMoreAnswersThanMayWait) {
+  auto context = *context_;
+  context.max_queued = 4;
+  const RequestValidation validation(std::move(context));
+  auto request = with_ids();
+  request.n = 4;
+  EXPECT_TRUE(validation.prepare(request, kDrawnSeed));
+  request.n = 5;
+  const auto refused = validation.prepare(request, kDrawnSeed);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error(),
+            (engine::RequestError{ErrorCode::invalid_request,
+                                  "the request asks for 5 answers, at most 4 may wait (--max-num-queued-reqs)", "n"}));
+}
+
 TEST_F(RequestValidationTest, NamesTheFieldThatIsWrong) {
   using Request = comm::GenerateRequest;
   const std::pair<const char*, std::function<void(Request&)>> cases[] = {
