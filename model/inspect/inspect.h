@@ -70,7 +70,7 @@ struct AdapterModuleReport {
 struct AdapterSizeReport {
   int size = 1;
   std::optional<std::string> refusal;
-  std::vector<uint64_t> bytes;  // [rank], at the width of the file's tensors
+  std::vector<uint64_t> bytes;  // [rank], of A and B as the file stores them
 };
 
 struct AdapterReport {

@@ -35,15 +35,7 @@ void describe(const AdapterScan& scan, const std::optional<ModelConfig>& base, A
   }
 }
 
-uint64_t element_bytes(const AdapterScan& scan) {
-  uint64_t bytes = 2;
-  for (const auto& [name, module] : scan.modules) {
-    if (module.a && module.a->entry->dtype == kernels::Dtype::f32) bytes = 4;
-  }
-  return bytes;
-}
-
-AdapterSizeReport report_size(const Adapter& adapter, const ModelConfig& base, int size, uint64_t bytes_each) {
+AdapterSizeReport report_size(const Adapter& adapter, const ModelConfig& base, int size) {
   AdapterSizeReport report;
   report.size = size;
   auto plan = ShardPlan::make(base, size);
@@ -52,7 +44,7 @@ AdapterSizeReport report_size(const Adapter& adapter, const ModelConfig& base, i
     return report;
   }
   for (int rank = 0; rank < size; ++rank) {
-    report.bytes.push_back(cut_adapter(adapter, *plan, rank).bytes / sizeof(float) * bytes_each);
+    report.bytes.push_back(cut_adapter(adapter, *plan, rank).bytes);
   }
   return report;
 }
@@ -81,7 +73,7 @@ AdapterReport inspect_adapter(const std::filesystem::path& dir, const std::optio
     return report;
   }
   for (const int size : kInspectedSizes) {
-    report.sizes.push_back(report_size(*adapter, *base, size, element_bytes(*scan)));
+    report.sizes.push_back(report_size(*adapter, *base, size));
   }
   return report;
 }

@@ -220,6 +220,28 @@ TEST_F(InspectAdapter, TellsRanksScalesAndBytesPerRank) {
   EXPECT_EQ(json["digest"], report.digest);
 }
 
+TEST_F(InspectAdapter, CountsTheBytesOfWhateverTypeTheFileHas) {
+  struct Row {
+    const char* type;
+    uint64_t width;
+  };
+  for (const auto& [type, width] : {Row{"F32", 4}, {"F16", 2}, {"BF16", 2}}) {
+    SCOPED_TRACE(type);
+    SyntheticAdapter stored;
+    stored.config = tests::plain_adapter_config(4, 8, {"q_proj"});
+    const std::string module = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
+    const std::vector<uint8_t> values(width * 4 * 64, 0x3C);  // small and finite in each of the types
+    stored.tensors.add(module + "A.weight", type, {4, 64}, values);
+    stored.tensors.add(module + "B.weight", type, {64, 4}, values);
+    stored.write();
+    const AdapterReport report = inspect_adapter(stored.dir(), config_);
+    ASSERT_FALSE(report.refusal) << *report.refusal;
+    EXPECT_EQ(report.file_bytes, width * 4 * (64 + 64));
+    EXPECT_EQ(report.sizes[0].bytes, std::vector<uint64_t>{width * 4 * (64 + 64)});
+    EXPECT_EQ(report.sizes[1].bytes, (std::vector<uint64_t>{width * 4 * (64 + 32), width * 4 * (64 + 32)}));
+  }
+}
+
 TEST_F(InspectAdapter, ShowsWhatMatchesNothingAndWhyItIsRefused) {
   files_.config["target_modules"] = {"q_proj", "up_proj", "fc1"};
   files_.add_pair("model.layers.0.mlp.fc1", 4, 64, 64);
