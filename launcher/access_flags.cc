@@ -1,5 +1,7 @@
 #include "launcher/access_flags.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <set>
@@ -117,6 +119,16 @@ Result<actors::AccessOptions> resolve(const AccessFlags& flags, const std::strin
         zmq_address);
   }
   return to;
+}
+
+std::string way_round_keys(const AccessFlags& flags, const actors::AccessOptions& access,
+                           const std::string& zmq_address) {
+  if (access.credentials.empty() || !access.zmq_mechanism.empty() || flags.allow_unauthenticated) return "";
+  return fmt::format(
+      "ZeroMQ at {} asks for no key: whoever may connect to it on this host uses all adapters, is an administrator and "
+      "has "
+      "no tenant's limits; --zmq-plain asks for the same keys as HTTP, --zmq-curve-key for those of CURVE",
+      zmq_address);
 }
 
 }  // namespace lorikeet::launcher

@@ -27,4 +27,9 @@ void add_access_flags(CLI::App& app, AccessFlags& flags);
 Result<actors::AccessOptions> resolve(const AccessFlags& flags, const std::string& http_host,
                                       const std::string& zmq_address);
 
+// Of keys that ZeroMQ does not ask for, so that whoever reaches it goes round them: a sentence for people. Empty: it asks,
+// or there are none, or the flags say to let everybody in.
+std::string way_round_keys(const AccessFlags& flags, const actors::AccessOptions& access,
+                           const std::string& zmq_address);
+
 }  // namespace lorikeet::launcher

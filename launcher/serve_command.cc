@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "kernels/base/console.h"
@@ -32,7 +33,8 @@ int show_placement(const actors::ServerOptions& options, const actors::ClusterOp
   return 0;
 }
 
-int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
+// `warning`: of its doors; empty: none.
+int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags, const std::string& warning) {
   StopSignals signals;
   auto options = resolve(flags);
   if (!options) {
@@ -55,6 +57,7 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags) {
   }
   if (cluster_flags.dry_run) return show_placement(*options, *cluster);
   for (const std::string& note : flags.foreign.harmless) say("note: {}", note);
+  if (!warning.empty()) say("warning: {}", warning);
   RefusedAdapters refused = adapter_warnings(*options);
   for (const std::string& sentence : refused.warnings) say("warning: {}", sentence);
   const bool has_tokenizer = model::Tokenizer::is_in(options->model);
@@ -121,7 +124,7 @@ void add_serve_command(CLI::App& app, int& exit_status) {
     flags->options.drain_timeout_ms = static_cast<int32_t>(*drain_seconds * 1000);
     flags->computes_alone = cluster->options.nnodes == 1;
     flags->computes_here = flags->computes_alone || cluster->devices != "none";
-    exit_status = serve(*flags, *cluster);
+    exit_status = serve(*flags, *cluster, way_round_keys(*access, flags->options.access, flags->options.zmq_address));
   });
 }
 

@@ -26,13 +26,13 @@ class AccessFlagsTest : public ::testing::Test {
   }
   void TearDown() override { SetUp(); }
 
-  Result<actors::AccessOptions> parse(std::vector<std::string> arguments) const {
+  Result<actors::AccessOptions> parse(std::vector<std::string> arguments) {
     CLI::App app;
-    AccessFlags flags;
-    add_access_flags(app, flags);
+    flags_ = AccessFlags();
+    add_access_flags(app, flags_);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     app.parse(arguments);
-    return resolve(flags, http_host_, zmq_address_);
+    return resolve(flags_, http_host_, zmq_address_);
   }
 
   static std::vector<std::string> keys(const Result<actors::AccessOptions>& access) {
@@ -47,6 +47,7 @@ class AccessFlagsTest : public ::testing::Test {
   }
 
   tests::ScratchDirectory scratch_;
+  AccessFlags flags_;  // of the last parse
   std::string http_host_ = "127.0.0.1", zmq_address_ = "tcp://127.0.0.1:5555";
 };
 
@@ -79,6 +80,23 @@ TEST_F(AccessFlagsTest, LetNobodyReachZmqFromOutsideWithoutAKeyUnlessToldTo) {
     EXPECT_TRUE(parse({"--zmq-curve-key", pair, "--zmq-curve-clients", clients})) << reached;
     EXPECT_TRUE(parse({"--allow-unauthenticated"})) << reached;
   }
+}
+
+TEST_F(AccessFlagsTest, WarnOfKeysThatZmqDoesNotAskFor) {
+  const auto warning = [this](const std::vector<std::string>& arguments) {
+    const auto access = parse(arguments);
+    return way_round_keys(flags_, access.value(), zmq_address_);
+  };
+  EXPECT_EQ(warning({}), "") << "there are no keys";
+  EXPECT_THAT(warning({"--api-key", "k"}), HasSubstr("ZeroMQ at tcp://127.0.0.1:5555 asks for no key"));
+  EXPECT_EQ(warning({"--api-key", "k", "--zmq-plain"}), "");
+  EXPECT_EQ(warning({"--api-key", "k", "--allow-unauthenticated"}), "") << "it was said that everybody may";
+  zmq_address_ = "ipc:///tmp/x";
+  EXPECT_THAT(warning({"--api-key-file", file("keys", R"({"keys": [{"key": "k", "tenant": "acme"}]})")}),
+              HasSubstr("ZeroMQ at ipc:///tmp/x asks for no key"));
+  const std::string pair = (scratch_ / "pair").string();
+  ASSERT_TRUE(comm::write_curve_keys(pair, comm::make_curve_keys().value()));
+  EXPECT_EQ(warning({"--api-key", "k", "--zmq-curve-key", pair, "--zmq-curve-clients", file("clients", kCurve)}), "");
 }
 
 TEST_F(AccessFlagsTest, TakeKeysFromFlagsFileAndEnvironment) {
