@@ -11,6 +11,7 @@
 #include "kernels/base/nearest_word.h"
 #include "kernels/base/printable.h"
 #include "launcher/config_file.h"
+#include "launcher/foreign_flags.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -181,6 +182,15 @@ std::optional<CommandError> flag_error(const CLI::App& app, const std::vector<st
   return std::nullopt;
 }
 
+// With vLLM's other ways to write a flag in the parser's.
+std::vector<std::string> with_flags_spelt_out(const CLI::App& app, const std::vector<std::string>& words) {
+  const auto [command, depth] = named(app, words);
+  const auto rest = words.begin() + static_cast<std::ptrdiff_t>(depth);
+  std::vector<std::string> result = spelt_out(*command, {rest, words.end()});
+  result.insert(result.begin(), words.begin(), rest);
+  return result;
+}
+
 // Flags of a --config file in place of the flag, where the command has it.
 Result<std::vector<std::string>> with_config_file(const CLI::App& app, const std::vector<std::string>& words) {
   const auto [command, depth] = named(app, words);
@@ -202,6 +212,7 @@ int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, c
     words.emplace_back("--help");
   }
   if (const auto error = command_error(app, words)) return usage_error(error->command, unmarked(error->message));
+  words = with_flags_spelt_out(app, words);
   if (auto expanded = with_config_file(app, words); expanded) {
     words = *std::move(expanded);
   } else {

@@ -1,5 +1,9 @@
 #include "launcher/foreign_flags.h"
 
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
 namespace lorikeet::launcher {
 namespace {
 
@@ -8,6 +12,7 @@ struct ForeignFlag {
   bool takes_value;
   bool harmless;
   const char* sentence;
+  const char* only = nullptr;  // harmless with this value alone
 };
 
 constexpr ForeignFlag kForeignFlags[] = {
@@ -34,9 +39,37 @@ constexpr ForeignFlag kForeignFlags[] = {
     {"--disable-uvicorn-access-log", false, true, "there is none; --disable-log-requests leaves requests out"},
     {"--uvicorn-log-level", true, true, "there is no uvicorn; --log-level says what is logged"},
     {"--disable-fastapi-docs", false, true, "there are none; /openapi.json describes the API"},
+    {"--optimization-level", true, true, "nothing is compiled at start"},
+    {"--api-server-count", true, true, "one HTTP door takes all clients"},
+    {"--attention-backend", true, true, "attention's kernels are chosen by the shapes"},
+    {"--enable-log-outputs", false, true, "answers are in no log"},
+    {"--max-log-len", true, true, "prompts are in no log"},
+    {"--enable-request-id-headers", false, true, "every answer has its X-Request-Id"},
+    {"--enable-server-load-tracking", false, true, "/load always counts"},
+    {"--disable-cascade-attn", false, true, "there is none"},
+    {"--disable-sliding-window", false, true, "there is none"},
+    {"--enable-expert-parallel", false, true, "models without experts are served"},
+    {"--prefix-caching-hash-algo", true, true, "nothing depends on it"},
+    {"--use-tqdm-on-load", false, true, "loading is shown where it is a terminal"},
+    {"--no-async-scheduling", false, true, "steps are always planned while the one before runs"},
+    {"--scheduling-policy", true, false, "requests are served in the order in which they came", "fcfs"},
+    {"--logprobs-mode", true, false, "log-probabilities are the model's own, before sampling changes them",
+     "raw_logprobs"},
+    {"--generation-config", true, false,
+     "what requests do not say is as the checkpoint's generation_config.json has it; say it in the requests", "auto"},
+    {"--override-generation-config", true, false,
+     "requests say how they are sampled, else generation_config.json does"},
+    {"--runner", true, false, "models that generate are served", "generate"},
+    {"--task", true, false, "models that generate are served", "generate"},
     {"--pipeline-parallel-size", true, false,
      "the model is cut by tensor parallelism only; use --tensor-parallel-size"},
     {"--data-parallel-size", true, false, "start one server for each replica"},
+    {"--data-parallel-size-local", true, false, "start one server for each replica"},
+    {"--data-parallel-address", true, false, "start one server for each replica"},
+    {"--node-rank", true, false, "other hosts run `lorikeet worker --join`"},
+    {"--headless", false, false, "other hosts run `lorikeet worker --join`"},
+    {"--enable-force-include-usage", false, false, "a stream has its usage where stream_options asks for it"},
+    {"--uds", true, false, "the HTTP door is at --host and --port; --zmq takes ipc://PATH"},
     {"--cpu-offload-gb", true, false, "weights stay on the device; use more ranks"},
     {"--tokenizer", true, false, "the tokenizer is read from the checkpoint's directory"},
     {"--hf-overrides", true, false, "the configuration is what config.json says"},
@@ -47,20 +80,73 @@ constexpr ForeignFlag kForeignFlags[] = {
     {"--lora-extra-vocab-size", true, false, "adapters that add tokens are refused"},
 };
 
+// Short forms of several letters, for which the parser has no room.
+constexpr std::pair<std::string_view, const char*> kShortForms[] = {
+    {"-tp", "--tensor-parallel-size"},
+    {"-pp", "--pipeline-parallel-size"},
+    {"-dp", "--data-parallel-size"},
+    {"-dpl", "--data-parallel-size-local"},
+    {"-dpa", "--data-parallel-address"},
+    {"-ep", "--enable-expert-parallel"},
+    {"-cc", "--compilation-config"},
+    {"-asc", "--api-server-count"},
+    {"-n", "--nnodes"},
+    {"-r", "--node-rank"},
+};
+
+constexpr std::string_view kOptimization = "-O", kOptimizationLevel = "--optimization-level";
+
+// What the name of a flag stands for; itself where that is nothing else.
+std::string long_form(std::string_view name) {
+  for (const auto& [brief, whole] : kShortForms) {
+    if (name == brief) return whole;
+  }
+  std::string dashed(name);
+  if (name.starts_with("--")) std::replace(dashed.begin(), dashed.end(), '_', '-');
+  return dashed;
+}
+
+// Lists the flag's sentence where it belongs for the value that was given.
+void list(const ForeignFlag& flag, const std::string& value, ForeignFlags& given) {
+  const bool fits = flag.only != nullptr && value == flag.only;
+  const std::string shown = flag.only == nullptr ? flag.name : std::string(flag.name) + " " + value;
+  (flag.harmless || fits ? given.harmless : given.refused).push_back(shown + ": " + flag.sentence);
+}
+
 }  // namespace
 
 void add_foreign_flags(CLI::App& app, ForeignFlags& given) {
   for (const ForeignFlag& flag : kForeignFlags) {
-    std::vector<std::string>& list = flag.harmless ? given.harmless : given.refused;
-    const std::string sentence = std::string(flag.name) + ": " + flag.sentence;
     if (flag.takes_value) {
-      app.add_option_function<std::string>(flag.name,
-                                           [&list, sentence](const std::string&) { list.push_back(sentence); })
+      app.add_option_function<std::string>(
+             flag.name, [flag = &flag, &given](const std::string& value) { list(*flag, value, given); })
           ->group("");
     } else {
-      app.add_flag_function(flag.name, [&list, sentence](int64_t) { list.push_back(sentence); })->group("");
+      app.add_flag_function(flag.name, [flag = &flag, &given](int64_t) { list(*flag, "", given); })->group("");
     }
   }
+}
+
+std::vector<std::string> spelt_out(const CLI::App& command, const std::vector<std::string>& words) {
+  const auto has = [&command](const std::string& flag) { return command.get_option_no_throw(flag) != nullptr; };
+  std::vector<std::string> result;
+  bool flags_end = false;
+  for (const std::string& word : words) {
+    flags_end = flags_end || word == "--";
+    const size_t equals = std::min(word.find('='), word.size());
+    const std::string name = word.substr(0, equals), whole = long_form(name);
+    if (flags_end || word.size() < 2 || word.front() != '-') {
+      result.push_back(word);
+    } else if (whole != name && !has(name) && has(whole)) {
+      result.push_back(whole + word.substr(equals));
+    } else if (word.starts_with(kOptimization) && has(std::string(kOptimizationLevel))) {  // -O3, -O.mode=3, -O 3
+      result.emplace_back(kOptimizationLevel);
+      if (word.size() > kOptimization.size()) result.push_back(word.substr(kOptimization.size()));
+    } else {
+      result.push_back(word);
+    }
+  }
+  return result;
 }
 
 }  // namespace lorikeet::launcher

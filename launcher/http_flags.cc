@@ -28,6 +28,8 @@ void add_log_flags(CLI::App& app, actors::LogOptions& options) {
       ->group(group);
   app.add_flag("!--disable-log-requests,--log-requests", options.requests, "A line for every request that has ended")
       ->group(group);
+  // As vLLM has it, where they are off.
+  app.add_flag("--enable-log-requests,!--no-enable-log-requests", options.requests)->group("");
   app.add_flag("--log-json", options.json, "Lines of JSON, all that comes to standard error")->group(group);
 }
 

@@ -59,6 +59,8 @@ TEST_F(HttpFlagsTest, SayWhatIsLogged) {
   EXPECT_TRUE(parse_log({}).requests);
   EXPECT_EQ(parse_log({"--log-level", "WARNING"}).level, "warning");
   EXPECT_FALSE(parse_log({"--disable-log-requests"}).requests);
+  EXPECT_TRUE(parse_log({"--enable-log-requests"}).requests);
+  EXPECT_FALSE(parse_log({"--no-enable-log-requests"}).requests);
   EXPECT_TRUE(parse_log({"--log-json"}).json);
   EXPECT_THROW(parse_log({"--log-level", "loud"}), CLI::ParseError);
 }

@@ -176,6 +176,42 @@ TEST_F(Flags, TakeTheFlagsOfVllmOnWhichNothingDepends) {
                                    "--trust-remote-code: no code is ever loaded from a checkpoint"));
 }
 
+TEST_F(Flags, TakeTheValuesOfVllmsFlagsThatNameWhatIsDoneHere) {
+  ServerFlags flags;
+  const std::vector<std::string> fitting = {
+      model_, "--scheduling-policy", "fcfs", "--logprobs-mode", "raw_logprobs", "--generation-config",
+      "auto", "--api-server-count",  "4"};
+  const auto taken = parse(fitting, flags);
+  ASSERT_TRUE(taken) << taken.error().message;
+  EXPECT_EQ(flags.foreign.harmless.size(), 4U);
+  const std::pair<const char*, const char*> refused[] = {
+      {"--scheduling-policy", "priority"},       {"--logprobs-mode", "processed_logits"},
+      {"--generation-config", "vllm"},           {"--runner", "pooling"},
+      {"--override-generation-config", R"({})"}, {"--uds", "/tmp/x"}};
+  for (const auto& [flag, value] : refused) {
+    const auto options = parse({model_, flag, value});
+    ASSERT_FALSE(options) << flag;
+    EXPECT_THAT(options.error().message, testing::StartsWith(flag));
+  }
+  EXPECT_THAT(parse({model_, "--scheduling-policy", "priority"}).error().message,
+              testing::StartsWith("--scheduling-policy priority: "));
+}
+
+TEST(SpeltOut, GivesVllmsOtherWaysToWriteAFlagTheirLongForm) {
+  CLI::App app;
+  ServerFlags flags;
+  add_server_flags(app, flags);
+  using testing::ElementsAre;
+  EXPECT_THAT(spelt_out(app, {"m", "-tp", "2", "-pp=3", "-q", "gptq"}),
+              ElementsAre("m", "--tensor-parallel-size", "2", "--pipeline-parallel-size=3", "-q", "gptq"));
+  EXPECT_THAT(spelt_out(app, {"-O3", "-O", "2", "--max_model_len=1k", "--served_model_name", "a_b"}),
+              ElementsAre("--optimization-level", "3", "--optimization-level", "2", "--max-model-len=1k",
+                          "--served-model-name", "a_b"));
+  EXPECT_THAT(spelt_out(app, {"--no_such", "-x", "-", "--", "-tp"}), ElementsAre("--no_such", "-x", "-", "--", "-tp"));
+  CLI::App other;
+  EXPECT_THAT(spelt_out(other, {"-tp", "-O3"}), ElementsAre("-tp", "-O3")) << "a command without the flags";
+}
+
 TEST_F(Flags, ExplainAllFlagsOfVllmAtOnceThatWouldNotBeObeyed) {
   const auto options = parse({model_, "--pipeline-parallel-size", "2", "--enforce-eager", "--cpu-offload-gb", "4"});
   ASSERT_FALSE(options.has_value());
