@@ -107,6 +107,13 @@ class Client final : public OpenAiClient {
     return message;
   }
 
+  // An answer that is none, as people at the command line can mend it.
+  std::string refusal_of(int status, const std::string& text) const {
+    if (status != 401) return error_text(status, text);
+    if (api_key_.empty()) return "a key is needed: give --api-key, or LORIKEET_API_KEY in the environment";
+    return fmt::format("it does not take the key of --api-key or LORIKEET_API_KEY: {}", error_text(status, text));
+  }
+
   Result<void> ask_for_models() {
     std::string body, error;
     bool ended = false;
@@ -114,7 +121,7 @@ class Client final : public OpenAiClient {
         http_->start(make_request("GET", "/v1/models", ""), {[&](std::string_view piece) { body += piece; },
                                                              [&](int status, const std::string& text) {
                                                                ended = true;
-                                                               if (status != 200) error = error_text(status, text);
+                                                               if (status != 200) error = refusal_of(status, text);
                                                              }});
     const auto deadline = std::chrono::steady_clock::now() + kModelsPatience;
     while (!ended && std::chrono::steady_clock::now() < deadline) http_->run_once(deadline);

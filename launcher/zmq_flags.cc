@@ -1,11 +1,29 @@
 #include "launcher/zmq_flags.h"
 
 #include <cstdlib>
+#include <fstream>
+#include <iomanip>
+#include <utility>
 
 #include "comm/client/curve_keys.h"
 #include "launcher/zmq_address.h"
 
 namespace lorikeet::launcher {
+namespace {
+
+// Of a file in ZeroMQ's format, or of one that has the key alone, as `lorikeet keygen` prints it.
+Result<std::string> read_public_key(const std::string& path) {
+  std::ifstream file(path);
+  std::string word, more;
+  const auto limit = std::setw(static_cast<int>(comm::kCurveKeyCharacters) + 1);
+  if (file >> limit >> word && comm::is_curve_key(word) && !(file >> limit >> more)) return word;
+  auto keys = comm::read_curve_keys(path);
+  if (!keys) return tl::unexpected(keys.error());
+  return std::move(keys->public_key);
+}
+
+}  // namespace
+
 Result<comm::ZmqIdentity> identity_of(const ZmqFlags& flags) {
   comm::ZmqIdentity identity;
   if (flags.curve_key.empty() != flags.server_key.empty())
@@ -18,9 +36,9 @@ Result<comm::ZmqIdentity> identity_of(const ZmqFlags& flags) {
     identity.secret_key = own->secret_key;
     identity.server_key = flags.server_key;
     if (!comm::is_curve_key(identity.server_key)) {
-      const auto server = comm::read_curve_keys(flags.server_key);
+      auto server = read_public_key(flags.server_key);
       if (!server) return fail("--zmq-server-key {}", server.error().message);
-      identity.server_key = server->public_key;
+      identity.server_key = *std::move(server);
     }
     return identity;
   }

@@ -156,7 +156,10 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   const Row* row = row_of(path);
   const auto grant = row != nullptr && row->whose == Row::For::all ? nullptr : grant_of(head);
   if ((row == nullptr || row->whose != Row::For::all) && !grant) {
-    HttpAnswer answer = error_answer(401, "a key is needed: Authorization: Bearer KEY");
+    const bool has_key = !head.header("authorization").empty();
+    HttpAnswer answer =
+        error_answer(401, has_key ? "the key is not one of this server's; it is given as Authorization: Bearer KEY"
+                                  : "a key is needed: Authorization: Bearer KEY");
     answer.headers.emplace_back("WWW-Authenticate", "Bearer");
     return with_common(std::move(answer));
   }

@@ -7,6 +7,7 @@
 #include <zmq.hpp>
 
 #include "comm/client/frames.h"
+#include "comm/client/handshake_watch.h"
 #include "comm/client/limits.h"
 
 namespace lorikeet::comm {
@@ -27,11 +28,13 @@ class DealerClient final : public ZmqClient {
 
   // A fresh socket: what the old one still held, in either direction, is forgotten.
   Result<void> open() {
+    watch_.end();
     try {
       dealer_ = zmq::socket_t(context_, zmq::socket_type::dealer);
       dealer_.set(zmq::sockopt::linger, kClientLingerMs);
       dealer_.set(zmq::sockopt::maxmsgsize, static_cast<int64_t>(kMaxAnswerBytes));
       show_identity();
+      watch_.begin(context_, dealer_);
       dealer_.connect(address_);
     } catch (const zmq::error_t& error) {
       return fail("cannot connect to {}: {}", address_, error.what());
@@ -47,12 +50,16 @@ class DealerClient final : public ZmqClient {
   bool await_greeting(Milliseconds timeout) override {
     const Clock::time_point deadline = Clock::now() + timeout;
     for (Clock::time_point now = Clock::now(); session_.empty() && !early_ && now < deadline; now = Clock::now()) {
-      wait(std::chrono::ceil<Milliseconds>(deadline - now));
+      handshake_ = watch_.read();
+      if (handshake_ == Handshake::key || handshake_ == Handshake::mechanism) return false;
+      wait(std::chrono::ceil<Milliseconds>(deadline - now), watch_.is_on());
       std::vector<zmq::message_t> frames;
       if (take(frames)) early_ = handle(frames);
     }
     return !session_.empty();
   }
+
+  Handshake handshake() const override { return handshake_; }
 
   // Held back until the session is known: what is sent before could reach a server that dies unseen, and its requests
   // would be lost without a word.
@@ -72,6 +79,7 @@ class DealerClient final : public ZmqClient {
     if (early_) return std::exchange(early_, std::nullopt);
     const Clock::time_point deadline = Clock::now() + timeout;
     while (true) {
+      handshake_ = watch_.read();
       std::vector<zmq::message_t> frames;
       if (take(frames)) {
         if (std::optional<ServerMessage> message = handle(frames)) return message;
@@ -141,10 +149,12 @@ class DealerClient final : public ZmqClient {
     return true;
   }
 
-  void wait(Milliseconds time) {
-    zmq::pollitem_t item{dealer_.handle(), 0, ZMQ_POLLIN, 0};
+  // For a message, or for the end of a handshake as well.
+  void wait(Milliseconds time, bool or_handshake = false) {
+    zmq::pollitem_t items[2] = {{dealer_.handle(), 0, ZMQ_POLLIN, 0}, {}};
+    if (or_handshake) items[1] = watch_.poll_item();
     try {
-      zmq::poll(&item, 1, time);
+      zmq::poll(items, or_handshake ? 2 : 1, time);
     } catch (const zmq::error_t& error) {
       if (error.num() != EINTR) throw;
     }
@@ -181,6 +191,7 @@ class DealerClient final : public ZmqClient {
                       address_));
     }
     session_ = heartbeat.session;
+    watch_.end();  // its events would pile up
     for (const ClientFrame& message : std::exchange(held_, {})) {
       if (const Result<void> sent = transmit(message); !sent) return lose(sent.error().message);
     }
@@ -190,6 +201,7 @@ class DealerClient final : public ZmqClient {
   // The requests may be sent again, so whatever is left of them must not reach a server: the old socket goes.
   ServerMessage lose(const std::string& why) {
     lost_ = true;
+    watch_.end();
     dealer_.set(zmq::sockopt::linger, 0);
     dealer_.close();
     std::string message = why;
@@ -202,6 +214,8 @@ class DealerClient final : public ZmqClient {
   const ZmqIdentity identity_;
   zmq::context_t context_{1};
   zmq::socket_t dealer_;
+  HandshakeWatch watch_;  // until the session is known
+  Handshake handshake_ = Handshake::none;
   std::string session_;                 // empty until the server has said it
   bool awaited_ = false;                // send() has waited for it
   std::optional<ServerMessage> early_;  // for receive(): what a server said before its greeting

@@ -16,6 +16,7 @@ namespace lorikeet::tests {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -212,6 +213,20 @@ TEST(Http, SharesATenantsLimitsWithZmq) {
   const Answer refused = ask();
   ASSERT_TRUE(refused.failure.has_value());
   EXPECT_EQ(refused.failure->code, "rate_limited");
+  const auto said = [](std::vector<std::string> arguments) {
+    const Finished finished = run_lorikeet(arguments);
+    EXPECT_EQ(finished.status, 1);
+    return finished.err;
+  };
+  const std::string zmq = server.address(), url = server.http_url();
+  EXPECT_THAT(said({"status", "--zmq", zmq}), HasSubstr("asks for a key: give --api-key and --tenant"));
+  for (const std::string key : {"wrong", "secret"}) {  // the right one is not of the tenant "default"
+    EXPECT_THAT(said({"status", "--zmq", zmq, "--api-key", key}),
+                HasSubstr("does not take this key as one of the tenant \"default\" (--tenant says whose it is)"));
+  }
+  EXPECT_THAT(said({"chat", "--url", url}), HasSubstr("a key is needed: give --api-key, or LORIKEET_API_KEY in the"));
+  EXPECT_THAT(said({"chat", "--url", url, "--api-key", "wrong"}),
+              AllOf(HasSubstr("does not take the key of --api-key"), HasSubstr("not one of this server's")));
   EXPECT_TRUE(refused.failure->retry_after_s.has_value());
 }
 

@@ -277,15 +277,23 @@ TEST(Serve, LetsZmqsClientsInByTheirKeysOfCurve) {
   write_file(scratch / "clients", client_key + " acme\n");
   Served server({"--zmq-curve-key", server_file, "--zmq-curve-clients", (scratch / "clients").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
+  std::string said;
   const auto status = [&](std::vector<std::string> keys) {
     keys.insert(keys.begin(), {"status", "--json", "--timeout", "1", "--zmq", server.address()});
-    return run_lorikeet(keys).status;
+    const Finished finished = run_lorikeet(keys);
+    said = finished.err;
+    return finished.status;
   };
+  write_file(scratch / "server.pub", server_key + "\n");
   EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", server_key}), 0);
   EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", server_file}), 0);
+  EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", (scratch / "server.pub").string()}), 0) << said;
   EXPECT_EQ(status({"--zmq-curve-key", strange_file, "--zmq-server-key", server_key}), 1);
+  EXPECT_NE(said.find("does not take the key of --zmq-curve-key"), std::string::npos) << said;
   EXPECT_EQ(status({"--zmq-curve-key", client_file, "--zmq-server-key", strange_key}), 1);
+  EXPECT_NE(said.find("is not the server of --zmq-server-key"), std::string::npos) << said;
   EXPECT_EQ(status({}), 1);
+  EXPECT_NE(said.find("asks for a key: give --api-key"), std::string::npos) << said;
   const std::string python = "/usr/bin/python3 " + source_path("examples/clients/lorikeet_client.py").string() +
                              " --zmq " + server.address() + " --max-tokens 2 --curve-key " + client_file +
                              " --server-key '" + server_key + "' x > /dev/null";

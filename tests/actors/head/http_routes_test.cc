@@ -128,6 +128,9 @@ TEST(HttpRoutes, AskForAKeyEverywhereButWhereALoadBalancerLooks) {
   EXPECT_EQ(refused(routes, ask("GET", "/nowhere", {{"authorization", "Bearer first"}})), 404);
   const auto answer = routes.refuse(ask("GET", "/version"));
   EXPECT_THAT(answer->headers, Contains(Pair("WWW-Authenticate", "Bearer")));
+  EXPECT_THAT(answer->body, HasSubstr("a key is needed"));
+  EXPECT_THAT(routes.refuse(ask("GET", "/version", {{"authorization", "Bearer third"}}))->body,
+              HasSubstr("the key is not one of this server's"));
   EXPECT_EQ(nlohmann::json::parse(answer->body)["error"]["code"], "invalid_api_key");
 }
 

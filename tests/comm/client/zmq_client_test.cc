@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <thread>
 
@@ -14,6 +15,7 @@ namespace lorikeet::comm {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 constexpr auto kLong = 30s;
@@ -84,6 +86,23 @@ TEST_F(ZmqClientTest, SendsItsRequestsInFourFramesOnceItKnowsTheSession) {
   const auto frames = server_.receive();
   ASSERT_TRUE(frames);
   EXPECT_EQ(*frames, (RawPeer::Frames{routing_id_, "lorikeet/1", "json", "cancel", R"({"id":"a"})"}));
+}
+
+TEST_F(ZmqClientTest, SaysThatTheServerAsksForNoSuchKey) {
+  EXPECT_EQ(client_->handshake(), Handshake::none);
+  auto with_key = ZmqClient::connect(server_.address(), Encoding::json, {"", "", "", "acme", "secret"}).value();
+  EXPECT_FALSE(with_key->await_greeting(1ms));
+  const auto deadline = std::chrono::steady_clock::now() + kLong;
+  while (with_key->handshake() == Handshake::none && std::chrono::steady_clock::now() < deadline) {
+    EXPECT_FALSE(with_key->receive(5ms));
+  }
+  EXPECT_THAT(with_key->handshake(), AnyOf(Handshake::mechanism, Handshake::cut)) << "whoever finds it first hangs up";
+}
+
+TEST_F(ZmqClientTest, KnowsNothingOfTheHandshakeWhereNobodyListens) {
+  auto alone = ZmqClient::connect("ipc:///nowhere/zmq", Encoding::json).value();
+  EXPECT_FALSE(alone->await_greeting(100ms));
+  EXPECT_EQ(alone->handshake(), Handshake::none);
 }
 
 TEST_F(ZmqClientTest, GivesNothingWhenNothingComesInTime) {
