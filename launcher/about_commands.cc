@@ -72,7 +72,12 @@ void add_about_commands(CLI::App& app, int& exit_status) {
   man->add_option("--directory", *directory, "Write the pages of all commands into it instead");
   man->footer("Example:\n  lorikeet man serve | man -l -");
   man->callback([&app, words, directory, &exit_status] {
-    if (directory->empty()) return print("man", page_of(app, *words), exit_status);
+    if (directory->empty()) {
+      const auto page = page_of(app, *words);
+      print("man", page, exit_status);
+      if (!page) exit_status = 2;  // of a wrong command line, as everywhere
+      return;
+    }
     if (const auto written = write_pages(command_tree(app), *directory); !written) {
       say("lorikeet man: {}", written.error().message);
       exit_status = 1;

@@ -1,7 +1,14 @@
 #include "launcher/chat_flags.h"
 
+#include <fmt/ranges.h>
+
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <system_error>
+#include <vector>
+
+#include "model/chat/known_templates.h"
 
 namespace lorikeet::launcher {
 
@@ -42,6 +49,17 @@ Result<void> check_chat_flags(const actors::ChatOptions& options) {
   if (options.default_template_kwargs.empty()) return {};
   if (nlohmann::json::parse(options.default_template_kwargs, nullptr, false).is_object()) return {};
   return fail("--default-chat-template-kwargs {}: give a JSON object", options.default_template_kwargs);
+}
+
+Result<void> check_chat_template(const std::string& chosen) {
+  std::error_code error;
+  if (chosen.empty() || model::find_known_template(chosen) != nullptr || std::filesystem::exists(chosen, error)) {
+    return {};
+  }
+  std::vector<std::string> names;
+  for (const model::KnownTemplate& known : model::known_templates()) names.emplace_back(known.name);
+  return fail("--chat-template {}: there is no such file, nor a chat template of that name; known are {}", chosen,
+              fmt::join(names, ", "));
 }
 
 }  // namespace lorikeet::launcher

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <optional>
 #include <set>
 #include <string_view>
+#include <system_error>
 
 #include "launcher/version.h"
 
@@ -67,6 +69,12 @@ Result<actors::ClusterOptions> resolve(const ClusterFlags& flags, const std::str
     return fail("this host has several models of devices: {}; give --mixed-devices or --devices", o.devices.model);
   }
   return o;
+}
+
+Result<void> check_cluster_dir(const std::string& directory) {
+  std::error_code error;
+  if (std::filesystem::is_directory(directory, error)) return {};
+  return fail("--cluster-dir {}: it is not a directory", directory);
 }
 
 void describe(const std::vector<CudaDevice>& all, actors::HostDevices& lent) {

@@ -27,6 +27,9 @@ Result<actors::ClusterOptions> resolve(const ClusterFlags& flags, const std::str
 // "all", "none" or "0,1": the devices of this host for `kind`. On the CPU, all is one.
 Result<actors::HostDevices> lent_devices(const std::string& kind, const std::string& wanted);
 
+// Of --cluster-dir, which both have. Errors: it is not a directory.
+Result<void> check_cluster_dir(const std::string& directory);
+
 // Says of lent devices what they are and how they reach each other; all: those of the host, by number.
 void describe(const std::vector<CudaDevice>& all, actors::HostDevices& lent);
 

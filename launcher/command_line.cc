@@ -91,6 +91,13 @@ std::string unexpected(const CLI::App& command) {
   return fmt::format("unexpected: {}", fmt::join(rest, " "));
 }
 
+// "0.000000 to 86400.000000", as the parser writes bounds: "0 to 86400".
+std::string without_zeros(std::string text) {
+  constexpr std::string_view kZeros = ".000000";
+  for (size_t at = text.find(kZeros); at != text.npos; at = text.find(kZeros, at)) text.erase(at, kZeros.size());
+  return text;
+}
+
 // What the parser says of a value, in words: "Could not convert: --port = x", "--port: 1 required INT missing".
 std::string plain(const CLI::ParseError& error) {
   const std::string said = error.what();
@@ -107,6 +114,17 @@ std::string plain(const CLI::ParseError& error) {
   }
   if (error.get_name() == "ArgumentMismatch" && part(kNone, " missing")) {
     return said.substr(0, said.find(kNone)) + ": give a value";
+  }
+  constexpr std::string_view kMost = ": At Most ", kReceived = " required but received ";
+  if (const auto most = error.get_name() == "ArgumentMismatch" ? part(kMost, kReceived) : std::nullopt) {
+    const std::string received = said.substr(said.find(kReceived) + kReceived.size());
+    return fmt::format("{}: give {} value{}, not {}", said.substr(0, said.find(kMost)), *most, *most == "1" ? "" : "s",
+                       received);
+  }
+  constexpr std::string_view kValue = ": Value ", kRange = " not in range ";
+  if (const auto value = error.get_name() == "ValidationError" ? part(kValue, kRange) : std::nullopt) {
+    const std::string range = said.substr(said.find(kRange) + kRange.size());
+    return fmt::format("{}: {} is no number from {}", said.substr(0, said.find(kValue)), *value, without_zeros(range));
   }
   return said;
 }

@@ -1,5 +1,6 @@
 #include "launcher/config_file.h"
 
+#include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "kernels/base/nearest_word.h"
 
@@ -75,20 +77,26 @@ std::string argument_of(const YAML::Node& node) {
   return json.dump();
 }
 
-bool is_true(const YAML::Node& node) {
+// As the command line takes it behind a flag's name, and YAML's own words.
+std::optional<bool> truth_of(const YAML::Node& node) {
+  if (!node.IsScalar()) return std::nullopt;
+  if (node.Scalar() == "1" || node.Scalar() == "0") return node.Scalar() == "1";
   bool value = false;
-  return node.IsScalar() && YAML::convert<bool>::decode(node, value) && value;
+  return YAML::convert<bool>::decode(node, value) ? std::optional(value) : std::nullopt;
 }
 
 // The flag's arguments; none where it is left out.
-std::vector<std::string> arguments_of(const CLI::Option& option, const std::string& name, const YAML::Node& value) {
+Result<std::vector<std::string>> arguments_of(const CLI::Option& option, const std::string& name,
+                                              const YAML::Node& value) {
   const std::string flag = "--" + name;
   if (option.get_items_expected_max() <= 0) {
-    if (is_true(value)) return {flag};
-    return {flag + "=false"};
+    const auto truth = truth_of(value);
+    if (!truth) return fail("'{}' takes no value but true and false", name);
+    return std::vector<std::string>{*truth ? flag : flag + "=false"};
   }
-  if (value.IsNull()) return {};
-  std::vector<std::string> arguments = {flag};
+  std::vector<std::string> arguments;
+  if (value.IsNull()) return arguments;
+  arguments.push_back(flag);
   if (!value.IsSequence()) {
     arguments.push_back(argument_of(value));
   } else {
@@ -102,6 +110,7 @@ Result<std::vector<std::string>> flags_of(const CLI::App& command, const YAML::N
   std::vector<std::string> flags;
   if (root.IsNull()) return flags;
   if (!root.IsMap()) return fail("--config {}: it is not a map of flags to values", path);
+  std::set<const CLI::Option*> seen;
   for (const auto& entry : root) {
     std::string name = entry.first.as<std::string>();
     std::replace(name.begin(), name.end(), '_', '-');
@@ -116,9 +125,14 @@ Result<std::vector<std::string>> flags_of(const CLI::App& command, const YAML::N
       return fail("--config {}, line {}: there is no flag '{}'{}", path, entry.first.Mark().line + 1, name,
                   guess.empty() ? "" : "; did you mean '" + guess + "'?");
     }
-    if (is_given(*option, given)) continue;
+    const auto wrong = [&](const std::string& why) {
+      return fail("--config {}, line {}: {}", path, entry.first.Mark().line + 1, why);
+    };
+    if (!seen.insert(option).second) return wrong(fmt::format("the flag '{}' is given twice", name));
     const auto arguments = arguments_of(*option, name, entry.second);
-    flags.insert(flags.end(), arguments.begin(), arguments.end());
+    if (!arguments) return wrong(arguments.error().message);
+    if (is_given(*option, given)) continue;
+    flags.insert(flags.end(), arguments->begin(), arguments->end());
   }
   return flags;
 }

@@ -211,6 +211,11 @@ class Client final : public OpenAiClient {
 
 }  // namespace
 
+Result<void> check_server_url(const std::string& url) {
+  if (const auto target = read_url(url); !target) return tl::unexpected(target.error());
+  return {};
+}
+
 Result<std::unique_ptr<OpenAiClient>> OpenAiClient::connect(const OpenAiServer& server) {
   auto target = read_url(server.url);
   if (!target) return tl::unexpected(target.error());

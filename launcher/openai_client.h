@@ -11,6 +11,9 @@
 
 namespace lorikeet::launcher {
 
+// Errors: it is no such URL; a sentence that begins with it.
+Result<void> check_server_url(const std::string& url);
+
 struct OpenAiServer {
   std::string url;           // http://HOST:PORT or https://..., with /v1 or without
   std::string api_key;       // empty: none

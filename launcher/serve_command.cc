@@ -46,6 +46,10 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags, const std
     say("lorikeet serve: {}", cluster.error().message);
     return 2;
   }
+  if (const auto there = cluster->nnodes > 1 ? check_cluster_dir(cluster->directory) : Result<void>(); !there) {
+    say("lorikeet serve: {}", there.error().message);
+    return 2;
+  }
   std::unique_ptr<JsonStderr> json;
   if (options->log.json) {
     auto begun = JsonStderr::begin();

@@ -247,6 +247,7 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   if (o.load_format == "safetensors") o.load_format = "auto";
 
   if (auto ok = check_chat_flags(o.chat); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_chat_template(o.chat_template); !ok) return tl::unexpected(ok.error());
   auto kv_bytes = parse_bytes(flags.kv_cache_memory);
   if (!kv_bytes) return fail("--kv-cache-memory-bytes: {}", kv_bytes.error().message);
   o.kv_cache_memory_bytes = *kv_bytes;

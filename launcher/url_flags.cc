@@ -8,6 +8,12 @@ void add_url_flags(CLI::App& app, UrlFlags& flags) {
   const std::string group = "Over HTTP";
   CLI::Option* url = app.add_option("--url,--base-url", flags.url,
                                     "In place of ZeroMQ: http(s)://HOST:PORT of any server with OpenAI's API")
+                         ->check(CLI::Validator(
+                             [](const std::string& text) -> std::string {
+                               const auto ok = check_server_url(text);
+                               return ok ? "" : ok.error().message;
+                             },
+                             ""))
                          ->group(group);
   app.add_flag("-k,--insecure", flags.tls.insecure, "https: believe whoever answers, without a look at its certificate")
       ->group(group)

@@ -37,6 +37,7 @@ std::string default_download_dir() {
 
 Result<actors::WorkerOptions> resolve(const WorkerFlags& flags) {
   actors::WorkerOptions o = flags.options;
+  if (auto ok = check_cluster_dir(o.directory); !ok) return tl::unexpected(ok.error());
   const auto address = parse_join_address(flags.join);
   if (!address) return tl::unexpected(address.error());
   o.master_addr = address->first;

@@ -62,6 +62,10 @@ void add_zmq_flags(CLI::App& app, ZmqFlags& flags) {
       ->group(group);
   app.add_option("--zmq-server-key", flags.server_key, "CURVE: the server's public key, or a file that holds it")
       ->group(group);
+  // What identity_of() finds wrong is of the command line, and said as all of that is.
+  app.parse_complete_callback([&flags] {
+    if (const auto identity = identity_of(flags); !identity) throw CLI::ValidationError(identity.error().message);
+  });
 }
 
 }  // namespace lorikeet::launcher

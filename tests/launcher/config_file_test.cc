@@ -46,6 +46,15 @@ TEST_F(ConfigFileTest, MakesFlagsOfKeys) {
                                          "--lora-modules", "a=/a", "b=/b"));
 }
 
+TEST_F(ConfigFileTest, TakesWhatYamlCallsTrueAndFalse) {
+  for (const char* value : {"true", "yes", "on", "1"}) {
+    EXPECT_THAT(expand(std::string("log-json: ") + value).value(), ElementsAre("--log-json")) << value;
+  }
+  for (const char* value : {"false", "no", "off", "0"}) {
+    EXPECT_THAT(expand(std::string("log-json: ") + value).value(), ElementsAre("--log-json=false")) << value;
+  }
+}
+
 TEST_F(ConfigFileTest, TakesModulesAsMaps) {
   const auto flags = expand("lora-modules:\n  - {name: kjv, path: /kjv}\n");
   EXPECT_THAT(flags.value(), ElementsAre("--lora-modules", R"({"name":"kjv","path":"/kjv"})"));
@@ -65,6 +74,15 @@ TEST_F(ConfigFileTest, SaysWhereAFileIsWrong) {
             "--config " + path_ + ", line 2: there is no flag 'max-model-length'; did you mean 'max-model-len'?");
   EXPECT_THAT(expand("model: [\n").error().message, HasSubstr(", line "));
   EXPECT_THAT(expand("- model\n").error().message, HasSubstr("it is not a map of flags to values"));
+  EXPECT_EQ(expand("model: /a\nlog-json: maybe\n").error().message,
+            "--config " + path_ + ", line 2: 'log-json' takes no value but true and false");
+  for (const char* value : {"", " 2", " [true]", " {a: b}", " \"\""}) {
+    EXPECT_THAT(expand(std::string("log-json:") + value + "\n").error().message, HasSubstr("but true and false"))
+        << value;
+  }
+  EXPECT_EQ(expand("max-model-len: 1k\nmax_model_len: 2k\n").error().message,
+            "--config " + path_ + ", line 2: the flag 'max-model-len' is given twice");
+  EXPECT_THAT(expand("tp: 1\ntensor-parallel-size: 2\n").error().message, HasSubstr("line 2: the flag"));
   EXPECT_THAT(expand("config: other.yaml\n").error().message, HasSubstr("there is no flag 'config'"));
   EXPECT_THAT(expand_config_file(app_, {"--config"}).error().message, HasSubstr("give a file"));
   EXPECT_THAT(expand_config_file(app_, {"--config=/no/such"}).error().message, HasSubstr("cannot be read"));

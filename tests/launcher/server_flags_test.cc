@@ -78,6 +78,16 @@ TEST_F(Flags, TakeWhatVllmCallsToolsReasoningAndTemplates) {
   EXPECT_NE(error({"--reasoning-parser", "granite"}), "none");
 }
 
+TEST_F(Flags, RefuseAChatTemplateThatIsNone) {
+  EXPECT_TRUE(parse({model_, "--device", "cpu", "--chat-template", "qwen2.5"}));
+  const tests::TempDir dir;
+  tests::write_file(dir / "own.jinja", std::string("{{ messages }}"));
+  EXPECT_TRUE(parse({model_, "--device", "cpu", "--chat-template", (dir / "own.jinja").string()}));
+  EXPECT_THAT(
+      parse({model_, "--device", "cpu", "--chat-template", "bogus"}).error().message,
+      testing::HasSubstr("--chat-template bogus: there is no such file, nor a chat template of that name; known are "));
+}
+
 TEST_F(Flags, AllowTheWholeLengthToWhichYarnStretchesTheCheckpoint) {
   const tests::TempDir dir;
   std::ifstream file(std::filesystem::path(model_) / "config.json");
