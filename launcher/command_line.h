@@ -3,7 +3,7 @@
 //   0    done
 //   1    failed; the reason is on standard error
 //   2    the command line is wrong
-//   130  ended by SIGINT, 143 by SIGTERM
+//   130  ended by SIGINT, 143 by SIGTERM; of `serve` only where a second one has cut off what still ran
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -11,6 +11,7 @@ namespace {
 // A signal handler has no argument of its own, so what it reaches must be global.
 std::atomic<actors::Server*> target{nullptr};
 std::atomic<int> signalled{0};
+std::atomic<bool> insists{false};
 std::atomic<int64_t> signalled_at{0};  // nanoseconds of the monotonic clock
 
 // Signals so close together are one wish: `timeout` signals its child and then the child's group, systemd may send
@@ -26,6 +27,7 @@ int64_t monotonic_ns() {
 void on_signal(int number) {
   const int64_t now = monotonic_ns();
   if (signalled != 0 && now - signalled_at < kOneWish) return;
+  insists = signalled != 0;
   signalled_at = now;
   signalled = number;
   if (actors::Server* server = target.load()) server->request_stop();
@@ -50,6 +52,7 @@ void handle(void (*handler)(int)) {
 StopSignals::StopSignals() {
   target = nullptr;
   signalled = 0;
+  insists = false;
   std::signal(SIGPIPE, SIG_IGN);
   handle(on_signal);
 }
@@ -66,6 +69,10 @@ void StopSignals::route_to(actors::Server* server) {
 
 int StopSignals::received() const {
   return signalled;
+}
+
+bool StopSignals::insisted() const {
+  return insists;
 }
 
 }  // namespace lorikeet::launcher

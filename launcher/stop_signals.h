@@ -17,7 +17,8 @@ class StopSignals {
   // From now on, and for what came before, they stop `server`. Before it ends: nullptr.
   void route_to(actors::Server* server);
 
-  int received() const;  // the signal; 0: none
+  int received() const;   // the last signal; 0: none
+  bool insisted() const;  // there was a second one, which ends a server at once
 };
 
 }  // namespace lorikeet::launcher

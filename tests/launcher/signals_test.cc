@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <chrono>
+
 #include "tests/launcher/served.h"
 
 namespace lorikeet::tests {
@@ -71,6 +73,23 @@ TEST(Signals, ThatComeTogetherAreOneAndLetStreamsEnd) {
   const Answer answer = collect(*client, 1)[0];
   EXPECT_TRUE(answer.done) << (answer.failure ? answer.failure->message : "");
   EXPECT_EQ(server.process().wait(), 0) << server.process().err();
+}
+
+TEST(Signals, TheSecondOneCutsStreamsAndIsTheExitStatus) {
+  Served server({"--tp", "2", "--drain-timeout", "600"});
+  ASSERT_TRUE(server.ready()) << server.process().err();
+  const auto client = server.connect();
+  ASSERT_TRUE(client->send(long_request(1900)));
+  wait_for_delta(*client);
+  server.process().signal(SIGTERM);
+  // Signals within a quarter of a second are one, so the next one is sent until it counts.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (server.process().running() && std::chrono::steady_clock::now() < deadline) {
+    server.process().signal(SIGINT);
+    const auto message = client->receive(std::chrono::milliseconds(20));
+    EXPECT_FALSE(message && std::holds_alternative<comm::Done>(*message)) << "it was to run longer than the server";
+  }
+  EXPECT_EQ(server.process().wait(), 128 + SIGINT) << server.process().err();
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, SignalsToTheGroup, testing::Values(SIGINT, SIGTERM, SIGHUP),
