@@ -69,6 +69,7 @@ class Chat {
         session_(flags.sampling, flags.adapter, flags.system) {}
 
   Result<void> run() {
+    if (auto ok = check_adapter(); !ok) return ok;
     if (typed_) say("/help lists what there is beside talking; Ctrl-D ends it");
     while (true) {
       const auto line = read();
@@ -103,11 +104,28 @@ class Chat {
     if (!answer) return tl::unexpected(answer.error());
     const auto status = read_status(answer->json);
     if (!status) return tl::unexpected(status.error());
+    all_listed_ = status->adapters.unlisted == 0;
     std::vector<std::string> names;
     for (const actors::AdapterStatus& adapter : status->adapters.adapters) {
       if (!adapter.name.empty()) names.push_back(adapter.name);
     }
     return names;
+  }
+
+  // Before anybody says a word. Where the server does not tell its names, its answers do.
+  Result<void> check_adapter() {
+    const std::string& name = session_.adapter();
+    if (name.empty()) return {};
+    const auto names = adapters();
+    if (!names || !all_listed_ || std::find(names->begin(), names->end(), name) != names->end()) return {};
+    return fail("{}", not_served(name, *names));
+  }
+
+  static std::string not_served(const std::string& name, const std::vector<std::string>& names) {
+    const std::string guess = name.empty() ? "" : nearest_word(name.substr(0, 64), names);
+    return fmt::format("{}{}served: {}", name.empty() ? "" : fmt::format("there is no adapter {}; ", name),
+                       guess.empty() ? "" : fmt::format("did you mean {}? ", guess),
+                       names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
   }
 
   Result<void> change_adapter(const std::string& name) {
@@ -118,10 +136,7 @@ class Chat {
       say("{} answers from now on", name == comm::kBaseModel ? "the base model" : name);
       return {};
     }
-    const std::string guess = name.empty() ? "" : nearest_word(name.substr(0, 64), *names);
-    say("{}{}served: {}", name.empty() ? "" : fmt::format("there is no adapter {}; ", name),
-        guess.empty() ? "" : fmt::format("did you mean {}? ", guess),
-        names->empty() ? "none" : fmt::format("{}", fmt::join(*names, ", ")));
+    say("{}", not_served(name, *names));
     return {};
   }
 
@@ -188,7 +203,8 @@ class Chat {
   ChatSession session_;
   LineEditor editor_;
   int64_t next_id_ = 0;
-  bool thinks_ = false;  // what was shown last is what the model thinks
+  bool all_listed_ = true;  // the server has told all names
+  bool thinks_ = false;     // what was shown last is what the model thinks
 };
 
 Result<void> chat_over_http(const ChatFlags& flags) {

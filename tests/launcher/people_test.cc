@@ -18,6 +18,7 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 using testing::Not;
+using testing::StartsWith;
 
 // One server for all tests: they look at clients.
 class PeopleTest : public testing::Test {
@@ -86,6 +87,18 @@ TEST_F(PeopleTest, AnUnknownAdapterIsAnsweredWithThoseThatAreServed) {
   EXPECT_THAT(finished.err,
               HasSubstr("lorikeet submit: there is no adapter \"mobi\"; did you mean \"moby\"? 3 are served: "
                         "\"shakespeare\", \"kjv\", \"moby\""));
+}
+
+TEST_F(PeopleTest, ATalkWithAnUnknownAdapterIsRefusedBeforeItBegins) {
+  for (const std::vector<std::string>& door :
+       {std::vector<std::string>{"--zmq", server_->address()}, {"--url", server_->http_url()}}) {
+    std::vector<std::string> arguments = {"chat", "--adapter", "mobi"};
+    arguments.insert(arguments.end(), door.begin(), door.end());
+    const auto finished = run_lorikeet(arguments);
+    EXPECT_EQ(finished.status, 1) << door.front();
+    EXPECT_EQ(finished.out, "");
+    EXPECT_THAT(finished.err, StartsWith("lorikeet chat: there is no adapter mobi; did you mean moby? served: "));
+  }
 }
 
 TEST_F(PeopleTest, ATerminalShowsSeveralAnswersBehindLabelsThatDiffer) {
