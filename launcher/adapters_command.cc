@@ -60,11 +60,17 @@ Result<std::string> text_of(const comm::AdapterReply& reply, bool as_json) {
   return fmt::format("{} adapters\n{}", list->adapters.size(), adapters_table(*list, terminal_of(STDOUT_FILENO)));
 }
 
+// The server names the field of its request; here that is a flag.
+std::string with_flags(const std::string& sentence, const AdaptersFlags& flags) {
+  const bool names_field = !flags.in_place && sentence.find("load_inplace") != std::string::npos;
+  return names_field ? sentence + " Here that is --load-inplace." : sentence;
+}
+
 int run(const AdaptersFlags& flags, const std::string& action) {
   auto shown = ask(flags, action).and_then([&](const comm::AdapterReply& reply) { return text_of(reply, flags.json); });
   auto written = shown.and_then([](const std::string& text) { return write_text(stdout, text); });
   if (written) return 0;
-  say("lorikeet adapters {}: {}", action, written.error().message);
+  say("lorikeet adapters {}: {}", action, with_flags(written.error().message, flags));
   return 1;
 }
 

@@ -28,6 +28,11 @@ std::string number(double value) {
                       : fmt::format("{:.4f}", value);
 }
 
+// A share of next to nothing is not none.
+std::string share_text(double share) {
+  return share > 0 && share < 0.005 ? "<0.01" : fmt::format("{:.2f}", share);
+}
+
 }  // namespace
 
 double Figure::share() const {
@@ -48,7 +53,7 @@ std::string BenchReport::table() const {
   for (const Figure& figure : figures_) {
     if (figure.detail) continue;
     out += fmt::format("{:<{}}  {:>12} {:<9}", figure.name, width, number(figure.value), figure.unit);
-    if (figure.floor > 0) out += fmt::format(" {:>12}  {:>5.2f}", number(figure.floor), figure.share());
+    if (figure.floor > 0) out += fmt::format(" {:>12}  {:>5}", number(figure.floor), share_text(figure.share()));
     if (!figure.against.empty()) out += fmt::format("  ({})", figure.against);
     out.erase(out.find_last_not_of(' ') + 1);
     out += '\n';

@@ -45,7 +45,7 @@ bool is_list_of_numbers(const std::string& prompt) {
 }
 
 std::string shown_prompt(const SubmitPlan& plan, size_t index) {
-  if (index < plan.prompts.size()) return plan.prompts[index];
+  if (index < plan.prompts.size()) return plan.prompts[index].empty() ? "\"\"" : plan.prompts[index];
   const std::vector<int32_t>& ids = plan.token_prompts[index - plan.prompts.size()];
   return fmt::format("{}", fmt::join(ids.begin(), ids.begin() + std::min(ids.size(), kPromptColumns), ","));
 }

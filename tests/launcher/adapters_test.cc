@@ -207,6 +207,9 @@ TEST(Adapters, AreLoadedIntoARunningServerOverZmqAndByTheCommandLine) {
   Finished run = adapters(server, {"load", "late", "moby"});
   EXPECT_EQ(run.status, 0) << run.err;
   EXPECT_EQ(run.out, "Success: LoRA adapter 'late' added successfully.\n");
+  run = adapters(server, {"load", "late", "kjv"});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_THAT(run.err, HasSubstr("set 'load_inplace' to True. Here that is --load-inplace.\n"));
   run = adapters(server, {"pin", "late"});
   EXPECT_EQ(run.out, "'late' is pinned\n") << run.err;
   run = adapters(server, {"list", "--json"});

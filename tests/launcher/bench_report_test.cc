@@ -21,12 +21,14 @@ TEST(BenchReport, TheTableShowsEveryFigureBesideItsFloor) {
   report.describe("batch_size", 8);
   report.add({"decode step", 5.5, "ms", 2.75, false, ""});
   report.add({"tokens", 181.8, "tokens/s", 363.6, true, "the same"});
+  report.add({"first token", 400, "ms", 0.5, false, "a round trip"});
   const std::string table = report.table();
   EXPECT_THAT(table,
               HasSubstr("bench latency\n  device: some device\n  read_bytes_per_second: 4.67 T\n  batch_size: 8\n"));
   EXPECT_THAT(table, HasSubstr("5.50 ms"));
   EXPECT_THAT(table, HasSubstr("2.75   0.50\n"));
   EXPECT_THAT(table, HasSubstr("363.60   0.50  (the same)\n"));
+  EXPECT_THAT(table, HasSubstr("0.5000  <0.01  (a round trip)\n"));
 }
 
 TEST(BenchReport, TheJsonHoldsTheSameFigures) {

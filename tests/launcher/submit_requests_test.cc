@@ -20,6 +20,8 @@ TEST(SubmitRequests, LabelsPromptsOfOneAdapterByTheirBeginnings) {
   plan.adapters = {"kjv"};
   plan.prompts = {"And it came to pass in those days", "In the\nbeginning"};
   EXPECT_THAT(labels(plan), ElementsAre("And it came to pa...", "In the beginning"));
+  plan.prompts = {"good", "", "also"};
+  EXPECT_THAT(labels(plan), ElementsAre("good", "\"\"", "also"));
 }
 
 TEST(SubmitRequests, LabelsAdaptersByTheirNamesAndNumbersWhatIsEqual) {
