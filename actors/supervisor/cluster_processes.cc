@@ -49,7 +49,9 @@ ClusterProcesses::ClusterProcesses(ClusterOptions options, const ServerOptions& 
   own.about.devices = options_.devices;
   own.users.assign(options_.devices.numbers.size(), 0);
   if (options_.nnodes > 1) {
-    callbacks_.progress(fmt::format("{} hosts are to join at port {}", options_.nnodes - 1, port()));
+    const int32_t others = options_.nnodes - 1;
+    callbacks_.progress(fmt::format("{} to join at port {}",
+                                    others == 1 ? "one host is" : fmt::format("{} hosts are", others), port()));
   }
   watch_ = std::thread([this] { watch(); });
   door_.listener->start({[this](comm::TlsConnection connection, const std::vector<uint8_t>& words) {

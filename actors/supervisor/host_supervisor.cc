@@ -114,8 +114,9 @@ class Lending {
       return false;
     }
     link_.set_beat(milliseconds(std::clamp(admitted.heartbeat_ms, 10, 60'000)));
-    progress_(fmt::format("lending {} devices to {}:{} (epoch {})", options_.devices.numbers.size(),
-                          options_.master_addr, options_.master_port, admitted.epoch));
+    const size_t lent = options_.devices.numbers.size();
+    progress_(fmt::format("lending {} device{} to {}:{} (epoch {})", lent, lent == 1 ? "" : "s", options_.master_addr,
+                          options_.master_port, admitted.epoch));
     const std::lock_guard lock(mutex_);
     secret_ = std::move(admitted.link);
     refusal_.reset();

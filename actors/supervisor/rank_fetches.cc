@@ -57,8 +57,11 @@ std::vector<RankFetches::State> RankFetches::states() const {
   const std::lock_guard lock(mutex_);
   std::vector<State> all;
   for (const auto& job : jobs_) {
-    std::string text = "gets its part of the checkpoint";
-    if (job->total > 0) text += ": " + share_of(job->done, job->total);
+    // That the head has more for it is not known before a look at this host's own disk.
+    std::string text = job->is_there                             ? "has its part of the checkpoint"
+                       : job->total > 0 || !job->failure.empty() ? "gets its part of the checkpoint"
+                                                                 : "looks for the checkpoint";
+    if (job->total > 0 && !job->is_there) text += ": " + share_of(job->done, job->total);
     if (!job->failure.empty()) text += fmt::format(" ({}; it is tried again)", job->failure);
     all.push_back({job->child, std::move(text)});
   }

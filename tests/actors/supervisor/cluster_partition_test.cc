@@ -105,7 +105,7 @@ TEST_F(ClusterPartitions, AHostThatDiesWhileItJoinsOrLoadsIsWaitedFor) {
   expect_the_same_tokens([&] {
     workers_[1]->signal(SIGKILL);
     start_worker(2);
-    EXPECT_TRUE(worker().wait_for_err("lending 1 devices")) << worker().err();
+    EXPECT_TRUE(worker().wait_for_err("lending 1 device to")) << worker().err();
     worker().signal(SIGKILL);
     start_worker(2);
     EXPECT_TRUE(worker().wait_for_err("of epoch")) << worker().err();  // "rank 1 of epoch 3 is started"

@@ -80,7 +80,9 @@ TEST_F(RankFetchesTest, LookForTheHostsOwnCheckpointWithoutHoldingUpWhoAsks) {
       fetcher_, [this] { return head_.dial(); }, callbacks);
   fetches.add(4, start(0));
   fetches.add(5, start(1));
-  EXPECT_EQ(fetches.states().size(), 2U);
+  const auto states = fetches.states();
+  ASSERT_EQ(states.size(), 2U);
+  EXPECT_EQ(states[0].description, "looks for the checkpoint");
   disk.set_value();
   ASSERT_TRUE(wait([&] { return ready_.size() == 2; })) << lines_;
   EXPECT_EQ(ready_[0].second, options_.model);
