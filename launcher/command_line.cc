@@ -178,7 +178,7 @@ std::optional<CommandError> flag_error(const CLI::App& app, const std::vector<st
   constexpr std::array<std::string_view, 8> kTruths = {"true", "false", "on", "off", "yes", "no", "1", "0"};
   const auto [command, depth] = named(app, words);
   for (size_t i = depth; i < words.size() && words[i] != "--"; ++i) {
-    if (words[i].rfind("--", 0) != 0) continue;
+    if (words[i].empty() || words[i].front() != '-') continue;
     const size_t equals = words[i].find('=');
     const std::string flag = words[i].substr(0, equals);
     const CLI::Option* option = command->get_option_no_throw(flag);
@@ -190,7 +190,8 @@ std::optional<CommandError> flag_error(const CLI::App& app, const std::vector<st
       const std::string& next = wants_value ? words[i + 1] : flag;
       const std::string next_flag = next.substr(0, next.find('='));
       if (!wants_value || next.rfind("--", 0) != 0 || command->get_option_no_throw(next_flag) == nullptr) continue;
-      return CommandError{name, fmt::format("{}: give a value; {} is a flag", flag, next_flag)};
+      return CommandError{name,
+                          fmt::format("{0}: give a value; {1} is a flag (if it is meant, write {0}={1})", flag, next)};
     }
     const std::string value = words[i].substr(equals + 1);
     if (option->get_items_expected_max() > 0) continue;

@@ -181,7 +181,7 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
     return with_common(error_answer(415, "the body must be JSON: Content-Type: application/json"));
   }
   const std::string_view coding = head.header("content-encoding");
-  if (row->body == Body::json && !coding.empty() && coding != "identity") {
+  if (row->body == Body::json && !coding.empty() && lower(coding) != "identity") {
     return with_common(error_answer(
         415, fmt::format("the body must be sent as it is, not with Content-Encoding: {}", printable(coding, 80))));
   }

@@ -15,7 +15,8 @@ struct TemplateFiles {
 };
 
 // DIR/chat_template.jinja and DIR/additional_chat_templates/*.jinja; else DIR/chat_template.json; else what
-// DIR/tokenizer_config.json has (a string, a list of {name, template}, or an object of templates by name). Empty where there is none.
+// DIR/tokenizer_config.json has (a string, a list of {name, template}, or an object of templates by name). Empty where
+// there is none.
 Result<TemplateFiles> read_template_files(const std::filesystem::path& dir);
 
 }  // namespace lorikeet::model

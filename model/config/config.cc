@@ -290,9 +290,15 @@ Result<GenerationDefaults> read_generation_defaults(const std::filesystem::path&
     if (!chat_format) return tl::unexpected(chat_format.error());
     if (*chat_format == "chatml") defaults.eos_token_ids.insert(defaults.eos_token_ids.end(), {151645, 151644});
   }
-  if (defaults.eos_token_ids.empty() && std::filesystem::exists(dir / "config.json", error)) {
-    auto object = read_json_object(dir / "config.json", kConfigLimits);
-    if (!object) return tl::unexpected(object.error());
+  if (!std::filesystem::exists(dir / "config.json", error)) return defaults;
+  auto object = read_json_object(dir / "config.json", kConfigLimits);
+  if (!object) return tl::unexpected(object.error());
+  // The file of another model has ids that this one does not know; then config.json is asked as if there was none.
+  const auto vocabulary = object->find("vocab_size");
+  if (vocabulary != object->end() && vocabulary->is_number_integer()) {
+    std::erase_if(defaults.eos_token_ids, [size = vocabulary->get<int64_t>()](int32_t id) { return id >= size; });
+  }
+  if (defaults.eos_token_ids.empty()) {
     if (auto ok = read_eos(*object, (dir / "config.json").string(), defaults.eos_token_ids); !ok) {
       return tl::unexpected(ok.error());
     }

@@ -49,8 +49,12 @@ TEST(CommandLine, AnswersMistakesWithStatus2AndItsCommandsName) {
        "lorikeet serve: --enforce-eager takes no value but true and false, not maybe"},
       {{"serve", "x", "--tp"}, "lorikeet serve: --tensor-parallel-size: give a value"},
       {{"submit", "--adapter", "--max-tokens", "3", "hi"},
-       "lorikeet submit: --adapter: give a value; --max-tokens is a flag\n"},
-      {{"serve", "x", "--host", "--port=1"}, "lorikeet serve: --host: give a value; --port is a flag\n"},
+       "lorikeet submit: --adapter: give a value; --max-tokens is a flag (if it is meant, write "
+       "--adapter=--max-tokens)\n"},
+      {{"serve", "x", "--host", "--port=1"},
+       "lorikeet serve: --host: give a value; --port=1 is a flag (if it is meant, "
+       "write --host=--port=1)\n"},
+      {{"serve", "x", "-q", "--port", "1"}, "lorikeet serve: -q: give a value; --port is a flag "},
       {{"submit", "a", "b", "--adapter", "x", "--adapter", "y", "--adapter", "z"},
        "lorikeet submit: 2 prompts and 3 adapters: "},
       {{"submit", "--prompt-token-ids", "1", "2", "3"}, "lorikeet submit: the prompt 2 would be text: "},

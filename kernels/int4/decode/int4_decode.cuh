@@ -236,7 +236,7 @@ inline constexpr int kDecodeBlocks = 1;
 #endif
 
 // Few tokens (shape.cu says which shapes): each warp streams its own items through a ring and multiplies.
-//   grid     shape.blocks in clusters of 2 or 4, at most one CTA a multiprocessor; 512 threads, 60 to 64 registers, so that
+//   grid     shape.blocks, alone or in clusters of 2, at most one CTA a multiprocessor; 512 threads, 60 to 64 registers, so that
 //            a CTA of the next kernel finds room beside
 //   shared   shape.bytes: x, a ring of shape.depth stages per warp, sums
 //   device   8.0; clusters and room for a second CTA from 9.0 on

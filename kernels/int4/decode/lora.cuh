@@ -62,7 +62,6 @@ class TokensDescription {
                    static_cast<uint16_t>(block * lora::kRankTile), static_cast<uint16_t>(members)};
     }
     const int most = __reduce_max_sync(device::kFullWarp, blocks);
-    if (i == 0) shared.block_count[projection] = all;
     if (i < kMostTokens) {
       shared.groups[projection][i] = {static_cast<uint16_t>(first), static_cast<uint16_t>(blocks), members};
     }

@@ -83,7 +83,6 @@ struct alignas(16) RankPair {
 struct alignas(16) LoraShared {
   TokenLora tokens[kMaxFusedLora][kMostTokens];
   GroupLora groups[kMaxFusedLora][kMostTokens];
-  int32_t block_count[kMaxFusedLora];
   int32_t group_count;
   int32_t most_blocks;  // of a projection
   int32_t ranks;        // the highest, rounded up to whole blocks

@@ -30,11 +30,11 @@ struct DecodeParams {
   OutputParams out;
   NormPrologue norm;  // or without a residual
   int32_t m, k, units;
-  int32_t cluster_log2;                                                // blocks that divide k: 1 or kDecodeCluster
-  int32_t tiles, groups_with_more;                                     // of a group of blocks; those that have one more
-  int32_t stages, chunk;                                               // of a warp's ring; units of a stage
-  int32_t first_stages;                                                // those asked for before x
-  int32_t x_row_bytes;                                                 // in shared memory
+  int32_t cluster_log2;             // of the number of blocks that divide k, 1 or kDecodeCluster
+  int32_t tiles, groups_with_more;  // of a group of blocks; those that have one more
+  int32_t stages, chunk;            // of a warp's ring; units of a stage
+  int32_t first_stages;             // those asked for before x
+  int32_t x_row_bytes;              // in shared memory
   int32_t parts_offset, ring_offset, barriers_offset, squares_offset;  // of shared memory
   DecodeLoraParams lora;
 };

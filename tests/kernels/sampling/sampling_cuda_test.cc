@@ -98,6 +98,31 @@ TEST_F(SamplingCuda, DrawsTheTokensOfTheCpuSampler) {
   }
 }
 
+// A batch is divided otherwise than a row alone: each CTA has more of a row's vocabulary, and passes over it in rounds.
+TEST_F(SamplingCuda, DrawsTheSameTokensFromARowAloneAndAmong64) {
+  struct Filter {
+    int32_t top_k;
+    float top_p, min_p;
+  };
+  const std::vector<std::vector<float>> logits = random_logits(64, 151936, 2.5F);
+  for (const Filter& filter : std::vector<Filter>{
+           {0, 1, 0}, {20, 1, 0}, {100, 1, 0}, {20, 0.8F, 0}, {0, 0.95F, 0}, {0, 0.999F, 0}, {0, 1, 0.05F}}) {
+    std::vector<DrawRow> rows;
+    for (int32_t i = 0; i < 64; i++) {
+      rows.push_back(row_of(i, 0.7F));
+      rows.back().top_k = filter.top_k;
+      rows.back().top_p = filter.top_p;
+      rows.back().min_p = filter.min_p;
+    }
+    const std::vector<int32_t> together = draw(logits, rows, 1);
+    for (size_t i = 0; i < rows.size(); i += 9) {
+      DrawRow lone = rows[i];
+      lone.logits_row = lone.draw_row = 0;
+      EXPECT_EQ(draw({logits[i]}, {lone}, 1).front(), together[i]) << filter.top_k << " " << filter.top_p << " " << i;
+    }
+  }
+}
+
 TEST_F(SamplingCuda, DrawsNoTokenFromARowWithoutNumbersAndFromItsNeighboursAsEver) {
   std::vector<std::vector<float>> logits = random_logits(3, 20000, 2);
   for (float& x : logits[1]) x = NAN;

@@ -353,6 +353,10 @@ TEST_F(ConfigFiles, GiveTheDefaultsOfGeneration) {
   EXPECT_FALSE(defaults->min_p);
   write("generation_config.json", {{"chat_format", "chatml"}, {"eos_token_id", 151643}, {"top_k", 0}});
   EXPECT_THAT(read_generation_defaults(dir_.path())->eos_token_ids, ElementsAre(151643, 151645, 151644));
+  write("generation_config.json", {{"eos_token_id", {2, 200000}}});
+  EXPECT_THAT(read_generation_defaults(dir_.path())->eos_token_ids, ElementsAre(2)) << "one is of another model";
+  write("generation_config.json", {{"eos_token_id", 200000}});
+  EXPECT_THAT(read_generation_defaults(dir_.path())->eos_token_ids, ElementsAre(7)) << "that of config.json";
 }
 
 TEST_F(ConfigFiles, AreRefusedWithDefaultsOutOfRange) {
