@@ -25,6 +25,7 @@ class ScriptedClient : public comm::ZmqClient {
   std::deque<comm::ServerMessage> answers;
   std::vector<std::string> sent, cancelled;
 
+  comm::Handshake handshake() const override { return comm::Handshake::none; }
   bool await_greeting(std::chrono::milliseconds) override { return true; }
   Result<void> send(const comm::ClientMessage& message) override {
     if (const auto* cancel = std::get_if<comm::Cancel>(&message)) {

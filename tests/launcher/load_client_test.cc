@@ -17,6 +17,7 @@ class ScriptedClient : public comm::ZmqClient {
   std::string refuse_id;  // answered with a failure
   bool silent = false;
 
+  comm::Handshake handshake() const override { return comm::Handshake::none; }
   bool await_greeting(std::chrono::milliseconds) override { return true; }
   Result<void> send(const comm::ClientMessage& message) override {
     const auto& request = std::get<comm::GenerateRequest>(message);

@@ -16,6 +16,7 @@ using ::testing::HasSubstr;
 class OneAnswer final : public comm::ZmqClient {
  public:
   explicit OneAnswer(std::optional<comm::ServerMessage> answer) : answer_(std::move(answer)) {}
+  comm::Handshake handshake() const override { return comm::Handshake::none; }
   bool await_greeting(std::chrono::milliseconds) override { return true; }
   Result<void> send(const comm::ClientMessage& message) override {
     asked = std::holds_alternative<comm::StatusRequest>(message);
