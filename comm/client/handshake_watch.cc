@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 namespace lorikeet::comm {
 namespace {
@@ -35,10 +36,15 @@ void HandshakeWatch::begin(zmq::context_t& context, zmq::socket_t& socket) {
   last_ = Handshake::none;
   const std::string address = fmt::format("inproc://handshakes-{}", ++number_);
   if (zmq_socket_monitor(socket.handle(), address.c_str(), kEnds) != 0) return;
-  watched_ = socket.handle();
-  monitor_ = zmq::socket_t(context, zmq::socket_type::pair);
-  monitor_.set(zmq::sockopt::linger, 0);
-  monitor_.connect(address);
+  try {
+    zmq::socket_t monitor(context, zmq::socket_type::pair);
+    monitor.set(zmq::sockopt::linger, 0);
+    monitor.connect(address);
+    monitor_ = std::move(monitor);
+    watched_ = socket.handle();  // last: a watch that is on has a monitor to read
+  } catch (const zmq::error_t&) {
+    zmq_socket_monitor(socket.handle(), nullptr, 0);  // its events would have no reader
+  }
 }
 
 void HandshakeWatch::end() {

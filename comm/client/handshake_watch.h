@@ -11,7 +11,7 @@ namespace lorikeet::comm {
 // Threads: that of the socket.
 class HandshakeWatch {
  public:
-  // Before the socket connects. Watches nothing where the system has no more descriptors.
+  // Before the socket connects. Watches nothing where the system has no more descriptors, or the context no more sockets.
   void begin(zmq::context_t& context, zmq::socket_t& socket);
 
   // Before the socket is closed.
