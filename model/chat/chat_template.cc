@@ -24,6 +24,11 @@ bool names(const std::string& source, const std::string& word) {
   return source.find('\'' + word + '\'') != std::string::npos || source.find('"' + word + '"') != std::string::npos;
 }
 
+// A role from outside, short enough for a sentence.
+std::string quoted(const std::string& role) {
+  return role.size() <= 80 ? "\"" + role + "\"" : "\"" + role.substr(0, 80) + "...\"";
+}
+
 // What the template would leave out without a word is refused.
 Result<void> check(const std::vector<ChatMessage>& messages, const ChatOptions& options, const std::string& source,
                    bool has_tools) {
@@ -37,8 +42,8 @@ Result<void> check(const std::vector<ChatMessage>& messages, const ChatOptions& 
     const bool turn = message.role == "system" || message.role == "user" || message.role == "assistant";
     const bool named = names(source, message.role);
     if (!turn && message.role != "tool" && !named) {
-      return fail("messages[{}]: the role \"{}\" is none of system (or developer), user, assistant and tool", i,
-                  message.role);
+      return fail("messages[{}]: the role {} is none of system (or developer), user, assistant and tool", i,
+                  quoted(message.role));
     }
     if (message.role == "tool" && !named) {
       return fail("messages[{}]: the role is tool, but this model's chat template has no tools", i);

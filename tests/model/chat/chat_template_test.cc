@@ -410,6 +410,8 @@ TEST(ChatTemplate, RefusesWhatItWouldDropOrGarble) {
   EXPECT_EQ(error(qwen3->render_text({})), "there are no messages");
   EXPECT_THAT(error(qwen3->render_text({{"user", "a"}, {"developer", "b"}})),
               HasSubstr("messages[1]: the role \"developer\""));
+  EXPECT_THAT(error(qwen3->render_text({{std::string(5000, 'r'), "a"}})),
+              HasSubstr("messages[0]: the role \"" + std::string(80, 'r') + "...\" is none"));
   EXPECT_THAT(error(qwen2->render_text({{"user", "a"}}, with_tools)), HasSubstr("tools"));
   EXPECT_THAT(error(qwen2->render_text({{"user", "a"}, call})), HasSubstr("messages[1]: tool_calls"));
   EXPECT_THAT(error(qwen2->render_text({{"tool", "a"}})), HasSubstr("messages[0]: the role is tool"));
