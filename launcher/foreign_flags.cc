@@ -51,6 +51,7 @@ constexpr ForeignFlag kForeignFlags[] = {
     {"--enable-expert-parallel", false, true, "models without experts are served"},
     {"--prefix-caching-hash-algo", true, true, "nothing depends on it"},
     {"--use-tqdm-on-load", false, true, "loading is shown where it is a terminal"},
+    {"--no-use-tqdm-on-load", false, true, "loading is shown where it is a terminal"},
     {"--no-async-scheduling", false, true, "steps are always planned while the one before runs"},
     {"--scheduling-policy", true, false, "requests are served in the order in which they came", "fcfs"},
     {"--logprobs-mode", true, false, "log-probabilities are the model's own, before sampling changes them",
@@ -94,7 +95,8 @@ constexpr std::pair<std::string_view, const char*> kShortForms[] = {
     {"-r", "--node-rank"},
 };
 
-constexpr std::string_view kOptimization = "-O", kOptimizationLevel = "--optimization-level";
+constexpr std::string_view kOptimization = "-O", kOptimizationLevel = "--optimization-level",
+                           kCompilation = "--compilation-config";
 
 // What the name of a flag stands for; itself where that is nothing else.
 std::string long_form(std::string_view name) {
@@ -135,6 +137,7 @@ std::vector<std::string> spelt_out(const CLI::App& command, const std::vector<st
     flags_end = flags_end || word == "--";
     const size_t equals = std::min(word.find('='), word.size());
     const std::string name = word.substr(0, equals), whole = long_form(name);
+    const size_t dot = std::min(name.find('.'), name.size());
     if (flags_end || word.size() < 2 || word.front() != '-') {
       result.push_back(word);
     } else if (whole != name && !has(name) && has(whole)) {
@@ -142,6 +145,9 @@ std::vector<std::string> spelt_out(const CLI::App& command, const std::vector<st
     } else if (word.starts_with(kOptimization) && has(std::string(kOptimizationLevel))) {  // -O3, -O.mode=3, -O 3
       result.emplace_back(kOptimizationLevel);
       if (word.size() > kOptimization.size()) result.push_back(word.substr(kOptimization.size()));
+    } else if (dot < name.size() && long_form(name.substr(0, dot)) == kCompilation && has(std::string(kCompilation))) {
+      result.emplace_back(kCompilation);  // -cc.mode=3, --compilation-config.mode=3
+      result.push_back(word.substr(dot));
     } else {
       result.push_back(word);
     }

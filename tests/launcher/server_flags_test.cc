@@ -179,11 +179,13 @@ TEST_F(Flags, NameTheFlagWhoseValueIsOutOfRange) {
 
 TEST_F(Flags, TakeTheFlagsOfVllmOnWhichNothingDepends) {
   ServerFlags flags;
-  const auto options = parse({"--enforce-eager", "--swap-space", "4", "--trust-remote-code", model_}, flags);
+  const auto options =
+      parse({"--enforce-eager", "--swap-space", "4", "--trust-remote-code", "--no-use-tqdm-on-load", model_}, flags);
   ASSERT_TRUE(options.has_value()) << options.error().message;
   EXPECT_THAT(flags.foreign.harmless,
               testing::ElementsAre(testing::HasSubstr("--enforce-eager: "), testing::HasSubstr("--swap-space: "),
-                                   "--trust-remote-code: no code is ever loaded from a checkpoint"));
+                                   "--trust-remote-code: no code is ever loaded from a checkpoint",
+                                   testing::HasSubstr("--no-use-tqdm-on-load: ")));
 }
 
 TEST_F(Flags, TakeTheValuesOfVllmsFlagsThatNameWhatIsDoneHere) {
@@ -217,6 +219,9 @@ TEST(SpeltOut, GivesVllmsOtherWaysToWriteAFlagTheirLongForm) {
   EXPECT_THAT(spelt_out(app, {"-O3", "-O", "2", "--max_model_len=1k", "--served_model_name", "a_b"}),
               ElementsAre("--optimization-level", "3", "--optimization-level", "2", "--max-model-len=1k",
                           "--served-model-name", "a_b"));
+  EXPECT_THAT(spelt_out(app, {"-O.mode=3", "-cc.mode=3", "--compilation_config.level=0", "-cc", "{}", "-x.mode=3"}),
+              ElementsAre("--optimization-level", ".mode=3", "--compilation-config", ".mode=3", "--compilation-config",
+                          ".level=0", "--compilation-config", "{}", "-x.mode=3"));
   EXPECT_THAT(spelt_out(app, {"--no_such", "-x", "-", "--", "-tp"}), ElementsAre("--no_such", "-x", "-", "--", "-tp"));
   CLI::App other;
   EXPECT_THAT(spelt_out(other, {"-tp", "-O3"}), ElementsAre("-tp", "-O3")) << "a command without the flags";
