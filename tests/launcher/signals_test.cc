@@ -75,19 +75,25 @@ TEST(Signals, ThatComeTogetherAreOneAndLetStreamsEnd) {
   EXPECT_EQ(server.process().wait(), 0) << server.process().err();
 }
 
+// The ranks rest, so that what was asked for is still to be answered whenever the second one comes.
 TEST(Signals, TheSecondOneCutsStreamsAndIsTheExitStatus) {
-  Served server({"--tp", "2", "--drain-timeout", "600"});
+  Served server({"--tp", "2", "--drain-timeout", "600", "--heartbeat-ms", "60000"});
   ASSERT_TRUE(server.ready()) << server.process().err();
+  for (const auto& rank : server.status()["ranks"]) kill(rank["pid"].get<int>(), SIGSTOP);
   const auto client = server.connect();
-  ASSERT_TRUE(client->send(long_request(1900)));
-  wait_for_delta(*client);
+  ASSERT_TRUE(client->send(long_request()));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  const auto has_time = [&] { return std::chrono::steady_clock::now() < deadline; };
+  const auto is_live = [&] {
+    const auto engine = server.status()["engine"];
+    return engine["running"].get<int>() + engine["waiting"].get<int>() == 1;
+  };
+  while (!is_live()) ASSERT_TRUE(has_time());
   server.process().signal(SIGTERM);
   // Signals within a quarter of a second are one, so the next one is sent until it counts.
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (server.process().running() && std::chrono::steady_clock::now() < deadline) {
+  while (server.process().running() && has_time()) {
     server.process().signal(SIGINT);
-    const auto message = client->receive(std::chrono::milliseconds(20));
-    EXPECT_FALSE(message && std::holds_alternative<comm::Done>(*message)) << "it was to run longer than the server";
+    (void)client->receive(std::chrono::milliseconds(20));
   }
   EXPECT_EQ(server.process().wait(), 128 + SIGINT) << server.process().err();
 }
