@@ -112,19 +112,25 @@ class Chat {
     return names;
   }
 
-  // Before anybody says a word. Where the server does not tell its names, its answers do.
+  // Before anybody says a word. Where the server does not tell its names, its answers do; over HTTP it may answer to more
+  // than it lists, such as BASE:ADAPTER.
   Result<void> check_adapter() {
     const std::string& name = session_.adapter();
     if (name.empty()) return {};
     const auto names = adapters();
     if (!names || !all_listed_ || std::find(names->begin(), names->end(), name) != names->end()) return {};
-    return fail("{}", not_served(name, *names));
+    if (models_.empty()) return fail("{}", not_served(name, *names));
+    say("warning: /v1/models does not list {}; {}", name, served(name, *names));
+    return {};
   }
 
   static std::string not_served(const std::string& name, const std::vector<std::string>& names) {
+    return (name.empty() ? "" : fmt::format("there is no adapter {}; ", name)) + served(name, names);
+  }
+
+  static std::string served(const std::string& name, const std::vector<std::string>& names) {
     const std::string guess = name.empty() ? "" : nearest_word(name.substr(0, 64), names);
-    return fmt::format("{}{}served: {}", name.empty() ? "" : fmt::format("there is no adapter {}; ", name),
-                       guess.empty() ? "" : fmt::format("did you mean {}? ", guess),
+    return fmt::format("{}served: {}", guess.empty() ? "" : fmt::format("did you mean {}? ", guess),
                        names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")));
   }
 

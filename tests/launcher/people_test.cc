@@ -90,15 +90,29 @@ TEST_F(PeopleTest, AnUnknownAdapterIsAnsweredWithThoseThatAreServed) {
 }
 
 TEST_F(PeopleTest, ATalkWithAnUnknownAdapterIsRefusedBeforeItBegins) {
-  for (const std::vector<std::string>& door :
-       {std::vector<std::string>{"--zmq", server_->address()}, {"--url", server_->http_url()}}) {
-    std::vector<std::string> arguments = {"chat", "--adapter", "mobi"};
-    arguments.insert(arguments.end(), door.begin(), door.end());
-    const auto finished = run_lorikeet(arguments);
-    EXPECT_EQ(finished.status, 1) << door.front();
-    EXPECT_EQ(finished.out, "");
-    EXPECT_THAT(finished.err, StartsWith("lorikeet chat: there is no adapter mobi; did you mean moby? served: "));
-  }
+  const auto finished = run_lorikeet(to_server("chat", {"--adapter", "mobi"}));
+  EXPECT_EQ(finished.status, 1);
+  EXPECT_EQ(finished.out, "");
+  EXPECT_THAT(finished.err, StartsWith("lorikeet chat: there is no adapter mobi; did you mean moby? served: "));
+}
+
+// Over HTTP a server may answer to more names than /v1/models lists, as ours does to BASE:ADAPTER.
+TEST_F(PeopleTest, ATalkOverHttpWithAnAdapterThatIsNotListedBeginsWithAWarning) {
+  TerminalProcess listed({"chat", "--url", server_->http_url(), "--adapter", "mobi"}, 80, 24);
+  EXPECT_TRUE(listed.wait_for("warning: /v1/models does not list mobi; did you mean moby? served: "));
+  ASSERT_TRUE(listed.wait_for("mobi> ")) << listed.shown();
+  listed.type("\x04");
+  EXPECT_EQ(listed.wait(), 0);
+  TerminalProcess whole({"chat", "--url", server_->http_url(), "--adapter", "tiny-qwen2-gptq-int4:moby", "--max-tokens",
+                         "2", "--seed", "7"},
+                        80, 24);
+  EXPECT_TRUE(whole.wait_for("warning: /v1/models does not list tiny-qwen2-gptq-int4:moby; "));
+  ASSERT_TRUE(whole.wait_for("moby> ")) << whole.shown();
+  whole.type("Where to?\n");
+  EXPECT_TRUE(whole.wait_for("[ended after 2 tokens")) << whole.shown();
+  ASSERT_TRUE(whole.wait_for("moby> "));
+  whole.type("\x04");
+  EXPECT_EQ(whole.wait(), 0);
 }
 
 TEST_F(PeopleTest, ATerminalShowsSeveralAnswersBehindLabelsThatDiffer) {
