@@ -88,7 +88,7 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags, const std
   signals.route_to(server->get());
   const int status = (*server)->wait();
   signals.route_to(nullptr);
-  return status == 0 && signals.insisted() ? 128 + signals.received() : status;  // what still ran was cut
+  return status == 0 && signals.insisted() ? 128 + signals.received() : status;  // whether or not anything still ran
 }
 
 }  // namespace
