@@ -138,7 +138,7 @@ class OpenAiLine final : public BatchLine {
   void restart() override {
     const bool chat = request_->kind == comm::OpenAiRequest::Kind::chat;
     answer_.emplace(*request_, comm::OpenAiAnswer::Setup{fmt::format("{}-{}", chat ? "chatcmpl" : "cmpl", number_),
-                                                         request_->model.value_or(model_.name),
+                                                         comm::answering_model(request_->model, model_.name),
                                                          model_.now(),
                                                          model_.token_bytes,
                                                          {}});

@@ -206,7 +206,7 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
   }
   comm::OpenAiAnswer::Setup shown;
   shown.id = (chat ? "chatcmpl-" : "cmpl-") + known.request_id;
-  shown.model = request.model.value_or(setup_.model_name);
+  shown.model = comm::answering_model(request.model, setup_.model_name);
   shown.created = outside_.now();
   if (const auto& tokenizer = setup_.validation->context().tokenizer) {
     shown.token_bytes = [tokenizer](int32_t id) { return token_bytes(tokenizer, id); };

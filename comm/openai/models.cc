@@ -32,9 +32,13 @@ std::string model_list(const std::vector<ServedModel>& models, int64_t created, 
 }
 
 std::optional<std::string> adapter_of(const std::optional<std::string>& model, const std::string& base) {
-  if (!model || *model == base) return std::nullopt;
+  if (!model || model->empty() || *model == base) return std::nullopt;
   const std::string prefix = base + ":";
   return model->rfind(prefix, 0) == 0 ? model->substr(prefix.size()) : *model;
+}
+
+std::string answering_model(const std::optional<std::string>& model, const std::string& base) {
+  return model && !model->empty() ? *model : base;
 }
 
 }  // namespace lorikeet::comm

@@ -14,8 +14,12 @@ struct ServedModel {
   std::string parent;  // the base model of an adapter; empty: it is a base model
 };
 
-// The adapter that a model's name means: none for the base model, "base:adapter" or an adapter's own name.
+// The adapter that a model's name means: none for the base model, which no name and an empty one mean, too (the
+// latter as with vLLM), "base:adapter" or an adapter's own name.
 std::optional<std::string> adapter_of(const std::optional<std::string>& model, const std::string& base);
+
+// What an answer calls its model: as the request does, which may leave it out or empty for the base model.
+std::string answering_model(const std::optional<std::string>& model, const std::string& base);
 
 // `created`: seconds since 1970, when the server started.
 std::string model_card(const ServedModel& model, int64_t created, int32_t max_model_len);

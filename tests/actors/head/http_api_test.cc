@@ -59,13 +59,15 @@ TEST_F(HttpApiTest, StreamsEventsAsTheyComeAndItsHeadWithTheFirst) {
 
 TEST_F(HttpApiTest, TakesTheAdapterFromTheModelsName) {
   const std::pair<const char*, std::optional<std::string>> cases[] = {
-      {R"("tiny")", std::nullopt},          {"null", std::nullopt},  {R"("tiny:kjv")", "kjv"}, {R"("kjv")", "kjv"},
-      {R"("other")", std::string("other")}, {R"("")", std::string()}};
+      {R"("tiny")", std::nullopt},          {"null", std::nullopt}, {R"("tiny:kjv")", "kjv"}, {R"("kjv")", "kjv"},
+      {R"("other")", std::string("other")}, {R"("")", std::nullopt}};
   comm::ExchangeId id = 0;
   for (const auto& [model, adapter] : cases) {
     ask(++id, "POST", "/v1/completions", std::string(R"({"prompt": "x", "model": )") + model + "}");
     EXPECT_EQ(asked_.back().second.adapter, adapter) << model;
   }
+  api_->said(asked_.back().first, done("0"));  // of the empty name
+  EXPECT_EQ(body(id)["model"], "tiny");
 }
 
 TEST_F(HttpApiTest, GivesAFailureItsStatusAndTakesTheOtherChoicesWithIt) {

@@ -56,7 +56,7 @@ TEST_F(HttpApiTest, TokenizesForModelsThatThereAre) {
                                                         {"/detokenize", R"({"tokens": [5], "model": )"}};
   comm::ExchangeId id = 0;
   for (const auto& [path, begin] : bodies) {
-    for (const char* served : {"null", R"("tiny")", R"("moby")", R"("tiny:kjv")"}) {
+    for (const char* served : {"null", R"("")", R"("tiny")", R"("moby")", R"("tiny:kjv")"}) {
       ask(++id, "POST", path, std::string(begin) + served + "}");
       EXPECT_EQ(answered_[id].answer.status, 200) << path << served;
     }

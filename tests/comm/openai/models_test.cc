@@ -20,5 +20,19 @@ TEST(Models, NameTheBaseModelAndItsAdapters) {
   EXPECT_EQ(json::parse(model_card({"base", "/models/base", ""}, 1, 2))["id"], "base");
 }
 
+TEST(Models, AreTheBaseModelWhereTheirNameIsLeftOutOrEmpty) {
+  EXPECT_EQ(adapter_of(std::nullopt, "base"), std::nullopt);
+  EXPECT_EQ(adapter_of("", "base"), std::nullopt);
+  EXPECT_EQ(adapter_of("base", "base"), std::nullopt);
+  EXPECT_EQ(adapter_of("base:moby", "base"), "moby");
+  EXPECT_EQ(adapter_of("moby", "base"), "moby");
+}
+
+TEST(Models, HaveTheNameInAnAnswerThatWasAskedForElseTheBaseModels) {
+  EXPECT_EQ(answering_model(std::nullopt, "base"), "base");
+  EXPECT_EQ(answering_model("", "base"), "base");
+  EXPECT_EQ(answering_model("base:moby", "base"), "base:moby");
+}
+
 }  // namespace
 }  // namespace lorikeet::comm
