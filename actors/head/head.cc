@@ -159,7 +159,7 @@ class Head {
     GatewaySetup setup;
     setup.validation = std::make_shared<RequestValidation>(RequestValidation::Context{
         model_config_, *std::move(defaults), *std::move(tokenizer), std::move(chat), max_model_len_, adapters_,
-        options_.chat, std::move(grammars), options_.max_num_queued_reqs});
+        options_.chat, std::move(grammars), options_.max_num_queued_reqs + options_.max_num_seqs});
     setup.scheduler = scheduler_;
     setup.cache = cache_;
     setup.text_preparer = main_->spawn<caf::monitored + caf::detached>(text_preparer, setup.validation);

@@ -190,7 +190,7 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
                        std::vector<comm::OpenAiAnswer::Prompt> prompts) {
   Exchange& known = *find(exchange);
   const bool chat = request.kind == OpenAiRequest::Kind::chat;
-  if (auto ok = setup_.validation->check_answers(request.choices()); !ok) {
+  if (auto ok = setup_.validation->check_answers(request.choices(), static_cast<size_t>(request.n)); !ok) {
     return refuse(exchange, error_of(failure_of("", ok.error())));
   }
   if (const size_t values = streamed_prompt_logprobs(request, prompts); values > comm::kMaxStreamedPromptLogprobs) {

@@ -114,11 +114,12 @@ RequestValidation::Refusal RequestValidation::check_adapter(const std::optional<
                 served_names(*name, context_.adapters));
 }
 
-// They may all have to wait at once, and then the last ones would find no room however idle the server is.
-RequestValidation::Refusal RequestValidation::check_answers(size_t answers) const {
-  if (std::cmp_less_equal(answers, context_.max_queued)) return {};
-  return wrong("n", "the request asks for {} answers, at most {} may wait (--max-num-queued-reqs)", answers,
-               context_.max_queued);
+// The last of more than may run and wait at once would find no room, however idle the server is.
+RequestValidation::Refusal RequestValidation::check_answers(size_t answers, size_t n) const {
+  if (std::cmp_less_equal(answers, context_.max_answers)) return {};
+  return wrong(n > 1 ? "n" : "prompt",
+               "the request asks for {} answers, at most {} may run or wait (--max-num-seqs, --max-num-queued-reqs)",
+               answers, context_.max_answers);
 }
 
 RequestValidation::Refusal RequestValidation::check_tokens(const std::vector<int32_t>& ids) const {
@@ -241,7 +242,8 @@ RequestValidation::Refusal RequestValidation::set_sampling(const comm::GenerateR
   if (request.n && (*request.n < 1 || *request.n > comm::kMaxChoices)) {
     return wrong("n", "n is {}, not in 1 .. {}", *request.n, comm::kMaxChoices);
   }
-  if (auto ok = check_answers(static_cast<size_t>(request.n.value_or(1))); !ok) return ok;
+  const auto n = static_cast<size_t>(request.n.value_or(1));
+  if (auto ok = check_answers(n, n); !ok) return ok;
   if (request.logprobs && (*request.logprobs < 0 || std::cmp_greater(*request.logprobs, comm::kMaxLogprobs))) {
     return wrong("logprobs", "logprobs is {}, not in 0 .. {}", *request.logprobs, comm::kMaxLogprobs);
   }

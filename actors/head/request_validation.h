@@ -51,8 +51,8 @@ class RequestValidation {
     int32_t max_model_len = 0;
     AdapterNames adapters;  // that are served
     ChatOptions chat = {};
-    std::shared_ptr<model::GrammarSource> grammars = nullptr;  // null: there are none
-    int32_t max_queued = std::numeric_limits<int32_t>::max();  // answers that may wait
+    std::shared_ptr<model::GrammarSource> grammars = nullptr;   // null: there are none
+    int32_t max_answers = std::numeric_limits<int32_t>::max();  // that may run or wait at once
   };
 
   explicit RequestValidation(Context context) : context_(std::move(context)) {}
@@ -66,7 +66,7 @@ class RequestValidation {
   using Refusal = tl::expected<void, engine::RequestError>;
 
   Refusal check_adapter(const std::optional<std::string>& name) const;  // none: the base model
-  Refusal check_answers(size_t answers) const;                          // to one request, all its prompts together
+  Refusal check_answers(size_t answers, size_t n) const;  // to one request, all its prompts together; n: to a prompt
   Refusal check_tokens(const std::vector<int32_t>& ids) const;
 
   const Context& context() const { return context_; }

@@ -29,14 +29,19 @@ TEST_F(HttpApiTest, NamesTheFieldOfWhatTheGatewayRefuses) {
   EXPECT_EQ(body(1)["error"]["param"], "temperature");
 }
 
-TEST_F(HttpApiTest, RefusesMoreAnswersThanMayEverWait) {
+TEST_F(HttpApiTest, RefusesMoreAnswersThanMayEverRunOrWait) {
   auto context = validation_->context();
-  context.max_queued = 4;
+  context.max_answers = 4;
   few_may_wait_ = std::make_shared<RequestValidation>(std::move(context));
   open();
   ask(1, "POST", "/v1/completions", R"({"prompt": ["x", "y"], "n": 3})");
   EXPECT_EQ(answered_[1].answer.status, 400);
-  EXPECT_EQ(body(1)["error"]["message"], "the request asks for 6 answers, at most 4 may wait (--max-num-queued-reqs)");
+  EXPECT_EQ(body(1)["error"]["message"],
+            "the request asks for 6 answers, at most 4 may run or wait (--max-num-seqs, --max-num-queued-reqs)");
+  EXPECT_EQ(body(1)["error"]["param"], "n");
+  ask(3, "POST", "/v1/completions", R"({"prompt": ["v", "w", "x", "y", "z"]})");
+  EXPECT_EQ(answered_[3].answer.status, 400);
+  EXPECT_EQ(body(3)["error"]["param"], "prompt");
   EXPECT_THAT(asked_, IsEmpty());
   ask(2, "POST", "/v1/completions", R"({"prompt": ["x", "y"], "n": 2})");
   EXPECT_EQ(asked_.size(), 4u);

@@ -212,9 +212,9 @@ TEST_F(RequestValidationTest, RefusesAllowedTokensOfWhichNoneMayBeDrawn) {
   expect_refusal(request, ErrorCode::invalid_request, "allowed_token_ids has no token that");
 }
 
-TEST_F(RequestValidationTest, RefusesMoreAnswersThanMayWait) {
+TEST_F(RequestValidationTest, RefusesMoreAnswersThanMayRunOrWait) {
   auto context = *context_;
-  context.max_queued = 4;
+  context.max_answers = 4;
   const RequestValidation validation(std::move(context));
   auto request = with_ids();
   request.n = 4;
@@ -224,7 +224,9 @@ TEST_F(RequestValidationTest, RefusesMoreAnswersThanMayWait) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error(),
             (engine::RequestError{ErrorCode::invalid_request,
-                                  "the request asks for 5 answers, at most 4 may wait (--max-num-queued-reqs)", "n"}));
+                                  "the request asks for 5 answers, at most 4 may run or wait (--max-num-seqs, "
+                                  "--max-num-queued-reqs)",
+                                  "n"}));
 }
 
 TEST_F(RequestValidationTest, NamesTheFieldThatIsWrong) {
