@@ -12,7 +12,7 @@ namespace {
 std::atomic<actors::Server*> target{nullptr};
 std::atomic<int> signalled{0};
 std::atomic<bool> insists{false};
-std::atomic<int64_t> signalled_at{0};  // nanoseconds of the monotonic clock
+std::atomic<int64_t> signalled_at{0};  // nanoseconds of the monotonic clock; 0: never
 
 // Signals so close together are one wish: `timeout` signals its child and then the child's group, systemd may send
 // SIGHUP behind SIGTERM. A second wish would end the server at once.
@@ -26,9 +26,11 @@ int64_t monotonic_ns() {
 
 void on_signal(int number) {
   const int64_t now = monotonic_ns();
-  if (signalled != 0 && now - signalled_at < kOneWish) return;
-  insists = signalled != 0;
-  signalled_at = now;
+  int64_t last = signalled_at;
+  do {  // signals that come together may be handled by several threads at once
+    if (last != 0 && now - last < kOneWish) return;
+  } while (!signalled_at.compare_exchange_weak(last, now));
+  insists = last != 0;
   signalled = number;
   if (actors::Server* server = target.load()) server->request_stop();
 }
@@ -52,6 +54,7 @@ void handle(void (*handler)(int)) {
 StopSignals::StopSignals() {
   target = nullptr;
   signalled = 0;
+  signalled_at = 0;
   insists = false;
   std::signal(SIGPIPE, SIG_IGN);
   handle(on_signal);
