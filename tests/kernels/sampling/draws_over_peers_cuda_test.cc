@@ -235,13 +235,7 @@ TEST_P(DrawsOfALoneRank, AreThoseOfTheVocabularyThatItHas) {
   for (const int32_t vocab : {30, 9000}) {
     for (const float scale : {0.1F, 3.0F}) {
       const std::vector<std::vector<float>> logits = random_logits(3, vocab, scale);
-      std::vector<DrawRow> rows;
-      for (int32_t i = 0; i < 3; i++) {
-        rows.push_back(row_of(i, 0.8F));
-        rows.back().top_k = filter.top_k;
-        rows.back().top_p = filter.top_p;
-        rows.back().min_p = filter.min_p;
-      }
+      const std::vector<DrawRow> rows = rows_of(3, 0.8F, {filter.top_k, filter.top_p, filter.min_p});
       EXPECT_EQ(draw_alone(logits, rows), draw(logits, rows, 1)) << "vocabulary " << vocab << ", scale " << scale;
     }
   }
@@ -253,7 +247,7 @@ INSTANTIATE_TEST_SUITE_P(, DrawsOfALoneRank,
                                            Filter{"TopP50", 0, 0.5F, 0}, Filter{"MinP5", 0, 1, 0.05F},
                                            Filter{"TopK50TopP80MinP10", 50, 0.8F, 0.1F}, Filter{"TopK3000", 3000, 1, 0},
                                            Filter{"TopK3000TopP70", 3000, 0.7F, 0}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace lorikeet::kernels

@@ -69,6 +69,11 @@ struct PlainSampler {
   }
 };
 
+struct DrawFilter {
+  int32_t top_k;
+  float top_p, min_p;
+};
+
 class SamplingCuda : public CudaTest {
  protected:
   DrawRow row_of(int32_t i, float temperature) {
@@ -79,6 +84,17 @@ class SamplingCuda : public CudaTest {
     row.draw_row = i;
     row.temperature = temperature;
     return row;
+  }
+
+  std::vector<DrawRow> rows_of(int32_t count, float temperature, const DrawFilter& filter) {
+    std::vector<DrawRow> rows;
+    for (int32_t i = 0; i < count; i++) {
+      rows.push_back(row_of(i, temperature));
+      rows.back().top_k = filter.top_k;
+      rows.back().top_p = filter.top_p;
+      rows.back().min_p = filter.min_p;
+    }
+    return rows;
   }
 
   // Draws through `ranks` unequal parts of the vocabulary.

@@ -44,25 +44,15 @@ TEST_F(SamplingCuda, DrawsByTemperatureAsThePlainSampler) {
 }
 
 TEST_F(SamplingCuda, FiltersAsThePlainSampler) {
-  struct Filter {
-    int32_t top_k;
-    float top_p, min_p;
-  };
-  const std::vector<Filter> filters = {{1, 1, 0},      {20, 1, 0},    {20, 0.95F, 0},   {0, 0.5F, 0},
-                                       {0, 0.999F, 0}, {0, 1, 0.05F}, {50, 0.8F, 0.1F}, {100000, 0.9F, 0},
-                                       {0, 1e-6F, 0},  {3000, 1, 0}};
+  const std::vector<DrawFilter> filters = {{1, 1, 0},      {20, 1, 0},    {20, 0.95F, 0},   {0, 0.5F, 0},
+                                           {0, 0.999F, 0}, {0, 1, 0.05F}, {50, 0.8F, 0.1F}, {100000, 0.9F, 0},
+                                           {0, 1e-6F, 0},  {3000, 1, 0}};
   for (const int32_t vocab : {30, 5000, 151936}) {
     for (const float scale : {0.1F, 3.0F}) {  // flat: nearly all tokens matter; peaked: few do
-      for (const Filter& filter : filters) {
-        const size_t count = vocab > 100000 ? 3 : 16;
-        const std::vector<std::vector<float>> logits = random_logits(count, vocab, scale);
-        std::vector<DrawRow> rows;
-        for (int32_t i = 0; i < static_cast<int32_t>(count); i++) {
-          rows.push_back(row_of(i, 0.8F));
-          rows.back().top_k = filter.top_k;
-          rows.back().top_p = filter.top_p;
-          rows.back().min_p = filter.min_p;
-        }
+      for (const DrawFilter& filter : filters) {
+        const int32_t count = vocab > 100000 ? 3 : 16;
+        const std::vector<std::vector<float>> logits = random_logits(static_cast<size_t>(count), vocab, scale);
+        const std::vector<DrawRow> rows = rows_of(count, 0.8F, filter);
         for (const int ranks : {1, 3}) {
           expect_plain_draws(logits, rows, ranks,
                              fmt::format("vocabulary {}, scale {}, top_k {}, top_p {}, min_p {}, {} ranks", vocab,
@@ -74,20 +64,10 @@ TEST_F(SamplingCuda, FiltersAsThePlainSampler) {
 }
 
 TEST_F(SamplingCuda, DrawsTheTokensOfTheCpuSampler) {
-  struct Filter {
-    int32_t top_k;
-    float top_p, min_p;
-  };
   const std::vector<std::vector<float>> logits = random_logits(8, 151936, 2.5F);
-  for (const Filter& filter : std::vector<Filter>{
+  for (const DrawFilter& filter : std::vector<DrawFilter>{
            {0, 0.95F, 0}, {20, 0.8F, 0}, {40, 1, 0}, {0, 0.9F, 0.02F}, {0, 1, 0.1F}, {200, 0.6F, 0.01F}}) {
-    std::vector<DrawRow> rows;
-    for (int32_t i = 0; i < 8; i++) {
-      rows.push_back(row_of(i, 0.7F));
-      rows.back().top_k = filter.top_k;
-      rows.back().top_p = filter.top_p;
-      rows.back().min_p = filter.min_p;
-    }
+    const std::vector<DrawRow> rows = rows_of(8, 0.7F, filter);
     std::vector<int32_t> expected;
     for (size_t i = 0; i < rows.size(); i++) {
       const DrawRow& row = rows[i];
@@ -100,20 +80,10 @@ TEST_F(SamplingCuda, DrawsTheTokensOfTheCpuSampler) {
 
 // A batch is divided otherwise than a row alone: each CTA has more of a row's vocabulary, and passes over it in rounds.
 TEST_F(SamplingCuda, DrawsTheSameTokensFromARowAloneAndAmong64) {
-  struct Filter {
-    int32_t top_k;
-    float top_p, min_p;
-  };
   const std::vector<std::vector<float>> logits = random_logits(64, 151936, 2.5F);
-  for (const Filter& filter : std::vector<Filter>{
+  for (const DrawFilter& filter : std::vector<DrawFilter>{
            {0, 1, 0}, {20, 1, 0}, {100, 1, 0}, {20, 0.8F, 0}, {0, 0.95F, 0}, {0, 0.999F, 0}, {0, 1, 0.05F}}) {
-    std::vector<DrawRow> rows;
-    for (int32_t i = 0; i < 64; i++) {
-      rows.push_back(row_of(i, 0.7F));
-      rows.back().top_k = filter.top_k;
-      rows.back().top_p = filter.top_p;
-      rows.back().min_p = filter.min_p;
-    }
+    const std::vector<DrawRow> rows = rows_of(64, 0.7F, filter);
     const std::vector<int32_t> together = draw(logits, rows, 1);
     for (size_t i = 0; i < rows.size(); i += 9) {
       DrawRow lone = rows[i];
