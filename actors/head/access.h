@@ -15,16 +15,16 @@
 
 namespace lorikeet::actors {
 
-// What whoever has come in may do. Shared by all that are asked with the same key.
+// What a client that has been let in may do. Clients with the same key share one.
 struct Grant {
   std::string tenant = "default";
-  std::optional<std::set<std::string, std::less<>>> adapters;  // none: all. The base model is everybody's
-  bool admin = true;  // may see and change what is of all tenants: status, metrics, adapters, the prefix cache
+  std::optional<std::set<std::string, std::less<>>> adapters;  // none: all. The base model is open to everybody
+  bool admin = true;  // may see and change what belongs to all tenants: status, metrics, adapters, the prefix cache
 
   bool may_use(const std::optional<std::string>& adapter) const {
     return !adapter || !adapters || adapters->contains(*adapter);
   }
-  static std::string refusal_of(const std::string& adapter);  // a sentence, for one that it may not use
+  static std::string refusal_of(const std::string& adapter);  // why it may not use the adapter, as a sentence
 };
 
 // Threads: const methods from any.
@@ -41,11 +41,11 @@ class Access {
   std::optional<size_t> of_password(std::string_view user, std::string_view password) const;
   std::optional<size_t> of_curve(const std::string& public_key) const;  // Z85
 
-  // The grant of a number in decimal; one that there is not may do nothing.
+  // The grant with this number (in decimal). An unknown number gets one that may do nothing.
   std::shared_ptr<const Grant> numbered(const std::string& number) const;
 
  private:
-  // The time that it takes says nothing about the keys but how many there are.
+  // Takes a time that depends on how many keys there are and on nothing else of them.
   std::optional<size_t> of_key(std::string_view key) const;
 
   struct Key {

@@ -10,8 +10,8 @@
 // by what its files hold, then by the ranks, all of them or none. It waits for no slot: where all are leased, the ranks
 // take the adapter with its first request. What a name led to before is served to those who had asked for it.
 //
-// What has changed is told to be remembered for the next head, which begins with it: a name is there at once, and leaves
-// again where its files turn out to be gone.
+// Changes are written down (Remember) for the next head, which starts with them: it serves a restored name at once, and
+// removes it again if its files turn out to be gone.
 #pragma once
 
 #include <chrono>
@@ -41,7 +41,7 @@ class AdapterChanges {
 
   struct Settings {
     bool allowed = false;    // load, unload, pin and unpin; anybody may warm, as a request does
-    std::string base_model;  // its name is no adapter's
+    std::string base_model;  // a name that no adapter may have
     std::chrono::milliseconds patience{120'000};
   };
 
@@ -54,10 +54,10 @@ class AdapterChanges {
     std::string message;
     std::string code;  // that of comm::Failure; empty: it is done
   };
-  struct Remember {  // what differs of a name from the start now
+  struct Remember {  // how a name now differs from what the server was started with
     NameChange change;
   };
-  struct Forgotten {  // a name that was remembered leads nowhere any more
+  struct Forgotten {  // the files of a remembered name are gone
     std::string name, why;
   };
   using Effect = std::variant<Locate, Ended, Remember, Forgotten>;
@@ -66,14 +66,15 @@ class AdapterChanges {
   AdapterChanges(const AdapterChanges&) = delete;
   AdapterChanges& operator=(const AdapterChanges&) = delete;
 
-  // Of a head before this one; before anything else.
+  // Takes over the changes of an earlier head. Called before anything else.
   void restore(const std::vector<NameChange>& changes, TimePoint now);
 
-  // The number of the change, of a request that comm::check_sizes has found good. Ended may be there already.
+  // Begins a change and returns its number; the request has passed comm::check_sizes. Where it can be answered at once,
+  // Ended is among the effects.
   uint64_t begin(comm::AdapterRequest request, TimePoint now);
 
   void located(const std::string& key, const tl::expected<std::string, AdapterRefusal>& directory);
-  // False: it is the answer to somebody else. The claim and the lease that came with it are taken care of.
+  // False: the answer is to somebody else. Otherwise the claim or lease that came with it is kept or given back here.
   bool resolved(const HostAdapters::Resolved& answer);
   bool acquired(const AdapterSlots::Acquired& answer);
 

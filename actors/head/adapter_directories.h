@@ -1,4 +1,4 @@
-// Where clients may have adapters loaded from: below --lora-dir, whatever links lead there or away.
+// From where clients may load adapters: only below a --lora-dir, whatever links lead there or away.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,9 @@ class AdapterDirectories {
   explicit AdapterDirectories(std::vector<std::string> roots) : roots_(std::move(roots)) {}
 
   // The directory that a client's path means, without links: a relative path is looked for below each root in turn.
-  // Refuses what is not there (adapter_not_found) or cannot be looked at (adapter_failed), and paths and files of the
-  // adapter that lead out of all roots (forbidden). What lies outside is answered alike whether it exists or not: dots are
-  // taken out of the text, and what does not name a place below a root then, as it was given or without links, is not
-  // looked at.
+  // Refuses what is not there (adapter_not_found) or cannot be read (adapter_failed), and paths or files of the adapter that
+  // lead out of all roots (forbidden). A path outside gets the same answer whether it exists or not: "." and ".." are
+  // resolved in the text, and a path that is then not below a root, as given or without its links, is never looked at.
   tl::expected<std::string, AdapterRefusal> locate(const std::string& name, const std::string& path) const;
 
   // Without links, as they are now; those that are there.

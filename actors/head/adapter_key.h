@@ -1,6 +1,6 @@
-// By what the work for a name (a look at its files, their reading) is told from other work. For names given at start it
-// is the name. A name that is loaded at run time has a key of its own each time, so that what is still under way for what
-// it led to before is not taken for news of what it leads to now.
+// Keys of the work that is done for a name (checking its files, reading them). The key of a name that was given at start
+// is the name itself. A name that is loaded at run time gets a new key each time, so that a result for what the name led
+// to before is not mistaken for a result for what it leads to now.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The names of the adapters that are served, and the directories that they lead to. The adapter cache changes them while
-// the server runs; whoever checks requests or lists models reads them from any thread, at the cost of one look-up.
+// The names of the adapters that are served, and the directory of each. The adapter cache changes them while the server
+// runs; checking a request or listing models reads them from any thread, at the cost of one look-up.
 //
 // Copies share one table.
 #pragma once

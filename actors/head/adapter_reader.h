@@ -66,8 +66,8 @@ class AdapterReader final : public AdapterSource {
 
   AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks);
   // `directories`: where the adapters of names that were loaded at run time must be.
-  // `layout`: of the ranks' slots. `bytes`: that files take at a time while they are read and packed, or one adapter's
-  // alone more; 0: no bound. As much of what nobody holds any more may wait to be freed.
+  // `layout`: of the ranks' slots. `bytes`: bound on the memory of adapters that are being read and packed at a time, but
+  // one adapter may always be read; 0: no bound. The same bound holds for adapters that wait to be freed.
   AdapterReader(model::ShardPlan plan, int32_t max_lora_rank, TestHooks hooks, Callbacks callbacks, Patience patience,
                 AdapterDirectories directories = {}, model::SliceLayout layout = model::SliceLayout::cpu_f32,
                 uint64_t bytes = 0);

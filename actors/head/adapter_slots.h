@@ -1,5 +1,5 @@
-// Which adapters are on the ranks of one group, without threads or ranks: events go in, effects come out. Which there
-// are at all, and their host copies: actors/head/host_adapters.h.
+// Which adapters are in the slots of one group of ranks. No threads and no ranks in here: events go in, effects come out.
+// Which adapters there are at all, and their host copies: actors/head/host_adapters.h.
 //
 // Per content:
 //
@@ -11,10 +11,10 @@
 // The ranks that survive a group keep what their slots hold. So its contents keep their slots, too, and their bytes; when
 // one is wanted again the ranks are asked first whether they have it there (Send::confirms), and who lacks it gets it.
 //
-// A lease is a request's hold while plans may touch the slot. While contents wait for slots and none is to be had, some
+// A lease is a request's hold on a slot while plans may touch it. While contents wait for slots and none can be had, some
 // resident ones give way: they get no new leases and drain, and the engine is told, so that requests that have had a turn
-// there go back to the queue. Else a stream of requests for resident adapters would keep another one out for ever. Only so
-// many are sent at a time, and give way, as the way to the ranks is wide for: all other slots go on serving meanwhile.
+// there go back to the queue. Otherwise a stream of requests for resident adapters would keep another one out for ever.
+// No more contents give way than can be sent to the ranks at a time (kMostSends): all other slots go on serving.
 //
 // A content that is kept stays in its slot once it has one, and gives way to nobody; at least one slot has none.
 //
@@ -87,21 +87,21 @@ class AdapterSlots {
   AdapterSlots(const AdapterSlots&) = delete;
   AdapterSlots& operator=(const AdapterSlots&) = delete;
 
-  // A request that has claimed the content will want it in a slot; it ends. Among contents that nobody leases, those
-  // that no request wants lose their slots first.
+  // claimed(): a request that has claimed the content will want it in a slot. unclaimed(): that request has ended. Among
+  // contents that nobody leases, those that no request has claimed lose their slots first.
   void claimed(const std::string& digest);
   void unclaimed(const std::string& digest);
 
-  // A request wants the content in a slot, and is done with it. `staged` is null where the host has no copy. Unknown
-  // ids are fine.
+  // acquire(): a request wants the content in a slot; `staged` is null where the host has no copy. release(): it needs the
+  // slot no more; unknown ids are fine.
   void acquire(Id id, const std::string& digest, std::shared_ptr<const StagedAdapter> staged);
   void release(Id id, const std::string& digest);
   // error empty: resident on all ranks. ranks_failed: the error is not the adapter's.
   void sent(const std::string& digest, const std::string& error, bool ranks_failed = false);
   void drop(const std::string& digest);  // no request will want it; nobody holds it
 
-  // Once in a slot the content stays there until it is kept no more. The caller leaves one slot at least to others, and
-  // half of the bytes (may_keep). `staged` says what it takes; null: as far as that is known here.
+  // kept: once the content is in a slot it stays there until keep(digest, false). The caller makes sure that at least one
+  // slot and half of the bytes (may_keep) are left to others. `staged` tells its size; null: the size that is known here.
   void keep(const std::string& digest, bool kept, const StagedAdapter* staged = nullptr);
   // Whether half of the bytes are left to others when this one is kept, too.
   bool may_keep(const std::string& digest, const StagedAdapter* staged) const;
@@ -116,7 +116,8 @@ class AdapterSlots {
   bool is_resident(const std::string& digest) const;
   std::vector<std::string> resident() const;  // digests; as many as there are slots at the most
 
-  // The ranks are there: those of the last group with what they had, others with empty slots. They are gone.
+  // group_formed(): ranks are there; those of the last group have what they had in their slots, others empty ones.
+  // group_lost(): they are gone.
   void group_formed();
   void group_lost();
 
@@ -131,8 +132,8 @@ class AdapterSlots {
 
  private:
   enum class State : uint8_t { none, waiting, sending, resident, former };
-  // Of a resident or former content: that nobody leases, and no request claims or some do; that requests lease; that
-  // gives way.
+  // Where a resident or former content is listed. idle: no lease, no claim; claimed: no lease, but a request has claimed
+  // it; leased; draining: it gives way.
   enum class Place : uint8_t { none, idle, claimed, leased, draining };
   struct Content;
   using Key = std::tuple<size_t, uint64_t, Content*>;  // leases, last used
@@ -190,10 +191,10 @@ class AdapterSlots {
   FrequencySketch uses_;                               // claims, by digest
   std::unordered_map<std::string, Content> contents_;  // claimed, in a slot, on their way to one, or with an error
   std::set<int32_t> free_slots_;
-  // Where bytes are counted: slots that may hold anything on ranks that have not done, or not heard, what they were told
-  // last. They are emptied when a group begins.
+  // Only where bytes are counted: slots whose content is not known, since some rank may not have carried out the last
+  // order for it. They are emptied when a group begins.
   std::set<int32_t> unsure_;
-  // The same at first, all of them: ranks may hold what a head before this one has sent.
+  // At first all slots: ranks may hold what an earlier head has sent.
   std::set<int32_t> unknown_;
   std::vector<Content*> in_slots_;          // by slot; null: empty
   std::map<uint64_t, Content*> queue_;      // that wait for a slot, by ticket

@@ -34,9 +34,9 @@ class AdapterTransfer {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
-  // `number` is no other transfer's of this head: ranks live through epochs, and so may what was handed to them.
-  // windows: of the ranks' connections, made where there are none yet; they outlive the transfer, which gives back what it
-  // has in them.
+  // `number` is unique within this head: ranks live through epochs, and so may memory that was handed to them.
+  // windows: of the ranks' connections, made where there are none yet; they outlive the transfer, which gives back the room
+  // that it takes in them.
   AdapterTransfer(uint64_t number, uint64_t epoch, int32_t slot, std::shared_ptr<const StagedAdapter> adapter,
                   ChunkWindows& windows, TimePoint now);
   ~AdapterTransfer();
@@ -49,11 +49,11 @@ class AdapterTransfer {
   // What is to be sent to a rank (Envelope::rank): at first, and whenever its window may have room. confirms: the ranks
   // are asked whether the slot holds it already.
   std::vector<Envelope> start(TimePoint now, const HandOver& hand_over = nullptr, bool confirms = false);
-  // It does not.
+  // The rank has answered that its slot does not hold the adapter.
   std::vector<Envelope> slice_wanted(int32_t rank, const HandOver& hand_over, TimePoint now);
   std::vector<Envelope> more_chunks(int32_t rank, TimePoint now);
   void chunk_taken(int32_t rank, TimePoint now);
-  // It has not got what was handed over.
+  // The rank has not got the memory that was handed over.
   std::vector<Envelope> chunks_wanted(int32_t rank, const std::string& why, TimePoint now);
 
   // Takes a rank's norms; true once all ranks' are there.
@@ -63,7 +63,7 @@ class AdapterTransfer {
 
   void done(int32_t rank, const AdapterDone& done, TimePoint now);
   void fail(std::string error);          // the adapter's error
-  void ranks_failed(std::string error);  // the ranks do not do their part, whatever the adapter
+  void ranks_failed(std::string error);  // the ranks' error, not the adapter's
   bool have_ranks_failed() const { return ranks_failed_; }
 
   bool has_sent_slices() const { return has_sent_slices_; }

@@ -19,11 +19,11 @@ class Administration {
   // Both outlive it.
   Administration(GatewayActor::pointer self, const GatewaySetup& setup) : self_(self), setup_(setup) {}
 
-  // A message that is neither a request nor the cancellation of one. draining: why nothing is changed any more.
+  // A message that is neither a request nor its cancellation. draining: set while changes are refused, the reason.
   // live_requests: for the status.
   void said(const ClientSaid& said, const std::optional<std::string>& draining, size_t live_requests);
 
-  // Answers what is being changed with shutting_down.
+  // Answers the changes under way with shutting_down.
   void stop(const std::string& why);
 
  private:

@@ -1,5 +1,5 @@
-// What a request wants of its answer: tools to be called, reasoning, a grammar. It becomes what the ranks hold the answer
-// to and how its text is read.
+// What a request demands of its answer (tool calls, reasoning, a grammar) becomes two things: the rules that the ranks
+// enforce while they draw tokens, and the way in which the gateway reads the text.
 #pragma once
 
 #include <optional>
@@ -19,7 +19,8 @@ namespace lorikeet::actors {
 struct AnswerReading {
   model::AnswerParser::Options parser;
   bool shows_reasoning = true;
-  bool calls_end_it = true;  // an answer with calls ends for `tool_calls`; not where the request names the tool
+  bool calls_end_it =
+      true;  // finish_reason is `tool_calls` where there are calls; false where the request names the tool
 };
 
 struct PreparedAnswer {
@@ -27,13 +28,13 @@ struct PreparedAnswer {
   std::optional<AnswerReading> reading;  // none: the text is the answer
 };
 
-// opening: the prompt's last words (ChatPrompt). Compiles the grammar, to know that it can be: takes its time.
+// opening: the prompt's last words (ChatPrompt). Slow where there is a grammar, which is compiled to see that it can be.
 // Errors: a sentence for the client.
 Result<PreparedAnswer> answer_rules(const comm::GenerateRequest& request, const ChatOptions& options,
                                     const std::string& opening, const model::Tokenizer* tokenizer,
                                     model::GrammarSource* grammars);
 
-// Whether a request's answer follows a grammar, so that answer_rules is not for a thread that must not wait.
+// Whether the answer follows a grammar: then answer_rules() must not run on a thread that may not wait.
 bool wants_grammar(const comm::GenerateRequest& request);
 
 }  // namespace lorikeet::actors

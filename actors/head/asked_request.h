@@ -14,7 +14,7 @@
 
 namespace lorikeet::actors {
 
-// Messages of a request that are gone through and let go of on the gateway's thread; where there are more, neither.
+// A request with more messages than this is neither measured nor freed on the gateway's thread.
 inline constexpr size_t kCountedMessages = 1024;
 
 struct AskedRequest {
@@ -26,15 +26,15 @@ struct AskedRequest {
   bool early_prompt_logprobs = false;
   int32_t n = 1;  // answers; a wrong number is refused when the request is checked
   std::optional<TimePoint> deadline;
-  std::string time_limit;  // that the deadline comes from, for a sentence
+  std::string time_limit;  // where the deadline comes from, for error messages
 };
 
 // server_timeout: 0 where there is none; the sooner of the server's and the request's own is its deadline.
 AskedRequest asked_for(const comm::GenerateRequest& request, const Grant& grant,
                        std::chrono::milliseconds server_timeout, AskedRequest::TimePoint now);
 
-// What has to be gone through to check and tokenize a request, which is about the memory that it takes; at most so much
-// where it has very many messages.
+// Bytes that have to be read to check and tokenize a request, about the memory that it takes. An upper bound where it
+// has more than kCountedMessages messages.
 size_t bytes_of(const comm::GenerateRequest& request);
 
 }  // namespace lorikeet::actors

@@ -2,7 +2,7 @@
 // Nothing can end such a call, so its thread is left behind and others go on in its stead; there are bounds on both.
 //
 //   queued --> running --> done                  `finish` is called
-//                  |`--> slow --> done           it keeps nobody from running any more
+//                  |`--> slow --> done           others run in its place meanwhile
 //                  `--> given up --> returned    `give_up` is called; what the call returns is dropped
 //
 // At most one job of a key is here. Threads: any; the callbacks come on the pool's threads, or on that of submit() and
@@ -40,12 +40,12 @@ class BlockingPool {
   };
 
   explicit BlockingPool(Limits limits);
-  // Jobs that wait are dropped without a word; the end of those that run is awaited, within their limits.
+  // Drops jobs that wait, without a callback; waits for those that run, within their limits.
   ~BlockingPool();
   BlockingPool(const BlockingPool&) = delete;
   BlockingPool& operator=(const BlockingPool&) = delete;
 
-  // Refused by give_up, at once, while an earlier call for the key has not returned, and where too much waits.
+  // Calls give_up at once while an earlier call for the key has not returned, and where too much waits.
   void submit(Job job);
 
   // True: the key's job had not begun and will not; neither of its callbacks is called.

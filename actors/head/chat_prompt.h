@@ -15,7 +15,7 @@ namespace lorikeet::actors {
 
 struct ChatPrompt {
   std::vector<int32_t> ids;
-  std::string opening;  // what the answer goes on: the template's last words, or those of the message that is continued
+  std::string opening;  // what the answer continues: the end of the template's text, or of the message to be continued
 };
 
 // Errors: a sentence for the client. Threads: any.

@@ -55,7 +55,7 @@ class ChunkWindow {
   TimePoint answered_at_;
   bool was_idle_ = true;  // the next answer's delay is no other chunk's doing
   Nanoseconds delay_{0};
-  std::array<double, kSamples> rates_{};  // bytes in a nanosecond, the last ones
+  std::array<double, kSamples> rates_{};  // the last ones, in bytes per nanosecond
   size_t next_rate_ = 0;
 };
 

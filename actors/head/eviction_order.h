@@ -1,11 +1,12 @@
-// In which order what nobody uses makes room: the least recently used first, but what is used often is not displaced by
-// what came once, so that a scan of one-time records empties nothing (after W-TinyLFU: Einziger, Friedman, Manes 2017).
+// In which order unused records are evicted: the least recently used first, but a record that is used often is not
+// displaced by one that was used once, so a scan over many records empties nothing (after W-TinyLFU: Einziger, Friedman,
+// Manes 2017).
 //
 //   push() of a new one --> recent --(the recent ones take more than their share)--> settled --> victim()
 //                                     used no less often than the next victim: at the end, else it is the next victim
 //
-// A record that had settled before it was used again comes back to the end of the settled ones. Whatever is asked costs
-// the same however many there are: a record is moved on at most once for each time that it is pushed.
+// A record that had settled before it was used again comes back to the end of the settled ones. Every call costs the same
+// however many records there are: a record is moved on at most once for each time that it is pushed.
 #pragma once
 
 #include <cstddef>

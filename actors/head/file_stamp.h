@@ -1,4 +1,4 @@
-// By what it is known that an adapter's files are still those that were read.
+// How the head recognises whether an adapter's files are still those that it has read.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +19,11 @@ struct FileStamp {
     bool operator==(const File&) const = default;
   };
   File config, tensors;
-  // False: written so shortly before the look that a write after it may have left the same time of change, or not there
-  // yet, or of a time that lies ahead; such a stamp says nothing about later ones.
+  // False where an equal stamp later would prove nothing: the files were written so shortly before the look that a later
+  // write may have left the same time of change, or they are not there, or their time lies in the future.
   bool conclusive = true;
-  // Written within about two seconds of the look by the clocks of both, or not there: somebody may be in the middle of
-  // writing.
+  // Written within about two seconds before the look (by the clocks of both hosts), or not there: somebody may be in the
+  // middle of writing.
   bool young = false;
 
   // Whether one of the files is not there: deleted, or about to be replaced.

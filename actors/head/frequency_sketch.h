@@ -1,6 +1,6 @@
-// How often keys were used of late, about, in a fixed amount of memory however many keys there are: a count-min sketch
+// Estimates how often keys were used recently, in a fixed amount of memory however many keys there are: a count-min sketch
 // (Cormode, Muthukrishnan 2005) that forgets, as TinyLFU's does (Einziger, Friedman, Manes 2017). A count may be too
-// high, where keys meet in all their counters, and is never too low but for what was forgotten.
+// high, where keys share all their counters; it is too low only by what was forgotten.
 //
 // Forgetting is spread over the additions, a few counters each, so that none of them costs more than another.
 #pragma once

@@ -6,9 +6,9 @@
 //   from the scheduler:     EngineEvents
 //   from the head's thread: Drain (answered when no request is left), StopServing
 //   from itself: Tick, where requests have a deadline
-// Tells the scheduler: Submit, Finish. Asks the text preparer: PrepareText (short texts it prepares itself); scheduler
-//   and adapter cache: StatusQuery; the latter: ChangeAdapter. Answers clients through GatewaySetup::answer. Owns: the requests between admission
-//   and final answer (LiveRequests). Thread: CAF's.
+// Tells the scheduler: Submit, Finish. Asks the text preparer: PrepareText (it prepares short texts itself); the scheduler:
+//   StatusQuery; the adapter cache: StatusQuery, ChangeAdapter. Answers clients through GatewaySetup::answer.
+// Owns: the requests between admission and final answer (LiveRequests). Thread: CAF's.
 //
 //            ClientSaid ...          StopServing: everything is answered with shutting_down
 //   serving -------------> serving -------------> (the actor ends)
@@ -39,12 +39,12 @@ struct GatewaySetup {
   size_t max_long_bytes = 512 << 20;   // the same, of memory that these requests take
   std::function<void(uint64_t client, comm::ServerMessage)> answer;
   std::shared_ptr<RequestMetrics> metrics;  // counts what happens; null: nobody asks
-  // Whose door makes one answer of several requests, and counts it itself; empty: nobody's does.
+  // True for clients of a door that joins the answers of several requests and counts the whole itself; empty: for none.
   std::function<bool(uint64_t client)> is_counted_by_its_door;
   std::shared_ptr<RequestLog> log;               // of requests that have ended; null: there is none
   std::vector<TenantOptions> tenants;            // those that have limits
-  std::chrono::milliseconds request_timeout{0};  // from arrival to the end, if the request wants no less; 0: none
-  uint64_t seed = 0;                             // of the seeds that are drawn; 0: from the system
+  std::chrono::milliseconds request_timeout{0};  // from arrival to the end; a request may ask for less; 0: none
+  uint64_t seed = 0;                             // from which requests without a seed get theirs; 0: the system's
   std::string model_name;                        // for the status
   int32_t supervisor_pid = 0;
 };

@@ -1,5 +1,5 @@
-// The grammars of requests on the ranks: each is sent to a group once, by its digest, when the first request that names
-// it is to start, and stays there for those that come later while there is room.
+// Which grammars the ranks have. Each is sent to a group once, under its digest, when the first request that needs it is
+// about to start, and stays on the ranks for later requests while there is room.
 //
 //            take_orders()         the last rank's answer         no request names it: idle
 //   unsent ---------------> sent -------------------------> ready -------------------------> dropped for others
@@ -32,7 +32,7 @@ class GrammarBook {
   using Id = engine::SequenceId;
   using TimePoint = std::chrono::steady_clock::time_point;
 
-  // max_bytes: of compiled grammars on a rank; what is idle leaves, and what is not there waits, where it is exceeded.
+  // max_bytes: of compiled grammars on a rank. Beyond it idle grammars are dropped, and new ones wait.
   explicit GrammarBook(int32_t ranks, size_t max_bytes = kMaxRankGrammarBytes)
       : ranks_(static_cast<size_t>(ranks)), max_bytes_(max_bytes) {}
 
@@ -40,18 +40,18 @@ class GrammarBook {
   void claim(Id id, engine::AnswerRules& rules);
   void release(Id id);  // unknown ids are fine
 
-  // Whether the ranks have what the request needs, which may be nothing. Where not, the request is one of those of
-  // take_outcomes() later, unless it is released or the group is lost before that.
+  // Whether the ranks have the request's grammar; true for a request without one. If not, take_outcomes() names the request
+  // later, unless it is released or the group is lost before that.
   bool ready(Id id);
-  // Why the request is not to wait any more: groups were lost, again and again, while ranks compiled its grammar.
+  // Why the request must be given up: group after group was lost while its ranks compiled the grammar. Else nothing.
   std::optional<std::string> why_given_up(Id id) const;
-  // A plan names it: it is sent before, whatever waits. After the loss of a group alone.
+  // The next plan uses this grammar, so it is sent first, whatever else waits. Needed only after the loss of a group.
   void require(const std::string& digest);
 
   void group_serves();  // ranks that have none
   void group_lost();
 
-  // Errors: the rank was not asked that.
+  // Fails where the rank was not asked for this grammar.
   Result<void> answered(int32_t rank, const GrammarCompiled& answer, TimePoint now);
 
   struct Outcome {
@@ -63,7 +63,7 @@ class GrammarBook {
   // What is to be sent to all ranks, in this order.
   std::vector<GroupOrder> take_orders(TimePoint now);
 
-  // Since when nothing has been heard of a grammar that was sent.
+  // Since when ranks have owed an answer about a grammar; nothing: they owe none.
   std::optional<TimePoint> waits_since() const { return waits_since_; }
 
  private:

@@ -14,10 +14,10 @@ namespace lorikeet::actors {
 // What response_format or structured_outputs want, none where neither wants anything. Errors name the field.
 Result<std::optional<model::GrammarSpec>> grammar_of(const comm::GenerateRequest& request);
 
-// That an answer is one call or more of these tools (JSON objects), in the form of hermes or qwen3_coder.
+// The grammar of one or more calls of these tools (JSON objects), in the form of hermes or qwen3_coder.
 struct CallGrammar {
   std::string form;
-  bool one = false;  // call, not more
+  bool one = false;  // exactly one call
 };
 Result<model::GrammarSpec> grammar_of_calls(const std::vector<std::string>& tools, const CallGrammar& calls);
 

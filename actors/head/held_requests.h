@@ -1,6 +1,5 @@
-// The requests that the engine does not have yet: their adapter is being read, the ranks compile their grammar, or the
-// group is not there. Whatever is
-// asked costs the same however many are held.
+// The requests that the engine does not have yet: their adapter is being read, the ranks compile their grammar, or there
+// is no group. Every call costs the same however many are held.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +24,13 @@ class HeldRequests {
   // A request whose grammar the ranks do not have yet.
   void add_without_grammar(Request request);
   Request take_without_grammar(engine::SequenceId id);  // null if it was cancelled meanwhile
-  void group_lost();                                    // they wait for the next one
+  void group_lost();                                    // requests that wait for a grammar now wait for the next group
 
   // A request that only waits for the group.
   void add_waiting(Request request);
   std::vector<Request> take_waiting();  // in order of arrival
 
-  // Forgets a request; whether there was one.
+  // Forgets a request. Returns whether there was one.
   bool erase(engine::SequenceId id);
 
   size_t unresolved() const { return unresolved_.size(); }

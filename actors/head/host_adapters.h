@@ -1,5 +1,5 @@
-// Which adapters there are and what of them is in the head's memory, without threads, disks or ranks: events go in,
-// effects come out. Who has a place on the ranks: actors/head/adapter_slots.h.
+// Which adapters there are, and which are in the head's memory. No threads, disks or ranks in here: events go in, effects
+// come out. Which are in slots of the ranks: actors/head/adapter_slots.h.
 //
 // A name leads to a directory, whose content has a digest. Per content:
 //
@@ -19,7 +19,7 @@
 // requests that had come before.
 //
 // A content that a name keeps (`lorikeet adapters pin`) stays in memory. It gives way to nobody, so what does not fit
-// beside the kept ones is refused rather than let wait.
+// beside the kept ones is refused and does not wait.
 //
 // A content whose requests end without a token, since its logits are not finite, is set aside: it gets no new claims
 // until it is replaced.
@@ -114,8 +114,8 @@ class HostAdapters {
   bool knows(const std::string& name) const { return names_.find(name) != nullptr; }
   bool is_staged(const std::string& name) const;  // what it led to at the last look at its files
 
-  // A name keeps its content, which is staged, and whatever it leads to later; or does so no more. Errors: no such
-  // name, no content, no room beside the kept ones for others.
+  // kept: the name keeps its content, which is staged, and whatever it leads to later; else it stops doing so. Errors: no
+  // such name, no content, no room left for adapters that are not kept.
   Result<void> keep(const std::string& name, bool kept);
 
   // A group's hold; as many unpins as pins. Unknown digests are fine.
@@ -144,8 +144,8 @@ class HostAdapters {
   uint64_t most() const { return most_; }            // staged contents; 0: as many as the bytes allow
   uint64_t evictions() const { return evictions_; }  // so far, of contents that names lead to
 
-  // At how many places of its indices it has looked so far, for names and for contents: tests show by it that what a
-  // request costs does not depend on how many there are.
+  // Index places looked at so far, for names and for contents: by this tests show that the cost of a request does not
+  // depend on how many there are.
   uint64_t looks() const { return names_.looks() + contents_.looks(); }
 
  private:
@@ -258,7 +258,7 @@ class HostAdapters {
   engine::RecordPool<Name> name_pool_;
   engine::RecordPool<Content> content_pool_;
   engine::RecordIndex<Name, NameOf> names_{name_pool_};
-  // By key: that no request finds, since they have not entered or leave.
+  // By key: names that no request finds, since they have not entered yet or are leaving.
   std::unordered_map<std::string, engine::RecordPool<Name>::Pointer> hidden_;
   std::vector<std::string> rests_;  // keys of those that leave and whose work is done
   engine::RecordIndex<Content, DigestOf> contents_{content_pool_};

@@ -33,14 +33,14 @@ constexpr bool is_http_client(uint64_t client) {
 // Threads: one.
 class HttpApi {
  public:
-  // Runs on a thread where it may take time, and gives what is then to be run on the caller's.
+  // Runs on a thread where it may take time; the function that it returns is then run on the caller's thread.
   using Work = std::function<std::function<void()>()>;
 
   struct Outside {
-    // is_counted: a limit of requests has counted it with another part of the same exchange.
+    // is_counted: another part of the same exchange has been counted by the tenant's limit already.
     std::function<void(uint64_t client, std::shared_ptr<const Grant>, comm::ClientMessage, bool is_counted)>
         ask_gateway;
-    // Its requests are cancelled and nobody is answered; left: the client, and not a failure, is why.
+    // Cancels the client's requests; nobody is answered. left: because the client is gone, not because of a failure.
     std::function<void(uint64_t client, bool left)> leave_gateway;
     std::function<void(comm::ExchangeId, comm::HttpAnswer)> answer, begin;
     std::function<void(comm::ExchangeId, std::string)> write;
@@ -55,8 +55,8 @@ class HttpApi {
     std::string model_name;
     std::string model_root;                                        // directory of the checkpoint
     std::function<std::string(const ServerStatus&)> metrics_text;  // may be empty: there are none
-    // May be empty, too: an answer is whole, whose longest choice of `n` has so many tokens (once per prompt); a body had
-    // fields that nobody knows.
+    // May be empty, too. answered: a prompt has all its `n` choices, the longest with so many tokens. passed_over: a body
+    // had unknown fields.
     std::function<void(int32_t n, int32_t longest)> answered;
     std::function<void(const std::string& request_id, const std::vector<std::string>& fields)> passed_over;
     size_t short_body_bytes = 64 << 10;  // up to here a body is read in less time than a message takes
@@ -64,11 +64,11 @@ class HttpApi {
 
   HttpApi(Setup setup, Outside outside);
 
-  void request(comm::ExchangeId exchange, comm::HttpRequest request);  // one that its head did not refuse
+  void request(comm::ExchangeId exchange, comm::HttpRequest request);  // not one that HttpRoutes::refuse() answers
   void gone(comm::ExchangeId exchange);
   void said(uint64_t client, comm::ServerMessage message);  // the gateway, to a client of this door
 
-  // Whether every rank serves; while not, why.
+  // Whether the server can answer now; if not, why.
   void serving(bool serves, std::string why);
 
   size_t open_exchanges() const { return exchanges_.size(); }

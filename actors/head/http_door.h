@@ -6,7 +6,7 @@
 //   from the gateway:              AnswerHttp
 //   from the head:                 ServingChanged, StopServing
 // Tells the gateway: ClientSaid, ClientGone. Asks the scheduler: ResetPrefixCache. Asks its body reader (an actor with a
-//   thread of its own, for long bodies): DoWork. Owns: the exchanges that have no whole answer (HttpApi). Thread: CAF's.
+//   thread of its own, for long bodies): DoWork. Owns: the exchanges whose answer is not complete (HttpApi). Thread: CAF's.
 //
 //            HttpSaid ...        StopServing
 //   serving -----------> serving -----------> (the actor ends)
@@ -41,7 +41,7 @@ struct AnswerHttp {
 };
 struct ServingChanged {
   bool serves = false;
-  std::string why;  // it does not
+  std::string why;  // not, if it does not
 };
 using HttpDoorActor = caf::typed_actor<caf::reacts_to<HttpSaid>, caf::reacts_to<HttpGone>, caf::reacts_to<AnswerHttp>,
                                        caf::reacts_to<ServingChanged>, caf::reacts_to<StopServing>>;

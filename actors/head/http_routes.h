@@ -73,7 +73,8 @@ class HttpRoutes {
 
  private:
   bool is_allowed_origin(std::string_view origin) const;
-  bool may_change(const comm::HttpRequest& head) const;  // where nothing but the head tells a web page from others
+  bool may_change(
+      const comm::HttpRequest& head) const;  // false for web pages of other origins, as far as the head tells
 
   const Options options_;
 };

@@ -33,7 +33,7 @@ class InFlightPlans {
   std::optional<engine::StepResult> take_agreed(TimePoint now);
 
   size_t size() const { return plans_.size(); }
-  // Since when the ranks can have worked on the oldest plan: it was sent, and the one before it was answered.
+  // Since when the ranks have had the oldest plan to work on: it had been sent, and the one before it answered.
   std::optional<TimePoint> oldest_began() const;
   StepPace::Floor oldest_floor() const;  // of that one; nothing where there is none
   // The ranks that have not answered the oldest plan.
@@ -48,7 +48,8 @@ class InFlightPlans {
     int32_t logprobs = -1;              // as SamplingParams::logprobs
     int32_t prompt_logprobs_start = 0;  // position
     int32_t prompt_logprobs_count = 0;
-    int32_t prompt_top_logprobs = -1;  // ranks and so many of the best tokens are wanted beside; -1: are not
+    int32_t prompt_top_logprobs =
+        -1;  // wanted beside them: the tokens' ranks and so many of the best tokens; -1: neither
   };
   struct Plan {
     engine::Epoch epoch;

@@ -18,23 +18,23 @@
 
 namespace lorikeet::actors {
 
-// What is kept of a request for its answer; seed: that the answer is drawn with.
+// Fills in what a request's answer needs; seed: with which it is drawn.
 void begin_answer(LiveRequest& live, const AskedRequest& asked, const PreparedRequest& prepared, uint64_t seed);
 
-// A token that belongs to the answer; what its text shows is added to the request's delta, and with the first one what is
-// known of the prompt's tokens where that is not to wait for the end.
+// Adds a token of the answer: its text goes into the request's delta. With the first token go the prompt's
+// log-probabilities, where the client wants them early.
 void add_token(LiveRequest& request, const engine::TokenEvent& token, std::mt19937_64& random);
 
-// Where they were asked for.
+// Does nothing where they were not asked for.
 void add_prompt_logprobs(LiveRequest& request, const engine::PromptLogprobsEvent& event);
 
-// What tells one of n answers from the others; none where there are no others.
+// The index that the client sees of one of n answers; none where n is 1.
 std::optional<int32_t> index_of(int32_t index, int32_t n);
 
 // The final answers to a request that was cancelled before it was admitted.
 std::vector<comm::Done> aborted(const std::string& name, uint64_t seed, int32_t n);
 
-// Whether there is nothing to be sent, and what the next pieces are added to.
+// Whether there is nothing to be sent.
 bool says_nothing(const comm::Delta& delta);
 comm::Delta empty_delta(const LiveRequest& request);
 

@@ -1,5 +1,5 @@
-// The page for people at `/` of the HTTP door (live_page.html): what the server does, its adapters, a box to try prompts.
-// One file without anything from elsewhere; its data comes from the door's other paths, with a key where one is asked for.
+// The live page at `/` of the HTTP door (live_page.html): what the server does, its adapters, a box to try prompts. One
+// file that loads nothing from other hosts; its data comes from the door's other paths, with a key where one is needed.
 #pragma once
 
 #include <string_view>

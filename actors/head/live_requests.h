@@ -51,10 +51,10 @@ struct LiveRequest {
   std::string tenant;
   int64_t charged_tokens = 0;  // of the tenant's tokens in flight
   std::optional<std::chrono::steady_clock::time_point> deadline;
-  std::string time_limit;    // that the deadline comes from, for a sentence
-  bool ended = false;        // by a stop string: what the engine still says of it is not part of the answer
-  bool timed_out = false;    // it was ended since it took too long
-  bool abandoned = false;    // nobody is to be answered: the client is gone, or another answer to it has failed
+  std::string time_limit;  // where the deadline comes from, for error messages
+  bool ended = false;      // by a stop string: what the engine still says of it is not part of the answer
+  bool timed_out = false;  // ended because it took too long
+  bool abandoned = false;  // nobody is to be answered: the client is gone, or another choice of the request has failed
   bool client_gone = false;  // abandoned for that
   comm::Delta delta;         // what has come and has not been sent
 };
@@ -74,7 +74,7 @@ class LiveRequests {
 
   enum class Client : uint8_t { left, answered };
 
-  // The client has left, or has its answer: its requests, from now on without a client and without names.
+  // The client has left, or has its answer. Returns its requests, which have no client and no name from now on.
   std::vector<engine::SequenceId> abandon(uint64_t client, Client why = Client::left);
   // The same of one request, one of whose answers has failed.
   std::vector<engine::SequenceId> abandon(uint64_t client, const std::string& name);

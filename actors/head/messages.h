@@ -28,7 +28,7 @@ struct StatusQuery {
   bool brief = false;  // as comm::StatusRequest has it
 };
 
-// ---- to every actor without which the head is of no use: it answers, so it is not stuck
+// ---- to every actor without which the head is useless: an answer shows that it is not stuck
 
 struct Pulse {
   int32_t unused = 0;
@@ -40,7 +40,7 @@ struct ClientSaid {  // ZeroMQ thread, HTTP door -> gateway
   uint64_t client = 0;
   std::shared_ptr<comm::ClientMessage> message;
   std::shared_ptr<const Grant> grant{};  // what it may do; null: everything
-  bool is_counted = false;               // a part of what a limit of requests has counted already
+  bool is_counted = false;               // part of an exchange that the tenant's limit has counted already
 };
 struct ClientGone {
   uint64_t client = 0;
@@ -52,13 +52,13 @@ struct StopServing {  // head's main thread -> gateway
 
 struct Drain {  // head's main thread -> gateway: take no new requests; answered when none is left
   std::string why;
-  bool serves = true;  // false: no group has ever served, and nothing that waits is waited for
+  bool serves = true;  // false: no group has ever served, so waiting requests are not waited for
 };
 
 struct PrepareText {  // gateway -> text preparer: a request with a long text
   std::shared_ptr<const comm::GenerateRequest> request;
   uint64_t seed = 0;                                // drawn for it
-  std::shared_ptr<const std::atomic<bool>> wanted;  // false: it has been cancelled meanwhile; the answer is void
+  std::shared_ptr<const std::atomic<bool>> wanted;  // false: cancelled meanwhile, the answer does not matter
 };
 struct TextPrepared {  // the answer
   std::shared_ptr<PreparationResult> result;
@@ -71,7 +71,7 @@ struct Finish {
   engine::SequenceId id;
   engine::FinishReason reason = engine::FinishReason::abort;
 };
-struct ResetPrefixCache {  // HTTP door -> scheduler: what comes from now on reuses nothing of before
+struct ResetPrefixCache {  // HTTP door -> scheduler: later requests reuse nothing that was computed before
   int32_t unused = 0;
 };
 struct EngineEvents {  // scheduler -> gateway, in order
@@ -110,14 +110,14 @@ struct AcquireSlot {  // scheduler -> adapter cache: put it on the ranks if need
 struct SlotAcquired {  // the answer
   engine::SlotId slot;
   std::string error;
-  uint64_t epoch = 0;         // of the ranks that have the slot; with their group a lease is void
+  uint64_t epoch = 0;         // of the ranks that have the slot; the lease ends with their group
   bool ranks_failed = false;  // the error is not the adapter's: the ranks do not take what they are sent
 };
 struct ReleaseSlot {
   engine::SequenceId id;
   std::string digest;
 };
-struct GiveWay {  // adapter cache -> scheduler: others wait for the content's slot, or do no more
+struct GiveWay {  // adapter cache -> scheduler: others wait for the content's slot, or no longer do
   uint64_t epoch = 0;
   std::string digest;
   bool wanted = false;

@@ -11,8 +11,8 @@
 
 namespace lorikeet::actors {
 
-// From the snapshot: vLLM's names (requests running and waiting, KV cache, prefix cache, adapters), ours per rank and
-// adapter. `counted`: RequestMetrics::collect(). now: seconds since 1970.
+// The snapshot comes under vLLM's names (requests running and waiting, KV cache, prefix cache, adapters), and under ours
+// for each rank and adapter. `counted`: RequestMetrics::collect(). now: seconds since 1970.
 std::string metrics_text(const ServerStatus& status, std::vector<prometheus::MetricFamily> counted, int32_t max_loras,
                          int32_t block_size, int64_t now);
 

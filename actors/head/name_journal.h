@@ -1,5 +1,5 @@
-// What clients have changed of the adapters' names, for the head that follows when this one is lost: who has loaded an
-// adapter and was told so finds it again.
+// Which names of adapters clients have changed, for the head that follows when this one is lost: an adapter whose loading
+// was acknowledged is found again.
 //
 // A file in memory (/dev/shm) that belongs to one server: its name holds the supervisor's process and when that began, so
 // no other server takes it for its own. Changes are appended; a head that finds some writes what is left of them anew.
@@ -20,7 +20,7 @@
 
 namespace lorikeet::actors {
 
-// What differs of a name from what the server was started with.
+// How a name differs from what the server was started with.
 struct NameChange {
   std::string name;
   std::optional<std::string> directory;  // that it was loaded from while the server runs
@@ -42,9 +42,10 @@ struct NameChange {
 class NameJournal {
  public:
   static constexpr size_t kMaxBytes =
-      64 << 20;  // past it the file is written anew, and refused where that does not help
+      64 << 20;  // beyond it the file is rewritten; where that does not help, changes are refused
 
-  // Reads what is there. A file that is another user's, none, or damaged counts as empty; what follows damage is dropped.
+  // Reads what is there. A file that is missing, another user's or no journal counts as empty; what follows damage is
+  // dropped.
   explicit NameJournal(std::filesystem::path path);
 
   std::vector<NameChange> changes() const;  // by name: what has been found, and added since

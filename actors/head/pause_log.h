@@ -25,7 +25,7 @@ class PauseLog {
   void lost(uint64_t epoch, const std::string& why, std::optional<TimePoint> silent_since, TimePoint now);
   void epoch_began(const std::string& why, bool by_rank, TimePoint now);  // `why` as the supervisor knows it
   void all_loaded(TimePoint now);
-  void served(bool anybody_waits, TimePoint now);  // without anybody who waits, nothing is waited for
+  void served(bool anybody_waits, TimePoint now);  // the pause ends here where nobody waits for a token
   void token(TimePoint now);
 
   const PauseTotals& totals() const { return totals_; }

@@ -40,8 +40,8 @@ class RankGroup {
   bool lost() const { return lost_; }
   int32_t num_blocks() const;  // that every rank can hold; only if all_loaded()
 
-  // Only if all_loaded(), once in an epoch: whether every rank has the KV cache that it had in the last group that got
-  // so far. Of one that has none yet, it will be of this epoch.
+  // Only if all_loaded(), once in an epoch: whether every rank still has the KV cache that it had in the last group whose
+  // ranks had all loaded. A rank without one makes it in this epoch.
   bool keeps_kv();
 
   int32_t size() const { return static_cast<int32_t>(members_.size()); }

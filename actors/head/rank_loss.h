@@ -9,7 +9,7 @@ namespace lorikeet::actors {
 
 struct RankLoss {
   std::string why;
-  bool by_rank = false;        // one has failed by itself, and was not killed, stopped or cut off
+  bool by_rank = false;        // a rank failed by itself: it was not killed, stopped or cut off
   std::vector<int32_t> ranks;  // that cannot go on; empty: it is not known which, or none
 };
 

@@ -1,4 +1,4 @@
-// Records on lists by links that they hold themselves, so that none of it depends on how many there are.
+// Intrusive lists: a record holds its own links, so every call but for_each() costs the same however many there are.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 
 namespace lorikeet::actors {
 
-// What a record has of the list that it is on.
+// A record's links in the list that it is on.
 template <class Record>
 struct ListLinks {
   Record* before = nullptr;

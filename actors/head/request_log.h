@@ -1,6 +1,6 @@
-// The head's log: one line per request that has ended, and what the server does, every ten seconds, as vLLM says it.
+// The head's log: one line per request that has ended, and every ten seconds the server's throughput, as in vLLM.
 //
-// Lines go to the standard error through a thread of spdlog's; when nobody takes them, the oldest are dropped and nobody
+// Lines go to standard error through a thread of spdlog's; when nobody reads them, the oldest are dropped and nobody
 // waits.
 #pragma once
 
@@ -37,7 +37,7 @@ struct EndedRequest {
   std::chrono::nanoseconds to_first_token{0}, total{0};
 };
 
-// Its sentence, and the status that it has over HTTP.
+// Adds a failure's sentence and its HTTP status.
 void add_failure(const comm::Failure& failure, EndedRequest& ended);
 
 // What a client wanted of an adapter, and what came of it.
@@ -54,7 +54,7 @@ std::string adapter_line(const AdapterEvent& event, bool as_json);
 // As `as_json` or as text: "request chatcmpl-1/0: length, adapter moby, ...".
 std::string request_line(const EndedRequest& request, bool as_json);
 
-// What has happened between two looks at the server; empty where nothing has, and nothing runs or waits.
+// What the server did between two snapshots; empty where it did nothing, and nothing runs or waits.
 std::string throughput_line(const ServingStatus& before, const ServingStatus& after, std::chrono::nanoseconds between);
 
 // Threads: any.
@@ -63,14 +63,14 @@ class RequestLog {
   explicit RequestLog(const LogOptions& options);
   ~RequestLog();  // as close(), with a second's patience
 
-  // Waits until what was said has been written, at the longest as told: whoever reads may have stopped. What is said
-  // afterwards is dropped. For the end of the process.
+  // Waits until all lines have been written, for `patience` at most, since the reader may have stopped. Later lines are
+  // dropped. For the end of the process.
   void close(std::chrono::milliseconds patience);
 
   void ended(const EndedRequest& request);
   void changed(const AdapterEvent& event);
   void throughput(const std::string& line);
-  // Fields of a request's body that nobody knows, at the level of debugging.
+  // Unknown fields of a request's body, at level debug.
   void passed_over(const std::string& id, const std::vector<std::string>& fields);
 
  private:

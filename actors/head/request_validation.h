@@ -1,4 +1,5 @@
-// What a client may ask for. Everything that is wrong with a request gets its sentence here, before it costs anything.
+// What a client may ask for. Whatever is wrong with a request is found here and gets its sentence, before it costs
+// anything.
 #pragma once
 
 #include <cstddef>
@@ -31,10 +32,10 @@ struct PreparedRequest {
   TextStream::Options text;
   std::vector<int32_t> eos_token_ids;    // those of stop_token_ids that are the model's own
   std::optional<AnswerReading> reading;  // how its text is read, where it is not the answer itself
-  bool prompt_only = false;              // max_tokens is 0: the token that the engine generates all the same is dropped
+  bool prompt_only = false;              // max_tokens is 0: the engine generates one token even so, which is dropped
 };
 
-// What a client hears of it.
+// The answer to a client whose request is refused.
 comm::Failure failure_of(std::string id, const engine::RequestError& error);
 
 using PreparationResult = tl::expected<PreparedRequest, engine::RequestError>;

@@ -100,36 +100,36 @@ class ServingCore {
 
   // ---- requests
 
-  // Its adapter is a name, or empty; its grammar a text, which travels to the ranks once and apart. A request is answered with Events, whatever becomes of it.
+  // The request's adapter is a name or empty, its grammar a text, which is sent to the ranks once and apart. Whatever
+  // becomes of the request, Events say so.
   void submit(std::shared_ptr<engine::Request> request, TimePoint now);
   void finish(Id id, engine::FinishReason reason, TimePoint now);  // unknown ids are fine
 
-  // The answers to Resolve and Acquire: `error` is not empty where there is none, and `code` is that of the failure then.
-  // Of a slot the epoch of its ranks comes along. ranks_failed: it is not the adapter's fault, and the group is lost; it is
-  // asked for again in the next epoch.
+  // The answers to Resolve and Acquire. error: not empty where it failed; `code` is the failure's then. A slot comes with
+  // the epoch of its ranks. ranks_failed: not the adapter's fault; the group is lost, and the next epoch asks again.
   void resolved(Id id, const std::string& digest, const std::string& error, TimePoint now,
                 engine::ErrorCode code = engine::ErrorCode::adapter_failed);
   void acquired(const Acquire& asked, uint64_t epoch, engine::SlotId slot, const std::string& error, bool ranks_failed,
                 TimePoint now);
 
-  // Others wait for a slot of the epoch's ranks, and the content is to give its own up (engine::Engine::give_way).
+  // wanted: others wait for a slot, and the content has to give up its own (engine::Engine::give_way); else no longer.
   void give_way(uint64_t epoch, const std::string& digest, bool wanted, TimePoint now);
 
-  // Requests that come from now on reuse nothing that was computed before.
+  // Later requests reuse nothing that was computed before.
   void reset_prefix_cache();
 
   // ---- ranks; of the present epoch alone
 
   Result<void> admit(int32_t rank, int32_t pid, uint64_t epoch, std::string host, std::string device);
-  // Whatever contradicts what the rank was asked or said before loses the group.
+  // A message that contradicts what the rank was asked, or what it said before, loses the group.
   void loaded(int32_t rank, const RankLoaded& loaded, TimePoint now);
   void ready(int32_t rank, TimePoint now);
   void grammar_compiled(int32_t rank, const GrammarCompiled& answer, TimePoint now);
   void result(int32_t rank, engine::StepResult result, TimePoint now);
 
   void lose_group(const RankLoss& loss, TimePoint now);  // once per epoch; later reasons are not heard
-  // Why the last epoch is over, from who knows best; no news if this one is not later. Requests are blamed for what a
-  // rank did by itself (engine::Engine::blame_requests).
+  // `why`: the last epoch ended, as the supervisor knows it. Ignored unless `epoch` is a later one. by_rank: a rank failed by
+  // itself, for which requests are blamed (engine::Engine::blame_requests).
   void start_epoch(uint64_t epoch, const std::string& why, bool by_rank, bool doubts_kv, TimePoint now);
   void tick(TimePoint now);  // loses ranks that do not answer in time
 

@@ -1,4 +1,4 @@
-// An adapter as the head holds it: read and checked once, cut and packed for every rank, ready to be handed over or sent.
+// An adapter in the head's memory: read and checked once, cut and packed for every rank, ready to be handed over or sent.
 // Nothing else of its files is kept.
 #pragma once
 
@@ -66,7 +66,7 @@ Result<std::shared_ptr<const StagedAdapter>> stage_adapter(const std::filesystem
                                                            const Staging& staging = {});
 
 // DoRA: the factors of every rank from the squared norms of every rank, added in rank order where the layer is cut by
-// its inputs. Refuses norms of other shapes than the adapter's and such that are not positive.
+// its inputs. Refuses norms whose shapes are not the adapter's, or that are not positive.
 Result<std::vector<DoraValues>> dora_factors(const StagedAdapter& adapter, std::span<const DoraValues> norms);
 
 }  // namespace lorikeet::actors

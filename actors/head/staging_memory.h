@@ -1,5 +1,5 @@
-// Memory that an adapter's slices are written to before they are sealed for the ranks, and some of it that is ready before
-// anybody asks: the kernel takes longer to give small pages, zeroed, than the slices take to be packed.
+// Memory that an adapter's slices are written to before they are sealed for the ranks, and a spare piece of it that is made
+// ready ahead of time: the kernel takes longer to provide zeroed pages than packing the slices takes.
 #pragma once
 
 #include <atomic>
@@ -15,8 +15,8 @@
 
 namespace lorikeet::actors {
 
-// Mapped for writing. Its pages come by populate(), before they are written to: a page that cannot be had ends the process
-// where it is first touched. What was never written is 0.
+// Mapped for writing. populate() fetches pages before they are written to, since the first touch of a page for which there is
+// no memory would end the process. What was never written is 0.
 class StagingMemory {
  public:
   // Nothing where the system has no such memory, or where it would leave too few descriptors to others.
@@ -38,20 +38,20 @@ class StagingMemory {
   uint8_t* data() const { return data_; }
   uint64_t bytes() const { return bytes_; }
 
-  // The pages of a part of it. Fails where the host has no more memory. Threads: any.
+  // Fetches the pages of a part. Fails where the host has no more memory. Threads: any.
   Result<void> populate(uint64_t offset, uint64_t bytes) const;
-  // The same of all, by so many threads; of no more where `stops` has become true.
+  // Fetches all pages, by `threads` threads, until `stops` becomes true.
   Result<void> populate_all(int threads, const std::atomic<bool>* stops = nullptr);
 
-  // A part of it has been written. Once most that lies around it has, too, its pages leave this mapping, but not the
-  // memory: beside what else its threads do that costs little, and at the end, with all at once, a good part of a
-  // packing. Threads: any.
+  // A part has been written. Once most of what lies around it has, too, its pages are unmapped here, but stay in the memory.
+  // Piece by piece beside the packing that costs little; all at once at the end it would take a good part of the
+  // packing's time. Threads: any.
   void written(uint64_t offset, uint64_t bytes) const;
 
-  // Gives back what lies behind. False: the system does not take it.
+  // Cuts it to its first `bytes`. False: the system refuses.
   bool shorten(uint64_t bytes);
 
-  // For everybody to read, and for nobody to write any more. By so many threads.
+  // Makes it read-only for everybody, by `threads` threads.
   Result<kernels::ResidentMemory> seal(int threads) &&;
 
  private:
@@ -74,15 +74,15 @@ class StagingMemory {
   std::unique_ptr<Chunk[]> chunks_;
 };
 
-// At most one, of as many bytes as the adapter before it took. Threads: any.
+// Keeps at most one piece ready, as large as the last adapter. Threads: any.
 class SpareStagingMemory {
  public:
   explicit SpareStagingMemory(uint64_t most) : most_(most) {}  // bytes
 
-  // Of exactly so many bytes, with the pages that it has got by now. Nothing: there is none, or a smaller one, which goes.
+  // Gives exactly `bytes`, with the pages fetched so far. Nothing: there is none, or a smaller one, which is dropped.
   std::optional<StagingMemory> take(uint64_t bytes);
 
-  // Makes one, unless there is one that is as large. Nothing comes of it above the bound and where memory is short.
+  // Makes one, unless one as large is there. Does nothing above the bound or where memory is short.
   void prepare(uint64_t bytes, int threads);
 
   uint64_t bytes() const;  // of what is there

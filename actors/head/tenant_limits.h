@@ -22,7 +22,7 @@ class TenantLimits {
 
   struct Refusal {
     std::string message;
-    int32_t retry_after_s = 0;  // 0: it is never worth to ask again
+    int32_t retry_after_s = 0;  // 0: it will never be granted
   };
 
   explicit TenantLimits(const std::vector<TenantOptions>& tenants);
@@ -38,7 +38,7 @@ class TenantLimits {
     int32_t requests_per_minute = 0;  // 0: no limit
     int64_t max_tokens = 0;           // 0: no limit
     double requests = 0;              // that may come now
-    std::optional<TimePoint> filled;  // when that was so
+    std::optional<TimePoint> filled;  // when `requests` was brought up to date
     int64_t tokens = 0;               // in flight
   };
 

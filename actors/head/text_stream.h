@@ -1,4 +1,4 @@
-// From a request's generated ids to its text: detokenizes, ends at a stop string, and keeps what the final answer says.
+// Turns a request's generated ids into text: detokenizes, and ends at a stop string.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ class TextStream {
     std::vector<int32_t> stop_token_ids;  // that end the request, eos included where it counts
     bool include_stop_str_in_output = false;
     bool skip_special_tokens = true;
-    // By the stop strings: the same with its special tokens between marks (marked), where it spells some that
-    // skip_special_tokens leaves out of the text; else empty.
+    // [stop strings] Each with its special tokens between marks (marked()), if it spells some that skip_special_tokens
+    // leaves out of the text; else empty.
     std::vector<std::string> marked_stop = {};
     int32_t min_tokens = 0;  // no stop string ends within so many
   };
@@ -38,7 +38,7 @@ class TextStream {
   // in the output.
   std::string push(int32_t id);
 
-  // Ends the stream: what was held back.
+  // Ends the stream; returns the text that was held back.
   std::string flush();
 
   // The stop string that was found, as the client gave it; ids after it do not belong to the answer.

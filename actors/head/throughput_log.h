@@ -1,4 +1,4 @@
-// The actor that says every ten seconds what the server does, where it does something.
+// The actor that logs the server's throughput every ten seconds while it is not idle.
 //
 // Receives Tick, from itself. Asks the scheduler: StatusQuery. Owns: what the scheduler said last. Thread: CAF's.
 //

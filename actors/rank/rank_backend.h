@@ -23,30 +23,30 @@ class RankBackend {
  public:
   virtual ~RankBackend() = default;
 
-  // Takes over the weights and the KV cache that a predecessor has left, or reads this rank's part of the checkpoint;
+  // Takes over the weights and the KV cache that a predecessor left, or reads this rank's part of the checkpoint;
   // progress(done, total) counts layers.
   virtual Result<RankLoaded> load(const std::function<void(int, int)>& progress) = 0;
 
-  // Meets the other ranks of an epoch, and makes the model. In a later epoch it is the same model, without steps in
-  // flight; what its KV cache holds stays, num_blocks at the most from then on. Throws comm::CollectiveError where the ranks do not
-  // meet. Errors: what no other epoch would mend.
+  // Meets the other ranks of an epoch, and makes the model. A later epoch gets the same model, without steps in flight; its
+  // KV cache keeps its content, of which num_blocks are used from then on. Throws comm::CollectiveError where the ranks do
+  // not meet. Errors: failures that another epoch would not repair.
   virtual Result<std::shared_ptr<model::RankModel>> join(comm::Rendezvous& store, uint64_t epoch,
                                                          int32_t num_blocks) = 0;
 
-  // Brings up to date what load has returned, once there was a join.
+  // After a join: updates what load() returned.
   virtual void update(RankLoaded&) const {}
 
-  // The digests of the adapters that lie in the slots of the model when it is made, by slot; empty: nothing. After load.
+  // [slots] The digests of the adapters that a predecessor left in the slots; empty: none. After load().
   virtual std::vector<std::string> adapters_left() const { return {}; }
 
-  // Ends collectives of epochs before this one that wait for a peer, also those that begin later.
+  // Ends the collectives of all earlier epochs, those that wait for a peer and those that are begun later.
   virtual void abort(uint64_t before_epoch) = 0;
 
   // The cut of base and adapters; after load.
   virtual const model::ShardPlan& shard_plan() const = 0;
 };
 
-// What begins the keys of an epoch in the rendezvous store.
+// The prefix of an epoch's keys in the rendezvous store.
 inline std::string rendezvous_prefix(uint64_t epoch) {
   return "epoch" + std::to_string(epoch) + "/";
 }

@@ -32,13 +32,14 @@ class RankGrammars {
   RankGrammars(const RankGrammars&) = delete;
   RankGrammars& operator=(const RankGrammars&) = delete;
 
-  // The head sends it. Errors: more than was agreed waits.
+  // A grammar that the head has sent. Errors: more waits than was agreed.
   Result<void> add(GrammarText text, uint64_t epoch);
   void drop(const std::string& digest);
   void forget_all();  // the epoch is over
 
-  // Null where there is none, or it could not be compiled. Plans come behind the ranks' answers, so that it is there,
-  // but for sequences that begin anew after a loss: those wait until it is, `kMaxWait` at the most.
+  // Null where there is none, or it could not be compiled. The head sends plans that need a grammar after all ranks have it,
+  // so there is nothing to wait for, except for sequences that start again after a loss: for those this waits until the
+  // grammar is compiled, kMaxWait at most.
   Compiled find(const std::string& digest);
 
   static constexpr std::chrono::milliseconds kMaxWait{10'000};

@@ -1,5 +1,4 @@
-// A rank's memory that outlives its process: what its predecessor has left, and the way to the supervisor, who holds what
-// this one leaves.
+// A rank's memory that outlives its process: what its predecessor left, and calls to the supervisor, which holds it.
 #pragma once
 
 #include <fmt/format.h>

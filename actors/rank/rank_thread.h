@@ -40,7 +40,7 @@ class RankThread {
     std::function<void(Envelope)> to_scheduler;
     std::function<void(int done, int total)> loading;  // layers of the weights, one after the other
     std::function<void(std::shared_ptr<model::RankModel>, uint64_t epoch)> formed;  // before `ready` is sent
-    std::function<void(uint64_t epoch)> left;       // nothing of an epoch before this one is done any more
+    std::function<void(uint64_t epoch)> left;       // nothing is done any more for epochs before this one
     std::function<void(const std::string&)> fatal;  // the rank cannot serve
   };
   struct Setup {
@@ -58,13 +58,13 @@ class RankThread {
   RankThread(const RankThread&) = delete;
   RankThread& operator=(const RankThread&) = delete;
 
-  // Both are done in turn, of the present epoch. Errors: there is no room for more.
+  // Both are queued, for the present epoch. Errors: too much is queued.
   Result<void> form(int32_t num_blocks, std::unique_ptr<comm::Rendezvous> store);
   Result<void> plan(std::vector<uint8_t> encoded);  // an engine::StepPlan
   void fence();                                     // the present epoch is over: ends a running collective
 
-  // Another epoch is the present one: ends a running collective, drops what waits, lets go of `what_ends`, and calls
-  // `left`. Afterwards announce() has the head told of the weights in that epoch.
+  // Begins another epoch: ends a running collective, drops what is queued, drops `what_ends`, and calls `left`. After that
+  // announce() tells the head of the weights, in the new epoch.
   void leave(uint64_t epoch, std::shared_ptr<void> what_ends);
   void announce();
 
@@ -115,9 +115,9 @@ class RankThread {
   const std::shared_ptr<RankBackend> backend_;
   const Callbacks callbacks_;
   std::optional<RankLoaded> loaded_;
-  uint64_t own_epoch_;         // that the head is spoken to of
+  uint64_t own_epoch_;         // under which the head is told things
   uint64_t formed_epoch_ = 0;  // that was joined last, or could not be
-  std::optional<Work> next_;   // that has ended the steps
+  std::optional<Work> next_;   // work that is no step, taken while steps ran
   std::optional<StepExecutor> executor_;
   std::shared_ptr<model::RankModel> model_;
   struct Begun {

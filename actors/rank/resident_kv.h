@@ -1,6 +1,6 @@
-// A rank's KV cache in memory that outlives its process: the memory itself is the region "kv.memory", and what it is
-// the sealed region "kv". What it holds nobody checks: the engine knows which positions were computed
-// (engine::Engine::ranks_lost), as long as it is the memory that the group served with (RankGroup::keeps_kv).
+// A rank's KV cache in memory that outlives its process: the memory is the region "kv.memory", its description the sealed
+// region "kv". Its content is not checked: the engine knows which positions were computed (engine::Engine::ranks_lost),
+// provided it is the memory that the group served with (RankGroup::keeps_kv).
 //
 // Threads: the rank's step thread.
 #pragma once
@@ -14,7 +14,7 @@
 namespace lorikeet::actors {
 
 struct ResidentKv {
-  std::string what;  // of which model, rank, device, in which layout: what else must be alike
+  std::string what;  // model, rank, device and layout, which must be the same, too
   RegionKind kind = RegionKind::shared;
   uint64_t bytes = 0;
   int32_t num_blocks = 0;
@@ -26,13 +26,13 @@ struct LeftKv {
   Descriptor memory;
 };
 
-// What a predecessor has left, if it is what is wanted; else it is let go of, and the reason said.
+// The KV cache that a predecessor left, if it fits; else drops it and says why.
 std::optional<LeftKv> take_kv(RankMemory& memory, const std::string& what, RegionKind kind);
 
-// Nobody holds it any more.
+// Has the supervisor drop it.
 void drop_kv(RankMemory& memory);
 
-// Has it held. Where that fails it ends with this process, and the reason is said.
+// Has the supervisor hold it. Where that fails the cache ends with this process, and the reason is said.
 void hold_kv(RankMemory& memory, const ResidentKv& is, const Descriptor& descriptor);
 
 }  // namespace lorikeet::actors

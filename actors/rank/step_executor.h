@@ -1,5 +1,5 @@
-// Turns plans into the batches that a rank's model computes. It keeps what plans only change: each sequence's tokens,
-// block table, sampling, penalty counts and rules of its draws. It decides nothing.
+// Turns plans into the batches that a rank's model computes. Plans are deltas, so it keeps each sequence's tokens, block
+// table, sampling, penalty counts and constraints on its draws. It decides nothing.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ namespace lorikeet::actors {
 // used any more; comm::CollectiveError passes through from the model.
 class StepExecutor {
  public:
-  // grammars: may be empty; sequences that want one then have no token that may be drawn.
+  // grammars: may be empty; sequences that need one may then draw no token.
   StepExecutor(model::RankModel& model, int32_t rank, int32_t block_size, int32_t num_blocks, int32_t num_slots,
                FindGrammar grammars = nullptr, int32_t vocab_size = 0)
       : model_(model),
@@ -35,30 +35,30 @@ class StepExecutor {
         grammars_(std::move(grammars)),
         vocab_size_(vocab_size) {}
 
-  // Whether the plan cannot begin before the steps in flight are finished: a draw of it depends on a token that one of
-  // them is still to draw, and the model wants to know what restrains draws when a step begins.
+  // Whether the steps in flight must be finished before the plan can begin: the constraint of one of its draws depends on a
+  // token that a step in flight will draw, and the model needs constraints when a step begins.
   bool must_wait(const engine::StepPlan& plan);
 
   // Applies the plan and starts its step; only if in_flight() < model::RankModel::kMaxStepsInFlight.
   Result<void> begin(const engine::StepPlan& plan);
 
-  // Whether draws of the step begun last wait for constrain(), which is possible when it alone is in flight. The steps
-  // before it are finished first; meanwhile the device computes it.
+  // Whether draws of the step begun last wait for constrain(), which may be called when no other step is in flight: the
+  // steps before it are finished first, while the device computes it.
   bool awaits_constraints() const { return !steps_.empty() && steps_.back().awaits_constraints; }
   void constrain();
 
   size_t in_flight() const { return steps_.size(); }
   bool ready() { return model_.step_ready(); }  // only if in_flight() > 0
 
-  // Waits for the oldest step. Rank 0 reports everything, the others the drawn tokens alone. A row without a token is
-  // reported as such; its sequence goes on with model::kTokenInstead until a plan drops it.
+  // Waits for the oldest step. Rank 0 reports everything, the others only the drawn tokens. A row without a token is
+  // reported as such; its sequence continues with model::kTokenInstead until a plan drops it.
   Result<engine::StepResult> finish();
 
   size_t sequences() const { return sequences_.size(); }
 
  private:
   struct Sequence {
-    uint64_t incarnation = 0;  // an id may be started anew while a step of its former life is in flight
+    uint64_t incarnation = 0;  // an id may be started again while a step of its earlier start is in flight
     int32_t slot = -1;
     std::vector<int32_t> tokens;  // model::kPendingToken where a step in flight draws it
     int32_t prompt_size = 0;

@@ -1,8 +1,7 @@
 // The actor in front of a rank's threads: it answers while a step runs or hangs, and does nothing that takes time.
 //
-// Receives from the head: Envelope (GroupOrder, engine::StepPlan, AdapterOrder). Sends Hello -> Welcome once; what the
-// rank's
-//   threads have to say goes to the scheduler and the adapter cache from these threads.
+// Receives from the head: Envelope (GroupOrder, engine::StepPlan, AdapterOrder). Sends the head Hello -> Welcome, once.
+//   The rank's threads themselves report to the scheduler and the adapter cache.
 // Owns: the rank's threads (RankThread, RankAdapters). Thread: CAF's.
 //
 //              connect, hello               FormGroup, plans, adapters ...
@@ -36,12 +35,12 @@ struct WorkerSetup {
   std::function<void(const std::string&)> fatal;     // any thread; ends the process
   int head = -1;                                     // the connection to the head, which the actor takes over; or
   SchedulerForRanks scheduler;                       // the head's scheduler itself
-  // As `fatal`, where a step of this rank does not end.
+  // As `fatal`, for a step of this rank that does not end.
   std::function<void(const std::string&)> hung;
   std::shared_ptr<model::GrammarSource> grammars;             // may be null
   int32_t vocab_size = 0;                                     // that they are compiled for
   std::shared_ptr<DescriptorReceiver> descriptors = nullptr;  // null: there is none, or nobody at its other end
-  std::function<void(uint64_t epoch)> left;  // any thread: nothing of an epoch before this one is done any more
+  std::function<void(uint64_t epoch)> left;  // any thread: nothing is done any more for epochs before this one
 };
 
 WorkerActor::behavior_type worker(WorkerActor::pointer self, WorkerSetup setup);

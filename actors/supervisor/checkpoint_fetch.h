@@ -1,7 +1,7 @@
 // Gets the part of the head's checkpoint that a rank of this host needs, over kCheckpointStreams connections, into the
-// cache. Nothing is remembered of a transfer but the bytes themselves: the head is told the digest of what is there, piece
-// by piece, and sends what differs. So a transfer that was torn goes on where it was, a part that came with another rank
-// is there, and bytes that a disk has changed come anew.
+// cache. No other state is kept of a transfer than the bytes: for each piece the head is told the digest of what is there,
+// and sends it if it differs. So an interrupted transfer continues where it stopped, parts that came with another rank are
+// used, and bytes that a disk has changed are sent again.
 #pragma once
 
 #include <atomic>
@@ -43,7 +43,7 @@ class CheckpointFetcher {
   using Progress = std::function<void(uint64_t done, uint64_t total)>;  // bytes; on any thread, never two at once
   static constexpr std::chrono::seconds kPatience{30};                  // with a head that does not answer
 
-  // Why not; for good: trying again would give the same.
+  // Why a fetch failed. for_good: trying again would fail the same way.
   struct Failure {
     std::string why;
     bool for_good = false;
@@ -51,13 +51,13 @@ class CheckpointFetcher {
 
   explicit CheckpointFetcher(std::filesystem::path root, uint64_t space) : cache_(std::move(root), space) {}
 
-  // The folder to load `rank` of options.tensor_parallel_size from. What was found to be there once is not looked at
-  // again while the head's files are the same. Threads: one at a time.
+  // The folder to load `rank` of options.tensor_parallel_size from. Pieces that were found complete are not checked again
+  // while the head's files stay the same. Threads: one at a time.
   tl::expected<std::filesystem::path, Failure> fetch(const Dial& dial, const ServerOptions& options, int32_t rank,
                                                      FetchStop& stop, const Progress& progress);
 
   uint64_t bytes_received() const { return received_; }  // of tensors, by all fetches so far
-  // How often a fetch has emptied the folder to keep to the space: what ranks had there before has to come again.
+  // How often a fetch has emptied the folder to stay within the space: the parts of other ranks must be fetched again.
   uint64_t times_emptied() const { return times_emptied_; }
 
  private:

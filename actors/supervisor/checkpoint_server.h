@@ -1,4 +1,4 @@
-// Reads the checkpoint of this host to others that have no copy (actors/wire/checkpoint_message.h).
+// Serves the checkpoint of this host to hosts that have no copy (actors/wire/checkpoint_message.h).
 #pragma once
 
 #include <atomic>
@@ -13,20 +13,20 @@
 
 namespace lorikeet::actors {
 
-// A thread for each connection, kMaxStreams at the most: who comes when there are as many, or has kCheckpointStreams
-// already, is cut off and may come again. What is asked for is checked against the list of files alone: configuration,
-// tokenizer and tensors, nothing else of the directory.
+// A thread for each connection. A connection beyond kMaxStreams, or beyond kCheckpointStreams of one host, is cut and may be
+// tried again. Only files of a fixed list can be asked for (configuration, tokenizer, tensors), nothing else of the
+// directory.
 // Threads: any.
 class CheckpointServer {
  public:
   static constexpr size_t kMaxStreams = 64;
-  static constexpr std::chrono::seconds kPatience{30};  // with one who neither asks nor takes
+  static constexpr std::chrono::seconds kPatience{30};  // with a connection that neither asks nor reads
 
   explicit CheckpointServer(std::string directory) : directory_(std::move(directory)) {}
   ~CheckpointServer();  // ends all
 
   void serve(comm::TlsConnection connection, uint64_t host);
-  void end(uint64_t host);  // what it has is cut off
+  void end(uint64_t host);  // cuts its connections
 
  private:
   struct Stream {

@@ -9,7 +9,7 @@
 
 namespace lorikeet::actors {
 
-// Of the head's host. Other processes do not see it.
+// For the supervisor on the head's host; other processes do not see it.
 struct ClusterOptions {
   int32_t nnodes = 1;       // hosts, this one included; 1: there is no cluster
   std::string master_addr;  // to listen on; empty: on all addresses
@@ -17,13 +17,13 @@ struct ClusterOptions {
   std::string directory;       // comm/cluster/keys.h
   std::string token_file;      // empty: directory/token
   HostDevices devices;         // that this host lends itself
-  std::string interface_name;  // of the collectives; empty: the one that workers come in by
+  std::string interface_name;  // of the collectives; empty: the one over which workers connect
   bool mixed_devices = false;  // hosts may lend devices of several models
   std::string version;         // workers must have the same
   std::chrono::seconds join_timeout{600};
 };
 
-// Of a host that lends its devices.
+// For the supervisor of a host that lends its devices.
 struct WorkerOptions {
   std::string master_addr;
   uint16_t master_port = 29501;

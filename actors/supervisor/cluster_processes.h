@@ -2,9 +2,10 @@
 // this host; the others are children of workers (actors/supervisor/host_supervisor.h), started, told and killed over
 // their links.
 //
-// A rank waits until all hosts have joined, and later while its host is gone and no other has room. What a host says is
-// believed of the ranks that were given to it. A host that is lost takes its ranks with it: their connections to the head
-// are cut here, so that nothing that they still say arrives; when it dials again, it joins as one without ranks.
+// A rank is not started before all hosts have joined; later it waits while its host is gone and no other has room. A host's
+// reports are accepted only about the ranks that were given to it. A host that is lost takes its ranks with it: their
+// connections to the head are cut here, so that nothing they still say arrives; when it connects again, it joins without
+// ranks.
 #pragma once
 
 #include <condition_variable>
@@ -28,7 +29,7 @@
 
 namespace lorikeet::actors {
 
-// The head's door for hosts, open but not attended to yet.
+// The head's port for hosts, open but not served yet.
 struct ClusterDoor {
   std::unique_ptr<comm::TlsListener> listener;
   std::unique_ptr<comm::TlsRelay> relay;
@@ -59,8 +60,8 @@ class ClusterProcesses final : public Processes {
   bool awaits_host(ChildId child) override;
   void drop_regions(int32_t rank) override;
 
-  // Waits until all hosts have joined: where the ranks would be (placement_table). Errors: they have not in time, or lend
-  // too little.
+  // Waits until all hosts have joined. Returns where the ranks would be (placement_table). Errors: hosts that do not join in
+  // time, or lend too little.
   Result<std::string> wait_for_placement();
 
   uint16_t port() const { return door_.listener->port(); }
@@ -82,7 +83,7 @@ class ClusterProcesses final : public Processes {
     Where where = Where::waits;
     ProcessKeeper::ChildId kept = 0;  // here
     HostId host = kOwnHost;
-    size_t device = 0;             // of its host, as it is not of the head
+    size_t device = 0;             // index among its host's devices; not the head's
     comm::TlsRelay::Id relay = 0;  // there, once it is connected
     bool killed = false, is_stopped = false;
     bool fetches = false;  // there: it is started once the host has its part of the checkpoint

@@ -1,4 +1,4 @@
-// One end of the link between the supervisors of two hosts: it hears, beats, and notices silence. Both ends have one.
+// One end of the link between the supervisors of two hosts: receives messages, sends heartbeats, notices silence.
 #pragma once
 
 #include <atomic>
@@ -19,7 +19,7 @@ class HostLink {
 
   // Called on the link's thread.
   struct Callbacks {
-    std::function<bool(ControlChannel&)> receive;  // the next message, which is there; false: the link is over
+    std::function<bool(ControlChannel&)> receive;  // takes the next message, which has arrived; false: ends the link
     std::function<void(ControlChannel&)> beat;
     std::function<void(const std::string& why)> lost;  // the last call; once
   };
@@ -32,7 +32,7 @@ class HostLink {
   void end();   // lost() follows, unless it was called before
   void stop();  // and waits for it; not on the link's thread
   void set_beat(std::chrono::milliseconds beat) { beat_ms_ = beat.count(); }
-  ControlChannel& channel() { return channel_; }  // who sends waits for two seconds at the most
+  ControlChannel& channel() { return channel_; }  // sending waits two seconds at most
 
  private:
   void run();

@@ -1,4 +1,4 @@
-// Starts the child processes, hears them, ends them. The supervisor decides, this does.
+// Starts, hears and ends child processes. The supervisor decides; this carries it out.
 #pragma once
 
 #include <condition_variable>
@@ -17,7 +17,7 @@
 
 namespace lorikeet::actors {
 
-// What the supervisor does with processes; tests have their own.
+// What the supervisor can do with processes; tests implement it without any.
 class Processes {
  public:
   using ChildId = uint64_t;  // never reused
@@ -29,19 +29,19 @@ class Processes {
   virtual void kill(ChildId child) = 0;  // SIGKILL; gone children are fine
   // Whether somebody has stopped it (SIGSTOP, a debugger), so that it does nothing.
   virtual bool is_stopped(ChildId child) = 0;
-  // Whether the kernel has begun to end it, or has ended it: its exit will be told, or is on its way to who asks.
+  // Whether the kernel has begun to end it, or has ended it: `exited` is about to be called, or being called.
   virtual bool is_ending(ChildId child) = 0;
   virtual std::string describe(ChildId child) = 0;  // for people, such as "process 4711"
-  // Whether it is not started yet since no host has room for it.
+  // Whether it is not started yet because no host has room for it.
   virtual bool awaits_host(ChildId) { return false; }
-  // Lets go of the memory that is held for a rank: its next process begins from the checkpoint.
+  // Drops the memory that is held for a rank: its next process loads from the checkpoint.
   virtual void drop_regions(int32_t rank) = 0;
 };
 
-// The head's ends of what a rank is connected with it by.
+// The head's ends of its two connections to a rank.
 struct HeadEnds {
   Descriptor connection;   // of CAF
-  Descriptor descriptors;  // of the channel for descriptors (actors/wire/descriptor_channel.h), of use on one host
+  Descriptor descriptors;  // of the channel for descriptors (actors/wire/descriptor_channel.h), for a rank on its host
 };
 
 // Each child has a thread that starts it, hears it until it is dead, and reaps it: the kernel kills the child if this
@@ -53,14 +53,14 @@ class ProcessKeeper final : public Processes {
   // Called on the children's threads.
   struct Callbacks {
     std::function<void(ChildId, ChildReport)> said;
-    // How: "exited with status 1", "was killed by signal 9". On purpose: by kill(). signal: 0 where none has ended it.
-    // The last of a child.
+    // The last call for a child. how: "exited with status 1", "was killed by signal 9". on_purpose: by kill(). signal: that
+    // ended it, else 0.
     std::function<void(ChildId, std::string how, bool on_purpose, int signal)> exited;
-    // Takes the head's ends of a rank's; none: the head is a child of this keeper and gets them.
+    // Takes the head's ends of a new rank's connections; empty: the head is a child of this keeper and gets them.
     std::function<void(ChildId, const ChildStart&, HeadEnds)> connect{};
   };
 
-  // program: what the children are; this one, but for tests.
+  // program: run as the children; this program, except in tests.
   explicit ProcessKeeper(Callbacks callbacks, std::string program = "/proc/self/exe")
       : callbacks_(std::move(callbacks)), program_(std::move(program)) {}
   // Kills and reaps all. What the kernel does not end within 10 s is named, and our own process ended with status 1.
@@ -76,11 +76,11 @@ class ProcessKeeper final : public Processes {
 
   const RegionKeeper& regions() const { return regions_; }
 
-  // As tell(); a descriptor goes with it (-1: none) and stays open here.
+  // As tell(), with a descriptor (-1: none), which stays open here.
   void send(ChildId child, const ChildOrder& order, int descriptor);
 
-  // Hands the head, a child of this keeper, its ends of a rank's: that for descriptors first, so that it is there when
-  // the rank says its first word.
+  // Hands the head, a child of this keeper, its ends of a rank's connections: first the one for descriptors, so that the
+  // head has it when the rank says its first word.
   void send_ends(ChildId head, const ChildStart& rank, const HeadEnds& ends);
 
  private:
@@ -89,7 +89,7 @@ class ProcessKeeper final : public Processes {
     int pid = 0;       // 0: not started yet, or reaped
     bool kill_wanted = false;
     bool killed = false;                      // by us, while it lived
-    bool ended = false;                       // reaped, or it could not be started: its exit is on its way to who asks
+    bool ended = false;                       // reaped, or could not be started: `exited` is about to be called
     std::unique_ptr<ControlChannel> channel;  // set once
     bool begun = false;                       // it has been told what it is to be
     std::vector<ChildOrder> early;            // orders that came before

@@ -1,5 +1,5 @@
-// Ranks of a host before they can be started: whether it has the checkpoint itself is found out, and if not, their part
-// comes from the head.
+// Ranks of a host that cannot be started yet: finds out whether the host has the checkpoint, and if not, fetches the ranks'
+// part from the head.
 #pragma once
 
 #include <chrono>
@@ -18,8 +18,9 @@
 
 namespace lorikeet::actors {
 
-// One after the other; what fails is tried again, with growing pauses, for as long as the head wants the rank. Ranks
-// are started when none is left, since a file that is written to while a rank loads it is an error to that rank.
+// Fetches for one rank after the other; what fails is tried again, with growing pauses, for as long as the head wants the
+// rank. All ranks are started when the last fetch is done, since a file that changes while a rank loads it is an error to
+// that rank.
 // Threads: any.
 class RankFetches {
  public:
@@ -30,7 +31,7 @@ class RankFetches {
     std::function<void(uint64_t child, ChildStart start)> ready;             // options.model is where its part is
     std::function<void(uint64_t child, const std::string& why)> impossible;  // it is forgotten
     std::function<void(const std::string&)> progress;                        // for people
-    // Whether the host has a checkpoint to start the rank from. It may take as long as a disk does.
+    // Whether the host has a checkpoint to start the rank from. Blocks on the disk.
     std::function<bool(const ChildStart& start)> has_own = [](const ChildStart&) { return false; };
   };
   struct State {
@@ -43,7 +44,7 @@ class RankFetches {
   ~RankFetches();
 
   void add(uint64_t child, ChildStart start);
-  bool remove(uint64_t child);  // false: it is not, or no more, one of these
+  bool remove(uint64_t child);  // false: it is none of these, or no longer
   std::vector<State> states() const;
 
  private:

@@ -32,7 +32,7 @@ struct RankStep {
   bool operator==(const RankStep&) const = default;
 };
 
-// What an event leads to; those that have no meaning in a state change nothing.
+// What an event leads to; an event without a meaning in a state changes nothing.
 RankStep step_of(RankState state, RankEvent event);
 
 constexpr const char* name_of(RankState state) {

@@ -1,6 +1,6 @@
-// The memory that outlives ranks: descriptors that they have handed over, held for their successors. It is never mapped
-// here, and no device is touched; a rank that lies costs a bounded number of descriptors, until it or its successor drops
-// them or the server ends.
+// Holds the descriptors of the memory that ranks leave to their successors. It is never mapped here, and no device is
+// touched. A rank that lies costs a bounded number of descriptors, until it or its successor drops them or the server
+// ends.
 //
 // Threads: any.
 #pragma once
@@ -25,8 +25,9 @@ struct HeldRegion {
 
 class RegionKeeper {
  public:
-  // In place of an older one of that name, which goes in any case. Refuses what no rank hands over: memory of the host that is not what it is
-  // said to be or has another size, files as memory of a device, names and sizes past the limits (actors/wire/limits.h), the head's.
+  // Replaces an older region of that name, which is dropped in any case. Refuses host memory that is not of the kind or size
+  // that `what` says, files given as device memory, names and sizes beyond the limits (actors/wire/limits.h), and regions of
+  // the head.
   Result<void> hold(int32_t rank, RegionDescription what, Descriptor memory);
 
   void drop(int32_t rank);

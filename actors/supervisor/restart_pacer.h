@@ -1,5 +1,5 @@
-// How soon a group that was lost is started again. A few losses cost nothing; who is lost again and again, whether it
-// comes to serve in between or not, is started more and more seldom, until it has served for a while.
+// How soon a lost group is started again. A few losses cost nothing; a group that is lost again and again, whether it
+// serves in between or not, is started less and less often, until it has served for a while.
 #pragma once
 
 #include <algorithm>
@@ -10,11 +10,11 @@ namespace lorikeet::actors {
 class RestartPacer {
  public:
   using Duration = std::chrono::milliseconds;
-  static constexpr double kBurst = 10;             // losses that are not waited for
-  static constexpr Duration kServedForOne{2'000};  // of serving earns one of them back
+  static constexpr double kBurst = 10;             // losses without a wait
+  static constexpr Duration kServedForOne{2'000};  // serving for so long earns one of them back
   static constexpr Duration kFirstDelay{250}, kMostDelay{30'000};
 
-  // Notes a loss of what has served for so long; how long to wait before the next start.
+  // Notes the loss of a group that served for so long. Returns how long to wait before the next start.
   Duration lost_after(Duration served) {
     credit_ =
         std::min(kBurst, credit_ + static_cast<double>(served.count()) / static_cast<double>(kServedForOne.count()));

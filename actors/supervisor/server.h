@@ -22,7 +22,7 @@ struct ServerReady {
 struct ServerCallbacks {
   std::function<void(const std::string& line)> on_progress;  // a sentence for people: where, how much
   std::function<void(const std::string& why)> on_failure;    // what went wrong: a rank, the head, the whole server
-  // So many layers of a rank's weights are there; again from the first one when ranks had to be started anew.
+  // So many layers of a rank's weights are loaded; begins again when ranks are started again.
   std::function<void(int32_t rank, int32_t done, int32_t total)> on_loading;
   std::function<void(const ServerReady&)> on_ready;  // requests are served from now on; once
 };
@@ -36,8 +36,8 @@ class Server {
   static Result<std::unique_ptr<Server>> start(const ServerOptions& options, ServerCallbacks callbacks,
                                                const ClusterOptions& cluster = {});
   virtual ~Server() = default;  // stops and waits
-  // Any thread, and async-signal-safe. Lets what runs end within the options' drain timeout; asked for a second time,
-  // it ends at once.
+  // Any thread, and async-signal-safe. Lets running requests end within the drain timeout of the options; called a second
+  // time, ends at once.
   virtual void request_stop() = 0;
   virtual int wait() = 0;  // until stopped; 0, or 1 with the reason told through on_failure
 };

@@ -17,8 +17,8 @@
 //   any --the head is lost--> starting (ranks are killed)         any --stop--> stopping --all dead--> stopped
 //   starting, forming --lost before the server ever served--> stopping
 //
-// A child is pinged with every beat. Who is silent for kSilentBeats is killed, the head like a rank; its answers go
-// through its actors, so that a deadlock is noticed like a stop.
+// A child is pinged with every beat. One that is silent for kSilentBeats is killed, the head like a rank. The head's answers
+// go through its actors, so that a deadlock there is noticed, too.
 #pragma once
 
 #include <chrono>
@@ -74,8 +74,8 @@ class Supervision {
   uint64_t epoch() const { return epoch_; }
 
  private:
-  // Of the cause of a loss, weakest first: what the head reports of a rank, what a rank says of itself (perhaps only
-  // that a peer is gone), the kernel's word on a process that we did not kill.
+  // How well the cause of a loss is known, weakest first: what the head reports of a rank; what a rank says of itself
+  // (perhaps only that a peer is gone); the death of a process that we did not kill.
   enum class Evidence { reported, words, death };
 
   struct Child {
@@ -94,7 +94,7 @@ class Supervision {
     std::string why;
     Evidence evidence = Evidence::reported;
     bool by_rank = false;
-    bool was_stopped = false;  // a rank, by somebody
+    bool was_stopped = false;  // somebody had stopped a rank (SIGSTOP)
     bool known = false;
   };
 
@@ -108,7 +108,7 @@ class Supervision {
   void take(ChildId id, Child& child, const control::GroupLost& lost, TimePoint now);
   void take(ChildId id, Child& child, const control::Alive&, TimePoint now);
   void take(ChildId id, Child& child, const control::HasLeft& left, TimePoint now);
-  // What the process keeper does.
+  // Handled by the process keeper.
   void take(ChildId, Child&, const control::HoldRegion&, TimePoint) {}
   void take(ChildId, Child&, const control::DropRegions&, TimePoint) {}
   void happen(ChildId id, Child& child, RankEvent event, TimePoint now);

@@ -1,4 +1,5 @@
-// The actor around what the supervisor decides (actors/supervisor/supervision.h): it hands it what it hears, and the time.
+// The actor around Supervision (actors/supervisor/supervision.h), which decides: this hands it messages and the time. Its
+// states are drawn there.
 //
 // Receives
 //   from the process keeper: ChildSaid (a ChildReport), ChildExited

@@ -1,4 +1,4 @@
-// How a server takes chats and gives their answers; part of ServerOptions.
+// How a server reads chats and returns their answers; part of ServerOptions.
 #pragma once
 
 #include <string>
@@ -8,9 +8,11 @@ namespace lorikeet::actors {
 struct ChatOptions {
   // Clients may send a template of their own. It runs within bounds, but may take all of them.
   bool trust_request_template = false;
-  std::string default_template_kwargs;   // a JSON object: what the template is told where a request does not say it
-  std::string content_format = "auto";   // how it is shown contents: string, openai (a list of parts), or by its source
-  bool special_tokens_in_text = false;   // what clients send may spell special tokens, as in transformers
+  std::string default_template_kwargs;  // a JSON object: the template's variables that a request does not set
+  std::string content_format =
+      "auto";  // how it gets a message's content: string, openai (a list of parts), auto: by its
+               // source
+  bool special_tokens_in_text = false;   // text of clients can contain special tokens, as in transformers
   bool enable_auto_tool_choice = false;  // answers of requests with tools are searched for calls
   std::string tool_call_parser;          // hermes or qwen3_coder: the form of calls
   std::string reasoning_parser;          // qwen3 or deepseek_r1; empty: answers are not searched for reasoning

@@ -1,5 +1,5 @@
-// How a host that has no copy of the checkpoint gets its ranks' part from the head's supervisor: over connections of its
-// own (comm/cluster/tls_stream.h) it asks, a CheckpointRequest, and is answered, a CheckpointAnswer, one by one.
+// How a host that has no copy of the checkpoint gets its ranks' part from the head's supervisor: over separate connections
+// (comm/cluster/tls_stream.h), on each of which a CheckpointRequest is followed by its CheckpointAnswer.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@
 
 namespace lorikeet::actors {
 
-// At most so many bytes of a file in one answer; of requests and answers as a whole.
+// Bounds: the bytes of a file in one answer; an encoded request or answer.
 inline constexpr uint64_t kMaxCheckpointPiece = 4 << 20;
 inline constexpr size_t kMaxCheckpointRequest = 4 << 10;
 inline constexpr size_t kMaxCheckpointAnswer = kMaxCheckpointPiece + (64 << 10);
-// Of the connections that one host may have, each of which reads its own pieces.
+// Connections of one host, each of which reads other pieces.
 inline constexpr size_t kCheckpointStreams = 4;
 
 namespace checkpoint {
@@ -38,7 +38,7 @@ struct ReadPiece {
 };
 
 struct File {
-  std::string name;  // plain
+  std::string name;  // without a directory
   uint64_t bytes = 0;
   int64_t written_ns = 0;  // by the head's clock: only whether it is the same counts
   template <class Self, class Visitor>

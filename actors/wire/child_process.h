@@ -22,11 +22,11 @@ struct InheritedRegion {
   Descriptor memory;
 };
 
-// The child's end of its life line. When the supervisor dies, however it dies, the process ends at once: the kernel
-// kills it (PR_SET_PDEATHSIG), and the end of the channel is the second string.
+// The child's side of its bond with the supervisor. When the supervisor dies, however it dies, this process ends at once:
+// the kernel kills it (PR_SET_PDEATHSIG); should that fail, it ends when it reads the end of the channel.
 class ChildProcess {
  public:
-  // Takes the channel that the supervisor left and reads what it is to be. Errors: not started by a supervisor.
+  // Takes the inherited channel and reads from it what this process is to be. Errors: not started by a supervisor.
   static Result<std::unique_ptr<ChildProcess>> attach();
 
   const ChildStart& start() const { return start_; }
@@ -41,15 +41,15 @@ class ChildProcess {
   // Memory of the rank's predecessor, once.
   std::vector<InheritedRegion> take_regions() { return std::move(regions_); }
 
-  // Threads: any. Nothing is lost that could be told to anybody: without a supervisor the process ends.
+  // Threads: any. Fails silently: without a supervisor this process ends anyway.
   void tell(const ChildReport& report, int descriptor = -1);
 
-  // Tells the supervisor why, and ends the process without further ado. by_itself: not since somebody else is gone, so
-  // that what it computed may have been the reason. Threads: any.
+  // Tells the supervisor why, and ends the process. by_itself: the cause is not that another process is gone, so it may be
+  // what this one was computing. Threads: any.
   [[noreturn]] void fail(const std::string& why, bool by_itself = false);
 
-  // Calls on_order for each order and the descriptor that came with it, on a thread of its own; ends the process with
-  // the channel. A rank's pings are answered here: that its steps get on is watched by others.
+  // Calls on_order for each order and the descriptor that came with it, on a thread of its own; when the channel ends, the
+  // process does. Pings to a rank are answered here, since others watch whether its steps get on.
   void listen(std::function<void(ChildOrder, Descriptor)> on_order);
 
  private:

@@ -1,4 +1,4 @@
-// The channel between the supervisor and one child: a socket pair whose end every child inherits as descriptor 3. When
+// The channel between the supervisor and one child: a socket pair, of which the child inherits one end as descriptor 3. When
 // either process dies, the other one reads the end of the stream at once, whatever killed it. The supervisors of a
 // cluster's hosts speak the same way over their link, which carries no descriptors.
 #pragma once
@@ -40,7 +40,7 @@ class ControlChannel {
   Result<void> send(const HostOrder& order);
   Result<void> send(const HostReport& report);
 
-  // Waits until receiving waits no more. False: the descriptor is of no use.
+  // Waits until something can be received. False: the descriptor cannot be used.
   bool wait() const;
 
   // Waits for the next message. nullopt: the peer is gone. Errors: a malformed message.

@@ -10,12 +10,12 @@
 
 namespace lorikeet::actors {
 
-// Where a rank is, in a cluster of hosts. On one host, what is not said here follows from its number.
+// Where a rank is in a cluster of hosts. On one host nothing need be set: the rank's number decides.
 struct RankPlace {
   int32_t device = -1;         // of its host; -1: its number modulo the devices
   int64_t host = -1;           // number of its host in the cluster; -1: there is one host only
-  int32_t ranks_on_host = 0;   // of its group, when it was started: others move. 0: all
-  std::string address;         // numeric, that its collectives listen on; empty: of the loopback
+  int32_t ranks_on_host = 0;   // of its group, when it was started (others may have moved since); 0: all
+  std::string address;         // numeric, on which its collectives listen; empty: the loopback's
   std::string interface_name;  // with that address; empty: not known
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -36,8 +36,8 @@ constexpr RegionKind last_enumerator(RegionKind) {
   return RegionKind::device;
 }
 
-// Memory of a rank that outlives its process, as long as the supervisor holds its descriptor. What it holds, it says
-// itself to whoever maps it.
+// Memory of a rank that outlives its process, as long as the supervisor holds its descriptor. A description of its content
+// lies in the memory itself, for whoever maps it.
 struct RegionDescription {
   std::string name;  // a rank has one of each
   RegionKind kind = RegionKind::sealed;
@@ -56,7 +56,7 @@ struct ChildStart {
   uint64_t epoch = 1;  // of the group that a rank belongs to; the first one that a head serves
   int32_t rank = -1;   // -1: the head
   int32_t parent_pid = 0;
-  uint32_t regions = 0;  // of its predecessor: a TakeRegion follows for each
+  uint32_t regions = 0;  // that its predecessor left: a TakeRegion follows for each
   RankPlace place{};
   bool descriptors = false;  // its channel for descriptors is there (ControlChannel::kDescriptorsDescriptor)
   template <class Self, class Visitor>
@@ -95,9 +95,9 @@ struct LeaveGroup {  // to a rank: its group is lost; it leaves the collectives,
 
 struct NewEpoch {  // to the head: the ranks of `epoch` are being started
   uint64_t epoch = 0;
-  std::string why;       // the one before has ended
-  bool by_rank = false;  // it failed by itself: nobody has killed, stopped or cut it off
-  // A rank failed by itself, whatever was done to others: what the ranks have written is not believed.
+  std::string why;       // the epoch before has ended
+  bool by_rank = false;  // a rank failed by itself: nobody killed it, stopped it or cut it off
+  // A rank failed by itself, whatever was done to others: the KV caches are not trusted.
   bool doubts_kv = false;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -163,7 +163,7 @@ struct Alive {  // after a Ping; the head's has gone through all its actors
   static void fields(Self&, Visitor&&) {}
 };
 
-struct HasLeft {  // a rank: nothing of what it does belongs to an epoch before this one
+struct HasLeft {  // a rank: it does nothing any more for epochs before this one
   uint64_t epoch = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -173,7 +173,7 @@ struct HasLeft {  // a rank: nothing of what it does belongs to an epoch before 
 
 struct Failed {  // the child cannot go on and ends
   std::string why;
-  bool by_itself = false;  // and not since somebody else is gone
+  bool by_itself = false;  // the cause is not that another process is gone
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("why", s.why);
@@ -217,7 +217,7 @@ struct HoldRegion {  // a rank: with it comes a descriptor to be held, in place 
   }
 };
 
-struct DropRegions {  // a rank: what is held for it is of no use
+struct DropRegions {  // a rank: it cannot use what is held for it
   std::string name;   // the region; empty: all
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -227,8 +227,8 @@ struct DropRegions {  // a rank: what is held for it is of no use
 
 }  // namespace control
 
-// What a child is told, and what it reports: one type for each direction, so that neither side can be made to read what
-// only it may say.
+// What a child is told, and what it reports: one type for each direction, so that neither side ever takes a message that
+// only it may send.
 using ChildOrder = std::variant<control::Stop, control::NewEpoch, control::RankConnection, control::Ping,
                                 control::LeaveGroup, control::TakeRegion, control::RankDescriptors>;
 using ChildReport =

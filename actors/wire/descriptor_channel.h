@@ -20,11 +20,11 @@ Result<std::pair<Descriptor, Descriptor>> make_descriptor_channel();
 // The head's ends, by rank. Threads: any.
 class DescriptorSenders {
  public:
-  // The end of a rank's present process, in place of that of an earlier one.
+  // Sets the end of a rank's present process, in place of an earlier process's.
   void put(int32_t rank, Descriptor end);
 
-  // Hands `memory`, which stays open here, to the rank under a number that no other has. Errors: the rank is on another
-  // host, gone, or does not take what it was handed before.
+  // Hands `memory`, which stays open here, to the rank under a unique number. Errors: the rank is on another host, gone, or
+  // has not taken what it was handed before.
   Result<void> send(int32_t rank, uint64_t number, const Descriptor& memory) const;
 
  private:

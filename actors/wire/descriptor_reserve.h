@@ -1,4 +1,4 @@
-// File descriptors as something that runs out: clients' connections take them, and so do ranks and adapters.
+// File descriptors can run out: clients' connections take them, and so do ranks and adapters.
 #pragma once
 
 #include <sys/resource.h>
@@ -11,13 +11,13 @@ namespace lorikeet::actors {
 // Allows this process and those that it starts as many as the system lets it have (Linux starts it with 1,024).
 void raise_descriptor_limit();
 
-// Keeps the highest numbers back, so that one who must have a descriptor finds one when everybody else finds none.
+// Keeps the highest descriptors back, for work that must have one when all others are taken.
 // Threads: one.
 class DescriptorReserve {
  public:
   explicit DescriptorReserve(size_t count);
 
-  // Runs what must have a descriptor.
+  // Runs such work.
   template <class Work>
   auto open_for(Work work) {
     set_limit(all_);

@@ -1,5 +1,5 @@
-// What types a rank computes in, by the options: its activations', and so the layout of its adapter slots. The head packs
-// adapters for them, and both must come to the same.
+// The type that a rank's activations have by the options, and with it the layout of its adapter slots. The head, which packs
+// adapters for the slots, and the ranks must come to the same.
 #pragma once
 
 #include <string>

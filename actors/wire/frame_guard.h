@@ -18,7 +18,7 @@ class FrameGuard {
  public:
   static constexpr uint32_t kMaxPayload = 2 << 20;  // bytes; envelopes have 256 KiB
 
-  // The next bytes of the stream, cut anywhere. False: they must not reach CAF, and the stream is of no more use.
+  // The next bytes of the stream, cut anywhere. False: they must not reach CAF, and the connection has to end.
   bool take(std::span<const uint8_t> bytes);
 
  private:

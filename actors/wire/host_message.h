@@ -1,5 +1,5 @@
-// What the supervisors of a cluster's hosts say to each other: that of the head, and those that lend it devices. Words
-// before a connection is admitted are a JoinRequest; over a host's link, HostOrder goes one way and HostReport the other.
+// What the supervisors of a cluster's hosts say to each other: the head's, and those of hosts that lend it devices. A new
+// connection begins with a JoinRequest; over a host's link, HostOrder goes one way and HostReport the other.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ constexpr DeviceLink last_enumerator(DeviceLink) {
 // What a host lends: as many ranks as it has devices here.
 struct HostDevices {
   std::string kind;                      // cpu or cuda
-  std::string model;                     // such as "NVIDIA H200", of all with commas between; of the CPU: empty
+  std::string model;                     // such as "NVIDIA H200"; of several models all, with commas; empty for a CPU
   std::vector<int32_t> numbers;          // of the devices; on the CPU they only count
   std::vector<uint64_t> memory_bytes{};  // of each; empty: not known
   std::vector<DeviceLink> links{};       // [device, other device]; empty: not known
@@ -41,7 +41,7 @@ namespace host {
 struct Join {  // a host lends its devices
   std::string version;
   std::string name;      // for people
-  std::string instance;  // random, of the worker's process: who dials anew is known by it
+  std::string instance;  // random: recognises a worker's process when it connects again
   HostDevices devices;
   bool spare = false;
   std::string address;  // numeric, of its collectives
@@ -130,7 +130,7 @@ struct DropRegions {  // lets go of the memory that is held for a rank
   }
 };
 
-struct Beat {  // both ways: who says nothing for too long is lost
+struct Beat {  // both ways: an end that is silent for too long is lost
   template <class Self, class Visitor>
   static void fields(Self&, Visitor&&) {}
 };
@@ -165,7 +165,7 @@ struct RankState {  // with every beat, as Processes has them
   uint64_t child = 0;
   bool is_stopped = false;
   std::string description;
-  bool fetches = false;  // it is not started yet: the host gets its part of the checkpoint
+  bool fetches = false;  // not started yet: the host is still getting its part of the checkpoint
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("child", s.child);

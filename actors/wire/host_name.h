@@ -4,7 +4,7 @@
 
 namespace lorikeet::actors {
 
-// This host's name as the kernel has it; empty where it cannot be told. Any thread.
+// This host's name by the kernel; empty where that fails. Any thread.
 std::string host_name();
 
 }  // namespace lorikeet::actors

@@ -11,8 +11,7 @@
 
 namespace lorikeet::actors {
 
-// The positions that a request may take: --max-model-len, else what the checkpoint was made for. Refuses more than
-// that.
+// The positions that a request may take: --max-model-len, else the checkpoint's own limit. Refuses more than the latter.
 Result<int32_t> context_length(const ServerOptions& options, const model::ModelConfig& config);
 
 // The blocks for `budget` bytes of which each takes `block_bytes`, but no more than max_num_seqs sequences of the full

@@ -42,15 +42,15 @@ using RendezvousActor =
     caf::typed_actor<caf::replies_to<StorePut>::with<bool>, caf::replies_to<StoreGet>::with<StoreValue>>;
 
 struct Welcome {
-  std::string refused;  // not empty: why the rank is not wanted; the handles are then void
-  bool later = false;   // it may be wanted in a moment: the head does not know of its epoch yet, or it not of the next
+  std::string refused;  // not empty: why the rank is not admitted; the handles are then void
+  bool later = false;   // it may be admitted soon: the head does not know of its epoch yet, or the rank of the next
   CacheForRanks cache;
   RendezvousActor rendezvous;
 };
 using SchedulerForRanks =
     caf::typed_actor<caf::replies_to<Hello, WorkerForHead>::with<Welcome>, caf::reacts_to<Envelope>>;
 
-// To oneself, for what is to be looked at again. Inside a process, in every room.
+// An actor's message to itself, for what it checks again and again. Inside a process.
 struct Tick {};
 
 template <class Inspector>

@@ -12,8 +12,8 @@
 
 namespace lorikeet::actors {
 
-// What lets a client in, and what it may do then: a key (HTTP: Bearer; ZeroMQ: PLAIN's password), or the public key of a
-// client of CURVE.
+// A client's credentials, and what it may do with them: a key (HTTP: Bearer; ZeroMQ: PLAIN's password), or the public key
+// of a CURVE client.
 struct CredentialOptions {
   std::string key;
   std::string curve_public_key;  // Z85; one of both is empty
@@ -47,7 +47,7 @@ struct TenantOptions {
   }
 };
 
-// Who may come in over either door.
+// Who may use HTTP and ZeroMQ.
 struct AccessOptions {
   std::vector<CredentialOptions> credentials;
   std::vector<TenantOptions> tenants;          // those that have limits
@@ -68,7 +68,7 @@ struct AccessOptions {
 struct HttpDoorOptions {
   std::string host = "127.0.0.1";
   int32_t port = -1;                         // -1: there is no door; 0: one is picked
-  std::string root_path;                     // of the path, that a proxy leaves in
+  std::string root_path;                     // a prefix of the path that a proxy leaves in
   std::vector<std::string> allowed_origins;  // of web pages; "*": all
   std::string ssl_keyfile, ssl_certfile;     // PEM; both or none
   std::string ssl_ca_certs;
@@ -126,19 +126,19 @@ struct ServerOptions {
   bool enable_prefix_caching = true;
 
   int32_t max_loras = 8;                     // adapter slots of every rank
-  uint64_t lora_memory_bytes = 0;            // of every rank, for what is in them; 0: as the backend finds fit
+  uint64_t lora_memory_bytes = 0;            // of every rank, for what is in its slots; 0: the backend decides
   int32_t max_cpu_loras = 0;                 // adapters staged in the head's memory; 0: as many as fit
   uint64_t max_cpu_lora_bytes = 4ULL << 30;  // byte budget of the staged adapters
   int32_t max_lora_rank = model::kMaxLoraRank;
   bool runtime_lora_updating = false;  // clients may load, unload and pin adapters
-  std::vector<std::string> lora_dirs;  // those that they load lie below one of these
+  std::vector<std::string> lora_dirs;  // what they load must lie below one of these
 
-  uint64_t seed = 0;                 // from which seeds of requests without one are drawn; 0: from the system
+  uint64_t seed = 0;                 // from which requests without a seed get theirs; 0: the system's
   int32_t threads = 0;               // CPU threads per rank; 0: max(1, cores / ranks)
   int32_t heartbeat_ms = 500;        // between our processes
-  int32_t rank_timeout_ms = 30'000;  // of a step, beside what its work takes, before its rank is taken for hung
+  int32_t rank_timeout_ms = 30'000;  // that a step may take beyond its work before its rank counts as hung
   int32_t request_timeout_ms = 0;    // from a request's arrival to its end; 0: as long as it takes
-  int32_t drain_timeout_ms = 0;      // what runs has so long to end when the server is asked to stop
+  int32_t drain_timeout_ms = 0;      // that running requests get to end when the server is asked to stop
   bool time_steps = false;           // the ranks measure every step on their device; its totals are in the status
   std::string chat_template;  // empty: the checkpoint's own; else the name of a known template or a file that is one
   ChatOptions chat;

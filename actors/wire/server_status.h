@@ -1,6 +1,6 @@
-// The state of a running server as one value, from which everything is made that shows it: the JSON that clients get
+// The state of a running server as one value, from which all that shows it is made: the JSON that clients get
 // (comm/codec/json_codec.h; its keys are the fields' names, comm/PROTOCOL.md explains them), the table of `lorikeet
-// status`, metrics. A snapshot: its parts are taken by their owners one after the other.
+// status`, metrics. Its parts are taken by their owners, one after the other, so they are not of one instant.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,7 @@ struct QueueStatus {
 
 struct EngineStatus {
   engine::EngineStats stats;      // zeros until the ranks have loaded for the first time
-  uint64_t plans_sent_ahead = 0;  // before the one before them was answered
+  uint64_t plans_sent_ahead = 0;  // sent before the plan in front of them was answered
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     engine::EngineStats::fields(s.stats, visit);
@@ -69,18 +69,18 @@ struct RankStatus {
   }
 };
 
-// One time in which no stream got on, from the group's last word to the next token. Times in microseconds.
+// One pause of all streams, from the group's last word to the next token. Times in microseconds.
 struct PauseStatus {
   uint64_t epoch = 0;  // that was lost last
   std::string why;
-  bool by_rank = false;         // a rank failed by itself, and was not killed, stopped or cut off
-  uint32_t losses = 0;          // 1, but where the group was lost again before it served
+  bool by_rank = false;         // a rank failed by itself: it was not killed, stopped or cut off
+  uint32_t losses = 0;          // 1, or more where the group was lost again before it served
   uint64_t detect_us = 0;       // until the loss was noticed
   uint64_t fence_us = 0;        // until no rank of the lost epoch computed any more
   uint64_t start_us = 0;        // until all ranks had their weights
   uint64_t join_us = 0;         // until they had met
   uint64_t first_token_us = 0;  // until a result came
-  uint64_t again_us = 0;        // in what was lost once more
+  uint64_t again_us = 0;        // spent in attempts that were lost again
   uint64_t total_us = 0;
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -173,7 +173,7 @@ struct AdapterStatus {
   }
 };
 
-// How long something took, each time that it was done.
+// How often something was done, and how long it took.
 struct Durations {
   TimeHistogram histogram;
   uint64_t ns = 0;  // of all together
@@ -208,8 +208,8 @@ struct AdapterTier {
   uint64_t most = 0;              // that may be in it; 0: as many as its bytes allow
   uint64_t bytes = 0;             // of them; of slots: on each rank
   uint64_t budget_bytes = 0;      // that it may take; 0: no limit but that of `most`
-  uint64_t hits = 0, misses = 0;  // looks of requests for their adapter, since the start
-  uint64_t evictions = 0;         // of what others wanted the room of, since the start
+  uint64_t hits = 0, misses = 0;  // of requests that looked for their adapter, since the start
+  uint64_t evictions = 0;         // to make room for others, since the start
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("adapters", s.adapters);
@@ -255,7 +255,7 @@ struct AdaptersStatus {
   }
 };
 
-// What the gateway knows, and the others' parts, whose fields stand beside its own.
+// What the gateway knows, together with the fields of the others' parts.
 struct ServerStatus {
   std::string model;          // the name that it is served under
   int32_t max_model_len = 0;  // positions of a sequence

@@ -1,7 +1,6 @@
 // Plans and results as bytes. Every step sends a plan to each rank and a result back, so their rows are packed: a number
-// takes as many bytes as it needs, ids and positions are told by their difference to those before them, and what is not
-// there takes a bit. A step of 64 rows that decode takes 0.2 KB there and 0.3 KB back, where the sequences came one soon
-// after the other.
+// takes as many bytes as it needs, ids and positions are differences to those before them, and an absent part takes one
+// bit. A step of 64 decode rows takes 0.2 KB there and 0.3 KB back, if the sequences arrived close together.
 //
 // Layout. u: LEB128; s: LEB128 of the zigzag form, so that small negative numbers are short, too; d: s of the difference
 // to the last d of the same kind (sequence, block, position) in the message, the first one's to 0.
@@ -18,7 +17,7 @@
 //            float, the lowest first
 //            kPrompts: in what is left comm/codec's encoding of the prompts
 // What is read may be forged: counts are compared with the bytes that are left and with kMaxStepItems before anything is
-// allocated. Whether the numbers make sense is asked by those who use them (StepExecutor, InFlightPlans).
+// allocated. Whether the numbers make sense is checked by those who use them (StepExecutor, InFlightPlans).
 #pragma once
 
 #include <cstddef>

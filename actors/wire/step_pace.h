@@ -1,9 +1,9 @@
-// How long a step may take before a rank is taken for hung: by what the step must at least move and compute
-// (model/forward/step_cost.h), and by how far above that floor the steps before it were. A step that hangs on a GPU is
-// noticed within seconds, and a long prompt on a CPU is not a hang.
+// How long a step may take before its rank counts as hung. It follows from the step's floor (the bytes that it moves and
+// the operations that it computes, model/forward/step_cost.h) and from how far above their floors recent steps were. So a
+// step that hangs on a GPU is noticed within seconds, and a long prompt on a CPU does not count as a hang.
 //
-//   limit = allowance + kMargin x floor of the step x what the last steps of its kind took, in floors (the worst eighth, which may have been
-//           anybody's pause, left out)
+//   limit = allowance + kMargin x the step's floor x slowness
+//   slowness: time / floor of the last steps of its kind, the slowest without the worst eighth, which may have been paused
 //
 // A kind: steps that are bound by bytes, or by operations. Until some of a kind have been seen, a slow machine's rates
 // are assumed. Threads: one.
@@ -24,8 +24,8 @@ class StepPace {
  public:
   using Milliseconds = std::chrono::milliseconds;
   static constexpr double kMargin = 4;
-  static constexpr size_t kSeen = 64;     // steps of a kind that are looked back to
-  static constexpr uint64_t kEnough = 8;  // of them are believed
+  static constexpr size_t kSeen = 64;     // steps of a kind that are remembered
+  static constexpr uint64_t kEnough = 8;  // so many must have been seen before they count
   static constexpr Milliseconds kLongest{3'600'000};
   static constexpr Milliseconds kForGrammars{30'000};
 
@@ -33,10 +33,10 @@ class StepPace {
   struct Floor {
     double seconds = 0;
     bool by_operations = false;
-    bool may_compile = false;  // it starts sequences with grammars, which the ranks may have to wait for
+    bool may_compile = false;  // it starts sequences with grammars, for which the ranks may have to wait
   };
 
-  // `allowance`: whatever a step may take beside its work.
+  // `allowance`: what any step may take beyond its work.
   StepPace(const model::StepCost& cost, bool on_gpu, Milliseconds allowance)
       : cost_(cost), on_gpu_(on_gpu), allowance_(allowance) {}
 
