@@ -9,6 +9,7 @@
 #include "launcher/command_tree.h"
 #include "launcher/commands.h"
 #include "launcher/completion.h"
+#include "launcher/exit_status.h"
 #include "launcher/man_page.h"
 #include "launcher/version.h"
 
@@ -43,11 +44,8 @@ Result<void> write_pages(const CommandInfo& command, const std::string& director
   return {};
 }
 
-void print(const char* name, const Result<std::string>& text, int& exit_status) {
-  const Result<void> written = text ? write_text(stdout, *text) : tl::unexpected(text.error());
-  if (written) return;
-  say("lorikeet {}: {}", name, written.error().message);
-  exit_status = 1;
+int print(const char* name, const Result<std::string>& text) {
+  return exit_status_of(name, text ? write_text(stdout, *text) : tl::unexpected(text.error()));
 }
 
 }  // namespace
@@ -64,7 +62,7 @@ void add_about_commands(CLI::App& app, int& exit_status) {
       "  source <(lorikeet completion bash)      # in ~/.bashrc; the same for zsh\n"
       "  lorikeet completion fish | source       # in ~/.config/fish/config.fish");
   completion->callback(
-      [&app, shell, &exit_status] { print("completion", completion_script(command_tree(app), *shell), exit_status); });
+      [&app, shell, &exit_status] { exit_status = print("completion", completion_script(command_tree(app), *shell)); });
   const auto words = std::make_shared<std::vector<std::string>>();
   CLI::App* man = app.add_subcommand("man", "Prints the man page of a command");
   man->add_option("COMMAND", *words, "Such as serve, or bench serve (default: of lorikeet itself)");
@@ -72,16 +70,12 @@ void add_about_commands(CLI::App& app, int& exit_status) {
   man->add_option("--directory", *directory, "Write the pages of all commands into it instead");
   man->footer("Example:\n  lorikeet man serve | man -l -");
   man->callback([&app, words, directory, &exit_status] {
-    if (directory->empty()) {
-      const auto page = page_of(app, *words);
-      print("man", page, exit_status);
-      if (!page) exit_status = 2;  // of a wrong command line, as everywhere
+    if (!directory->empty()) {
+      exit_status = exit_status_of("man", write_pages(command_tree(app), *directory));
       return;
     }
-    if (const auto written = write_pages(command_tree(app), *directory); !written) {
-      say("lorikeet man: {}", written.error().message);
-      exit_status = 1;
-    }
+    const auto page = page_of(app, *words);
+    exit_status = page ? print("man", page) : report_failure("man", page.error(), kWrongCommandLine);
   });
 }
 

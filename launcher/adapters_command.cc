@@ -12,6 +12,7 @@
 #include "kernels/base/console.h"
 #include "launcher/adapters_view.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/server_connection.h"
 #include "launcher/terminal.h"
 
@@ -70,8 +71,7 @@ int run(const AdaptersFlags& flags, const std::string& action) {
   auto shown = ask(flags, action).and_then([&](const comm::AdapterReply& reply) { return text_of(reply, flags.json); });
   auto written = shown.and_then([](const std::string& text) { return write_text(stdout, text); });
   if (written) return 0;
-  say("lorikeet adapters {}: {}", action, with_flags(written.error().message, flags));
-  return 1;
+  return report_failure("adapters " + action, {with_flags(written.error().message, flags)});
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "launcher/batch_output.h"
 #include "launcher/batch_runner.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/http_flags.h"
 #include "launcher/local_server.h"
 #include "launcher/server_flags.h"
@@ -54,10 +55,7 @@ BatchModel model_of(const actors::ServerOptions& options) {
 // The exit status: 0, or 128 and the signal that interrupted it.
 Result<int> batch(const BatchFlags& flags) {
   auto options = resolve(flags.server);
-  if (!options) {
-    say("lorikeet batch: {}", options.error().message);
-    return 2;  // of a wrong command line, as everywhere
-  }
+  if (!options) return report_failure("batch", options.error(), kWrongCommandLine);
   auto reader = LineReader::open(flags.input);
   if (!reader) return tl::unexpected(reader.error());
   if (auto ok = check_distinct(flags.input, flags.output); !ok) return tl::unexpected(ok.error());
@@ -129,11 +127,7 @@ void add_batch_command(CLI::App& app, int& exit_status) {
       "  lorikeet batch /models/qwen --lora-modules kjv=/adapters/kjv \\\n"
       "    --input requests.jsonl --output results.jsonl\n"
       "  lorikeet batch --config serve.yaml -i requests.jsonl -o results.jsonl --resume");
-  command->callback([flags, &exit_status] {
-    const auto status = batch(*flags);
-    if (!status) say("lorikeet batch: {}", status.error().message);
-    exit_status = status.value_or(1);
-  });
+  command->callback([flags, &exit_status] { exit_status = exit_status_of("batch", batch(*flags)); });
 }
 
 }  // namespace lorikeet::launcher

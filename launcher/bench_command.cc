@@ -7,6 +7,7 @@
 #include "kernels/base/console.h"
 #include "launcher/bench_runs.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/flag_values.h"
 #include "launcher/http_flags.h"
 #include "launcher/zmq_flags.h"
@@ -47,15 +48,9 @@ std::pair<CLI::App*, std::shared_ptr<BenchFlags>> add_bench(CLI::App& app, int& 
   command->option_defaults()->always_capture_default();
   command->add_option("--output-json", flags->output_json, "File to write the figures to as JSON");
   command->callback([flags, check, bench, name, &exit_status] {
-    if (auto ok = check(*flags); !ok) {
-      say("lorikeet bench {}: {}", name, ok.error().message);
-      exit_status = 2;  // of a wrong command line, as everywhere
-      return;
-    }
-    if (auto ok = run(name, bench, *flags); !ok) {
-      say("lorikeet bench {}: {}", name, ok.error().message);
-      exit_status = 1;
-    }
+    const auto fine = check(*flags);
+    exit_status = fine ? exit_status_of("bench " + name, run(name, bench, *flags))
+                       : report_failure("bench " + name, fine.error(), kWrongCommandLine);
   });
   return {command, flags};
 }
@@ -144,6 +139,90 @@ void add_serve_load(CLI::App& app, ServeLoadFlags& flags) {
       "  lorikeet bench serve --url https://HOST --cacert ca.pem --request-rate inf");
 }
 
+void add_latency(CLI::App& bench, int& exit_status) {
+  auto [command, flags] = add_bench(bench, exit_status, "latency", check_engine_flags, bench_latency,
+                                    "A batch of equal requests, again and again");
+  add_lengths(*command, *flags, 32, 128);
+  add_batch(*command, *flags, 8);
+  add_iterations(*command, *flags, 2, 10);
+  command
+      ->add_option("--num-adapters", flags->changing_adapters,
+                   "Distinct adapters of one more load, whose mix changes at every step (0: none)")
+      ->check(count_from(0));
+  add_lora_rank(*command, *flags);
+  add_engine_flags(*command, *flags);
+}
+
+void add_throughput(CLI::App& bench, int& exit_status) {
+  auto [command, flags] =
+      add_bench(bench, exit_status, "throughput", check_engine_flags, bench_throughput, "Many requests, offline");
+  add_lengths(*command, *flags, 512, 128);
+  add_load(*command, *flags, 256);
+  add_engine_flags(*command, *flags);
+}
+
+void add_prefill(CLI::App& bench, int& exit_status) {
+  auto [command, flags] = add_bench(bench, exit_status, "prefill", check_engine_flags, bench_prefill,
+                                    "Prompts of several lengths, one at a time");
+  command
+      ->add_option("--input-len", flags->input_lens,
+                   "Tokens of the prompts; several values (default: 512, 2048 and 8192, as far as they fit)")
+      ->check(count_from(1));
+  add_iterations(*command, *flags, 1, 5);
+  add_engine_flags(*command, *flags);
+}
+
+void add_lora(CLI::App& bench, int& exit_status) {
+  auto [command, flags] = add_bench(bench, exit_status, "lora", check_engine_flags, bench_lora,
+                                    "A batch over several numbers of distinct adapters, in turn");
+  add_lengths(*command, *flags, 32, 128);
+  add_batch(*command, *flags, 32);
+  add_iterations(*command, *flags, 1, 5);
+  flags->num_adapters = {0, 1, 8, 32};
+  command->add_option("--num-adapters", flags->num_adapters, "Distinct adapters of each round; 0 is the base model")
+      ->check(count_from(0));
+  add_lora_rank(*command, *flags);
+  add_engine_flags(*command, *flags);
+}
+
+void add_adapters(CLI::App& bench, int& exit_status) {
+  auto [command, flags] = add_bench(bench, exit_status, "adapters", check_adapters_flags, bench_adapters,
+                                    "Adapters on their way: by tier, loads a second, throughput over their number");
+  add_lengths(*command, *flags, 64, 32);
+  add_batch(*command, *flags, 32);
+  flags->num_iters = 5;
+  command->add_option("--num-iters", flags->num_iters, "Requests of each tier, and rounds of steps beside loads")
+      ->check(count_from(1));
+  flags->num_prompts = 128;
+  command->add_option("--num-prompts", flags->num_prompts, "Requests over each number of adapters")
+      ->check(count_from(1));
+  flags->num_adapters = {0, 1, 8, 32};
+  command
+      ->add_option("--num-adapters", flags->num_adapters,
+                   "Distinct adapters of each load, even and by Zipf's law; 0 is the base model")
+      ->check(count_from(0));
+  add_lora_rank(*command, *flags);
+  command->add_option("--lora-targets", flags->lora_targets,
+                      "Layers that the adapters are for, such as q_proj v_proj (default: all linear ones)");
+  command->add_option("--zipf-exponent", flags->serve.zipf_exponent, "How uneven")->check(finite_number(0, 10));
+  command
+      ->add_option("--loads-per-second", flags->loads_per_second,
+                   "Adapters that are brought into slots beside steps (0: one after the other), in rounds between "
+                   "which none are; a first round is not counted")
+      ->check(finite_number(0, 1e6));
+  command->add_option("--plot", flags->plot, "SVG file of the throughput over the number of adapters");
+  flags->server.max_loras = "8";  // fewer than adapters, so that there is something to load
+  add_engine_flags(*command, *flags);
+}
+
+void add_serve(CLI::App& bench, int& exit_status) {
+  auto [command, flags] =
+      add_bench(bench, exit_status, "serve", check_serve_flags, bench_serve, "A running server under load");
+  add_lengths(*command, *flags, 128, 128);
+  add_load(*command, *flags, 256);
+  add_serve_load(*command, flags->serve);
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, int& exit_status) {
@@ -155,84 +234,12 @@ void add_bench_command(CLI::App& app, int& exit_status) {
       "  lorikeet bench lora /models/qwen --batch-size 32 --num-adapters 0 1 32\n"
       "  lorikeet bench adapters /models/qwen --num-adapters 0 1 32 1000 --lora-targets q_proj v_proj\n"
       "  lorikeet bench serve --request-rate 1 2 4 8 --plot load.svg");
-  {
-    auto [command, flags] = add_bench(*bench, exit_status, "latency", check_engine_flags, bench_latency,
-                                      "A batch of equal requests, again and again");
-    add_lengths(*command, *flags, 32, 128);
-    add_batch(*command, *flags, 8);
-    add_iterations(*command, *flags, 2, 10);
-    command
-        ->add_option("--num-adapters", flags->changing_adapters,
-                     "Distinct adapters of one more load, whose mix changes at every step (0: none)")
-        ->check(count_from(0));
-    add_lora_rank(*command, *flags);
-    add_engine_flags(*command, *flags);
-  }
-  {
-    auto [command, flags] =
-        add_bench(*bench, exit_status, "throughput", check_engine_flags, bench_throughput, "Many requests, offline");
-    add_lengths(*command, *flags, 512, 128);
-    add_load(*command, *flags, 256);
-    add_engine_flags(*command, *flags);
-  }
-  {
-    auto [command, flags] = add_bench(*bench, exit_status, "prefill", check_engine_flags, bench_prefill,
-                                      "Prompts of several lengths, one at a time");
-    command
-        ->add_option("--input-len", flags->input_lens,
-                     "Tokens of the prompts; several values (default: 512, 2048 and 8192, as far as they fit)")
-        ->check(count_from(1));
-    add_iterations(*command, *flags, 1, 5);
-    add_engine_flags(*command, *flags);
-  }
-  {
-    auto [command, flags] = add_bench(*bench, exit_status, "lora", check_engine_flags, bench_lora,
-                                      "A batch over several numbers of distinct adapters, in turn");
-    add_lengths(*command, *flags, 32, 128);
-    add_batch(*command, *flags, 32);
-    add_iterations(*command, *flags, 1, 5);
-    flags->num_adapters = {0, 1, 8, 32};
-    command->add_option("--num-adapters", flags->num_adapters, "Distinct adapters of each round; 0 is the base model")
-        ->check(count_from(0));
-    add_lora_rank(*command, *flags);
-    add_engine_flags(*command, *flags);
-  }
-  {
-    auto [command, flags] = add_bench(*bench, exit_status, "adapters", check_adapters_flags, bench_adapters,
-                                      "Adapters on their way: by tier, loads a second, throughput over their number");
-    add_lengths(*command, *flags, 64, 32);
-    add_batch(*command, *flags, 32);
-    flags->num_iters = 5;
-    command->add_option("--num-iters", flags->num_iters, "Requests of each tier, and rounds of steps beside loads")
-        ->check(count_from(1));
-    flags->num_prompts = 128;
-    command->add_option("--num-prompts", flags->num_prompts, "Requests over each number of adapters")
-        ->check(count_from(1));
-    flags->num_adapters = {0, 1, 8, 32};
-    command
-        ->add_option("--num-adapters", flags->num_adapters,
-                     "Distinct adapters of each load, even and by Zipf's law; 0 is the base model")
-        ->check(count_from(0));
-    add_lora_rank(*command, *flags);
-    command->add_option("--lora-targets", flags->lora_targets,
-                        "Layers that the adapters are for, such as q_proj v_proj (default: all linear ones)");
-    command->add_option("--zipf-exponent", flags->serve.zipf_exponent, "How uneven")->check(finite_number(0, 10));
-    command
-        ->add_option("--loads-per-second", flags->loads_per_second,
-                     "Adapters that are brought into slots beside steps (0: one after the other), in rounds between "
-                     "which none are; a first round is not counted")
-        ->check(finite_number(0, 1e6));
-    command->add_option("--plot", flags->plot, "SVG file of the throughput over the number of adapters");
-    flags->server.max_loras = "8";  // fewer than adapters, so that there is something to load
-    add_engine_flags(*command, *flags);
-  }
-  {
-    auto [command, flags] =
-        add_bench(*bench, exit_status, "serve", check_serve_flags, bench_serve, "A running server under load");
-    add_lengths(*command, *flags, 128, 128);
-    add_load(*command, *flags, 256);
-    add_serve_load(*command, flags->serve);
-  }
+  add_latency(*bench, exit_status);
+  add_throughput(*bench, exit_status);
+  add_prefill(*bench, exit_status);
+  add_lora(*bench, exit_status);
+  add_adapters(*bench, exit_status);
+  add_serve(*bench, exit_status);
 }
 
 }  // namespace lorikeet::launcher

@@ -17,6 +17,7 @@
 #include "kernels/base/nearest_word.h"
 #include "launcher/chat_session.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/line_editor.h"
 #include "launcher/sampling_flags.h"
 #include "launcher/server_connection.h"
@@ -245,10 +246,7 @@ void add_chat_command(CLI::App& app, int& exit_status) {
       "  lorikeet chat --url https://HOST:8000 --cacert ca.pem");
   command->callback([flags, &exit_status] {
     if (flags->adapter == comm::kBaseModel) flags->adapter.clear();
-    if (auto ok = chat(*flags); !ok) {
-      say("lorikeet chat: {}", ok.error().message);
-      exit_status = 1;
-    }
+    exit_status = exit_status_of("chat", chat(*flags));
   });
 }
 

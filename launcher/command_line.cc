@@ -11,12 +11,11 @@
 #include "kernels/base/nearest_word.h"
 #include "kernels/base/printable.h"
 #include "launcher/config_file.h"
+#include "launcher/exit_status.h"
 #include "launcher/foreign_flags.h"
 
 namespace lorikeet::launcher {
 namespace {
-
-constexpr int kUsage = 2;
 
 std::vector<std::string> commands_of(const CLI::App& app) {
   std::vector<std::string> names;
@@ -72,7 +71,7 @@ constexpr size_t kMostMessageBytes = 4000;
 int usage_error(const std::string& command, const std::string& message) {
   // What was given, which may hold anything, is a part of it.
   say("{}: {}\n{} --help lists what it takes", command, printable(message, kMostMessageBytes), command);
-  return kUsage;
+  return kWrongCommandLine;
 }
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& known) {

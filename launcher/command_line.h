@@ -1,9 +1,4 @@
-// From the arguments to a command: one form of error for all of them, and one rule for exit statuses.
-//
-//   0    done
-//   1    failed; the reason is on standard error
-//   2    the command line is wrong
-//   130  ended by SIGINT, 143 by SIGTERM; of `serve` only where a second one has cut off what still ran
+// From the arguments to a command: one form of error for all of them. Exit statuses: exit_status.h.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -8,6 +8,7 @@
 
 #include "kernels/base/console.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/server_flags.h"
 #include "launcher/sizes.h"
 #include "model/inspect/inspect.h"
@@ -90,11 +91,7 @@ void add_inspect_command(CLI::App& app, int& exit_status) {
       "Examples:\n"
       "  lorikeet inspect /models/qwen --memory 24G --memory 80G\n"
       "  lorikeet inspect /adapters/kjv --base /models/qwen");
-  command->callback([flags, &exit_status] {
-    const auto status = inspect(*flags);
-    if (!status) say("lorikeet inspect: {}", status.error().message);
-    exit_status = status.value_or(1);
-  });
+  command->callback([flags, &exit_status] { exit_status = exit_status_of("inspect", inspect(*flags)); });
 }
 
 }  // namespace lorikeet::launcher

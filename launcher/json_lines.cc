@@ -98,4 +98,18 @@ Result<void> check_distinct(const std::string& input, const std::string& output)
   return fail("the input {} and the output {} are the same file", input, output);
 }
 
+Result<void> answer_lines(const std::string& input, const std::string& output,
+                          const std::function<std::string(const std::string& line, int64_t number)>& answer) {
+  if (auto ok = check_distinct(input, output); !ok) return ok;
+  auto reader = LineReader::open(input);
+  if (!reader) return tl::unexpected(reader.error());
+  auto writer = LineWriter::open(output);
+  if (!writer) return tl::unexpected(writer.error());
+  while (auto line = reader->next()) {
+    if (auto ok = writer->write(answer(*line, reader->line_number())); !ok) return ok;
+  }
+  if (reader->failed()) return fail("{}: could not be read to its end", input);
+  return writer->close();
+}
+
 }  // namespace lorikeet::launcher

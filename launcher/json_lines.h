@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -53,5 +54,9 @@ class LineWriter {
 // Fails where both are one file, by whatever paths and links ("-": the standard input and output): writing would
 // destroy what is to be read.
 Result<void> check_distinct(const std::string& input, const std::string& output);
+
+// Writes a line for each line of `input`: what `answer` makes of it and of its number, from 1.
+Result<void> answer_lines(const std::string& input, const std::string& output,
+                          const std::function<std::string(const std::string& line, int64_t number)>& answer);
 
 }  // namespace lorikeet::launcher

@@ -9,6 +9,7 @@
 #include "comm/cluster/keys.h"
 #include "kernels/base/console.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -21,19 +22,16 @@ struct KeygenFlags {
 };
 
 int cluster_keygen(const KeygenFlags& flags) {
-  const auto failed = [](const Error& error) {
-    say("lorikeet keygen: {}", error.message);
-    return 1;
-  };
   if (flags.hosts.empty()) {
-    if (auto ok = comm::make_cluster_keys(flags.cluster, flags.days); !ok) return failed(ok.error());
+    if (auto ok = comm::make_cluster_keys(flags.cluster, flags.days); !ok) return report_failure("keygen", ok.error());
     say_line(STDOUT_FILENO, flags.cluster + "/head: for --cluster-dir of `lorikeet serve`");
     say_line(STDOUT_FILENO,
              flags.cluster + "/worker: for --cluster-dir of `lorikeet worker`, to be copied to its host");
     say_line(STDOUT_FILENO, flags.cluster + "/ca-key.pem: stays here, and away from both");
   }
   for (const std::string& host : flags.hosts) {
-    if (auto ok = comm::add_worker_keys(flags.cluster, host, flags.days); !ok) return failed(ok.error());
+    if (auto ok = comm::add_worker_keys(flags.cluster, host, flags.days); !ok)
+      return report_failure("keygen", ok.error());
     say_line(STDOUT_FILENO, flags.cluster + "/" + host + ": for --cluster-dir of `lorikeet worker` on that host");
   }
   return 0;
@@ -41,14 +39,8 @@ int cluster_keygen(const KeygenFlags& flags) {
 
 int keygen(const std::string& path) {
   const auto keys = comm::make_curve_keys();
-  if (!keys) {
-    say("lorikeet keygen: {}", keys.error().message);
-    return 1;
-  }
-  if (auto ok = comm::write_curve_keys(path, *keys); !ok) {
-    say("lorikeet keygen: {}", ok.error().message);
-    return 1;
-  }
+  if (!keys) return report_failure("keygen", keys.error());
+  if (auto ok = comm::write_curve_keys(path, *keys); !ok) return report_failure("keygen", ok.error());
   say_line(STDOUT_FILENO, keys->public_key);
   return 0;
 }

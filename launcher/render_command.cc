@@ -3,8 +3,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "kernels/base/console.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/json_lines.h"
 #include "model/chat/chat_template.h"
 #include "model/chat/conversation_json.h"
@@ -49,17 +49,9 @@ Result<void> render(const RenderFlags& flags) {
   auto chat = model::ChatTemplate::load(flags.model, **tokenizer, flags.chat_template);
   if (!chat) return tl::unexpected(chat.error());
   if (flags.special_tokens) chat->trust_special_tokens();
-  if (auto ok = check_distinct(flags.input, flags.output); !ok) return ok;
-  auto reader = LineReader::open(flags.input);
-  if (!reader) return tl::unexpected(reader.error());
-  auto writer = LineWriter::open(flags.output);
-  if (!writer) return tl::unexpected(writer.error());
-  while (auto line = reader->next()) {
-    const Json answer = render_line(*chat, **tokenizer, *line, reader->line_number());
-    if (auto ok = writer->write(answer.dump(-1, ' ', false, Json::error_handler_t::replace)); !ok) return ok;
-  }
-  if (reader->failed()) return fail("{}: could not be read to its end", flags.input);
-  return writer->close();
+  return answer_lines(flags.input, flags.output, [&](const std::string& line, int64_t number) {
+    return render_line(*chat, **tokenizer, line, number).dump(-1, ' ', false, Json::error_handler_t::replace);
+  });
 }
 
 }  // namespace
@@ -82,12 +74,7 @@ void add_render_command(CLI::App& app, int& exit_status) {
   command->add_option("--output", flags->output,
                       "Lines of {\"text\", \"ids\", \"parts\": [{\"text\", \"from\": \"template\" or "
                       "\"conversation\"}]}; - is the standard output");
-  command->callback([flags, &exit_status] {
-    if (auto ok = render(*flags); !ok) {
-      say("lorikeet render: {}", ok.error().message);
-      exit_status = 1;
-    }
-  });
+  command->callback([flags, &exit_status] { exit_status = exit_status_of("render", render(*flags)); });
 }
 
 }  // namespace lorikeet::launcher

@@ -10,6 +10,7 @@
 #include "launcher/adapter_warnings.h"
 #include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/http_flags.h"
 #include "launcher/json_stderr.h"
 #include "launcher/served_summary.h"
@@ -25,10 +26,7 @@ namespace {
 // Where the ranks would be.
 int show_placement(const actors::ServerOptions& options, const actors::ClusterOptions& cluster) {
   const auto table = actors::dry_run_placement(options, cluster, [](const std::string& line) { say("{}", line); });
-  if (!table) {
-    say("lorikeet serve: {}", table.error().message);
-    return 1;
-  }
+  if (!table) return report_failure("serve", table.error());
   say_line(STDOUT_FILENO, *table);
   return 0;
 }
@@ -37,26 +35,17 @@ int show_placement(const actors::ServerOptions& options, const actors::ClusterOp
 int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags, const std::string& warning) {
   StopSignals signals;
   auto options = resolve(flags);
-  if (!options) {
-    say("lorikeet serve: {}", options.error().message);
-    return 2;
-  }
+  if (!options) return report_failure("serve", options.error(), kWrongCommandLine);
   const auto cluster = resolve(cluster_flags, options->device);
-  if (!cluster) {
-    say("lorikeet serve: {}", cluster.error().message);
-    return 2;
-  }
-  if (const auto there = cluster->nnodes > 1 ? check_cluster_dir(cluster->directory) : Result<void>(); !there) {
-    say("lorikeet serve: {}", there.error().message);
-    return 2;
+  if (!cluster) return report_failure("serve", cluster.error(), kWrongCommandLine);
+  if (cluster->nnodes > 1) {
+    const auto complete = check_cluster_dir(cluster->directory);
+    if (!complete) return report_failure("serve", complete.error(), kWrongCommandLine);
   }
   std::unique_ptr<JsonStderr> json;
   if (options->log.json) {
     auto begun = JsonStderr::begin();
-    if (!begun) {
-      say("lorikeet serve: {}", begun.error().message);
-      return 1;
-    }
+    if (!begun) return report_failure("serve", begun.error());
     json = *std::move(begun);
   }
   if (cluster_flags.dry_run) return show_placement(*options, *cluster);
@@ -81,10 +70,7 @@ int serve(const ServerFlags& flags, const ClusterFlags& cluster_flags, const std
         options->log.json ? line : served_summary(*options, ready, terminal_of(STDERR_FILENO), has_tokenizer, names));
   };
   auto server = actors::Server::start(*options, std::move(callbacks), *cluster);
-  if (!server) {
-    say("lorikeet serve: {}", server.error().message);
-    return 1;
-  }
+  if (!server) return report_failure("serve", server.error());
   signals.route_to(server->get());
   const int status = (*server)->wait();
   signals.route_to(nullptr);
@@ -118,8 +104,7 @@ void add_serve_command(CLI::App& app, int& exit_status) {
         to = *std::move(resolved);
         return true;
       }
-      say("lorikeet serve: {}", resolved.error().message);
-      exit_status = 2;
+      exit_status = report_failure("serve", resolved.error(), kWrongCommandLine);
       return false;
     };
     if (!take(resolve(*http), flags->options.http)) return;

@@ -9,6 +9,7 @@
 
 #include "kernels/base/console.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/flag_values.h"
 #include "launcher/server_connection.h"
 #include "launcher/status_query.h"
@@ -106,12 +107,7 @@ void add_status_command(CLI::App& app, int& exit_status) {
       "Examples:\n"
       "  lorikeet status --watch\n"
       "  lorikeet status --json | jq .engine.running");
-  command->callback([flags, &exit_status] {
-    if (auto ok = show_status(*flags); !ok) {
-      say("lorikeet status: {}", ok.error().message);
-      exit_status = 1;
-    }
-  });
+  command->callback([flags, &exit_status] { exit_status = exit_status_of("status", show_status(*flags)); });
 }
 
 }  // namespace lorikeet::launcher

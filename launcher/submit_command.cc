@@ -14,6 +14,7 @@
 #include "kernels/base/console.h"
 #include "launcher/answer_flags.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/flag_values.h"
 #include "launcher/sampling_flags.h"
 #include "launcher/server_connection.h"
@@ -198,10 +199,7 @@ class Answers {
 
 // The exit status.
 Result<int> submit(SubmitFlags& flags) {
-  const auto wrong = [](const Error& error) {
-    say("lorikeet submit: {}", error.message);
-    return 2;  // of a wrong command line, as everywhere
-  };
+  const auto wrong = [](const Error& error) { return report_failure("submit", error, kWrongCommandLine); };
   if (auto ok = find_prompts(flags.plan); !ok) return wrong(ok.error());
   if (auto ok = read_standard_input(flags.plan); !ok) return tl::unexpected(ok.error());
   const auto requests = make_requests(flags.plan);
@@ -254,11 +252,7 @@ void add_submit_command(CLI::App& app, int& exit_status) {
       "  lorikeet submit --adapter kjv --adapter moby --adapter - \"The sea was\"\n"
       "  lorikeet submit --prompt-token-ids 12,7,301 --stop-token-ids 2 --json\n"
       "  git diff | lorikeet submit --system \"Write a commit message.\" --json -");
-  command->callback([flags, &exit_status] {
-    const auto status = submit(*flags);
-    if (!status) say("lorikeet submit: {}", status.error().message);
-    exit_status = status.value_or(1);
-  });
+  command->callback([flags, &exit_status] { exit_status = exit_status_of("submit", submit(*flags)); });
 }
 
 }  // namespace lorikeet::launcher

@@ -3,8 +3,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "kernels/base/console.h"
 #include "launcher/commands.h"
+#include "launcher/exit_status.h"
 #include "launcher/json_lines.h"
 #include "model/tokenizer/tokenizer.h"
 
@@ -35,17 +35,9 @@ nlohmann::ordered_json tokenize_line(const model::Tokenizer& tokenizer, const st
 Result<void> tokenize(const TokenizeFlags& flags) {
   auto tokenizer = model::Tokenizer::load(flags.model);
   if (!tokenizer) return tl::unexpected(tokenizer.error());
-  if (auto ok = check_distinct(flags.input, flags.output); !ok) return ok;
-  auto reader = LineReader::open(flags.input);
-  if (!reader) return tl::unexpected(reader.error());
-  auto writer = LineWriter::open(flags.output);
-  if (!writer) return tl::unexpected(writer.error());
-  while (auto line = reader->next()) {
-    const auto answer = tokenize_line(**tokenizer, *line, reader->line_number(), flags);
-    if (auto ok = writer->write(answer.dump()); !ok) return ok;
-  }
-  if (reader->failed()) return fail("{}: could not be read to its end", flags.input);
-  return writer->close();
+  return answer_lines(flags.input, flags.output, [&](const std::string& line, int64_t number) {
+    return tokenize_line(**tokenizer, line, number, flags).dump();
+  });
 }
 
 }  // namespace
@@ -64,12 +56,7 @@ void add_tokenize_command(CLI::App& app, int& exit_status) {
   command->add_flag(
       "--add-special-tokens,!--no-add-special-tokens", flags->add_special,
       "Whether what the tokenizer puts around a prompt, such as a begin token, is put there (default: it is)");
-  command->callback([flags, &exit_status] {
-    if (auto ok = tokenize(*flags); !ok) {
-      say("lorikeet tokenize: {}", ok.error().message);
-      exit_status = 1;
-    }
-  });
+  command->callback([flags, &exit_status] { exit_status = exit_status_of("tokenize", tokenize(*flags)); });
 }
 
 }  // namespace lorikeet::launcher

@@ -8,6 +8,7 @@
 #include "launcher/cluster_flags.h"
 #include "launcher/commands.h"
 #include "launcher/device.h"
+#include "launcher/exit_status.h"
 #include "launcher/json_stderr.h"
 #include "launcher/sizes.h"
 #include "launcher/stop_signals.h"
@@ -60,24 +61,15 @@ Result<actors::WorkerOptions> resolve(const WorkerFlags& flags) {
 int work(const WorkerFlags& flags) {
   StopSignals signals;
   const auto options = resolve(flags);
-  if (!options) {
-    say("lorikeet worker: {}", options.error().message);
-    return 2;
-  }
+  if (!options) return report_failure("worker", options.error(), kWrongCommandLine);
   std::unique_ptr<JsonStderr> json;
   if (flags.log_json) {
     auto begun = JsonStderr::begin();
-    if (!begun) {
-      say("lorikeet worker: {}", begun.error().message);
-      return 1;
-    }
+    if (!begun) return report_failure("worker", begun.error());
     json = *std::move(begun);
   }
   auto server = actors::start_host_supervisor(*options, [](const std::string& line) { say("{}", line); });
-  if (!server) {
-    say("lorikeet worker: {}", server.error().message);
-    return 1;
-  }
+  if (!server) return report_failure("worker", server.error());
   signals.route_to(server->get());
   const int status = (*server)->wait();
   signals.route_to(nullptr);
