@@ -2,20 +2,16 @@
 
 #include <fmt/ranges.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <nlohmann/json.hpp>
-#include <set>
 #include <string_view>
 
 #include "actors/wire/kv_budget.h"
-#include "comm/client/adapter_request.h"
-#include "comm/client/limits.h"
 #include "launcher/adapter_memory.h"
 #include "launcher/chat_flags.h"
 #include "launcher/config_file.h"
 #include "launcher/device.h"
 #include "launcher/flag_values.h"
+#include "launcher/lora_modules.h"
 #include "launcher/model_path.h"
 #include "launcher/sizes.h"
 #include "launcher/zmq_address.h"
@@ -69,7 +65,6 @@ Result<void> check_quantization(std::string wanted, const model::ModelConfig& co
   return {};
 }
 
-// Where the ranks compute decides what activations can be.
 Result<std::string> choose_dtype(const std::string& wanted, const std::string& device) {
   if (wanted == "fp16") return std::string("float16");
   if (wanted == "bf16") return std::string("bfloat16");
@@ -78,61 +73,8 @@ Result<std::string> choose_dtype(const std::string& wanted, const std::string& d
   return std::string("auto");  // the CPU computes in float32 whatever is asked
 }
 
-// Why it is none, behind its name; empty: it is one.
-std::string no_directory(const std::string& path) {
-  std::error_code error;
-  const auto found = std::filesystem::status(path, error);
-  if (std::filesystem::is_directory(found)) return "";
-  const bool says_more = error && error != std::errc::no_such_file_or_directory;
-  return says_more ? fmt::format("cannot be looked at: {}", error.message()) : "is not a directory";
-}
-
-Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::ServerOptions& options) {
-  std::set<std::string> names;
-  for (const std::string& text : texts) {
-    auto module = parse_lora_module(text);
-    if (!module) return tl::unexpected(module.error());
-    if (!names.insert(module->first).second) return fail("--lora-modules: the name '{}' is given twice", module->first);
-    if (module->first.size() > comm::kMaxAdapterBytes) {
-      return fail("--lora-modules: a name of {} bytes, at most {} are allowed", module->first.size(),
-                  comm::kMaxAdapterBytes);
-    }
-    if (!comm::is_adapter_name(module->first)) {
-      return fail("--lora-modules: a name that is no UTF-8 or has control characters in it");
-    }
-    if (module->first == options.served_model_name) {
-      return fail("--lora-modules: '{}' is the name of the base model", module->first);
-    }
-    if (module->first == comm::kBaseModel)
-      return fail("--lora-modules: '-' stands for the base model; give another name");
-    if (const std::string why = no_directory(module->second); !why.empty()) {
-      return fail("--lora-modules {}: {} {}", module->first, module->second, why);
-    }
-    options.lora_modules.push_back(*std::move(module));
-  }
-  return {};
-}
-
-// vLLM's variable may be set for all of a host's servers, so that by itself it needs no directory.
-Result<void> check_runtime_loading(actors::ServerOptions& options) {
-  if (options.runtime_lora_updating && options.lora_dirs.empty()) {
-    return fail("--enable-runtime-lora-updating: say with --lora-dir where adapters may be loaded from");
-  }
-  for (std::string& dir : options.lora_dirs) {
-    if (const std::string why = no_directory(dir); !why.empty()) return fail("--lora-dir {}: it {}", dir, why);
-    dir = std::filesystem::absolute(dir).lexically_normal().string();
-  }
-  const char* allowed = std::getenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING");
-  const std::string value = allowed == nullptr ? "" : allowed;
-  options.runtime_lora_updating |= value == "1" || value == "true" || value == "True";
-  return {};
-}
-
-}  // namespace
-
-void add_server_flags(CLI::App& app, ServerFlags& f) {
+void add_model_flags(CLI::App& app, ServerFlags& f) {
   actors::ServerOptions& o = f.options;
-  app.option_defaults()->always_capture_default();
   app.add_option("MODEL,--model", o.model,
                  "Directory of the checkpoint (config.json, *.safetensors, the tokenizer's files), or the id of one in "
                  "the Hugging Face cache")
@@ -154,7 +96,10 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
           {"auto", "none", "gptq", "gptq_marlin", "awq", "awq_marlin", "auto-round", "inc", "compressed-tensors"}));
   app.add_option("--load-format", o.load_format, "dummy fills the weights at random: no *.safetensors needed")
       ->check(CLI::IsMember({"auto", "safetensors", "dummy"}));
+}
 
+void add_scheduling_flags(CLI::App& app, ServerFlags& f) {
+  actors::ServerOptions& o = f.options;
   const std::string group = "Scheduling and memory";
   app.add_option("--max-model-len", f.max_model_len,
                  "Positions of a sequence, prompt included, such as 8192 or 32k (0: the checkpoint's)")
@@ -189,9 +134,10 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
       ->check(whole_number())
       ->group(group);
   app.add_option("--threads", o.threads, "CPU threads of each rank (0: cores / ranks)")->group(group);
+}
 
-  add_chat_flags(app, o);
-
+void add_adapter_flags(CLI::App& app, ServerFlags& f) {
+  actors::ServerOptions& o = f.options;
   const std::string lora = "Adapters";
   app.add_flag("--enable-lora", f.enable_lora, "Accepted as vLLM names it; adapters are always on")->group(lora);
   app.add_option("--max-loras", f.max_loras,
@@ -211,7 +157,9 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
       ->allow_extra_args(false)
       ->group(lora);
   app.add_option("--max-lora-rank", o.max_lora_rank, "Adapters of a higher rank are refused")->group(lora);
+}
 
+void add_process_flags(CLI::App& app, actors::ServerOptions& o) {
   const std::string processes = "Processes";
   app.add_option("--heartbeat-ms", o.heartbeat_ms, "Heartbeat between the server's processes, milliseconds")
       ->group(processes);
@@ -221,7 +169,17 @@ void add_server_flags(CLI::App& app, ServerFlags& f) {
          "this many milliseconds (7000 at the most on CUDA); it bounds other answers of the ranks, too")
       ->group(processes);
   app.add_option("--test-hooks", o.test_hooks, "For tests")->group("");
+}
 
+}  // namespace
+
+void add_server_flags(CLI::App& app, ServerFlags& f) {
+  app.option_defaults()->always_capture_default();
+  add_model_flags(app, f);
+  add_scheduling_flags(app, f);
+  add_chat_flags(app, f.options);
+  add_adapter_flags(app, f);
+  add_process_flags(app, f.options);
   add_foreign_flags(app, f.foreign);
 }
 
@@ -271,28 +229,8 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   if (!dtype) return tl::unexpected(dtype.error());
   o.dtype = *dtype;
   if (auto ok = read_lora_modules(flags.lora_modules, o); !ok) return tl::unexpected(ok.error());
-  if (auto ok = check_runtime_loading(o); !ok) return tl::unexpected(ok.error());
+  if (auto ok = read_lora_dirs(o); !ok) return tl::unexpected(ok.error());
   return o;
-}
-
-Result<std::pair<std::string, std::string>> parse_lora_module(const std::string& text) {
-  std::string name, path;
-  if (!text.empty() && text.front() == '{') {
-    const auto json = nlohmann::json::parse(text, nullptr, false);
-    if (!json.is_object() || !json.contains("name") || !json["name"].is_string() || !json.contains("path") ||
-        !json["path"].is_string()) {
-      return fail("--lora-modules {}: the JSON form is {{\"name\": NAME, \"path\": DIR}}", text);
-    }
-    name = json["name"].get<std::string>();
-    path = json["path"].get<std::string>();
-  } else {
-    const size_t equals = text.find('=');
-    if (equals == std::string::npos) return fail("--lora-modules {}: give NAME=DIR", text);
-    name = text.substr(0, equals);
-    path = text.substr(equals + 1);
-  }
-  if (name.empty() || path.empty()) return fail("--lora-modules {}: give NAME=DIR", text);
-  return std::pair{name, path};
 }
 
 }  // namespace lorikeet::launcher

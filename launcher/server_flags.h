@@ -16,10 +16,10 @@ namespace lorikeet::launcher {
 // What the command line said, before it is checked against the checkpoint and the machine.
 struct ServerFlags {
   actors::ServerOptions options;          // flags that need no translation write here
-  std::vector<std::string> lora_modules;  // NAME=DIR or {"name": ..., "path": ...}
+  std::vector<std::string> lora_modules;  // launcher/lora_modules.h has the forms
   std::string device = "auto";
-  bool computes_here = true;   // else other hosts do, and this one needs no device
-  bool computes_alone = true;  // else other hosts do, too
+  bool computes_here = true;   // false: only other hosts have ranks, and this one needs no device
+  bool computes_alone = true;  // false: other hosts have ranks, too
   std::string quantization = "auto";
   std::string max_model_len = "0";  // launcher/sizes.h has the forms
   std::string kv_cache_memory = "0";
@@ -36,8 +36,5 @@ void add_server_flags(CLI::App& app, ServerFlags& flags);
 
 // Reads config.json, checks every value, decides "auto". Errors name the flag.
 Result<actors::ServerOptions> resolve(const ServerFlags& flags);
-
-// "NAME=DIR" or vLLM's JSON form.
-Result<std::pair<std::string, std::string>> parse_lora_module(const std::string& text);
 
 }  // namespace lorikeet::launcher

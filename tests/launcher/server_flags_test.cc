@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launcher/adapter_memory.h"
+#include "launcher/lora_modules.h"
 #include "model/config/config.h"
 #include "model/forward/step_cost.h"
 #include "tests/launcher/process.h"
