@@ -117,7 +117,7 @@ class RankThread {
   std::optional<RankLoaded> loaded_;
   uint64_t own_epoch_;         // under which the head is told things
   uint64_t formed_epoch_ = 0;  // that was joined last, or could not be
-  std::optional<Work> next_;   // work that is no step, taken while steps ran
+  std::optional<Work> next_;   // the work that ended a run of steps
   std::optional<StepExecutor> executor_;
   std::shared_ptr<model::RankModel> model_;
   struct Begun {
