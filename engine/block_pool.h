@@ -1,12 +1,12 @@
-// The KV blocks of every rank, counted: the ranks hold the memory, the engine alone says who may write where.
+// Counts the KV blocks of every rank. The ranks hold the memory; the engine alone decides who may write where.
 //
 // A block in no sequence's table is free, but what was computed in it stays until it is taken again. So the free blocks
 // form one queue: blocks whose content nobody can find again at the front, the last freed first; cached ones behind
 // them, the least recently used first. All operations are O(1) (amortised) and allocate nothing.
 //
-// With hundreds of thousands of blocks the pool is larger than the caches near a core, and waiting for memory is what
-// an operation costs. So the queue is two arrays without links, in which a block that somebody takes up again merely
-// becomes void; and those to be taken next are known early enough to be asked for.
+// With hundreds of thousands of blocks the pool is larger than a core's caches, and an operation's cost is waiting for
+// memory. So the queue is two arrays without links, in which the entry of a block that is taken up again merely becomes
+// void, and the blocks that will be taken next are known early enough to be prefetched.
 #pragma once
 
 #include <cstddef>
@@ -26,11 +26,11 @@ class BlockPool {
 
   explicit BlockPool(int32_t num_blocks);
 
-  // The free block that is missed least, with one reference. CHECKs that there is one. The caller forgets what the
-  // prefix cache says of it.
+  // Takes the free block at the front of the queue, with one reference. CHECKs that there is one. The caller erases it from
+  // the prefix cache.
   BlockId take();
 
-  // The block that take() gives after `ahead` others, most often: a hint for prefetching.
+  // The block that take() will probably give after `ahead` others: a hint for prefetching.
   std::optional<BlockId> upcoming(size_t ahead) const;
   void prefetch(BlockId block) const;
 

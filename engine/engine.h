@@ -54,7 +54,7 @@ struct EngineConfig {
 
 class Engine {
  public:
-  // Losses that the ranks caused themselves and that found a request being computed, after which it is set aside.
+  // A request is set aside after so many losses that a rank caused itself while the request was being computed.
   static constexpr int32_t kMaxBlamedLosses = 3;
 
   explicit Engine(EngineConfig config);  // CHECKs that every limit is positive
@@ -71,9 +71,9 @@ class Engine {
   bool adapter_ready(SequenceId id, SlotId slot);
   void adapter_failed(SequenceId id, std::string message);
 
-  // Others wait for a slot, and this adapter is to give its own up; or it need not any more. Its sequences that run go
-  // back to the queue when they have had a turn, where the prefix cache has room for what they leave, and ask for a lease
-  // again. Others of it get on as before. Void when the ranks are lost.
+  // wanted: others wait for a slot, and this adapter has to give up its own; false: no longer. Its running sequences go back
+  // to the queue when they have had a turn, if the prefix cache has room for what they leave, and ask for a lease again. Its
+  // other sequences go on as before. Ends when the ranks are lost.
   void give_way(const std::string& adapter, bool wanted) { queue_.set_gives_way(adapter, wanted); }
 
   // Ends a request from outside: the client went away, or the gateway saw a stop string. Gives FinishEvent{reason}.
@@ -86,34 +86,34 @@ class Engine {
   // The agreed result of the oldest plan in flight, which the caller has compared with it. CHECKs epoch and step.
   void absorb(StepResult result);
 
-  // The ranks are gone: everything in flight is forgotten, and with it what it would have left in the KV cache. What ran
-  // keeps its blocks, and goes on behind what was computed in them by plans that were absorbed. plan() and add() do
-  // nothing until start_epoch makes the engine available again. An engine begins unavailable. start_epoch CHECKs that it
+  // ranks_lost(): the ranks are gone. Everything in flight is forgotten, and what it would have left in the KV cache. Running
+  // sequences keep their blocks, and will continue behind the last position whose plan was absorbed. plan() and add() do
+  // nothing until start_epoch() makes the engine available again. An engine begins unavailable. start_epoch() CHECKs that it
   // is not available and that the epoch is a later one.
   void ranks_lost();
   void start_epoch(Epoch epoch);
 
-  // While not available: the ranks' KV caches are gone, too, or not to be trusted. What ran will be computed again from
-  // prompt and emitted tokens.
+  // While not available: the ranks' KV caches are gone, too, or not to be trusted. All sequences will be computed again from
+  // their prompts and emitted tokens.
   void forget_kv();
 
-  // While not available, once per loss at the most: a rank caused it itself, so that one of the requests that were being
-  // computed may have. What has been there at kMaxBlamedLosses of them is set aside and computed alone, once all others
-  // that are here now have ended; if it is blamed once more then, it fails with poison and `why`, and when it has got a
-  // few tokens, it is acquitted.
+  // While not available, once per loss at most: a rank caused the loss itself, perhaps through one of the requests that were
+  // being computed. A request that was there at kMaxBlamedLosses such losses is set aside, and computed alone when all
+  // others that are here now have ended. If it is blamed once more then, it fails with poison and `why`; if it gets a few
+  // tokens, it is acquitted.
   void blame_requests(const std::string& why);
 
   bool available() const { return available_; }
 
-  // While not available: the ranks of the next epoch hold another number of blocks. What cannot fit any more fails.
+  // While not available: the ranks of the next epoch hold another number of blocks. Requests that can no longer fit fail.
   void resize(int32_t num_blocks);
 
-  // Prompts that come from now on share no KV block with what was computed before. Walks over all blocks.
+  // Later prompts share no KV block with what was computed before. Walks over all blocks.
   void reset_prefix_cache() { kv_.forget_prefixes(); }
 
   // Drains what has happened since the last call, in order.
   std::vector<Event> take_events() { return std::exchange(events_, {}); }
-  // Whose first rows are in plans made since the last call.
+  // The sequences whose first rows are in plans made since the last call.
   std::vector<SequenceId> take_started() { return std::exchange(started_, {}); }
   std::vector<AdapterCall> take_adapter_calls() { return std::exchange(adapter_calls_, {}); }
 
@@ -195,7 +195,7 @@ class Engine {
   size_t num_gaps_ = 0;
   std::vector<SequenceId> finished_on_ranks_;  // what the next plan tells the ranks to drop
   std::deque<PlanInFlight> in_flight_;
-  std::map<uint64_t, Sequence*> kept_;  // by admission: in the queue, with what was computed before a loss
+  std::map<uint64_t, Sequence*> kept_;  // by admission: in the queue, with positions computed before a loss
 
   // Of the last loss: whose rows were in flight, and whether they were alone because they were on trial.
   struct Suspect {

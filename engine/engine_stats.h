@@ -1,4 +1,4 @@
-// How the engine stands, for those who look at the server.
+// The engine's state and counters, for the server's status.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@ struct EngineStats {
   int32_t max_adapters_in_a_plan = 0;  // distinct, the base model not counted
   int32_t set_aside = 0;               // waiting or preempted, to be computed alone when the others have ended
   uint64_t resumptions = 0;            // sequences that ran when the ranks were lost, and were put back
-  int32_t kept = 0;                    // preempted ones that go on where they stopped
+  int32_t kept = 0;                    // preempted ones that will go on where they stopped
   uint64_t recomputed_tokens = 0;      // positions of preempted and resumed sequences that are computed once more
-  uint64_t turns = 0;                  // sequences that were put back, since others waited for their adapter's slot
+  uint64_t turns = 0;                  // sequences put back because others waited for their adapter's slot
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {

@@ -1,4 +1,4 @@
-// What the engine says: to the clients of its requests, and to the adapter cache.
+// What the engine tells the clients of its requests, and what it asks of the adapter cache.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ struct FailEvent {
   bool is_its_own = false;  // no_token: the request forbids every token
 };
 
-// A rare event apart, so that the others, of which a step has thousands, are small. Copies share it.
+// Holds a rare, large event apart, so that the common ones, of which a step has thousands, stay small. Copies share it.
 template <class Rare>
 struct Boxed {
   Boxed(Rare rare) : id(rare.id), event(std::make_shared<const Rare>(std::move(rare))) {}  // NOLINT: stands for it
@@ -52,12 +52,11 @@ struct Boxed {
 };
 using Event = std::variant<TokenEvent, Boxed<PromptLogprobsEvent>, FinishEvent, Boxed<FailEvent>>;
 
-// What the engine wants of the adapter cache. A lease is asked for once per request and epoch, and once more after each
-// turn in a slot that others waited for (Engine::give_way); it is released once, when no plan in flight touches the adapter
-// any more; leases that are held when the ranks are lost are void and not
-// released. Of an adapter's waiting requests only the first few (FairQueue::kMaxLeasesAhead) hold or ask for one, so
-// that a flood does not pin an adapter for longer than its turn. The cache does its part when a new lease on a resident
-// adapter does not overtake one that waits for a slot.
+// What the engine asks of the adapter cache. A lease is asked for once per request and epoch, and again after each turn in a
+// slot that others waited for (Engine::give_way). It is released once, when no plan in flight touches the adapter any
+// more; leases that are held when the ranks are lost are void and not released. Of an adapter's waiting requests only the
+// first few (FairQueue::kMaxLeasesAhead) hold or ask for one, so that a flood does not pin an adapter for longer than its
+// turn. The cache's part is that a new lease on a resident adapter does not overtake one that waits for a slot.
 struct AcquireAdapter {
   SequenceId id;
   std::string digest;

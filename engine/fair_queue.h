@@ -31,22 +31,22 @@ class FairQueue {
   GroupId join(const std::string& adapter);
   void leave(GroupId group);
 
-  // `sequence` is waiting or preempted until it is removed, and outlives that.
+  // `sequence` stays waiting or preempted, and in memory, until it is removed.
   void push(Sequence& sequence);
   void remove(Sequence& sequence);
 
   // A sequence in the queue holds its lease now.
   void note_lease(Sequence& sequence);
-  // One that held it gave it back, and has asked for another.
+  // A sequence that held its lease gave it back and has asked for another.
   void note_asked_again(Sequence& sequence);
 
-  // Marks those sequences of a group as having asked for a lease whose turn it is, and returns them.
+  // Returns the sequences of a group whose turn it is to ask for a lease, marked as having asked.
   std::vector<Sequence*> ask_leases(GroupId group);
 
   // Those with requests.
   std::vector<GroupId> groups() const;
 
-  // Whether the adapter's running sequences are to give their leases back after a turn. Nothing where no request has it.
+  // Sets whether the adapter's running sequences give their leases back after a turn. No effect where no request has it.
   void set_gives_way(const std::string& adapter, bool gives_way);
   bool gives_way(GroupId group) const { return at(group).gives_way; }
   bool any_gives_way() const { return num_giving_way_ > 0; }
@@ -89,10 +89,10 @@ class FairQueue {
   std::vector<GroupId> free_groups_;
   int32_t num_giving_way_ = 0;
   std::unordered_map<std::string, GroupId> by_adapter_;
-  // Every group with requests, by what it had been given when it was listed: the least of them is brought up to date
-  // when it is asked for, since charging is done for every row.
+  // Every group with requests, by what it had been given when it was listed. Charging happens for every row, so these keys
+  // are brought up to date only when the least of them is asked for.
   std::set<std::pair<int64_t, GroupId>> by_served_;
-  // Likewise those whose `queue` is not empty.
+  // The same for groups whose `queue` is not empty.
   std::set<std::pair<int64_t, GroupId>> startable_;
 };
 

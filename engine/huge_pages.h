@@ -1,5 +1,5 @@
-// Memory for large arrays that are read at random, in pages of 2 MiB where the system gives them: with hundreds of
-// thousands of KV blocks, finding the page costs more than the cache line.
+// Memory for large arrays that are read at random, in pages of 2 MiB where the system has them: with hundreds of thousands
+// of KV blocks a TLB miss costs more than the cache line.
 #pragma once
 
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-// Sequences' block tables: the pool and the prefix cache moved together, so that neither forgets the other.
+// The sequences' block tables. Changes the pool and the prefix cache together, so that they stay consistent.
 //
 // When content may be shared: a full block of known tokens may be published once the plan that computes it is made.
 // Ranks execute plans in order, so every later plan finds it computed, whether or not the result is back. The plan that
@@ -25,8 +25,8 @@ class KvCache {
   Prefix open_root(const std::string& adapter, uint64_t salt) { return prefixes_.open_root(adapter, salt); }
   void close_root(const Prefix& root) { prefixes_.close_root(root); }
 
-  // The blocks that `sequence`, which holds none, could share. The last token is never among them: the next one is
-  // drawn from what computing it gives.
+  // The blocks that `sequence`, which holds none, could share. They never include its last token, which has to be computed to
+  // draw the next one.
   PrefixHits prefix_hits(const Sequence& sequence) const;
 
   // Puts them into its table. Returns the number of tokens in them.
@@ -35,37 +35,37 @@ class KvCache {
   // Takes free blocks until the table covers `positions`. CHECKs that there are enough.
   void extend(Sequence& sequence, int32_t positions);
 
-  // Lets others share what is full of known tokens and in a plan.
+  // Lets others share the sequence's blocks that are full of known tokens and in a plan.
   void publish(Sequence& sequence);
 
   // Publishes, then empties the table. Cached content stays findable until its block is taken again.
   void release(Sequence& sequence);
 
-  // What was published so far; later publications are later than this.
+  // A mark: everything published so far is not later than it, everything published from now on is.
   PrefixId latest() const { return prefixes_.latest(); }
 
-  // How many of a sequence's first `positions` do not rest on blocks that it found in the cache and that were published
-  // after `mark`.
+  // How many of a sequence's first `positions` may be kept: up to the first block that it found in the cache and that was
+  // published after `mark`.
   int32_t resting_on(const Sequence& sequence, int32_t positions, PrefixId mark) const;
 
   // Nobody finds any more what was published after `mark`; tables keep their blocks.
   void forget_later(PrefixId mark) { prefixes_.forget_later(mark); }
 
-  // After forget_later(mark), with resting_on() positions: the sequence keeps the blocks of its known tokens, but none of
-  // those that it was wrong to find, since who publishes them will write there. What it has published of its first
-  // `positions` is what others still find.
+  // After forget_later(mark), with resting_on() positions: the sequence keeps the blocks of its known tokens, except those
+  // that it found and should not have, since their publisher will write to them. Others still find what it has published
+  // of its first `positions`.
   void keep(Sequence& sequence, int32_t positions, PrefixId mark);
 
-  // Asks the memory early for what release() will read of the sequence.
+  // Prefetches what release() will read of the sequence.
   void prefetch_for_release(const Sequence& sequence) const;
 
-  // Forgets which blocks hold which prefix; tables keep theirs. What is published behind a forgotten prefix is not found.
+  // Forgets which blocks hold which prefix; tables keep theirs. Blocks published behind a forgotten prefix are not found.
   void forget_prefixes() { prefixes_.clear(); }
 
   // Forgets all content: the ranks' memory is gone. CHECKs that no table holds a block.
   void clear();
 
-  // The same, and from now on there are so many blocks.
+  // The same, and the pool has `num_blocks` from now on.
   void resize(int32_t num_blocks);
 
   int32_t num_blocks() const { return pool_.num_blocks(); }

@@ -2,7 +2,7 @@
 //
 // 1. Sequences that need one more position (decoding) come first, the oldest admission first. Where one needs a block
 //    and none is free, the youngest running sequence is preempted: it gives its blocks back and is recomputed later. The
-//    oldest one never is, so it always gets on.
+//    oldest one never is, so it always makes progress.
 // 2. What is left of the token budget goes to prompts, a chunk or a whole one at a time, always to the group (adapter)
 //    that has been served the fewest tokens: its prompts already begun first, then its queue. So however many requests
 //    name one adapter, another's wait is bounded (virtual token counters: Sheng et al., "Fairness in Serving Large
@@ -34,14 +34,14 @@ struct RunningSequence {
 struct WaitingSequence {
   GroupId group;
   int32_t num_tokens = 0;  // all of them known, prefix hits included
-  // Of one that was running when the ranks were lost: positions that are computed, in blocks of its table.
+  // Of a sequence that was running when the ranks were lost: computed positions, and the blocks of its table they are in.
   int32_t num_kept = 0, num_kept_blocks = 0;
 };
 
 // The leading blocks of a waiting sequence that need no computing. At least one token is left to compute.
 struct PrefixHits {
   int32_t num_blocks = 0;
-  int32_t num_free = 0;  // of these, how many are in nobody's table and so among the free ones
+  int32_t num_free = 0;  // of these, how many are in no table and so count as free
 };
 
 struct SchedulerView {
@@ -50,7 +50,8 @@ struct SchedulerView {
   std::span<const int64_t> served;            // [groups]: tokens that each group has been given
   std::span<const int32_t> reference_counts;  // [blocks]
   int32_t free_blocks = 0;
-  // Of waiting[i], where it keeps nothing. Asked at most once for each that is considered, since looking it up is dear.
+  // The prefix hits of waiting[i], unless it has kept blocks. Called at most once for each that is considered, since the
+  // look-up is expensive.
   std::function<PrefixHits(size_t i)> prefix_hits;
 };
 
@@ -74,8 +75,8 @@ struct Schedule {
   bool short_of_blocks = false;  // the next one that was to be admitted did not fit
 };
 
-// No step admits more than this, so no view need show more of each group: an admitted sequence takes a block at least,
-// and must leave one for each that runs.
+// An upper bound of what a step admits, so a view need not show more of each group: an admitted sequence takes at least one
+// block, and must leave one for each that runs.
 inline int32_t max_admissions(int32_t num_running, int32_t free_blocks, const SchedulerLimits& limits) {
   return std::max(0, std::min(limits.max_num_seqs, free_blocks) - num_running);
 }

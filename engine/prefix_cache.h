@@ -24,7 +24,7 @@ using PrefixId = Id<struct PrefixTag, uint64_t>;
 // A token prefix of whole blocks under one adapter and salt.
 struct Prefix {
   PrefixId id;        // 0: none
-  uint64_t hash = 0;  // of the root and all tokens: where to look for what follows, known before any of it is looked up
+  uint64_t hash = 0;  // of the root and all tokens: the hashes of longer prefixes follow from it without a look-up
 
   auto operator<=>(const Prefix&) const = default;
 };
@@ -33,8 +33,8 @@ class PrefixCache {
  public:
   PrefixCache(int32_t num_blocks, int32_t block_size);
 
-  // The empty prefix under an adapter (by digest) and a salt. Each open_root is paid back by one close_root; a root
-  // outlives that while blocks are cached under it.
+  // The empty prefix under an adapter (by digest) and a salt. Each open_root() is followed by one close_root(); a root stays
+  // after that while blocks are cached under it.
   Prefix open_root(const std::string& adapter, uint64_t salt);
   void close_root(const Prefix& root);
 
@@ -45,15 +45,15 @@ class PrefixCache {
   // The block that holds `tokens` [block_size] behind `parent`.
   std::optional<Hit> find(const Prefix& parent, std::span<const int32_t> tokens) const;
 
-  // Says that `block` holds `tokens` behind `parent`. Returns the prefix that ends with this block; where another block
-  // already holds the same, that one's, and `block` stays unknown.
+  // Records that `block` holds `tokens` behind `parent`. Returns the prefix that ends with this block. Where another block
+  // already holds the same, returns that one's, and `block` is not recorded.
   Prefix insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block) {
     return insert(parent, tokens, block, hash_of(parent.hash, tokens));
   }
   // The same with hash_of(parent.hash, tokens) known.
   Prefix insert(const Prefix& parent, std::span<const int32_t> tokens, BlockId block, uint64_t hash);
 
-  // Prefix::hash of what ends with `tokens` behind a prefix of hash `parent`.
+  // Prefix::hash of `tokens` behind a prefix with hash `parent`.
   uint64_t hash_of(uint64_t parent, std::span<const int32_t> tokens) const;
 
   bool contains(BlockId block) const { return entry(block).id != PrefixId(); }
@@ -61,17 +61,17 @@ class PrefixCache {
   // Forgets a block, if it is known, because its content is about to be overwritten.
   void erase(BlockId block);
 
-  // Asks the memory early for what find() and insert() will look at for the blocks of `tokens` behind `parent`.
+  // Prefetches what find() and insert() will look at for the blocks of `tokens` behind `parent`.
   void prefetch_chain(const Prefix& parent, std::span<const int32_t> tokens) const;
 
-  // Asks it for what insert() will touch.
+  // Prefetches what insert() will touch.
   void prefetch_insert(BlockId block, uint64_t hash) const;
 
-  // Ask it for what erase() and a later insert() will touch; first the one, a while later the other.
+  // Prefetch what erase() and a later insert() will touch: first the one, a while later the other.
   void prefetch_entry(BlockId block) const;
   void prefetch_links(BlockId block) const;
 
-  // The latest prefix so far: what is inserted from now on is later.
+  // The latest prefix so far; prefixes inserted from now on are later.
   PrefixId latest() const { return PrefixId(last_id_); }
   bool is_later(BlockId block, PrefixId than) const { return contains(block) && entry(block).id > than; }
 
@@ -81,7 +81,7 @@ class PrefixCache {
   // Forgets every block: the ranks' memory is gone. Roots stay open.
   void clear();
 
-  // The same, and from now on there are so many blocks.
+  // The same, and there are `num_blocks` from now on.
   void resize(int32_t num_blocks);
 
   int32_t block_size() const { return block_size_; }
@@ -93,8 +93,8 @@ class PrefixCache {
     PrefixId parent;
     uint64_t hash = 0;
   };
-  // Of an open hash table with linear probing: what is looked for is told from what else is there without a look at
-  // the entries, each of which would be a line of memory more.
+  // A place of an open hash table with linear probing. It holds half of the hash, so that most wrong entries are told apart
+  // without reading them, which would cost a cache line each.
   struct Place {
     uint32_t hash = 0;   // the lower half of the entry's
     int32_t block = -1;  // -1: the place is free

@@ -1,7 +1,7 @@
-// Finds records by a key that they hold themselves, so that what a look-up costs does not depend on how many there are:
-// neither in steps (only for_each() walks) nor much in time. With a hundred thousand records none is in a cache, and whoever
-// looks one up waits once for each piece of memory that it learns of from another one. So a record lies in one piece
-// (engine/record_pool.h), the index beside it is small, and what is going to be touched is asked for early.
+// Finds records by a key that they hold themselves. The cost of a look-up hardly depends on how many records there are,
+// neither in steps (only for_each() walks) nor in time: with a hundred thousand records none is in a cache, and each
+// pointer that is followed is a wait for memory. So a record lies in one piece (engine/record_pool.h), the index beside it
+// is small, and what will be touched is prefetched.
 #pragma once
 
 #include <bit>
@@ -16,7 +16,7 @@
 
 namespace lorikeet::engine {
 
-// Asks the memory for a record without waiting for it. Null is fine.
+// Prefetches a record. Null is fine.
 template <class Record>
 void prefetch_record(const Record* record) {
   for (size_t at = 0; at < sizeof(Record); at += 64) {
@@ -69,7 +69,7 @@ class RecordIndex {
     while (slots_[gap].record != record) gap = next(gap);
     Pointer taken = take(slots_[gap]);
     --size_;
-    // Those behind it move up, unless they would come before the place that their hash wants.
+    // Records behind the gap move up, unless they would come to lie before the place of their hash.
     for (size_t at = next(gap); slots_[at].record != nullptr; at = next(at)) {
       ++looks_;
       const size_t mask = slots_.size() - 1;
@@ -80,7 +80,7 @@ class RecordIndex {
     return taken;
   }
 
-  void reserve(size_t count) {  // records; walks over all where they find no room
+  void reserve(size_t count) {  // makes room for so many records; walks over all if that needs a larger table
     if (count * 8 <= slots_.size() * 7) return;
     auto old = std::exchange(slots_, HugeVector<Slot>(std::bit_ceil(count * 8 / 7 + 1)));
     for (const Slot& slot : old) {
@@ -96,7 +96,7 @@ class RecordIndex {
     }
   }
 
-  // The same for so many records at the most, whichever come first.
+  // The same for at most `most` records, in no order.
   template <class Visit>
   void for_some(size_t most, Visit&& visit) const {
     for (size_t at = 0; at < slots_.size() && most > 0; ++at) {
@@ -107,7 +107,7 @@ class RecordIndex {
     }
   }
 
-  // At how many places it has looked since it was made: what tests hold to show that nothing walks.
+  // Places looked at since it was made: tests show by it that nothing walks.
   uint64_t looks() const { return looks_; }
 
  private:

@@ -1,5 +1,5 @@
-// Records of one type side by side in memory, in pages of 2 MiB: an engine's step visits thousands of sequences, and of a
-// hundred thousand adapters none is in a cache when a request comes for it.
+// Keeps records of one type side by side in memory, in pages of 2 MiB: an engine's step visits thousands of sequences, and
+// with a hundred thousand adapters none is in a cache when a request comes for it.
 #pragma once
 
 #include <array>

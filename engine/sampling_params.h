@@ -20,7 +20,7 @@ struct LogitBias {  // added to a token's logit, before penalties and temperatur
   }
 };
 
-// What an answer is held to, which the ranks do: model/grammar/answer_constraint.h says how.
+// Rules for an answer, which the ranks enforce (model/grammar/answer_constraint.h).
 struct AnswerRules {
   int32_t grammar_kind = -1;         // model::GrammarKind; -1: there is no grammar
   std::string grammar;               // its text; its digest on the way to the ranks

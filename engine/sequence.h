@@ -88,15 +88,15 @@ class alignas(64) Sequence {
   // Positions that the next plan may compute: none when the last token that max_tokens allows is already ordered.
   int32_t remaining() const { return num_tokens() >= token_limit_ ? 0 : num_tokens() - num_computed_; }
 
-  // Whether it has got `least` tokens since it was started, and could be started again at the cost of a few positions, as
-  // blocks of `block_size` known tokens are found in the prefix cache.
+  // Whether it has got `least` tokens since it was started and stands at the end of a block, so that the prefix cache would
+  // keep all but a few positions if it was preempted now.
   bool turn_is_over(int32_t least, int32_t block_size) const;
 
   // preempted: its lease goes back when no row is in flight any more.
   bool gives_lease_back() const { return gives_lease_back_; }
   void set_gives_lease_back(bool gives) { gives_lease_back_ = gives; }
 
-  // The age that decides who gives way when blocks run out: counts first admissions, kept across preemptions. 0: never
+  // Counts first admissions, and is kept across preemptions: the youngest is preempted when blocks run out. 0: never
   // admitted.
   uint64_t admission() const { return admission_; }
 
@@ -163,8 +163,8 @@ class alignas(64) Sequence {
   // any -> ended. Lets go of the tokens.
   void end();
 
-  // Ask the memory early for what a plan, a result, a result's token (first where the tokens are, then their end) or an
-  // end will touch. With thousands of sequences running, waiting for it is most of a step.
+  // Prefetch what a plan, a result, a result's token (first the vector, then its end) or an end will touch. With thousands of
+  // running sequences, waiting for memory is most of a step's time.
   void prefetch_for_plan() const {
     __builtin_prefetch(this, 1);
     __builtin_prefetch(reinterpret_cast<const char*>(this) + alignof(Sequence), 1);
@@ -197,7 +197,7 @@ class alignas(64) Sequence {
   [[noreturn]] void no_token_pending() const;
   void change_state(SequenceState from, SequenceState to);
 
-  // Files the recent tokens with the others.
+  // Moves the recent tokens to the end of tokens_.
   void file_recent() const;
 
   // What every step reads and writes comes first, in two cache lines: with thousands of sequences running, fetching

@@ -3,9 +3,9 @@
 
 namespace lorikeet::engine {
 
-// Has the allocator keep what they free for the next step. By itself it gives it back to the system each time, and
-// taking it again is one page fault per 4 KiB, more than half of what a result then costs. For a process that runs an
-// engine, once, at its start; it then holds up to 16 MiB that nobody uses, for each arena of the allocator.
+// Makes the allocator keep freed arrays for the next step. By default it returns them to the system each time, and getting
+// them back is one page fault per 4 KiB, more than half of the cost of a result. A process that runs an engine calls this
+// once at its start; each arena of the allocator may then hold up to 16 MiB of unused memory.
 void keep_step_memory();
 
 }  // namespace lorikeet::engine

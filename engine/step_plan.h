@@ -77,7 +77,7 @@ struct TokenLogprob {
   }
 };
 
-inline constexpr int32_t kNoToken = -1;       // no row of logits that is finite
+inline constexpr int32_t kNoToken = -1;       // the row's logits are not finite
 inline constexpr int32_t kAllForbidden = -2;  // the request itself allows no token
 
 struct RowResult {
@@ -91,14 +91,14 @@ struct RowResult {
   bool operator==(const RowResult&) const = default;
 };
 
-// What a row says of the prompt's own tokens, where the request asks for it. Apart from the rows, of which a step has
-// thousands and hardly any has this.
+// The log-probabilities of a prompt's own tokens, where the request asks for them. Kept apart from RowResult, of which a
+// step has thousands and hardly any has this.
 struct PromptResult {
   int32_t row = 0;              // of the step
   int32_t start = 0;            // logprobs[i] belongs to the prompt token at position start + i
   std::vector<float> logprobs;  // never empty
-  // Where asked for, [logprobs]: as how manieth the prompt token comes (1: none is more probable; equal ones count
-  // before it), and the k best tokens in its place, best first.
+  // [logprobs] where asked for. ranks: the prompt token's rank by probability (1: none is more probable; equally probable ones
+  // count before it). best: the k most probable tokens in its place, best first.
   std::vector<int32_t> ranks = {};
   std::vector<std::vector<TokenLogprob>> best = {};
 
@@ -113,7 +113,7 @@ struct PromptResult {
   }
 };
 
-// Measured by a rank on its device, for those who look at the speed: nothing is decided by it.
+// Measured by a rank on its device, for the status only: no decision depends on it.
 struct StepTimes {
   uint64_t device_ns = 0;  // from the step's first work to its last
   uint64_t idle_ns = 0;    // of the device, from the end of the step before it to its begin

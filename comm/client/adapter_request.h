@@ -1,4 +1,4 @@
-// What an AdapterRequest must be, whichever door it came through.
+// What an AdapterRequest must look like, over HTTP and ZeroMQ alike.
 #pragma once
 
 #include <string_view>
@@ -8,7 +8,7 @@
 
 namespace lorikeet::comm {
 
-// In the place of an adapter's name, where people give one: the base model. So no adapter has it.
+// Means the base model where a name of an adapter is asked for. So no adapter may have this name.
 inline constexpr const char* kBaseModel = "-";
 
 // Whether the action exists, has what it needs and nothing else, and its texts are not too long.

@@ -1,7 +1,7 @@
-// Decodes those bodies of clients' messages that take time, on a thread of its own: meanwhile the door's thread serves
-// everybody else, whom its silence would make believe that the server is lost.
+// Decodes large bodies of clients' messages on a thread of its own, so that the door's thread goes on serving the other
+// clients, which would take its silence for the loss of the server.
 //
-// Clients take turns, so that a flood of one holds up that one. The messages of one client keep their order.
+// Clients take turns, so that a flood delays only the client that sent it. The messages of one client keep their order.
 #pragma once
 
 #include <atomic>
@@ -40,7 +40,7 @@ class BodyDecoder {
   BodyDecoder& operator=(const BodyDecoder&) = delete;
 
   void add(ClientId client, ClientFrames frames);
-  void forget(ClientId client);  // it is gone: what waits of it is dropped
+  void forget(ClientId client);  // it is gone: drops what waits of it
   std::vector<Item> take();      // what has been decoded
   void discard(Item item);       // frees what nobody wants any more: a million messages take time
   size_t waiting_bytes() const { return waiting_bytes_; }  // that have not been decoded

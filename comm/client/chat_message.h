@@ -1,4 +1,4 @@
-// A message of a chat, with all that OpenAI's have.
+// A message of a chat, with all fields of OpenAI's.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -14,7 +14,7 @@ namespace lorikeet::comm {
 struct ToolCall {
   std::string id = {};  // empty: none
   std::string name = {};
-  std::string arguments = {};  // JSON; of an answer what the model wrote, which may be none
+  std::string arguments = {};  // JSON; in an answer whatever the model wrote, valid or not
 
   bool operator==(const ToolCall&) const = default;
   template <class Self, class Visitor>
@@ -38,7 +38,7 @@ struct Message {
   nlohmann::json json_form() const;
   std::optional<JsonProblem> read_json_form(const nlohmann::json& form);
 
-  // About what it takes of memory and of the time to read it.
+  // Its bytes, about: a measure of memory and of the time to read it.
   size_t bytes() const;
 
   template <class Self, class Visitor>

@@ -35,7 +35,7 @@ struct GenerateRequest {
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
   std::vector<std::pair<int32_t, double>> logit_bias;  // [(token id, -100 .. 100)]; in JSON also {"id": bias}
-  std::optional<int32_t> min_tokens;                   // before so many, neither end nor stop
+  std::optional<int32_t> min_tokens;                   // no end token and no stop before so many
   std::vector<std::string> bad_words;                  // not to be generated, with and without a space in front
   std::optional<std::vector<int32_t>> allowed_token_ids;
   std::optional<int32_t> truncate_prompt_tokens;  // the last so many of the prompt; -1: as many as the context holds
@@ -47,8 +47,8 @@ struct GenerateRequest {
 
   // Of a chat alone.
   std::vector<JsonText> tools, documents;        // objects that the chat template shows
-  std::optional<JsonText> chat_template_kwargs;  // an object: what else the template is told
-  std::optional<std::string> chat_template;      // Jinja, in place of the server's; where the server trusts clients so
+  std::optional<JsonText> chat_template_kwargs;  // an object: further variables of the template
+  std::optional<std::string> chat_template;      // Jinja, in place of the server's; only if the server allows it
   std::optional<bool> add_generation_prompt;     // absent: true, and false beside continue_final_message
   bool continue_final_message = false;           // the answer goes on where the last message ends
   std::optional<JsonText> tool_choice;           // "auto", "none", "required" or {"type", "function": {"name"}}
@@ -59,7 +59,7 @@ struct GenerateRequest {
   // Of any request: what the answer must be like.
   std::optional<JsonText> response_format, structured_outputs;
   std::optional<int32_t> n;            // answers, each with its index and a Done of its own; absent: 1
-  bool early_prompt_logprobs = false;  // what Done would say of the prompt's tokens comes with the first delta instead
+  bool early_prompt_logprobs = false;  // the prompt's log-probabilities come with the first Delta, not with Done
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -173,11 +173,11 @@ struct Delta {
   std::string text;
   std::vector<int32_t> token_ids;
   std::vector<TokenLogprobs> logprobs;      // one per token id where the request asked for them
-  std::optional<std::string> reasoning{};   // of a chat whose server splits it off: not in text
-  std::vector<ToolCallDelta> tool_calls{};  // the same
+  std::optional<std::string> reasoning{};   // of a chat, where the server takes it out of the text
+  std::vector<ToolCallDelta> tool_calls{};  // likewise
   std::optional<int32_t> index{};           // of the answer, from 0, where several were asked for
   std::optional<PromptScores> prompt{};     // of the first piece where early_prompt_logprobs was asked for
-  int32_t prompt_tokens = 0;                // not sent: for the sums so far of the server's own HTTP door
+  int32_t prompt_tokens = 0;                // not sent; the server's own HTTP door needs it for running sums
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
@@ -226,8 +226,8 @@ struct Failure {
   std::string id;    // empty where the request could not be read far enough to know
   std::string code;  // engine::name_of(ErrorCode), or malformed, forbidden, rate_limited, timed_out, server_lost
   std::string message;
-  std::optional<int32_t> retry_after_s{};  // of rate_limited: when it is worth to ask again
-  std::optional<std::string> field{};      // not sent: which of the request's is wrong, for the server's own HTTP door
+  std::optional<int32_t> retry_after_s{};  // of rate_limited: when to try again
+  std::optional<std::string> field{};      // not sent; the request's wrong field, for the server's own HTTP door
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);
@@ -273,7 +273,7 @@ struct AdapterRequest {
   std::string action;               // load, unload, pin, unpin, warm or list
   std::optional<std::string> name;  // of the adapter; not for list
   std::optional<std::string> path;  // for load alone: its directory, as the server sees it
-  bool load_inplace = false;        // load: the name may be taken, and leads to the new content then
+  bool load_inplace = false;        // load: if the name is taken, it gets the new content
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
     visit("id", s.id);

@@ -32,7 +32,7 @@ class ConnectionLimit {
   void act();
   size_t connections() const { return open_.size(); }
 
-  // A message has come over the connection; -1: ZeroMQ does not say over which.
+  // A message has come over the connection; -1: it is not known over which.
   void spoke(int descriptor) {
     if (descriptor >= 0 && spoken_.insert(descriptor).second) note_spoken(descriptor);
   }

@@ -21,7 +21,7 @@ Result<CurveKeys> make_curve_keys();
 // The public key of a secret one.
 Result<std::string> curve_public_key(const std::string& secret_key);
 
-// Errors begin with the path. What is written is readable for its owner alone, and never replaces a file.
+// Errors begin with the path. A written file is readable by its owner only; an existing file is never replaced.
 Result<CurveKeys> read_curve_keys(const std::string& path);
 Result<void> write_curve_keys(const std::string& path, const CurveKeys& keys);
 

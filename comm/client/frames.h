@@ -20,8 +20,8 @@ inline constexpr std::string_view kProtocolVersion = "lorikeet/1";
 inline constexpr size_t kFrameCount = 4;
 inline constexpr int kSilentHeartbeats = 5;  // a peer that said nothing for so many heartbeats is gone
 
-// Of the server: how often it speaks at the least, and which session the client is in. A client that sees another
-// session than before was lost to the server, and its requests with it.
+// From the server: how often it sends something at least, and the client's session. When a client sees another session than
+// before, the server had taken it for lost and cancelled its requests.
 struct Heartbeat {
   std::string session;
   int32_t interval_ms = 0;

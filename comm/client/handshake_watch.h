@@ -1,5 +1,5 @@
-// How the handshakes of a client's socket end, as ZeroMQ's monitor of the socket tells it: ZeroMQ itself tries again and
-// again, and says nothing of it.
+// Learns from ZeroMQ's socket monitor how the handshakes of a client's socket end; by itself ZeroMQ tries again and again
+// without a word.
 #pragma once
 
 #include <zmq.hpp>
@@ -20,7 +20,7 @@ class HandshakeWatch {
   bool is_on() const { return watched_ != nullptr; }
   zmq::pollitem_t poll_item() { return {monitor_.handle(), 0, ZMQ_POLLIN, 0}; }
 
-  // What the last of them came to; `none` again behind begin(). Never waits.
+  // How the last handshake ended; `none` after begin(). Never waits.
   Handshake read();
 
  private:

@@ -1,4 +1,4 @@
-// What a worker says first over its connection: 4 bytes of length, little endian, and this, encoded.
+// The first message of a worker over its connection: 4 bytes of length, little endian, then this struct, encoded.
 #pragma once
 
 #include <cstdint>

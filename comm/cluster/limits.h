@@ -1,4 +1,4 @@
-// What one who has not been admitted can cost the head.
+// What connections that have not been admitted can cost the head.
 #pragma once
 
 #include <chrono>

@@ -1,7 +1,7 @@
 // TLS 1.3 between the hosts of a cluster: both sides show a certificate of the cluster's authority, and each checks that
 // the other is what it must be, a head or a worker.
 //
-// OpenSSL writes without MSG_NOSIGNAL: who has a connection must ignore SIGPIPE.
+// OpenSSL writes without MSG_NOSIGNAL: a process with such a connection must ignore SIGPIPE.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -56,11 +56,11 @@ class TlsContext {
 enum class TlsStep { done, wants_read, wants_write, ended, failed };
 TlsStep tls_step(const Ssl& ssl, int result);
 
-// Repeats `act`, one of OpenSSL's calls, until it is done. Errors: it has failed, or nobody answers until then.
+// Repeats `act`, one of OpenSSL's calls, until it is done. Errors: it has failed, or it is not done by `until`.
 Result<void> finish_tls(const TlsConnection& connection, std::chrono::steady_clock::time_point until,
                         const std::function<int()>& act);
 
-// Waits for events of poll(2); false: there are none until then.
+// Waits for events of poll(2); false: none came by `until`.
 bool wait_for_socket(int socket, short events, std::chrono::steady_clock::time_point until);
 
 // Why the last step has failed, for people: what is wrong with the peer's certificate, or OpenSSL's reason.
@@ -69,7 +69,7 @@ std::string tls_failure(const Ssl& ssl);
 // Fills in the names and addresses of a connection whose handshake is done.
 void note_ends(TlsConnection& connection);
 
-// Makes small messages go out at once, and a peer that acknowledges nothing any more an error.
+// Sends small messages at once, and turns a peer that no longer acknowledges anything into an error.
 void tune_socket(int socket);
 
 }  // namespace lorikeet::comm

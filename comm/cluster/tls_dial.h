@@ -18,8 +18,8 @@ struct DialOptions {
   std::chrono::milliseconds timeout{5'000};  // beyond the look-up of the name, whose time the system decides
 };
 
-// Connects, checks the head, and says token and words. TLS 1.3 lets this side finish before the head has decided: one
-// that it does not admit reads the end of the connection next. Errors are sentences.
+// Connects, checks the head's certificate, and sends token and words. In TLS 1.3 this side is done before the head has
+// decided: if it is not admitted, it reads the end of the connection next. Errors are sentences.
 Result<TlsConnection> dial(const TlsContext& context, const DialOptions& options, const std::vector<uint8_t>& words);
 
 }  // namespace lorikeet::comm

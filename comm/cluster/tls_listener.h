@@ -1,5 +1,5 @@
-// The head's door for other hosts. One who connects must, within AdmissionLimits, show a worker's certificate of the
-// cluster and then say the join token and its first words; anybody else is cut off without an answer of ours.
+// The head's port for other hosts. A connection must, within AdmissionLimits, show a worker's certificate of the cluster and
+// then send the join token and its first words; any other is cut without an answer.
 #pragma once
 
 #include <chrono>
@@ -24,9 +24,9 @@ class TlsListener {
  public:
   // Called on the listener's thread, which they must not hold up.
   struct Callbacks {
-    // words: what the worker has said beside the token; what follows belongs to the new owner.
+    // words: what the worker has sent beside the token; later bytes are the new owner's to read.
     std::function<void(TlsConnection, std::vector<uint8_t> words)> admitted;
-    // Some that were not let in, for people: one sentence in kRefusalPause at the most.
+    // Tells people of connections that were refused: one sentence per kRefusalPause at most.
     std::function<void(const std::string&)> refused;
   };
   static constexpr std::chrono::seconds kRefusalPause{10};

@@ -1,5 +1,5 @@
-// Makes plain sockets of TLS connections: what CAF and the control channel read and write is one end of a socket pair,
-// and this carries the bytes between its other end and the network.
+// Turns TLS connections into plain sockets: CAF and the control channel use one end of a socket pair, and this carries the
+// bytes between the other end and the network.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@
 
 namespace lorikeet::comm {
 
-// One thread for all connections of a process. Each has two buffers of kRelayBytes; who does not read holds up who
-// writes, as over one socket. When either side ends, what it has sent still goes to the other one, for a second at the
-// most, then both are closed.
+// One thread for all connections of a process. Each has two buffers of kRelayBytes; a side that does not read holds up the
+// side that writes, as with one socket. When a side ends, what it has sent is still delivered, for at most a second; then
+// both are closed.
 // Threads: any.
 class TlsRelay {
  public:

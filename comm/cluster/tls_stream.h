@@ -15,16 +15,16 @@ namespace lorikeet::comm {
 // Threads: one sends and receives; end from any, at any time.
 class TlsStream {
  public:
-  // patience: how long the other side may neither take nor send a byte where one is waited for.
+  // patience: how long sending or receiving may wait for the next byte to go or come.
   TlsStream(TlsConnection connection, std::chrono::milliseconds patience)
       : connection_(std::move(connection)), patience_(patience) {}
 
   Result<void> send(std::span<const uint8_t> frame);
 
-  // Errors: the connection has ended, or the frame is larger than `most`. Memory is given as the bytes come.
+  // Errors: the connection has ended, or the frame is larger than `most`. Memory is allocated as bytes come in.
   Result<std::vector<uint8_t>> receive(size_t most);
 
-  // What is waited for fails from now on.
+  // Makes the present and all later calls fail.
   void end() const;
 
   const std::string& peer_address() const { return connection_.peer_address; }

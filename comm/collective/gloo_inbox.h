@@ -32,8 +32,8 @@ class GlooInbox {
   gloo::transport::UnboundBuffer& next_from(int peer);
   void taken_from(int peer);
 
-  // Asks for the messages that take the place of those that have been received. Done after the sends of an operation,
-  // so that it costs no time.
+  // Posts receives for the messages after those that have been received. Called after the sends of an operation, where it
+  // costs no time.
   void repost();
 
   void interrupt(int peer);  // a wait for its next message, now or later
@@ -45,7 +45,7 @@ class GlooInbox {
     std::unique_ptr<char[]> memory;  // [kMessageBytes], touched as far as messages are long
     std::unique_ptr<gloo::transport::UnboundBuffer> handle;
   };
-  // A buffer for each message: of two that have arrived in one, Gloo tells the rank of the last alone.
+  // A buffer for each message: of two messages in one buffer Gloo would tell only the last one's rank.
   struct Peer {
     uint64_t sent = 0, received = 0, posted = 0;  // messages
     Buffer buffers[kAhead];                       // by message number % kAhead

@@ -5,8 +5,8 @@
 // when it leaves in good order: a connection that breaks before that is a lost peer, whoever is being waited for. A
 // rank that fails or aborts closes its connections, and so ends the waits of the others.
 //
-// Closing a connection throws away what the peer has not read yet. So a rank that leaves waits a moment for the others
-// to leave too; what they still need of it is then with them.
+// Closing a connection discards what the peer has not read yet. So a rank that leaves waits a moment for the others to leave,
+// too; by then they have all they need of it.
 #pragma once
 
 #include <chrono>

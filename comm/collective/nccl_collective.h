@@ -15,9 +15,9 @@ struct ncclComm;  // NCCL's communicator
 
 namespace lorikeet::comm {
 
-// Communicators of groups that are over and whose streams are free. To end one takes half a second and the driver's locks
-// for it, which a rank that comes back wants itself: they end before the next one connects. That next one may be the only
-// one that is added then, so there is never more than one of a rank.
+// Communicators of groups that are over and whose streams are free. Ending one takes half a second and holds the driver's
+// locks, which a rank that comes back needs itself. So they are kept here and ended just before the next communicator
+// connects; a rank never has more than one here.
 // Threads: any.
 class RetiredCommunicators {
  public:
@@ -41,10 +41,10 @@ struct NcclOptions {
   std::string prefix;  // of the keys in the store: one per epoch
   std::chrono::milliseconds connect_timeout{60'000};
   std::chrono::milliseconds operation_timeout{30'000};  // a peer that is silent for so long is lost
-  // Returns as soon as the ranks have agreed on an id; the connection is made some seconds later, or when it is wanted: see
-  // connect_behind (connecting_collective.h). Of each rank for itself.
+  // Return as soon as the ranks have agreed on an id, and connect some seconds later, or when the first operation needs it
+  // (connecting_collective.h). Each rank may choose for itself.
   bool connect_behind = false;
-  // Where the communicator of this group goes when it is given up, and from where others end before it connects; or none.
+  // Where this communicator goes when it is given up, and whose communicators are ended before it connects; may be null.
   std::shared_ptr<RetiredCommunicators> retired;
 };
 

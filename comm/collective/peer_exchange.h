@@ -20,26 +20,26 @@ struct PeerExchangeOptions {
   std::chrono::milliseconds timeout{30'000};
 };
 
-// What a rank says of itself. `about` is for the caller's use: at most kMostAboutBytes.
+// What a rank offers the others. `about` is for the caller's use: at most kMostAboutBytes.
 inline constexpr size_t kMostAboutBytes = 256;
 struct PeerOffer {
   Descriptor descriptor;
   std::string about;
 };
 
-// The other ranks as this one met them, by rank; the own place is empty.
+// The other ranks, by rank; this rank's own place is empty.
 struct Peers {
   std::vector<PeerOffer> offers;
-  std::vector<Descriptor> lines;  // nothing is sent over them any more
+  std::vector<Descriptor> lines;  // sockets over which nothing more is sent: their end shows a rank's death
 };
 
-// Ranks that offer nothing take part, too, since the others must learn of it: with an `offer` that is an error, whose
-// sentence the call then fails with. All ranks call it. Only processes of the same user on the same host are believed.
-// Fails with a sentence; throws as the store does.
+// All ranks call it, also those that have nothing to offer, since the others must learn of it: their `offer` is an error,
+// with whose sentence the call then fails. Only processes of the same user on the same host are accepted. Fails with a
+// sentence; throws as the store does.
 Result<Peers> exchange_with_peers(Rendezvous& store, const PeerExchangeOptions& options, Result<PeerOffer> offer);
 
-// Whether all ranks say yes; each says so once under each name. Waits for three time-outs, as others may have used theirs
-// before they say no. Throws as the store does.
+// Whether all ranks say yes, each once under each name. Waits up to three time-outs, since another rank may have used up its
+// own before it says no. Throws as the store does.
 bool all_agree(Rendezvous& store, const PeerExchangeOptions& options, const std::string& name, bool yes);
 
 // The rank whose process has ended or closed its line, or -1. Does not wait.

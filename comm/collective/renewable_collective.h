@@ -1,4 +1,4 @@
-// A communicator that may be exchanged for a new one while what computes with it stays: a rank outlives its group.
+// A communicator that can be exchanged for a new one under the model that uses it: a rank outlives its group.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace lorikeet::comm {
 
-// Threads: renew and the operations from one thread. Whoever wants to abort holds the present communicator itself.
+// Threads: renew() and the operations from one thread. To abort from another thread, hold the present communicator itself.
 class RenewableCollective final : public Collective {
  public:
   void renew(std::shared_ptr<Collective> communicator) { communicator_ = std::move(communicator); }

@@ -1,5 +1,5 @@
-// The fields that say what an answer must be like: its format, calls of tools, reasoning. Names are OpenAI's and vLLM's,
-// the older guided_* among them.
+// The fields that put conditions on an answer: its format, tool calls, reasoning. Names are OpenAI's and vLLM's, the older
+// guided_* among them.
 #pragma once
 
 #include "comm/client/client_messages.h"

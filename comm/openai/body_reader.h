@@ -1,4 +1,4 @@
-// Takes the fields of a JSON object out by name and type, and keeps the first thing that is wrong with one of them.
+// Reads the fields of a JSON object by name and type, and keeps the first error.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ class BodyReader {
   // The value itself, null where it is absent; the caller checks it and says refuse().
   const nlohmann::json& value(const char* name);
 
-  // Takes fields that change nothing.
+  // Accepts fields that have no effect.
   void ignore(std::initializer_list<const char*> names);
 
   // A field that is not served. Null, false, 0, "" and empty lists and objects ask for nothing, and are fine.
@@ -39,11 +39,11 @@ class BodyReader {
 
   void refuse(std::optional<std::string> param, std::string sentence);
 
-  // After every field was asked for: the first thing that was wrong; nullopt: nothing. Fields that nobody asked for are
-  // passed over, as vLLM does, whose clients send what newer servers know.
+  // After every field was asked for: the first error; nullopt: none. Fields that were not asked for are ignored, as in vLLM,
+  // since clients send fields of newer servers.
   std::optional<OpenAiError> finish() { return std::move(error_); }
 
-  // The names of those, for people: a few of them, none long.
+  // The names of some ignored fields, shortened, for people.
   std::vector<std::string> unknown() const;
 
   bool ok() const { return !error_; }

@@ -35,7 +35,7 @@ class OpenAiAnswer {
   // `request` says the shape; its prompts are not kept.
   OpenAiAnswer(const OpenAiRequest& request, Setup setup);
 
-  // Of one that was not known from the begin; for answers that are no streams.
+  // Sets a prompt that was not known at the start; not for streams.
   void show_prompt(size_t index, Prompt prompt);
 
   // An event of a choice; its id is the choice's index (OpenAiRequest::choice). Of a stream: what is to be sent now.

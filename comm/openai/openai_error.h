@@ -15,10 +15,10 @@ struct OpenAiError {
   std::string message;               // a sentence
   std::optional<std::string> param;  // the field of the request that is wrong
   std::string code;                  // for programs: engine::name_of(ErrorCode), or OpenAI's where it has one
-  int32_t retry_after_s = 0;         // of a 429 or 503: when it is worth to ask again; 0: not known
+  int32_t retry_after_s = 0;         // of a 429 or 503: when to try again; 0: not known
 };
 
-// What the gateway says of a request. Its codes keep their names but where OpenAI's clients look for another:
+// The error of a request that failed in the gateway. Codes keep their names except where OpenAI's clients expect another:
 // unknown_adapter is model_not_found, too_long is context_length_exceeded.
 OpenAiError error_of(const Failure& failure);
 

@@ -49,12 +49,12 @@ struct OpenAiRequest {
 using OpenAiRequestResult = tl::expected<OpenAiRequest, OpenAiError>;
 
 // Errors: 400 with the field in `param`. Fields that are not served are refused by name unless they say what happens
-// anyway; fields that only label a request (user, metadata, ...) and such as nobody knows are taken and not used.
+// anyway; fields that only label a request (user, metadata, ...) and unknown fields are ignored.
 OpenAiRequestResult parse_completion(std::string_view body);
 OpenAiRequestResult parse_chat(std::string_view body);
 
-// The names that such a body may have, those that are taken and not used or refused by name included: what
-// openapi_requests.cc describes.
+// All names that such a body may have, including those that are ignored or refused by name: openapi_requests.cc describes
+// the same set.
 std::set<std::string, std::less<>> fields_of(OpenAiRequest::Kind kind);
 
 }  // namespace lorikeet::comm
