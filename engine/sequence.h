@@ -88,7 +88,7 @@ class alignas(64) Sequence {
   // Positions that the next plan may compute: none when the last token that max_tokens allows is already ordered.
   int32_t remaining() const { return num_tokens() >= token_limit_ ? 0 : num_tokens() - num_computed_; }
 
-  // Whether it has got `least` tokens since it was started and stands at the end of a block, so that the prefix cache would
+  // Whether it has got `least` tokens since it was started and stands just behind the end of a block, so that the prefix cache would
   // keep all but a few positions if it was preempted now.
   bool turn_is_over(int32_t least, int32_t block_size) const;
 

@@ -1,4 +1,4 @@
-// The flags that say who may come in, over HTTP and ZeroMQ, and the files behind them.
+// The flags for keys and tenants, of HTTP and ZeroMQ, and the files that they name.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -23,12 +23,12 @@ struct AccessFlags {
 void add_access_flags(CLI::App& app, AccessFlags& flags);
 
 // Reads the files and the environment (LORIKEET_API_KEY, else VLLM_API_KEY, where no flag gives a key), and refuses
-// doors that strangers could reach without a key. http_host is empty where there is no HTTP door.
+// addresses that strangers could reach without a key. http_host is empty where there is no HTTP door.
 Result<actors::AccessOptions> resolve(const AccessFlags& flags, const std::string& http_host,
                                       const std::string& zmq_address);
 
-// Of keys that ZeroMQ does not ask for, so that whoever reaches it goes round them: a sentence for people. Empty: it asks,
-// or there are none, or the flags say to let everybody in.
+// A warning where HTTP asks for keys and ZeroMQ does not, so that clients can avoid the keys. Empty where ZeroMQ asks, too,
+// or there are no keys, or the flags explicitly let everybody in.
 std::string way_round_keys(const AccessFlags& flags, const actors::AccessOptions& access,
                            const std::string& zmq_address);
 

@@ -1,4 +1,4 @@
-// How much memory adapters may take where the flags leave it open: slots on the ranks, and the head's copies.
+// How much memory adapters may take (slots on the ranks, copies in the head) where the flags leave it to the program.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace lorikeet::launcher {
 inline constexpr int32_t kSlotsUnknown = 8;  // where the device of a rank is another host's
 inline constexpr int32_t kFewestSlots = 8, kMostSlots = 512;
 
-// What the shares are taken of, in bytes; 0: not known here.
+// The memory that shares are taken of, in bytes; 0: not known here.
 struct MemoryFacts {
   uint64_t host = 0;         // what this process may have of the host's memory
   uint64_t device = 0;       // of one GPU
@@ -24,11 +24,11 @@ MemoryFacts memory_facts(const std::string& device);
 
 // Sets max_loras, lora_memory_bytes and max_cpu_lora_bytes of options whose other values are decided.
 //
-// max_loras "auto": each rank has a sixteenth of its device's memory for adapters (on the CPU: the ranks together of the
-// host's), and so many slots as adapters fit that have rank 16 on all projections, or --max-lora-rank where that is less.
-// Adapters are counted by what they really take, so smaller ones leave slots to others, and larger ones take the room of
-// several. kSlotsUnknown where the ranks' memory is not known. A number: so many slots.
-// max_cpu_lora_bytes "auto": an eighth of the host's memory; else a size.
+// max_loras: a number of slots, or "auto": each rank uses a sixteenth of its device's memory for adapters (on the CPU all
+// ranks together: of the host's), and has as many slots as adapters of rank 16 on all projections fit (of --max-lora-rank
+// where that is less). The budget counts an adapter's real size, so smaller ones leave room to others and larger ones take
+// that of several. Where the ranks' memory is not known, kSlotsUnknown slots.
+// max_cpu_lora_bytes: a size, or "auto": an eighth of the host's memory.
 Result<void> choose_adapter_memory(const std::string& max_loras, const std::string& max_cpu_lora_bytes,
                                    const model::ShardPlan& plan, const MemoryFacts& facts,
                                    actors::ServerOptions& options);

@@ -16,18 +16,18 @@ namespace lorikeet::launcher {
 
 class AdapterWarmer {
  public:
-  // Begins with the first of `names`, of which there are some; on a thread of its own, the only one that uses `client`.
-  // per_second: so many at the most, evenly, and fewer where they take longer; less than one an hour is taken as one an
-  // hour. 0: each as soon as the one before it is there.
+  // Starts with the first of `names` (not empty), on a thread of its own, which alone uses `client`. per_second: the most
+  // loads a second, evenly spaced, fewer where they take longer, and at least one an hour. 0: each load starts when the one
+  // before it is done.
   AdapterWarmer(std::unique_ptr<comm::ServerClient> client, std::vector<std::string> names, double per_second = 0);
   ~AdapterWarmer();
   AdapterWarmer(const AdapterWarmer&) = delete;
   AdapterWarmer& operator=(const AdapterWarmer&) = delete;
 
-  // From one's begin to the next one's, at least, for so many a second; 0: none.
+  // The least time from the start of one load to the next one's, for so many a second; 0: none.
   static std::chrono::nanoseconds period_of(double per_second);
 
-  // Waits for the one that is under way. Errors: one was refused, or not answered in time; it is the last.
+  // Waits for the load that is under way. Errors: a load was refused or not answered in time; there was none after it.
   Result<void> stop();
 
  private:
@@ -39,8 +39,8 @@ class AdapterWarmer {
   const std::vector<std::string> names_;
   const std::chrono::nanoseconds period_;
   std::atomic<bool> stops_{false};  // after the one that is under way
-  std::atomic<bool> gone_{false};   // nobody wants to know of it any more
-  Result<void> ended_;              // the thread's until it has been joined
+  std::atomic<bool> gone_{false};   // the owner does not wait for the result
+  Result<void> ended_;              // written by the thread; to be read after it has been joined
   std::thread thread_;
 };
 

@@ -1,5 +1,5 @@
-// What is wrong with the adapters of the start, by what their headers say: told when the server starts rather than with
-// the first request for each. They are read when they are asked for, and may be mended until then.
+// Looks at the headers of the adapters of --lora-modules before the server starts, so that people hear of bad ones then and
+// not with the first request. Adapters are read when they are first asked for, and may be repaired until then.
 #pragma once
 
 #include <chrono>
@@ -20,10 +20,10 @@ struct RefusedAdapters {
   std::set<std::string> names;
 };
 
-// A sentence for each of the first ten that would be refused now, and one for the rest of them: its files, a rank above
-// --max-lora-rank, another base, more bytes than --max-cpu-lora-bytes. Returns after `patience` whatever the disk does,
-// and then names the one whose files have not answered and how many were not looked at: a thread is left behind that
-// waits for them. look: in place of the look at the files, on that thread.
+// A sentence for each of the first ten adapters that would be refused now, and one for the rest. Reasons: the files, a rank
+// above --max-lora-rank, another base, more bytes than --max-cpu-lora-bytes. Returns after `patience` even if a disk does not
+// answer; then it names the adapter that it waits for, says how many were not looked at, and leaves a waiting thread
+// behind. look: replaces the look at the files, on that thread (for tests).
 RefusedAdapters adapter_warnings(const actors::ServerOptions& options,
                                  std::chrono::milliseconds patience = std::chrono::milliseconds(1000),
                                  WhyRefused look = nullptr);

@@ -1,4 +1,4 @@
-// Flags of `lorikeet submit` about chats and what their answers must be like. Names are those of the request's fields.
+// Flags of `lorikeet submit` about chats and the form of their answers. They are named as the request's fields.
 #pragma once
 
 #include <CLI/CLI.hpp>

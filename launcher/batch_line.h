@@ -35,28 +35,28 @@ class BatchLine {
   // `number`: of the line among those that are not empty. Errors: neither form can be read, or its id cannot.
   static Result<std::unique_ptr<BatchLine>> parse(std::string_view text, int64_t number, const BatchModel& model);
 
-  // What tells the line's result among others of the file: its id as the line has it, in JSON.
+  // Identifies the line's result in the output: its id as the line has it, in JSON.
   virtual std::string key() const = 0;
 
   // One per choice; their ids are the caller's to set. None where the line was refused: `refusal` is its result.
   virtual std::vector<comm::GenerateRequest> requests() const = 0;
   virtual std::optional<std::string> refusal() const { return std::nullopt; }
 
-  // What comes for choice `index`. The result when the last one has ended, or one has failed.
+  // Take events of choice `index`. The last choice's end, or a failure, gives the line's result.
   virtual void add(size_t index, const comm::Delta& delta) = 0;
   virtual std::optional<std::string> finish(size_t index, const comm::Done& done) = 0;
   virtual std::string finish(const comm::Failure& failure) const = 0;
-  virtual void restart() = 0;  // everything is asked for again
+  virtual void restart() = 0;  // forgets all events, since all choices are asked for again
 };
 
-// The key of a result line that BatchLine has written, and whether it is final: a failure that was the server's is not.
+// The key of a result line that BatchLine has written, and whether it is final: a server's failure is not.
 struct BatchResult {
   std::string key;  // or, where there was no request to read,
   std::optional<int64_t> line;
 };
 std::optional<BatchResult> final_result(std::string_view line);
 
-// Whether a failure says something of the server and nothing of the request: the request may be sent again.
+// Whether a failure is the server's and not the request's, so that the request may be sent again.
 bool is_of_the_server(std::string_view code);
 
 }  // namespace lorikeet::launcher

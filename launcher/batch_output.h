@@ -1,4 +1,4 @@
-// The output of an earlier `batch` over the same input, of which a new run does the rest.
+// The output of an interrupted `batch` over the same input, which --resume continues.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,12 @@ namespace lorikeet::launcher {
 // that hold no request.
 class AnsweredLines {
  public:
-  // Reads `path` (absent: nothing is answered). What is no answer is taken out of the file: a last line that was not
-  // written whole, and failures that were the server's and not the request's. The file is changed in one step.
+  // Reads `path` (absent: nothing is answered). Removes from the file what is no answer: an incomplete last line, and failures
+  // that were the server's and not the request's. The file is changed in one step.
   static Result<AnsweredLines> take_over(const std::string& path);
 
-  // Whether the input's line `number` (from 1) has its answer. Of lines with one id, each answer counts for one.
+  // Whether the input's line `number` (from 1) has its answer. Where several lines have the same id, each answer counts for
+  // one of them.
   bool take(const Result<std::unique_ptr<BatchLine>>& line, int64_t number);
 
   int64_t size() const { return size_; }

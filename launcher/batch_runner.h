@@ -17,9 +17,9 @@
 namespace lorikeet::launcher {
 
 // Keeps about `window` requests with the server (more where a single line has more) and writes one result line per input
-// line, in the order of the input. Requests that a lost server or group of ranks had are sent again, the last of
-// kMaxAttempts times alone, so that one that ends ranks takes none along; then they fail with the server's code. What a
-// server that goes away leaves unanswered is not written at all.
+// line, in the order of the input. Requests that were lost with the server or its ranks are sent again, up to kMaxAttempts
+// times; the last time alone, so that a request that crashes ranks takes no other along. Then they fail with the server's
+// code. Where the server stops for good, unanswered lines get no result at all.
 class BatchRunner {
  public:
   static constexpr int kMaxAttempts = 3;
@@ -33,9 +33,8 @@ class BatchRunner {
     int64_t streamed_tokens = 0;  // that have come, also of requests that have not ended
   };
 
-  // Until every line is processed, or the output cannot be written, or `give_up` says that no server will come back.
-  // Also where it fails, all answers that have come are written.
-  // on_progress is called whenever something has come.
+  // Runs until every line is processed, the output cannot be written, or `give_up` says that no server will come back. All
+  // answers that have come are written, also where it fails. on_progress is called whenever something has come.
   Result<Summary> run(const std::function<bool()>& give_up,
                       const std::function<void(const Summary&)>& on_progress = {});
 
@@ -57,7 +56,7 @@ class BatchRunner {
   Result<void> fail_request(const comm::Failure& failure);
   Result<void> finish(int64_t line, std::string result, bool failed);
   Result<void> resend_all();
-  // After the server lost it: now, later and alone, or not again.
+  // Decides whether a lost request is sent again now, later and alone, or not at all.
   Result<void> lose(std::map<int64_t, Running>::iterator lost, const comm::Failure& failure);
 
   comm::ZmqClient& client_;

@@ -24,22 +24,22 @@ class BenchEngine {
 
   // Fails when a request does.
   Result<Load> load(std::vector<comm::GenerateRequest> requests, const LoadOptions& options = {});
-  // What is to be generated in all, for the progress that people see of load().
+  // Tokens that load() will generate in all, for its progress bar.
   void expect_tokens(int64_t tokens) { expected_tokens_ += tokens; }
   std::vector<comm::GenerateRequest> requests(size_t count, int32_t input_len, int32_t output_len);
 
-  // Tokens of a prompt that leave room for one generated, in the context and in the KV pool.
+  // The longest prompt that leaves room for one generated token, in the context and in the KV pool.
   int64_t longest_prompt() const { return longest_prompt_; }
 
   // Another client of the server, for another thread.
   Result<std::unique_ptr<comm::ZmqClient>> connect() const { return server_->connect(); }
 
-  // How the server is now.
+  // The server's status now.
   Result<actors::ServerStatus> status();
   // What steps took on the device since the start.
   Result<actors::StepTotals> step_totals();
 
-  // Seconds that no step can undercut: memory and, on a GPU, arithmetic.
+  // The least time of a step in seconds: memory and, on a GPU, arithmetic.
   double decode_floor(double rows, double context, int32_t adapters = 0, int32_t adapter_rank = 0) const;
   double prefill_floor(int64_t prompts, int64_t tokens) const;
 

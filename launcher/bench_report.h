@@ -1,4 +1,4 @@
-// The figures of a benchmark, each beside the floor that it stands against, as a table and as JSON.
+// The figures of a benchmark, each with its floor, as a table and as JSON.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -18,7 +18,7 @@ struct Figure {
   std::string against = "";  // what the floor is, where it is not the report's usual one
   bool detail = false;       // in JSON alone
 
-  // How much of what is possible was reached: 1 at the floor. 0 without one.
+  // The share of what is possible: 1 at the floor; 0 where there is no floor.
   double share() const;
 };
 

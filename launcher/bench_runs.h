@@ -1,4 +1,4 @@
-// The benchmarks of `lorikeet bench`. Each runs its load and fills a report; what it has when it fails stays in it.
+// The benchmarks of `lorikeet bench`. Each runs its load and fills a report, which keeps its figures if the run fails.
 #pragma once
 
 #include <array>
@@ -53,17 +53,17 @@ struct BenchFlags {
   ServeLoadFlags serve;
 };
 
-// What flags alone say to be wrong: of those that start a server of their own, of `bench adapters` besides, and of
-// `bench serve`.
+// Check flags before anything runs, so that a wrong command line has its own exit status: of benchmarks that start a server,
+// of `bench adapters` in addition, and of `bench serve`.
 Result<void> check_engine_flags(const BenchFlags& flags);
 Result<void> check_adapters_flags(const BenchFlags& flags);
 Result<void> check_serve_flags(const BenchFlags& flags);
 
-// A batch of equal requests, sent at once, again and again: what one step costs. With changing_adapters also the
-// device's idle time between steps whose mix of adapters is never that of the step before.
+// A batch of equal requests, sent at once, again and again: the cost of one step. With changing_adapters also the device's
+// idle time between steps when no two steps in a row have the same adapters.
 Result<void> bench_latency(const BenchFlags& flags, BenchReport& report);
 
-// Many requests: what the server gets through.
+// Many requests: throughput.
 Result<void> bench_throughput(const BenchFlags& flags, BenchReport& report);
 
 inline constexpr std::array<int32_t, 3> kPrefillLengths = {512, 2048, 8192};
@@ -80,8 +80,8 @@ Result<void> bench_lora(const BenchFlags& flags, BenchReport& report);
 Result<void> check_adapters_bench(const BenchFlags& flags, const actors::ServerOptions& options,
                                   const model::ModelConfig& config);
 
-// Adapters on their way: time to the first token by where they are, loads per second, throughput over the number of
-// adapters, what streams notice of loads.
+// Loading adapters: time to the first token by tier, loads per second, throughput over the number of adapters, delay of
+// running streams by loads.
 Result<void> bench_adapters(const BenchFlags& flags, BenchReport& report);
 
 // A running server under load.

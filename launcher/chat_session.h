@@ -1,5 +1,4 @@
-// A chat's state between the lines that a person types: the messages so far, the adapter that answers, what is to be
-// done with the next line.
+// A chat's state between the lines that a person types: the messages so far, and the adapter that answers.
 #pragma once
 
 #include <optional>

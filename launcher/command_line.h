@@ -7,9 +7,8 @@
 
 namespace lorikeet::launcher {
 
-// Parses and runs; what went wrong with the command line goes to standard error behind "lorikeet COMMAND: ", with a
-// guess where a word is nearly a known one. `exit_status` is what the commands of `app` write to. Returns the status of
-// the process.
+// Parses and runs. Errors of the command line go to standard error behind "lorikeet COMMAND: ", with a suggestion where a
+// word is nearly a known one. `exit_status`: where the commands of `app` write their status. Returns the process's status.
 int run_command_line(CLI::App& app, const std::vector<std::string>& arguments, const int& exit_status);
 
 }  // namespace lorikeet::launcher

@@ -12,9 +12,9 @@ namespace lorikeet::launcher {
 // For commands with --config: shown in --help; read by expand_config_file before the parser sees the arguments.
 void add_config_flag(CLI::App& command);
 
-// Where `arguments`, those behind the command's name, hold --config FILE: the same with the file's flags instead, but for
-// those that the command line gives, too, which win. A list gives a flag several values; true gives a flag that takes
-// none; false takes it back, or leaves it out. Errors name the file and the line: what is no YAML, a key that is no flag.
+// Replaces --config FILE in `arguments` (those behind the command's name) by the file's flags, except those that the command
+// line gives, too. In the file a list gives a flag several values; true gives a flag without a value; false takes it back,
+// or leaves it out. Errors name the file and the line: invalid YAML, a key that is no flag.
 Result<std::vector<std::string>> expand_config_file(const CLI::App& command, std::vector<std::string> arguments);
 
 }  // namespace lorikeet::launcher

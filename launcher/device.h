@@ -1,4 +1,4 @@
-// Where the ranks compute, and what it gives at the most.
+// The device that ranks compute on, and its measured limits.
 #pragma once
 
 #include <cstdint>

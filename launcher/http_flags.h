@@ -25,10 +25,10 @@ void add_log_flags(CLI::App& app, actors::LogOptions& options);
 // How long running requests have when the server is asked to stop, for `serve`.
 void add_drain_flag(CLI::App& app, double& seconds);
 
-// For commands that open no HTTP door: the same names are among what is refused. `given` must outlive the parsing.
+// For commands that open no HTTP door: refuses the same flags with a reason. `given` must outlive the parsing.
 void refuse_http_flags(CLI::App& app, ForeignFlags& given);
 
-// Who may come in through it is in access_flags.h.
+// Keys are in access_flags.h.
 Result<actors::HttpDoorOptions> resolve(const HttpFlags& flags);
 
 }  // namespace lorikeet::launcher

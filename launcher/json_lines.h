@@ -34,10 +34,10 @@ class LineReader {
 // The lines of a file that are not empty; 0 where it is the standard input or cannot be read.
 int64_t count_lines(const std::string& path);
 
-// Writes lines to a file; "-" is the standard output. Every write is checked, so that a full disk is told, not ignored.
+// Writes lines to a file; "-" is the standard output. Every write is checked, so that a full disk is an error.
 class LineWriter {
  public:
-  // append: behind what the file has; else that is gone.
+  // append: keeps the file's content; else it is overwritten.
   static Result<LineWriter> open(const std::string& path, bool append = false);
 
   Result<void> write(const std::string& line);

@@ -23,7 +23,7 @@ std::string json_line(std::string_view line, std::chrono::system_clock::time_poi
 // One at a time.
 class JsonStderr {
  public:
-  // Errors: what it needs cannot be had, such as a standard error.
+  // Fails where standard error is closed, or where the system gives no pipe or thread.
   static Result<std::unique_ptr<JsonStderr>> begin();
   ~JsonStderr();  // writes what is in the pipe, for a second at the most
   JsonStderr(const JsonStderr&) = delete;
@@ -34,7 +34,7 @@ class JsonStderr {
   void run() const;
 
   const Descriptor before_, pipe_;
-  const Descriptor end_;  // an eventfd: once it is written, the thread takes what is there and ends
+  const Descriptor end_;  // an eventfd: after a write the thread writes what is left and ends
   std::thread thread_;
 };
 

@@ -1,4 +1,4 @@
-// What a load showed, in the figures of the field.
+// The figures of a load, as they are usually reported.
 //
 //   TTFT  time to the first token           TPOT  time per output token after the first, of a request
 //   ITL   between two pieces of an answer   E2E   from sending a request to its end
@@ -33,8 +33,8 @@ struct LoadFigures {
   Spread ttft, tpot, itl, e2e;                // of requests that ended well
 };
 
-// Seconds between pieces of the answers, of those that began when every request had its first token and ended before the
-// first request was done: steps of as many rows, of whose prompts none is computed any more.
+// Seconds between pieces of the answers, only while all requests generate: after every request has its first token and
+// before the first request is done.
 std::vector<double> steady_gaps(const Load& load);
 
 // Of all requests.

@@ -1,4 +1,4 @@
-// A server for this process alone, on a socket in a directory of its own: what `batch` and `bench` send requests to.
+// A server that only this process can reach, over a socket in its own directory: `batch` and `bench` send requests to it.
 #pragma once
 
 #include <filesystem>
@@ -16,8 +16,8 @@
 
 namespace lorikeet::launcher {
 
-// A directory that is removed, with its content, at the end. It is locked while its owner lives, so that those of
-// owners that were killed are known, and removed when the next one is made.
+// A directory that is removed, with its content, at the end. It is locked while its owner lives, so that directories of
+// killed owners are recognised, and removed when the next one is made.
 class TemporaryDirectory {
  public:
   static Result<TemporaryDirectory> make();

@@ -1,4 +1,4 @@
-// Where the model is that people name: a directory, or a repository of the Hugging Face hub that has been downloaded.
+// Finds the model that people name: a directory, or a downloaded repository of the Hugging Face hub.
 #pragma once
 
 #include <filesystem>

@@ -1,5 +1,5 @@
-// A client of OpenAI's API over HTTP, streaming: of this server, of vLLM, of any other. It answers in the messages of the
-// client protocol, so that what speaks with a server does not ask which door it has come through.
+// A streaming client of OpenAI's API over HTTP, for this server, vLLM or any other. It gives answers as messages of the
+// client protocol, so that its users need not care whether a server is reached over HTTP or ZeroMQ.
 #pragma once
 
 #include <memory>
@@ -38,10 +38,10 @@ struct OpenAiCall {
 };
 OpenAiCall openai_call(const comm::GenerateRequest& request, const std::string& base_model);
 
-// What an event of the stream says, taken into the answer to the request `id`.
+// One event of the stream, translated for the request `id`.
 struct OpenAiChunk {
   std::string text;
-  std::string reasoning;  // what the model thinks before it answers
+  std::string reasoning;  // of the model, before the answer
   bool counts = false;    // it is of at least one token
   std::string finish_reason;
   comm::Usage usage;

@@ -1,5 +1,5 @@
-// How far something has come that takes a while: on a terminal one line that is rewritten in place, with a bar and the
-// time left; elsewhere a plain line now and then.
+// Shows the progress of something slow: on a terminal as one line that is rewritten in place, with a bar and the time left;
+// elsewhere as a plain line now and then.
 #pragma once
 
 #include <chrono>
@@ -37,7 +37,7 @@ class ProgressLine {
 
   // Shows it where that is due: ten times a second on a terminal, every ten seconds elsewhere.
   void show(const Progress& progress);
-  void end();                         // takes the line away; what is shown next begins anew
+  void end();                         // removes the line; the next show() starts a new bar
   void say(const std::string& line);  // a whole line above it
 
  private:

@@ -1,4 +1,4 @@
-// What `lorikeet serve` says once it serves: what is where, and what to try.
+// What `lorikeet serve` prints once it serves: addresses, and commands to try.
 #pragma once
 
 #include <set>
@@ -10,8 +10,8 @@
 
 namespace lorikeet::launcher {
 
-// Lines, without the end of the last one. has_tokenizer: else prompts are token ids. refused: adapters that are not to be
-// tried, as they would be refused.
+// Lines, without the end of the last one. has_tokenizer: false where prompts must be token ids. refused: adapters that would
+// be refused, and are not suggested.
 std::string served_summary(const actors::ServerOptions& options, const actors::ServerReady& ready,
                            const Terminal& terminal, bool has_tokenizer = true,
                            const std::set<std::string>& refused = {});

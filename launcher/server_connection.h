@@ -1,4 +1,4 @@
-// The way of the commands that are clients (`submit`, `chat`, `status`, `bench serve`) to a running server.
+// How commands that are clients (`submit`, `chat`, `status`, `bench serve`) connect to a running server.
 #pragma once
 
 #include <chrono>
@@ -13,13 +13,13 @@ namespace lorikeet::launcher {
 
 inline constexpr std::chrono::milliseconds kGreetingPatience{1500};  // a server's thread for ZeroMQ answers at once
 
-// A client that a server has greeted. Errors: the flags, the address, that the server does not take the key, or that
-// nobody answers there within `patience`.
+// A client that the server has greeted. Errors: wrong flags, a wrong address, a key that the server refuses, or no answer
+// within `patience`.
 Result<std::unique_ptr<comm::ZmqClient>> connect_to_server(const ZmqFlags& server,
                                                            comm::Encoding encoding = comm::Encoding::cereal,
                                                            std::chrono::milliseconds patience = kGreetingPatience);
 
-// A sentence for people: what a client of this identity lacks whose handshake ended like that.
+// Why a handshake with this identity ended so, and what to do, as a sentence.
 std::string why_not_greeted(const std::string& address, const comm::ZmqIdentity& identity, comm::Handshake handshake);
 
 }  // namespace lorikeet::launcher

@@ -1,4 +1,4 @@
-// What people see of a server that this process starts: its loading as one bar over all ranks, and what it says.
+// Shows people the start of a server: loading as one bar over all ranks, and its messages.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace lorikeet::launcher {
 
-// The layers of all ranks, added up. A rank that begins anew is one of a group that does.
+// The loaded layers of all ranks together. When one rank starts again, all do.
 class LayerCount {
  public:
   explicit LayerCount(int32_t ranks) : done_(static_cast<size_t>(ranks), 0) {}

@@ -1,4 +1,4 @@
-// Asking a running server how it is.
+// Asks a running server for its status.
 #pragma once
 
 #include <chrono>
@@ -20,8 +20,8 @@ struct StatusAnswer {
 // Errors: the server's refusal, no answer in time.
 Result<StatusAnswer> ask_status(comm::ServerClient& client, std::chrono::seconds patience);
 
-// What the text says. It may be of another version: unknown keys are passed over, and what is missing has its default.
-// Errors: it is not a JSON object of such fields.
+// Parses the text, which may come from another version: unknown keys are ignored, missing ones have their defaults. Errors: it
+// is not a JSON object of such fields.
 Result<actors::ServerStatus> read_status(std::string_view json);
 
 }  // namespace lorikeet::launcher

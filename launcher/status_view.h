@@ -10,7 +10,7 @@
 
 namespace lorikeet::launcher {
 
-// What a look some time ago had, for rates since then.
+// An earlier status, to compute rates since then.
 struct EarlierStatus {
   actors::ServerStatus status;
   double seconds_ago = 0;  // above 0

@@ -6,7 +6,7 @@
 
 namespace lorikeet::launcher {
 
-// While it lives, the signals are noted; made before anything that must not be left behind. One at a time.
+// While it lives, the signals are caught. Make it before anything that must not be left behind. One at a time.
 class StopSignals {
  public:
   StopSignals();
@@ -14,7 +14,7 @@ class StopSignals {
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
-  // From now on, and for what came before, they stop `server`. Before it ends: nullptr.
+  // The signals, earlier ones included, stop `server` from now on. Call with nullptr before the server ends.
   void route_to(actors::Server* server);
 
   int received() const;   // the last signal; 0: none

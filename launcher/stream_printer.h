@@ -16,8 +16,8 @@ namespace lorikeet::launcher {
 class StreamPrinter {
  public:
   struct Style {
-    Terminal terminal;  // its width and colours; where there is none, lines are of 80 columns behind the label
-    bool notes = true;  // closing notes of answers that came to their end
+    Terminal terminal;  // its width and colours; without a terminal, lines have 80 columns behind the label
+    bool notes = true;  // print a closing note behind complete answers
   };
 
   StreamPrinter(std::FILE* out, std::vector<std::string> labels) : StreamPrinter(out, std::move(labels), Style{}) {}
@@ -27,9 +27,9 @@ class StreamPrinter {
   Result<void> text(size_t answer, const std::string& piece);
   Result<void> delta(size_t answer, const comm::Delta& delta);  // its text, and what it has of log-probabilities
   Result<void> end(size_t answer, const std::string& note);     // prints what is left, and a closing note
-  // Prints what is left; why it failed goes to standard error as every reason does, behind `command`.
+  // Prints what is left, and to standard error why the answer failed, behind `command`.
   Result<void> fail(size_t answer, const std::string& command, const std::string& why);
-  // Something else about an answer that has ended, likewise.
+  // Prints a remark on an answer that has ended, likewise.
   void remark(size_t answer, const std::string& command, const std::string& what) const;
 
  private:

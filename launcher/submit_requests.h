@@ -13,7 +13,7 @@ namespace lorikeet::launcher {
 
 struct SubmitPlan {
   std::vector<std::string> prompts;
-  std::vector<std::vector<int32_t>> token_prompts;  // behind them: prompts that are token ids already
+  std::vector<std::vector<int32_t>> token_prompts;  // further prompts, given as token ids
   std::vector<std::string> adapters;  // of each prompt, or one for all, or several for one prompt; or comm::kBaseModel
   std::optional<std::string> system;  // the system's message before each prompt; makes it a chat
   bool chat = false;                  // each prompt is a user's message
@@ -26,11 +26,11 @@ struct LabelledRequest {
   std::string label;              // differs from all others'
 };
 
-// Whether the prompts can be meant so: ids with spaces between them, of which the shell makes prompts of text, cannot.
+// Catches a likely mistake: token ids separated by spaces, which the shell turns into prompts of text.
 Result<void> check_prompts(const SubmitPlan& plan);
 
-// Prompt by prompt, the answers of one after the other. Errors: the numbers of prompts and adapters do not fit; token ids
-// where the prompts are messages of a chat.
+// The requests, by prompt and then by answer. Errors: the numbers of prompts and adapters do not match; token ids as messages
+// of a chat.
 Result<std::vector<LabelledRequest>> make_requests(const SubmitPlan& plan);
 
 }  // namespace lorikeet::launcher

@@ -12,8 +12,8 @@ struct Column {
   bool numbers = false;  // aligned to the right
 };
 
-// Lines behind two spaces, each of at most `width` columns: what is too much is taken from the first column, whose cells
-// are shortened. Every row has a cell per column.
+// Lines indented by two spaces, each of at most `width` columns: where they would be longer, the first column's cells are
+// shortened. Every row has a cell per column.
 std::string text_table(const std::vector<Column>& columns, const std::vector<std::vector<std::string>>& rows,
                        size_t width);
 

@@ -1,4 +1,4 @@
-// The flags of commands that reach a server over HTTP in place of ZeroMQ. Those of TLS are named as curl's.
+// The flags of commands that can reach a server over HTTP instead of ZeroMQ. Those for TLS have curl's names.
 #pragma once
 
 #include <CLI/CLI.hpp>

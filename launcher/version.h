@@ -1,4 +1,4 @@
-// Which program this is, and of which libraries it was built.
+// The program's version, and the libraries that it was built with.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// The flags of commands that are clients of a running server: where it is, and what it asks of its clients.
+// The flags of commands that are clients of a running server: its address, and the client's keys.
 #pragma once
 
 #include <CLI/CLI.hpp>
