@@ -221,7 +221,7 @@ class AdapterCache {
     return caf::actor_cast<caf::strong_actor_ptr>(worker) == self_->current_sender();
   }
 
-  // Does what the tables want, which may make them want more.
+  // Carries out the tables' effects, which may cause more.
   void act() {
     for (;;) {
       auto of_host = host_.take_effects();
@@ -322,7 +322,7 @@ class AdapterCache {
     }
   }
 
-  // What a rank says cannot be read, so it is not known of which transfer; all of them go to this rank.
+  // A message of a rank cannot be read, so it is not known which transfer it is about: all of them go to this rank.
   void fail_transfers(int32_t rank, const std::string& why) {
     std::vector<uint64_t> numbers;
     for (auto& [number, transfer] : transfers_) {
@@ -375,7 +375,7 @@ class AdapterCache {
       if (began && transfer.error().empty() && transfer.has_sent_slices()) sends_.add(since(began.mapped()));
       slots_.sent(transfer.adapter()->digest, transfer.error(), transfer.have_ranks_failed());
     }
-    // What it had on its way gives others room, for which no answer will come where it has failed.
+    // Its bytes on the way make room for others; where it has failed, no answer would say so.
     for (size_t rank = 0; rank < windows_.size(); ++rank) fill_window(static_cast<int32_t>(rank), number);
     act();
   }
@@ -400,7 +400,7 @@ class AdapterCache {
   Durations reads_, sends_;
   const std::shared_ptr<NameJournal> journal_;
   const std::shared_ptr<const DescriptorSenders> descriptors_;
-  bool journal_failed_ = false;            // and that was said
+  bool journal_failed_ = false;            // and people were told
   std::unique_ptr<AdapterSource> source_;  // last: its threads end before the rest does
 };
 

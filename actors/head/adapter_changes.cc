@@ -7,7 +7,7 @@
 namespace lorikeet::actors {
 namespace {
 
-// The holds of changes, beside those of requests, whose ids are counted from 1.
+// Ids under which changes hold adapters; requests' ids are counted from 1.
 constexpr uint64_t kFirstId = uint64_t{1} << 63;
 
 constexpr const char* kNotAllowed =
@@ -28,7 +28,7 @@ AdapterChanges::Changes::iterator AdapterChanges::find(HostAdapters::Id id) {
   return (id.value() & kFirstId) != 0 ? changes_.find(id.value() & ~kFirstId) : changes_.end();
 }
 
-// ---- what a head before this one has left
+// ---- changes of an earlier head
 
 void AdapterChanges::restore(const std::vector<NameChange>& changes, TimePoint now) {
   for (const NameChange& change : changes) {
@@ -51,7 +51,7 @@ void AdapterChanges::restore(const std::vector<NameChange>& changes, TimePoint n
 
 void AdapterChanges::found(const std::string& name, const tl::expected<std::string, AdapterRefusal>& directory) {
   if (restored_.erase(name) == 0) return;                               // it leads elsewhere by now
-  if (directory || directory.error().code == "adapter_failed") return;  // a disk that does not answer may do so later
+  if (directory || directory.error().code == "adapter_failed") return;  // the disk may answer later
   host_.leave(name);
   names_.erase(name);
   pinned_.erase(name);
@@ -247,7 +247,7 @@ void AdapterChanges::end(uint64_t number, std::string message, std::string code)
   effects_.push_back(Ended{number, std::move(message), std::move(code)});
 }
 
-// Gives back what it holds, which a load that has entered needs no more.
+// Gives back its claim and lease; a load whose name has entered needs them no more.
 void AdapterChanges::end(Changes::iterator it, std::string message, std::string code) {
   const auto [number, change] = *it;
   changes_.erase(it);

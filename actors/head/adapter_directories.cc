@@ -18,7 +18,7 @@ bool is_below(const fs::path& root, const fs::path& path) {
   return std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();
 }
 
-// Of the path's text alone. Without a slash at its end, too, which is a part of its own.
+// From the path's text alone. Removes a slash at its end, which would be a component of its own.
 fs::path without_dots(const fs::path& path) {
   fs::path plain = path.lexically_normal();
   return plain.has_filename() || plain == plain.root_path() ? plain : plain.parent_path();
@@ -29,7 +29,7 @@ bool is_link(const fs::path& path) {
   return fs::is_symlink(fs::symlink_status(path, ignored));
 }
 
-// A path without links and dots; also behind a link that leads to nothing, which weakly_canonical leaves as it is.
+// The path without links and dots, also behind a link that leads nowhere, which weakly_canonical would leave as it is.
 fs::path resolved(fs::path path, std::error_code& error) {
   constexpr int kMostLinks = 40;  // as the kernel
   for (int links = 0; links < kMostLinks; ++links) {
@@ -88,7 +88,7 @@ tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::
     return refuse("adapter_not_found", fmt::format("Loading lora {} failed: No adapter found for {}", name, what));
   };
   std::error_code error;
-  // Dots are gone before anything is looked at: no path leads through other places on its way.
+  // Dots are removed before the disk is looked at, so that no path goes through other places on its way.
   fs::path given = without_dots(path);
   if (given.is_absolute() && !names_a_place_below(given)) return outside();
   for (size_t i = 0; i < roots_.size() && given.is_relative(); ++i) {
@@ -100,13 +100,13 @@ tl::expected<std::string, AdapterRefusal> AdapterDirectories::locate(const std::
     if (error || !holds(there)) return outside();
     if (last || fs::exists(there, error)) given = below;
   }
-  // What is there of it leads below a root, or it is not said whether the rest is there.
+  // As far as the path exists, it must lead below a root; else nothing is said about whether the rest exists.
   const fs::path directory = resolved(given, error);
   if (error || !holds(directory)) return outside();
   if (!fs::is_directory(directory, error)) return missing(path);
   for (const char* file : kFiles) {
     const fs::path target = resolved(directory / file, error);
-    if (error && !is_link(directory / file)) {  // where a link leads is not said
+    if (error && !is_link(directory / file)) {  // where a link leads is not revealed
       return refuse("adapter_failed", fmt::format("{}: {}", (fs::path(path) / file).string(), error.message()));
     }
     if (error || !holds(target)) {

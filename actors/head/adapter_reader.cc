@@ -22,13 +22,13 @@ constexpr size_t kFewestReadThreads = 2;  // one slow disk does not hold up all 
 constexpr size_t kMostReadThreads = 8;
 constexpr size_t kMostThreads = 16;  // that work at adapters at once
 constexpr size_t kMostBlockedReads = 16;
-constexpr int kSpareThreads = 4;  // that make memory ready, beside what the last one is loaded by
+constexpr int kSpareThreads = 4;                            // that make memory ready while the last adapter is loaded
 constexpr uint64_t kMostSpareBytes = uint64_t{512} << 20;   // where there is no other bound
 constexpr uint64_t kMostEndingBytes = uint64_t{512} << 20;  // likewise
 constexpr int kReadAttempts = 3;                            // files that change while they are read
 constexpr std::chrono::hours kNoLimit{24};
 
-// Reading is hashing and packing as much as waiting for the disk. Ranks on the CPU need cores as well, those on devices few.
+// Reading is hashing and packing as much as waiting for the disk. Ranks on the CPU need the cores, too; ranks on devices few.
 size_t cores_for_reading(model::SliceLayout layout) {
   const size_t cores = std::thread::hardware_concurrency();
   const size_t left = layout == model::SliceLayout::cpu_f32 ? cores / 2 : cores * 3 / 4;
@@ -43,15 +43,15 @@ BlockingPool::Limits read_limits(model::SliceLayout layout, uint64_t bytes) {
   return limits;
 }
 
-// Memory that waits for the next adapter is so large that what is read has room beside it: most adapters are packed
-// without a copy of their files.
+// The spare memory leaves room in the budget for what is being read: most adapters are packed without a copy of their
+// files.
 uint64_t most_spare_bytes(uint64_t bytes) {
   return bytes > 0 ? std::min(bytes / 2, kMostSpareBytes) : kMostSpareBytes;
 }
 
-// Of an adapter while it is read and packed: its files, and what becomes of them, which the CPU has in twice the width.
+// Bytes of an adapter while it is read and packed: its files, and the slices, which are twice as wide on the CPU.
 uint64_t bytes_while_read(uint64_t file_bytes, model::SliceLayout layout) {
-  constexpr uint64_t kMost = uint64_t{1} << 60;  // of a file that says more: there is none
+  constexpr uint64_t kMost = uint64_t{1} << 60;  // no file is larger, whatever its header says
   return std::min(file_bytes, kMost) * (layout == model::SliceLayout::cpu_f32 ? 3 : 2);
 }
 
@@ -82,7 +82,7 @@ struct AdapterReader::Context {
 
   bool in_background() const { return layout != model::SliceLayout::cpu_f32; }
 
-  // Whether a file that is not there is missed at a place that is not a client's to look at is not said.
+  // Does not reveal to a client whether a file exists outside of the directories that clients may use.
   Checked look(const std::string& name, const std::string& dir) {
     Checked found{name, stamp_of(dir)};
     if (!found.stamp.is_missing() || !is_loaded_key(name)) return found;
@@ -91,14 +91,14 @@ struct AdapterReader::Context {
     return found;
   }
 
-  // Beside devices, which compute whatever the host does, the threads that read need not keep those waiting that plan the
-  // steps. Ranks on the CPU would keep the readers waiting.
+  // With ranks on devices, readers run at low priority so as not to delay the threads that plan steps. With ranks on the
+  // CPU they would never get a core.
   void give_way() const {
     if (in_background()) kernels::work_in_background();
   }
 
-  // To give its pages back takes as long as to pack them, and whoever lets go of it last may be an actor: it ends on a
-  // thread that has nothing else to do, as long as not too much waits for that.
+  // Returning its pages takes as long as packing them, and an actor may drop the last reference: so it is freed on a thread
+  // of its own, unless too much waits there.
   std::shared_ptr<const StagedAdapter> ended_apart(std::shared_ptr<const StagedAdapter> adapter) const {
     const StagedAdapter* const at = adapter.get();
     return {at, [owner = std::move(adapter), ends = ends](const StagedAdapter* staged) mutable {
@@ -117,16 +117,16 @@ struct AdapterReader::Context {
 
   Staged stage(const std::string& name, const std::string& dir, int threads) {
     for (int attempt = 1;; ++attempt) {
-      // Where DIR is a link to the present version, both files are read from the same version, whatever becomes of it.
+      // Resolved once: where DIR is a link to the current version, both files are then read from the same version.
       std::error_code error;
       std::filesystem::path version = std::filesystem::canonical(dir, error);
       if (error) version = dir;
-      // Links may have been moved since a client named the directory, and may be moved while we look: what is then opened
-      // is asked once more where it lies.
+      // Links may have been moved since a client named the directory, and may be moved now: the place of the opened files is
+      // checked again.
       std::vector<std::string> within;
       const auto locate = [&] { return directories.locate(name_in_key(name), dir); };
       if (is_loaded_key(name)) {
-        // Nothing is said of what lies elsewhere, neither what it is nor its stamp.
+        // Nothing is revealed about files elsewhere, neither what they are nor their stamps.
         if (auto ok = locate(); !ok) return {name, {}, fail("{}", ok.error().message)};
         within = directories.present_roots();
         if (within.empty()) return {name, {}, fail("{}: no --lora-dir is there", dir)};
@@ -180,7 +180,7 @@ void AdapterReader::check(std::string name, std::string dir) {
   BlockingPool::Job job;
   job.key = name;
   job.limit = patience_.check;
-  // Only what is called while the reader is there refers to it.
+  // Refers to the reader only in calls that are made while it lives.
   job.call = [this, context = context_, name, dir]() -> BlockingPool::Finish {
     context->hold("hold_adapter_check", name);
     return [this, found = context->look(name, dir)] { callbacks_.checked(found); };
@@ -211,7 +211,7 @@ void AdapterReader::read(std::string name, std::string dir, uint64_t file_bytes)
   reads_.submit(std::move(job));
 }
 
-// A job of its own, since this one's memory and thread are for whoever reads next.
+// A job of its own, so that this one's memory and thread are free for the next adapter.
 void AdapterReader::prepare_spare(uint64_t bytes) {
   if (bytes == 0) return;
   BlockingPool::Job job;

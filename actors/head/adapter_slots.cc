@@ -9,7 +9,7 @@
 namespace lorikeet::actors {
 namespace {
 
-// Slots of contents that came lately, before they are compared with those that stay.
+// The share of slots for new contents, before they compete with those that stay.
 constexpr uint64_t kRecentShare = 8;
 
 uint64_t recent_slots(int32_t slots) {
@@ -163,7 +163,8 @@ void AdapterSlots::assign_slots() {
     Content& content = *(returning_.empty() ? queue_ : returning_).begin()->second;
     CHECK(content.state == State::waiting);
     std::string error;
-    if (content.staged == nullptr) {  // its host copy went while it was resident; then its slot did, or the group
+    if (content.staged ==
+        nullptr) {  // its host copy was dropped while it was resident, and then it lost its slot or group
       error = "the adapter's content is not in memory any more";
     } else if (content.slot >= 0) {
       send(content);
@@ -185,7 +186,7 @@ void AdapterSlots::assign_slots() {
   choose_draining();
 }
 
-// On each rank, at most: its ranks may be rounded up there. Packed slices are as they lie in the slots.
+// Its bytes on each rank, at most: LoRA ranks may be rounded up there. Packed slices have the size that they take in slots.
 uint64_t AdapterSlots::bytes_of(const StagedAdapter& adapter) const {
   if (adapter.ranks() > 0 && adapter.dora.empty()) {
     uint64_t most = 0;
@@ -210,7 +211,7 @@ void AdapterSlots::enter_slot(Content& content, int32_t slot, uint64_t bytes) {
   send(content);
 }
 
-// What has a slot, to that. DoRA's factors are made of all ranks' norms, so it is sent to all of them again.
+// Sends a content that has a slot to that slot. DoRA's factors are made of all ranks' norms, so all ranks get it again.
 void AdapterSlots::send(Content& content) {
   returning_.erase(content.ticket);
   content.state = State::sending;
@@ -233,8 +234,8 @@ void AdapterSlots::leave_slot(Content& content) {
   content.state = State::none;
 }
 
-// The same, and the ranks let go of what it holds, where that is counted: the next one may get another slot. Before the
-// Send of what comes in its place.
+// The same, and where bytes are counted the ranks empty the slot, since the next content may get another one. Comes before
+// the Send of the content that takes its place.
 void AdapterSlots::empty_slot(Content& content) {
   if (limits_.bytes > 0) {
     unsure_.insert(content.slot);
@@ -264,7 +265,8 @@ std::optional<int32_t> AdapterSlots::make_place(uint64_t bytes) {
   return free_slots_.extract(free_slots_.begin()).value();
 }
 
-// Of those that nobody leases: first of those that no request wants, then what gave way, then the others. Null: none.
+// Among contents that nobody leases: first those that no request wants, then those that gave way, then the others. Null:
+// there is none.
 AdapterSlots::Content* AdapterSlots::next_victim() const {
   if (!idle_.empty()) return &idle_.victim();
   if (!draining_.empty() && std::get<0>(*draining_.begin()) == 0) return std::get<Content*>(*draining_.begin());
@@ -278,16 +280,16 @@ void AdapterSlots::evict(Content& content) {
   update(content);
 }
 
-// Whether the first that waits has not bytes enough when all have gone that give way, but for `spared` of them.
+// Whether the first in the queue still lacks bytes when all that give way have gone, except `spared` of them.
 bool AdapterSlots::first_lacks_bytes(uint64_t spared) const {
   if (!group_ || limits_.bytes == 0 || queue_.empty() || queue_.begin()->second->staged == nullptr) return false;
   const uint64_t stays = used_bytes_ - evictable_bytes_ - leaving_bytes_ + spared;
   return stays + bytes_of(*queue_.begin()->second->staged) > limits_.bytes;
 }
 
-// Every content that waits has a resident one that drains for it, as far as there are any, and no more than can be sent
-// soon, but as many as the first needs the bytes of: the one with the fewest leases, since it is done the soonest. Who is
-// spared after all goes on.
+// For every content that waits, one resident content drains, as far as there are any; no more than can be sent soon, but as
+// many as it takes to make the bytes for the first in the queue. Those with the fewest leases drain, since they are done
+// soonest. Contents that need not drain after all go on.
 void AdapterSlots::choose_draining() {
   const size_t at_once = std::max<size_t>(1, kMostSends - sending_);
   const size_t to_be_had = free_slots_.size() + idle_.size() + claimed_.size();
@@ -336,7 +338,7 @@ void AdapterSlots::sent(const std::string& digest, const std::string& error, boo
     content.state = State::resident;
     content.was_resident = true;
     unsure_.erase(content.slot);
-    unknown_.clear();  // what the ranks were told before, they have done
+    unknown_.clear();  // the ranks have carried out all earlier orders
     --sending_;
     grant(content);
   } else {
@@ -380,7 +382,7 @@ bool AdapterSlots::is_leaving(const Content& content) {
   return content.place == Place::draining && std::get<0>(content.key) > 0;
 }
 
-// Takes the content from where it was found to where it is found from now on, with its present key.
+// Moves the content from its old place to the place and key that its state gives it.
 void AdapterSlots::find(Content& content, Place place) {
   const Key key(content.leases.size(), content.last_used, &content);
   const bool in_index = place == Place::leased || place == Place::draining;
@@ -403,8 +405,8 @@ void AdapterSlots::find(Content& content, Place place) {
   if (is_leaving(content)) leaving_bytes_ += content.bytes;
 }
 
-// Brings what depends on the content's state up to date: where it is found, its pin, its being known at all. The content
-// may be gone afterwards.
+// Updates all that depends on the content's state: its place, its pin, and whether it is kept in the table at all. It may
+// be gone afterwards.
 void AdapterSlots::update(Content& content) {
   const bool may_go = (content.state == State::resident || content.state == State::former) && !content.kept;
   find(content, !may_go                   ? Place::none

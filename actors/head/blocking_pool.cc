@@ -147,7 +147,7 @@ void BlockingPool::tick(TimePoint now) {
       });
     }
     add_threads(state_);
-    // Whoever waits has no thread to wait for: all of them may be blocked for ever.
+    // Jobs must not wait for threads that may all be blocked for ever.
     if (state_->threads == state_->limits.threads + state_->limits.blocked_threads &&
         state_->num_given_up() == state_->threads) {
       while (auto job = state_->take()) {

@@ -27,7 +27,7 @@ void ChunkWindow::measure(const Sent& chunk, TimePoint now) {
   const double rate = static_cast<double>(answered_ - chunk.answered) /
                       static_cast<double>(Nanoseconds(now - chunk.answered_at).count());
   const double best = *std::max_element(rates_.begin(), rates_.end());
-  // What was slow for want of more to send says nothing of the connection.
+  // A rate that was low because there was nothing more to send says nothing about the connection.
   if (chunk.fills || rate > best) {
     rates_[next_rate_] = rate;
     next_rate_ = (next_rate_ + 1) % kSamples;

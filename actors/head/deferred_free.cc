@@ -12,7 +12,7 @@
 namespace lorikeet::actors {
 namespace {
 
-constexpr uint64_t kLeastBytes = 4096;  // that one counts: nothing waits for free
+constexpr uint64_t kLeastBytes = 4096;  // counted for each object, since even a small one takes memory while it waits
 
 }  // namespace
 

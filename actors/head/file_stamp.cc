@@ -27,7 +27,7 @@ bool is_conclusive(const FileStamp::File& file, int64_t now_ns) {
   return file.bytes >= 0 && file.changed_ns + kConclusiveAfterNs < now_ns;
 }
 
-// One whose time of change lies far ahead is not young until then: its clock or ours is wrong.
+// A file whose time of change lies far in the future does not count as young until then: one of the clocks is wrong.
 bool is_young(const FileStamp::File& file, int64_t now_ns) {
   return file.bytes < 0 || std::abs(now_ns - file.changed_ns) <= kConclusiveAfterNs;
 }

@@ -4,7 +4,7 @@
 
 namespace lorikeet::actors {
 
-// Bits of the hash that were mixed once more: whoever hashes a key may have made them of few.
+// Mixes the bits of a hash once more, since the key's own hash may be poor.
 FrequencySketch::Places FrequencySketch::places_of(uint64_t hash) {
   hash ^= hash >> 32;
   hash *= 0x9e3779b97f4a7c15ULL;

@@ -115,7 +115,7 @@ class Gateway {
 
   caf::result<bool> drain(Drain& drain) {
     draining_ = std::move(drain.why);
-    if (!drain.serves) return true;  // what waits for ranks that were never there has nothing to end
+    if (!drain.serves) return true;  // no ranks have ever served: waiting requests cannot finish
     drained_ = self_->make_response_promise<bool>();
     const auto promise = *drained_;
     note_whether_drained();
@@ -187,7 +187,7 @@ class Gateway {
     prepare_elsewhere(client, asked, std::move(request), bytes, seed);
   }
 
-  // To free a million messages takes time, too, and not this thread's.
+  // Freeing a million messages takes time, too, which this thread does not have.
   void let_go(std::shared_ptr<const comm::GenerateRequest> request) {
     if (!request->messages || request->messages->size() <= kCountedMessages) return;
     caf::anon_send(setup_.text_preparer,
@@ -198,7 +198,7 @@ class Gateway {
     return live_.find(client, name).has_value() || long_texts_.contains({client, name});
   }
 
-  // The request itself is let go of here, and freed by who prepares it.
+  // Only drops its reference: the text preparer frees the request.
   void prepare_elsewhere(uint64_t client, const AskedRequest& asked,
                          std::shared_ptr<const comm::GenerateRequest> request, size_t bytes, uint64_t seed) {
     const auto wanted = std::make_shared<std::atomic<bool>>(true);
@@ -267,7 +267,7 @@ class Gateway {
     note_whether_drained();
   }
 
-  // What its tenant has no room for now, or never.
+  // The refusal of a request for which the tenant's limits have no room now, or never.
   void refuse(uint64_t client, const std::string& name, const TenantLimits::Refusal& refusal) {
     if (refusal.retry_after_s == 0) return refuse(client, {name, "invalid_request", refusal.message});
     refuse(client, {name, "rate_limited", refusal.message, refusal.retry_after_s});
@@ -301,7 +301,7 @@ class Gateway {
   void take_failure(const engine::FailEvent& failure) {
     LiveRequest* request = live_.find(failure.id);
     if (request == nullptr) return;
-    if (request->ended) {  // the answer is whole; what failed came after it
+    if (request->ended) {  // the answer is complete; the failure came after it
       engine::FinishEvent finish;
       finish.id = failure.id;
       finish.reason = engine::FinishReason::stop;
@@ -369,7 +369,7 @@ class Gateway {
   std::mt19937_64 seeds_;
   TenantLimits limits_;
   uint64_t last_id_ = 0;
-  std::optional<uint64_t> refused_exchange_;  // of HTTP, by a limit of requests: the latest
+  std::optional<uint64_t> refused_exchange_;  // the latest HTTP exchange that a limit on requests refused
   LiveRequests live_;
   Administration administration_;
   struct LongText {

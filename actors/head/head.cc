@@ -40,7 +40,7 @@
 namespace lorikeet::actors {
 namespace {
 
-// Adapters that are being read and packed take this part of what staged ones may take, beside them.
+// The part of the budget for staged adapters that those being read and packed may take in addition.
 constexpr uint64_t kReadingShare = 2;
 
 // Answers the supervisor once all actors without which the head is of no use have answered: an actor that hangs is
@@ -216,7 +216,7 @@ class Head {
     return zmq;
   }
 
-  // They run on ZeroMQ's thread, one at a time.
+  // Called on ZeroMQ's thread, one at a time.
   comm::ZmqServerCallbacks zmq_callbacks() const {
     using Grants = std::unordered_map<comm::ClientId, std::shared_ptr<const Grant>>;
     const auto grants = std::make_shared<Grants>();
@@ -265,7 +265,7 @@ class Head {
 
   void supervisor_said(const ChildOrder& order, Descriptor with) {
     if (const auto* epoch = std::get_if<control::NewEpoch>(&order)) {
-      // The supervisor has seen who died; what ranks said of it may blame one that has lost its peer.
+      // The supervisor has seen which process died; reports of ranks may blame one that has only lost its peer.
       if (!epoch->why.empty()) tell_http_door({false, epoch->why});
       caf::anon_send(scheduler_, SupervisorSaid{*epoch});
     } else if (const auto* ends = std::get_if<control::RankDescriptors>(&order)) {
@@ -279,7 +279,7 @@ class Head {
     }
   }
 
-  // What runs may end; nothing new begins, and who asks whether the server is healthy hears of it first.
+  // Running requests may end, nothing new begins, and /health fails first.
   void drain() {
     if (options_.drain_timeout_ms <= 0) return;
     const std::string why = "the server is going away";
@@ -288,7 +288,7 @@ class Head {
         .receive([](bool) {}, [](const caf::error&) {});  // it took too long: StopServing answers what is left
   }
 
-  // An actor that ends by itself leaves the others with half of the truth: the process ends and is started anew.
+  // When one actor ends by itself, the others' state is not consistent any more: the process ends and is started again.
   void wait() {
     bool stop = false;
     while (!stop) {
@@ -345,7 +345,7 @@ int run_head() {
     say("lorikeet head: {}", child.error().message);
     return 2;
   }
-  // What reads adapters would take the cores for a step's length at a time.
+  // Otherwise threads that read adapters would take cores for the length of a step at a time.
   if ((*child)->start().options.device == "cuda") kernels::take_short_turns();
   Head head(**child);
   if (auto ok = head.run(); !ok) head.give_up(ok.error().message);

@@ -11,7 +11,7 @@ namespace lorikeet::actors {
 
 namespace {
 
-// What contents that came lately may take of the memory before they are compared with those that stay.
+// The share of the memory for new contents, before they compete with those that stay.
 constexpr uint64_t kRecentBytesShare = 8;
 
 HostAdapters::Limits with_defaults(HostAdapters::Limits limits) {
@@ -50,7 +50,7 @@ HostAdapters::Name* HostAdapters::find_hidden(const std::string& key) const {
   return it != hidden_.end() ? it->second.get() : nullptr;
 }
 
-// Null: what the work was for is gone.
+// Null: the name that the work was for is gone.
 HostAdapters::Name* HostAdapters::find_work(const std::string& key) {
   if (Name* const hidden = find_hidden(key)) return hidden;
   Name* const name = names_.find(is_loaded_key(key) ? name_in_key(key) : key);
@@ -146,7 +146,7 @@ void HostAdapters::start_read(Name& name) {
   effects_.push_back(Read{name.key, name.dir, name.file_bytes});
 }
 
-// The name's work is done and its waiters are answered: those who came meanwhile are next.
+// The name's work is done and its waiters are answered: requests that came meanwhile are next.
 void HostAdapters::go_on(Name& name) {
   name.work = Work::none;
   if (name.awaited()) start_check(name);
@@ -208,7 +208,7 @@ void HostAdapters::read(const std::string& name, const FileStamp& stamp,
   } else if (const uint64_t bytes = (*adapter)->bytes; !can_ever_fit(bytes)) {
     fail_waiters(entry, why_it_cannot_fit(bytes));
   } else if (!entry.awaited() && !(memory_queue_.empty() && fits(bytes, {}))) {
-    entry.work = Work::none;  // nobody wants it any more, and it would take the place of something else
+    entry.work = Work::none;  // nobody wants it any more, and it would displace another content
     note_rest(entry);
   } else if ((had_place || memory_queue_.empty()) && make_room(bytes)) {
     lead(entry, stage(*std::move(adapter)), stamp);
@@ -218,8 +218,8 @@ void HostAdapters::read(const std::string& name, const FileStamp& stamp,
   serve_memory_queue();
 }
 
-// Who copies an adapter over another one, file by file, leaves for a while what is neither. As long as the last write is
-// that young, nothing is wrong yet.
+// While one adapter is copied over another, file by file, the directory holds neither. As long as the last write is this
+// recent, that is not an error yet.
 void HostAdapters::unreadable(Name& name, const FileStamp& stamp, const std::string& why) {
   const bool just_written = stamp.young;
   if (just_written && name.awaited() && name.content != nullptr && name.content->staged != nullptr) {
@@ -318,7 +318,7 @@ HostAdapters::Content& HostAdapters::stage(std::shared_ptr<const StagedAdapter> 
   return content;
 }
 
-// At the end of a list, in the order of those that nobody holds, or on none.
+// Puts the content at the end of its place's list, into the eviction order if nobody holds it, or nowhere.
 void HostAdapters::put(Content& content, Place place) {
   if (content.place == Place::idle) {
     idle_.erase(content);
@@ -355,7 +355,7 @@ void HostAdapters::released(Content& content) {
   serve_memory_queue();
 }
 
-// Out of the host's memory. Requests that waited for that read it again, after those for whom it gave way.
+// Drops the content from memory. Names that waited for this read it again, after those for which it gave way.
 void HostAdapters::evict(Content& content) {
   put(content, Place::on_disk);
   content.staged = nullptr;
@@ -374,7 +374,7 @@ void HostAdapters::drop_if_stale(Content& content) {
   effects_.push_back(Dropped{dropped->digest});
 }
 
-// Whether one fits when all have gone that ever go.
+// Whether a content of this size fits when everything that can be evicted has been.
 bool HostAdapters::can_ever_fit(uint64_t bytes) const {
   return kept_bytes_ + bytes <= limits_.bytes && list(Place::kept).size() + 1 <= static_cast<size_t>(limits_.count);
 }

@@ -35,7 +35,7 @@ std::string choice_of(const std::string& id) {
   return id.substr(id.rfind('/') + 1);
 }
 
-// They go out at once, before anybody can say that the client does not read them.
+// How many log-probabilities of prompts a stream would send at once, before it shows whether its client reads.
 size_t streamed_prompt_logprobs(const OpenAiRequest& request, const std::vector<comm::OpenAiAnswer::Prompt>& prompts) {
   size_t values = 0;
   if (!request.stream || request.prompts.empty() || !request.prompts.front().prompt_top_logprobs) return values;
@@ -133,14 +133,14 @@ void HttpApi::refuse(ExchangeId exchange, const OpenAiError& error) {
   finish(exchange, error.status, comm::to_body(error), std::move(more));
 }
 
-// Here the base model has a name, too, which is where a client whose model there is not may want to go.
+// Names the base model, too, which a client with an unknown model may want.
 OpenAiError HttpApi::error_of(const comm::Failure& failure) const {
   OpenAiError error = comm::error_of(failure);
   if (failure.code == "unknown_adapter") error.message += fmt::format("; the base model is \"{}\"", setup_.model_name);
   return error;
 }
 
-// Of a body that asks for no answer of the model's, whose model is to be one that is served all the same.
+// For bodies that ask for no generation: their model must be one that is served all the same.
 std::optional<OpenAiError> HttpApi::wrong_model(const std::optional<std::string>& name, const Grant& grant) const {
   const auto adapter = comm::adapter_of(name, setup_.model_name);
   if (!grant.may_use(adapter)) return error_of(comm::Failure{"", "forbidden", Grant::refusal_of(*adapter)});
@@ -172,7 +172,7 @@ void HttpApi::generate(ExchangeId exchange, OpenAiRequest::Kind kind, std::share
   });
 }
 
-// Empty where they are not shown, or are wrong, which the gateway then says.
+// Empty where prompts are not shown, or are invalid, which the gateway then reports.
 std::vector<comm::OpenAiAnswer::Prompt> HttpApi::shown_prompts(const OpenAiRequest& request) const {
   std::vector<comm::OpenAiAnswer::Prompt> prompts;
   if (!request.shows_prompts()) return prompts;
@@ -243,7 +243,7 @@ void HttpApi::said(uint64_t client, comm::ServerMessage message) {
   }
 }
 
-// Its head goes out with the first event, so that what is refused before has its own status.
+// The head of a stream goes out with the first event, so that a request that is refused before it gets its own status.
 void HttpApi::tokens_came(ExchangeId exchange, Exchange& known, std::string events) {
   if (!known.stream) {
     if (!known.answer->ended()) return;
@@ -384,7 +384,7 @@ void HttpApi::health(ExchangeId exchange) {
   serves_ ? finish(exchange, 200, "") : refuse(exchange, comm::error_of(503, why_not_));
 }
 
-// As vLLM counts it: what generates and has no whole answer.
+// The server's load as vLLM counts it: exchanges that generate and have no complete answer.
 void HttpApi::load(ExchangeId exchange) {
   const auto generates = [](const auto& entry) { return entry.second.generates; };
   const auto count = std::count_if(exchanges_.begin(), exchanges_.end(), generates);

@@ -144,7 +144,7 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   };
   const std::string_view origin = head.header("origin");
   if (head.method == "OPTIONS" && !origin.empty() && !head.header("access-control-request-method").empty()) {
-    // A browser asks without the key whether its page may ask; what it then asks needs one.
+    // A browser's preflight request comes without a key; the request after it needs one.
     if (!is_allowed_origin(origin)) return with_common(error_answer(403, "pages of this origin may not ask"));
     return with_common({204,
                         {{"Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"},
@@ -188,8 +188,8 @@ std::optional<HttpAnswer> HttpRoutes::refuse(const HttpRequest& head) const {
   return std::nullopt;
 }
 
-// A browser sends a POST without a JSON body or a key for any page, without asking first; where it is from stands in
-// the head. The page of this server, and who is no browser, may.
+// A browser sends a POST that needs neither a JSON body nor a key for any web page, without a preflight request; its head
+// says from which origin. Allowed: this server's own page, and clients that are no browsers.
 bool HttpRoutes::may_change(const HttpRequest& head) const {
   const std::string_view origin = head.header("origin");
   if (origin.empty() || is_allowed_origin(origin) || head.header("sec-fetch-site") == "same-origin") return true;

@@ -25,7 +25,7 @@ void add_piece(LiveRequest& request, model::AnswerPiece piece, std::mt19937_64& 
   }
 }
 
-// What the text of a token turns out to be.
+// Sorts a token's text into text, reasoning and tool calls.
 void add_text(LiveRequest& request, const std::string& text, std::mt19937_64& random) {
   if (!request.parser) {
     request.delta.text += text;

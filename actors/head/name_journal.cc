@@ -98,7 +98,7 @@ void NameJournal::read() {
   }
   std::erase_if(changes_, [](const auto& entry) { return entry.second.is_none(); });
   if (text.empty() || write_anew()) return;
-  // The old file says the same, without what is damaged: nothing may be added behind that.
+  // Rewrites the file without its damaged end, behind which nothing may be appended.
   if (ftruncate(file_.get(), static_cast<off_t>(whole)) == 0) bytes_ = whole;
 }
 
@@ -133,7 +133,7 @@ Result<void> NameJournal::append(const NameChange& change) {
   return fail("{}: {}", path_.string(), why);
 }
 
-// Beside the old file and then in its place, so that one of them is whole whenever this process dies.
+// Writes a new file and renames it over the old one, so that one complete file exists whenever this process dies.
 Result<void> NameJournal::write_anew() {
   const fs::path place = path_, beside = place.string() + ".new";
   std::error_code error;

@@ -106,7 +106,7 @@ RequestLog::RequestLog(const LogOptions& options) : options_(options) {
   pool_ = std::make_shared<spdlog::details::thread_pool>(kMaxQueuedLines, 1);
   logger_ = std::make_shared<spdlog::async_logger>("head", std::make_shared<spdlog::sinks::stderr_sink_mt>(), pool_,
                                                    spdlog::async_overflow_policy::overrun_oldest);
-  logger_->set_error_handler([](const std::string&) {});  // what cannot be said is dropped
+  logger_->set_error_handler([](const std::string&) {});  // lines that cannot be written are dropped
   logger_->set_level(level);
   logger_->set_pattern(options.json ? kJsonPattern : kTextPattern);
   logger_->flush_on(spdlog::level::info);

@@ -19,7 +19,7 @@ namespace {
 using engine::ErrorCode;
 using engine::RequestError;
 
-constexpr double kMaxLogitBias = 100;  // OpenAI's range; what is beyond counts as its end, as in vLLM
+constexpr double kMaxLogitBias = 100;  // OpenAI's range; values beyond are clamped, as in vLLM
 constexpr double kGreedyTemperature = 1e-5;
 constexpr double kLeastTemperature = 0.01;  // of a draw: below, the division would lose the smaller logits
 
@@ -114,7 +114,7 @@ RequestValidation::Refusal RequestValidation::check_adapter(const std::optional<
                 served_names(*name, context_.adapters));
 }
 
-// The last of more than may run and wait at once would find no room, however idle the server is.
+// With more answers than may run and wait at once the last one would find no room, however idle the server is.
 RequestValidation::Refusal RequestValidation::check_answers(size_t answers, size_t n) const {
   if (std::cmp_less_equal(answers, context_.max_answers)) return {};
   return wrong(n > 1 ? "n" : "prompt",
@@ -342,7 +342,7 @@ RequestValidation::Refusal RequestValidation::set_constraints(const comm::Genera
   return {};
 }
 
-// A word of several tokens forbids none of them before the others have come.
+// Of a word of several tokens only the last is forbidden, and only behind the others.
 bool RequestValidation::leaves_a_first_token(const engine::SamplingParams& sampling) {
   std::vector<int32_t> forbidden = sampling.ids_after_min_tokens;
   for (const std::vector<int32_t>& word : sampling.bad_words) {

@@ -172,7 +172,7 @@ class Scheduler {
     return !setup_.rank_of || setup_.rank_of(sender->node()) == rank;
   }
 
-  // What a rank has said, put together again. What cannot be read loses the group.
+  // Assembles a rank's message from its parts. One that cannot be read loses the group.
   void hear(int32_t rank, EnvelopeStream stream, const std::vector<uint8_t>& bytes) {
     const auto decoded = [&](auto message) {
       if (!message) core_.lose_group({fmt::format("rank {}: {}", rank, message.error().message), true, {rank}}, now());
@@ -214,7 +214,7 @@ class Scheduler {
     tell_ready();
   }
 
-  // What the ranks of the epoch still say is not heard, and nobody waits for them.
+  // Further messages of the epoch's ranks are ignored, and nothing waits for them.
   void perform(ServingCore::GroupLost& lost) {
     send_to_ranks(lost.epoch, Fence{});
     for (WorkerForHead& worker : workers_) {

@@ -8,7 +8,7 @@
 namespace lorikeet::actors {
 namespace {
 
-// The ranks watch their steps themselves; the core is the second to give up.
+// Ranks watch their steps themselves; the core gives up a little later.
 constexpr std::chrono::milliseconds kRankGrace{2000};
 
 // How the request ended, if the event is its last.
@@ -168,7 +168,7 @@ void ServingCore::grammar_compiled(int32_t rank, const GrammarCompiled& answer, 
 void ServingCore::result(int32_t rank, engine::StepResult result, TimePoint now) {
   if (group_.lost()) return;
   result.rank = rank;
-  // Whose peer has failed can go on itself. Of ranks that disagree nobody knows which one is wrong.
+  // A rank whose peer has failed can go on itself. Where ranks disagree, nobody knows which one is wrong.
   const bool peer_failed = result.peer_failed, failed = !result.error.empty();
   if (auto ok = in_flight_.add(std::move(result)); !ok) {
     const bool is_this_one = failed && !peer_failed;
@@ -206,7 +206,7 @@ void ServingCore::start_epoch(uint64_t epoch, const std::string& why, bool by_ra
   if (epoch <= group_.epoch()) return;
   lose_group({why, by_rank, {}}, now);
   if (engine_ && by_rank) engine_->blame_requests(why);
-  if (engine_ && doubts_kv) engine_->forget_kv();  // what a faulty rank has written is not believed
+  if (engine_ && doubts_kv) engine_->forget_kv();  // what a faulty rank wrote is not trusted
   pauses_.epoch_began(why, by_rank, now);
   group_.start_epoch(epoch);
   take_what_the_engine_wants();
@@ -234,7 +234,7 @@ void ServingCore::tick(TimePoint now) {
 
 // ---- what follows
 
-// Everything that can be done now.
+// Does everything that can be done now.
 void ServingCore::pump(TimePoint now) {
   send_grammars(now);
   send_plans(now);

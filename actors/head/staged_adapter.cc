@@ -33,8 +33,8 @@ void add_magnitudes(const model::Adapter& part, size_t rank, size_t ranks, std::
   }
 }
 
-// Memory for the slices of all ranks while they are written: one behind the other for all to see, or, where the system
-// has no such memory, in this process's own.
+// Memory for the slices of all ranks while they are written: one after the other in memory that can be shared or, where the
+// system has none, in this process's own.
 class SliceMemory {
  public:
   SliceMemory(const std::vector<uint64_t>& sizes, const Staging& staging) : threads_(staging.threads) {
@@ -56,12 +56,12 @@ class SliceMemory {
 
   std::span<uint8_t* const> slices() const { return slices_; }
 
-  // The pages of a part of a slice, before it is written. Fails where the host has no more memory. Threads: any.
+  // Fetches the pages of a part of a slice before it is written. Fails where the host has no more memory. Threads: any.
   Result<void> populate(size_t rank, model::SliceRange range) const {
     return shared_ ? shared_->populate(parts_[rank].offset + range.offset, range.bytes) : Result<void>();
   }
 
-  // A part of a slice has been. Threads: any.
+  // Says that a part of a slice has been written. Threads: any.
   void written(size_t rank, model::SliceRange range) const {
     if (shared_) shared_->written(parts_[rank].offset + range.offset, range.bytes);
   }
@@ -115,8 +115,8 @@ Result<void> at(const std::filesystem::path& dir, Result<void> done) {
   return done ? done : fail("{}: {}", dir.string(), done.error().message);
 }
 
-// Every matrix is packed by the thread that has read it, into pages that it has just been given: nothing of the file is
-// in memory twice, and little of it leaves the cache between.
+// Each thread packs the matrix that it has just read into pages that it has just fetched: nothing of the file is in memory
+// twice, and most of it stays in the cache in between.
 Result<void> stream(const std::filesystem::path& dir, model::AdapterFile& file, const model::ShardPlan& plan,
                     const Staging& staging, StagedAdapter& staged) {
   auto slices = plan_slices(file.outline(), plan, staging.layout);

@@ -24,7 +24,7 @@ uint64_t page_bytes() {
   return bytes;
 }
 
-// Numbers are given from the lowest on, so that no more than this part of the head's descriptors is ever adapters'.
+// Descriptors are numbered from the lowest free number, so refusing high ones bounds how many adapters have.
 bool leaves_descriptors(const Descriptor& made) {
   rlimit limit{};
   return getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
@@ -111,8 +111,8 @@ Result<kernels::ResidentMemory> StagingMemory::seal(int threads) && {
   return std::move(region_);
 }
 
-// Page by page, which takes as long as packing a good part of them. Threads can let go of pages side by side, but not of
-// the mapping.
+// Frees page by page, which takes as long as packing a good part of them. Several threads can free pages at once, but not
+// unmap.
 void StagingMemory::unmap(int threads) {
   if (data_ == nullptr) return;
   std::vector<uint64_t> here;

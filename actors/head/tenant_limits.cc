@@ -9,7 +9,7 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr double kMinute = 60;
-constexpr int32_t kBusySeconds = 1;  // tokens come free when a request ends, which nobody knows
+constexpr int32_t kBusySeconds = 1;  // when a request ends and frees its tokens is not known
 
 }  // namespace
 

@@ -29,7 +29,7 @@ ThroughputLogActor::behavior_type throughput_log(ThroughputLogActor::pointer sel
               log->throughput(throughput_line(last->status, now.status, now.at - last->at));
               *last = std::move(now);
             },
-            [](const caf::error&) {});  // it has more to do than to say so
+            [](const caf::error&) {});  // too busy to answer: no line this time
   }};
 }
 

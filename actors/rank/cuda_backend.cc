@@ -182,12 +182,13 @@ class CudaBackend final : public RankBackend {
     nccl.size = options_.tensor_parallel_size;
     nccl.prefix = rendezvous_prefix(epoch);
     nccl.operation_timeout = std::chrono::milliseconds(options_.rank_timeout_ms);
-    // A new communicator takes NCCL a second, and streams that go on after a loss wait. A server that starts says at once what does not work.
+    // NCCL takes a second for a new communicator, during which streams would wait after a loss: then it connects later. A
+    // server that starts connects at once, so that it says at once what does not work.
     nccl.connect_behind = started_ || kv_memory_.holds_kv;
     nccl.retired = retired_;
     comm::PeerOptions peers;
     peers.shares_device = ranks_per_device_ > 1;
-    // Their memory is within reach on one host only.
+    // Ranks reach each other's memory on one host only.
     peers.enabled = ranks_on_host(store, rendezvous_prefix(epoch), rank_, nccl.size, place_) == nccl.size;
     auto made = comm::make_device_collective(store, nccl, peers);
     if (!made) return tl::unexpected(made.error());
@@ -249,7 +250,7 @@ class CudaBackend final : public RankBackend {
     return model::attach_device_weights(*contents, pieces, *plan_, rank_, options.dtype, origin);
   }
 
-  // What was left is of no use: the device's memory is needed for what comes in its place.
+  // What a predecessor left cannot be used; its memory on the device is needed.
   void drop_all() {
     memory_.inherited.clear();
     left_kv_.reset();
@@ -317,7 +318,7 @@ class CudaBackend final : public RankBackend {
     return *std::move(made);
   }
 
-  // The pieces first: what says what they are must not be there without them.
+  // The pieces first: their description must never be held without them.
   void hold(const model::ResidentDeviceWeights& resident) {
     for (size_t i = 0; i < resident.regions.size(); ++i) {
       memory_.hold({name_of_piece(i), RegionKind::device, resident.regions[i].bytes}, resident.regions[i].memory);
@@ -335,7 +336,7 @@ class CudaBackend final : public RankBackend {
   uint64_t bytes_left_ = 0;                  // by a predecessor, on the device
   std::optional<LeftKv> left_kv_;            // by a predecessor, until the model is there
   std::shared_ptr<model::CudaModel> model_;  // since load
-  bool started_ = false;                     // it, by a first join
+  bool started_ = false;                     // the model, by a first join
   std::optional<ResidentKv> kv_;  // what the model's KV cache is, or will be; nullopt: it is still to be made
   model::KvMemory kv_memory_;     // null: the model takes its own
   const std::shared_ptr<comm::RetiredCommunicators> retired_ = std::make_shared<comm::RetiredCommunicators>();

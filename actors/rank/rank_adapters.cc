@@ -94,7 +94,7 @@ Result<void> RankAdapters::perform(uint64_t number, const AdapterRegion& region)
     return fail("the memory of an adapter: {}", size.error().message);
   }
   auto attached = kernels::ResidentMemory::attach(*std::move(descriptor));
-  if (!attached) {  // this process's trouble, and not the adapter's
+  if (!attached) {  // a failure of this process, not of the adapter
     send(number, ChunksWanted{attached.error().message});
     return {};
   }
@@ -189,7 +189,7 @@ Result<void> RankAdapters::place(uint64_t number, const AdapterBegin& begin, con
   return done(number, begin);
 }
 
-// Whatever comes of `put`, it is known what the slot holds.
+// Keeps SlotDigests right whether or not `put` succeeds.
 Result<void> RankAdapters::fill(const AdapterBegin& begin, const std::function<Result<void>()>& put) {
   std::string& held = (*held_)[static_cast<size_t>(begin.slot)];
   held.clear();

@@ -57,7 +57,7 @@ RankGrammars::Compiled RankGrammars::find(const std::string& digest) {
 
 void RankGrammars::run() {
   while (const auto work = queue_.pop()) {
-    {  // what was dropped before its turn is not compiled, and nobody waits for an answer
+    {  // a grammar that was dropped meanwhile is not compiled, and not answered
       const std::lock_guard lock(mutex_);
       const auto found = entries_.find(work->text.digest);
       if (found == entries_.end() || found->second.number != work->number) continue;

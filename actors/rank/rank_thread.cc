@@ -77,7 +77,7 @@ void RankThread::run() {
   }
 }
 
-// What is left of epochs that are over is dropped.
+// Drops work of earlier epochs.
 bool RankThread::perform(Form& form) {
   if (form.epoch != epoch_) return true;
   if (form.epoch == formed_epoch_) {
@@ -159,9 +159,9 @@ bool RankThread::join(Form& form) {
   return true;
 }
 
-// Begins plans as they come, two at the most, and finishes steps as soon as they are ready; waits for a step in small
-// slices while the plan that could run behind it is not here yet.
-// Returns what is no plan; nothing where a step has failed, or the queue was closed.
+// Begins plans as they come, two at most, and finishes steps as soon as they are ready. While the next plan has not come,
+// it waits for the step in small slices. Returns the first work that is no plan; nothing where a step has failed, or the
+// queue was closed.
 std::optional<RankThread::Work> RankThread::step_loop() {
   for (;;) {
     if (executor_->in_flight() < model::RankModel::kMaxStepsInFlight) {
@@ -218,7 +218,7 @@ void RankThread::start_clock(const StepPace::Floor& floor) {
   step_deadline_ns_ = step_started_ns_ + limit.count();
 }
 
-// The deadline first: whoever looks sees none, or that of one step.
+// Sets the deadline first: other threads see either no step, or a step with its own deadline.
 void RankThread::stop_clock() {
   step_deadline_ns_ = 0;
   step_started_ns_ = 0;

@@ -75,7 +75,7 @@ void drop_kv(RankMemory& memory) {
   memory.drop_one(kMemory);
 }
 
-// The description goes first and comes last: it must never be there with memory that it is not of.
+// The description is dropped first and held last: it must never be held together with other memory.
 void hold_kv(RankMemory& memory, const ResidentKv& is, const Descriptor& descriptor) {
   memory.drop_one(kDescription);
   const auto description = describe(is);

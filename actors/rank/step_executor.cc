@@ -237,7 +237,8 @@ Result<engine::StepResult> StepExecutor::finish() {
     const bool no_token = row.sample && output.token_id < 0;
     if (row.sample) {
       to.token_id = !no_token ? output.token_id : row.all_forbidden ? engine::kAllForbidden : engine::kNoToken;
-      // What is planned behind a row without a token is computed as the model does it where that row is still in flight.
+      // Rows planned behind a row without a token are computed with kTokenInstead, as the model does while that row is in
+      // flight.
       const int32_t token = no_token ? model::kTokenInstead : output.token_id;
       const auto it = sequences_.find(row.id);
       if (it != sequences_.end() && it->second.incarnation == row.incarnation) {

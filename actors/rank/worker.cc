@@ -60,7 +60,7 @@ class Worker {
     if (order.epoch <= setup_.start.epoch) return;
     setup_.start.epoch = order.epoch;
     assembler_ = EnvelopeAssembler();
-    if (!thread_) {  // it says hello as one of the new epoch, once the last one is answered
+    if (!thread_) {  // it will say hello in the new epoch, once its last hello is answered
       setup_.left(order.epoch);
       if (scheduler_ && !hello_in_flight_) say_hello();
       return;
@@ -152,7 +152,7 @@ class Worker {
       RankAdapters::Setup of_epoch = adapters;
       if (std::exchange(is_first, false)) *adapters.held = backend->adapters_left();
       of_epoch.epoch = epoch;
-      // What the last epoch has not taken is closed, here where the head sends nothing yet: no transfer has the number 0.
+      // Closes descriptors that the last epoch has not taken; the head sends none yet, and no transfer has the number 0.
       if (of_epoch.descriptors) (void)of_epoch.descriptors->receive(0);
       RankAdapters::Callbacks to_others;
       to_others.to_cache = [worker, cache](Envelope envelope) { caf::send_as(worker, cache, std::move(envelope)); };

@@ -53,8 +53,8 @@ bool is_lock_of(const Descriptor& lock, const fs::path& folder) {
          held.st_dev == there.st_dev && held.st_ino == there.st_ino;
 }
 
-// Whose lock is held. That goes last, so that nobody takes the folder for his own before it is empty; who makes it anew
-// just then keeps it.
+// Removes the folder whose lock is held. The lock file goes last, so that no process takes the folder before it is empty; a
+// process that creates the folder again just then keeps it.
 Result<void> remove_folder(const fs::path& folder) {
   std::error_code error;
   std::vector<fs::path> all;
@@ -120,7 +120,7 @@ Result<std::vector<uint8_t>> CachedFile::read(const model::ByteRuns& runs) const
 uint64_t CachedFile::bytes_missing(const model::ByteRuns& runs) const {
   constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
   uint64_t missing = 0;
-  uint64_t data = 0, hole = 0;  // from where it was looked last there is nothing up to one, and data up to the other
+  uint64_t data = 0, hole = 0;  // where the next data begins, and where it ends
   for (uint64_t run = 0; run < runs.count; ++run) {
     uint64_t at = runs.begin + run * runs.stride;
     const uint64_t end = at + runs.bytes;

@@ -71,7 +71,7 @@ class Line {
 
 }  // namespace
 
-// One try.
+// One attempt to fetch a rank's part.
 class CheckpointFetcher::Fetch {
  public:
   Fetch(const Dial& dial, std::unique_ptr<Line> first, FetchStop& stop, const Progress& progress,
@@ -133,7 +133,7 @@ class CheckpointFetcher::Fetch {
     }
     const bool well = work(*first_);
     for (std::thread& other : others) other.join();
-    if (well) (void)work(*first_);                               // what others have given back when it had left
+    if (well) (void)work(*first_);  // pieces that failed on other lines after this one was done
     if (left_.empty() && done_ == total_) return is_the_same();  // every file was opened between the two lists
     return tl::unexpected(error_.value_or(Error{"it was stopped"}));
   }
@@ -149,7 +149,7 @@ class CheckpointFetcher::Fetch {
     return {};
   }
 
-  // What has none is no error here: it may lie beside the checkpoint. Who opens that says what is missing.
+  // A file without tensors that the model needs is no error here: opening the checkpoint will say what is missing.
   Result<void> get_header(size_t file) {
     if (files_[file].bytes < kLengthBytes) return {};
     if (auto ok = get(file, 0, kLengthBytes); !ok) return ok;
@@ -191,7 +191,7 @@ class CheckpointFetcher::Fetch {
     return tl::unexpected(error);
   }
 
-  // A line that fails gives its piece back for the others. False: it has.
+  // A line that fails gives its piece back to the others. False: it failed.
   bool work(Line& line) {
     for (;;) {
       std::optional<model::FilePart> piece;
@@ -281,7 +281,7 @@ Result<void> CheckpointFetcher::make_room(Fetch& fetch, const std::vector<model:
   }
   const uint64_t then = cache_.bytes_on_disk() + fetch.bytes_missing(parts);
   if (then <= cache_.space()) return cache_.make_room(then);
-  // Parts of earlier days leave no room: nobody can say which bytes are theirs alone, so that all have to go.
+  // Parts of other ranks leave no room. It is not known which bytes are theirs alone, so all have to go.
   if (auto ok = fetch.empty_tensors(); !ok) return ok;
   known_.clear();
   has_leftovers_ = false;
@@ -300,8 +300,8 @@ tl::expected<fs::path, CheckpointFetcher::Failure> CheckpointFetcher::fetch(cons
   if (!folder) return failed(folder.error());
   const bool tensors = options.load_format != "dummy";
   Known known{*files, options.tensor_parallel_size, tensors};
-  // Files that are missing are made with their full size for the first rank that comes: of the others nothing is known
-  // then. Nor is it when another checkpoint was here meanwhile, whose bytes may have taken the place of this one's.
+  // Where files had to be created, nothing is known of other ranks' parts any more; nor where another checkpoint was here in
+  // between, whose bytes may have replaced this one's.
   if (std::exchange(folder_, *folder) != *folder || !all_there(*folder, *files)) known_.clear();
   std::erase_if(known_, [&](const auto& one) { return !one.second.is_same(known); });
   if (known_.empty()) has_leftovers_ = true;
@@ -311,7 +311,7 @@ tl::expected<fs::path, CheckpointFetcher::Failure> CheckpointFetcher::fetch(cons
   Fetch fetch(dial, *std::move(line), stop, progress, *folder, *files, received_);
   if (auto ok = fetch.get_outer(); !ok) return failed(ok.error());
   if (tensors) {
-    // Of files that were compared by digest with the head's: trying again would give the same.
+    // These files were compared with the head's by digest: trying again would fail the same way.
     const auto wrong = [&fetch](const Error& error) -> tl::unexpected<Failure> {
       if (const auto same = fetch.is_the_same(); !same) return failed(same.error());
       return tl::unexpected(Failure{"the head's checkpoint cannot be loaded: " + error.message, true});

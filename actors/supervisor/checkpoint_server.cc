@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxSmallFile = 64 << 20;  // of a configuration or a vocabulary
 
-// What loading reads, by name (model/config, model/tokenizer, model/chat, model/checkpoint), and nothing that lies beside.
+// The names of the files that loading reads (model/config, model/tokenizer, model/chat, model/checkpoint); no others.
 bool is_wanted(const fs::path& path, uint64_t bytes) {
   constexpr std::array<std::string_view, 14> kSmall = {
       "added_tokens.json", "chat_template.jinja",    "chat_template.json",      "config.json",
@@ -39,7 +39,7 @@ bool is_wanted(const fs::path& path, uint64_t bytes) {
   return is_small && bytes <= kMaxSmallFile;
 }
 
-// What one connection reads from. Each file is opened once, so that what changes meanwhile is an error.
+// The files of one connection. Each is opened once, so that a change in between is an error.
 class Files {
  public:
   explicit Files(const std::string& directory) : directory_(directory) {}

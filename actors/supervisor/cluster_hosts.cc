@@ -1,4 +1,4 @@
-// Hosts that come, speak and go: the part of ClusterProcesses behind its door.
+// The part of ClusterProcesses that admits hosts, hears them and loses them.
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
@@ -40,7 +40,7 @@ bool is_secret(const std::string& one, const std::string& other) {
 
 }  // namespace
 
-// On the listener's thread, as what it calls.
+// Called by the listener, on its thread.
 void ClusterProcesses::admit(comm::TlsConnection connection, const std::vector<uint8_t>& words) {
   auto request = comm::decode<JoinRequest>(words);
   if (!request) return;
@@ -95,7 +95,7 @@ void ClusterProcesses::take(comm::TlsConnection connection, host::Join& join) {
     if (!answer.refused.empty() || !sent) {
       said = fmt::format("host {} ({}) was refused: {}", join.name, join.address, answer.refused);
     } else {
-      // Its process has dialled anew: whatever is left of the last link says nothing any more.
+      // The same process has connected again: its old link is dead.
       for (const auto& [id, host] : hosts_) {
         if (!host.link || host.about.instance != join.instance) continue;
         exits = remove_host(id, "it has joined anew");
@@ -160,7 +160,7 @@ bool ClusterProcesses::hear(HostId id, ControlChannel& channel) {
   return report && *report && take(id, **report);
 }
 
-// False: the host says what it may not.
+// False: the host has sent something that it must not.
 bool ClusterProcesses::take(HostId id, HostReport& report) {
   if (std::holds_alternative<host::Beat>(report)) return true;
   ChildId of = 0;

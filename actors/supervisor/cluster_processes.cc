@@ -111,7 +111,7 @@ ClusterProcesses::Child* ClusterProcesses::find(ChildId id) {
   return it == children_.end() ? nullptr : &it->second;
 }
 
-// A host that has not taken an order, or half of it, is lost.
+// A host that has not taken an order, or only a part of it, is lost.
 void ClusterProcesses::send(HostId to, const HostOrder& order) {
   HostLink* link = hosts_.at(to).link.get();
   if (link != nullptr && !link->channel().send(order)) link->end();
@@ -151,7 +151,7 @@ bool ClusterProcesses::is_stopped(ChildId id) {
   return child->where == Where::here ? keeper_.is_stopped(child->kept) : child->is_stopped;
 }
 
-// Of a rank on another host the worker tells, and soon enough. Of one that is not here any more it is being told.
+// For a rank on another host: its worker reports the death soon enough. For a child that is gone: `exited` is on its way.
 bool ClusterProcesses::is_ending(ChildId id) {
   const std::lock_guard lock(mutex_);
   const Child* child = find(id);
@@ -174,7 +174,7 @@ bool ClusterProcesses::awaits_host(ChildId id) {
   return child != nullptr && (child->where == Where::waits || child->fetches);
 }
 
-// On every host: where it was, there may be some of before.
+// On every host: memory of an earlier process may be on any that had the rank.
 void ClusterProcesses::drop_regions(int32_t rank) {
   const std::lock_guard lock(mutex_);
   keeper_.drop_regions(rank);
@@ -286,7 +286,7 @@ Result<void> ClusterProcesses::place_all() {
   return {};
 }
 
-// Where it was before, if that is free. False: it waits.
+// Starts a rank where it was before, if that is free. False: it has to wait.
 bool ClusterProcesses::place(ChildId id, Child& child) {
   const int32_t rank = child.start.rank;
   const auto is_free = [this](const Place& place) {
@@ -329,7 +329,7 @@ bool ClusterProcesses::place(ChildId id, Child& child) {
 void ClusterProcesses::start_there(ChildId id, Child& child) {
   child.where = Where::there;
   host::StartRank order{id, child.start};
-  // Whom the head lets in, and by which keys, is none of a rank's business.
+  // Ranks need not know clients' keys.
   order.start.options.access = {};
   order.start.options.http = {};
   send(child.host, std::move(order));

@@ -85,8 +85,8 @@ class Lending {
                  [this](ControlChannel& channel) { beat(channel); }, [this](const std::string& why) { lost(why); }});
   }
 
-  // Ends the link first, so that what becomes of the ranks is nobody's business, then kills and reaps them. They do not
-  // wait for the fetches, which end when a dial or a disk lets them.
+  // Ends the link first, so that nothing more is reported about the ranks, then kills and reaps them. Does not wait for
+  // fetches, which end when a connection or a disk lets them.
   ~Lending() {
     link_.stop();
     for (const auto& [child, kept] : all_kept()) keeper_.kill(kept);
@@ -125,7 +125,7 @@ class Lending {
 
   bool take(host::StartRank& order) {
     ChildStart& start = order.start;
-    if (start.rank < 0) return false;  // a head is nothing that is lent
+    if (start.rank < 0) return false;  // a head does not run here
     if (!options_.model.empty()) start.options.model = options_.model;
     start.place.interface_name = comm::interface_with(start.place.address);
     if (!options_.model.empty()) {
@@ -185,7 +185,7 @@ class Lending {
 
   // ---- on the thread of the fetches
 
-  // At the head's path: all that loading opens, and not a part that somebody's download has left.
+  // Whether the checkpoint at the head's path is complete, and not a part that a download has left.
   bool has_checkpoint(const ChildStart& start) const {
     const std::string& model = start.options.model;
     std::error_code error;
@@ -241,7 +241,7 @@ class Lending {
     if (child) report_to_head(host::RankExited{*child, std::move(how), on_purpose, signal});
   }
 
-  // What the head's supervisor does by handing over a descriptor goes over a connection of its own here.
+  // Where the head's supervisor would hand over a descriptor, the rank gets a connection of its own.
   void connect(ProcessKeeper::ChildId kept, const ChildStart& start, Descriptor head_end) {
     const auto child = child_of(kept);
     auto connection = door_.open(host::ConnectRank{secret(), child.value_or(0), start.epoch, start.rank});
@@ -252,7 +252,7 @@ class Lending {
     relay_.add(*std::move(connection), std::move(head_end));
   }
 
-  // What was lost, perhaps by half, cannot be said again: the link ends, and with it the ranks.
+  // A report that was lost, perhaps in part, cannot be repeated: the link ends, and with it the ranks.
   void report_to_head(const HostReport& report) {
     if (!link_.channel().send(report)) link_.end();
   }
@@ -344,7 +344,7 @@ class HostSupervisor final : public Server {
     if (!connection) return connection.error().message;
     auto ends = comm::TlsRelay::make_ends();
     if (!ends) return ends.error().message;
-    Door door = door_;  // its ranks dial where the link leads: no look-up of a name holds up their end
+    Door door = door_;  // ranks connect to the link's numeric address: no look-up of a name can delay their end
     if (!connection->peer_address.empty()) door.dial.host = connection->peer_address;
     const comm::TlsRelay::Id relay = relay_->add(*std::move(connection), std::move(ends->first));
     Descriptor over(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

@@ -43,7 +43,7 @@ Result<std::pair<RankEnds, HeadEnds>> connect_with_head(const ChildStart& start)
   auto channel = make_descriptor_channel();
   if (!channel) return tl::unexpected(channel.error());
   made.second.descriptors = std::move(channel->first);
-  // The rank's must not be numbers that what it inherits takes before them.
+  // The rank's ends must not have the numbers to which inherited descriptors are moved before them.
   made.first.connection.reset(fcntl(low.get(), F_DUPFD_CLOEXEC, ControlChannel::kHeadDescriptor));
   made.first.descriptors.reset(fcntl(channel->second.get(), F_DUPFD_CLOEXEC, ControlChannel::kDescriptorsDescriptor));
   if (!made.first.connection || !made.first.descriptors) {
@@ -52,9 +52,8 @@ Result<std::pair<RankEnds, HeadEnds>> connect_with_head(const ChildStart& start)
   return made;
 }
 
-// Starts the program as `lorikeet head` or `lorikeet rank`, with `channel` as its control channel and a rank's `ends` of
-// what connects it with the head. Its output goes to our standard error, since standard output may be somebody's
-// results.
+// Starts the program as `lorikeet head` or `lorikeet rank`, with `channel` as its control channel and a rank's `ends` of its
+// connections to the head. Its output goes to our standard error, since standard output may hold results.
 Result<int> start_process(const std::string& program, const ChildStart& start, int channel, const RankEnds& ends) {
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
@@ -69,7 +68,7 @@ Result<int> start_process(const std::string& program, const ChildStart& start, i
   posix_spawnattr_init(&attributes);
   sigset_t all;
   sigfillset(&all);
-  posix_spawnattr_setsigmask(&attributes, &all);  // until it has said which of them it ignores (ChildProcess)
+  posix_spawnattr_setsigmask(&attributes, &all);  // until it has chosen which of them to ignore (ChildProcess)
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 
@@ -100,8 +99,8 @@ std::optional<KernelState> kernel_state(int pid) {
   return found;
 }
 
-// Whether the kernel has begun to end it. That is so before anything of it is closed, so whoever has noticed its end
-// asks too late to be told otherwise; that it can be waited for comes later.
+// Whether the kernel has begun to end it. This flag is set before any of its descriptors is closed, so a peer that has
+// noticed the end always finds it set; waitpid() reports the end later.
 bool kernel_is_ending(int pid) {
   constexpr unsigned kExiting = 4;  // PF_EXITING
   const auto found = kernel_state(pid);
@@ -197,7 +196,7 @@ void ProcessKeeper::live(ChildId id, Child& child, ChildStart start, ChildId hea
     if (!report || !*report) break;
     if (!hear(*child.channel, start.rank, **report)) callbacks_.said(id, **std::move(report));
   }
-  // The channel ends with the process. One that closes it and lives on cannot be spoken to and is of no use.
+  // The channel ends with the process. A process that closes it and lives on cannot be controlled, and is killed.
   constexpr int kExitPauses = 1000;  // of a millisecond
   siginfo_t info = {};
   for (int pauses = 0; waitid(P_PID, static_cast<id_t>(*pid), &info, WEXITED | WNOWAIT | WNOHANG) == 0; ++pauses) {
@@ -226,7 +225,7 @@ void ProcessKeeper::not_started(ChildId id, Child& child, const std::string& why
   callbacks_.exited(id, why, false, 0);
 }
 
-// Says what the child is to be, and hands over what its predecessor has left.
+// Tells the child what it is to be, and hands over the memory of its predecessor.
 Result<void> ProcessKeeper::begin(ControlChannel& channel, ChildStart& start) const {
   const auto left = regions_.of(start.rank);
   start.regions = static_cast<uint32_t>(left.size());
@@ -238,7 +237,7 @@ Result<void> ProcessKeeper::begin(ControlChannel& channel, ChildStart& start) co
   return sent;
 }
 
-// Whether it was about memory, and is done with.
+// Handles reports about held memory; returns whether this was one.
 bool ProcessKeeper::hear(ControlChannel& channel, int32_t rank, ChildReport& report) {
   if (const auto* drop = std::get_if<control::DropRegions>(&report)) {
     drop->name.empty() ? regions_.drop(rank) : regions_.drop(rank, drop->name);
@@ -284,7 +283,7 @@ void ProcessKeeper::kill(ChildId id) {
   const std::lock_guard lock(child->mutex);
   child->kill_wanted = true;
   if (child->pid == 0) return;
-  // What somebody else has killed is not our doing: its peers often tell of the loss before it is dead.
+  // Not `on_purpose` if somebody else has killed it before: peers often report the loss before the process is dead.
   if (kernel_is_ending(child->pid)) return;
   child->killed = true;
   ::kill(child->pid, SIGKILL);
@@ -303,7 +302,7 @@ bool ProcessKeeper::is_stopped(ChildId id) {
   return found && (found->state == 'T' || found->state == 't');
 }
 
-// One that has ended, or is not kept any more, is told of behind whatever its peers have said before.
+// True also for a child that has ended or is no longer kept: its exit is reported after its peers' reports.
 bool ProcessKeeper::is_ending(ChildId id) {
   const auto child = find(id);
   if (!child) return true;

@@ -12,7 +12,7 @@
 namespace lorikeet::actors {
 namespace {
 
-// Signals that a process brings upon itself. Whoever wants it to end sends others.
+// Signals that a process causes itself. To end a process from outside, others are sent.
 bool is_fault(int signal) {
   constexpr std::array kFaults = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGTRAP};
   return std::find(kFaults.begin(), kFaults.end(), signal) != kFaults.end();
@@ -40,7 +40,7 @@ void Supervision::spawn(int32_t rank, TimePoint now) {
   child.started = child.since = last_progress_ = now;
 }
 
-// Those that no process is for. Ranks share devices with their predecessors, so those must be dead first.
+// Starts the ranks that have no process. A rank uses its predecessor's device, so that one must be dead first.
 void Supervision::start_missing_ranks(TimePoint now) {
   if (state_ != State::forming || head_ == 0) return;
   std::vector<bool> is_here(static_cast<size_t>(options_.tensor_parallel_size));
@@ -105,7 +105,7 @@ void Supervision::take(ChildId, Child& from, const control::Ready& ready, TimePo
   }
 }
 
-// Whom the head misses is killed; all are, where a rank has failed by itself and it is not known which.
+// Ranks that the head misses are killed; all are, where a rank has failed by itself and it is not known which.
 void Supervision::take(ChildId, Child& from, const control::GroupLost& lost, TimePoint now) {
   const uint64_t last = loss_.known ? epoch_ - 1 : epoch_;
   if (from.rank >= 0 || lost.epoch != last) return;
@@ -170,7 +170,7 @@ std::set<int32_t> Supervision::all_ranks() const {
   return all;
 }
 
-// by_rank: one has failed by itself. What others miss of a rank that somebody has stopped is nobody's fault.
+// by_rank: a rank failed by itself. If somebody has stopped a rank, no rank is at fault for missing it.
 void Supervision::lose_group(const std::string& why, Evidence evidence, bool by_rank,
                              const std::set<int32_t>& condemned, TimePoint now) {
   if (state_ == State::starting || state_ == State::stopping || state_ == State::stopped) return;
@@ -190,7 +190,7 @@ void Supervision::lose_group(const std::string& why, Evidence evidence, bool by_
     if (stopped) callbacks_.failure(fmt::format("rank {} has been stopped by somebody", child.rank));
     loss_.was_stopped |= stopped;
     if (processes_.is_ending(id)) {
-      child.state = RankState::dying;  // not our doing: why it ends will be told
+      child.state = RankState::dying;  // not by us: `exited` will say why
       child.since = now;
     } else if (stopped || condemned.contains(child.rank) || processes_.awaits_host(id)) {
       happen(id, child, RankEvent::condemned, now);
@@ -212,7 +212,7 @@ void Supervision::lose_head(const std::string& why, TimePoint now) {
   wait_or_begin(now);
 }
 
-// What can be done once the present loss is known as well as it will be. Ranks miss a head that dies before we do.
+// Goes on once no better evidence of the present loss can come. Ranks notice the death of a head before we do.
 void Supervision::go_on(TimePoint now) {
   if (state_ == State::losing) {
     const bool a_rank_dies = std::any_of(children_.begin(), children_.end(), [](const auto& child) {

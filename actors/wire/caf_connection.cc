@@ -55,7 +55,7 @@ class GuardedSocket {
   FrameGuard guard_;
 };
 
-// What CAF's broker takes for a connection of its own. Everything happens on CAF's I/O thread.
+// A connection that CAF's broker treats as its own. Everything happens on CAF's I/O thread.
 class ConnectionScribe final : public caf::io::scribe {
  public:
   // peers: where the node at the other end is noted as `rank`; none: not needed.
@@ -73,8 +73,8 @@ class ConnectionScribe final : public caf::io::scribe {
   void configure_read(caf::io::receive_policy::config config) override {
     stream_.configure_read(config);
     if (std::exchange(launched_, true)) return;
-    // CAF takes a connection without a word yet for one that has been silent since 1970 and cuts it when a heartbeat is
-    // due before the handshake.
+    // CAF counts a connection that has said nothing yet as silent since 1970, and would cut it if a heartbeat was due before
+    // the handshake.
     basp().ctx[hdl()].last_seen = basp().clock().now();
     stream_.start(this);
   }

@@ -18,8 +18,8 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::attach() {
     return lorikeet::fail("this subcommand is for the supervisor to start; use `lorikeet serve`");
   }
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  // What a terminal, systemd or `timeout` sends reaches the whole process group; the supervisor alone decides what it
-  // means. It has started us with all signals blocked, so that none came too early.
+  // Signals of a terminal, systemd or `timeout` reach the whole process group; only the supervisor decides what they mean.
+  // It has started us with all signals blocked, so that none could come too early.
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE}) std::signal(number, SIG_IGN);
   sigset_t none;
   sigemptyset(&none);
@@ -41,7 +41,7 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::attach() {
       child->descriptors_.reset(ControlChannel::kDescriptorsDescriptor);
     }
   } else {
-    // Two for each rank, of two epochs, and one for good measure: the old ones may still be there when the new ones come.
+    // Two for each rank, in two epochs (the old ones may still be open when the new ones come), and one more.
     child->reserve_.emplace(4 * static_cast<size_t>(child->start_.options.tensor_parallel_size) + 1);
   }
   if (child->start_.regions > kMaxRegions) {

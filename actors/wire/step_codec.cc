@@ -26,7 +26,7 @@ enum Flag : uint8_t {
   kAllFlags = 63,
 };
 
-// What differences are taken to.
+// The last values, to which differences are encoded.
 struct Last {
   uint64_t sequence = 0;
   int64_t block = 0, start = 0;
@@ -131,12 +131,12 @@ class Unpacker {
     bytes_ = bytes_.subspan(size);
     return taken;
   }
-  // Of things that take so many bytes each at the least.
+  // Reads a count of things that take at least so many bytes each.
   size_t get_count(size_t bytes_each) {
     const uint64_t count = get_unsigned();
     return static_cast<size_t>(count <= bytes_.size() / bytes_each ? count : refuse());
   }
-  // Of what takes many times its bytes once it is read.
+  // Reads a count of things that take much more memory than encoded bytes.
   size_t get_items(size_t bytes_each) {
     const size_t count = get_count(bytes_each);
     return count <= kMaxStepItems ? count : static_cast<size_t>(refuse());

@@ -5,7 +5,7 @@
 namespace lorikeet::actors {
 namespace {
 
-// Of machines slower than any that somebody would serve on: bytes and operations in a second.
+// Rates (bytes and operations a second) of machines slower than any that would be served on.
 struct Rates {
   double bytes, operations;
 };
