@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <fstream>
-#include <functional>
 #include <memory>
 
 #include "kernels/base/console.h"

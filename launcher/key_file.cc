@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <fstream>
-#include <iterator>
 #include <limits>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "comm/client/curve_keys.h"
 

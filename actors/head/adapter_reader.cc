@@ -5,7 +5,6 @@
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
-#include <string_view>
 #include <thread>
 #include <utility>
 

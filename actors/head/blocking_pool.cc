@@ -1,7 +1,6 @@
 #include "actors/head/blocking_pool.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <condition_variable>

@@ -1,7 +1,6 @@
 #include "actors/head/request_metrics.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace lorikeet::actors {
 namespace {

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <caf/all.hpp>
-#include <cstdio>
 #include <future>
 #include <memory>
 #include <variant>

@@ -1,6 +1,5 @@
 #include "actors/rank/rank_adapters.h"
 
-#include <algorithm>
 #include <utility>
 #include <variant>
 

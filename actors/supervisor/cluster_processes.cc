@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <utility>
-#include <variant>
 
 #include "actors/wire/host_name.h"
 #include "comm/cluster/interfaces.h"

@@ -5,7 +5,6 @@
 #include <bit>
 #include <cstring>
 #include <limits>
-#include <string>
 #include <utility>
 
 #include "comm/codec/codec.h"

@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <deque>
-#include <memory>
 #include <random>
 #include <string>
 #include <utility>

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
-#include <utility>
 
 #include "comm/client/client_messages.h"
 #include "comm/codec/json_codec.h"

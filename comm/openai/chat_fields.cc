@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <optional>
-#include <utility>
-
 #include "comm/client/json_order.h"
 
 namespace lorikeet::comm {
