@@ -110,97 +110,110 @@ Matrix SyntheticCheckpoint::add_module(const std::string& name, int32_t outputs,
   return {outputs, inputs, add_floats(name + ".weight", {outputs, inputs}, kDensePower)};
 }
 
-Matrix SyntheticCheckpoint::add_quantised(const std::string& name, int32_t outputs, int32_t inputs) {
+SyntheticCheckpoint::Integers SyntheticCheckpoint::random_integers(const std::string& name, int32_t outputs,
+                                                                   int32_t inputs) {
   const SyntheticOverride settings = settings_of(name);
-  const int32_t bits = settings.bits, values = 1 << bits, each = 32 / bits;  // of a word
   const int32_t group = settings.group_size < 0 ? inputs : settings.group_size;
-  const int32_t groups = ceil_div(inputs, group);
-  std::vector<int32_t> group_of(static_cast<size_t>(inputs));
-  for (int32_t k = 0; k < inputs; ++k) group_of[static_cast<size_t>(k)] = k / group;
-  if (options_.act_order) std::shuffle(group_of.begin(), group_of.end(), random_);
-
-  // q[k][n], z[g][n], s[g][n]
-  const auto at = [&](int32_t row, int32_t n) {
-    return static_cast<size_t>(row) * static_cast<size_t>(outputs) + static_cast<size_t>(n);
-  };
-  std::vector<uint8_t> q(static_cast<size_t>(inputs) * static_cast<size_t>(outputs)),
-      z(at(groups, 0), static_cast<uint8_t>(values / 2));
-  for (uint8_t& value : q) value = static_cast<uint8_t>(random_() % static_cast<uint32_t>(values));
-  if (!options_.symmetric) {
-    for (uint8_t& value : z)
-      value =
-          static_cast<uint8_t>(options_.method == QuantMethod::gptq ? 1 + random_() % static_cast<uint32_t>(values - 1)
-                                                                    : random_() % static_cast<uint32_t>(values));
+  const auto values = uint32_t{1} << settings.bits;
+  Integers of{outputs, inputs, settings.bits, ceil_div(inputs, group), {}, {}, {}};
+  for (int32_t k = 0; k < inputs; ++k) of.group_of.push_back(k / group);
+  if (options_.act_order) std::shuffle(of.group_of.begin(), of.group_of.end(), random_);
+  of.q.resize(of.at(inputs, 0));
+  for (uint8_t& value : of.q) value = static_cast<uint8_t>(random_() % values);
+  of.z.assign(of.at(of.groups, 0), static_cast<uint8_t>(values / 2));
+  if (options_.symmetric) return of;
+  const bool has_no_zero = options_.method == QuantMethod::gptq;  // version 1 stores one less
+  for (uint8_t& value : of.z) {
+    value = static_cast<uint8_t>(has_no_zero ? 1 + random_() % (values - 1) : random_() % values);
   }
-  const bool compressed = options_.method == QuantMethod::compressed_tensors;
-  const std::string& scale_dtype = options_.scale_dtype.empty() ? options_.float_dtype : options_.scale_dtype;
-  const int32_t scale_power = bits == 8 ? -4 : 0;  // weights of the same size
-  std::vector<double> stored_scales =
-      compressed ? add_floats(name + ".weight_scale", {outputs, groups}, scale_power, scale_dtype)
-                 : add_floats(name + ".scales", {groups, outputs}, scale_power, scale_dtype);
-  const auto scale = [&](int32_t g, int32_t n) {
-    return compressed ? stored_scales[static_cast<size_t>(n) * static_cast<size_t>(groups) + static_cast<size_t>(g)]
-                      : stored_scales[at(g, n)];
-  };
+  return of;
+}
 
+void SyntheticCheckpoint::add_compressed_tensors(const std::string& name, const Integers& of) {
+  const int32_t each = of.per_word(), row = ceil_div(of.inputs, each), zero_rows = ceil_div(of.outputs, each);
   std::vector<uint32_t> words, zero_words;
-  if (compressed) {
-    const int32_t row = ceil_div(inputs, each), zero_rows = ceil_div(outputs, each);
-    for (int32_t n = 0; n < outputs; ++n) {
-      for (int32_t w = 0; w < row; ++w) {
-        uint8_t eight[8] = {};
-        for (int32_t i = 0; i < each && each * w + i < inputs; ++i) eight[i] = q[at(each * w + i, n)];
-        words.push_back(pack(eight, kInOrder, bits));
-      }
+  for (int32_t n = 0; n < of.outputs; ++n) {
+    for (int32_t w = 0; w < row; ++w) {
+      uint8_t eight[8] = {};
+      for (int32_t i = 0; i < each && each * w + i < of.inputs; ++i) eight[i] = of.q[of.at(each * w + i, n)];
+      words.push_back(pack(eight, kInOrder, of.bits));
     }
-    tensors_.add(name + ".weight_packed", "I32", {outputs, row}, words);
-    tensors_.add(name + ".weight_shape", "I64", {2}, std::vector<int64_t>{outputs, inputs});
-    if (!options_.symmetric) {
-      for (int32_t r = 0; r < zero_rows; ++r) {
-        for (int32_t g = 0; g < groups; ++g) {
-          uint8_t eight[8] = {};
-          for (int32_t i = 0; i < each && each * r + i < outputs; ++i) eight[i] = z[at(g, each * r + i)];
-          zero_words.push_back(pack(eight, kInOrder, bits));
-        }
-      }
-      tensors_.add(name + ".weight_zero_point", "I32", {zero_rows, groups}, zero_words);
-    }
-    if (options_.act_order) tensors_.add(name + ".weight_g_idx", "I32", {inputs}, group_of);
-  } else {
-    const bool awq = options_.method == QuantMethod::awq;
-    if (awq) {
-      for (int32_t k = 0; k < inputs; ++k) {
-        for (int32_t n = 0; n < outputs; n += 8) words.push_back(pack(&q[at(k, n)], kAwqOrder));
-      }
-      tensors_.add(name + ".qweight", "I32", {inputs, outputs / 8}, words);
-    } else {
-      for (int32_t k = 0; k < inputs; k += each) {
-        for (int32_t n = 0; n < outputs; ++n) {
-          uint8_t eight[8];
-          for (int32_t i = 0; i < each; ++i) eight[i] = q[at(k + i, n)];
-          words.push_back(pack(eight, kInOrder, bits));
-        }
-      }
-      tensors_.add(name + ".qweight", "I32", {inputs / each, outputs}, words);
-      tensors_.add(name + ".g_idx", "I32", {inputs}, group_of);
-    }
-    for (int32_t g = 0; g < groups; ++g) {
-      for (int32_t n = 0; n < outputs; n += each) {
-        uint8_t eight[8];
-        for (int32_t i = 0; i < each; ++i) {
-          eight[i] = static_cast<uint8_t>(z[at(g, n + i)] - (options_.method == QuantMethod::gptq ? 1 : 0));
-        }
-        zero_words.push_back(pack(eight, awq ? kAwqOrder : kInOrder, bits));
-      }
-    }
-    tensors_.add(name + ".qzeros", "I32", {groups, outputs / each}, zero_words);
   }
+  tensors_.add(name + ".weight_packed", "I32", {of.outputs, row}, words);
+  tensors_.add(name + ".weight_shape", "I64", {2}, std::vector<int64_t>{of.outputs, of.inputs});
+  if (!options_.symmetric) {
+    for (int32_t r = 0; r < zero_rows; ++r) {
+      for (int32_t g = 0; g < of.groups; ++g) {
+        uint8_t eight[8] = {};
+        for (int32_t i = 0; i < each && each * r + i < of.outputs; ++i) eight[i] = of.z[of.at(g, each * r + i)];
+        zero_words.push_back(pack(eight, kInOrder, of.bits));
+      }
+    }
+    tensors_.add(name + ".weight_zero_point", "I32", {zero_rows, of.groups}, zero_words);
+  }
+  if (options_.act_order) tensors_.add(name + ".weight_g_idx", "I32", {of.inputs}, of.group_of);
+}
 
-  Matrix w{outputs, inputs, std::vector<double>(static_cast<size_t>(outputs) * static_cast<size_t>(inputs))};
+void SyntheticCheckpoint::add_awq(const std::string& name, const Integers& of) {
+  const auto packed = [&](const std::vector<uint8_t>& values, int32_t rows) {
+    std::vector<uint32_t> words;
+    for (int32_t row = 0; row < rows; ++row) {
+      for (int32_t n = 0; n < of.outputs; n += 8) words.push_back(pack(&values[of.at(row, n)], kAwqOrder));
+    }
+    return words;
+  };
+  tensors_.add(name + ".qweight", "I32", {of.inputs, of.outputs / 8}, packed(of.q, of.inputs));
+  tensors_.add(name + ".qzeros", "I32", {of.groups, of.outputs / 8}, packed(of.z, of.groups));
+}
+
+void SyntheticCheckpoint::add_gptq(const std::string& name, const Integers& of) {
+  const int32_t each = of.per_word(),
+                less = options_.method == QuantMethod::gptq ? 1 : 0;  // than the zero, in version 1
+  std::vector<uint32_t> words, zero_words;
+  for (int32_t k = 0; k < of.inputs; k += each) {
+    for (int32_t n = 0; n < of.outputs; ++n) {
+      uint8_t eight[8];
+      for (int32_t i = 0; i < each; ++i) eight[i] = of.q[of.at(k + i, n)];
+      words.push_back(pack(eight, kInOrder, of.bits));
+    }
+  }
+  for (int32_t g = 0; g < of.groups; ++g) {
+    for (int32_t n = 0; n < of.outputs; n += each) {
+      uint8_t eight[8];
+      for (int32_t i = 0; i < each; ++i) eight[i] = static_cast<uint8_t>(of.z[of.at(g, n + i)] - less);
+      zero_words.push_back(pack(eight, kInOrder, of.bits));
+    }
+  }
+  tensors_.add(name + ".qweight", "I32", {of.inputs / each, of.outputs}, words);
+  tensors_.add(name + ".g_idx", "I32", {of.inputs}, of.group_of);
+  tensors_.add(name + ".qzeros", "I32", {of.groups, of.outputs / each}, zero_words);
+}
+
+Matrix SyntheticCheckpoint::add_quantised(const std::string& name, int32_t outputs, int32_t inputs) {
+  const Integers of = random_integers(name, outputs, inputs);
+  const bool by_output = options_.method == QuantMethod::compressed_tensors;  // scales [outputs, groups]
+  const std::string& scale_dtype = options_.scale_dtype.empty() ? options_.float_dtype : options_.scale_dtype;
+  const int32_t scale_power = of.bits == 8 ? -4 : 0;  // weights of the same size
+  const std::vector<double> scales =
+      by_output ? add_floats(name + ".weight_scale", {outputs, of.groups}, scale_power, scale_dtype)
+                : add_floats(name + ".scales", {of.groups, outputs}, scale_power, scale_dtype);
+  switch (options_.method) {
+    case QuantMethod::compressed_tensors:
+      add_compressed_tensors(name, of);
+      break;
+    case QuantMethod::awq:
+      add_awq(name, of);
+      break;
+    default:
+      add_gptq(name, of);
+  }
+  Matrix w{outputs, inputs, std::vector<double>(of.at(inputs, 0))};
   for (int32_t n = 0; n < outputs; ++n) {
     for (int32_t k = 0; k < inputs; ++k) {
-      const int32_t g = group_of[static_cast<size_t>(k)];
-      w.at(n, k) = scale(g, n) * (q[at(k, n)] - z[at(g, n)]);
+      const int32_t g = of.group_of[static_cast<size_t>(k)];
+      const size_t scale =
+          by_output ? static_cast<size_t>(n) * static_cast<size_t>(of.groups) + static_cast<size_t>(g) : of.at(g, n);
+      w.at(n, k) = scales[scale] * (of.q[of.at(k, n)] - of.z[of.at(g, n)]);
     }
   }
   return w;

@@ -88,6 +88,24 @@ class SyntheticCheckpoint {
   Matrix add_module(const std::string& name, int32_t outputs, int32_t inputs);
   Matrix add_quantised(const std::string& name, int32_t outputs, int32_t inputs);
 
+  // The integers of a quantised module before they are packed.
+  struct Integers {
+    int32_t outputs = 0, inputs = 0, bits = 4, groups = 0;
+    std::vector<int32_t> group_of;  // [inputs]
+    std::vector<uint8_t> q;         // [inputs, outputs]
+    std::vector<uint8_t> z;         // [groups, outputs]
+
+    int32_t per_word() const { return 32 / bits; }
+    size_t at(int32_t row, int32_t output) const {
+      return static_cast<size_t>(row) * static_cast<size_t>(outputs) + static_cast<size_t>(output);
+    }
+  };
+  Integers random_integers(const std::string& name, int32_t outputs, int32_t inputs);
+  // Pack them as each format does.
+  void add_compressed_tensors(const std::string& name, const Integers& of);
+  void add_awq(const std::string& name, const Integers& of);
+  void add_gptq(const std::string& name, const Integers& of);
+
   SyntheticOptions options_;
   TempDir dir_;
   std::mt19937 random_;
