@@ -28,7 +28,7 @@ import threading
 import time
 
 import http_door
-from server import EXAMPLES, ROOT, Failed, Server, check, status_of, wait_for
+from server import EXAMPLES, ROOT, Failed, Server, check, is_closed, status_of, wait_for
 from wire import Wire, port_of
 
 sys.path.insert(0, str(ROOT / "examples" / "clients"))
@@ -172,18 +172,7 @@ def no_port_but_the_clients(server, long):
 def idle_connections(server, long):
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(500)]
     served(server.address)
-
-    def closed(connection):
-        connection.setblocking(False)
-        try:
-            while connection.recv(4096):
-                pass
-            return True
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-    check(wait_for(lambda: all(closed(c) for c in idle), 30), "connections that say nothing are kept")
+    check(wait_for(lambda: all(is_closed(c) for c in idle), 30), "connections that say nothing are kept")
     for connection in idle:
         connection.close()
 
@@ -345,7 +334,7 @@ def signals_to_the_group(lorikeet, long):
         try:
             streams = [Stream(server.address, max_tokens=1500) for _ in range(4)]
             children = server.children()
-            status = server.stop(number)
+            status = server.stop_group(number)
             check(status == 0, f"signal {number}: it ended with {status}")
             for one in streams:
                 end = one.finish().end

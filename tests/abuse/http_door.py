@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 
-from server import check, wait_for
+from server import check, is_closed, wait_for
 
 MIB = 1 << 20
 PATIENCE = 60
@@ -55,18 +55,6 @@ def expect(server, data, *statuses):
 def served(server):
     status, body = ask(server, "POST", "/v1/completions", json.dumps({"prompt": "Call me", "max_tokens": 4}))
     check(status == 200 and json.loads(body)["usage"]["completion_tokens"] == 4, f"a good client got {status}: {body[:200]}")
-
-
-def is_closed(connection):
-    connection.setblocking(False)
-    try:
-        while connection.recv(65536):
-            pass
-        return True
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 @contextlib.contextmanager

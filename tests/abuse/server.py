@@ -33,6 +33,32 @@ def check(condition, sentence):
         raise Failed(sentence)
 
 
+def is_closed(connection):
+    """Whether the other end has closed the connection; what it has sent is thrown away."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def socket_inodes(pid):
+    """The inodes, as text, of the sockets that a process has open."""
+    inodes = set()
+    for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
+        except OSError:
+            continue
+        if found:
+            inodes.add(found.group(1))
+    return inodes
+
+
 def memory_of(pid):
     """Bytes that a process has in memory; 0 where there is none."""
     try:
@@ -142,15 +168,7 @@ class Server:
 
     def listening_ports(self):
         """The TCP ports of all its processes that others can connect to."""
-        inodes = set()
-        for pid in [self.process.pid, *self.children()]:
-            for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-                try:
-                    found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
-                except OSError:
-                    continue
-                if found:
-                    inodes.add(found.group(1))
+        inodes = set().union(*(socket_inodes(pid) for pid in [self.process.pid, *self.children()]))
         ports = set()
         for table in ("tcp", "tcp6"):
             for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -159,8 +177,8 @@ class Server:
                     ports.add(int(fields[1].rsplit(":", 1)[1], 16))
         return ports
 
-    def stop(self, number=signal.SIGTERM):
-        """Signals the whole group; its exit status."""
+    def stop_group(self, number):
+        """Signals all processes of its group, as a terminal does; its exit status."""
         os.killpg(self.process.pid, number)
         return self.process.wait(60)
 

@@ -1,12 +1,12 @@
 """When a server's answers come onto the loopback, by the kernel's clock: a client that the machine lets wait sees gaps
 that are not the server's. Needs the right to look at packets (root)."""
 import ctypes
-import os
 import pathlib
-import re
 import socket
 import struct
 import threading
+
+from server import socket_inodes
 
 SO_TIMESTAMPNS = 35
 SO_ATTACH_FILTER = 26
@@ -17,14 +17,7 @@ PACKET_HOST = 0
 
 def port_of(pid, server_port):
     """The local port of the process's connection to the server; None: there is none."""
-    inodes = set()
-    for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
-        except OSError:
-            continue
-        if found:
-            inodes.add(found.group(1))
+    inodes = socket_inodes(pid)
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[9] in inodes and int(fields[2].rsplit(":", 1)[1], 16) == server_port:

@@ -23,7 +23,7 @@ import time
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS / "abuse"))
-from server import ROOT, Server, memory_of, status_of, wait_for  # noqa: E402
+from server import ROOT, Failed, Server, check, memory_of, status_of, wait_for  # noqa: E402
 
 from disks import HungFile, touch  # noqa: E402
 from faults import PATIENCE, Faults  # noqa: E402
@@ -32,15 +32,6 @@ from streams import Client, ServerLost, Streams, adapters_in, requests, undistur
 
 BEAT = 0.5  # seconds between heartbeats; ten are waited for
 MOST_GROWTH = 32 << 20  # bytes that supervisor and head may hold after the faults above what they held before
-
-
-class Failed(Exception):
-    pass
-
-
-def check(condition, sentence):
-    if not condition:
-        raise Failed(sentence)
 
 
 def status(address):

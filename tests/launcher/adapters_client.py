@@ -7,21 +7,19 @@ Prints what is wrong and exits 1 when anything is.
 """
 import sys
 import threading
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
-BASE = "tiny-qwen2-gptq-int4"
-GREEDY = {"temperature": 0, "extra_body": {"repetition_penalty": 1, "top_k": 0, "ignore_eos": True}}
+from client_checks import BASE, GREEDY, openai_client, run_checks
 
 
 class Server:
     def __init__(self, url, directory):
         self.url, self.directory = url, directory
-        self.openai = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=300)
+        self.openai = openai_client(url)
         self.http = httpx.Client(base_url=url, timeout=300)
 
     def load(self, name, path, **more):
@@ -142,16 +140,7 @@ def streams_do_not_notice(server):
 
 
 def main():
-    server = Server(*sys.argv[1:3])
-    failed = 0
-    for check in (loads_and_unloads, refuses, pins_and_warms, streams_do_not_notice):
-        try:
-            check(server)
-        except Exception:
-            failed += 1
-            print(f"{check.__name__}:\n{traceback.format_exc()}")
-    print(f"{failed} failed")
-    return 1 if failed else 0
+    return run_checks((loads_and_unloads, refuses, pins_and_warms, streams_do_not_notice), Server(*sys.argv[1:3]))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 #include <signal.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -68,16 +67,12 @@ Finished adapters(const Served& server, std::vector<std::string> arguments) {
 }
 
 TEST(Adapters, AreLoadedIntoARunningServerByOpenAisUsers) {
-  const std::string python = source_path("build/venv/bin/python").string();
-  ASSERT_TRUE(fs::exists(python)) << "launcher/install_dependencies.sh --tests makes " << python;
   const AdapterFolder folder;
   Served server(folder.flags());
   ASSERT_TRUE(server.ready()) << server.process().err();
-  ScratchDirectory scratch;
-  const std::string output = (scratch / "output").string();
-  const std::string command = python + " " + source_path("tests/launcher/adapters_client.py").string() + " " +
-                              server.http_url() + " " + folder.dir().string() + " > " + output + " 2>&1";
-  EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
+  const Finished client =
+      run_python(source_path("tests/launcher/adapters_client.py"), {server.http_url(), folder.dir().string()});
+  EXPECT_EQ(client.status, 0) << client.out << client.err << server.process().err();
   const auto status = server.status();
   for (const auto& row : status["adapters"]) {
     EXPECT_EQ(row["claims"], 0) << row;

@@ -74,12 +74,7 @@ comm::GenerateRequest generate_request(const json& line) {
   return request;
 }
 
-std::string python() {
-  return source_path("build/venv/bin/python").string();
-}
-
 TEST(Http, GivesOpenAisClientAndZmqTheTextsOfABatch) {
-  ASSERT_TRUE(std::filesystem::exists(python())) << "launcher/install_dependencies.sh --tests makes " << python();
   const auto results = batch_results(seeded_requests());
   Served server({"--tp", "2", "--max-loras", "8"});
   ASSERT_TRUE(server.ready()) << server.process().err();
@@ -93,10 +88,9 @@ TEST(Http, GivesOpenAisClientAndZmqTheTextsOfABatch) {
   std::string lines;
   for (const json& result : results) lines += result.dump() + "\n";
   write_file(scratch / "results.jsonl", lines);
-  const std::string output = (scratch / "output").string();
-  const std::string command = python() + " " + source_path("tests/launcher/openai_client.py").string() + " " +
-                              server.http_url() + " " + (scratch / "results.jsonl").string() + " > " + output + " 2>&1";
-  EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
+  const Finished client = run_python(source_path("tests/launcher/openai_client.py"),
+                                     {server.http_url(), (scratch / "results.jsonl").string()});
+  EXPECT_EQ(client.status, 0) << client.out << client.err << server.process().err();
 
   // Whoever went away in the middle of an answer has left nothing behind.
   json status = server.status();
@@ -231,7 +225,6 @@ TEST(Http, SharesATenantsLimitsWithZmq) {
 }
 
 TEST(Http, AnswersAsItsOwnDocumentSays) {
-  ASSERT_TRUE(std::filesystem::exists(python())) << "launcher/install_dependencies.sh --tests makes " << python();
   Served server({"--api-key", "secret", "--max-model-len", "40"});
   ASSERT_TRUE(server.ready()) << server.process().err();
   ScratchDirectory scratch;
@@ -248,22 +241,13 @@ TEST(Http, AnswersAsItsOwnDocumentSays) {
   EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output) << server.process().err();
 }
 
-// Runs a program of Python's with httpx at hand; its output when it failed, else empty.
-std::string run_python(const ScratchDirectory& scratch, const std::string& program) {
-  write_file(scratch / "program.py", program);
-  const std::string output = (scratch / "output").string();
-  const std::string command = python() + " " + (scratch / "program.py").string() + " > " + output + " 2>&1";
-  return std::system(command.c_str()) == 0 ? "" : "failed: " + read_file(output);
-}
-
 TEST(Http, GivesPrometheusDataForEveryPanelOfTheDashboard) {
   Served server;
   ASSERT_TRUE(server.ready()) << server.process().err();
   ScratchDirectory scratch;
-  const std::string output = (scratch / "output").string();
-  const std::string command = python() + " " + source_path("tests/launcher/scrape_with_prometheus.py").string() + " " +
-                              server.http_url() + " " + scratch.path().string() + " > " + output + " 2>&1";
-  EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output);
+  const Finished prometheus =
+      run_python(source_path("tests/launcher/scrape_with_prometheus.py"), {server.http_url(), scratch.path().string()});
+  EXPECT_EQ(prometheus.status, 0) << prometheus.out << prometheus.err;
 }
 
 TEST(Http, SpeaksTlsAndAsksForTheClientsCertificate) {
@@ -300,7 +284,9 @@ except httpx.TransportError:
       program.replace(at, name.size(), value);
     }
   }
-  EXPECT_EQ(run_python(scratch, program), "");
+  write_file(scratch / "program.py", program);
+  const Finished client = run_python(scratch / "program.py");
+  EXPECT_EQ(client.status, 0) << client.out << client.err;
   std::string url = server.http_url();
   const auto bench = [&url](const std::vector<std::string>& how) {
     std::vector<std::string> arguments = {"bench",       "serve", "--url",        url, "--num-prompts", "4",

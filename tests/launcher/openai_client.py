@@ -7,7 +7,6 @@ Prints what is wrong and exits 1 when anything is.
 import json
 import re
 import sys
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
+from client_checks import BASE, GREEDY, openai_client, run_checks
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-BASE = "tiny-qwen2-gptq-int4"
-GREEDY = {"temperature": 0, "extra_body": {"repetition_penalty": 1, "top_k": 0, "ignore_eos": True}}
 
 
 def models(client, url):
@@ -306,18 +305,9 @@ def streams_as_batch(client, url):
 
 def main():
     url = sys.argv[1]
-    client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=300)
-    failed = 0
-    for check in (models, completion, completion_stream, several, logprobs, prompts_shown, chat, stop, restrained,
-                  prompts_cut_and_scored, deadlines, errors, request_ids, metrics, leaves,
-                  streams_as_batch):
-        try:
-            check(client, url)
-        except Exception:
-            failed += 1
-            print(f"{check.__name__}:\n{traceback.format_exc()}")
-    print(f"{failed} failed")
-    return 1 if failed else 0
+    checks = (models, completion, completion_stream, several, logprobs, prompts_shown, chat, stop, restrained,
+              prompts_cut_and_scored, deadlines, errors, request_ids, metrics, leaves, streams_as_batch)
+    return run_checks(checks, openai_client(url), url)
 
 
 if __name__ == "__main__":

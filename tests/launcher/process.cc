@@ -28,9 +28,8 @@ bool poll_until(Condition condition, int seconds) {
   return true;
 }
 
-pid_t spawn(const std::vector<std::string>& arguments, const std::filesystem::path& out,
+pid_t spawn(const std::string& program, const std::vector<std::string>& arguments, const std::filesystem::path& out,
             const std::filesystem::path& err) {
-  const std::string program = std::string(LORIKEET_BINARY_DIR) + "/lorikeet";
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -71,7 +70,7 @@ ScratchDirectory::~ScratchDirectory() {
 Process::Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name,
                  const std::filesystem::path& err)
     : out_(scratch / (name + ".out")), err_(err.empty() ? scratch / (name + ".err") : err) {
-  pid_ = spawn(arguments, out_, err_);
+  pid_ = spawn(std::string(LORIKEET_BINARY_DIR) + "/lorikeet", arguments, out_, err_);
 }
 
 Process::~Process() {
@@ -130,6 +129,19 @@ Finished run_lorikeet(const std::vector<std::string>& arguments, const std::file
   Process process(arguments, scratch, "run", err);
   const int status = process.wait();
   return {status, process.out(), err.empty() ? process.err() : ""};
+}
+
+Finished run_python(const std::filesystem::path& script, const std::vector<std::string>& arguments) {
+  const std::filesystem::path python = source_path("build/venv/bin/python");
+  if (!std::filesystem::exists(python)) {
+    return {127, "", "launcher/install_dependencies.sh --tests makes " + python.string() + ", which is not there"};
+  }
+  ScratchDirectory scratch;
+  std::vector<std::string> words = {script.string()};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  int status = 0;
+  waitpid(spawn(python.string(), words, scratch / "out", scratch / "err"), &status, 0);
+  return {exit_status(status), read_file(scratch / "out"), read_file(scratch / "err")};
 }
 
 Pipe::Pipe(const std::filesystem::path& path) : path_(path) {

@@ -63,6 +63,9 @@ struct Finished {
 // Runs `lorikeet ARGUMENTS...` to its end. err: as above.
 Finished run_lorikeet(const std::vector<std::string>& arguments, const std::filesystem::path& err = {});
 
+// Runs a Python script to its end, with the packages of tests/requirements.txt.
+Finished run_python(const std::filesystem::path& script, const std::vector<std::string>& arguments = {});
+
 // A pipe in the file system. Whoever opens it to write finds a reader; what is written is not read.
 class Pipe {
  public:

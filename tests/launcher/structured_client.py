@@ -7,7 +7,6 @@ Prints what is wrong and exits 1 when anything is.
 import enum
 import json
 import sys
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
@@ -15,8 +14,8 @@ import openai
 import pydantic
 
 import structured_schemas
+from client_checks import BASE, openai_client, run_checks
 
-BASE = "tiny-qwen2-gptq-int4"
 HOT = {"temperature": 1.5, "top_p": 1, "extra_body": {"top_k": 0, "repetition_penalty": 1}}
 ASK = [{"role": "user", "content": "What is the weather?"}]
 
@@ -179,16 +178,8 @@ def schemas(client, url):
 
 def main():
     url = sys.argv[1]
-    failed = 0
-    client = openai.OpenAI(base_url=url + "/v1", api_key="-", max_retries=0, timeout=300)
-    for check in (parse, parse_stream, parse_tools, tool_loop, other_grammars, refusals, schemas):
-        try:
-            check(client, url)
-        except Exception:
-            failed += 1
-            print(f"--- {check.__name__}")
-            traceback.print_exc(file=sys.stdout)
-    return 1 if failed else 0
+    checks = (parse, parse_stream, parse_tools, tool_loop, other_grammars, refusals, schemas)
+    return run_checks(checks, openai_client(url), url)
 
 
 if __name__ == "__main__":

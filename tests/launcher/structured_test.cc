@@ -21,16 +21,6 @@ class StructuredTest : public ::testing::Test {
     if (!model::has_grammars()) GTEST_SKIP() << "this build has no grammars";
   }
 
-  static std::string output_of_client(const Served& server, const std::string& more) {
-    const std::string python = source_path("build/venv/bin/python").string();
-    EXPECT_TRUE(std::filesystem::exists(python)) << "launcher/install_dependencies.sh --tests makes " << python;
-    const std::string output = (server.scratch() / "output").string();
-    const std::string command = python + " " + source_path("tests/launcher/structured_client.py").string() + " " +
-                                server.http_url() + more + " > " + output + " 2>&1";
-    EXPECT_EQ(std::system(command.c_str()), 0) << read_file(output);
-    return read_file(output);
-  }
-
   // Twelve requests under four grammars, with and without adapters.
   static std::vector<comm::GenerateRequest> requests() {
     const char* outputs[] = {
@@ -69,8 +59,11 @@ TEST_F(StructuredTest, GivesOpenAisClientWhatItParses) {
   Served server(
       {"--tp", "2", "--chat-template", "qwen2.5", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"});
   ASSERT_TRUE(server.ready()) << server.process().err();
-  const std::string output = output_of_client(server, std::getenv("LORIKEET_FULL") != nullptr ? "" : " 24");
-  std::printf("%s", output.c_str());
+  std::vector<std::string> arguments = {server.http_url()};
+  if (std::getenv("LORIKEET_FULL") == nullptr) arguments.emplace_back("24");  // of the schemas
+  const Finished client = run_python(source_path("tests/launcher/structured_client.py"), arguments);
+  EXPECT_EQ(client.status, 0) << client.err;
+  std::printf("%s", client.out.c_str());
 }
 
 TEST_F(StructuredTest, DrawsTheSameTokensOnAnyNumberOfRanksAloneAndInACrowd) {
