@@ -104,7 +104,7 @@ void GlooAllReduce(benchmark::State& state) {
   const int ranks = static_cast<int>(state.range(0));
   const size_t bytes = state.range(1);
   const auto rounds = state.max_iterations;
-  const lorikeet::comm::TemporaryDirectory directory;
+  const lorikeet::tests::TempDir directory;
   std::vector<double> times, floors;
   with_peers(ranks, [&](int rank, int fd) {
     const auto collective = join(directory.path(), rank, ranks);

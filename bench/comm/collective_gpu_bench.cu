@@ -173,7 +173,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "usage: collective_gpu_bench [RANKS], of 2 to {}\n", lorikeet::kernels::kMostPeers);
     return 2;
   }
-  const lorikeet::comm::TemporaryDirectory directory;
+  const lorikeet::tests::TempDir directory;
   return lorikeet::bench::run_ranks(ranks,
                                     [&](int rank) { lorikeet::comm::Bench(rank, ranks, directory.path()).run(); });
 }

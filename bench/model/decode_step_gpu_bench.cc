@@ -94,7 +94,7 @@ int run(const bench::StepBenchOptions& options, int rank, comm::Rendezvous& stor
 int main(int argc, char** argv) {
   const auto options = lorikeet::bench::parse_step_bench_options(argc, argv);
   if (!options) return 2;
-  const lorikeet::comm::TemporaryDirectory directory;
+  const lorikeet::tests::TempDir directory;
   int status = 0;
   const int ranks = lorikeet::bench::run_ranks(options->alone ? 1 : options->ranks, [&](int rank) {
     lorikeet::comm::FileRendezvous store(directory.path());

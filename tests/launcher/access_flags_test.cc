@@ -46,7 +46,7 @@ class AccessFlagsTest : public ::testing::Test {
     return (scratch_ / name).string();
   }
 
-  tests::ScratchDirectory scratch_;
+  tests::TempDir scratch_;
   AccessFlags flags_;  // of the last parse
   std::string http_host_ = "127.0.0.1", zmq_address_ = "tcp://127.0.0.1:5555";
 };

@@ -36,7 +36,7 @@ class AdapterWarnings : public testing::Test {
     return scratch_ / name;
   }
 
-  tests::ScratchDirectory scratch_;
+  tests::TempDir scratch_;
   const std::string adapter_ = tests::source_path("examples/models/adapters/kjv").string();
   actors::ServerOptions options_;
 };

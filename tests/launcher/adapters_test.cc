@@ -39,7 +39,7 @@ class AdapterFolder {
   }
 
  private:
-  ScratchDirectory scratch_;
+  TempDir scratch_;
 };
 
 // The answer to a change; nothing where none came in time.

@@ -15,7 +15,7 @@ namespace lorikeet::launcher {
 namespace {
 
 using tests::read_file;
-using tests::ScratchDirectory;
+using tests::TempDir;
 using tests::write_file;
 
 // A server that answers what a test tells it to.
@@ -67,7 +67,7 @@ class BatchRunnerTest : public testing::Test {
     client_.answers.push_back(done);
   }
 
-  ScratchDirectory scratch_;
+  TempDir scratch_;
   ScriptedClient client_;
   BatchModel model_;
   Result<BatchRunner::Summary> outcome_ = fail("not run");
@@ -382,7 +382,7 @@ TEST_F(BatchRunnerTest, SendsAgainOnResumeWhatOnlyTheServerFailed) {
 }
 
 TEST(CheckDistinct, KnowsAFileByEveryPath) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "in", "x\n");
   std::filesystem::create_symlink("in", scratch / "link");
   std::filesystem::create_hard_link(scratch / "in", scratch / "hard");

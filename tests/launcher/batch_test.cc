@@ -19,7 +19,7 @@ namespace {
 
 // Runs `lorikeet batch` over `requests`; the results, or what it said when it failed.
 std::string run_batch(const std::string& requests, std::vector<std::string> flags) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "requests.jsonl", requests);
   flags.insert(flags.begin(), "batch");
   for (const char* name : {"--input", "--output"}) {
@@ -122,7 +122,7 @@ TEST(Batch, AnswersOpenAisLinesAsItsOwnWhateverTheRanks) {
 
 // Perplexity of a text in windows of 1,024 tokens, from prompt_logprobs.
 double perplexity(const std::string& text_file, const nlohmann::json& adapter) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "text.jsonl", nlohmann::json{{"text", read_file(source_path(text_file))}}.dump() + "\n");
   const Finished tokenized =
       run_lorikeet({"tokenize", "--model", source_path("examples/models/tiny-qwen2-gptq-int4").string(),
@@ -208,7 +208,7 @@ TEST(Batch, AnswersEveryWrongLineWithItsSentenceAndServesTheOthers) {
 
 TEST(Batch, TellsAnInterruptionByItsStatusAndDoesTheRestOnResume) {
   constexpr int kLines = 60;
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::string requests;
   for (int i = 0; i < kLines; ++i) {
     requests +=
@@ -245,7 +245,7 @@ TEST(Batch, TellsAnInterruptionByItsStatusAndDoesTheRestOnResume) {
 }
 
 TEST(Batch, TellsOfADiskThatIsFull) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "requests.jsonl", R"({"id": "1", "prompt": "x", "max_tokens": 2})"
                                          "\n");
   std::vector<std::string> flags = {"batch"};

@@ -11,7 +11,7 @@ using ::testing::HasSubstr;
 
 // Runs `lorikeet bench KIND` over the example model, shortly; its figures by name.
 std::map<std::string, nlohmann::json> run_bench(std::vector<std::string> flags) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   flags.insert(flags.begin(), "bench");
   for (const std::string& flag : {std::string("--output-json"), (scratch / "figures.json").string()}) {
     flags.push_back(flag);
@@ -88,7 +88,7 @@ TEST(BenchCommand, LoraComparesNumbersOfAdapters) {
 }
 
 TEST(BenchCommand, AdaptersShowsEveryTierAndEveryNumber) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const std::string plot = (scratch / "adapters.svg").string();
   const auto figures = run_bench(over_example({"adapters", "--input-len",
                                                "8",        "--output-len",
@@ -137,7 +137,7 @@ TEST(BenchCommand, ServeLoadsARunningServer) {
 TEST(BenchCommand, ServeLoadsAnyServerWithOpenAisApi) {
   Served served({"--api-key", "secret"});
   ASSERT_TRUE(served.ready());
-  ScratchDirectory scratch;
+  TempDir scratch;
   const std::string plot = (scratch / "load.svg").string();
   const auto figures = run_bench({"serve",
                                   "--url",

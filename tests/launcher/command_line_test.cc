@@ -116,7 +116,7 @@ TEST(CommandLine, TakesWordsInBracketsAsTheyAre) {
 }
 
 TEST(CommandLine, TellsWhatAWorkerLacksInWordsOrAsJson) {
-  const tests::ScratchDirectory empty;
+  const tests::TempDir empty;
   std::vector<std::string> arguments = {"worker",   "--join", "127.0.0.1:1", "--cluster-dir", empty.path().string(),
                                         "--device", "cpu"};
   const std::string words = "lorikeet worker: " + (empty.path() / "ca.pem").string() + ": No such file or directory";
@@ -155,7 +155,7 @@ TEST(CommandLine, SaysWhatItIsBuiltOf) {
 }
 
 TEST(CommandLine, TakesFlagsFromAFile) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   const std::string file = (scratch / "lorikeet.yaml").string();
   tests::write_file(file, "model: /no/such/model\nmax-model-len: 1k\n");
   EXPECT_THAT(run_lorikeet({"serve", "--config", file}).err, HasSubstr("there is no directory /no/such/model"));
@@ -168,7 +168,7 @@ TEST(CommandLine, TakesFlagsFromAFile) {
 
 // What bash would offer behind the words.
 std::string completed(const std::string& words) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   const std::string lorikeet = std::string(LORIKEET_BINARY_DIR) + "/lorikeet";
   const std::string script = "source <(" + lorikeet + " completion bash); COMP_WORDS=(" + words +
                              "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _lorikeet; echo \"${COMPREPLY[*]}\"";

@@ -29,7 +29,7 @@ class ConfigFileTest : public testing::Test {
     return expand_config_file(app_, more);
   }
 
-  tests::ScratchDirectory scratch_;
+  tests::TempDir scratch_;
   const std::string path_ = (scratch_ / "lorikeet.yaml").string();
   CLI::App app_;
   std::string model_, length_;

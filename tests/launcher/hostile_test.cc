@@ -80,7 +80,7 @@ fs::path write_diverged_adapter(const fs::path& directory) {
 }
 
 TEST(Hostile, AnAdapterThatDivergedFailsItsOwnRequestsAlone) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   Served server({"--tp", "2", "--lora-modules", "wild=" + write_diverged_adapter(scratch / "wild").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
   std::vector<comm::GenerateRequest> requests;
@@ -111,7 +111,7 @@ TEST(Hostile, AnAdapterThatDivergedFailsItsOwnRequestsAlone) {
 }
 
 TEST(Hostile, AnAdapterThatDivergedIsSetAsideAsTheStatusSaysUntilItIsReplaced) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const fs::path wild = write_diverged_adapter(scratch / "wild");
   Served server({"--tp", "2", "--lora-modules", "wild=" + wild.string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
@@ -144,7 +144,7 @@ TEST(Hostile, AnAdapterThatDivergedIsSetAsideAsTheStatusSaysUntilItIsReplaced) {
 
 // What a rank computes with is what it checked, whatever becomes of the files.
 TEST(Hostile, ACheckpointThatIsWrittenOverOrCutShortWhileItServesChangesNoAnswer) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const fs::path model = scratch / "model";
   fs::copy(source_path("examples/models/tiny-qwen2-gptq-int4"), model, fs::copy_options::recursive);
   Served server({"--model", model.string(), "--tp", "2", "--no-enable-prefix-caching"});
@@ -210,7 +210,7 @@ TEST(Hostile, AdaptersThatAreNoneForThisBaseFailTheirOwnRequestsAlone) {
       {"endless", endless, "adapter_model.safetensors"},
       {"empty", "", "adapter_model.safetensors"},
   };
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::vector<std::string> flags = {"--tp", "2", "--lora-modules"};
   for (const Case& c : cases)
     flags.push_back(c.name + "=" + copy_with(moby, scratch / c.name, file, c.content).string());
@@ -294,7 +294,7 @@ TEST(Hostile, CheckpointsThatCannotBeServedEndTheStartWithTheirSentence) {
       {"truncated", "model.safetensors", weights.substr(0, weights.size() / 2), "model.safetensors"},
       {"tensors", "model.safetensors", wrong.bytes(), "orm.weight"},
   };
-  ScratchDirectory scratch;
+  TempDir scratch;
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
     const fs::path directory = copy_with(model, scratch / c.name, c.file, c.content);

@@ -39,7 +39,7 @@ std::vector<json> seeded_requests() {
 
 // What `lorikeet batch` says to each of them.
 std::vector<json> batch_results(const std::vector<json>& requests) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::string lines;
   for (const json& request : requests) lines += request.dump() + "\n";
   write_file(scratch / "requests.jsonl", lines);
@@ -84,7 +84,7 @@ TEST(Http, GivesOpenAisClientAndZmqTheTextsOfABatch) {
   const auto answers = server.ask(requests);
   for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].text, results[i]["text"].get<std::string>()) << i;
 
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::string lines;
   for (const json& result : results) lines += result.dump() + "\n";
   write_file(scratch / "results.jsonl", lines);
@@ -142,7 +142,7 @@ Exchanged exchange(uint16_t port, const std::string& head, const std::string& bo
 }
 
 TEST(Http, GivesEveryErrorItsStatusInOpenAisForm) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "keys.json",
              R"({"keys": [{"key": "all"}, {"key": "one", "tenant": "bound", "adapters": ["moby"]}],
     "tenants": {"bound": {"requests_per_minute": 1}}})");
@@ -188,7 +188,7 @@ TEST(Http, GivesEveryErrorItsStatusInOpenAisForm) {
 }
 
 TEST(Http, SharesATenantsLimitsWithZmq) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "keys.json", R"({"keys": [{"key": "secret", "tenant": "acme"}, {"key": "k", "admin": true}],
     "tenants": {"acme": {"requests_per_minute": 2}}})");
   Served server({"--api-key-file", (scratch / "keys.json").string(), "--zmq-plain"});
@@ -227,7 +227,7 @@ TEST(Http, SharesATenantsLimitsWithZmq) {
 TEST(Http, AnswersAsItsOwnDocumentSays) {
   Served server({"--api-key", "secret", "--max-model-len", "40"});
   ASSERT_TRUE(server.ready()) << server.process().err();
-  ScratchDirectory scratch;
+  TempDir scratch;
   const std::string output = (scratch / "output").string();
   const char* more = std::getenv("LORIKEET_SCHEMATHESIS_EXAMPLES");  // tests/run.sh --full asks for more
   const std::string command =
@@ -244,14 +244,14 @@ TEST(Http, AnswersAsItsOwnDocumentSays) {
 TEST(Http, GivesPrometheusDataForEveryPanelOfTheDashboard) {
   Served server;
   ASSERT_TRUE(server.ready()) << server.process().err();
-  ScratchDirectory scratch;
+  TempDir scratch;
   const Finished prometheus =
       run_python(source_path("tests/launcher/scrape_with_prometheus.py"), {server.http_url(), scratch.path().string()});
   EXPECT_EQ(prometheus.status, 0) << prometheus.out << prometheus.err;
 }
 
 TEST(Http, SpeaksTlsAndAsksForTheClientsCertificate) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const std::string key = (scratch / "key.pem").string(), certificate = (scratch / "certificate.pem").string();
   ASSERT_EQ(std::system(("openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext "
                          "subjectAltName=IP:127.0.0.1,DNS:elsewhere -keyout " +

@@ -32,7 +32,7 @@ TEST(Inspect, FailsForAnAdapterOfAnotherBase) {
 }
 
 TEST(Inspect, FailsWithASentenceForWhatIsNoCheckpoint) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const Finished run = run_lorikeet({"inspect", scratch.path().string()});
   EXPECT_EQ(run.status, 1);
   EXPECT_NE((run.out + run.err).find("config.json"), std::string::npos) << run.out << run.err;

@@ -8,7 +8,7 @@ namespace lorikeet::launcher {
 namespace {
 
 TEST(LineReader, SkipsEmptyLinesButCountsThem) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   tests::write_file(scratch / "f", "one\r\n\n  \ntwo");
   auto reader = LineReader::open((scratch / "f").string()).value();
   EXPECT_EQ(reader.next(), "one");
@@ -19,7 +19,7 @@ TEST(LineReader, SkipsEmptyLinesButCountsThem) {
 }
 
 TEST(LineReader, CutsALineThatIsTooLong) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   tests::write_file(scratch / "f", std::string(LineReader::kMaxLine + 100, 'x') + "\nnext\n");
   auto reader = LineReader::open((scratch / "f").string()).value();
   EXPECT_EQ(reader.next()->size(), LineReader::kMaxLine + 1);

@@ -59,7 +59,7 @@ TEST(JsonLine, SaysHowBadItIs) {
 }
 
 TEST(JsonStderr, MakesObjectsOfWhatComesInPiecesAndGivesBackWhatWasThere) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   const Descriptor own(dup(STDERR_FILENO));
   const Descriptor file(open((scratch / "err").c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600));
   ASSERT_GE(dup2(file.get(), STDERR_FILENO), 0);
@@ -121,7 +121,7 @@ TEST(JsonStderrDeathTest, WritesLastWordsBeforeAProcessThatWaitsForThemEndsAtOnc
 TEST(JsonStderr, EndsAlthoughSomebodyHoldsThePipe) {
   std::signal(SIGPIPE, SIG_IGN);
   for (const bool talks : {false, true}) {
-    tests::ScratchDirectory scratch;
+    tests::TempDir scratch;
     const Descriptor own(dup(STDERR_FILENO));
     const Descriptor file(open((scratch / "err").c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600));
     ASSERT_GE(dup2(file.get(), STDERR_FILENO), 0);

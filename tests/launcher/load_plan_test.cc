@@ -57,7 +57,7 @@ TEST(LoadPlan, ReadsRates) {
 }
 
 TEST(LoadPlan, ReplaysATraceInItsOrder) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   tests::write_file(scratch / "trace", R"({"timestamp": 3000, "input_length": 7, "output_length": 2, "hash_ids": [1]}
 {"timestamp": 1000, "input_length": 5, "output_length": 3, "adapter": "kjv"}
 )");

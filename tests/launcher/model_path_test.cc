@@ -9,16 +9,16 @@ namespace lorikeet::launcher {
 namespace {
 
 namespace fs = std::filesystem;
-using tests::ScratchDirectory;
+using tests::TempDir;
 using tests::write_file;
 
 TEST(FindModel, TakesADirectoryAsItIs) {
-  const ScratchDirectory scratch;
+  const TempDir scratch;
   EXPECT_EQ(find_model(scratch.path().string(), {}).value(), scratch.path().string());
 }
 
 TEST(FindModel, FindsTheSnapshotThatTheHubsCacheNames) {
-  const ScratchDirectory scratch;
+  const TempDir scratch;
   const fs::path model = scratch / "models--Qwen--Qwen2.5-14B-Instruct-GPTQ-Int4";
   fs::create_directories(model / "refs");
   fs::create_directories(model / "snapshots" / "abc123");
@@ -28,7 +28,7 @@ TEST(FindModel, FindsTheSnapshotThatTheHubsCacheNames) {
 }
 
 TEST(FindModel, SaysHowToDownloadWhatIsNotThere) {
-  const ScratchDirectory scratch;
+  const TempDir scratch;
   EXPECT_THAT(find_model("Qwen/Qwen2.5-14B", {scratch.path()}).error().message,
               testing::HasSubstr("`hf download Qwen/Qwen2.5-14B`"));
 }
@@ -40,7 +40,7 @@ TEST(FindModel, DoesNotTakeAPathForTheNameOfARepository) {
 }
 
 TEST(FindModel, RefusesAFile) {
-  const ScratchDirectory scratch;
+  const TempDir scratch;
   write_file(scratch / "model.safetensors", "x");
   EXPECT_THAT(find_model((scratch / "model.safetensors").string(), {}).error().message,
               testing::HasSubstr("is not a directory: give the folder that holds config.json"));

@@ -25,7 +25,7 @@ class OutputTest : public testing::TestWithParam<Listener> {
   }
   void expect_service_unheard(const std::vector<std::string>& flags);
 
-  ScratchDirectory scratch_;
+  TempDir scratch_;
   Pipe pipe_{scratch_ / "err"};
 };
 
@@ -116,7 +116,7 @@ TEST(Output, EveryLineOfALogInJsonIsAnObject) {
 
 TEST(Output, CommandsWhoseOutputCannotBeWrittenSaySoAndFail) {
   const std::string model = source_path("examples/models/tiny-qwen2-gptq-int4").string();
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::filesystem::create_symlink("/dev/full", scratch / "run.out");
   Process inspect({"inspect", model}, scratch, "run");
   EXPECT_EQ(inspect.wait(), 1);

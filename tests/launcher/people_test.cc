@@ -191,7 +191,7 @@ TEST_F(PeopleTest, CtrlCEndsAnAnswerAndNotTheChat) {
 }
 
 TEST_F(PeopleTest, ChatAnswersThePipeAsWell) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "talk", "Hello\n/retry\n");
   const std::string command = std::string(LORIKEET_BINARY_DIR) + "/lorikeet chat --max-tokens 4 --seed 7 --url " +
                               server_->http_url() + " < " + (scratch / "talk").string() + " > " +
@@ -206,7 +206,7 @@ TEST_F(PeopleTest, ChatAnswersThePipeAsWell) {
 TEST_F(PeopleTest, TheLivePageShowsTheServerInABrowser) {
   if (!std::filesystem::exists("/usr/bin/chromium")) GTEST_SKIP() << "there is no Chromium";
   server_->ask(greedy_request("Call me", "moby", 4));
-  ScratchDirectory scratch;
+  TempDir scratch;
   // In the browser's own time four seconds pass, in which the page looks twice.
   const std::string command =
       "/usr/bin/chromium --headless=new --no-sandbox --disable-gpu --virtual-time-budget=4000 " +
@@ -225,7 +225,7 @@ TEST(People, ReadEveryReasonBehindTheNameOfTheCommand) {
   const std::string model = source_path("examples/models/tiny-qwen2-gptq-int4").string();
   const Served served;
   ASSERT_TRUE(served.ready());
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch / "in.jsonl", "{\"id\": 1, \"prompt\": \"a\"}\n");
   const std::string in = (scratch / "in.jsonl").string(), out = (scratch / "out.jsonl").string();
   const std::string zmq = "ipc://" + (scratch / "zmq").string();
@@ -276,7 +276,7 @@ TEST(People, ReadOfALostRankBehindTheNameOfTheCommand) {
 TEST(People, ReadOfEveryRequestThatALostServerHad) {
   Served served;
   ASSERT_TRUE(served.ready());
-  ScratchDirectory scratch;
+  TempDir scratch;
   for (const bool as_json : {false, true}) {
     std::vector<std::string> arguments = {"submit", "--zmq", served.address(), "--max-tokens", "1900", "--ignore-eos",
                                           "one",    "two"};
@@ -301,7 +301,7 @@ TEST(People, ReadOfEveryRequestThatALostServerHad) {
 }
 
 TEST(People, ReadThatAnAnswerOfTokenIdsHasNoText) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::filesystem::create_directory(scratch / "model");
   for (const auto& entry : std::filesystem::directory_iterator(source_path("examples/models/tiny-qwen2-gptq-int4"))) {
     const std::string name = entry.path().filename().string();
@@ -326,7 +326,7 @@ TEST(People, ReadThatAnAnswerOfTokenIdsHasNoText) {
 }
 
 TEST(People, AreToldWithinTwoSecondsThatNoServerRuns) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   for (const std::string command : {"submit", "status"}) {
     const auto begin = std::chrono::steady_clock::now();
     std::vector<std::string> arguments = {command, "--zmq", "ipc://" + (scratch / "none").string()};

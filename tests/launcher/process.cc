@@ -58,16 +58,7 @@ bool read_stat(const std::string& pid, pid_t* parent, char* state) {
 
 }  // namespace
 
-ScratchDirectory::ScratchDirectory() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "lorikeet-test-XXXXXX").string();
-  path_ = mkdtemp(pattern.data());
-}
-ScratchDirectory::~ScratchDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-Process::Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name,
+Process::Process(const std::vector<std::string>& arguments, const TempDir& scratch, const std::string& name,
                  const std::filesystem::path& err)
     : out_(scratch / (name + ".out")), err_(err.empty() ? scratch / (name + ".err") : err) {
   pid_ = spawn(std::string(LORIKEET_BINARY_DIR) + "/lorikeet", arguments, out_, err_);
@@ -125,7 +116,7 @@ bool Process::wait_for(const std::filesystem::path& file, const std::string& tex
 }
 
 Finished run_lorikeet(const std::vector<std::string>& arguments, const std::filesystem::path& err) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   Process process(arguments, scratch, "run", err);
   const int status = process.wait();
   return {status, process.out(), err.empty() ? process.err() : ""};
@@ -136,7 +127,7 @@ Finished run_python(const std::filesystem::path& script, const std::vector<std::
   if (!std::filesystem::exists(python)) {
     return {127, "", "launcher/install_dependencies.sh --tests makes " + python.string() + ", which is not there"};
   }
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::vector<std::string> words = {script.string()};
   words.insert(words.end(), arguments.begin(), arguments.end());
   int status = 0;
@@ -200,10 +191,6 @@ bool wait_until_gone(const std::vector<pid_t>& pids, int seconds) {
 std::string read_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-void write_file(const std::filesystem::path& path, const std::string& content) {
-  std::ofstream(path, std::ios::binary) << content;
 }
 
 }  // namespace lorikeet::tests

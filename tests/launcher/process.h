@@ -7,27 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "tests/temp_dir.h"
+
 namespace lorikeet::tests {
-
-// A directory that is removed with its content at the end of the test.
-class ScratchDirectory {
- public:
-  ScratchDirectory();
-  ~ScratchDirectory();
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // A running `lorikeet ARGUMENTS...`; its standard output and error go to files. Destruction kills it.
 class Process {
  public:
   // err: where its standard error goes instead, such as /dev/full. It leads a process group of its own.
-  Process(const std::vector<std::string>& arguments, const ScratchDirectory& scratch, const std::string& name,
+  Process(const std::vector<std::string>& arguments, const TempDir& scratch, const std::string& name,
           const std::filesystem::path& err = {});
   ~Process();
   Process(const Process&) = delete;
@@ -93,7 +81,6 @@ bool is_alive(pid_t pid);
 bool wait_until_gone(const std::vector<pid_t>& pids, int seconds = 60);
 
 std::string read_file(const std::filesystem::path& path);
-void write_file(const std::filesystem::path& path, const std::string& content);
 
 inline std::filesystem::path source_path(const std::string& name) {
   return std::filesystem::path(LORIKEET_SOURCE_DIR) / name;

@@ -24,7 +24,7 @@ TEST(ProgressText, ShowsABarCountsAndTheTimeLeft) {
 }
 
 TEST(ProgressLine, SaysALineNowAndThenWhereThereIsNoTerminal) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   std::FILE* file = std::fopen((scratch / "out").c_str(), "wb");
   ProgressLine::Clock::time_point now{};
   {

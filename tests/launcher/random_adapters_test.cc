@@ -8,15 +8,15 @@
 namespace lorikeet::launcher {
 namespace {
 
-using tests::ScratchDirectory;
 using tests::source_path;
+using tests::TempDir;
 
 // One of each architecture; the last has q, k and v in one module.
 class RandomAdapters : public testing::TestWithParam<const char*> {};
 
 TEST_P(RandomAdapters, AreServedOverTheirModel) {
   const auto config = model::read_model_config(source_path(GetParam())).value();
-  ScratchDirectory scratch;
+  TempDir scratch;
   ASSERT_TRUE(write_random_adapter(scratch / "a", config, 4, 1).has_value());
   const model::AdapterReport report = model::inspect_adapter(scratch / "a", config);
   EXPECT_FALSE(report.refusal.has_value()) << *report.refusal;
@@ -35,7 +35,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, RandomAdapters,
 
 TEST(RandomAdaptersOfOneModel, DifferInContentWithTheSeed) {
   const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
-  ScratchDirectory scratch;
+  TempDir scratch;
   for (const auto& [name, seed] : {std::pair{"a", 1}, std::pair{"b", 2}, std::pair{"again", 1}}) {
     ASSERT_TRUE(write_random_adapter(scratch / name, config, 2, static_cast<uint64_t>(seed)).has_value());
   }
@@ -46,7 +46,7 @@ TEST(RandomAdaptersOfOneModel, DifferInContentWithTheSeed) {
 
 TEST(RandomAdaptersOfOneModel, AreTheSameWhetherMadeOneByOneOrTogether) {
   const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
-  ScratchDirectory scratch;
+  TempDir scratch;
   ASSERT_TRUE(write_random_adapters(scratch / "all", 3, config, 2, {"q_proj"}));
   for (const int32_t seed : {0, 1, 2}) {
     const std::string name = std::to_string(seed);
@@ -60,7 +60,7 @@ TEST(RandomAdaptersOfOneModel, AreTheSameWhetherMadeOneByOneOrTogether) {
 
 TEST(RandomAdaptersOfOneModel, AreForTheLayersThatWereAskedFor) {
   const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
-  ScratchDirectory scratch;
+  TempDir scratch;
   ASSERT_TRUE(write_random_adapter(scratch / "a", config, 2, 1, {"q_proj", "v_proj"}));
   const auto found = model::inspect_adapter(scratch / "a", config);
   ASSERT_FALSE(found.modules.empty());
@@ -75,7 +75,7 @@ TEST(RandomAdaptersOfOneModel, AreForTheLayersThatWereAskedFor) {
 
 TEST(RandomAdaptersOfOneModel, AreRefusedWhereTheyCannotBeWritten) {
   const auto config = model::read_model_config(source_path("examples/models/tiny-qwen2-gptq-int4")).value();
-  ScratchDirectory scratch;
+  TempDir scratch;
   tests::write_file(scratch / "file", "");
   const auto written = write_random_adapter(scratch / "file" / "a", config, 2, 1);
   ASSERT_FALSE(written.has_value());

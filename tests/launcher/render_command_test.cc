@@ -15,7 +15,7 @@ using nlohmann::json;
 const std::string kModel = source_path("examples/models/tiny-qwen2-gptq-int4").string();
 
 std::vector<json> rendered(const std::string& lines, std::vector<std::string> flags = {}) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   write_file(scratch.path() / "messages.jsonl", lines);
   flags.insert(flags.begin(), {"render", "--model", kModel, "--input", (scratch.path() / "messages.jsonl").string()});
   const Finished run = run_lorikeet(flags);

@@ -209,7 +209,7 @@ TEST(Serve, EndsEveryRequestOfARankThatDiesAndServesTheNextOnes) {
 }
 
 TEST(Serve, StreamsOtherRequestsWhileAnAdapterIsHeldUp) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const std::string release = (scratch / "release").string();
   Served server({"--tp", "2", "--test-hooks", "hold_adapter_load=kjv,release_file=" + release});
   ASSERT_TRUE(server.ready()) << server.process().err();
@@ -263,7 +263,7 @@ TEST(Serve, RefusesWithASentenceWhatCannotBeServed) {
 }
 
 TEST(Serve, LetsZmqsClientsInByTheirKeysOfCurve) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const auto made = [&](const std::string& name) {
     const std::string path = (scratch / name).string();
     const Finished run = run_lorikeet({"keygen", path});
@@ -301,7 +301,7 @@ TEST(Serve, LetsZmqsClientsInByTheirKeysOfCurve) {
 }
 
 TEST(Serve, WarnsAtStartOfAnAdapterWithoutItsConfiguration) {
-  ScratchDirectory empty;
+  TempDir empty;
   Served server({"--lora-modules", "none=" + (empty / ".").string()});
   ASSERT_TRUE(server.ready()) << server.process().err();
   EXPECT_NE(server.process().err().find("warning: adapter none: there is no "), std::string::npos)
@@ -312,7 +312,7 @@ TEST(Serve, TellsThatItsAddressIsTaken) {
   Served first({"--tp", "1"});
   ASSERT_TRUE(first.ready()) << first.process().err();
   const std::string held = first.status()["zmq"].get<std::string>();
-  ScratchDirectory scratch;
+  TempDir scratch;
   std::vector<std::string> flags = {"serve", "--zmq", "tcp://127.0.0.1:0", "--no-http"};
   flags.insert(flags.end(), example_flags().begin(), example_flags().end());
   Process second(flags, scratch, "second");

@@ -10,7 +10,7 @@
 namespace lorikeet::tests {
 namespace {
 
-std::vector<std::string> serve_flags(const ScratchDirectory& scratch, const std::vector<std::string>& more) {
+std::vector<std::string> serve_flags(const TempDir& scratch, const std::vector<std::string>& more) {
   std::vector<std::string> flags = {"serve", "--zmq", "ipc://" + (scratch / "zmq").string()};
   const bool other_model = std::find(more.begin(), more.end(), "--model") != more.end();
   flags.insert(flags.end(), example_flags().begin() + (other_model ? 2 : 0), example_flags().end());

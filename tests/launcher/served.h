@@ -34,7 +34,7 @@ class Served {
   std::string address() const { return "ipc://" + (scratch_ / "zmq").string(); }
   std::string http_url() const;  // such as http://127.0.0.1:45671, once it is ready
   uint16_t http_port() const;
-  const ScratchDirectory& scratch() const { return scratch_; }
+  const TempDir& scratch() const { return scratch_; }
 
   std::unique_ptr<comm::ZmqClient> connect() const;
 
@@ -45,7 +45,7 @@ class Served {
   nlohmann::json status() const;
 
  private:
-  ScratchDirectory scratch_;
+  TempDir scratch_;
   Process process_;
   bool ready_ = false;
 };

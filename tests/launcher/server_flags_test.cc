@@ -14,7 +14,7 @@
 #include "model/forward/step_cost.h"
 #include "tests/launcher/process.h"
 #include "tests/model/checkpoint/safetensors_writer.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -131,7 +131,7 @@ TEST_F(Flags, RefuseAnAdapterThatIsNamedAsSubmitNamesTheBaseModel) {
 }
 
 TEST_F(Flags, SayWhyADirectoryCannotBeLookedAt) {
-  tests::ScratchDirectory scratch;
+  tests::TempDir scratch;
   const std::string loop = (scratch / "loop").string(), file = (scratch / "file").string();
   std::filesystem::create_symlink("loop", loop);
   std::ofstream(file).put('x');

@@ -145,7 +145,7 @@ TEST(Signals, TheRankThatDiesIsNamedEveryTimeAndLeavesNoDescriptorAndNoThread) {
 }
 
 TEST(Signals, DirectoriesOfAKilledBatchAreRemovedByTheNextOne) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   setenv("TMPDIR", scratch.path().c_str(), 1);
   std::filesystem::create_directory(scratch / "lorikeet-mine");  // not one of ours
   write_file(scratch / "requests.jsonl", R"({"id": "1", "prompt": "Call me", "max_tokens": 1500, "ignore_eos": true})"

@@ -13,7 +13,7 @@ class StreamPrinterTest : public testing::Test {
     std::fclose(out_);
     return tests::read_file(scratch_ / "out");
   }
-  tests::ScratchDirectory scratch_;
+  tests::TempDir scratch_;
   std::FILE* out_ = std::fopen((scratch_ / "out").c_str(), "wb");
 };
 

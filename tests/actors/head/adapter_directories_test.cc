@@ -6,7 +6,7 @@
 
 #include <filesystem>
 
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::actors {
 namespace {

@@ -15,7 +15,7 @@
 #include <thread>
 
 #include "actors/head/adapter_key.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::actors {
 namespace {

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <string>
 
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::actors {
 namespace {

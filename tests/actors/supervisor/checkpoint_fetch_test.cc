@@ -18,7 +18,7 @@
 #include "tests/actors/supervisor/checkpoint_head.h"
 #include "tests/comm/cluster/cluster_hosts.h"
 #include "tests/model/checkpoint/same_weights.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::actors {
 namespace {

@@ -16,7 +16,7 @@
 #include "model/checkpoint/weights.h"
 #include "model/config/config.h"
 #include "tests/comm/cluster/cluster_hosts.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::actors {
 

@@ -122,7 +122,7 @@ class ClusterTest : public ::testing::Test {
   int pid_of(int rank) const { return server_->status()["ranks"][static_cast<size_t>(rank)]["pid"].get<int>(); }
   int epoch() const { return server_->status()["epoch"].get<int>(); }
 
-  ScratchDirectory scratch_;
+  TempDir scratch_;
   std::filesystem::path hidden_from_workers_;  // a directory; those that are started from now on do not see it
   std::unique_ptr<Network> network_;
   std::vector<std::unique_ptr<Process>> workers_;

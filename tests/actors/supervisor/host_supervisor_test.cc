@@ -19,7 +19,7 @@
 #include "comm/cluster/tls_relay.h"
 #include "comm/codec/codec.h"
 #include "tests/comm/cluster/cluster_hosts.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::actors {
 namespace {

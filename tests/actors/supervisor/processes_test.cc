@@ -177,7 +177,7 @@ TEST(Processes, StartAKilledHeadAnewAtTheSameAddress) {
 }
 
 TEST(Processes, GiveUpWithTheSentenceOfARankThatCannotLoad) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const auto model = source_path("examples/models/tiny-qwen2-gptq-int4");
   std::filesystem::copy(model, scratch / "model");
   std::filesystem::resize_file(scratch / "model/model.safetensors",
@@ -189,7 +189,7 @@ TEST(Processes, GiveUpWithTheSentenceOfARankThatCannotLoad) {
 }
 
 TEST(Processes, ServeARequestWhoseAdapterWasOnItsWayWhenARankDied) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const std::string release = (scratch / "release").string();
   Served server({"--tp", "2", "--test-hooks", "hold_adapter_load=kjv,release_file=" + release});
   ASSERT_TRUE(server.ready()) << server.process().err();
@@ -207,7 +207,7 @@ TEST(Processes, ServeARequestWhoseAdapterWasOnItsWayWhenARankDied) {
 }
 
 TEST(Processes, HoldUpOnlyRequestsOfAnAdapterWhoseDiskDoesNotAnswer) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const std::string release = (scratch / "release").string();
   Served server({"--test-hooks", "hold_adapter_check=kjv,release_file=" + release});
   ASSERT_TRUE(server.ready()) << server.process().err();
@@ -222,7 +222,7 @@ TEST(Processes, HoldUpOnlyRequestsOfAnAdapterWhoseDiskDoesNotAnswer) {
 
 // Two versions whose files have the same sizes and times, as reproducible archives leave them.
 TEST(Processes, GiveAnotherVersionOfTheSameSizeAndTimeToNewRequests) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const auto write = [](const std::filesystem::path& path, const std::string& content) {
     write_file(path, content);
     std::filesystem::last_write_time(path, std::filesystem::file_time_type());
@@ -256,7 +256,7 @@ TEST(Processes, GiveAnotherVersionOfTheSameSizeAndTimeToNewRequests) {
 }
 
 TEST(Processes, GiveReplacedAdaptersToNewRequestsOnly) {
-  ScratchDirectory scratch;
+  TempDir scratch;
   const auto adapters = source_path("examples/models/adapters");
   std::filesystem::copy(adapters / "kjv", scratch / "changing");
   Served server({"--tp", "2", "--lora-modules", "changing=" + (scratch / "changing").string()});

@@ -423,7 +423,7 @@ TEST(ZmqServer, DeliversItsLastAnswersWhenItStops) {
 }
 
 TEST(ZmqServer, ListensOnAFileOfTheHost) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   ZmqServerOptions options;
   options.address = "ipc://" + (directory.path() / "socket").string();
   EchoServer server(options);
@@ -452,7 +452,7 @@ TEST(ZmqServer, SaysThatItsAddressIsInUse) {
   EchoServer server;
   EXPECT_EQ(start_failure(server.address()),
             fmt::format("cannot listen on {}: the address is in use", server.address()));
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   ZmqServerOptions options;
   options.address = "ipc://" + (directory.path() / "socket").string();
   EchoServer ipc_server(options);
@@ -464,7 +464,7 @@ TEST(ZmqServer, SaysThatItsAddressIsInUse) {
 }
 
 TEST(ZmqServer, TakesTheFileThatADeadServerLeftBehind) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   const std::filesystem::path path = directory.path() / "socket";
   const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   sockaddr_un name{};

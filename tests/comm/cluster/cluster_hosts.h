@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 
 #include <chrono>
@@ -20,6 +19,7 @@
 #include "comm/cluster/keys.h"
 #include "comm/cluster/tls_dial.h"
 #include "comm/cluster/tls_listener.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::tests {
 
@@ -31,30 +31,23 @@ class ClusterKeys {
  public:
   explicit ClusterKeys(int days = 30) {
     std::signal(SIGPIPE, SIG_IGN);
-    std::string pattern = (std::filesystem::temp_directory_path() / "lorikeet-cluster-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-    const auto made = comm::make_cluster_keys(path_, days);
+    const auto made = comm::make_cluster_keys(dir_.path(), days);
     EXPECT_TRUE(made) << made.error().message;
   }
-  ~ClusterKeys() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ClusterKeys(const ClusterKeys&) = delete;
-  ClusterKeys& operator=(const ClusterKeys&) = delete;
 
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  std::string token() const { return *comm::read_join_token(path_ / "worker" / "token"); }
+  std::filesystem::path operator/(const std::string& name) const { return dir_ / name; }
+  std::string token() const { return *comm::read_join_token(dir_.path() / "worker" / "token"); }
   std::shared_ptr<const comm::TlsContext> head() const { return load("head", comm::ClusterRole::head); }
   std::shared_ptr<const comm::TlsContext> worker() const { return load("worker", comm::ClusterRole::worker); }
 
  private:
   std::shared_ptr<const comm::TlsContext> load(const char* name, comm::ClusterRole role) const {
-    auto context = comm::TlsContext::load(path_ / name, role);
+    auto context = comm::TlsContext::load(dir_ / name, role);
     EXPECT_TRUE(context) << context.error().message;
     return context ? *context : nullptr;
   }
-  std::filesystem::path path_;
+
+  TempDir dir_;
 };
 
 // A head's door at a port of this host, and what has come in.

@@ -304,7 +304,7 @@ INSTANTIATE_TEST_SUITE_P(All, ThreadFailureTest,
 // --- making a communicator
 
 TEST(GlooCollective, RefusesARankThatDoesNotExist) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   GlooOptions options;
   options.rank = 2;
@@ -315,7 +315,7 @@ TEST(GlooCollective, RefusesARankThatDoesNotExist) {
 }
 
 TEST(GlooCollective, SaysThatAPeerDidNotCome) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   GlooOptions options;
   options.size = 2;
@@ -327,7 +327,7 @@ TEST(GlooCollective, SaysThatAPeerDidNotCome) {
 }
 
 TEST(GlooCollective, RefusesAnAddressThatIsNotOfThisHost) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   GlooOptions options;
   options.size = 2;
@@ -346,7 +346,7 @@ TEST(GlooCollective, RefusesAnAddressThatIsNotOfThisHost) {
 }
 
 TEST(GlooCollective, MeetsTheOthersAtANameOfThisHost) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   const auto join = [&](int rank) {
     FileRendezvous store(directory.path());
     GlooOptions options;
@@ -364,7 +364,7 @@ TEST(GlooCollective, MeetsTheOthersAtANameOfThisHost) {
 }
 
 TEST(GlooCollective, RefusesRubbishInTheStore) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   GlooOptions options;
   options.size = 2;
@@ -377,7 +377,7 @@ TEST(GlooCollective, RefusesRubbishInTheStore) {
 }
 
 TEST(GlooCollective, ReformsUnderANewPrefixAfterALoss) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   std::vector<std::thread> ranks;
   std::vector<float> sums(3, 0);
   for (int rank = 0; rank < 3; ++rank) {

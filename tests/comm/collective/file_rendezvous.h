@@ -16,26 +16,9 @@
 
 #include "comm/collective/collective.h"
 #include "comm/collective/rendezvous.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::comm {
-
-// A directory that goes away with its owner.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "lorikeet-XXXXXX").string();
-    PCHECK(mkdtemp(pattern.data()) != nullptr) << pattern;
-    path_ = pattern;
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 class FileRendezvous final : public Rendezvous {
  public:

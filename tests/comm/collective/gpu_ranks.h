@@ -47,7 +47,7 @@ class GpuRanks : public ::testing::TestWithParam<bool> {
       int size, const GpuRankBody& body,
       std::chrono::milliseconds operation_timeout = std::chrono::milliseconds(30'000)) const;
 
-  TemporaryDirectory directory_;
+  tests::TempDir directory_;
 };
 
 inline std::string name_of_ranks(const ::testing::TestParamInfo<bool>& peers) {

@@ -336,7 +336,7 @@ TEST_P(DeviceGroup, SaysThatARankDidNotCome) {
 INSTANTIATE_TEST_SUITE_P(Communicators, DeviceGroup, ::testing::Bool(), name_of_ranks);
 
 TEST(NcclOptions, OfNoRankOfTheGroupAreRefused) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   for (const auto& [rank, size] : std::vector<std::pair<int, int>>{{-1, 2}, {2, 2}, {0, 0}}) {
     const auto collective = make_nccl_collective(store, options_of(rank, size));

@@ -63,7 +63,7 @@ std::string check_offers(const Peers& peers, int rank) {
 // The reports of `size` processes that all take part with what `offer` gives.
 std::vector<std::string> exchange(int size, const std::function<Result<PeerOffer>(int rank)>& offer,
                                   const std::function<std::string(const Peers&, int rank)>& then) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   return run_processes(size, [&](int rank) -> std::string {
     FileRendezvous store(directory.path());
     auto peers = exchange_with_peers(store, options_of(rank, size), offer(rank));
@@ -101,14 +101,14 @@ TEST(PeerExchange, SeesAPeerDie) {
 }
 
 TEST(PeerExchange, GivesUpWhenARankDoesNotCome) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   EXPECT_THROW(exchange_with_peers(store, options_of(0, 2, 50ms), offer_of(0)), CollectiveError);
 }
 
 // Somebody who has read the store, but is not the rank: says nothing, or the wrong things.
 TEST(PeerExchange, ListensToNoStranger) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   std::vector<uint8_t> dead(32, 7);  // a rank that has said where it is, and then died
   std::ifstream boot("/proc/sys/kernel/random/boot_id");
@@ -139,7 +139,7 @@ TEST(PeerExchange, ListensToNoStranger) {
 }
 
 TEST(PeerExchange, RefusesAddressesThatAreNone) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   FileRendezvous store(directory.path());
   store.set("test/peer/1", {1, 2, 3});
   const auto short_one = exchange_with_peers(store, options_of(0, 2), offer_of(0));
@@ -153,7 +153,7 @@ TEST(PeerExchange, RefusesAddressesThatAreNone) {
 
 TEST(PeerExchange, AgreesOnlyWhereAllDo) {
   for (const int dissenter : {-1, 0, 2}) {
-    const TemporaryDirectory directory;
+    const tests::TempDir directory;
     const std::string wanted = dissenter < 0 ? "yes" : "no";
     EXPECT_THAT(run_processes(3,
                               [&](int rank) -> std::string {

@@ -44,7 +44,7 @@ std::string name_of(RankKind kind) {
 }
 
 std::vector<std::string> run_ranks(RankKind kind, int size, const RankBody& body, const GlooOptions& options) {
-  const TemporaryDirectory directory;
+  const tests::TempDir directory;
   if (kind == RankKind::gloo_processes) {
     return run_processes(size, [&](int rank) { return gloo_report(directory.path(), options, rank, size, body); });
   }

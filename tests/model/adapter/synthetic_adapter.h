@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tests/model/checkpoint/safetensors_writer.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::tests {
 

@@ -25,7 +25,7 @@ Result<ChatTemplate> named(std::string_view name) {
 
 // A checkpoint directory whose tokenizer_config.json has this chat_template.
 Result<ChatTemplate> loaded_from(const nlohmann::json& chat_template) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("tokenizer_config.json", nlohmann::json{{"chat_template", chat_template}}.dump());
   return ChatTemplate::load(dir.path(), *load_tokenizer(kTinyModel));
 }
@@ -179,7 +179,7 @@ TEST(ChatTemplate, SaysWhatTheTemplateItselfRaises) {
 }
 
 TEST(ChatTemplate, TellsTheTemplateTheTokensDocumentsAndVariablesThatItMayKnow) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   for (const char* name : {"vocab.json", "merges.txt"}) std::filesystem::copy(kTinyModel / name, dir.path() / name);
   auto config = read_json(kTinyModel / "tokenizer_config.json");
   config["eos_token"] = {{"content", "<|im_end|>"}};
@@ -222,7 +222,7 @@ TEST(ChatTemplate, GoesOnWithTheLastMessageWhereAsked) {
 }
 
 TEST(ChatTemplate, TakesTheTemplateForToolsWhereThereIsOne) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("chat_template.jinja", "plain {{ tools is none }}");
   std::filesystem::create_directory(dir.path() / "additional_chat_templates");
   dir.write("additional_chat_templates/tool_use.jinja", "with {{ tools|length }} tools");
@@ -251,7 +251,7 @@ TEST(ChatTemplate, TakesTemplatesByNameAndReadsThoseThatItUses) {
 }
 
 TEST(ChatTemplate, ReadsChatTemplateJson) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("chat_template.json", R"({"chat_template": "of its own file"})");
   dir.write("tokenizer_config.json", R"({"chat_template": "older"})");
   auto chat_template = ChatTemplate::load(dir.path(), *load_tokenizer(kTinyModel));
@@ -296,7 +296,7 @@ TEST(ChatTemplate, RefusesTemplatesThatCannotBeRead) {
 }
 
 TEST(ChatTemplate, PrefersTheJinjaFileAndTakesTheDefaultOfAList) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   const auto list = nlohmann::json::array(
       {{{"name", "tool_use"}, {"template", "{{ x }}"}}, {{"name", "default"}, {"template", tiny_template()}}});
   dir.write("tokenizer_config.json", nlohmann::json{{"chat_template", list}}.dump());
@@ -313,7 +313,7 @@ TEST(ChatTemplate, PrefersTheJinjaFileAndTakesTheDefaultOfAList) {
 
 TEST(ChatTemplate, MayBeChosenByNameOrFile) {
   EXPECT_EQ(named("qwen3")->name(), "qwen3");
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("mine.jinja", tiny_template());
   auto chosen = named((dir.path() / "mine.jinja").string());
   ASSERT_TRUE(chosen) << chosen.error().message;
@@ -326,7 +326,7 @@ TEST(ChatTemplate, MayBeChosenByNameOrFile) {
 }
 
 TEST(ChatTemplate, IsMissedWhereThereIsNoneExceptForQwensFirstVersion) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   const auto tokenizer = load_tokenizer(kTinyModel);
   auto none = ChatTemplate::load(dir.path(), *tokenizer);
   ASSERT_FALSE(none);
@@ -336,7 +336,7 @@ TEST(ChatTemplate, IsMissedWhereThereIsNoneExceptForQwensFirstVersion) {
 }
 
 TEST(ChatTemplate, NeedsItsControlTokens) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   std::filesystem::copy(kTinyModel / "vocab.json", dir.path() / "vocab.json");
   std::filesystem::copy(kTinyModel / "merges.txt", dir.path() / "merges.txt");
   const auto plain = Tokenizer::load(dir.path());

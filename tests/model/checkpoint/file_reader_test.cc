@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kernels/base/descriptor.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::model {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "tests/model/checkpoint/same_weights.h"
 #include "tests/model/checkpoint/synthetic_checkpoint.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::model {
 namespace {

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::tests {
 

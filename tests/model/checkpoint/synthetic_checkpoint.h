@@ -13,7 +13,7 @@
 #include "model/checkpoint/shard_plan.h"
 #include "model/config/config.h"
 #include "tests/model/checkpoint/safetensors_writer.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::tests {
 

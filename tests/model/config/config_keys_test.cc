@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "model/config/config.h"
-#include "tests/model/temp_dir.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::model {
 namespace {

@@ -55,7 +55,7 @@ std::string run_engine(const std::filesystem::path& directory, int engine, std::
 }
 
 std::vector<std::string> run_engines(std::chrono::seconds time) {
-  const comm::TemporaryDirectory directory;
+  const tests::TempDir directory;
   return comm::run_processes(kEngines, [&](int engine) { return run_engine(directory.path(), engine, time); });
 }
 

@@ -93,7 +93,7 @@ TEST(CudaLongPrompts, HaveTheSameBitsInPartsAsAtOnce) {
     return count ? std::to_string(*count) : count.error().message;
   })[0];
   if (std::atoi(devices.c_str()) < kRanks) GTEST_SKIP() << "devices: " << devices;
-  const comm::TemporaryDirectory directory;
+  const tests::TempDir directory;
   EXPECT_THAT(comm::run_processes(kRanks, [&](int rank) { return compare(directory.path(), rank); }), Each(""));
 }
 

@@ -157,7 +157,7 @@ TEST_P(CudaRanks, AgreeWithTheReference) {
   const double tolerance = dtype == Dtype::f16
                                ? (example ? tests::kHalfLogprobTolerance : tests::kHalfFormatLogprobTolerance)
                                : tests::kBfloat16LogprobTolerance;
-  const comm::TemporaryDirectory directory;
+  const tests::TempDir directory;
   const Dtype type = dtype;
   const int ranks = size;
   const bool two_shots = in_two_shots;
@@ -185,7 +185,7 @@ INSTANTIATE_TEST_SUITE_P(Groups, CudaRanks, testing::ValuesIn(groups()), [](cons
 TEST(CudaTwoShots, HaveTheBitsOfOneShotOnEveryRankAndInEveryRun) {
   constexpr int kRanks = 4;
   if (const std::string trouble = comm::run_processes(1, take_device)[0]; !trouble.empty()) GTEST_SKIP() << trouble;
-  const comm::TemporaryDirectory directory;
+  const tests::TempDir directory;
   const std::vector<std::string> reports = comm::run_processes(kRanks, [&](int rank) -> std::string {
     if (const std::string trouble = take_device(rank); !trouble.empty()) return trouble;
     try {

@@ -224,7 +224,7 @@ TEST(TokenizerFiles, JoinsAddedTokensOfTokenizerConfig) {
 }
 
 TEST(TokenizerFiles, RefusesOtherTokenizersThatHaveTheSameFiles) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("vocab.json", R"({"a": 0})");
   dir.write("merges.txt", "");
   for (const auto& [config, sentence] :
@@ -260,7 +260,7 @@ std::string tiktoken_of(const Tokenizer& tokenizer, int32_t count) {
 
 TEST(Tiktoken, GivesTheIdsOfTheSameVocabulary) {
   const auto tiny = load_tokenizer(kTinyModel);
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("qwen.tiktoken", tiktoken_of(*tiny, 2045));
   const auto tokenizer = Tokenizer::load(dir.path());
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
@@ -277,7 +277,7 @@ TEST(Tiktoken, GivesTheIdsOfTheSameVocabulary) {
 
 TEST(Tiktoken, AgreesWithQwensOwnNotes) {
   LORIKEET_SKIP_WITHOUT(kQwen2);
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("qwen.tiktoken", tiktoken_of(*load_tokenizer(kQwen2), 151643));
   const auto tokenizer = Tokenizer::load(dir.path());
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "model/tokenizer/tokenizer.h"
+#include "tests/temp_dir.h"
 
 namespace lorikeet::model::testing {
 
@@ -43,23 +44,6 @@ inline std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::pa
   }
   return tokenizer;
 }
-
-// A directory of this test alone, removed afterwards.
-class TemporaryDir {
- public:
-  TemporaryDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "lorikeet_tokenizer_XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~TemporaryDir() { std::filesystem::remove_all(path_); }
-  const std::filesystem::path& path() const { return path_; }
-  void write(const char* name, const std::string& content) const {
-    std::ofstream(path_ / name, std::ios::binary) << content;
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace lorikeet::model::testing
 

@@ -68,7 +68,7 @@ TEST(Tokenizer, HonoursTheFlagsOfAddedTokensAsHuggingFaceDoes) {
   const auto vectors = read_json(kSource / "tests/data/tokenizer/vectors.json");
   auto file = read_json(kTinyModel / "tokenizer.json");
   for (const auto& token : vectors["added_tokens"]) file["added_tokens"].push_back(token);
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("tokenizer.json", file.dump());
   const auto tokenizer = Tokenizer::load(dir.path());
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
@@ -90,7 +90,7 @@ TEST(Tokenizer, FindsTokensInWhiteSpaceThatAnotherTookAlong) {
   add(2049, "\n", false, false);
   add(2050, "\t", false, true);
   add(2051, "\r", true, true);
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("tokenizer.json", file.dump());
   const auto tokenizer = Tokenizer::load(dir.path());
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
@@ -111,7 +111,7 @@ TEST(Tokenizer, PutsAroundPromptsWhatHuggingFacesPostProcessorsDo) {
   auto file = read_json(kTinyModel / "tokenizer.json");
   for (const auto& one : framed) {
     file["post_processor"] = one["post_processor"];
-    TemporaryDir dir;
+    tests::TempDir dir;
     dir.write("tokenizer.json", file.dump());
     const auto tokenizer = Tokenizer::load(dir.path());
     ASSERT_TRUE(tokenizer) << tokenizer.error().message;
@@ -127,7 +127,7 @@ struct Variant {
   std::function<void(nlohmann::json&)> edit = {};  // of tokenizer.json
 
   Result<std::shared_ptr<const Tokenizer>> load() const {
-    TemporaryDir dir;
+    tests::TempDir dir;
     auto file = read_json(kTinyModel / "tokenizer.json");
     if (edit) edit(file);
     dir.write("tokenizer.json", file.dump());
@@ -225,7 +225,7 @@ TEST(Tokenizer, RefusesPostProcessorsThatItCannotCarryOut) {
 }
 
 TEST(Tokenizer, ReadsBothFileLayoutsAlike) {
-  TemporaryDir parts;
+  tests::TempDir parts;
   for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"}) {
     std::filesystem::copy(kTinyModel / name, parts.path() / name);
   }
@@ -390,7 +390,7 @@ TEST(Tokenizer, TakesHugePiecesInItsStride) {
 }
 
 TEST(Tokenizer, SaysWhereGitLeftAPointerInTheFilesPlace) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   dir.write("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7031645\n");
   const auto tokenizer = Tokenizer::load(dir.path());
   ASSERT_FALSE(tokenizer);
@@ -398,7 +398,7 @@ TEST(Tokenizer, SaysWhereGitLeftAPointerInTheFilesPlace) {
 }
 
 TEST(Tokenizer, IsMissedWhereThereAreNoFiles) {
-  TemporaryDir dir;
+  tests::TempDir dir;
   const auto none = Tokenizer::load(dir.path());
   ASSERT_FALSE(none);
   EXPECT_THAT(none.error().message,

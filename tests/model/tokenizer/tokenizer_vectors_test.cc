@@ -70,7 +70,7 @@ TEST(TokenizerVectors, AgreesWithTorchtunesTinyVocabularyInBothFileLayouts) {
   const auto dir = kFixtures / "public/torchtune_tiny_bpe";
   LORIKEET_SKIP_WITHOUT(dir);
   const auto expected = read_json(dir / "expected.json");
-  TemporaryDir whole, parts;
+  tests::TempDir whole, parts;
   std::filesystem::copy(dir / "tiny_bpe_tokenizer.json", whole.path() / "tokenizer.json");
   std::filesystem::copy(dir / "tiny_bpe_vocab.json", parts.path() / "vocab.json");
   std::filesystem::copy(dir / "tiny_bpe_merges.txt", parts.path() / "merges.txt");

@@ -10,6 +10,12 @@
 
 namespace lorikeet::tests {
 
+// Writes a whole file; makes its directory where there is none.
+inline void write_file(const std::filesystem::path& path, std::string_view content) {
+  std::filesystem::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
+}
+
 class TempDir {
  public:
   TempDir() {
@@ -25,14 +31,10 @@ class TempDir {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+  void write(std::string_view name, std::string_view content) const { write_file(path_ / name, content); }
 
  private:
   std::filesystem::path path_;
 };
-
-inline void write_file(const std::filesystem::path& path, std::string_view content) {
-  std::filesystem::create_directories(path.parent_path());
-  std::ofstream(path, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
-}
 
 }  // namespace lorikeet::tests
