@@ -1,4 +1,4 @@
-// What an adapter asks of the base checkpoint's tensors, beyond its configuration.
+// What an adapter needs of the base checkpoint's tensors, beyond its configuration.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// An adapter on its way from its files to who serves it: held against the base by what names and shapes say, then read
-// either whole, or matrix by matrix by whoever packs it, so that no copy of the file is ever in memory.
+// Reads an adapter: first checks names and shapes against the base, then reads it either whole, or matrix by matrix for
+// packing, so that no copy of the file is ever in memory.
 #pragma once
 
 #include <cstddef>
@@ -34,16 +34,16 @@ class AdapterFile {
   static Result<AdapterFile> open(const std::filesystem::path& dir, const ModelConfig& config,
                                   const AdapterOptions& options = {});
 
-  // Whether every matrix is served as it lies in the file: neither DoRA, whose magnitudes are wanted before it is packed,
-  // nor a copy of the base's weights, nor neurons that are to be moved.
+  // Whether every matrix is served as it is in the file. Not so for DoRA, whose magnitudes are needed before packing, for
+  // copies of the base's weights, and where neurons have to be moved.
   bool can_stream() const;
 
   // The pairs without their values; the digest is not known yet.
   const Adapter& outline() const { return outline_; }
 
-  // Reads every tensor once, by up to so many threads, hashes it, refuses what is not finite, and gives `take` each
-  // matrix on the thread that has read it; its values are there until `take` returns. Gives the digest. Of several errors
-  // that of the first tensor by name is told. Only where can_stream().
+  // Reads every tensor once, on up to `threads` threads, hashes it, and refuses values that are not finite. `take` gets each
+  // matrix on the thread that has read it; its values are valid until `take` returns. Returns the digest; of several errors
+  // the one of the first tensor by name. Only where can_stream().
   using Take = std::function<Result<void>(const LoraMatrix& matrix)>;
   Result<std::string> stream(const Take& take);
 

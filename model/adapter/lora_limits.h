@@ -1,4 +1,4 @@
-// What is served of an adapter unless somebody says otherwise.
+// Default limits of adapters.
 #pragma once
 
 #include <cstdint>

@@ -15,8 +15,8 @@ namespace lorikeet::model {
 // Threads: const methods from any number of threads.
 class FileReader {
  public:
-  // within: directories, without links and dots; the file must lie below one of them, whatever links lead there. That is
-  // asked of the file that has been opened, so a link that moves meanwhile changes nothing. Empty: it lies anywhere.
+  // within: directories (real paths) below one of which the file must lie, whatever links lead there; empty: anywhere. The
+  // opened file is checked, so a link that is moved meanwhile makes no difference.
   static Result<std::shared_ptr<const FileReader>> open(const std::filesystem::path& path,
                                                         std::span<const std::string> within = {});
   ~FileReader();
@@ -26,8 +26,8 @@ class FileReader {
   const std::filesystem::path& path() const { return path_; }
   uint64_t size() const { return size_; }  // bytes, when it was opened
 
-  // Fills `into` with the bytes from `offset` on. Fails, naming the file, where it has been written to since it was
-  // opened: its parts would then be of two files.
+  // Fills `into` with the bytes from `offset` on. Fails, naming the file, if it has been written to since it was opened: what
+  // was read would be a mix of two files.
   Result<void> read(uint64_t offset, std::span<uint8_t> into) const;
 
  private:
@@ -39,7 +39,7 @@ class FileReader {
   int64_t written_ns_ = 0;  // time of the last write
 };
 
-// By all readers of this process so far.
+// Bytes that all readers of this process have read so far.
 uint64_t bytes_read_from_files();
 
 }  // namespace lorikeet::model

@@ -1,4 +1,4 @@
-// A handful of threads for work that is there now and then: reading and packing an adapter.
+// Runs short work on a few threads that live for the call: reading and packing an adapter.
 #pragma once
 
 #include <cstddef>
@@ -6,9 +6,9 @@
 
 namespace lorikeet::model {
 
-// Calls work(i) once for every i below `count`, by up to `threads` threads of which the caller is one, lower i first;
-// returns when all have returned. Where no more threads can be had, fewer do it. What work throws (a host without memory)
-// is thrown by the call, once all have returned; what had not begun by then is left out.
+// Calls work(i) once for every i below `count`, lower i first, on up to `threads` threads, one of which is the caller's.
+// Returns when all calls have returned. If the system gives fewer threads, fewer do the work. If work throws (for want of
+// memory), calls that have not begun are skipped, and the exception is thrown once all others have returned.
 void in_parallel(size_t count, int threads, const std::function<void(size_t)>& work);
 
 }  // namespace lorikeet::model

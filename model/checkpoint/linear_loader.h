@@ -1,5 +1,5 @@
-// The tensors of a model, read and checked: what loading takes and what says whether a checkpoint can be served, which
-// is therefore one and the same.
+// Reads and checks the tensors of a model. Loading uses it, and so does the check whether a checkpoint can be served, so the
+// two always agree.
 #pragma once
 
 #include <initializer_list>
@@ -17,7 +17,7 @@
 
 namespace lorikeet::model {
 
-// What a device without 8-bit kernels takes in their place.
+// How weights of 8 bits are given to kernels, none of which takes 8 bits.
 enum class EightBit : uint8_t {
   int4_pairs,  // two products of 4 bits, as the CPU's kernels do: exact, 8 bits per weight
   floats,      // de-quantised at load
@@ -27,7 +27,7 @@ enum class EightBit : uint8_t {
 Result<LinearWeights> load_linear(const Checkpoint& checkpoint, const ModelConfig& config, const ShardPlan& plan,
                                   int rank, int32_t layer, Projection p, EightBit eight_bit);
 
-// What load_linear refuses, of the whole projection, without giving memory to its weight.
+// Refuses what load_linear() would, for the whole projection, without memory for its weight.
 Result<void> check_linear(const Checkpoint& checkpoint, const ModelConfig& config, int32_t layer, Projection p);
 
 // The values of a vector of `size` floats; refuses other shapes, other dtypes, NaN and infinities.
@@ -37,10 +37,10 @@ Result<std::vector<float>> load_vector(const Checkpoint& checkpoint, const std::
 Result<kernels::DenseWeight> load_matrix(const Checkpoint& checkpoint, const std::string& name, int32_t rows,
                                          int32_t columns, Range part);
 
-// What load_matrix refuses.
+// Refuses what load_matrix() would.
 Result<void> check_matrix(const Checkpoint& checkpoint, const std::string& name, int32_t rows, int32_t columns);
 
-// Tied embeddings that are stored twice all the same must be equal, within the rounding of their types.
+// Tied embeddings that are stored twice nevertheless must be equal, within the rounding of their types.
 Result<void> check_tied_head(const Checkpoint& checkpoint, const ModelConfig& config);
 
 // Whether a tensor of the checkpoint and one that is in memory hold the same weights (SameWeights).

@@ -1,4 +1,4 @@
-// Which bytes of a checkpoint's files a rank needs: for hosts that have none of their own.
+// Which bytes of a checkpoint's files a rank needs, for hosts that get only these.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +31,9 @@ struct FilePart {
   ByteRuns runs;
 };
 
-// What loading `rank` depends on: of the projections' weights and of lm_head its part, everything else whole. In files
-// with the same headers, bytes outside of the parts may be anything that are numbers, such as zeros: they are read, and
-// change nothing. In the order of tensors' names.
+// What loading `rank` depends on: its part of the projections' weights and of lm_head, everything else whole; in the order
+// of tensors' names. In files with the same headers, bytes outside of the parts are read, too, but may be any finite numbers,
+// such as zeros.
 std::vector<FilePart> parts_of_rank(const Checkpoint& checkpoint, const ShardPlan& plan, int rank);
 
 // The same bytes in pieces of at most `most`, where a run is not longer.

@@ -1,5 +1,5 @@
-// A safetensors file read into memory in two steps: first its header, so that what it claims can be judged before
-// memory is given to its data.
+// A safetensors file read into memory in two steps: first its header, so that its claims can be checked before memory is
+// allocated for its data.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +26,8 @@ class SafetensorsImage {
   const SafetensorsHeader& header() const { return header_; }
   uint64_t data_size() const { return reader_->size() - header_.data_begin; }
 
-  // Reads the data of the file that was opened, once: tensor by tensor, by up to so many threads. `look` gets every
-  // tensor as soon as it is there, on the thread that has read it, and its place among the header's. Of several
-  // errors that of the first tensor is told.
+  // Reads the data, once, tensor by tensor, on up to `threads` threads. `look` gets every tensor as soon as it is read, on
+  // the thread that has read it, with its index in the header. Of several errors the first tensor's is returned.
   using Look = std::function<Result<void>(size_t index, const TensorEntry& entry, std::span<const uint8_t> bytes)>;
   Result<void> read_data(int threads = 1, const Look& look = nullptr);
   // The same without keeping the data: a tensor is there until `look` returns, and each thread has memory for one.

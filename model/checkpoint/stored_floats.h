@@ -1,5 +1,5 @@
-// Floats in the type in which a file has them: float32, fp16 or bf16. Adapters are read and cut like that; only what
-// computes with them, or packs them for it, converts. Copies and whole rows share their memory, which does not change.
+// Floats in the type in which a file has them: float32, fp16 or bf16. Adapters are read and cut in that type; they are
+// converted only when they are packed or computed with. Copies, and parts of whole rows, share one immutable memory.
 #pragma once
 
 #include <array>

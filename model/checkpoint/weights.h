@@ -62,7 +62,7 @@ class WeightSink {
   virtual Result<void> put_layer(int32_t layer, LayerWeights weights) = 0;  // each once, never two at once
 };
 
-// The same, but that `sink` has the weights in the end: no more than a layer for each thread is held beside it.
+// The same, but gives the weights to `sink` as they are loaded: beside it no more than a layer per thread is in memory.
 Result<void> load_rank_weights_into(WeightSink& sink, const std::filesystem::path& dir, const ShardPlan& plan, int rank,
                                     const std::function<void(int, int)>& progress, int threads);
 
@@ -80,7 +80,7 @@ Result<std::unique_ptr<WeightSource>> open_weights(const std::filesystem::path& 
 // without a checkpoint. The whole model depends on `seed` alone, whatever the number of ranks.
 RankWeights make_dummy_rank_weights(const ShardPlan& plan, int rank, uint64_t seed);
 
-// What `weights` hold; a tied lm_head is not counted a second time.
+// Bytes that `weights` take; a tied lm_head is not counted twice.
 uint64_t bytes_of(const RankWeights& weights, bool tied);
 
 }  // namespace lorikeet::model

@@ -12,8 +12,8 @@ namespace lorikeet::model {
 
 inline constexpr int64_t kMaxTextFile = 16 << 20;  // of configurations and templates, in bytes
 
-// Whether these first bytes of a file of so many say that it is what git leaves in the place of a large one that was not
-// fetched, and what to say of it.
+// Whether a file of `size` bytes, by its first bytes, is the pointer that git-lfs leaves in place of a large file that was not
+// fetched; and the error for it.
 bool is_lfs_pointer(std::string_view first, uint64_t size);
 inline constexpr std::string_view kIsLfsPointer =
     "Git LFS's pointer to the file, not the file itself: fetch it (git lfs pull)";
