@@ -121,9 +121,9 @@ bool can_repeat(const Value& value) {
 
 Value add_sequences(const Value& left, const Value& right) {
   if (left.text() && right.text()) {
-    if (left.text()->is_markup() || right.text()->is_markup()) raise("+ with text that is marked safe is not served");
-    Text text = *left.text();
-    text.append(*right.text());
+    const bool markup = left.text()->is_markup() || right.text()->is_markup();
+    Text text = markup ? left.text()->escaped() : *left.text();
+    text.append(markup ? right.text()->escaped() : *right.text());
     return text;
   }
   const List *a = left.list(), *b = right.list();

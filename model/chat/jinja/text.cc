@@ -29,6 +29,20 @@ Text Text::markup() const {
   return text;
 }
 
+Text Text::escaped() const {
+  if (markup_) return *this;
+  Text result;
+  for (size_t at = 0; at < size();) {
+    const size_t next = std::min(view().find_first_of("&<>'\"", at), size());
+    result.append(slice(at, next));
+    if (next == size()) break;
+    const char c = bytes_[next];
+    result.append_own(c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&#34;" : "&#39;");
+    at = next + 1;
+  }
+  return result.markup();
+}
+
 Text Text::plain() const {
   Text text = *this;
   text.markup_ = false;

@@ -31,7 +31,8 @@ class Text {
   // HTML that a filter has made or declared safe: Python escapes what is added to it.
   bool is_markup() const { return markup_; }
   Text markup() const;
-  Text plain() const;  // as Python's iteration over such text gives its characters
+  Text escaped() const;  // the same as HTML, unless it is markup
+  Text plain() const;    // as Python's iteration over such text gives its characters
 
   void append(const Text& other);
   void append_own(std::string_view bytes) { bytes_ += bytes; }

@@ -65,18 +65,7 @@ Value safe(Evaluator&, const Value& input, const Arguments&) {
 }
 
 Value escape(Evaluator&, const Value& input, const Arguments&) {
-  const Text text = soft(input);
-  if (text.is_markup()) return text;
-  Text result;
-  for (size_t at = 0; at < text.size();) {
-    const size_t next = std::min(text.view().find_first_of("&<>'\"", at), text.size());
-    result.append(text.slice(at, next));
-    if (next == text.size()) break;
-    const char c = text.view()[next];
-    result.append_own(c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&#34;" : "&#39;");
-    at = next + 1;
-  }
-  return result.markup();
+  return soft(input).escaped();
 }
 
 Value force_escape(Evaluator& evaluator, const Value& input, const Arguments& arguments) {

@@ -159,6 +159,7 @@ text|truncate(20), text|truncate(20, true), text|truncate(20, false, '…'), 'sh
 '%s-%s'|format('a', 1), '%d'|format(5)
 '<a href="x">&\\'</a>'|e, '<b>'|escape|escape, '<b>'|e|forceescape, '<b>'|safe, 5|e
 ('<b>'|safe) ~ '<i>', ('<b>'|e)|length
+('<b>'|safe) + '<i>&"\\'', '<i>' + ('<b>'|safe), ('<b>'|safe) + ('<i>'|e), ('<b>'|safe) + '' + '<', messages[1].content + (words|tojson|safe), (('a'|safe) + 'b')|e is escaped
 ('ab'|e)|list, ('ab'|e)|first, ('ab'|e)|last, ('ab'|e)|sort, ('ab'|e)|min, ('abc'|e)|batch(2)|list, ('abc'|e)|slice(2)|list
 ('ab'|e)[0], ('ab'|e)[-1], ('ab'|e)[:1], ('ab'|e)[1:0], ('ab'|e)[::-1], ('ab'|e)|reverse, ('ab'|e) * 2, 0 * ('ab'|e)
 ('ab c'|e)|title, ('ab c'|e)|upper, ('ab c'|e)|capitalize, ('ab c'|e)|trim, ''|e|list, ''|safe|last|default('-')
