@@ -279,27 +279,28 @@ Result<AdapterConfig> AdapterConfig::parse(std::string_view text, std::string_vi
   return config;
 }
 
-Result<int32_t> AdapterConfig::rank_of(std::string_view module) const {
-  for (const auto& [pattern, rank] : rank_pattern_) {
-    auto match = pattern.matches(module);
-    if (!match) return tl::unexpected(match.error());
-    if (*match) return rank;
+template <class Value>
+Result<Value> AdapterConfig::value_of(const Patterns<Value>& patterns, Value otherwise, std::string_view module,
+                                      std::string_view stored) {
+  const bool has_another = !stored.empty() && stored != module;
+  for (const std::string_view name : {has_another ? stored : module, module}) {
+    for (const auto& [pattern, value] : patterns) {
+      auto match = pattern.matches(name);
+      if (!match) return tl::unexpected(match.error());
+      if (*match) return value;
+    }
+    if (!has_another) break;
   }
-  return rank_;
+  return otherwise;
 }
 
-Result<double> AdapterConfig::alpha_of(std::string_view module) const {
-  for (const auto& [pattern, alpha] : alpha_pattern_) {
-    auto match = pattern.matches(module);
-    if (!match) return tl::unexpected(match.error());
-    if (*match) return alpha;
-  }
-  return alpha_;
+Result<int32_t> AdapterConfig::rank_of(std::string_view module, std::string_view stored) const {
+  return value_of(rank_pattern_, rank_, module, stored);
 }
 
-Result<float> AdapterConfig::scale_of(std::string_view module) const {
-  auto rank = rank_of(module);
-  auto alpha = alpha_of(module);
+Result<float> AdapterConfig::scale_of(std::string_view module, std::string_view stored) const {
+  auto rank = rank_of(module, stored);
+  auto alpha = value_of(alpha_pattern_, alpha_, module, stored);
   if (!rank) return tl::unexpected(rank.error());
   if (!alpha) return tl::unexpected(alpha.error());
   return static_cast<float>(*alpha / (use_rslora_ ? std::sqrt(static_cast<double>(*rank)) : *rank));

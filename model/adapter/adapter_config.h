@@ -24,9 +24,10 @@ class AdapterConfig {
   bool uses_dora() const { return use_dora_; }
   bool uses_rslora() const { return use_rslora_; }
 
-  // Of a module's full name, such as "model.layers.0.self_attn.q_proj".
-  Result<int32_t> rank_of(std::string_view module) const;
-  Result<float> scale_of(std::string_view module) const;  // alpha / r, or alpha / sqrt(r)
+  // Of a module's full name, such as "model.layers.0.self_attn.q_proj". `stored`, where it is not empty, is the name that
+  // the framework saw: patterns are of that one, else of the other.
+  Result<int32_t> rank_of(std::string_view module, std::string_view stored = {}) const;
+  Result<float> scale_of(std::string_view module, std::string_view stored = {}) const;  // alpha / r, or alpha / sqrt(r)
   Result<bool> targets(std::string_view module) const;
 
   // What the file says was trained beside the LoRA, and is not served, in words; empty: nothing. Whether it is there
@@ -54,7 +55,9 @@ class AdapterConfig {
                                                 const std::string& where);
   Result<void> parse_layers(const nlohmann::json& root, const std::string& where);
   Result<bool> layer_is_targeted(std::string_view module) const;
-  Result<double> alpha_of(std::string_view module) const;
+  template <class Value>
+  static Result<Value> value_of(const Patterns<Value>& patterns, Value otherwise, std::string_view module,
+                                std::string_view stored);
 
   int32_t rank_ = 0;
   double alpha_ = 0;

@@ -161,8 +161,8 @@ Result<void> AdapterFile::check_names() const {
 // A pair of the right sizes without its values, after its tensors' shapes have been checked.
 Result<LoraPair> AdapterFile::plan_pair(const std::string& name, const AdapterModule& module) const {
   const AdapterPlace place = *find_adapter_place(*config_, name, module.is_embedding);
-  auto rank = scan_.config.rank_of(name);
-  auto scale = scan_.config.scale_of(name);
+  auto rank = scan_.config.rank_of(name, module.stored_name);
+  auto scale = scan_.config.scale_of(name, module.stored_name);
   if (!rank) return fail("{}: {}", scan_.dir.string(), rank.error().message);
   if (!scale) return fail("{}: {}", scan_.dir.string(), scale.error().message);
   if (*rank > options_.max_rank) {

@@ -21,8 +21,8 @@ void describe(const AdapterScan& scan, const std::optional<ModelConfig>& base, A
   for (const auto& [name, module] : scan.modules) {
     AdapterModuleReport row;
     row.module = name;
-    row.rank = scan.config.rank_of(name).value_or(0);
-    row.scale = scan.config.scale_of(name).value_or(0);
+    row.rank = scan.config.rank_of(name, module.stored_name).value_or(0);
+    row.scale = scan.config.scale_of(name, module.stored_name).value_or(0);
     row.dtype = module.a ? module.a->entry->dtype_name : module.b ? module.b->entry->dtype_name : "";
     row.dora = module.magnitude.has_value();
     row.matched = base && find_adapter_place(*base, name, module.is_embedding).has_value();

@@ -75,6 +75,20 @@ TEST(AdapterConfig, AppliesTheFirstPatternThatMatchesAsPeftDoes) {
   EXPECT_EQ(*parsed(json).rank_of(kQ), 8);
 }
 
+TEST(AdapterConfig, AppliesPatternsToTheNameThatTheFrameworkSawAndThenToTheModels) {
+  constexpr const char* kStored = "model.language_model.layers.3.self_attn.q_proj";
+  ordered_json json = plain();
+  json["rank_pattern"] = {{"model.language_model.layers.3.self_attn.q_proj", 4}};
+  json["alpha_pattern"] = {{"^model.layers.3.self_attn.q_proj", 5}, {"^model.language_model.*q_proj", 12}};
+  const AdapterConfig config = parsed(json);
+  EXPECT_EQ(*config.rank_of(kQ, kStored), 4);
+  EXPECT_FLOAT_EQ(*config.scale_of(kQ, kStored), 3);
+  EXPECT_EQ(*config.rank_of(kQ), 8);
+  EXPECT_FLOAT_EQ(*config.scale_of(kQ), 5.F / 8);
+  json["alpha_pattern"] = {{"^model.layers.3.self_attn.q_proj", 5}};
+  EXPECT_FLOAT_EQ(*parsed(json).scale_of(kQ, kStored), 5.F / 4);
+}
+
 TEST(AdapterConfig, TakesAnExpressionThatMustMatchTheWholeName) {
   EXPECT_TRUE(*parsed(with("target_modules", ".*\\.(q_proj|down_proj)")).targets(kQ));
   EXPECT_FALSE(*parsed(with("target_modules", "q_proj")).targets(kQ));
