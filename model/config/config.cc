@@ -40,7 +40,8 @@ class IntegerReader {
 
 Result<Architecture> architecture_of(const JsonFields& fields) {
   const json* names = fields.find("architectures");
-  // transformers goes by model_type alone, and some tools leave the list out.
+  if (names != nullptr && is_unset(*names)) names = nullptr;
+  // transformers goes by model_type alone, and some tools leave the list out, or empty.
   if (const json* type = fields.find("model_type"); names == nullptr && type != nullptr) {
     if (*type == json("qwen2")) return Architecture::qwen2;
     if (*type == json("qwen3")) return Architecture::qwen3;

@@ -76,6 +76,10 @@ struct RopeSettings {
 };
 
 Result<RopeSettings> read_settings(const JsonFields& rope, const json& object, const JsonFields& config) {
+  const char* type_key = rope.has("rope_type") ? "rope_type" : "type";
+  auto type = rope.string_or(type_key, "default");
+  if (!type) return tl::unexpected(type.error());
+  if (*type != "default" && *type != "yarn") return rope.wrong(type_key, "only default and yarn are served");
   for (const auto& [name, setting] : object.items()) {
     if (changes_nothing(name, setting)) continue;
     if (!setting.is_null() && std::find(kKnownKeys.begin(), kKnownKeys.end(), name) == kKnownKeys.end()) {
@@ -89,10 +93,7 @@ Result<RopeSettings> read_settings(const JsonFields& rope, const json& object, c
     settings.theta = *theta;
   }
   auto part = rope.number_or("partial_rotary_factor", 1, 0, 1);
-  const char* type_key = rope.has("rope_type") ? "rope_type" : "type";
-  auto type = rope.string_or(type_key, "default");
   if (!part) return tl::unexpected(part.error());
-  if (!type) return tl::unexpected(type.error());
   if (const json* older = rope.find("type"); older != nullptr && *older != json(*type)) {
     return rope.wrong("type", fmt::format("rope_type says {}", *type));  // transformers goes by the one or the other
   }
@@ -108,8 +109,6 @@ Result<RopeSettings> read_settings(const JsonFields& rope, const json& object, c
     if (*outer != yarn->original_max_position_embeddings) {
       return rope.wrong("original_max_position_embeddings", fmt::format("beside the scaling it is {}", *outer));
     }
-  } else if (*type != "default") {
-    return rope.wrong(type_key, "only default and yarn are served");
   }
   return settings;
 }
