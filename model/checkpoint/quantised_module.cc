@@ -88,6 +88,14 @@ bool is_unset_index(const TensorView& tensor) {
          std::all_of(tensor.bytes.begin(), tensor.bytes.end(), [](uint8_t byte) { return byte == 0xff; });
 }
 
+// An index of 0 everywhere where there are more groups, which would then have no inputs: a tool left it empty, and the
+// groups lie one behind the other.
+bool is_empty_index(const QuantisedModule& m) {
+  const auto& bytes = m.group_index->bytes;
+  return m.groups > 1 && (m.k + m.group_size - 1) / m.group_size == m.groups &&
+         std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; });
+}
+
 // How many bits a value has where `words` words hold `values` of them; 0: no whole number.
 int32_t bits_in(int64_t words, int32_t values, int32_t stated) {
   if (words == (static_cast<int64_t>(values) * stated + 31) / 32) return stated;  // the last word may be partly used
@@ -218,7 +226,7 @@ Result<QuantisedModule> find_quantised_module(const Checkpoint& checkpoint, cons
   if (auto ok = check_module_shapes(m); !ok) return tl::unexpected(ok.error());
   if (m.group_index) {
     if (auto ok = read_bytes(*m.group_index); !ok) return tl::unexpected(ok.error());
-    if (compressed && is_unset_index(*m.group_index)) m.group_index.reset();
+    if (is_empty_index(m) || (compressed && is_unset_index(*m.group_index))) m.group_index.reset();
   }
   return m;
 }

@@ -1,5 +1,6 @@
 #include "model/checkpoint/weights.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -281,6 +282,23 @@ TEST(Weights, MayLeaveSingleModulesUnquantised) {
   const Matrix up = dequantise(weights->layers[1].at(Projection::up));
   EXPECT_EQ(up.rows, plan_of(checkpoint.dir(), 2).outputs(Projection::up, 1).size());
   for (const double value : up.values) ASSERT_EQ(value, 1);
+}
+
+TEST(Weights, LieInPlainGroupsWhereTheirIndexIsZeroThroughout) {
+  for (const auto method : {QuantMethod::gptq, QuantMethod::compressed_tensors}) {
+    SyntheticOptions options;
+    options.method = method;
+    SyntheticCheckpoint checkpoint(options);
+    for (const char* name : {"self_attn.q_proj", "mlp.down_proj"}) {
+      const std::string index =
+          fmt::format("model.layers.0.{}.{}", name, method == QuantMethod::gptq ? "g_idx" : "weight_g_idx");
+      const int32_t inputs = std::string_view(name) == "mlp.down_proj" ? options.intermediate : options.hidden;
+      if (method == QuantMethod::gptq) checkpoint.tensors().remove(index);
+      checkpoint.tensors().add(index, "I32", {inputs}, std::vector<int32_t>(static_cast<size_t>(inputs), 0));
+    }
+    checkpoint.write();
+    expect_parts(checkpoint, options, 2);
+  }
 }
 
 // GPTQModel's `dynamic`: other bits and groups in some modules, none at all in others. Shapes decide, on every rank.
