@@ -28,6 +28,12 @@ nlohmann::ordered_json call_piece(const ToolCallDelta& call) {
   return piece;
 }
 
+// With U+FFFD for bytes that are no UTF-8, as JSON shows them.
+std::string in_letters(std::string text) {
+  const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  return ascii ? text : nlohmann::json::parse(to_text(text)).get<std::string>();
+}
+
 float bounded(float logprob) {
   return std::max(logprob, kLeastLogprob);
 }
@@ -274,6 +280,20 @@ OpenAiAnswer::Json OpenAiAnswer::token_entry(int32_t id, float logprob) const {
   return {{"token", name_of(id)}, {"logprob", bounded(logprob)}, {"bytes", std::move(list)}};
 }
 
+// The first `count` by their names, and the token itself, also where it is none of them. Of a name that several have, such
+// as the parts of characters, which JSON has no letters for, counts the token's own, else the best one's: no key is
+// there twice.
+OpenAiAnswer::Json OpenAiAnswer::best_names(const TokenLogprobs& best, size_t count, int32_t id, float logprob) const {
+  const std::string own = in_letters(name_of(id));
+  Json top = Json::object();
+  for (size_t k = 0; k < count; ++k) {
+    std::string name = in_letters(name_of(best[k].first));
+    if (name != own || best[k].first == id) top.emplace(std::move(name), bounded(best[k].second));
+  }
+  top[own] = bounded(logprob);
+  return top;
+}
+
 OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
   const size_t count = std::min(choice.unsent_ids.size(), choice.logprobs.size());
   if (!with_logprobs_ || (stream_ && count == 0)) return nullptr;
@@ -295,11 +315,7 @@ OpenAiAnswer::Json OpenAiAnswer::logprobs_of(Choice& choice) const {
     const std::string_view bytes = bytes_of(id);
     tokens.push_back(name_of(id));
     values.push_back(bounded(logprob));
-    // The sampled token is among them, also where it is none of the best, or none of these was asked for.
-    Json top = Json::object();
-    for (size_t k = 0; k < alternatives; ++k) top[name_of(best[k].first)] = bounded(best[k].second);
-    top[name_of(id)] = bounded(logprob);
-    tops.push_back(std::move(top));
+    tops.push_back(best_names(best, alternatives, id, logprob));
     offsets.push_back(choice.characters);
     choice.characters += characters(bytes);
   }
@@ -323,10 +339,8 @@ void OpenAiAnswer::add_prompt_logprobs(const Choice& choice, const Prompt& promp
     Json top;
     if (scored && i < choice.prompt_top_logprobs.size()) {
       const TokenLogprobs& best = choice.prompt_top_logprobs[i];
-      for (size_t k = 0; k < std::min(best.size(), static_cast<size_t>(top_logprobs_)); ++k) {
-        top[name_of(best[k].first)] = bounded(best[k].second);
-      }
-      top[text] = logprob;
+      const size_t alternatives = std::min(best.size(), static_cast<size_t>(top_logprobs_));
+      top = best_names(best, alternatives, prompt.token_ids[i], logprob);
     }
     all["tokens"].push_back(text);
     all["token_logprobs"].push_back(scored ? Json(logprob) : Json());

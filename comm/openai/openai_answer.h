@@ -71,6 +71,7 @@ class OpenAiAnswer {
   Choice* find(const std::string& id);
   const Prompt* prompt_of(const Choice& choice) const;  // null: it is not shown
   Json head(bool chunk) const;
+  Json best_names(const TokenLogprobs& best, size_t count, int32_t id, float logprob) const;
   Json logprobs_of(Choice& choice) const;  // of the unsent tokens; null where not asked for
   void add_prompt_logprobs(const Choice& choice, const Prompt& prompt, Json& logprobs) const;  // of an echoed prompt
   Json prompt_logprobs_of(const Choice& choice, const Prompt& prompt) const;                   // in vLLM's form

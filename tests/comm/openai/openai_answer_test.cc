@@ -223,6 +223,21 @@ TEST(OpenAiAnswer, PutsACompletionTogether) {
         "prompt_tokens_details": {"cached_tokens": 1}}})"));
 }
 
+// 3 and 4 are the two bytes of one character.
+TEST(OpenAiAnswer, NamesEachOfTheBestOnceThoughJsonHasNoLettersForThem) {
+  OpenAiAnswer answer = answer_to(parse_completion(R"({"prompt": "p", "logprobs": 3})"));
+  answer.add({"0", "", {3}, {{{3, -0.5F}, {0, -1.0F}, {4, -2.0F}}}});
+  answer.add({"0", "", {4}, {{{3, -0.5F}, {0, -1.0F}, {4, -2.0F}}}});
+  answer.add({"0", "zero", {0}, {{{3, -0.5F}, {4, -2.0F}, {0, -3.0F}}}});
+  answer.finish(done("0", 3, 3));
+  const std::string body = answer.body();
+  EXPECT_EQ(json::parse(body)["choices"][0]["logprobs"]["top_logprobs"],
+            json::parse(R"([{"�": -0.5, "zero": -1.0}, {"zero": -1.0, "�": -2.0}, {"�": -0.5, "zero": -3.0}])"));
+  size_t keys = 0;
+  for (size_t at = body.find("\"�\":"); at != std::string::npos; at = body.find("\"�\":", at + 1)) ++keys;
+  EXPECT_EQ(keys, 3u);
+}
+
 TEST(OpenAiAnswer, PutsAChatTogetherWithTheBytesOfItsTokens) {
   OpenAiAnswer answer =
       answer_to(parse_chat(R"({"messages": [{"role": "user", "content": "p"}], "logprobs": true, "top_logprobs": 1})"));
