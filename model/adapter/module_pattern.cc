@@ -19,6 +19,25 @@ std::string text_of(int code) {
   return reinterpret_cast<const char*>(text.data());
 }
 
+// Python's {,n} is {0,n}, which PCRE2 takes for text before 10.43.
+std::string with_lower_bounds(std::string_view expression) {
+  std::string text;
+  bool in_class = false;
+  for (size_t i = 0; i < expression.size(); ++i) {
+    const char c = expression[i];
+    text += c;
+    if (c == '\\' && i + 1 < expression.size()) {
+      text += expression[++i];
+    } else if (c == '[' || c == ']') {
+      in_class = c == '[';
+    } else if (c == '{' && !in_class && i + 2 < expression.size() && expression[i + 1] == ',' &&
+               expression[i + 2] >= '0' && expression[i + 2] <= '9') {
+      text += '0';
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 struct ModulePattern::Code {
@@ -47,11 +66,11 @@ Result<ModulePattern> ModulePattern::compile(std::string_view expression, std::s
 }
 
 Result<ModulePattern> ModulePattern::full(std::string_view expression) {
-  return compile(expression, fmt::format("\\A(?:{})\\z", expression));
+  return compile(expression, fmt::format("\\A(?:{})\\z", with_lower_bounds(expression)));
 }
 
 Result<ModulePattern> ModulePattern::suffix(std::string_view expression) {
-  return compile(expression, fmt::format("\\A(.*\\.)?({})\\z", expression));
+  return compile(expression, fmt::format("\\A(.*\\.)?({})\\z", with_lower_bounds(expression)));
 }
 
 Result<bool> ModulePattern::matches(std::string_view name) const {

@@ -21,6 +21,9 @@ TEST(ModulePattern, MatchesTheWholeNameAsPythonsFullmatch) {
   EXPECT_FALSE(full("q_proj", "model.q_proj"));
   EXPECT_TRUE(full("a|ab", "ab"));
   EXPECT_FALSE(full("a", "a\n"));
+  EXPECT_TRUE(full(".*\\.\\d{,2}\\.q", "layers.10.q"));
+  EXPECT_FALSE(full(".*\\.\\d{,2}\\.q", "layers.100.q"));
+  EXPECT_TRUE(full("[{,2]+\\{,2}", "{,{,2}"));
 }
 
 // re.match(r"(.*\.)?(KEY)$", name)
