@@ -4,6 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "comm/client/limits.h"
+#include "kernels/base/json_nesting.h"
+
 namespace lorikeet::actors {
 namespace {
 
@@ -26,6 +29,8 @@ Result<Json> parse(const char* name, const std::string& text) {
   if (text.size() > 2 * model::kMaxGrammarBytes) {
     return fail("{} has {} bytes, more than {}", name, text.size(), 2 * model::kMaxGrammarBytes);
   }
+  if (nests_deeper(text, comm::kMaxJsonDepth))
+    return fail("{} is nested deeper than {} levels", name, comm::kMaxJsonDepth);
   Json value = Json::parse(text, nullptr, false);
   if (!value.is_object()) return fail("{} must be an object", name);
   return value;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "kernels/base/json_nesting.h"
 #include "model/config/read_file.h"
 
 namespace lorikeet::model {
@@ -11,11 +12,13 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxTemplates = 64;
+constexpr size_t kMaxFileDepth = 64;  // of the JSON around them
 
 // The member chat_template of a JSON file.
 Result<std::map<std::string, std::string>> templates_of_json(const std::filesystem::path& path) {
   auto text = read_file(path, kMaxTextFile);
   if (!text) return tl::unexpected(text.error());
+  if (nests_deeper(*text, kMaxFileDepth)) return fail("{}: nested deeper than {} levels", path.string(), kMaxFileDepth);
   const json object = json::parse(*text, nullptr, false);
   if (!object.is_object()) return fail("{}: not a JSON object", path.string());
   std::map<std::string, std::string> sources;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "kernels/base/json_nesting.h"
 #include "model/grammar/pattern_check.h"
 #include "model/grammar/schema_combinations.h"
 
@@ -12,7 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kMaxDepth = 64;
+constexpr int kMaxDepth = 64;            // of schemas in schemas
+constexpr size_t kMaxTextDepth = 256;    // of brackets: constants are compared, copied and written
 constexpr int64_t kMaxRepeats = 10'000;  // of characters, items or properties: a grammar grows with them
 
 constexpr std::string_view kUnsupported[] = {"not",
@@ -173,6 +175,7 @@ Result<void> check_tags(const json& value, int depth, double& cost) {
 }  // namespace
 
 Result<void> check_schema(std::string_view text) {
+  if (nests_deeper(text, kMaxTextDepth)) return fail("the schema is nested deeper than {} brackets", kMaxTextDepth);
   const json schema = json::parse(text, nullptr, false);
   if (schema.is_discarded()) return fail("it is not JSON");
   if (!schema.is_object() && !schema.is_boolean()) return fail("a schema is an object");
@@ -181,6 +184,7 @@ Result<void> check_schema(std::string_view text) {
 }
 
 Result<void> check_tag(std::string_view text) {
+  if (nests_deeper(text, kMaxTextDepth)) return fail("the tag is nested deeper than {} brackets", kMaxTextDepth);
   const json tag = json::parse(text, nullptr, false);
   if (!tag.is_object()) return fail("a structural tag is an object");
   double cost = 0;

@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "kernels/base/json_nesting.h"
 #include "model/config/read_file.h"
 #include "model/tokenizer/json_values.h"
 
@@ -12,12 +13,16 @@ namespace {
 
 using nlohmann::json;
 
+constexpr size_t kMaxConfigDepth = 64;  // of brackets
+
 // The object in a file; null where there is no such file.
 Result<json> read_object(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return json();
   auto text = read_file(path, kMaxTextFile);
   if (!text) return tl::unexpected(text.error());
+  if (nests_deeper(*text, kMaxConfigDepth))
+    return fail("{}: nested deeper than {} levels", path.string(), kMaxConfigDepth);
   json object = json::parse(*text, nullptr, false);
   if (!object.is_object()) return fail("{}: not a JSON object", path.string());
   return object;

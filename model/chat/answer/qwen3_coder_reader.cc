@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "kernels/base/json_nesting.h"
 #include "model/chat/answer/tool_call_reader.h"
 
 namespace lorikeet::model {
@@ -31,11 +32,14 @@ bool allows_string(const json& schema) {
   return true;
 }
 
+constexpr size_t kMaxValueDepth = 64;  // of a value: what is nested deeper is handed on as a string
+
 // What a value that is no string spells.
 std::optional<json> value_of(std::string_view text) {
   if (text == "True" || text == "true") return json(true);
   if (text == "False" || text == "false") return json(false);
   if (text == "None" || text == "null") return json();
+  if (nests_deeper(text, kMaxValueDepth)) return std::nullopt;
   json value = json::parse(text, nullptr, false);
   return value.is_discarded() ? std::nullopt : std::optional<json>(std::move(value));
 }

@@ -229,6 +229,7 @@ TEST(GrammarRequest, ReadsWhatOpenAiAndVllmCallIt) {
       {outputs(R"({"regex": 1})"), "structured_outputs.regex must be a string"},
       {outputs(R"({"regex": ")" + std::string(70'000, 'a') + "\"}"), "70000 bytes, more than 65536"},
       {outputs(R"({"regex": ")" + std::string(200'000, 'a') + "\"}"), "more than 131072"},
+      {outputs(R"({"json": )" + std::string(60'000, '[') + std::string(60'000, ']') + "}"), "nested deeper than 64"},
   };
   for (const auto& [result, sentence] : refused) {
     ASSERT_FALSE(result) << sentence;

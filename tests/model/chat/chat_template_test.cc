@@ -293,6 +293,13 @@ TEST(ChatTemplate, RefusesTemplatesThatCannotBeRead) {
   }
   EXPECT_FALSE(loaded_from(7));
   EXPECT_FALSE(loaded_from(nlohmann::json::array({{{"name", "rag"}, {"template", "x"}}})));
+
+  TemporaryDir dir;
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  dir.write("chat_template.json", R"({"chat_template": [{"name": "default", "template": )" + deep + "}]}");
+  const auto nested = ChatTemplate::load(dir.path(), *load_tokenizer(kTinyModel));
+  ASSERT_FALSE(nested);
+  EXPECT_THAT(nested.error().message, HasSubstr("chat_template.json: nested deeper than 64 levels"));
 }
 
 TEST(ChatTemplate, PrefersTheJinjaFileAndTakesTheDefaultOfAList) {

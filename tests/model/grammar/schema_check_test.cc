@@ -50,6 +50,8 @@ TEST(SchemaCheck, RefusesWhatIsNoSchemaOrTooLarge) {
   std::string deep = "{}";
   for (int i = 0; i < 100; ++i) deep = R"({"items": )" + deep + "}";
   EXPECT_THAT(error_of(deep), HasSubstr("nested deeper than 64"));
+  const std::string value = std::string(30'000, '[') + std::string(30'000, ']');
+  EXPECT_EQ(error_of(R"({"const": )" + value + "}"), "the schema is nested deeper than 256 brackets");
 }
 
 TEST(SchemaCheck, RefusesWhatTakesTooLongToCompile) {

@@ -237,6 +237,19 @@ TEST(TokenizerFiles, RefusesOtherTokenizersThatHaveTheSameFiles) {
   }
 }
 
+// A file of 16 MiB may have so many brackets: whoever writes or copies what was parsed goes down into each of them.
+TEST(TokenizerFiles, RefusesConfigurationsThatAreNestedDeeply) {
+  const std::string deep = R"({"x": )" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}";
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}) {
+    TemporaryDir dir;
+    dir.write("tokenizer.json", served().dump());
+    dir.write(name, deep);
+    const auto files = read_tokenizer_files(dir.path());
+    ASSERT_FALSE(files) << name;
+    EXPECT_THAT(files.error().message, HasSubstr(std::string(name) + ": nested deeper than 64 levels"));
+  }
+}
+
 std::string base64(std::string_view bytes) {
   static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string out;

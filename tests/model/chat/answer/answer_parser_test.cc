@@ -224,5 +224,22 @@ TEST(Qwen3CoderCalls, AreTypedByTheSchemasOfTheirTools) {
             (std::vector<Call>{{"f", R"({"count": "many"})"}}));
 }
 
+// Whoever writes a document again goes down into each of its brackets; a model may write as many as it has tokens.
+TEST(Qwen3CoderCalls, HandValuesThatAreNestedDeeplyOnAsStrings) {
+  AnswerParser::Options options;
+  options.tool_calls = ToolCallForm::qwen3_coder;
+  options.tools = {
+      R"({"function": {"name": "f", "parameters": {"type": "object", "properties": {"list": {"type": "array"}}}}})"};
+  for (const size_t depth : {size_t{64}, size_t{65}, size_t{500'000}}) {
+    const std::string value = std::string(depth, '[') + std::string(depth, ']');
+    AnswerParser parser(options);
+    Answer answer;
+    add(parser.push("<tool_call><function=f><parameter=list>" + value + "</parameter></function></tool_call>"), answer);
+    add(parser.flush(), answer);
+    ASSERT_EQ(answer.calls.size(), 1u);
+    EXPECT_EQ(answer.calls[0].arguments, depth > 64 ? R"({"list": ")" + value + "\"}" : R"({"list": )" + value + "}");
+  }
+}
+
 }  // namespace
 }  // namespace lorikeet::model
