@@ -14,6 +14,7 @@
 
 #include "kernels/base/device.h"
 #include "kernels/base/dtype.h"
+#include "tests/kernels/base/test_sizes.h"
 #include "tests/tolerance.h"
 
 namespace lorikeet::kernels {

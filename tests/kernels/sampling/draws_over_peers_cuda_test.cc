@@ -119,10 +119,10 @@ TEST_F(DrawsOverPeers, AreThoseOfTheWholeVocabulary) {
                                        {100000, 0.9F, 0}, {3000, 1, 0},   {20000, 0.7F, 0}};
   for (const int ranks : {2, 4}) {
     meet(ranks, kLongNs);
-    for (const int32_t vocab : {30, 5000, 152064}) {
+    for (const int32_t vocab : sizes({30, 5000, 152064}, {30, 20000})) {
       for (const float scale : {0.1F, 3.0F}) {
         for (const Filter& filter : filters) {
-          const size_t count = vocab > 100000 ? 3 : 9;
+          const size_t count = vocab > 10000 ? 3 : usual_or_few(9, 2);
           const std::vector<std::vector<float>> logits = random_logits(count, vocab, scale);
           std::vector<DrawRow> rows;
           for (int32_t i = 0; i < static_cast<int32_t>(count); i++) {
@@ -144,7 +144,7 @@ TEST_F(DrawsOverPeers, KeepTiesOverAllRanksAndPassRowsWithoutNumbers) {
   const int32_t vocab = 30000;
   std::vector<std::vector<float>> logits;
   std::vector<DrawRow> rows;
-  for (int32_t i = 0; i < 140; i++) {                          // more rows than are cut at a time
+  for (int32_t i = 0; i < usual_or_few(140, 70); i++) {        // more rows than are cut at a time
     std::vector<float> row(static_cast<size_t>(vocab), 1.0F);  // thousands of equal ones
     for (size_t j = 0; j < 10; j++) row[j * 3000 + 3] = i % 3 == 0 ? 1.0F : 2.0F;
     if (i % 7 == 0) std::fill(row.begin(), row.end(), NAN);

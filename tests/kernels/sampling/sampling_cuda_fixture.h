@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -20,32 +21,43 @@ struct PlainSampler {
     return -std::log(-std::log1p(-static_cast<double>(noise_uniform(noise_bits(row.seed, row.position, id)))));
   }
 
-  // Ids that the filters keep.
+  // Ids that the filters keep, in no order.
   std::vector<int32_t> kept(const std::vector<float>& logits) const {
-    std::vector<int32_t> ids(logits.size());
-    std::iota(ids.begin(), ids.end(), 0);
-    const auto value = [&](int32_t id) {
-      return static_cast<double>(logits[static_cast<size_t>(id)]) / row.temperature;
+    struct Token {
+      double value;
+      int32_t id;
     };
-    std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
-    const double best = value(ids.front());
-    if (row.min_p > 0) {
-      std::erase_if(ids, [&](int32_t id) { return std::exp(value(id) - best) < static_cast<double>(row.min_p); });
+    std::vector<Token> tokens;
+    tokens.reserve(logits.size());
+    for (const float logit : logits) {
+      tokens.push_back({static_cast<double>(logit) / row.temperature, static_cast<int32_t>(tokens.size())});
     }
-    if (row.top_k > 0 && static_cast<size_t>(row.top_k) < ids.size()) {
-      const double last = value(ids[static_cast<size_t>(row.top_k) - 1]);
-      std::erase_if(ids, [&](int32_t id) { return value(id) < last; });
+    const auto better = [](const Token& a, const Token& b) {
+      return a.value > b.value || (a.value == b.value && a.id < b.id);
+    };
+    const double best = std::min_element(tokens.begin(), tokens.end(), better)->value;
+    if (row.min_p > 0) {
+      std::erase_if(tokens, [&](const Token& t) { return std::exp(t.value - best) < static_cast<double>(row.min_p); });
+    }
+    if (row.top_k > 0 && static_cast<size_t>(row.top_k) < tokens.size()) {
+      const auto last = tokens.begin() + row.top_k - 1;
+      std::nth_element(tokens.begin(), last, tokens.end(), better);
+      const double least = last->value;
+      std::erase_if(tokens, [&](const Token& t) { return t.value < least; });
     }
     if (row.top_p < 1) {
+      std::sort(tokens.begin(), tokens.end(), better);
       double total = 0;
-      for (const int32_t id : ids) total += std::exp(value(id) - best);
+      for (const Token& token : tokens) total += std::exp(token.value - best);
       double before = 0;
       size_t count = 0;
-      while (count < ids.size() && before < static_cast<double>(row.top_p) * total) {
-        before += std::exp(value(ids[count++]) - best);
+      while (count < tokens.size() && before < static_cast<double>(row.top_p) * total) {
+        before += std::exp(tokens[count++].value - best);
       }
-      ids.resize(std::max(count, size_t{1}));
+      tokens.resize(std::max(count, size_t{1}));
     }
+    std::vector<int32_t> ids;
+    for (const Token& token : tokens) ids.push_back(token.id);
     return ids;
   }
 
@@ -62,8 +74,13 @@ struct PlainSampler {
       std::sort(ids.begin(), ids.end());
     }
     int32_t winner = ids.front();
+    double most = score(logits, winner);
     for (const int32_t id : ids) {
-      if (score(logits, id) > score(logits, winner)) winner = id;
+      const double of_id = score(logits, id);
+      if (of_id > most) {
+        most = of_id;
+        winner = id;
+      }
     }
     return winner;
   }
@@ -150,21 +167,25 @@ class SamplingCuda : public CudaTest {
     return to_host<int32_t>(drawn);
   }
 
-  // Every draw is the plain sampler's, or so near to it that rounding decides.
-  void expect_plain_draws(const std::vector<std::vector<float>>& logits, const std::vector<DrawRow>& rows, int ranks,
-                          const std::string& what) {
-    const std::vector<int32_t> drawn = draw(logits, rows, ranks);
-    int near_ties = 0;
-    for (size_t i = 0; i < rows.size(); i++) {
-      const PlainSampler plain{rows[i]};
-      const int32_t expected = plain.draw(logits[i]);
-      if (drawn[i] == expected) continue;
-      ASSERT_GE(drawn[i], 0) << what;
-      ASSERT_LT(static_cast<size_t>(drawn[i]), logits[i].size()) << what;
-      EXPECT_NEAR(plain.score(logits[i], drawn[i]), plain.score(logits[i], expected), 1e-4) << what << ", row " << i;
-      near_ties++;
+  // Every draw is the plain sampler's, or so near to it that rounding decides, in however many parts the vocabulary is.
+  void expect_plain_draws(const std::vector<std::vector<float>>& logits, const std::vector<DrawRow>& rows,
+                          std::initializer_list<int> ranks, const std::string& what) {
+    std::vector<int32_t> expected;
+    for (size_t i = 0; i < rows.size(); i++) expected.push_back(PlainSampler{rows[i]}.draw(logits[i]));
+    for (const int parts : ranks) {
+      SCOPED_TRACE(fmt::format("{}, {} ranks", what, parts));
+      const std::vector<int32_t> drawn = draw(logits, rows, parts);
+      int near_ties = 0;
+      for (size_t i = 0; i < rows.size(); i++) {
+        if (drawn[i] == expected[i]) continue;
+        const PlainSampler plain{rows[i]};
+        ASSERT_GE(drawn[i], 0);
+        ASSERT_LT(static_cast<size_t>(drawn[i]), logits[i].size());
+        EXPECT_NEAR(plain.score(logits[i], drawn[i]), plain.score(logits[i], expected[i]), 1e-4) << "row " << i;
+        near_ties++;
+      }
+      EXPECT_LE(near_ties, 1);
     }
-    EXPECT_LE(near_ties, 1) << what;
   }
 
   std::vector<std::vector<float>> random_logits(size_t rows, int32_t vocab, float scale) {
