@@ -5,9 +5,9 @@
 #   engines   two engines with adapters that compute beside each other for a minute, under the multi-process service
 #   peers     sums over the memory of peers at 10,000 random sizes, ranks that are lost during them, models in two shots: likewise
 #   ptx80     the kernel tests from that PTX, which the driver compiles for the GPU at hand
-#   memcheck  compute-sanitizer on a short list of kernel tests: addresses
-#   racecheck the same for races in shared memory
-#   all-memcheck, all-racecheck: all tests of the kernels, in slices of 9 minutes (kernels/sanitize.py); only where named
+#   sanitizers  compute-sanitizer on all tests of the kernels, with few sizes: memcheck for addresses, racecheck for races in
+#             shared memory; in slices of 9 minutes, of which the second goes on where the first stopped (kernels/sanitize.py)
+#   memcheck, racecheck: one of these alone
 # RELEASE_BIN and PTX80_BIN name the folders of the binaries where they are not build/release/bin and build/ptx80/bin.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -16,27 +16,6 @@ release=${RELEASE_BIN:-build/release/bin}
 ptx80=${PTX80_BIN:-build/ptx80/bin}
 failed=()
 step() { printf '\n=== %s (%(%H:%M:%S)T)\n' "$1" -1; }
-
-# Binary and filter: enough to enter every kernel of a family, few enough to end in minutes under the sanitizers.
-short_list=(
-  "int4_gemm_cuda_test *AgreesWithTheReferenceForEveryKindOfWeight"
-  "int4_gemm_cuda_test *Silu"
-  "int4_gemm_cuda_test *CompletesItsOutputs*:*ActOrderCheckpoints:*WhoeverOfItsBlocks*"
-  "int4_gemm_cuda_test *SameBitsInAnyBatch"
-  "int4_gemm_cuda_test *BitsOfTheNormsKernel"
-  "int4_gemm_cuda_test *Graph*:*PutsParts*"
-  "dense_gemm_cuda_test *AnyShape*"
-  "lora_cuda_test *AnyMixOfAdaptersAndRanks:*OneGraph*"
-  "int4_lora_cuda_test *ReplaysOneGraph*:*FollowsTheKernel*"
-  "lora_outputs_cuda_test *CompletesGateAndUp*:*DeltaOfLmHead*:*CountsItsBlocks"
-  "attention_decode_cuda_test *EqualsSoftmax*/F16Withfp16:*EqualsSoftmax*/BF16Withfp8"
-  "attention_decode_cuda_test *RotatesAndStores*/F16Withfp16"
-  "attention_prefill_cuda_test *EqualsCausalSoftmax*/F16Withfp16:*EqualsCausalSoftmax*/BF16Withfp8"
-  "sampling_cuda_test *Greedily*:*KeepsAllTies*:*ByTemperature*:*Penalises*:DrawsOfALoneRank.*"
-  "logprobs_cuda_test *TopTokens*"
-  "rms_norm_cuda_test *AddsTheDelta*/F16:PeersInTurn.*"
-  "rope_cuda_test */F16Withfp16"
-)
 
 # Runs `ONE ARGUMENTS...` for every line of arguments on standard input, together, as each uses little of the GPU;
 # prints what each printed, and notes those that failed.
@@ -53,21 +32,6 @@ together() { # STEP ONE
     [[ $(cat "$logs/$i.status") == 0 ]] || failed+=("$1 ${lines[$i]}")
   done
   rm -rf "$logs"
-}
-
-sanitize_one() { # TOOL TEST FILTER
-  local log
-  if [[ $("$release/$2" --gtest_list_tests --gtest_filter="$3" | grep -c '^  ') -eq 0 ]]; then
-    echo "the filter selects nothing"; return 1
-  fi
-  log=$(mktemp)
-  timeout "${SANITIZE_SECONDS:-600}" compute-sanitizer --tool "$1" --error-exitcode 9 "$release/$2" \
-    --gtest_brief=1 --gtest_filter="$3" > "$log" 2>&1
-  local status=$?
-  echo "$(grep -o 'ERROR SUMMARY.*\|RACECHECK SUMMARY.*' "$log" | tail -1) $(grep -o '\[  PASSED.*' "$log")"
-  [[ $status == 0 ]] || { echo "ended with $status"; tail -40 "$log"; }
-  rm -f "$log"
-  return $status
 }
 
 ptx80_one() { # TEST
@@ -111,19 +75,19 @@ run_step() {
       with_mps at_length nccl_collective_test '*PeerSums.*:*TwoShotRanks.*' || failed+=("peers' sums")
       with_mps at_length cuda_ranks_test 'CudaTwoShots.*:*two_shots' || failed+=("peers' models") ;;
     ptx80) together ptx80 ptx80_one < <(cd "$ptx80" && ls -d -- *_cuda_test lora_slots_test | grep -v '^cuda_') ;;
-    all-memcheck|all-racecheck)
-      local status=2
+    sanitizers|memcheck|racecheck)
+      local tools=$1 status=2
+      [[ $tools != sanitizers ]] || tools=memcheck,racecheck
       while [[ $status == 2 ]]; do
-        tests/kernels/sanitize.py "${1#all-}" "$release" "${SANITIZE_STATE:-build/sanitize.state}"; status=$?
+        tests/kernels/sanitize.py "$tools" "$release" "${SANITIZE_STATE:-build/sanitize.state}"; status=$?
       done
       [[ $status == 0 ]] || failed+=("$1") ;;
-    memcheck|racecheck) together "" sanitize_one < <(printf '%s\n' "${short_list[@]/#/$1 }") ;;
-    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,11s/^# //p' "$0" >&2; exit 2 ;;
+    *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,12s/^# //p' "$0" >&2; exit 2 ;;
   esac
 }
 
 command -v nvidia-smi > /dev/null || { echo "tests/gpu.sh: there is no NVIDIA driver on this host" >&2; exit 1; }
-[[ $# -gt 0 ]] || set -- build tests engines peers ptx80 memcheck racecheck
+[[ $# -gt 0 ]] || set -- build tests engines peers ptx80 sanitizers
 for name in "$@"; do run_step "$name"; done
 if [[ ${#failed[@]} -gt 0 ]]; then
   printf '\nfailed:'; printf ' [%s]' "${failed[@]}"; echo; exit 1

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Runs every test of the CUDA kernels under compute-sanitizer, a slice of time at a call.
 
-  tests/kernels/sanitize.py memcheck|racecheck|synccheck|initcheck BINARIES STATE [--seconds 540] [--jobs 6]
-                            [--together 4] [--only TEXT]
+  tests/kernels/sanitize.py TOOL[,TOOL...] BINARIES STATE [--seconds 540] [--jobs 14] [--together 8] [--only TEXT]
 
-BINARIES is the folder of the test executables. STATE is a file of one line for each test that has ended; a call goes on
-where the one before it stopped, and does not repeat what passed, as long as the executable is the same (by its bytes) and
-the tool too. It may be carried from machine to machine. Several tests of an executable share a process, as the tool takes
-seconds to begin; where one of them fails, or all of a slice is too short for them, each runs alone. A test that takes more
-than a slice alone is named and counts as failed. Kernels of libraries are not checked: what cuBLAS does in shared memory is its own affair. Nor are tests run by
+TOOL is memcheck, racecheck, synccheck or initcheck; the work of several is mixed. BINARIES is the folder of the test
+executables. STATE is a file of one line for each test that has ended; a call goes on where the one before it stopped, and
+does not repeat what passed, as long as the executable is the same (by its bytes) and the tool too. It may be carried from
+machine to machine. What a test took, of whatever executable, says what comes first: the longest. Tests take few sizes
+(tests/kernels/base/test_sizes.h), by which every kernel is entered.
+
+Several tests of an executable share a process, as the tool takes seconds to begin; where one of them fails, or all of a
+slice is too short for them, each runs alone. A test that takes more than a slice alone is named and counts as failed.
+Kernels of libraries are not checked for races: what cuBLAS does in shared memory is its own affair. Nor are tests run by
 racecheck whose kernels wait for each other, as it lets one kernel run at a time: PeersInTurn and DrawsOfALoneRank run the
-same kernels on what lies there beforehand. Ends with 0 when all have passed, 1 where
-one has failed, 2 where time has run out first: call again.
+same kernels on what lies there beforehand. Ends with 0 when all have passed, 1 where one has failed, 2 where time has run out first:
+call again.
 """
 import argparse
 import hashlib
@@ -29,6 +32,9 @@ OF_MODELS = ("cuda_",)  # these run whole models, of the same kernels
 OF_LIBRARIES = "kns=nvjet"  # cuBLASLt's, in racecheck's words for a part of a kernel's name
 NO_DEVICE = "terminated before first instrumented API call"  # what the tool says of tests that compute nothing
 WAIT_FOR_EACH_OTHER = ("DrawsOverPeers.", "TwoShotNorm.")
+OF_LIBRARIES_ALONE = ("DenseGemmCuda.LibraryGemm", "FloorsOfADevice.")
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+LONG = 6.0  # seconds of the tests that share a process
 
 
 def kernel_tests(binaries):
@@ -53,22 +59,31 @@ def digest_of(binary):
 
 
 class State:
-    """Lines `TOOL DIGEST EXECUTABLE TEST ended|skipped|late|alone SECONDS STATUS`; the last one of a test holds. alone:
-    nothing is known but that it must run alone."""
+    """Lines `TOOL DIGEST EXECUTABLE TEST ended|skipped|late|alone|cut SECONDS STATUS`; the last one of a test holds. alone:
+    nothing is known but that it must run alone; cut: but that it takes so long, or longer."""
 
     def __init__(self, path):
         self.path = path
         self.lock = threading.Lock()
         self.last = {}
+        self.cost = {}  # by tool, executable's name and test: seconds when it last ran, of whatever executable
         if path.exists():
             for line in path.read_text().splitlines():
                 words = line.split()
                 if len(words) == 7:  # a line that was cut off is as none
-                    self.last[tuple(words[:4])] = words[4:]
+                    self.note(tuple(words[:4]), words[4:])
+
+    def note(self, key, words):
+        self.last[key] = words
+        if words[0] != "alone":
+            self.cost[(key[0], *key[2:])] = float(words[1])
+
+    def cost_of(self, key, unknown):
+        return self.cost.get((key[0], *key[2:]), unknown)
 
     def add(self, key, kind, seconds, status):
         with self.lock:
-            self.last[key] = [kind, f"{seconds:.0f}", str(status)]
+            self.note(key, [kind, f"{seconds:.1f}", str(status)])
             with self.path.open("a") as file:
                 print(*key, *self.last[key], file=file)
 
@@ -79,7 +94,7 @@ class State:
         return self.is_kind(key, "ended") or self.is_kind(key, "skipped")
 
     def failed(self, key):
-        return key in self.last and not self.done(key) and not self.is_alone(key)
+        return key in self.last and self.last[key][0] in ("ended", "late") and not self.done(key)
 
     def is_alone(self, key):
         return key in self.last and self.last[key][0] == "alone"
@@ -99,58 +114,94 @@ class Slice:
     def may_share(self, key):
         return not self.state.failed(key) and not self.state.is_alone(key)
 
+    def arrange(self, tests):
+        """What each process is to run, the longest first: of an executable and tool, as many tests as take LONG together.
+        Those that were late come first of all: alone in their slices they have the most time."""
+        unknown = LONG / self.arguments.together
+        groups = []
+        open_groups = {}
+        for binary, key in sorted(tests, key=lambda test: -self.state.cost_of(test[1], unknown)):
+            cost = self.state.cost_of(key, unknown)
+            if not self.may_share(key) or cost >= LONG:
+                groups.append([not self.state.failed(key), -cost, binary, [key]])
+                continue
+            kind = (key[:3], key[3].startswith(WAIT_FOR_EACH_OTHER))
+            group = open_groups.get(kind)
+            if group is None or len(group[3]) == self.arguments.together or cost - group[1] > LONG:
+                group = open_groups[kind] = [True, 0.0, binary, []]
+                groups.append(group)
+            group[1] -= cost
+            group[3].append(key)
+        groups.sort(key=lambda group: group[:2])
+        self.waiting = [(binary, keys) for _, _, binary, keys in groups]
+
     def take(self):
         """The next tests for one process."""
         with self.lock:
             if not self.waiting or self.left() <= 0:
                 return None, []
-            binary, key = self.waiting.pop(0)
-            keys = [key]
-            while (len(keys) < self.arguments.together and self.may_share(key) and self.waiting
-                   and self.waiting[0][0] == binary and self.may_share(self.waiting[0][1])):
-                keys.append(self.waiting.pop(0)[1])
-            return binary, keys
+            return self.waiting.pop(0)
+
+    def note_cut(self, keys, text, seconds, begins_with_slice):
+        """Of tests whose process was ended: what each took, so that the next slice knows. What the tool would have said of
+        them is not known."""
+        for position, key in enumerate(keys):
+            if named := self.line_of(key, text):
+                self.state.add(key, "cut", int(named[2]) / 1000, "-")
+                seconds -= int(named[2]) / 1000
+                continue
+            whole = begins_with_slice and position == 0  # it had all the time that there is
+            self.state.add(key, "cut" if not whole else "late" if len(keys) == 1 else "alone", seconds, "-")
+            return
+
+    @staticmethod
+    def line_of(key, text):
+        return re.search(rf"^\[ +(OK|SKIPPED) +\] {re.escape(key[3])} \((\d+) ms\)$", text, re.MULTILINE)
 
     def run(self, binary, keys, begins_with_slice):
         began = time.monotonic()
         share = len(keys) > 1
-        command = ["compute-sanitizer", "--tool", self.arguments.tool, "--error-exitcode", "9",
+        command = ["compute-sanitizer", "--tool", keys[0][0], "--error-exitcode", "9",
                    "--kernel-name-exclude", OF_LIBRARIES, str(binary), f"--gtest_brief={0 if share else 1}",
                    "--gtest_filter=" + ":".join(key[3] for key in keys)]
+        environment = {**os.environ, "LORIKEET_SANITIZER_SIZES": "1"}
+        if not keys[0][3].startswith(WAIT_FOR_EACH_OTHER):
+            environment["CUDA_MODULE_LOADING"] = "LAZY"  # the tool patches all kernels that are loaded
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                   errors="replace", start_new_session=True)
+                                   errors="replace", start_new_session=True, env=environment)
         try:
             text, _ = process.communicate(timeout=max(0, self.left()))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # the tool is not the process that computes
-            process.communicate()
-            if begins_with_slice:  # they had all the time that there is
-                for key in keys:
-                    self.state.add(key, "alone" if share else "late", time.monotonic() - began, "-")
+            text, _ = process.communicate()
+            self.note_cut(keys, text, time.monotonic() - began, begins_with_slice)
             return
         seconds = time.monotonic() - began
         of_host = NO_DEVICE in text and "[  PASSED  ]" in text
         status = 0 if of_host else process.returncode
         summary = " ".join(line.strip("= ") for line in text.splitlines() if "SUMMARY" in line)
         if share and status != 0:  # whose fault it is shows when each runs alone
-            print(f"{binary.name}: {len(keys)} tests together ended with {status}, {seconds:.0f} s {summary}",
+            print(f"{keys[0][0]} {binary.name}: {len(keys)} tests together ended with {status}, {seconds:.1f} s {summary}",
                   flush=True)
             for key in keys:
                 self.state.add(key, "alone", seconds, status)
             with self.lock:
-                self.waiting[:0] = [(binary, key) for key in keys]
+                self.waiting[:0] = [(binary, [key]) for key in keys]
             return
+        if share:
+            print(f"{keys[0][0]} {binary.name}: {len(keys)} tests together, {seconds:.1f} s {summary}", flush=True)
         for key in keys:
             skipped = status == 0 and (of_host or "SKIPPED" in text)
             if share:  # each is named with its own time
-                named = re.search(rf"^\[ +(OK|SKIPPED) +\] {re.escape(key[3])} \((\d+) ms\)$", text, re.MULTILINE)
+                named = self.line_of(key, text)
                 if named is None:
                     self.state.add(key, "alone", seconds, status)
                     continue
                 skipped, seconds = of_host or named[1] == "SKIPPED", int(named[2]) / 1000
             kind = "skipped" if skipped else "ended"
             self.state.add(key, kind, seconds, status)
-            print(f"{key[2]} {key[3]}: {kind} with {status}, {seconds:.0f} s {summary}", flush=True)
+            print(f"{key[0]} {key[2]} {key[3]}: {kind} with {status}, {seconds:.1f} s{'' if share else ' ' + summary}",
+                  flush=True)
         if status != 0:
             print("\n".join(text.splitlines()[-30:]), flush=True)
 
@@ -166,40 +217,44 @@ class Slice:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tool", choices=["memcheck", "racecheck", "synccheck", "initcheck"])
+    parser.add_argument("tools", type=lambda text: text.split(","))
     parser.add_argument("binaries", type=pathlib.Path)
     parser.add_argument("state", type=pathlib.Path)
     parser.add_argument("--seconds", type=float, default=540)
-    parser.add_argument("--jobs", type=int, default=6, help="processes at a time: each uses little of the GPU")
-    parser.add_argument("--together", type=int, default=4, help="tests of one process")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time: each uses little of the GPU")
+    parser.add_argument("--together", type=int, default=8, help="tests of one process, at most")
     parser.add_argument("--only", default="", help="tests whose executable or name has this in it")
     arguments = parser.parse_args()
+    if unknown := set(arguments.tools) - set(TOOLS):
+        parser.error(f"no tool {', '.join(sorted(unknown))}: {', '.join(TOOLS)}")
     state = State(arguments.state)
     tests = []
     for binary in kernel_tests(arguments.binaries):
         digest = digest_of(binary)
-        tests += [(binary, (arguments.tool, digest, binary.name, name)) for name in names_of(binary)
+        tests += [(binary, (tool, digest, binary.name, name)) for name in names_of(binary) for tool in arguments.tools
                   if arguments.only in f"{binary.name} {name}"
-                  and not (arguments.tool == "racecheck" and name.startswith(WAIT_FOR_EACH_OTHER))]
+                  and not (tool == "racecheck" and name.startswith(WAIT_FOR_EACH_OTHER + OF_LIBRARIES_ALONE))]
     if not tests:
         print(f"no test of the kernels in {arguments.binaries}", file=sys.stderr)
         return 1
     part = Slice(arguments, state)
-    # Those that were late come first: alone in their slices they have the most time.
-    part.waiting = sorted((test for test in tests if not state.done(test[1])),
-                          key=lambda test: not state.failed(test[1]))
+    part.arrange([test for test in tests if not state.done(test[1])])
     workers = [threading.Thread(target=part.work) for _ in range(arguments.jobs)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    passed = sum(state.is_kind(key, "ended") for _, key in tests)
-    skipped = sum(state.is_kind(key, "skipped") for _, key in tests)
-    failed = [key for _, key in tests if state.failed(key)]
-    print(f"{arguments.tool}: {passed} of {len(tests)} tests have passed, {skipped} skipped, {len(failed)} failed")
+    passed, skipped, failed = 0, 0, []
+    for tool in arguments.tools:
+        keys = [key for _, key in tests if key[0] == tool]
+        of_tool = [sum(state.is_kind(key, kind) for key in keys) for kind in ("ended", "skipped")]
+        lost = [key for key in keys if state.failed(key)]
+        print(f"{tool}: {of_tool[0]} of {len(keys)} tests have passed, {of_tool[1]} skipped, {len(lost)} failed")
+        passed, skipped, failed = passed + of_tool[0], skipped + of_tool[1], failed + lost
     for key in failed:
         kind, seconds, status = state.last[key]
-        print(f"  {key[2]} {key[3]}: " + (f"not done after {seconds} s" if kind == "late" else f"ended with {status}"))
+        print(f"  {key[0]} {key[2]} {key[3]}: " +
+              (f"not done after {seconds} s" if kind == "late" else f"ended with {status}"))
     return 1 if failed else 0 if passed + skipped == len(tests) else 2
 
 

@@ -78,7 +78,7 @@ expect 0 "2 of 3 tests have passed" "A.One A.Two/0 A.Other" memcheck "$dir/bin" 
 together=3
 echo "##" >> "$dir/bin/a_cuda_test"
 expect 0 "2 of 3 tests have passed, 1 skipped" "A.One:A.Two/0:A.Other" memcheck "$dir/bin" "$dir/state"
-[[ $(grep -c 'A.One ended 2 0' "$dir/state") == 1 ]] || { echo "a test has not its own time"; failed=1; }
+[[ $(grep -c 'A.One ended 1.5 0' "$dir/state") == 1 ]] || { echo "a test has not its own time"; failed=1; }
 echo "###" >> "$dir/bin/a_cuda_test"
 echo 5 > "$dir/status"
 expect 1 "Two/0: ended with 5" "A.One:A.Two/0:A.Other A.One A.Two/0 A.Other" memcheck "$dir/bin" "$dir/state"

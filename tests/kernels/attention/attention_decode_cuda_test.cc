@@ -90,9 +90,11 @@ TEST_P(AttentionDecodeCuda, EqualsSoftmaxOverAllPositionsOfEachRow) {
   struct Shape {
     int32_t heads, kv_heads, head_dim, block_size;
   };
-  const std::vector<Shape> shapes = {
-      {40, 8, 128, 16}, {4, 2, 128, 16}, {12, 1, 128, 32}, {3, 3, 64, 8}, {14, 2, 64, 64}};
-  const std::vector<int32_t> contexts = {1, 15, 16, 17, 63, 64, 65, 128, 129, 512, 777, 1100};
+  const std::vector<Shape> shapes =
+      sizes<Shape>({{40, 8, 128, 16}, {4, 2, 128, 16}, {12, 1, 128, 32}, {3, 3, 64, 8}, {14, 2, 64, 64}},
+                   {{12, 1, 128, 32}, {3, 3, 64, 8}});
+  const std::vector<int32_t> contexts =
+      sizes({1, 15, 16, 17, 63, 64, 65, 128, 129, 512, 777, 1100}, {1, 16, 17, 65, 300});
   for (const Shape& shape : shapes) {
     const PagedSequences s =
         random_sequences(contexts, kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim, random_);
@@ -115,25 +117,25 @@ TEST_P(AttentionDecodeCuda, EqualsSoftmaxOverAllPositionsOfEachRow) {
 TEST_P(AttentionDecodeCuda, GivesARowTheSameBitsAloneInABatchAndOnReplay) {
   const int32_t heads = 10;
   std::vector<int32_t> contexts;
-  for (int32_t r = 0; r < 64; r++) contexts.push_back(1 + (r * 397) % 1500);
+  for (int32_t r = 0; r < usual_or_few(64, 4); r++) contexts.push_back(1 + (r * 397) % usual_or_few(1500, 310));
   const PagedSequences s = random_sequences(contexts, kv_dtype(), 2, 16, 128, random_);
   const HalfTensor q = random_halves(contexts.size() * heads * 128, dtype(), random_);
   const std::vector<float> together = run(s, contexts, q.stored, heads, 5);
-  EXPECT_EQ(run(s, contexts, q.stored, heads, 0, 20), together) << "on replay, without spare rows";
-  for (const int32_t parts : {1, 2, 4, 8}) {
-    EXPECT_EQ(run(s, contexts, q.stored, heads, 0, 3, parts), together) << parts << " parts";
+  EXPECT_EQ(run(s, contexts, q.stored, heads, 0, usual_or_few(20, 2)), together) << "on replay, without spare rows";
+  for (const int32_t parts : sizes({1, 2, 4, 8}, {1, 2, 8})) {
+    EXPECT_EQ(run(s, contexts, q.stored, heads, 0, usual_or_few(3, 1), parts), together) << parts << " parts";
   }
   // As few rows as let 8, 4 and 2 blocks share a pair, if they can.
-  for (const int32_t count : {3, 9, 30}) {
+  for (const int32_t count : sizes({3, 9, 30}, {3})) {
     const std::vector<int32_t> some(contexts.begin(), contexts.begin() + count);
     const std::vector<float> expected(together.begin(), together.begin() + count * heads * 128);
     const std::vector<uint16_t> queries(q.stored.begin(), q.stored.begin() + count * heads * 128);
-    EXPECT_EQ(run(s, some, queries, heads, 1, 3), expected) << count << " rows";
-    for (const int32_t parts : {1, 2, 4, 8}) {
+    EXPECT_EQ(run(s, some, queries, heads, 1, usual_or_few(3, 1)), expected) << count << " rows";
+    for (const int32_t parts : sizes({1, 2, 4, 8}, {4})) {
       EXPECT_EQ(run(s, some, queries, heads, 1, 3, parts), expected) << count << " rows, " << parts << " parts";
     }
   }
-  for (const size_t r : {size_t{0}, size_t{17}, size_t{63}}) {
+  for (const size_t r : sizes<size_t>({0, 17, 63}, {0, 3})) {
     PagedSequences one = s;
     one.tables = {s.tables[r]};
     const auto begin = static_cast<int64_t>(r) * heads * 128;
@@ -146,7 +148,7 @@ TEST_P(AttentionDecodeCuda, GivesARowTheSameBitsAloneInABatchAndOnReplay) {
 
 TEST_P(AttentionDecodeCuda, GivesALongRowTheSameBitsHoweverManyBlocksShareIt) {
   const int32_t heads = 5;
-  for (const int32_t context : {16400, 20000}) {
+  for (const int32_t context : sizes({16400, 20000}, {8200})) {
     std::vector<int32_t> contexts(21, 40);
     contexts[0] = context;
     const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
@@ -155,36 +157,39 @@ TEST_P(AttentionDecodeCuda, GivesALongRowTheSameBitsHoweverManyBlocksShareIt) {
       return std::vector<float>(all.begin(), all.begin() + heads * 128);
     };
     const std::vector<float> among_many = first_row(run(s, contexts, q.stored, heads));
-    for (const int32_t count : {1, 3}) {
+    for (const int32_t count : sizes({1, 3}, {1})) {
       const std::vector<int32_t> some(contexts.begin(), contexts.begin() + count);
       const std::vector<uint16_t> queries(q.stored.begin(), q.stored.begin() + count * heads * 128);
-      EXPECT_EQ(first_row(run(s, some, queries, heads, 0, 2)), among_many) << count << " rows of " << context;
+      EXPECT_EQ(first_row(run(s, some, queries, heads, 0, usual_or_few(2, 1))), among_many)
+          << count << " rows of " << context;
     }
     const std::vector<uint16_t> query(q.stored.begin(), q.stored.begin() + heads * 128);
     const int32_t segments =
         DecodeDivision(heads, 1, device_properties().multiprocessors).segments(decode_tiles(context));
-    for (int32_t parts = segments / (kDecodeWarps * kMostWarpSegments); parts <= segments / kDecodeWarps; parts *= 2) {
-      EXPECT_EQ(run(s, {context}, query, heads, 0, 2, parts), among_many) << parts << " parts of " << context;
+    for (int32_t parts = segments / (kDecodeWarps * kMostWarpSegments); parts <= segments / kDecodeWarps;
+         parts *= usual_or_few(2, 8)) {
+      EXPECT_EQ(run(s, {context}, query, heads, 0, usual_or_few(2, 1), parts), among_many)
+          << parts << " parts of " << context;
     }
   }
 }
 
 // Each has a number of blocks of its own, and all their results lie in the same memory.
 TEST_P(AttentionDecodeCuda, GivesLongRowsOfDifferentLengthsTheirOwnBits) {
-  const std::vector<int32_t> contexts = {17000, 4500, 8200};
+  const std::vector<int32_t> contexts = sizes({17000, 4500, 8200}, {8200, 4500});
   const int32_t heads = 5;
   const int32_t width = heads * 128;
   const PagedSequences s = random_sequences(contexts, kv_dtype(), 1, 16, 128, random_);
   const HalfTensor q = random_halves(contexts.size() * width, dtype(), random_);
   PagedSequences one = s;
-  for (const int32_t count : {2, 3}) {
+  for (const int32_t count : sizes({2, 3}, {2})) {
     const std::vector<int32_t> some(contexts.begin(), contexts.begin() + count);
     const std::vector<uint16_t> queries(q.stored.begin(), q.stored.begin() + count * width);
-    const std::vector<float> together = run(s, some, queries, heads, 0, 2);
+    const std::vector<float> together = run(s, some, queries, heads, 0, usual_or_few(2, 1));
     for (int32_t row = 0; row < count; row++) {
       one.tables = {s.tables[static_cast<size_t>(row)]};
       const std::vector<uint16_t> query(q.stored.begin() + row * width, q.stored.begin() + (row + 1) * width);
-      EXPECT_EQ(run(one, {contexts[static_cast<size_t>(row)]}, query, heads, 0, 2),
+      EXPECT_EQ(run(one, {contexts[static_cast<size_t>(row)]}, query, heads, 0, usual_or_few(2, 1)),
                 std::vector<float>(together.begin() + row * width, together.begin() + (row + 1) * width))
           << "row " << row << " of " << count;
     }
@@ -195,7 +200,7 @@ TEST_P(AttentionDecodeCuda, HandlesALongContextWithLargeScores) {
   struct Shape {
     int32_t kv_heads, head_dim, context;
   };
-  for (const Shape& shape : {Shape{1, 128, 20000}, Shape{2, 128, 33000}, Shape{1, 64, 17000}}) {
+  for (const Shape& shape : sizes<Shape>({{1, 128, 20000}, {2, 128, 33000}, {1, 64, 17000}}, {{1, 64, 8200}})) {
     const std::vector<int32_t> contexts = {shape.context};
     const int32_t heads = 5 * shape.kv_heads;
     const PagedSequences s = random_sequences(contexts, kv_dtype(), shape.kv_heads, 16, shape.head_dim, random_);
@@ -217,9 +222,10 @@ TEST_P(AttentionDecodeCuda, RotatesAndStoresAsTheRopeKernelBeforeItWould) {
     int32_t heads, kv_heads, head_dim, block_size;
     bool norm;
   };
-  const std::vector<int32_t> contexts = {1, 16, 17, 64, 65, 512, 777, 1100};
+  const std::vector<int32_t> contexts = sizes({1, 16, 17, 64, 65, 512, 777, 1100}, {1, 17, 65, 300});
   const auto rows = static_cast<int32_t>(contexts.size());
-  for (const Shape& shape : {Shape{40, 8, 128, 16, false}, Shape{12, 1, 128, 32, true}, Shape{14, 2, 64, 64, false}}) {
+  for (const Shape& shape : sizes<Shape>({{40, 8, 128, 16, false}, {12, 1, 128, 32, true}, {14, 2, 64, 64, false}},
+                                         {{10, 2, 128, 16, false}, {12, 1, 128, 32, true}, {14, 2, 64, 64, false}})) {
     const PagedSequences s =
         random_sequences(contexts, kv_dtype(), shape.kv_heads, shape.block_size, shape.head_dim, random_);
     const int32_t row_heads = shape.heads + 2 * shape.kv_heads;
@@ -403,7 +409,9 @@ TEST(DecodeDivision, GivesAWarpNoMoreSegmentsThanItHasRoomFor) {
           EXPECT_GE(segments, kDecodeWarps * piece.parts);
           EXPECT_LE(segments, kDecodeWarps * piece.parts * kMostWarpSegments);
           // A cluster of the largest size works on one row.
-          if (division.cluster(rows) == kMostDecodeParts) EXPECT_EQ(piece.parts % kMostDecodeParts, 0);
+          if (division.cluster(rows) == kMostDecodeParts) {
+            EXPECT_EQ(piece.parts % kMostDecodeParts, 0);
+          }
         }
       }
     }

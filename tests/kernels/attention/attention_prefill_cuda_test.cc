@@ -84,8 +84,11 @@ TEST_P(AttentionPrefillCuda, EqualsCausalSoftmaxForWholePromptsAndChunks) {
   struct Shape {
     int32_t heads, kv_heads, head_dim, block_size;
   };
-  const std::vector<Shape> shapes = {{10, 2, 128, 16}, {2, 2, 128, 32}, {3, 1, 64, 8}};
-  const std::vector<Chunk> chunks = {{0, 2}, {0, 64}, {0, 65}, {0, 200}, {63, 2}, {64, 64}, {130, 77}, {500, 3}};
+  const std::vector<Shape> shapes =
+      sizes<Shape>({{10, 2, 128, 16}, {2, 2, 128, 32}, {3, 1, 64, 8}}, {{2, 1, 128, 16}, {2, 1, 64, 8}});
+  const std::vector<Chunk> chunks =
+      sizes<Chunk>({{0, 2}, {0, 64}, {0, 65}, {0, 200}, {63, 2}, {64, 64}, {130, 77}, {500, 3}},
+                   {{0, 2}, {0, 65}, {63, 2}, {64, 64}, {130, 77}});
   for (const Shape& shape : shapes) {
     std::vector<int32_t> lengths;
     std::vector<size_t> sequences;
@@ -116,7 +119,7 @@ TEST_P(AttentionPrefillCuda, EqualsCausalSoftmaxForWholePromptsAndChunks) {
 }
 
 TEST_P(AttentionPrefillCuda, GivesTheSameBitsHoweverThePromptIsCut) {
-  const int32_t heads = 4;
+  const int32_t heads = usual_or_few(4, 2);
   const PagedSequences s = random_sequences({333}, kv_dtype(), 2, 16, 128, random_);
   const HalfTensor q = random_halves(size_t{333} * heads * 128, dtype(), random_);
   const std::vector<float> whole = run(s, {0}, {{0, 333}}, q.stored, heads);

@@ -164,8 +164,10 @@ class DecodeRunsCuda : public CudaTest, public ::testing::WithParamInterface<std
 
 TEST_P(DecodeRunsCuda, GiveEveryPositionTheBitsOfALoneRow) {
   // From the first position on; over the ends of tiles, blocks and segments; alone among them; long.
-  const std::vector<Tail> runs = {{8, 8}, {20, 5}, {513, 8}, {777, 1}, {130, 2}, {1, 1}, {33, 3}};
-  for (const Shape& shape : {Shape{40, 8, 128, 16, false}, Shape{12, 1, 128, 32, true}, Shape{14, 2, 64, 64, false}}) {
+  const std::vector<Tail> runs =
+      sizes<Tail>({{8, 8}, {20, 5}, {513, 8}, {777, 1}, {130, 2}, {1, 1}, {33, 3}}, {{3, 3}, {70, 4}, {20, 1}});
+  for (const Shape& shape : sizes<Shape>({{40, 8, 128, 16, false}, {12, 1, 128, 32, true}, {14, 2, 64, 64, false}},
+                                         {{12, 1, 128, 32, true}, {14, 2, 64, 64, false}})) {
     const Step step = random_step(shape, runs);
     const Memory alone = memory_of(step);
     for (Row row : step.rows) {
@@ -173,7 +175,7 @@ TEST_P(DecodeRunsCuda, GiveEveryPositionTheBitsOfALoneRow) {
       launch(step, {row}, alone);
     }
     const Result expected = result(alone);
-    for (const int32_t parts : {0, 1, 2, 4, 8}) {
+    for (const int32_t parts : sizes({0, 1, 2, 4, 8}, {0, 2})) {
       const Memory together = memory_of(step);
       launch(step, step.rows, together, parts);
       EXPECT_TRUE(result(together) == expected)
@@ -183,8 +185,8 @@ TEST_P(DecodeRunsCuda, GiveEveryPositionTheBitsOfALoneRow) {
 }
 
 TEST_P(DecodeRunsCuda, GiveOneSequenceAloneTheBitsOfLoneRows) {
-  for (const Tail& run : {Tail{40, 2}, Tail{515, 4}, Tail{20000, 8}}) {
-    const int32_t kv_heads = run.length < 1000 ? 8 : 1;
+  for (const Tail& run : sizes<Tail>({{40, 2}, {515, 4}, {20000, 8}}, {{40, 2}, {8200, 2}})) {
+    const int32_t kv_heads = run.length < 1000 ? usual_or_few(8, 2) : 1;
     const Shape shape{5 * kv_heads, kv_heads, 128, 16, false};
     const Step step = random_step(shape, {run});
     const Memory alone = memory_of(step), together = memory_of(step);

@@ -56,9 +56,26 @@ class DenseGemmCuda : public CudaTest, public ::testing::WithParamInterface<Dtyp
 };
 
 TEST_P(DenseGemmCuda, MultipliesAtAnyShape) {
-  const std::vector<Shape> shapes = {{1, 16, 8},     {1, 2048, 512}, {3, 17, 264},   {8, 100, 5120},
-                                     {9, 333, 1536}, {17, 64, 40},   {33, 129, 896}, {64, 1000, 256},
-                                     {65, 48, 512},  {150, 31, 136}, {2, 16384, 64}, {70, 16411, 72}};
+  const std::vector<Shape> shapes = sizes<Shape>({{1, 16, 8},
+                                                  {1, 2048, 512},
+                                                  {3, 17, 264},
+                                                  {8, 100, 5120},
+                                                  {9, 333, 1536},
+                                                  {17, 64, 40},
+                                                  {33, 129, 896},
+                                                  {64, 1000, 256},
+                                                  {65, 48, 512},
+                                                  {150, 31, 136},
+                                                  {2, 16384, 64},
+                                                  {70, 16411, 72}},
+                                                 {{3, 17, 264},
+                                                  {9, 33, 1536},
+                                                  {17, 64, 40},
+                                                  {70, 29, 896},
+                                                  {2, 16384, 64},
+                                                  {10, 16400, 8},
+                                                  {20, 16400, 8},
+                                                  {70, 16411, 72}});
   for (const Shape& shape : shapes) {
     const HalfTensor x = random_halves(static_cast<size_t>(shape.m) * shape.k, GetParam(), random_);
     const HalfTensor weight = weight_of(shape);
@@ -73,13 +90,13 @@ TEST_P(DenseGemmCuda, MultipliesAtAnyShape) {
 
 TEST_P(DenseGemmCuda, GivesARowTheSameBitsWhateverTheNumberOfRows) {
   for (const int32_t n : {320, 16400}) {  // both ways of dividing the work
-    const Shape all = {130, n, 1544};
+    const Shape all = {usual_or_few(130, 66), n, usual_or_few(1544, 264)};
     const HalfTensor x = random_halves(static_cast<size_t>(all.m) * all.k, GetParam(), random_);
     const HalfTensor weight = weight_of(all);
     const DeviceBuffer device_weight = to_device(weight.stored);
     const std::vector<float> together = run(x, all.k, device_weight, all, Dtype::f32);
     for (const int32_t m : {1, 7, 16, 30, 64}) {
-      const int32_t first = 129 - m;
+      const int32_t first = all.m - 1 - m;
       HalfTensor part;
       part.stored.assign(x.stored.begin() + static_cast<int64_t>(first) * all.k,
                          x.stored.begin() + static_cast<int64_t>(first + m) * all.k);

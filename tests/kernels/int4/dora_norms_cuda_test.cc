@@ -52,7 +52,7 @@ class DoraNormsCuda : public CudaTest {
     const DeviceBuffer scratch = poisoned(dora_scratch_bytes(packed.k));
     int32_t first = 0;
     for (const Int4Weight* part : parts) {
-      for (const int32_t rank : {1, 7, 130}) {
+      for (const int32_t rank : sizes({1, 7, 130}, {7, 130})) {
         const HostPair host(rank, part->x_size, part->n, random_);
         const DevicePair device = on_device(host);
         const DeviceBuffer norms = poisoned(static_cast<uint64_t>(part->n) * sizeof(float));

@@ -15,6 +15,7 @@
 #include "kernels/int4/int4_gemm_cuda.h"
 #include "tests/kernels/base/cuda_test.h"
 #include "tests/kernels/int4/random_int4.h"
+#include "tests/kernels/int4/tested_device.h"
 
 namespace lorikeet::kernels {
 
@@ -113,12 +114,14 @@ class Int4GemmCuda : public CudaTest {
 
   void SetUp() override {
     CudaTest::SetUp();
-    if (!IsSkipped()) device_ = Int4DecodeDevice::current();
+    if (!IsSkipped()) device_ = tested_device();
   }
 
   Int4DecodeDevice device_;
   std::mt19937 random_{7};
 };
+
+class Int4GemmCudaOfDtype : public Int4GemmCuda, public ::testing::WithParamInterface<Dtype> {};
 
 inline constexpr Dtype kDtypes[] = {Dtype::f16, Dtype::bf16};
 

@@ -11,6 +11,7 @@
 #include "kernels/int4/int4_gemm_cuda.h"
 #include "tests/kernels/base/cuda_test.h"
 #include "tests/kernels/int4/random_int4.h"
+#include "tests/kernels/int4/tested_device.h"
 #include "tests/kernels/lora/lora_fixture.h"
 
 namespace lorikeet::kernels {
@@ -23,7 +24,8 @@ LoraGeometry fused_geometry(Dtype dtype) {
   LoraGeometry geometry;
   geometry.layers = 1;
   geometry.inputs = {416, 416, 416, 160, 416, 416, 3456};
-  geometry.outputs = {200, 40, 77, 416, 2600, 2600, 416};
+  const int32_t activated = usual_or_few(2600, 200);
+  geometry.outputs = {200, 40, 77, 416, activated, activated, 416};
   geometry.hidden = 416;
   geometry.max_rank = kMostFusedRank;
   geometry.dtype = dtype;
@@ -40,8 +42,9 @@ class Int4LoraCuda : public LoraCuda {
     if (!scratch) throw std::runtime_error(scratch.error().message);
     scratch_ = std::move(*scratch);
     products_ = std::make_unique<LoraProducts>(make_products(kMostTokens));
-    Result<Int4Gemm> gemm = Int4Gemm::make(
-        kMostTokens, 2 * *std::max_element(geometry.outputs.begin(), geometry.outputs.end()), max_inputs());
+    Result<Int4Gemm> gemm =
+        Int4Gemm::make(kMostTokens, 2 * *std::max_element(geometry.outputs.begin(), geometry.outputs.end()),
+                       max_inputs(), tested_device());
     if (!gemm) throw std::runtime_error(gemm.error().message);
     gemm_ = std::make_unique<Int4Gemm>(std::move(*gemm));
   }
@@ -159,24 +162,25 @@ class Int4LoraCuda : public LoraCuda {
   std::unique_ptr<Int4Gemm> gemm_;
 };
 
-TEST_F(Int4LoraCuda, GivesTheBitsOfTheKernelsOfItsOwn) {
-  for (const Dtype dtype : kDtypes) {
-    make(fused_geometry(dtype), 9);
-    load_fusable_mix();
-    for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{32, true}}) {
-      for (const Group& group : kGroups) {
-        const Base base = random_base(group, kind);
-        for (const size_t rows : {1, 2, 3, 5, 8}) {
-          ASSERT_TRUE(takes(base, group, rows));
-          for (const bool silu : {false, true}) {
-            if (silu && !base.packed.paired) continue;
-            for (int repeat = 0; repeat < 3; repeat++) {
-              std::vector<int32_t> slots = random_slots(rows);
-              if (repeat == 1) std::fill(slots.begin(), slots.end(), slots[0]);
-              const HalfTensor x = random_x(base, rows);
-              EXPECT_EQ(fused(base, group, x.stored, slots, silu), apart(base, group, x.stored, slots, silu))
-                  << dtype_name(dtype) << " " << group.name << " rows " << rows << " SiLU " << silu;
-            }
+class Int4LoraCudaOfDtype : public Int4LoraCuda, public ::testing::WithParamInterface<Dtype> {};
+
+TEST_P(Int4LoraCudaOfDtype, GivesTheBitsOfTheKernelsOfItsOwn) {
+  make(fused_geometry(GetParam()), 9);
+  load_fusable_mix();
+  for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{32, true}, Int4Kind{128, true}, Int4Kind{32}}) {
+    for (const Group& group : kGroups) {
+      const Base base = random_base(group, kind);
+      for (const int32_t tokens : sizes({1, 2, 3, 5, 8}, {1, 5})) {
+        const auto rows = static_cast<size_t>(tokens);
+        ASSERT_TRUE(takes(base, group, rows));
+        for (const bool silu : {false, true}) {
+          if (silu && !base.packed.paired) continue;
+          for (int repeat = 0; repeat < usual_or_few(3, 1); repeat++) {
+            std::vector<int32_t> slots = random_slots(rows);
+            if (repeat == 1) std::fill(slots.begin(), slots.end(), slots[0]);
+            const HalfTensor x = random_x(base, rows);
+            EXPECT_EQ(fused(base, group, x.stored, slots, silu), apart(base, group, x.stored, slots, silu))
+                << group.name << " rows " << rows << " SiLU " << silu;
           }
         }
       }
@@ -184,13 +188,18 @@ TEST_F(Int4LoraCuda, GivesTheBitsOfTheKernelsOfItsOwn) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(, Int4LoraCudaOfDtype, ::testing::ValuesIn(kDtypes),
+                         [](const auto& test) { return dtype_name(test.param); });
+
 TEST_F(Int4LoraCuda, GivesTheBitsOfTheKernelsOfItsOwnAtTheShapesOf14B) {
-  make(geometry_of_14b(Dtype::f16, 64), 8);
+  LoraGeometry geometry = geometry_of_14b(Dtype::f16, 64);
+  if (takes_few_sizes()) geometry.outputs = {256, 128, 128, 256, 256, 256, 256};
+  make(geometry, 8);
   for (int32_t i = 0; i < 8; i++) load(i, uniform(i < 6 ? 16 : 64));
   int compared = 0;
   for (const Group& group : kGroups) {
     const Base base = random_base(group, {128});
-    for (const size_t rows : {1, 2, 4, 8}) {
+    for (const size_t rows : sizes<size_t>({1, 2, 4, 8}, {1, 4})) {
       if (!takes(base, group, rows)) continue;
       for (const int32_t first : {0, 7}) {  // of rank 16; of rank 64
         std::vector<int32_t> slots(rows);
@@ -261,7 +270,7 @@ TEST_F(Int4LoraCuda, GivesARowTheSameBitsAloneAndInAnyBatch) {
       const std::vector<uint16_t> together = fused(base, group, x.stored, slots, silu);
       const auto inputs = static_cast<ptrdiff_t>(base.packed.x_size);
       const ptrdiff_t outputs = width(group, silu);
-      for (ptrdiff_t row = 0; row < kMostTokens; row++) {
+      for (ptrdiff_t row = 0; row < kMostTokens; row += usual_or_few(1, 5)) {
         const std::vector<uint16_t> x_row(x.stored.begin() + row * inputs, x.stored.begin() + (row + 1) * inputs);
         const std::vector<uint16_t> expected(together.begin() + row * outputs, together.begin() + (row + 1) * outputs);
         EXPECT_EQ(fused(base, group, x_row, {slots[static_cast<size_t>(row)]}, silu), expected)
@@ -291,7 +300,7 @@ TEST_F(Int4LoraCuda, ReplaysOneGraphWhileAdaptersComeAndGo) {
     });
     ASSERT_TRUE(graph) << graph.error().message;
     std::vector<unsigned char> host(row_plan(static_cast<int32_t>(rows)).bytes());
-    for (const int32_t rank : {0, 16, 5, 0, 100, 64, 1}) {
+    for (const int32_t rank : sizes({0, 16, 5, 0, 100, 64, 1}, {0, 16, 100})) {
       const auto slot = static_cast<int32_t>(random_() % 3);
       if (rank > 0) {
         load(slot, uniform(rank, rank == 5));
@@ -310,7 +319,7 @@ TEST_F(Int4LoraCuda, ReplaysOneGraphWhileAdaptersComeAndGo) {
 TEST_F(Int4LoraCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
   // A chain in which every product reads what the one before it wrote, and takes the scratch from it. The large one has
   // a block on every processor.
-  for (const int32_t width : {416, 5120}) {
+  for (const int32_t width : sizes({416, 5120}, {416})) {
     LoraGeometry geometry = width == 416 ? fused_geometry(Dtype::f16) : geometry_of_14b(Dtype::f16, 64);
     geometry.inputs[3] = width;
     make(geometry, 2);
@@ -321,7 +330,7 @@ TEST_F(Int4LoraCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
       if (!takes(base, kOutput, rows)) continue;
       const HalfTensor first = random_x(base, rows);
       const DeviceBuffer description = describe(slots);
-      constexpr int kProducts = 24;
+      const int products = usual_or_few(24, 4);
       const auto tokens = static_cast<int32_t>(rows);
       const Int4LoraSize size = {1, rows_on_device(description, rows).max_rank};
       const bool counts = gemm_->takes_x_for_lora(base.packed, tokens, geometry.dtype, size);
@@ -330,8 +339,8 @@ TEST_F(Int4LoraCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
       const auto chain = [&](By by) {
         const bool wait = by == By::wait;
         const DeviceBuffer states[] = {to_device(first.stored), to_device(first.stored)};
-        const DeviceBuffer counters = to_device(std::vector<uint32_t>(kProducts));
-        for (int i = 0; i < kProducts; i++) {
+        const DeviceBuffer counters = to_device(std::vector<uint32_t>(static_cast<size_t>(products)));
+        for (int i = 0; i < products; i++) {
           Int4Lora lora = lora_args(kOutput, description, rows, i);
           if (by == By::counter) {
             lora.done = counters.as<uint32_t>() + i;
@@ -349,7 +358,7 @@ TEST_F(Int4LoraCuda, FollowsTheKernelBeforeItEvenWhenTheyOverlap) {
         return to_host<uint16_t>(states[0]);
       };
       const std::vector<uint16_t> one_by_one = chain(By::wait);
-      for (int repeat = 0; repeat < 20; repeat++) {
+      for (int repeat = 0; repeat < usual_or_few(20, 2); repeat++) {
         ASSERT_EQ(one_by_one, chain(By::kernel_in_front))
             << width << " outputs, " << rows << " tokens, slot " << slots[0];
         if (!counts) continue;

@@ -25,49 +25,55 @@ class Int4PrefillCuda : public Int4GemmCuda {
   }
 };
 
-TEST_F(Int4PrefillCuda, AgreesWithTheReferenceInEveryShape) {
+class Int4PrefillCudaOfDtype : public Int4PrefillCuda, public ::testing::WithParamInterface<Dtype> {};
+
+TEST_P(Int4PrefillCudaOfDtype, AgreesWithTheReferenceInEveryShape) {
+  const Dtype dtype = GetParam();
   int shared = 0;
-  for (const auto& [n, k] : {std::pair{200, 1376}, std::pair{40, 32}, std::pair{1000, 2592}, std::pair{776, 4000}}) {
+  for (const auto& [n, k] :
+       sizes<std::pair<int32_t, int32_t>>({{200, 1376}, {40, 32}, {1000, 2592}, {776, 4000}}, {{200, 1376}})) {
     for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{128, true}, Int4Kind{32}, Int4Kind{0, true}}) {
       const Int4Weight w = random_int4(n, k, kind, random_);
       const PackedInt4Weight packed = pack(w);
       const int32_t step = n < 776 ? 3 : 17;
-      for (const int32_t m : {65, 81, 130, 300}) {
-        for (const Dtype dtype : kDtypes) {
-          const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), dtype, random_);
-          const std::vector<double> expected = reference(w, x, m, step);
-          for (const int32_t multiprocessors : {1, 3, 16, 132}) {
-            const Int4PrefillScratch scratch = make_scratch(multiprocessors);
-            for (const Int4PrefillShape& shape : int4_prefill_shapes(packed, m, multiprocessors)) {
-              shared += shape.shares ? 1 : 0;
-              const std::vector<uint16_t> y = multiply_in(packed, x, {dtype, m}, shape, scratch);
-              ASSERT_TRUE(near_reference(every(y, dtype, m, n, step), expected, tolerance_of(dtype)))
-                  << dtype_name(dtype) << " n " << n << " k " << k << " m " << m << " group " << kind.group
-                  << " asymmetric " << kind.asymmetric << " columns " << shape.columns << " blocks " << shape.blocks
-                  << " alone " << shape.alone << " shares " << shape.shares;
-            }
+      for (const int32_t m : sizes({65, 81, 130, 300}, {65, 300})) {
+        if (takes_few_sizes() && m > 65 && kind.group != 32) continue;
+        const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), dtype, random_);
+        const std::vector<double> expected = reference(w, x, m, step);
+        for (const int32_t multiprocessors : sizes({1, 3, 16, 132}, {3})) {
+          const Int4PrefillScratch scratch = make_scratch(multiprocessors);
+          for (const Int4PrefillShape& shape : int4_prefill_shapes(packed, m, multiprocessors)) {
+            shared += shape.shares ? 1 : 0;
+            const std::vector<uint16_t> y = multiply_in(packed, x, {dtype, m}, shape, scratch);
+            ASSERT_TRUE(near_reference(every(y, dtype, m, n, step), expected, tolerance_of(dtype)))
+                << "n " << n << " k " << k << " m " << m << " group " << kind.group << " asymmetric " << kind.asymmetric
+                << " columns " << shape.columns << " blocks " << shape.blocks << " alone " << shape.alone << " shares "
+                << shape.shares;
           }
         }
       }
     }
   }
-  EXPECT_GT(shared, 100);
+  EXPECT_GT(shared, usual_or_few(50, 8));
 }
 
+INSTANTIATE_TEST_SUITE_P(, Int4PrefillCudaOfDtype, ::testing::ValuesIn(kDtypes),
+                         [](const auto& test) { return dtype_name(test.param); });
+
 TEST_F(Int4PrefillCuda, GivesTheSameBitsWhoeverOfItsBlocksIsTheLast) {
-  for (const int32_t multiprocessors : {std::min(device_.multiprocessors, 132), 50}) {
+  for (const int32_t multiprocessors : {std::min(device_.multiprocessors, 132), usual_or_few(50, 4)}) {
     const Int4PrefillScratch scratch = make_scratch(multiprocessors);
-    const Int4Weight w = random_int4(1000, 5120, {}, random_);
+    const Int4Weight w = random_int4(usual_or_few(1000, 300), 5120, {}, random_);
     const PackedInt4Weight packed = pack(w);
-    for (const int32_t m : {70, 256}) {
+    for (const int32_t m : sizes({70, 256}, {70})) {
       const HalfTensor x = random_halves(static_cast<size_t>(m) * 5120, Dtype::f16, random_);
       for (const Int4PrefillShape& shape : int4_prefill_shapes(packed, m, multiprocessors)) {
         const std::vector<uint16_t> first = multiply_in(packed, x, {Dtype::f16, m}, shape, scratch);
         // One product behind the other, with nothing between them.
         run(packed, x, {Dtype::f16, m}, [&](const Int4GemmArgs& args) {
-          for (int i = 0; i < 20; i++) int4_prefill(packed, args, shape, scratch, stream_);
+          for (int i = 0; i < usual_or_few(20, 2); i++) int4_prefill(packed, args, shape, scratch, stream_);
         });
-        for (int i = 0; i < 5; i++) {
+        for (int i = 0; i < usual_or_few(5, 1); i++) {
           ASSERT_EQ(first, multiply_in(packed, x, {Dtype::f16, m}, shape, scratch))
               << "m " << m << " columns " << shape.columns << " blocks " << shape.blocks << " alone " << shape.alone;
         }
@@ -81,7 +87,7 @@ TEST_F(Int4PrefillCuda, GivesTheSameBitsWhoeverOfItsBlocksIsTheLast) {
 TEST_F(Int4PrefillCuda, GivesARowTheSameBitsInPartsOfManyRows) {
   const int32_t m = kInt4WholeAreaRows + 70;
   const int32_t k = 640;
-  const Int4Weight w = random_int4(1000, k, {}, random_);
+  const Int4Weight w = random_int4(usual_or_few(1000, 200), k, {}, random_);
   const PackedInt4Weight packed = pack(w);
   const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), Dtype::f16, random_);
   Int4Gemm gemm = make_gemm(m, packed);
@@ -101,7 +107,7 @@ TEST_F(Int4PrefillCuda, GivesARowTheSameBitsInPartsOfManyRows) {
 }
 
 TEST_F(Int4PrefillCuda, LeavesTheCallersMemoryBehindTheLastRowAndOutputAlone) {
-  for (const int32_t outputs : {136, 130, 250}) {
+  for (const int32_t outputs : sizes({136, 130, 250}, {136, 130})) {
     const Int4Weight w = random_int4(outputs, 256, {}, random_);
     const PackedInt4Weight packed = pack(w);
     const int32_t m = 67;

@@ -28,37 +28,45 @@ class Int4WarpPrefillCuda : public Int4GemmCuda {
   }
 };
 
-TEST_F(Int4WarpPrefillCuda, AgreesWithTheReferenceInEveryShape) {
+class Int4WarpPrefillCudaOfDtype : public Int4WarpPrefillCuda, public ::testing::WithParamInterface<Dtype> {};
+
+TEST_P(Int4WarpPrefillCudaOfDtype, AgreesWithTheReferenceInEveryShape) {
+  const Dtype dtype = GetParam();
   int shared = 0;
-  for (const auto& [n, k] : {std::pair{200, 1376}, std::pair{40, 32}, std::pair{1000, 2592}}) {
+  for (const auto& [n, k] :
+       sizes<std::pair<int32_t, int32_t>>({{200, 1376}, {40, 32}, {1000, 2592}}, {{200, 1376}, {40, 32}})) {
     for (const Int4Kind kind : {Int4Kind{128}, Int4Kind{128, true}, Int4Kind{32}, Int4Kind{0, true}}) {
+      if (takes_few_sizes() && n == 40 && kind.group != 32) continue;
       const Int4Weight w = random_int4(n, k, kind, random_);
       const PackedInt4Weight packed = pack(w);
       const int32_t step = n < 1000 ? 3 : 17;
-      for (const int32_t m : {65, 130, 300}) {
-        for (const Dtype dtype : kDtypes) {
-          const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), dtype, random_);
-          const std::vector<double> expected = reference(w, x, m, step);
-          for (const Int4DecodeDevice& device : {card(16, 99), card(46, 163), card(132, 227)}) {
-            const Int4WarpPrefillScratch scratch = make_scratch(device);
-            for (const Int4WarpPrefillShape& shape : int4_warp_prefill_shapes(packed, m, device)) {
-              shared += shape.shares ? 1 : 0;
-              const std::vector<uint16_t> y = multiply_in(packed, x, {dtype, m}, shape, scratch);
-              ASSERT_TRUE(near_reference(every(y, dtype, m, n, step), expected, tolerance_of(dtype)))
-                  << dtype_name(dtype) << " n " << n << " k " << k << " m " << m << " group " << kind.group
-                  << " asymmetric " << kind.asymmetric << " columns " << shape.columns << " blocks " << shape.blocks;
-            }
+      for (const int32_t m : sizes({65, 130, 300}, {65, 130})) {
+        if (takes_few_sizes() && m > 65 && kind.group != 32) continue;
+        const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), dtype, random_);
+        const std::vector<double> expected = reference(w, x, m, step);
+        for (const Int4DecodeDevice& device : sizes({card(16, 99), card(46, 163), card(132, 227)}, {card(5, 163)})) {
+          const Int4WarpPrefillScratch scratch = make_scratch(device);
+          for (const Int4WarpPrefillShape& shape : int4_warp_prefill_shapes(packed, m, device)) {
+            shared += shape.shares ? 1 : 0;
+            const std::vector<uint16_t> y = multiply_in(packed, x, {dtype, m}, shape, scratch);
+            ASSERT_TRUE(near_reference(every(y, dtype, m, n, step), expected, tolerance_of(dtype)))
+                << "n " << n << " k " << k << " m " << m << " group " << kind.group << " asymmetric " << kind.asymmetric
+                << " columns " << shape.columns << " blocks " << shape.blocks;
           }
         }
       }
     }
   }
-  EXPECT_GT(shared, 100);
+  EXPECT_GT(shared, usual_or_few(50, 8));
 }
 
+INSTANTIATE_TEST_SUITE_P(, Int4WarpPrefillCudaOfDtype, ::testing::ValuesIn(kDtypes),
+                         [](const auto& test) { return dtype_name(test.param); });
+
 TEST_F(Int4WarpPrefillCuda, CompletesItsOutputsAsTheOtherProductsDo) {
-  device_ = card(28, 99);
-  for (const auto& [n, k] : {std::pair{96, 640}, std::pair{44, 352}, std::pair{264, 1024}}) {
+  device_ = card(usual_or_few(28, 5), 99);
+  for (const auto& [n, k] :
+       sizes<std::pair<int32_t, int32_t>>({{96, 640}, {44, 352}, {264, 1024}}, {{44, 352}, {96, 640}})) {
     const Int4Weight gate = random_int4(n, k, {}, random_);
     const Int4Weight up = random_int4(n, k, {}, random_);
     const PackedInt4Weight pair = pack_pair(gate, up);
@@ -66,7 +74,7 @@ TEST_F(Int4WarpPrefillCuda, CompletesItsOutputsAsTheOtherProductsDo) {
     const auto outputs = static_cast<size_t>(n);
     const std::vector<float> bias = random_floats(2 * outputs, random_);
     for (const Dtype dtype : kDtypes) {
-      for (const int32_t m : {65, 128, 200}) {
+      for (const int32_t m : sizes({65, 128, 200}, {65, 130})) {
         const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), dtype, random_);
         const std::vector<double> g = reference(gate, x, m);
         const std::vector<double> u = reference(up, x, m);
@@ -96,11 +104,11 @@ TEST_F(Int4WarpPrefillCuda, CompletesItsOutputsAsTheOtherProductsDo) {
 }
 
 TEST_F(Int4WarpPrefillCuda, TakesInputsInTheOrderOfActOrderCheckpoints) {
-  for (const Int4DecodeDevice& described : {card(28, 99), card(108, 163)}) {
+  for (const Int4DecodeDevice& described : sizes({card(28, 99), card(108, 163)}, {card(5, 163)})) {
     device_ = described;
     const Int4Weight w = random_int4(200, 1376, {0, true, true}, random_);
     const PackedInt4Weight packed = pack(w);
-    for (const int32_t m : {66, 512}) {
+    for (const int32_t m : sizes({66, 512}, {66, 400})) {  // above 384 by cuBLASLt
       const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(w.x_size), Dtype::bf16, random_);
       EXPECT_TRUE(near_reference(every(multiply(packed, x, {Dtype::bf16, m}), Dtype::bf16, m, w.n, 7),
                                  reference(w, x, m, 7), tests::kBfloat16Tolerance))
@@ -112,17 +120,17 @@ TEST_F(Int4WarpPrefillCuda, TakesInputsInTheOrderOfActOrderCheckpoints) {
 TEST_F(Int4WarpPrefillCuda, GivesTheSameBitsWhoeverOfItsBlocksIsTheLast) {
   const Int4DecodeDevice device = card(std::min(device_.multiprocessors, 64), 99);
   const Int4WarpPrefillScratch scratch = make_scratch(device);
-  const Int4Weight w = random_int4(1000, 5120, {}, random_);
+  const Int4Weight w = random_int4(usual_or_few(1000, 300), 5120, {}, random_);
   const PackedInt4Weight packed = pack(w);
-  for (const int32_t m : {70, 256}) {
+  for (const int32_t m : sizes({70, 256}, {70})) {
     const HalfTensor x = random_halves(static_cast<size_t>(m) * 5120, Dtype::f16, random_);
     for (const Int4WarpPrefillShape& shape : int4_warp_prefill_shapes(packed, m, device)) {
       const std::vector<uint16_t> first = multiply_in(packed, x, {Dtype::f16, m}, shape, scratch);
       // One product behind the other, with nothing between them.
       run(packed, x, {Dtype::f16, m}, [&](const Int4GemmArgs& args) {
-        for (int i = 0; i < 20; i++) int4_warp_prefill(packed, args, shape, scratch, stream_);
+        for (int i = 0; i < usual_or_few(20, 2); i++) int4_warp_prefill(packed, args, shape, scratch, stream_);
       });
-      for (int i = 0; i < 5; i++) {
+      for (int i = 0; i < usual_or_few(5, 1); i++) {
         ASSERT_EQ(first, multiply_in(packed, x, {Dtype::f16, m}, shape, scratch))
             << "m " << m << " columns " << shape.columns << " blocks " << shape.blocks;
       }

@@ -251,7 +251,9 @@ class LoraCuda : public CudaTest {
   // Adapters of all kinds of ranks in the slots: odd ones, one that lacks projections, one with DoRA, an empty slot.
   std::vector<RandomLora> load_mix() {
     std::vector<RandomLora> adapters;
-    for (const int32_t rank : {1, 3, 8, 16, 33, 64, 65, 129, 512}) adapters.push_back(uniform(rank));
+    for (const int32_t rank : sizes({1, 3, 8, 16, 33, 64, 65, 129, 512}, {1, 3, 8, 16, 33, 8, 65, 2, 129})) {
+      adapters.push_back(uniform(rank));
+    }
     adapters.push_back(uniform(9, true));
     RandomLora sparse(geometry_, random_);
     sparse.add(0, kQ + 1, 24);

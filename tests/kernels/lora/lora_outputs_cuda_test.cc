@@ -11,7 +11,7 @@ class LoraOutputsCuda : public LoraCuda {};
 TEST_F(LoraOutputsCuda, TakesXFromAnEarlierKernelThatCountsItsBlocks) {
   make_slots(small_geometry(Dtype::f16), 12);
   load_mix();
-  for (const size_t rows : {size_t{1}, size_t{5}, size_t{64}, size_t{90}}) {
+  for (const size_t rows : sizes<size_t>({1, 5, 64, 90}, {5, 66})) {
     const LoraLinear qkv = linear(kQkv, 0), gate_up = linear(kGateUp, 0);
     const std::vector<int32_t> slots = random_slots(rows);
     const DeviceBuffer residual = to_device(random_floats(rows * static_cast<size_t>(qkv.inputs), random_));
@@ -70,7 +70,7 @@ TEST_F(LoraOutputsCuda, CompletesGateAndUpBeforeTheActivation) {
       geometry.outputs[kGate] = geometry.outputs[kGate + 1] = outputs;
       make_slots(geometry, 12);
       const std::vector<RandomLora> adapters = load_mix();
-      for (const size_t rows : {1, 12, 64, 90}) {
+      for (const size_t rows : sizes<size_t>({1, 12, 64, 90}, {12, 66})) {
         const std::vector<int32_t> slots = random_slots(rows);
         Operands o = operands(linear(kGateUp, 0), slots);
         const std::vector<uint16_t> untouched = to_host<uint16_t>(o.y_device);
@@ -95,11 +95,11 @@ TEST_F(LoraOutputsCuda, ActivatesARowToTheSameBitsAloneAndInAnyBatch) {
     make_slots(small_geometry(dtype), 12);
     load_mix();
     const LoraLinear of = linear(kGateUp, 0);
-    const size_t most = 3000;
+    const size_t most = usual_or_few(3000, 150);
     const std::vector<int32_t> slots = random_slots(most);
     Operands all = operands(of, slots);
     const std::vector<uint16_t> together = run_silu(all, most);
-    for (const size_t rows : {1, 8, 40, 64, 65, 700}) {
+    for (const size_t rows : sizes<size_t>({1, 8, 40, 64, 65, 700}, {8, 65})) {
       const std::vector<size_t> chosen = choose(rows, most);
       Operands some = subset(all, slots, chosen);
       EXPECT_EQ(run_silu(some, rows), rows_of(together, chosen, of.outputs[0]))
@@ -145,7 +145,7 @@ TEST_F(LoraOutputsCuda, GivesTheDeltaAloneToABaseProductThatAddsIt) {
   for (const Dtype dtype : kDtypes) {
     make_slots(small_geometry(dtype), 12);
     const std::vector<RandomLora> adapters = load_mix();
-    for (const size_t rows : {1, 30, 100}) {
+    for (const size_t rows : sizes<size_t>({1, 30, 100}, {30, 66})) {
       const std::vector<int32_t> slots = random_slots(rows);
       const LoraLinear of = linear(kGateUp, 0);
       Operands o = operands(of, slots);
