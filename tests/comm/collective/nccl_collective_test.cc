@@ -62,7 +62,7 @@ float stored_f32(int value) {
 
 TEST_P(DeviceGroup, SumsOnEveryRankInAllTypes) {
   for (const int size : {1, 2, 4}) {
-    EXPECT_THAT(run_ranks(size,
+    EXPECT_THAT(ask_ranks(size,
                           [](DeviceCollective& collective, const kernels::Stream& stream) {
                             std::string wrong;
                             for (const size_t count : {size_t{1}, size_t{5120}, size_t{1} << 20}) {
@@ -78,7 +78,7 @@ TEST_P(DeviceGroup, SumsOnEveryRankInAllTypes) {
 }
 
 TEST_P(DeviceGroup, GathersByRankAndBroadcasts) {
-  EXPECT_THAT(run_ranks(3,
+  EXPECT_THAT(ask_ranks(3,
                         [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                           const size_t part = 1000;
                           const auto rank = static_cast<size_t>(collective.rank());
@@ -108,7 +108,7 @@ TEST_P(DeviceGroup, GathersByRankAndBroadcasts) {
 }
 
 TEST_P(DeviceGroup, ReplaysWithinAGraph) {
-  EXPECT_THAT(run_ranks(2,
+  EXPECT_THAT(ask_ranks(2,
                         [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                           const size_t count = 5120;
                           std::vector<float> values(count, 1);

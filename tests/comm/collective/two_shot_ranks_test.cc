@@ -126,10 +126,10 @@ TEST_P(TwoShotRanks, GoOnWithoutARankThatIsStoppedInTheMiddleOfASum) {
 // Whatever the table says of them, from the smallest on of which every rank owns a part. Small integers, whose sums are
 // exact in fp16. 10,000 of them where LORIKEET_FULL is set (tests/gpu.sh peers).
 TEST_P(TwoShotRanks, SumRightlyAtRandomSizes) {
-  const int operations = std::getenv("LORIKEET_FULL") != nullptr ? 10'000 : 500;
   EXPECT_THAT(
-      run_ranks(kRanks,
-                [operations](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+      ask_ranks(kRanks,
+                [](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
+                  const int operations = std::getenv("LORIKEET_FULL") != nullptr ? 10'000 : 500;
                   constexpr double kLeast = 256 * kRanks;
                   constexpr double kMost = 786'432;
                   std::array<uint16_t, 256> halves{};

@@ -7,6 +7,7 @@
 #include "comm/collective/group.h"
 #include "model/forward/cuda_model.h"
 #include "tests/model/checkpoint/synthetic_checkpoint.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/tolerance.h"
 
 namespace lorikeet::model {
@@ -44,13 +45,9 @@ struct Case {
   std::vector<tests::SyntheticOverride> overrides;
 };
 
-class EightBitsOnCuda : public testing::TestWithParam<Case> {};
+class EightBitsOnCuda : public tests::OnCuda, public testing::WithParamInterface<Case> {};
 
 TEST_P(EightBitsOnCuda, AgreesWithTheCpu) {
-  const Result<int> count = kernels::device_count();
-  if (!count) GTEST_SKIP() << count.error().message;
-  if (*count == 0) GTEST_SKIP() << "this host has no CUDA device";
-  ASSERT_TRUE(kernels::use_device(0));
   tests::SyntheticOptions shape;
   shape.method = GetParam().method;
   shape.bits = 8;
@@ -77,9 +74,7 @@ TEST_P(EightBitsOnCuda, AgreesWithTheCpu) {
   options.max_num_batched_tokens = 64;
   options.max_model_len = 128;
   options.num_slots = 0;
-  const auto source = open_weights(checkpoint.dir(), plan, 0);
-  ASSERT_TRUE(source) << source.error().message;
-  const auto cuda = load_cuda_model(source->get(), plan, 0, options);
+  const auto cuda = tests::load_rank(checkpoint.dir(), plan, 0, options);
   ASSERT_TRUE(cuda) << cuda.error().message;
   ASSERT_TRUE((*cuda)->start(kBlocks, nullptr));
 

@@ -9,6 +9,7 @@
 #include "tests/comm/collective/file_rendezvous.h"
 #include "tests/comm/collective/gpu_ranks.h"
 #include "tests/comm/collective/processes.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/model/forward/golden_run.h"
 #include "tests/tolerance.h"
 
@@ -24,18 +25,14 @@ constexpr int kEngines = 2;
 std::string run_engine(const std::filesystem::path& directory, int engine, std::chrono::seconds time) {
   if (const std::string trouble = comm::take_device(0); !trouble.empty()) return trouble;
   const tests::GoldenCheckpoint checkpoint = tests::example_checkpoint();
-  const auto config = read_model_config(checkpoint.directory);
-  if (!config) return config.error().message;
-  const auto plan = ShardPlan::make(*config, 1);
+  const auto plan = tests::plan_of_ranks(checkpoint.directory, 1);
   if (!plan) return plan.error().message;
-  const auto source = open_weights(checkpoint.directory, *plan, 0);
-  if (!source) return source.error().message;
   CudaModelOptions options;
   options.max_num_seqs = 2;
   options.max_num_batched_tokens = 256;
   options.max_model_len = 512;
   options.num_slots = 4;
-  const auto model = load_cuda_model(source->get(), *plan, 0, options);
+  const auto model = tests::load_rank(checkpoint.directory, *plan, 0, options);
   if (!model) return model.error().message;
   if (const auto start = (*model)->start(kBlocks, nullptr); !start) return start.error().message;
   tests::GoldenRun run(checkpoint, *plan, 0, **model, kBlocks);
@@ -62,8 +59,7 @@ std::vector<std::string> run_engines(std::chrono::seconds time) {
 // The multi-process service, where it is on, lets them run side by side: their kernels must not wait for blocks that the
 // other keeps off the device.
 TEST(CudaEngines, WithAdaptersShareADevice) {
-  const std::string trouble = comm::run_processes(1, comm::take_device)[0];
-  if (!trouble.empty()) GTEST_SKIP() << trouble;
+  if (!comm::no_device().empty()) GTEST_SKIP() << comm::no_device();
   EXPECT_THAT(run_engines(std::chrono::seconds(0)), ::testing::Each(""));
 }
 

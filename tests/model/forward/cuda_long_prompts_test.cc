@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <numeric>
 
 #include "comm/collective/peer_collective.h"
 #include "kernels/int4/base/decode_shape.h"
@@ -11,7 +10,7 @@
 #include "tests/comm/collective/file_rendezvous.h"
 #include "tests/comm/collective/gpu_ranks.h"
 #include "tests/comm/collective/processes.h"
-#include "tests/model/forward/golden_run.h"
+#include "tests/model/forward/cuda_fixture.h"
 
 namespace lorikeet::model {
 namespace {
@@ -25,18 +24,14 @@ constexpr int32_t kBlocks = 96;
 // The log-probabilities of a prompt's tokens, in one step. Ranks that share a device make nothing in parts, nor do those
 // whose products cannot be made in some or whose sums are NCCL's.
 Result<std::vector<float>> prompt_logprobs(const std::filesystem::path& directory, int rank, bool shares_device) {
-  const tests::GoldenCheckpoint checkpoint = tests::example_checkpoint();
-  const auto config = read_model_config(checkpoint.directory);
-  if (!config) return tl::unexpected(config.error());
-  const auto plan = ShardPlan::make(*config, kRanks);
+  const auto checkpoint = tests::example_checkpoint().directory;
+  const auto plan = tests::plan_of_ranks(checkpoint, kRanks);
   if (!plan) return tl::unexpected(plan.error());
-  const auto source = open_weights(checkpoint.directory, *plan, rank);
-  if (!source) return tl::unexpected(source.error());
   CudaModelOptions options;
   options.max_num_seqs = 2;
   options.max_num_batched_tokens = options.max_model_len = kBlocks * options.block_size;
   options.shares_device = shares_device;
-  const auto model = load_cuda_model(source->get(), *plan, rank, options);
+  const auto model = tests::load_rank(checkpoint, *plan, rank, options);
   if (!model) return tl::unexpected(model.error());
   comm::FileRendezvous store(directory);
   comm::NcclOptions nccl;
@@ -46,19 +41,11 @@ Result<std::vector<float>> prompt_logprobs(const std::filesystem::path& director
   auto group = comm::make_device_collective(store, nccl, {});
   if (!group) return tl::unexpected(group.error());
   const bool parts = !shares_device && kernels::Int4DecodeDevice::current().groups &&
-                     (*group)->takes_norm(kTokens, config->hidden_size, kernels::Dtype::f16);
+                     (*group)->takes_norm(kTokens, plan->config().hidden_size, kernels::Dtype::f16);
   const auto start = (*model)->start(kBlocks, std::shared_ptr<comm::DeviceCollective>(*std::move(group)));
   if (!start) return tl::unexpected(start.error());
-  std::vector<int32_t> ids(kTokens), blocks(kBlocks);
-  for (size_t i = 0; i < ids.size(); i++) ids[i] = static_cast<int32_t>(i * i % 251) % config->vocab_size;
-  std::iota(blocks.begin(), blocks.end(), 0);
-  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
-  targets.push_back(-1);
-  BatchRow row;
-  row.token_ids = ids;
-  row.logprob_targets = targets;
-  row.prompt_size = kTokens;
-  row.block_table = blocks;
+  const tests::LongPrompt prompt(kTokens, kBlocks, plan->config().vocab_size);
+  const BatchRow row = prompt.row();
   const int64_t before = (*model)->steps_in_parts();
   (*model)->begin_step({&row, 1});
   const std::vector<RowOutput> outputs = (*model)->finish_step();

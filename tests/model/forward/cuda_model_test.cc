@@ -8,6 +8,7 @@
 #include <random>
 
 #include "comm/collective/group.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/model/forward/cuda_sequences.h"
 #include "tests/model/forward/golden_run.h"
 #include "tests/tolerance.h"
@@ -17,6 +18,8 @@ namespace {
 
 using kernels::Dtype;
 using ::testing::HasSubstr;
+using tests::load_whole;
+using tests::plan_of;
 using tests::TestSequence;
 
 constexpr int32_t kBlocks = 256;
@@ -32,36 +35,11 @@ CudaModelOptions small_options(Dtype dtype) {
   return options;
 }
 
-ShardPlan plan_of(const tests::GoldenCheckpoint& checkpoint) {
-  const auto config = read_model_config(checkpoint.directory);
-  CHECK(config) << config.error().message;
-  return ShardPlan::make(*config, 1).value();
-}
-
-class CudaModelTest : public testing::Test {
+class CudaModelTest : public tests::OnCuda {
  protected:
-  void SetUp() override {
-    const Result<int> count = kernels::device_count();
-    if (!count) GTEST_SKIP() << count.error().message;
-    if (*count == 0) GTEST_SKIP() << "this host has no CUDA device";
-    ASSERT_TRUE(kernels::use_device(0));
-  }
-
-  static std::unique_ptr<CudaModel> load(const tests::GoldenCheckpoint& checkpoint, const CudaModelOptions& options) {
-    const ShardPlan plan = plan_of(checkpoint);
-    const auto source = open_weights(checkpoint.directory, plan, 0);
-    CHECK(source) << source.error().message;
-    auto model = load_cuda_model(source->get(), plan, 0, options);
-    CHECK(model) << model.error().message;
-    return *std::move(model);
-  }
-
   static std::unique_ptr<CudaModel> started(const tests::GoldenCheckpoint& checkpoint,
                                             const CudaModelOptions& options) {
-    auto model = load(checkpoint, options);
-    const auto start = model->start(kBlocks, nullptr);
-    CHECK(start) << start.error().message;
-    return model;
+    return tests::start_whole(checkpoint, options, kBlocks);
   }
 
   // A prompt that is not one of the reference's.
@@ -115,7 +93,7 @@ TEST_F(CudaModelTest, KeepsKeysAndValuesInEightBits) {
   // A byte an element instead of two, and a scale for every head of a position.
   const auto head_dim = static_cast<uint64_t>(plan_of(checkpoint).config().head_dim);
   EXPECT_EQ(model->kv_block_bytes() * 2 * head_dim,
-            load(checkpoint, small_options(Dtype::f16))->kv_block_bytes() * (head_dim + sizeof(float)));
+            load_whole(checkpoint, small_options(Dtype::f16))->kv_block_bytes() * (head_dim + sizeof(float)));
   tests::GoldenRun run(checkpoint, plan_of(checkpoint), 0, *model, kBlocks);
   EXPECT_EQ(run.differences(tests::kFp8LogprobTolerance), "");
 }
@@ -449,7 +427,7 @@ TEST_F(CudaModelTest, SaysWhatItCannotServe) {
   EXPECT_THAT(refused([](auto& o) { o.max_num_seqs = 2000; }), HasSubstr("2000 sequences"));
   EXPECT_THAT(refused([](auto& o) { o.max_num_batched_tokens = 4; }), HasSubstr("4 tokens cannot hold"));
 
-  const auto model = load(checkpoint, small_options(Dtype::f16));
+  const auto model = load_whole(checkpoint, small_options(Dtype::f16));
   const auto start = model->start(100'000'000, nullptr);
   ASSERT_FALSE(start);
   EXPECT_THAT(start.error().message, HasSubstr("out of GPU memory: the KV cache needs"));

@@ -4,15 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
-#include <cstdlib>
-#include <numeric>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string_view>
 
 #include "comm/collective/peer_collective.h"
 #include "model/forward/cuda_model.h"
-#include "tests/comm/collective/file_rendezvous.h"
 #include "tests/comm/collective/gpu_ranks.h"
-#include "tests/comm/collective/processes.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/model/forward/golden_run.h"
 #include "tests/model/forward/two_shot_group.h"
 #include "tests/tolerance.h"
@@ -20,7 +22,6 @@
 namespace lorikeet::model {
 namespace {
 
-using comm::take_device;
 using kernels::Dtype;
 using ::testing::Each;
 
@@ -54,77 +55,38 @@ CudaModelOptions options_of(int size, Dtype dtype) {
   return options;
 }
 
-Result<std::shared_ptr<comm::DeviceCollective>> join(const std::filesystem::path& directory, const std::string& name,
-                                                     int rank, int size, bool shares_device) {
-  comm::FileRendezvous store(directory);
-  comm::NcclOptions nccl;
-  nccl.rank = rank;
-  nccl.size = size;
-  nccl.prefix = name;
-  comm::PeerOptions peers;
-  peers.shares_device = shares_device;
-  auto group = comm::make_device_collective(store, nccl, peers);
-  if (!group) return tl::unexpected(group.error());
-  return std::shared_ptr<comm::DeviceCollective>(*std::move(group));
-}
+using Group = std::shared_ptr<comm::DeviceCollective>;
 
 // One rank's answers to all cases: where they differ from the reference.
-std::string run_rank(const std::filesystem::path& directory, const tests::GoldenCheckpoint& checkpoint, int rank,
-                     int size, Dtype dtype, bool in_two_shots, double tolerance) {
-  if (const std::string trouble = take_device(rank); !trouble.empty()) return trouble;
-  const auto config = read_model_config(checkpoint.directory);
-  if (!config) return config.error().message;
-  const auto plan = ShardPlan::make(*config, size);
+std::string run_rank(const Group& group, const tests::GoldenCheckpoint& checkpoint, Dtype dtype, bool in_two_shots,
+                     double tolerance) {
+  const int rank = group->rank(), size = group->size();
+  const auto plan = tests::plan_of_ranks(checkpoint.directory, size);
   if (!plan) return plan.error().message;
-  const auto source = open_weights(checkpoint.directory, *plan, rank);
-  if (!source) return source.error().message;
-  const CudaModelOptions options = options_of(size, dtype);
-  const auto model = load_cuda_model(source->get(), *plan, rank, options);
+  const auto model = tests::load_rank(checkpoint.directory, *plan, rank, options_of(size, dtype));
   if (!model) return model.error().message;
-  auto group = join(directory, "ranks", rank, size, options.shares_device);
-  if (!group) return group.error().message;
-  const auto two_shots = in_two_shots ? std::make_shared<tests::TwoShotGroup>(*group) : nullptr;
-  const std::shared_ptr<comm::DeviceCollective> shared = in_two_shots ? two_shots : *group;
-  try {
-    if (const auto start = (*model)->start(kBlocks, shared); !start) return start.error().message;
-    tests::GoldenRun run(checkpoint, *plan, rank, **model, kBlocks, add_over(*shared));
-    const std::string differences = run.differences(tolerance);
-    if (in_two_shots && two_shots->sums_in_two_shots() == 0) return "no sum was made in two shots";
-    return differences;
-  } catch (const comm::CollectiveError& error) {
-    return error.what();
-  }
+  const auto two_shots = in_two_shots ? std::make_shared<tests::TwoShotGroup>(group) : nullptr;
+  const Group shared = in_two_shots ? two_shots : group;
+  if (const auto start = (*model)->start(kBlocks, shared); !start) return start.error().message;
+  tests::GoldenRun run(checkpoint, *plan, rank, **model, kBlocks, add_over(*shared));
+  const std::string differences = run.differences(tolerance);
+  if (in_two_shots && two_shots->sums_in_two_shots() == 0) return "no sum was made in two shots";
+  return differences;
 }
 
-// The log-probabilities of a prompt's tokens and the tokens that follow it, over a group of its own.
-Result<std::vector<float>> answers(const std::filesystem::path& directory, const std::string& name, int rank, int size,
-                                   bool in_two_shots) {
+// The log-probabilities of a prompt's tokens and the tokens that follow it.
+Result<std::vector<float>> answers(const Group& group, bool in_two_shots) {
   constexpr int32_t kPrompt = 150;
   constexpr int32_t kSteps = 6;
-  const tests::GoldenCheckpoint checkpoint = tests::example_checkpoint();
-  const auto config = read_model_config(checkpoint.directory);
-  if (!config) return tl::unexpected(config.error());
-  const auto plan = ShardPlan::make(*config, size);
+  const auto checkpoint = tests::example_checkpoint().directory;
+  const auto plan = tests::plan_of_ranks(checkpoint, group->size());
   if (!plan) return tl::unexpected(plan.error());
-  const auto source = open_weights(checkpoint.directory, *plan, rank);
-  if (!source) return tl::unexpected(source.error());
-  const CudaModelOptions options = options_of(size, Dtype::f16);
-  const auto model = load_cuda_model(source->get(), *plan, rank, options);
+  const auto model = tests::load_rank(checkpoint, *plan, group->rank(), options_of(group->size(), Dtype::f16));
   if (!model) return tl::unexpected(model.error());
-  auto group = join(directory, name, rank, size, options.shares_device);
-  if (!group) return tl::unexpected(group.error());
-  if (in_two_shots) *group = std::make_shared<tests::TwoShotGroup>(*group);
-  if (const auto start = (*model)->start(kBlocks, *group); !start) return tl::unexpected(start.error());
-  std::vector<int32_t> ids(kPrompt), blocks(kBlocks);
-  for (size_t i = 0; i < ids.size(); i++) ids[i] = static_cast<int32_t>(i * i % 251) % config->vocab_size;
-  std::iota(blocks.begin(), blocks.end(), 0);
-  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
-  targets.push_back(-1);
-  BatchRow row;
-  row.token_ids = ids;
-  row.logprob_targets = targets;
-  row.prompt_size = kPrompt;
-  row.block_table = blocks;
+  const Group shared = in_two_shots ? std::make_shared<tests::TwoShotGroup>(group) : group;
+  if (const auto start = (*model)->start(kBlocks, shared); !start) return tl::unexpected(start.error());
+  const tests::LongPrompt prompt(kPrompt, kBlocks, plan->config().vocab_size);
+  BatchRow row = prompt.row();
   row.sample = true;
   row.sampling.temperature = 0;
   (*model)->begin_step({&row, 1});
@@ -142,30 +104,18 @@ Result<std::vector<float>> answers(const std::filesystem::path& directory, const
   return all;
 }
 
-class CudaRanks : public testing::TestWithParam<std::tuple<std::string, int, Dtype, bool>> {
- protected:
-  void SetUp() override {
-    const std::string trouble = comm::run_processes(1, take_device)[0];
-    if (!trouble.empty()) GTEST_SKIP() << trouble;
+// The bits of a rank's answers, which are the same in one shot and in two, each time.
+std::string bits_of_answers(const Group& group) {
+  const auto one = answers(group, false);
+  if (!one) return one.error().message;
+  for (const char* which : {"two shots", "two shots again"}) {
+    const auto two = answers(group, true);
+    if (!two) return two.error().message;
+    if (*two != *one) return fmt::format("rank {}: other bits in {}", group->rank(), which);
   }
-};
-
-TEST_P(CudaRanks, AgreeWithTheReference) {
-  const auto& [name, size, dtype, in_two_shots] = GetParam();
-  const bool example = name == "example";
-  const auto checkpoint = example ? tests::example_checkpoint() : tests::format_checkpoint(name);
-  const double tolerance = dtype == Dtype::f16
-                               ? (example ? tests::kHalfLogprobTolerance : tests::kHalfFormatLogprobTolerance)
-                               : tests::kBfloat16LogprobTolerance;
-  const tests::TempDir directory;
-  const Dtype type = dtype;
-  const int ranks = size;
-  const bool two_shots = in_two_shots;
-  EXPECT_THAT(
-      comm::run_processes(
-          ranks,
-          [&](int rank) { return run_rank(directory.path(), checkpoint, rank, ranks, type, two_shots, tolerance); }),
-      Each(""));
+  std::string bits = "bits";
+  for (const float value : *one) bits += fmt::format(" {:x}", std::bit_cast<uint32_t>(value));
+  return bits;
 }
 
 std::vector<std::tuple<std::string, int, Dtype, bool>> groups() {
@@ -176,33 +126,51 @@ std::vector<std::tuple<std::string, int, Dtype, bool>> groups() {
   return made;
 }
 
-INSTANTIATE_TEST_SUITE_P(Groups, CudaRanks, testing::ValuesIn(groups()), [](const auto& group) {
-  return tests::test_name_of(fmt::format("{}_tp{}_{}{}", std::get<0>(group.param), std::get<1>(group.param),
-                                         name_of(std::get<2>(group.param)),
-                                         std::get<3>(group.param) ? "_in_two_shots" : ""));
-});
+// The answer of one rank to a question: the number of one of groups(), or what its bits are.
+std::string answer(const Group& group, const std::string& question) {
+  if (question == "bits") return bits_of_answers(group);
+  const auto& [name, size, dtype, in_two_shots] = groups().at(std::stoul(question));
+  const bool example = name == "example";
+  const double tolerance = dtype == Dtype::f16
+                               ? (example ? tests::kHalfLogprobTolerance : tests::kHalfFormatLogprobTolerance)
+                               : tests::kBfloat16LogprobTolerance;
+  return run_rank(group, example ? tests::example_checkpoint() : tests::format_checkpoint(name), dtype, in_two_shots,
+                  tolerance);
+}
+
+// The ranks' answers, which should be alike and begin so; where they do not, the next test has new ranks.
+std::vector<std::string> ask_ranks(int size, const std::string& question, std::string_view begin) {
+  static std::map<int, std::unique_ptr<comm::StandingRanks>> standing;
+  std::unique_ptr<comm::StandingRanks>& ranks = standing[size];
+  if (ranks == nullptr) ranks = std::make_unique<comm::StandingRanks>(size, std::nullopt);
+  std::vector<std::string> answers = ranks->run(answer, question);
+  const auto alike = std::count(answers.begin(), answers.end(), answers[0]);
+  if (alike != size || !answers[0].starts_with(begin) || (begin.empty() && !answers[0].empty())) ranks = nullptr;
+  return answers;
+}
+
+class CudaRanks : public testing::TestWithParam<size_t> {
+ protected:
+  void SetUp() override {
+    if (!comm::no_device().empty()) GTEST_SKIP() << comm::no_device();
+  }
+};
+
+TEST_P(CudaRanks, AgreeWithTheReference) {
+  EXPECT_THAT(ask_ranks(std::get<1>(groups()[GetParam()]), std::to_string(GetParam()), ""), Each(""));
+}
+
+std::string name_of_group(const testing::TestParamInfo<size_t>& test) {
+  const auto& [name, size, dtype, in_two_shots] = groups()[test.param];
+  return tests::test_name_of(
+      fmt::format("{}_tp{}_{}{}", name, size, name_of(dtype), in_two_shots ? "_in_two_shots" : ""));
+}
+
+INSTANTIATE_TEST_SUITE_P(Groups, CudaRanks, testing::Range(size_t{0}, groups().size()), name_of_group);
 
 TEST(CudaTwoShots, HaveTheBitsOfOneShotOnEveryRankAndInEveryRun) {
-  constexpr int kRanks = 4;
-  if (const std::string trouble = comm::run_processes(1, take_device)[0]; !trouble.empty()) GTEST_SKIP() << trouble;
-  const tests::TempDir directory;
-  const std::vector<std::string> reports = comm::run_processes(kRanks, [&](int rank) -> std::string {
-    if (const std::string trouble = take_device(rank); !trouble.empty()) return trouble;
-    try {
-      const auto one = answers(directory.path(), "one shot", rank, kRanks, false);
-      if (!one) return one.error().message;
-      for (const char* name : {"two shots", "two shots again"}) {
-        const auto two = answers(directory.path(), name, rank, kRanks, true);
-        if (!two) return two.error().message;
-        if (*two != *one) return fmt::format("rank {}: other bits in {}", rank, name);
-      }
-      std::string bits = "bits";
-      for (const float value : *one) bits += fmt::format(" {:x}", std::bit_cast<uint32_t>(value));
-      return bits;
-    } catch (const comm::CollectiveError& error) {
-      return error.what();
-    }
-  });
+  if (!comm::no_device().empty()) GTEST_SKIP() << comm::no_device();
+  const std::vector<std::string> reports = ask_ranks(4, "bits", "bits ");
   EXPECT_THAT(reports[0], testing::StartsWith("bits "));
   EXPECT_THAT(reports, Each(reports[0]));
 }

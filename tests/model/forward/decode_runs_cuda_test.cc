@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "model/forward/cuda_model.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/model/forward/decode_runs.h"
 #include "tests/model/forward/golden_run.h"
 
@@ -16,36 +17,23 @@ using kernels::KvDtype;
 // prompt of a single token, which is computed twice.
 constexpr int64_t kReplaysOneByOne = 4 * 11 + 2;
 
-class DecodeRunsOnCuda : public testing::TestWithParam<std::tuple<Dtype, KvDtype>> {
+class DecodeRunsOnCuda : public tests::OnCuda, public testing::WithParamInterface<std::tuple<Dtype, KvDtype>> {
  protected:
-  void SetUp() override {
-    const Result<int> count = kernels::device_count();
-    if (!count) GTEST_SKIP() << count.error().message;
-    if (*count == 0) GTEST_SKIP() << "this host has no CUDA device";
-    ASSERT_TRUE(kernels::use_device(0));
-  }
-
-  static std::unique_ptr<CudaModel> started(const tests::GoldenCheckpoint& checkpoint, const ShardPlan& plan,
-                                            int32_t max_num_seqs) {
-    const auto source = open_weights(checkpoint.directory, plan, 0).value();
+  static std::unique_ptr<CudaModel> started(const tests::GoldenCheckpoint& checkpoint, int32_t max_num_seqs) {
     CudaModelOptions options;
     options.max_num_seqs = max_num_seqs;
     options.max_num_batched_tokens = 256;
     options.max_model_len = 256;
     std::tie(options.dtype, options.kv_dtype) = GetParam();
     options.num_slots = 4;
-    auto model = load_cuda_model(source.get(), plan, 0, options);
-    CHECK(model) << model.error().message;
-    const auto start = (*model)->start(128, nullptr);
-    CHECK(start) << start.error().message;
-    return *std::move(model);
+    return tests::start_whole(checkpoint, options, 128);
   }
 };
 
 TEST_P(DecodeRunsOnCuda, AreReplaysWithTheBitsOfTokensThatWereComputedOneByOne) {
   const auto checkpoint = tests::example_checkpoint();
-  const ShardPlan plan = ShardPlan::make(read_model_config(checkpoint.directory).value(), 1).value();
-  const auto model = started(checkpoint, plan, 32);
+  const ShardPlan plan = tests::plan_of(checkpoint);
+  const auto model = started(checkpoint, 32);
   const tests::GoldenRun adapters(checkpoint, plan, 0, *model, 128);  // slots 0, 1, 2
   const int64_t captured = model->graphs_captured();
   for (const auto& runs : tests::kDecodeRuns) {
@@ -61,8 +49,8 @@ TEST_P(DecodeRunsOnCuda, AreReplaysWithTheBitsOfTokensThatWereComputedOneByOne) 
 // not of the same bits.
 TEST_P(DecodeRunsOnCuda, AreComputedAsPromptsWhereAStepHasTooManyPositions) {
   const auto checkpoint = tests::example_checkpoint();
-  const ShardPlan plan = ShardPlan::make(read_model_config(checkpoint.directory).value(), 1).value();
-  const auto model = started(checkpoint, plan, 12);
+  const ShardPlan plan = tests::plan_of(checkpoint);
+  const auto model = started(checkpoint, 12);
   const tests::GoldenRun adapters(checkpoint, plan, 0, *model, 128);
   const int64_t before = model->graph_replays();
   int64_t replays = 0;

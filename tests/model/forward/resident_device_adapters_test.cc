@@ -13,6 +13,7 @@
 
 #include "kernels/peer/peer_memory.h"
 #include "model/forward/slot_records.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/model/forward/cuda_sequences.h"
 #include "tests/model/forward/golden_run.h"
 
@@ -24,13 +25,11 @@ using ::testing::HasSubstr;
 
 constexpr const char* kWhat = "a test's slots";
 
-class ResidentDeviceAdaptersTest : public testing::Test {
+class ResidentDeviceAdaptersTest : public tests::OnCuda {
  protected:
   void SetUp() override {
-    const Result<int> count = kernels::device_count();
-    if (!count) GTEST_SKIP() << count.error().message;
-    if (*count == 0) GTEST_SKIP() << "this host has no CUDA device";
-    ASSERT_TRUE(kernels::use_device(0));
+    OnCuda::SetUp();
+    if (IsSkipped()) return;
     made_ = make_adapter_memory(plan_, 0, options(), kWhat).value();
     memory_ = made_.memory->share().value();
   }
@@ -45,13 +44,9 @@ class ResidentDeviceAdaptersTest : public testing::Test {
   }
 
   std::unique_ptr<CudaModel> load(AdapterMemory memory) const {
-    const auto source = open_weights(checkpoint_.directory, plan_, 0).value();
     CudaModelOptions with = options();
     with.adapter_memory = std::move(memory);
-    auto model = load_cuda_model(source.get(), plan_, 0, with);
-    CHECK(model) << model.error().message;
-    CHECK((*model)->start(64, nullptr));
-    return *std::move(model);
+    return tests::start_whole(checkpoint_, with, 64);
   }
 
   // As a process that comes after the one that made them.
@@ -84,7 +79,7 @@ class ResidentDeviceAdaptersTest : public testing::Test {
   }
 
   const tests::GoldenCheckpoint checkpoint_ = tests::example_checkpoint();
-  const ShardPlan plan_ = ShardPlan::make(read_model_config(checkpoint_.directory).value(), 1).value();
+  const ShardPlan plan_ = tests::plan_of(checkpoint_);
   AdapterMemory made_;
   Descriptor memory_;
 };

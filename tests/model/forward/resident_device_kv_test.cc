@@ -9,6 +9,7 @@
 
 #include "kernels/peer/peer_memory.h"
 #include "model/forward/cuda_model.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/model/forward/cuda_sequences.h"
 #include "tests/model/forward/golden_run.h"
 
@@ -19,27 +20,15 @@ using kernels::Dtype;
 
 constexpr int32_t kBlocks = 64;
 
-class ResidentDeviceKvTest : public testing::Test {
+class ResidentDeviceKvTest : public tests::OnCuda {
  protected:
-  void SetUp() override {
-    const Result<int> count = kernels::device_count();
-    if (!count) GTEST_SKIP() << count.error().message;
-    if (*count == 0) GTEST_SKIP() << "this host has no CUDA device";
-    ASSERT_TRUE(kernels::use_device(0));
-  }
-
   static std::unique_ptr<CudaModel> load() {
-    const auto checkpoint = tests::example_checkpoint();
-    const ShardPlan plan = ShardPlan::make(read_model_config(checkpoint.directory).value(), 1).value();
-    const auto source = open_weights(checkpoint.directory, plan, 0).value();
     CudaModelOptions options;
     options.max_num_seqs = 8;
     options.max_num_batched_tokens = 64;
     options.max_model_len = 256;
     options.dtype = Dtype::f16;
-    auto model = load_cuda_model(source.get(), plan, 0, options);
-    CHECK(model) << model.error().message;
-    return *std::move(model);
+    return tests::load_whole(tests::example_checkpoint(), options);
   }
 
   static std::vector<int32_t> prompt() {

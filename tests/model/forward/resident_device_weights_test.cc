@@ -12,6 +12,7 @@
 
 #include "kernels/peer/peer_memory.h"
 #include "model/forward/cuda_model.h"
+#include "tests/model/forward/cuda_fixture.h"
 #include "tests/model/forward/golden_run.h"
 
 namespace lorikeet::model {
@@ -24,16 +25,12 @@ Descriptor copy_of(const Descriptor& descriptor) {
   return Descriptor(fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 3));
 }
 
-class ResidentDeviceWeightsTest : public testing::Test {
+class ResidentDeviceWeightsTest : public tests::OnCuda {
  protected:
   void SetUp() override {
-    const Result<int> count = kernels::device_count();
-    if (!count) GTEST_SKIP() << count.error().message;
-    if (*count == 0) GTEST_SKIP() << "this host has no CUDA device";
-    ASSERT_TRUE(kernels::use_device(0));
-    const auto config = read_model_config(checkpoint_.directory);
-    ASSERT_TRUE(config) << config.error().message;
-    plan_ = ShardPlan::make(*config, 1).value();
+    OnCuda::SetUp();
+    if (IsSkipped()) return;
+    plan_ = tests::plan_of(checkpoint_);
     options_.max_num_seqs = 4;
     options_.max_num_batched_tokens = 64;
     options_.max_model_len = 128;
