@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/grammar/grammar.h"
+#include "model/grammar/rule_cycles.h"
 
 namespace lorikeet::model {
 namespace {
@@ -94,7 +95,7 @@ std::string sentence_of(std::string_view what) {
 class XGrammarCompiler final : public GrammarCompiler {
  public:
   XGrammarCompiler(const xgrammar::TokenizerInfo& vocabulary, PlainTokens plain, size_t cache_bytes)
-      : compiler_(vocabulary, 1, false), plain_(std::move(plain)), cache_bytes_(cache_bytes) {}
+      : vocabulary_(vocabulary), compiler_(vocabulary, 1, false), plain_(std::move(plain)), cache_bytes_(cache_bytes) {}
 
   Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSpec& spec) override {
     if (auto ok = check_grammar(spec); !ok) return tl::unexpected(ok.error());
@@ -106,6 +107,7 @@ class XGrammarCompiler final : public GrammarCompiler {
     }
     std::shared_ptr<const CompiledGrammar> grammar;
     try {
+      if (auto ok = check_rules(spec); !ok) return tl::unexpected(ok.error());
       grammar = std::make_shared<XGrammar>(compiled(spec), is_json(spec) ? plain_ : nullptr);
     } catch (const std::exception& error) {
       return fail("{}", sentence_of(error.what()));
@@ -129,6 +131,20 @@ class XGrammarCompiler final : public GrammarCompiler {
                                             "\"grammar\""};
     return std::none_of(std::begin(kOthers), std::end(kOthers),
                         [&](std::string_view other) { return spec.text.find(other) != std::string::npos; });
+  }
+
+  // Of what a client has written as rules, or may have in it.
+  Result<void> check_rules(const GrammarSpec& spec) const {
+    if (spec.kind == GrammarKind::ebnf) {
+      return check_rule_cycles(xgrammar::Grammar::FromEBNF(spec.text).SerializeJSON());
+    }
+    if (spec.kind == GrammarKind::lark) {
+      return check_rule_cycles(xgrammar::Grammar::FromLark(spec.text, vocabulary_).SerializeJSON());
+    }
+    if (spec.kind != GrammarKind::structural_tag) return {};
+    const auto read = xgrammar::Grammar::FromStructuralTag(spec.text, vocabulary_);
+    const auto* grammar = std::get_if<xgrammar::Grammar>(&read);
+    return grammar == nullptr ? Result<void>() : check_rule_cycles(grammar->SerializeJSON());  // compiling says why
   }
 
   xgrammar::CompiledGrammar compiled(const GrammarSpec& spec) {
@@ -164,6 +180,7 @@ class XGrammarCompiler final : public GrammarCompiler {
   static constexpr int kMostSpaces = 16;
 
   std::mutex mutex_;
+  const xgrammar::TokenizerInfo vocabulary_;
   xgrammar::GrammarCompiler compiler_;
   const PlainTokens plain_;
   const size_t cache_bytes_;

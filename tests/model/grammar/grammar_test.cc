@@ -217,5 +217,25 @@ TEST(GrammarSource, MakesItsCompilerOnceAndSaysWhyThereIsNone) {
   EXPECT_EQ(made, 1);
 }
 
+// XGrammar 0.2.9 followed the first eight until its stack was full.
+TEST_F(GrammarTest, RefusesRulesThatAreMadeOfThemselvesAlone) {
+  const std::string tag = R"({"type": "structural_tag", "format": {"type": "grammar", "grammar": "root ::= root{2}"}})";
+  for (const GrammarSpec& spec :
+       {GrammarSpec{GrammarKind::ebnf, "root ::= root{2}"}, GrammarSpec{GrammarKind::ebnf, "root ::= b{2}\nb ::= root"},
+        GrammarSpec{GrammarKind::ebnf, "root ::= \"x\" b\nb ::= \"\" b{0,2}"},
+        GrammarSpec{GrammarKind::lark, "start: start?"}, GrammarSpec{GrammarKind::lark, "start: [start]"},
+        GrammarSpec{GrammarKind::lark, "start: \"x\" b\nb: c\nc: b*"}, GrammarSpec{GrammarKind::lark, "start: start~2"},
+        GrammarSpec{GrammarKind::structural_tag, tag}, GrammarSpec{GrammarKind::ebnf, "root ::= root"}}) {
+    EXPECT_THAT(error_of(spec), HasSubstr("is made of itself alone")) << spec.text;
+  }
+  for (const GrammarSpec& spec :
+       {GrammarSpec{GrammarKind::ebnf, "root ::= \"a\" | \"(\" root{0,3} \")\""},
+        GrammarSpec{GrammarKind::ebnf, "root ::= term (\"+\" term)*\nterm ::= [0-9]+ | \"(\" root \")\""},
+        GrammarSpec{GrammarKind::ebnf, "root ::= list\nlist ::= item*\nitem ::= \"x\" list"},
+        GrammarSpec{GrammarKind::lark, "start: \"a\" | \"(\" start* \")\""}}) {
+    EXPECT_EQ(error_of(spec), "none") << spec.text;
+  }
+}
+
 }  // namespace
 }  // namespace lorikeet::model
