@@ -111,11 +111,15 @@ bool is_wide_class(std::string_view text) {
 class Estimate {
  public:
   Estimate(std::string_view pattern, GrammarKind kind)
-      : pattern_(pattern), has_strings_(kind != GrammarKind::regex), has_dots_(kind != GrammarKind::ebnf) {}
+      : pattern_(pattern),
+        has_strings_(kind != GrammarKind::regex),
+        has_dots_(kind != GrammarKind::ebnf),
+        is_lark_(kind == GrammarKind::lark) {}
 
   Result<double> run() {
     for (size_t at = 0; at < pattern_.size();) {
       at = step(at);
+      if (inner_error_) return tl::unexpected(*inner_error_);
       const Sequence& open = open_.back();
       if (open_.size() > kMaxBrackets + 1) return fail("more than {} brackets are open at once", kMaxBrackets);
       const uint64_t latest = open.latest ? open.latest->weight : 0;
@@ -141,6 +145,8 @@ class Estimate {
     Sequence& open = open_.back();
     if (c == '"' && has_strings_) return string(at);
     if (has_strings_ && is_name(c)) return name(at);
+    if (c == '#' && has_strings_) return end_of_line(at);
+    if (c == '/' && is_lark_) return pattern_.substr(at, 2) == "//" ? end_of_line(at) : expression(at);
     if (c == '\\' && at + 1 < pattern_.size()) {
       const char what = pattern_[at + 1];
       const bool wide = what == 'W' || what == 'D' || what == 'S';
@@ -148,17 +154,18 @@ class Estimate {
       begin({1, wide ? kWideCost : is_class ? kClassCost : 0, wide});
       return at + 2;
     }
-    if (c == '[') {
+    if (c == '[' && !is_lark_) {
       const size_t end = end_of_class(pattern_, at);
       const bool wide = is_wide_class(pattern_.substr(at, end - at));
       begin({1, wide ? kWideCost : kClassCost, wide});
       return end;
     }
-    if (c == '(') {
+    if (c == '(' || c == '[') {
       open.add();
       open_.emplace_back();
-    } else if (c == ')' && open_.size() > 1) {
+    } else if ((c == ')' || (c == ']' && is_lark_)) && open_.size() > 1) {
       close();
+      if (c == ']') open_.back().latest->optional = true;
     } else if (c == '|') {
       open.add();
       open.any_optional = open.any_optional || open.optional;
@@ -209,6 +216,27 @@ class Estimate {
     return std::min(end + 1, pattern_.size());
   }
 
+  // /.../ of Lark: an expression, in which quotes and brackets mean something else.
+  size_t expression(size_t at) {
+    size_t end = at + 1;
+    for (; end < pattern_.size() && pattern_[end] != '/' && pattern_[end] != '\n'; ++end) {
+      if (pattern_[end] == '\\') ++end;
+    }
+    Estimate inner(pattern_.substr(0, std::min(end, pattern_.size())).substr(at + 1), GrammarKind::regex);
+    const auto cost = inner.run();
+    Piece piece{1, 0, false};
+    if (cost) {
+      const Sequence& whole = inner.open_.back();
+      piece = {std::max<uint64_t>(whole.weight, 1), *cost, whole.wide, whole.optional || whole.any_optional, whole.row};
+    } else {
+      inner_error_ = cost.error();
+    }
+    begin(piece);
+    return std::min(end + 1, pattern_.size());
+  }
+
+  size_t end_of_line(size_t at) const { return std::min(pattern_.find('\n', at), pattern_.size()); }
+
   // That of a rule, which may hide what may be left out.
   size_t name(size_t at) {
     size_t end = at;
@@ -220,6 +248,8 @@ class Estimate {
   const std::string_view pattern_;
   const bool has_strings_;  // "..." stands for itself, and white space for nothing
   const bool has_dots_;     // that stand for any character
+  const bool is_lark_;
+  std::optional<Error> inner_error_;  // of an expression in a grammar
   std::vector<Sequence> open_ = std::vector<Sequence>(1);
 };
 

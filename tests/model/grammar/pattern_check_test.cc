@@ -68,6 +68,22 @@ TEST(PatternCheck, LetsPassWhatOnlyLooksLikeIt) {
   EXPECT_EQ(error_of("start: " + times(1000, "\"Wait... what?\" | "), GrammarKind::lark), "none");
 }
 
+// Quotes, brackets and comments mean something else in an expression of Lark's, and brackets something else outside.
+TEST(PatternCheck, SeesWhatStandsBehindExpressionsAndComments) {
+  const std::string costly = times(40, "[^a]?"), lark = "/" + costly + "/";
+  for (const std::string& grammar : {"start: " + lark, "start: /\"/ " + lark, "start: /[\"]/ " + lark + " \"]\"",
+                                     "start: [/x/ " + lark + " ]", "start: b // [\"\nb: " + lark + "// ]"}) {
+    EXPECT_THAT(error_of(grammar, GrammarKind::lark), HasSubstr("too long to compile")) << grammar.substr(0, 60);
+  }
+  EXPECT_THAT(error_of("root ::= b # [\nb ::= " + costly, GrammarKind::ebnf), HasSubstr("too long to compile"));
+  EXPECT_THAT(error_of("start: " + std::string(1000, '['), GrammarKind::lark), HasSubstr("brackets are open"));
+  EXPECT_THAT(error_of("start: /" + nested(1000) + "/", GrammarKind::lark), HasSubstr("brackets are open"));
+  for (const char* grammar : {"start: /\\/\"/ [\"a\" | /b+/] // it's [^a\n", "start: /", "start: /\\",
+                              "start: /a\nb: \"c\"", "start: ] ] \"a\" )"}) {
+    EXPECT_EQ(error_of(grammar, GrammarKind::lark), "none") << grammar;
+  }
+}
+
 TEST(PatternCheck, IsMadeOfEveryGrammar) {
   const std::string deep = nested(1000);
   for (const GrammarSpec& spec :
