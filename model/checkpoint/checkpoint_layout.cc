@@ -53,8 +53,9 @@ Result<void> refuse_strange_tensors(const Checkpoint& checkpoint, const ModelCon
     const std::string_view suffix = dot == std::string::npos ? "" : std::string_view(name).substr(dot + 1);
     // A table that old transformers versions saved; it follows from rope_theta.
     if (suffix == "inv_freq") continue;
-    if (std::find(suffixes.begin(), suffixes.end(), suffix) != suffixes.end() && find_layer_module(config, module))
-      continue;
+    const bool is_suffix = std::find(suffixes.begin(), suffixes.end(), suffix) != suffixes.end();
+    if (is_suffix && find_layer_module(config, module)) continue;
+    if (is_suffix && suffix != "bias" && module == kLmHeadName && !config.tie_word_embeddings) continue;
     strange.push_back(name);
   }
   if (strange.empty()) return {};
@@ -67,7 +68,8 @@ Result<void> refuse_strange_tensors(const Checkpoint& checkpoint, const ModelCon
   const auto of_head = [](const std::string& tensor) { return tensor.starts_with(kLmHeadName); };
   if (std::all_of(strange.begin(), strange.end(), of_head) &&
       std::any_of(strange.begin(), strange.end(), is_packed_name)) {
-    return fail("{}: {}: a quantised lm_head is not served", checkpoint.dir().string(), strange[0]);
+    return fail("{}: config.json ties the embeddings, yet lm_head is there of its own, quantised: {}",
+                checkpoint.dir().string(), strange[0]);
   }
   const size_t count = strange.size();
   strange.resize(std::min<size_t>(count, 4));
@@ -128,7 +130,15 @@ Result<void> check_layout(const Checkpoint& checkpoint, const ModelConfig& confi
       !ok) {
     return ok;
   }
-  if (!config.tie_word_embeddings || checkpoint.has(head)) {
+  const bool quantised = is_quantised(checkpoint, config.quant, std::string(kLmHeadName));
+  if (!config.tie_word_embeddings && quantised) {
+    if (checkpoint.has(head)) {
+      return fail("{}: {} is there both quantised and not", checkpoint.dir().string(), kLmHeadName);
+    }
+    auto module = find_quantised_module(checkpoint, config.quant, std::string(kLmHeadName), config.vocab_size,
+                                        config.hidden_size);
+    if (!module) return tl::unexpected(module.error());
+  } else if (!config.tie_word_embeddings || checkpoint.has(head)) {
     if (auto ok = check_floats(checkpoint, head, {config.vocab_size, config.hidden_size}); !ok) return ok;
   }
   if (auto ok = check_floats(checkpoint, final_norm_name(config) + ".weight", {config.hidden_size}); !ok) return ok;

@@ -73,9 +73,9 @@ Result<std::vector<float>> load_bias(const Checkpoint& checkpoint, const ModelCo
 }
 
 // A quantised module with its values, those of the weight itself only if they are wanted, all checked.
-Result<QuantisedModule> load_module(const Checkpoint& checkpoint, const ModelConfig& config, const ModulePlace& place,
-                                    Projection p, bool with_weight) {
-  auto module = find_quantised_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p));
+Result<QuantisedModule> load_module(const Checkpoint& checkpoint, const QuantConfig& quant, const std::string& name,
+                                    int32_t outputs, int32_t inputs, bool with_weight) {
+  auto module = find_quantised_module(checkpoint, quant, name, outputs, inputs);
   if (!module) return module;
   if (auto ok = read_module(*module, with_weight); !ok) return tl::unexpected(ok.error());
   if (auto ok = check_module_values(*module); !ok) return tl::unexpected(ok.error());
@@ -119,6 +119,25 @@ Result<kernels::DenseWeight> load_matrix(const Checkpoint& checkpoint, const std
   if (auto ok = tensor->file->read(*tensor->entry, first, bytes); !ok) return tl::unexpected(ok.error());
   if (auto ok = expect_finite(*tensor, first, bytes); !ok) return tl::unexpected(ok.error());
   return kernels::DenseWeight{part.size(), columns, dtype, memory.get(), memory};
+}
+
+Result<kernels::DenseWeight> load_head(const Checkpoint& checkpoint, const ModelConfig& config, Range part) {
+  const std::string name(kLmHeadName);
+  if (!is_quantised(checkpoint, config.quant, name)) {
+    return load_matrix(checkpoint, name + ".weight", config.vocab_size, config.hidden_size, part);
+  }
+  const auto module = load_module(checkpoint, config.quant, name, config.vocab_size, config.hidden_size, true);
+  if (!module) return tl::unexpected(module.error());
+  return dequantise(*module, part, {0, config.hidden_size});
+}
+
+Result<void> check_head(const Checkpoint& checkpoint, const ModelConfig& config) {
+  const std::string name(kLmHeadName);
+  if (!is_quantised(checkpoint, config.quant, name)) {
+    return check_matrix(checkpoint, name + ".weight", config.vocab_size, config.hidden_size);
+  }
+  const auto module = load_module(checkpoint, config.quant, name, config.vocab_size, config.hidden_size, false);
+  return module ? Result<void>{} : tl::unexpected(module.error());
 }
 
 Result<void> check_matrix(const Checkpoint& checkpoint, const std::string& name, int32_t rows, int32_t columns) {
@@ -175,7 +194,7 @@ Result<LinearWeights> load_linear(const Checkpoint& checkpoint, const ModelConfi
   const Range rows = {place.first_output + outputs.begin, place.first_output + outputs.end};
   LinearWeights linear;
   if (is_quantised(checkpoint, config.quant, place.module)) {
-    const auto module = load_module(checkpoint, config, place, p, true);
+    const auto module = load_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p), true);
     if (!module) return tl::unexpected(module.error());
     if (module->bits == 8 && eight_bit == EightBit::floats) {
       linear.weight = dequantise(*module, rows, inputs);
@@ -198,7 +217,8 @@ Result<void> check_linear(const Checkpoint& checkpoint, const ModelConfig& confi
   if (place.first_output > 0) return {};  // a fused module is looked at once
   Result<void> weight;
   if (is_quantised(checkpoint, config.quant, place.module)) {
-    const auto module = load_module(checkpoint, config, place, p, false);
+    const auto module =
+        load_module(checkpoint, config.quant, place.module, place.outputs, input_size(config, p), false);
     if (!module) return tl::unexpected(module.error());
   } else {
     weight = check_matrix(checkpoint, place.module + ".weight", place.outputs, input_size(config, p));

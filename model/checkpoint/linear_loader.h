@@ -40,6 +40,13 @@ Result<kernels::DenseWeight> load_matrix(const Checkpoint& checkpoint, const std
 // Refuses what load_matrix() would.
 Result<void> check_matrix(const Checkpoint& checkpoint, const std::string& name, int32_t rows, int32_t columns);
 
+// Rows `part` of lm_head, which has weights of its own: as load_matrix gives them, or floats of a quantised one (a draw
+// reads it once, and it is one matrix of 300).
+Result<kernels::DenseWeight> load_head(const Checkpoint& checkpoint, const ModelConfig& config, Range part);
+
+// Refuses what load_head() would.
+Result<void> check_head(const Checkpoint& checkpoint, const ModelConfig& config);
+
 // Tied embeddings that are stored twice nevertheless must be equal, within the rounding of their types.
 Result<void> check_tied_head(const Checkpoint& checkpoint, const ModelConfig& config);
 

@@ -72,13 +72,11 @@ Result<ServableCheckpoint> open_servable(const std::filesystem::path& dir, const
 
 Result<void> check_values(const ServableCheckpoint& servable) {
   const auto& [checkpoint, config] = servable;
-  const std::string head = std::string(kLmHeadName) + ".weight";
   if (auto ok = check_matrix(checkpoint, embedding_name(config) + ".weight", config.vocab_size, config.hidden_size);
       !ok) {
     return ok;
   }
-  if (auto ok = config.tie_word_embeddings ? check_tied_head(checkpoint, config)
-                                           : check_matrix(checkpoint, head, config.vocab_size, config.hidden_size);
+  if (auto ok = config.tie_word_embeddings ? check_tied_head(checkpoint, config) : check_head(checkpoint, config);
       !ok) {
     return ok;
   }

@@ -49,7 +49,7 @@ Result<void> load_outer(const ServableCheckpoint& servable, const ShardPlan& pla
     weights.lm_head.n = vocab.size();
     weights.lm_head.data = weights.embedding.row(vocab.begin);
   } else {
-    auto head = matrix(std::string(kLmHeadName), vocab);
+    auto head = load_head(checkpoint, config, vocab);
     if (!head) return tl::unexpected(head.error());
     weights.lm_head = std::move(*head);
   }

@@ -14,7 +14,7 @@
 namespace lorikeet::model {
 
 // `config` is the parsed config.json of `dir`. Where several places speak they must agree. Refuses what the loader
-// would get wrong: other bit widths, other packings, a quantised lm_head.
+// would get wrong: other bit widths, other packings.
 Result<QuantConfig> read_quant_config(const std::filesystem::path& dir, const nlohmann::json& config);
 
 // One quantization_config object; `where` names it in errors. `default_method`: the quant_method of an object that

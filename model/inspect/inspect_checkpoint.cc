@@ -53,9 +53,10 @@ uint64_t rank_bytes(const Checkpoint& checkpoint, const ShardPlan& plan, int ran
   const ModelConfig& config = plan.config();
   uint64_t bytes = tensor_bytes(checkpoint, embedding_name(config) + ".weight") +
                    tensor_bytes(checkpoint, final_norm_name(config) + ".weight");
-  if (const auto head = checkpoint.find(std::string(kLmHeadName) + ".weight"); head && !config.tie_word_embeddings) {
+  if (!config.tie_word_embeddings) {  // a quantised one becomes floats
+    const auto head = checkpoint.find(std::string(kLmHeadName) + ".weight");
     bytes += static_cast<uint64_t>(plan.shard(rank).vocab.size()) * static_cast<uint64_t>(config.hidden_size) *
-             dtype_bytes(*head);
+             (head ? dtype_bytes(*head) : sizeof(float));
   }
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (const NormKind kind : norms_of(config)) {

@@ -38,7 +38,10 @@ SyntheticCheckpoint::SyntheticCheckpoint(const SyntheticOptions& options) : opti
   };
   embedding_ =
       matrix(v1 ? "transformer.wte.weight" : "model.embed_tokens.weight", options_.tied ? kDensePower : kNormPower);
-  if (!options_.tied) lm_head_ = matrix("lm_head.weight", kDensePower);
+  if (!options_.tied) {
+    lm_head_ = options_.quantised_head ? add_quantised("lm_head", options_.vocab, options_.hidden)
+                                       : matrix("lm_head.weight", kDensePower);
+  }
   for (int32_t layer = 0; layer < options_.layers; ++layer) add_layer(layer);
   const std::string last = v1 ? "transformer.ln_f.weight" : "model.norm.weight";
   norms_[last] = add_floats(last, {options_.hidden}, kNormPower);

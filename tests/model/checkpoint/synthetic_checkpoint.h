@@ -49,6 +49,7 @@ struct SyntheticOptions {
   int32_t hidden = 64, layers = 2, heads = 4, kv_heads = 2, head_dim = 16, intermediate = 96, vocab = 80;
   int32_t seq_length = 2048;  // Qwen v1
   bool tied = false;
+  bool quantised_head = false;
   bool zero_biases = false;  // an all-zero bias on layers that have none
   size_t shards = 1;
   uint32_t seed = 1;

@@ -38,15 +38,23 @@ TEST(Weights, AreRefusedWithTensorsThatHaveNoPlace) {
   EXPECT_THAT(
       error_after({},
                   [](SyntheticCheckpoint& c) {
-                    c.tensors().add("lm_head.qweight", "I32", {1}, std::vector<int32_t>{1});
+                    c.tensors().add("lm_head.bias", "F32", {1}, std::vector<float>{1});
                     c.tensors().add("model.layers.2.mlp.up_proj.qweight", "I32", {1}, std::vector<int32_t>{1});
                   }),
-      HasSubstr("2 tensors that Qwen2ForCausalLM (quantisation: gptq, 2 layers) has no place for: lm_head.qweight, "
+      HasSubstr("2 tensors that Qwen2ForCausalLM (quantisation: gptq, 2 layers) has no place for: lm_head.bias, "
                 "model.layers.2.mlp.up_proj.qweight"));
-  EXPECT_THAT(
-      error_after(
-          {}, [](SyntheticCheckpoint& c) { c.tensors().add("lm_head.qweight", "I32", {1}, std::vector<int32_t>{1}); }),
-      HasSubstr("lm_head.qweight: a quantised lm_head is not served"));
+  const auto add_head = [](SyntheticCheckpoint& c) {
+    c.tensors().add("lm_head.qweight", "I32", {1}, std::vector<int32_t>{1});
+  };
+  EXPECT_THAT(error_after({}, add_head), HasSubstr("lm_head is there both quantised and not"));
+  SyntheticOptions tied;
+  tied.tied = true;
+  EXPECT_THAT(error_after(tied, add_head),
+              HasSubstr("config.json ties the embeddings, yet lm_head is there of its own"));
+  SyntheticOptions quantised;
+  quantised.quantised_head = true;
+  EXPECT_THAT(error_after(quantised, [](SyntheticCheckpoint& c) { c.tensors().remove("lm_head.scales"); }),
+              HasSubstr("no tensor named lm_head.scales"));
   EXPECT_THAT(error_after({},
                           [](SyntheticCheckpoint& c) {
                             c.tensors().add("model.layers.0.self_attn.q_norm.weight", "F32", {1},

@@ -284,6 +284,22 @@ TEST(Weights, MayLeaveSingleModulesUnquantised) {
   for (const double value : up.values) ASSERT_EQ(value, 1);
 }
 
+TEST(Weights, OfAQuantisedHeadAreItsFloats) {
+  for (const auto method :
+       {QuantMethod::gptq, QuantMethod::gptq_v2, QuantMethod::awq, QuantMethod::compressed_tensors}) {
+    for (const bool act_order : {false, true}) {
+      if (act_order && method == QuantMethod::awq) continue;
+      SyntheticOptions options;
+      options.method = method;
+      options.quantised_head = true;
+      options.symmetric = false;
+      options.act_order = act_order;
+      const SyntheticCheckpoint checkpoint(options);
+      for (const int size : {1, 2, 4}) expect_parts(checkpoint, options, size);
+    }
+  }
+}
+
 TEST(Weights, LieInPlainGroupsWhereTheirIndexIsZeroThroughout) {
   for (const auto method : {QuantMethod::gptq, QuantMethod::compressed_tensors}) {
     SyntheticOptions options;
