@@ -18,6 +18,7 @@ using nlohmann::ordered_json;
 constexpr JsonLimits kLimits{1u << 20, 16, 100'000};
 constexpr int64_t kMaxRank = 1 << 16;
 constexpr double kMaxAlpha = 1e9;
+constexpr int64_t kMaxQaloraGroup = 1 << 20;
 
 // Settings that change nothing at inference, or are read below. (fan_in_fan_out is for Conv1D layers; PEFT turns it off
 // for linear ones.)
@@ -53,6 +54,7 @@ constexpr std::array kHarmless = {"alpha_pattern",
                                   "target_modules",
                                   "task_type",
                                   "use_dora",
+                                  "use_qalora",
                                   "use_rslora"};
 
 struct Refusal {
@@ -60,7 +62,6 @@ struct Refusal {
   const char* reason;
 };
 constexpr std::array kRefused = {
-    Refusal{"use_qalora", "QA-LoRA (A over groups of inputs) is not served"},
     Refusal{"use_bdlora", "block-diagonal LoRA is not served"},
     Refusal{"kasa_config", "KaSA is not served"},
     Refusal{"velora_config", "VeLoRA is not served"},
@@ -258,6 +259,14 @@ Result<AdapterConfig> AdapterConfig::parse(std::string_view text, std::string_vi
   config.alpha_ = *alpha;
   config.use_rslora_ = *rslora;
   config.use_dora_ = *dora;
+  auto qalora = fields.boolean_or("use_qalora", false);
+  if (!qalora) return tl::unexpected(qalora.error());
+  if (*qalora) {
+    auto group = fields.integer_or("qalora_group_size", 16, 2, kMaxQaloraGroup);
+    if (!group) return tl::unexpected(group.error());
+    if (*dora) return fields.wrong("use_qalora", "QA-LoRA with DoRA is not served");
+    config.qalora_group_ = static_cast<int32_t>(*group);
+  }
 
   const json* target = fields.find("target_modules");
   if (target == nullptr) return fields.wrong("target_modules", "is missing");

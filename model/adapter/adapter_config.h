@@ -23,6 +23,7 @@ class AdapterConfig {
 
   bool uses_dora() const { return use_dora_; }
   bool uses_rslora() const { return use_rslora_; }
+  int32_t qalora_group() const { return qalora_group_; }  // inputs that QA-LoRA takes as one; 0: it is none
 
   // Of a module's full name, such as "model.layers.0.self_attn.q_proj". `stored`, where it is not empty, is the name that
   // the framework saw: patterns are of that one, else of the other.
@@ -62,6 +63,7 @@ class AdapterConfig {
   int32_t rank_ = 0;
   double alpha_ = 0;
   bool use_rslora_ = false, use_dora_ = false;
+  int32_t qalora_group_ = 0;
   std::string trained_beside_;
   Patterns<int32_t> rank_pattern_;
   Patterns<double> alpha_pattern_;

@@ -59,7 +59,8 @@ Result<AdapterFile> AdapterFile::open(const std::filesystem::path& dir, const Mo
 bool AdapterFile::can_stream() const {
   return scan_.base_copies.empty() && !scan_.config.uses_dora() &&
          std::none_of(scan_.modules.begin(), scan_.modules.end(), [this](const auto& item) {
-           return padded_from(item.second, *find_adapter_place(*config_, item.first, item.second.is_embedding)) > 0;
+           const AdapterPlace place = *find_adapter_place(*config_, item.first, item.second.is_embedding);
+           return padded_from(item.second, place) > 0 || pooled_inputs(item.second, place) > 0;
          });
 }
 
@@ -177,9 +178,11 @@ Result<LoraPair> AdapterFile::plan_pair(const std::string& name, const AdapterMo
   const int32_t width = padded_from(module, place);
   const MlpSide side = width > 0 ? mlp_side_of(place.projections[0]) : MlpSide::none;
   const int32_t b_rows = side == MlpSide::outputs ? width : pair.outputs;
-  if (auto ok = expect(*module.a, {pair.rank, side == MlpSide::inputs ? width : pair.inputs}); !ok) {
-    return tl::unexpected(ok.error());
-  }
+  const int32_t pooled = pooled_inputs(module, place);
+  const int32_t a_columns = pooled > 0 ? pooled : side == MlpSide::inputs ? width : pair.inputs;
+  if (auto ok = expect(*module.a, {pair.rank, a_columns}); !ok) return tl::unexpected(ok.error());
+  // PEFT takes each group's mean, times the number of groups.
+  if (pooled > 0) pair.scale *= static_cast<float>(pooled) / static_cast<float>(scan_.config.qalora_group());
   if (auto ok = expect(*module.b, {b_rows, pair.rank}); !ok) return tl::unexpected(ok.error());
   if (module.magnitude) {
     if (auto ok = expect(*module.magnitude, {b_rows}); !ok) return tl::unexpected(ok.error());
@@ -192,6 +195,9 @@ Result<void> AdapterFile::read_module(const std::string& name, const AdapterModu
   auto pair = plan_pair(name, module);
   if (!pair) return tl::unexpected(pair.error());
   pair->a = floats_of(*module.a);
+  if (const int32_t pooled = pooled_inputs(module, place); pooled > 0) {
+    pair->a = pair->a.repeat_columns(static_cast<size_t>(pooled), static_cast<size_t>(scan_.config.qalora_group()));
+  }
   pair->b = floats_of(*module.b);
   if (module.magnitude) pair->magnitude = floats_of(*module.magnitude).floats();
   if (const int32_t width = padded_from(module, place); width > 0) {
@@ -210,6 +216,15 @@ int32_t AdapterFile::padded_from(const AdapterModule& module, const AdapterPlace
   if (shape.size() != 2) return 0;
   const int64_t width = shape[side == MlpSide::inputs ? 1 : 0];
   return width < config_->intermediate_size && width > config_->intermediate_size / 2 ? static_cast<int32_t>(width) : 0;
+}
+
+// How many groups of inputs A is over, where it is QA-LoRA's; 0: it is over the inputs. PEFT makes such an A for GPTQ
+// modules alone, so that its shape says it.
+int32_t AdapterFile::pooled_inputs(const AdapterModule& module, const AdapterPlace& place) const {
+  const int32_t group = scan_.config.qalora_group();
+  const auto& shape = module.a->entry->shape;
+  if (group == 0 || module.is_embedding || place.inputs % group != 0 || shape.size() != 2) return 0;
+  return shape[1] == place.inputs / group ? place.inputs / group : 0;
 }
 
 Result<void> AdapterFile::spread(MlpSide side, int32_t width, LoraPair& pair) {

@@ -35,7 +35,7 @@ class AdapterFile {
                                   const AdapterOptions& options = {});
 
   // Whether every matrix is served as it is in the file. Not so for DoRA, whose magnitudes are needed before packing, for
-  // copies of the base's weights, and where neurons have to be moved.
+  // copies of the base's weights, where neurons have to be moved, and for QA-LoRA's groups of inputs.
   bool can_stream() const;
 
   // The pairs without their values; the digest is not known yet.
@@ -63,6 +63,7 @@ class AdapterFile {
   Result<LoraPair> plan_pair(const std::string& name, const AdapterModule& module) const;
   std::vector<Target> targets_of(const AdapterPlace& place, const LoraPair& pair, bool is_embedding) const;
   int32_t padded_from(const AdapterModule& module, const AdapterPlace& place) const;
+  int32_t pooled_inputs(const AdapterModule& module, const AdapterPlace& place) const;
   Result<void> expect(const TensorView& tensor, std::initializer_list<int64_t> shape) const;
   Result<void> read_module(const std::string& name, const AdapterModule& module, Adapter& adapter);
   Result<void> spread(MlpSide side, int32_t width, LoraPair& pair);

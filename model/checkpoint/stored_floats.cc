@@ -108,6 +108,16 @@ StoredFloats StoredFloats::spread_columns(const std::vector<int32_t>& to, size_t
   return owning(dtype_, std::move(bytes));
 }
 
+StoredFloats StoredFloats::repeat_columns(size_t columns, size_t times) const {
+  const size_t element = kernels::size_of(dtype_), rows = columns == 0 ? 0 : size() / columns;
+  std::vector<uint8_t> bytes(rows * columns * times * element);
+  uint8_t* to = bytes.data();
+  for (size_t i = 0; i < rows * columns; ++i) {
+    for (size_t k = 0; k < times; ++k, to += element) std::memcpy(to, bytes_.data() + i * element, element);
+  }
+  return owning(dtype_, std::move(bytes));
+}
+
 StoredFloats StoredFloats::smallest() const {
   if (dtype_ != Dtype::f32) return *this;
   const size_t count = size();

@@ -39,6 +39,7 @@ class StoredFloats {
   StoredFloats columns(size_t columns, size_t begin, size_t end) const;
   StoredFloats spread_rows(size_t columns, const std::vector<int32_t>& to, size_t rows) const;
   StoredFloats spread_columns(const std::vector<int32_t>& to, size_t columns) const;
+  StoredFloats repeat_columns(size_t columns, size_t times) const;  // each one so often, side by side
 
   // The same values in the smallest of the types that holds all of them exactly.
   StoredFloats smallest() const;

@@ -137,7 +137,6 @@ TEST(AdapterConfig, RefusesKindsThatWouldBeSilentlyWrong) {
   const std::vector<Case> cases = {
       {"peft_type", "LOHA", "only LORA is served"},
       {"task_type", "SEQ_CLS", "only CAUSAL_LM is served"},
-      {"use_qalora", true, "QA-LoRA"},
       {"use_bdlora", {{"nblocks", 2}}, "block-diagonal"},
       {"kasa_config", {{"beta", 1e-4}}, "KaSA"},
       {"velora_config", {{"x", 1}}, "VeLoRA"},

@@ -125,6 +125,33 @@ TEST(Adapter, TakesOddRanksUpTo512AndTheOptionsLimit) {
   EXPECT_THAT(error_of(small, config_of(), {16}), HasSubstr("has rank 17, at most 16 is served"));
 }
 
+// x's mean over each group of 16 inputs, times the 4 groups of them, as PEFT has it: A's columns 16 times, times 4 / 16.
+TEST(Adapter, SpreadsQaLorasGroupsOverTheirInputs) {
+  SyntheticAdapter files;
+  files.config = tests::plain_adapter_config(4, 8, {"q_proj", "v_proj"});
+  files.config["use_qalora"] = true;
+  const auto pooled = files.add_pair(module_of(1, Projection::q), 4, 64 / 16, 64);
+  const auto plain = files.add_pair(module_of(1, Projection::v), 4, 64, 16);  // of a module that is not quantised
+  files.write();
+  const Adapter adapter = read(files, config_of());
+  const LoraPair& q = pair_of(adapter, 1, Projection::q);
+  EXPECT_EQ(q.inputs, 64);
+  EXPECT_FLOAT_EQ(q.scale, 2 * 4 / 16.F);
+  const std::vector<float> a = q.a.floats();
+  ASSERT_EQ(a.size(), 4 * 64u);
+  for (size_t i = 0; i < a.size(); ++i) ASSERT_EQ(a[i], pooled.a[i / 16]) << i;
+  EXPECT_EQ(q.b.floats(), pooled.b);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::v).a.floats(), plain.a);
+  EXPECT_EQ(pair_of(adapter, 1, Projection::v).scale, 2);
+  files.config["qalora_group_size"] = 32;
+  EXPECT_THAT(error_of(files), HasSubstr("has shape [4, 4], the base and adapter_config.json call for [4, 64]"));
+  files.config["qalora_group_size"] = 1;
+  EXPECT_THAT(error_of(files), HasSubstr("qalora_group_size = 1: must be a whole number from 2"));
+  files.config["qalora_group_size"] = 16;
+  files.config["use_dora"] = true;
+  EXPECT_THAT(error_of(files), HasSubstr("QA-LoRA with DoRA is not served"));
+}
+
 TEST(Adapter, ReadsDoraUnderBothNamesOfTheMagnitude) {
   SyntheticAdapter files;
   fill(files);
