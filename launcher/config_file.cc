@@ -17,6 +17,7 @@ namespace {
 
 constexpr const char* kFlag = "--config";
 constexpr size_t kMaxBytes = 1 << 20;
+constexpr int kMaxDepth = 16;  // of maps and lists in each other
 
 // Takes --config and its value out of the arguments.
 Result<std::optional<std::string>> take_path(std::vector<std::string>& arguments) {
@@ -68,12 +69,36 @@ bool is_given(const CLI::Option& option, const std::vector<std::string>& argumen
          arguments.front().rfind('-', 0) != 0;
 }
 
-// A value as one argument; a map as JSON, which --lora-modules takes.
-std::string argument_of(const YAML::Node& node) {
-  if (node.IsScalar()) return node.Scalar();
-  nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  for (const auto& entry : node) json[entry.first.as<std::string>()] = entry.second.as<std::string>();
-  return json.dump();
+// What a scalar is: text where it is quoted, or all are to be (adapters' names may be numbers).
+nlohmann::ordered_json json_of_scalar(const YAML::Node& node, bool as_text) {
+  if (as_text || node.Tag() == "!") return node.Scalar();
+  bool truth = false;
+  int64_t integer = 0;
+  double number = 0;
+  if (YAML::convert<bool>::decode(node, truth)) return truth;
+  if (YAML::convert<int64_t>::decode(node, integer)) return integer;
+  if (YAML::convert<double>::decode(node, number)) return number;
+  return node.Scalar();
+}
+
+nlohmann::ordered_json json_of(const YAML::Node& node, bool as_text, int depth = 0) {
+  if (depth > kMaxDepth) throw YAML::RepresentationException(node.Mark(), "nested too deeply");
+  if (node.IsScalar()) return json_of_scalar(node, as_text);
+  if (node.IsNull()) return nullptr;
+  auto json = node.IsMap() ? nlohmann::ordered_json::object() : nlohmann::ordered_json::array();
+  for (const auto& entry : node) {
+    if (node.IsMap()) {
+      json[entry.first.as<std::string>()] = json_of(entry.second, as_text, depth + 1);
+    } else {
+      json.push_back(json_of(entry, as_text, depth + 1));
+    }
+  }
+  return json;
+}
+
+// A value as one argument; a map as JSON, which some flags take.
+std::string argument_of(const YAML::Node& node, const std::string& name) {
+  return node.IsScalar() ? node.Scalar() : json_of(node, name == "lora-modules").dump();
 }
 
 // As the command line takes it behind a flag's name, and YAML's own words.
@@ -97,9 +122,9 @@ Result<std::vector<std::string>> arguments_of(const CLI::Option& option, const s
   if (value.IsNull()) return arguments;
   arguments.push_back(flag);
   if (!value.IsSequence()) {
-    arguments.push_back(argument_of(value));
+    arguments.push_back(argument_of(value, name));
   } else {
-    for (const YAML::Node& element : value) arguments.push_back(argument_of(element));
+    for (const YAML::Node& element : value) arguments.push_back(argument_of(element, name));
   }
   return arguments;
 }

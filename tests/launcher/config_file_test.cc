@@ -19,6 +19,7 @@ class ConfigFileTest : public testing::Test {
     app_.add_option("--max-model-len", length_);
     app_.add_option("--tensor-parallel-size,--tp", ranks_);
     app_.add_option("--lora-modules", modules_);
+    app_.add_option("--default-chat-template-kwargs", variables_);
     app_.add_flag("--log-json", flag_);
     add_config_flag(app_);
   }
@@ -32,7 +33,7 @@ class ConfigFileTest : public testing::Test {
   tests::TempDir scratch_;
   const std::string path_ = (scratch_ / "lorikeet.yaml").string();
   CLI::App app_;
-  std::string model_, length_;
+  std::string model_, length_, variables_;
   int ranks_ = 1;
   std::vector<std::string> modules_;
   bool flag_ = false;
@@ -58,6 +59,18 @@ TEST_F(ConfigFileTest, TakesWhatYamlCallsTrueAndFalse) {
 TEST_F(ConfigFileTest, TakesModulesAsMaps) {
   const auto flags = expand("lora-modules:\n  - {name: kjv, path: /kjv}\n");
   EXPECT_THAT(flags.value(), ElementsAre("--lora-modules", R"({"name":"kjv","path":"/kjv"})"));
+}
+
+TEST_F(ConfigFileTest, GivesMapsAsJsonWhoseValuesAreWhatYamlCallsThem) {
+  const auto flags = expand(
+      "default-chat-template-kwargs: {enable_thinking: false, budget: 8, share: 0.5, name: yes sir, text: \"8\",\n"
+      "  none: null, list: [1, {a: on}]}\nlora-modules: [{name: 2024, path: /a}]\n");
+  EXPECT_THAT(flags.value(),
+              ElementsAre("--default-chat-template-kwargs",
+                          R"({"enable_thinking":false,"budget":8,"share":0.5,"name":"yes sir","text":"8",)"
+                          R"("none":null,"list":[1,{"a":true}]})",
+                          "--lora-modules", R"({"name":"2024","path":"/a"})"));
+  EXPECT_THAT(expand("default-chat-template-kwargs: &a {b: [*a]}\n").error().message, HasSubstr("nested too deeply"));
 }
 
 TEST_F(ConfigFileTest, LetsTheCommandLineWin) {
