@@ -36,7 +36,7 @@ BatchModel model_of(const actors::ServerOptions& options) {
     return **loaded;
   };
   BatchModel model;
-  model.name = options.served_model_name;
+  model.names = {options.served_model_name, options.more_model_names};
   model.token_bytes = [tokenizer](int32_t id) {
     const auto loaded = tokenizer();
     return loaded ? loaded->bytes_of(id) : std::string_view();

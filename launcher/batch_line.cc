@@ -97,7 +97,7 @@ class OpenAiLine final : public BatchLine {
   std::vector<comm::GenerateRequest> requests() const override {
     std::vector<comm::GenerateRequest> requests;
     if (!request_) return requests;
-    const auto adapter = comm::adapter_of(request_->model, model_.name);
+    const auto adapter = comm::adapter_of(request_->model, model_.names);
     for (size_t i = 0; i < request_->choices(); ++i) {
       comm::GenerateRequest& request = requests.emplace_back(request_->choice(i));
       request.adapter = adapter;
@@ -138,7 +138,7 @@ class OpenAiLine final : public BatchLine {
   void restart() override {
     const bool chat = request_->kind == comm::OpenAiRequest::Kind::chat;
     answer_.emplace(*request_, comm::OpenAiAnswer::Setup{fmt::format("{}-{}", chat ? "chatcmpl" : "cmpl", number_),
-                                                         comm::answering_model(request_->model, model_.name),
+                                                         comm::answering_model(request_->model, model_.names.first),
                                                          model_.now(),
                                                          model_.token_bytes,
                                                          {}});
@@ -184,7 +184,7 @@ std::string without_habits(std::string_view text, const BatchModel& model) {
   if (const auto stream = line.find("stream"); stream != line.end() && stream->is_boolean()) line.erase(stream);
   const auto asked = line.find("model");
   if (asked == line.end() || !asked->is_string()) return line.dump();
-  const auto adapter = comm::adapter_of(asked->get<std::string>(), model.name);
+  const auto adapter = comm::adapter_of(asked->get<std::string>(), model.names);
   const auto given = line.find("adapter");
   const bool agrees = given == line.end() || given->is_null() || !adapter || *given == *adapter;
   if (!agrees) return line.dump();

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "comm/client/client_messages.h"
+#include "comm/openai/models.h"
 #include "comm/openai/openai_error.h"
 #include "kernels/base/error.h"
 
@@ -21,7 +22,7 @@ namespace lorikeet::launcher {
 
 // What OpenAI's form needs of the model that answers.
 struct BatchModel {
-  std::string name;                                      // of the base model
+  comm::ModelNames names;                                // of the base model
   std::function<std::string_view(int32_t)> token_bytes;  // may be part of a character
   std::function<std::string(std::span<const int32_t>)> decode;
   std::function<int64_t()> now;  // seconds since 1970

@@ -1,5 +1,6 @@
 #include "launcher/lora_modules.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -55,7 +56,9 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
     if (!comm::is_adapter_name(module->first)) {
       return fail("--lora-modules: a name that is no UTF-8 or has control characters in it");
     }
-    if (module->first == options.served_model_name) {
+    const auto& more = options.more_model_names;
+    if (module->first == options.served_model_name ||
+        std::find(more.begin(), more.end(), module->first) != more.end()) {
       return fail("--lora-modules: '{}' is the name of the base model", module->first);
     }
     if (module->first == comm::kBaseModel)

@@ -80,7 +80,9 @@ void add_model_flags(CLI::App& app, ServerFlags& f) {
                  "the Hugging Face cache")
       ->required();
   add_config_flag(app);
-  app.add_option("--served-model-name", o.served_model_name, "Name of the base model (default: the directory's name)");
+  app.add_option("--served-model-name", f.served_model_names,
+                 "Names of the base model (default: the directory's name); the first is the one that it goes by")
+      ->expected(1, CLI::detail::expected_max_vector_size);
   app.add_option("--lora-modules", f.lora_modules,
                  "Adapters: NAME=DIR ..., or {\"name\": NAME, \"path\": DIR}; several values, may be repeated")
       ->expected(1, CLI::detail::expected_max_vector_size);
@@ -188,6 +190,11 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   if (!flags.foreign.refused.empty()) return fail("{}", fmt::join(flags.foreign.refused, "\n"));
   auto model = find_model(o.model, hub_caches());
   if (!model) return tl::unexpected(model.error());
+  for (const std::string& name : flags.served_model_names) {
+    if (name.empty()) return fail("--served-model-name: a name is empty");
+    if (name == o.served_model_name) continue;
+    (o.served_model_name.empty() ? o.served_model_name : o.more_model_names.emplace_back()) = name;
+  }
   if (o.served_model_name.empty()) {
     o.served_model_name = *model == o.model ? std::filesystem::weakly_canonical(o.model).filename().string() : o.model;
   }

@@ -15,7 +15,8 @@ namespace lorikeet::launcher {
 
 // What the command line said, before it is checked against the checkpoint and the machine.
 struct ServerFlags {
-  actors::ServerOptions options;          // flags that need no translation write here
+  actors::ServerOptions options;  // flags that need no translation write here
+  std::vector<std::string> served_model_names;
   std::vector<std::string> lora_modules;  // launcher/lora_modules.h has the forms
   std::string device = "auto";
   bool computes_here = true;   // false: only other hosts have ranks, and this one needs no device

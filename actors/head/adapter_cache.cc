@@ -21,6 +21,12 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr std::chrono::milliseconds kCacheTick{1000};
+std::vector<std::string> names_of_base(const ServerOptions& options) {
+  std::vector<std::string> names = options.more_model_names;
+  names.push_back(options.served_model_name);
+  return names;
+}
+
 constexpr size_t kOthersInBrief = 256;  // adapters on disk that a brief status shows
 
 class AdapterCache {
@@ -30,7 +36,7 @@ class AdapterCache {
         options_(std::move(setup.options)),
         host_({options_.max_cpu_loras, options_.max_cpu_lora_bytes}, options_.lora_modules),
         slots_({options_.max_loras, options_.lora_memory_bytes, options_.tensor_parallel_size}),
-        changes_({options_.runtime_lora_updating, options_.served_model_name}, std::move(setup.names), host_, slots_),
+        changes_({options_.runtime_lora_updating, names_of_base(options_)}, std::move(setup.names), host_, slots_),
         journal_(std::move(setup.journal)),
         descriptors_(std::move(setup.descriptors)),
         source_(setup.make_source(callbacks(self))) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "actors/head/adapter_key.h"
 
 namespace lorikeet::actors {
@@ -95,7 +97,7 @@ uint64_t AdapterChanges::begin(comm::AdapterRequest request, TimePoint now) {
 
 void AdapterChanges::load(uint64_t number, comm::AdapterRequest request, TimePoint now) {
   const std::string& name = *request.name;
-  if (name == settings_.base_model) {
+  if (std::find(settings_.base_models.begin(), settings_.base_models.end(), name) != settings_.base_models.end()) {
     return end(number, fmt::format("'{}' is the name of the base model", name), "invalid_request");
   }
   const bool taken = host_.knows(name);

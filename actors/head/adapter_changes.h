@@ -40,8 +40,8 @@ class AdapterChanges {
   static constexpr size_t kMostNames = 1 << 17;  // that are served
 
   struct Settings {
-    bool allowed = false;    // load, unload, pin and unpin; anybody may warm, as a request does
-    std::string base_model;  // a name that no adapter may have
+    bool allowed = false;                  // load, unload, pin and unpin; anybody may warm, as a request does
+    std::vector<std::string> base_models;  // names that no adapter may have
     std::chrono::milliseconds patience{120'000};
   };
 

@@ -136,13 +136,14 @@ void HttpApi::refuse(ExchangeId exchange, const OpenAiError& error) {
 // Names the base model, too, which a client with an unknown model may want.
 OpenAiError HttpApi::error_of(const comm::Failure& failure) const {
   OpenAiError error = comm::error_of(failure);
-  if (failure.code == "unknown_adapter") error.message += fmt::format("; the base model is \"{}\"", setup_.model_name);
+  if (failure.code == "unknown_adapter")
+    error.message += fmt::format("; the base model is \"{}\"", setup_.model_names.first);
   return error;
 }
 
 // For bodies that ask for no generation: their model must be one that is served all the same.
 std::optional<OpenAiError> HttpApi::wrong_model(const std::optional<std::string>& name, const Grant& grant) const {
-  const auto adapter = comm::adapter_of(name, setup_.model_name);
+  const auto adapter = comm::adapter_of(name, setup_.model_names);
   if (!grant.may_use(adapter)) return error_of(comm::Failure{"", "forbidden", Grant::refusal_of(*adapter)});
   if (auto ok = setup_.validation->check_adapter(adapter); !ok) return error_of(failure_of("", ok.error()));
   return std::nullopt;
@@ -206,14 +207,14 @@ void HttpApi::generate(ExchangeId exchange, const OpenAiRequest& request,
   }
   comm::OpenAiAnswer::Setup shown;
   shown.id = (chat ? "chatcmpl-" : "cmpl-") + known.request_id;
-  shown.model = comm::answering_model(request.model, setup_.model_name);
+  shown.model = comm::answering_model(request.model, setup_.model_names.first);
   shown.created = outside_.now();
   if (const auto& tokenizer = setup_.validation->context().tokenizer) {
     shown.token_bytes = [tokenizer](int32_t id) { return token_bytes(tokenizer, id); };
   }
   shown.prompts = std::move(prompts);
   known.answer.emplace(request, std::move(shown));
-  const auto adapter = comm::adapter_of(request.model, setup_.model_name);
+  const auto adapter = comm::adapter_of(request.model, setup_.model_names);
   for (size_t i = 0; i < request.choices(); ++i) {
     comm::GenerateRequest choice = request.choice(i);
     choice.id = known.request_id + "/" + choice.id;  // so that the log tells whose it is
@@ -280,24 +281,26 @@ void HttpApi::failed(ExchangeId exchange, Exchange& known, const comm::Failure& 
 // ---- the other routes
 
 void HttpApi::models(ExchangeId exchange) {
-  std::vector<comm::ServedModel> list = {{setup_.model_name, setup_.model_root, ""}};
+  const std::string& base = setup_.model_names.first;
+  std::vector<comm::ServedModel> list = {{base, setup_.model_root, ""}};
+  for (const std::string& name : setup_.model_names.more) list.push_back({name, setup_.model_root, ""});
   const Grant& grant = *find(exchange)->grant;
   for (auto& [name, directory] : setup_.validation->context().adapters.list()) {
-    if (grant.may_use(name)) list.push_back({std::move(name), std::move(directory), setup_.model_name});
+    if (grant.may_use(name)) list.push_back({std::move(name), std::move(directory), base});
   }
   finish(exchange, 200, comm::model_list(list, started_, setup_.validation->context().max_model_len));
 }
 
 void HttpApi::model(ExchangeId exchange, const std::string& name) {
   const int32_t length = setup_.validation->context().max_model_len;
-  const auto adapter = comm::adapter_of(name, setup_.model_name);
+  const auto adapter = comm::adapter_of(name, setup_.model_names);
   if (!adapter) {
-    return finish(exchange, 200, comm::model_card({setup_.model_name, setup_.model_root, ""}, started_, length));
+    return finish(exchange, 200, comm::model_card({name, setup_.model_root, ""}, started_, length));
   }
   auto directory = setup_.validation->context().adapters.directory_of(*adapter);
   if (directory && find(exchange)->grant->may_use(*adapter)) {
     return finish(exchange, 200,
-                  comm::model_card({*adapter, *std::move(directory), setup_.model_name}, started_, length));
+                  comm::model_card({*adapter, *std::move(directory), setup_.model_names.first}, started_, length));
   }
   refuse(exchange,
          error_of(comm::Failure{"", "unknown_adapter", fmt::format("there is no model \"{}\"", name.substr(0, 200))}));

@@ -19,6 +19,7 @@
 #include "actors/wire/server_status.h"
 #include "comm/client/client_messages.h"
 #include "comm/http/http_server.h"
+#include "comm/openai/models.h"
 #include "comm/openai/openai_answer.h"
 #include "comm/openai/openai_request.h"
 
@@ -52,7 +53,7 @@ class HttpApi {
   struct Setup {
     std::shared_ptr<const HttpRoutes> routes;
     std::shared_ptr<const RequestValidation> validation;
-    std::string model_name;
+    comm::ModelNames model_names;
     std::string model_root;                                        // directory of the checkpoint
     std::function<std::string(const ServerStatus&)> metrics_text;  // may be empty: there are none
     // May be empty, too. answered: a prompt has all its `n` choices, the longest with so many tokens. passed_over: a body

@@ -124,7 +124,7 @@ Result<HttpDoor> open_http_door(caf::scoped_actor& opener, const HttpDoorSetup& 
   HttpApi::Setup api;
   api.routes = routes;
   api.validation = setup.validation;
-  api.model_name = setup.options.served_model_name;
+  api.model_names = {setup.options.served_model_name, setup.options.more_model_names};
   api.model_root = setup.options.model;
   api.metrics_text = [metrics = setup.metrics, loras = setup.options.max_loras,
                       block = setup.options.block_size](const ServerStatus& status) {

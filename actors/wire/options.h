@@ -104,6 +104,7 @@ struct LogOptions {
 struct ServerOptions {
   std::string model;                                              // directory of the checkpoint
   std::string served_model_name;                                  // default: the directory's name
+  std::vector<std::string> more_model_names;                      // under which the base model is served, too
   std::vector<std::pair<std::string, std::string>> lora_modules;  // name -> directory
   int32_t tensor_parallel_size = 1;
   std::string device = "cpu";  // cpu or cuda ("auto" has been decided)
@@ -148,6 +149,7 @@ struct ServerOptions {
   static void fields(Self& s, Visitor&& visit) {
     visit("model", s.model);
     visit("served_model_name", s.served_model_name);
+    visit("more_model_names", s.more_model_names);
     visit("lora_modules", s.lora_modules);
     visit("tensor_parallel_size", s.tensor_parallel_size);
     visit("device", s.device);

@@ -1,5 +1,6 @@
 #include "comm/openai/models.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "comm/openai/json_text.h"
@@ -31,10 +32,16 @@ std::string model_list(const std::vector<ServedModel>& models, int64_t created, 
   return to_text({{"object", "list"}, {"data", std::move(data)}});
 }
 
-std::optional<std::string> adapter_of(const std::optional<std::string>& model, const std::string& base) {
-  if (!model || model->empty() || *model == base) return std::nullopt;
-  const std::string prefix = base + ":";
-  return model->rfind(prefix, 0) == 0 ? model->substr(prefix.size()) : *model;
+bool ModelNames::hold(std::string_view name) const {
+  return name == first || std::find(more.begin(), more.end(), name) != more.end();
+}
+
+std::optional<std::string> adapter_of(const std::optional<std::string>& model, const ModelNames& base) {
+  if (!model || model->empty() || base.hold(*model)) return std::nullopt;
+  for (size_t colon = model->find(':'); colon != std::string::npos; colon = model->find(':', colon + 1)) {
+    if (base.hold(std::string_view(*model).substr(0, colon))) return model->substr(colon + 1);
+  }
+  return model;
 }
 
 std::string answering_model(const std::optional<std::string>& model, const std::string& base) {

@@ -145,7 +145,7 @@ TEST_F(BatchRunnerTest, LeavesAWrongNumberOfAnswersToTheServer) {
 }
 
 TEST_F(BatchRunnerTest, AnswersOpenAisLinesInTheirForm) {
-  model_.name = "tiny";
+  model_.names = {"tiny", {}};
   model_.token_bytes = [](int32_t) { return std::string_view("t"); };
   model_.decode = [](std::span<const int32_t> ids) { return std::to_string(ids.size()) + " tokens"; };
   model_.now = [] { return int64_t{1700000000}; };
@@ -243,7 +243,7 @@ TEST(BatchLine, TellsFinalResultsOfBothFormsApart) {
 
 TEST(BatchLine, TakesWhatPeopleWriteFromHabitWithOpenAisClients) {
   BatchModel model;
-  model.name = "base";
+  model.names = {"base", {}};
   const auto adapter = [&](const char* more) -> std::string {
     const auto line =
         BatchLine::parse(std::string(R"({"id": 5, "prompt": "It", "max_tokens": 8.0)") + more + "}", 0, model);

@@ -118,6 +118,19 @@ TEST_F(Flags, RefuseTwoAdaptersOfOneName) {
   EXPECT_NE(options.error().message.find("'a' is given twice"), std::string::npos);
 }
 
+TEST_F(Flags, TakeSeveralNamesOfTheBaseModel) {
+  const auto options = parse({"--served-model-name", "a", "b", "a", "c", "--max-loras", "2", "--model", model_});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_EQ(options->served_model_name, "a");
+  EXPECT_THAT(options->more_model_names, testing::ElementsAre("b", "c"));
+  const auto before_the_model = parse({"--served-model-name", "a", model_});
+  ASSERT_TRUE(before_the_model) << before_the_model.error().message;
+  EXPECT_TRUE(before_the_model->more_model_names.empty());
+  const auto taken = parse({"--model", model_, "--served-model-name", "a", "b", "--lora-modules", "b=" + adapter_});
+  ASSERT_FALSE(taken);
+  EXPECT_THAT(taken.error().message, testing::HasSubstr("'b' is the name of the base model"));
+}
+
 TEST_F(Flags, RefuseAnAdapterThatIsNamedAsTheBaseModel) {
   const auto options = parse({"--model", model_, "--served-model-name", "a", "--lora-modules", "a=" + adapter_});
   ASSERT_FALSE(options.has_value());

@@ -31,7 +31,7 @@ class AdapterChangesTest : public ::testing::Test {
     names_ = AdapterNames(modules);
     host_ = std::make_unique<HostAdapters>(HostAdapters::Limits{staged_count, staged_bytes}, modules);
     slots_ = std::make_unique<AdapterSlots>(AdapterSlots::Limits{slots, slot_bytes});
-    changes_ = std::make_unique<AdapterChanges>(AdapterChanges::Settings{allowed, "base"}, names_, *host_, *slots_);
+    changes_ = std::make_unique<AdapterChanges>(AdapterChanges::Settings{allowed, {"base"}}, names_, *host_, *slots_);
     for (const char* dir : {"/a", "/b", "/c", "/d"}) disk_[dir] = std::string("of ") + dir;
   }
 

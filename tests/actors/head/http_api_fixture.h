@@ -42,7 +42,7 @@ class HttpApiTest : public ::testing::Test {
     routes.access = access_;
     setup.routes = std::make_shared<HttpRoutes>(routes);
     setup.validation = few_may_wait_ ? few_may_wait_ : validation_;
-    setup.model_name = "tiny";
+    setup.model_names = {"tiny", more_names_};
     setup.model_root = "/models/tiny";
     setup.metrics_text = [](const ServerStatus& status) { return "of " + status.model; };
     setup.short_body_bytes = 4096;
@@ -109,6 +109,7 @@ class HttpApiTest : public ::testing::Test {
   }
 
   static inline std::shared_ptr<const RequestValidation> validation_;
+  std::vector<std::string> more_names_;                    // of the base model
   std::shared_ptr<const RequestValidation> few_may_wait_;  // in its place, where it is there
   std::shared_ptr<const Access> access_;
   std::string key_ = "none";

@@ -70,6 +70,22 @@ TEST_F(HttpApiTest, TakesTheAdapterFromTheModelsName) {
   EXPECT_EQ(body(id)["model"], "tiny");
 }
 
+TEST_F(HttpApiTest, ServesTheBaseModelUnderEachOfItsNames) {
+  more_names_ = {"gpt-4"};
+  open();
+  ask(1, "POST", "/v1/completions", R"({"prompt": "x", "model": "gpt-4"})");
+  EXPECT_EQ(asked_.back().second.adapter, std::nullopt);
+  api_->said(asked_.back().first, done("0"));
+  EXPECT_EQ(body(1)["model"], "gpt-4");
+  ask(2, "GET", "/v1/models");
+  ASSERT_EQ(body(2)["data"].size(), 4u);
+  EXPECT_EQ(body(2)["data"][1]["id"], "gpt-4");
+  EXPECT_TRUE(body(2)["data"][1]["parent"].is_null());
+  EXPECT_EQ(body(2)["data"][2]["parent"], "tiny");
+  ask(3, "GET", "/v1/models/gpt-4");
+  EXPECT_EQ(body(3)["id"], "gpt-4");
+}
+
 TEST_F(HttpApiTest, GivesAFailureItsStatusAndTakesTheOtherChoicesWithIt) {
   ask(1, "POST", "/v1/completions", R"({"prompt": "x", "model": "none", "n": 2, "stream": true})");
   const uint64_t client = asked_[0].first;

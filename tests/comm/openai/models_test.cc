@@ -21,11 +21,23 @@ TEST(Models, NameTheBaseModelAndItsAdapters) {
 }
 
 TEST(Models, AreTheBaseModelWhereTheirNameIsLeftOutOrEmpty) {
-  EXPECT_EQ(adapter_of(std::nullopt, "base"), std::nullopt);
-  EXPECT_EQ(adapter_of("", "base"), std::nullopt);
-  EXPECT_EQ(adapter_of("base", "base"), std::nullopt);
-  EXPECT_EQ(adapter_of("base:moby", "base"), "moby");
-  EXPECT_EQ(adapter_of("moby", "base"), "moby");
+  const ModelNames base{"base", {}};
+  EXPECT_EQ(adapter_of(std::nullopt, base), std::nullopt);
+  EXPECT_EQ(adapter_of("", base), std::nullopt);
+  EXPECT_EQ(adapter_of("base", base), std::nullopt);
+  EXPECT_EQ(adapter_of("base:moby", base), "moby");
+  EXPECT_EQ(adapter_of("moby", base), "moby");
+}
+
+TEST(Models, OfSeveralNamesAreTheBaseModelUnderEachOfThem) {
+  const ModelNames names{"base", {"gpt-4", "a:b"}};
+  for (const char* name : {"base", "gpt-4", "a:b"}) {
+    EXPECT_EQ(adapter_of(name, names), std::nullopt);
+    EXPECT_EQ(adapter_of(std::string(name) + ":moby:1", names), "moby:1");
+  }
+  EXPECT_EQ(adapter_of("a", names), "a");
+  EXPECT_EQ(adapter_of("gpt", names), "gpt");
+  EXPECT_EQ(adapter_of("x:base", names), "x:base");
 }
 
 TEST(Models, HaveTheNameInAnAnswerThatWasAskedForElseTheBaseModels) {
