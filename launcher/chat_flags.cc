@@ -34,7 +34,7 @@ void add_chat_flags(CLI::App& app, actors::ServerOptions& options) {
                "Look for calls of tools in answers; needs --tool-call-parser")
       ->group(group);
   app.add_option("--tool-call-parser", o.tool_call_parser, "The form in which the model writes calls of tools")
-      ->check(CLI::IsMember({"hermes", "qwen3_coder"}))
+      ->check(CLI::IsMember({"hermes", "qwen3_coder", "qwen3_xml"}))
       ->group(group);
   app.add_option("--reasoning-parser", o.reasoning_parser,
                  "Split reasoning (<think>) off answers: of models that may (qwen3) or always do (deepseek_r1)")

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <utility>
 
+#include "launcher/sizes.h"
+
 namespace lorikeet::launcher {
 
 namespace {
@@ -50,6 +52,14 @@ std::vector<int32_t> token_ids(const std::string& flag, const std::string& text)
 
 CLI::Validator whole_number() {
   return whole_number_in(0, UINT64_MAX, "UINT");
+}
+
+CLI::Validator plain_count() {
+  const auto change = [](std::string& text) -> std::string {
+    if (const auto count = parse_count(text, INT32_MAX)) text = std::to_string(*count);
+    return "";
+  };
+  return CLI::Validator(change, "");
 }
 
 CLI::Validator count_from(int32_t low) {

@@ -11,6 +11,7 @@
 namespace lorikeet::launcher {
 
 CLI::Validator whole_number();                          // 0 .. 2^64 - 1, in digits
+CLI::Validator plain_count();                           // makes 2048 of 2K, and leaves what is no such number as it is
 CLI::Validator count_from(int32_t low);                 // low .. 2^31 - 1, in digits
 CLI::Validator finite_number(double low, double high);  // low .. high
 

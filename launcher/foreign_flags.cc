@@ -53,6 +53,28 @@ constexpr ForeignFlag kForeignFlags[] = {
     {"--use-tqdm-on-load", false, true, "loading is shown where it is a terminal"},
     {"--no-use-tqdm-on-load", false, true, "loading is shown where it is a terminal"},
     {"--no-async-scheduling", false, true, "steps are always planned while the one before runs"},
+    {"--disable-async-output-proc", false, true, "steps are always planned while the one before runs"},
+    {"--num-scheduler-steps", true, true, "steps are always planned while the one before runs"},
+    {"--use-v2-block-manager", false, true, "there is one way to keep KV blocks"},
+    {"--preemption-mode", true, true, "sequences that are preempted are recomputed, never swapped"},
+    {"--scheduler-delay-factor", true, true, "prompts begin as soon as there is room"},
+    {"--max-num-partial-prefills", true, true, "prompts share what --max-num-batched-tokens leaves of a step"},
+    {"--max-long-partial-prefills", true, true, "prompts share what --max-num-batched-tokens leaves of a step"},
+    {"--long-prefill-token-threshold", true, true, "prompts share what --max-num-batched-tokens leaves of a step"},
+    {"--max-cudagraph-capture-size", true, true, "graphs serve every size of batch"},
+    {"--calculate-kv-scales", false, true, "keys and values in fp8 have a scale for each token"},
+    {"--structured-outputs-config", true, true, "nothing depends on it"},
+    {"--safetensors-load-strategy", true, true, "ranks read their parts of the files"},
+    {"--model-loader-extra-config", true, true, "ranks read their parts of the files"},
+    {"--download-dir", true, true, "nothing is downloaded; the Hugging Face cache is where HF_HOME says"},
+    {"--hf-token", true, true, "nothing is downloaded"},
+    {"--code-revision", true, true, "no code is ever loaded from a checkpoint"},
+    {"--mm-processor-kwargs", true, true, "models of text alone are served"},
+    {"--mm-processor-cache-gb", true, true, "models of text alone are served"},
+    {"--disable-mm-preprocessor-cache", false, true, "models of text alone are served"},
+    {"--language-model-only", false, true, "models of text alone are served"},
+    {"--disable-hybrid-kv-cache-manager", false, true, "all layers have the same KV cache"},
+    {"--show-hidden-metrics-for-version", true, true, "no metric is hidden"},
     {"--scheduling-policy", true, false, "requests are served in the order in which they came", "fcfs"},
     {"--logprobs-mode", true, false, "log-probabilities are the model's own, before sampling changes them",
      "raw_logprobs"},
@@ -60,6 +82,10 @@ constexpr ForeignFlag kForeignFlags[] = {
      "what requests do not say is as the checkpoint's generation_config.json has it; say it in the requests", "auto"},
     {"--override-generation-config", true, false,
      "requests say how they are sampled, else generation_config.json does"},
+    {"--response-role", true, false, "answers have the role assistant", "assistant"},
+    {"--model-impl", true, false, "there is one way to compute each model", "auto"},
+    {"--config-format", true, false, "config.json is read", "auto"},
+    {"--stream-interval", true, false, "every token is sent as it comes", "1"},
     {"--runner", true, false, "models that generate are served", "generate"},
     {"--task", true, false, "models that generate are served", "generate"},
     {"--pipeline-parallel-size", true, false,
@@ -78,6 +104,20 @@ constexpr ForeignFlag kForeignFlags[] = {
     {"--revision", true, false, "models are local directories; download the revision that you want"},
     {"--speculative-config", true, false, "there is no speculative decoding"},
     {"--return-tokens-as-token-ids", false, false, "requests ask for it: return_tokens_as_token_ids"},
+    {"--tokenizer-revision", true, false, "the tokenizer is read from the checkpoint's directory"},
+    {"--hf-config-path", true, false, "the configuration is what the checkpoint's config.json says"},
+    {"--rope-scaling", true, false, "it is what config.json says"},
+    {"--rope-theta", true, false, "it is what config.json says"},
+    {"--num-gpu-blocks-override", true, false, "--kv-cache-memory-bytes says how large the KV cache is"},
+    {"--kv-transfer-config", true, false, "KV blocks stay with the server"},
+    {"--kv-events-config", true, false, "the KV cache's changes are not published"},
+    {"--otlp-traces-endpoint", true, false, "there are no traces; /metrics and the log have each request's times"},
+    {"--enable-prompt-embeds", false, false, "prompts are text or token ids"},
+    {"--tool-parser-plugin", true, false, "no code of others is loaded; --tool-call-parser names what there is"},
+    {"--exclude-tools-when-tool-choice-none", false, false, "leave the tools out of the request"},
+    {"--middleware", true, false, "no code of others is loaded"},
+    {"--enable-lora-bias", false, false, "biases of lora_B are not served"},
+    {"--long-lora-scaling-factors", true, false, "the context is what config.json says for all adapters"},
     {"--lora-extra-vocab-size", true, false, "adapters that add tokens are refused"},
 };
 
@@ -122,6 +162,7 @@ void add_foreign_flags(CLI::App& app, ForeignFlags& given) {
     if (flag.takes_value) {
       app.add_option_function<std::string>(
              flag.name, [flag = &flag, &given](const std::string& value) { list(*flag, value, given); })
+          ->take_last()
           ->group("");
     } else {
       app.add_flag_function(flag.name, [flag = &flag, &given](int64_t) { list(*flag, "", given); })->group("");
@@ -151,6 +192,12 @@ std::vector<std::string> spelt_out(const CLI::App& command, const std::vector<st
     } else {
       result.push_back(word);
     }
+    // --flag=True, as Python writes it.
+    const std::string& last = result.back();
+    if (flags_end || !last.starts_with("--") || !(last.ends_with("=True") || last.ends_with("=False"))) continue;
+    const CLI::Option* const flag = command.get_option_no_throw(last.substr(0, last.find('=')));
+    if (flag == nullptr || flag->get_items_expected_max() > 0) continue;
+    result.back() = last.substr(0, last.find('=')) + (last.ends_with("=True") ? "=true" : "=false");
   }
   return result;
 }

@@ -97,7 +97,7 @@ void add_model_flags(CLI::App& app, ServerFlags& f) {
       ->check(CLI::IsMember(
           {"auto", "none", "gptq", "gptq_marlin", "awq", "awq_marlin", "auto-round", "inc", "compressed-tensors"}));
   app.add_option("--load-format", o.load_format, "dummy fills the weights at random: no *.safetensors needed")
-      ->check(CLI::IsMember({"auto", "safetensors", "dummy"}));
+      ->check(CLI::IsMember({"auto", "safetensors", "fastsafetensors", "runai_streamer", "dummy"}));
 }
 
 void add_scheduling_flags(CLI::App& app, ServerFlags& f) {
@@ -113,7 +113,8 @@ void add_scheduling_flags(CLI::App& app, ServerFlags& f) {
       ->group(group);
   app.add_option("--max-num-seqs", o.max_num_seqs, "Sequences in one step")->group(group);
   app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens,
-                 "Tokens in one step; longer prompts go in chunks")
+                 "Tokens in one step, such as 2048 or 2k; longer prompts go in chunks")
+      ->transform(plain_count())
       ->group(group);
   app.add_option("--max-num-queued-reqs", o.max_num_queued_reqs, "Requests that may wait; one more is refused")
       ->group(group);
@@ -125,7 +126,7 @@ void add_scheduling_flags(CLI::App& app, ServerFlags& f) {
                  "KV cache of each rank, such as 8G, 8GiB or 8GB (0: decided at start)")
       ->group(group);
   app.add_option("--kv-cache-dtype", o.kv_cache_dtype, "Element type of the KV cache on the GPU")
-      ->check(CLI::IsMember({"auto", "fp16", "bf16", "fp8"}))
+      ->check(CLI::IsMember({"auto", "fp16", "float16", "bf16", "bfloat16", "fp8", "fp8_e4m3"}))
       ->group(group);
   app.add_option("--gpu-memory-utilization", f.gpu_memory_utilization, "Share of the GPU's memory to use")
       ->group(group);
@@ -209,7 +210,12 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   const auto plan = model::ShardPlan::make(*config, o.tensor_parallel_size);
   if (!plan) return tl::unexpected(plan.error());
   if (auto ok = actors::context_length(o, *config); !ok) return tl::unexpected(ok.error());
-  if (o.load_format == "safetensors") o.load_format = "auto";
+  if (o.load_format != "dummy") o.load_format = "auto";  // vLLM's others read the same files in another way
+  for (const auto& [said, meant] :
+       {std::pair("float16", "fp16"), std::pair("bfloat16", "bf16"), std::pair("fp8_e4m3", "fp8")}) {
+    if (o.kv_cache_dtype == said) o.kv_cache_dtype = meant;
+  }
+  if (o.chat.tool_call_parser == "qwen3_xml") o.chat.tool_call_parser = "qwen3_coder";  // two parsers of one form
 
   if (auto ok = check_chat_flags(o.chat); !ok) return tl::unexpected(ok.error());
   if (auto ok = check_chat_template(o.chat_template); !ok) return tl::unexpected(ok.error());

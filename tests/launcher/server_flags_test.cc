@@ -202,6 +202,32 @@ TEST_F(Flags, TakeTheFlagsOfVllmOnWhichNothingDepends) {
                                    testing::HasSubstr("--no-use-tqdm-on-load: ")));
 }
 
+TEST_F(Flags, TakeALineThatWasWrittenForVllm) {
+  ServerFlags flags;
+  const std::vector<std::string> words = {model_,      "--download-dir",
+                                          "/models",   "--num-scheduler-steps",
+                                          "8",         "--model-impl",
+                                          "auto",      "--config-format",
+                                          "auto",      "--response-role",
+                                          "assistant", "--preemption-mode",
+                                          "recompute", "--long-prefill-token-threshold",
+                                          "512",       "--stream-interval",
+                                          "1",         "--calculate-kv-scales"};
+  const auto options = parse(words, flags);
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_EQ(flags.foreign.harmless.size(), 9U);
+  const std::pair<const char*, const char*> refused[] = {{"--rope-scaling", R"({"rope_type": "yarn"})"},
+                                                         {"--kv-transfer-config", "{}"},
+                                                         {"--num-gpu-blocks-override", "512"},
+                                                         {"--stream-interval", "10"},
+                                                         {"--response-role", "bot"}};
+  for (const auto& [flag, value] : refused) {
+    const auto other = parse({model_, flag, value});
+    ASSERT_FALSE(other) << flag;
+    EXPECT_THAT(other.error().message, testing::StartsWith(flag));
+  }
+}
+
 TEST_F(Flags, TakeTheValuesOfVllmsFlagsThatNameWhatIsDoneHere) {
   ServerFlags flags;
   const std::vector<std::string> fitting = {
@@ -223,6 +249,22 @@ TEST_F(Flags, TakeTheValuesOfVllmsFlagsThatNameWhatIsDoneHere) {
               testing::StartsWith("--scheduling-policy priority: "));
 }
 
+TEST_F(Flags, TakeVllmsOtherNamesForValues) {
+  ServerFlags flags;
+  const auto taken = parse(
+      {model_, "--kv-cache-dtype", "fp8_e4m3", "--tool-call-parser", "qwen3_xml", "--load-format", "runai_streamer",
+       "--max-num-batched-tokens", "2K", "--compilation-config", ".mode=3", "--compilation-config", ".level=0"},
+      flags);
+  ASSERT_TRUE(taken) << taken.error().message;
+  EXPECT_EQ(taken->kv_cache_dtype, "fp8");
+  EXPECT_EQ(taken->chat.tool_call_parser, "qwen3_coder");
+  EXPECT_EQ(taken->load_format, "auto");
+  EXPECT_EQ(taken->max_num_batched_tokens, 2048);
+  EXPECT_EQ(flags.foreign.harmless.size(), 1u);
+  EXPECT_FALSE(parse({model_, "--max-num-batched-tokens", "2X"}));
+  EXPECT_FALSE(parse({model_, "--kv-cache-dtype", "fp8_e5m2"}));
+}
+
 TEST(SpeltOut, GivesVllmsOtherWaysToWriteAFlagTheirLongForm) {
   CLI::App app;
   ServerFlags flags;
@@ -236,6 +278,9 @@ TEST(SpeltOut, GivesVllmsOtherWaysToWriteAFlagTheirLongForm) {
   EXPECT_THAT(spelt_out(app, {"-O.mode=3", "-cc.mode=3", "--compilation_config.level=0", "-cc", "{}", "-x.mode=3"}),
               ElementsAre("--optimization-level", ".mode=3", "--compilation-config", ".mode=3", "--compilation-config",
                           ".level=0", "--compilation-config", "{}", "-x.mode=3"));
+  EXPECT_THAT(
+      spelt_out(app, {"--enable-prefix-caching=True", "--enforce_eager=False", "--revision=True", "--log-json"}),
+      ElementsAre("--enable-prefix-caching=true", "--enforce-eager=false", "--revision=True", "--log-json"));
   EXPECT_THAT(spelt_out(app, {"--no_such", "-x", "-", "--", "-tp"}), ElementsAre("--no_such", "-x", "-", "--", "-tp"));
   CLI::App other;
   EXPECT_THAT(spelt_out(other, {"-tp", "-O3"}), ElementsAre("-tp", "-O3")) << "a command without the flags";
