@@ -38,8 +38,15 @@ bool PolledEvent::ready() const {
   return true;
 }
 
-void PolledEvent::wait() const {
-  while (!ready()) std::this_thread::sleep_for(kBetweenLooks);
+Result<void> PolledEvent::wait(std::chrono::milliseconds limit) const {
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  while (!ready()) {
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return fail("the GPU has not ended what it was given within {} ms", limit.count());
+    }
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+  return {};
 }
 
 }  // namespace lorikeet::kernels

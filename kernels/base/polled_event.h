@@ -5,6 +5,7 @@
 // Threads: one at a time. Errors: as kernels/base/device.h.
 #pragma once
 
+#include <chrono>
 #include <utility>
 
 #include "kernels/base/device.h"
@@ -13,6 +14,8 @@ namespace lorikeet::kernels {
 
 class PolledEvent {
  public:
+  static constexpr std::chrono::seconds kLongestWait{120};  // far above any load of an adapter
+
   static Result<PolledEvent> make();
   PolledEvent() = default;
   ~PolledEvent();
@@ -24,7 +27,10 @@ class PolledEvent {
 
   void record(const Stream& stream) const;
   bool ready() const;  // true also before the first record
-  void wait() const;   // looks every 20 us, and sleeps between (kernels/base/thread_turns.h, sleep_exactly)
+  // Looks every 20 us, and sleeps between (kernels/base/thread_turns.h, sleep_exactly). Fails where the device has not come
+  // so far within `limit`: what was queued may still run, so that memory it reads or writes must not be used again before
+  // the event is ready.
+  Result<void> wait(std::chrono::milliseconds limit = kLongestWait) const;
 
  private:
   CUevent_st* handle_ = nullptr;

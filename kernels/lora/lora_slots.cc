@@ -64,7 +64,8 @@ LoraSlots::LoraSlots(const LoraGeometry& geometry, int32_t slots, uint64_t bytes
       spans_(static_cast<size_t>(slots)),
       ranks_(static_cast<size_t>(slots), 0) {}
 
-Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes, DeviceBuffer given) {
+Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes, DeviceBuffer given,
+                                  std::chrono::milliseconds longest_wait) {
   CHECK_GE(slots, 0);
   CHECK(geometry.dtype == Dtype::f16 || geometry.dtype == Dtype::bf16);
   LoraSlots made(geometry, slots, bytes);
@@ -100,7 +101,7 @@ Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, u
   if (!stream) return tl::unexpected(stream.error());
   Result<PolledEvent> done = PolledEvent::make();
   if (!done) return tl::unexpected(done.error());
-  Result<LoraUpload> upload = LoraUpload::make();
+  Result<LoraUpload> upload = LoraUpload::make(longest_wait);
   if (!upload) return tl::unexpected(upload.error());
   made.packed_upload_ = std::move(*upload);
   for (PolledEvent& event : made.piece_copied_) {
@@ -116,6 +117,7 @@ Result<LoraSlots> LoraSlots::make(const LoraGeometry& geometry, int32_t slots, u
   made.embedding_entry_ = std::move(*embedding_entry);
   made.stream_ = std::move(*stream);
   made.done_ = std::move(*done);
+  made.longest_wait_ = longest_wait;
   for (int32_t slot = 0; slot < slots; slot++) made.clear(slot);
   return made;
 }
@@ -157,33 +159,32 @@ Result<void> LoraSlots::check(const Adapter& adapter) const {
 }
 
 Result<void> LoraSlots::load(int32_t slot, const LoraAdapter& adapter) {
-  forget(slot);
-  Result<void> uploaded = check(adapter);
+  Result<void> uploaded = empty(slot);
+  if (!uploaded) return uploaded;
+  uploaded = check(adapter);
   if (uploaded) uploaded = upload(slot, adapter);
-  if (!uploaded) {
-    wait();  // copies that are under way must not meet the next owner of the memory
-    clear(slot);
-    return uploaded;
-  }
-  finish(slot, adapter);
-  return {};
+  if (uploaded) uploaded = finish(slot, adapter);
+  if (uploaded) return uploaded;
+  // Copies that are under way must not meet the next owner of the memory: they are waited for, or settled() knows of them.
+  if (!late_) static_cast<void>(wait());
+  clear(slot);
+  return uploaded;
 }
 
 Result<void> LoraSlots::load(int32_t slot, const PackedLoraAdapter& adapter) {
-  forget(slot);
-  Result<void> copied = check(adapter);
+  Result<void> copied = empty(slot);
+  if (!copied) return copied;
+  copied = check(adapter);
   if (copied) copied = copy(slot, adapter);
-  if (!copied) {
-    clear(slot);
-    return copied;
-  }
-  finish(slot, adapter);
-  return {};
+  if (copied) copied = finish(slot, adapter);
+  if (!copied) clear(slot);
+  return copied;
 }
 
 Result<void> LoraSlots::adopt(int32_t slot, const HeldLoraAdapter& adapter, std::span<const ByteSpan> spans) {
-  clear(slot);
-  Result<void> placed = check(adapter);
+  Result<void> placed = empty(slot);
+  if (!placed) return placed;
+  placed = check(adapter);
   size_t taken = 0;
   const auto take = [&](uint64_t bytes) -> Result<unsigned char*> {
     if (taken == spans.size()) return fail("the adapter is said to lie in {} places only", spans.size());
@@ -196,18 +197,16 @@ Result<void> LoraSlots::adopt(int32_t slot, const HeldLoraAdapter& adapter, std:
   };
   if (placed) placed = place(adapter, take, [](const HeldLora&, unsigned char*, uint64_t, uint64_t) {});
   if (placed && taken != spans.size()) placed = fail("the adapter is said to lie in {} places", spans.size());
-  if (!placed) {
-    clear(slot);
-    return placed;
-  }
-  finish(slot, adapter);
-  return {};
+  if (placed) placed = finish(slot, adapter);
+  if (!placed) clear(slot);
+  return placed;
 }
 
 template <class Adapter>
-void LoraSlots::finish(int32_t slot, const Adapter& adapter) {
-  write_tables(slot);
-  ranks_[static_cast<size_t>(slot)] = largest_rank(adapter);
+Result<void> LoraSlots::finish(int32_t slot, const Adapter& adapter) {
+  Result<void> written = write_tables(slot);
+  if (written) ranks_[static_cast<size_t>(slot)] = largest_rank(adapter);
+  return written;
 }
 
 // Writes the tables' entries. allocate(bytes): a place for so many. put(pair, to, a_bytes, b_bytes): A is to lie at `to`,
@@ -283,25 +282,38 @@ Result<void> LoraSlots::copy(int32_t slot, const PackedLoraAdapter& adapter) {
           adapter, [&](uint64_t bytes) { return allocate(slot, bytes); }, put);
       !placed)
     return placed;
-  packed_upload_.copy(parts, adapter.memory);
-  return {};
+  return packed_upload_.copy(parts, adapter.memory);
 }
 
+// Where its tables cannot be written, no kernel reads them all the same: the slot has no ranks, and who loads it next
+// writes them.
 void LoraSlots::clear(int32_t slot) {
-  forget(slot);
-  write_tables(slot);
+  Result<void> cleared = empty(slot);
+  if (cleared) cleared = write_tables(slot);
+  if (!cleared)
+    LOG(WARNING) << "adapter slot " << slot << " is empty, and its tables are not: " << cleared.error().message;
 }
 
-// All but the slot's tables, which are written next.
-void LoraSlots::forget(int32_t slot) {
+// All but the slot's tables, which are written next. Fails where the device may be reading or writing still what would be
+// written then.
+Result<void> LoraSlots::empty(int32_t slot) {
   CHECK_GE(slot, 0);
   CHECK_LT(slot, slots());
-  std::memset(entries_.data(), 0, entries_.bytes());
-  *embedding_entry_.as<DeviceEmbeddingLora>() = {};
   auto& spans = spans_[static_cast<size_t>(slot)];
   for (const ByteSpan& span : spans) allocator_.free(span);
   spans.clear();
   ranks_[static_cast<size_t>(slot)] = 0;
+  if (auto ok = settled(); !ok) return ok;
+  std::memset(entries_.data(), 0, entries_.bytes());
+  *embedding_entry_.as<DeviceEmbeddingLora>() = {};
+  return {};
+}
+
+Result<void> LoraSlots::settled() {
+  if (auto ok = packed_upload_.settled(); !ok) return ok;
+  if (late_ && !done_.ready()) return fail("the GPU has not ended an earlier copy of an adapter yet");
+  late_ = false;
+  return {};
 }
 
 Result<void> LoraSlots::upload(int32_t slot, const LoraAdapter& adapter) {
@@ -422,7 +434,11 @@ Result<void> LoraSlots::send(unsigned char* to, int64_t items, uint64_t item_byt
     unsigned char* piece = pieces_.as<unsigned char>() + static_cast<uint64_t>(next_piece_) * piece_bytes;
     const PolledEvent& copied = piece_copied_[static_cast<size_t>(next_piece_)];
     next_piece_ = (next_piece_ + 1) % kPieces;
-    copied.wait();
+    if (auto ok = copied.wait(longest_wait_); !ok) {
+      done_.record(stream_);
+      late_ = true;
+      return ok;
+    }
     fill(first, count, piece);
     if (!name.empty() && !lora::all_finite(reinterpret_cast<const uint16_t*>(piece), bytes / 2, geometry_.dtype)) {
       return fail("the adapter's {} has weights that are not finite as {}", name, name_of(geometry_.dtype));
@@ -433,17 +449,19 @@ Result<void> LoraSlots::send(unsigned char* to, int64_t items, uint64_t item_byt
   return {};
 }
 
-void LoraSlots::write_tables(int32_t slot) {
+Result<void> LoraSlots::write_tables(int32_t slot) {
   const auto index = static_cast<uint64_t>(slot);
   copy_to_device(table_.as<unsigned char>() + index * entries_.bytes(), entries_.data(), entries_.bytes(), stream_);
   copy_to_device(embedding_table_.as<DeviceEmbeddingLora>() + index, embedding_entry_.data(),
                  sizeof(DeviceEmbeddingLora), stream_);
-  wait();
+  return wait();
 }
 
-void LoraSlots::wait() {
+Result<void> LoraSlots::wait() {
   done_.record(stream_);
-  done_.wait();
+  Result<void> done = done_.wait(longest_wait_);
+  late_ = !done;
+  return done;
 }
 
 }  // namespace lorikeet::kernels

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -96,15 +97,17 @@ struct HeldLoraAdapter {
 class LoraSlots {
  public:
   // Reserves `bytes` of device memory for the weights of up to `slots` adapters, and the tables. memory: as many bytes to
-  // put the weights into; empty: its own.
-  static Result<LoraSlots> make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes, DeviceBuffer memory = {});
+  // put the weights into; empty: its own. longest_wait: for any copy of a load.
+  static Result<LoraSlots> make(const LoraGeometry& geometry, int32_t slots, uint64_t bytes, DeviceBuffer memory = {},
+                                std::chrono::milliseconds longest_wait = PolledEvent::kLongestWait);
 
   // Bytes that an adapter of this rank takes that has every projection but neither embedding nor lm_head.
   static uint64_t adapter_bytes(const LoraGeometry& geometry, int32_t rank);
 
   // Puts an adapter into a slot, in place of what it held. Returns when it can be used; the calling thread sleeps while
   // copies are under way. Fails, and leaves the slot empty, where shapes are not the model's, where values do not fit
-  // the activations' type, and where memory does not suffice.
+  // the activations' type, and where memory does not suffice; also where the device does not end a copy in time, and until it
+  // has ended it: nothing new is put where it may be writing still.
   Result<void> load(int32_t slot, const LoraAdapter& adapter);
   // The same of what is packed. Its values are not looked at: who packs them does.
   Result<void> load(int32_t slot, const PackedLoraAdapter& adapter);
@@ -116,6 +119,7 @@ class LoraSlots {
   // Where in the memory a slot's weights are: a span per layer that has any, then lm_head's and the embedding's.
   std::span<const ByteSpan> spans(int32_t slot) const { return spans_[static_cast<size_t>(slot)]; }
   const DeviceBuffer& memory() const { return memory_; }
+  const Stream& stream() const { return stream_; }  // of what is packed here, and of all tables
 
   int32_t slots() const { return static_cast<int32_t>(spans_.size()); }
   uint64_t used_bytes() const { return allocator_.used(); }
@@ -139,21 +143,22 @@ class LoraSlots {
   uint64_t pair_bytes(const StoredLora& pair) const;
   uint64_t embedding_bytes(int32_t rank) const;
 
-  void forget(int32_t slot);
+  Result<void> empty(int32_t slot);
   template <class Adapter>
   Result<void> check(const Adapter& adapter) const;
   template <class Adapter, class Allocate, class Put>
   Result<void> place(const Adapter& adapter, const Allocate& allocate, const Put& put);
   template <class Adapter>
-  void finish(int32_t slot, const Adapter& adapter);
+  Result<void> finish(int32_t slot, const Adapter& adapter);
   Result<void> copy(int32_t slot, const PackedLoraAdapter& adapter);
   Result<void> upload(int32_t slot, const LoraAdapter& adapter);
   Result<unsigned char*> allocate(int32_t slot, uint64_t bytes);
   Result<DeviceLora> send_pair(const StoredLora& pair, unsigned char* to, const std::string& name);
   Result<DeviceEmbeddingLora> send_embedding(const StoredLora& pair, unsigned char* to);
   Result<void> send(unsigned char* to, int64_t items, uint64_t item_bytes, const std::string& name, const Fill& fill);
-  void write_tables(int32_t slot);
-  void wait();
+  Result<void> settled();
+  Result<void> write_tables(int32_t slot);
+  Result<void> wait();
 
   LoraGeometry geometry_;
   SpanAllocator allocator_;
@@ -162,6 +167,8 @@ class LoraSlots {
   DeviceBuffer memory_, table_, embedding_table_;
   Stream stream_;
   PolledEvent done_;
+  std::chrono::milliseconds longest_wait_{};
+  bool late_ = false;  // the stream did not come to done_ in time
 
   // Pieces of weights on their way: pinned memory that is filled again once its copy is done.
   static constexpr int kPieces = 4;

@@ -56,6 +56,13 @@ class LoraUpload::Filling {
     filled_[piece].wait(false, std::memory_order_acquire);
   }
 
+  // Nothing more is filled: a place may be on its way still.
+  void give_up() {
+    next_ = pieces_.size();
+    given_up_.store(true, std::memory_order_release);
+    arrived(pieces_.size());
+  }
+
   // The first `count` pieces are on the device: the places of the ring that they had are free.
   void arrived(size_t count) {
     arrived_.store(static_cast<uint32_t>(count), std::memory_order_release);
@@ -71,6 +78,7 @@ class LoraUpload::Filling {
          arrived = arrived_.load(std::memory_order_acquire)) {
       arrived_.wait(arrived, std::memory_order_acquire);
     }
+    if (given_up_.load(std::memory_order_acquire)) return false;
     const UploadPart& from = pieces_[piece];
     if (memory_ == nullptr || !read(from, place(piece))) std::memcpy(place(piece), from.from, from.bytes);
     filled_[piece].store(true, std::memory_order_release);
@@ -97,6 +105,7 @@ class LoraUpload::Filling {
   std::atomic<size_t> next_{0};
   std::unique_ptr<std::atomic<bool>[]> filled_;  // [pieces]
   std::atomic<uint32_t> arrived_{0};
+  std::atomic<bool> given_up_{false};
 };
 
 // Threads that fill one copy after the other: starting them anew takes as long as a good part of a copy.
@@ -170,8 +179,9 @@ LoraUpload::~LoraUpload() = default;
 LoraUpload::LoraUpload(LoraUpload&& other) noexcept = default;
 LoraUpload& LoraUpload::operator=(LoraUpload&& other) noexcept = default;
 
-Result<LoraUpload> LoraUpload::make() {
+Result<LoraUpload> LoraUpload::make(std::chrono::milliseconds longest_wait) {
   LoraUpload made;
+  made.longest_wait_ = longest_wait;
   Result<Stream> stream = Stream::make();
   if (!stream) return tl::unexpected(stream.error());
   made.stream_ = std::move(*stream);
@@ -188,21 +198,38 @@ Result<LoraUpload> LoraUpload::make() {
   return made;
 }
 
-void LoraUpload::copy(std::span<const UploadPart> parts, const ResidentMemory* memory) {
+Result<void> LoraUpload::settled() {
+  if (!late_) return {};
+  if (!copied_[*late_].ready()) return fail("the GPU has not ended an earlier copy of an adapter yet");
+  late_.reset();
+  return {};
+}
+
+Result<void> LoraUpload::copy(std::span<const UploadPart> parts, const ResidentMemory* memory) {
+  if (auto ok = settled(); !ok) return ok;
   Filling filling(parts, ring_.as<unsigned char>(), memory);
   fillers_->begin(filling);
   const std::vector<UploadPart>& pieces = filling.pieces();
+  const auto give_up = [&](size_t sent, Result<void> why) {
+    late_ = (sent - 1) % kPieces;
+    filling.give_up();
+    fillers_->end();
+    return why;
+  };
   for (size_t i = 0; i < pieces.size(); ++i) {
     if (i >= kOnTheWay) {
-      copied_[(i - kOnTheWay) % kPieces].wait();
+      if (auto ok = copied_[(i - kOnTheWay) % kPieces].wait(longest_wait_); !ok) return give_up(i, ok);
       filling.arrived(i - kOnTheWay + 1);
     }
     filling.wait_for(i, fillers_->exist());
     copy_to_device(pieces[i].to, filling.place(i), pieces[i].bytes, stream_);
     copied_[i % kPieces].record(stream_);
   }
-  if (!pieces.empty()) copied_[(pieces.size() - 1) % kPieces].wait();
+  if (!pieces.empty()) {
+    if (auto ok = copied_[(pieces.size() - 1) % kPieces].wait(longest_wait_); !ok) return give_up(pieces.size(), ok);
+  }
   fillers_->end();
+  return {};
 }
 
 }  // namespace lorikeet::kernels

@@ -14,8 +14,10 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "kernels/base/device.h"
@@ -38,15 +40,20 @@ class LoraUpload {
   static constexpr size_t kPieces = 32;   // of the ring: nobody who fills waits for the device, or hardly ever
   static constexpr size_t kMostFillers = 12;
 
-  // With the threads that fill: for three quarters of the cores, in the background.
-  static Result<LoraUpload> make();
+  // With the threads that fill: for three quarters of the cores, in the background. longest_wait: for a piece.
+  static Result<LoraUpload> make(std::chrono::milliseconds longest_wait = PolledEvent::kLongestWait);
   LoraUpload();
   ~LoraUpload();
   LoraUpload(LoraUpload&& other) noexcept;
   LoraUpload& operator=(LoraUpload&& other) noexcept;
 
-  // Returns when everything has arrived. memory: that all parts lie in; null: they lie anywhere.
-  void copy(std::span<const UploadPart> parts, const ResidentMemory* memory = nullptr);
+  // Returns when everything has arrived. memory: that all parts lie in; null: they lie anywhere. Fails where the device
+  // does not end a copy in time. Then copies may still be on their way, and every further call fails at once until they
+  // have arrived; settled() says so, too.
+  Result<void> copy(std::span<const UploadPart> parts, const ResidentMemory* memory = nullptr);
+  Result<void> settled();
+
+  const Stream& stream() const { return stream_; }  // of all copies
 
  private:
   class Filling;
@@ -56,6 +63,8 @@ class LoraUpload {
   std::array<PolledEvent, kPieces> copied_;
   PinnedBuffer ring_;
   std::unique_ptr<Fillers> fillers_;
+  std::chrono::milliseconds longest_wait_{};
+  std::optional<size_t> late_;  // of copied_: the last piece of a copy that did not end in time
 };
 
 }  // namespace lorikeet::kernels

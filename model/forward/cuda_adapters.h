@@ -49,7 +49,7 @@ class CudaAdapters {
 
   void take_over(const kernels::LoraGeometry& geometry);
   Result<void> take_over(int32_t slot, const SlotRecord& record, const kernels::LoraGeometry& geometry);
-  uint64_t contents(int32_t slot);
+  Result<uint64_t> contents(int32_t slot);
   void load_digest();
 
   std::vector<float> squared_norms(const LoraPair& pair, int32_t layer, Projection p);

@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdint>
 #include <stdexcept>
 #include <vector>
 
 #include "kernels/base/polled_event.h"
 #include "tests/kernels/base/cuda_test.h"
+#include "tests/kernels/base/held_stream.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -23,14 +25,27 @@ TEST_F(PolledEventCuda, IsWaitedForUntilWhatWasQueuedBeforeItIsThere) {
   for (const uint8_t value : {3, 7}) {
     const Result<PolledEvent> event = PolledEvent::make();
     ASSERT_TRUE(event) << event.error().message;
-    event->wait();  // nothing was recorded
+    EXPECT_TRUE(event->wait());  // nothing was recorded
     fill_bytes(device.data(), value, kBytes, stream_);
     copy_to_host(host->data(), device.data(), kBytes, stream_);
     event->record(stream_);
-    event->wait();
+    ASSERT_TRUE(event->wait());
     EXPECT_TRUE(event->ready());
     EXPECT_EQ(host->as<uint8_t>()[kBytes - 1], value);
   }
+}
+
+TEST_F(PolledEventCuda, IsGivenUpWhereTheDeviceDoesNotComeSoFarInTime) {
+  const Result<PolledEvent> event = PolledEvent::make();
+  ASSERT_TRUE(event) << event.error().message;
+  HeldStream held(stream_);
+  event->record(stream_);
+  const Result<void> ended = event->wait(std::chrono::milliseconds(5));
+  ASSERT_FALSE(ended);
+  EXPECT_EQ(ended.error().message, "the GPU has not ended what it was given within 5 ms");
+  EXPECT_FALSE(event->ready());
+  held.release();
+  EXPECT_TRUE(event->wait());
 }
 
 TEST_F(GraphCuda, LeavesTheStreamOfUseWhereItsWorkThrows) {

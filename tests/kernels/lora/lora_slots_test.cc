@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <thread>
 #include <tuple>
 
 #include "kernels/lora/lora_layout.h"
 #include "kernels/lora/lora_pack.h"
+#include "tests/kernels/base/held_stream.h"
 #include "tests/kernels/lora/random_lora.h"
 
 namespace lorikeet::kernels {
@@ -147,7 +149,7 @@ TEST_F(LoraSlotsCuda, FitsAdaptersOfMixedRanksIntoWhatOthersLeft) {
   const int32_t ranks[] = {8, 16, 32, 64};
   LoraSlots slots = make(geometry, 6, LoraSlots::adapter_bytes(geometry, 64) * 2);
   std::vector<int32_t> held(6, 0);
-  for (int step = 0; step < 60; step++) {
+  for (int step = 0; step < usual_or_few(60, 12); step++) {
     const auto slot = static_cast<size_t>(random_() % 6);
     const int32_t rank = ranks[random_() % 4];
     RandomLora lora(geometry, random_);
@@ -334,6 +336,30 @@ TEST_F(LoraSlotsCuda, RefusesWhatIsPackedForAnotherModelOrDoesNotFit) {
   expect_adapter(slots, geometry, 0, lora);
 }
 
+TEST_F(LoraSlotsCuda, LeavesASlotEmptyThatTheDeviceDoesNotFillInTime) {
+  const LoraGeometry geometry = geometry_of(2);
+  Result<LoraSlots> slots = LoraSlots::make(geometry, 2, 4 << 20, {}, std::chrono::milliseconds(5));
+  ASSERT_TRUE(slots) << slots.error().message;
+  RandomLora lora(geometry, random_);
+  lora.add_all(16);
+  const Packed packed(geometry, lora);
+  {
+    HeldStream held(slots->stream());
+    EXPECT_THAT(refusal(*slots, 0, lora.adapter()), HasSubstr("has not ended what it was given"));
+    EXPECT_THAT(slots->load(1, packed.adapter()).error().message, HasSubstr("has not ended an earlier copy"));
+    slots->clear(0);
+    EXPECT_EQ(slots->used_bytes(), 0U);
+    EXPECT_EQ(slots->ranks()[0], 0);
+    held.release();
+    slots->stream().synchronize();
+  }
+  // A load may take longer than the limit here, which then says so again.
+  while (!slots->load(0, lora.adapter())) slots->stream().synchronize();
+  while (!slots->load(1, packed.adapter())) slots->stream().synchronize();
+  expect_adapter(*slots, geometry, 0, lora);
+  expect_adapter(*slots, geometry, 1, lora);
+}
+
 TEST_F(LoraSlotsCuda, LoadsWhileStepsRunOnTheOtherSlots) {
   const LoraGeometry geometry = geometry_of(2);
   LoraSlots slots = make(geometry, 2, 4 << 20);
@@ -351,7 +377,7 @@ TEST_F(LoraSlotsCuda, LoadsWhileStepsRunOnTheOtherSlots) {
   std::atomic<int> failures{0};
   std::thread loader([&] {
     if (!use_device(0)) failures++;
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < usual_or_few(60, 8); i++) {
       if (!slots.load(1, others[static_cast<size_t>(i % 3)].adapter())) failures++;
       if (i % 4 == 3) slots.clear(1);
     }
@@ -359,7 +385,7 @@ TEST_F(LoraSlotsCuda, LoadsWhileStepsRunOnTheOtherSlots) {
     done = true;
   });
   int steps = 0;
-  for (; !done || steps < 50; steps++) {
+  for (; !done || steps < usual_or_few(50, 4); steps++) {
     const std::vector<float> again = product(slots, geometry, 1, 0, {0, 0, -1}, x);
     EXPECT_EQ(again, alone);
   }

@@ -1,13 +1,16 @@
 #include "kernels/lora/lora_upload.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <random>
 #include <utility>
 #include <vector>
 
 #include "tests/kernels/base/cuda_test.h"
+#include "tests/kernels/base/held_stream.h"
 
 namespace lorikeet::kernels {
 namespace {
@@ -33,9 +36,29 @@ TEST_F(LoraUploadCuda, BringsPartsOfEverySizeToTheirPlaces) {
     std::copy_n(from.data() + at + 1, size, expected.data() + at);
     at += size + 5;
   }
-  for (int round = 0; round < 2; ++round) upload->copy(parts);
+  for (int round = 0; round < 2; ++round) ASSERT_TRUE(upload->copy(parts));
   EXPECT_TRUE(to_host<unsigned char>(to) == expected);
-  upload->copy({});
+  EXPECT_TRUE(upload->copy({}));
+}
+
+// Few parts, and more than may be on their way at once: the wait in the middle, and the one at the end.
+TEST_F(LoraUploadCuda, FailsWhereTheDeviceDoesNotCopyInTimeAndGoesOnWhenItHas) {
+  for (const uint64_t pieces : {uint64_t{2}, uint64_t{LoraUpload::kPieces + 5}}) {
+    Result<LoraUpload> upload = LoraUpload::make(std::chrono::milliseconds(5));
+    ASSERT_TRUE(upload) << upload.error().message;
+    const std::vector<unsigned char> from(pieces * LoraUpload::kPieceBytes, 0x5a);
+    const DeviceBuffer to = zeroed(from.size());
+    stream_.synchronize();
+    const std::vector<UploadPart> parts = {{to.data(), from.data(), from.size()}};
+    HeldStream held(upload->stream());
+    EXPECT_THAT(upload->copy(parts).error().message, ::testing::HasSubstr("has not ended what it was given"));
+    EXPECT_THAT(upload->copy(parts).error().message, ::testing::HasSubstr("has not ended an earlier copy"));
+    held.release();
+    upload->stream().synchronize();
+    EXPECT_TRUE(upload->settled());
+    while (!upload->copy(parts)) upload->stream().synchronize();
+    EXPECT_TRUE(to_host<unsigned char>(to) == from);
+  }
 }
 
 // As slices come: sealed memory, of which parts are wanted from places that are no multiples of pages.
@@ -58,7 +81,7 @@ TEST_F(LoraUploadCuda, BringsPartsOfSealedMemory) {
     parts.push_back({to.as<unsigned char>() + from, memory.bytes().data() + from, count});
     std::copy_n(bytes.data() + from, count, expected.data() + from);
   }
-  upload->copy(parts, &memory);
+  ASSERT_TRUE(upload->copy(parts, &memory));
   EXPECT_TRUE(to_host<unsigned char>(to) == expected);
 }
 
