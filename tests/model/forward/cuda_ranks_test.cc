@@ -118,12 +118,18 @@ std::string bits_of_answers(const Group& group) {
   return bits;
 }
 
-std::vector<std::tuple<std::string, int, Dtype, bool>> groups() {
-  std::vector<std::tuple<std::string, int, Dtype, bool>> made = {
-      {"example", 2, Dtype::f16, false}, {"example", 4, Dtype::f16, false}, {"example", 2, Dtype::bf16, false},
-      {"example", 2, Dtype::f16, true},  {"example", 4, Dtype::f16, true},  {"example", 4, Dtype::bf16, true}};
-  for (const std::string& name : tests::format_names()) made.emplace_back(name, 2, Dtype::f16, false);
-  return made;
+// Checkpoint, ranks, activations, and whether every sum is made in two shots.
+using GroupCase = std::tuple<std::string, int, Dtype, bool>;
+
+const std::vector<GroupCase>& groups() {
+  static const std::vector<GroupCase> all = [] {
+    std::vector<GroupCase> made = {{"example", 2, Dtype::f16, false},  {"example", 4, Dtype::f16, false},
+                                   {"example", 2, Dtype::bf16, false}, {"example", 2, Dtype::f16, true},
+                                   {"example", 4, Dtype::f16, true},   {"example", 4, Dtype::bf16, true}};
+    for (const std::string& name : tests::format_names()) made.emplace_back(name, 2, Dtype::f16, false);
+    return made;
+  }();
+  return all;
 }
 
 // The answer of one rank to a question: the number of one of groups(), or what its bits are.
