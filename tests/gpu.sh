@@ -79,7 +79,7 @@ run_step() {
       local tools=$1 status=2
       [[ $tools != sanitizers ]] || tools=memcheck,racecheck
       while [[ $status == 2 ]]; do
-        tests/kernels/sanitize.py "$tools" "$release" "${SANITIZE_STATE:-build/sanitize.state}"; status=$?
+        with_mps tests/kernels/sanitize.py "$tools" "$release" "${SANITIZE_STATE:-build/sanitize.state}"; status=$?
       done
       [[ $status == 0 ]] || failed+=("$1") ;;
     *) echo "tests/gpu.sh: unknown step '$1'" >&2; sed -n '2,12s/^# //p' "$0" >&2; exit 2 ;;

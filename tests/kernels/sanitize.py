@@ -10,7 +10,9 @@ machine to machine. What a test took, of whatever executable, says what comes fi
 (tests/kernels/base/test_sizes.h), by which every kernel is entered.
 
 Several tests of an executable share a process, as the tool takes seconds to begin; where one of them fails, or all of a
-slice is too short for them, each runs alone. A test that takes more than a slice alone is named and counts as failed.
+slice is too short for them, each runs alone. Under the multi-process service (tests/gpu.sh) the kernels of all processes
+run beside each other, in a tenth of the time; as an error on the device then ends all of them, what failed runs again
+outside of it, and what it says there counts. A test that takes more than a slice alone is named and counts as failed.
 Kernels of libraries are not checked for races: what cuBLAS does in shared memory is its own affair. Nor are tests run by
 racecheck whose kernels wait for each other, as it lets one kernel run at a time: PeersInTurn and DrawsOfALoneRank run the
 same kernels on what lies there beforehand. Ends with 0 when all have passed, 1 where one has failed, 2 where time has run out first:
@@ -29,11 +31,12 @@ import time
 
 KERNEL_TESTS = ("*_cuda_test", "lora_slots_test")
 OF_MODELS = ("cuda_",)  # these run whole models, of the same kernels
-OF_LIBRARIES = "kns=nvjet"  # cuBLASLt's, in racecheck's words for a part of a kernel's name
+KERNELS_OF_LIBRARIES = "kns=nvjet"  # cuBLASLt's, in racecheck's words for a part of a kernel's name
 NO_DEVICE = "terminated before first instrumented API call"  # what the tool says of tests that compute nothing
 WAIT_FOR_EACH_OTHER = ("DrawsOverPeers.", "TwoShotNorm.")
-OF_LIBRARIES_ALONE = ("DenseGemmCuda.LibraryGemm", "FloorsOfADevice.")
+OF_LIBRARIES = ("DenseGemmCuda.LibraryGemm", "FloorsOfADevice.", "Int4WarpPrefillCuda.LeavesMoreRowsToTheLibrary")
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+SERVICE = "CUDA_MPS_PIPE_DIRECTORY"
 LONG = 6.0  # seconds of the tests that share a process
 
 
@@ -162,11 +165,13 @@ class Slice:
         began = time.monotonic()
         share = len(keys) > 1
         command = ["compute-sanitizer", "--tool", keys[0][0], "--error-exitcode", "9",
-                   "--kernel-name-exclude", OF_LIBRARIES, str(binary), f"--gtest_brief={0 if share else 1}",
+                   "--kernel-name-exclude", KERNELS_OF_LIBRARIES, str(binary), f"--gtest_brief={0 if share else 1}",
                    "--gtest_filter=" + ":".join(key[3] for key in keys)]
         environment = {**os.environ, "LORIKEET_SANITIZER_SIZES": "1"}
         if not keys[0][3].startswith(WAIT_FOR_EACH_OTHER):
             environment["CUDA_MODULE_LOADING"] = "LAZY"  # the tool patches all kernels that are loaded
+        if not self.may_share(keys[0]):
+            environment.pop(SERVICE, None)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                    errors="replace", start_new_session=True, env=environment)
         try:
@@ -180,7 +185,7 @@ class Slice:
         of_host = NO_DEVICE in text and "[  PASSED  ]" in text
         status = 0 if of_host else process.returncode
         summary = " ".join(line.strip("= ") for line in text.splitlines() if "SUMMARY" in line)
-        if share and status != 0:  # whose fault it is shows when each runs alone
+        if status != 0 and (share or SERVICE in environment):  # whose fault it is shows when each runs alone
             print(f"{keys[0][0]} {binary.name}: {len(keys)} tests together ended with {status}, {seconds:.1f} s {summary}",
                   flush=True)
             for key in keys:
@@ -233,7 +238,7 @@ def main():
         digest = digest_of(binary)
         tests += [(binary, (tool, digest, binary.name, name)) for name in names_of(binary) for tool in arguments.tools
                   if arguments.only in f"{binary.name} {name}"
-                  and not (tool == "racecheck" and name.startswith(WAIT_FOR_EACH_OTHER + OF_LIBRARIES_ALONE))]
+                  and not (tool == "racecheck" and name.startswith(WAIT_FOR_EACH_OTHER + OF_LIBRARIES))]
     if not tests:
         print(f"no test of the kernels in {arguments.binaries}", file=sys.stderr)
         return 1

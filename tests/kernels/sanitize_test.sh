@@ -72,6 +72,18 @@ T
 chmod +x "$dir/bin/c_cuda_test"
 expect 0 "0 of 1 tests have passed, 1 skipped" "" memcheck "$dir/bin" "$dir/state" --only c_cuda
 rm "$dir/bin/c_cuda_test"
+# What fails under the multi-process service may have been ended by another: it counts what it says outside.
+cat > "$dir/bin/d_cuda_test" <<'T'
+#!/usr/bin/env bash
+if [[ $1 == --gtest_list_tests ]]; then printf 'D.\n  One\n'; exit; fi
+echo "${CUDA_MPS_PIPE_DIRECTORY:-outside}" >> "$(dirname "$0")/../ran"
+[[ -z ${CUDA_MPS_PIPE_DIRECTORY:-} ]]
+T
+chmod +x "$dir/bin/d_cuda_test"
+export CUDA_MPS_PIPE_DIRECTORY=service
+expect 0 "1 of 1 tests have passed" "service outside" memcheck "$dir/bin" "$dir/state" --only d_cuda
+unset CUDA_MPS_PIPE_DIRECTORY
+rm "$dir/bin/d_cuda_test"
 echo "#" >> "$dir/bin/a_cuda_test"  # another executable: nothing is known of it
 expect 0 "2 of 3 tests have passed" "A.One A.Two/0 A.Other" memcheck "$dir/bin" "$dir/state"
 # Together: one process for all, and each alone where one has failed.

@@ -108,11 +108,25 @@ TEST_F(Int4WarpPrefillCuda, TakesInputsInTheOrderOfActOrderCheckpoints) {
     device_ = described;
     const Int4Weight w = random_int4(200, 1376, {0, true, true}, random_);
     const PackedInt4Weight packed = pack(w);
-    for (const int32_t m : sizes({66, 512}, {66, 400})) {  // above 384 by cuBLASLt
+    for (const int32_t m : {66, kInt4WarpPrefillRows}) {
       const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(w.x_size), Dtype::bf16, random_);
       EXPECT_TRUE(near_reference(every(multiply(packed, x, {Dtype::bf16, m}), Dtype::bf16, m, w.n, 7),
                                  reference(w, x, m, 7), tests::kBfloat16Tolerance))
           << "m " << m;
+    }
+  }
+}
+
+TEST_F(Int4WarpPrefillCuda, LeavesMoreRowsToTheLibraryAndUnpacksTheWeightForIt) {
+  device_ = card(28, 99);
+  const int32_t m = kInt4WarpPrefillRows + 16;
+  for (const Int4Kind kind : {Int4Kind{0, true, true}, Int4Kind{128}}) {
+    const Int4Weight w = random_int4(200, 1376, kind, random_);
+    for (const Dtype dtype : kDtypes) {
+      const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(w.x_size), dtype, random_);
+      EXPECT_TRUE(near_reference(every(multiply(pack(w), x, {dtype, m}), dtype, m, w.n, 7), reference(w, x, m, 7),
+                                 tolerance_of(dtype)))
+          << dtype_name(dtype);
     }
   }
 }
