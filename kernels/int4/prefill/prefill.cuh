@@ -21,6 +21,10 @@ namespace lorikeet::kernels::int4 {
 inline constexpr int kGroupWarps = 4;
 inline constexpr int kPrefillThreads = kConsumers + kGroupWarps * device::kWarpSize;
 inline constexpr int kMostStages = 6;
+// Of a thread of those that compute and of the group that requests, which divide what the launch brought
+// (tests/kernels/int4/launch_registers.cuh).
+inline constexpr int kPrefillComputingRegisters = 112;
+inline constexpr int kPrefillFillingRegisters = 32;
 
 template <class Format, int kColumns>
 struct PrefillStage {
@@ -178,10 +182,10 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   device::allow_next_kernel();
 
   if (warp >= kPrefillTiles) {
-    device::give_registers<32>();
+    device::give_registers<kPrefillFillingRegisters>();
     if (warp == kPrefillTiles && lane == 0) request<Format, kColumns>(p, &weight_map, &x_map, base, full, empty);
   } else {
-    device::take_registers<112>();
+    device::take_registers<kPrefillComputingRegisters>();
     device::wait_for_previous_kernel();  // for its readers of y, and for those of the sums
     PrefillWalk walk(p.division, static_cast<int>(blockIdx.x));
     PrefillPart part;
