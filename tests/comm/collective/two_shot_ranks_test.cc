@@ -105,7 +105,7 @@ TEST_P(TwoShotRanks, GoOnWithoutARankThatIsStoppedInTheMiddleOfASum) {
     const std::string trouble = take_device(process);
     if (!trouble.empty()) return trouble;
     NcclOptions first = options_of(process, kRanks);
-    first.operation_timeout = 3s;
+    first.operation_timeout = 2s;
     std::string wrong = join_and_run(directory_.path(), first, GetParam(),
                                      [&](DeviceCollective& collective, const kernels::Stream& stream) -> std::string {
                                        std::string sums;

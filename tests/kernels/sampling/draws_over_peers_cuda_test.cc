@@ -144,7 +144,7 @@ TEST_F(DrawsOverPeers, KeepTiesOverAllRanksAndPassRowsWithoutNumbers) {
   const int32_t vocab = 30000;
   std::vector<std::vector<float>> logits;
   std::vector<DrawRow> rows;
-  for (int32_t i = 0; i < usual_or_few(140, 70); i++) {        // more rows than are cut at a time
+  for (int32_t i = 0; i < 70; i++) {                           // more rows than are cut at a time
     std::vector<float> row(static_cast<size_t>(vocab), 1.0F);  // thousands of equal ones
     for (size_t j = 0; j < 10; j++) row[j * 3000 + 3] = i % 3 == 0 ? 1.0F : 2.0F;
     if (i % 7 == 0) std::fill(row.begin(), row.end(), NAN);
