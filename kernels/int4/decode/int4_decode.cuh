@@ -153,23 +153,22 @@ __device__ __forceinline__ void wait_for_parts(int cluster, uint32_t all_parts) 
   if (cluster == 1 || kLora == DecodeLora::of_tokens) __syncthreads();
 }
 
-// The outputs of one token, which its adapter completes: a warp for each of the block's tiles. sums: [tiles][kPartsOfK][8].
+// The outputs of one token, which its adapter completes; a thread makes those of rows g and g + 8. sums:
+// [tiles][kPartsOfK][8].
 template <class T>
-__device__ __forceinline__ void finish_token(const DecodeParams& p, const TokenLoraWork<T>& lora, const OwnTiles& own,
-                                             const float2* sums, uint32_t all_parts, int warp, int lane) {
-  lora.gather_v();
-  const int first = kDecodeWarps - 1 - warp;
-  float2 by_adapter = first < own.count ? lora.sum_b(first) : make_float2(0, 0);
+__device__ __forceinline__ void finish_token(const DecodeParams& p, const TokenLoraWork<T>& lora, const float2* sums,
+                                             uint32_t all_parts) {
+  const OwnTiles own = lora.own_tiles();
   wait_for_parts<DecodeLora::of_one_token>(own.stride, all_parts);
-  for (int slot = first; slot < own.count; slot += kDecodeWarps) {
-    if (slot != first) by_adapter = lora.sum_b(slot);
-    if (lane % 4 == 0) {
-      const float2 sum = sum_parts(p, sums + slot * kPartsOfK * 8 + lane / 4);
-      store_outputs<T>(p.out, own[slot], lane / 4, 0, sum.x, sum.y, [&](int half, float value) {
-        return lora.complete(device::to_float(device::from_float<T>(value)), slot, lane / 4 + 8 * half,
-                             half == 0 ? by_adapter.x : by_adapter.y);
-      });
-    }
+  for (int e = threadIdx.x; e < own.count * 8; e += kDecodeThreads) {
+    const int slot = e / 8;
+    const int g = e % 8;
+    const float2 sum = sum_parts(p, sums + slot * kPartsOfK * 8 + g);
+    const TokenDelta deltas[2] = {lora.delta(slot, g), lora.delta(slot, g + 8)};
+    store_outputs<T>(p.out, own[slot], g, 0, sum.x, sum.y, [&](int half, float value) {
+      const TokenDelta& delta = deltas[half];
+      return lora::completed(device::to_float(device::from_float<T>(value)), delta.scale, delta.sum) * delta.factor;
+    });
   }
 }
 
@@ -179,7 +178,7 @@ __device__ __forceinline__ void finish_tokens(const DecodeParams& p, LoraShared&
                                               const float2* sums, uint32_t all_parts) {
   wait_for_parts<kLora>(own.stride, all_parts);
   if constexpr (kLora == DecodeLora::of_tokens) {
-    if (p.m == 1) clear_slices<kDecodeThreads>(p.lora);
+    if (p.m == 1) clear_slices(p.lora, static_cast<int>(threadIdx.x), kDecodeThreads);
   }
   const int outputs = own.count * p.m * 8;
   int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
@@ -197,7 +196,7 @@ __device__ __forceinline__ void finish_tokens(const DecodeParams& p, LoraShared&
 }
 
 // Brings x of the inputs from unit first_kept on into shared memory, or makes it there of the residual stream, and lets
-// the rest of the ring be filled. asked() is called when x has been asked for.
+// the rest of the ring be filled. asked() is called when x has been asked for from where it lies.
 template <class T, class Format, DecodeLora kLora, class Asked>
 __device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* shared, WeightRing<Format>& ring,
                                         uint32_t base, int first_kept, int end_unit, int thread, Asked&& asked) {
@@ -208,13 +207,15 @@ __device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* sh
   };
   if (kLora == DecodeLora::of_tokens || p.norm.residual == nullptr) {
     if (kLora == DecodeLora::of_tokens && p.lora.x_done != nullptr) {
-      device::wait_until_done(p.lora.x_done, p.lora.x_blocks);
+      device::wait_until_counted(p.lora.x_done, p.lora.x_blocks);
     } else {
       device::wait_for_previous_kernel();
     }
     const int first_k = first_kept * kUnitInputs;
     const int chunks = (end_unit - first_kept) * (kUnitInputs / 8);
-    constexpr int kLoads = kLora == DecodeLora::of_tokens ? kFewXLoads : kXLoads;
+    constexpr int kLoads = kLora == DecodeLora::none        ? kXLoads
+                           : kLora == DecodeLora::of_tokens ? kFewXLoads
+                                                            : kTokenXLoads;
     // Adapters take the inputs in their own order.
     if (kLora != DecodeLora::none || p.permutation == nullptr) {
       return stage_x<T, kLoads, false>(p, shared, thread, first_k, chunks, request_rest);
@@ -225,8 +226,9 @@ __device__ __forceinline__ void bring_x(const DecodeParams& p, unsigned char* sh
   load_norm_weight(p, thread, norm_weight);
   float* squares = reinterpret_cast<float*>(shared + p.squares_offset);
   const int end_k = end_unit * kUnitInputs;
-  request_rest();  // such a block begins long before x is there, and has no registers to spare
-  stage_normed_x<T>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k);
+  ring.request_stages(p.first_stages, p.stages);  // begins long before x is there, and has no registers to spare
+  constexpr int kRows = kLora == DecodeLora::of_one_token ? 1 : kNormRows;
+  stage_normed_x<T, kRows>(p, thread, norm_weight, base, squares, first_kept * kUnitInputs, end_k);
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -259,13 +261,20 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   const bool describes = kTokens && warp == kDecodeWarps - 1;
   if (describes) tokens.ask_tables(p.lora, p.m);
   const BlockWork work(p);
-  WeightRing<Format> ring(p, work, base, all_parts + 8, warp, lane);
   const OwnTiles own{work.first_tile + work.rank, cluster, work.owned(cluster, p.cluster_log2)};
+  const int first_kept = kOneToken ? slice_aligned(work.first_unit) : work.first_unit;  // of the units whose x is kept
+  const LoraShare share{first_kept, first_kept / kSliceUnits,
+                        work.rank == cluster - 1 ? p.lora.slice_count : work.end_unit() / kSliceUnits, work.group,
+                        static_cast<int>(gridDim.x) >> p.cluster_log2};
+  TokenLoraWork<T> token_lora(p.lora, p.out, shared, share, own, work.items, warp);
+  if constexpr (kOneToken) token_lora.ask_tables();
+  WeightRing<Format> ring(p, work, base, all_parts + 8, warp, lane);
   if (lane == 0) {
     ring.init_barriers();
+    if constexpr (kOneToken) token_lora.init_barriers();
 #if __CUDA_ARCH__ >= 900
     if (warp == 0 && cluster > 1) {
-      device::barrier_init(all_parts, 1);
+      device::barrier_init(all_parts, 1 + (kOneToken ? token_lora.summing() : 0));
       device::barrier_expect(all_parts, own.count * kPartsOfK * p.m * kTileRows * static_cast<int>(sizeof(float)));
     }
     device::fence_barrier_init();
@@ -276,20 +285,16 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   ring.enter_first();
   ring.request_stages(0, p.first_stages);
   if (describes) tokens.ask_entries(p.lora);
+  if constexpr (kOneToken) token_lora.ask_entry();
   device::allow_next_kernel();
 #if __CUDA_ARCH__ >= 900
   __syncwarp();
   if (cluster > 1) device::cluster_arrive_relaxed();
 #endif
 
-  const int first_kept = kOneToken ? slice_aligned(work.first_unit) : work.first_unit;  // of the units whose x is kept
-  const LoraShare share{first_kept, first_kept / kSliceUnits,
-                        work.rank == cluster - 1 ? p.lora.slice_count : work.end_unit() / kSliceUnits, work.group,
-                        static_cast<int>(gridDim.x) >> p.cluster_log2};
   auto& lora = *reinterpret_cast<LoraShared*>(shared + p.lora.offset);
-  const TokenLoraWork<T> token_lora(p.lora, p.out, shared, share, own, warp);
   const TokensLoraWork<T> tokens_lora(p.lora, p.out, shared, own, work.items, p.m, warp);
-  if constexpr (kOneToken) token_lora.begin();
+  if constexpr (kOneToken) token_lora.prepare(base);
   bring_x<T, Format, kLora>(p, shared, ring, base, first_kept, work.end_unit(), thread, [&] {
     if constexpr (kTokens) tokens_lora.describe(tokens);
   });
@@ -297,10 +302,7 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
 #if __CUDA_ARCH__ >= 900
   if (cluster > 1) device::cluster_wait();  // the neighbour has started: it may be sent sums
 #endif
-  if constexpr (kOneToken) {
-    token_lora.make_slices(base);
-    token_lora.stage_b();
-  }
+  if constexpr (kOneToken) token_lora.make_slices(base);
   if constexpr (kTokens) tokens_lora.stage_b();
   // Columns without a token repeat the last token; their results are not used.
   const uint32_t x_lane =
@@ -309,7 +311,9 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
   if constexpr (kTokens) tokens_lora.make_sums();
   const auto* sums = reinterpret_cast<const float2*>(shared + p.parts_offset);  // [own.count][kPartsOfK][m][8]
   if constexpr (kOneToken) {
-    finish_token<T>(p, token_lora, own, sums, all_parts, warp, lane);
+    token_lora.gather_v();
+    token_lora.make_sums(all_parts);
+    finish_token<T>(p, token_lora, sums, all_parts);
   } else {
     finish_tokens<T, kLora>(p, lora, own, sums, all_parts);
   }

@@ -7,8 +7,8 @@
 // it needs A x, at its end. So nobody waits for a block that has not begun.
 //
 // B (A x). The work goes to the warps that have least to stream, often nothing: helper h is the h-th from the last. The
-// first describes the tokens' adapters while x comes; all ask for B, which is read-only, before they stream, and behind it
-// add the parts of A x and make the sums of the block's tiles with the steps of kernels/lora/lora_product.cuh.
+// first describes the tokens' adapters while x comes; they, and some more where they are few, ask for B, which is read-only,
+// before they stream, and behind it they add the parts of A x and make the sums of the block's tiles with the steps of kernels/lora/lora_product.cuh.
 // Who finishes the outputs adds these.
 #pragma once
 
@@ -68,6 +68,7 @@ class TokensDescription {
     const int most_blocks = __reduce_max_sync(device::kFullWarp, all);
     if (lane == 0) {
       shared.most_blocks = max(1, most_blocks);
+      shared.parts_taken = 0;
       shared.group_count = counts_.adapter_tiles;
       shared.ranks = most * lora::kRankTile;
     }
@@ -96,34 +97,42 @@ class TokensLoraWork {
         own_(own),
         m_(m),
         helpers_(kDecodeWarps - items % kDecodeWarps),
+        asking_(max(helpers_, min(kMostAsking, 2 * own.count))),
         helper_(kDecodeWarps - 1 - warp) {}
 
   // The tokens' adapters, which are read-only. A barrier of the block must follow.
   __device__ __forceinline__ void describe(const TokensDescription& tokens) const {
     if (helper_ > 0) return;
-    if (threadIdx.x % device::kWarpSize == 0) device::barrier_init(v_barrier(), helpers_ * device::kWarpSize);
+    if (threadIdx.x % device::kWarpSize == 0) {
+      device::barrier_init(v_barrier(), helpers_ * device::kWarpSize);
+      device::barrier_init(b_barrier(), asking_ * device::kWarpSize);
+    }
     tokens.write(p_, shared_, m_);
   }
 
   // Asks for B, when the tokens are described.
   __device__ __forceinline__ void stage_b() const {
-    if (helper_ < helpers_) TilesOfB(p_, o_, memory_, shared_, own_).stage(helper_, helpers_);
+    if (helper_ < asking_) TilesOfB(p_, o_, memory_, shared_, own_).stage(helper_, asking_, b_barrier());
   }
 
   // When the warp has streamed what it has: B v. A barrier of the block must follow, and the kernel in front has ended
   // behind it.
   __device__ __forceinline__ void make_sums() const {
-    if (helper_ >= helpers_) return;
-    device::wait_for_previous_kernel();
-    gather_v();
-    device::wait_async_copies<0>();  // of B, by the lanes of the same warp
-    device::barrier_arrive(v_barrier());
-    device::barrier_wait(v_barrier(), 0);
-    TilesOfB(p_, o_, memory_, shared_, own_).template make_sums<T>(helper_, helpers_, m_);
+    if (helper_ < helpers_) bring_v();
+    TilesOfB(p_, o_, memory_, shared_, own_).template make_sums<T>(m_, v_barrier(), b_barrier());
   }
 
  private:
+  __device__ __forceinline__ void bring_v() const {
+    device::wait_for_previous_kernel();
+    gather_v();
+    device::barrier_arrive(v_barrier());
+  }
+
+  static constexpr int kMostAsking = 8;  // more than helpers_ only where those are fewer
+
   __device__ __forceinline__ uint32_t v_barrier() const { return device::shared_address(memory_) + p_.barriers_offset; }
+  __device__ __forceinline__ uint32_t b_barrier() const { return v_barrier() + 8; }
 
   // v of the projections of the block's tiles: the parts of four neighbouring ranks at a time, added in their order.
   __device__ __forceinline__ void gather_v() const {
@@ -174,7 +183,7 @@ class TokensLoraWork {
   unsigned char* const memory_;
   LoraShared& shared_;
   const OwnTiles& own_;
-  const int m_, helpers_, helper_;
+  const int m_, helpers_, asking_, helper_;
 };
 
 // Stores one token's outputs in rows g and g + 8 of a tile, completed by its adapter. sums: B v of the token's outputs

@@ -33,12 +33,12 @@ struct LoraPartsParams {
 // Parts of A x: eight ranks of an adapter and kPartBlocks of the inputs each, for all of its tokens. Every warp sums a
 // slice of the inputs, and the slices are added in their order, as in kernels/lora/lora_shrink.cuh. All of A is on its
 // way before x is there.
-//   grid     most units * projections * parts, up to two CTAs a multiprocessor; 256 threads, 94 registers
+//   grid     most units * projections * parts, up to two CTAs a multiprocessor; 256 threads, 64 registers
 //   shared   2 kB: so little, and so few registers, that it finds room beside a product
 //   device   8.0
 //   waits    for x's writer by its counter (done_counter.cuh), in the end for the kernel in front
 template <class T>
-__global__ void __launch_bounds__(kThreads, kMostCtas) lora_parts(const __grid_constant__ LoraPartsParams p) {
+__global__ void __launch_bounds__(kThreads, 4) lora_parts(const __grid_constant__ LoraPartsParams p) {
   __shared__ float slices[kWarps][kMostFusedTokens][kRanks];
   device::allow_next_kernel();
   const int warp = static_cast<int>(threadIdx.x) / device::kWarpSize;
@@ -51,6 +51,7 @@ __global__ void __launch_bounds__(kThreads, kMostCtas) lora_parts(const __grid_c
   int item = static_cast<int>(blockIdx.x);
   LoraTile unit = p.units[item / per_unit];
   const int items = p.counts->units * per_unit;
+  if (item >= items && blockIdx.x > 0) return;  // room for the next kernel; the first one waits for all
   bool waits = true;
   for (; item < items; item += static_cast<int>(gridDim.x)) {
     if (item != static_cast<int>(blockIdx.x)) unit = p.units[item / per_unit];
@@ -70,24 +71,28 @@ __global__ void __launch_bounds__(kThreads, kMostCtas) lora_parts(const __grid_c
       a[i] = i < steps ? __ldg(from + i * device::kWarpSize) : make_uint4(0, 0, 0, 0);
     }
     if (waits && p.x_done != nullptr) {
-      device::wait_until_done(p.x_done, p.x_blocks);
+      device::wait_until_counted(p.x_done, p.x_blocks);
     } else if (waits) {
       device::wait_for_previous_kernel();
     }
     waits = false;
     const T* x = static_cast<const T*>(p.x) + max(token, 0) * p.x_stride;
-    uint4 row[lora::kSliceBlocks];
-#pragma unroll
-    for (int i = 0; i < lora::kSliceBlocks; i++) {
-      const int input = (first + i) * lora::kInputBlock + t * 8;
-      row[i] =
-          token >= 0 && input < p.inputs ? __ldcg(reinterpret_cast<const uint4*>(x + input)) : make_uint4(0, 0, 0, 0);
-    }
     float sums[4] = {};
+    constexpr int kRows = 4;  // of x, on their way: no more registers than a product's
 #pragma unroll
-    for (int i = 0; i < lora::kSliceBlocks; i++) {
-      if (i >= steps) break;
-      lora::add_input_block<T>(sums, row[i], make_uint4(0, 0, 0, 0), a[i]);
+    for (int begin = 0; begin < lora::kSliceBlocks; begin += kRows) {
+      uint4 row[kRows];
+#pragma unroll
+      for (int i = 0; i < kRows; i++) {
+        const int input = (first + begin + i) * lora::kInputBlock + t * 8;
+        row[i] =
+            token >= 0 && input < p.inputs ? __ldcg(reinterpret_cast<const uint4*>(x + input)) : make_uint4(0, 0, 0, 0);
+      }
+#pragma unroll
+      for (int i = 0; i < kRows; i++) {
+        if (begin + i >= steps) break;
+        lora::add_input_block<T>(sums, row[i], make_uint4(0, 0, 0, 0), a[begin + i]);
+      }
     }
     __syncthreads();  // the slices of the item before have been read
     *reinterpret_cast<float2*>(&slices[warp][g][2 * t]) = make_float2(sums[0], sums[1]);

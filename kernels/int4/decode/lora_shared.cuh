@@ -14,6 +14,7 @@ namespace lorikeet::kernels::int4 {
 
 inline constexpr int kMostTokens = kMostFusedTokens;
 inline constexpr int kLoraBarriers = 8;  // for which there is room
+inline constexpr int kMostHelpers = 4;   // of one token: warps that stream and make slices of A x
 inline constexpr int kSliceUnits = lora::kSliceBlocks * lora::kInputBlock / kUnitInputs;
 inline constexpr int kSliceBytes = lora::kSliceBlocks * lora::kBlockBytes;  // of A
 static_assert(kSliceUnits * kUnitInputs == lora::kSliceBlocks * lora::kInputBlock);
@@ -86,6 +87,7 @@ struct alignas(16) LoraShared {
   int32_t group_count;
   int32_t most_blocks;  // of a projection
   int32_t ranks;        // the highest, rounded up to whole blocks
+  int32_t parts_taken;  // of the sums B v
 
   __device__ __forceinline__ RankBlock* blocks(const DecodeLoraParams& p, int projection) {
     return reinterpret_cast<RankBlock*>(this + 1) + projection * p.most_blocks;

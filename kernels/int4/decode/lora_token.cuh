@@ -3,152 +3,157 @@
 //
 // The work goes to the warps that have the least to stream, often nothing: helper h is the h-th from the last.
 // A x. Before x, helpers ask for a slice of A each; with x they make its sums and leave them in global memory. B (A x).
-// When helpers have done their part of the stream they add the slices of all blocks, for the whole block. The warp that
-// finishes a tile then makes its B v. Slices, sums and steps are those of kernels/int4/decode/lora.cuh: the same bits.
-// The blocks of the product run together: nobody waits for a block that cannot begin.
+// When they have done their part of the stream they add the slices of all blocks, for the whole block. The warps with the
+// least to stream then make B v of the block's tiles, and leave it beside the parts of W x for whoever finishes the outputs.
+// Slices, sums and steps are those of kernels/int4/decode/lora.cuh: the same bits. The blocks of the product run together:
+// nobody waits for a block that cannot begin.
 //
-// What counts is the time from x to the sums, in which every access to memory waits behind the weights. So all that
-// does not depend on x is done before: the adapters' weights are read-only.
+// What counts is the time from x to the sums. A warp that has nobody beside it takes some six cycles for an instruction,
+// and every access to memory waits behind the weights. So all that does not depend on x is done before: adapters are
+// read-only, and where a warp finds its slice and the others' sums is known.
 #pragma once
 
 #include "kernels/int4/decode/slices.cuh"
-#include "kernels/int4/decode/sums.cuh"
+#include "kernels/int4/decode/token_sums.cuh"
 
 namespace lorikeet::kernels::int4 {
 
-// In shared memory, with v [projections][v_stride] behind it.
-struct alignas(16) TokenLoraShared {
-  DeviceLora pairs[kMaxFusedLora];  // rank 0: nothing
-  int32_t rank;                     // the highest, rounded up to whole blocks
-
-  __device__ __forceinline__ RankPair* v() { return reinterpret_cast<RankPair*>(this + 1); }
-};
-constexpr uint64_t token_lora_shared_bytes(const Int4LoraSize& size) {
-  return sizeof(TokenLoraShared) +
-         static_cast<uint64_t>(size.projections * lora_v_stride(size.max_rank)) * sizeof(RankPair);
+// Keeps the compiler from making a number later than here.
+template <class N>
+__device__ __forceinline__ void made_here(N& number) {
+  asm volatile("" : "+r"(number));
 }
+
+__device__ __forceinline__ uint32_t clock_now() {
+  uint32_t now;
+  asm volatile("mov.u32 %0, %%clock;" : "=r"(now)::"memory");
+  return now;
+}
+
+// Cycles from when x is in shared memory to the first look for other blocks' slices, about as long as they need for theirs:
+// who looks a moment too early waits for the memory once more. One token with an adapter of rank 16: 2.99 -> 2.94 ms.
+inline constexpr uint32_t kFirstLook = 1900;
 
 template <class T>
 class TokenLoraWork {
  public:
+  // `items`: parts of tiles that the block streams, `tiles`: those that it finishes.
   __device__ __forceinline__ TokenLoraWork(const DecodeLoraParams& p, const OutputParams& o,
                                            unsigned char* block_memory, const LoraShare& share, const OwnTiles& tiles,
-                                           int warp)
+                                           int items, int warp)
       : p_(p),
         o_(o),
         memory_(block_memory),
         shared_(*reinterpret_cast<TokenLoraShared*>(block_memory + p.offset)),
         share_(share),
         tiles_(tiles),
-        helper_(kDecodeWarps - 1 - warp) {}
+        helper_(kDecodeWarps - 1 - warp),
+        summing_(min(kDecodeWarps - items % kDecodeWarps, tiles.count)) {}
 
-  // Describes the token's adapter and asks for A: adapters are read-only. A barrier of the block must follow.
-  __device__ __forceinline__ void begin() const {
-    if (helper_ >= p_.helpers) return;
+  // Warps that make B v of the block's tiles.
+  __device__ __forceinline__ int summing() const { return summing_; }
+
+  // The token's adapter, in two steps, so that what they ask the memory for is there when it is needed.
+  __device__ __forceinline__ void ask_tables() {
+    if (!works()) return;
+    rows_ = p_.counts->tiles;
+    slot_ = p_.tiles[0].slot;
+  }
+  __device__ __forceinline__ void ask_entry() {
     const int lane = threadIdx.x % device::kWarpSize;
-    if (lane == 0) {
-      device::barrier_init(slice_barrier(), kStageArrivals);
-      if (helper_ == 0) device::barrier_init(v_barrier(), p_.helpers * device::kWarpSize);
-#if __CUDA_ARCH__ >= 900
-      device::fence_barrier_init();
-#endif
+    if (works() && lane < p_.projections && rows_ > 0 && slot_ >= 0) {
+      entry_ = p_.entries[static_cast<int64_t>(slot_) * p_.slot_stride + lane];
     }
-    __syncwarp();
-    const int tiles = p_.counts->tiles;
-    const int slot = p_.tiles[0].slot;
-    DeviceLora entry;
-    if (lane < p_.projections && tiles > 0 && slot >= 0) {
-      entry = p_.entries[static_cast<int64_t>(slot) * p_.slot_stride + lane];
-    }
-    const int blocks = __reduce_max_sync(device::kFullWarp, lora::rank_tiles(entry.rank));
+  }
+
+  // By one lane; a barrier of the block must follow.
+  __device__ __forceinline__ void init_barriers() const {
+    if (helper_ >= p_.helpers) return;
+    device::barrier_init(slice_barrier(), kStageArrivals);
+    if (helper_ == 0) device::barrier_init(v_barrier(), p_.helpers * device::kWarpSize);
+  }
+
+  // Describes the token's adapter and asks for A and B: adapters are read-only. A barrier of the block must follow.
+  __device__ __forceinline__ void prepare(uint32_t x_shared) {
+    if (!works()) return;
+    const int lane = threadIdx.x % device::kWarpSize;
+    const int blocks = __reduce_max_sync(device::kFullWarp, lora::rank_tiles(entry_.rank));
     if (helper_ == 0) {
-      if (lane < kMaxFusedLora) shared_.pairs[lane] = entry;
+      if (lane < kMaxFusedLora) shared_.pairs[lane] = entry_;
       if (lane == 0) shared_.rank = blocks * lora::kRankTile;
+      if (lane == 0) shared_.tiles = tiles_.count;
+      if (lane == 0) shared_.quads = quads(blocks);
     }
-    if (first_item() >= blocks * items_of_block()) return;
-    const Slice slice(*this, first_item());
-    const auto a = reinterpret_cast<const uint8_t*>(
-        __shfl_sync(device::kFullWarp, reinterpret_cast<unsigned long long>(entry.a), slice.projection));
-    if (slice.first_rank < __shfl_sync(device::kFullWarp, entry.rank, slice.projection)) ask(slice, a);
+    if (helper_ < p_.helpers) {
+      if (first_item() < blocks * items_of_block()) {
+        const Slice slice(*this, first_item());
+        const auto a = reinterpret_cast<const uint8_t*>(
+            __shfl_sync(device::kFullWarp, reinterpret_cast<unsigned long long>(entry_.a), slice.projection));
+        if (slice.first_rank < __shfl_sync(device::kFullWarp, entry_.rank, slice.projection)) {
+          ask(slice, a);
+          first_slice_ = SlicePlace(*this, slice, x_shared);
+        }
+      }
+      const int begin = helper_ * together();
+      const int rank = __shfl_sync(device::kFullWarp, entry_.rank, projection_of_sums(tiles_, blocks, begin));
+      first_sums_ = SumsPlace(*this, tiles_, blocks, begin, rank);
+      first_slice_.made();
+      first_sums_.made();
+    }
+    if (helper_ < summing_) of_b().prepare(helper_, summing_, tiles_, entry_, blocks);
   }
 
   // x is in shared memory.
   __device__ __forceinline__ void make_slices(uint32_t x_shared) const {
-    clear_slices<kDecodeThreads>(p_);
     if (helper_ >= p_.helpers) return;
     const int lane = threadIdx.x % device::kWarpSize;
-    const int t = lane % 4;
-    const int items = shared_.rank / lora::kRankTile * items_of_block();
+    if (lane == 0) shared_.x_came[helper_] = clock_now();
     uint32_t phase = 0;
-    for (int item = first_item(); item < items; item += share_.count * p_.helpers) {
+    SlicePlace place = first_slice_;
+    int item = first_item();
+    while (true) {
+      if (place.steps > 0) {
+        float sums[4] = {};
+        device::barrier_wait(slice_barrier(), phase);
+        sum_slice<T>(slice_address() + lane * 16, place.x, place.steps, sums);
+        if (lane < 4) store_slice(p_.slices + place.to, sums[0], sums[1]);
+        phase ^= 1;
+      }
+      item += share_.count * p_.helpers;
+      if (item >= shared_.rank / lora::kRankTile * items_of_block()) return;
       const Slice slice(*this, item);
       const DeviceLora& pair = shared_.pairs[slice.projection];
+      place.steps = 0;
       if (slice.first_rank >= pair.rank) continue;
-      if (item != first_item()) ask(slice, static_cast<const uint8_t*>(pair.a));
-      float sums[4] = {};
-      device::barrier_wait(slice_barrier(), phase);
-      sum_slice<T>(slice_address() + lane * 16,
-                   x_shared + (slice.index * kSliceUnits - share_.first_unit) * (2 * kUnitInputs) + t * 4, slice.steps,
-                   lane < 4, sums);
-      if (lane < 4) {
-        store_slice(
-            p_.slices + (slice.index * p_.projections + slice.projection) * p_.rank_stride + slice.first_rank + 2 * t,
-            sums[0], sums[1]);
-      }
       __syncwarp();  // all lanes have read the slice
-      phase ^= 1;
+      ask(slice, static_cast<const uint8_t*>(pair.a));
+      place = SlicePlace(*this, slice, x_shared);
     }
-    if (!gathers()) device::barrier_arrive(v_barrier());
-  }
-
-  // Asks for B of the tiles that this warp finishes, where there is room for it.
-  __device__ __forceinline__ void stage_b() const {
-    constexpr int kVectors = kPieceBytes / 16;
-    if (!staged()) return;
-    const int blocks = shared_.rank / lora::kRankTile;
-    for (int tile = helper_; tile < tiles_.count; tile += kDecodeWarps) {
-      for (int i = threadIdx.x % device::kWarpSize; i < 2 * blocks * kVectors; i += device::kWarpSize) {
-        const int half = i >= blocks * kVectors ? 1 : 0;
-        const int block = i / kVectors - half * blocks;
-        const LoraOutput of = lora_output(p_, o_, tiles_[tile], 8 * half);
-        if (of.projection < 0 || block * lora::kRankTile >= shared_.pairs[of.projection].rank) continue;
-        device::copy_async_16(device::shared_address(staged_pieces(tile, half) + i % (blocks * kVectors) * 16),
-                              piece(of, block) + i % kVectors * 16, true);
-      }
-    }
-    device::commit_async_copies();
   }
 
   // v of the block's projections. By every warp when it has streamed.
   __device__ __forceinline__ void gather_v() const {
-    if (helper_ >= p_.helpers || !gathers()) return;
+    if (helper_ >= p_.helpers) return;
     const int lane = threadIdx.x % device::kWarpSize;
-    const int lanes = 1 << lanes_log2();
-    const int first_slice = (lane & (lanes - 1)) * kPartSlices;
     const int stride = p_.projections * p_.rank_stride;
-    const int quads = shared_.rank / 4;
-    const int first_projection = OwnProjections(p_, o_, tiles_).first;
-    for (int begin = helper_ * together(); begin < elements(); begin += p_.helpers * together()) {
-      const int element = begin + (lane >> lanes_log2());
-      const int of_projection = element / quads;
-      const int quad = element - of_projection * quads;
-      const int projection = first_projection + of_projection;
-      const bool exists = element < elements() && quad * 4 < lora::padded_rank(shared_.pairs[projection].rank);
-      const float* from = p_.slices + first_slice * stride + projection * p_.rank_stride + quad * 4;
-      const int count = exists ? min(kPartSlices, p_.slice_count - first_slice) : 0;
+    __syncwarp();
+    while (clock_now() - shared_.x_came[helper_] < kFirstLook) {
+    }
+    SumsPlace place = first_sums_;
+    int begin = helper_ * together();
+    while (true) {
       uint4 values[kPartSlices] = {};
-      bool complete;
       device::PollBound bound;
       do {  // all at once: one after the other would wait as often for the memory
         bound.count();
+        int from = place.from();
+        made_here(from);  // so that no registers keep eight addresses
 #pragma unroll
         for (int i = 0; i < kPartSlices; i++) {
-          if (i < count) values[i] = load_slices(from + i * stride);
+          if (i < place.count()) values[i] = load_slices(p_.slices + from + i * stride);
         }
-        complete = true;
-#pragma unroll
-        for (int i = 0; i < kPartSlices; i++) complete = complete && is_there(values[i]);
-      } while (!complete);
+      } while (!are_there(values));
+      __syncwarp();
       float sums[4] = {};
 #pragma unroll
       for (int i = 0; i < kPartSlices; i++) {
@@ -157,59 +162,86 @@ class TokenLoraWork {
         sums[2] += __uint_as_float(values[i].z);
         sums[3] += __uint_as_float(values[i].w);
       }
+      float totals[4] = {};
+      const auto add_lanes = [&](int first) {
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        float total = 0;
-        for (int i = 0; i < lanes; i++) total += __shfl_sync(device::kFullWarp, sums[e], i, lanes);
-        if (!exists || first_slice > 0) continue;
-        RankPair& pair = shared_.v()[projection * p_.v_stride + quad * 2 + e / 2];
-        pair.main[e % 2] = lora::to_tf32(total);
-        pair.rest[e % 2] = lora::to_tf32(total - __uint_as_float(lora::to_tf32(total)));
+        for (int i = first; i < first + kFewestLanes; i++) {
+#pragma unroll
+          for (int e = 0; e < 4; e++) {
+            totals[e] += __shfl_sync(device::kFullWarp, sums[e], lane / kFewestLanes * kFewestLanes + i);
+          }
+        }
+      };
+      add_lanes(0);
+      if (lanes_log2() > kFewestLanesLog2) add_lanes(kFewestLanes);
+      if (place.stores()) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          RankPair pair;
+#pragma unroll
+          for (int e = 0; e < 2; e++) {
+            pair.main[e] = lora::to_tf32(totals[2 * i + e]);
+            pair.rest[e] = lora::to_tf32(totals[2 * i + e] - __uint_as_float(pair.main[e]));
+          }
+          shared_.v()[place.to() + i] = pair;
+        }
       }
+      begin += p_.helpers * together();
+      if (begin >= shared_.quads) break;
+      const OwnTiles tiles = own_tiles();
+      const int blocks = shared_.rank / lora::kRankTile;
+      const int projection = projection_of_sums(tiles, blocks, begin);
+      place = SumsPlace(*this, tiles, blocks, begin, projection < kMaxFusedLora ? shared_.pairs[projection].rank : 0);
     }
     device::barrier_arrive(v_barrier());  // by every lane that has written some of v
+    if (helper_ == 0) clear_slices(p_, lane, device::kWarpSize);
   }
 
-  // B v of rows g and g + 8 of one of the tiles, in the lanes whose t is 0. By the warp that finishes the tile.
-  __device__ __forceinline__ float2 sum_b(int tile) const {
-    const LoraOutput of[2] = {lora_output(p_, o_, tiles_[tile], 0), lora_output(p_, o_, tiles_[tile], 8)};
-    device::wait_async_copies<0>();
-    __syncwarp();
-    device::barrier_wait(v_barrier(), 0);
-    float sums[4] = {};
-    if (of[0].projection == of[1].projection) {
-      add<true, true>(tile, of, sums);
-    } else {
-      add<true, false>(tile, of, sums);
-      if (of[1].projection >= 0) add<false, true>(tile, of, sums);
-    }
-    return make_float2(sums[0], sums[2]);
+  // B v of the tiles that fall to the warp, for whoever waits for `done`, on which summing() warps arrive.
+  __device__ __forceinline__ void make_sums(uint32_t done) const {
+    if (helper_ < summing_) of_b().make_sums(helper_, summing_, own_tiles(), v_barrier(), done);
   }
 
-  __device__ __forceinline__ float complete(float base, int tile, int row, float sum) const {
-    const LoraOutput of = lora_output(p_, o_, tiles_[tile], row);
-    if (of.projection < 0) return base;
-    const DeviceLora& pair = shared_.pairs[of.projection];
-    return complete_by_adapter(base, {pair.dora_factor, pair.scale, pair.rank}, of.output, sum);
+  // The tiles that the block finishes; when all warps are prepared.
+  __device__ __forceinline__ OwnTiles own_tiles() const {
+    return {tiles_.first, tiles_.stride, shared_.tiles};
+  }
+  // Of a tile of the block.
+  __device__ __forceinline__ TokenDelta delta(int tile, int row) const {
+    return shared_.deltas(p_, tile)[row];
   }
 
  private:
   static constexpr int kPartSlices = lora::kShrinkWarps;
 
+  __device__ __forceinline__ TokenTilesOfB<T> of_b() const {
+    return {p_, o_, memory_, shared_};
+  }
+  __device__ __forceinline__ bool works() const {
+    return helper_ < max(p_.helpers, summing_);
+  }
+
   // What gather_v is cut into: four ranks of a projection, by lanes that take a part of the slices each.
-  __device__ __forceinline__ int elements() const {
+  __device__ __forceinline__ int quads(int blocks) const {
     if (tiles_.count == 0) return 0;
     const OwnProjections own(p_, o_, tiles_);
-    return (own.last - own.first + 1) * (shared_.rank / 4);
+    return (own.last - own.first + 1) * blocks * 2;
   }
+  static constexpr int kFewestLanesLog2 = 2;
+  static constexpr int kFewestLanes = 1 << kFewestLanesLog2;
   __device__ __forceinline__ int lanes_log2() const {
-    return p_.slice_count <= 4 * kPartSlices ? 2 : 3;
+    return kFewestLanesLog2 + (p_.slice_count <= kFewestLanes * kPartSlices ? 0 : 1);
   }
   __device__ __forceinline__ int together() const {
     return device::kWarpSize >> lanes_log2();
   }
-  __device__ __forceinline__ bool gathers() const {
-    return helper_ * together() < elements();
+  // The projection of this lane's element, of those from `begin` on; behind the last it is none of the block's.
+  __device__ __forceinline__ int projection_of_sums(const OwnTiles& tiles, int blocks, int begin) const {
+    const int lane = threadIdx.x % device::kWarpSize;
+    if (tiles.count == 0 || blocks == 0) return kMaxFusedLora;
+    const OwnProjections own(p_, o_, tiles);
+    const int projection = own.first + (begin + (lane >> lanes_log2())) / (2 * blocks);
+    return projection <= own.last ? projection : kMaxFusedLora;
   }
 
   // Eight ranks of A and inputs of a slice.
@@ -225,15 +257,64 @@ class TokenLoraWork {
       steps = min(lora::kSliceBlocks, lora::input_blocks(work.p_.inputs) - index * lora::kSliceBlocks);
     }
   };
+  // Where this lane finds x of a slice, and where its sums go.
+  struct SlicePlace {
+    uint32_t x = 0;  // in shared memory
+    int steps = 0;
+    int to = 0;  // of p.slices
+    SlicePlace() = default;
+    __device__ __forceinline__ SlicePlace(const TokenLoraWork& work, const Slice& slice, uint32_t x_shared)
+        : x(x_shared + (slice.index * kSliceUnits - work.share_.first_unit) * (2 * kUnitInputs)),
+          steps(slice.steps),
+          to((slice.index * work.p_.projections + slice.projection) * work.p_.rank_stride + slice.first_rank +
+             static_cast<int>(threadIdx.x) % 4 * 2) {}
+    __device__ __forceinline__ void made() {
+      made_here(x);
+      made_here(steps);
+      made_here(to);
+    }
+  };
+  // Where this lane finds its part of the slices of four ranks, how many of them, and where their sum goes, if by this
+  // lane. In one register, as it is kept while the warp streams.
+  class SumsPlace {
+   public:
+    SumsPlace() = default;
+    // `rank`: of the projection of the lane's element.
+    __device__ __forceinline__ SumsPlace(const TokenLoraWork& work, const OwnTiles& tiles, int blocks, int begin,
+                                         int rank) {
+      const int lane = threadIdx.x % device::kWarpSize;
+      const int projection = work.projection_of_sums(tiles, blocks, begin);
+      if (projection == kMaxFusedLora) return;
+      const int element = begin + (lane >> work.lanes_log2());
+      const int quad = element % (2 * blocks);
+      if (quad * 4 >= lora::padded_rank(rank)) return;
+      const int first_slice = (lane & ((1 << work.lanes_log2()) - 1)) * kPartSlices;
+      const int from = (first_slice * work.p_.projections + projection) * work.p_.rank_stride + quad * 4;
+      const int count = max(0, min(kPartSlices, work.p_.slice_count - first_slice));
+      const int to = first_slice == 0 ? projection * work.p_.v_stride + quad * 2 : kNowhere;
+      packed_ = static_cast<uint32_t>(to << 20 | count << 16 | from);
+    }
+    // Of p.slices.
+    __device__ __forceinline__ int from() const { return static_cast<int>(packed_ & 0xffff); }
+    __device__ __forceinline__ int count() const { return static_cast<int>(packed_ >> 16 & 0xf); }
+    // Of v.
+    __device__ __forceinline__ int to() const { return static_cast<int>(packed_ >> 20); }
+    __device__ __forceinline__ bool stores() const { return to() != kNowhere; }
+    __device__ __forceinline__ void made() { made_here(packed_); }
+
+   private:
+    static constexpr int kNowhere = 0xfff;
+    static_assert(kMaxFusedLora * lora_v_stride(kMostFusedRank) < kNowhere && kPartSlices < 16);
+    static_assert(kMostFusedInputs / (lora::kSliceBlocks * lora::kInputBlock) * kMaxFusedLora * kMostFusedRank <
+                  1 << 16);
+    uint32_t packed_ = static_cast<uint32_t>(kNowhere) << 20;
+  };
 
   __device__ __forceinline__ int first_item() const {
     return share_.index + share_.count * helper_;
   }
   __device__ __forceinline__ int items_of_block() const {
     return p_.projections * (share_.end - share_.begin);
-  }
-  __device__ __forceinline__ bool staged() const {
-    return shared_.rank <= p_.staged_rank;
   }
   __device__ __forceinline__ uint32_t slice_barrier() const {
     return device::shared_address(memory_) + p_.barriers_offset + helper_ * 8;
@@ -251,49 +332,6 @@ class TokenLoraWork {
                   device::evict_first_policy(), threadIdx.x % device::kWarpSize);
   }
 
-  // [tiles][halves][blocks of ranks]
-  __device__ __forceinline__ unsigned char* staged_pieces(int tile, int half) const {
-    return memory_ + p_.pieces_offset + (tile * 2 + half) * (shared_.rank / lora::kRankTile) * kPieceBytes;
-  }
-  __device__ __forceinline__ const unsigned char* piece(const LoraOutput& of, int block) const {
-    const DeviceLora& pair = shared_.pairs[of.projection];
-    const int blocks = lora::rank_tiles(pair.rank);
-    return static_cast<const unsigned char*>(pair.b) +
-           (static_cast<int64_t>(of.output / lora::kOutputTile) * blocks + block) * lora::kBlockBytes +
-           of.output % lora::kOutputTile * (kPieceBytes / 8);
-  }
-
-  template <bool kLow, bool kHigh>
-  __device__ __forceinline__ void add(int tile, const LoraOutput (&of)[2], float (&sums)[4]) const {
-    const int lane = threadIdx.x % device::kWarpSize;
-    const int g = lane / 4;
-    const int projection = of[kLow ? 0 : 1].projection;
-    const int blocks = lora::rank_tiles(shared_.pairs[projection].rank);
-    const int in_piece = (g % 2 * 4 + lane % 4) * 16 + g / 2 * 4;
-    const bool is_staged = staged();
-    const int step = is_staged ? kPieceBytes : lora::kBlockBytes;
-    const auto first = [&](int half) {
-      return (is_staged ? staged_pieces(tile, half) : piece(of[half], 0)) + in_piece;
-    };
-    const unsigned char* low_b = kLow ? first(0) : nullptr;
-    const unsigned char* high_b = kHigh ? first(1) : nullptr;
-    const RankPair* v = shared_.v() + projection * p_.v_stride + lane % 4;
-#pragma unroll 2
-    for (int block = 0; block < blocks; block++) {
-      const auto words = [](const unsigned char* b) {
-        return device::unpack<T>(*reinterpret_cast<const uint32_t*>(b));
-      };
-      const float2 low = kLow ? words(low_b + block * step) : make_float2(0, 0);
-      const float2 high = kHigh ? words(high_b + block * step) : make_float2(0, 0);
-      RankPair x{};
-      if (g == 0) x = v[block * (lora::kRankTile / 2)];
-      const uint32_t a[4] = {__float_as_uint(low.x), __float_as_uint(high.x), __float_as_uint(low.y),
-                             __float_as_uint(high.y)};
-      lora::mma_tf32(sums, a, x.rest[0], x.rest[1]);
-      lora::mma_tf32(sums, a, x.main[0], x.main[1]);
-    }
-  }
-
   const DecodeLoraParams& p_;
   const OutputParams& o_;
   unsigned char* const memory_;
@@ -301,6 +339,12 @@ class TokenLoraWork {
   const LoraShare share_;
   const OwnTiles tiles_;
   const int helper_;
+  const int summing_;
+  // As far as they are asked for.
+  int rows_ = 0, slot_ = -1;
+  DeviceLora entry_;
+  SlicePlace first_slice_;
+  SumsPlace first_sums_;
 };
 
 }  // namespace lorikeet::kernels::int4

@@ -11,8 +11,6 @@
 
 namespace lorikeet::kernels::int4 {
 
-inline constexpr int32_t kMostHelpers = 4;  // warps that stream and make slices of A x
-
 constexpr uint64_t align_up(uint64_t bytes) {
   return round_up<uint64_t>(bytes, 128);
 }
@@ -48,7 +46,7 @@ struct KeptSizes {
     ring = static_cast<uint64_t>(workers * stages * chunk_stage_bytes(shape.chunk * weight.unit_bytes()));
     if (shape.lora.projections == 0) return;
     if (with_slices) {
-      lora = align_up(token_lora_shared_bytes(shape.lora));
+      lora = align_up(token_lora_shared_bytes(shape.lora, owned));
       slices = static_cast<uint64_t>(helpers(weight, shape) * kSliceBytes);
       pieces = static_cast<uint64_t>(owned * 2 * lora::rank_tiles(shape.one_token_rank) * kPieceBytes);
     } else {

@@ -15,8 +15,9 @@ namespace lorikeet::kernels::int4 {
 
 inline constexpr int kDecodeColumns = 8;
 inline constexpr int kDecodeRowPadding = 64;  // bytes after a token's x: neighbouring tokens in other banks
-inline constexpr int kXLoads = 7;     // of x, of a thread, in flight: eight tokens then come in one or two rounds
-inline constexpr int kFewXLoads = 4;  // where registers are few
+inline constexpr int kXLoads = 7;       // of x, of a thread, in flight: eight tokens then come in one or two rounds
+inline constexpr int kFewXLoads = 5;    // where registers are few: of eight tokens and 5,120 inputs
+inline constexpr int kTokenXLoads = 2;  // of one token
 inline constexpr int kDecodeUnitXBytes = 2 * kUnitInputs;
 
 inline constexpr int kNormVectors = 3;    // of a thread, in which x of the residual stream fits
@@ -120,18 +121,18 @@ __device__ __forceinline__ void load_norm_weight(const DecodeParams& p, int thre
   }
 }
 
-// Makes x of the residual stream itself, for up to kNormRows tokens; brings the inputs first_k .. end_k into shared
+// Makes x of the residual stream itself, for up to kRows tokens; brings the inputs first_k .. end_k into shared
 // memory. of_warp: [kNormRows][kNormWarps] floats of shared memory.
-template <class T>
+template <class T, int kRows>
 __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, int thread, const NormWeight& weight,
                                                uint32_t x_shared, float* of_warp, int first_k, int end_k) {
   static_assert(kDecodeThreads == device::kNormThreads);
   const int warp = thread / device::kWarpSize;
   device::wait_for_previous_kernel();
-  float4 x[kNormRows][kNormVectors];
+  float4 x[kRows][kNormVectors];
 #pragma unroll
-  for (int r = 0; r < kNormRows; r++) {
-    if (r >= p.m) break;
+  for (int r = 0; r < kRows; r++) {
+    if (kRows > 1 && r >= p.m) break;
     const float* residual = p.norm.residual + r * p.k;
     const T* delta = static_cast<const T*>(p.norm.delta) + r * p.k;
     uint2 added[kNormVectors];
@@ -149,8 +150,8 @@ __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, int thread
     for (int v = 0; v < kNormVectors; v++) x[r][v] = device::add_delta<T>(x[r][v], added[v]);
   }
 #pragma unroll
-  for (int r = 0; r < kNormRows; r++) {
-    if (r >= p.m) break;
+  for (int r = 0; r < kRows; r++) {
+    if (kRows > 1 && r >= p.m) break;
     float squares = 0;
 #pragma unroll
     for (int v = 0; v < kNormVectors; v++) {
@@ -161,8 +162,8 @@ __device__ __forceinline__ void stage_normed_x(const DecodeParams& p, int thread
   }
   __syncthreads();
 #pragma unroll
-  for (int r = 0; r < kNormRows; r++) {
-    if (r >= p.m) break;
+  for (int r = 0; r < kRows; r++) {
+    if (kRows > 1 && r >= p.m) break;
     const float factor = device::norm_factor(of_warp + r * device::kNormWarps, p.k, p.norm.epsilon);
 #pragma unroll
     for (int v = 0; v < kNormVectors; v++) {
