@@ -32,14 +32,14 @@ using attention::kWarps;
 using attention::Shared;
 
 // cluster: how many CTAs share their shared memory and, if the batch is divided so, every pair. most_parts: of a row.
-//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 243 to 248 registers
+//   grid     by DecodeDivision: clusters for every pair (row, KV head), or what fills the device; 128 threads, 243 to 250 registers
 //            (203 for heads of 64), 432 B of stack
 //   shared   Shared<T, Kv, kHeadDim>: a ring of keys and values per warp, q, results of the warps; <= 99 kB
 //   device   8.0; clusters from 9.0 on
 //   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
 //            last part of a pair to arrive joins the parts, or, of several clusters, the last with a share of the pair its share; rows
 //            of one sequence do not wait for each other (WAITING.md)
-//   floor    83 % of it at one row and a context of 128k, 70 % at 32k, 33 % at 4k; with 2 and 1 KV heads 66 and 57 % at 128k; fp8 65 % at 8 rows and 8k, 47 % at one row and 32k
+//   floor    83 % of it at one row and a context of 128k, 72 % at 32k, 39 % at 4k; with 2 and 1 KV heads 69 and 61 % at 128k; fp8 66 % at 8 rows and 8k, 52 % at one row and 32k
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
     decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster, int most_parts) {
@@ -68,27 +68,26 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
   const bool several = cluster == kMostDecodeParts && units <= blocks;
   const bool share_pairs =
       several ? DecodePiece::of(args.pieces[1]).parts >= cluster : cluster > 1 && pieces == args.rows * cluster;
-  const int all_items = block >= units ? 0 : share_pairs ? 1 : (units - 1 - block) / blocks + 1;
-#if __CUDA_ARCH__ >= 900
-  if (share_pairs && all_items > 0) device::cluster_arrive();
-#endif
-
-  for (int pass = 0; pass < all_items; pass += kPassItems) {
-    const int items = min(all_items - pass, kPassItems);
-    if (pass > 0) __syncthreads();  // the items of the pass before are no longer read
+  const auto row_of = [&](int index) {  // of so many pairs: a division would take its time before anything is asked for
+    return pairs == 1 ? index : static_cast<int>(__umulhi(index, args.division.pairs_inverse()));
+  };
+  for (int first_unit = block; first_unit < units; first_unit += kPassItems * blocks) {
+    int items = 1;
+#pragma unroll
+    for (int i = 1; i < kPassItems; i++) items += first_unit + i * blocks < units ? 1 : 0;
+    if (first_unit != block) __syncthreads();  // the items of the pass before are no longer read
     if (threadIdx.x < items) {
-      const int unit = block + (pass + static_cast<int>(threadIdx.x)) * blocks;
+      const int unit = first_unit + static_cast<int>(threadIdx.x) * blocks;
       DecodePiece piece = {0, block & (cluster - 1), cluster};
-      int pair = block >> (31 - __clz(cluster));  // `cluster` is a power of two
+      int pair = share_pairs ? block >> (31 - __clz(cluster)) : unit;  // `cluster` is a power of two
+      const int counted = row_of(pair);
+      pair -= counted * pairs;
       if (!share_pairs) {
-        piece = DecodePiece::of(args.pieces[1 + unit / pairs]);
-        pair = unit % pairs;
+        piece = DecodePiece::of(args.pieces[1 + counted]);
       } else if (several) {
-        piece = DecodePiece::of(args.pieces[1 + pair / pairs * cluster + piece.part]);
-        pair %= pairs;
+        piece = DecodePiece::of(args.pieces[1 + counted * cluster + piece.part]);
       } else {
-        piece.row = pair / pairs;
-        pair %= pairs;
+        piece.row = counted;
       }
       shared.items[threadIdx.x] = Item::of(args, piece, pair);
     }
@@ -100,6 +99,15 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
       feed.keys();
       feed.values();
     }
+#if __CUDA_ARCH__ >= 900
+    if (share_pairs) {  // of one item
+      if (threadIdx.x == 0) {
+        device::barrier_init(device::shared_address(&shared.all_received), 1);
+        device::fence_barrier_init();
+      }
+      device::cluster_arrive();
+    }
+#endif
     if (args.rotate) {
       attention::rotate<T, Kv, kHeadDim>(args, shared, items);
       __syncthreads();

@@ -48,82 +48,131 @@ __device__ __forceinline__ bool arrives_last(const Partials& partials, int count
   return is_last;
 }
 
+// The results of a block's warps, which lie in `out` and shared.max_sum: each four of the item's heads, joined, is given to `use`.
+template <class T, class Kv, int kHeadDim, class Out, class Use>
+__device__ __forceinline__ void join_warps(const Item& item, const Shared<T, Kv, kHeadDim>& shared, const Out& out,
+                                           const Use& use) {
+  constexpr int kFours = kHeadDim / 4;
+#pragma unroll
+  for (int first = 0; first < kHeadTile * kFours; first += kThreads) {
+    const int four = first + static_cast<int>(threadIdx.x);
+    if (four >= item.heads * kFours) return;
+    const int head = four / kFours;
+    Four leaves[kWarps];
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) {
+      leaves[w].max_sum = shared.max_sum[w][head];
+      leaves[w].values = *reinterpret_cast<const float4*>(&out(w)[head][four % kFours * 4]);
+    }
+    join_tree(leaves);
+    use(four, leaves[0]);
+  }
+}
+
+template <class T, class Kv, int kHeadDim>
+__device__ __forceinline__ void store_warp(const WarpResult<kHeadDim / 16>& result, Shared<T, Kv, kHeadDim>& shared,
+                                           float (*out)[kHeadDim + 4]) {
+  const int warp = threadIdx.x / device::kWarpSize;
+  const int lane = threadIdx.x % device::kWarpSize;
+  store_heads<Kv, kHeadDim>(result, out);
+  if (lane < 4) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) shared.max_sum[warp][2 * lane + h] = make_float2(result.largest[h], result.sum[h]);
+  }
+}
+
 #if __CUDA_ARCH__ >= 900
-// Each block of the cluster gets its share of the results of all warps of all blocks, and joins them. If the row is the
-// work of several clusters, the last of their blocks with this share joins those of all.
+// The blocks of a cluster give each of them its share of their results, every blocks-th four, and each joins its own, an
+// element by each thread: what is left to do is on everybody's way, and a warp alone takes four clocks an instruction. If the
+// row is the work of several clusters, the last of their blocks with this share joins those of all.
 template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void join_cluster(const DecodeAttentionArgs& args, const WarpResult<kHeadDim / 16>& result,
                                              const Item& item, Shared<T, Kv, kHeadDim>& shared, T* out, int blocks,
                                              int most_parts) {
   constexpr int kFours = kHeadDim / 4;
-  const int warp = threadIdx.x / device::kWarpSize;
-  const int lane = threadIdx.x % device::kWarpSize;
-  const int rank = item.part & (blocks - 1);       // in the cluster
-  const int share = item.heads * kFours / blocks;  // of a block, in fours
-  const int leaf = rank * kWarps + warp;
+  using Heads = float(*)[kHeadDim + 4];
+  const int log2_blocks = 31 - __clz(blocks);
+  const int rank = item.part & (blocks - 1);             // in the cluster
+  const int share = item.heads * kFours >> log2_blocks;  // of a block, in fours
+  const auto in_ring = [&](int warp) { return reinterpret_cast<Heads>(shared.ring[warp]); };
+  const uint32_t all_received = device::shared_address(&shared.all_received);
+  if (threadIdx.x == 0) device::barrier_expect(all_received, blocks * share * (sizeof(float4) + sizeof(float2)));
   device::wait_async_copies<0>();
   __syncwarp();  // the warp's ring is free
-  auto* mine = reinterpret_cast<float(*)[kHeadDim + 4]>(shared.ring[warp]);
-  store_heads<Kv, kHeadDim>(result, mine);
-  __syncwarp();
-  device::cluster_wait();  // all blocks have begun
-  if (lane < 4) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const uint32_t place = device::shared_address(&shared.max_sum[leaf][2 * lane + h]);
-      for (int b = 0; b < blocks; b++) {
-        asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(device::cluster_address(place, b)),
-                     "f"(result.largest[h]), "f"(result.sum[h])
-                     : "memory");
-      }
-    }
-  }
-  int block = 0;
-  int place = lane;  // in the block's share
-#pragma unroll 4
-  for (int four = lane; four < item.heads * kFours; four += device::kWarpSize) {
-    while (place >= share) {
-      place -= share;
-      block++;
-    }
-    const float4 values = *reinterpret_cast<const float4*>(&mine[four / kFours][four % kFours * 4]);
-    device::cluster_store_16(
-        device::cluster_address(device::shared_address(&shared.received[leaf * share + place]), block), values);
-    place += device::kWarpSize;
-  }
-  device::cluster_arrive();
-  device::cluster_wait();
+  store_warp<T, Kv, kHeadDim>(result, shared, in_ring(threadIdx.x / device::kWarpSize));
+  __syncthreads();
+  device::cluster_wait();  // all blocks have begun, and their barriers are there
+  join_warps<T, Kv, kHeadDim>(item, shared, in_ring, [&](int four, const Four& joined) {
+    const int place = rank * share + (four >> log2_blocks);
+    const int block = four & (blocks - 1);
+    const uint32_t barrier = device::cluster_address(all_received, block);
+    device::cluster_store_counted(device::cluster_address(device::shared_address(&shared.received[place]), block),
+                                  joined.values, barrier);
+    device::cluster_store_counted(
+        device::cluster_address(device::shared_address(&shared.received_max_sum[place]), block), joined.max_sum,
+        barrier);
+  });
+  device::barrier_wait(all_received, 0);
 
-  const int first_four = rank * share;
-  const int clusters = item.parts / blocks;
+  const int clusters = item.parts >> log2_blocks;
   // The results of the clusters: [rows * pairs, blocks of a cluster, most clusters of a row, fours of a share]. Rows of one
   // launch have different numbers of clusters.
-  const int most_clusters = most_parts / blocks;
+  const int most_clusters = most_parts >> log2_blocks;
   const int counter = item.pair * blocks + rank;
   const int most_places = args.rows * args.division.pairs_of_row() * most_parts * kFours;
   const Partials partials = partials_of(args, most_parts);
   float4* const values = reinterpret_cast<float4*>(partials.max_sum) + counter * most_clusters * kFours;
   float2* const max_sums = reinterpret_cast<float2*>(reinterpret_cast<float4*>(partials.max_sum) + most_places) +
                            counter * most_clusters * kFours;
-  join_leaves<kThreads>(
-      blocks * kWarps, share,
-      [&](int from, int four) {
-        return Four{shared.max_sum[from][(first_four + four) / kFours], shared.received[from * share + four]};
-      },
-      [&](int four, const Four& joined) {
-        if (clusters == 1) return joined.store(out + 4 * (first_four + four));
-        const int place = item.part / blocks * kFours + four;
-        values[place] = joined.values;
-        max_sums[place] = joined.max_sum;
-      });
+  const auto store = [&](int element, const One& joined) {
+    out[4 * (rank + (element / 4 << log2_blocks)) + element % 4] =
+        device::from_float<T>(joined.value / joined.max_sum.y);
+  };
+  for (int element = threadIdx.x; element < 4 * share; element += kThreads) {
+    One leaves[kMostDecodeParts];
+#pragma unroll
+    for (int b = 0; b < kMostDecodeParts; b++) {
+      leaves[b] = One{no_positions(), 0};
+      if (b < blocks) {
+        const int place = b * share + element / 4;
+        leaves[b] = One{shared.received_max_sum[place],
+                        reinterpret_cast<const float*>(shared.received)[b * 4 * share + element]};
+      }
+    }
+    join_tree(leaves);
+    if (clusters == 1) {
+      store(element, leaves[0]);
+      continue;
+    }
+    const int place = (item.part >> log2_blocks) * kFours;
+    reinterpret_cast<float*>(values + place)[element] = leaves[0].value;
+    if (element % 4 == 0) max_sums[place + element / 4] = leaves[0].max_sum;
+  }
   if (clusters == 1 || !arrives_last(partials, counter, clusters, shared.is_last)) return;
-  join_leaves<kThreads>(
-      clusters, share,
-      [&](int from, int four) {
-        return Four{__ldcg(&max_sums[from * kFours + four]), __ldcg(&values[from * kFours + four])};
-      },
-      [&](int four, const Four& joined) { joined.store(out + 4 * (first_four + four)); });
+  for (int element = threadIdx.x; element < 4 * share; element += kThreads) {
+    One joined{no_positions(), 0};
+    for (int first = 0; first < clusters; first += kMostDecodeParts) {  // 16 clusters at the most: two subtrees
+      One leaves[kMostDecodeParts];
+#pragma unroll
+      for (int i = 0; i < kMostDecodeParts; i++) {
+        leaves[i] = One{no_positions(), 0};
+        const int place = (first + i) * kFours;
+        if (first + i < clusters) {
+          leaves[i] = One{__ldcg(&max_sums[place + element / 4]),
+                          __ldcg(reinterpret_cast<const float*>(values + place) + element)};
+        }
+      }
+      join_tree(leaves);
+      if (first == 0) {
+        joined = leaves[0];
+      } else {
+        joined.join(leaves[0]);
+      }
+    }
+    store(element, joined);
+  }
 }
+static_assert(kMostSpreadParts <= 2 * kMostDecodeParts * kMostDecodeParts);
 #endif
 
 // Joins the results of a pair's parts, which lie in memory.
@@ -147,34 +196,20 @@ template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void join_block(const DecodeAttentionArgs& args, const WarpResult<kHeadDim / 16>& result,
                                            const Item& item, Shared<T, Kv, kHeadDim>& shared, T* out, int most_parts) {
   constexpr int kFours = kHeadDim / 4;
-  const int warp = threadIdx.x / device::kWarpSize;
-  const int lane = threadIdx.x % device::kWarpSize;
   __syncthreads();  // the results of the item before are no longer read
-  store_heads<Kv, kHeadDim>(result, shared.warp_out[warp]);
-  if (lane < 4) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) shared.max_sum[warp][2 * lane + h] = make_float2(result.largest[h], result.sum[h]);
-  }
+  store_warp<T, Kv, kHeadDim>(result, shared, shared.warp_out[threadIdx.x / device::kWarpSize]);
   __syncthreads();
   const Partials partials = partials_of(args, most_parts);
-#pragma unroll 1
-  for (int four = threadIdx.x; four < item.heads * kFours; four += kThreads) {
-    const int head = four / kFours;
-    Four leaves[kWarps];
-#pragma unroll
-    for (int w = 0; w < kWarps; w++) {
-      leaves[w].max_sum = shared.max_sum[w][head];
-      leaves[w].values = *reinterpret_cast<const float4*>(&shared.warp_out[w][head][four % kFours * 4]);
-    }
-    join_tree(leaves);
-    if (item.parts == 1) {
-      leaves[0].store(out + 4 * four);
-      continue;
-    }
-    const size_t place = (static_cast<size_t>(item.row) * most_parts + item.part) * args.heads + item.first_head + head;
-    *reinterpret_cast<float4*>(&partials.out[place * kHeadDim + four % kFours * 4]) = leaves[0].values;
-    if (four % kFours == 0) partials.max_sum[place] = leaves[0].max_sum;
-  }
+  join_warps<T, Kv, kHeadDim>(
+      item, shared, [&](int warp) { return shared.warp_out[warp]; },
+      [&](int four, const Four& joined) {
+        if (item.parts == 1) return joined.store(out + 4 * four);
+        const int head = four / kFours;
+        const size_t place =
+            (static_cast<size_t>(item.row) * most_parts + item.part) * args.heads + item.first_head + head;
+        *reinterpret_cast<float4*>(&partials.out[place * kHeadDim + four % kFours * 4]) = joined.values;
+        if (four % kFours == 0) partials.max_sum[place] = joined.max_sum;
+      });
   if (item.parts == 1 || !arrives_last(partials, item.pair, item.parts, shared.is_last)) return;
   join_parts<T, kHeadDim>(args, partials, item, out);
 }

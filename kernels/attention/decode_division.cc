@@ -14,6 +14,9 @@ constexpr double kExchangeCost = 6;
 
 DecodeDivision::DecodeDivision(int32_t heads, int32_t kv_heads, int32_t multiprocessors)
     : pairs_(kv_heads * ((heads / kv_heads + kDecodeHeadTile - 1) / kDecodeHeadTile)),
+      pairs_inverse_(static_cast<uint32_t>((uint64_t{1} << 32) / static_cast<uint32_t>(pairs_)) + 1),
+      group_(heads / kv_heads),
+      head_tiles_(pairs_ / kv_heads),
       blocks_(multiprocessors * kDecodeBlocksPerMultiprocessor),
       long_tiles_(kLongDecodeTilesOfPair * std::min(pairs_, kMostDecodeParts)),
       most_segments_(kLongDecodeSegments) {

@@ -75,9 +75,16 @@ class DecodeDivision {
   int32_t most_parts(int32_t rows) const;
   constexpr int32_t blocks() const { return blocks_; }  // that the device holds at a time
   constexpr int32_t pairs_of_row() const { return pairs_; }
+  // 2^32 / pairs, rounded up: the upper half of a product with it is a number up to 2^20 divided by several pairs.
+  constexpr uint32_t pairs_inverse() const { return pairs_inverse_; }
+  constexpr int32_t group() const { return group_; }            // query heads of a KV head
+  constexpr int32_t head_tiles() const { return head_tiles_; }  // pairs of a KV head
 
  private:
   int32_t pairs_ = 1;
+  uint32_t pairs_inverse_ = 0;
+  int32_t group_ = 1;
+  int32_t head_tiles_ = 1;
   int32_t blocks_ = 1;
   int32_t long_tiles_ = 1 << 30;
   int32_t most_segments_ = kDecodeSegments;

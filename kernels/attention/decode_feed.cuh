@@ -15,7 +15,6 @@ inline constexpr int kThreads = kWarps * device::kWarpSize;
 inline constexpr int kTile = kDecodeTile;
 inline constexpr int kHeadTile = kDecodeHeadTile;
 inline constexpr int kPassItems = 4;  // whose descriptions and queries are in shared memory at a time
-inline constexpr int kClusterWarps = kMostDecodeParts * kWarps;
 
 // One item of work: a part of a pair (row, KV head, tile of query heads).
 struct alignas(16) Item {
@@ -29,8 +28,8 @@ struct alignas(16) Item {
   const int* block_table;
 
   static __device__ __forceinline__ Item of(const DecodeAttentionArgs& args, DecodePiece piece, int pair_of_row) {
-    const int group = args.heads / args.cache.kv_heads;
-    const int head_tiles = (group + kHeadTile - 1) / kHeadTile;
+    const int group = args.division.group();
+    const int head_tiles = args.division.head_tiles();
     Item it;
     it.row = piece.row;
     it.part = piece.part;
@@ -42,7 +41,7 @@ struct alignas(16) Item {
     it.row_segments = args.division.segments(it.tiles);
     it.segments = it.row_segments / kWarps / it.parts;
     it.pair = it.row * args.division.pairs_of_row() + pair_of_row;
-    it.kv_head = pair_of_row / head_tiles;
+    it.kv_head = head_tiles == 1 ? pair_of_row : pair_of_row / head_tiles;
     const int head_tile = pair_of_row - it.kv_head * head_tiles;
     it.first_head = it.kv_head * group + head_tile * kHeadTile;
     it.heads = min(kHeadTile, group - head_tile * kHeadTile);
@@ -92,10 +91,13 @@ struct Shared {
   float scales[kFp8 ? kWarps : 1][kDepth][2][kPositions];                           // of fp8
   union {
     float warp_out[kWarps][kHeadTile][kHeadDim + 4];
-    // From the warps of the whole cluster: this block's share of the pair's results, [warps][fours / blocks].
-    float4 received[kClusterWarps * kHeadTile * kFours / kMostDecodeParts];
+    struct {  // from the blocks of the cluster: this block's share of the pair's results, [blocks][fours / blocks]
+      float4 received[kHeadTile * kFours];
+      float2 received_max_sum[kHeadTile * kFours];
+    };
   };
-  float2 max_sum[kClusterWarps][kHeadTile];  // of the cluster's warps, or of this block's
+  float2 max_sum[kWarps][kHeadTile];
+  uint64_t all_received;  // a barrier: all results of the cluster that are for this block
   alignas(16) T queries[kPassItems][kHeadTile][kHeadDim + 8];
   alignas(16) Kept newest[kPassItems][2][kHeadDim];  // key and value of the rows' last positions
   float newest_scales[kPassItems][2];

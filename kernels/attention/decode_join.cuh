@@ -70,9 +70,20 @@ struct Four {
   }
 };
 
+// One element of a head's result.
+struct One {
+  float2 max_sum;
+  float value;
+
+  __device__ __forceinline__ void join(const One& next) {
+    const Join factors(max_sum, next.max_sum);
+    value = factors.one(value, next.value);
+  }
+};
+
 // Joins kLeaves results (a power of two) into the first of them.
-template <int kLeaves>
-__device__ __forceinline__ void join_tree(Four (&leaves)[kLeaves]) {
+template <class Part, int kLeaves>
+__device__ __forceinline__ void join_tree(Part (&leaves)[kLeaves]) {
 #pragma unroll
   for (int step = 1; step < kLeaves; step *= 2) {
 #pragma unroll

@@ -19,7 +19,7 @@ struct RotateTask {
                                                   int index) {
     RotateTask task;
     const int kv_heads = args.cache.kv_heads;
-    const int queries = min(kHeadTile, args.heads / kv_heads);
+    const int queries = min(kHeadTile, args.division.group());
     int place = 0;
     for (; index >= queries + 2; place++) index -= queries + 2;
     if (place >= items) return task;
@@ -38,23 +38,27 @@ struct RotateTask {
 // are on their way at a time. Waits for the kernel before this one when all that does not depend on it is requested.
 template <class T, class Kv, int kHeadDim>
 __device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T, Kv, kHeadDim>& shared, int items) {
-  const int tasks = items * (min(kHeadTile, args.heads / args.cache.kv_heads) + 2);
+  const int tasks = items * (min(kHeadTile, args.division.group()) + 2);
 #pragma unroll 1
   for (int first = threadIdx.x / device::kWarpSize; first < tasks; first += 2 * kWarps) {
     RotateTask task[2];
-    int slot[2] = {-1, -1};
+    int token[2] = {0, 0};
+    int64_t place[2] = {-1, -1};  // in the cache
     device::RopeHead<T, kHeadDim> head[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       task[i] = RotateTask::of(args, shared.items, items, first + i * kWarps);
       if (task[i].item < 0) continue;
+      const Item& item = shared.items[task[i].item];
       head[i].load_weights(args.rope, task[i].head);
-      if (task[i].kind > 0) slot[i] = args.rope.kv_slots[shared.items[task[i].item].token];
+      token[i] = item.token;
+      const int slot = task[i].kind > 0 ? args.rope.kv_slots[item.token] : -1;
+      if (slot >= 0) place[i] = device::kv_place(args.cache, item.kv_head, slot);
     }
     device::wait_for_previous_kernel();
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      if (task[i].item >= 0) head[i].load(args.rope, shared.items[task[i].item].token, task[i].head);
+      if (task[i].item >= 0) head[i].load(args.rope, token[i], task[i].head);
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -68,9 +72,7 @@ __device__ __forceinline__ void rotate(const DecodeAttentionArgs& args, Shared<T
       const float scale = head[i].template scale_of<Kv>();
       head[i].template store_as_read<Kv>(shared.newest[task[i].item][half], scale);
       if (threadIdx.x % device::kWarpSize == 0) shared.newest_scales[task[i].item][half] = scale;
-      if (slot[i] >= 0) {
-        head[i].template store_kv<Kv>(args.cache, half == 1, shared.items[task[i].item].kv_head, slot[i], scale);
-      }
+      if (place[i] >= 0) head[i].template store_kv_at<Kv>(args.cache, half == 1, place[i], scale);
     }
   }
 }

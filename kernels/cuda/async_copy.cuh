@@ -108,6 +108,12 @@ __device__ __forceinline__ void cluster_store_counted(uint32_t address, float2 v
                "f"(v.x), "f"(v.y), "r"(barrier)
                : "memory");
 }
+__device__ __forceinline__ void cluster_store_counted(uint32_t address, float4 v, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(address),
+      "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
+      : "memory");
+}
 
 #endif
 

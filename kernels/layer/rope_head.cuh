@@ -22,6 +22,13 @@ __device__ __forceinline__ Kv to_kv(float x, float scale) {
   }
 }
 
+// Where the key or value of a head lies that has the place `slot`: counts the cache's heads in their order.
+__device__ __forceinline__ int64_t kv_place(const KvCacheLayer& layer, int kv_head, int slot) {
+  const int block = slot / layer.block_size;
+  const int offset = slot % layer.block_size;
+  return (static_cast<int64_t>(block) * layer.kv_heads + kv_head) * layer.block_size + offset;
+}
+
 // Made by one warp, in three steps of which the first two only ask for memory, so that several heads' requests can be
 // on their way together. Lane l holds elements first() + i of the lower half and their partners in the upper half.
 template <class T, int kHeadDim>
@@ -117,9 +124,10 @@ class RopeHead {
   template <class Kv>
   __device__ __forceinline__ void store_kv(const KvCacheLayer& layer, bool value, int kv_head, int slot,
                                            float scale) const {
-    const int block = slot / layer.block_size;
-    const int offset = slot % layer.block_size;
-    const size_t place = (static_cast<size_t>(block) * layer.kv_heads + kv_head) * layer.block_size + offset;
+    store_kv_at<Kv>(layer, value, kv_place(layer, kv_head, slot), scale);
+  }
+  template <class Kv>
+  __device__ __forceinline__ void store_kv_at(const KvCacheLayer& layer, bool value, int64_t place, float scale) const {
     store(static_cast<Kv*>(value ? layer.values : layer.keys) + place * kHeadDim, scale);
     if constexpr (kIsFp8<Kv>) {
       if (threadIdx.x % kWarpSize == 0) (value ? layer.value_scales : layer.key_scales)[place] = scale;

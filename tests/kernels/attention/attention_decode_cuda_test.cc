@@ -443,6 +443,19 @@ TEST(DecodeDivision, TakesNoRowForASmallClustersThatIsTooLongForOne) {
   EXPECT_GT(taken, 100);
 }
 
+TEST(DecodeDivision, SplitsANumberOfPairsIntoRowsByAProduct) {
+  for (const int32_t kv_heads : {2, 3, 5, 8, 40}) {
+    const DecodeDivision division(kv_heads * 20, kv_heads, 132);  // three pairs of a KV head
+    const auto pairs = static_cast<uint32_t>(division.pairs_of_row());
+    EXPECT_EQ(pairs, 3U * static_cast<uint32_t>(kv_heads));
+    for (uint32_t row = 0; row < uint32_t{kMaxDecodeRows} * kMostDecodeParts; row++) {
+      for (const uint32_t pair : {0U, 1U, pairs - 1}) {
+        ASSERT_EQ(uint64_t{row * pairs + pair} * division.pairs_inverse() >> 32, row) << pairs << " pairs";
+      }
+    }
+  }
+}
+
 TEST(DecodeDivision, GivesEveryTileToOneSegment) {
   for (int32_t context = 1; context < 40000; context += 37) {
     const int32_t tiles = decode_tiles(context);
