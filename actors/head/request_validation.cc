@@ -408,9 +408,12 @@ RequestValidation::Refusal RequestValidation::set_length(const comm::GenerateReq
     return refuse(ErrorCode::too_long, "{} prompt tokens and max_tokens {} exceed the context of {}", prompt,
                   *request.max_tokens, context_.max_model_len);
   }
-  if (to.sampling.min_tokens > request.max_tokens.value_or(static_cast<int32_t>(left))) {
-    return wrong("min_tokens", "min_tokens is {}, above max_tokens {}", to.sampling.min_tokens,
-                 request.max_tokens.value_or(static_cast<int32_t>(left)));
+  // What generation_config.json says bounds answers that the request does not.
+  const int64_t open_end = std::min<int64_t>(left, context_.defaults.max_new_tokens.value_or(INT32_MAX));
+  const auto max_tokens =
+      request.max_tokens.value_or(static_cast<int32_t>(std::clamp<int64_t>(to.sampling.min_tokens, open_end, left)));
+  if (to.sampling.min_tokens > max_tokens) {
+    return wrong("min_tokens", "min_tokens is {}, above max_tokens {}", to.sampling.min_tokens, max_tokens);
   }
   const int64_t of_answers = prompt * std::max(1, request.n.value_or(1));
   const auto of_prompt = static_cast<size_t>(of_answers) * static_cast<size_t>(to.sampling.prompt_top_logprobs + 1);
@@ -419,7 +422,7 @@ RequestValidation::Refusal RequestValidation::set_length(const comm::GenerateReq
                    of_answers, comm::kMaxPromptLogprobs);
   }
   prepared.prompt_only = request.max_tokens == 0;
-  to.sampling.max_tokens = std::max(request.max_tokens.value_or(static_cast<int32_t>(left)), 1);
+  to.sampling.max_tokens = std::max(max_tokens, 1);
   to.max_tokens_may_shrink = !request.max_tokens;
   return {};
 }

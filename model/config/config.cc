@@ -1,5 +1,6 @@
 #include "model/config/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -284,6 +285,11 @@ Result<GenerationDefaults> read_generation_defaults(const std::filesystem::path&
       auto top_k = fields.integer("top_k", -1, INT32_MAX);
       if (!top_k) return tl::unexpected(top_k.error());
       defaults.top_k = static_cast<int32_t>(*top_k);
+    }
+    if (fields.has("max_new_tokens")) {
+      auto most = fields.integer("max_new_tokens", -1, INT64_MAX);
+      if (!most) return tl::unexpected(most.error());
+      if (*most > 0) defaults.max_new_tokens = static_cast<int32_t>(std::min<int64_t>(*most, INT32_MAX));
     }
     if (auto ok = read_eos(*object, path.string(), defaults.eos_token_ids); !ok) return tl::unexpected(ok.error());
     // Qwen v1's chat models end a turn with <|im_end|>, or by opening the next one; their code adds both to the eos id.

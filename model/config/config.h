@@ -73,7 +73,8 @@ struct ModelConfig {
 struct GenerationDefaults {
   std::optional<float> temperature, top_p, min_p, repetition_penalty;
   std::optional<int32_t> top_k;
-  std::vector<int32_t> eos_token_ids;  // of the vocabulary; from generation_config.json, else config.json
+  std::optional<int32_t> max_new_tokens;  // of an answer that no request bounds
+  std::vector<int32_t> eos_token_ids;     // of the vocabulary; from generation_config.json, else config.json
 };
 
 // Reads DIR/config.json (and the files of quantisers beside it). Errors name the file, the key and the value.

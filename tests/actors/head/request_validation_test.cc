@@ -96,6 +96,20 @@ TEST_F(RequestValidationTest, TakesTheNeutralValuesWhereNobodySaysAnything) {
   EXPECT_EQ(prepared.request.sampling.repetition_penalty, 1);
 }
 
+TEST_F(RequestValidationTest, BoundsOpenAnswersAsTheModelSays) {
+  auto context = *context_;
+  auto request = with_ids();
+  const auto most = [&] { return RequestValidation(context).prepare(request, 0)->request.sampling.max_tokens; };
+  context.defaults.max_new_tokens = 1000;
+  EXPECT_EQ(most(), 97) << "what the context holds";
+  context.defaults.max_new_tokens = 10;
+  EXPECT_EQ(most(), 10);
+  request.min_tokens = 12;
+  EXPECT_EQ(most(), 12);
+  request.max_tokens = 20;
+  EXPECT_EQ(most(), 20);
+}
+
 TEST_F(RequestValidationTest, TakesTheValuesOfTheRequest) {
   auto request = with_ids();
   request.temperature = 0;

@@ -344,6 +344,7 @@ TEST_F(ConfigFiles, GiveTheDefaultsOfGeneration) {
                                    {"temperature", 0.7},
                                    {"top_p", 0.8},
                                    {"top_k", 20},
+                                   {"max_new_tokens", 2048},
                                    {"repetition_penalty", 1.05},
                                    {"do_sample", true}});
   defaults = read_generation_defaults(dir_.path());
@@ -352,10 +353,13 @@ TEST_F(ConfigFiles, GiveTheDefaultsOfGeneration) {
   EXPECT_FLOAT_EQ(*defaults->temperature, 0.7F);
   EXPECT_FLOAT_EQ(*defaults->top_p, 0.8F);
   EXPECT_EQ(*defaults->top_k, 20);
+  EXPECT_EQ(*defaults->max_new_tokens, 2048);
   EXPECT_FLOAT_EQ(*defaults->repetition_penalty, 1.05F);
   EXPECT_FALSE(defaults->min_p);
   write("generation_config.json", {{"chat_format", "chatml"}, {"eos_token_id", 151643}, {"top_k", 0}});
   EXPECT_THAT(read_generation_defaults(dir_.path())->eos_token_ids, ElementsAre(151643, 151645, 151644));
+  write("generation_config.json", {{"max_new_tokens", -1}});
+  EXPECT_FALSE(read_generation_defaults(dir_.path())->max_new_tokens) << "no bound";
   write("generation_config.json", {{"eos_token_id", {2, 200000}}});
   EXPECT_THAT(read_generation_defaults(dir_.path())->eos_token_ids, ElementsAre(2)) << "one is of another model";
   write("generation_config.json", {{"eos_token_id", 200000}});
@@ -370,6 +374,7 @@ TEST_F(ConfigFiles, AreRefusedWithDefaultsOutOfRange) {
                                                                             {"min_p", -0.1},
                                                                             {"top_k", 1.5},
                                                                             {"top_k", -2},
+                                                                            {"max_new_tokens", "many"},
                                                                             {"repetition_penalty", 0},
                                                                             {"eos_token_id", "x"},
                                                                             {"eos_token_id", {1, -1}}}) {
