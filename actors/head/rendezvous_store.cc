@@ -28,12 +28,22 @@ struct Store {
     values[key] = std::move(value);
     return true;
   }
+
+  // CAF forgets promises of an actor that ends: who waits for them would wait until its own time is over.
+  void end() {
+    for (auto& [key, promise] : waiting) promise.deliver(caf::make_error(caf::sec::request_receiver_down));
+    waiting.clear();
+  }
 };
 
 }  // namespace
 
 RendezvousActor::behavior_type rendezvous_store(RendezvousActor::pointer self) {
   auto store = std::make_shared<Store>();
+  self->set_exit_handler([self, store](const caf::exit_msg& exit) {
+    store->end();
+    self->quit(exit.reason);
+  });
   return {[store](StorePut& put) -> bool {
             if (!store->put(put.key, put.value)) return false;
             const auto [begin, end] = store->waiting.equal_range(put.key);

@@ -36,6 +36,17 @@ TEST_F(RendezvousStoreTest, AnswersAllThatWaitForAKeyWhenItComes) {
   EXPECT_EQ(answered, 2);
 }
 
+TEST_F(RendezvousStoreTest, TellsAllThatStillWaitWhenItEnds) {
+  auto waiting = self_->request(store_, std::chrono::seconds(30), StoreGet{"key"});
+  run();
+  end(store_);
+  advance(std::chrono::seconds(30));
+  bool told = false;
+  waiting.receive([](StoreValue&) { FAIL(); },
+                  [&](caf::error& error) { told = error == caf::sec::request_receiver_down; });
+  EXPECT_TRUE(told);
+}
+
 TEST_F(RendezvousStoreTest, RefusesAValueThatIsTooLarge) {
   EXPECT_FALSE(ask<bool>(store_, StorePut{"key", std::vector<uint8_t>(1 << 20)}));
 }
