@@ -397,7 +397,7 @@ Result<std::string> make_instance() {
 Result<std::unique_ptr<Server>> start_host_supervisor(const WorkerOptions& options,
                                                       std::function<void(const std::string&)> progress,
                                                       const std::string& program) {
-  raise_descriptor_limit();
+  if (auto ok = raise_descriptor_limit(); !ok) return tl::unexpected(ok.error());
   Door door;
   auto context = comm::TlsContext::load(options.directory, comm::ClusterRole::worker);
   if (!context) return tl::unexpected(context.error());

@@ -117,7 +117,7 @@ class ServerImpl final : public Server {
 
 Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, ServerCallbacks callbacks,
                                               const ClusterOptions& cluster) {
-  raise_descriptor_limit();
+  if (auto ok = raise_descriptor_limit(); !ok) return tl::unexpected(ok.error());
   std::optional<ClusterDoor> door;
   if (cluster.nnodes > 1) {
     auto opened = open_cluster(cluster);

@@ -2,11 +2,14 @@
 
 namespace lorikeet::actors {
 
-void raise_descriptor_limit() {
+Result<void> raise_descriptor_limit() {
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_max >= kLeastDescriptors) return {};
+  return fail("a process may have {} files open, {} at the least are needed (ulimit -n)", limit.rlim_max,
+              kLeastDescriptors);
 }
 
 DescriptorReserve::DescriptorReserve(size_t count) {

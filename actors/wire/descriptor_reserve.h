@@ -6,10 +6,16 @@
 #include <cstddef>
 #include <utility>
 
+#include "kernels/base/error.h"
+
 namespace lorikeet::actors {
 
-// Allows this process and those that it starts as many as the system lets it have (Linux starts it with 1,024).
-void raise_descriptor_limit();
+// With fewer, libraries of the head end it before it can say why.
+inline constexpr rlim_t kLeastDescriptors = 32;
+
+// Allows this process and those that it starts as many as the system lets it have (Linux starts it with 1,024). Errors:
+// these are fewer than kLeastDescriptors.
+Result<void> raise_descriptor_limit();
 
 // Keeps the highest descriptors back, for work that must have one when all others are taken.
 // Threads: one.

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <vector>
 
@@ -50,10 +52,26 @@ TEST_F(DescriptorReserveTest, TakesNothingFromAProcessThatHasHardlyAny) {
 
 TEST_F(DescriptorReserveTest, RaisesTheLimitAsFarAsItGoes) {
   allow(64);
-  raise_descriptor_limit();
+  EXPECT_TRUE(raise_descriptor_limit());
   rlimit now{};
   getrlimit(RLIMIT_NOFILE, &now);
   EXPECT_EQ(now.rlim_cur, now.rlim_max);
+}
+
+TEST_F(DescriptorReserveTest, SaysWhereThereAreTooFewToServe) {
+  const pid_t child = fork();  // what the system lets a process have, it never gets back
+  if (child == 0) {
+    const rlimit few{20, 20};
+    setrlimit(RLIMIT_NOFILE, &few);
+    const auto raised = raise_descriptor_limit();
+    _exit(!raised &&
+                  raised.error().message == "a process may have 20 files open, 32 at the least are needed (ulimit -n)"
+              ? 0
+              : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 }  // namespace
