@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
 #pragma unroll 1
       for (int segment = 0; segment < segments; segment++) {
         now.clear();
-        const int end_tile = item.segment_begin(first_segment + segment + 1);
+        const int end_tile = item.segment_begin(item.last_segment(first_segment, segment + 1));
         const int end = min(item.context, end_tile * kTile);
         // The step with the newest position, which the cache does not have yet.
         const int newest_tile = args.rotate && end_tile == item.tiles ? end_tile - kStep : INT_MAX;

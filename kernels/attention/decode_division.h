@@ -11,7 +11,11 @@ namespace lorikeet::kernels {
 // batch, nor on how many thread blocks share the row, nor on which of them finishes first.
 inline constexpr int32_t kDecodeTile = 16;      // positions that a warp takes at a time
 inline constexpr int32_t kDecodeWarps = 4;      // of a thread block
-inline constexpr int32_t kDecodeSegments = 32;  // of a row; with fewer tiles than segments some are empty
+inline constexpr int32_t kDecodeSegments = 32;  // of a row
+// A row of fewer tiles than this has fewer segments, as the end of one costs as much as a tile where a warp has several, and
+// fp8 is read two tiles at a time. With fewer tiles than segments some are empty.
+inline constexpr int32_t kShortDecodeTiles = 64;
+inline constexpr int32_t kShortDecodeSegments = 16;
 inline constexpr int32_t kDecodeHeadTile = 8;   // query heads of a pair at most: columns of the tensor-core step
 inline constexpr int32_t kMostDecodeParts = 8;  // thread blocks that share a pair (row, KV head), as a cluster
 inline constexpr int32_t kMostSpreadParts =
@@ -64,7 +68,7 @@ class DecodeDivision {
 
   // Segments of a row of so many tiles: a power of two.
   constexpr int32_t segments(int32_t tiles) const {
-    int32_t segments = kDecodeSegments;
+    int32_t segments = tiles < kShortDecodeTiles ? kShortDecodeSegments : kDecodeSegments;
     if (tiles < long_tiles_) return segments;
     while (segments < most_segments_ && tiles >= 2 * segments * kDecodeSegmentTiles) segments *= 2;
     return segments;

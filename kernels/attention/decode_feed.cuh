@@ -24,7 +24,8 @@ struct alignas(16) Item {
   int part, parts;
   int context, tiles;  // of the row; no context, no work
   int row_segments;
-  int segments;  // of one warp: a power of two
+  int block_segments;  // of the part: a power of two
+  int segments;        // of one warp: a power of two; where there are fewer than warps, the last warps have none
   const int* block_table;
 
   static __device__ __forceinline__ Item of(const DecodeAttentionArgs& args, DecodePiece piece, int pair_of_row) {
@@ -39,7 +40,8 @@ struct alignas(16) Item {
     it.block_table = args.block_tables + args.table_begins[it.row];
     it.tiles = decode_tiles(it.context);
     it.row_segments = args.division.segments(it.tiles);
-    it.segments = it.row_segments / kWarps / it.parts;
+    it.block_segments = it.row_segments / it.parts;
+    it.segments = max(1, it.block_segments / kWarps);
     it.pair = it.row * args.division.pairs_of_row() + pair_of_row;
     it.kv_head = head_tiles == 1 ? pair_of_row : pair_of_row / head_tiles;
     const int head_tile = pair_of_row - it.kv_head * head_tiles;
@@ -49,7 +51,13 @@ struct alignas(16) Item {
   }
 
   __device__ __forceinline__ bool has_newest() const { return part + 1 == parts; }
-  __device__ __forceinline__ int first_segment(int warp) const { return (part * kWarps + warp) * segments; }
+  __device__ __forceinline__ int first_segment(int warp) const {
+    return part * block_segments + min(warp * segments, block_segments);
+  }
+  // Behind `count` of a warp's segments.
+  __device__ __forceinline__ int last_segment(int first, int count) const {
+    return min(first + count, (part + 1) * block_segments);
+  }
   // As decode_segment_begin.
   __device__ __forceinline__ int segment_begin(int segment) const {
     return static_cast<int>(static_cast<int64_t>(tiles) * segment >> (31 - __clz(row_segments)));
@@ -154,12 +162,12 @@ class Feed {
     tile_ = item.segment_begin(first);
     if constexpr (Memory::kFp8) {
       segment_ = first;
-      end_ = item.segment_begin(first + 1);
+      end_ = item.segment_begin(item.last_segment(first, 1));
       // With `rotate` the last position is not in the cache yet: it comes from shared memory.
       cached_ = item.context - (args_.rotate ? 1 : 0);
       kv_head_ = item.kv_head;
     } else {
-      end_ = item.segment_begin(first + item.segments);
+      end_ = item.segment_begin(item.last_segment(first, item.segments));
     }
   }
 

@@ -389,6 +389,8 @@ TEST(DecodeDivision, FillsTheDeviceWithALongRowWhateverItsHeads) {
   EXPECT_EQ(DecodeDivision(5, 1, 132).segments(decode_tiles(8192)), 64);
   EXPECT_EQ(DecodeDivision(5, 1, 132).segments(decode_tiles(8176)), 32);
   EXPECT_EQ(DecodeDivision(40, 8, 132).segments(decode_tiles(131072)), 64) << "more would not find a block";
+  EXPECT_EQ(DecodeDivision(40, 8, 132).segments(decode_tiles(1009)), 32);
+  EXPECT_EQ(DecodeDivision(40, 8, 132).segments(decode_tiles(1008)), 16) << "two tiles of fp8 are read at a time";
 }
 
 TEST(DecodeDivision, GivesAWarpNoMoreSegmentsThanItHasRoomFor) {
@@ -405,8 +407,9 @@ TEST(DecodeDivision, GivesAWarpNoMoreSegmentsThanItHasRoomFor) {
         ASSERT_LE(pieces[0], DecodeDivision::most_pieces(rows));
         for (int32_t i = 1; i <= pieces[0]; i++) {
           const DecodePiece piece = DecodePiece::of(pieces[static_cast<size_t>(i)]);
-          const int32_t segments = division.segments(decode_tiles(contexts[static_cast<size_t>(piece.row)]));
-          EXPECT_GE(segments, kDecodeWarps * piece.parts);
+          const int32_t tiles = decode_tiles(contexts[static_cast<size_t>(piece.row)]);
+          const int32_t segments = division.segments(tiles);
+          EXPECT_GE(segments, (tiles < kShortDecodeTiles ? 1 : kDecodeWarps) * piece.parts);
           EXPECT_LE(segments, kDecodeWarps * piece.parts * kMostWarpSegments);
           // A cluster of the largest size works on one row.
           if (division.cluster(rows) == kMostDecodeParts) {
