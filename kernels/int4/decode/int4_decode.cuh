@@ -172,26 +172,43 @@ __device__ __forceinline__ void finish_token(const DecodeParams& p, const TokenL
   }
 }
 
-// The outputs of all tokens; a thread makes those of rows g and g + 8. sums: [tiles][kPartsOfK][m][8].
-template <class T, DecodeLora kLora>
-__device__ __forceinline__ void finish_tokens(const DecodeParams& p, LoraShared& lora, const OwnTiles& own,
-                                              const float2* sums, uint32_t all_parts) {
-  wait_for_parts<kLora>(own.stride, all_parts);
-  if constexpr (kLora == DecodeLora::of_tokens) {
-    if (p.m == 1) clear_slices(p.lora, static_cast<int>(threadIdx.x), kDecodeThreads);
-  }
+// The first part of the sums of a token in a tile. sums: [tiles][kPartsOfK][m][8], row g beside row g + 8.
+__device__ __forceinline__ const float2* sums_of(const DecodeParams& p, const float2* sums, int slot, int token) {
+  return sums + (slot * kPartsOfK * p.m + token) * 8;
+}
+
+// The outputs of all tokens; a thread makes those of rows g and g + 8.
+template <class T>
+__device__ __forceinline__ void finish_tokens(const DecodeParams& p, const OwnTiles& own, const float2* sums,
+                                              uint32_t all_parts) {
+  wait_for_parts<DecodeLora::none>(own.stride, all_parts);
   const int outputs = own.count * p.m * 8;
   int slot = p.m == 1 ? static_cast<int>(threadIdx.x) / 8 : static_cast<int>(threadIdx.x) / (8 * p.m);
   for (int e = threadIdx.x; e < outputs; e += kDecodeThreads) {
     if (e >= kDecodeThreads) slot = e / (8 * p.m);
     const int column = e - slot * 8 * p.m;  // of the tokens' rows
-    const float2 sum = sum_parts(p, sums + slot * kPartsOfK * p.m * 8 + column);
-    if constexpr (kLora == DecodeLora::of_tokens) {
-      const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + column / 8) * kTileRows;
-      store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], column % 8, column / 8, sum.x, sum.y, of_token);
-    } else {
-      store_outputs<T>(p.out, own[slot], column % 8, column / 8, sum.x, sum.y);
-    }
+    const float2 sum = sum_parts(p, sums_of(p, sums, slot, 0) + column);
+    store_outputs<T>(p.out, own[slot], column % 8, column / 8, sum.x, sum.y);
+  }
+}
+
+// The same with adapters: a warp for four tokens of a tile.
+template <class T>
+__device__ __forceinline__ void complete_tokens(const DecodeParams& p, LoraShared& lora, const OwnTiles& own,
+                                                const float2* sums, uint32_t all_parts) {
+  constexpr int kTogether = device::kWarpSize / 8;
+  static_assert(kMostTokens <= 2 * kTogether);
+  wait_for_parts<DecodeLora::of_tokens>(own.stride, all_parts);
+  if (p.m == 1) clear_slices(p.lora, static_cast<int>(threadIdx.x), kDecodeThreads);
+  const int halves_log2 = p.m > kTogether ? 1 : 0;
+  const int g = threadIdx.x % 8;
+  for (int i = threadIdx.x / device::kWarpSize; i < own.count << halves_log2; i += kDecodeWarps) {
+    const int slot = i >> halves_log2;
+    const int token = (i - (slot << halves_log2)) * kTogether + threadIdx.x % device::kWarpSize / 8;
+    if (token >= p.m) continue;
+    const float2 sum = sum_parts(p, sums_of(p, sums, slot, token) + g);
+    const float* of_token = lora.sums(p.lora, p.m) + (slot * p.m + token) * kTileRows;
+    store_outputs_with_lora<T>(p.lora, p.out, lora, own[slot], g, token, sum.x, sum.y, of_token);
   }
 }
 
@@ -314,8 +331,10 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks) decode(const __
     token_lora.gather_v();
     token_lora.make_sums(all_parts);
     finish_token<T>(p, token_lora, sums, all_parts);
+  } else if constexpr (kTokens) {
+    complete_tokens<T>(p, lora, own, sums, all_parts);
   } else {
-    finish_tokens<T, kLora>(p, lora, own, sums, all_parts);
+    finish_tokens<T>(p, own, sums, all_parts);
   }
   if constexpr (kTokens) device::signal_done(p.lora.done);
 }
