@@ -39,7 +39,7 @@ using attention::Shared;
 //   waits    for the kernel in front, having read block tables and contexts (kernels/cuda/WAITING.md says why it may); the
 //            last part of a pair to arrive joins the parts, or, of several clusters, the last with a share of the pair its share; rows
 //            of one sequence do not wait for each other (WAITING.md)
-//   floor    83 % of it at one row and a context of 128k, 72 % at 32k, 39 % at 4k; with 2 and 1 KV heads 69 and 61 % at 128k; fp8 66 % at 8 rows and 8k, 52 % at one row and 32k
+//   floor    86 % of it at one row and a context of 128k, 73 % at 32k, 41 % at 4k, 72 % at 64 rows and 512; with 2 and 1 KV heads 70 and 61 % at 128k; fp8 66 % at 8 rows and 8k, 52 % at one row and 32k
 template <class T, class Kv, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerMultiprocessor)
     decode_attention(const __grid_constant__ DecodeAttentionArgs args, int cluster, int most_parts) {

@@ -131,6 +131,7 @@ class Feed {
         place();
         fetch_fp8<0>(cache, args_.cache.key_scales);
       } else {
+        place_halves();
         fetch<0>(cache);
       }
     }
@@ -153,6 +154,7 @@ class Feed {
 
  private:
   using Memory = Shared<T, Kv, kHeadDim>;
+  static constexpr int kChunks = kHeadDim / kChunk;  // of a position that is not in fp8
 
   static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / device::kWarpSize; }
 
@@ -232,27 +234,41 @@ class Feed {
                          lane < valid_);
   }
 
-  // Of other types. kHalf 0: keys, 1: values.
-  template <int kHalf>
-  __device__ __forceinline__ void fetch(const Kv* cache) const {
-    constexpr int kChunks = kHeadDim / kChunk;
-    constexpr int kRows = device::kWarpSize / kChunks;  // that the warp copies at a time
-    const int lane = threadIdx.x % device::kWarpSize;
-    const uint32_t target = device::shared_address(shared_.ring[warp()][slot_][kHalf]);
+  // Of other types: where in the cache the lane's first rows of the step's halves are, in elements, and how many of its
+  // positions are to be read. With `rotate` the last one is not in the cache yet: it comes from shared memory.
+  __device__ __forceinline__ void place_halves() {
     const Item& item = shared_.items[item_];
-    // With `rotate` the last position is not in the cache yet: it comes from shared memory.
-    const int valid = item.context - (args_.rotate ? 1 : 0) - tile_ * kTile;
+    const int lane = threadIdx.x % device::kWarpSize;
     const int block_size = args_.cache.block_size;
+    valid_ = item.context - (args_.rotate ? 1 : 0) - tile_ * kTile;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       const int in_block = (tile_ * kTile + 8 * i) & (block_size - 1);
       const int first = (blocks_[i] * args_.cache.kv_heads + item.kv_head) * block_size + in_block;
-      const Kv* source = cache + static_cast<size_t>(first + lane / kChunks) * kHeadDim + lane % kChunks * kChunk;
+      half_[i] = static_cast<int64_t>(first + lane / kChunks) * kHeadDim + lane % kChunks * kChunk;
+    }
+  }
+
+  // kHalf 0: keys, 1: values.
+  template <int kHalf>
+  __device__ __forceinline__ void fetch(const Kv* cache) const {
+    constexpr int kRows = device::kWarpSize / kChunks;  // that the warp copies at a time
+    const int lane = threadIdx.x % device::kWarpSize;
+    const uint32_t target = device::shared_address(shared_.ring[warp()][slot_][kHalf]);
+    const auto each = [&](const auto& copy) {
 #pragma unroll
-      for (int j = 0; j < 8; j += kRows) {
-        const int row = 8 * i + j + lane / kChunks;
-        fetch_chunk<T>(target + swizzled<kHeadDim>(row, lane % kChunks), source + j * kHeadDim, row < valid);
+      for (int i = 0; i < 2; i++) {
+#pragma unroll
+        for (int j = 0; j < 8; j += kRows) {
+          const int row = 8 * i + j + lane / kChunks;
+          copy(target + swizzled<kHeadDim>(row, lane % kChunks), cache + half_[i] + j * kHeadDim, row);
+        }
       }
+    };
+    if (__is_same(T, Kv) && valid_ >= kTile) {  // all but a row's last: no questions, as each is an instruction
+      each([](uint32_t to, const Kv* from, int) { device::copy_async_16(to, from); });
+    } else {
+      each([&](uint32_t to, const Kv* from, int row) { fetch_chunk<T>(to, from, row < valid_); });
     }
   }
 
@@ -266,7 +282,10 @@ class Feed {
   // Of fp8:
   int segment_ = 0;
   int cached_ = 0, kv_head_ = 0;  // of the item; positions that are read from the cache
-  int place_ = 0, valid_ = 0;     // of the step whose keys were requested last
+  int place_ = 0;
+  // Of the step whose keys were requested last:
+  int valid_ = 0;
+  int64_t half_[2] = {0, 0};  // not of fp8
 };
 
 }  // namespace lorikeet::kernels::attention

@@ -155,7 +155,11 @@ __device__ __forceinline__ void copy_async_16(uint32_t shared_destination, const
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_destination), "l"(source), "r"(bytes)
                : "memory");
 }
-// Likewise of 4 bytes.
+// Likewise, always.
+__device__ __forceinline__ void copy_async_16(uint32_t shared_destination, const void* source) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_destination), "l"(source) : "memory");
+}
+// Likewise of 4 bytes, where `valid`.
 __device__ __forceinline__ void copy_async_4(uint32_t shared_destination, const void* source, bool valid) {
   const int bytes = valid ? 4 : 0;
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_destination), "l"(source), "r"(bytes)
