@@ -181,6 +181,8 @@ Result<std::vector<std::string>> expand_config_file(const CLI::App& command, std
     return arguments;
   } catch (const YAML::Exception& error) {  // the library's only way to say it
     return fail("--config {}, line {}: {}", **path, error.mark.line + 1, error.msg);
+  } catch (const nlohmann::json::exception&) {  // the same: a map is written as JSON
+    return fail("--config {}: a map in it is not UTF-8", **path);
   }
 }
 

@@ -59,6 +59,7 @@ TEST_F(ConfigFileTest, TakesWhatYamlCallsTrueAndFalse) {
 TEST_F(ConfigFileTest, TakesModulesAsMaps) {
   const auto flags = expand("lora-modules:\n  - {name: kjv, path: /kjv}\n");
   EXPECT_THAT(flags.value(), ElementsAre("--lora-modules", R"({"name":"kjv","path":"/kjv"})"));
+  EXPECT_THAT(expand("lora-modules:\n  - {n\xE1me: kjv, path: /kjv}\n").error().message, HasSubstr("is not UTF-8"));
 }
 
 TEST_F(ConfigFileTest, GivesMapsAsJsonWhoseValuesAreWhatYamlCallsThem) {
