@@ -28,6 +28,8 @@ add_library(lorikeet_kernels_cuda STATIC
   int4/prefill/int4_prefill.cu
   int4/prefill/prefill_bf16.cu
   int4/prefill/prefill_f16.cu
+  int4/prefill/prefill_pairs_bf16.cu
+  int4/prefill/prefill_pairs_f16.cu
   int4/prefill/prefill_shape.cc
   int4/prefill/int4_warp_prefill.cu
   int4/prefill/unpacked_gemm.cu

@@ -218,10 +218,11 @@ class Bench {
       for (const Int4PrefillShape& launch : int4_prefill_shapes(weights[0], m, multiprocessors)) {
         const double us = microseconds_each(
             weights, [&](const PackedInt4Weight& w) { int4_prefill(w, args, launch, scratch, stream_); });
-        const bool is_chosen =
-            chosen.columns == launch.columns && chosen.blocks == launch.blocks && chosen.alone == launch.alone;
-        fmt::print("{:8} m {:3} columns {:3} blocks {:3} alone {} shares {:d}: {:7.2f} us{}\n", shape.name, m,
-                   launch.columns, launch.blocks, launch.alone, launch.shares, us, is_chosen ? ", chosen" : "");
+        const bool is_chosen = chosen.columns == launch.columns && chosen.cluster == launch.cluster &&
+                               chosen.clusters == launch.clusters && chosen.alone == launch.alone;
+        fmt::print("{:8} m {:3} columns {:3} clusters {:3} of {} alone {} shares {:d}: {:7.2f} us{}\n", shape.name, m,
+                   launch.columns, launch.clusters, launch.cluster, launch.alone, launch.shares, us,
+                   is_chosen ? ", chosen" : "");
       }
     }
   }

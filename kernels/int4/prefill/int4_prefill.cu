@@ -5,6 +5,7 @@
 #include "kernels/cuda/element_dispatch.cuh"
 #include "kernels/int4/base/launch.cuh"
 #include "kernels/int4/prefill/prefill.cuh"
+#include "kernels/int4/prefill/prefill_pairs.cuh"
 
 namespace lorikeet::kernels {
 
@@ -27,17 +28,20 @@ void int4_prefill(const PackedInt4Weight& weight, const Int4GemmArgs& args, cons
   p.look_first = !p.division.equal_parts();  // those end together
   p.sums = scratch.sums.as<float4>();
   p.arrived = scratch.arrived.as<int>();
-  CHECK_LE(static_cast<uint64_t>(shape.blocks) * sizeof(int), scratch.arrived.bytes());
-  const CUtensorMap weight_map = int4::map_of_weight(weight, int4::kPrefillTiles);
+  const int32_t blocks = shape.clusters * shape.cluster;
+  CHECK_LE(static_cast<uint64_t>(blocks) * sizeof(int), scratch.arrived.bytes());
+  const CUtensorMap weight_map = int4::map_of_weight(weight, int4::kPrefillTiles / shape.cluster);
   const CUtensorMap x_map = int4::map_of_x(args, weight.k, shape.columns);
   with_activation_type(args.dtype, [&](auto element) {
     using T = typename decltype(element)::type;
     p.out.factor *= int4::PairScale<T>::kFactor;
-    const int4::PrefillVariant variant = int4::prefill_variant<T>(shape.columns, weight.scale_block, weight.asymmetric);
+    const auto variant_of = shape.cluster == 1 ? int4::prefill_variant<T> : int4::prefill_pairs_variant<T>;
+    const int4::PrefillVariant variant = variant_of(shape.columns, weight.scale_block, weight.asymmetric);
     LORIKEET_CHECK_CUDA(
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, variant.shared_bytes));
     device::LaunchShape launch;
-    launch.blocks = static_cast<unsigned>(shape.blocks);
+    launch.blocks = static_cast<unsigned>(blocks);
+    launch.cluster = static_cast<unsigned>(shape.cluster);
     launch.threads = int4::kPrefillThreads;
     launch.shared_bytes = static_cast<size_t>(variant.shared_bytes);
     launch.overlap = true;

@@ -11,18 +11,19 @@
 
 namespace lorikeet::kernels {
 
-// Products of so many tokens and more are made without sums that blocks share, so that a row's bits do not depend on
+// Products of so many tokens and more are made without sums that clusters share, so that a row's bits do not depend on
 // where its area lies among the others.
 inline constexpr int32_t kInt4WholeAreaRows = 1024;
 
 // Whether the kernel was compiled for this device.
 bool int4_prefill_available();
 
-// An area is 256 outputs of `columns` tokens. Each block makes `alone` of them, and then the blocks share out the inputs
-// of those that are left (kernels/int4/prefill/prefill_walk.h).
+// An area is 256 outputs of `columns` tokens, which a cluster of one block or two makes. Each cluster makes `alone` of
+// them, and then the clusters share out the inputs of those that are left (kernels/int4/prefill/prefill_walk.h).
 struct Int4PrefillShape {
   int32_t columns = 128;
-  int32_t blocks = 1;
+  int32_t cluster = 1;  // blocks
+  int32_t clusters = 1;
   int32_t alone = 1;
   bool shares = false;  // whether any are left
 };
@@ -32,10 +33,10 @@ struct Int4PrefillShape {
 std::vector<Int4PrefillShape> int4_prefill_shapes(const PackedInt4Weight& weight, int32_t m, int32_t multiprocessors);
 Int4PrefillShape shape_int4_prefill(const PackedInt4Weight& weight, int32_t m, int32_t multiprocessors);
 
-// What the blocks make of m tokens, up to as many as the shape is for.
+// What the clusters make of m tokens, up to as many as the shape is for.
 int4::PrefillDivision int4_prefill_division(const PackedInt4Weight& weight, int32_t m, const Int4PrefillShape& shape);
 
-// Device memory in which blocks leave each other sums. Products of one stream may share it.
+// Device memory in which clusters leave each other sums. Products of one stream may share it.
 struct Int4PrefillScratch {
   DeviceBuffer sums;
   DeviceBuffer arrived;  // int [multiprocessors], 0 between products

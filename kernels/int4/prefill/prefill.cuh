@@ -1,7 +1,7 @@
-// The kernel of kernels/int4/prefill/int4_prefill.h. Weights are operand A of the warpgroups' matrix steps, scaled in
-// registers: (q - z) * scale, rounded to the type of the activations. Tokens are the columns. Both come by tensor copies:
-// one warp requests, part after part of what the block makes, what four groups of four warps consume. Included by .cu
-// files only.
+// The kernel of kernels/int4/prefill/int4_prefill.h in which a block makes an area. Weights are operand A of the
+// warpgroups' matrix steps, scaled in registers: (q - z) * scale, rounded to the type of the activations. Tokens are the
+// columns. Both come by tensor copies: one warp requests, part after part of what the block makes, what four groups of four
+// warps consume. Included by .cu files only.
 #pragma once
 
 #include "kernels/cuda/async_copy.cuh"
@@ -10,53 +10,20 @@
 #include "kernels/int4/base/fragment.cuh"
 #include "kernels/int4/base/layout.h"
 #include "kernels/int4/base/output.cuh"
-#include "kernels/int4/base/tensor_copies.cuh"
-#include "kernels/int4/prefill/pair_scale.cuh"
 #include "kernels/int4/prefill/prefill_join.cuh"
+#include "kernels/int4/prefill/prefill_stages.cuh"
 #include "kernels/int4/prefill/prefill_store.cuh"
 #include "kernels/int4/prefill/prefill_walk.h"
 
 namespace lorikeet::kernels::int4 {
 
-inline constexpr int kGroupWarps = 4;
-inline constexpr int kPrefillThreads = kConsumers + kGroupWarps * device::kWarpSize;
-inline constexpr int kMostStages = 6;
-// Of a thread of those that compute and of the group that requests, which divide what the launch brought
-// (tests/kernels/int4/launch_registers.cuh).
-inline constexpr int kPrefillComputingRegisters = 112;
-inline constexpr int kPrefillFillingRegisters = 32;
-
-template <class Format, int kColumns>
-struct PrefillStage {
-  static constexpr int kBox = kColumns * kBoxInputs * 2;
-  static constexpr int kX = 2 * kBox;
-  static constexpr int kWeights = kPrefillTiles * Format::kBytes;
-  static constexpr int kBytes = (kX + kWeights + kBoxAlignment - 1) / kBoxAlignment * kBoxAlignment;
-  static constexpr int kFit = ((227 << 10) - kBoxAlignment - 256) / kBytes;
-  static constexpr int kStages = kFit < kMostStages ? kFit : kMostStages;
-  static constexpr int kSharedBytes = kStages * kBytes + kBoxAlignment;
-};
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-// A stage of the ring and how often it was used, modulo 2.
-template <int kStages>
-struct RingPlace {
-  int stage = 0;
-  uint32_t phase = 0;
-  __device__ __forceinline__ void advance() {
-    stage++;
-    if (stage < kStages) return;
-    stage = 0;
-    phase ^= 1;
-  }
-};
 
 // By one thread: asks for all that the block consumes.
 template <class Format, int kColumns>
 __device__ __forceinline__ void request(const PrefillParams& p, const CUtensorMap* weight_map, const CUtensorMap* x_map,
                                         uint32_t base, uint32_t full, uint32_t empty) {
-  using Stage = PrefillStage<Format, kColumns>;
+  using Stage = PrefillStage<Format, kColumns, kPrefillTiles>;
   constexpr int kStages = Stage::kStages;
   const auto expect_weights = [&](const PrefillPart& part, int unit, int stage) {
     device::barrier_expect(full + stage * 8, Stage::kX + Stage::kWeights);
@@ -95,58 +62,10 @@ __device__ __forceinline__ void request(const PrefillParams& p, const CUtensorMa
   }
 }
 
-__device__ __forceinline__ uint32_t load_shared_4(uint32_t address) {
-  uint32_t v;
-  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
-  return v;
-}
-__device__ __forceinline__ uint32_t load_shared_2(uint32_t address) {
-  uint16_t v;
-  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address));
-  return v;
-}
-
-// What a lane takes of a unit of its tile: all nibbles, and the scales and zeros of outputs g and g + 8.
-template <class Format>
-struct UnitWords {
-  static constexpr int kScales = kUnitInputs / Format::kScaleBlock;
-  uint4 nibbles[2];
-  uint32_t scales[kScales];
-  uint32_t zeros[kScales] = {};
-
-  // `at`: the lane's first nibbles, `scales_at`: its first scales.
-  __device__ __forceinline__ UnitWords(uint32_t at, uint32_t scales_at, uint32_t zeros_at) {
-    nibbles[0] = load_shared_16(at);
-    nibbles[1] = load_shared_16(at + kNibbleBytes / 2);
-#pragma unroll
-    for (int i = 0; i < kScales; i++) {
-      scales[i] = load_shared_4(scales_at + i * 32);
-      if constexpr (Format::kAsymmetric) zeros[i] = load_shared_2(zeros_at + i * 16);
-    }
-  }
-};
-
-// Operands A of sub-block j's two steps.
-template <class T, class Format>
-__device__ __forceinline__ void decode_scaled(const UnitWords<Format>& words, int j, uint32_t (&a0)[4],
-                                              uint32_t (&a1)[4]) {
-  const int scale = j * kSubBlock / Format::kScaleBlock;
-  const uint4& nibbles = words.nibbles[j / 2];
-  const PairScale<T> scales(words.scales[scale]);
-  uint32_t a[2][4];
-  decode_sub_block<T>(j % 2 == 0 ? nibbles.x : nibbles.z, j % 2 == 0 ? nibbles.y : nibbles.w,
-                      zeros_of<T, Format>(words.zeros[scale]), a);
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    a0[i] = scales.apply(a[0][i], i % 2);
-    a1[i] = scales.apply(a[1][i], i % 2);
-  }
-}
-
 #endif
 
 // Products of more tokens than kInt4DecodeRows.
-//   grid     division.blocks, up to one a multiprocessor; 640 threads: four groups of four warps compute, one warp
+//   grid     division.clusters, up to one a multiprocessor; 640 threads: four groups of four warps compute, one warp
 //            requests; 96 registers at launch, redistributed; one CTA a multiprocessor
 //   shared   PrefillStage::kSharedBytes: up to six stages of weights and x
 //   device   9.0a (wgmma, tensor copies); other devices have kernels/int4/prefill/int4_warp_prefill.h
@@ -158,7 +77,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
     prefill(const __grid_constant__ PrefillParams p, const __grid_constant__ CUtensorMap weight_map,
             const __grid_constant__ CUtensorMap x_map) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using Stage = PrefillStage<Format, kColumns>;
+  using Stage = PrefillStage<Format, kColumns, kPrefillTiles>;
   constexpr int kStages = Stage::kStages;
   constexpr int kAtOnce = kColumns <= 96 ? 2 : 1;  // sub-blocks whose steps are in flight while others are decoded
   extern __shared__ unsigned char shared_bytes[];
@@ -227,7 +146,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
       device::warpgroup_wait<0>();
       device::fence_sums(sum);
       device::barrier_arrive(empty + stage_before * 8);
-      if (part.end - part.begin < p.division.units && !join_parts(p, part.area, arrived, sum)) continue;
+      if (part.end - part.begin < p.division.units && !join_parts<1>(p, part.area, arrived, sum)) continue;
       const int tile = part.area / p.column_areas * kPrefillTiles + warp;
       const int first_token = part.area % p.column_areas * kColumns;
       if (tile < p.tiles) store_tile<T>(p.out, p.wide, p.m, tile, first_token, sum, lane);
@@ -235,12 +154,6 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   }
 #endif
 }
-
-using PrefillKernel = void (*)(PrefillParams, CUtensorMap, CUtensorMap);
-struct PrefillVariant {
-  PrefillKernel kernel;
-  int shared_bytes;
-};
 
 // Each element type is compiled in a file of its own.
 template <class T>

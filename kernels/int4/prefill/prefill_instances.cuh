@@ -11,13 +11,13 @@ PrefillVariant prefill_variant(int32_t columns, int32_t scale_block, bool asymme
     using Format = decltype(format);
     switch (columns) {
       case 64:
-        return {prefill<T, Format, 64>, PrefillStage<Format, 64>::kSharedBytes};
+        return {prefill<T, Format, 64>, PrefillStage<Format, 64, kPrefillTiles>::kSharedBytes};
       case 80:
-        return {prefill<T, Format, 80>, PrefillStage<Format, 80>::kSharedBytes};
+        return {prefill<T, Format, 80>, PrefillStage<Format, 80, kPrefillTiles>::kSharedBytes};
       case 96:
-        return {prefill<T, Format, 96>, PrefillStage<Format, 96>::kSharedBytes};
+        return {prefill<T, Format, 96>, PrefillStage<Format, 96, kPrefillTiles>::kSharedBytes};
       default:
-        return {prefill<T, Format, 128>, PrefillStage<Format, 128>::kSharedBytes};
+        return {prefill<T, Format, 128>, PrefillStage<Format, 128, kPrefillTiles>::kSharedBytes};
     }
   });
 }

@@ -1,5 +1,5 @@
-// How the blocks of kernels/int4/prefill/prefill.cuh that share an area make one sum of theirs. Included by .cu files
-// only.
+// How the clusters of one block or two that share an area (kernels/int4/prefill/prefill.cuh, prefill_pairs.cuh) make one sum
+// of theirs, each block of a cluster with those of the same rank. Included by .cu files only.
 #pragma once
 
 #include "kernels/cuda/device_math.cuh"
@@ -17,9 +17,9 @@ struct PrefillParams {
   int32_t m, tiles;
   int32_t column_areas;  // of the same tiles
   PrefillDivision division;
-  bool look_first;  // whether a block often finds all other parts of an area there, so that it need not leave its own
-  float4* sums;     // [2 * blocks] places of [fragment][thread], where areas are shared
-  int* arrived;     // [blocks], 0 between products
+  bool look_first;  // whether a cluster often finds all other parts of an area there, so that it need not leave its own
+  float4* sums;     // [2 * clusters][rank] places of [fragment][thread], where areas are shared
+  int* arrived;     // [clusters][rank], 0 between products
 };
 
 #if __CUDA_ARCH__ >= 900
@@ -57,20 +57,21 @@ __device__ __forceinline__ void add_sums(const float4* from, float (&sum)[kSums]
   }
 }
 
-// By all consumers, of an area of which other blocks make the rest. Leaves what this block has of it and returns false
+// By all consumers, of an area of which other clusters make the rest. Leaves what this block has of it and returns false
 // if one is still to come; otherwise adds what the others have left, in the order of k. arrived: [2], shared.
-template <int kSums>
+template <int kBlocks, int kSums>
 __device__ __forceinline__ bool join_parts(const PrefillParams& p, int area, int* arrived, float (&sum)[kSums]) {
   const int64_t steps = p.division.shared_steps();
   const int64_t begin = static_cast<int64_t>(area - p.division.first_shared()) * p.division.units;
-  const int block = static_cast<int>(blockIdx.x);
-  const int first = walker_of(begin, steps, p.division.blocks);
-  const int last = walker_of(begin + p.division.units - 1, steps, p.division.blocks);
+  const int cluster = static_cast<int>(blockIdx.x) / kBlocks;
+  const int rank = static_cast<int>(blockIdx.x) % kBlocks;
+  const int first = walker_of(begin, steps, p.division.clusters);
+  const int last = walker_of(begin + p.division.units - 1, steps, p.division.clusters);
   const auto sums_of = [&](int of) {
-    const int place = place_of_sums(steps, of, p.division.blocks, begin);
-    return p.sums + static_cast<int64_t>(place) * (kSums / 4 * kConsumers) + threadIdx.x;
+    const int place = place_of_sums(steps, of, p.division.clusters, begin);
+    return p.sums + static_cast<int64_t>(place * kBlocks + rank) * (kSums / 4 * kConsumers) + threadIdx.x;
   };
-  int* counter = p.arrived + last;  // the block that ends an area ends no other that it shares
+  int* counter = p.arrived + last * kBlocks + rank;  // the cluster that ends an area ends no other that it shares
   bool all_there = false;
   if (p.look_first) {
     consumers_barrier();  // all have read what `arrived` said before
@@ -79,9 +80,9 @@ __device__ __forceinline__ bool join_parts(const PrefillParams& p, int area, int
     all_there = arrived[0] == last - first;
   }
   // Addition commutes: the first two parts may come in any order. A later one waits its turn in its place.
-  const bool in_turn = block - first < 2;
+  const bool in_turn = cluster - first < 2;
   if (!all_there || !in_turn) {
-    float4* mine = sums_of(block);
+    float4* mine = sums_of(cluster);
 #pragma unroll
     for (int i = 0; i < kSums / 4; i++) {
       mine[i * kConsumers] = make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]);
@@ -99,7 +100,7 @@ __device__ __forceinline__ bool join_parts(const PrefillParams& p, int area, int
   }
 #pragma unroll 1
   for (int of = first; of <= last; of++) {
-    if (of != block || !in_turn) add_sums(sums_of(of), sum);
+    if (of != cluster || !in_turn) add_sums(sums_of(of), sum);
   }
   if (threadIdx.x == 0) *counter = 0;
   return true;

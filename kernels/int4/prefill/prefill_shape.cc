@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -13,44 +14,61 @@ namespace {
 constexpr int32_t kAreaColumns[] = {64, 80, 96, 128};
 constexpr int32_t kMostColumns = 128;
 constexpr int32_t kMostParts = 8;    // equal ones of an area
-constexpr int32_t kFewestUnits = 4;  // of a block that shares areas
+constexpr int32_t kFewestUnits = 4;  // of a cluster that shares areas
 
-// Microseconds on an H200, fitted to every shape of `int4_gemm_gpu_bench --sweep` for 80 to 4,096 tokens, whole and for
-// two and four ranks: 4 % off in the root mean square, and what they choose takes 0.3 % longer than the best.
-struct UnitCost {
-  double unit;  // of an area
-  double part;  // one more of the parts whose sums must be joined
+// Microseconds on an H200, fitted to every shape of `int4_gemm_gpu_bench --sweep` for 80 to 2,048 tokens: 3 % off in the
+// root mean square, and what they choose takes 0.3 % longer than the best, with `uneven` set so that it does.
+struct Costs {
+  double launch;    // what a product takes besides
+  double units[4];  // of an area of kAreaColumns
+  double work;      // of a unit of kMostColumns for every cluster: the clocks fall with the work
+  double end;       // of each area that a cluster makes alone: its sums are stored
+  double share;     // of sums that are left and joined
+  double uneven;    // more, where a cluster shares two areas
+  double part;      // one more of the parts whose sums must be joined, of kMostColumns
 };
-UnitCost cost_of(int32_t columns) {
-  switch (columns) {
-    case 64:
-      return {0.72, 0.6};
-    case 80:
-      return {0.80, 1.0};
-    case 96:
-      return {0.90, 1.4};
-    default:
-      return {1.10, 2.0};
-  }
-}
-constexpr double kEndCost = 2.9;     // of each area that a block makes or ends: its sums are stored
-constexpr double kJoinCost = 3.2;    // of sums that are left and joined
-constexpr double kUnevenCost = 3.0;  // more, where a block shares two areas
-constexpr double kWorkCost = 0.4;    // of a unit of 128 columns for every multiprocessor: the clocks fall with the work
+constexpr Costs kOfBlocks = {2.0, {0.726, 0.803, 0.896, 1.1}, 0.346, 1.56, 4.87, 2.5, 2.18};
+constexpr Costs kOfPairs = {3.0, {0.393, 0.433, 0.482, 0.573}, 0.21, 1.0, 3.54, 3.0, 1.05};
 
 double cost(const PackedInt4Weight& weight, int32_t m, const Int4PrefillShape& shape, int32_t multiprocessors) {
-  const UnitCost costs = cost_of(shape.columns);
+  const Costs& costs = shape.cluster == 1 ? kOfBlocks : kOfPairs;
+  const auto* columns = std::find(std::begin(kAreaColumns), std::end(kAreaColumns), shape.columns);
   const int4::PrefillDivision division = int4_prefill_division(weight, m, shape);
-  const int64_t shared = divide_up(division.shared_steps(), int64_t{shape.blocks});
+  const int64_t shared = divide_up(division.shared_steps(), int64_t{shape.clusters});
   const int64_t units = int64_t{division.alone} * division.units + shared;
-  const double work = static_cast<double>(int64_t{division.areas} * division.units * shape.columns) / kMostColumns;
-  double sum = costs.unit * static_cast<double>(units) + kWorkCost * work / multiprocessors + kEndCost * division.alone;
+  const double width = static_cast<double>(shape.columns) / kMostColumns;
+  const auto work = static_cast<double>(int64_t{division.areas} * division.units * shape.cluster);
+  double sum = costs.launch + costs.units[columns - std::begin(kAreaColumns)] * static_cast<double>(units) +
+               costs.work * width * work / multiprocessors + costs.end * division.alone;
   if (shape.shares) {
     const bool even = division.equal_parts();
     const int64_t parts = divide_up(int64_t{division.units}, shared) + (even ? 0 : 1);
-    sum += kEndCost + kJoinCost + (even ? 0 : kUnevenCost) + costs.part * static_cast<double>(parts - 1);
+    sum += costs.share + (even ? 0 : costs.uneven) + costs.part * width * static_cast<double>(parts - 1);
   }
   return sum;
+}
+
+// All in which so many blocks make an area.
+void add_shapes(const PackedInt4Weight& weight, int32_t m, int32_t multiprocessors, int32_t cluster,
+                std::vector<Int4PrefillShape>& shapes) {
+  const int32_t clusters = multiprocessors / cluster;
+  for (const int32_t columns : kAreaColumns) {
+    const int32_t areas = divide_up(weight.tiles, int4::kPrefillTiles) * divide_up(m, columns);
+    const int32_t whole = divide_up(areas, clusters);
+    shapes.push_back({columns, cluster, std::min(areas, clusters), whole, false});
+    if (m >= kInt4WholeAreaRows) continue;
+    // Equal parts of every area.
+    for (int32_t parts = 2; parts <= kMostParts && parts * kFewestUnits <= weight.units; parts++) {
+      if (areas * parts <= clusters) shapes.push_back({columns, cluster, areas * parts, 0, true});
+    }
+    for (int32_t alone = std::max(0, whole - 2); alone < whole; alone++) {
+      const int32_t left = areas - alone * clusters;
+      const int64_t steps = static_cast<int64_t>(left) * weight.units;
+      if (steps < int64_t{kFewestUnits} * clusters) continue;
+      if (left % clusters == 0 || clusters % left == 0) continue;  // as above
+      shapes.push_back({columns, cluster, clusters, alone, true});
+    }
+  }
 }
 
 }  // namespace
@@ -59,30 +77,15 @@ int4::PrefillDivision int4_prefill_division(const PackedInt4Weight& weight, int3
   int4::PrefillDivision division;
   division.areas = divide_up(weight.tiles, int4::kPrefillTiles) * divide_up(m, shape.columns);
   division.units = weight.units;
-  division.blocks = shape.blocks;
-  division.alone = shape.shares ? shape.alone : divide_up(division.areas, shape.blocks);
+  division.clusters = shape.clusters;
+  division.alone = shape.shares ? shape.alone : divide_up(division.areas, shape.clusters);
   return division;
 }
 
 std::vector<Int4PrefillShape> int4_prefill_shapes(const PackedInt4Weight& weight, int32_t m, int32_t multiprocessors) {
   std::vector<Int4PrefillShape> shapes;
-  for (const int32_t columns : kAreaColumns) {
-    const int32_t areas = divide_up(weight.tiles, int4::kPrefillTiles) * divide_up(m, columns);
-    const int32_t whole = divide_up(areas, multiprocessors);
-    shapes.push_back({columns, std::min(areas, multiprocessors), whole, false});
-    if (m >= kInt4WholeAreaRows) continue;
-    // Equal parts of every area.
-    for (int32_t parts = 2; parts <= kMostParts && parts * kFewestUnits <= weight.units; parts++) {
-      if (areas * parts <= multiprocessors) shapes.push_back({columns, areas * parts, 0, true});
-    }
-    for (int32_t alone = std::max(0, whole - 2); alone < whole; alone++) {
-      const int32_t left = areas - alone * multiprocessors;
-      const int64_t steps = static_cast<int64_t>(left) * weight.units;
-      if (steps < int64_t{kFewestUnits} * multiprocessors) continue;
-      if (left % multiprocessors == 0 || multiprocessors % left == 0) continue;  // as above
-      shapes.push_back({columns, multiprocessors, alone, true});
-    }
-  }
+  add_shapes(weight, m, multiprocessors, 1, shapes);
+  if (multiprocessors >= int4::kMostBlocks) add_shapes(weight, m, multiprocessors, int4::kMostBlocks, shapes);
   return shapes;
 }
 

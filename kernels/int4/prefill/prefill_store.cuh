@@ -51,8 +51,10 @@ __device__ __forceinline__ void store_tile(const OutputParams& o, bool wide, int
       y += eight_rows;
       left -= 8;
     }
-    static_assert(kFragments % 2 == 0);
+    // A last one that has no second is even lanes' alone.
+    const auto stored = [&](int f) { return f + 1 < kFragments || q % 2 == 0; };
     const auto activated = [&](int f) {
+      if (f == kFragments) return 0U;  // no such fragment
       const float2 gate = device::unpack<T>(pair_of(f, 0));
       const float2 up = device::unpack<T>(pair_of(f, 1));
       return device::transpose_8x8(
@@ -62,7 +64,7 @@ __device__ __forceinline__ void store_tile(const OutputParams& o, bool wide, int
 #pragma unroll
       for (int f = 0; f < kFragments; f += 2) {
         const uint2 four = four_of(activated(f), activated(f + 1));
-        if (left > 0) *reinterpret_cast<uint2*>(y) = four;
+        if (left > 0 && stored(f)) *reinterpret_cast<uint2*>(y) = four;
         y += 2 * eight_rows;
         left -= 16;
       }
@@ -72,9 +74,9 @@ __device__ __forceinline__ void store_tile(const OutputParams& o, bool wide, int
     for (int f = 0; f < kFragments; f += 2) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        const uint2 four =
-            four_of(device::transpose_8x8(pair_of(f, half)), device::transpose_8x8(pair_of(f + 1, half)));
-        if (left > 0) *reinterpret_cast<uint2*>(y + half * limit) = four;
+        const uint32_t second = f + 1 < kFragments ? device::transpose_8x8(pair_of(f + 1, half)) : 0;
+        const uint2 four = four_of(device::transpose_8x8(pair_of(f, half)), second);
+        if (left > 0 && stored(f)) *reinterpret_cast<uint2*>(y + half * limit) = four;
       }
       y += 2 * eight_rows;
       left -= 16;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/kernels/int4/int4_gemm_cuda_test.h"
 
 namespace lorikeet::kernels {
@@ -47,8 +49,8 @@ TEST_P(Int4PrefillCudaOfDtype, AgreesWithTheReferenceInEveryShape) {
             const std::vector<uint16_t> y = multiply_in(packed, x, {dtype, m}, shape, scratch);
             ASSERT_TRUE(near_reference(every(y, dtype, m, n, step), expected, tolerance_of(dtype)))
                 << "n " << n << " k " << k << " m " << m << " group " << kind.group << " asymmetric " << kind.asymmetric
-                << " columns " << shape.columns << " blocks " << shape.blocks << " alone " << shape.alone << " shares "
-                << shape.shares;
+                << " columns " << shape.columns << " clusters " << shape.clusters << " of " << shape.cluster
+                << " alone " << shape.alone << " shares " << shape.shares;
           }
         }
       }
@@ -59,6 +61,41 @@ TEST_P(Int4PrefillCudaOfDtype, AgreesWithTheReferenceInEveryShape) {
 
 INSTANTIATE_TEST_SUITE_P(, Int4PrefillCudaOfDtype, ::testing::ValuesIn(kDtypes),
                          [](const auto& test) { return dtype_name(test.param); });
+
+TEST_F(Int4PrefillCuda, CompletesItsOutputsAsTheOtherProductsDoInEveryShape) {
+  const int32_t n = 136;
+  const int32_t k = 640;
+  const auto outputs = static_cast<size_t>(n);
+  const Int4Weight gate = random_int4(n, k, {}, random_);
+  const Int4Weight up = random_int4(n, k, {}, random_);
+  const PackedInt4Weight pair = pack_pair(gate, up);
+  const std::vector<float> bias = random_floats(2 * outputs, random_);
+  const Int4PrefillScratch scratch = make_scratch(16);
+  for (const int32_t m : sizes({65, 85, 130}, {85})) {
+    const HalfTensor x = random_halves(static_cast<size_t>(m) * static_cast<size_t>(k), Dtype::f16, random_);
+    const std::vector<double> g = reference(gate, x, m);
+    const std::vector<double> u = reference(up, x, m);
+    std::vector<double> biased;
+    std::vector<double> activated;
+    for (size_t row = 0; row < static_cast<size_t>(m); row++) {
+      for (size_t output = 0; output < 2 * outputs; output++) {
+        const size_t at = row * outputs + output % outputs;
+        biased.push_back((output < outputs ? g : u)[at] + bias[output]);
+        if (output < outputs) activated.push_back(g[at] / (1 + std::exp(-g[at])) * u[at]);
+      }
+    }
+    for (const Int4PrefillShape& shape : int4_prefill_shapes(pair, m, 16)) {
+      const auto expect = [&](const Call& call, const std::vector<double>& expected, const char* what) {
+        EXPECT_TRUE(near_reference(to_values(multiply_in(pair, x, call, shape, scratch), Dtype::f16), expected,
+                                   tests::kHalfTolerance))
+            << what << ", m " << m << " columns " << shape.columns << " clusters " << shape.clusters << " of "
+            << shape.cluster << " alone " << shape.alone;
+      };
+      expect({Dtype::f16, m, &bias}, biased, "with a bias");
+      expect({Dtype::f16, m, nullptr, true}, activated, "with SiLU");
+    }
+  }
+}
 
 TEST_F(Int4PrefillCuda, GivesTheSameBitsWhoeverOfItsBlocksIsTheLast) {
   for (const int32_t multiprocessors : {std::min(device_.multiprocessors, 132), usual_or_few(50, 4)}) {
@@ -75,7 +112,8 @@ TEST_F(Int4PrefillCuda, GivesTheSameBitsWhoeverOfItsBlocksIsTheLast) {
         });
         for (int i = 0; i < usual_or_few(5, 1); i++) {
           ASSERT_EQ(first, multiply_in(packed, x, {Dtype::f16, m}, shape, scratch))
-              << "m " << m << " columns " << shape.columns << " blocks " << shape.blocks << " alone " << shape.alone;
+              << "m " << m << " columns " << shape.columns << " clusters " << shape.clusters << " of " << shape.cluster
+              << " alone " << shape.alone;
         }
         for (const int arrived : to_host<int>(scratch.arrived)) ASSERT_EQ(arrived, 0);
       }

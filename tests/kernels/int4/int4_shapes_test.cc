@@ -166,22 +166,22 @@ TEST(Int4Shapes, OfManyTokensFitEveryDeviceWithoutWarpgroups) {
   }
 }
 
-// By warpgroups' steps: each unit of each area is one block's, no block has more than a unit more than another beside
-// what it makes alone, and blocks that share an area come in the order of k and leave its sums in places of their own.
+// By warpgroups' steps: each unit of each area is one cluster's, no cluster has more than a unit more than another beside
+// what it makes alone, and clusters that share an area come in the order of k and leave its sums in places of their own.
 void expect_shares_out_every_unit(const int4::PrefillDivision& division) {
   const auto what = [&] {
-    return fmt::format("{} areas of {} units, {} blocks, {} alone", division.areas, division.units, division.blocks,
+    return fmt::format("{} areas of {} units, {} clusters, {} alone", division.areas, division.units, division.clusters,
                        division.alone);
   };
   std::vector<int32_t> made(static_cast<size_t>(division.areas), 0);  // of each area, units from the first on
-  std::vector<int> place_of_area(static_cast<size_t>(2 * division.blocks), -1);
-  std::vector<int> ended_by(static_cast<size_t>(division.blocks), -1);  // the area that counts there
+  std::vector<int> place_of_area(static_cast<size_t>(2 * division.clusters), -1);
+  std::vector<int> ended_by(static_cast<size_t>(division.clusters), -1);  // the area that counts there
   const int64_t steps = division.shared_steps();
   int64_t fewest = steps + 1;
   int64_t most = 0;
   std::vector<int4::PrefillPart> alone;
-  for (int block = 0; block < division.blocks; block++) {
-    int4::PrefillWalk walk(division, block);
+  for (int cluster = 0; cluster < division.clusters; cluster++) {
+    int4::PrefillWalk walk(division, cluster);
     int4::PrefillPart part;
     int64_t shared = 0;
     while (walk.next(division, part)) {
@@ -196,14 +196,14 @@ void expect_shares_out_every_unit(const int4::PrefillDivision& division) {
       shared += part.end - part.begin;
       if (part.end - part.begin == division.units) continue;
       const int64_t begin = int64_t{part.area - division.first_shared()} * division.units;
-      int& taken = place_of_area[static_cast<size_t>(int4::place_of_sums(steps, block, division.blocks, begin))];
-      ASSERT_EQ(taken, -1) << what() << ", block " << block;
+      int& taken = place_of_area[static_cast<size_t>(int4::place_of_sums(steps, cluster, division.clusters, begin))];
+      ASSERT_EQ(taken, -1) << what() << ", cluster " << cluster;
       taken = part.area;
-      ASSERT_EQ(int4::walker_of(begin + part.begin, steps, division.blocks), block) << what();
-      ASSERT_EQ(int4::walker_of(begin + part.end - 1, steps, division.blocks), block) << what();
-      int& ended = ended_by[static_cast<size_t>(int4::walker_of(begin + division.units - 1, steps, division.blocks))];
+      ASSERT_EQ(int4::walker_of(begin + part.begin, steps, division.clusters), cluster) << what();
+      ASSERT_EQ(int4::walker_of(begin + part.end - 1, steps, division.clusters), cluster) << what();
+      int& ended = ended_by[static_cast<size_t>(int4::walker_of(begin + division.units - 1, steps, division.clusters))];
       if (ended < 0) ended = part.area;
-      ASSERT_EQ(ended, part.area) << what() << ", block " << block;
+      ASSERT_EQ(ended, part.area) << what() << ", cluster " << cluster;
     }
     fewest = std::min(fewest, shared);
     most = std::max(most, shared);
@@ -225,10 +225,11 @@ TEST(Int4Shapes, ShareOutEveryUnitOfManyTokensOnceAmongWarpgroups) {
         const Int4PrefillShape chosen = shape_int4_prefill(weight, m, multiprocessors);
         bool offered = false;
         for (const Int4PrefillShape& launch : int4_prefill_shapes(weight, m, multiprocessors)) {
-          ASSERT_GE(launch.blocks, 1);
-          ASSERT_LE(launch.blocks, multiprocessors);
-          offered |= launch.columns == chosen.columns && launch.blocks == chosen.blocks &&
-                     launch.alone == chosen.alone && launch.shares == chosen.shares;
+          ASSERT_GE(launch.clusters, 1);
+          ASSERT_LE(launch.clusters * launch.cluster, multiprocessors);
+          offered |= launch.columns == chosen.columns && launch.cluster == chosen.cluster &&
+                     launch.clusters == chosen.clusters && launch.alone == chosen.alone &&
+                     launch.shares == chosen.shares;
           const int4::PrefillDivision division = int4_prefill_division(weight, m, launch);
           ASSERT_EQ(division.shared_steps() > 0, launch.shares);
           // Where prompts are made in parts, a row's sums must not depend on where its area lies.
