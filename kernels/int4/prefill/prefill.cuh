@@ -71,7 +71,8 @@ __device__ __forceinline__ void request(const PrefillParams& p, const CUtensorMa
 //   device   9.0a (wgmma, tensor copies); other devices have kernels/int4/prefill/int4_warp_prefill.h
 //   waits    for the kernel in front, with weights already requested; of the blocks of an area the last to arrive joins
 //            the sums, nobody waits for another
-//   floor    0.72 to 1.88 times as fast as cuBLASLt fp16 from 80 to 384 tokens, 0.74 to 1.04 above (bench/RESULTS.md)
+//   floor    with prefill_pairs.cuh 0.83 to 1.86 times as fast as cuBLASLt fp16 from 80 to 384 tokens, 0.74 to 1.04 above
+//            (bench/RESULTS.md)
 template <class T, class Format, int kColumns>
 __global__ void __launch_bounds__(kPrefillThreads, 1)
     prefill(const __grid_constant__ PrefillParams p, const __grid_constant__ CUtensorMap weight_map,
