@@ -4,8 +4,12 @@
 #include <charconv>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
+
+#include "kernels/base/json_nesting.h"
+#include "model/grammar/schema_check.h"
 
 namespace lorikeet::model {
 namespace {
@@ -88,6 +92,14 @@ bool is_name(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+bool is_space(char c) {
+  return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
 bool is_ascii(char c) {
   return static_cast<unsigned char>(c) < 0x80;
 }
@@ -143,10 +155,16 @@ class Estimate {
   size_t step(size_t at) {
     const char c = pattern_[at];
     Sequence& open = open_.back();
+    if (has_strings_) {
+      if (const size_t next = token_at(at); next > at) return next;
+    }
     if (c == '"' && has_strings_) return string(at);
     if (has_strings_ && is_name(c)) return name(at);
-    if (c == '#' && has_strings_) return end_of_line(at);
-    if (c == '/' && is_lark_) return pattern_.substr(at, 2) == "//" ? end_of_line(at) : expression(at);
+    if (is_lark_) {
+      if (c == '/') return expression(at);
+      if (c == '%') return directive(at);
+      if (c == '<') return special_token(at);
+    }
     if (c == '\\' && at + 1 < pattern_.size()) {
       const char what = pattern_[at + 1];
       const bool wide = what == 'W' || what == 'D' || what == 'S';
@@ -160,10 +178,11 @@ class Estimate {
       begin({1, wide ? kWideCost : kClassCost, wide});
       return end;
     }
-    if (c == '(' || c == '[') {
+    const auto repeat = has_strings_ ? repeats_of_grammar(at) : c == '{' ? repeats(pattern_, at) : std::nullopt;
+    if (c == '(' || c == '[' || (c == '{' && is_lark_ && !repeat)) {
       open.add();
       open_.emplace_back();
-    } else if ((c == ')' || (c == ']' && is_lark_)) && open_.size() > 1) {
+    } else if ((c == ')' || ((c == ']' || c == '}') && is_lark_)) && open_.size() > 1) {
       close();
       if (c == ']') open_.back().latest->optional = true;
     } else if (c == '|') {
@@ -175,15 +194,60 @@ class Estimate {
       if (open.latest) open.latest->optional = true;
     } else if (c == '+' || ((c == '^' || c == '$') && !has_strings_)) {
       return at + 1;  // no pieces: what is before them may go on
-    } else if (const auto repeat = c == '{' ? repeats(pattern_, at) : std::nullopt) {
+    } else if (repeat) {
       if (open.latest) apply(*repeat, *open.latest);
       return repeat->end;
     } else if (c == '.' && has_dots_) {
       begin({1, kWideCost, true});
-    } else if (c != ' ' || !has_strings_) {
+    } else {
       begin({1, 0, false});
     }
     return at + 1;
+  }
+
+  // Where the next token of a grammar begins: behind white space and comments.
+  size_t token_at(size_t at) const {
+    while (at < pattern_.size()) {
+      if (is_space(pattern_[at])) {
+        ++at;
+      } else if (pattern_[at] == '#' || (is_lark_ && pattern_.substr(at, 2) == "//")) {
+        at = std::min(pattern_.find_first_of("\r\n", at), pattern_.size());
+      } else {
+        break;
+      }
+    }
+    return at;
+  }
+
+  // {3}, {3,}, {3,9} or {3,-1}, and ~3 and ~3..9 of Lark, between whose tokens may be white space and comments.
+  std::optional<Repeat> repeats_of_grammar(size_t at) const {
+    const char opened = pattern_[at];
+    if (opened != '{' && (opened != '~' || !is_lark_)) return std::nullopt;
+    Repeat repeat;
+    bool first = true;
+    for (size_t next = token_at(at + 1); next < pattern_.size(); next = token_at(next)) {
+      const char c = pattern_[next];
+      if (is_digit(c)) {
+        size_t end = next;
+        while (end < pattern_.size() && is_digit(pattern_[end])) ++end;
+        uint64_t number = UINT32_MAX;
+        if (end - next < 10) std::from_chars(pattern_.data() + next, pattern_.data() + end, number);
+        if (std::exchange(first, false)) repeat.least = number;
+        repeat.most = std::max({repeat.most, number, uint64_t{1}});
+        repeat.end = next = end;
+        if (opened == '~' && pattern_.substr(token_at(end), 2) != "..") break;
+      } else if (opened == '~' && !first && pattern_.substr(next, 2) == "..") {
+        next += 2;
+      } else if (c == '+' || c == '-' || (opened == '{' && c == ',')) {
+        ++next;
+      } else if (opened == '{' && c == '}' && !first) {
+        repeat.end = next + 1;
+        return repeat;
+      } else {
+        break;
+      }
+    }
+    return opened == '~' && !first ? std::optional(repeat) : std::nullopt;
   }
 
   static void apply(const Repeat& repeat, Piece& piece) {
@@ -213,13 +277,14 @@ class Estimate {
       if (pattern_[end] == '\\') ++end;
     }
     begin({std::max<uint64_t>(end - at - 1, 1), 0, false});
-    return std::min(end + 1, pattern_.size());
+    end = std::min(end + 1, pattern_.size());
+    return is_lark_ && pattern_.substr(end, 1) == "i" ? end + 1 : end;
   }
 
-  // /.../ of Lark: an expression, in which quotes and brackets mean something else.
+  // /.../ of Lark, and flags: an expression, in which quotes, brackets and ends of lines mean something else.
   size_t expression(size_t at) {
     size_t end = at + 1;
-    for (; end < pattern_.size() && pattern_[end] != '/' && pattern_[end] != '\n'; ++end) {
+    for (; end < pattern_.size() && pattern_[end] != '/'; ++end) {
       if (pattern_[end] == '\\') ++end;
     }
     Estimate inner(pattern_.substr(0, std::min(end, pattern_.size())).substr(at + 1), GrammarKind::regex);
@@ -232,10 +297,58 @@ class Estimate {
       inner_error_ = cost.error();
     }
     begin(piece);
-    return std::min(end + 1, pattern_.size());
+    for (++end; end < pattern_.size() && is_name(pattern_[end]) && !is_digit(pattern_[end]);) ++end;
+    return std::min(end, pattern_.size());
   }
 
-  size_t end_of_line(size_t at) const { return std::min(pattern_.find('\n', at), pattern_.size()); }
+  // %json and a schema, or another word of Lark's, some of which have JSON behind them.
+  size_t directive(size_t at) {
+    size_t end = at + 1;
+    while (end < pattern_.size() && is_name(pattern_[end])) ++end;
+    const std::string_view word = pattern_.substr(at, end - at);
+    if (word != "%json" && word != "%regex" && word != "%grammar_options") return end;
+    while (end < pattern_.size() && is_space(pattern_[end])) ++end;
+    const size_t size = json_size(pattern_.substr(end));
+    const std::string_view json = pattern_.substr(end, size);
+    if (word == "%json") {
+      const auto cost = schema_cost(json);
+      if (!cost) inner_error_ = Error{"%json: " + cost.error().message};
+      begin({1, cost.value_or(0), false});
+    } else {
+      if (nests_deeper(json, kMaxBrackets)) inner_error_ = Error{fmt::format("{} is nested too deeply", word)};
+      begin({std::max<uint64_t>(size, 1), 0, false});
+    }
+    return end + size;
+  }
+
+  // Of the object at its beginning, or of a word.
+  static size_t json_size(std::string_view text) {
+    size_t depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < text.size(); ++i) {
+      const char c = text[i];
+      if (in_string) {
+        if (c == '\\') ++i;
+        in_string = c != '"';
+      } else if (c == '"') {
+        in_string = true;
+      } else if (c == '{' || c == '[') {
+        ++depth;
+      } else if ((c == '}' || c == ']') && depth > 0 && --depth == 0) {
+        return i + 1;
+      } else if (depth == 0 && !is_name(c)) {
+        return i;
+      }
+    }
+    return text.size();
+  }
+
+  // <name> of Lark, in which nothing means anything else.
+  size_t special_token(size_t at) {
+    begin({1, 0, false});
+    const size_t end = pattern_.find_first_of("<> \t\r\n", at + 1);
+    return end != std::string_view::npos && pattern_[end] == '>' ? end + 1 : at + 1;
+  }
 
   // That of a rule, which may hide what may be left out.
   size_t name(size_t at) {

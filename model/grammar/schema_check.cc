@@ -164,8 +164,9 @@ Result<void> check_tags(const json& value, int depth, double& cost) {
     const bool schema = key == "json_schema" || key == "schema";
     if (auto ok = schema ? check_whole(inner, cost) : check_tags(inner, depth + 1, cost); !ok) return ok;
     if (!inner.is_string() || (key != "pattern" && key != "grammar")) continue;
-    const auto own =
-        pattern_cost(inner.get_ref<const std::string&>(), key == "pattern" ? GrammarKind::regex : GrammarKind::ebnf);
+    const bool is_lark = value.is_object() && member(value, "syntax") == json("lark");
+    const GrammarKind kind = key == "pattern" ? GrammarKind::regex : is_lark ? GrammarKind::lark : GrammarKind::ebnf;
+    const auto own = pattern_cost(inner.get_ref<const std::string&>(), kind);
     if (!own) return fail("{}: {}", key, own.error().message);
     cost += *own;
   }
@@ -174,13 +175,19 @@ Result<void> check_tags(const json& value, int depth, double& cost) {
 
 }  // namespace
 
-Result<void> check_schema(std::string_view text) {
+Result<double> schema_cost(std::string_view text) {
   if (nests_deeper(text, kMaxTextDepth)) return fail("the schema is nested deeper than {} brackets", kMaxTextDepth);
   const json schema = json::parse(text, nullptr, false);
   if (schema.is_discarded()) return fail("it is not JSON");
   if (!schema.is_object() && !schema.is_boolean()) return fail("a schema is an object");
   double cost = 0;
-  return check_whole(schema, cost);
+  if (auto ok = check_whole(schema, cost); !ok) return tl::unexpected(ok.error());
+  return cost;
+}
+
+Result<void> check_schema(std::string_view text) {
+  const auto cost = schema_cost(text);
+  return cost ? Result<void>() : tl::unexpected(cost.error());
 }
 
 Result<void> check_tag(std::string_view text) {

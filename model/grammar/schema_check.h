@@ -12,6 +12,9 @@ namespace lorikeet::model {
 // Errors: "properties.a: the keyword \"not\" is not supported".
 Result<void> check_schema(std::string_view schema);
 
+// The same, and what it costs to compile (pattern_check.h).
+Result<double> schema_cost(std::string_view schema);
+
 // All schemas, expressions and grammars in a structural tag.
 Result<void> check_tag(std::string_view tag);
 

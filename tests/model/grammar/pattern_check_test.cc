@@ -84,6 +84,56 @@ TEST(PatternCheck, SeesWhatStandsBehindExpressionsAndComments) {
   }
 }
 
+// As XGrammar's own readers do.
+TEST(PatternCheck, EndsCommentsAndExpressionsWhereTheLibraryDoes) {
+  const std::string costly = times(40, "[^a]?"), lark = "/" + costly + "/";
+  for (const std::string& grammar :
+       {"start: b # x\rb: " + lark, "start: b // x\rb: " + lark, "start: /a\n\"" + costly + "/", "start: <\"> " + lark,
+        "start: \"a\"%ignore " + lark}) {
+    EXPECT_THAT(error_of(grammar, GrammarKind::lark), HasSubstr("too long to compile")) << grammar.substr(0, 60);
+  }
+  EXPECT_THAT(error_of("root ::= b # x\rb ::= " + costly, GrammarKind::ebnf), HasSubstr("too long to compile"));
+}
+
+TEST(PatternCheck, CountsRepetitionsOfGrammarsHoweverTheyAreWritten) {
+  for (const char* repetition :
+       {"{30000}", "\t{30000}", "\n{30000}", " { 30000 }", "{ 1 , # x}\n30000}", "{00000000030000}"}) {
+    EXPECT_THAT(error_of(std::string("root ::= \"a\"") + repetition, GrammarKind::ebnf), HasSubstr("repetitions spell"))
+        << repetition;
+  }
+  for (const char* repetition : {"~30000", " ~ 1 .. 30000", "~1..+30000", "i~30000", "{ 30000 }", "i{30000}"}) {
+    EXPECT_THAT(error_of(std::string("start: \"a\"") + repetition, GrammarKind::lark), HasSubstr("repetitions spell"))
+        << repetition;
+  }
+  EXPECT_THAT(error_of("start: /a/i{30000}", GrammarKind::lark), HasSubstr("repetitions spell"));
+  for (const char* grammar :
+       {"start: \"a\"~3..9 ~/b/ \"~30000\"", "start: b{3,}\nb: \"c\" { 2, 4 }", "start: a~", "start: {"}) {
+    EXPECT_EQ(error_of(grammar, GrammarKind::lark), "none") << grammar;
+  }
+}
+
+TEST(PatternCheck, LooksIntoSchemasAndGrammarsWithinLark) {
+  EXPECT_THAT(error_of(R"(start: "a" %json {"type": "array", "maxItems": 1000000000} "b")", GrammarKind::lark),
+              HasSubstr("%json: "));
+  EXPECT_THAT(error_of("start: %json {\"pattern\": \"" + times(40, "[^a]?") + "\"}", GrammarKind::lark),
+              HasSubstr("too long to compile"));
+  EXPECT_THAT(error_of("start: %json " + times(1000, "{\"not\": ") + "1" + std::string(1000, '}'), GrammarKind::lark),
+              HasSubstr("nested deeper"));
+  EXPECT_THAT(error_of("start: %regex " + times(1000, "{\"a\": ") + "1" + std::string(1000, '}'), GrammarKind::lark),
+              HasSubstr("nested too deeply"));
+  EXPECT_THAT(error_of("start: " + times(1000, "%lark { start: "), GrammarKind::lark), HasSubstr("brackets are open"));
+  for (const char* grammar : {R"(start: %json {"type": "object", "properties": {"a}": {"type": "string"}}} "x")",
+                              R"(start: %lark { start: "a" } %regex {"substring_chars": "[[[[{"} )"}) {
+    EXPECT_EQ(error_of(grammar, GrammarKind::lark), "none") << grammar;
+  }
+}
+
+TEST(PatternCheck, ReadsGrammarsInTagsBySyntax) {
+  const std::string start = R"({"format": {"type": "grammar", "syntax": "lark", "grammar": "start: /\"/ /)";
+  EXPECT_THAT(check_grammar({GrammarKind::structural_tag, start + times(40, "[^a]?") + "/\"}}"}).error().message,
+              HasSubstr("too long to compile"));
+}
+
 TEST(PatternCheck, IsMadeOfEveryGrammar) {
   const std::string deep = nested(1000);
   for (const GrammarSpec& spec :
