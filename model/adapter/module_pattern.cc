@@ -19,6 +19,13 @@ std::string text_of(int code) {
   return reinterpret_cast<const char*>(text.data());
 }
 
+// Whether Python takes what begins at `at` for {,n}, or {,}: anything else is text.
+bool has_no_lower_bound(std::string_view expression, size_t at) {
+  if (expression.substr(at, 2) != "{,") return false;
+  const size_t end = expression.find_first_not_of("0123456789", at + 2);
+  return end != std::string_view::npos && expression[end] == '}';
+}
+
 // Python's {,n} is {0,n}, which PCRE2 takes for text before 10.43.
 std::string with_lower_bounds(std::string_view expression) {
   std::string text;
@@ -28,10 +35,13 @@ std::string with_lower_bounds(std::string_view expression) {
     text += c;
     if (c == '\\' && i + 1 < expression.size()) {
       text += expression[++i];
-    } else if (c == '[' || c == ']') {
-      in_class = c == '[';
-    } else if (c == '{' && !in_class && i + 2 < expression.size() && expression[i + 1] == ',' &&
-               expression[i + 2] >= '0' && expression[i + 2] <= '9') {
+    } else if (c == '[' && !in_class) {
+      in_class = true;
+      if (expression.substr(i + 1, 1) == "^") text += expression[++i];
+      if (expression.substr(i + 1, 1) == "]") text += expression[++i];  // the first one is a character
+    } else if (c == ']') {
+      in_class = false;
+    } else if (!in_class && has_no_lower_bound(expression, i)) {
       text += '0';
     }
   }

@@ -24,6 +24,10 @@ TEST(ModulePattern, MatchesTheWholeNameAsPythonsFullmatch) {
   EXPECT_TRUE(full(".*\\.\\d{,2}\\.q", "layers.10.q"));
   EXPECT_FALSE(full(".*\\.\\d{,2}\\.q", "layers.100.q"));
   EXPECT_TRUE(full("[{,2]+\\{,2}", "{,{,2}"));
+  EXPECT_TRUE(full("a{,}b", "aaab"));
+  EXPECT_TRUE(full("a{,2b", "a{,2b"));
+  EXPECT_TRUE(full("[]{,2}]+", "{,2}]"));
+  EXPECT_TRUE(full("[^]a]{,2}", "bb"));
 }
 
 // re.match(r"(.*\.)?(KEY)$", name)
