@@ -149,7 +149,8 @@ class CheckpointFetcher::Fetch {
     return {};
   }
 
-  // A file without tensors that the model needs is no error here: opening the checkpoint will say what is missing.
+  // A file that has no header is no error here, as it may be none of the model's: opening the checkpoint will say what is
+  // missing.
   Result<void> get_header(size_t file) {
     if (files_[file].bytes < kLengthBytes) return {};
     if (auto ok = get(file, 0, kLengthBytes); !ok) return ok;

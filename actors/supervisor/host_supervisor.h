@@ -18,7 +18,8 @@
 namespace lorikeet::actors {
 
 // As a Server, it runs until it is asked to stop. progress: called on its threads with sentences for people. program: run as
-// ranks; this program, except in tests. Errors: the certificates, the token, or the interface.
+// ranks; this program, except in tests. Errors: the certificates, the token, the interface, or too few files that may be
+// open.
 Result<std::unique_ptr<Server>> start_host_supervisor(const WorkerOptions& options,
                                                       std::function<void(const std::string&)> progress,
                                                       const std::string& program = "/proc/self/exe");
