@@ -21,13 +21,13 @@ namespace lorikeet::actors {
 namespace {
 
 constexpr std::chrono::milliseconds kCacheTick{1000};
+constexpr size_t kOthersInBrief = 256;  // adapters on disk that a brief status shows
+
 std::vector<std::string> names_of_base(const ServerOptions& options) {
   std::vector<std::string> names = options.more_model_names;
   names.push_back(options.served_model_name);
   return names;
 }
-
-constexpr size_t kOthersInBrief = 256;  // adapters on disk that a brief status shows
 
 class AdapterCache {
  public:
