@@ -4,6 +4,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -69,15 +70,16 @@ bool is_given(const CLI::Option& option, const std::vector<std::string>& argumen
          arguments.front().rfind('-', 0) != 0;
 }
 
-// What a scalar is: text where it is quoted, or all are to be (adapters' names may be numbers).
+// What a scalar is: text where it is quoted or tagged so, or all are to be (adapters' names may be numbers). A letter alone
+// is text, as in Python, and so is what JSON has no number for.
 nlohmann::ordered_json json_of_scalar(const YAML::Node& node, bool as_text) {
-  if (as_text || node.Tag() == "!") return node.Scalar();
+  if (as_text || node.Tag() == "!" || node.Tag() == "tag:yaml.org,2002:str") return node.Scalar();
   bool truth = false;
   int64_t integer = 0;
   double number = 0;
-  if (YAML::convert<bool>::decode(node, truth)) return truth;
+  if (node.Scalar().size() > 1 && YAML::convert<bool>::decode(node, truth)) return truth;
   if (YAML::convert<int64_t>::decode(node, integer)) return integer;
-  if (YAML::convert<double>::decode(node, number)) return number;
+  if (YAML::convert<double>::decode(node, number) && std::isfinite(number)) return number;
   return node.Scalar();
 }
 

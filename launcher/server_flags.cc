@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string_view>
 
@@ -193,7 +194,8 @@ Result<actors::ServerOptions> resolve(const ServerFlags& flags) {
   if (!model) return tl::unexpected(model.error());
   for (const std::string& name : flags.served_model_names) {
     if (name.empty()) return fail("--served-model-name: a name is empty");
-    if (name == o.served_model_name) continue;
+    const auto& more = o.more_model_names;
+    if (name == o.served_model_name || std::find(more.begin(), more.end(), name) != more.end()) continue;
     (o.served_model_name.empty() ? o.served_model_name : o.more_model_names.emplace_back()) = name;
   }
   if (o.served_model_name.empty()) {

@@ -71,6 +71,8 @@ TEST_F(ConfigFileTest, GivesMapsAsJsonWhoseValuesAreWhatYamlCallsThem) {
                           R"({"enable_thinking":false,"budget":8,"share":0.5,"name":"yes sir","text":"8",)"
                           R"("none":null,"list":[1,{"a":true}]})",
                           "--lora-modules", R"({"name":"2024","path":"/a"})"));
+  EXPECT_THAT(expand("default-chat-template-kwargs: {axis: y, most: .inf, code: !!str 8}\n").value(),
+              ElementsAre("--default-chat-template-kwargs", R"({"axis":"y","most":".inf","code":"8"})"));
   EXPECT_THAT(expand("default-chat-template-kwargs: &a {b: [*a]}\n").error().message, HasSubstr("nested too deeply"));
 }
 

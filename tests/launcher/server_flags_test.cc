@@ -119,7 +119,7 @@ TEST_F(Flags, RefuseTwoAdaptersOfOneName) {
 }
 
 TEST_F(Flags, TakeSeveralNamesOfTheBaseModel) {
-  const auto options = parse({"--served-model-name", "a", "b", "a", "c", "--max-loras", "2", "--model", model_});
+  const auto options = parse({"--served-model-name", "a", "b", "a", "b", "c", "--max-loras", "2", "--model", model_});
   ASSERT_TRUE(options) << options.error().message;
   EXPECT_EQ(options->served_model_name, "a");
   EXPECT_THAT(options->more_model_names, testing::ElementsAre("b", "c"));
