@@ -294,7 +294,7 @@ TEST(ChatTemplate, RefusesTemplatesThatCannotBeRead) {
   EXPECT_FALSE(loaded_from(7));
   EXPECT_FALSE(loaded_from(nlohmann::json::array({{{"name", "rag"}, {"template", "x"}}})));
 
-  TemporaryDir dir;
+  tests::TempDir dir;
   const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
   dir.write("chat_template.json", R"({"chat_template": [{"name": "default", "template": )" + deep + "}]}");
   const auto nested = ChatTemplate::load(dir.path(), *load_tokenizer(kTinyModel));

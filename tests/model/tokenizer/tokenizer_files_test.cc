@@ -241,7 +241,7 @@ TEST(TokenizerFiles, RefusesOtherTokenizersThatHaveTheSameFiles) {
 TEST(TokenizerFiles, RefusesConfigurationsThatAreNestedDeeply) {
   const std::string deep = R"({"x": )" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}";
   for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}) {
-    TemporaryDir dir;
+    tests::TempDir dir;
     dir.write("tokenizer.json", served().dump());
     dir.write(name, deep);
     const auto files = read_tokenizer_files(dir.path());
