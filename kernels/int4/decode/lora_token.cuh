@@ -50,8 +50,8 @@ class TokenLoraWork {
         helper_(kDecodeWarps - 1 - warp),
         summing_(min(kDecodeWarps - items % kDecodeWarps, tiles.count)) {}
 
-  // Warps that make B v of the block's tiles.
-  __device__ __forceinline__ int summing() const { return summing_; }
+  // Lanes that store B v of the block's tiles, and arrive when they have.
+  __device__ __forceinline__ int summing() const { return summing_ * TokenTilesOfB<T>::kStoringLanes; }
 
   // The token's adapter, in two steps, so that what they ask the memory for is there when it is needed.
   __device__ __forceinline__ void ask_tables() {
@@ -197,7 +197,7 @@ class TokenLoraWork {
     if (helper_ == 0) clear_slices(p_, lane, device::kWarpSize);
   }
 
-  // B v of the tiles that fall to the warp, for whoever waits for `done`, on which summing() warps arrive.
+  // B v of the tiles that fall to the warp, for whoever waits for `done`, on which summing() lanes arrive.
   __device__ __forceinline__ void make_sums(uint32_t done) const {
     if (helper_ < summing_) of_b().make_sums(helper_, summing_, own_tiles(), v_barrier(), done);
   }

@@ -90,8 +90,11 @@ struct TokenTilesOfB {
     device::commit_async_copies();
   }
 
-  // B v of what becomes of every warps-th tile, for whoever waits for `done`, on which the warps arrive. v is there with
-  // v_there, B is that which this warp has asked for.
+  static constexpr int kStoringLanes = device::kWarpSize / 4;
+
+  // B v of what becomes of every warps-th tile. Where the blocks of a cluster share the tiles, whoever needs it waits for
+  // `done`, on which each lane that stores arrives for itself: racecheck does not see what one arrives for others. v is
+  // there with v_there, B is that which this warp has asked for.
   __device__ __forceinline__ void make_sums(int index, int warps, const OwnTiles& tiles, uint32_t v_there,
                                             uint32_t done) const {
     const int lane = threadIdx.x % device::kWarpSize;
@@ -106,8 +109,7 @@ struct TokenTilesOfB {
         deltas[8].sum = sums.y;
       }
     }
-    __syncwarp();
-    if (lane == 0) device::barrier_arrive(done);
+    if (tiles.stride > 1 && lane % 4 == 0) device::barrier_arrive(done);
   }
 
  private:
