@@ -71,6 +71,19 @@ __device__ __forceinline__ unsigned long long block_sum(unsigned long long x, un
   return total;
 }
 
+template <int kWarps>
+__device__ __forceinline__ unsigned long long block_max(unsigned long long x, unsigned long long (&of_warp)[kWarps]) {
+#pragma unroll
+  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) x = max(x, __shfl_xor_sync(kFullWarp, x, offset));
+  __syncthreads();  // of_warp is no longer read
+  if (threadIdx.x % kWarpSize == 0) of_warp[threadIdx.x / kWarpSize] = x;
+  __syncthreads();
+  unsigned long long most = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; w++) most = max(most, of_warp[w]);
+  return most;
+}
+
 // -log(E), E exponential: what is added to logit / temperature.
 __device__ __forceinline__ float noise_of(uint32_t bits) {
   return -logf(-log1pf(-noise_uniform(bits)));

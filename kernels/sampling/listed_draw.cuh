@@ -63,12 +63,13 @@ __device__ __forceinline__ Candidate draw_by_mass(const CutRule& rule, const Row
     }
     const Candidate asked = block_best(among_listed.best, shared.best_of_warp);
     if (!better(asked, sure)) return sure;
-    // Its entry is known by its token; the sum of those better than it then needs one more look.
+    // Its entry is known by its token (which a rank may have sent twice: all the same the loop comes nearer to its end);
+    // the sum of those better than it then needs one more look.
     unsigned long long own = 0;
     for (int i = threadIdx.x; i < cut.listed; i += kCutThreads) {
       if (CutList::token(entries[i]) == asked.token_id) own = entries[i];
     }
-    const unsigned long long entry = block_sum(own, shared.of_warp);
+    const unsigned long long entry = block_max(own, shared.of_warp);
     unsigned long long better = 0;
     for (int i = threadIdx.x; i < cut.listed; i += kCutThreads) {
       if (entries[i] > entry) better += mass_of(cut, entries[i]);
