@@ -70,7 +70,7 @@ Result<int> batch(const BatchFlags& flags) {
     lines = std::max<int64_t>(0, lines - answered.size());
   }
   for (const std::string& warning : adapter_warnings(*options).warnings) say("warning: {}", warning);
-  auto writer = LineWriter::open(flags.output, flags.resume);
+  auto writer = LineFileWriter::open(flags.output, flags.resume);
   if (!writer) return tl::unexpected(writer.error());
   auto server = LocalServer::start("lorikeet batch", *options);
   if (!server) return tl::unexpected(server.error());

@@ -17,7 +17,7 @@ Result<AnsweredLines> AnsweredLines::take_over(const std::string& path) {
   const std::filesystem::path target = std::filesystem::canonical(path, error);  // a link stays one
   if (error) return fail("{}: {}", path, error.message());
   const std::string kept = target.string() + ".resumed";
-  auto writer = LineWriter::open(kept);
+  auto writer = LineFileWriter::open(kept);
   if (!writer) return tl::unexpected(writer.error());
   while (auto line = reader->next()) {
     const auto result = final_result(*line);

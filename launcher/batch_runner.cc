@@ -39,7 +39,7 @@ std::optional<SentAs> sent_as(const std::string& id) {
 
 }  // namespace
 
-BatchRunner::BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter& writer, size_t window,
+BatchRunner::BatchRunner(comm::ZmqClient& client, LineReader& reader, LineFileWriter& writer, size_t window,
                          AnsweredLines answered, BatchModel model)
     : client_(client),
       reader_(reader),

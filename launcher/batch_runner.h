@@ -25,7 +25,7 @@ class BatchRunner {
   static constexpr int kMaxAttempts = 3;
 
   // answered: lines that are skipped. `model` is needed for lines in OpenAI's form alone.
-  BatchRunner(comm::ZmqClient& client, LineReader& reader, LineWriter& writer, size_t window,
+  BatchRunner(comm::ZmqClient& client, LineReader& reader, LineFileWriter& writer, size_t window,
               AnsweredLines answered = {}, BatchModel model = {});
 
   struct Summary {
@@ -61,7 +61,7 @@ class BatchRunner {
 
   comm::ZmqClient& client_;
   LineReader& reader_;
-  LineWriter& writer_;
+  LineFileWriter& writer_;
   size_t window_;
   AnsweredLines answered_;
   const BatchModel model_;

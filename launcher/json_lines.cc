@@ -61,19 +61,19 @@ int64_t count_lines(const std::string& path) {
   return lines + (empty ? 0 : 1);
 }
 
-void LineWriter::Close::operator()(std::FILE* file) const {
+void LineFileWriter::Close::operator()(std::FILE* file) const {
   if (file != stdout) std::fclose(file);
 }
 
-Result<LineWriter> LineWriter::open(const std::string& path, bool append) {
-  LineWriter writer;
+Result<LineFileWriter> LineFileWriter::open(const std::string& path, bool append) {
+  LineFileWriter writer;
   writer.path_ = path;
   writer.file_.reset(path == "-" ? stdout : std::fopen(path.c_str(), append ? "ab" : "wb"));
   if (!writer.file_) return fail("{}: {}", path, std::strerror(errno));
   return writer;
 }
 
-Result<void> LineWriter::write(const std::string& line) {
+Result<void> LineFileWriter::write(const std::string& line) {
   std::FILE* file = file_.get();
   if (std::fwrite(line.data(), 1, line.size(), file) != line.size() || std::fputc('\n', file) == EOF ||
       std::fflush(file) != 0) {
@@ -82,7 +82,7 @@ Result<void> LineWriter::write(const std::string& line) {
   return {};
 }
 
-Result<void> LineWriter::close() {
+Result<void> LineFileWriter::close() {
   if (std::fflush(file_.get()) != 0) return fail("cannot write to {}: {}", path_, std::strerror(errno));
   file_.reset();
   return {};
@@ -103,7 +103,7 @@ Result<void> answer_lines(const std::string& input, const std::string& output,
   if (auto ok = check_distinct(input, output); !ok) return ok;
   auto reader = LineReader::open(input);
   if (!reader) return tl::unexpected(reader.error());
-  auto writer = LineWriter::open(output);
+  auto writer = LineFileWriter::open(output);
   if (!writer) return tl::unexpected(writer.error());
   while (auto line = reader->next()) {
     if (auto ok = writer->write(answer(*line, reader->line_number())); !ok) return ok;

@@ -35,10 +35,10 @@ class LineReader {
 int64_t count_lines(const std::string& path);
 
 // Writes lines to a file; "-" is the standard output. Every write is checked, so that a full disk is an error.
-class LineWriter {
+class LineFileWriter {
  public:
   // append: keeps the file's content; else it is overwritten.
-  static Result<LineWriter> open(const std::string& path, bool append = false);
+  static Result<LineFileWriter> open(const std::string& path, bool append = false);
 
   Result<void> write(const std::string& line);
   Result<void> close();

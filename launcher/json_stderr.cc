@@ -145,7 +145,7 @@ JsonStderr::~JsonStderr() {
 
 // To the pipe's end, when nobody holds it any more; or for a process that was left behind with it, until it is silent.
 void JsonStderr::run() const {
-  lorikeet::LineWriter writer(before_.get());
+  LineWriter writer(before_.get());
   const auto write = [&writer](const std::string& line) {
     writer.write(json_line(line, std::chrono::system_clock::now()));
   };

@@ -1,6 +1,5 @@
 #include "launcher/lora_modules.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -8,6 +7,7 @@
 
 #include "comm/client/adapter_request.h"
 #include "comm/client/limits.h"
+#include "comm/openai/models.h"
 
 namespace lorikeet::launcher {
 namespace {
@@ -44,6 +44,7 @@ Result<std::pair<std::string, std::string>> parse_lora_module(const std::string&
 }
 
 Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::ServerOptions& options) {
+  const comm::ModelNames base{options.served_model_name, options.more_model_names};
   std::set<std::string> names;
   for (const std::string& text : texts) {
     auto module = parse_lora_module(text);
@@ -56,9 +57,7 @@ Result<void> read_lora_modules(const std::vector<std::string>& texts, actors::Se
     if (!comm::is_adapter_name(module->first)) {
       return fail("--lora-modules: a name that is no UTF-8 or has control characters in it");
     }
-    const auto& more = options.more_model_names;
-    if (module->first == options.served_model_name ||
-        std::find(more.begin(), more.end(), module->first) != more.end()) {
+    if (base.hold(module->first)) {
       return fail("--lora-modules: '{}' is the name of the base model", module->first);
     }
     if (module->first == comm::kBaseModel)

@@ -51,7 +51,7 @@ class BatchRunnerTest : public testing::Test {
   std::vector<nlohmann::json> run(const std::string& input, size_t window = 8) {
     write_file(scratch_ / "in", input);
     auto reader = LineReader::open((scratch_ / "in").string()).value();
-    auto writer = LineWriter::open((scratch_ / "out").string()).value();
+    auto writer = LineFileWriter::open((scratch_ / "out").string()).value();
     BatchRunner runner(client_, reader, writer, window, {}, model_);
     outcome_ = runner.run([] { return true; });
     EXPECT_TRUE(writer.close().has_value());
@@ -359,7 +359,7 @@ TEST_F(BatchRunnerTest, DoesTheRestOfAnOutputThatWasCutOffAnywhere) {
     auto answered = AnsweredLines::take_over((scratch_ / "out").string());
     ASSERT_TRUE(answered) << answered.error().message;
     auto reader = LineReader::open((scratch_ / "in").string()).value();
-    auto writer = LineWriter::open((scratch_ / "out").string(), true).value();
+    auto writer = LineFileWriter::open((scratch_ / "out").string(), true).value();
     EXPECT_TRUE(BatchRunner(client_, reader, writer, 2, *std::move(answered)).run([] { return true; }));
     EXPECT_TRUE(writer.close());
     EXPECT_EQ(sorted(read_file(scratch_ / "out")), sorted(whole)) << cut;

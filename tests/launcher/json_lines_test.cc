@@ -32,8 +32,8 @@ TEST(LineReader, SaysWhichFileIsMissing) {
   EXPECT_EQ(reader.error().message, "/nowhere/f: No such file or directory");
 }
 
-TEST(LineWriter, TellsThatTheDiskIsFull) {
-  auto writer = LineWriter::open("/dev/full").value();
+TEST(LineFileWriter, TellsThatTheDiskIsFull) {
+  auto writer = LineFileWriter::open("/dev/full").value();
   const auto written = writer.write("x");
   ASSERT_FALSE(written.has_value());
   EXPECT_EQ(written.error().message, "cannot write to /dev/full: No space left on device");
